@@ -1,0 +1,1 @@
+"""Asks a model and says what that used; knows nothing about routing."""

@@ -1,0 +1,169 @@
+"""The values that pass between the gateway and a backend, and the ports on the way.
+
+Three parts make a backend: a `Price` (what usage costs), a `WireProtocol` (how requests and replies
+are read; pure) and a `Transport` (how bytes get there and back; I/O).
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Headers = list[tuple[bytes, bytes]]
+"""Header fields in order, names in lower case."""
+
+
+class BackendError(Exception):
+    """A call that brought no usable reply.
+
+    `ran` says whether the backend may have done the work (and so may bill it): False only where it
+    is certain that the request was never handed over whole.
+    """
+
+    def __init__(self, message: str, *, ran: bool) -> None:
+        super().__init__(message)
+        self.ran = ran
+
+
+class ConnectFailed(BackendError):  # noqa: N818 - reads as what happened
+    """No connection could be had; nothing was sent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ran=False)
+
+
+class DeadlineExceeded(BackendError):  # noqa: N818
+    """The attempt's deadline passed; the backend may be working on it still."""
+
+
+class BadReply(BackendError):  # noqa: N818
+    """The backend broke the protocol: a cut, malformed or ambiguous reply."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ran=True)
+
+
+class BadRequest(ValueError):  # noqa: N818
+    """The client's request cannot be read as the route's protocol; the message says why."""
+
+
+class InvalidAnswer(ValueError):  # noqa: N818
+    """A reply that came, but is no answer: NaN, empty, wrong shape, an error with status 200."""
+
+
+@dataclass(slots=True)
+class Payload:
+    """A request's body, parsed once. `data` is the parsed document, None where it was not read."""
+
+    data: Any = None
+    binary: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Call:
+    """A request: origin-form target (raw path and query), end-to-end headers, body.
+
+    `payload` is the body as the route's protocol parsed it, where it was parsed: a backend inside
+    the gateway (rules) need not parse it again.
+    """
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    body: bytes = b""
+    payload: Payload | None = None
+
+
+class ByteStream(Protocol):
+    """The body of a reply. Whoever holds it reads it to its end or closes it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield chunks as they arrive, undecoded; BackendError where the body breaks off."""
+
+    async def aclose(self) -> None:
+        """Give the connection back, or cut it where the body was not read to its end."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """A reply's head, and its body as a stream."""
+
+    status: int
+    headers: Headers
+    stream: ByteStream
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """Return the whole body and end the stream; BadReply above `limit_bytes`."""
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async for chunk in self.stream:
+                size += len(chunk)
+                if size > limit_bytes:
+                    raise BadReply(f"the reply is larger than {limit_bytes} bytes")
+                chunks.append(chunk)
+        finally:
+            await self.stream.aclose()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+class Transport(Protocol):
+    """Carries one call to one backend and its reply back. Rules are one too, without a wire."""
+
+    async def send(self, call: Call, deadline_s: float) -> Reply:
+        """Return the reply once its head is there.
+
+        `deadline_s` is absolute, on the running loop's clock, and binds the whole attempt up to the
+        last byte of the body. Cancellation at any point leaks nothing. Raises BackendError.
+        """
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call used. `exact` is False where it is only a lower bound or an expectation."""
+
+    calls: float = 1.0
+    device_s: float = 0.0
+    input_tokens: float = 0.0
+    cached_input_tokens: float = 0.0
+    output_tokens: float = 0.0
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a reply says, as a policy and a score can use it.
+
+    `value` is the answer itself (a label, a number, a text, or None where it cannot be told);
+    `features` are numbers of the order of 1 that the reply tells of its own confidence: top
+    probability, margin to the second, normalised entropy, ... (see the protocol), empty if none.
+    """
+
+    value: Any = None
+    features: tuple[float, ...] = ()
+
+
+class WireProtocol(Protocol):
+    """How one protocol's requests and replies are read. Pure: bytes and values in, values out."""
+
+    name: str
+
+    def parse(self, call: Call) -> Payload:
+        """Read a request's body; BadRequest where it is not of this protocol."""
+
+    def readdress(self, call: Call, path: bytes, model: str | None, payload: Payload) -> Call:
+        """Return the call as the backend wants it: its base `path`, its name of the model."""
+
+    def usage(self, payload: Payload, reply: Reply, body: bytes) -> Usage | None:
+        """Return what the reply says was used; None where it says nothing."""
+
+    def answer(self, payload: Payload, reply: Reply, body: bytes) -> Answer:
+        """Read the answer; InvalidAnswer where it is none."""
+
+    def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Return (content type, body) of a refusal in the shape this protocol's clients read.
+
+        `problem` is an RFC 9457 object: type, title, status, detail and extension members.
+        """

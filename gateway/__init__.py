@@ -1,0 +1,1 @@
+"""Serves traffic: the only package that knows ASGI, ledgers and Prometheus."""

@@ -1,0 +1,1 @@
+"""The authority on what each budget has spent and leased."""

@@ -1,0 +1,1 @@
+"""Decides and learns: no I/O, no clock, no asyncio."""

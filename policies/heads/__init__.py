@@ -1,0 +1,1 @@
+"""Regressors: what quality or usage to expect of an arm in a context."""

@@ -1,0 +1,125 @@
+"""The values a policy sees and returns, and the port it implements.
+
+A policy is pure: it knows no clock, no file, no event loop, and is deterministic under the seed of
+the generator it is handed. It never remembers its last choice: everything that learning needs is in
+the `Choice`, so feedback may come hours later, out of order, or never.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol
+
+ACCEPT = "accept"
+"""The arm of a cascade's later stage that keeps the reply in hand; it costs nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The features of a request.
+
+    `dense` holds numbers, each finite and of the order of 1, the same length for every request of a
+    route. `sparse` holds hashed features such as words: (index in [0, 2**18), finite value), any
+    length. In a cascade's later stage `reply` holds what the reply in hand says of itself (top
+    probability, margin, entropy, ...) and `held` names the arm that gave it.
+    """
+
+    dense: tuple[float, ...]
+    sparse: tuple[tuple[int, float], ...] = ()
+    reply: tuple[float, ...] = ()
+    held: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A backend as it is offered for one request.
+
+    `cost_usd` is the expected cost of this request there, at today's price; `prior_quality` what
+    its operator declares in [0, 1], None where nothing is declared.
+    """
+
+    name: str
+    cost_usd: float
+    prior_quality: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a policy was offered, the probabilities that were drawn from, and the arm drawn.
+
+    `pmf` is final: after every mask and cap. `quality_hat` are the head's predictions in [0, 1];
+    `price_of_money` is lambda in quality per dollar (0: money is no object).
+    """
+
+    arms: tuple[str, ...]
+    pmf: tuple[float, ...]
+    index: int
+    quality_hat: tuple[float, ...]
+    cost_hat_usd: tuple[float, ...]
+    price_of_money: float
+    reason: str
+    version: int
+
+    @property
+    def arm(self) -> str:
+        """The arm that was drawn."""
+        return self.arms[self.index]
+
+    @property
+    def propensity(self) -> float:
+        """The probability with which it was drawn."""
+        return self.pmf[self.index]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a route wants of its policy.
+
+    `kind` is `max_quality` (the best that the allowance pays for), `min_cost` (the cheapest above
+    `floor`) or `value` (`value_per_correct_usd` * quality - cost). `floor` is a mean quality in
+    [0, 1]; `baseline` the arm that is declared to hold it.
+    """
+
+    kind: str = "max_quality"
+    floor: float | None = None
+    value_per_correct_usd: float | None = None
+    baseline: str | None = None
+
+
+class Policy(Protocol):
+    """Chooses an arm for a context, and learns what that was worth."""
+
+    version: int
+
+    def choose(
+        self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
+    ) -> Choice:
+        """Draw one of `arms` (at least one). `floor` may be stricter than the objective's."""
+
+    def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
+        """Learn that `arm` gave `quality` in [0, 1].
+
+        `arm` is `choice.arm`, or in a cascade also another whose answer was seen and could be
+        scored (such as ACCEPT, when a true label scores the cheap reply that was passed over).
+        """
+
+    def charge(self, choice: Choice, cost_usd: float) -> None:
+        """Learn that a choice has cost `cost_usd` in the end."""
+
+    def pace(self, allowance_usd: float | None) -> None:
+        """Say what the budgets allow per request from now on; None where no budget binds."""
+
+    def reprice(self, arm: str, ratio: float) -> None:
+        """Say that the price of an arm has become `ratio` times what it was."""
+
+    def resolve_due(self) -> bool:
+        """Say whether `resolve` should be called (every few dozen requests, and after events)."""
+
+    def resolve(self) -> None:
+        """Compute the multipliers anew from the recent contexts: a millisecond, off the path."""
+
+    def save(self) -> bytes:
+        """Return the learned state, with a checksum."""
+
+    def load(self, state: bytes) -> None:
+        """Take a saved state; ValueError, and no change, where it is damaged or of another kind."""

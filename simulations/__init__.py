@@ -1,0 +1,1 @@
+"""The production router in a world with virtual time, and replay of journals."""
