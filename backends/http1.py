@@ -1,0 +1,218 @@
+"""A pool of HTTP/1.1 connections to one origin.
+
+Theory of operation. A call first takes one of `connections` slots, in the order of arrival, and
+holds it until its reply has ended. With a slot in hand it takes the connection that was used last
+(the one least likely to have been closed by its server), or opens one where none is idle: so
+busy + idle never exceed `connections`. Slots, not connections, are handed from one call to the
+next: a connection may die on the way, a slot cannot.
+
+An idle connection is dropped before its server drops it (most do after 5 s). Where the server was
+faster, the call that hits the closed connection is repeated once on a new one, if nothing of a
+reply was seen and repeating is safe: the method is idempotent, or the close came so soon that it
+must have crossed the request on the wire. Otherwise a model might run, and be paid for, twice.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from backends.http1_connection import Connection, Stale, request_head
+from backends.types import Call, ConnectFailed, DeadlineExceeded, Reply
+
+Connect = Callable[[asyncio.AbstractEventLoop, Callable[[], Connection]], Awaitable[None]]
+"""Opens a socket and ties the protocol that the factory makes to it."""
+
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+
+# 20 ms beyond a round trip: what a busy event loop may take to notice a close.
+_NOTICE_S = 0.02
+
+
+class Http1Transport:
+    """Carries calls to one origin over plain HTTP/1.1.
+
+    `host` is the Host field for calls that bring none. Times in seconds: `connect_timeout_s` binds
+    opening a connection, `idle_expiry_s` how long one is kept unused, `stream_idle_s` the silence
+    between two parts of a body. At most `queue` calls wait for a slot.
+    """
+
+    # The mutable state of a pool is its slots in use, its queue, and its connections.
+    def __init__(
+        self,
+        connect: Connect,
+        host: bytes,
+        *,
+        connections: int = 100,
+        queue: int = 10_000,
+        connect_timeout_s: float = 2.0,
+        idle_expiry_s: float = 4.0,
+        stream_idle_s: float = 60.0,
+    ) -> None:
+        self._open_socket = connect
+        self._host = host
+        self._limit = connections
+        self._queue_limit = queue
+        self._connect_timeout_s = connect_timeout_s
+        self._idle_expiry_s = idle_expiry_s
+        self._stream_idle_s = stream_idle_s
+        self._busy = 0
+        self._waiters: deque[asyncio.Future[bool]] = deque()
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Event | None = None
+        self._round_trip_s = 0.0
+
+    @property
+    def busy(self) -> int:
+        """Slots in use: calls that are connecting or whose reply has not ended."""
+        return self._busy
+
+    @property
+    def opened(self) -> int:
+        """Connections that are open, busy or idle."""
+        return len(self._open)
+
+    async def send(self, call: Call, deadline_s: float) -> Reply:
+        """Carry `call` there and return its reply once the head is there (see `Transport`)."""
+        head = request_head(call, self._host)
+        try:
+            return await self._attempt(head, call, deadline_s)
+        except Stale as exc:
+            if call.method not in _IDEMPOTENT and exc.waited_s > self._round_trip_s + _NOTICE_S:
+                raise
+        self._drop_idle()  # of the same age or older: as dead, and the repeat needs a new one
+        return await self._attempt(head, call, deadline_s)
+
+    async def aclose(self) -> None:
+        """Close every connection; calls under way and calls that wait fail."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for waiter in list(self._waiters):
+            _settle(waiter, False)
+        if self._open:
+            self._emptied = asyncio.Event()
+            for connection in list(self._open):
+                connection.close()
+            await self._emptied.wait()
+
+    # -- the owner's side of a connection
+
+    def ended(self, connection: Connection, reusable: bool) -> None:
+        """Take a connection back, and give its slot to the next in the queue."""
+        if reusable:
+            connection.idle_since_s = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+            if self._sweep is None:
+                self._arm_sweep()
+        self._leave()
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection that is closed."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if not self._open and self._emptied is not None:
+            self._emptied.set()
+
+    # -- inside
+
+    async def _attempt(self, head: bytes, call: Call, deadline_s: float) -> Reply:
+        if self._busy >= self._limit:
+            await self._wait(deadline_s)
+        else:
+            self._busy += 1
+        try:
+            connection = self._take() or await self._connect(deadline_s)
+        except BaseException:
+            self._leave()
+            raise
+        # From here on the slot is the exchange's: `ended` gives it back, once.
+        exchange = connection.send(head, call, deadline_s)
+        try:
+            await exchange.head
+        except BaseException:
+            await exchange.aclose()
+            raise
+        if exchange.error is not None:
+            raise exchange.error
+        return Reply(exchange.status, exchange.headers, exchange)
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+        return None
+
+    def _leave(self) -> None:
+        while self._waiters:
+            if _settle(self._waiters.popleft(), True):
+                return  # the slot changed hands, so as many are busy as before
+        self._busy -= 1
+
+    async def _wait(self, deadline_s: float) -> None:
+        if len(self._waiters) >= self._queue_limit:
+            raise ConnectFailed(f"{self._queue_limit} calls wait for a connection already")
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiters.append(waiter)
+        timer = loop.call_at(deadline_s, _settle, waiter, False)
+        try:
+            granted = await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled() and waiter.result():
+                self._leave()  # the slot came in the same turn as the cancellation
+            raise
+        finally:
+            timer.cancel()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+        if not granted:
+            raise DeadlineExceeded("no connection became free within the deadline", ran=False)
+
+    async def _connect(self, deadline_s: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        until_s = min(deadline_s, began_s + self._connect_timeout_s)
+        connection = Connection(self, loop, self._stream_idle_s)
+        self._open.add(connection)
+        try:
+            async with asyncio.timeout_at(until_s):
+                await self._open_socket(loop, lambda: connection)
+        except BaseException as exc:
+            connection.close()
+            self.lost(connection)
+            if isinstance(exc, TimeoutError) and until_s == deadline_s:
+                raise DeadlineExceeded("not connected within the deadline", ran=False) from exc
+            if isinstance(exc, OSError):  # TimeoutError, a failed look-up and a refusal are such
+                raise ConnectFailed(f"no connection: {exc or type(exc).__name__}") from exc
+            raise
+        self._round_trip_s = loop.time() - began_s
+        return connection
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def _arm_sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweep = loop.call_later(self._idle_expiry_s / 4, self._expire)
+
+    def _expire(self) -> None:
+        """Close what has been idle for long: the front of the list, which is in order of return."""
+        self._sweep = None
+        oldest_s = asyncio.get_running_loop().time() - self._idle_expiry_s
+        stale = [connection for connection in self._idle if connection.idle_since_s < oldest_s]
+        del self._idle[: len(stale)]
+        for connection in stale:
+            connection.close()
+        if self._idle:
+            self._arm_sweep()
+
+
+def _settle(waiter: asyncio.Future[bool], granted: bool) -> bool:
+    if waiter.done():
+        return False
+    waiter.set_result(granted)
+    return True
