@@ -141,7 +141,7 @@ class Http1Transport:
     def _take(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed:
+            if connection.usable:
                 return connection
         return None
 

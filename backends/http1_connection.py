@@ -24,7 +24,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from backends.types import BackendError, BadReply, Call, DeadlineExceeded, Headers
+from backends.types import BackendError, BadReply, Call, ConnectFailed, DeadlineExceeded, Headers
 
 MAX_FIELDS = 200
 """Header fields in a reply; servers send 5 to 30."""
@@ -170,6 +170,11 @@ class Connection(asyncio.Protocol):
 
     # -- for the owner
 
+    @property
+    def usable(self) -> bool:
+        """Whether it may carry a call: the socket may be closing before `connection_lost` says."""
+        return not (self.closed or self._transport is None or self._transport.is_closing())
+
     def send(self, head: bytes, call: Call, deadline_s: float) -> Exchange:
         """Put `call` on the wire; its reply fills the exchange that is returned."""
         assert self._phase == IDLE and self._transport is not None
@@ -181,7 +186,10 @@ class Connection(asyncio.Protocol):
         self._deadline_s = deadline_s
         self._sent_s = self._loop.time()
         self._arm(deadline_s)
-        self._transport.write(head + call.body if call.body else head)
+        if self._transport.is_closing():  # a new one, that its server closed at once
+            self._fail(ConnectFailed("the backend closed the connection before the request"))
+        else:
+            self._transport.write(head + call.body if call.body else head)
         return exchange
 
     def abandon(self) -> None:

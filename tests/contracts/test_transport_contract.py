@@ -359,7 +359,8 @@ def test_a_broken_reply_is_an_error_that_may_have_run_and_leaks_nothing(
             with pytest.raises(BackendError) as caught:
                 await ask(transport)
             assert not isinstance(caught.value, DeadlineExceeded)
-            assert caught.value.ran
+            # Only where the close came before the request could be sent it is certainly not run.
+            assert caught.value.ran or case == "closes at once"
 
     against(over, BROKEN[case], test, connections=1)
 
