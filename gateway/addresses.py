@@ -1,0 +1,83 @@
+"""Addresses that a configuration may name: where a backend lives, where the gateway listens."""
+
+import ipaddress
+import socket
+from urllib.parse import SplitResult, urlsplit
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Cloud metadata services hand credentials to whoever can reach them, and a gateway relays replies.
+# The link-local ones are found by their networks; these are the others.
+_METADATA_HOSTS = frozenset({"metadata.google.internal", "metadata.goog"})
+_METADATA_ADDRESSES = frozenset(
+    {ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_address("100.100.100.200")}
+)
+
+
+def address_of(host: str) -> Address | None:
+    """Return the address that a host names outright, None where it is a name to be looked up.
+
+    The older spellings that resolvers take for an address (2852039166, 0xa9fe.0xa9fe) count too.
+    """
+    try:
+        address: Address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except (OSError, UnicodeError):
+            return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def is_link_local(host: str) -> bool:
+    """Say whether a host is link-local (169.254.0.0/16, fe80::/10) or a metadata service."""
+    if host.lower().rstrip(".") in _METADATA_HOSTS:
+        return True
+    address = address_of(host)
+    return address is not None and (address.is_link_local or address in _METADATA_ADDRESSES)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach a listener on `host`."""
+    address = address_of(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Return (host, port) of `127.0.0.1:8080` or `[::1]:8080`; ValueError says how to write it."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be HOST:PORT; write it like 127.0.0.1:8080 or [::1]:8080")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if ":" in host and not bracketed:
+        raise ValueError("an IPv6 address needs brackets; write it like [::1]:8080")
+    return host.strip("[]"), int(port)
+
+
+def check_backend_url(url: str) -> None:
+    """Raise ValueError, saying what to write instead, unless `url` can be a backend's base."""
+    parts = _split(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an http:// or https:// address; write http://127.0.0.1:9001")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not carry a user or password; write it without what precedes the @")
+    if parts.query or parts.fragment:
+        raise ValueError("must not carry a query or fragment; write http://HOST:PORT/base/path")
+    if not url.isascii() or any(c <= " " or c in '"<>\\^`{|}' or c == "\x7f" for c in url):
+        raise ValueError("has characters that an address cannot have; percent-encode them")
+
+
+def host_of(url: str) -> str:
+    """Return the host of an address that was checked."""
+    return urlsplit(url).hostname or ""
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read for its check: a port above 65535 raises here
+    except ValueError as exc:
+        raise ValueError(f"cannot be read ({exc}); write it like http://127.0.0.1:9001") from None
+    return parts

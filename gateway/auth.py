@@ -1,0 +1,159 @@
+"""Keys: how they are made, hashed and matched, and which tenant a request's key belongs to.
+
+A key is `tw_`, 43 random base-62 characters (256 bits) and a 6-character checksum, so that a secret
+scanner finds it and a typo is told from a wrong key. With that much entropy a plain SHA-256 is
+enough at rest: there is nothing to guess, and a slow hash would be paid on the request path. With a
+pepper it is HMAC-SHA256, so that a stolen configuration cannot even confirm a stolen key.
+
+On the path a key costs one dictionary look-up: headers that were accepted are remembered, bounded.
+Nothing is remembered of those that were refused, so that guessing cannot push anyone out.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from collections.abc import Iterable, Mapping
+
+ANONYMOUS = "anonymous"
+"""The tenant of callers without a key, where the configuration says `open = true`."""
+
+PREFIX = "tw_"
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM_CHARS = 43  # log2(62^43) = 256 bits
+_CHECK_CHARS = 6  # 62^6 > 2^32: room for a CRC-32
+_HASH = re.compile(r"(sha256|hmac-sha256):[0-9a-f]{64}")
+_HEADER_BYTES_MAX = 512  # ours take 59 with "Bearer "; longer ones are nobody's
+_REMEMBERED_MAX = 65_536  # headers of callers in good standing; about 15 MB if it were ever full
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def new_key() -> str:
+    """Return a new random key with its checksum."""
+    body = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARS))
+    return f"{PREFIX}{body}{_checksum(body)}"
+
+
+def is_key(text: str) -> bool:
+    """Say whether a text is a key of ours that was copied whole (not whether anyone owns it)."""
+    body, check = text[len(PREFIX) : -_CHECK_CHARS], text[-_CHECK_CHARS:]
+    return text.startswith(PREFIX) and len(body) == _RANDOM_CHARS and _checksum(body) == check
+
+
+def hash_key(key: str, pepper: str | None = None) -> str:
+    """Return a key's hash as configurations hold it: `sha256:<hex>`, or `hmac-sha256:<hex>`."""
+    if pepper is None:
+        return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    return f"hmac-sha256:{hmac.digest(pepper.encode(), key.encode(), 'sha256').hex()}"
+
+
+def verify(key: str, hashed: str, pepper: str | None = None) -> bool:
+    """Say, in time that does not depend on the answer, whether `hashed` is the hash of `key`."""
+    peppered = hashed.startswith("hmac-")
+    if peppered and pepper is None:
+        return False
+    return hmac.compare_digest(hash_key(key, pepper if peppered else None), hashed)
+
+
+def check_hash(text: str) -> None:
+    """Raise ValueError unless a text is a key's hash."""
+    if is_key(text):
+        raise ValueError("is a key, not its hash; write what this prints: tollway keys hash")
+    if _HASH.fullmatch(text) is None:
+        raise ValueError(
+            "must be sha256: or hmac-sha256: and 64 hex digits, as printed by: tollway keys new"
+        )
+
+
+class Authenticator:
+    """Finds the tenant of a request by the key in its `Authorization: Bearer KEY`."""
+
+    # The mutable state of an authenticator is what it remembers of headers that it accepted.
+
+    def __init__(
+        self,
+        tenants: Mapping[str, str],
+        *,
+        admin_hash: str | None = None,
+        pepper: str | None = None,
+        open_to_all: bool = False,
+    ) -> None:
+        """Know `tenants` by the hashes of their keys.
+
+        Where it is `open_to_all`, callers without a key of ours are ANONYMOUS and, if there is no
+        admin key, administrators too. A key with our prefix that nobody owns is refused even then.
+        """
+        self._tenants = dict(tenants)
+        self._admin_hash = admin_hash
+        self._pepper = pepper
+        self._open = open_to_all
+        self._remembered: dict[bytes, str] = {}
+
+    def tenant(self, headers: Headers) -> str | None:
+        """Return whose request it is, None where that cannot be told and the request is refused."""
+        header = _authorization(headers)
+        if header is None:
+            return ANONYMOUS if self._open else None
+        known = self._remembered.get(header)
+        if known is not None:
+            return known
+        key = _bearer(header)
+        tenant = self._owner(key) if key else None
+        if tenant is None:
+            ours = key is None or key.startswith(PREFIX)
+            return ANONYMOUS if self._open and not ours else None
+        self._remember(header, tenant)
+        return tenant
+
+    def is_admin(self, headers: Headers) -> bool:
+        """Say whether a request may use the control plane."""
+        if self._admin_hash is None:
+            return self._open
+        header = _authorization(headers)
+        key = None if header is None else _bearer(header)
+        return key is not None and verify(key, self._admin_hash, self._pepper)
+
+    def _owner(self, key: str) -> str | None:
+        # Looked up by its hash: what timing could tell is about the hash, which leads to no key.
+        tenant = self._tenants.get(hash_key(key))
+        if tenant is None and self._pepper is not None:
+            tenant = self._tenants.get(hash_key(key, self._pepper))
+        return tenant
+
+    def _remember(self, header: bytes, tenant: str) -> None:
+        if len(self._remembered) >= _REMEMBERED_MAX:
+            self._remembered.clear()
+        self._remembered[header] = tenant
+
+
+def _authorization(headers: Headers) -> bytes | None:
+    """Return the one Authorization header, None without one; of several, none can be believed."""
+    found: bytes | None = None
+    for name, value in headers:
+        if name == b"authorization":
+            if found is not None:
+                return b""
+            found = value
+    return found
+
+
+def _bearer(header: bytes) -> str | None:
+    """Return the key in a header, None where it holds none that could be ours."""
+    if len(header) > _HEADER_BYTES_MAX or header[:7].lower() != b"bearer ":
+        return None
+    try:
+        key = header[7:].strip().decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    return key or None
+
+
+def _checksum(body: str) -> str:
+    number = zlib.crc32(body.encode())
+    digits = ""
+    for _ in range(_CHECK_CHARS):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits = _ALPHABET[digit] + digits
+    return digits

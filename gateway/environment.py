@@ -1,0 +1,137 @@
+"""What the environment overrides: `TOLLWAY_SERVER__LISTEN=...` is `listen` in `[server]`.
+
+Two underscores go one level down, case does not matter. An entry of a list of tables is reached by
+its name, with an underscore for whatever is neither letter nor digit:
+`TOLLWAY_BACKENDS__DIGITS_GPU__URL`. A value is a text where the key takes one, else it is read as
+TOML. A variable with our prefix that names nothing is an error: a misspelt override that is passed
+over in silence is a setting that nobody made.
+"""
+
+import re
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union
+
+from pydantic import BaseModel, SecretStr
+
+from gateway.problems import Location, Problem, did_you_mean, model_in
+
+PREFIX = "TOLLWAY_"
+COMMAND_LINE = frozenset({"TOLLWAY_URL", "TOLLWAY_KEY"})
+"""Variables of the commands that talk to a running gateway; no part of its configuration."""
+
+
+def apply(
+    raw: dict[str, Any], environ: Mapping[str, str], model: type[BaseModel]
+) -> tuple[dict[Location, str], list[Problem]]:
+    """Write what `environ` overrides into `raw`.
+
+    Returns which variable gave the value at which location, and a problem for each variable that
+    names nothing in `model`.
+    """
+    overridden: dict[Location, str] = {}
+    problems: list[Problem] = []
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable in COMMAND_LINE:
+            continue
+        try:
+            location = _put(raw, model, variable, environ[variable])
+        except ValueError as exc:
+            problems.append(Problem("environment", variable, str(exc)))
+        else:
+            overridden[location] = variable
+    return overridden, problems
+
+
+def _put(raw: dict[str, Any], model: type[BaseModel], variable: str, value: str) -> Location:
+    """Write one variable's value into `raw`; return where. ValueError where there is no place."""
+    if not value:
+        raise ValueError("is empty; unset it or give it a value")
+    location: Location = ()
+    said = PREFIX
+    table, steps = raw, variable.removeprefix(PREFIX).split("__")
+    while True:
+        key, steps = steps[0].lower(), steps[1:]
+        field = model.model_fields.get(key)
+        if field is None:
+            names = [f"{said}{name.upper()}" for name in model.model_fields]
+            near = did_you_mean(f"{said}{key.upper()}", names)
+            raise ValueError(f"unknown variable; {near}")
+        location = (*location, key)
+        said += f"{key.upper()}__"
+        if not steps:
+            table[key] = _read(value, field.annotation)
+            return location
+        inner = model_in(field.annotation)
+        if inner is None:
+            _put_free(table, key, steps, value, field.annotation)
+            return (*location, *(step.lower() for step in steps))
+        if typing.get_origin(field.annotation) is tuple:
+            index = _entry(table.get(key), steps[0], said)
+            table, location = table[key][index], (*location, index)
+            said += f"{steps[0].upper()}__"
+            steps = steps[1:] or [""]
+        else:
+            table = _table(table, key)
+        model = inner
+
+
+def _put_free(
+    table: dict[str, Any], key: str, steps: Sequence[str], value: str, annotation: Any
+) -> None:
+    """Write into a table that takes keys of any name, such as a price."""
+    if typing.get_origin(annotation) is not dict:
+        raise ValueError(f"unknown variable; {key!r} is no table, it takes one value")
+    table = _table(table, key)
+    for step in steps[:-1]:
+        table = _table(table, step.lower())
+    table[steps[-1].lower()] = _read(value, None)
+
+
+def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
+    inner = table.setdefault(key, {})
+    if not isinstance(inner, dict):
+        raise ValueError(f"{key!r} is no table in the file, so nothing in it can be overridden")
+    return inner
+
+
+def _entry(entries: Any, wanted: str, said: str) -> int:
+    """Return the index of the entry whose name is `wanted` as a variable spells it."""
+    spelt = [_spell(entry) for entry in entries] if isinstance(entries, list) else []
+    if spelt.count(wanted.upper()) == 1:
+        return spelt.index(wanted.upper())
+    if wanted.upper() in spelt:
+        raise ValueError(f"{wanted} is the name of several entries; rename one of them")
+    names = [f"{said}{name}" for name in spelt if name]
+    raise ValueError(f"names no entry of the file; {did_you_mean(said + wanted.upper(), names)}")
+
+
+def _spell(entry: Any) -> str:
+    name = entry.get("name") if isinstance(entry, dict) else None
+    return re.sub(r"[^A-Z0-9]+", "_", name.upper()) if isinstance(name, str) else ""
+
+
+def _read(value: str, annotation: Any) -> Any:
+    """Return a variable's value: as it stands where the key takes a text, else read as TOML."""
+    if _takes_text((annotation,)):
+        return value
+    try:
+        document = tomllib.loads(f"value = {value}", parse_float=Decimal)
+    except tomllib.TOMLDecodeError:
+        return value
+    return document["value"] if len(document) == 1 else value
+
+
+def _takes_text(annotations: Iterable[Any]) -> bool:
+    for annotation in annotations:
+        origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+        if annotation in (str, SecretStr, Path) or origin is Literal:
+            return True
+        wraps = origin is typing.Annotated or origin is Union or origin is UnionType
+        if wraps and _takes_text(parts):
+            return True
+    return False

@@ -1,0 +1,714 @@
+"""The configuration: `tollway.toml` as typed, frozen tables, each key with its unit and its limits.
+
+A description says what a key does and `examples` what to write there: both are read by the errors
+and by docs/configuration.md, which is made from this file. What several tables must agree on (names
+that refer to each other) is in `consistency.py`, what the environment may override in
+`environment.py`. `load` reads all of it and reports everything that is wrong at once.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from backends.pricing import Price, parse_price
+from gateway import addresses, auth, consistency, environment, paths
+from gateway.ledger.types import MAX_LIMIT_NANO, NANO, Budget, Enforcement, Scope, Window
+from gateway.problems import (
+    ConfigError,
+    Location,
+    Problem,
+    WrongKey,
+    did_you_mean,
+    key_of,
+    of_validation,
+)
+from policies.types import Objective
+
+__all__ = ["ConfigError", "Settings", "load"]
+
+_FILE_BYTES_MAX = 4 << 20  # ten thousand tenants take about one
+_ADMIN_KEY_CHARS_MIN = 16  # a key that people think up is guessed; `tollway keys new` makes one
+
+
+def _not_a_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = (info.context or {}).get("folder", Path())
+    return folder / path.expanduser()
+
+
+def _plain(value: Any) -> Any:
+    """Return a free table with floats for Decimals: it goes to code that knows TOML's types."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _priced(table: dict[str, Any]) -> dict[str, Any]:
+    parse_price(table)
+    return table
+
+
+def _ledger_url(url: str, info: ValidationInfo) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in {"sqlite", "redis", "rediss", "unix", "memory"}:
+        raise ValueError(
+            "must begin with sqlite:///, redis://, rediss:// or unix://, or be memory://"
+        )
+    if scheme != "sqlite":
+        if "@" in rest:
+            raise ValueError("must not carry a password; set TOLLWAY_LEDGER__PASSWORD instead")
+        return url
+    if not rest.startswith("/") or rest == "/":
+        raise ValueError("must name a file; write it like sqlite:///tollway.db")
+    return f"sqlite:///{_beside_the_file(Path(rest[1:]), info)}"
+
+
+def _backend_url(url: str) -> str:
+    addresses.check_backend_url(url)
+    return url
+
+
+def _listen(listen: str) -> str:
+    addresses.split_listen(listen)
+    return listen
+
+
+def _route_path(path: str) -> str:
+    consistency.check_path(path)
+    return path
+
+
+def _json_path(path: str) -> str:
+    paths.parse(path)
+    return path
+
+
+def _timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        # KeyError is "not found"; the others are what a path that is no zone ends in.
+        near = did_you_mean(name, available_timezones(), otherwise="write one like Europe/Berlin")
+        raise ValueError(f"is not an IANA time zone; {near}") from None
+    return name
+
+
+def _key_hash(value: SecretStr) -> SecretStr:
+    auth.check_hash(value.get_secret_value())
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_not_a_boolean)]
+Float = Annotated[float, BeforeValidator(_not_a_boolean)]
+Usd = Annotated[Decimal, BeforeValidator(_not_a_boolean), Field(ge=0, decimal_places=9)]
+Share = Annotated[Float, Field(ge=0, le=1)]
+Seconds = Annotated[Float, Field(gt=0, le=86_400)]
+Megabytes = Annotated[Int, Field(ge=1, le=65_536)]
+LocalPath = Annotated[Path, AfterValidator(_beside_the_file)]
+JsonPath = Annotated[str, AfterValidator(_json_path)]
+KeyHash = Annotated[SecretStr, AfterValidator(_key_hash)]
+FreeTable = Annotated[dict[str, Any], BeforeValidator(_plain)]
+# Names are label values in Prometheus and travel in headers.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", examples=["digits-gpu"])]
+
+
+class Table(BaseModel):
+    """What all tables share: unknown keys are refused, nothing changes once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Server(Table):
+    """The listener, its limits, and who may administer it."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = Field(
+        default="127.0.0.1:8080", description="Host and port; port 0 takes a free one."
+    )
+    workers: Int = Field(
+        default=1, ge=1, le=1, description="Worker processes; one in this version."
+    )
+    open: bool = Field(
+        default=False,
+        description="Serve callers without a key as tenant `anonymous`: for demos and tests.",
+    )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        description="The key of the control plane. Better set from the environment, "
+        "`TOLLWAY_SERVER__ADMIN_KEY`, or given as `admin_key_hash`.",
+        examples=["$(tollway keys new)"],
+    )
+    admin_key_hash: KeyHash | None = Field(
+        default=None,
+        description="The hash of the control plane's key, as `tollway keys new` prints it.",
+        examples=["sha256:<64 hex digits>"],
+    )
+    hide_amounts: bool = Field(
+        default=False,
+        description="Leave dollars out of reply headers and refusals sent to clients.",
+    )
+    max_body_bytes: Int = Field(
+        default=16 << 20, ge=1024, le=1 << 31, description="Largest request body; above it, 413."
+    )
+    max_reply_bytes: Int = Field(
+        default=64 << 20,
+        ge=1024,
+        le=1 << 31,
+        description="Largest reply that is read whole; above it, 502.",
+    )
+    max_header_bytes: Int = Field(
+        default=32 << 10, ge=1024, le=1 << 20, description="Largest request head; above it, 431."
+    )
+    max_headers: Int = Field(
+        default=100, ge=8, le=1000, description="Most header fields; above it, 431."
+    )
+    max_connections: Int = Field(
+        default=10_000, ge=1, le=1_000_000, description="Most connections at once; above it, 503."
+    )
+    keep_alive_s: Seconds = Field(default=75, description="How long an idle connection is kept.")
+    drain_s: Seconds = Field(
+        default=30, description="How long running requests may take after SIGTERM."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        host, _ = addresses.split_listen(self.listen)
+        if self.admin_key and self.admin_key_hash:
+            raise WrongKey("admin_key", "stands beside admin_key_hash; keep one of them")
+        if self.admin_key and len(self.admin_key.get_secret_value()) < _ADMIN_KEY_CHARS_MIN:
+            why = f"is shorter than {_ADMIN_KEY_CHARS_MIN} characters"
+            raise WrongKey("admin_key", f"{why}; make one with: tollway keys new")
+        guarded = self.admin_key or self.admin_key_hash
+        if self.open and not guarded and not addresses.is_loopback(host):
+            why = "lets anyone who reaches the listener change budgets"
+            raise WrongKey(
+                "open", f"{why}; listen on 127.0.0.1, or set admin_key_hash (tollway keys new)"
+            )
+        return self
+
+
+class Ledger(Table):
+    """The authority that knows what each budget has spent and leased."""
+
+    url: Annotated[str, AfterValidator(_ledger_url)] = Field(
+        default="sqlite:///tollway.db",
+        validate_default=True,
+        description="`sqlite:///FILE` (relative to this file; four slashes for an absolute path), "
+        "`redis://HOST:PORT/DB`, `rediss://...` (TLS), `unix:///SOCKET` (Redis), or `memory://` "
+        "(forgets on exit).",
+        examples=["sqlite:///tollway.db"],
+    )
+    password: SecretStr | None = Field(
+        default=None, description="Redis' password; better set as `TOLLWAY_LEDGER__PASSWORD`."
+    )
+    when_down: Literal["closed", "open"] = Field(
+        default="closed",
+        description="What happens once the ledger is unreachable and what was leased is spent: "
+        "refuse (`closed`), or go on and record (`open`).",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.password is not None and self.url.startswith(("sqlite:", "memory:")):
+            raise WrongKey("password", "is for Redis only; remove it, or change url")
+        return self
+
+
+class Journal(Table):
+    """The append-only record of decisions, attempts and feedback."""
+
+    dir: LocalPath = Field(
+        default=Path(".tollway/journal"), validate_default=True, description="Where its files are."
+    )
+    fsync_s: Seconds = Field(
+        default=1.0,
+        description="How often it is forced to disk: the most that a power cut can take.",
+    )
+    segment_mb: Megabytes = Field(default=256, description="Size at which a new file is begun.")
+    waiting_mb: Megabytes = Field(
+        default=32,
+        description="Most kept in memory while the disk refuses writes; above it, rows drop.",
+    )
+
+
+class State(Table):
+    """Where learned state is kept across restarts."""
+
+    dir: LocalPath = Field(
+        default=Path(".tollway/state"), validate_default=True, description="Where its files are."
+    )
+    interval_s: Seconds = Field(default=30, description="How often it is saved, besides on exit.")
+
+
+class Backend(Table):
+    """One model server with a price, or rules that run inside the gateway."""
+
+    name: Name = Field(description="Its name in routes, metrics and reply headers.")
+    kind: Literal["gpu", "cpu", "rules"] = Field(
+        description="What it runs on; `rules` run inside the gateway.", examples=["gpu"]
+    )
+    enabled: bool = Field(default=True, description="Whether it is offered at all.")
+    protocol: Literal["oip", "plain"] | None = Field(
+        default=None,
+        description="`oip` (Open Inference Protocol v2: KServe, Triton, MLServer) or `plain` "
+        "(JSON in, JSON out); required unless rules.",
+        examples=["oip"],
+    )
+    url: Annotated[str, AfterValidator(_backend_url)] | None = Field(
+        default=None,
+        description="Its address, with the base path where it has one; required unless rules.",
+        examples=["http://127.0.0.1:9001"],
+    )
+    allow_link_local: bool = Field(
+        default=False, description="Permit a link-local or metadata address, refused otherwise."
+    )
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The model's name there, where it differs from the client's.",
+    )
+    rules: LocalPath | None = Field(
+        default=None, description="The TOML file of a rules backend.", examples=["rules.toml"]
+    )
+    entry_point: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$",
+        description="The Python callable of a rules backend.",
+        examples=["package.module:function"],
+    )
+    price: Annotated[FreeTable, AfterValidator(_priced)] = Field(
+        min_length=1,
+        description="What a call costs: a sum of `per_request_usd`, device time "
+        "(`device_usd_per_hour` with `concurrency` and `utilization`) and tokens.",
+        examples=["{ per_request_usd = 0.0001 }"],
+    )
+    declared_accuracy: Share | None = Field(
+        default=None,
+        description="Its accuracy as far as known: where learning begins.",
+        examples=[0.97],
+    )
+    timeout_s: Seconds = Field(default=30, description="The longest that one attempt may take.")
+    connect_timeout_s: Seconds = Field(
+        default=2, description="The longest that connecting may take."
+    )
+    concurrency: Int = Field(default=64, ge=1, le=65_536, description="Most calls to it at once.")
+    answer: JsonPath | None = Field(
+        default=None,
+        description="Where a `plain` reply holds its answer.",
+        examples=["result.label"],
+    )
+    confidence: JsonPath | None = Field(
+        default=None,
+        description="Where a `plain` reply holds its confidence, in [0, 1].",
+        examples=["result.probability"],
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "rules":
+            self._check_rules()
+        else:
+            self._check_remote()
+        if self.protocol != "plain" and (self.answer or self.confidence):
+            key = "answer" if self.answer else "confidence"
+            raise WrongKey(key, 'is for protocol = "plain"; remove it')
+        return self
+
+    def _check_rules(self) -> None:
+        if (self.rules is None) == (self.entry_point is None):
+            raise WrongKey("kind", 'needs one of: rules = "FILE.toml", entry_point = "module:name"')
+        for key in ("url", "protocol", "model"):
+            if getattr(self, key) is not None:
+                raise WrongKey(key, "is not for rules, which run inside the gateway; remove it")
+
+    def _check_remote(self) -> None:
+        for key in ("rules", "entry_point"):
+            if getattr(self, key) is not None:
+                raise WrongKey(key, 'needs kind = "rules"; write that or remove it')
+        if self.protocol is None:
+            raise WrongKey("protocol", 'is missing; write it like protocol = "oip"')
+        if self.url is None:
+            raise WrongKey("url", 'is missing; write it like url = "http://127.0.0.1:9001"')
+        if not self.allow_link_local and addresses.is_link_local(addresses.host_of(self.url)):
+            raise WrongKey(
+                "url",
+                "is a link-local or metadata address, which hands out credentials; write the "
+                "model server's own address, or allow_link_local = true if this is one",
+            )
+
+    def parsed_price(self) -> Price:
+        """Return the price table as a Price."""
+        return parse_price(self.price)
+
+
+class Features(Table):
+    """Which features of a request the policy sees: paths into its JSON."""
+
+    numeric: tuple[JsonPath, ...] = Field(
+        default=(), description="Numbers, or lists of them.", examples=[["inputs[0].data"]]
+    )
+    text: tuple[JsonPath, ...] = Field(
+        default=(), description="Texts, seen as words.", examples=[["messages[*].content"]]
+    )
+    categorical: tuple[JsonPath, ...] = Field(
+        default=(), description="Words that are seen whole.", examples=[["parameters.country"]]
+    )
+    range: tuple[Float, Float] | None = Field(
+        default=None,
+        description="What the numbers lie between; they are scaled by it.",
+        examples=[[0, 16]],
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise WrongKey("range", "must rise; write it like [0, 16]")
+        return self
+
+
+class Score(Table):
+    """How an answer is scored when feedback brings the true label."""
+
+    exact: JsonPath | None = Field(
+        default=None,
+        description="The answer's place in the reply: right when it equals the label.",
+        examples=["outputs[0].data[0]"],
+    )
+    near: JsonPath | None = Field(
+        default=None,
+        description="The answer's place in the reply: right when within `tolerance` of the label.",
+        examples=["outputs[0].data[0]"],
+    )
+    tolerance: Float | None = Field(
+        default=None,
+        gt=0,
+        description="The largest difference that counts as right.",
+        examples=[0.5],
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.exact is None) == (self.near is None):
+            raise ValueError('needs either exact or near; write { exact = "outputs[0].data[0]" }')
+        if (self.near is None) != (self.tolerance is None):
+            raise WrongKey("tolerance", "goes with near; give both or neither")
+        return self
+
+
+class Route(Table):
+    """A path that clients call, the backends that can answer it, and how to choose among them."""
+
+    name: Name = Field(description="Its name in budgets, metrics and reports.")
+    path: Annotated[str, AfterValidator(_route_path)] = Field(
+        description="The path that clients call: exact, with `{model}` for a whole segment, or "
+        "with a trailing `/*` for all below. Of several that match, the most specific is taken.",
+        examples=["/v2/models/digits/infer"],
+    )
+    protocol: Literal["oip", "plain"] = Field(
+        description="What clients speak on it, and so do its backends.", examples=["oip"]
+    )
+    backends: tuple[str, ...] = Field(
+        min_length=1,
+        max_length=64,
+        description="The backends that can answer it.",
+        examples=[["digits-cpu", "digits-gpu"]],
+    )
+    objective: Literal["max_quality", "min_cost", "value"] = Field(
+        default="max_quality",
+        description="The best that the budgets pay for, the cheapest above the floor, or the most "
+        "of `value_per_correct_usd` times quality less cost.",
+    )
+    accuracy_floor: Share | None = Field(
+        default=None, description="The share of right answers to hold.", examples=[0.97]
+    )
+    value_per_correct_usd: Float | None = Field(
+        default=None, gt=0, description="What one right answer is worth.", examples=[0.01]
+    )
+    baseline: str | None = Field(
+        default=None,
+        description="The backend that is known to hold the floor; learning falls back to it.",
+        examples=["digits-gpu"],
+    )
+    policy: Literal[
+        "lagrangian",
+        "fixed",
+        "weighted",
+        "cheapest",
+        "most_accurate",
+        "epsilon_greedy",
+        "cb_explore_adf",
+    ] = Field(default="lagrangian", description="Who chooses.")
+    policy_options: FreeTable = Field(
+        default_factory=dict, description="What the policy's constructor takes, by name."
+    )
+    cascade: bool = Field(
+        default=False, description="Whether a cheap answer in hand may be accepted or escalated."
+    )
+    fallback: bool = Field(
+        default=True, description="Whether another backend is asked once when one fails."
+    )
+    timeout_s: Seconds = Field(
+        default=30, description="The longest that a request may take in all."
+    )
+    context: Features = Field(default=Features(), description="What the policy sees.")
+    score: Score | None = Field(
+        default=None, description="How a true label is turned into quality."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.backends)) != len(self.backends):
+            raise WrongKey("backends", "names one of them twice; remove one")
+        if self.baseline is not None and self.baseline not in self.backends:
+            near = did_you_mean(self.baseline, self.backends)
+            raise WrongKey("baseline", f"is not among the route's backends; {near}")
+        if self.objective == "min_cost" and self.accuracy_floor is None:
+            raise WrongKey("objective", "needs a floor; write it like accuracy_floor = 0.97")
+        if self.objective == "value" and self.value_per_correct_usd is None:
+            raise WrongKey("objective", "needs a value; write value_per_correct_usd = 0.01")
+        return self
+
+    def to_objective(self) -> Objective:
+        """Return what the route wants of its policy."""
+        return Objective(
+            kind=self.objective,
+            floor=self.accuracy_floor,
+            value_per_correct_usd=self.value_per_correct_usd,
+            baseline=self.baseline,
+        )
+
+
+class Tenant(Table):
+    """Someone who calls, known by a key."""
+
+    name: Name = Field(description="Its name in budgets, metrics and reports.")
+    key_hash: KeyHash | None = Field(
+        default=None,
+        description="The hash of its key, as `tollway keys new` prints it.",
+        examples=["sha256:<64 hex digits>"],
+    )
+    key_hashes: tuple[KeyHash, ...] = Field(
+        default=(), description="Several, while a key is being replaced."
+    )
+    routes: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="The routes it may call; all, if left out."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.hashes:
+            raise WrongKey("key_hash", "is missing; write what this prints: tollway keys new")
+        return self
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """The hashes of all its keys."""
+        single = () if self.key_hash is None else (self.key_hash,)
+        return tuple(value.get_secret_value() for value in (*single, *self.key_hashes))
+
+
+class BudgetScope(Table):
+    """Whom a budget binds: calls that match every part given; none given, every call."""
+
+    tenant: str | None = Field(default=None, description="A tenant's name.")
+    route: str | None = Field(default=None, description="A route's name.")
+    backend: str | None = Field(default=None, description="A backend's name.")
+    tags: dict[Name, str] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Tags that the request carries.",
+        examples=['{ cost_center = "ads" }'],
+    )
+
+
+class BudgetLimit(Table):
+    """A limit in dollars for a scope and a window."""
+
+    name: Name = Field(description="Its name in refusals, metrics and alerts.")
+    scope: BudgetScope = Field(default=BudgetScope(), description="Whom it binds.")
+    limit_usd: Usd = Field(
+        description="The limit for each window; at most 9 decimals.", examples=[10.0]
+    )
+    window: Window = Field(
+        default="ever", description="`hour`, `day`, `week` (from Monday), `month`, or `ever`."
+    )
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+        default="UTC", description="Where its days begin.", examples=["Europe/Berlin"]
+    )
+    enforcement: Enforcement = Field(
+        default="hard",
+        description="`hard` holds the certain maximum of each call, `expected` the learned 95 % "
+        "quantile, `soft` only counts and alerts.",
+    )
+    alert_at: tuple[Annotated[Float, Field(gt=0, le=10)], ...] = Field(
+        default=(0.8, 0.9, 1.0),
+        max_length=10,
+        description="Shares of the limit that raise an event each.",
+    )
+    downgrade_at: Share | None = Field(
+        default=None,
+        description="Share of the limit above which only calls up to `downgrade_max_usd` are made.",
+        examples=[0.8],
+    )
+    downgrade_max_usd: Float | None = Field(
+        default=None, gt=0, description="The dearest call after `downgrade_at`.", examples=[0.0001]
+    )
+    then: Literal["reject", "cheapest", "rules"] = Field(
+        default="reject",
+        description="What a call gets that the budget does not pay for: a refusal, the cheapest "
+        "backend that it does pay for, or a rules backend.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.limit_nano > MAX_LIMIT_NANO:
+            raise WrongKey(
+                "limit_usd",
+                "must be below 9007199.254740992 (2^53 nano-dollars); use a shorter window, or "
+                "several budgets",
+            )
+        if (self.downgrade_at is None) != (self.downgrade_max_usd is None):
+            raise WrongKey("downgrade_at", "goes with downgrade_max_usd; give both or neither")
+        if list(self.alert_at) != sorted(set(self.alert_at)):
+            raise WrongKey("alert_at", "must rise; write it like [0.8, 0.9, 1.0]")
+        return self
+
+    @property
+    def limit_nano(self) -> int:
+        """The limit in nano-dollars, exactly."""
+        return int(self.limit_usd * NANO)
+
+    def to_budget(self) -> Budget:
+        """Return the budget in integer nano-dollars."""
+        scope = self.scope
+        return Budget(
+            name=self.name,
+            scope=Scope(
+                scope.tenant, scope.route, scope.backend, tuple(sorted(scope.tags.items()))
+            ),
+            limit_nano=self.limit_nano,
+            window=self.window,
+            timezone=self.timezone,
+            enforcement=self.enforcement,
+            alert_at=self.alert_at,
+            downgrade_at=self.downgrade_at,
+            downgrade_max_usd=self.downgrade_max_usd,
+            then=self.then,
+        )
+
+
+class Settings(Table):
+    """A whole configuration. Read one with `load`, which also checks what its tables agree on."""
+
+    server: Server = Server()
+    ledger: Ledger = Ledger()
+    journal: Journal = Journal()
+    state: State = State()
+    backends: tuple[Backend, ...] = Field(min_length=1)
+    routes: tuple[Route, ...] = Field(min_length=1)
+    tenants: tuple[Tenant, ...] = ()
+    budgets: tuple[BudgetLimit, ...] = ()
+    pepper: SecretStr | None = Field(
+        default=None,
+        description="The secret that `hmac-sha256:` key hashes are made with. "
+        "Set it as `TOLLWAY_PEPPER`, not in the file.",
+    )
+
+    def admin_hash(self) -> str | None:
+        """Return the hash of the control plane's key, None where there is no such key."""
+        if self.server.admin_key is not None:
+            return auth.hash_key(self.server.admin_key.get_secret_value())
+        hashed = self.server.admin_key_hash
+        return None if hashed is None else hashed.get_secret_value()
+
+    def key_owners(self) -> dict[str, str]:
+        """Return the tenants' names by the hashes of their keys."""
+        return {hashed: tenant.name for tenant in self.tenants for hashed in tenant.hashes}
+
+    def effective(self) -> dict[str, Any]:
+        """Return all of it, defaults included and secrets hidden, as JSON types."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """Read a configuration file with what `environ` overrides; ConfigError names all problems."""
+    return parse(_read(path), environ, source=path.name, folder=path.absolute().parent)
+
+
+def parse(
+    text: str, environ: Mapping[str, str], *, source: str = "tollway.toml", folder: Path = Path()
+) -> Settings:
+    """Read a configuration's text, as `load` does; relative paths in it begin at `folder`."""
+    try:
+        raw = tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as exc:
+        # What is never closed is noticed "at end of document": say where that is.
+        end = f"at line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}"
+        why = f"is not TOML: {exc}".replace("at end of document", end)
+        raise ConfigError([Problem(source, "", why)]) from None
+    for table in ("server", "ledger", "journal", "state"):
+        raw.setdefault(table, {})  # so that defaults which are paths begin at `folder` too
+    overridden, problems = environment.apply(raw, environ, Settings)
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate(raw, context={"folder": folder})
+    except ValidationError as exc:
+        problems += [
+            _problem(source, location, value, why, overridden)
+            for location, value, why in of_validation(exc, Settings)
+        ]
+    problems += [
+        _problem(source, location, value, why, overridden)
+        for location, value, why in consistency.check(raw)
+    ]
+    if settings is None or problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _problem(
+    source: str, location: Location, value: str, why: str, overridden: Mapping[Location, str]
+) -> Problem:
+    for length in range(len(location), 0, -1):
+        variable = overridden.get(location[:length])
+        if variable is not None:
+            return Problem("environment", variable, why, value)
+    return Problem(source, key_of(location), why, value)
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES_MAX + 1)
+    except OSError as exc:
+        why = f"cannot be read: {exc.strerror}; give the path of a file such as tollway.toml"
+        raise ConfigError([Problem(str(path), "", why)]) from None
+    if len(content) > _FILE_BYTES_MAX:
+        why = f"is larger than {_FILE_BYTES_MAX} bytes; split its tenants over several gateways"
+        raise ConfigError([Problem(path.name, "", why)])
+    try:
+        return content.decode()
+    except UnicodeDecodeError as exc:
+        why = f"is not UTF-8 at byte {exc.start}; save it as UTF-8"
+        raise ConfigError([Problem(path.name, "", why)]) from None

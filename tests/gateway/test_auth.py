@@ -1,0 +1,133 @@
+import pytest
+
+from gateway.auth import (
+    ANONYMOUS,
+    Authenticator,
+    check_hash,
+    hash_key,
+    is_key,
+    new_key,
+    verify,
+)
+
+ACME, OTHER = "tw_" + "a" * 49, "tw_" + "b" * 49
+
+
+def bearer(key: str) -> list[tuple[bytes, bytes]]:
+    return [(b"host", b"localhost"), (b"authorization", f"Bearer {key}".encode())]
+
+
+def test_a_new_key_is_random_and_carries_its_checksum() -> None:
+    first, second = new_key(), new_key()
+    assert first != second
+    assert len(first) == 52
+    assert is_key(first)
+
+
+@pytest.mark.parametrize("at", [3, 20, 45, 51])
+def test_a_key_with_one_wrong_character_is_told_apart_without_a_look_up(at: int) -> None:
+    key = new_key()
+    wrong = "0" if key[at] != "0" else "1"
+    assert not is_key(key[:at] + wrong + key[at + 1 :])
+
+
+def test_hashes_are_the_standard_ones() -> None:
+    # From `printf abc | sha256sum`, and RFC 4231's second case.
+    assert hash_key("abc") == (
+        "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    assert hash_key("what do ya want for nothing?", "Jefe") == (
+        "hmac-sha256:5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+    )
+
+
+def test_a_key_is_verified_against_its_own_hash_and_pepper_only() -> None:
+    assert verify(ACME, hash_key(ACME))
+    assert not verify(OTHER, hash_key(ACME))
+    assert verify(ACME, hash_key(ACME, "pepper"), "pepper")
+    assert not verify(ACME, hash_key(ACME, "pepper"), "salt")
+    assert not verify(ACME, hash_key(ACME, "pepper"))
+    assert verify(ACME, hash_key(ACME), "pepper"), "a pepper added later leaves older hashes valid"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "64 hex digits"),
+        ("sha256:abc", "64 hex digits"),
+        ("md5:" + "0" * 64, "64 hex digits"),
+        ("sha256:" + "0" * 64 + "\n", "64 hex digits"),
+        (new_key(), "is a key, not its hash"),
+    ],
+)
+def test_what_is_no_hash_is_refused_with_what_to_write(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        check_hash(text)
+
+
+@pytest.mark.parametrize("pepper", [None, "pepper"])
+def test_a_tenant_is_found_by_its_key_again_and_again(pepper: str | None) -> None:
+    keys = Authenticator({hash_key(ACME, pepper): "acme"}, pepper=pepper)
+    assert [keys.tenant(bearer(ACME)) for _ in range(3)] == ["acme"] * 3
+    assert keys.tenant([(b"authorization", b"bearer  " + ACME.encode() + b" ")]) == "acme"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        bearer(OTHER),
+        bearer(ACME[:-1]),
+        bearer(""),
+        [(b"authorization", b"Basic " + ACME.encode())],
+        [(b"authorization", ACME.encode())],
+        [(b"authorization", b"Bearer \xff\xfe")],
+        [(b"authorization", b"Bearer " + b"x" * 10_000_000)],
+        [(b"authorization", b"Bearer ' OR 1=1 --")],
+        [*bearer(ACME), *bearer(OTHER)],
+        [*bearer(OTHER), *bearer(ACME)],
+        [*bearer(ACME), *bearer(ACME)],
+    ],
+)
+def test_whoever_brings_no_single_known_key_is_nobody(headers: list[tuple[bytes, bytes]]) -> None:
+    keys = Authenticator({hash_key(ACME): "acme"}, admin_hash=hash_key("admin"))
+    assert keys.tenant(headers) is None
+    assert not keys.is_admin(headers)
+
+
+def test_guesses_are_not_remembered() -> None:
+    keys = Authenticator({hash_key(ACME): "acme"})
+    for guess in range(1000):
+        keys.tenant(bearer(f"tw_{guess}"))
+    keys.tenant(bearer(ACME))
+    assert list(keys._remembered.values()) == ["acme"]
+
+
+def test_what_is_remembered_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.auth._REMEMBERED_MAX", 4)
+    keys = Authenticator({hash_key(ACME): "acme"})
+    for spaces in range(1, 20):  # the same key, each time in another spelling of the header
+        assert keys.tenant([(b"authorization", b"Bearer" + b" " * spaces + ACME.encode())])
+    assert len(keys._remembered) <= 4
+
+
+def test_an_open_gateway_serves_strangers_but_not_a_mistyped_key_of_ours() -> None:
+    keys = Authenticator({hash_key(ACME): "acme"}, open_to_all=True)
+    assert keys.tenant([]) == ANONYMOUS
+    assert keys.tenant(bearer("sk-what-a-client-library-insists-on")) == ANONYMOUS
+    assert keys.tenant(bearer(ACME)) == "acme"
+    assert keys.tenant(bearer(OTHER)) is None
+
+
+def test_the_control_plane_takes_the_admin_key_and_no_other() -> None:
+    keys = Authenticator({hash_key(ACME): "acme"}, admin_hash=hash_key("admin"), open_to_all=True)
+    assert keys.is_admin(bearer("admin"))
+    assert not keys.is_admin(bearer(ACME))
+    assert not keys.is_admin([])
+    assert keys.tenant(bearer("admin")) != "acme"
+
+
+@pytest.mark.parametrize("open_to_all", [True, False])
+def test_without_an_admin_key_only_an_open_gateway_is_administered(open_to_all: bool) -> None:
+    keys = Authenticator({hash_key(ACME): "acme"}, open_to_all=open_to_all)
+    assert keys.is_admin([]) is open_to_all
