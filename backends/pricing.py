@@ -152,7 +152,7 @@ def _per_token(table: Mapping[str, object], key: str, default: float) -> float:
 def _nano(table: Mapping[str, object], key: str, units: Decimal) -> int | float:
     """Return the nano-dollars of one of `units` units that together cost `table[key]` dollars."""
     usd = _number(table, key, "0")
-    with localcontext(prec=50, traps=[]):
+    with localcontext(prec=50, traps={}):
         nano = usd * NANO_PER_USD / units
     if nano >= MAX_NANO:
         raise _wrong(key, table[key], "is above 9 million dollars", f"write e.g. {_LIKE[key]}")

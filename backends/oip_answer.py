@@ -1,0 +1,124 @@
+"""What a reply of the Open Inference Protocol says: its answer, and how sure it is.
+
+The answer is the output called `label` (or as below), else the first output that holds neither
+probabilities nor confidence, else the index of the greatest probability. Confidence is read, first
+found, from an output of probabilities ([k] or [n, k]), an output `confidence`, the parameter
+`confidence`. A batch's answer is the list of its rows' answers, its features are their means.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from backends import confidence, tensors
+from backends.documents import load_reply, shown
+from backends.oip_body import Tensors, read, split
+from backends.paths import Get, compile_path
+from backends.types import Answer, Headers, InvalidAnswer
+
+LABELS = ("label", "output_label", "class", "prediction", "predict")
+PROBABILITIES = ("probabilities", "output_probability", "probability", "probs", "predict_proba")
+CONFIDENCE = "confidence"
+_NOT_ANSWERS = frozenset((*PROBABILITIES, CONFIDENCE))
+
+Value = Callable[[Any, Tensors], Any]
+"""Finds the answer's value in (document, outputs)."""
+
+
+def answer(value: Value, headers: Headers, body: bytes) -> Answer:
+    """Read a reply; InvalidAnswer where it is malformed, empty, not finite or an error."""
+    document, outputs = _outputs(headers, body)
+    return Answer(value(document, outputs), _features(document, outputs))
+
+
+def value_of(where: str | None) -> Value:
+    """Return the reader of the answer: an output by its name, or a path into the reply.
+
+    None reads as the module says. Raises ValueError where `where` is neither a name nor a path.
+    """
+    if where is None:
+        return _by_default
+    get = _path(where)
+
+    def find(document: Any, outputs: Tensors) -> Any:
+        if where in outputs.elements:
+            return _single(outputs.elements[where])
+        value = get(document)
+        if value is None:
+            raise InvalidAnswer(f"no output and nothing at {where!r}")
+        return value
+
+    return find
+
+
+def _path(where: str) -> Get:
+    """Return the path; a name of an output need not be one."""
+    try:
+        return compile_path(where)
+    except ValueError:
+        if "[" in where:
+            raise
+        return lambda document: None
+
+
+def _outputs(headers: Headers, body: bytes) -> tuple[Any, Tensors]:
+    try:
+        head, rest = split(headers, body)
+        document = load_reply(head)
+        if isinstance(document, dict) and document.get("error") is not None:
+            raise InvalidAnswer(f"an error with status 200: {shown(document['error'])}")
+        outputs = read(document, "outputs", rest)
+    except InvalidAnswer:
+        raise
+    except ValueError as exc:
+        raise InvalidAnswer(str(exc)) from exc
+    for output in document["outputs"]:
+        name = output["name"]
+        if 0 in output["shape"]:
+            raise InvalidAnswer(f"{name!r} is empty")
+        raw = outputs.raw.get(name)
+        if raw is not None and not tensors.is_finite(raw, output["datatype"]):
+            raise InvalidAnswer(f"{name!r} holds NaN or infinity")
+    return document, outputs
+
+
+def _single(elements: list[Any] | None) -> Any:
+    return elements[0] if elements is not None and len(elements) == 1 else elements
+
+
+def _by_default(document: Any, outputs: Tensors) -> Any:
+    for name in LABELS:
+        if name in outputs.elements:
+            return _single(outputs.elements[name])
+    for name, elements in outputs.elements.items():
+        if name not in _NOT_ANSWERS:
+            return _single(elements)
+    for output in document["outputs"]:
+        if output["name"] in PROBABILITIES:
+            return _single(_greatest(outputs.elements[output["name"]], _classes(output)))
+    raise InvalidAnswer("a confidence, and no answer")
+
+
+def _classes(output: dict[str, Any]) -> int:
+    return output["shape"][-1] if output["shape"] else 1
+
+
+def _greatest(elements: list[Any] | None, classes: int) -> list[int] | None:
+    """Return the index of each row's greatest element."""
+    if elements is None:
+        return None
+    return [
+        max(range(classes), key=elements[at : at + classes].__getitem__)
+        for at in range(0, len(elements), classes)
+    ]
+
+
+def _features(document: Any, outputs: Tensors) -> confidence.Features:
+    for output in document["outputs"]:
+        if output["name"] in PROBABILITIES and output["datatype"] in tensors.FLOATS:
+            elements = outputs.elements[output["name"]]
+            return confidence.features_of_rows(elements or (), _classes(output))
+    elements = outputs.elements.get(CONFIDENCE)
+    if elements and isinstance(elements[0], int | float):
+        return confidence.alone(sum(elements) / len(elements))
+    parameters = document.get("parameters")
+    return confidence.alone(parameters.get(CONFIDENCE)) if isinstance(parameters, dict) else ()

@@ -1,0 +1,25 @@
+"""Finds a protocol by the name that settings give it."""
+
+from collections.abc import Callable
+
+from backends.oip import Oip
+from backends.plain import Plain
+from backends.types import WireProtocol
+
+PROTOCOLS: dict[str, Callable[..., WireProtocol]] = {"oip": Oip, "plain": Plain}
+
+
+def protocol(name: str, **options: str | None) -> WireProtocol:
+    """Return the protocol called `name`.
+
+    `options` say where in a reply its parts are: `answer` (all protocols); `confidence` and
+    `probabilities` (plain). Those that are None are left out. Raises ValueError for a name or an
+    option that there is none of.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"protocol = {name!r}: must be one of {', '.join(sorted(PROTOCOLS))}")
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        return PROTOCOLS[name](**given)
+    except TypeError as exc:
+        raise ValueError(f"protocol = {name!r} takes none of {', '.join(given)}") from exc
