@@ -40,7 +40,9 @@ HIGH_WATER_BYTES = 256 * 1024
 
 IDLE, HEAD, BODY, DONE = range(4)
 
-_OWN_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+OWN_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+"""Fields of a request that are the transport's to say."""
+
 _BODY_EXPECTED = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
@@ -62,17 +64,22 @@ def request_head(call: Call, host: bytes) -> bytes:
     for name, value in call.headers:
         if name == b"host":
             has_host = True
-        elif name in _OWN_FRAMING:
+        elif name in OWN_FRAMING:
             continue
         lines.append(b"%b: %b\r\n" % (name, value))
     if not has_host:
         lines.insert(1, b"host: %b\r\n" % host)
-    if call.body or call.method in _BODY_EXPECTED:
+    if needs_length(call):
         lines.append(b"content-length: %d\r\n" % len(call.body))
     head = b"".join(lines)
     if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b" " in call.target:
         raise ValueError("a line break or a space where a request may have none")
     return head + b"\r\n"
+
+
+def needs_length(call: Call) -> bool:
+    """Say whether a request must state the length of its body, if only 0 (RFC 9110 8.6)."""
+    return bool(call.body) or call.method in _BODY_EXPECTED
 
 
 class Owner(Protocol):

@@ -1,6 +1,7 @@
 """Opens the transport that a backend's URL asks for: the registry of transports."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -16,17 +17,37 @@ def open_transport(
     connect_timeout_s: float = 2.0,
     idle_expiry_s: float = 4.0,
     stream_idle_s: float = 60.0,
+    http2: bool = False,
+    proxy: str | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Transport:
     """Return a transport to the origin of `url`; nothing is connected until the first call.
 
-    `http://host:port` and `unix:/path/to/socket` speak HTTP/1.1. The URL's path is not the
-    transport's concern. At most `connections` are open at once; times are in seconds. Raises
-    ValueError for a URL that no transport serves.
+    `http://host:port`, `https://host:port` and `unix:/path/to/socket` speak HTTP/1.1; `http2` and
+    `proxy` (an http or https URL) take the slower way over httpx. The URL's path is not the
+    transport's concern. At most `connections` are open at once; times are in seconds; `tls` is the
+    context for https, the system's trust by default. Raises ValueError for a URL that no transport
+    serves.
     """
     parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES:
-        raise ValueError(f"{url!r}: the scheme must be one of {', '.join(_SCHEMES)}")
-    connect, host = _SCHEMES[parts.scheme](parts)
+    if parts.scheme not in _CONNECT:
+        raise ValueError(f"{url!r}: the scheme must be one of {', '.join(_CONNECT)}")
+    connect, host = _CONNECT[parts.scheme](parts, tls)
+    if http2 or proxy:
+        # Imported where it is used: it takes a quarter of a second, and few need it.
+        from backends.httpcore2_pool import Httpcore2Pool  # noqa: PLC0415
+        from backends.httpx_transport import HttpxTransport  # noqa: PLC0415
+
+        pool = Httpcore2Pool(
+            connections=connections, idle_expiry_s=idle_expiry_s, http2=http2, proxy=proxy, tls=tls
+        )
+        return HttpxTransport(
+            pool,
+            url,
+            connections=connections,
+            connect_timeout_s=connect_timeout_s,
+            stream_idle_s=stream_idle_s,
+        )
     return Http1Transport(
         connect,
         host,
@@ -37,18 +58,26 @@ def open_transport(
     )
 
 
-def _tcp(parts: SplitResult) -> tuple[Connect, bytes]:
-    host, port = parts.hostname, parts.port or 80
+def _tcp(parts: SplitResult, tls: ssl.SSLContext | None) -> tuple[Connect, bytes]:
+    host, secure = parts.hostname, parts.scheme == "https"
     if not host or not parts.netloc.isascii() or parts.username is not None:
         raise ValueError("a backend's URL names a host, in its ASCII form, and no user")
+    port = parts.port or (443 if secure else 80)
+    context = _context(tls) if secure else None
 
     async def connect(loop: asyncio.AbstractEventLoop, factory: Callable[[], Connection]) -> None:
-        await loop.create_connection(factory, host, port)
+        await loop.create_connection(factory, host, port, ssl=context)
 
     return connect, parts.netloc.encode("ascii")
 
 
-def _unix(parts: SplitResult) -> tuple[Connect, bytes]:
+def _context(tls: ssl.SSLContext | None) -> ssl.SSLContext:
+    context = tls or ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _unix(parts: SplitResult, tls: ssl.SSLContext | None) -> tuple[Connect, bytes]:
     if not parts.path or parts.netloc:
         raise ValueError("a socket's URL is unix:/path/to/socket")
     path = unquote(parts.path)
@@ -59,4 +88,4 @@ def _unix(parts: SplitResult) -> tuple[Connect, bytes]:
     return connect, b"localhost"
 
 
-_SCHEMES = {"http": _tcp, "unix": _unix}
+_CONNECT = {"http": _tcp, "https": _tcp, "unix": _unix}

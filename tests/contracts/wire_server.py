@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -87,7 +88,9 @@ class WireServer:
 
 
 @asynccontextmanager
-async def wire_server(script: Script) -> AsyncIterator[WireServer]:
+async def wire_server(
+    script: Script, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[WireServer]:
     server = WireServer(script)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -96,7 +99,7 @@ async def wire_server(script: Script) -> AsyncIterator[WireServer]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server
@@ -141,7 +144,7 @@ async def resets(wire: Wire) -> None:
     wire.reset()
 
 
-def drips(head: bytes, drop: bytes) -> Script:
+def drips(head: bytes, drop: bytes, every_s: float = 0.005) -> Script:
     """Send `head`, then `drop` again and again, for as long as anybody listens."""
 
     async def script(wire: Wire) -> None:
@@ -149,7 +152,7 @@ def drips(head: bytes, drop: bytes) -> Script:
         await wire.say(head)
         while not wire.writer.is_closing():
             await wire.say(drop)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(every_s)
 
     return script
 

@@ -1,0 +1,106 @@
+"""httpx's transport over the connection pool of httpcore2.
+
+httpx 0.28 is the last of its line, and its own pool (httpcore 1.0) loses a slot for good when a
+call is cancelled at the wrong moment. httpcore2 is the same pool, repaired.
+"""
+
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import httpcore2
+import httpx
+
+
+class Httpcore2Pool(httpx.AsyncBaseTransport):
+    """A pool of at most `connections`; `proxy` is the URL of an http(s) proxy."""
+
+    def __init__(
+        self,
+        *,
+        connections: int = 100,
+        idle_expiry_s: float = 4.0,
+        http2: bool = False,
+        proxy: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=tls or ssl.create_default_context(),
+            proxy=httpcore2.Proxy(proxy) if proxy else None,
+            max_connections=connections,
+            keepalive_expiry=idle_expiry_s,
+            http2=http2,
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Carry one request; raises httpx's errors."""
+        url = httpcore2.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        asked = httpcore2.Request(
+            method=request.method,
+            url=url,
+            headers=request.headers.raw,
+            content=cast(httpx.AsyncByteStream, request.stream),
+            extensions=request.extensions,
+        )
+        with _errors_of_httpx():
+            reply = await self._pool.handle_async_request(asked)
+        return httpx.Response(
+            reply.status, headers=reply.headers, stream=_Stream(reply), extensions=reply.extensions
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        with _errors_of_httpx():
+            await self._pool.aclose()
+
+
+class _Stream(httpx.AsyncByteStream):
+    def __init__(self, reply: httpcore2.Response) -> None:
+        self._reply = reply
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _errors_of_httpx():
+            async for part in cast(AsyncIterator[bytes], self._reply.stream):
+                yield part
+
+    async def aclose(self) -> None:
+        with _errors_of_httpx():
+            if _trailing(self._reply):
+                # httpcore2 would read these bytes as the reply to the connection's next request:
+                # a backend could answer one client with what another asked. A closed socket is
+                # not used again.
+                await self._reply.extensions["network_stream"].aclose()
+            await self._reply.aclose()
+
+
+def _trailing(reply: httpcore2.Response) -> bytes:
+    """Return what came after the reply (HTTP/1.1), which httpcore2 shows nowhere in public."""
+    connection = getattr(getattr(reply.stream, "_stream", None), "_connection", None)
+    state = getattr(connection, "_h11_state", None)
+    return cast(bytes, state.trailing_data[0]) if state is not None else b""
+
+
+_ERRORS = (
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.UnsupportedProtocol,
+)
+
+
+@contextmanager
+def _errors_of_httpx() -> Iterator[None]:
+    """Raise an error of httpcore2 as the one of the same name that httpx has."""
+    try:
+        yield
+    except _ERRORS as exc:
+        raise cast(type[httpx.TransportError], getattr(httpx, type(exc).__name__))(
+            str(exc)
+        ) from exc
