@@ -18,7 +18,7 @@ Finding = tuple[Location, str, str]
 Raw = dict[str, Any]
 
 # These are the gateway's own, and answered before any route is looked for.
-_RESERVED = ("/_tollway", "/metrics", "/livez", "/readyz")
+_RESERVED = ("/_tollway", "/metrics", "/livez", "/healthz", "/readyz")
 
 
 def check(raw: Raw) -> Iterator[Finding]:
@@ -78,6 +78,10 @@ def _routes(raw: Raw) -> Iterator[Finding]:
         if names and all(backends.get(name, {}).get("enabled") is False for name in names):
             why = "all of its backends are disabled; set enabled = true on one"
             yield ("routes", index, "backends"), show(names), why
+        baseline = route.get("baseline")
+        if isinstance(baseline, str) and backends.get(baseline, {}).get("enabled") is False:
+            why = "is disabled, and a floor needs what holds it; enable it or name another"
+            yield ("routes", index, "baseline"), show(baseline), why
 
 
 def _spoken(place: Location, route: Raw, backend: Raw) -> Iterator[Finding]:
@@ -179,15 +183,15 @@ def check_path(path: str) -> None:
     """Raise ValueError unless a path can be a route's."""
     example = "write it like /v2/models/{model}/infer or /v1/*"
     if not path.startswith("/") or not path.isascii() or any(c <= " " or c in "?#" for c in path):
-        raise ValueError(f"path must begin with / and hold no space, ? or #; {example}")
+        raise ValueError(f"must begin with / and hold no space, ? or #; {example}")
     *inner, last = path[1:].split("/")
     for segment in (*inner, "" if last == "*" else last):
         named = segment.startswith("{") and segment.endswith("}") and segment[1:-1].isidentifier()
         if not named and any(c in "{}*" for c in segment):
-            raise ValueError(f"path can hold {{name}} for a whole segment and end in /*; {example}")
+            raise ValueError(f"can hold {{name}} for a whole segment and end in /*; {example}")
     for reserved in _RESERVED:
         if path == reserved or path.startswith(f"{reserved}/"):
-            raise ValueError(f"path is the gateway's own ({reserved}); choose another")
+            raise ValueError(f"is the gateway's own ({reserved}); choose another")
 
 
 def _paths(raw: Raw) -> Iterator[Finding]:

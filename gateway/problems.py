@@ -32,6 +32,10 @@ class Problem:
     why: str
     value: str = ""
 
+    def document(self) -> dict[str, str]:
+        """Return it as JSON types."""
+        return {"source": self.source, "key": self.key, "value": self.value, "why": self.why}
+
     def __str__(self) -> str:
         place = ": ".join(part for part in (self.source, self.key) if part)
         return f"{place} = {self.value}: {self.why}" if self.value else f"{place}: {self.why}"
@@ -114,10 +118,18 @@ def _field(model: type[BaseModel], location: Location) -> tuple[type[BaseModel],
     return model, field
 
 
-def _instead(field: FieldInfo | None) -> str:
-    if field is None or not field.examples:
+def example(field: FieldInfo) -> str:
+    """Return a field's first example as TOML writes it; "" where it has none."""
+    if not field.examples:
         return ""
-    return f"; write it like {show(field.examples[0])}"
+    first = field.examples[0]
+    inline_table = isinstance(first, str) and first.startswith("{")
+    return first if inline_table else show(first)
+
+
+def _instead(field: FieldInfo | None) -> str:
+    like = "" if field is None else example(field)
+    return f"; write it like {like}" if like else ""
 
 
 def _one_of(error: Any) -> str:

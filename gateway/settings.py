@@ -6,6 +6,7 @@ that refer to each other) is in `consistency.py`, what the environment may overr
 `environment.py`. `load` reads all of it and reports everything that is wrong at once.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
@@ -66,7 +67,10 @@ def _plain(value: Any) -> Any:
 
 
 def _priced(table: dict[str, Any]) -> dict[str, Any]:
-    parse_price(table)
+    try:
+        parse_price(table)
+    except ValueError as exc:
+        raise ValueError(str(exc).removeprefix("price.")) from None
     return table
 
 
@@ -115,6 +119,17 @@ def _timezone(name: str) -> str:
     return name
 
 
+# Names are label values in Prometheus and travel in headers, in paths and in variables' names.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def _name(name: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        said = "1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit"
+        raise ValueError(f"must be {said}; write it like digits-gpu")
+    return name
+
+
 def _key_hash(value: SecretStr) -> SecretStr:
     auth.check_hash(value.get_secret_value())
     return value
@@ -130,8 +145,7 @@ LocalPath = Annotated[Path, AfterValidator(_beside_the_file)]
 JsonPath = Annotated[str, AfterValidator(_json_path)]
 KeyHash = Annotated[SecretStr, AfterValidator(_key_hash)]
 FreeTable = Annotated[dict[str, Any], BeforeValidator(_plain)]
-# Names are label values in Prometheus and travel in headers.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", examples=["digits-gpu"])]
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class Table(BaseModel):
@@ -315,13 +329,18 @@ class Backend(Table):
     concurrency: Int = Field(default=64, ge=1, le=65_536, description="Most calls to it at once.")
     answer: JsonPath | None = Field(
         default=None,
-        description="Where a `plain` reply holds its answer.",
+        description="Where a reply holds its answer, if not where its protocol says.",
         examples=["result.label"],
     )
     confidence: JsonPath | None = Field(
         default=None,
         description="Where a `plain` reply holds its confidence, in [0, 1].",
-        examples=["result.probability"],
+        examples=["result.confidence"],
+    )
+    probabilities: JsonPath | None = Field(
+        default=None,
+        description="Where a `plain` reply holds the probabilities of all classes.",
+        examples=["result.probabilities"],
     )
 
     @model_validator(mode="after")
@@ -330,15 +349,15 @@ class Backend(Table):
             self._check_rules()
         else:
             self._check_remote()
-        if self.protocol != "plain" and (self.answer or self.confidence):
-            key = "answer" if self.answer else "confidence"
-            raise WrongKey(key, 'is for protocol = "plain"; remove it')
+        for key in ("confidence", "probabilities"):
+            if self.protocol != "plain" and getattr(self, key) is not None:
+                raise WrongKey(key, 'is for protocol = "plain"; remove it')
         return self
 
     def _check_rules(self) -> None:
         if (self.rules is None) == (self.entry_point is None):
             raise WrongKey("kind", 'needs one of: rules = "FILE.toml", entry_point = "module:name"')
-        for key in ("url", "protocol", "model"):
+        for key in ("url", "protocol", "model", "answer"):
             if getattr(self, key) is not None:
                 raise WrongKey(key, "is not for rules, which run inside the gateway; remove it")
 
@@ -635,20 +654,27 @@ class Settings(Table):
         "Set it as `TOLLWAY_PEPPER`, not in the file.",
     )
 
-    def admin_hash(self) -> str | None:
-        """Return the hash of the control plane's key, None where there is no such key."""
-        if self.server.admin_key is not None:
-            return auth.hash_key(self.server.admin_key.get_secret_value())
-        hashed = self.server.admin_key_hash
-        return None if hashed is None else hashed.get_secret_value()
-
-    def key_owners(self) -> dict[str, str]:
-        """Return the tenants' names by the hashes of their keys."""
-        return {hashed: tenant.name for tenant in self.tenants for hashed in tenant.hashes}
-
     def effective(self) -> dict[str, Any]:
         """Return all of it, defaults included and secrets hidden, as JSON types."""
-        return self.model_dump(mode="json", exclude_none=True)
+        document: dict[str, Any] = _shown(self.model_dump(exclude_none=True))
+        return document
+
+
+def _shown(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _shown(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_shown(inner) for inner in value]
+        case SecretStr():
+            return "(hidden)"
+        case Path():
+            return str(value)
+        case Decimal():
+            # A number where a double holds it exactly, else its digits: nothing is rounded.
+            number = float(value)
+            return number if Decimal(repr(number)) == value else str(value)
+    return value
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:

@@ -1,11 +1,18 @@
+import os
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.auth import hash_key
+from gateway.auth import hash_key, new_key
+from gateway.consistency import compare_paths
+from gateway.effective import as_toml
 from gateway.ledger.types import MAX_LIMIT_NANO, Budget, Scope
-from gateway.settings import ConfigError, load, parse
+from gateway.settings import ConfigError, Settings, load, parse
 from policies.types import Objective
 
 HASH = hash_key("tw_acme")
@@ -60,7 +67,7 @@ def test_the_shape_that_the_documentation_shows_is_read() -> None:
     assert route.backends == ("digits-rules", "digits-gpu")
     assert route.to_objective() == Objective("min_cost", floor=0.97, baseline="digits-gpu")
     assert route.context.range == (0, 16)
-    assert settings.key_owners() == {HASH: "acme"}
+    assert settings.tenants[0].hashes == (HASH,)
     assert settings.backends[1].parsed_price().per_device_s_nano == pytest.approx(
         2.5e9 / 3600 / 8 / 0.6
     )
@@ -119,14 +126,14 @@ REFUSED = [
     (
         "10.000000001",
         "0.0000000001",
-        "budgets[0].limit_usd = 1e-10: has more than 9 decimals, and a nano-dollar is the smallest "
-        "amount; write it like 10.0",
+        "budgets[0].limit_usd = 1e-10: has more than 9 decimals, and a nano-dollar is the"
+        " smallest amount; write it like 10.0",
     ),
     (
         "10.000000001",
         "9007199.254740992",
-        "budgets[0].limit_usd = 9007199.254740992: must be below 9007199.254740992 "
-        "(2^53 nano-dollars); use a shorter window, or several budgets",
+        "budgets[0].limit_usd = 9007199.254740992: must be below 9007199.254740992 (2^53 "
+        "nano-dollars); use a shorter window, or several budgets",
     ),
     (
         "Europe/Berlin",
@@ -137,28 +144,27 @@ REFUSED = [
     (
         "Europe/Berlin",
         "../../etc/passwd",
-        'budgets[0].timezone = "../../etc/passwd": is not an IANA time zone; write one like '
-        "Europe/Berlin",
+        'budgets[0].timezone = "../../etc/passwd": is not an IANA time zone; write one '
+        "like Europe/Berlin",
     ),
     (
         '"day"',
         '"dya"',
-        'budgets[0].window = "dya": must be one of hour, day, week, month, ever; did you mean '
-        "'day'?",
+        'budgets[0].window = "dya": must be one of hour, day, week, month, ever; did you '
+        "mean 'day'?",
     ),
     (
         'tenant = "acme"',
         'tenant = "acmee"',
-        'budgets[0].scope.tenant = "acmee": is no tenant, so it binds nothing; did you mean '
-        "'acme'?",
+        'budgets[0].scope.tenant = "acmee": is no tenant, so it binds nothing; did you '
+        "mean 'acme'?",
     ),
     (
         'tenant = "acme"',
         'route = "digit"',
-        'budgets[0].scope.route = "digit": is no route, so it binds nothing; did you mean '
-        "'digits'?",
+        'budgets[0].scope.route = "digit": is no route, so it binds nothing; did you mean'
+        " 'digits'?",
     ),
-    ('window = "day"', 'then = "rules"\nscope.backend = "digits-gpu"', None),
     (
         '["digits-rules", "digits-gpu"]',
         "[]",
@@ -169,14 +175,27 @@ REFUSED = [
         '["digits-rulez", "digits-gpu"]',
         "routes[0].backends[0] = \"digits-rulez\": is no backend; did you mean 'digits-rules'?",
     ),
-    ('["digits-rules", "digits-gpu"]', '["digits-gpu", "digits-gpu"]', None),
-    ('baseline = "digits-gpu"', 'baseline = "digits-rule"', None),
-    ('protocol = "oip"\nurl', 'protocol = "opi"\nurl', None),
+    (
+        '["digits-rules", "digits-gpu"]',
+        '["digits-gpu", "digits-gpu"]',
+        'routes[0].backends = ["digits-gpu", "digits-gpu"]: names one of them twice; remove one',
+    ),
+    (
+        'baseline = "digits-gpu"',
+        'baseline = "digits-rule"',
+        'routes[0].baseline = "digits-rule": is not among the route\'s backends; did you '
+        "mean 'digits-rules'?",
+    ),
+    (
+        'protocol = "oip"\nurl',
+        'protocol = "opi"\nurl',
+        "backends[1].protocol = \"opi\": must be one of oip, plain; did you mean 'oip'?",
+    ),
     (
         'protocol = "oip"\nurl',
         'protocol = "plain"\nurl',
-        "routes[0].backends[1] = \"digits-gpu\": speaks 'plain', but the route 'oip'; "
-        "a route's backends all speak its protocol",
+        "routes[0].backends[1] = \"digits-gpu\": speaks 'plain', but the route 'oip'; a "
+        "route's backends all speak its protocol",
     ),
     (
         'protocol = "oip"\nurl',
@@ -186,55 +205,494 @@ REFUSED = [
     (
         "per_request_usd",
         "per_reqest_usd",
-        "backends[0].price: price.per_reqest_usd = 1e-05: is not a part of a price; "
-        "write per_request_usd",
+        "backends[0].price: per_reqest_usd = 1e-05: is not a part of a price; write "
+        "per_request_usd",
     ),
-    ("{ per_request_usd = 0.00001 }", "{}", None),
-    ("per_request_usd = 0.00001", "per_request_usd = nan", None),
-    ("per_request_usd = 0.00001", "per_request_usd = -1", None),
+    (
+        "{ per_request_usd = 0.00001 }",
+        "{}",
+        "backends[0].price: must not be empty; write it like { per_request_usd = 0.0001 }",
+    ),
+    (
+        "per_request_usd = 0.00001",
+        "per_request_usd = nan",
+        "backends[0].price: per_request_usd = nan: must be finite and not negative; write"
+        " a number, e.g. `per_request_usd = 0.0001`",
+    ),
+    (
+        "per_request_usd = 0.00001",
+        "per_request_usd = -1",
+        "backends[0].price: per_request_usd = -1: must be finite and not negative; write "
+        "a number, e.g. `per_request_usd = 0.0001`",
+    ),
     (
         'rules = "rules.toml"',
         "",
-        'backends[0].kind = "rules": needs one of: rules = "FILE.toml", '
-        'entry_point = "module:name"',
+        'backends[0].kind = "rules": needs one of: rules = "FILE.toml", entry_point = '
+        '"module:name"',
     ),
     (
         'rules = "rules.toml"',
         'rules = "r.toml"\nurl = "http://h"',
         'backends[0].url = "http://h": is not for rules, which run inside the gateway; remove it',
     ),
-    ('kind = "gpu"', 'kind = "gpu"\nrules = "r.toml"', None),
-    ('"inputs[0].data"', '"inputs[x]"', None),
+    (
+        'kind = "gpu"',
+        'kind = "gpu"\nrules = "r.toml"',
+        'backends[1].rules = "r.toml": needs kind = "rules"; write that or remove it',
+    ),
+    (
+        '"inputs[0].data"',
+        '"inputs[x]"',
+        "routes[0].context.numeric[0] = \"inputs[x]\": cannot read the path 'inputs[x]' at "
+        "'[x]'; write it like inputs[0].data",
+    ),
     ("[0, 16]", "[16, 0]", "routes[0].context.range = [16, 0]: must rise; write it like [0, 16]"),
     (
         '{ exact = "outputs[0].data[0]" }',
         '{ near = "outputs" }',
         "routes[0].score.tolerance: goes with near; give both or neither",
     ),
-    ('{ exact = "outputs[0].data[0]" }', "{}", None),
+    (
+        '{ exact = "outputs[0].data[0]" }',
+        "{}",
+        'routes[0].score: needs either exact or near; write { exact = "outputs[0].data[0]" }',
+    ),
     (
         'name = "acme"',
         'name = "anonymous"',
         'tenants[0].name = "anonymous": is the name of callers without a key; write another',
     ),
-    (HASH, "sha256:123", None),
-    ("/v2/models/digits/infer", "v2", None),
-    ("/v2/models/digits/infer", "/v2/x{y}", None),
-    ("/v2/models/digits/infer", "/*/x", None),
+    (
+        HASH,
+        "sha256:123",
+        "tenants[0].key_hash = (hidden): must be sha256: or hmac-sha256: and 64 hex "
+        "digits, as printed by: tollway keys new",
+    ),
+    (
+        "/v2/models/digits/infer",
+        "v2",
+        'routes[0].path = "v2": must begin with / and hold no space, ? or #; write it '
+        "like /v2/models/{model}/infer or /v1/*",
+    ),
+    (
+        "/v2/models/digits/infer",
+        "/v2/x{y}",
+        'routes[0].path = "/v2/x{y}": can hold {name} for a whole segment and end in /*; '
+        "write it like /v2/models/{model}/infer or /v1/*",
+    ),
+    (
+        "/v2/models/digits/infer",
+        "/*/x",
+        'routes[0].path = "/*/x": can hold {name} for a whole segment and end in /*; '
+        "write it like /v2/models/{model}/infer or /v1/*",
+    ),
     (
         "/v2/models/digits/infer",
         "/metrics",
-        'routes[0].path = "/metrics": path is the gateway\'s own (/metrics); choose another',
+        'routes[0].path = "/metrics": is the gateway\'s own (/metrics); choose another',
     ),
-    ("/v2/models/digits/infer", "/_tollway/x", None),
+    (
+        "/v2/models/digits/infer",
+        "/_tollway/x",
+        'routes[0].path = "/_tollway/x": is the gateway\'s own (/_tollway); choose another',
+    ),
 ]
 
 
 @pytest.mark.parametrize(("old", "new", "said"), REFUSED)
-def test_a_mistake_is_refused_with_place_value_and_remedy(
-    old: str, new: str, said: str | None
-) -> None:
+def test_a_mistake_is_refused_with_place_value_and_remedy(old: str, new: str, said: str) -> None:
     assert old in GOOD
     found = problems(GOOD.replace(old, new, 1))
     assert all(line.startswith("tollway.toml: ") for line in found)
-    assert said is None or f"tollway.toml: {said}" in found, found
+    assert f"tollway.toml: {said}" in found
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    broken = (
+        GOOD.replace("0.97", "1.2").replace("10.000000001", "-1").replace('"digits-gpu"]', '"no"]')
+    )
+    found = problems(broken, {"TOLLWAY_SERVER__DRAIN_S": "-3", "TOLLWAY_SERVR__X": "1"})
+    assert {line.split(":")[0] + ":" + line.split(":")[1].split("=")[0] for line in found} == {
+        "environment: TOLLWAY_SERVER__DRAIN_S ",
+        "environment: TOLLWAY_SERVR__X",
+        "tollway.toml: routes[0].accuracy_floor ",
+        "tollway.toml: routes[0].backends[1] ",
+        "tollway.toml: budgets[0].limit_usd ",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[server\nlisten = 1", "at line 1, column 8"),
+        ('[server]\nlisten = "a', "at line 2, column 12"),
+        ("a = 1\na = 2", "at line 2, column 6"),
+    ],
+)
+def test_a_mistake_in_the_toml_is_told_with_line_and_column(text: str, place: str) -> None:
+    (said,) = problems(text)
+    assert said.startswith("tollway.toml: is not TOML: ")
+    assert place in said
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("[servre]\nlisten = 'x'", "tollway.toml: servre: unknown key; did you mean 'server'?"),
+        (
+            "server.admin_kye = 'canary'",
+            "tollway.toml: server.admin_kye: unknown key; did you mean 'admin_key'?",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_one_that_was_meant(written: str, meant: str) -> None:
+    found = problems(f"{written}\n{GOOD}") if "[" not in written else problems(f"{GOOD}\n{written}")
+    assert found == [meant]
+
+
+def test_nothing_at_all_says_what_is_missing() -> None:
+    assert problems("") == [
+        "tollway.toml: backends: is missing",
+        "tollway.toml: routes: is missing",
+        "tollway.toml: tenants: there are none, so nobody could call; add one with a key from: "
+        "tollway keys new, or set open = true in [server] for a demo",
+    ]
+
+
+# -- the environment
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "read"),
+    [
+        ("TOLLWAY_SERVER__LISTEN", "0.0.0.0:80", lambda s: s.server.listen),
+        ("TOLLWAY_LEDGER__WHEN_DOWN", "open", lambda s: s.ledger.when_down),
+        ("TOLLWAY_BACKENDS__DIGITS_GPU__URL", "http://gpu:1", lambda s: s.backends[1].url),
+        ("TOLLWAY_TENANTS__ACME__NAME", "123", lambda s: s.tenants[0].name),
+        ("TOLLWAY_Budgets__acme_DAILY__window", "week", lambda s: s.budgets[0].window),
+    ],
+)
+def test_a_variable_wins_over_the_file(variable: str, value: str, read: object) -> None:
+    text = GOOD.replace('tenant = "acme"', 'route = "digits"')
+    assert callable(read)
+    assert read(parse(text, {variable: value})) == value
+
+
+def test_variables_are_read_as_toml_where_the_key_takes_no_text() -> None:
+    environ = {
+        "TOLLWAY_BUDGETS__ACME_DAILY__LIMIT_USD": "9007199.254740991",
+        "TOLLWAY_BUDGETS__ACME_DAILY__ALERT_AT": "[0.5]",
+        "TOLLWAY_BUDGETS__ACME_DAILY__SCOPE__TAGS__TEAM": "ads",
+        "TOLLWAY_BACKENDS__DIGITS_RULES__PRICE": "{ per_request_usd = 0.5 }",
+        "TOLLWAY_ROUTES__DIGITS__CASCADE": "true",
+    }
+    settings = parse(GOOD, environ)
+    (budget,) = settings.budgets
+    assert budget.limit_nano == MAX_LIMIT_NANO
+    assert budget.alert_at == (0.5,)
+    assert budget.scope.tags == {"env": "prod", "team": "ads"}
+    assert settings.backends[0].price == {"per_request_usd": 0.5}
+    assert settings.routes[0].cascade is True
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("TOLLWAY_SERVER__LISTN", "x", "unknown variable; did you mean 'TOLLWAY_SERVER__LISTEN'?"),
+        ("TOLLWAY_LISTEN", "x", "unknown variable; "),
+        ("TOLLWAY_", "x", "unknown variable; "),
+        ("TOLLWAY_SERVER__LISTEN__X", "x", "'listen' is no table, it takes one value"),
+        ("TOLLWAY_BACKENDS__GPU__URL", "x", "names no entry of the file; did you mean "),
+        ("TOLLWAY_BACKENDS__DIGITS_GPU", "x", "unknown variable; "),
+        ("TOLLWAY_BACKENDS__DIGITS_GPU__ULR", "x", "'TOLLWAY_BACKENDS__DIGITS_GPU__URL'?"),
+        ("TOLLWAY_SERVER__DRAIN_S", "", "is empty; unset it or give it a value"),
+        ("TOLLWAY_SERVER__DRAIN_S", "soon", '= "soon": should be a valid number'),
+        ("TOLLWAY_SERVER__DRAIN_S", "1\nopen = true", "should be a valid number"),
+        ("TOLLWAY_SERVER", "1", "valid dictionary"),
+        ("TOLLWAY_PEPER", "canary", "did you mean 'TOLLWAY_PEPPER'?"),
+    ],
+)
+def test_a_variable_that_cannot_be_meant_is_refused_by_name(
+    variable: str, value: str, said: str
+) -> None:
+    (found,) = problems(GOOD, {variable: value, "PATH": "/bin", "TOLLWAY_KEY": "for commands"})
+    assert found.startswith(f"environment: {variable}")
+    assert said in found
+    assert "canary" not in found
+
+
+def test_settings_depend_on_the_environment_that_is_given_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOLLWAY_SERVER__LISTEN", "10.0.0.1:1")
+    assert parse(GOOD, {}).server.listen == "127.0.0.1:8080"
+
+
+# -- secrets
+
+CANARY = "canary-4711-canary-4711"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"TOLLWAY_SERVER__ADMIN_KEY": CANARY},
+        {"TOLLWAY_PEPPER": CANARY},
+        {"TOLLWAY_LEDGER__URL": "redis://localhost:1/0", "TOLLWAY_LEDGER__PASSWORD": CANARY},
+    ],
+)
+def test_a_secret_is_in_no_text_of_the_settings(environ: dict[str, str]) -> None:
+    settings = parse(GOOD, environ)
+    shown = [str(settings), repr(settings), str(settings.effective()), settings.model_dump_json()]
+    assert not [text for text in shown if CANARY in text or HASH in text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'server.admin_key = "{CANARY[:10]}"',
+        f'server.admin_key_hash = "{CANARY}"',
+        f'server.admin_key = ["{CANARY}"]',
+        f'ledger.password = "{CANARY}"',
+        f'ledger.url = "redis://:{CANARY}@localhost"',
+        f'pepper = ["{CANARY}"]',
+        f'server.{CANARY.replace("4711", "key")} = "{CANARY}"',
+    ],
+)
+def test_a_secret_is_in_no_error(text: str) -> None:
+    found = problems(f"{text}\n{GOOD}")
+    assert found
+    assert not [line for line in found if "4711" in line]
+
+
+def test_a_key_in_place_of_its_hash_is_refused_and_not_shown() -> None:
+    key = new_key()
+    (found,) = problems(GOOD.replace(HASH, key))
+    assert "is a key, not its hash" in found
+    assert key not in found
+
+
+# -- what tables must agree on
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            GOOD + '[[tenants]]\nname = "acme"\nkey_hash = "sha256:' + "1" * 64 + '"',
+            'tenants[1].name = "acme": is the name of tenants[0] too; rename one of them',
+        ),
+        (
+            GOOD + f'[[tenants]]\nname = "b"\nkey_hash = "{HASH}"',
+            "tenants[1].key_hash = (hidden): is a key of tenants[0] already; "
+            "give each a key of its own",
+        ),
+        (
+            GOOD + f'[[tenants]]\nname = "b"\nkey_hash = "hmac-{HASH}"',
+            "tenants[1].key_hash = (hidden): was made with a pepper, and there is none; "
+            "set TOLLWAY_PEPPER, or hash without it",
+        ),
+        (
+            GOOD + '[[tenants]]\nname = "b"',
+            "tenants[1].key_hash: is missing; write what this prints: tollway keys new",
+        ),
+        (
+            GOOD.replace('key_hash = "', 'routes = ["digit"]\nkey_hash = "'),
+            "tenants[0].routes[0] = \"digit\": is no route; did you mean 'digits'?",
+        ),
+        (
+            GOOD + '[[routes]]\nname = "r"\npath = "/v2/models/digits/infer"\nprotocol = "oip"\n'
+            'backends = ["digits-gpu"]',
+            'routes[1].path = "/v2/models/digits/infer": matches the same requests as routes[0] '
+            "(/v2/models/digits/infer); change one of them",
+        ),
+        (
+            GOOD.replace('window = "day"', 'then = "rules"').replace(
+                '["digits-rules", "digits-gpu"]', '["digits-gpu"]'
+            ),
+            'budgets[0].then = "rules": needs a backend of kind = "rules" on a route that it '
+            'binds; add one, or write then = "reject"',
+        ),
+        (
+            GOOD.replace('tenant = "acme"', 'route = "digits", backend = "digits-rules"').replace(
+                '["digits-rules", "digits-gpu"]', '["digits-gpu"]'
+            ),
+            "budgets[0].scope: matches no call: its parts never meet on one route; "
+            "remove one of them",
+        ),
+        (
+            GOOD.replace('protocol = "oip"\nurl', 'protocol = "oip"\nenabled = false\nurl'),
+            'routes[0].baseline = "digits-gpu": is disabled, and a floor needs what holds it; '
+            "enable it or name another",
+        ),
+        (
+            'server.listen = "0.0.0.0:80"\nserver.open = true\n' + GOOD,
+            "server.open = true: lets anyone who reaches the listener change budgets; "
+            "listen on 127.0.0.1, or set admin_key_hash (tollway keys new)",
+        ),
+        (
+            'server.admin_key = "short"\n' + GOOD,
+            "server.admin_key = (hidden): is shorter than 16 characters; "
+            "make one with: tollway keys new",
+        ),
+    ],
+)
+def test_tables_that_disagree_are_refused(text: str, said: str) -> None:
+    assert f"tollway.toml: {said}" in problems(text)
+
+
+def test_an_open_gateway_needs_no_tenant_and_may_bind_a_budget_to_strangers() -> None:
+    head, _, tail = GOOD.partition("[[tenants]]")
+    budget = tail[tail.index("[[budgets]]") :].replace('"acme"', '"anonymous"')
+    settings = parse(f"server.open = true\n{head}{budget}", {})
+    assert settings.budgets[0].to_budget().scope.tenant == "anonymous"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "how"),
+    [
+        ("/a", "/a", "same"),
+        ("/a", "/b", "apart"),
+        ("/a", "/a/b", "apart"),
+        ("/a/{x}", "/a/{y}", "same"),
+        ("/a/{x}", "/a/b", "nested"),
+        ("/a/{x}/c", "/a/b/{y}", "crossed"),
+        ("/a/{x}", "/a/b/c", "apart"),
+        ("/a/*", "/a/b/c", "nested"),
+        ("/a/*", "/a", "apart"),
+        ("/a/*", "/a/*", "same"),
+        ("/a/*", "/a/b/*", "nested"),
+        ("/a/*", "/{x}/b", "crossed"),
+        ("/a/*", "/b/*", "apart"),
+        ("/a/{x}", "/a/*", "nested"),
+        ("/*", "/{x}/{y}", "nested"),
+    ],
+)
+def test_paths_are_told_apart(a: str, b: str, how: str) -> None:
+    assert compare_paths(a, b) == how
+    assert compare_paths(b, a) == how
+
+
+# -- addresses
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/latest",
+        "http://2852039166/",
+        "http://0xa9fea9fe/",
+        "http://0251.0376.0251.0376/",
+        "http://[fe80::1]/",
+        "http://[fe80::1%25eth0]/",
+        "http://[::ffff:169.254.169.254]/",
+        "http://[fd00:ec2::254]/",
+        "http://metadata.google.internal./",
+        "http://METADATA.google.internal/",
+        "http://100.100.100.200/",
+    ],
+)
+def test_link_local_and_metadata_addresses_are_refused_unless_they_are_meant(url: str) -> None:
+    text = GOOD.replace("http://127.0.0.1:9002", url)
+    assert any("link-local or metadata" in line for line in problems(text)), url
+    meant = text.replace('url = "http', 'allow_link_local = true\nurl = "http')
+    assert parse(meant, {}).backends[1].url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:9002",
+        "ftp://h",
+        "file:///etc/passwd",
+        "http://",
+        "http://user@h",
+        "http://user:canary-4711@h",
+        "http://@h",
+        "http://h:99999",
+        "http://h:x",
+        "http://[::1",
+        "http://h/a?b=c",
+        "http://h/a#b",
+        "http://h/\\r\\nx: y",
+        "http://h/ä",
+        "http://h/a b",
+    ],
+)
+def test_what_is_no_backends_address_is_refused(url: str) -> None:
+    (found,) = problems(GOOD.replace("http://127.0.0.1:9002", url))
+    assert found.startswith("tollway.toml: backends[1].url = ")
+    assert "4711" not in found
+
+
+@pytest.mark.parametrize("listen", ["8080", ":8080", "h:99999", "::1:80", "h:", "h:8o"])
+def test_what_is_no_listener_is_refused(listen: str) -> None:
+    (found,) = problems(GOOD, {"TOLLWAY_SERVER__LISTEN": listen})
+    assert "[::1]:8080" in found
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "tollway.db", "http://h", "sqlite:x"])
+def test_what_is_no_ledger_is_refused(url: str) -> None:
+    (found,) = problems(GOOD, {"TOLLWAY_LEDGER__URL": url})
+    assert found.startswith("environment: TOLLWAY_LEDGER__URL = ")
+
+
+# -- files
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_and_no_traceback(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes("# über".encode("latin-1"))
+    for path, said in ((tmp_path, "cannot be read"), (latin, "is not UTF-8 at byte 2")):
+        with pytest.raises(ConfigError, match=said):
+            load(path, {})
+
+
+def test_a_file_of_no_end_is_not_read_to_it() -> None:
+    with pytest.raises(ConfigError, match="is larger than"):
+        load(Path("/dev/zero"), {})
+
+
+def test_the_page_of_the_documentation_is_current() -> None:
+    root = Path(__file__).parent.parent.parent
+    script = [sys.executable, str(root / "scripts" / "generate-config-docs"), "--check"]
+    environ = {**os.environ, "PYTHONPATH": str(root)}
+    ran = subprocess.run(script, capture_output=True, text=True, check=False, env=environ)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+# Real names, so that what is generated gets past the first check.
+NAMES = """server ledger journal backends routes tenants budgets pepper name path scope tenant price
+    listen url kind protocol limit_usd timezone tags context score key_hash alert_at then"""
+KEYS = st.sampled_from(NAMES.split())
+TEXTS = st.text(alphabet='a1./:{}*[]"\\\n\0é', max_size=12)
+VARIABLES = st.builds(
+    lambda steps: "TOLLWAY_" + "__".join(steps).upper(),
+    st.lists(KEYS | st.sampled_from(["digits_gpu", "acme", ""]), min_size=1, max_size=4),
+)
+TOML = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(KEYS, TOML, max_size=6))
+def test_whatever_is_written_is_read_or_refused(document: dict[str, object]) -> None:
+    text = as_toml(document).replace("null", '""').replace("NaN", "nan").replace("Infinity", "inf")
+    try:
+        settings = parse(text, {})
+    except ConfigError as refused:
+        assert refused.problems
+        assert str(refused)
+    else:
+        assert isinstance(settings, Settings)
+
+
+@given(st.dictionaries(VARIABLES, TEXTS, max_size=4))
+def test_whatever_is_set_is_read_or_refused(environ: dict[str, str]) -> None:
+    try:
+        parse(GOOD, environ)
+    except ConfigError as refused:
+        assert all(str(problem) for problem in refused.problems)

