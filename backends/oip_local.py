@@ -7,27 +7,28 @@ import orjson
 
 from backends import tensors
 from backends.oip_answer import CONFIDENCE
-from backends.oip_target import match
+from backends.oip_target import INFER, METADATA, match
 from backends.ruling import Ruling
 from backends.types import Call, Headers, Payload
 
 
 def rows(payload: Payload) -> list[Any]:
-    """Return a batch as documents of one row each; a request that is no batch as it is.
+    """Return a batch as documents of one row each; a request that is no batch as the only one.
 
-    The inputs of a batch have the same first dimension, above 1; texts are a batch in one
-    dimension, numbers in two.
+    The inputs of a batch have the same first dimension; texts are a batch in one dimension, numbers
+    in two. Data comes out flat. Empty where the batch is, or where a raw input was too large to be
+    decoded.
     """
     document = payload.data
-    inputs = document.get("inputs") if isinstance(document, dict) else None
-    if not inputs or any("data" not in tensor for tensor in inputs):
-        return [document]
-    count = _batch(inputs[0])
-    if count < 2 or any(_batch(tensor) != count for tensor in inputs):
-        return [document]
-    flat = [tensors.values(tensor, tensor["name"]) for tensor in inputs]
+    if any("data" not in tensor for tensor in document["inputs"]):
+        return []
+    inputs = [_flat(tensor) for tensor in document["inputs"]]
+    counts = {_batch(tensor) for tensor in inputs}
+    if counts == {1} or len(counts) > 1:
+        return [{**document, "inputs": inputs}]
+    count = counts.pop()
     return [
-        {**document, "inputs": [_row(*pair, at, count) for pair in zip(inputs, flat, strict=True)]}
+        {**document, "inputs": [_row(tensor, at, count) for tensor in inputs]}
         for at in range(count)
     ]
 
@@ -73,13 +74,20 @@ def _batch(tensor: dict[str, Any]) -> int:
     return shape[0] if len(shape) > 1 or (shape and tensor["datatype"] == "BYTES") else 1
 
 
-def _row(tensor: dict[str, Any], flat: list[Any], at: int, count: int) -> dict[str, Any]:
+def _flat(tensor: dict[str, Any]) -> dict[str, Any]:
+    data = tensor["data"]
+    if isinstance(data, str):  # MLServer's one text, whose shape counts its characters
+        return {**tensor, "shape": [1], "data": [data]}
+    if data and isinstance(data[0], list):
+        return {**tensor, "data": tensors.values(tensor, tensor["name"])}
+    return tensor
+
+
+def _row(tensor: dict[str, Any], at: int, count: int) -> dict[str, Any]:
+    flat: list[Any] = tensor["data"]
     size = len(flat) // count
-    return {
-        **tensor,
-        "shape": [1, *tensor["shape"][1:]],
-        "data": flat[at * size : (at + 1) * size],
-    }
+    shape = [1, *tensor["shape"][1:]]
+    return {**tensor, "shape": shape, "data": flat[at * size : (at + 1) * size]}
 
 
 def _tensor(name: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
@@ -93,3 +101,16 @@ def _tensor(name: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
     else:
         datatype, data = "BYTES", [str(value) for value in data]
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def describe(call: Call) -> tuple[Headers, bytes] | None:
+    """Return (fields, body) of what rules say of themselves; None where something else is asked."""
+    target = match(call.target.partition(b"?")[0])
+    if target is None or target.verb == INFER:
+        return None
+    document: dict[str, Any] = {}
+    if target.verb == METADATA:
+        outputs = [{"name": "label", "datatype": "BYTES", "shape": [-1]}]
+        document = {"name": target.model, "platform": "tollway_rules", "versions": []}
+        document |= {"inputs": [], "outputs": outputs}
+    return [(b"content-type", b"application/json")], orjson.dumps(document)

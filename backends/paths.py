@@ -25,7 +25,7 @@ def compile_path(text: str) -> Get:
     at = 0
     while at < len(text):
         match = _TOKEN.match(text, at)
-        if match is None or (at == 0) == text.startswith(".", at):
+        if match is None or text.startswith(".", at) != (at > 0 and match["key"] is not None):
             break
         steps.append(_step(match))
         at = match.end()

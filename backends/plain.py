@@ -107,3 +107,7 @@ def reply(call: Call, rulings: list[Ruling]) -> tuple[Headers, bytes]:
     if ruling.probabilities:
         document["probabilities"] = ruling.probabilities
     return [(b"content-type", b"application/json")], orjson.dumps(document)
+
+
+def describe(call: Call) -> None:
+    """Say nothing: plain JSON has no questions about a model."""
