@@ -8,7 +8,7 @@ that refer to each other) is in `consistency.py`, what the environment may overr
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +27,8 @@ from pydantic import (
 )
 
 from backends.pricing import Price, parse_price
+from backends.registry import protocol
+from backends.rules import open_rules
 from gateway import addresses, auth, consistency, environment, paths
 from gateway.ledger.types import MAX_LIMIT_NANO, NANO, Budget, Enforcement, Scope, Window
 from gateway.problems import (
@@ -37,6 +39,7 @@ from gateway.problems import (
     did_you_mean,
     key_of,
     of_validation,
+    show,
 )
 from policies.types import Objective
 
@@ -307,8 +310,9 @@ class Backend(Table):
     )
     entry_point: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$",
-        description="The Python callable of a rules backend.",
+        pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?$",
+        description="The Python function of a rules backend: `module:function`, or a name in the "
+        "entry point group `tollway.rules`.",
         examples=["package.module:function"],
     )
     price: Annotated[FreeTable, AfterValidator(_priced)] = Field(
@@ -678,8 +682,16 @@ def _shown(value: Any) -> Any:
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
-    """Read a configuration file with what `environ` overrides; ConfigError names all problems."""
-    return parse(_read(path), environ, source=path.name, folder=path.absolute().parent)
+    """Read a configuration file with what `environ` overrides; ConfigError names all problems.
+
+    The rules that it names are read too.
+    """
+    text, folder = _read(path), path.absolute().parent
+    settings = parse(text, environ, source=path.name, folder=folder)
+    problems = list(_unusable_rules(settings, path.name))
+    if problems:
+        raise ConfigError(problems)
+    return settings
 
 
 def parse(
@@ -721,6 +733,20 @@ def _problem(
         if variable is not None:
             return Problem("environment", variable, why, value)
     return Problem(source, key_of(location), why, value)
+
+
+def _unusable_rules(settings: Settings, source: str) -> Iterator[Problem]:
+    for index, backend in enumerate(settings.backends):
+        if backend.kind != "rules":
+            continue
+        key = "rules" if backend.rules is not None else "entry_point"
+        try:
+            open_rules(protocol("oip"), rules=backend.rules, entry_point=backend.entry_point)
+        except OSError as exc:
+            why = f"cannot be read: {exc.strerror}; write the path of a file of rules"
+            yield Problem(source, f"backends[{index}].{key}", why, show(str(backend.rules)))
+        except ValueError as exc:
+            yield Problem(source, f"backends[{index}].{key}", str(exc))
 
 
 def _read(path: Path) -> str:

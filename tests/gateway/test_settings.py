@@ -2,17 +2,19 @@ import os
 import subprocess
 import sys
 import textwrap
+import typing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.registry import PROTOCOLS
 from gateway.auth import hash_key, new_key
 from gateway.consistency import compare_paths
 from gateway.effective import as_toml
 from gateway.ledger.types import MAX_LIMIT_NANO, Budget, Scope
-from gateway.settings import ConfigError, Settings, load, parse
+from gateway.settings import ConfigError, Route, Settings, load, parse
 from policies.types import Objective
 
 HASH = hash_key("tw_acme")
@@ -87,7 +89,21 @@ def test_a_budget_is_exact_to_the_nano_dollar() -> None:
     assert largest.to_budget().limit_nano == MAX_LIMIT_NANO
 
 
+RULES = """
+[default]
+answer = 1
+confidence = 0.1
+[[rules]]
+when = ["x > 1"]
+answer = 2
+confidence = 0.5
+[features]
+x = { path = "inputs[0].data", take = "sum" }
+"""
+
+
 def test_paths_begin_at_the_file(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text(RULES)
     file = tmp_path / "tollway.toml"
     file.write_text(GOOD)
     settings = load(file, {})
@@ -647,6 +663,39 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_no_traceback(tmp_path: Path
     for path, said in ((tmp_path, "cannot be read"), (latin, "is not UTF-8 at byte 2")):
         with pytest.raises(ConfigError, match=said):
             load(path, {})
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (None, "No such file or directory; write the path of a file of rules"),
+        ("", "there are none"),
+        ("[default", "rules.toml: "),
+    ],
+)
+def test_the_rules_that_a_configuration_names_are_read_with_it(
+    rules: str | None, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tollway.toml").write_text(GOOD)
+    if rules is not None:
+        (tmp_path / "rules.toml").write_text(rules)
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path / "tollway.toml", {})
+    (found,) = refused.value.problems
+    assert found.key == "backends[0].rules"
+    assert said in str(found)
+
+
+def test_an_entry_point_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    text = GOOD.replace('rules = "rules.toml"', 'entry_point = "no.such:function"')
+    (tmp_path / "tollway.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"backends\[0\].entry_point: .*No module named 'no'"):
+        load(tmp_path / "tollway.toml", {})
+
+
+def test_the_protocols_are_those_that_there_are() -> None:
+    field = Route.model_fields["protocol"].annotation
+    assert set(typing.get_args(field)) == set(PROTOCOLS)
 
 
 def test_a_file_of_no_end_is_not_read_to_it() -> None:
