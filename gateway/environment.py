@@ -17,6 +17,7 @@ from types import UnionType
 from typing import Any, Literal, Union
 
 from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
 
 from gateway.problems import Location, Problem, did_you_mean, model_in
 
@@ -48,36 +49,42 @@ def apply(
 
 
 def _put(raw: dict[str, Any], model: type[BaseModel], variable: str, value: str) -> Location:
-    """Write one variable's value into `raw`; return where. ValueError where there is no place."""
+    """Write one variable's value into `raw`; return where. ValueError where there is no place.
+
+    Goes down the document and the model together, one step of the variable's name at a time; `said`
+    is the part of the name that was understood.
+    """
     if not value:
         raise ValueError("is empty; unset it or give it a value")
+    table, said = raw, PREFIX
     location: Location = ()
-    said = PREFIX
-    table, steps = raw, variable.removeprefix(PREFIX).split("__")
+    steps = variable.removeprefix(PREFIX).split("__")
     while True:
         key, steps = steps[0].lower(), steps[1:]
-        field = model.model_fields.get(key)
-        if field is None:
-            names = [f"{said}{name.upper()}" for name in model.model_fields]
-            near = did_you_mean(f"{said}{key.upper()}", names)
-            raise ValueError(f"unknown variable; {near}")
-        location = (*location, key)
-        said += f"{key.upper()}__"
+        field = _field(model, key, said)
+        location, said = (*location, key), f"{said}{key.upper()}__"
+        inner = model_in(field.annotation)
         if not steps:
             table[key] = _read(value, field.annotation)
             return location
-        inner = model_in(field.annotation)
         if inner is None:
             _put_free(table, key, steps, value, field.annotation)
             return (*location, *(step.lower() for step in steps))
         if typing.get_origin(field.annotation) is tuple:
             index = _entry(table.get(key), steps[0], said)
             table, location = table[key][index], (*location, index)
-            said += f"{steps[0].upper()}__"
-            steps = steps[1:] or [""]
+            said, steps = f"{said}{steps[0].upper()}__", steps[1:] or [""]
         else:
             table = _table(table, key)
         model = inner
+
+
+def _field(model: type[BaseModel], key: str, said: str) -> FieldInfo:
+    field = model.model_fields.get(key)
+    if field is None:
+        names = [f"{said}{name.upper()}" for name in model.model_fields]
+        raise ValueError(f"unknown variable; {did_you_mean(f'{said}{key.upper()}', names)}")
+    return field
 
 
 def _put_free(

@@ -2,34 +2,42 @@
 
 A description says what a key does and `examples` what to write there: both are read by the errors
 and by docs/configuration.md, which is made from this file. What several tables must agree on (names
-that refer to each other) is in `consistency.py`, what the environment may override in
-`environment.py`. `load` reads all of it and reports everything that is wrong at once.
+that refer to each other) is in `consistency.py`, the kinds of values in `fields.py`, what the
+environment may override in `environment.py`. `load` reads all of it, and reports everything that is
+wrong at once.
 """
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from backends.pricing import Price, parse_price
 from backends.registry import protocol
 from backends.rules import open_rules
-from gateway import addresses, auth, consistency, environment, paths
+from gateway import addresses, consistency, environment
+from gateway.fields import (
+    BackendUrl,
+    Float,
+    FreeTable,
+    Int,
+    JsonPath,
+    KeyHash,
+    LedgerUrl,
+    Listener,
+    LocalPath,
+    Megabytes,
+    Name,
+    PriceTable,
+    RoutePath,
+    Seconds,
+    Share,
+    TimeZone,
+    Usd,
+)
 from gateway.ledger.types import MAX_LIMIT_NANO, NANO, Budget, Enforcement, Scope, Window
 from gateway.problems import (
     ConfigError,
@@ -43,112 +51,10 @@ from gateway.problems import (
 )
 from policies.types import Objective
 
-__all__ = ["ConfigError", "Settings", "load"]
+__all__ = ["ConfigError", "Settings", "load", "parse"]
 
 _FILE_BYTES_MAX = 4 << 20  # ten thousand tenants take about one
 _ADMIN_KEY_CHARS_MIN = 16  # a key that people think up is guessed; `tollway keys new` makes one
-
-
-def _not_a_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
-    folder: Path = (info.context or {}).get("folder", Path())
-    return folder / path.expanduser()
-
-
-def _plain(value: Any) -> Any:
-    """Return a free table with floats for Decimals: it goes to code that knows TOML's types."""
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _priced(table: dict[str, Any]) -> dict[str, Any]:
-    try:
-        parse_price(table)
-    except ValueError as exc:
-        raise ValueError(str(exc).removeprefix("price.")) from None
-    return table
-
-
-def _ledger_url(url: str, info: ValidationInfo) -> str:
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in {"sqlite", "redis", "rediss", "unix", "memory"}:
-        raise ValueError(
-            "must begin with sqlite:///, redis://, rediss:// or unix://, or be memory://"
-        )
-    if scheme != "sqlite":
-        if "@" in rest:
-            raise ValueError("must not carry a password; set TOLLWAY_LEDGER__PASSWORD instead")
-        return url
-    if not rest.startswith("/") or rest == "/":
-        raise ValueError("must name a file; write it like sqlite:///tollway.db")
-    return f"sqlite:///{_beside_the_file(Path(rest[1:]), info)}"
-
-
-def _backend_url(url: str) -> str:
-    addresses.check_backend_url(url)
-    return url
-
-
-def _listen(listen: str) -> str:
-    addresses.split_listen(listen)
-    return listen
-
-
-def _route_path(path: str) -> str:
-    consistency.check_path(path)
-    return path
-
-
-def _json_path(path: str) -> str:
-    paths.parse(path)
-    return path
-
-
-def _timezone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        # KeyError is "not found"; the others are what a path that is no zone ends in.
-        near = did_you_mean(name, available_timezones(), otherwise="write one like Europe/Berlin")
-        raise ValueError(f"is not an IANA time zone; {near}") from None
-    return name
-
-
-# Names are label values in Prometheus and travel in headers, in paths and in variables' names.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-
-
-def _name(name: str) -> str:
-    if _NAME.fullmatch(name) is None:
-        said = "1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit"
-        raise ValueError(f"must be {said}; write it like digits-gpu")
-    return name
-
-
-def _key_hash(value: SecretStr) -> SecretStr:
-    auth.check_hash(value.get_secret_value())
-    return value
-
-
-Int = Annotated[int, BeforeValidator(_not_a_boolean)]
-Float = Annotated[float, BeforeValidator(_not_a_boolean)]
-Usd = Annotated[Decimal, BeforeValidator(_not_a_boolean), Field(ge=0, decimal_places=9)]
-Share = Annotated[Float, Field(ge=0, le=1)]
-Seconds = Annotated[Float, Field(gt=0, le=86_400)]
-Megabytes = Annotated[Int, Field(ge=1, le=65_536)]
-LocalPath = Annotated[Path, AfterValidator(_beside_the_file)]
-JsonPath = Annotated[str, AfterValidator(_json_path)]
-KeyHash = Annotated[SecretStr, AfterValidator(_key_hash)]
-FreeTable = Annotated[dict[str, Any], BeforeValidator(_plain)]
-Name = Annotated[str, AfterValidator(_name)]
 
 
 class Table(BaseModel):
@@ -160,7 +66,7 @@ class Table(BaseModel):
 class Server(Table):
     """The listener, its limits, and who may administer it."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = Field(
+    listen: Listener = Field(
         default="127.0.0.1:8080", description="Host and port; port 0 takes a free one."
     )
     workers: Int = Field(
@@ -228,7 +134,7 @@ class Server(Table):
 class Ledger(Table):
     """The authority that knows what each budget has spent and leased."""
 
-    url: Annotated[str, AfterValidator(_ledger_url)] = Field(
+    url: LedgerUrl = Field(
         default="sqlite:///tollway.db",
         validate_default=True,
         description="`sqlite:///FILE` (relative to this file; four slashes for an absolute path), "
@@ -292,7 +198,7 @@ class Backend(Table):
         "(JSON in, JSON out); required unless rules.",
         examples=["oip"],
     )
-    url: Annotated[str, AfterValidator(_backend_url)] | None = Field(
+    url: BackendUrl | None = Field(
         default=None,
         description="Its address, with the base path where it has one; required unless rules.",
         examples=["http://127.0.0.1:9001"],
@@ -315,7 +221,7 @@ class Backend(Table):
         "entry point group `tollway.rules`.",
         examples=["package.module:function"],
     )
-    price: Annotated[FreeTable, AfterValidator(_priced)] = Field(
+    price: PriceTable = Field(
         min_length=1,
         description="What a call costs: a sum of `per_request_usd`, device time "
         "(`device_usd_per_hour` with `concurrency` and `utilization`) and tokens.",
@@ -443,7 +349,7 @@ class Route(Table):
     """A path that clients call, the backends that can answer it, and how to choose among them."""
 
     name: Name = Field(description="Its name in budgets, metrics and reports.")
-    path: Annotated[str, AfterValidator(_route_path)] = Field(
+    path: RoutePath = Field(
         description="The path that clients call: exact, with `{model}` for a whole segment, or "
         "with a trailing `/*` for all below. Of several that match, the most specific is taken.",
         examples=["/v2/models/digits/infer"],
@@ -576,7 +482,7 @@ class BudgetLimit(Table):
     window: Window = Field(
         default="ever", description="`hour`, `day`, `week` (from Monday), `month`, or `ever`."
     )
-    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+    timezone: TimeZone = Field(
         default="UTC", description="Where its days begin.", examples=["Europe/Berlin"]
     )
     enforcement: Enforcement = Field(

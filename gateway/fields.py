@@ -1,0 +1,106 @@
+"""The kinds of values that a configuration's keys take, each with its limits and its remedy.
+
+A check that refuses a value raises ValueError, whose text says what to write instead.
+"""
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
+
+from backends.pricing import parse_price
+from gateway import addresses, auth, consistency, paths
+from gateway.problems import did_you_mean
+
+# Names are label values in Prometheus and travel in headers, in paths and in variables' names.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def _checked(check: Callable[[Any], object]) -> AfterValidator:
+    """Return a validator that keeps the value unless `check` raises."""
+
+    def validate(value: Any) -> Any:
+        check(value)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _not_a_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Return a free table with floats for Decimals: it goes to code that knows TOML's types."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _check_name(name: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        said = "1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit"
+        raise ValueError(f"must be {said}; write it like digits-gpu")
+
+
+def _check_price(table: dict[str, Any]) -> None:
+    try:
+        parse_price(table)
+    except ValueError as exc:
+        raise ValueError(str(exc).removeprefix("price.")) from None
+
+
+def _check_timezone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        # KeyError is "not found"; the others are what a path that is no zone ends in.
+        near = did_you_mean(name, available_timezones(), otherwise="write one like Europe/Berlin")
+        raise ValueError(f"is not an IANA time zone; {near}") from None
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    """Return a path of the configuration's; a relative one begins at the context's `folder`."""
+    folder: Path = (info.context or {}).get("folder", Path())
+    return folder / path.expanduser()
+
+
+def _ledger_url(url: str, info: ValidationInfo) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in {"sqlite", "redis", "rediss", "unix", "memory"}:
+        known = "sqlite:///, redis://, rediss:// or unix://, or be memory://"
+        raise ValueError(f"must begin with {known}")
+    if scheme != "sqlite":
+        if "@" in rest:
+            raise ValueError("must not carry a password; set TOLLWAY_LEDGER__PASSWORD instead")
+        return url
+    if not rest.startswith("/") or rest == "/":
+        raise ValueError("must name a file; write it like sqlite:///tollway.db")
+    return f"sqlite:///{_beside_the_file(Path(rest[1:]), info)}"
+
+
+Int = Annotated[int, BeforeValidator(_not_a_boolean)]
+Float = Annotated[float, BeforeValidator(_not_a_boolean)]
+Share = Annotated[Float, Field(ge=0, le=1)]
+Seconds = Annotated[Float, Field(gt=0, le=86_400)]
+Megabytes = Annotated[Int, Field(ge=1, le=65_536)]
+Usd = Annotated[Decimal, BeforeValidator(_not_a_boolean), Field(ge=0, decimal_places=9)]
+Name = Annotated[str, _checked(_check_name)]
+JsonPath = Annotated[str, _checked(paths.parse)]
+RoutePath = Annotated[str, _checked(consistency.check_path)]
+Listener = Annotated[str, _checked(addresses.split_listen)]
+BackendUrl = Annotated[str, _checked(addresses.check_backend_url)]
+LedgerUrl = Annotated[str, AfterValidator(_ledger_url)]
+TimeZone = Annotated[str, _checked(_check_timezone)]
+LocalPath = Annotated[Path, AfterValidator(_beside_the_file)]
+KeyHash = Annotated[SecretStr, _checked(lambda value: auth.check_hash(value.get_secret_value()))]
+FreeTable = Annotated[dict[str, Any], BeforeValidator(_plain)]
+PriceTable = Annotated[FreeTable, _checked(_check_price)]
