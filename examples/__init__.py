@@ -1,0 +1,1 @@
+"""Real model servers and the demo that runs on them."""

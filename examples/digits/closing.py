@@ -1,0 +1,63 @@
+"""What the demo ends with: the table, the bars, the picture, the budget, and where to look next."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from . import tally
+from .client import connect
+from .picture import draw
+from .runs import Report
+from .stage import Stage
+
+
+def show(stage: Stage, report: Report, picture: Path) -> None:
+    """Show what was measured."""
+    screen, best, tollway = stage.screen, report.best, report.tollway
+    *cheaper, dearest = sorted(report.fixed, key=lambda row: row.usd_per_request)
+    screen.say()
+    screen.table(
+        [*cheaper, report.split, report.hull, tollway, report.last_half, dearest],
+        best,
+        {
+            "90/10": "nine requests in ten to digits-cpu, one to digits-large, whatever they are",
+            "hull": "the best that any fixed mix of these backends does at Tollway's cost",
+            "tollway": "all of its traffic, learned from a cold start on; the ledger says "
+            f"${tollway.spend_usd:.5f}, the calls its servers counted come to "
+            f"${report.seen_usd:.5f}",
+        },
+    )
+    screen.bars([*cheaper, report.split, tollway, dearest])
+    against = tally.compare(tollway, best)
+    screen.say(
+        f"\n[bold green]{against.saving:.1%} saved[/bold green] against always {best.name}, "
+        f"[bold]{against.points_lost:.2f} points[/bold] of accuracy lost; against the hull "
+        f"{(tollway.accuracy - report.hull.accuracy) * 100:+.2f} points."
+    )
+    draw(picture, tollway, report.fixed, report.split, report.answers)
+    screen.literal(f"Picture: {picture}")
+    screen.say(f"\n[bold]A hard budget[/bold]\n{report.budget.sentence()}")
+
+
+async def where_to_look(stage: Stage, report: Report, *, keep: bool) -> None:
+    """Explain one decision that went to the best model, and say where everything is."""
+    screen = stage.screen
+    escalated = [answer for answer in report.answers if answer.backend == report.best.name]
+    decision = (escalated or report.answers)[-1].decision
+    async with connect(stage.url) as client:
+        told = await client.get(f"/_tollway/decisions/{decision}")
+    screen.say(f"\n[bold]One decision explained[/bold] ({decision})")
+    for sentence in told["story"]:
+        screen.literal(f"  {sentence}")
+    screen.say("\n[bold]Where to look next[/bold]")
+    screen.literal(f"  configuration  {stage.folder / 'tollway.toml'}")
+    screen.literal(f"  journal        {stage.folder / '.tollway' / 'journal'}")
+    screen.literal(f"  logs           {stage.folder}")
+    if keep:
+        command = f"{shlex.quote(sys.executable)} -m gateway.cli"
+        screen.literal(f"  metrics        {stage.url}/metrics")
+        screen.literal(f"  budgets        {command} budgets list --url {stage.url}")
+        screen.literal(f"  a decision     {command} explain {decision} --url {stage.url}")
+        screen.literal(f"  stop it all    kill {' '.join(str(one.pid) for one in stage.running)}")
+    else:
+        screen.say("  scripts/demo --keep leaves all of it running, to look at and to ask")

@@ -1,0 +1,103 @@
+"""Three real model servers, a gateway in front of them, thousands of requests: what is saved?
+
+Everything it shows is computed from what happened: spend from the gateway's books and from what
+the servers counted, accuracy from the true labels of images that no model was trained on.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import closing, runs
+from .data import halves
+from .screen import Screen
+from .stage import Stage
+
+EPOCHS = 5  # of 899 images: what a demo of a minute has time for
+EPOCHS_QUICK = 1
+CONCURRENCY = 16
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--keep", action="store_true", help="leave gateway and models running")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write the PNG there")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the requests")
+    parser.add_argument("--requests", type=int, metavar="N", help="how many to send each way")
+    parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the traffic's order (%(default)s)")
+    folders = {"--dir": (".tollway/demo", "its files"), "--models": (".tollway/digits", "models")}
+    for option, (default, what) in folders.items():
+        parser.add_argument(
+            option, type=Path, default=Path(default), help=f"folder of {what} (%(default)s)"
+        )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 where all of it worked."""
+    options = parser().parse_args(arguments)
+    screen = Screen()
+    try:
+        return asyncio.run(run(options, screen))
+    except KeyboardInterrupt:
+        screen.say("\nStopped.")
+        return 130
+    except ExceptionGroup as failed:  # of the tasks that ran side by side
+        screen.literal(f"The demo failed: {failed.exceptions[0]}")
+    except (RuntimeError, OSError) as exc:
+        screen.literal(f"The demo failed: {exc}")
+    return 1
+
+
+async def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Start everything, send the traffic each way, show what happened, and stop everything."""
+    stage = _stage(options, screen)
+    kept = False
+    try:
+        await stage.start()
+        screen.say(
+            f"[bold]{stage.requests:,} requests each way[/bold]: "
+            f"{len(stage.held_out.labels)} images that no model was trained on, gone through "
+            "again in a new order until there are enough"
+        )
+        report = await runs.measure(stage)
+        closing.show(stage, report, options.picture or stage.folder / "picture.png")
+        await closing.where_to_look(stage, report, keep=options.keep)
+        if options.json:
+            options.json.write_text(json.dumps(report.document(), indent=1) + "\n")
+        kept = options.keep
+        return 0 if report.budget.exact else 1
+    finally:
+        if not kept:
+            stage.stop()
+
+
+def _stage(options: argparse.Namespace, screen: Screen) -> Stage:
+    held_out = halves()[1]
+    folder = options.dir.absolute() / time.strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True)
+    return Stage(
+        screen=screen,
+        folder=folder,
+        models=options.models.absolute(),
+        held_out=held_out,
+        requests=options.requests
+        or (EPOCHS_QUICK if options.quick else EPOCHS) * len(held_out.labels),
+        concurrency=options.concurrency,
+        seed=options.seed,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""The cheapest model: a scorecard by hand, in rules.toml.
+
+It is the same file, read by the same code, that the gateway reads for a backend of kind `rules`:
+the answers are the same whether it runs there or in a server of its own.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from backends.rule_file import load
+
+from .data import CLASSES, Images
+from .model import Reading, Stopwatch
+
+FILE = Path(__file__).with_name("rules.toml")
+
+
+class Rules:
+    """A scorecard, evaluated in plain Python."""
+
+    name = "digits-rules"
+    platform = "tollway_rules"
+    device = "one processor thread, plain Python, a scorecard of rows and columns"
+
+    def __init__(self, file: Path = FILE) -> None:
+        self._decide = load(file)
+
+    def read(self, images: Images) -> Reading:
+        """Read images [n, 64]."""
+        with Stopwatch() as watch:
+            rulings = [self._decide({"inputs": [{"data": image}]}) for image in images.tolist()]
+        probabilities = np.array([ruling.probabilities for ruling in rulings], dtype=np.float32)
+        assert probabilities.shape == (len(images), CLASSES), "rules.toml scores every digit"
+        return Reading(probabilities, watch.device_s)

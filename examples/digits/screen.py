@@ -1,0 +1,125 @@
+"""What the demo shows: progress while it runs, then the table, the bars and the sentences."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .client import Answer
+from .tally import Row, compare
+
+PLAIN_WIDTH = 110  # where the output is no terminal
+BAR = 40
+
+
+class Screen:
+    """Writes to the terminal; where there is none, plain lines and no live display."""
+
+    def __init__(self) -> None:
+        console = Console()
+        self._console = console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+    def say(self, text: str = "") -> None:
+        """Write a line; rich's markup is read."""
+        self._console.print(text, highlight=False)
+
+    def literal(self, text: str) -> None:
+        """Write a line as it is, however long: paths and commands that are copied."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def watch(self, what: str, total: int, price_usd: float | None = None) -> Iterator["Watch"]:
+        """Show how a run goes; `price_usd` is a call's where replies do not say what they cost."""
+        watch = Watch(what, total, price_usd)
+        if self._console.is_terminal:
+            columns = (
+                TextColumn(f"{what:<16}"),
+                BarColumn(24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[told]}"),
+                TimeElapsedColumn(),
+            )
+            with Progress(*columns, console=self._console) as progress:
+                task = progress.add_task(what, total=total, told="")
+                watch.shown = lambda: progress.update(
+                    task, completed=watch.count, told=watch.sentence()
+                )
+                yield watch
+        else:
+            watch.every = max(1, total // 4)
+            watch.shown = lambda: self.literal(
+                f"  {what}: {watch.count}/{total} {watch.sentence()}"
+            )
+            yield watch
+
+    def table(self, rows: Sequence[Row], best: Row, notes: dict[str, str]) -> None:
+        """Show the rows, cheapest first as they come, compared with the best fixed backend."""
+        table = Table(title="What happened", title_justify="left")
+        for name in ("", "requests", "accuracy", "spend", "$ per 1000", "saving", "points lost"):
+            table.add_column(name, justify="left" if not name else "right")
+        for row in rows:
+            against = compare(row, best)
+            table.add_row(
+                row.name,
+                f"{row.requests:,}",
+                f"{row.accuracy:.2%}",
+                f"${row.spend_usd:.4f}",
+                f"${row.usd_per_request * 1000:.3f}",
+                "-" if row is best else f"{against.saving:.1%}",
+                "-" if row is best else f"{against.points_lost:.2f}",
+                style="bold green" if row.name == "tollway" else None,
+            )
+        self._console.print(table)
+        for name, note in notes.items():
+            self.say(f"  [dim]{name}: {note}[/dim]")
+
+    def bars(self, rows: Sequence[Row]) -> None:
+        """Show spend and errors as bars: the picture, for a terminal."""
+        dearest = max(row.usd_per_request for row in rows)
+        worst = max(1 - row.accuracy for row in rows)
+        self.say()
+        self.say(f"{'':<22}{'dollars':<{BAR + 2}}wrong answers")
+        for row in rows:
+            spend = "█" * round(BAR * row.usd_per_request / dearest) or "▏"
+            wrong = "█" * round(BAR / 2 * (1 - row.accuracy) / worst) or "▏"
+            style = "bold green" if row.name == "tollway" else "cyan"
+            self.say(f"{row.name:<22}[{style}]{spend:<{BAR + 2}}[/][red]{wrong}[/red]")
+
+
+class Watch:
+    """Counts answers as they come. Its mutable state is those counts; `shown` draws them."""
+
+    def __init__(self, what: str, total: int, price_usd: float | None) -> None:
+        self.count = self.right = 0
+        self.every = max(1, total // 200)
+        self.shown: Callable[[], None] = lambda: None
+        self._total = total
+        self._price_usd = price_usd
+        self._spend_usd = 0.0
+        self._backends: Counter[str] = Counter()
+        self._started_s = time.monotonic()
+
+    def __call__(self, answer: Answer) -> None:
+        """Count an answer."""
+        self.count += 1
+        self.right += answer.right
+        self._spend_usd += answer.cost_usd if self._price_usd is None else self._price_usd
+        if answer.backend:
+            self._backends[answer.backend] += 1
+        if self.count % self.every == 0 or self.count == self._total:
+            self.shown()
+
+    def sentence(self) -> str:
+        """Say how it goes so far."""
+        rate = self.count / max(time.monotonic() - self._started_s, 1e-9)
+        per_1000 = self._spend_usd / self.count * 1000 if self.count else 0.0
+        share = self.right / self.count if self.count else 0.0
+        who = ", ".join(
+            f"{name} {count / self.count:.0%}" for name, count in sorted(self._backends.items())
+        )
+        told = f"right {share:.1%}  ${per_1000:.3f}/1000  {rate:,.0f}/s"
+        return f"{told}  answered by {who}" if len(self._backends) > 1 else told
