@@ -1,0 +1,100 @@
+"""Puts an ASGI application behind uvicorn's server and our guarded protocol."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from gateway.guarded import guarded
+from gateway.heads import Limits
+
+__all__ = ["Limits", "bind", "run", "server", "serving"]
+
+
+def bind(listen: str, backlog: int = 2048) -> socket.socket:
+    """Return a socket bound to `host:port`, `[ipv6]:port` (port 0: any free one) or `unix:/path`.
+
+    Raises ValueError for anything else and OSError where the address cannot be had.
+    """
+    if listen.startswith("unix:"):
+        return _bind_unix(listen.removeprefix("unix:"), backlog)
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit():
+        raise ValueError(f"{listen!r} is neither host:port nor unix:/path")
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    return socket.create_server((bare, int(port)), family=family, backlog=backlog)
+
+
+def server(
+    app: Any,
+    *,
+    limits: Limits | None = None,
+    connections: int = 10_000,
+    keep_alive_s: float = 75.0,
+    drain_s: float = 30.0,
+    log_level: str = "warning",
+) -> uvicorn.Server:
+    """Return the server of an ASGI application; it still needs a socket (`bind`) to serve.
+
+    An idle connection is kept for `keep_alive_s` (nginx keeps its own to us for 60 s, and must be
+    the first to let go). On SIGTERM, requests under way have `drain_s` to end. The application
+    says `date` and `server` itself, so that a proxied reply has them once.
+    """
+    config = uvicorn.Config(
+        app,
+        http=guarded(replace(limits or Limits(), connections=connections)),
+        ws="none",
+        lifespan="on",
+        loop="auto",
+        interface="asgi3",
+        access_log=False,
+        log_level=log_level,
+        date_header=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=ceil(keep_alive_s),
+        timeout_graceful_shutdown=ceil(drain_s),
+    )
+    return uvicorn.Server(config)
+
+
+def run(app: Any, *, listen: str | socket.socket, **options: Any) -> None:
+    """Serve until SIGTERM or SIGINT; `options` are those of `server`."""
+    bound = bind(listen) if isinstance(listen, str) else listen
+    server(app, **options).run(sockets=[bound])
+
+
+@asynccontextmanager
+async def serving(
+    app: Any, *, listen: str = "127.0.0.1:0", **options: Any
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve inside the running loop, and yield the address that was bound: for tests and demos."""
+    bound = bind(listen)
+    one = server(app, **options)
+    task = asyncio.create_task(one.serve(sockets=[bound]))
+    try:
+        while not one.started and not task.done():  # noqa: ASYNC110 - uvicorn offers no event
+            await asyncio.sleep(0.001)
+        if task.done():
+            await task
+        yield bound.getsockname()[:2]
+    finally:
+        one.should_exit = True
+        await task
+
+
+def _bind_unix(path: str, backlog: int) -> socket.socket:
+    with suppress(FileNotFoundError):
+        if Path(path).is_socket():  # left by a process that was killed
+            Path(path).unlink()
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound.bind(path)
+    bound.listen(backlog)
+    return bound

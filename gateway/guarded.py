@@ -1,0 +1,293 @@
+"""uvicorn's HTTP/1.1 protocol, guarded: limits, deadlines, and no ambiguity about what was sent.
+
+Theory of operation. uvicorn over httptools is fast because it checks little: no limit on heads, no
+deadline for receiving, any Host or none, odd transfer codings, and a body that is lost when the
+client offers an upgrade. This class stands between the parser's callbacks and uvicorn's own:
+
+    WAITING -- first byte of a request --> HEAD -- blank line --> BODY -- its end --> WAITING
+
+A head is judged when it is whole, before uvicorn makes a task of it. A refusal raised in a callback
+stops the parser; `_refuse` then answers in the order of requests: at once, or, where an earlier
+request of the same connection is still being answered, by closing after that. What is sent after a
+refusal is read and thrown away for a moment, because closing a socket with unread bytes makes the
+kernel reset it, and the client would never see why it was refused.
+
+Requests that arrive in one read, nearly all, never touch the clock. One lazy alarm a connection
+watches the others.
+
+An offered upgrade makes the parser stop after the head and forget the body (llhttp leaves what
+follows to the new protocol). A fresh parser is then fed a head that says only how the body is
+framed, and goes on from there.
+"""
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn._types import (
+    ASGI3Application,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    HTTPResponseStartEvent,
+    Scope,
+)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.heads import METHODS, Limits, Refused, origin_form, read_head
+
+WAITING, HEAD, BODY = range(3)
+
+# 1 s: what a client needs to read a refusal while it still sends.
+_LINGER_S = 1.0
+
+
+class GuardedHttpToolsProtocol(HttpToolsProtocol):
+    """The protocol class for uvicorn's `http=`; `guarded(limits)` makes one with other limits."""
+
+    limits = Limits()
+
+    # The mutable state that is ours: what is being received, since when, how much of it; and
+    # whether the connection has been refused.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._phase = WAITING
+        self._read_bytes = 0
+        self._unjudged_bytes = 0
+        self._body_bytes = 0
+        self._since_s: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._refused = False
+        self._upgrade: bytes | None = None
+        self._reframing = False
+
+    # -- asyncio's protocol
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of the first head, or turn the connection away."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            self._refuse(Refused(503, "too many connections"))
+        else:
+            self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        super().connection_lost(exc)
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; start the clock if it was not the end of a request."""
+        if self._refused:
+            return
+        self._read_bytes = len(data)
+        self._unjudged_bytes += len(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as exc:
+            cause = exc.__context__
+            malformed = Refused(400, "not a request as RFC 9112 has it")
+            self._refuse(cause if isinstance(cause, Refused) else malformed)
+            return
+        if self._phase == WAITING:
+            self._unjudged_bytes = 0
+        elif self._unjudged_bytes - self._read_bytes > self.limits.head_bytes:
+            self._refuse(Refused(431, f"more than {self.limits.head_bytes} bytes of fields"))
+        elif self._since_s is None:
+            self._start_clock()
+
+    # -- httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        """Note the first byte of a request."""
+        if self._reframing:
+            return
+        self._unset_keepalive_if_required()
+        self._phase = HEAD
+        self._unjudged_bytes = self._read_bytes
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Gather the target, within its limit."""
+        if self._phase == HEAD:
+            self.url += url
+            if len(self.url) > self.limits.target_bytes:
+                raise Refused(414, f"a target of more than {self.limits.target_bytes} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Gather a field, within the limit. Trailers are dropped: they could pose as fields."""
+        if self._phase != HEAD or b"_" in name:  # Content_Length is Content-Length to some
+            return
+        if len(self.headers) >= self.limits.fields:
+            raise Refused(431, f"more than {self.limits.fields} header fields")
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Judge the head; make the target an origin form; let uvicorn start the request."""
+        if self._phase != HEAD:
+            return
+        parser = self.parser
+        method, version = parser.get_method(), parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Refused(505, "neither HTTP/1.1 nor HTTP/1.0")
+        if method not in METHODS:
+            raise Refused(501, "a method that is not served here")
+        if self._unjudged_bytes > self.limits.head_bytes:
+            self._check_size()
+        head = read_head(self.headers, version, self.limits)
+        self._address(method)
+        if len(self.pipeline) >= self.limits.pipelined:
+            raise Refused(400, f"more than {self.limits.pipelined} requests before a reply")
+        self._phase = BODY
+        self._since_s = None
+        self._body_bytes = self._unjudged_bytes = 0
+        self._upgrade = head.framing if parser.should_upgrade() else None
+        self.expect_100_continue = head.expects
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Hand a part of the body on, within the limit."""
+        self._unjudged_bytes = 0
+        self._body_bytes += len(body)
+        if self._body_bytes > self.limits.body_bytes:
+            raise Refused(413, f"a body of more than {self.limits.body_bytes} bytes")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request."""
+        if self._upgrade is None:
+            self._phase = WAITING
+            self._since_s = None
+            super().on_message_complete()
+
+    # -- what a head says
+
+    def _address(self, method: bytes) -> None:
+        """Make the target an origin form; the host of an absolute one replaces Host (3.2.2)."""
+        self.url, host = origin_form(self.url, method)
+        if host is not None:
+            self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
+            self.headers.insert(0, (b"host", host))
+
+    def _check_size(self) -> None:
+        """Weigh a head exactly: what was read may be mostly a body, or other requests."""
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self.limits.head_bytes:
+            raise Refused(431, f"more than {self.limits.head_bytes} bytes of fields")
+
+    def _should_upgrade(self) -> bool:
+        """Never: an offer is ignored, and the request answered as it stands (RFC 9110 7.8)."""
+        return False
+
+    def _parse(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as exc:
+                data = data[exc.args[0] :]
+                self._reframe()
+            else:
+                return
+
+    def _reframe(self) -> None:
+        """Give a new parser the framing of the body that the old one gave up."""
+        assert self._upgrade is not None
+        head, self._upgrade = b"POST / HTTP/1.1\r\n%b\r\n" % self._upgrade, None
+        self.parser = httptools.HttpRequestParser(self)
+        self._reframing = True
+        self.parser.feed_data(head)
+        self._reframing = False
+
+    # -- deadlines
+
+    def _start_clock(self) -> None:
+        self._since_s = self.loop.time()
+        if self._alarm is None:
+            self._alarm = self.loop.call_at(self._due_s(self._since_s), self._on_alarm)
+
+    def _due_s(self, since_s: float) -> float:
+        if self._phase != BODY:
+            return since_s + self.limits.head_s
+        needed_s = self._body_bytes / self.limits.body_bytes_per_s
+        return since_s + self.limits.body_grace_s + needed_s
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        if self._since_s is None or self._refused:
+            return
+        now_s = self.loop.time()
+        if self.flow.read_paused or (self._phase == BODY and self.cycle.waiting_for_100_continue):
+            self._since_s = now_s  # the client waits for us
+        due_s = self._due_s(self._since_s)
+        if now_s < due_s:
+            self._alarm = self.loop.call_at(max(due_s, now_s + 0.001), self._on_alarm)
+        elif self._phase == WAITING:
+            self.transport.close()
+        else:
+            self._refuse(Refused(408, "the request came too slowly"))
+
+    # -- refusing
+
+    def _refuse(self, why: Refused) -> None:
+        """End what the client may say here: answer, and close once it can have read that."""
+        self._refused = True
+        cycle = self.cycle
+        own = self._phase == BODY  # the request at fault has a cycle of its own
+        if own and self.pipeline and self.pipeline[0][0] is cycle:
+            cycle.keep_alive = False
+            self.pipeline[0] = (cycle, _refusal_app(why))
+        elif own:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._say(None if cycle.response_started else why)
+        elif cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False  # the last request before the one at fault
+        else:
+            self._say(why)
+
+    def _say(self, why: Refused | None) -> None:
+        if self.transport.is_closing():
+            return
+        if why is not None:
+            headers = b"".join(b"%b: %b\r\n" % pair for pair in _refusal_headers(why))
+            status = b"%d %b" % (why.status, HTTPStatus(why.status).phrase.encode())
+            self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, headers, _problem(why)))
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.close)
+
+
+def guarded(limits: Limits) -> type[GuardedHttpToolsProtocol]:
+    """Return the protocol class with other limits: uvicorn makes its instances itself."""
+    return type("Guarded", (GuardedHttpToolsProtocol,), {"limits": limits})
+
+
+def _problem(why: Refused) -> bytes:
+    title = HTTPStatus(why.status).phrase
+    problem = {"type": "about:blank", "title": title, "status": why.status, "detail": why.detail}
+    return json.dumps(problem).encode()
+
+
+def _refusal_headers(why: Refused) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(_problem(why))),
+        (b"connection", b"close"),
+    ]
+
+
+def _refusal_app(why: Refused) -> ASGI3Application:
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        start: HTTPResponseStartEvent = {
+            "type": "http.response.start",
+            "status": why.status,
+            "headers": _refusal_headers(why),
+            "trailers": False,
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": _problem(why), "more_body": False})
+
+    return app
