@@ -63,6 +63,16 @@ class Price:
             or self.output_token_nano
         )
 
+    def is_told_by(self, usage: Usage) -> bool:
+        """Whether a reported usage has every part that costs something here.
+
+        A reply may report tokens where seconds are sold, or nothing but zeros: what it leaves out
+        was not free, so such a call is charged by its quote.
+        """
+        device_told = not self.per_device_s_nano or usage.device_s > 0
+        tokens_cost = self.input_token_nano or self.output_token_nano
+        return device_told and (not tokens_cost or usage.input_tokens + usage.output_tokens > 0)
+
     def cost_nano(self, usage: Usage) -> int:
         """Return what `usage` costs in nano-dollars, rounded up.
 
@@ -152,8 +162,8 @@ def _per_token(table: Mapping[str, object], key: str, default: float) -> float:
 def _nano(table: Mapping[str, object], key: str, units: Decimal) -> int | float:
     """Return the nano-dollars of one of `units` units that together cost `table[key]` dollars."""
     usd = _number(table, key, "0")
-    with localcontext(prec=50, traps={}):
-        nano = usd * NANO_PER_USD / units
+    with localcontext(prec=50):
+        nano = min(usd, Decimal(MAX_NANO)) * NANO_PER_USD / units
     if nano >= MAX_NANO:
         raise _wrong(key, table[key], "is above 9 million dollars", f"write e.g. {_LIKE[key]}")
     return int(nano) if nano == int(nano) else float(nano)

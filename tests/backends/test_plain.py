@@ -133,7 +133,7 @@ def test_a_path_that_cannot_be_read_is_refused_at_start(options: dict[str, str])
 
 
 def test_an_unknown_protocol_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="must be one of .*oip.*plain"):
+    with pytest.raises(ValueError, match=r"must be one of .*oip.*plain"):
         protocol("grpc")
     with pytest.raises(ValueError, match="takes none of confidence"):
         protocol("oip", confidence="x")

@@ -110,6 +110,25 @@ def test_more_cached_input_than_input_is_refused() -> None:
         parse_price(TOKENS).cost_nano(Usage(input_tokens=1, cached_input_tokens=2))
 
 
+@pytest.mark.parametrize(
+    ("table", "usage", "told"),
+    [
+        ({"per_request_usd": 1}, Usage(), True),
+        ({"device_usd_per_hour": 1}, Usage(device_s=0.1), True),
+        ({"device_usd_per_hour": 1}, Usage(output_tokens=5), False),
+        ({"device_usd_per_hour": 1, "per_request_usd": 1}, Usage(), False),
+        (TOKENS, Usage(input_tokens=5), True),
+        (TOKENS, Usage(output_tokens=5), True),
+        (TOKENS, Usage(device_s=5), False),
+        ({**TOKENS, "device_usd_per_hour": 1}, Usage(input_tokens=5), False),
+    ],
+)
+def test_a_usage_that_leaves_out_what_costs_does_not_tell_the_price(
+    table: dict[str, object], usage: Usage, told: bool
+) -> None:
+    assert parse_price(table).is_told_by(usage) == told
+
+
 def test_a_call_is_free_only_where_the_table_says_so() -> None:
     assert parse_price({"free": True}).cost_nano(Usage(device_s=5, output_tokens=9)) == 0
 
