@@ -1,0 +1,186 @@
+"""The control plane: feedback, budgets, decisions, spend, events, health, metrics.
+
+Starlette serves it: it is called rarely, by people and by scrapers. Whoever holds the admin key may
+read and change; a tenant's key may send feedback on the tenant's own decisions. Health and metrics
+need no key.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Path
+
+from gateway import explain
+from gateway.auth import Authenticator
+from gateway.errors import Refused
+from gateway.events import Events
+from gateway.journal import Journal
+from gateway.learner import BadFeedback, Learner, parse
+from gateway.ledger.types import NANO
+from gateway.ledger.wallet import Wallet
+from gateway.metrics import Metrics
+
+FEEDBACK_BYTES_MAX = 1 << 20
+FEEDBACK_MAX = 1000  # in one call; a larger batch is several calls
+
+
+class Control:
+    """The control plane's handlers, over the parts they read."""
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        learner: Learner,
+        journal: Journal,
+        wallet: Wallet,
+        metrics: Metrics,
+        events: Events,
+        routes: Callable[[], Iterable[dict[str, Any]]],
+        ready: Callable[[], str],
+    ) -> None:
+        """`routes` describes the routes; `ready` says why the gateway is not, "" where it is."""
+        self._authenticator = authenticator
+        self._learner = learner
+        self._journal = journal
+        self._wallet = wallet
+        self._metrics = metrics
+        self._events = events
+        self._routes = routes
+        self._ready = ready
+
+    def app(self) -> Starlette:
+        """Return the ASGI application."""
+        return Starlette(
+            routes=[
+                Path("/_tollway/feedback", self.feedback, methods=["POST"]),
+                Path("/_tollway/budgets", self.budgets),
+                Path("/_tollway/decisions/{id}", self.decision),
+                Path("/_tollway/spend", self.spend),
+                Path("/_tollway/events", self.events),
+                Path("/_tollway/routes", self.routes),
+                Path("/metrics", self.metrics),
+                Path("/livez", self.livez),
+                Path("/healthz", self.livez),
+                Path("/readyz", self.readyz),
+            ],
+            exception_handlers={Refused: _refused, HTTPException: _http_error},
+            max_body_size=FEEDBACK_BYTES_MAX,
+        )
+
+    def _admin(self, request: Request) -> None:
+        if not self._authenticator.is_admin(request.scope["headers"]):
+            raise Refused(401, "Unauthorized", "send the admin key as Authorization: Bearer KEY")
+
+    async def feedback(self, request: Request) -> Response:
+        """Take one feedback or a list of them; each is answered for itself, in order."""
+        headers = request.scope["headers"]
+        tenant = None
+        if not self._authenticator.is_admin(headers):
+            tenant = self._authenticator.tenant(headers)
+            if tenant is None:
+                raise Refused(401, "Unauthorized", "send a key as Authorization: Bearer KEY")
+        try:
+            document = orjson.loads(await request.body())
+        except orjson.JSONDecodeError as exc:
+            raise Refused(400, "Bad feedback", f"the body is not JSON: {exc}") from exc
+        many = isinstance(document, list)
+        told = document if many else [document]
+        if len(told) > FEEDBACK_MAX:
+            raise Refused(413, "Content too large", f"at most {FEEDBACK_MAX} feedbacks in a call")
+        results = [self._take(one, tenant) for one in told]
+        if many:
+            return _json({"results": results})
+        status = {"learned": 202, "duplicate": 200, "unknown": 404}.get(results[0]["result"], 422)
+        return _json(results[0], status)
+
+    def _take(self, document: Any, tenant: str | None) -> dict[str, str]:
+        decision = document.get("decision") if isinstance(document, dict) else None
+        try:
+            result = {"result": self._learner.take(parse(document), tenant)}
+        except BadFeedback as exc:
+            result = {"result": "refused", "detail": str(exc)}
+        if result["result"] == "unknown":
+            result["detail"] = "no decision of this id is in the journal"
+        return {"decision": str(decision)[:64], **result}
+
+    async def budgets(self, request: Request) -> Response:
+        """Return every budget's limit, spent, held and free, in nano-dollars and dollars."""
+        self._admin(request)
+        return _json({"budgets": [explain.budget(status) for status in self._wallet.status()]})
+
+    async def decision(self, request: Request) -> Response:
+        """Return what happened on one request, and why."""
+        self._admin(request)
+        found = self._journal.find(request.path_params["id"])
+        if not found:
+            raise Refused(404, "No decision", "no decision of this id is in the journal")
+        return _json(explain.decision(found))
+
+    async def spend(self, request: Request) -> Response:
+        """Return what each route, backend and tenant has cost since the gateway started."""
+        self._admin(request)
+        spent = self._metrics.spend_nano()
+        rows = [
+            {"route": route, "backend": backend, "tenant": tenant, "cost_nano": nano}
+            for (route, backend, tenant), nano in spent.items()
+        ]
+        total = sum(spent.values())
+        return _json({"cost_nano": total, "cost_usd": total / NANO, "by": rows})
+
+    async def events(self, request: Request) -> Response:
+        """Return the newest events, newest first."""
+        self._admin(request)
+        return _json({"events": self._events.newest(100)})
+
+    async def routes(self, request: Request) -> Response:
+        """Return the routes: their backends, prices, and what their policies have learned."""
+        self._admin(request)
+        return _json({"routes": list(self._routes())})
+
+    async def metrics(self, request: Request) -> Response:
+        """Return the metrics for Prometheus; rendered in a thread, for it takes milliseconds."""
+        body = await run_in_threadpool(self._metrics.render)
+        return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def livez(self, request: Request) -> Response:
+        """Say that the process runs."""
+        return Response("ok\n", media_type="text/plain")
+
+    async def readyz(self, request: Request) -> Response:
+        """Say whether new requests are welcome."""
+        why = self._ready()
+        return Response(f"{why or 'ok'}\n", 503 if why else 200, media_type="text/plain")
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status, media_type="application/json")
+
+
+async def _refused(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, Refused)
+    return _problem(exc)
+
+
+async def _http_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    detail = {404: "see /_tollway/openapi.json for what there is"}.get(exc.status_code, exc.detail)
+    problem = _problem(Refused(exc.status_code, exc.detail, detail))
+    problem.headers.update(exc.headers or {})
+    return problem
+
+
+def _problem(refused: Refused) -> Response:
+    headers = {name.decode(): value.decode() for name, value in refused.headers}
+    return Response(
+        orjson.dumps(refused.problem()),
+        refused.status,
+        headers=headers,
+        media_type="application/problem+json",
+    )

@@ -1,0 +1,91 @@
+"""Refusals: what Tollway itself answers instead of a backend, as RFC 9457 problems."""
+
+from typing import Any
+
+from gateway.ledger.types import Refusal
+
+
+class Refused(Exception):  # noqa: N818 - reads as what happened
+    """A request that gets a problem reply; `members` are RFC 9457 extension members."""
+
+    def __init__(self, status: int, title: str, detail: str, **members: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.members = members
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def problem(self) -> dict[str, Any]:
+        """Return the problem as an RFC 9457 object."""
+        slug = self.title.lower().replace(" ", "-")
+        return {
+            "type": f"urn:tollway:problem:{slug}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            **self.members,
+        }
+
+
+def no_route(path: str) -> Refused:
+    """404: the path is none of the routes'."""
+    return Refused(404, "No route", f"no route answers {path!r}; see [[routes]] in the config")
+
+
+def no_backend(route: str, why: str, retry_after_s: int = 1) -> Refused:
+    """503: every backend of the route is held to be down."""
+    refused = Refused(503, "No backend", f"no backend of route {route!r} can answer: {why}")
+    refused.headers.append((b"retry-after", str(retry_after_s).encode()))
+    return refused
+
+
+def all_failed(route: str, failed: dict[str, str]) -> Refused:
+    """502: the backends that were asked failed."""
+    tried = "; ".join(f"{backend}: {error}" for backend, error in failed.items())
+    return Refused(502, "Backends failed", f"no answer on route {route!r} ({tried})")
+
+
+def deadline(route: str) -> Refused:
+    """504: the deadline passed before an answer was there."""
+    return Refused(504, "Deadline exceeded", f"no backend of route {route!r} answered in time")
+
+
+def too_dear(route: str, cost_nano_max: int) -> Refused:
+    """402: no backend is expected to stay below the client's own ceiling."""
+    return Refused(
+        402,
+        "Cost ceiling",
+        f"no backend of route {route!r} is sure to cost at most {cost_nano_max / 1e9:.9f} dollars",
+    )
+
+
+def over_budget(refusal: Refusal) -> Refused:
+    """402: a budget has nothing left for any backend that could answer.
+
+    Not 429: waiting a moment does not help, and clients that retry on 429 would storm. A ledger
+    that cannot be asked is another matter: 503, and trying again does help.
+    """
+    if refusal.reason != "exhausted":
+        refused = Refused(
+            503,
+            "Ledger unreachable",
+            f"budget {refusal.budget!r} cannot be asked, and what was leased of it is spent",
+            budget=refusal.budget,
+        )
+        refused.headers.append((b"retry-after", b"1"))
+        return refused
+    refused = Refused(
+        402,
+        "Budget exhausted",
+        f"budget {refusal.budget!r} cannot pay for any backend that could answer",
+        budget=refusal.budget,
+        scope=refusal.scope,
+        limit_usd=refusal.limit_nano / 1e9,
+        spent_usd=refusal.spent_nano / 1e9,
+        held_usd=refusal.held_nano / 1e9,
+        resets_at=refusal.resets_at,
+        retryable=False,
+    )
+    refused.headers.append((b"x-should-retry", b"false"))
+    return refused

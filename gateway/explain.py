@@ -1,0 +1,114 @@
+"""Says why: a decision's journal rows, and a budget's state, as documents that people read."""
+
+from typing import Any
+
+from gateway.journal import Row
+from gateway.ledger.types import NANO, BudgetStatus
+
+
+def usd(nano: int) -> float:
+    """Return nano-dollars as dollars."""
+    return nano / NANO
+
+
+def budget(status: BudgetStatus) -> dict[str, Any]:
+    """Return a budget's state; `*_nano` are exact, `*_usd` for reading."""
+    amounts = {
+        "limit": status.limit_nano,
+        "spent": status.spent_nano,
+        "held": status.held_nano,
+        "free": status.free_nano,
+        "overdraft": status.overdraft_nano,
+        "unaccounted": status.unaccounted_nano,
+    }
+    return {
+        "name": status.budget.name,
+        "scope": _scope(status),
+        "window": status.budget.window,
+        "timezone": status.budget.timezone,
+        "enforcement": status.budget.enforcement,
+        "window_start": status.window_start_s,
+        "resets_at": status.resets_at_s,
+        **{f"{name}_nano": nano for name, nano in amounts.items()},
+        **{f"{name}_usd": usd(nano) for name, nano in amounts.items()},
+        "used": status.spent_nano / status.limit_nano if status.limit_nano else 1.0,
+    }
+
+
+def _scope(status: BudgetStatus) -> dict[str, Any]:
+    scope = status.budget.scope
+    parts: dict[str, Any] = {"tenant": scope.tenant, "route": scope.route, "backend": scope.backend}
+    if scope.tags:
+        parts["tags"] = dict(scope.tags)
+    return {name: part for name, part in parts.items() if part}
+
+
+def decision(found: list[Row]) -> dict[str, Any]:
+    """Return the story of a decision: what was offered, why that arm, what it has cost."""
+    draws = [row for row in found if row["kind"] == "decision"]
+    attempts = [row for row in found if row["kind"] == "attempt"]
+    feedback = [row for row in found if row["kind"] == "feedback"]
+    first = found[0]
+    return {
+        "id": first["id"],
+        "time": first["time"],
+        "route": first["route"],
+        "tenant": first["tenant"],
+        "tags": first["tags"],
+        "cost_nano": sum(row["cost_nano"] for row in attempts),
+        "cost_usd": usd(sum(row["cost_nano"] for row in attempts)),
+        "stages": [_stage(row) for row in draws],
+        "attempts": [_attempt(row) for row in attempts],
+        "feedback": feedback,
+        "story": story(draws, attempts),
+    }
+
+
+def _stage(row: Row) -> dict[str, Any]:
+    offered = zip(row["arms"], row["pmf"], row["quality_hat"], row["cost_hat_usd"], strict=True)
+    return {
+        "stage": row["stage"],
+        "arm": row["arm"],
+        "propensity": row["propensity"],
+        "reason": row["reason"],
+        "price_of_money": row["price_of_money"],
+        "held": row["held"],
+        "reply_features": row["reply"],
+        "redrawn": row["redrawn"],
+        "policy_version": row["policy_version"],
+        "offered": [
+            {"arm": arm, "probability": p, "quality_hat": quality, "cost_hat_usd": cost}
+            for arm, p, quality, cost in offered
+        ],
+    }
+
+
+def _attempt(row: Row) -> dict[str, Any]:
+    skipped = {"kind", "id", "time", "route", "tenant", "tags"}
+    told = {name: value for name, value in row.items() if name not in skipped and name != "crc"}
+    return {**told, "cost_usd": usd(row["cost_nano"])}
+
+
+def story(draws: list[Row], attempts: list[Row]) -> list[str]:
+    """Return a decision as sentences."""
+    sentences = []
+    for row in draws:
+        offered = ", ".join(
+            f"{arm} (quality {quality:.3f}, ${cost:.6f}, drawn with {p:.1%})"
+            for arm, p, quality, cost in zip(
+                row["arms"], row["pmf"], row["quality_hat"], row["cost_hat_usd"], strict=True
+            )
+        )
+        held = f" With {row['held']}'s reply in hand" if row["held"] else "Of the request"
+        sentences.append(
+            f"{held.strip()}, offered {offered}; a dollar was worth "
+            f"{row['price_of_money']:.4g} quality. Drawn: {row['arm']} ({row['reason']})."
+        )
+    for row in attempts:
+        came = row["error"] or f"status {row['status']}, answer {row['answer']!r}"
+        sentences.append(
+            f"{'Fell back to' if row['fallback'] else 'Asked'} {row['backend']}: {came} in "
+            f"{row['latency_s'] * 1e3:.1f} ms; charged ${usd(row['cost_nano']):.9f} "
+            f"({row['provenance']}; expected ${usd(row['expected_nano']):.9f})."
+        )
+    return sentences

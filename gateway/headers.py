@@ -1,0 +1,137 @@
+"""Header fields on their way through: what is dropped, what is read, what is added.
+
+RFC 9110 7.6.1: a proxy drops Connection, every field that it names, and the hop-by-hop fields, both
+ways; 7.6.3: it adds itself to Via. Tollway's own request fields are read here and go no further.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+
+from backends.types import Headers
+from gateway.errors import Refused
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# The framing is the transport's; the host is the backend's; a reply has to be read here, so it may
+# not come compressed; an expectation was answered by the listener; the key is ours, not theirs.
+_NOT_FORWARDED = HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"accept-encoding",
+    b"expect",
+    b"authorization",
+}
+_NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"server"}
+TAGS_MAX = 16  # a call carries a handful: cost center, environment, team, feature
+TAG_CHARS_MAX = 64
+_NANO_DIGITS = 9
+
+
+@dataclass(slots=True)
+class Demands:
+    """What a request asks of the gateway itself."""
+
+    tags: dict[str, str] = field(default_factory=dict)
+    floor: float | None = None
+    cost_nano_max: int | None = None
+    deadline_s: float | None = None
+
+
+def forwarded(headers: Iterable[tuple[bytes, bytes]], via: bytes) -> tuple[Headers, Demands]:
+    """Return (fields for the backend, demands); Refused where a field of ours cannot be read."""
+    kept: Headers = []
+    demands = Demands()
+    named: list[bytes] = []
+    passed_by: list[bytes] = []
+    for name, value in headers:
+        if name.startswith(b"x-tollway-"):
+            _demand(demands, name, value)
+        elif name == b"via":
+            passed_by.append(value)
+        elif name not in _NOT_FORWARDED:
+            kept.append((name, value))
+        elif name == b"connection":
+            named += [token.strip().lower() for token in value.split(b",")]
+    if any(via in value for value in passed_by):
+        raise Refused(508, "Loop detected", "this request has been through this gateway before")
+    if named:
+        dropped = frozenset(named)
+        kept = [(name, value) for name, value in kept if name not in dropped]
+    kept.append((b"via", b", ".join([*passed_by, b"1.1 " + via])))
+    return kept, demands
+
+
+def returned(headers: Headers, via: bytes) -> Headers:
+    """Return the fields of a backend's reply that go to the client."""
+    named: list[bytes] = []
+    kept = []
+    for name, value in headers:
+        if name not in _NOT_RETURNED:
+            if not name.startswith(b"x-tollway-"):
+                kept.append((name, value))
+        elif name == b"connection":
+            named += [token.strip().lower() for token in value.split(b",")]
+    if named:
+        dropped = frozenset(named)
+        kept = [(name, value) for name, value in kept if name not in dropped]
+    kept.append((b"via", b"1.1 " + via))
+    return kept
+
+
+def _demand(demands: Demands, name: bytes, value: bytes) -> None:
+    text = value.decode("latin-1").strip()
+    try:
+        if name == b"x-tollway-tags":
+            demands.tags = parse_tags(text)
+        elif name == b"x-tollway-min-accuracy":
+            demands.floor = _between(float(text), 0.0, 1.0)
+        elif name == b"x-tollway-max-cost-usd":
+            demands.cost_nano_max = _nano(text)
+        elif name == b"x-tollway-deadline-ms":
+            demands.deadline_s = _between(float(text), 1.0, 86_400_000.0) / 1000
+    except (ValueError, InvalidOperation) as exc:
+        raise Refused(
+            400, "Bad header", f"{name.decode()} cannot be read: {text[:80]!r} ({exc})"
+        ) from None
+
+
+def _between(number: float, low: float, high: float) -> float:
+    if not low <= number <= high:  # NaN fails this too
+        raise ValueError(f"must be from {low:g} to {high:g}")
+    return number
+
+
+def _nano(text: str) -> int:
+    dollars = Decimal(text)
+    if not dollars.is_finite() or not 0 < dollars < 1_000_000:
+        raise ValueError("must be dollars, above 0")
+    return int(dollars.scaleb(_NANO_DIGITS))
+
+
+def parse_tags(text: str) -> dict[str, str]:
+    """Read `cost_center=ads,environment=staging`; ValueError says what is wrong."""
+    tags: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key and equals and value):
+            raise ValueError("write tags like cost_center=ads,environment=staging")
+        if len(key) > TAG_CHARS_MAX or len(value) > TAG_CHARS_MAX:
+            raise ValueError(f"a tag has at most {TAG_CHARS_MAX} characters a side")
+        if key in tags:
+            raise ValueError(f"tag {key!r} stands twice")
+        tags[key] = value
+    if len(tags) > TAGS_MAX:
+        raise ValueError(f"at most {TAGS_MAX} tags")
+    return tags

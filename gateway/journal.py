@@ -1,0 +1,233 @@
+"""The journal: the append-only record of decisions, attempts and feedback.
+
+Theory of operation. Rows are JSON objects, one a line, each ending with a CRC-32 of the bytes
+before it, in segment files `journal-<tag>.jsonl`; pandas, polars and duckdb read them as they are.
+A row is appended to a buffer in memory and the buffer is handed to write() once per turn of the
+event loop, so the request path pays for formatting only. What was handed to write() survives
+SIGKILL; an fsync on a timer bounds what a power cut can take.
+
+An id is an address. The rows of one request are appended together when its reply's head goes out,
+and its decision id is `<tag>.<offset>.<nonce>` (base 36): the segment, the byte at which its first
+row starts, and a nonce against guessing. So a decision is found again with one pread, hours later
+and after a restart, with no index and no memory that grows.
+
+Where the disk refuses a write, rows wait in memory up to a limit and are then dropped and counted:
+serving goes on.
+"""
+
+import asyncio
+import os
+import re
+import secrets
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_ID = re.compile(r"([0-9a-z]{1,24})\.([0-9a-z]{1,12})\.([0-9a-z]{4})")
+_CRC_BYTES = len(b',"crc":"00000000"}\n')
+ROW_BYTES_MAX = 1 << 20  # a row holds one request's features; a megabyte is far above any of them
+MARK_BYTES = 128  # every decision row is longer
+
+Row = dict[str, Any]
+
+
+def base36(number: int) -> str:
+    """Return a non-negative integer in base 36."""
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+        if not number:
+            return digits
+
+
+def seal(row: Row) -> bytes:
+    """Return a row as its line: JSON with its CRC-32 as the last member."""
+    body = orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)[:-1]
+    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def unseal(line: bytes) -> Row | None:
+    """Return a line's row; None where it is cut or damaged."""
+    body, tail = line[:-_CRC_BYTES], line[-_CRC_BYTES:]
+    if tail != b',"crc":"%08x"}\n' % zlib.crc32(body):
+        return None
+    row: Row = orjson.loads(line)
+    return row
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """Yield the sound rows of a segment, in order; a cut tail and damaged rows are passed over."""
+    with path.open("rb") as file:
+        for line in file:
+            row = unseal(line)
+            if row is not None:
+                yield row
+
+
+def segments(folder: Path) -> list[Path]:
+    """Return a folder's segments, oldest first."""
+    return sorted(folder.glob("journal-*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+
+
+class Journal:
+    """Appends rows, and finds those of a decision again."""
+
+    # The mutable state of a journal is its open segment, the bytes waiting to be written to it, and
+    # the count of bytes that it has taken.
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        segment_bytes_max: int = 256 << 20,
+        waiting_bytes_max: int = 32 << 20,
+    ) -> None:
+        """Open a new segment in `folder` (made if missing); every append writes at once."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._segment_bytes_max = segment_bytes_max
+        self._waiting_bytes_max = waiting_bytes_max
+        self._soon: Callable[[Callable[[], None]], object] | None = None
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._scheduled = False
+        self._synced_bytes = 0
+        self.rows_written = 0
+        self.rows_dropped = 0
+        self._open()
+
+    def _open(self) -> None:
+        self._tag = base36(time.time_ns() // 1000) + secrets.token_hex(1)
+        path = self._folder / f"journal-{self._tag}.jsonl"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o640)
+        self._size = 0
+
+    def write_in_turns(self) -> None:
+        """From now on write once per turn of the running event loop."""
+        self._soon = asyncio.get_running_loop().call_soon
+
+    def new_id(self) -> str:
+        """Return the id of the request whose rows are appended next, before any other's."""
+        return f"{self._tag}.{base36(self._size)}.{secrets.token_hex(2)}"
+
+    def append(self, *appended: Row) -> None:
+        """Append rows, together."""
+        data = b"".join(map(seal, appended))
+        if self._waiting_bytes + len(data) > self._waiting_bytes_max:
+            self.rows_dropped += len(appended)
+            return
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        self._size += len(data)
+        self.rows_written += len(appended)
+        if self._soon is None:
+            self.flush()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._soon(self.flush)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes appended and not yet taken by the operating system."""
+        return self._waiting_bytes
+
+    def flush(self) -> None:
+        """Hand what waits to write(); what the disk refuses waits for the next flush."""
+        self._scheduled = False
+        if not self._waiting:
+            return
+        data = b"".join(self._waiting)
+        try:
+            written = os.write(self._fd, data)
+        except OSError:
+            written = 0
+        rest = data[written:]
+        self._waiting = [rest] if rest else []
+        self._waiting_bytes = len(rest)
+        if not rest and self._size > self._segment_bytes_max:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        os.fsync(self._fd)
+        os.close(self._fd)
+        self._open()
+        self._synced_bytes = 0
+
+    def sync(self) -> None:
+        """Have the operating system put what was written on the disk; blocks, so call it aside."""
+        if self._size != self._synced_bytes:
+            self._synced_bytes = self._size
+            fd = os.dup(self._fd)  # the loop may rotate the segment meanwhile
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Write and sync everything, and close the segment."""
+        self.flush()
+        os.fsync(self._fd)
+        os.close(self._fd)
+
+    def find(self, decision: str) -> list[Row]:
+        """Return the rows of a decision; empty where there is none of that id.
+
+        The reply's rows stand together; rows that came later (the settlement of a stream, feedback)
+        are found by reading on in the segment, see `later`.
+        """
+        match = _ID.fullmatch(decision)
+        if match is None:
+            return []
+        self.flush()
+        path = self._folder / f"journal-{match[1]}.jsonl"
+        try:
+            with path.open("rb") as file:
+                file.seek(int(match[2], 36))
+                return list(_group(file, decision))
+        except (OSError, OverflowError):
+            return []
+
+    def mark(self, decision: str) -> bool:
+        """Mark a decision as one that had its feedback; False where it was marked before.
+
+        The marks of a segment are a sparse file beside it, a byte per 128 bytes of the segment: no
+        two decisions share one, since a decision's rows are longer than that.
+        """
+        match = _ID.fullmatch(decision)
+        if match is None:
+            return False
+        path = self._folder / f"journal-{match[1]}.marks"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            at = int(match[2], 36) // MARK_BYTES
+            if os.pread(fd, 1, at) == b"\x01":
+                return False
+            os.pwrite(fd, b"\x01", at)
+        finally:
+            os.close(fd)
+        return True
+
+
+def _group(lines: Any, decision: str) -> Iterator[Row]:
+    while line := lines.readline(ROW_BYTES_MAX):
+        row = unseal(line)
+        if row is None or row.get("id") != decision:
+            return
+        yield row
+
+
+def later(folder: Path, decision: str, kind: str) -> list[Row]:
+    """Return a decision's rows of one kind from all segments; reads them all, so never inline."""
+    return [
+        row
+        for path in segments(folder)
+        for row in rows(path)
+        if row.get("kind") == kind and row.get("id") == decision
+    ]

@@ -1,0 +1,88 @@
+"""Metering: what a call has cost, from what came back.
+
+The price is that of the backend called, bound when it was called. Where usage cannot be read it is
+the quote that is charged, marked `estimated`; a call that may have run is never free.
+"""
+
+from dataclasses import dataclass
+
+from backends.types import Answer, Call, InvalidAnswer, Reply, Usage
+from gateway.estimator import Quote
+from gateway.route import NO_PAYLOAD, Backend
+
+USAGE, ESTIMATED, VOID = "usage", "estimated", "void"
+"""Where a cost comes from: usage that the backend told or that is certain (a call), the quote, or
+nowhere: the call certainly did not run."""
+
+NOT_RUN = frozenset({429, 503})
+"""Statuses by which a server says that it did no work."""
+
+NO_ANSWER = Answer()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an attempt has cost, and what its reply says.
+
+    `error` is empty where the reply may go to the client: an answer, or a refusal (4xx) of what the
+    client sent.
+    """
+
+    cost_nano: int
+    provenance: str
+    usage: Usage | None
+    answer: Answer
+    error: str
+
+    @property
+    def ran(self) -> bool:
+        """Whether the backend did the work, or may have."""
+        return self.provenance != VOID
+
+
+def unread(quote: Quote, error: str, *, ran: bool) -> Verdict:
+    """Judge a call that brought no whole reply: charged in full where it may have run."""
+    if not ran:
+        return Verdict(0, VOID, None, NO_ANSWER, error)
+    return Verdict(quote.ceiling_nano, ESTIMATED, None, NO_ANSWER, error)
+
+
+def judge(
+    backend: Backend, call: Call, reply: Reply, body: bytes, *, quote: Quote, latency_s: float
+) -> Verdict:
+    """Judge a whole reply."""
+    status = reply.status
+    if status in NOT_RUN:
+        return Verdict(0, VOID, None, NO_ANSWER, f"status {status}")
+    if 400 <= status < 500:  # the client's fault; what a server refused it does not bill
+        return Verdict(0, VOID, None, NO_ANSWER, "")
+    cost_nano, provenance, usage = price(
+        backend, call, reply, body, quote=quote, latency_s=latency_s
+    )
+    if status >= 500:
+        return Verdict(cost_nano, provenance, usage, NO_ANSWER, f"status {status}")
+    try:
+        answer = backend.protocol.answer(call.payload or NO_PAYLOAD, reply, body)
+    except InvalidAnswer as invalid:
+        return Verdict(cost_nano, provenance, usage, NO_ANSWER, f"invalid answer: {invalid}")
+    return Verdict(cost_nano, provenance, usage, answer, "")
+
+
+def price(
+    backend: Backend, call: Call, reply: Reply, body: bytes, *, quote: Quote, latency_s: float
+) -> tuple[int, str, Usage | None]:
+    """Return (cost, its provenance, usage) of a call that ran."""
+    if backend.price.is_fixed:
+        usage = Usage()
+        return backend.price.cost_nano(usage), USAGE, usage
+    try:
+        told = backend.protocol.usage(call.payload or NO_PAYLOAD, reply, body)
+        if told is not None:
+            return backend.price.cost_nano(told), USAGE if told.exact else ESTIMATED, told
+    except ValueError:
+        pass  # NaN, infinite or negative usage is no usage
+    if backend.price.per_device_s_nano and not backend.price.output_token_nano:
+        # Our own watch bounds the device's seconds from above.
+        watched = Usage(device_s=latency_s, exact=False)
+        return backend.price.cost_nano(watched), ESTIMATED, watched
+    return quote.expected_nano, ESTIMATED, None

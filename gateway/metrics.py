@@ -1,0 +1,198 @@
+"""The metrics, as Prometheus scrapes them.
+
+Counts on the path are plain integers in slotted tallies, one per (route, backend, tenant), all of
+which come from the config, so that the number of series is bounded; money is counted in
+nano-dollars and divided once, at the scrape, so that the sum here equals the ledger's to the last
+digit. Gauges of budgets, policies and the journal are read from their owners at the scrape.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from gateway.ledger.types import NANO
+from gateway.turn import Attempt, Turn
+
+LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+OVERHEAD_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one (route, backend, tenant) has done."""
+
+    attempts: int = 0
+    errors: int = 0
+    fallbacks: int = 0
+    cost_nano: dict[str, int] = field(default_factory=dict)
+    device_s: float = 0.0
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+
+
+class Source(Protocol):
+    """An owner of figures that are read at the scrape."""
+
+    def __call__(self) -> Iterable[Metric]:
+        """Yield metric families."""
+
+
+class Metrics:
+    """Counts on the path, and renders at the scrape."""
+
+    # The mutable state of the metrics is their tallies and counts.
+
+    def __init__(self, version: str) -> None:
+        self._tallies: dict[tuple[str, str, str], Tally] = {}
+        self._outcomes: dict[tuple[str, str, str], int] = {}
+        self._feedback: dict[tuple[str, str], int] = {}
+        self._sources: list[Source] = []
+        self._version = version
+        self._registry = CollectorRegistry()
+        self._registry.register(_Collector(self._collect))
+        self._overhead = Histogram(
+            "tollway_gateway_duration_seconds",
+            "Time a request spent in the gateway itself, its backends' time taken off",
+            ["route"],
+            buckets=OVERHEAD_S,
+            registry=self._registry,
+        )
+        self._upstream = Histogram(
+            "tollway_upstream_duration_seconds",
+            "Time an attempt took at a backend",
+            ["route", "backend"],
+            buckets=LATENCY_S,
+            registry=self._registry,
+        )
+        self._overhead_of: dict[str, Histogram] = {}
+        self._upstream_of: dict[tuple[str, str], Histogram] = {}
+
+    def declare(self, route: str, backends: Iterable[str], tenants: Iterable[str]) -> None:
+        """Start the series of a route at zero, so that a first increase is seen as one."""
+        self._overhead_of[route] = self._overhead.labels(route)
+        for backend in backends:
+            self._upstream_of[route, backend] = self._upstream.labels(route, backend)
+            for tenant in tenants:
+                self._tallies[route, backend, tenant] = Tally(cost_nano={"usage": 0})
+
+    def add_source(self, source: Source) -> None:
+        """Have `source` called at every scrape."""
+        self._sources.append(source)
+
+    def attempt(self, route: str, tenant: str, attempt: Attempt) -> None:
+        """Count one attempt (1.5 us)."""
+        tally = self._tallies.get((route, attempt.backend, tenant))
+        if tally is None:
+            tally = self._tallies[route, attempt.backend, tenant] = Tally()
+        verdict = attempt.verdict
+        tally.attempts += 1
+        if verdict.error:
+            tally.errors += 1
+        if attempt.fallback:
+            tally.fallbacks += 1
+        spent = tally.cost_nano
+        spent[verdict.provenance] = spent.get(verdict.provenance, 0) + verdict.cost_nano
+        if verdict.usage is not None:
+            tally.device_s += verdict.usage.device_s
+            tally.input_tokens += verdict.usage.input_tokens
+            tally.output_tokens += verdict.usage.output_tokens
+        self._upstream_of[route, attempt.backend].observe(attempt.latency_s)
+
+    def request(self, turn: Turn, now_s: float) -> None:
+        """Count one request (1 us)."""
+        inference = turn.inference
+        route = inference.route.name
+        outcome = turn.outcome
+        key = (route, inference.tenant, outcome)
+        self._outcomes[key] = self._outcomes.get(key, 0) + 1
+        upstream_s = sum(attempt.latency_s for attempt in turn.attempts)
+        self._overhead_of[route].observe(now_s - inference.received_s - upstream_s)
+
+    def refused(self, route: str, tenant: str, reason: str) -> None:
+        """Count a request that was refused before it became one (key, size, form)."""
+        key = (route, tenant, reason)
+        self._outcomes[key] = self._outcomes.get(key, 0) + 1
+
+    def feedback(self, route: str, outcome: str) -> None:
+        """Count one feedback."""
+        key = (route, outcome)
+        self._feedback[key] = self._feedback.get(key, 0) + 1
+
+    def requests(self, route: str) -> int:
+        """Return how many requests a route has had since the start."""
+        return sum(count for key, count in self._outcomes.items() if key[0] == route)
+
+    def spend_nano(self) -> dict[tuple[str, str, str], int]:
+        """Return what each (route, backend, tenant) has cost since the start."""
+        return {key: sum(tally.cost_nano.values()) for key, tally in self._tallies.items()}
+
+    def render(self) -> bytes:
+        """Return the exposition in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _collect(self) -> Iterator[Metric]:
+        yield from self._counters()
+        for source in self._sources:
+            yield from source()
+        info = GaugeMetricFamily("tollway_build_info", "Which Tollway this is", labels=["version"])
+        info.add_metric([self._version], 1)
+        yield info
+
+    def _counters(self) -> Iterator[Metric]:
+        keys = ["route", "backend", "tenant"]
+        requests = CounterMetricFamily(
+            "tollway_requests", "Requests by outcome", labels=["route", "tenant", "outcome"]
+        )
+        for outcome_key, count in self._outcomes.items():
+            requests.add_metric(outcome_key, count)
+        yield requests
+        feedback = CounterMetricFamily(
+            "tollway_feedback",
+            "Feedback received, by what became of it",
+            labels=["route", "outcome"],
+        )
+        for feedback_key, count in self._feedback.items():
+            feedback.add_metric(feedback_key, count)
+        yield feedback
+        cost = CounterMetricFamily(
+            "tollway_cost_usd",
+            "Money spent, by where the figure comes from",
+            labels=[*keys, "provenance"],
+        )
+        for key, tally in self._tallies.items():
+            for provenance, nano in tally.cost_nano.items():
+                cost.add_metric([*key, provenance], nano / NANO)
+        yield cost
+        for name, text, read in _TALLIED:
+            family = CounterMetricFamily(f"tollway_{name}", text, labels=keys)
+            for key, tally in self._tallies.items():
+                family.add_metric(key, read(tally))
+            yield family
+
+
+_TALLIED: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
+    ("attempts", "Calls to backends", lambda t: t.attempts),
+    ("attempt_errors", "Calls to backends that brought no usable answer", lambda t: t.errors),
+    ("fallbacks", "Calls to a backend because another had failed", lambda t: t.fallbacks),
+    ("device_seconds", "Seconds of a device that calls used", lambda t: t.device_s),
+    ("input_tokens", "Tokens read by backends", lambda t: t.input_tokens),
+    ("output_tokens", "Tokens written by backends", lambda t: t.output_tokens),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Collector:
+    collect: Callable[[], Iterator[Metric]]
+
+
+def gauge(
+    name: str, text: str, labels: list[str], rows: Iterable[tuple[list[str], float]]
+) -> Metric:
+    """Return a gauge family with a value for each row's labels."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, number in rows:
+        family.add_metric(values, number)
+    return family

@@ -1,0 +1,221 @@
+"""The data plane: bytes to an Inference, its reply back to bytes. Plain ASGI, for it is hot.
+
+Finds the route, names the tenant, reads the body within its limit, has the route's protocol read
+it, and hands over to the router; then writes the backend's reply as it came, with what Tollway has
+to say of it in header fields.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from backends.types import BackendError, BadRequest, Call, Headers, Payload
+from gateway.auth import Authenticator
+from gateway.errors import Refused, no_backend, no_route
+from gateway.headers import forwarded, returned
+from gateway.ledger.types import NANO
+from gateway.metrics import Metrics
+from gateway.route import Inference, Route
+from gateway.router import Router
+from gateway.table import INFER, READY, Match, RouteTable
+from gateway.turn import Turn
+
+Scope = dict[str, Any]
+Receive = Callable[[], Any]
+Send = Callable[[dict[str, Any]], Any]
+
+
+class Proxy:
+    """Answers the routes' own paths."""
+
+    def __init__(
+        self,
+        table: RouteTable,
+        router: Router,
+        authenticator: Authenticator,
+        metrics: Metrics,
+        *,
+        may_call: Mapping[str, frozenset[str]],
+        clock: Callable[[], float],
+        body_bytes_max: int,
+        via: bytes,
+        hide_amounts: bool = False,
+    ) -> None:
+        """`may_call` names the routes of those tenants that may not call all."""
+        self._table = table
+        self._may_call = may_call
+        self._router = router
+        self._authenticator = authenticator
+        self._metrics = metrics
+        self._clock = clock
+        self._body_bytes_max = body_bytes_max
+        self._via = via
+        self._hide_amounts = hide_amounts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        received_s = self._clock()
+        match: Match | None = None
+        try:
+            path: bytes = scope["raw_path"]
+            match = self._table.match(path)
+            if match is None:
+                raise no_route(path.decode("latin-1"))
+            tenant = self._tenant(scope, match.route)
+            if match.what is not INFER:
+                await self._describe(scope, match, send)
+                return
+            inference = await self._read(scope, receive, match.route, tenant, received_s)
+            # Not cancelled when the client leaves: what was begun is paid for, so it is settled.
+            turn = await self._router.answer(inference)
+        except Refused as refused:
+            await self._refuse(refused, match.route if match else None, send)
+            return
+        await self._reply(turn, send)
+
+    def _tenant(self, scope: Scope, route: Route) -> str:
+        tenant = self._authenticator.tenant(scope["headers"])
+        if tenant is None:
+            self._metrics.refused(route.name, "", "unauthorized")
+            refused = Refused(
+                401, "Unauthorized", "send a key of this gateway as Authorization: Bearer KEY"
+            )
+            refused.headers.append((b"www-authenticate", b'Bearer realm="tollway"'))
+            raise refused
+        allowed = self._may_call.get(tenant)
+        if allowed is not None and route.name not in allowed:
+            self._metrics.refused(route.name, tenant, "forbidden")
+            raise Refused(403, "Forbidden", f"this key may not call route {route.name!r}")
+        return tenant
+
+    async def _read(
+        self, scope: Scope, receive: Receive, route: Route, tenant: str, received_s: float
+    ) -> Inference:
+        """Read the request into an Inference; Refused where it is none."""
+        headers, demands = forwarded(scope["headers"], self._via)
+        target: bytes = scope["raw_path"]
+        if scope["query_string"]:
+            target += b"?" + scope["query_string"]
+        call = Call(scope["method"].encode(), target, headers, await self._body(receive))
+        try:
+            call.payload = route.protocol.parse(call)
+        except BadRequest as exc:
+            self._metrics.refused(route.name, tenant, "bad_request")
+            raise Refused(400, "Bad request", str(exc)) from exc
+        timeout_s = route.timeout_s
+        if demands.deadline_s is not None:
+            timeout_s = min(timeout_s, demands.deadline_s)
+        return Inference(
+            route=route,
+            tenant=tenant,
+            call=call,
+            received_s=received_s,
+            deadline_s=received_s + timeout_s,
+            tags=demands.tags,
+            floor=demands.floor,
+            cost_nano_max=demands.cost_nano_max,
+        )
+
+    async def _body(self, receive: Receive) -> bytes:
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "Bad request", "the client left before its request was whole")
+            if len(body) > self._body_bytes_max:
+                raise self._too_large()
+            return body
+        chunks, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "Bad request", "the client left before its request was whole")
+            size += len(message.get("body", b""))
+            if size > self._body_bytes_max:
+                raise self._too_large()
+            chunks.append(message.get("body", b""))
+        return b"".join(chunks)
+
+    def _too_large(self) -> Refused:
+        return Refused(
+            413, "Content too large", f"a request has at most {self._body_bytes_max} bytes here"
+        )
+
+    async def _reply(self, turn: Turn, send: Send) -> None:
+        held = turn.held
+        assert held is not None, "a turn without a reply is refused"
+        headers = returned(held.headers, self._via)
+        headers += self._told(turn)
+        # 204 and 304 have no body and no length.
+        if held.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(held.body)))
+        await send({"type": "http.response.start", "status": held.status, "headers": headers})
+        await send({"type": "http.response.body", "body": held.body})
+
+    def _told(self, turn: Turn) -> Headers:
+        """Return what Tollway says of a turn."""
+        held = turn.held
+        assert held is not None
+        upstream_s = sum(attempt.latency_s for attempt in turn.attempts)
+        gateway_s = self._clock() - turn.inference.received_s - upstream_s
+        told = [
+            (b"x-tollway-decision", turn.id.encode()),
+            (b"x-tollway-backend", held.backend.encode()),
+            (b"x-tollway-reason", turn.reason.encode()),
+            (
+                b"server-timing",
+                b"gateway;dur=%.3f, upstream;dur=%.3f" % (gateway_s * 1e3, upstream_s * 1e3),
+            ),
+        ]
+        if not self._hide_amounts:
+            told.append((b"x-tollway-cost-usd", b"%d.%09d" % divmod(turn.cost_nano, NANO)))
+        return told
+
+    async def _refuse(self, refused: Refused, route: Route | None, send: Send) -> None:
+        problem = refused.problem()
+        if self._hide_amounts:
+            problem = {k: v for k, v in problem.items() if not k.endswith("_usd")}
+        if route is None:
+            content_type, body = b"application/problem+json", orjson.dumps(problem)
+        else:
+            content_type, body = route.protocol.error(refused.status, problem)
+        headers = [
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % len(body)),
+            *refused.headers,
+        ]
+        await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _describe(self, scope: Scope, match: Match, send: Send) -> None:
+        """Answer what a protocol asks about a model besides inference: is it ready, what is it."""
+        route = match.route
+        if match.what is READY:
+            up = any(b.breaker.allows(self._clock()) for b in route.backends.values())
+            status, body = (200, {}) if up else (503, {"error": "no backend is up"})
+            await _send_json(send, status, orjson.dumps(body))
+            return
+        await _send_json(send, *await self._metadata(scope, match))
+
+    async def _metadata(self, scope: Scope, match: Match) -> tuple[int, bytes]:
+        """Ask the backends, dearest first, what the model is; it has the name it was asked by."""
+        for backend in reversed(match.route.backends.values()):
+            call = Call(b"GET", scope["raw_path"], [], payload=Payload())
+            try:
+                deadline_s = self._clock() + backend.timeout_s
+                reply = await backend.transport.send(backend.address(call), deadline_s)
+                body = await reply.read(1 << 20)
+                document = orjson.loads(body)
+            except (BackendError, ValueError):
+                continue
+            if reply.status == 200 and isinstance(document, dict):
+                return 200, orjson.dumps({**document, "name": match.model})
+        raise no_backend(match.route.name, "none of them describes the model")
+
+
+async def _send_json(send: Send, status: int, body: bytes) -> None:
+    length = (b"content-length", b"%d" % len(body))
+    headers = [(b"content-type", b"application/json"), length]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,85 @@
+"""What a request is inside the gateway: its route, the backends that can answer it, its demands."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from backends.pricing import Price
+from backends.types import Call, Payload, Transport, Usage, WireProtocol
+from gateway.breaker import Breaker
+from gateway.estimator import Estimator
+from policies.types import Context, Objective, Policy
+
+NO_PAYLOAD = Payload()
+
+
+@dataclass(slots=True)
+class Backend:
+    """One model server with a price; called an arm when it is offered to a policy."""
+
+    name: str
+    kind: str
+    protocol: WireProtocol
+    transport: Transport
+    price: Price
+    host: bytes = b""
+    path: bytes = b""
+    model: str | None = None
+    declared_quality: float | None = None
+    timeout_s: float = 30.0
+    breaker: Breaker = field(default_factory=Breaker)
+
+    def address(self, call: Call) -> Call:
+        """Return the call as this backend wants it: its path, its model's name, its host."""
+        payload = call.payload or NO_PAYLOAD
+        addressed = self.protocol.readdress(call, self.path, self.model, payload)
+        headers = [(name, value) for name, value in addressed.headers if name != b"host"]
+        headers.append((b"host", self.host))
+        return Call(addressed.method, addressed.target, headers, addressed.body, payload)
+
+    def known(self, call: Call) -> Usage:
+        """Return what bounds a call's usage before it is made."""
+        return Usage(device_s=self.timeout_s, exact=False)
+
+
+@dataclass(slots=True)
+class Route:
+    """A path that clients call, the backends that can answer it, and how to choose among them.
+
+    `context` reads a call's features; `score` tells how good an answer's value is, given the true
+    label: in [0, 1], None where the route was not told how.
+    """
+
+    name: str
+    protocol: WireProtocol
+    backends: dict[str, Backend]
+    objective: Objective
+    policy: Policy
+    estimator: Estimator
+    context: Callable[[Call], Context]
+    score: Callable[[object, object], float | None]
+    cascade: bool = False
+    fallback: bool = True
+    timeout_s: float = 30.0
+    reply_bytes_max: int = 16 << 20
+
+    @property
+    def stages(self) -> int:
+        """How many choices a request may take: one, or in a cascade one per backend."""
+        return len(self.backends) if self.cascade else 1
+
+
+@dataclass(slots=True)
+class Inference:
+    """A request: who asks what of which route, by when, at what most, how good at least.
+
+    Times are on the router's clock, in seconds; the deadline is absolute.
+    """
+
+    route: Route
+    tenant: str
+    call: Call
+    received_s: float
+    deadline_s: float
+    tags: dict[str, str] = field(default_factory=dict)
+    floor: float | None = None
+    cost_nano_max: int | None = None

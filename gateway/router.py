@@ -1,0 +1,217 @@
+"""The path of a request, from its features to its journal rows: all control flow is here.
+
+    features -> quotes of the backends that are up -> feasible arms -> the policy draws
+    -> reserve (all scopes or none) -> ask -> settle -> in a cascade: accept, or draw again
+    -> journal, metrics
+
+A refusal by a budget drops that arm and draws again. A failure goes once to a fallback, reserved
+anew and never learned from as if it had been drawn. A floor degrades, it never causes an outage.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from backends.types import BackendError
+from gateway import errors
+from gateway.held import with_reply
+from gateway.journal import Journal
+from gateway.ledger.types import NANO, Refusal, Reservation
+from gateway.ledger.wallet import Wallet
+from gateway.metering import judge, unread
+from gateway.metrics import Metrics
+from gateway.route import Backend, Inference
+from gateway.turn import Attempt, Draw, Turn, rows
+from policies.types import ACCEPT, Arm
+
+
+class Router:
+    """Takes each request through the path above."""
+
+    def __init__(
+        self,
+        wallet: Wallet,
+        journal: Journal,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        """`clock` is monotonic and the deadlines' own; `wall` tells the time of day."""
+        self._wallet = wallet
+        self._journal = journal
+        self._metrics = metrics
+        self._clock = clock
+        self._wall = wall
+        self._rng = rng
+
+    async def answer(self, inference: Inference) -> Turn:
+        """Return the finished turn, its reply in `held`; Refused where no backend may or can."""
+        first = inference.route.context(inference.call)
+        turn = Turn(inference, first)
+        try:
+            while turn.stage < inference.route.stages:
+                arms = self._offers(turn)
+                if not arms or (backend := self._draw(turn, arms)) is None:
+                    break  # nothing more to be had, or the reply in hand is good enough
+                hold = await self._reserve(turn, backend)
+                if isinstance(hold, Refusal):
+                    turn.refusals[backend.name] = hold
+                    continue
+                attempt = await self._ask(turn, backend, hold)
+                if attempt.error:
+                    await self._fall_back(turn)
+                    break
+                turn.accept(attempt)
+                if not inference.route.cascade or attempt.status != 200:
+                    break
+                turn.context = with_reply(first, turn.replies)
+        finally:
+            self._record(turn)
+        if turn.held is None:
+            raise self._refused(turn)
+        return turn
+
+    def _offers(self, turn: Turn) -> list[Arm]:
+        """Quote the backends that are up and may still be asked; in a cascade, those above."""
+        inference, route, now_s = turn.inference, turn.inference.route, self._clock()
+        arms = [Arm(ACCEPT, 0.0)] if turn.held else []
+        for backend in route.backends.values():
+            if turn.closed(backend.name) or not backend.breaker.allows(now_s):
+                continue
+            quote = turn.quotes.get(backend.name)
+            if quote is None:
+                quote = route.estimator.quote(
+                    turn.context, backend.name, backend.price, backend.known(inference.call)
+                )
+                turn.quotes[backend.name] = quote
+            if turn.affords(quote) and turn.above(quote):
+                arms.append(Arm(backend.name, quote.expected_nano / NANO, backend.declared_quality))
+        return [] if turn.held and len(arms) == 1 else arms
+
+    def _draw(self, turn: Turn, arms: list[Arm]) -> Backend | None:
+        """Have the policy draw; None where it accepts the reply in hand."""
+        route = turn.inference.route
+        choice = route.policy.choose(turn.context, arms, self._rng, turn.inference.floor)
+        redrawn = bool(turn.refusals) and turn.draws[-1].stage == turn.stage
+        turn.draws.append(Draw(turn.stage, turn.context, choice, redrawn))
+        turn.reason = choice.reason
+        return None if choice.arm == ACCEPT else route.backends[choice.arm]
+
+    async def _reserve(self, turn: Turn, backend: Backend) -> Reservation | Refusal:
+        """Hold the money for one attempt in every scope that binds it, or in none."""
+        inference, quote = turn.inference, turn.quotes[backend.name]
+        accounts = self._wallet.matching(
+            inference.tenant, inference.route.name, backend.name, inference.tags
+        )
+        amounts = quote.ceiling_nano, quote.maximum_nano
+        hold = self._wallet.reserve_now(accounts, *amounts)
+        return hold if hold is not None else await self._wallet.reserve(accounts, *amounts)
+
+    async def _ask(
+        self, turn: Turn, backend: Backend, hold: Reservation, fallback: bool = False
+    ) -> Attempt:
+        """Make one attempt and end its reservation, whatever happens."""
+        inference, quote = turn.inference, turn.quotes[backend.name]
+        started_s = self._clock()
+        deadline_s = min(inference.deadline_s, started_s + backend.timeout_s)
+        backend.breaker.probe(started_s)
+        status, headers, body = 0, [], b""
+        verdict = unread(quote, "cancelled", ran=True)
+        try:
+            call = backend.address(inference.call)
+            reply = await backend.transport.send(call, deadline_s)
+            body = await reply.read(inference.route.reply_bytes_max)
+            status, headers = reply.status, reply.headers
+            verdict = judge(
+                backend, call, reply, body, quote=quote, latency_s=self._clock() - started_s
+            )
+        except BackendError as exc:
+            verdict = unread(quote, str(exc) or type(exc).__name__, ran=exc.ran)
+        finally:  # a cancelled task settles too: its call may have run
+            attempt = Attempt(
+                backend=backend.name,
+                quote=quote,
+                started_s=started_s,
+                latency_s=self._clock() - started_s,
+                verdict=verdict,
+                status=status,
+                headers=headers,
+                body=body,
+                fallback=fallback,
+            )
+            self._settle(turn, backend, hold, attempt)
+        return attempt
+
+    def _settle(self, turn: Turn, backend: Backend, hold: Reservation, attempt: Attempt) -> None:
+        """Charge an attempt, and let the breaker, the estimator and the metrics know."""
+        route, verdict = turn.inference.route, attempt.verdict
+        turn.attempts.append(attempt)
+        if verdict.ran:
+            self._wallet.settle(hold, verdict.cost_nano)
+        else:
+            self._wallet.void(hold)
+        if verdict.error:
+            turn.failed[backend.name] = verdict.error
+            backend.breaker.failed(self._clock())
+        else:
+            backend.breaker.succeeded()
+        if verdict.usage is not None:
+            route.estimator.observe(
+                turn.context,
+                backend.name,
+                attempt.quote,
+                backend.price,
+                verdict.usage,
+                attempt.latency_s,
+            )
+        self._metrics.attempt(route.name, turn.inference.tenant, attempt)
+
+    async def _fall_back(self, turn: Turn) -> None:
+        """Ask one more backend, the one that the policy thought next best; or keep what is held."""
+        route = turn.inference.route
+        turn.reason = "escalation_failed" if turn.held else "failed"
+        if turn.held or not route.fallback:
+            return
+        choice = turn.draws[-1].choice
+        ranked = sorted(zip(choice.pmf, choice.arms, strict=True), reverse=True)
+        for backend in [route.backends[arm] for _, arm in ranked]:
+            if turn.closed(backend.name) or not backend.breaker.allows(self._clock()):
+                continue
+            hold = await self._reserve(turn, backend)
+            if isinstance(hold, Refusal):
+                turn.refusals[backend.name] = hold
+                continue
+            attempt = await self._ask(turn, backend, hold, fallback=True)
+            if not attempt.error:
+                turn.accept(attempt)
+                turn.reason = "fallback"
+            return
+
+    def _record(self, turn: Turn) -> None:
+        """Write the turn down: rows in the journal, what it cost for the policy, the metrics."""
+        if turn.draws:
+            turn.id = self._journal.new_id()
+            self._journal.append(*rows(turn, self._wall()))
+            charge(turn)
+        self._metrics.request(turn, self._clock())
+
+    def _refused(self, turn: Turn) -> errors.Refused:
+        """Say why there is no reply."""
+        route = turn.inference.route.name
+        if turn.refusals:
+            return errors.over_budget(next(iter(turn.refusals.values())))
+        if self._clock() >= turn.inference.deadline_s:
+            return errors.deadline(route)
+        if turn.failed:
+            return errors.all_failed(route, turn.failed)
+        if turn.quotes:
+            return errors.too_dear(route, turn.inference.cost_nano_max or 0)
+        return errors.no_backend(route, "their circuit breakers are open")
+
+
+def charge(turn: Turn) -> None:
+    """Tell the policy what each of its draws has cost (an accepted reply costs nothing more)."""
+    costs = {attempt.backend: attempt.verdict.cost_nano for attempt in turn.attempts}
+    for draw in turn.draws:
+        turn.inference.route.policy.charge(draw.choice, costs.get(draw.choice.arm, 0) / NANO)

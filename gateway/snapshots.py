@@ -1,0 +1,53 @@
+"""Snapshots: what the routes' policies and estimators have learned, kept over a restart.
+
+A snapshot is a JSON line (time, the parts' lengths, a SHA-256 of all parts) and the parts. It is
+written beside its place and renamed into it, so that there is always a whole one; a damaged one is
+refused, never half loaded.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import orjson
+
+
+def pack(parts: dict[str, bytes], time_s: float) -> bytes:
+    """Return a snapshot's bytes."""
+    data = b"".join(parts.values())
+    head = {
+        "tollway_snapshot": 1,
+        "time": time_s,
+        "parts": {name: len(part) for name, part in parts.items()},
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    return orjson.dumps(head) + b"\n" + data
+
+
+def unpack(blob: bytes) -> tuple[dict[str, bytes], float]:
+    """Return (parts, time); ValueError where the snapshot is cut or damaged."""
+    line, newline, data = blob.partition(b"\n")
+    head = orjson.loads(line) if newline else {}
+    if head.get("tollway_snapshot") != 1:
+        raise ValueError("not a snapshot")
+    if hashlib.sha256(data).hexdigest() != head["sha256"]:
+        raise ValueError("the snapshot is damaged: its checksum does not fit")
+    parts, at = {}, 0
+    for name, length in head["parts"].items():
+        parts[name] = data[at : at + length]
+        at += length
+    return parts, float(head["time"])
+
+
+def write(path: Path, blob: bytes) -> None:
+    """Put a snapshot in its place, whole or not at all; OSError where the disk refuses."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""The route table: which route a path belongs to, and what is asked of it.
+
+Paths are compared as the bytes the client sent: no decoding, no normalising, so that nothing is let
+in under another spelling of a path. Exact paths first, then patterns (`{model}` stands for one
+segment, a trailing `/*` for all below) from the most specific to the least.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gateway.route import Route
+
+INFER, METADATA, READY = "infer", "metadata", "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route, what is asked of it, and the model's name in the path (empty where it has none)."""
+
+    route: Route
+    what: str
+    model: str = ""
+
+
+class RouteTable:
+    """Finds the route of a path."""
+
+    def __init__(self, routes: Iterable[tuple[str, Route]]) -> None:
+        """Take (path, route) pairs."""
+        self._exact: dict[bytes, Match] = {}
+        self._versions: list[tuple[re.Pattern[bytes], Match]] = []
+        patterns: list[tuple[int, re.Pattern[bytes], Route]] = []
+        for path, route in routes:
+            if "{" in path or path.endswith("/*"):
+                patterns.append((_weight(path), _compile(path), route))
+            else:
+                self._add(path, route)
+        self._patterns = [
+            (pattern, route) for _, pattern, route in sorted(patterns, key=lambda p: -p[0])
+        ]
+
+    def _add(self, path: str, route: Route) -> None:
+        self._exact[path.encode()] = Match(route, INFER)
+        base, infer, _ = path.rpartition("/infer")
+        if route.protocol.name != "oip" or not infer:
+            return
+        model = base.rpartition("/")[2]
+        self._exact.setdefault(base.encode(), Match(route, METADATA, model))
+        self._exact.setdefault(f"{base}/ready".encode(), Match(route, READY, model))
+        # The protocol lets a client name a version in the path of the same model.
+        for tail, what in (("/infer", INFER), ("", METADATA), ("/ready", READY)):
+            pattern = re.compile(re.escape(base.encode()) + rb"/versions/[^/]+" + tail.encode())
+            self._versions.append((pattern, Match(route, what, model)))
+
+    def match(self, path: bytes) -> Match | None:
+        """Return what a raw path asks, None where no route has it."""
+        found = self._exact.get(path)
+        if found is not None:
+            return found
+        for pattern, match in self._versions:
+            if pattern.fullmatch(path):
+                return match
+        for pattern, route in self._patterns:
+            if pattern.fullmatch(path):
+                return Match(route, INFER)
+        return None
+
+
+def _weight(path: str) -> int:
+    """Return how specific a pattern is: the length of what it fixes."""
+    return len(re.sub(r"\{[^}]*\}|\*", "", path))
+
+
+def _compile(path: str) -> re.Pattern[bytes]:
+    """Return a pattern's regular expression."""
+    below = path.endswith("/*")
+    pieces = re.split(r"\{[^}]*\}", path[:-1] if below else path)
+    pattern = "[^/]+".join(map(re.escape, pieces)) + ("[^?]*" if below else "")
+    return re.compile(pattern.encode())

@@ -1,0 +1,190 @@
+"""One request's way through the router: what was offered, drawn, asked, answered and charged."""
+
+from dataclasses import dataclass, field
+
+from backends.types import Answer, Headers
+from gateway.estimator import Quote
+from gateway.journal import Row
+from gateway.ledger.types import Refusal
+from gateway.metering import Verdict
+from gateway.route import Inference
+from policies.types import Choice, Context
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call to one backend and what came of it."""
+
+    backend: str
+    quote: Quote
+    started_s: float
+    latency_s: float
+    verdict: Verdict
+    status: int
+    headers: Headers
+    body: bytes
+    fallback: bool
+
+    @property
+    def error(self) -> str:
+        """Why the reply may not go to the client; empty where it may."""
+        return self.verdict.error
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A choice of the policy, with the context it was made in.
+
+    `redrawn`: an arm drawn before it in the same stage was refused by a budget, so its propensity
+    is conditional on that, and no estimate from the journal may use it.
+    """
+
+    stage: int
+    context: Context
+    choice: Choice
+    redrawn: bool
+
+
+@dataclass(slots=True)
+class Turn:
+    """The state of one request, owned by the task that serves it."""
+
+    inference: Inference
+    context: Context
+    id: str = ""
+    stage: int = 0
+    reason: str = ""
+    held: Attempt | None = None
+    quotes: dict[str, Quote] = field(default_factory=dict)
+    draws: list[Draw] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def cost_nano(self) -> int:
+        """What the request has cost so far, over all attempts."""
+        return sum(attempt.verdict.cost_nano for attempt in self.attempts)
+
+    @property
+    def replies(self) -> list[tuple[str, Answer]]:
+        """The answers so far, by backend, in their order."""
+        return [(a.backend, a.verdict.answer) for a in self.attempts if not a.error]
+
+    @property
+    def outcome(self) -> str:
+        """How the request ended, as a label of a closed set."""
+        if self.held is None:
+            return "over_budget" if self.refusals else "failed"
+        if self.held.status >= 400:
+            return "client_error"
+        return "fallback" if self.held.fallback else "ok"
+
+    def closed(self, backend: str) -> bool:
+        """Whether a backend is out of the question for the rest of this request."""
+        return (
+            backend in self.refusals
+            or backend in self.failed
+            or any(attempt.backend == backend for attempt in self.attempts)
+        )
+
+    def affords(self, quote: Quote) -> bool:
+        """Whether the client's own ceiling leaves room for an attempt."""
+        ceiling_nano = self.inference.cost_nano_max
+        return ceiling_nano is None or self.cost_nano + quote.ceiling_nano <= ceiling_nano
+
+    def above(self, quote: Quote) -> bool:
+        """Whether an attempt would be a step up from the reply in hand."""
+        return self.held is None or quote.expected_nano > self.held.quote.expected_nano
+
+    def accept(self, attempt: Attempt) -> None:
+        """Take an attempt's reply in hand."""
+        self.held = attempt
+        self.stage += 1
+
+
+def rows(turn: Turn, time_s: float) -> list[Row]:
+    """Return the journal's rows of a finished turn: one a draw, one an attempt."""
+    inference = turn.inference
+    head: Row = {
+        "id": turn.id,
+        "time": round(time_s, 6),
+        "route": inference.route.name,
+        "tenant": inference.tenant,
+        "tags": inference.tags,
+    }
+    return [{"kind": "decision", **head, **_draw(draw)} for draw in turn.draws] + [
+        {"kind": "attempt", **head, "attempt": number, **_attempt(attempt)}
+        for number, attempt in enumerate(turn.attempts)
+    ]
+
+
+def _draw(draw: Draw) -> Row:
+    choice, context = draw.choice, draw.context
+    return {
+        "stage": draw.stage,
+        "arm": choice.arm,
+        "propensity": choice.propensity,
+        "arms": choice.arms,
+        "pmf": choice.pmf,
+        "quality_hat": choice.quality_hat,
+        "cost_hat_usd": choice.cost_hat_usd,
+        "price_of_money": choice.price_of_money,
+        "reason": choice.reason,
+        "redrawn": draw.redrawn,
+        "policy_version": choice.version,
+        "dense": context.dense,
+        "sparse": context.sparse,
+        "reply": context.reply,
+        "held": context.held,
+    }
+
+
+def _attempt(attempt: Attempt) -> Row:
+    verdict = attempt.verdict
+    row: Row = {
+        "backend": attempt.backend,
+        "fallback": attempt.fallback,
+        "status": attempt.status,
+        "error": verdict.error,
+        "cost_nano": verdict.cost_nano,
+        "provenance": verdict.provenance,
+        "expected_nano": attempt.quote.expected_nano,
+        "ceiling_nano": attempt.quote.ceiling_nano,
+        "latency_s": round(attempt.latency_s, 6),
+        "answer": verdict.answer.value,
+    }
+    if verdict.usage is not None:
+        row["device_s"] = verdict.usage.device_s
+        row["input_tokens"] = verdict.usage.input_tokens
+        row["cached_input_tokens"] = verdict.usage.cached_input_tokens
+        row["output_tokens"] = verdict.usage.output_tokens
+    return row
+
+
+def contexts(found: list[Row]) -> list[Draw]:
+    """Return the draws that a decision's rows tell of: what learning needs, as it was drawn."""
+    return [
+        Draw(
+            row["stage"],
+            Context(
+                tuple(row["dense"]),
+                tuple((index, value) for index, value in row["sparse"]),
+                tuple(row["reply"]),
+                row["held"],
+            ),
+            Choice(
+                tuple(row["arms"]),
+                tuple(row["pmf"]),
+                row["arms"].index(row["arm"]),
+                tuple(row["quality_hat"]),
+                tuple(row["cost_hat_usd"]),
+                row["price_of_money"],
+                row["reason"],
+                row["policy_version"],
+            ),
+            row["redrawn"],
+        )
+        for row in found
+        if row["kind"] == "decision"
+    ]

@@ -1,0 +1,149 @@
+"""Upkeep: what is due now and then, off the path of requests.
+
+Each duty is a method that does what is due at `now` and returns; `run` calls them on timers. The
+simulator calls them itself, at its own times.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from gateway import snapshots
+from gateway.events import Events
+from gateway.journal import Journal
+from gateway.ledger.wallet import Wallet
+from gateway.metrics import Metrics
+from gateway.pacing import Traffic, allowance_usd
+from gateway.route import Route
+
+log = logging.getLogger("tollway.upkeep")
+
+RESOLVE_S = 0.02  # the multipliers are due every few dozen requests; looking costs a microsecond
+PACE_S = 1.0
+
+
+class Upkeep:
+    """Keeps multipliers, pace, disk and snapshots up to date."""
+
+    # The mutable state is each route's traffic and the tasks that run.
+
+    def __init__(
+        self,
+        *,
+        routes: Mapping[str, Route],
+        wallet: Wallet,
+        journal: Journal,
+        metrics: Metrics,
+        events: Events,
+        state_dir: Path,
+        fsync_s: float,
+        snapshot_s: float,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._routes = routes
+        self._wallet = wallet
+        self._journal = journal
+        self._metrics = metrics
+        self._events = events
+        self._state_dir = state_dir
+        self._fsync_s = fsync_s
+        self._snapshot_s = snapshot_s
+        self._clock = clock
+        self._wall = wall
+        self._traffic = {name: Traffic() for name in routes}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def resolve(self) -> None:
+        """Compute anew the multipliers that are due."""
+        for route in self._routes.values():
+            if route.policy.resolve_due():
+                route.policy.resolve()
+
+    def pace(self) -> None:
+        """Tell each policy what the budgets allow per request."""
+        statuses = self._wallet.status()
+        now_s, wall_s = self._clock(), self._wall()
+        for name, route in self._routes.items():
+            traffic = self._traffic[name]
+            traffic.tell(self._metrics.requests(name), now_s)
+            route.policy.pace(allowance_usd(statuses, name, traffic.rate_per_s, wall_s))
+
+    def snapshot(self) -> dict[Path, bytes]:
+        """Return what is to be saved, by its place."""
+        time_s = self._wall()
+        return {
+            self._path(name): snapshots.pack(
+                {"policy": route.policy.save(), "estimator": route.estimator.save()}, time_s
+            )
+            for name, route in self._routes.items()
+        }
+
+    def restore(self) -> dict[str, float]:
+        """Load the routes' snapshots; return the time of each that was good.
+
+        A damaged one is set aside and told of: the route then learns from its journal again.
+        """
+        times = {}
+        for name, route in self._routes.items():
+            path = self._path(name)
+            try:
+                parts, time_s = snapshots.unpack(path.read_bytes())
+                route.policy.load(parts["policy"])
+                route.estimator.load(parts["estimator"])
+                times[name] = time_s
+            except FileNotFoundError:
+                continue
+            except (ValueError, KeyError) as exc:
+                aside = path.with_suffix(".damaged")
+                path.replace(aside)
+                self._events.add("snapshot_damaged", name, f"{exc}; set aside as {aside}")
+        return times
+
+    def _path(self, route: str) -> Path:
+        return self._state_dir / f"{route}.snapshot"
+
+    async def save(self) -> None:
+        """Write the snapshots, in a thread; what the disk refuses is told of and tried again."""
+        for path, blob in self.snapshot().items():
+            try:
+                await asyncio.to_thread(snapshots.write, path, blob)
+            except OSError as exc:
+                self._events.add("snapshot_failed", path.stem, f"not saved: {exc}")
+
+    def start(self) -> None:
+        """Run all duties on timers, on the running loop."""
+        self._tasks = [
+            asyncio.create_task(_every(RESOLVE_S, _now(self.resolve))),
+            asyncio.create_task(_every(PACE_S, _now(self.pace))),
+            asyncio.create_task(_every(self._fsync_s, self._sync)),
+            asyncio.create_task(_every(self._snapshot_s, self.save)),
+        ]
+
+    async def _sync(self) -> None:
+        self._journal.flush()
+        await asyncio.to_thread(self._journal.sync)
+
+    async def stop(self) -> None:
+        """End the timers and save a last time."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.save()
+
+
+def _now(duty: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    async def run() -> None:
+        duty()
+
+    return run
+
+
+async def _every(period_s: float, duty: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(period_s)
+        try:
+            await duty()
+        except Exception:  # a duty that fails once is tried again; serving goes on
+            log.exception("upkeep failed; trying again in %.3g s", period_s)

@@ -1,0 +1,339 @@
+"""Builds the gateway from its settings: the one place that names concrete classes."""
+
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from policies.registry import build as build_policy
+from prometheus_client.core import Metric
+
+from backends.registry import protocol
+from backends.rules import open_rules
+from backends.transport import open_transport
+from backends.types import Call, Transport, WireProtocol
+from gateway import front, paths
+from gateway import settings as config
+from gateway.app import App
+from gateway.auth import ANONYMOUS, Authenticator, hash_key
+from gateway.context import Encoder
+from gateway.control import Control
+from gateway.estimator import Estimator
+from gateway.events import Events
+from gateway.heads import Limits
+from gateway.journal import Journal
+from gateway.learner import Learner
+from gateway.ledger.registry import open_ledger
+from gateway.ledger.types import NANO
+from gateway.ledger.wallet import Wallet
+from gateway.metrics import Metrics, gauge
+from gateway.proxy import Proxy
+from gateway.route import Backend, Route
+from gateway.router import Router
+from gateway.score import Score, exact, near, unscored
+from gateway.table import RouteTable
+from gateway.upkeep import Upkeep
+from policies.types import Context
+
+
+@dataclass(slots=True)
+class Gateway:
+    """The parts of a gateway, and its opening and closing."""
+
+    settings: config.Settings
+    backends: dict[str, Backend]
+    routes: dict[str, Route]
+    wallet: Wallet
+    journal: Journal
+    metrics: Metrics
+    events: Events
+    learner: Learner
+    router: Router
+    upkeep: Upkeep
+    app: App = field(init=False)
+    announce: str = field(default="", init=False)
+    not_ready: str = field(default="starting", init=False)
+
+    async def open(self) -> None:
+        """Take up the money and what was learned before, and begin upkeep."""
+        self.journal.write_in_turns()
+        await self.wallet.open()
+        times = self.upkeep.restore()
+        learned = self.learner.catch_up(self.settings.journal.dir, times)
+        if learned:
+            self.events.add("caught_up", "journal", f"learned again from {learned} feedbacks")
+        self.upkeep.start()
+        self.not_ready = ""
+        if self.announce:
+            sys.stdout.write(f"{self.announce}\n")
+            sys.stdout.flush()
+
+    async def close(self) -> None:
+        """Hand the money back, save what was learned, and let go of everything."""
+        self.not_ready = "stopping"
+        await self.upkeep.stop()
+        await self.wallet.close()
+        for backend in self.backends.values():
+            await backend.transport.aclose()
+        self.journal.close()
+
+
+def build(
+    settings: config.Settings,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+    rng: Random | None = None,
+) -> Gateway:
+    """Return a gateway that is wired and not yet open.
+
+    `clock` is the loop's (CLOCK_MONOTONIC); `rng` draws the arms, seeded by the system if None.
+    """
+    holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    rng = rng or Random(secrets.randbits(64))
+    events = Events(wall)
+    metrics = Metrics(version("tollway"))
+    journal = Journal(
+        settings.journal.dir,
+        segment_bytes_max=settings.journal.segment_mb << 20,
+        waiting_bytes_max=settings.journal.waiting_mb << 20,
+    )
+    wallet = build_wallet(settings, holder, wall, events)
+    backends = {b.name: build_backend(b) for b in settings.backends if b.enabled}
+    routes = {r.name: build_route(r, backends, rng.getrandbits(31)) for r in settings.routes}
+    tenants = [t.name for t in settings.tenants] + [ANONYMOUS] * settings.server.open
+    for route in routes.values():
+        metrics.declare(route.name, route.backends, tenants)
+    metrics.add_source(lambda: _budget_gauges(wallet))
+    metrics.add_source(lambda: _journal_gauges(journal))
+    metrics.add_source(lambda: _route_gauges(routes))
+    learner = Learner(journal, routes, metrics, wall)
+    router = Router(wallet, journal, metrics, clock=clock, wall=wall, rng=rng)
+    upkeep = Upkeep(
+        routes=routes,
+        wallet=wallet,
+        journal=journal,
+        metrics=metrics,
+        events=events,
+        state_dir=settings.state.dir,
+        fsync_s=settings.journal.fsync_s,
+        snapshot_s=settings.state.interval_s,
+        clock=clock,
+        wall=wall,
+    )
+    authenticator = build_authenticator(settings)
+    proxy = Proxy(
+        RouteTable((r.path, routes[r.name]) for r in settings.routes),
+        router,
+        authenticator,
+        metrics,
+        may_call={t.name: frozenset(t.routes) for t in settings.tenants if t.routes is not None},
+        clock=clock,
+        body_bytes_max=settings.server.max_body_bytes,
+        via=f"tollway-{secrets.token_hex(4)}".encode(),
+        hide_amounts=settings.server.hide_amounts,
+    )
+    control = Control(
+        authenticator=authenticator,
+        learner=learner,
+        journal=journal,
+        wallet=wallet,
+        metrics=metrics,
+        events=events,
+        routes=lambda: [_describe(route) for route in routes.values()],
+        ready=lambda: gateway.not_ready,
+    )
+    gateway = Gateway(
+        settings, backends, routes, wallet, journal, metrics, events, learner, router, upkeep
+    )
+    gateway.app = App(proxy, control.app(), gateway.open, gateway.close)
+    return gateway
+
+
+def serve(settings: config.Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a line on stdout says where, once it does."""
+    server = settings.server
+    listener = front.bind(server.listen)
+    gateway = build(settings)
+    gateway.announce = f"tollway {version('tollway')} is listening on {front.url_of(listener)}"
+    front.run(
+        gateway.app,
+        listen=listener,
+        limits=Limits(
+            fields=server.max_headers,
+            head_bytes=server.max_header_bytes,
+            body_bytes=server.max_body_bytes,
+        ),
+        keep_alive_s=round(server.keep_alive_s),
+        graceful_s=round(server.drain_s),
+    )
+
+
+def build_wallet(
+    settings: config.Settings, holder: str, wall: Callable[[], float], events: Events
+) -> Wallet:
+    """Return the wallet over the configured ledger."""
+    password = settings.ledger.password
+    return Wallet(
+        open_ledger(
+            settings.ledger.url, password=password.get_secret_value() if password else None
+        ),
+        [budget.to_budget() for budget in settings.budgets],
+        holder=holder,
+        clock=wall,
+        till_dir=settings.state.dir / "tills",
+        on_event=lambda event: events.add(event.kind, event.budget, event.detail),
+        when_down=settings.ledger.when_down,
+    )
+
+
+def build_authenticator(settings: config.Settings) -> Authenticator:
+    """Return who knows the keys."""
+    server = settings.server
+    pepper = settings.pepper.get_secret_value() if settings.pepper else None
+    admin_hash = None
+    if server.admin_key is not None:
+        admin_hash = hash_key(server.admin_key.get_secret_value(), pepper)
+    elif server.admin_key_hash is not None:
+        admin_hash = server.admin_key_hash.get_secret_value()
+    return Authenticator(
+        {key_hash: tenant.name for tenant in settings.tenants for key_hash in tenant.hashes},
+        admin_hash=admin_hash,
+        pepper=pepper,
+        open_to_all=server.open,
+    )
+
+
+def build_backend(settings: config.Backend) -> Backend:
+    """Return a backend: its price, its protocol, and the way to it."""
+    url = urlsplit(settings.url or "")
+    wire = protocol(settings.protocol or "oip")
+    return Backend(
+        name=settings.name,
+        kind=settings.kind,
+        protocol=wire,
+        transport=build_transport(settings, wire),
+        price=settings.parsed_price(),
+        host=url.netloc.encode(),
+        path=url.path.rstrip("/").encode(),
+        model=settings.model,
+        declared_quality=settings.declared_accuracy,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def build_transport(settings: config.Backend, wire: WireProtocol) -> Transport:
+    """Return the way to a backend; rules have none to go."""
+    if settings.url is None:
+        return open_rules(wire, rules=settings.rules, entry_point=settings.entry_point)
+    return open_transport(
+        settings.url,
+        connections=settings.concurrency,
+        connect_timeout_s=settings.connect_timeout_s,
+    )
+
+
+def build_route(settings: config.Route, backends: dict[str, Backend], seed: int) -> Route:
+    """Return a route over its enabled backends."""
+    policy = "cascade" if settings.cascade and settings.policy == "lagrangian" else settings.policy
+    return Route(
+        name=settings.name,
+        protocol=protocol(settings.protocol),
+        backends={name: backends[name] for name in settings.backends if name in backends},
+        objective=settings.to_objective(),
+        policy=build_policy(
+            policy, settings.to_objective(), options=settings.policy_options, seed=seed
+        ),
+        estimator=Estimator(),
+        context=build_context(settings.context),
+        score=build_score(settings.score),
+        cascade=settings.cascade,
+        fallback=settings.fallback,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def build_context(settings: config.Features) -> Callable[[Call], Context]:
+    """Return what reads a call's features."""
+    encoder = Encoder(range=settings.range)
+    numeric = [paths.parse(path) for path in settings.numeric]
+    text = [paths.parse(path) for path in settings.text]
+    categorical = [paths.parse(path) for path in settings.categorical]
+
+    def context(call: Call) -> Context:
+        data = call.payload.data if call.payload else None
+        return encoder.encode(
+            [number for path in numeric for number in paths.numbers(data, path)],
+            [words for path in text for words in paths.texts(data, path)],
+            [str(paths.first(data, path)) for path in categorical],
+        )
+
+    return context
+
+
+def build_score(settings: config.Score | None) -> Score:
+    """Return how a route scores a true label."""
+    if settings is None:
+        return unscored
+    return exact if settings.tolerance is None else near(settings.tolerance)
+
+
+def _describe(route: Route) -> dict[str, Any]:
+    return {
+        "name": route.name,
+        "protocol": route.protocol.name,
+        "cascade": route.cascade,
+        "objective": route.objective.kind,
+        "floor": route.objective.floor,
+        "policy_version": route.policy.version,
+        "backends": [
+            {"name": b.name, "kind": b.kind, "up": not b.breaker.is_open}
+            for b in route.backends.values()
+        ],
+    }
+
+
+def _budget_gauges(wallet: Wallet) -> Iterator[Metric]:
+    statuses = wallet.status()
+    for name, text, of in (
+        ("limit", "What a budget allows in its window", lambda s: s.limit_nano),
+        ("spent", "What has been spent in the window", lambda s: s.spent_nano),
+        ("held", "What is leased or reserved, and not spent", lambda s: s.held_nano),
+        ("overdraft", "What settlements exceeded reservations by", lambda s: s.overdraft_nano),
+        ("unaccounted", "What dead gateways may have spent", lambda s: s.unaccounted_nano),
+    ):
+        yield gauge(
+            f"tollway_budget_{name}_usd",
+            text,
+            ["budget", "window"],
+            [([s.budget.name, s.budget.window], of(s) / NANO) for s in statuses],
+        )
+
+
+def _journal_gauges(journal: Journal) -> Iterator[Metric]:
+    for name, text, value in (
+        ("rows", "Rows appended since the start", journal.rows_written),
+        ("dropped_rows", "Rows lost because the disk refused them", journal.rows_dropped),
+        ("waiting_bytes", "Bytes not yet taken by the operating system", journal.waiting_bytes),
+    ):
+        yield gauge(f"tollway_journal_{name}", text, [], [([], value)])
+
+
+def _route_gauges(routes: dict[str, Route]) -> Iterator[Metric]:
+    yield gauge(
+        "tollway_backend_up",
+        "Whether a backend's circuit breaker lets requests through",
+        ["route", "backend"],
+        [
+            ([route.name, name], float(not backend.breaker.is_open))
+            for route in routes.values()
+            for name, backend in route.backends.items()
+        ],
+    )

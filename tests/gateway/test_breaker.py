@@ -1,0 +1,54 @@
+"""The breaker's table of states."""
+
+from gateway.breaker import FAILURES_IN_A_ROW, PAUSE_MAX_S, PAUSE_S, Breaker
+
+
+def opened(now_s: float = 0.0) -> Breaker:
+    breaker = Breaker()
+    for _ in range(FAILURES_IN_A_ROW):
+        breaker.failed(now_s)
+    return breaker
+
+
+def test_it_opens_at_the_fifth_failure_in_a_row_and_not_before() -> None:
+    breaker = Breaker()
+    for _ in range(FAILURES_IN_A_ROW - 1):
+        breaker.failed(0.0)
+    assert breaker.allows(0.0) and not breaker.is_open
+    breaker.failed(0.0)
+    assert breaker.is_open and not breaker.allows(0.0)
+
+
+def test_a_success_in_between_starts_the_count_anew() -> None:
+    breaker = Breaker()
+    for _ in range(20):
+        for _ in range(FAILURES_IN_A_ROW - 1):
+            breaker.failed(0.0)
+        breaker.succeeded()
+    assert not breaker.is_open
+
+
+def test_one_probe_at_a_time_once_the_pause_is_over() -> None:
+    breaker = opened()
+    assert breaker.allows(PAUSE_S)
+    breaker.probe(PAUSE_S)
+    assert not breaker.allows(PAUSE_S)
+    assert breaker.allows(2 * PAUSE_S)  # the probe was never answered
+
+
+def test_failed_probes_double_the_pause_up_to_its_limit() -> None:
+    breaker, now_s = opened(), 0.0
+    for n in range(10):
+        pause_s = min(PAUSE_MAX_S, PAUSE_S * 2**n)
+        assert not breaker.allows(now_s + pause_s - 0.01)
+        now_s += pause_s
+        assert breaker.allows(now_s)
+        breaker.probe(now_s)
+        breaker.failed(now_s)
+
+
+def test_a_good_probe_closes_it() -> None:
+    breaker = opened()
+    breaker.probe(PAUSE_S)
+    breaker.succeeded()
+    assert not breaker.is_open and breaker.allows(PAUSE_S)

@@ -1,0 +1,52 @@
+"""Which route a path belongs to."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.table import INFER, METADATA, READY, RouteTable
+
+
+def route(name: str, protocol: str = "plain") -> Any:
+    return SimpleNamespace(name=name, protocol=SimpleNamespace(name=protocol))
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/v2/models/m/infer", INFER),
+        ("/v2/models/m/versions/1/infer", INFER),
+        ("/v2/models/m", METADATA),
+        ("/v2/models/m/versions/1", METADATA),
+        ("/v2/models/m/ready", READY),
+        ("/v2/models/m/versions/7/ready", READY),
+    ],
+)
+def test_a_model_answers_all_that_its_protocol_asks_of_it(path: str, what: str) -> None:
+    match = RouteTable([("/v2/models/m/infer", route("m", "oip"))]).match(path.encode())
+    assert match is not None
+    assert (match.what, match.model) == (what, "m")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/models/m/infer/",
+        "/v2/models/n/infer",
+        "/v2/models/m/versions//infer",
+        "/v2/models/%6d/infer",
+        "/",
+        "",
+    ],
+)
+def test_another_spelling_of_a_path_is_another_path(path: str) -> None:
+    assert RouteTable([("/v2/models/m/infer", route("m", "oip"))]).match(path.encode()) is None
+
+
+def test_the_most_specific_pattern_wins_and_an_exact_path_wins_over_all() -> None:
+    table = RouteTable(
+        [("/a/*", route("below")), ("/a/{x}/c", route("one")), ("/a/b/c", route("exact"))]
+    )
+    names = [table.match(path) for path in (b"/a/b/c", b"/a/z/c", b"/a/z/d", b"/b")]
+    assert [m and m.route.name for m in names] == ["exact", "one", "below", None]
