@@ -40,7 +40,7 @@ def is_link_local(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach a listener on `host`."""
+    """Say whether a host is this machine's own, out of reach for others."""
     address = address_of(host)
     return host == "localhost" or (address is not None and address.is_loopback)
 
@@ -54,6 +54,19 @@ def split_listen(listen: str) -> tuple[str, int]:
     if ":" in host and not bracketed:
         raise ValueError("an IPv6 address needs brackets; write it like [::1]:8080")
     return host.strip("[]"), int(port)
+
+
+def check_listen(listen: str) -> None:
+    """Raise ValueError, saying how to write it, unless a server can listen there."""
+    if not listen.startswith("unix:"):
+        split_listen(listen)
+    elif not listen.startswith("unix:/"):
+        raise ValueError("a socket's path must be absolute; write it like unix:/run/tollway.sock")
+
+
+def is_local(listen: str) -> bool:
+    """Say whether only this machine can reach a listener."""
+    return listen.startswith("unix:") or is_loopback(split_listen(listen)[0])
 
 
 def check_backend_url(url: str) -> None:

@@ -96,7 +96,7 @@ Usd = Annotated[Decimal, BeforeValidator(_not_a_boolean), Field(ge=0, decimal_pl
 Name = Annotated[str, _checked(_check_name)]
 JsonPath = Annotated[str, _checked(paths.parse)]
 RoutePath = Annotated[str, _checked(consistency.check_path)]
-Listener = Annotated[str, _checked(addresses.split_listen)]
+Listener = Annotated[str, _checked(addresses.check_listen)]
 BackendUrl = Annotated[str, _checked(addresses.check_backend_url)]
 LedgerUrl = Annotated[str, AfterValidator(_ledger_url)]
 TimeZone = Annotated[str, _checked(_check_timezone)]

@@ -128,7 +128,11 @@ def example(field: FieldInfo) -> str:
 
 
 def _instead(field: FieldInfo | None) -> str:
-    like = "" if field is None else example(field)
+    """Return what to write; without an example the default is one."""
+    if field is None:
+        return ""
+    plain = isinstance(field.default, (str, int, float)) and field.default != ""
+    like = example(field) or (show(field.default) if plain else "")
     return f"; write it like {like}" if like else ""
 
 

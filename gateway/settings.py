@@ -67,7 +67,7 @@ class Server(Table):
     """The listener, its limits, and who may administer it."""
 
     listen: Listener = Field(
-        default="127.0.0.1:8080", description="Host and port; port 0 takes a free one."
+        default="127.0.0.1:8080", description="`HOST:PORT` (port 0: a free one) or `unix:/PATH`."
     )
     workers: Int = Field(
         default=1, ge=1, le=1, description="Worker processes; one in this version."
@@ -106,24 +106,22 @@ class Server(Table):
     max_headers: Int = Field(
         default=100, ge=8, le=1000, description="Most header fields; above it, 431."
     )
-    max_connections: Int = Field(
-        default=10_000, ge=1, le=1_000_000, description="Most connections at once; above it, 503."
+    keep_alive_s: Int = Field(
+        default=75, ge=1, le=86_400, description="How long an idle connection is kept."
     )
-    keep_alive_s: Seconds = Field(default=75, description="How long an idle connection is kept.")
-    drain_s: Seconds = Field(
-        default=30, description="How long running requests may take after SIGTERM."
+    drain_s: Int = Field(
+        default=30, ge=1, le=86_400, description="How long running requests may take after SIGTERM."
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        host, _ = addresses.split_listen(self.listen)
         if self.admin_key and self.admin_key_hash:
             raise WrongKey("admin_key", "stands beside admin_key_hash; keep one of them")
         if self.admin_key and len(self.admin_key.get_secret_value()) < _ADMIN_KEY_CHARS_MIN:
             why = f"is shorter than {_ADMIN_KEY_CHARS_MIN} characters"
             raise WrongKey("admin_key", f"{why}; make one with: tollway keys new")
         guarded = self.admin_key or self.admin_key_hash
-        if self.open and not guarded and not addresses.is_loopback(host):
+        if self.open and not guarded and not addresses.is_local(self.listen):
             why = "lets anyone who reaches the listener change budgets"
             raise WrongKey(
                 "open", f"{why}; listen on 127.0.0.1, or set admin_key_hash (tollway keys new)"

@@ -423,8 +423,8 @@ def test_variables_are_read_as_toml_where_the_key_takes_no_text() -> None:
         ("TOLLWAY_BACKENDS__DIGITS_GPU", "x", "unknown variable; "),
         ("TOLLWAY_BACKENDS__DIGITS_GPU__ULR", "x", "'TOLLWAY_BACKENDS__DIGITS_GPU__URL'?"),
         ("TOLLWAY_SERVER__DRAIN_S", "", "is empty; unset it or give it a value"),
-        ("TOLLWAY_SERVER__DRAIN_S", "soon", '= "soon": should be a valid number'),
-        ("TOLLWAY_SERVER__DRAIN_S", "1\nopen = true", "should be a valid number"),
+        ("TOLLWAY_SERVER__DRAIN_S", "soon", "; write it like 30"),
+        ("TOLLWAY_SERVER__DRAIN_S", "1\nopen = true", "should be a valid integer"),
         ("TOLLWAY_SERVER", "1", "valid dictionary"),
         ("TOLLWAY_PEPER", "canary", "did you mean 'TOLLWAY_PEPPER'?"),
     ],
@@ -642,10 +642,16 @@ def test_what_is_no_backends_address_is_refused(url: str) -> None:
     assert "4711" not in found
 
 
-@pytest.mark.parametrize("listen", ["8080", ":8080", "h:99999", "::1:80", "h:", "h:8o"])
+@pytest.mark.parametrize("listen", ["unix:x", "8080", ":8080", "h:99999", "::1:80", "h:", "h:8o"])
 def test_what_is_no_listener_is_refused(listen: str) -> None:
     (found,) = problems(GOOD, {"TOLLWAY_SERVER__LISTEN": listen})
-    assert "[::1]:8080" in found
+    assert found.startswith(f'environment: TOLLWAY_SERVER__LISTEN = "{listen}": ')
+    assert "; write it like " in found
+
+
+@pytest.mark.parametrize("listen", ["[::1]:80", "localhost:80", "127.8.0.1:0", "unix:/run/t.sock"])
+def test_an_open_gateway_may_listen_where_only_this_machine_is(listen: str) -> None:
+    assert parse(f"server.open = true\n{GOOD}", {"TOLLWAY_SERVER__LISTEN": listen}).server.open
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "tollway.db", "http://h", "sqlite:x"])
