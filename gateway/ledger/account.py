@@ -1,0 +1,290 @@
+"""One budget as one process sees it: its purse, the purses it is winding up, what it asks for.
+
+Theory of operation. A purse is filled ahead of need: when less than half of the last slice is left,
+the next is asked for, twice as large, and the ledger grants no more than a fair share of what is
+free. So slices grow with traffic and shrink with the budget, down to one reservation. What has not
+been used for half a second goes back, and what would last for longer than two.
+
+When the ledger has too little, three cases. Others hold idle money: they hear of it (`short`) when
+they next speak, so we wait for it, but no longer than PATIENCE_S. All that is held is reserved, or
+we waited that long: refuse, and do not ask again for DRY_S, or a storm of refusals would become a
+storm on the ledger. The ledger is silent: `when_down` decides, in the wallet.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+from gateway.ledger.book import LEASE_S
+from gateway.ledger.purse import Purse
+from gateway.ledger.types import (
+    Budget,
+    BudgetStatus,
+    Exchange,
+    Key,
+    Position,
+    Reason,
+    Refusal,
+    Reply,
+)
+from gateway.ledger.windows import Span, window_at
+
+FIRST_SLICE = 32  # reservations; enough that a thousand requests need about ten slices
+IDLE_S = 0.5  # unused for as long, a slice goes back: within a second, at two looks a second
+HORIZON_S = 2.0  # a slice that lasts longer than this is trimmed
+TELL_S = 5.0  # settlements are told at least as often while money is in use
+POLL_S = 0.5  # ... and as often while the budget is nearly empty and others may want ours
+RENEW_S = LEASE_S / 3  # two answers may be lost before a lease is
+DRY_S = 0.1  # a refusal is good for as long
+PATIENCE_S = 1.5  # idle money of others comes back within a second, or its holder is gone
+
+OpenPurse = Callable[[Budget, Span, float], Purse]
+
+
+class Account:
+    """A budget in this process. Its mutable state is all below; the wallet owns it."""
+
+    __slots__ = (
+        "_drain",
+        "_dry_nano",
+        "_dry_until_s",
+        "_mark_s",
+        "_mark_used_nano",
+        "_open_purse",
+        "_short",
+        "_short_since_s",
+        "_slice_nano",
+        "_unit_nano",
+        "budget",
+        "hard",
+        "limited",
+        "position",
+        "purse",
+        "seen_s",
+        "span",
+        "waiting",
+    )
+
+    def __init__(self, budget: Budget, open_purse: OpenPurse) -> None:
+        self.budget = budget
+        self.hard = budget.enforcement == "hard"
+        self.limited = budget.enforcement != "soft"
+        self.span = Span(0, 0)
+        self.position = Position(budget.limit_nano, 0, 0, 0, 0, 0)
+        self.seen_s = -math.inf
+        self.purse: Purse = EMPTY
+        self.waiting: list[int] = []
+        self._open_purse = open_purse
+        self._drain: list[Purse] = []
+        self._slice_nano = 0
+        self._unit_nano = 1
+        self._mark_s = -math.inf
+        self._mark_used_nano = 0
+        self._short = False
+        self._short_since_s = math.inf
+        self._dry_until_s = -math.inf
+        self._dry_nano = 0
+
+    # ------------------------------------------------------------------ windows and purses
+
+    def roll(self, ledger_now_s: float) -> None:
+        """Enter the window that the ledger's clock is in; the old purse winds up."""
+        start_s, end_s = self.span
+        if start_s <= ledger_now_s and (end_s is None or ledger_now_s < end_s):
+            return
+        self.retire()
+        self.span = window_at(self.budget.window, self.budget.timezone, ledger_now_s)
+        self.position = Position(self.position.limit_nano - self.position.credit_nano, *[0] * 5)
+        self.seen_s = self._dry_until_s = -math.inf
+        self._short_since_s = math.inf
+
+    def retire(self) -> None:
+        """Wind up the current purse: what it has left goes back, what is open settles there."""
+        if self.purse is not EMPTY:
+            self.purse.until_s = -math.inf
+            self._drain.append(self.purse)
+            self.purse = EMPTY
+
+    def provide(self, now_s: float, ledger_now_s: float) -> Purse:
+        """Return the current purse, opened if there is none; the ledger need not know yet."""
+        if self.purse is EMPTY:
+            self.purse = self._open_purse(self.budget, self.span, now_s)
+            self._mark_s, self._mark_used_nano = now_s, 0
+        if not self.limited:
+            end_s = self.span.end_s
+            self.purse.until_s = math.inf if end_s is None else now_s + end_s - ledger_now_s
+        return self.purse
+
+    @property
+    def draining(self) -> list[Purse]:
+        """The purses that wind up."""
+        return self._drain
+
+    # ------------------------------------------------------------------ what to say and ask
+
+    def plan(self, now_s: float, ledger_now_s: float) -> Iterator[tuple[Purse, Exchange]]:
+        """Yield what is due to be told or asked now."""
+        self.roll(ledger_now_s)
+        self._look(now_s)
+        for purse in self._drain:
+            if asked := self._wind_up(purse, now_s):
+                yield purse, asked
+        if self.limited and self.waiting and now_s >= self._dry_until_s:
+            self.provide(now_s, ledger_now_s)
+        if self.purse is not EMPTY and (asked := self._current(self.purse, now_s)):
+            yield self.purse, asked
+
+    def _wind_up(self, purse: Purse, now_s: float) -> Exchange | None:
+        if purse.pending:
+            return purse.ask(now_s)
+        if purse.fresh and not purse.open_nano and not purse.settled_nano:
+            purse.closed = True  # the ledger never heard of it, and need not
+            return None
+        if not purse.open_nano:  # a first exchange closes nothing: it could not be asked again
+            return purse.ask(now_s, give_nano=purse.idle_nano, close=not purse.fresh)
+        since_s = now_s - purse.told_s
+        if purse.idle_nano or since_s >= RENEW_S or (purse.untold_nano and since_s >= POLL_S):
+            return purse.ask(now_s, give_nano=purse.idle_nano)
+        return None
+
+    def _current(self, purse: Purse, now_s: float) -> Exchange | None:
+        if purse.pending:
+            return purse.ask(now_s)
+        if self.limited and now_s >= self._dry_until_s:
+            if self.waiting:
+                return self._ask_for_waiting(purse, now_s)
+            if purse.room_nano < purse.low_nano:
+                purse.low_nano = 0
+                return purse.ask(now_s, need_nano=self._unit_nano, want_nano=self._slice_nano)
+        give_nano, since_s = self._excess(purse), now_s - purse.told_s
+        if give_nano:
+            return purse.ask(now_s, give_nano=give_nano)
+        due_s = POLL_S if self._watched else TELL_S if purse.untold_nano else RENEW_S
+        return purse.ask(now_s) if since_s >= due_s else None
+
+    def _ask_for_waiting(self, purse: Purse, now_s: float) -> Exchange:
+        """Ask for all who wait; of use is what lets the smallest of them go on."""
+        self._unit_nano = min(self.waiting)
+        self._slice_nano = max(self._slice_nano, FIRST_SLICE * self._unit_nano)
+        need_nano = max(1, self._unit_nano - purse.room_nano)
+        due_nano = max(need_nano, sum(self.waiting) - purse.room_nano)
+        return purse.ask(now_s, need_nano=need_nano, due_nano=due_nano, want_nano=self._slice_nano)
+
+    def _look(self, now_s: float) -> None:
+        """Twice a second, see what has been used; retire a purse that nobody needs."""
+        purse, passed_s = self.purse, now_s - self._mark_s
+        if purse is EMPTY or passed_s < IDLE_S or purse.pending:
+            return
+        used_nano = purse.used_nano - self._mark_used_nano
+        self._mark_s, self._mark_used_nano = now_s, purse.used_nano
+        if not used_nano and not self.waiting:
+            self._slice_nano = 0
+            self.retire()
+            return
+        lasts_nano = int(used_nano / passed_s * HORIZON_S)
+        self._slice_nano = max(self._unit_nano, min(self._slice_nano, lasts_nano))
+
+    def _excess(self, purse: Purse) -> int:
+        """Return what a purse has above what it will need soon; all, where others go without."""
+        keep_nano = 0 if self._short else 2 * self._slice_nano
+        return max(0, purse.idle_nano - keep_nano)
+
+    @property
+    def _watched(self) -> bool:
+        """Whether others may soon want what is idle here."""
+        position = self.position
+        return self.purse.idle_nano > 0 and position.free_nano * 10 < position.limit_nano
+
+    # ------------------------------------------------------------------ what came back
+
+    def took(self, purse: Purse, asked: Exchange, reply: Reply, now_s: float, lag_s: float) -> None:
+        """Note a reply that `purse` took; `lag_s` is the ledger's clock minus ours."""
+        if purse.key.window_start_s == self.span.start_s:
+            self.position, self.seen_s = reply.position, now_s
+        if purse is not self.purse:
+            return
+        if purse.ended:
+            self.retire()
+            return
+        if self.span.end_s is not None:
+            purse.until_s = min(purse.until_s, self.span.end_s - lag_s)
+        self._short = reply.short
+        if asked.need_nano and reply.grant_nano:
+            self._short_since_s, self._dry_until_s = math.inf, -math.inf
+            purse.low_nano = max(purse.room_nano, 0) // 2
+            self._slice_nano *= 2
+        elif asked.need_nano and not reply.stale:
+            self._short_since_s = min(self._short_since_s, now_s)
+            self._dry_until_s, self._dry_nano = now_s + DRY_S, asked.need_nano
+
+    def dry(self, amount_nano: int, now_s: float) -> bool:
+        """Say whether a reservation is to be refused now, for lack of money."""
+        short_nano = amount_nano - self.purse.room_nano
+        if now_s >= self._dry_until_s or short_nano < self._dry_nano:
+            return False
+        elsewhere_nano = self.position.leased_nano - self.position.open_nano
+        waited_s = now_s - self._short_since_s
+        return elsewhere_nano - self.purse.idle_nano < short_nano or waited_s >= PATIENCE_S
+
+    def wakes_s(self, now_s: float) -> float:
+        """Return when those who wait may be asked for again."""
+        return max(now_s, self._dry_until_s)
+
+    # ------------------------------------------------------------------ what others may know
+
+    def refusal(self, amount_nano: int, reason: Reason) -> Refusal:
+        """Say why a reservation is refused."""
+        status = self.status()
+        return Refusal(
+            budget=self.budget.name,
+            scope=self.budget.scope.parts(),
+            limit_nano=status.limit_nano,
+            spent_nano=status.spent_nano,
+            held_nano=status.held_nano,
+            free_nano=status.free_nano,
+            asked_nano=amount_nano,
+            resets_at_s=status.resets_at_s,
+            reason=reason,
+            then=self.budget.then,
+        )
+
+    def status(self) -> BudgetStatus:
+        """Return the budget as the ledger last told it, with what this process has done since."""
+        position, limit_nano = self.position, self.position.limit_nano
+        mine = [purse for purse in self._drain if purse.key.window_start_s == self.span.start_s]
+        mine += [self.purse]
+        untold_nano = sum(purse.untold_nano for purse in mine)
+        covered_nano = sum(min(purse.untold_nano, purse.held_nano) for purse in mine)
+        spent_nano = position.spent_nano + untold_nano
+        held_nano = max(0, position.leased_nano - covered_nano)
+        return BudgetStatus(
+            budget=self.budget,
+            window_start_s=self.span.start_s,
+            resets_at_s=self.span.end_s,
+            limit_nano=limit_nano,
+            spent_nano=spent_nano,
+            held_nano=held_nano,
+            free_nano=max(0, limit_nano - spent_nano - held_nano),
+            overdraft_nano=max(0, spent_nano + held_nano - limit_nano),
+            unaccounted_nano=position.unaccounted_nano,
+            credit_nano=position.credit_nano,
+        )
+
+    @property
+    def near(self) -> bool:
+        """Whether so much is spent that only cheaper arms are wanted."""
+        share = self.budget.downgrade_at
+        if share is None:
+            return False
+        spent_nano = self.position.spent_nano + self.purse.untold_nano
+        return spent_nano >= share * self.position.limit_nano
+
+
+class _Empty(Purse):
+    """No purse: no room, and no time left."""
+
+    def hold(self, amount_nano: int) -> None:
+        """Refuse: nothing may be reserved where there is no lease."""
+        raise AssertionError("a reservation in no purse")
+
+
+EMPTY = _Empty(Key("", 0, 0, ""), [], 0.0)

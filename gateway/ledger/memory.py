@@ -1,0 +1,137 @@
+"""The ledger in memory: for simulations and tests, and for gateways that may forget on exit."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from gateway.ledger.book import Book
+from gateway.ledger.types import (
+    Account,
+    Answer,
+    Budget,
+    Change,
+    Claim,
+    Exchange,
+    Position,
+    Reply,
+)
+
+
+@dataclass(slots=True)
+class Known:
+    """A registered budget: its limit now, and what a configuration last said it was."""
+
+    limit_nano: int
+    configured_nano: int
+    alert_at: tuple[float, ...]
+    changes: list[Change] = field(default_factory=list)
+
+    def configure(self, budget: Budget, now_s: float) -> None:
+        """Take a configuration's word where it is news; else the operators' word stands."""
+        self.alert_at = budget.alert_at
+        if budget.limit_nano != self.configured_nano:
+            self.configured_nano = self.limit_nano = budget.limit_nano
+            why = "the configuration changed"
+            self.changes.append(
+                Change("limit", budget.name, budget.limit_nano, "config", why, at_s=now_s)
+            )
+
+
+class MemoryLedger:
+    """Keeps books in a dict. One event loop; no two gateways share it but in a simulation."""
+
+    # The mutable state is the budgets known and the books.
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` tells the time of day: seconds since the epoch."""
+        self._clock = clock
+        self._id = secrets.token_hex(8)
+        self._known: dict[str, Known] = {}
+        self._books: dict[tuple[str, int], Book] = {}
+
+    async def open(self) -> None:
+        """Do nothing."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    async def register(self, budgets: Sequence[Budget]) -> Answer:
+        """Make budgets known."""
+        return self.register_now(budgets)
+
+    async def exchange(self, exchanges: Sequence[Exchange]) -> Answer:
+        """Apply each exchange once."""
+        return self.exchange_now(exchanges)
+
+    def register_now(self, budgets: Sequence[Budget]) -> Answer:
+        """Make budgets known."""
+        now_s = self._clock()
+        for budget in budgets:
+            known = self._known.get(budget.name)
+            if known is None:
+                known = Known(budget.limit_nano, budget.limit_nano, budget.alert_at)
+                self._known[budget.name] = known
+            known.configure(budget, now_s)
+            self._rebase(budget.name, known)
+        return Answer(now_s, self._id, ())
+
+    def exchange_now(self, exchanges: Sequence[Exchange]) -> Answer:
+        """Apply each exchange once, without waiting: the simulator calls this."""
+        now_s = self._clock()
+        replies: list[Reply] = []
+        for asked in exchanges:
+            replies.append(
+                self._book(asked.key.budget, asked.key.window_start_s).exchange(asked, now_s)
+            )
+        return Answer(now_s, self._id, tuple(replies))
+
+    async def reconcile(self, claims: Sequence[Claim]) -> int:
+        """End dead leases by what their tills prove."""
+        now_s = self._clock()
+        return sum(
+            self._book(claim.key.budget, claim.key.window_start_s).reconcile(claim, now_s)
+            for claim in claims
+        )
+
+    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Account, ...]:
+        """Return accounts."""
+        books = [self._book(*key) for key in keys]
+        for book in books:
+            book.expire(self._clock())
+        return tuple(book.account() for book in books)
+
+    async def change(self, change: Change) -> Position:
+        """Apply an operator's act."""
+        known = self._known[change.budget]
+        book = self._book(change.budget, change.window_start_s)
+        if change.kind == "limit":
+            known.limit_nano = change.amount_nano
+            self._rebase(change.budget, known)
+        elif change.kind == "credit":
+            book.credit_nano += change.amount_nano
+        else:
+            book.release(change.lease, self._clock())
+        known.changes.append(change)
+        return book.position()
+
+    async def changes(self, budget: str) -> tuple[Change, ...]:
+        """Return the acts on a budget, oldest first."""
+        return tuple(self._known[budget].changes)
+
+    def books(self) -> list[Book]:
+        """Return every book, for checks."""
+        return list(self._books.values())
+
+    def _book(self, budget: str, start_s: int) -> Book:
+        book = self._books.get((budget, start_s))
+        if book is None:
+            known = self._known[budget]
+            book = Book(budget, start_s, known.limit_nano, known.alert_at)
+            self._books[budget, start_s] = book
+        return book
+
+    def _rebase(self, name: str, known: Known) -> None:
+        """Put a budget's limit into its books; windows that are over keep theirs no less."""
+        for (budget, _), book in self._books.items():
+            if budget == name:
+                book.base_nano, book.alert_at = known.limit_nano, known.alert_at

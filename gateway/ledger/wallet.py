@@ -1,0 +1,425 @@
+"""The wallet: reserves money for calls, over all budgets that bind them, without asking anybody.
+
+    reserve_now    in memory, all or nothing; None where some budget's purse has too little
+    reserve        the same, asking the ledger first for what is missing
+    settle, void   end a reservation, once
+
+All else is upkeep, off the path: one exchange with the ledger is under way at a time, for all
+budgets at once. `plan`, `took` and `failed` are its steps, without waiting and with `now_s` passed,
+so that a simulator can be the network; `run` walks through them on the event loop.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from gateway.ledger.account import Account
+from gateway.ledger.book import LEASE_S
+from gateway.ledger.purse import Purse
+from gateway.ledger.till import Till, dead_tills
+from gateway.ledger.types import (
+    Answer,
+    Budget,
+    BudgetEvent,
+    BudgetStatus,
+    Exchange,
+    Key,
+    Ledger,
+    LedgerDown,
+    Posture,
+    Reason,
+    Refusal,
+    Reservation,
+    Scope,
+)
+from gateway.ledger.windows import Span
+
+log = logging.getLogger("tollway.wallet")
+
+TICK_S = 0.1  # so that an idle slice is back within a second, and a refusal is not stale for long
+SWEEP_S = 1.0  # how often the tills of this machine's dead are looked for
+REFRESH_S = 5.0  # how old a status may be that nothing was asked about
+START_S = 5.0  # how long a start waits for its ledger
+CLOSE_S = 2.0  # how long a stop tries to hand back what it holds
+MATCHES_MAX = 4096  # tags come from clients: the cache of matches forgets all at this size
+
+Step = tuple[Account, Purse, Exchange]
+
+
+def ignore(event: BudgetEvent) -> None:
+    """Let an event pass."""
+
+
+class Wallet:
+    """The money of one process."""
+
+    # The mutable state is the accounts, the till, and what is known of the ledger.
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        budgets: Sequence[Budget],
+        *,
+        holder: str,
+        clock: Callable[[], float],
+        till_dir: Path | None = None,
+        on_event: Callable[[BudgetEvent], None] = ignore,
+        when_down: Literal["closed", "open"] = "closed",
+    ) -> None:
+        """`clock` never goes back (`time.monotonic`); the time of day is the ledger's.
+
+        `holder` names the process to operators; leases of two processes differ even where their
+        holders' names do not. Without `till_dir`, what a crash leaves open stays charged.
+        """
+        self._ledger = ledger
+        self._clock = clock
+        self._till_dir = till_dir
+        self._on_event = on_event
+        self._when_down = when_down
+        self._holder = f"{holder}-{secrets.token_hex(4)}"
+        self._numbers = itertools.count(1)
+        self._accounts = {budget.name: Account(budget, self._open_purse) for budget in budgets}
+        self._matches: dict[tuple[object, ...], tuple[Account, ...]] = {}
+        self._till: Till | None = None
+        self._ledger_id = ""
+        self._lag_s = 0.0
+        self._down: Literal["", "ledger_down", "ledger_lost"] = ""
+        self._swept_s = -math.inf
+        self._wanted = asyncio.Event()
+        self._round: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.ledger_calls = 0
+
+    # ------------------------------------------------------------------ on the path
+
+    def matching(
+        self, tenant: str, route: str, backend: str, tags: Mapping[str, str]
+    ) -> tuple[Account, ...]:
+        """Return the accounts of every budget that binds such a call."""
+        key = (tenant, route, backend, *tags.items())
+        found = self._matches.get(key)
+        if found is None:
+            if len(self._matches) >= MATCHES_MAX:
+                self._matches.clear()
+            found = self._matches[key] = tuple(
+                account
+                for account in self._accounts.values()
+                if _binds(account.budget.scope, tenant, route, backend, tags)
+            )
+        return found
+
+    def reserve_now(
+        self, accounts: tuple[Account, ...], ceiling_nano: int, maximum_nano: int
+    ) -> Reservation | None:
+        """Hold an attempt's money in every account, or in none; None: the ledger must be asked.
+
+        `maximum_nano` is what it can cost at most, held by hard budgets; `ceiling_nano` what it
+        costs in 95 of 100 cases, held by the others.
+        """
+        now_s = self._clock()
+        for account in accounts:
+            purse = account.purse
+            amount_nano = maximum_nano if account.hard else ceiling_nano
+            if purse.room_nano < amount_nano or now_s >= purse.until_s:
+                return None
+        return self._hold(accounts, ceiling_nano, maximum_nano)
+
+    def _hold(
+        self, accounts: tuple[Account, ...], ceiling_nano: int, maximum_nano: int
+    ) -> Reservation:
+        holds = []
+        for account in accounts:
+            purse = account.purse
+            amount_nano = maximum_nano if account.hard else ceiling_nano
+            purse.hold(amount_nano)
+            holds.append((purse, amount_nano))
+            if purse.room_nano < purse.low_nano:
+                self._wanted.set()
+        return Reservation(tuple(holds))
+
+    async def reserve(
+        self, accounts: tuple[Account, ...], ceiling_nano: int, maximum_nano: int
+    ) -> Reservation | Refusal:
+        """Hold an attempt's money, asking the ledger for what is missing."""
+        while (hold := self.reserve_now(accounts, ceiling_nano, maximum_nano)) is None:
+            lacking = self._lacking(accounts, ceiling_nano, maximum_nano)
+            for account, amount_nano in lacking:
+                if reason := self._refuses(account, amount_nano):
+                    if reason != "exhausted" and self._when_down == "open":
+                        return self._hold(accounts, ceiling_nano, maximum_nano)
+                    return account.refusal(amount_nano, reason)
+            if lacking:  # else a soft budget only had no purse yet, and has one now
+                await self._ask_for(lacking)
+        return hold
+
+    def settle(self, reservation: Reservation, cost_nano: int) -> None:
+        """Charge what an attempt has cost, and free the rest of what was held for it; once."""
+        if cost_nano < 0:
+            raise ValueError(f"a call cannot cost {cost_nano} nano-dollars")
+        if reservation.ended:
+            raise RuntimeError("a reservation ends once")
+        reservation.ended = True
+        for purse, amount_nano in reservation.holds:
+            purse.settle(amount_nano, cost_nano)
+
+    def void(self, reservation: Reservation) -> None:
+        """Free what was held for an attempt that was not made; once."""
+        self.settle(reservation, 0)
+
+    def posture(self, accounts: tuple[Account, ...]) -> Posture:
+        """Return what budgets near their limit ask of the choice: the lowest of their prices."""
+        near = [account.budget for account in accounts if account.near]
+        priced = [budget for budget in near if budget.downgrade_max_usd is not None]
+        if not priced:
+            return NO_POSTURE
+        tightest = min(priced, key=lambda budget: budget.downgrade_max_usd or 0.0)
+        return Posture(tightest.downgrade_max_usd, tightest.then)
+
+    def status(self) -> list[BudgetStatus]:
+        """Return every budget in its current window, as far as this process knows."""
+        return [account.status() for account in self._accounts.values()]
+
+    # ------------------------------------------------------------------ asking on the path
+
+    def _lacking(
+        self, accounts: tuple[Account, ...], ceiling_nano: int, maximum_nano: int
+    ) -> list[tuple[Account, int]]:
+        """Return the accounts whose purse has too little; give those that never refuse a purse."""
+        now_s = self._clock()
+        lacking = []
+        for account in accounts:
+            account.roll(now_s + self._lag_s)
+            if not account.limited or (self._down and self._when_down == "open"):
+                account.provide(now_s, now_s + self._lag_s)
+            amount_nano = maximum_nano if account.hard else ceiling_nano
+            if account.purse.room_nano < amount_nano or now_s >= account.purse.until_s:
+                lacking.append((account, amount_nano))
+        return lacking
+
+    def _refuses(self, account: Account, amount_nano: int) -> Reason | None:
+        """Return why a reservation is refused now; None: it waits for the ledger's answer."""
+        if self._down:
+            return self._down
+        return "exhausted" if account.dry(amount_nano, self._clock()) else None
+
+    async def _ask_for(self, lacking: list[tuple[Account, int]]) -> None:
+        """Wait until the ledger has been asked once more, whatever came of it."""
+        now_s = self._clock()
+        wakes_s = max(account.wakes_s(now_s) for account, _ in lacking)
+        if wakes_s > now_s:  # the ledger has said no a moment ago, and money is to come back
+            await asyncio.sleep(wakes_s - now_s)
+            return
+        for account, amount_nano in lacking:
+            account.waiting.append(amount_nano)
+        self._wanted.set()
+        try:
+            if self._round is None:
+                self._round = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._round)
+        finally:
+            for account, amount_nano in lacking:
+                account.waiting.remove(amount_nano)
+
+    # ------------------------------------------------------------------ steps of upkeep
+
+    def plan(self, now_s: float) -> list[Step]:
+        """Return what is due to be told to the ledger or asked from it."""
+        steps = []
+        for account in self._accounts.values():
+            for purse, asked in account.plan(now_s, now_s + self._lag_s):
+                steps.append((account, purse, asked))
+            self._bury(account)
+        return steps
+
+    def took(self, steps: Sequence[Step], answer: Answer, now_s: float) -> None:
+        """Take the ledger's answer to what was planned."""
+        if answer.ledger_id != self._ledger_id:
+            self._lost()
+            return
+        self._set_down("")
+        for (account, purse, asked), reply in zip(steps, answer.replies, strict=True):
+            # The ledger read its clock after we sent: so its windows end no later than this says.
+            self._lag_s = answer.now_s - purse.sent_s
+            was_ended = purse.ended
+            purse.take(reply, now_s, LEASE_S)
+            account.took(purse, asked, reply, now_s, self._lag_s)
+            if purse.ended and not was_ended:
+                self._tell("fenced", account, "a lease ended before its holder; a new one follows")
+            for share in reply.crossed:
+                detail = f"{share:.0%} of the limit is spent"
+                self._tell("threshold", account, detail, share, reply.position.spent_nano)
+            self._bury(account)
+
+    def failed(self, why: str) -> None:
+        """Note that the ledger did not answer; what was asked is asked again as it was."""
+        self._set_down("ledger_down", why)
+
+    def _bury(self, account: Account) -> None:
+        """Forget the purses that have nothing more to say."""
+        for purse in [purse for purse in account.draining if _is_done(purse)]:
+            account.draining.remove(purse)
+            if self._till is not None:
+                self._till.release(purse.cells)
+
+    def _open_purse(self, budget: Budget, span: Span, now_s: float) -> Purse:
+        key = Key(budget.name, span.start_s, span.end_s, f"{self._holder}.{next(self._numbers)}")
+        cells = self._till.claim(key) if self._till is not None else [0] * 3
+        return Purse(key, cells, now_s, limited=budget.enforcement != "soft")
+
+    # ------------------------------------------------------------------ life
+
+    async def open(self) -> None:
+        """Connect, reconcile what dead processes left, and start upkeep; raises LedgerDown."""
+        async with asyncio.timeout(START_S):
+            while True:
+                try:
+                    await self._connect()
+                    break
+                except LedgerDown as exc:
+                    log.warning("waiting for the ledger: %s", exc)
+                    await asyncio.sleep(TICK_S)
+        self._task = asyncio.create_task(self.run())
+
+    async def _connect(self) -> None:
+        await self._ledger.open()
+        sent_s = self._clock()
+        answer = await self._ledger.register([a.budget for a in self._accounts.values()])
+        self._lag_s, self._ledger_id = answer.now_s - sent_s, answer.ledger_id
+        if self._till_dir is not None and self._till is None:
+            await self.sweep()
+            path = self._till_dir / f"{self._holder}-{os.getpid()}.till"
+            self._till = Till(path, self._ledger_id)
+        await self.refresh()
+
+    async def run(self) -> None:
+        """Do what is due, for ever: at once when asked, else ten times a second."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self.step()
+                self._end_round()
+            except Exception as exc:  # whatever it is, it is tried again; serving goes on
+                if not isinstance(exc, LedgerDown):
+                    log.exception("upkeep of budgets failed")
+                self.failed(str(exc))
+                self._end_round()
+                await asyncio.sleep(TICK_S)
+
+    async def step(self) -> None:
+        """Exchange what is due with the ledger; sweep and refresh where that is due."""
+        if steps := self.plan(self._clock()):
+            answer = await self._call([asked for _, _, asked in steps])
+            self.took(steps, answer, self._clock())
+        now_s = self._clock()
+        if self._till_dir is not None and now_s - self._swept_s >= SWEEP_S:
+            await self.sweep()
+        if any(now_s - account.seen_s >= REFRESH_S for account in self._accounts.values()):
+            await self.refresh()
+
+    async def _call(self, asked: Sequence[Exchange]) -> Answer:
+        self.ledger_calls += 1
+        return await self._ledger.exchange(asked)
+
+    async def sweep(self) -> None:
+        """Have the ledger reconcile what the tills of this machine's dead prove."""
+        assert self._till_dir is not None
+        self._swept_s = self._clock()
+        for till in dead_tills(self._till_dir):
+            if claims := till.claims(self._ledger_id):
+                await self._ledger.reconcile(claims)
+                for claim in claims:
+                    if claim.open_nano and claim.key.budget in self._accounts:
+                        detail = "calls that a dead process had open are charged as reserved"
+                        account = self._accounts[claim.key.budget]
+                        self._tell("unaccounted", account, detail, None, claim.open_nano)
+            till.delete()
+
+    async def refresh(self) -> None:
+        """Read from the ledger the accounts that nothing was asked about for a while."""
+        now_s = self._clock()
+        old = [a for a in self._accounts.values() if now_s - a.seen_s >= REFRESH_S]
+        for account in old:
+            account.roll(now_s + self._lag_s)
+        self.ledger_calls += 1
+        found = await self._ledger.accounts([(a.budget.name, a.span.start_s) for a in old])
+        for account, seen in zip(old, found, strict=True):
+            if seen.window_start_s == account.span.start_s:
+                account.position, account.seen_s = seen.position, now_s
+        self._set_down("")
+
+    async def close(self) -> None:
+        """Tell the ledger all, hand back what is left, and let go."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for account in self._accounts.values():
+            account.retire()
+        with contextlib.suppress(LedgerDown, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._hand_back()
+        if self._till is not None and not any(a.draining for a in self._accounts.values()):
+            self._till.close()  # else it stays, and the next process of this machine reads it
+        await self._ledger.close()
+
+    async def _hand_back(self) -> None:
+        while steps := self.plan(self._clock()):
+            self.took(steps, await self._call([asked for *_, asked in steps]), self._clock())
+
+    def _end_round(self) -> None:
+        if self._round is not None:
+            self._round.set_result(None)
+            self._round = None
+
+    # ------------------------------------------------------------------ events
+
+    def _set_down(self, state: Literal["", "ledger_down"], why: str = "") -> None:
+        if self._down in (state, "ledger_lost"):
+            return
+        self._down = state
+        kind, detail = ("ledger_down", why) if state else ("ledger_up", "the ledger answers again")
+        self._on_event(BudgetEvent(kind, "", detail))
+
+    def _lost(self) -> None:
+        if self._down != "ledger_lost":
+            self._down = "ledger_lost"
+            detail = "the ledger has lost what it knew; restore it, then restart"
+            self._on_event(BudgetEvent("ledger_lost", "", detail))
+
+    def _tell(
+        self,
+        kind: str,
+        account: Account,
+        detail: str,
+        share: float | None = None,
+        amount_nano: int | None = None,
+    ) -> None:
+        self._on_event(BudgetEvent(kind, account.budget.name, detail, share, amount_nano))
+
+
+NO_POSTURE = Posture()
+
+
+def _is_done(purse: Purse) -> bool:
+    if purse.pending or purse.open_nano:
+        return False
+    return purse.closed or (purse.ended and not purse.untold_nano and not purse.idle_nano)
+
+
+def _binds(scope: Scope, tenant: str, route: str, backend: str, tags: Mapping[str, str]) -> bool:
+    """Say whether a scope takes in a call: every part that it gives must be the call's."""
+    return (
+        scope.tenant in (None, tenant)
+        and scope.route in (None, route)
+        and scope.backend in (None, backend)
+        and all(tags.get(name) == value for name, value in scope.tags)
+    )
