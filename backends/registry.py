@@ -2,17 +2,24 @@
 
 from collections.abc import Callable
 
+from backends.mlflow import Mlflow
 from backends.oip import Oip
+from backends.openai import OpenAI
 from backends.plain import Plain
 from backends.types import WireProtocol
 
-PROTOCOLS: dict[str, Callable[..., WireProtocol]] = {"oip": Oip, "plain": Plain}
+PROTOCOLS: dict[str, Callable[..., WireProtocol]] = {
+    "mlflow": Mlflow,
+    "oip": Oip,
+    "openai": OpenAI,
+    "plain": Plain,
+}
 
 
 def protocol(name: str, **options: str | None) -> WireProtocol:
     """Return the protocol called `name`.
 
-    `options` say where in a reply its parts are: `answer` (all protocols); `confidence` and
+    `options` say where in a reply its parts are: `answer` (mlflow, oip, plain); `confidence` and
     `probabilities` (plain). Those that are None are left out. Raises ValueError for a name or an
     option that there is none of.
     """

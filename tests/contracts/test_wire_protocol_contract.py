@@ -45,6 +45,13 @@ CASES = {
         {"outputs": [{"name": "label", "shape": [1], "datatype": "INT64", "data": [7]}]},
         7,
     ),
+    "mlflow": Case(b"/invocations", {"instances": [[1, 2]]}, {"predictions": ["spam"]}, "spam"),
+    "openai": Case(
+        b"/v1/chat/completions",
+        {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]},
+        {"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]},
+        "hello",
+    ),
     "plain": Case(b"/classify?a=b", {"text": "héllo"}, {"label": "greeting"}, "greeting"),
 }
 

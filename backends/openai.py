@@ -1,0 +1,170 @@
+"""OpenAI's API: chat completions, completions and embeddings, as OpenAI and its imitators speak it.
+
+The model's name stands in the body, so the body is written anew where the backend has another name
+for it; a streamed request is made to ask for its usage (see `openai_stream`). Features of a reply:
+whether it finished by itself, its length as log(1 + characters) / 10 (at most 1), and where the
+request asked for `logprobs` the geometric mean and the least of its tokens' probabilities.
+"""
+
+import math
+from typing import Any
+
+import orjson
+
+from backends import openai_stream, openai_usage, reported
+from backends.documents import check_coding, header, load_reply, load_request, shown
+from backends.types import Answer, BadRequest, Call, Headers, InvalidAnswer, Payload, Reply, Usage
+
+# What a request to each path must have, and of which type.
+_NEEDS: dict[bytes, tuple[str, tuple[type, ...]]] = {
+    b"/chat/completions": ("messages", (list,)),
+    b"/completions": ("prompt", (str, list)),
+    b"/embeddings": ("input", (str, list)),
+}
+_FINISHED = frozenset(("stop", "tool_calls", "function_call"))
+_TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
+_TYPES |= {429: "rate_limit_error"}
+
+
+class OpenAI:
+    """The protocol. The answer is the first choice's text, or its tool calls."""
+
+    name = "openai"
+
+    def parse(self, call: Call) -> Payload:
+        """Read a request; what only a model can judge is left to the model."""
+        if not call.body and call.method in (b"GET", b"HEAD"):
+            return Payload()
+        check_coding(call.headers)
+        document = load_request(call.body)
+        if not isinstance(document, dict):
+            raise BadRequest(f"the document must be an object, not {shown(document)}")
+        if not isinstance(document.get("model"), str):
+            raise BadRequest(f"model: {shown(document.get('model'))} must be a string")
+        path = call.target.partition(b"?")[0]
+        for end, (key, kinds) in _NEEDS.items():
+            if path.endswith(end):
+                if not isinstance(document.get(key), kinds) or not document[key]:
+                    kind = " or ".join(kind.__name__ for kind in kinds)
+                    raise BadRequest(f"{key}: {shown(document.get(key))} must be a {kind}")
+                break
+        return Payload(document)
+
+    def readdress(self, call: Call, path: bytes, model: str | None, payload: Payload) -> Call:
+        """Return the call below `path`, its body under the backend's name of the model.
+
+        A base that ends with `/v1`, as these servers' addresses are often written, is not doubled.
+        """
+        base = path.rstrip(b"/")
+        if base.endswith(b"/v1") and call.target.startswith(b"/v1/"):
+            base = base[:-3]
+        body, document = call.body, payload.data
+        if isinstance(document, dict):
+            sent = document if model in (None, document["model"]) else {**document, "model": model}
+            if document.get("stream") is True and not openai_stream.asks_for_usage(document):
+                sent = openai_stream.asking_for_usage(sent)
+            if sent is not document:
+                body = orjson.dumps(sent)
+        return Call(call.method, base + call.target, call.headers, body, payload)
+
+    def usage(self, payload: Payload, reply: Reply, body: bytes) -> Usage | None:
+        """Return the tokens, and device seconds, that a reply reports; None where it reports none.
+
+        Of a stream that was cut, at least the tokens that came.
+        """
+        seconds = reported.from_headers(reply.headers)
+        tokens = _tokens(reply.headers, body)
+        if seconds is None or tokens is None:
+            return tokens or seconds
+        return Usage(
+            device_s=seconds.device_s,
+            input_tokens=tokens.input_tokens,
+            cached_input_tokens=tokens.cached_input_tokens,
+            output_tokens=tokens.output_tokens,
+            exact=tokens.exact,
+        )
+
+    def answer(self, payload: Payload, reply: Reply, body: bytes) -> Answer:
+        """Read the answer; of an embedding the value is None."""
+        if _is_stream(reply.headers):
+            completion = openai_stream.follow(body)
+            if completion.error:
+                raise InvalidAnswer(f"an error in the stream: {shown(completion.error)}")
+            if not completion.text and completion.finish_reason not in _FINISHED:
+                raise InvalidAnswer("an empty stream")
+            text = completion.text
+            return Answer(text or None, _told(completion.finish_reason, len(text)))
+        document = load_reply(body)
+        if not isinstance(document, dict):
+            raise InvalidAnswer(f"not an object: {shown(document)}")
+        if document.get("error"):
+            raise InvalidAnswer(f"an error with status 200: {shown(document['error'])}")
+        if isinstance(document.get("data"), list):
+            return _embeddings(document["data"])
+        return _choice(document.get("choices"))
+
+    def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Return the problem with OpenAI's own `error` object beside its members."""
+        fault = "server_error" if status >= 500 else "invalid_request_error"
+        title = str(problem.get("title") or f"status {status}")
+        error = {
+            "message": problem.get("detail") or title,
+            "type": _TYPES.get(status, fault),
+            "param": None,
+            "code": title.lower().replace(" ", "_"),
+        }
+        return b"application/problem+json", orjson.dumps({"error": error, **problem})
+
+
+def _is_stream(headers: Headers) -> bool:
+    return (header(headers, b"content-type") or b"").startswith(b"text/event-stream")
+
+
+def _tokens(headers: Headers, body: bytes) -> Usage | None:
+    if _is_stream(headers):
+        completion = openai_stream.follow(body)
+        return completion.usage if completion.is_told or completion.usage.output_tokens else None
+    if b'"usage"' not in body:
+        return None
+    document = load_reply(body)
+    return openai_usage.read(document.get("usage")) if isinstance(document, dict) else None
+
+
+def _embeddings(data: list[Any]) -> Answer:
+    for entry in data or [None]:
+        if not isinstance(entry, dict) or not entry.get("embedding"):
+            raise InvalidAnswer(f"an empty embedding: {shown(entry)}")
+    return Answer()
+
+
+def _choice(choices: Any) -> Answer:
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        raise InvalidAnswer(f"no choices: {shown(choices)}")
+    message = choice.get("message")
+    said = message if isinstance(message, dict) else choice  # completions: `text` in the choice
+    text = said.get("content") or said.get("text") or said.get("refusal")
+    value = text or said.get("tool_calls") or said.get("function_call")
+    if not value:
+        raise InvalidAnswer(f"an empty choice: {shown(choice)}")
+    length = len(text) if isinstance(text, str) else 0
+    return Answer(value, _told(choice.get("finish_reason"), length) + _logprobs(choice))
+
+
+def _told(finish_reason: Any, chars: int) -> tuple[float, ...]:
+    return float(finish_reason in _FINISHED), min(math.log1p(chars) / 10, 1.0)
+
+
+def _logprobs(choice: dict[str, Any]) -> tuple[float, ...]:
+    """Return the mean and the least probability of the tokens; empty where there are none."""
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
+        return ()
+    found = logprobs.get("token_logprobs")  # completions; chat has a list of objects
+    if not isinstance(found, list):
+        tokens = logprobs.get("content")
+        found = [t.get("logprob") for t in tokens or () if isinstance(t, dict)]
+    logs = [log for log in found if isinstance(log, int | float) and log <= 0]
+    if not logs:
+        return ()
+    return math.exp(sum(logs) / len(logs)), math.exp(min(logs))

@@ -1,0 +1,118 @@
+"""A streamed completion: what it says, what it used, and what of it the client did not ask for.
+
+A server reports a stream's usage only where the request has `stream_options.include_usage`: in one
+last chunk before `[DONE]`, with no choices. The gateway asks for it always, and takes that chunk
+out again where the client did not ask. Where the stream is cut the chunk is missing: the tokens
+that were seen are then a lower bound.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+from backends import openai_usage
+from backends.sse import Event, Events
+from backends.types import InvalidAnswer, Usage
+
+DONE = b"[DONE]"
+
+
+def asks_for_usage(request: Any) -> bool:
+    """Whether a request asks for the chunk of usage itself."""
+    options = request.get("stream_options") if isinstance(request, dict) else None
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def asking_for_usage(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a streaming request that asks for the chunk of usage."""
+    options = request.get("stream_options")
+    options = options if isinstance(options, dict) else {}
+    return {**request, "stream_options": {**options, "include_usage": True}}
+
+
+class Completion:
+    """Follows a stream event by event; `strip` says whether the chunk of usage is taken out."""
+
+    # The mutable state is what the chunks so far have said.
+    def __init__(self, *, strip: bool = False) -> None:
+        self._strip = strip
+        self._told: Usage | None = None
+        self._deltas = 0
+        self._texts: list[str] = []
+        self.finish_reason: str | None = None
+        self.error: Any = None
+        self.done = False
+
+    def relay(self, event: Event) -> bytes:
+        """Take note of an event; return what of it goes to the client (perhaps nothing)."""
+        if event.data is None:
+            return event.raw  # a comment, to keep the connection alive
+        if event.data.strip() == DONE:
+            self.done = True
+            return event.raw
+        try:
+            chunk = orjson.loads(event.data)
+        except orjson.JSONDecodeError:
+            return event.raw
+        if not isinstance(chunk, dict):
+            return event.raw
+        return b"" if self._note(chunk) and self._strip else event.raw
+
+    @property
+    def text(self) -> str:
+        """What the first choice has said so far."""
+        return "".join(self._texts)
+
+    @property
+    def usage(self) -> Usage:
+        """What the stream has used: as reported, or at least the tokens that were seen."""
+        if self._told is not None:
+            return self._told
+        return Usage(output_tokens=float(self._deltas), exact=False)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the server reported the usage."""
+        return self._told is not None
+
+    def _note(self, chunk: dict[str, Any]) -> bool:
+        """Take note of a chunk; say whether it holds nothing but usage."""
+        usage = chunk.get("usage")
+        with suppress(ValueError):  # counts that are no numbers tell nothing
+            self._told = openai_usage.read(usage) or self._told
+        self.error = chunk.get("error") or self.error
+        choices = chunk.get("choices")
+        if (
+            not isinstance(choices, list) or not choices
+        ):  # [] by OpenAI, null by some versions of vLLM
+            return isinstance(usage, dict) and not chunk.get("error")
+        for choice in choices:
+            self._follow(choice)
+        return False
+
+    def _follow(self, choice: Any) -> None:
+        if not isinstance(choice, dict):
+            return
+        delta = choice.get("delta")
+        said = delta if isinstance(delta, dict) else choice  # `text` stands in the choice itself
+        text = said.get("content") or said.get("text")
+        # A chunk holds a token at least: of text, of reasoning, or of a call's arguments.
+        if text or said.get("tool_calls") or said.get("reasoning_content") or said.get("reasoning"):
+            self._deltas += 1
+        if choice.get("index", 0) == 0:
+            if isinstance(text, str):
+                self._texts.append(text)
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+
+def follow(body: bytes) -> Completion:
+    """Follow a whole streamed body; InvalidAnswer where it is none."""
+    completion = Completion()
+    try:
+        events = Events().feed(body)
+    except ValueError as exc:
+        raise InvalidAnswer(str(exc)) from exc
+    for event in events:
+        completion.relay(event)
+    return completion

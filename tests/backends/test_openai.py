@@ -1,0 +1,342 @@
+import math
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends import openai_usage
+from backends.openai import OpenAI
+from backends.openai_stream import Completion, asking_for_usage, asks_for_usage
+from backends.sse import EVENT_BYTES_MAX, Events
+from backends.types import Answer, BadRequest, Call, Headers, InvalidAnswer, Payload, Reply, Usage
+
+CHAT = {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]}
+STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+
+
+class NoBody:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        raise AssertionError("a protocol reads no stream")
+
+    async def aclose(self) -> None:
+        return None
+
+
+def chat(**more: Any) -> Call:
+    call = Call(b"POST", b"/v1/chat/completions", [], orjson.dumps({**CHAT, **more}))
+    call.payload = OpenAI().parse(call)
+    return call
+
+
+def sent(call: Call, model: str | None = None, path: bytes = b"") -> tuple[bytes, Any]:
+    assert call.payload is not None
+    readdressed = OpenAI().readdress(call, path, model, call.payload)
+    return readdressed.target, orjson.loads(readdressed.body)
+
+
+def answered(document: Any) -> Answer:
+    return OpenAI().answer(Payload(), Reply(200, [], NoBody()), orjson.dumps(document))
+
+
+def used(document: Any) -> Usage | None:
+    return OpenAI().usage(Payload(), Reply(200, [], NoBody()), orjson.dumps(document))
+
+
+def event(document: Any) -> bytes:
+    return b"data: " + orjson.dumps(document) + b"\n\n"
+
+
+def delta(text: str, **more: Any) -> bytes:
+    return event({"choices": [{"index": 0, "delta": {"content": text}, **more}], "usage": None})
+
+
+USAGE = event({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}})
+DONE = b"data: [DONE]\n\n"
+
+
+# -- requests
+
+
+@pytest.mark.parametrize(
+    ("target", "document", "says"),
+    [
+        (b"/v1/chat/completions", [], "must be an object"),
+        (b"/v1/chat/completions", {"messages": [1]}, "model: None must be a string"),
+        (b"/v1/chat/completions", {"model": "m"}, "messages: None must be a list"),
+        (b"/v1/chat/completions?x=1", {"model": "m", "messages": []}, "messages: .* a list"),
+        (b"/v1/completions", {"model": "m", "prompt": 3}, "prompt: 3 must be a str or list"),
+        (b"/v1/embeddings", {"model": "m", "input": ""}, "input: '' must be a str or list"),
+    ],
+)
+def test_a_request_without_its_parts_is_refused(target: bytes, document: Any, says: str) -> None:
+    with pytest.raises(BadRequest, match=says):
+        OpenAI().parse(Call(b"POST", target, [], orjson.dumps(document)))
+
+
+@pytest.mark.parametrize(
+    ("target", "document"),
+    [
+        (b"/v1/completions", {"model": "m", "prompt": "x"}),
+        (b"/v1/embeddings", {"model": "m", "input": ["x"]}),
+        (b"/v1/responses", {"model": "m", "input": "x"}),
+    ],
+)
+def test_the_other_requests_are_read(target: bytes, document: Any) -> None:
+    call = Call(b"POST", target, [], orjson.dumps(document))
+
+    assert OpenAI().parse(call).data == document
+
+
+def test_the_models_name_is_changed_in_the_body_and_nothing_else() -> None:
+    assert sent(chat(temperature=0.5), "llama") == (
+        b"/v1/chat/completions",
+        {**CHAT, "model": "llama", "temperature": 0.5},
+    )
+
+
+def test_a_body_that_need_not_change_is_passed_on_byte_for_byte() -> None:
+    body = b'{ "model":"gpt",  "messages":[{"role":"user","content":"hi"}] }'
+    call = Call(b"POST", b"/v1/chat/completions", [], body)
+
+    for model in (None, "gpt"):
+        assert OpenAI().readdress(call, b"", model, OpenAI().parse(call)).body is body
+
+
+@pytest.mark.parametrize(
+    ("base", "target"),
+    [
+        (b"/v1", b"/v1/chat/completions"),
+        (b"/v1/", b"/v1/chat/completions"),
+        (b"/api/v1", b"/api/v1/chat/completions"),
+        (b"/api", b"/api/v1/chat/completions"),
+    ],
+)
+def test_a_base_that_ends_with_the_version_is_not_doubled(base: bytes, target: bytes) -> None:
+    assert sent(chat(), path=base)[0] == target
+
+
+def test_a_streamed_request_is_made_to_ask_for_its_usage() -> None:
+    _, document = sent(chat(stream=True, stream_options={"other": 1}))
+
+    assert document["stream_options"] == {"other": 1, "include_usage": True}
+    assert "stream_options" not in sent(chat())[1]
+
+
+def test_a_request_that_asks_for_usage_is_left_alone() -> None:
+    request = asking_for_usage({**CHAT, "stream": True})
+
+    assert asks_for_usage(request)
+    assert sent(chat(**request))[1] == request
+    assert not asks_for_usage({"stream_options": {"include_usage": False}})
+
+
+# -- replies
+
+
+@pytest.mark.parametrize(
+    ("document", "value"),
+    [
+        ({"choices": [{"message": {"content": "yes"}}]}, "yes"),
+        ({"choices": [{"text": "yes"}]}, "yes"),
+        ({"choices": [{"message": {"content": None, "refusal": "no"}}]}, "no"),
+        ({"choices": [{"message": {"content": "", "tool_calls": [{"id": "1"}]}}]}, [{"id": "1"}]),
+        ({"data": [{"embedding": [0.5]}]}, None),
+        ({"data": [{"embedding": "AAAA"}]}, None),
+    ],
+)
+def test_the_first_choice_is_the_answer(document: Any, value: Any) -> None:
+    assert answered(document).value == value
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{"message": {"content": ""}}]},
+        {"choices": [{"message": None}]},
+        {"error": {"message": "overloaded"}},
+        {"data": []},
+        {"data": [{"embedding": []}]},
+    ],
+)
+def test_an_empty_reply_is_no_answer(document: Any) -> None:
+    with pytest.raises(InvalidAnswer):
+        answered(document)
+
+
+def test_features_tell_how_it_ended_how_long_it_is_and_how_sure() -> None:
+    choice: dict[str, Any] = {"message": {"content": "yes"}, "finish_reason": "stop"}
+
+    assert answered({"choices": [choice]}).features == (1.0, math.log(4) / 10)
+    choice["finish_reason"] = "length"
+    assert answered({"choices": [choice]}).features[0] == 0.0
+    choice["logprobs"] = {"content": [{"logprob": 0.0}, {"logprob": math.log(0.25)}]}
+    assert answered({"choices": [choice]}).features[2:] == pytest.approx((0.5, 0.25))
+
+
+# -- usage
+
+
+@pytest.mark.parametrize(
+    ("member", "usage"),
+    [
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 4,
+                "total_tokens": 14,
+                "prompt_tokens_details": {"cached_tokens": 6},
+                "completion_tokens_details": {"reasoning_tokens": 3},
+            },
+            Usage(input_tokens=10, cached_input_tokens=6, output_tokens=4),
+        ),
+        ({"prompt_tokens": 10, "total_tokens": 10}, Usage(input_tokens=10)),
+        (
+            {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 34},
+            Usage(input_tokens=10, output_tokens=24),
+        ),
+        (
+            {"input_tokens": 3, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 1}},
+            Usage(input_tokens=3, cached_input_tokens=1, output_tokens=2),
+        ),
+        (
+            {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": None},
+            Usage(input_tokens=1, output_tokens=1),
+        ),
+        ({}, None),
+        ({"prompt_tokens": None}, None),
+        (None, None),
+        ([], None),
+    ],
+)
+def test_token_counts_are_read_as_they_are_billed(member: Any, usage: Usage | None) -> None:
+    assert openai_usage.read(member) == usage
+    assert used({"usage": member}) == usage
+
+
+def test_token_counts_that_are_no_numbers_are_an_error() -> None:
+    with pytest.raises(ValueError, match="prompt_tokens"):
+        used({"usage": {"prompt_tokens": "many"}})
+
+
+def test_device_seconds_come_beside_tokens() -> None:
+    reply = Reply(200, [(b"x-device-seconds", b"0.5")], NoBody())
+    body = orjson.dumps({"usage": {"prompt_tokens": 3}})
+
+    assert OpenAI().usage(Payload(), reply, body) == Usage(device_s=0.5, input_tokens=3)
+
+
+# -- streams
+
+
+def test_a_stream_is_answered_and_priced_from_its_last_chunk() -> None:
+    body = delta("hel") + delta("lo", finish_reason="stop") + USAGE + DONE
+    reply = Reply(200, STREAM, NoBody())
+
+    assert OpenAI().answer(Payload(), reply, body) == Answer("hello", (1.0, math.log(6) / 10))
+    assert OpenAI().usage(Payload(), reply, body) == Usage(input_tokens=9, output_tokens=2)
+
+
+def test_a_stream_that_was_cut_used_at_least_what_came() -> None:
+    body = delta("a") + delta("b") + delta("")
+
+    usage = OpenAI().usage(Payload(), Reply(200, STREAM, NoBody()), body + b'data: {"cho')
+
+    assert usage == Usage(output_tokens=2, exact=False)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", DONE, event({"error": {"message": "oom"}}), delta("a") + event({"error": "x"})]
+)
+def test_a_stream_without_an_answer_is_none(body: bytes) -> None:
+    with pytest.raises(InvalidAnswer):
+        OpenAI().answer(Payload(), Reply(200, STREAM, NoBody()), body)
+
+
+@pytest.mark.parametrize("choices", [[], None])
+@pytest.mark.parametrize("strip", [True, False])
+def test_the_chunk_of_usage_is_taken_out_where_it_was_not_asked_for(
+    choices: Any, strip: bool
+) -> None:
+    usage = event({"choices": choices, "usage": {"prompt_tokens": 9, "completion_tokens": 2}})
+    completion = Completion(strip=strip)
+
+    relayed = [completion.relay(e) for e in Events().feed(delta("a") + usage + DONE)]
+
+    assert relayed == [delta("a"), b"" if strip else usage, DONE]
+    assert completion.usage == Usage(input_tokens=9, output_tokens=2)
+    assert (completion.text, completion.done) == ("a", True)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b": ping\n\n",
+        b"data: not json\n\n",
+        b"data: 3\n\n",
+        event({"choices": [3]}),
+        event({"choices": 3}),
+        event({"error": {"message": "oom"}, "choices": [], "usage": {}}),
+        event({"choices": [{"delta": {"content": "x"}}], "usage": {"prompt_tokens": "x"}}),
+    ],
+)
+def test_what_is_not_understood_is_relayed_as_it_came(raw: bytes) -> None:
+    completion = Completion(strip=True)
+
+    assert b"".join(completion.relay(e) for e in Events().feed(raw)) == raw
+    assert not completion.is_told
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_events_end_with_a_blank_line_of_any_kind(end: bytes) -> None:
+    body = b"event: x" + end + b"data: 1" + end + b"data:2" + end + end + b": c" + end + end
+
+    first, second = Events().feed(body)
+
+    assert (first.data, second.data) == (b"1\n2", None)
+    assert first.raw + second.raw == body
+
+
+@given(st.lists(st.integers(0, 200), max_size=8), st.sampled_from([b"\n", b"\r\n"]))
+def test_events_are_the_same_however_the_stream_is_cut(cuts: list[int], end: bytes) -> None:
+    body = (delta("hello") + USAGE + b": ping\n\n" + DONE + b"data: {").replace(b"\n", end)
+    at = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    events = Events()
+
+    found = [e for a, b in pairwise(at) for e in events.feed(body[a:b])]
+
+    assert found == Events().feed(body)
+    assert b"".join(e.raw for e in found) + events.close() == body
+
+
+def test_an_event_without_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than"):
+        Events().feed(b"data: " + b"x" * EVENT_BYTES_MAX)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (402, "insufficient_quota"),
+        (504, "server_error"),
+    ],
+)
+def test_a_refusal_has_openais_error_object_too(status: int, kind: str) -> None:
+    problem = {"title": "Budget exhausted", "status": status, "detail": "no money", "scope": "x"}
+
+    document = orjson.loads(OpenAI().error(status, problem)[1])
+
+    assert document["error"] == {
+        "message": "no money",
+        "type": kind,
+        "param": None,
+        "code": "budget_exhausted",
+    }
+    assert document["scope"] == "x"
