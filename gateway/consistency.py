@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any, Literal
 
+from backends.registry import PROTOCOLS
 from gateway.auth import ANONYMOUS
 from gateway.problems import Location, did_you_mean, show
 
@@ -86,7 +87,10 @@ def _routes(raw: Raw) -> Iterator[Finding]:
 
 def _spoken(place: Location, route: Raw, backend: Raw) -> Iterator[Finding]:
     wanted, spoken = route.get("protocol"), backend.get("protocol")
-    if backend.get("kind") == "rules" or wanted is None or spoken is None or wanted == spoken:
+    known = list(PROTOCOLS)  # a list, for what is written there may be anything
+    if backend.get("kind") == "rules" or wanted not in known or spoken not in known:
+        return  # what is no protocol is reported where it stands
+    if wanted == spoken:
         return
     why = f"speaks {spoken!r}, but the route {wanted!r}; a route's backends all speak its protocol"
     yield place, show(backend["name"]), why

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 
 from backends.pricing import parse_price
+from backends.registry import PROTOCOLS
 from gateway import addresses, auth, consistency, paths
 from gateway.problems import did_you_mean
 
@@ -58,6 +59,13 @@ def _check_price(table: dict[str, Any]) -> None:
         raise ValueError(str(exc).removeprefix("price.")) from None
 
 
+def _check_protocol(name: str) -> None:
+    if name not in PROTOCOLS:
+        known = ", ".join(sorted(PROTOCOLS))
+        near = did_you_mean(name, PROTOCOLS, otherwise="write one of them")
+        raise ValueError(f"must be one of {known}; {near}")
+
+
 def _check_timezone(name: str) -> None:
     try:
         ZoneInfo(name)
@@ -94,6 +102,7 @@ Seconds = Annotated[Float, Field(gt=0, le=86_400)]
 Megabytes = Annotated[Int, Field(ge=1, le=65_536)]
 Usd = Annotated[Decimal, BeforeValidator(_not_a_boolean), Field(ge=0, decimal_places=9)]
 Name = Annotated[str, _checked(_check_name)]
+Protocol = Annotated[str, _checked(_check_protocol)]
 JsonPath = Annotated[str, _checked(paths.parse)]
 RoutePath = Annotated[str, _checked(consistency.check_path)]
 Listener = Annotated[str, _checked(addresses.check_listen)]

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from backends.pricing import Price, parse_price
-from backends.registry import protocol
+from backends.registry import PROTOCOLS, protocol
 from backends.rules import open_rules
 from gateway import addresses, consistency, environment
 from gateway.fields import (
@@ -32,6 +32,7 @@ from gateway.fields import (
     Megabytes,
     Name,
     PriceTable,
+    Protocol,
     RoutePath,
     Seconds,
     Share,
@@ -54,6 +55,7 @@ from policies.types import Objective
 __all__ = ["ConfigError", "Settings", "load", "parse"]
 
 _FILE_BYTES_MAX = 4 << 20  # ten thousand tenants take about one
+_PROTOCOLS = ", ".join(f"`{name}`" for name in sorted(PROTOCOLS))
 _ADMIN_KEY_CHARS_MIN = 16  # a key that people think up is guessed; `tollway keys new` makes one
 
 
@@ -190,10 +192,9 @@ class Backend(Table):
         description="What it runs on; `rules` run inside the gateway.", examples=["gpu"]
     )
     enabled: bool = Field(default=True, description="Whether it is offered at all.")
-    protocol: Literal["oip", "plain"] | None = Field(
+    protocol: Protocol | None = Field(
         default=None,
-        description="`oip` (Open Inference Protocol v2: KServe, Triton, MLServer) or `plain` "
-        "(JSON in, JSON out); required unless rules.",
+        description=f"What it speaks: {_PROTOCOLS}; required unless rules.",
         examples=["oip"],
     )
     url: BackendUrl | None = Field(
@@ -352,8 +353,9 @@ class Route(Table):
         "with a trailing `/*` for all below. Of several that match, the most specific is taken.",
         examples=["/v2/models/digits/infer"],
     )
-    protocol: Literal["oip", "plain"] = Field(
-        description="What clients speak on it, and so do its backends.", examples=["oip"]
+    protocol: Protocol = Field(
+        description=f"What clients speak on it, and so do its backends: {_PROTOCOLS}.",
+        examples=["oip"],
     )
     backends: tuple[str, ...] = Field(
         min_length=1,
@@ -644,8 +646,11 @@ def _unusable_rules(settings: Settings, source: str) -> Iterator[Problem]:
         if backend.kind != "rules":
             continue
         key = "rules" if backend.rules is not None else "entry_point"
+        # Rules speak what their routes speak; those of no route are read all the same.
+        spoken = {route.protocol for route in settings.routes if backend.name in route.backends}
         try:
-            open_rules(protocol("oip"), rules=backend.rules, entry_point=backend.entry_point)
+            for name in sorted(spoken) or ["oip"]:
+                open_rules(protocol(name), rules=backend.rules, entry_point=backend.entry_point)
         except OSError as exc:
             why = f"cannot be read: {exc.strerror}; write the path of a file of rules"
             yield Problem(source, f"backends[{index}].{key}", why, show(str(backend.rules)))

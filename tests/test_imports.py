@@ -37,7 +37,9 @@ TOGETHER = {
     "uvicorn": {"gateway/front.py", "gateway/guarded.py"},
 }
 # What decides must not wait, read clocks or touch files; what it needs of them is an argument.
-PURE = {"asyncio", "time", "datetime", "threading", "socket", "subprocess", "pathlib", "os"}
+IMPURE = {"asyncio", "time", "datetime", "threading", "socket", "subprocess", "pathlib", "os"}
+# Vowpal Wabbit gives its model to a file only, and takes it from one only.
+EXCUSED = {"policies/heads/vowpal.py": {"pathlib"}}
 
 
 def modules(package: str) -> list[Path]:
@@ -83,8 +85,9 @@ def test_what_the_command_line_may_start_is_imported_inside_functions_only() -> 
 
 def test_policies_are_pure() -> None:
     for path in modules("policies"):
-        impure = tops(path) & PURE
-        assert not impure, f"{path.relative_to(ROOT)} imports {sorted(impure)}"
+        name = path.relative_to(ROOT).as_posix()
+        impure = (tops(path) & IMPURE) - EXCUSED.get(name, set())
+        assert not impure, f"{name} imports {sorted(impure)}"
 
 
 def test_a_library_that_could_be_replaced_is_imported_by_one_file() -> None:
@@ -116,5 +119,5 @@ def test_the_gateway_imports_nothing_that_only_tests_or_the_demo_install() -> No
 
 def test_the_lists_above_name_real_packages() -> None:
     # A typo in one of them would pass for good.
-    assert sys.stdlib_module_names >= PURE
+    assert sys.stdlib_module_names >= IMPURE
     assert not sys.stdlib_module_names & ONE_FILE

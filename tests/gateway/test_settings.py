@@ -2,7 +2,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import typing
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from gateway.auth import hash_key, new_key
 from gateway.consistency import compare_paths
 from gateway.effective import as_toml
 from gateway.ledger.types import MAX_LIMIT_NANO, Budget, Scope
-from gateway.settings import ConfigError, Route, Settings, load, parse
+from gateway.settings import ConfigError, Settings, load, parse
 from policies.types import Objective
 
 HASH = hash_key("tw_acme")
@@ -204,8 +203,9 @@ REFUSED = [
     ),
     (
         'protocol = "oip"\nurl',
-        'protocol = "opi"\nurl',
-        "backends[1].protocol = \"opi\": must be one of oip, plain; did you mean 'oip'?",
+        'protocol = "plane"\nurl',
+        'backends[1].protocol = "plane": must be one of mlflow, oip, openai, plain; did you '
+        "mean 'plain'?",
     ),
     (
         'protocol = "oip"\nurl',
@@ -699,9 +699,16 @@ def test_an_entry_point_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "tollway.toml", {})
 
 
-def test_the_protocols_are_those_that_there_are() -> None:
-    field = Route.model_fields["protocol"].annotation
-    assert set(typing.get_args(field)) == set(PROTOCOLS)
+def test_rules_are_refused_on_a_route_whose_protocol_they_cannot_answer(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text(RULES)
+    (tmp_path / "tollway.toml").write_text(GOOD.replace('"oip"', '"mlflow"'))
+    with pytest.raises(ConfigError, match="rules cannot answer in protocol 'mlflow'"):
+        load(tmp_path / "tollway.toml", {})
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_every_protocol_that_there_is_can_be_named(name: str) -> None:
+    assert parse(GOOD.replace('"oip"', f'"{name}"'), {}).routes[0].protocol == name
 
 
 def test_a_file_of_no_end_is_not_read_to_it() -> None:
