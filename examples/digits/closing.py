@@ -14,7 +14,7 @@ from .stage import Stage
 def show(stage: Stage, report: Report, picture: Path) -> None:
     """Show what was measured."""
     screen, best, tollway = stage.screen, report.best, report.tollway
-    *cheaper, dearest = sorted(report.fixed, key=lambda row: row.usd_per_request)
+    *cheaper, dearest = report.fixed
     screen.say()
     screen.table(
         [*cheaper, report.split, report.hull, tollway, report.last_half, dearest],

@@ -7,6 +7,7 @@ the servers counted, accuracy from the true labels of images that no model was t
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen = Screen()
     try:
         return asyncio.run(run(options, screen))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         screen.say("\nStopped.")
         return 130
     except ExceptionGroup as failed:  # of the tasks that ran side by side
@@ -63,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def run(options: argparse.Namespace, screen: Screen) -> int:
     """Start everything, send the traffic each way, show what happened, and stop everything."""
     stage = _stage(options, screen)
+    task = asyncio.current_task()
+    assert task is not None
+    for ended in (signal.SIGTERM, signal.SIGHUP):  # so that what was started is stopped
+        asyncio.get_running_loop().add_signal_handler(ended, task.cancel)
     kept = False
     try:
         await stage.start()

@@ -13,7 +13,9 @@ NANO = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was measured. `seen_usd` is what Tollway's calls cost by the servers' own count."""
+    """All that was measured. `fixed` are the backends, cheapest first; `seen_usd` is what Tollway's
+    calls cost by the servers' own count.
+    """
 
     tollway: Row
     last_half: Row
@@ -94,7 +96,7 @@ async def direct(stage: Stage, name: str) -> Row:
         with stage.screen.watch(name, stage.requests, price) as seen:
             answers = await drive(stage.traffic(), ask, stage.concurrency, seen)
         calls = (await client.get("/stats"))["calls"] - before
-    return Row(name, len(answers), tally.accuracy(answers), calls * price)
+    return Row(name, len(answers), tally.accuracy(answers), round(calls * price, 9))
 
 
 async def capped(stage: Stage) -> budget.Stopped:

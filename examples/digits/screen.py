@@ -5,15 +5,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from .client import Answer
 from .tally import Row, compare
 
 PLAIN_WIDTH = 110  # where the output is no terminal
-BAR = 40
+BAR_NEEDS = 100  # columns of a terminal that has room for a progress bar beside the figures
+BAR = 30
 
 
 class Screen:
@@ -36,12 +38,12 @@ class Screen:
         """Show how a run goes; `price_usd` is a call's where replies do not say what they cost."""
         watch = Watch(what, total, price_usd)
         if self._console.is_terminal:
+            wide = self._console.width >= BAR_NEEDS
             columns = (
-                TextColumn(f"{what:<16}"),
-                BarColumn(24),
+                TextColumn(f"{what:<12}"),
+                *([BarColumn(16)] if wide else []),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[told]}"),
-                TimeElapsedColumn(),
             )
             with Progress(*columns, console=self._console) as progress:
                 task = progress.add_task(what, total=total, told="")
@@ -50,7 +52,7 @@ class Screen:
                 )
                 yield watch
         else:
-            watch.every = max(1, total // 4)
+            watch.every = -(-total // 4)
             watch.shown = lambda: self.literal(
                 f"  {what}: {watch.count}/{total} {watch.sentence()}"
             )
@@ -58,9 +60,9 @@ class Screen:
 
     def table(self, rows: Sequence[Row], best: Row, notes: dict[str, str]) -> None:
         """Show the rows, cheapest first as they come, compared with the best fixed backend."""
-        table = Table(title="What happened", title_justify="left")
-        for name in ("", "requests", "accuracy", "spend", "$ per 1000", "saving", "points lost"):
-            table.add_column(name, justify="left" if not name else "right")
+        table = Table(title="What happened", title_justify="left", box=box.SIMPLE_HEAD)
+        for name in ("", "requests", "accuracy", "spend", "per 1000", "saving", "points lost"):
+            table.add_column(name, justify="right" if name else "left", no_wrap=True)
         for row in rows:
             against = compare(row, best)
             table.add_row(
@@ -82,12 +84,17 @@ class Screen:
         dearest = max(row.usd_per_request for row in rows)
         worst = max(1 - row.accuracy for row in rows)
         self.say()
-        self.say(f"{'':<22}{'dollars':<{BAR + 2}}wrong answers")
+        self.say(f"{'':<14}{'dollars':<{BAR + 10}}wrong answers")
         for row in rows:
-            spend = "█" * round(BAR * row.usd_per_request / dearest) or "▏"
-            wrong = "█" * round(BAR / 2 * (1 - row.accuracy) / worst) or "▏"
+            spend = _bar(row.usd_per_request / dearest, BAR)
+            wrong = _bar((1 - row.accuracy) / worst, BAR // 2)
             style = "bold green" if row.name == "tollway" else "cyan"
-            self.say(f"{row.name:<22}[{style}]{spend:<{BAR + 2}}[/][red]{wrong}[/red]")
+            spent, missed = f"{spend} ${row.spend_usd:.3f}", f"{wrong} {1 - row.accuracy:.1%}"
+            self.say(f"{row.name:<14}[{style}]{spent:<{BAR + 10}}[/][red]{missed}[/red]")
+
+
+def _bar(share: float, width: int) -> str:
+    return "█" * round(share * width) or "▏"
 
 
 class Watch:
@@ -118,8 +125,9 @@ class Watch:
         rate = self.count / max(time.monotonic() - self._started_s, 1e-9)
         per_1000 = self._spend_usd / self.count * 1000 if self.count else 0.0
         share = self.right / self.count if self.count else 0.0
-        who = ", ".join(
-            f"{name} {count / self.count:.0%}" for name, count in sorted(self._backends.items())
-        )
         told = f"right {share:.1%}  ${per_1000:.3f}/1000  {rate:,.0f}/s"
-        return f"{told}  answered by {who}" if len(self._backends) > 1 else told
+        if len(self._backends) < 2:
+            return told
+        shares = sorted((name.rpartition("-")[2], n) for name, n in self._backends.items())
+        who = (f"{name} {n / self.count:.0%}" for name, n in shares)
+        return f"{told}  {', '.join(who)}"
