@@ -32,6 +32,15 @@ def bind(listen: str, backlog: int = 2048) -> socket.socket:
     return socket.create_server((bare, int(port)), family=family, backlog=backlog)
 
 
+def url_of(listener: socket.socket) -> str:
+    """Return where a bound socket is reached."""
+    address = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{address}"
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def server(
     app: Any,
     *,
@@ -88,6 +97,9 @@ async def serving(
     finally:
         one.should_exit = True
         await task
+        for connection in list(one.server_state.connections):  # those that outlasted `drain_s`
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 def _bind_unix(path: str, backlog: int) -> socket.socket:

@@ -35,7 +35,7 @@ from uvicorn._types import (
 )
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.heads import METHODS, Limits, Refused, origin_form, read_head
+from gateway.heads import METHODS, Limits, Refused, framing, judge, origin_form
 
 WAITING, HEAD, BODY = range(3)
 
@@ -85,7 +85,11 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._read_bytes = len(data)
         self._unjudged_bytes += len(data)
         try:
-            self._parse(data)
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            self._reframe()
+            self.data_received(data[exc.args[0] :])
+            return
         except httptools.HttpParserError as exc:
             cause = exc.__context__
             malformed = Refused(400, "not a request as RFC 9112 has it")
@@ -136,15 +140,15 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             raise Refused(501, "a method that is not served here")
         if self._unjudged_bytes > self.limits.head_bytes:
             self._check_size()
-        head = read_head(self.headers, version, self.limits)
-        self._address(method)
+        self.expect_100_continue = judge(self.headers, version, self.limits)
+        if self.url[:1] != b"/" or b"#" in self.url:
+            self._address(method)
         if len(self.pipeline) >= self.limits.pipelined:
             raise Refused(400, f"more than {self.limits.pipelined} requests before a reply")
         self._phase = BODY
         self._since_s = None
         self._body_bytes = self._unjudged_bytes = 0
-        self._upgrade = head.framing if parser.should_upgrade() else None
-        self.expect_100_continue = head.expects
+        self._upgrade = framing(self.headers) if parser.should_upgrade() else None
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -180,16 +184,6 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         """Never: an offer is ignored, and the request answered as it stands (RFC 9110 7.8)."""
         return False
-
-    def _parse(self, data: bytes) -> None:
-        while True:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as exc:
-                data = data[exc.args[0] :]
-                self._reframe()
-            else:
-                return
 
     def _reframe(self) -> None:
         """Give a new parser the framing of the body that the old one gave up."""

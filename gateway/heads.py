@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+
+Field = tuple[bytes, bytes]
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 """Methods that are served. CONNECT and TRACE are not a gateway's, the rest are WebDAV's."""
@@ -46,18 +47,13 @@ class Limits:
     connections: int = 10_000
 
 
-class Head(NamedTuple):
-    """What a head says of its body: the fields that frame it, and whether it waits for a 100."""
+def judge(headers: Sequence[Field], version: str, limits: Limits) -> bool:
+    """Judge the fields (names in lower case) of a head in HTTP/`version`.
 
-    framing: bytes
-    expects: bool
-
-
-def read_head(headers: Sequence[tuple[bytes, bytes]], version: str, limits: Limits) -> Head:
-    """Judge the fields (names in lower case) of a head in HTTP/`version`. Raises Refused."""
+    Return whether the client waits for a 100 (Continue). Raises Refused.
+    """
     host: bytes | None = None
-    framing = b""
-    expects = False
+    framed = expects = False
     for name, value in headers:
         if name not in _JUDGED:
             continue
@@ -67,14 +63,23 @@ def read_head(headers: Sequence[tuple[bytes, bytes]], version: str, limits: Limi
             host = value
             _check_host(value)
         elif name == b"content-length":
-            framing = _by_length(value, limits)
+            framed = True
+            if int(value) > limits.body_bytes:  # digits: the parser has seen to that
+                raise Refused(413, f"a body of more than {limits.body_bytes} bytes")
         elif name == b"transfer-encoding":
-            framing = _chunked(value, version, framing)
+            _check_coding(value, version, framed)
+            framed = True
         else:
             expects = _expects(value, version)
     if host is None and version != "1.0":
         raise Refused(400, "no Host field")
-    return Head(framing, expects)
+    return expects
+
+
+def framing(headers: Sequence[Field]) -> bytes:
+    """Return the lines of a judged head that say where its body ends."""
+    names = (b"content-length", b"transfer-encoding")
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers if pair[0] in names])
 
 
 def origin_form(target: bytes, method: bytes) -> tuple[bytes, bytes | None]:
@@ -104,18 +109,11 @@ def _check_host(host: bytes) -> None:
         raise Refused(400, "an invalid Host")
 
 
-def _by_length(value: bytes, limits: Limits) -> bytes:
-    if int(value) > limits.body_bytes:  # digits: the parser has seen to that
-        raise Refused(413, f"a body of more than {limits.body_bytes} bytes")
-    return b"content-length: %b\r\n" % value
-
-
-def _chunked(value: bytes, version: str, framing: bytes) -> bytes:
+def _check_coding(value: bytes, version: str, framed: bool) -> None:
     if version == "1.0":
         raise Refused(400, "a transfer coding in HTTP/1.0")
-    if framing or value.strip().lower() != b"chunked":
+    if framed or value.strip().lower() != b"chunked":
         raise Refused(501, "a transfer coding other than chunked, once")
-    return b"transfer-encoding: chunked\r\n"
 
 
 def _expects(value: bytes, version: str) -> bool:

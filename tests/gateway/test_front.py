@@ -1,0 +1,357 @@
+"""The front over real sockets: what it refuses, what it passes, what it costs a slow client."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from gateway import front
+from gateway.heads import Limits
+from tests.contracts.wire_server import until
+from tests.gateway.corpus import CHUNKED, CL, HOST, REFUSED, SERVED, get, post
+
+LIMITS = Limits(body_bytes=20_000)
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+
+
+@dataclass
+class Recorder:
+    """An application that remembers every request that reached it whole."""
+
+    begun: int = 0
+    whole: list[tuple[bytes, bytes, dict[bytes, bytes]]] = field(default_factory=list)
+    left: int = 0
+    let_go: asyncio.Event | None = None
+    reads_body: bool = True
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for _ in range(2):
+                message = await receive()
+                await send({"type": message["type"] + ".complete"})
+            return
+        self.begun += 1
+        body = b""
+        more = self.reads_body
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.left += 1
+                return
+            body += message["body"]
+            more = message["more_body"]
+        self.whole.append((scope["raw_path"], body, dict(scope["headers"])))
+        if self.let_go is not None:
+            await self.let_go.wait()
+        reply = scope["raw_path"][:100]
+        length = (b"content-length", b"%d" % len(reply))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": reply})
+
+
+Test = Callable[[Recorder, "Client"], Awaitable[None]]
+
+
+@dataclass
+class Client:
+    """Opens raw connections to the front under test."""
+
+    address: tuple[str, int]
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.address)
+
+    async def say(self, *parts: bytes) -> bytes:
+        """Send `parts` one by one on one connection; return all that comes until it is closed."""
+        reader, writer = await self.open()
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.005)
+        reply = await reader.read()
+        writer.close()
+        return reply
+
+
+def serve(test: Test, limits: Limits = LIMITS, app: Recorder | None = None, **opt: Any) -> Recorder:
+    app = app or Recorder()
+
+    async def main() -> None:
+        async with asyncio.timeout(20):
+            async with front.serving(app, limits=limits, drain_s=1, **opt) as address:
+                await test(app, Client(address))
+
+    uvloop.run(main())
+    return app
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Callable[[Test], None]]:
+    """One server for all that does not change it: starting and stopping takes most of a test."""
+    app = Recorder()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        serving = front.serving(app, limits=LIMITS)
+        client = Client(runner.run(serving.__aenter__()))
+
+        async def bounded(test: Test) -> None:
+            async with asyncio.timeout(20):
+                await test(app, client)
+
+        def run(test: Test) -> None:
+            app.whole.clear()
+            runner.run(bounded(test))
+
+        yield run
+        runner.run(serving.__aexit__(None, None, None))
+
+
+def statuses(reply: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d\d\d) ", reply)]
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len(REFUSED) + len(SERVED) >= 77
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_malformed_or_ambiguous_is_refused_once_and_closed(
+    name: str, shared: Callable[[Test], None]
+) -> None:
+    sent, status = REFUSED[name]
+
+    async def test(app: Recorder, client: Client) -> None:
+        reply = await client.say(sent)
+        assert statuses(reply) == [status]
+        assert b"connection: close" in reply.lower()
+        assert b"application/problem+json" in reply
+        assert app.whole == []
+
+    shared(test)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_what_is_merely_odd_is_served_once(name: str, shared: Callable[[Test], None]) -> None:
+    sent, path, body = SERVED[name]
+
+    async def test(app: Recorder, client: Client) -> None:
+        reply = await client.say(sent)
+        assert statuses(reply) == [200]
+        assert [(one[0], one[1]) for one in app.whole] == [(path, body)]
+
+    shared(test)
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *SERVED])
+def test_a_request_means_the_same_however_it_is_cut(
+    name: str, shared: Callable[[Test], None]
+) -> None:
+    sent = (REFUSED | SERVED)[name][0]  # type: ignore[operator]
+    cuts = [sent[:7], sent[7:16], sent[16:40], sent[40:-3], sent[-3:]]
+
+    async def test(app: Recorder, client: Client) -> None:
+        whole = statuses(await client.say(sent))
+        seen = len(app.whole)
+        try:
+            assert statuses(await client.say(*cuts)) == whole
+        except ConnectionError:  # refused before all was sent: then the kernel may say so first
+            assert whole != [200]
+        assert len(app.whole) == 2 * seen
+
+    shared(test)
+
+
+def test_an_absolute_target_replaces_host() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        await client.say(get(b"http://b:1/x", b"Host: a\r\nConnection: close\r\n"))
+        assert app.whole[0][2][b"host"] == b"b:1"
+
+    serve(test)
+
+
+def test_names_with_underscores_and_trailers_never_arrive() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        fields = b"Content_Length: 9\r\nX_Y: 1\r\nConnection: close\r\n" + CHUNKED
+        await client.say(post(fields, b"3\r\nabc\r\n0\r\nAuthorization: evil\r\n\r\n"))
+        assert set(app.whole[0][2]) == {b"host", b"connection", b"transfer-encoding"}
+        assert app.whole[0][1] == b"abc"
+
+    serve(test)
+
+
+def test_pipelined_requests_are_answered_in_order_after_an_upgrade_too() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        reply = await client.say(
+            post(UPGRADE + CL + b"3\r\n", b"abc")
+            + get(b"/2")
+            + post(UPGRADE + CHUNKED, b"3\r\ndef\r\n0\r\n\r\n")
+            + get(b"/4", HOST + UPGRADE)
+            + get(b"/5", HOST + b"Connection: close\r\n")
+        )
+        assert statuses(reply) == [200] * 5
+        assert [(path, body) for path, body, _ in app.whole] == [
+            (b"/", b"abc"),
+            (b"/2", b""),
+            (b"/", b"def"),
+            (b"/4", b""),
+            (b"/5", b""),
+        ]
+
+    serve(test)
+
+
+def test_a_bad_request_behind_a_good_one_does_not_answer_for_it() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        reply = await client.say(get(b"/1") + get(b"/2") + b"GARBAGE\r\n\r\n")
+        assert statuses(reply) == [200, 200]
+        assert reply.endswith(b"/2")
+
+    serve(test)
+
+
+def test_a_bad_body_behind_a_good_request_is_refused_in_its_turn() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        reply = await client.say(get(b"/1") + post(CHUNKED, b"zz\r\n"))
+        assert statuses(reply) == [200, 400]
+        assert len(app.whole) == 1
+
+    serve(test)
+
+
+def test_the_application_learns_that_a_body_broke_off() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        assert statuses(await client.say(post(CHUNKED, b"3\r\nabc\r\n"), b"zz\r\n")) == [400]
+        assert (app.begun, app.left, app.whole) == (1, 1, [])
+
+    serve(test)
+
+
+def test_too_many_requests_before_a_reply_close_the_connection() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        reply = await client.say(get() * 200)
+        assert statuses(reply) == [200] * (LIMITS.pipelined + 1)
+
+    serve(test)
+
+
+def test_expect_is_answered_when_the_body_is_wanted_and_not_before() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        expecting = b"Expect: 100-continue\r\nConnection: close\r\n" + CL + b"3\r\n"
+        reader, writer = await client.open()
+        writer.write(post(expecting))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        assert statuses(await reader.read()) == [200]
+        writer.close()
+        app.reads_body = False
+        reply = await client.say(
+            post(b"Expect: 100-continue\r\nConnection: close\r\n" + CL + b"3\r\n")
+        )
+        assert statuses(reply) == [200]
+
+    serve(test)
+
+
+# -- deadlines
+
+HASTY = Limits(head_s=0.15, body_grace_s=0.15, body_bytes_per_s=1e6)
+
+SLOW: dict[str, tuple[list[bytes], list[int]]] = {
+    "says nothing": ([], []),
+    "only empty lines": ([b"\r\n"] * 100, []),
+    "half a line": ([b"GET / HT"], [408]),
+    "a head in drops": ([b"GET / HTTP/1.1\r\n", *[b"X: y\r\n"] * 100], [408]),
+    "half a body": ([post(CL + b"9\r\n", b"abc")], [408]),
+    "a body in drops": ([post(CL + b"99\r\n"), *[b"a"] * 98], [408]),
+    "chunks in drops": ([post(CHUNKED), *[b"1\r\na\r\n"] * 100], [408]),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_slow_client_is_cut(name: str) -> None:
+    parts, expected = SLOW[name]
+
+    async def test(app: Recorder, client: Client) -> None:
+        reader, writer = await client.open()
+        reading = asyncio.create_task(reader.read())
+        for part in parts:
+            if reading.done():
+                break
+            writer.write(part)
+            await asyncio.sleep(0.005)
+        assert statuses(await reading) == expected
+        writer.close()
+        assert app.whole == []
+
+    serve(test, HASTY)
+
+
+def test_a_slow_application_is_not_the_clients_fault() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        app.let_go = asyncio.Event()
+        asking = asyncio.create_task(client.say(post(CL + b"3\r\nConnection: close\r\n", b"abc")))
+        await asyncio.sleep(2 * HASTY.head_s)  # longer than any deadline of the front
+        app.let_go.set()
+        assert statuses(await asking) == [200]
+
+    serve(test, HASTY)
+
+
+def test_an_idle_connection_is_kept_and_used_again() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        reader, writer = await client.open()
+        for path in (b"/first", b"/second"):
+            writer.write(get(path))
+            assert (await reader.readuntil(path)).startswith(b"HTTP/1.1 200")
+            await asyncio.sleep(2 * HASTY.head_s)
+        writer.close()
+        assert len(app.whole) == 2
+
+    serve(test, HASTY)
+
+
+def test_connections_beyond_the_limit_are_turned_away() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        held = [await client.open() for _ in range(2)]
+        assert statuses(await client.say(get())) == [503]
+        for _, writer in held:
+            writer.close()
+
+    serve(test, connections=2)
+
+
+# -- serving
+
+
+def test_stopping_does_not_wait_for_a_body_that_never_comes() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        _, writer = await client.open()
+        writer.write(post(CL + b"9\r\n", b"abc"))
+        await until(lambda: app.begun == 1)
+        writer.close()
+
+    serve(test)
+
+
+def test_a_unix_socket_is_served_and_a_stale_one_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    for _ in range(2):
+        bound = front.bind(f"unix:{path}")
+        bound.close()
+    assert path.is_socket()
+
+
+@pytest.mark.parametrize("listen", ["", "8080", "h:", "h:x", "unix"])
+def test_an_address_that_is_none_is_refused(listen: str) -> None:
+    with pytest.raises(ValueError):
+        front.bind(listen)
+
+
+def test_an_ipv6_address_is_bound() -> None:
+    bound = front.bind("[::1]:0")
+    assert bound.getsockname()[1] > 0
+    bound.close()
