@@ -91,6 +91,7 @@ class MemoryLedger:
         return sum(
             self._book(claim.key.budget, claim.key.window_start_s).reconcile(claim, now_s)
             for claim in claims
+            if claim.key.budget in self._known
         )
 
     async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Account, ...]:

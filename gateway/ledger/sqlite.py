@@ -6,6 +6,7 @@ a power cut frees it. All calls run in one thread, so that the event loop never 
 """
 
 import asyncio
+import contextlib
 import json
 import secrets
 import sqlite3
@@ -30,6 +31,11 @@ from gateway.ledger.types import (
 )
 
 T = TypeVar("T")
+
+
+class UnknownBudget(KeyError):  # noqa: N818 - says a state
+    """A budget that was never registered here."""
+
 
 BUSY_S = 2.0  # a writer waits for the others' transactions, of a few milliseconds each
 
@@ -187,7 +193,10 @@ class SqliteLedger:
         freed_nano = 0
         with self._transaction() as db:
             for claim in claims:
-                with self._book(db, claim.key.budget, claim.key.window_start_s) as book:
+                with (
+                    contextlib.suppress(UnknownBudget),
+                    self._book(db, claim.key.budget, claim.key.window_start_s) as book,
+                ):
                     freed_nano += book.reconcile(claim, self._clock())
         return freed_nano
 
@@ -251,7 +260,7 @@ class SqliteLedger:
         query = "SELECT limit_nano, alert_at FROM budgets WHERE name = ?"
         known = db.execute(query, (budget,)).fetchone()
         if known is None:
-            raise KeyError(f"no budget {budget!r} is registered")
+            raise UnknownBudget(f"no budget {budget!r} is registered")
         book = Book(budget, start_s, known[0], tuple(json.loads(known[1])))
         query = (
             "SELECT credit_nano, spent_nano, leased_nano, open_nano, unaccounted_nano, raised, "

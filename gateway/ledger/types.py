@@ -309,11 +309,17 @@ class Ledger(Protocol):
         ...
 
     async def exchange(self, exchanges: Sequence[Exchange]) -> Answer:
-        """Apply each exchange once, whole; replies are in the order asked."""
+        """Apply each exchange once, whole; replies are in the order asked.
+
+        Raises KeyError for a budget that is not registered: the ledger has lost its memory.
+        """
         ...
 
     async def reconcile(self, claims: Sequence[Claim]) -> int:
-        """End dead leases by what their tills prove; return how much was free again."""
+        """End dead leases by what their tills prove; return how much was free again.
+
+        Leases and budgets that it does not know are passed over.
+        """
         ...
 
     async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Account, ...]:
@@ -321,7 +327,10 @@ class Ledger(Protocol):
         ...
 
     async def change(self, change: Change) -> Position:
-        """Apply an operator's act, and keep it; return what the account has come to."""
+        """Apply an operator's act, and keep it; return what the account has come to.
+
+        Raises KeyError for a budget or a lease that is not there.
+        """
         ...
 
     async def changes(self, budget: str) -> tuple[Change, ...]:

@@ -311,6 +311,8 @@ class Wallet:
             except Exception as exc:  # whatever it is, it is tried again; serving goes on
                 if not isinstance(exc, LedgerDown):
                     log.exception("upkeep of budgets failed")
+                if isinstance(exc, KeyError):
+                    self._lost()
                 self.failed(str(exc))
                 self._end_round()
                 await asyncio.sleep(TICK_S)
