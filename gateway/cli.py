@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,17 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:
-        return int(arguments.run(arguments, os.environ if environ is None else environ))
+        code = int(arguments.run(arguments, os.environ if environ is None else environ))
+        sys.stdout.flush()
+        return code
     except ConfigError as exc:
         return _fail(USAGE, *map(str, exc.problems))
     except Unreachable as exc:
         return _fail(UNREACHABLE, f"{exc}; give its address with --url")
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; without this the exit would complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except (Declined, OSError) as exc:
         return _fail(FAILED, str(exc))
     except KeyboardInterrupt:
@@ -63,11 +70,12 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tollway",
-        description="A cost-aware routing gateway: the cheapest model that is good enough, under "
-        "budgets that hold exactly.",
+        description="A cost-aware routing gateway: the cheapest model that is good enough,\n"
+        "under budgets that hold exactly.",
         epilog=f"{_EXAMPLES}\n{_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"tollway {version('tollway')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_serve(commands)
     _add_check_config(commands)

@@ -16,6 +16,7 @@ from backends.pricing import parse_price
 from backends.registry import PROTOCOLS
 from gateway import addresses, auth, consistency, paths
 from gateway.problems import did_you_mean
+from policies.registry import POLICIES
 
 # Names are label values in Prometheus and travel in headers, in paths and in variables' names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -66,6 +67,15 @@ def _check_protocol(name: str) -> None:
         raise ValueError(f"must be one of {known}; {near}")
 
 
+def _check_policy(name: str) -> None:
+    if name == "cascade":
+        raise ValueError('is the policy of cascades; write policy = "lagrangian", cascade = true')
+    if name not in POLICIES:
+        names = sorted({*POLICIES} - {"cascade"})
+        near = did_you_mean(name, names, otherwise="write one of them")
+        raise ValueError(f"must be one of {', '.join(names)}; {near}")
+
+
 def _check_timezone(name: str) -> None:
     try:
         ZoneInfo(name)
@@ -103,6 +113,7 @@ Megabytes = Annotated[Int, Field(ge=1, le=65_536)]
 Usd = Annotated[Decimal, BeforeValidator(_not_a_boolean), Field(ge=0, decimal_places=9)]
 Name = Annotated[str, _checked(_check_name)]
 Protocol = Annotated[str, _checked(_check_protocol)]
+PolicyName = Annotated[str, _checked(_check_policy)]
 JsonPath = Annotated[str, _checked(paths.parse)]
 RoutePath = Annotated[str, _checked(consistency.check_path)]
 Listener = Annotated[str, _checked(addresses.check_listen)]

@@ -31,6 +31,7 @@ from gateway.fields import (
     LocalPath,
     Megabytes,
     Name,
+    PolicyName,
     PriceTable,
     Protocol,
     RoutePath,
@@ -50,12 +51,14 @@ from gateway.problems import (
     of_validation,
     show,
 )
+from policies.registry import POLICIES, build
 from policies.types import Objective
 
 __all__ = ["ConfigError", "Settings", "load", "parse"]
 
 _FILE_BYTES_MAX = 4 << 20  # ten thousand tenants take about one
 _PROTOCOLS = ", ".join(f"`{name}`" for name in sorted(PROTOCOLS))
+_POLICIES = ", ".join(f"`{name}`" for name in sorted({*POLICIES} - {"cascade"}))
 _ADMIN_KEY_CHARS_MIN = 16  # a key that people think up is guessed; `tollway keys new` makes one
 
 
@@ -379,17 +382,11 @@ class Route(Table):
         description="The backend that is known to hold the floor; learning falls back to it.",
         examples=["digits-gpu"],
     )
-    policy: Literal[
-        "lagrangian",
-        "fixed",
-        "weighted",
-        "cheapest",
-        "most_accurate",
-        "epsilon_greedy",
-        "cb_explore_adf",
-    ] = Field(default="lagrangian", description="Who chooses.")
+    policy: PolicyName = Field(default="lagrangian", description=f"Who chooses: {_POLICIES}.")
     policy_options: FreeTable = Field(
-        default_factory=dict, description="What the policy's constructor takes, by name."
+        default_factory=dict,
+        description="The policy's own settings, such as `arm` of `fixed`, `weights` of `weighted`.",
+        examples=['{ head = "ridge" }'],
     )
     cascade: bool = Field(
         default=False, description="Whether a cheap answer in hand may be accepted or escalated."
@@ -412,6 +409,13 @@ class Route(Table):
         if self.baseline is not None and self.baseline not in self.backends:
             near = did_you_mean(self.baseline, self.backends)
             raise WrongKey("baseline", f"is not among the route's backends; {near}")
+        weights = self.policy_options.get("weights")
+        named = [self.policy_options.get("arm"), *(weights if isinstance(weights, dict) else ())]
+        for name in named:
+            if isinstance(name, str) and name not in self.backends:
+                near = did_you_mean(name, self.backends)
+                why = f"names {name!r}, which is not among the route's backends; {near}"
+                raise WrongKey("policy_options", why)
         if self.objective == "min_cost" and self.accuracy_floor is None:
             raise WrongKey("objective", "needs a floor; write it like accuracy_floor = 0.97")
         if self.objective == "value" and self.value_per_correct_usd is None:
@@ -590,11 +594,11 @@ def _shown(value: Any) -> Any:
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
     """Read a configuration file with what `environ` overrides; ConfigError names all problems.
 
-    The rules that it names are read too.
+    The rules that it names are read too, and its policies are tried with their options.
     """
     text, folder = _read(path), path.absolute().parent
     settings = parse(text, environ, source=path.name, folder=folder)
-    problems = list(_unusable_rules(settings, path.name))
+    problems = [*_unusable_rules(settings, path.name), *_unusable_options(settings, path.name)]
     if problems:
         raise ConfigError(problems)
     return settings
@@ -656,6 +660,14 @@ def _unusable_rules(settings: Settings, source: str) -> Iterator[Problem]:
             yield Problem(source, f"backends[{index}].{key}", why, show(str(backend.rules)))
         except ValueError as exc:
             yield Problem(source, f"backends[{index}].{key}", str(exc))
+
+
+def _unusable_options(settings: Settings, source: str) -> Iterator[Problem]:
+    for index, route in enumerate(settings.routes):
+        try:
+            build(route.policy, route.to_objective(), options=route.policy_options, seed=0)
+        except ValueError as exc:
+            yield Problem(source, f"routes[{index}].policy_options", str(exc))
 
 
 def _read(path: Path) -> str:

@@ -31,15 +31,17 @@ ONE_FILE = {
     "uvloop",
     "vowpalwabbit",
 }
-# A transport and the pool that is plugged into it; a server and the protocol that is.
+# A transport and the pool that is plugged into it; a server and the protocol that is; a head, and
+# the rival that is Vowpal Wabbit's own policy.
 TOGETHER = {
     "httpx": {"backends/httpx_transport.py", "backends/httpcore2_pool.py"},
     "uvicorn": {"gateway/front.py", "gateway/guarded.py"},
+    "vowpalwabbit": {"policies/heads/vowpal.py", "policies/folded.py"},
 }
 # What decides must not wait, read clocks or touch files; what it needs of them is an argument.
 IMPURE = {"asyncio", "time", "datetime", "threading", "socket", "subprocess", "pathlib", "os"}
 # Vowpal Wabbit gives its model to a file only, and takes it from one only.
-EXCUSED = {"policies/heads/vowpal.py": {"pathlib"}}
+EXCUSED = {"policies/heads/vowpal.py": {"pathlib"}, "policies/folded.py": {"pathlib"}}
 
 
 def modules(package: str) -> list[Path]:

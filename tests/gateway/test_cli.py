@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import subprocess
 import sys
 import threading
 import tomllib
@@ -326,6 +328,17 @@ def test_no_gateway_is_code_3_and_says_how_to_name_one(
 )
 def test_dollars_are_written_exactly(nano: int, said: str) -> None:
     assert cli._usd(nano) == said
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
+    script = "import sys; from gateway.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", script, "check-config", str(EXAMPLE)]
+    environ = {"PYTHONPATH": str(EXAMPLE.parent.parent)}
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, env=environ)
+    os.close(writer)
+    assert (ran.returncode, ran.stderr) == (cli.FAILED, b"")
 
 
 def test_the_printed_configuration_is_toml(capsys: pytest.CaptureFixture[str]) -> None:

@@ -706,6 +706,29 @@ def test_rules_are_refused_on_a_route_whose_protocol_they_cannot_answer(tmp_path
         load(tmp_path / "tollway.toml", {})
 
 
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ('"lagrangain"', "policy = \"lagrangain\": must be one of .*; did you mean 'lagrangian'?"),
+        ('"cascade"', 'write policy = "lagrangian", cascade = true'),
+        ('"cheapest"\npolicy_options.gama = 1', "policy_options: option 'gama' is unknown"),
+        ('"fixed"', "policy_options: policy fixed needs the option arm"),
+        (
+            '"fixed"\npolicy_options.arm = "digits-cpu"',
+            "policy_options: names 'digits-cpu', which is not among .* 'digits-gpu'?",
+        ),
+        ('"weighted"\npolicy_options.weights = { gpu = 1 }', "policy_options: names 'gpu'"),
+    ],
+)
+def test_a_policy_that_cannot_be_had_is_refused(policy: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text(RULES)
+    (tmp_path / "tollway.toml").write_text(
+        GOOD.replace("objective =", f"policy = {policy}\nobjective =")
+    )
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path / "tollway.toml", {})
+
+
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
 def test_every_protocol_that_there_is_can_be_named(name: str) -> None:
     assert parse(GOOD.replace('"oip"', f'"{name}"'), {}).routes[0].protocol == name
