@@ -85,7 +85,6 @@ class Server(Table):
         default=None,
         description="The key of the control plane. Better set from the environment, "
         "`TOLLWAY_SERVER__ADMIN_KEY`, or given as `admin_key_hash`.",
-        examples=["$(tollway keys new)"],
     )
     admin_key_hash: KeyHash | None = Field(
         default=None,
