@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+from tritonclient.http import InferResult
 
 from backends.oip import Oip
 from backends.plain import Plain
@@ -86,6 +87,17 @@ def test_rules_reply_in_the_open_inference_protocol(digits: Path) -> None:
     }
     answer = wire.answer(Payload(), reply, body)
     assert (answer.value, answer.features) == (0, (0.9,))
+
+
+def test_tritonclient_reads_what_rules_reply(digits: Path) -> None:
+    wire = Oip()
+    document = image([9, 0, 0, 9], [9, 4, 4, 9], parameters={"binary_data_output": True})
+
+    _, body = ask(open_rules(wire, rules=digits), wire, document)
+
+    result = InferResult.from_response_body(body)
+    assert result.as_numpy("label").tolist() == [0, 8]
+    assert result.as_numpy("confidence").tolist() == [0.9, 0.2]
 
 
 def test_every_row_of_a_batch_is_ruled_on(digits: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backends.registry import PROTOCOLS, protocol
 from backends.types import (
@@ -17,6 +19,49 @@ from backends.types import (
     Payload,
     Reply,
     WireProtocol,
+)
+
+# Members that one or another protocol looks at, in any place and with any value.
+KEYS = [
+    *(
+        "answer",
+        "binary_data_size",
+        "choices",
+        "completion_tokens",
+        "confidence",
+        "content",
+        "data",
+    ),
+    *("datatype", "delta", "device_s", "embedding", "error", "inputs", "instances", "label"),
+    *("logprobs", "message", "messages", "model", "name", "outputs", "parameters", "predictions"),
+    *("probabilities", "prompt_tokens", "prompt_tokens_details", "shape", "stream"),
+    *("stream_options", "text", "tool_calls", "total_tokens", "usage"),
+]
+LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False)
+LEAVES |= st.sampled_from(
+    ["", "x", "label", "probabilities", "confidence", "FP32", "INT64", "stop"]
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+NAMES = st.sampled_from(["label", "probabilities", "confidence", "x"])
+TENSORS = st.fixed_dictionaries(
+    {"name": NAMES, "datatype": st.sampled_from(["FP32", "INT64", "BYTES", "BOOL"])},
+    optional={
+        "shape": st.lists(st.integers(0, 3), max_size=2),
+        "data": st.lists(LEAVES, max_size=4),
+    },
+)
+DOCUMENTS = (
+    VALUES
+    | st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4)
+    | st.fixed_dictionaries({"outputs": st.lists(TENSORS, max_size=3)})
+    | st.fixed_dictionaries({"choices": st.lists(VALUES, max_size=2)})
+    | st.fixed_dictionaries({"predictions": VALUES})
 )
 
 PROBLEM = {
@@ -181,6 +226,32 @@ def test_device_seconds_that_are_no_number_are_an_error(wire: WireProtocol, case
 def test_usage_of_a_broken_reply_is_unknown_never_a_crash(wire: WireProtocol, body: bytes) -> None:
     with suppress(ValueError):  # at which the gateway charges the quote
         assert wire.usage(Payload(), reply(), body) is None
+
+
+@given(document=DOCUMENTS, stream=st.booleans())
+def test_any_reply_is_an_answer_or_invalid_and_any_usage_a_number_or_an_error(
+    document: Any, stream: bool
+) -> None:
+    fields: Headers = [(b"content-type", b"text/event-stream")] if stream else []
+    body = orjson.dumps(document)
+    body = b"data: " + body + b"\n\n" if stream else body
+
+    for name in PROTOCOLS:
+        wire = protocol(name)
+        with suppress(InvalidAnswer):
+            features = wire.answer(Payload(), reply(fields), body).features
+            assert all(0 <= feature <= 1 for feature in features)
+        with suppress(ValueError):
+            wire.usage(Payload(), reply(fields), body)
+
+
+@given(document=DOCUMENTS)
+def test_any_request_is_read_and_readdressed_or_a_bad_request(document: Any) -> None:
+    for name in PROTOCOLS:
+        wire, original = protocol(name), call(CASES[name], orjson.dumps(document))
+        with suppress(BadRequest):
+            payload = wire.parse(original)
+            wire.readdress(original, b"/base", "other", payload)
 
 
 def test_a_refusal_keeps_every_member_of_its_problem(wire: WireProtocol) -> None:
