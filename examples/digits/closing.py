@@ -54,7 +54,7 @@ async def where_to_look(stage: Stage, report: Report, *, keep: bool) -> None:
     screen.literal(f"  journal        {stage.folder / '.tollway' / 'journal'}")
     screen.literal(f"  logs           {stage.folder}")
     if keep:
-        command = f"{shlex.quote(sys.executable)} -m gateway.cli"
+        command = f"{shlex.quote(sys.executable)} -m gateway"
         screen.literal(f"  metrics        {stage.url}/metrics")
         screen.literal(f"  budgets        {command} budgets list --url {stage.url}")
         screen.literal(f"  a decision     {command} explain {decision} --url {stage.url}")
