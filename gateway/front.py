@@ -5,7 +5,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,8 @@ def server(
         date_header=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=ceil(keep_alive_s),
-        timeout_graceful_shutdown=ceil(drain_s),
+        timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type] # any number of seconds will do
+        timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]
     )
     return uvicorn.Server(config)
 

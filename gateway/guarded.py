@@ -58,6 +58,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._since_s: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_s = 0.0
         self._refused = False
         self._upgrade: bytes | None = None
         self._reframing = False
@@ -108,8 +109,8 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         """Note the first byte of a request."""
         if self._reframing:
             return
-        self._unset_keepalive_if_required()
         self._phase = HEAD
+        self._since_s = None
         self._unjudged_bytes = self._read_bytes
         super().on_message_begin()
 
@@ -166,6 +167,22 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             self._since_s = None
             super().on_message_complete()
 
+    # -- uvicorn's request cycle
+
+    def on_response_complete(self) -> None:
+        """Start the next request that is waiting, or the clock of an idle connection.
+
+        As uvicorn's own does, but for its timer a response.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._phase == WAITING:
+            self._start_clock()
+
     # -- what a head says
 
     def _address(self, method: bytes) -> None:
@@ -198,14 +215,23 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
 
     def _start_clock(self) -> None:
         self._since_s = self.loop.time()
+        due_s = self._due_s(self._since_s)
         if self._alarm is None:
-            self._alarm = self.loop.call_at(self._due_s(self._since_s), self._on_alarm)
+            self._arm(due_s)
+        elif due_s < self._alarm_s:
+            self._alarm.cancel()
+            self._arm(due_s)
+
+    def _arm(self, when_s: float) -> None:
+        self._alarm_s = when_s
+        self._alarm = self.loop.call_at(when_s, self._on_alarm)
 
     def _due_s(self, since_s: float) -> float:
-        if self._phase != BODY:
-            return since_s + self.limits.head_s
-        needed_s = self._body_bytes / self.limits.body_bytes_per_s
-        return since_s + self.limits.body_grace_s + needed_s
+        if self._phase == BODY:
+            needed_s = self._body_bytes / self.limits.body_bytes_per_s
+            return since_s + self.limits.body_grace_s + needed_s
+        idle = self._phase == WAITING and self.cycle is not None
+        return since_s + (self.timeout_keep_alive if idle else self.limits.head_s)
 
     def _on_alarm(self) -> None:
         self._alarm = None
@@ -216,7 +242,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             self._since_s = now_s  # the client waits for us
         due_s = self._due_s(self._since_s)
         if now_s < due_s:
-            self._alarm = self.loop.call_at(max(due_s, now_s + 0.001), self._on_alarm)
+            self._arm(max(due_s, now_s + 0.001))  # the loop's clock ticks in milliseconds
         elif self._phase == WAITING:
             self.transport.close()
         else:

@@ -83,7 +83,7 @@ def serve(test: Test, limits: Limits = LIMITS, app: Recorder | None = None, **op
 
     async def main() -> None:
         async with asyncio.timeout(20):
-            async with front.serving(app, limits=limits, drain_s=1, **opt) as address:
+            async with front.serving(app, limits=limits, drain_s=0.5, **opt) as address:
                 await test(app, Client(address))
 
     uvloop.run(main())
@@ -312,6 +312,13 @@ def test_an_idle_connection_is_kept_and_used_again() -> None:
         assert len(app.whole) == 2
 
     serve(test, HASTY)
+
+
+def test_an_idle_connection_is_closed_after_its_time() -> None:
+    async def test(app: Recorder, client: Client) -> None:
+        assert statuses(await client.say(get(), b"\r\n", b"\r\n")) == [200]
+
+    serve(test, keep_alive_s=0.1)
 
 
 def test_connections_beyond_the_limit_are_turned_away() -> None:
