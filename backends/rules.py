@@ -67,11 +67,11 @@ class Rules:
             return self._problem(400, "Bad request", str(exc))
         if payload.data is None:
             return self._about(call, payload)
-        rows = self._rows(payload)
-        if not 0 < len(rows) <= ROWS_MAX:
-            detail = f"rules answer batches of 1 to {ROWS_MAX} rows of JSON or decoded tensors"
-            return self._problem(503, "Not for rules", detail)
         try:
+            rows = self._rows(payload)
+            if not 0 < len(rows) <= ROWS_MAX:
+                detail = f"rules answer batches of 1 to {ROWS_MAX} rows of JSON or decoded tensors"
+                return self._problem(503, "Not for rules", detail)
             headers, body = self._reply(call, [self._decide(row) for row in rows])
         except Exception as exc:  # a function of the operator's, which may fail in any way
             return self._problem(500, "Rules failed", f"{type(exc).__name__}: {exc}")

@@ -460,3 +460,17 @@ def test_rules_describe_themselves(digits: Path) -> None:
     assert (status, metadata["name"]) == (200, "digits")
     assert asyncio.run(get(b"/v2/models/digits/ready"))[0] == 200
     assert asyncio.run(get(b"/v2/models/digits/infer"))[0] == 503
+
+
+def test_the_rules_in_the_documentation_can_be_loaded() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
+    example = text.split("```toml\n")[1].split("```")[0]
+
+    assert decide(example, {"inputs": [{"data": [5.0] * 64}]}).answer == 7
+    assert decide(example, {}) == Ruling(8, 0.1)
+
+
+def test_a_call_that_another_protocol_read_fails_and_nothing_else_does(digits: Path) -> None:
+    rules = open_rules(Oip(), rules=digits)
+
+    assert ask(rules, Plain(), {"text": "x"})[0].status == 500
