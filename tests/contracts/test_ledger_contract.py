@@ -1,0 +1,412 @@
+"""The contract of `Ledger`, run over every implementation."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.ledger.book import KEEP_CLOSED_S, KEEP_ENDED_S, LEASE_S
+from gateway.ledger.types import MAX_LIMIT_NANO, Budget, Change, Claim, Exchange, Key, Scope
+from tests.ledger.ledgers import START_S, Bench, Implementation
+from tests.ledger.redis_server import RedisServer, redis_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis"), "--appendonly", "no") as server:
+        yield server
+
+
+@pytest.fixture(
+    params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.integration)],
+)
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Implementation:
+    server = request.getfixturevalue("server") if request.param == "redis" else None
+    return Implementation(request.param, tmp_path, server)
+
+
+def key(lease: str, budget: str = "b") -> Key:
+    return Key(budget, 0, None, lease)
+
+
+# ---------------------------------------------------------------------- leasing
+
+
+def test_a_lease_takes_from_what_is_free_and_settling_turns_it_into_spending(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        assert (await bench.lease("x", 300)).grant_nano == 300
+        reply = await bench.say("x", settled_nano=120, open_nano=80)
+        position = reply.position
+        assert (position.spent_nano, position.leased_nano, position.free_nano) == (120, 180, 700)
+        assert position.open_nano == 80
+
+    ledger.run(main)
+
+
+def test_what_is_asked_ahead_of_need_is_shared_but_need_is_met(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        first = await bench.say("x", need_nano=1, want_nano=10_000)
+        second = await bench.say("y", need_nano=1, want_nano=10_000)
+        assert (first.grant_nano, second.grant_nano) == (500, 125)
+        needy = await bench.say("z", need_nano=10, due_nano=375, want_nano=375)
+        assert needy.grant_nano == 375
+
+    ledger.run(main)
+
+
+def test_nothing_is_granted_where_even_the_least_that_helps_is_not_free(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 950)
+        reply = await bench.lease("y", 51)
+        assert (reply.grant_nano, reply.short) == (0, True)
+        assert (await bench.lease("y", 50)).grant_nano == 50
+        assert (await bench.account()).position.free_nano == 0
+
+    ledger.run(main)
+
+
+def test_the_last_of_a_budget_can_be_leased_to_the_nano_dollar(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        assert (await bench.lease("x", MAX_LIMIT_NANO - 1)).grant_nano == MAX_LIMIT_NANO - 1
+        assert (await bench.lease("y", 2)).grant_nano == 0
+        assert (await bench.lease("y", 1)).grant_nano == 1
+        assert (await bench.lease("y", 1)).grant_nano == 0
+        reply = await bench.say("x", settled_nano=MAX_LIMIT_NANO - 1)
+        assert reply.position.spent_nano == MAX_LIMIT_NANO - 1
+
+    ledger.run(main, Budget("b", Scope(), MAX_LIMIT_NANO))
+
+
+def test_others_hear_that_somebody_goes_short_and_what_they_give_is_there(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 1000)
+        assert (await bench.lease("y", 10)).grant_nano == 0
+        assert (await bench.say("x")).short
+        await bench.say("x", give_nano=990)
+        assert (await bench.lease("y", 10)).grant_nano == 10
+        await bench.turn(START_S + 2)
+        assert not (await bench.say("x")).short
+
+    ledger.run(main)
+
+
+def test_a_window_that_is_not_the_current_one_grants_nothing_but_takes_settlements(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        window = int(START_S), int(START_S) + 20
+        await bench.lease("x", 100, window=window)
+        await bench.turn(START_S + 20)
+        reply = await bench.lease("x", 100, window=window, settled_nano=70)
+        assert (reply.grant_nano, reply.stale) == (0, True)
+        assert (await bench.account("b", window[0])).position.spent_nano == 70
+        early = window[1] + 20, window[1] + 40
+        assert (await bench.lease("y", 100, window=early)).stale
+        now = window[1], window[1] + 20
+        assert (await bench.lease("z", 1000, window=now)).grant_nano == 1000
+
+    ledger.run(main)
+
+
+def test_an_overdraft_is_charged_and_shown_and_nothing_more_is_granted(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 1000)
+        position = (await bench.say("x", settled_nano=1150)).position
+        assert (position.spent_nano, position.leased_nano) == (1150, 0)
+        assert (position.free_nano, position.overdraft_nano) == (0, 150)
+        assert (await bench.lease("x", 1, settled_nano=1150)).grant_nano == 0
+
+    ledger.run(main)
+
+
+# ---------------------------------------------------------------------- once
+
+
+def test_an_exchange_asked_again_is_answered_and_not_applied(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        first = await bench.lease("x", 100)
+        assert await bench.lease("x", 100, seq=1) == first
+        given = await bench.say("x", settled_nano=30, give_nano=20, need_nano=5, due_nano=5)
+        again = await bench.say("x", seq=2, settled_nano=30, give_nano=20, need_nano=5, due_nano=5)
+        assert again == given
+        assert (await bench.account()).position.spent_nano == 30
+        assert (await bench.account()).position.leased_nano == 55
+
+    ledger.run(main)
+
+
+def test_a_copy_that_the_network_kept_back_changes_nothing(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 100)
+        await bench.say("x", settled_nano=10)
+        await bench.say("x", settled_nano=40)
+        assert (await bench.lease("x", 100, seq=1)).grant_nano == 0
+        await bench.say("x", seq=2, settled_nano=10, give_nano=5)
+        position = (await bench.account()).position
+        assert (position.spent_nano, position.leased_nano) == (40, 60)
+
+    ledger.run(main)
+
+
+def test_a_closing_exchange_may_be_asked_again_even_when_the_lease_is_forgotten(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 100)
+        await bench.say("x", settled_nano=60, close=True)
+        await bench.say("x", seq=2, settled_nano=60, close=True)
+        await bench.turn(START_S + KEEP_CLOSED_S + 1)
+        await bench.say("x", seq=2, settled_nano=60, close=True)
+        account = await bench.account()
+        assert (account.position.spent_nano, account.position.leased_nano) == (60, 0)
+        assert account.leases == ()
+
+    ledger.run(main)
+
+
+def test_each_share_is_crossed_once_whoever_crosses_it(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 500)
+        await bench.lease("y", 500)
+        assert (await bench.say("x", settled_nano=500)).crossed == ()
+        assert (await bench.say("y", settled_nano=410)).crossed == (0.8, 0.9)
+        assert (await bench.say("x", settled_nano=500)).crossed == ()
+        assert (await bench.say("y", settled_nano=500)).crossed == (1.0,)
+        assert (await bench.say("y", seq=3, settled_nano=500)).crossed == (1.0,)  # asked again
+        assert (await bench.say("y", settled_nano=500)).crossed == ()
+
+    ledger.run(main)
+
+
+def test_a_failover_that_forgot_answers_learns_them_from_the_holder(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 100)
+        # The exchanges 2 and 3 are lost: 2 was granted 200 more, 3 told of 50 settled.
+        reply = await bench.say("x", seq=4, settled_nano=60, held_nano=250, flushed_nano=50)
+        position = reply.position
+        assert (position.spent_nano, position.leased_nano) == (60, 240)
+
+    ledger.run(main)
+
+
+# ---------------------------------------------------------------------- holders that are gone
+
+
+def test_a_lease_not_heard_of_in_time_counts_as_spent_and_is_unaccounted(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 300)
+        await bench.say("x", settled_nano=100, open_nano=50)
+        await bench.turn(START_S + LEASE_S)
+        account = await bench.account()
+        position = account.position
+        assert (position.spent_nano, position.unaccounted_nano) == (300, 200)
+        assert (position.leased_nano, position.open_nano) == (0, 0)
+        assert [(view.state, view.charged_nano) for view in account.leases] == [("ended", 200)]
+
+    ledger.run(main)
+
+
+def test_a_holder_that_comes_back_late_gets_nothing_but_its_word_is_taken(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 300)
+        await bench.turn(START_S + LEASE_S)
+        reply = await bench.lease("x", 10, settled_nano=100, open_nano=50)
+        assert (reply.ended, reply.grant_nano) == (True, 0)
+        position = (await bench.account()).position
+        assert (position.spent_nano, position.unaccounted_nano) == (300, 200)
+        await bench.say("x", settled_nano=140, give_nano=160)
+        position = (await bench.account()).position
+        assert (position.spent_nano, position.unaccounted_nano, position.free_nano) == (140, 0, 860)
+
+    ledger.run(main)
+
+
+def test_a_late_settlement_cannot_free_money_twice(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 300)
+        await bench.turn(START_S + LEASE_S)
+        await bench.say("x", settled_nano=0, give_nano=300)
+        await bench.say("x", settled_nano=0, give_nano=300)
+        position = (await bench.account()).position
+        assert (position.spent_nano, position.free_nano) == (0, 1000)
+        position = (await bench.say("x", settled_nano=40)).position
+        assert position.spent_nano == 40  # a call that ran is charged, lease or no lease
+
+    ledger.run(main)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_till_proves_what_was_spent_and_the_rest_comes_back(
+    ledger: Implementation, late: bool
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 300)
+        await bench.say("x", settled_nano=100)
+        await bench.turn(START_S + LEASE_S * late)
+        freed = await bench.ledger.reconcile([Claim(key("x"), 130, 50)])
+        assert freed == (120)
+        position = (await bench.account()).position
+        assert (position.spent_nano, position.unaccounted_nano) == (180, 50)
+        assert (position.leased_nano, position.free_nano) == (0, 820)
+
+    ledger.run(main)
+
+
+def test_a_reconciled_lease_hears_no_more_and_is_reconciled_once(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 300)
+        claim = Claim(key("x"), 100, 50)
+        await bench.ledger.reconcile([claim])
+        assert await bench.ledger.reconcile([claim]) == 0
+        await bench.say("x", settled_nano=100, give_nano=200)  # sent before it died, come late
+        position = (await bench.account()).position
+        assert (position.spent_nano, position.unaccounted_nano) == (150, 50)
+
+    ledger.run(main)
+
+
+def test_claims_on_what_is_not_known_are_passed_over(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        claims = [Claim(key("never"), 5, 5), Claim(key("x", "no-such-budget"), 5, 5)]
+        assert await bench.ledger.reconcile(claims) == 0
+        assert (await bench.account()).position.spent_nano == 0
+
+    ledger.run(main)
+
+
+def test_an_ended_lease_is_forgotten_when_nothing_is_charged_on_it(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 100)
+        await bench.lease("y", 100)
+        await bench.turn(START_S + LEASE_S)
+        await bench.say("y", give_nano=100)
+        await bench.turn(START_S + LEASE_S + KEEP_ENDED_S + 1)
+        assert [view.lease for view in (await bench.account()).leases] == ["x"]
+
+    ledger.run(main)
+
+
+# ---------------------------------------------------------------------- operators
+
+
+def test_an_operator_sets_limits_adds_credit_and_releases_leases_and_all_is_kept(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        acts = [
+            Change("limit", "b", 2000, "ann", "launch", at_s=1.5),
+            Change("credit", "b", 500, "bob", "refund", at_s=2.5),
+            Change("release", "b", 0, "ann", "the host burnt down", lease="x", at_s=3.5),
+        ]
+        await bench.lease("x", 300)
+        assert (await bench.ledger.change(acts[0])).limit_nano == 2000
+        raised = await bench.ledger.change(acts[1])
+        assert (raised.limit_nano, raised.credit_nano, raised.spent_nano) == (2500, 500, 0)
+        await bench.turn(START_S + LEASE_S)
+        assert (await bench.account()).position.unaccounted_nano == 300
+        released = await bench.ledger.change(acts[2])
+        assert (released.unaccounted_nano, released.free_nano) == (0, 2500)
+        assert await bench.ledger.changes("b") == tuple(acts)
+
+    ledger.run(main)
+
+
+def test_a_released_lease_of_a_holder_that_lives_spends_no_more(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 300)
+        await bench.ledger.change(Change("release", "b", 0, "ann", "gone", lease="x"))
+        reply = await bench.lease("x", 10, settled_nano=20)
+        assert (reply.ended, reply.grant_nano, reply.position.spent_nano) == (True, 0, 20)
+
+    ledger.run(main)
+
+
+def test_a_change_to_what_is_not_there_is_an_error_and_not_kept(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        for change in (
+            Change("limit", "nope", 1, "ann", "why"),
+            Change("release", "b", 0, "ann", "why", lease="nope"),
+        ):
+            with pytest.raises(KeyError):
+                await bench.ledger.change(change)
+        assert await bench.ledger.changes("b") == ()
+
+    ledger.run(main)
+
+
+def test_an_operators_limit_outlasts_restarts_until_the_configuration_changes(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.ledger.change(Change("limit", "b", 1500, "ann", "why"))
+        await bench.ledger.register([Budget("b", Scope(), 1000)])
+        assert (await bench.account()).position.limit_nano == 1500
+        await bench.ledger.register([Budget("b", Scope(), 1200)])
+        assert (await bench.account()).position.limit_nano == 1200
+        assert [change.who for change in await bench.ledger.changes("b")] == ["ann", "config"]
+
+    ledger.run(main)
+
+
+def test_a_lowered_limit_takes_nothing_from_its_holders_and_grants_no_more(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 800)
+        await bench.ledger.change(Change("limit", "b", 500, "ann", "why"))
+        position = (await bench.say("x", settled_nano=100)).position
+        assert (position.leased_nano, position.free_nano, position.overdraft_nano) == (700, 0, 300)
+        assert (await bench.lease("y", 1)).grant_nano == 0
+
+    ledger.run(main)
+
+
+def test_a_budget_that_was_never_registered_is_an_error(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        with pytest.raises(KeyError):
+            await bench.ledger.exchange([Exchange(key("x", "nope"), 1)])
+        with pytest.raises(KeyError):
+            await bench.ledger.accounts([("nope", 0)])
+
+    ledger.run(main)
+
+
+def test_a_batch_is_answered_in_its_order_and_each_budget_is_its_own(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        asked = [
+            Exchange(key("x", name), 1, need_nano=amount, due_nano=amount)
+            for name, amount in (("c", 30), ("b", 20), ("odd {name}", 10))
+        ]
+        answer = await bench.ledger.exchange(asked)
+        assert [reply.grant_nano for reply in answer.replies] == [30, 20, 10]
+        assert answer.now_s == pytest.approx(START_S)
+
+    names = ("b", "c", "odd {name}")
+    ledger.run(main, *[Budget(name, Scope(), 1000) for name in names])
+
+
+def test_a_hundred_at_once_on_a_budget_worth_forty_get_forty(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        replies = await asyncio.gather(*(bench.lease(f"h{n}", 25) for n in range(100)))
+        assert sorted(reply.grant_nano for reply in replies) == [0] * 60 + [25] * 40
+
+    ledger.run(main)
