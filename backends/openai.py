@@ -1,9 +1,12 @@
 """OpenAI's API: chat completions, completions and embeddings, as OpenAI and its imitators speak it.
 
 The model's name stands in the body, so the body is written anew where the backend has another name
-for it; a streamed request is made to ask for its usage (see `openai_stream`). Features of a reply:
-whether it finished by itself, its length as log(1 + characters) / 10 (at most 1), and where the
-request asked for `logprobs` the geometric mean and the least of its tokens' probabilities.
+for it. A stream reports its usage only where the request asks for it; whoever relays streams with
+`openai_stream.Completion` can have every request ask, and the report taken out again.
+
+Features of a reply: whether it finished by itself, its length as log(1 + characters) / 10 (at most
+1), and where the request asked for `logprobs` the geometric mean and the least of its tokens'
+probabilities.
 """
 
 import math
@@ -27,9 +30,16 @@ _TYPES |= {429: "rate_limit_error"}
 
 
 class OpenAI:
-    """The protocol. The answer is the first choice's text, or its tool calls."""
+    """The protocol. The answer is the first choice's text, or its tool calls.
+
+    `ask_for_usage`: make streamed requests ask for their usage. Only for a caller that strips the
+    report again: clients that did not ask may trip over a chunk without choices.
+    """
 
     name = "openai"
+
+    def __init__(self, *, ask_for_usage: bool = False) -> None:
+        self._ask_for_usage = ask_for_usage
 
     def parse(self, call: Call) -> Payload:
         """Read a request; what only a model can judge is left to the model."""
@@ -61,7 +71,7 @@ class OpenAI:
         body, document = call.body, payload.data
         if isinstance(document, dict):
             sent = document if model in (None, document["model"]) else {**document, "model": model}
-            if document.get("stream") is True and not openai_stream.asks_for_usage(document):
+            if self._must_ask(document):
                 sent = openai_stream.asking_for_usage(sent)
             if sent is not document:
                 body = orjson.dumps(sent)
@@ -70,7 +80,8 @@ class OpenAI:
     def usage(self, payload: Payload, reply: Reply, body: bytes) -> Usage | None:
         """Return the tokens, and device seconds, that a reply reports; None where it reports none.
 
-        Of a stream that was cut, at least the tokens that came.
+        A stream that was cut, or not asked for it, reports none: what came of it says nothing of
+        the prompt, and would be too little.
         """
         seconds = reported.from_headers(reply.headers)
         tokens = _tokens(reply.headers, body)
@@ -103,6 +114,13 @@ class OpenAI:
             return _embeddings(document["data"])
         return _choice(document.get("choices"))
 
+    def _must_ask(self, document: dict[str, Any]) -> bool:
+        return (
+            self._ask_for_usage
+            and document.get("stream") is True
+            and not openai_stream.asks_for_usage(document)
+        )
+
     def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
         """Return the problem with OpenAI's own `error` object beside its members."""
         fault = "server_error" if status >= 500 else "invalid_request_error"
@@ -123,7 +141,7 @@ def _is_stream(headers: Headers) -> bool:
 def _tokens(headers: Headers, body: bytes) -> Usage | None:
     if _is_stream(headers):
         completion = openai_stream.follow(body)
-        return completion.usage if completion.is_told or completion.usage.output_tokens else None
+        return completion.usage if completion.is_told else None
     if b'"usage"' not in body:
         return None
     document = load_reply(body)

@@ -1,9 +1,9 @@
 """A streamed completion: what it says, what it used, and what of it the client did not ask for.
 
 A server reports a stream's usage only where the request has `stream_options.include_usage`: in one
-last chunk before `[DONE]`, with no choices. The gateway asks for it always, and takes that chunk
-out again where the client did not ask. Where the stream is cut the chunk is missing: the tokens
-that were seen are then a lower bound.
+last chunk before `[DONE]`, with no choices. So whoever relays streams asks for it always, and takes
+that chunk out again where the client did not ask. Where the stream is cut the chunk is missing: the
+tokens that were seen are then a lower bound.
 """
 
 from contextlib import suppress

@@ -120,10 +120,20 @@ def test_a_base_that_ends_with_the_version_is_not_doubled(base: bytes, target: b
 
 
 def test_a_streamed_request_is_made_to_ask_for_its_usage() -> None:
-    _, document = sent(chat(stream=True, stream_options={"other": 1}))
+    call = chat(stream=True, stream_options={"other": 1})
+    assert call.payload is not None
 
-    assert document["stream_options"] == {"other": 1, "include_usage": True}
-    assert "stream_options" not in sent(chat())[1]
+    asking = OpenAI(ask_for_usage=True).readdress(call, b"", None, call.payload)
+
+    assert orjson.loads(asking.body)["stream_options"] == {"other": 1, "include_usage": True}
+    assert OpenAI().readdress(call, b"", None, call.payload).body is call.body
+
+
+def test_a_request_that_is_not_streamed_is_not_made_to_ask() -> None:
+    call = chat()
+    assert call.payload is not None
+
+    assert OpenAI(ask_for_usage=True).readdress(call, b"", None, call.payload).body is call.body
 
 
 def test_a_request_that_asks_for_usage_is_left_alone() -> None:
@@ -243,11 +253,15 @@ def test_a_stream_is_answered_and_priced_from_its_last_chunk() -> None:
 
 
 def test_a_stream_that_was_cut_used_at_least_what_came() -> None:
-    body = delta("a") + delta("b") + delta("")
+    body = delta("a") + delta("b") + delta("") + b'data: {"cho'
+    completion = Completion()
 
-    usage = OpenAI().usage(Payload(), Reply(200, STREAM, NoBody()), body + b'data: {"cho')
+    for each in Events().feed(body):
+        completion.relay(each)
 
-    assert usage == Usage(output_tokens=2, exact=False)
+    assert completion.usage == Usage(output_tokens=2, exact=False)
+    # What came says nothing of the prompt, so the reply as a whole reports no usage.
+    assert OpenAI().usage(Payload(), Reply(200, STREAM, NoBody()), body) is None
 
 
 @pytest.mark.parametrize(
