@@ -1,0 +1,152 @@
+"""Estimates what a call would cost and take: learned usage times today's price.
+
+What is learned is usage (device-seconds, tokens), never dollars, so that a new price acts on the
+next request. The logarithm of usage is regressed on the context by a head; what the mean is above
+its exponential, and how far the 95 % quantile is, are learned beside it from the errors. A call
+whose price has only a part per request costs what it costs: nothing is learned, all three figures
+are equal.
+"""
+
+import math
+from dataclasses import dataclass
+
+from backends.pricing import Price
+from backends.types import Usage
+from gateway.usage_model import Accuracy, UsageModel
+from policies.heads.vowpal import VowpalHead
+from policies.packing import pack, unpack
+from policies.types import Context
+
+KIND = "estimator 1"
+LATENCY_RATE = 0.05  # the mean of about the last twenty
+CALL = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a backend is expected to charge and take.
+
+    ceiling: covers 95 % of calls, as learned. maximum: certain where every part of the price is
+    bounded beforehand; else the largest that was ever seen, doubled.
+    """
+
+    expected_nano: int
+    ceiling_nano: int
+    maximum_nano: int
+    latency_s: float
+
+
+class Estimator:
+    """Quotes the backends of one route."""
+
+    # The mutable state: a usage model and a latency per backend, the head that the models share,
+    # and the fixed quotes, kept because they are most of what a gateway before model servers asks.
+
+    def __init__(self) -> None:
+        # 0.2: a usage is heavy-tailed even in its logarithm; at 0.5 one outlier swings the head.
+        self._head = VowpalHead(learning_rate=0.2)
+        self._models: dict[str, UsageModel] = {}
+        self._latency_s: dict[str, float] = {}
+        self._fixed: dict[str, tuple[Price, Quote]] = {}
+        self._memo: tuple[Context, dict[str, float]] = (Context(()), {})
+
+    def quote(self, context: Context, backend: str, price: Price, known: Usage) -> Quote:
+        """Return the quote of a backend at `price`.
+
+        `known` bounds the usage beforehand (its input tokens, a limit on its output tokens or
+        device-seconds); 0 where nothing is known.
+        """
+        kept = self._fixed.get(backend)
+        if kept is not None and kept[0] is price:
+            return kept[1]
+        if price.is_fixed:
+            return self._quote_fixed(backend, price)
+        model = self._model(backend)
+        expected = model.expected(self._logs(context), known)
+        certain, maximum = model.bounds(expected, price, known)
+        expected_nano = min(price.cost_nano(expected), maximum if certain else 1 << 53)
+        ceiling_nano = min(math.ceil(expected_nano * model.margin), maximum)
+        return Quote(
+            expected_nano,
+            max(ceiling_nano, expected_nano),
+            max(maximum, expected_nano),
+            self._latency_s.get(backend, 0.0),
+        )
+
+    def observe(  # noqa: PLR0917 - the router passes what it has, in the order of the path
+        self,
+        context: Context,
+        backend: str,
+        quote: Quote,
+        price: Price,
+        usage: Usage,
+        latency_s: float,
+    ) -> None:
+        """Learn what a call used and took. ValueError for a usage that has no price."""
+        if math.isfinite(latency_s) and latency_s >= 0.0:
+            before = self._latency_s.setdefault(backend, latency_s)
+            self._latency_s[backend] = before + LATENCY_RATE * (latency_s - before)
+        if price.is_fixed:
+            self._quote_fixed(backend, price)
+            return
+        cost_nano = price.cost_nano(usage)
+        model = self._model(backend)
+        plain = _plain(context)
+        for key, value in model.learn(self._logs(context), usage):
+            self._head.learn(plain, key, value)
+        model.judge(quote.expected_nano, quote.ceiling_nano, cost_nano)
+        self._memo = (Context(()), {})
+
+    def accuracy(self) -> dict[str, Accuracy]:
+        """Return by backend how good its quotes were; none for those with fixed prices."""
+        return {backend: model.accuracy for backend, model in self._models.items()}
+
+    def _quote_fixed(self, backend: str, price: Price) -> Quote:
+        cost_nano = price.cost_nano(CALL)
+        latency_s = self._latency_s.get(backend, 0.0)
+        quote = Quote(cost_nano, cost_nano, cost_nano, latency_s)
+        self._fixed[backend] = (price, quote)
+        return quote
+
+    def _model(self, backend: str) -> UsageModel:
+        self._fixed.pop(backend, None)
+        model = self._models.get(backend)
+        if model is None:
+            model = self._models[backend] = UsageModel(backend)
+        return model
+
+    def _logs(self, context: Context) -> dict[str, float]:
+        """Return the head's predictions for all backends, once per context."""
+        if self._memo[0] is not context:
+            keys = [key for model in self._models.values() for key in model.keys]
+            values = self._head.predict(_plain(context), keys)
+            self._memo = (context, dict(zip(keys, values, strict=True)))
+        elif len(self._memo[1]) < 2 * len(self._models):
+            self._memo = (Context(()), {})
+            return self._logs(context)
+        return self._memo[1]
+
+    def save(self) -> bytes:
+        """Return what was learned, with a checksum."""
+        values = {
+            "models": {backend: model.save() for backend, model in self._models.items()},
+            "latency_s": self._latency_s,
+        }
+        return pack(KIND, values, {"head": self._head.save()})
+
+    def load(self, state: bytes) -> None:
+        """Take a saved state; ValueError, and no change, where it is damaged."""
+        values, parts = unpack(KIND, state)
+        models = {backend: UsageModel(backend) for backend in values["models"]}
+        for backend, model in models.items():
+            model.load(values["models"][backend])
+        self._head.load(parts["head"])
+        self._models = models
+        self._latency_s = {str(name): float(s) for name, s in values["latency_s"].items()}
+        self._fixed.clear()
+        self._memo = (Context(()), {})
+
+
+def _plain(context: Context) -> Context:
+    """Return the context without the reply in hand: what a call uses does not depend on it."""
+    return Context(context.dense, context.sparse) if context.held else context

@@ -1,0 +1,164 @@
+"""What one backend's calls use: units learned as logarithms of their ratio to the first seen."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backends.pricing import MAX_NANO, Price
+from backends.types import Usage
+
+PRIOR = Usage(device_s=1.0, input_tokens=500.0, output_tokens=500.0)
+"""What a call is taken to use before any was seen, within its bounds."""
+
+RATE = 0.01  # of the mean corrections: about the last hundred calls
+QUANTILE = 0.95
+STEP = 0.05  # of the quantile's logarithm: found within a hundred calls, then within a few percent
+MARGIN_MAX = 20.0
+LOG_MAX = 8.0  # e^8: beyond three thousand times the usual a regression is extrapolating wildly
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How good a backend's quotes were.
+
+    calls: how many were judged. coverage: the share at or below its ceiling. relative_error: the
+    mean of |expected - cost| / cost, over about the last hundred.
+    """
+
+    calls: int = 0
+    coverage: float = 1.0
+    relative_error: float = 0.0
+
+
+class UsageModel:
+    """Device-seconds, input and output tokens of one backend's calls."""
+
+    # The mutable state: per unit the first usage seen and a mean correction; the cached share; the
+    # margin of the ceiling; the largest cost in terms of what was expected; the accuracy.
+
+    def __init__(self, backend: str) -> None:
+        self._units = {"device_s": f"{backend}/device_s", "output_tokens": f"{backend}/output"}
+        self._first: dict[str, float] = {}
+        self._actual: dict[str, float] = {}
+        self._guessed: dict[str, float] = {}
+        self._input = 0.0
+        self._cached = 0.0
+        self._log_margin = math.log(4.0)
+        self._worst = 4.0
+        self.accuracy = Accuracy()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What the head calls this backend's units."""
+        return tuple(self._units.values())
+
+    @property
+    def margin(self) -> float:
+        """The ceiling over the expectation."""
+        return math.exp(self._log_margin)
+
+    def expected(self, logs: Mapping[str, float], known: Usage) -> Usage:
+        """Return the expected usage; `logs` are the head's predictions by key."""
+        inputs = known.input_tokens or self._input or PRIOR.input_tokens
+        return Usage(
+            calls=known.calls,
+            device_s=self._expected("device_s", logs, known.device_s),
+            input_tokens=inputs,
+            cached_input_tokens=min(inputs, inputs * self._cached),
+            output_tokens=self._expected("output_tokens", logs, known.output_tokens),
+            exact=False,
+        )
+
+    def _expected(self, unit: str, logs: Mapping[str, float], bound: float) -> float:
+        first = self._first.get(unit)
+        if first is None:
+            value = getattr(PRIOR, unit)
+        else:
+            value = _guess(first, logs[self._units[unit]])
+            value *= self._actual[unit] / self._guessed[unit]
+        return min(value, bound) if bound else float(value)
+
+    def bounds(self, expected: Usage, price: Price, known: Usage) -> tuple[bool, int]:
+        """Return whether the most that a call can cost is certain, and that cost."""
+        certain = (
+            (not price.per_device_s_nano or known.device_s > 0)
+            and (not price.input_token_nano or known.input_tokens > 0)
+            and (not price.output_token_nano or known.output_tokens > 0)
+        )
+        if certain:
+            return True, price.cost_nano(replace(known, cached_input_tokens=0.0))
+        return False, min(MAX_NANO - 1, math.ceil(price.cost_nano(expected) * 2.0 * self._worst))
+
+    def learn(self, logs: Mapping[str, float], usage: Usage) -> Iterator[tuple[str, float]]:
+        """Take a call's usage; yield the (key, logarithm) pairs that the head is to learn."""
+        if usage.input_tokens > 0:
+            before = self._input or usage.input_tokens
+            self._input = before + RATE * (usage.input_tokens - before)
+            share = usage.cached_input_tokens / usage.input_tokens
+            self._cached += RATE * (share - self._cached)
+        for unit, key in self._units.items():
+            used = float(getattr(usage, unit))
+            if used <= 0.0:
+                continue
+            first = self._first.setdefault(unit, used)
+            guess = _guess(first, logs[key])
+            self._actual[unit] = _mean(self._actual.get(unit), used)
+            self._guessed[unit] = _mean(self._guessed.get(unit), guess)
+            yield key, min(max(math.log(used / first), -LOG_MAX), LOG_MAX)
+
+    def judge(self, expected_nano: int, ceiling_nano: int, cost_nano: int) -> None:
+        """Take what a call has cost in the end, to learn the ceiling and the accuracy from."""
+        if cost_nano <= 0 or expected_nano <= 0:
+            return
+        ratio = cost_nano / expected_nano
+        self._worst = max(self._worst, ratio)
+        # Robbins and Monro: steps that balance where 5 % of the calls are above.
+        above = math.log(ratio) > self._log_margin
+        self._log_margin += STEP * (QUANTILE if above else QUANTILE - 1.0)
+        self._log_margin = min(max(self._log_margin, 0.0), math.log(MARGIN_MAX))
+        was = self.accuracy
+        calls = was.calls + 1
+        rate = max(RATE, 1.0 / calls)
+        covered = float(cost_nano <= ceiling_nano)
+        error = abs(expected_nano - cost_nano) / cost_nano
+        self.accuracy = Accuracy(
+            calls,
+            was.coverage + rate * (covered - was.coverage),
+            was.relative_error + rate * (error - was.relative_error),
+        )
+
+    def save(self) -> dict[str, Any]:
+        """Return the state."""
+        return {
+            "first": self._first,
+            "actual": self._actual,
+            "guessed": self._guessed,
+            "input": self._input,
+            "cached": self._cached,
+            "log_margin": self._log_margin,
+            "worst": self._worst,
+            "calls": self.accuracy.calls,
+            "coverage": self.accuracy.coverage,
+            "relative_error": self.accuracy.relative_error,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take a saved state."""
+        self._first = {str(unit): float(value) for unit, value in state["first"].items()}
+        self._actual = {str(unit): float(value) for unit, value in state["actual"].items()}
+        self._guessed = {str(unit): float(value) for unit, value in state["guessed"].items()}
+        self._input, self._cached = float(state["input"]), float(state["cached"])
+        self._log_margin, self._worst = float(state["log_margin"]), float(state["worst"])
+        self.accuracy = Accuracy(
+            int(state["calls"]), float(state["coverage"]), float(state["relative_error"])
+        )
+
+
+def _guess(first: float, log: float) -> float:
+    return first * math.exp(min(max(log, -LOG_MAX), LOG_MAX))
+
+
+def _mean(before: float | None, value: float) -> float:
+    # A few calls' worth of the first would bias the mean for long: the rate starts at a tenth.
+    return value if before is None else before + 0.02 * (value - before)

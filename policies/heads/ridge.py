@@ -1,0 +1,122 @@
+"""Discounted ridge regression per arm: exact, with a variance, on a few dozen features.
+
+For each arm A = sum g^k x x' + lam I and b = sum g^k y x are kept as A^-1 and theta = A^-1 b, by
+Sherman and Morrison's formula. Forgetting is by an arm's own updates, so an idle arm keeps what it
+knows. Where forgetting would lose more than was ever known, trace(A^-1) is held at its prior.
+Sparse features are folded into `folds` numbers with signs (Weinberger et al. 2009).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.heads.vowpal import check_finite
+from policies.packing import pack, unpack
+from policies.types import Context
+
+KIND = "ridge head 1"
+Vector = NDArray[np.float64]
+
+
+class RidgeHead:
+    """A ridge regressor per arm, and in a cascade per pair of reply in hand and arm."""
+
+    # The mutable state of a head is, per arm, its row in theta and in the inverses.
+
+    def __init__(self, *, prior: float = 1.0, forget: float = 0.999, folds: int = 64) -> None:
+        """`prior`: its weight, in rows; `forget`: what one update leaves of those before."""
+        if not (prior > 0 and 0 < forget <= 1 and folds > 0):
+            raise ValueError(f"prior {prior}, forget {forget}, folds {folds}")
+        self._prior, self._forget, self._folds = prior, forget, folds
+        self._rows: dict[str, int] = {}
+        self._theta: Vector = np.zeros((0, 0))
+        self._inverse: Vector = np.zeros((0, 0, 0))
+
+    def predict(self, context: Context, arms: Sequence[str]) -> list[float]:
+        """Return a value per arm; see the port."""
+        x = self._features(context)
+        rows = [self._row(_key(context, arm), len(x)) for arm in arms]
+        values: list[float] = (self._theta[rows, : len(x)] @ x).tolist()
+        return values
+
+    def variance(self, context: Context, arm: str) -> float:
+        """Return x' A^-1 x: the prediction's variance in units of the noise's."""
+        x = self._features(context)
+        row = self._row(_key(context, arm), len(x))
+        return float(x @ self._inverse[row, : len(x), : len(x)] @ x)
+
+    def learn(self, context: Context, arm: str, value: float) -> None:
+        """Learn from one arm; see the port."""
+        if not abs(value) < float("inf"):
+            raise ValueError(f"a label of {value}")
+        check_finite(context)
+        x = self._features(context)
+        row = self._row(_key(context, arm), len(x))
+        inverse, theta = self._inverse[row, : len(x), : len(x)], self._theta[row, : len(x)]
+        inverse /= self._forget
+        gain = inverse @ x
+        gain_over = gain / (1.0 + x @ gain)
+        theta += gain_over * (value - theta @ x)
+        inverse -= np.outer(gain_over, gain)
+        most = len(x) / self._prior
+        trace = float(inverse.trace())
+        if trace > most:
+            inverse *= most / trace
+
+    def _features(self, context: Context) -> Vector:
+        x = np.zeros(1 + len(context.dense) + self._folds + len(context.reply))
+        x[0] = 1.0
+        start = 1 + len(context.dense)
+        x[1:start] = context.dense
+        if context.sparse:
+            indices = np.fromiter([index for index, _ in context.sparse], np.int64)
+            values = np.fromiter([value for _, value in context.sparse], np.float64)
+            # Knuth's multiplicative hash: neighbouring indices must not share a fold and a sign.
+            mixed = (indices * 2654435761 & 0xFFFFFFFF) >> 12
+            signs = (mixed & 1) * 2.0 - 1.0
+            folded = np.bincount((mixed >> 1) % self._folds, values * signs, self._folds)
+            x[start : start + self._folds] = folded
+        x[start + self._folds :] = context.reply
+        if not np.isfinite(x.sum()):
+            raise ValueError("a context that is not finite")
+        return x
+
+    def _row(self, key: str, size: int) -> int:
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = len(self._rows)
+            self._grow(len(self._rows), size)
+            self._inverse[row] = np.eye(self._inverse.shape[1]) / self._prior
+        elif size > self._theta.shape[1]:
+            self._grow(len(self._rows), size)
+        return row
+
+    def _grow(self, rows: int, size: int) -> None:
+        old_rows, old_size = self._theta.shape
+        size = max(size, old_size)
+        theta, inverse = np.zeros((rows, size)), np.zeros((rows, size, size))
+        inverse[:] = np.eye(size) / self._prior
+        theta[:old_rows, :old_size] = self._theta
+        inverse[:old_rows, :old_size, :old_size] = self._inverse
+        self._theta, self._inverse = theta, inverse
+
+    def save(self) -> bytes:
+        """Return what was learned, with a checksum."""
+        values = {"rows": self._rows, "size": self._theta.shape[1], "folds": self._folds}
+        parts = {"theta": self._theta.tobytes(), "inverse": self._inverse.tobytes()}
+        return pack(KIND, values, parts)
+
+    def load(self, state: bytes) -> None:
+        """Take a saved state; see the port."""
+        values, parts = unpack(KIND, state)
+        if values["folds"] != self._folds:
+            raise ValueError(f"a state with {values['folds']} folds, not {self._folds}")
+        count, size = len(values["rows"]), values["size"]
+        self._rows = {str(key): int(row) for key, row in values["rows"].items()}
+        self._theta = np.frombuffer(parts["theta"]).reshape(count, size).copy()
+        self._inverse = np.frombuffer(parts["inverse"]).reshape(count, size, size).copy()
+
+
+def _key(context: Context, arm: str) -> str:
+    return f"{context.held}>{arm}" if context.held else arm

@@ -1,0 +1,27 @@
+"""The port of a regressor: one number per arm, from a context, learned from the arms seen."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from policies.types import Context
+
+
+class Head(Protocol):
+    """Regresses a value on a context, for each of a changing set of arms.
+
+    Arms are known by their names and need not be announced; one never learned from is predicted 0,
+    or what it shares with the others. In a cascade the context says what reply is in hand, and an
+    arm's prediction may depend on it.
+    """
+
+    def predict(self, context: Context, arms: Sequence[str]) -> list[float]:
+        """Return a finite value per arm, in their order; ValueError for a context that is not."""
+
+    def learn(self, context: Context, arm: str, value: float) -> None:
+        """Learn that `arm` had `value` there; ValueError, and no change, if that is not finite."""
+
+    def save(self) -> bytes:
+        """Return what was learned, with a checksum."""
+
+    def load(self, state: bytes) -> None:
+        """Take a saved state; ValueError, and no change, where it is damaged or of another kind."""

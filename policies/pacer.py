@@ -1,0 +1,79 @@
+"""Turns what is left of a budget into the price of money: how much quality a dollar must buy.
+
+The allowance (dollars per request) comes from the budgets. The price is re-solved over the recent
+contexts, toward a target spend that also pays back what was spent above or below the allowance
+before: an integral term, without which errors of the estimates would add up. Savings are credited
+only up to a few requests' worth, or a lull would be followed by a spree.
+"""
+
+import math
+
+from policies.multiplier import price_for_spend
+from policies.window import Window
+
+HORIZON = 200.0  # requests over which an error is paid back
+CREDIT = 20.0  # requests' worth of allowance that may be saved up
+DEBT = 200.0  # requests' worth of overspending that is remembered
+
+
+class Pacer:
+    """Keeps the mean spend per request at an allowance."""
+
+    # The mutable state of a pacer is its allowance and what was spent above it.
+
+    def __init__(self, *, horizon: float = HORIZON, credit: float = CREDIT) -> None:
+        self._horizon = horizon
+        self._credit = credit
+        self.allowance_usd: float | None = None
+        self._over_usd = 0.0
+
+    def pace(self, allowance_usd: float | None) -> bool:
+        """Take a new allowance; return whether it differs enough to solve anew at once (5 %)."""
+        if allowance_usd is not None and not 0.0 <= allowance_usd < math.inf:
+            raise ValueError(f"an allowance of {allowance_usd}")
+        before, self.allowance_usd = self.allowance_usd, allowance_usd
+        if before is None or allowance_usd is None:
+            return before is not allowance_usd
+        self._clip()
+        return abs(allowance_usd - before) > 0.05 * before
+
+    def spend(self, cost_usd: float) -> None:
+        """Count what one request has cost in the end."""
+        if self.allowance_usd is not None:
+            self._over_usd -= self.allowance_usd
+        self.add(cost_usd)
+
+    def add(self, cost_usd: float) -> None:
+        """Count a further cost of a request that was counted before."""
+        if not 0.0 <= cost_usd < math.inf:
+            raise ValueError(f"a cost of {cost_usd}")
+        if self.allowance_usd is not None:
+            self._over_usd += cost_usd
+            self._clip()
+
+    def _clip(self) -> None:
+        unit = self.allowance_usd or 0.0
+        self._over_usd = min(max(self._over_usd, -self._credit * unit), DEBT * unit)
+
+    @property
+    def target_usd(self) -> float | None:
+        """The mean spend to aim at now; None where no budget binds."""
+        if self.allowance_usd is None:
+            return None
+        corrected = self.allowance_usd - self._over_usd / self._horizon
+        # Half and one and a half: the most that one correction may swing the price.
+        return min(max(corrected, 0.5 * self.allowance_usd), 1.5 * self.allowance_usd)
+
+    def price(self, window: Window) -> float:
+        """Return the price of money, in quality per dollar; 0 where no budget binds."""
+        target = self.target_usd
+        return 0.0 if target is None else price_for_spend(*window.tables(), target)
+
+    def save(self) -> dict[str, float | None]:
+        """Return the state."""
+        return {"allowance_usd": self.allowance_usd, "over_usd": self._over_usd}
+
+    def load(self, state: dict[str, float | None]) -> None:
+        """Take a saved state."""
+        self.allowance_usd = state["allowance_usd"]
+        self._over_usd = state["over_usd"] or 0.0

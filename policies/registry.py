@@ -1,0 +1,176 @@
+"""Builds policies by name, with options by name; what is not allowed is said, with what is."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from policies import baselines
+from policies.cascade import Cascade
+from policies.exploration import Exploration
+from policies.floor import Floor
+from policies.folded import Folded
+from policies.heads.ridge import RidgeHead
+from policies.heads.types import Head
+from policies.heads.vowpal import VowpalHead
+from policies.lagrangian import Lagrangian
+from policies.pacer import Pacer
+from policies.quality import Quality
+from policies.types import Objective, Policy
+from policies.uniform import Uniform
+
+HEADS: dict[str, dict[str, float]] = {
+    "vowpal": {"bits": 18, "learning_rate": 0.5, "power_t": 0.5, "l2": 0.0},
+    "ridge": {"prior": 1.0, "forget": 0.999, "folds": 64},
+}
+"""The options of each head, with their defaults."""
+
+QUALITY: dict[str, float] = {"default_quality": 0.8, "bias_rate": 0.02}
+EXPLORE: dict[str, float] = {
+    "gamma": 1000.0,
+    "gamma_first": 10.0,
+    "explore_labels": 100.0,
+    "explore_share": 0.05,
+    "p_min": 0.0,
+}
+PACE: dict[str, float] = {"horizon": 200.0, "credit": 20.0, "window": 400, "every": 25}
+FLOOR: dict[str, float] = {"margin": 0.0, "guard": 6.0}
+
+Options = Mapping[str, object]
+Build = Callable[[Objective, Options, int], Policy]
+
+
+def build(name: str, objective: Objective, *, options: Options, seed: int) -> Policy:
+    """Return a policy; ValueError, naming what is allowed, for unknown names and bad options."""
+    if name not in POLICIES:
+        raise ValueError(f"policy {name!r} is unknown; {_hint(name, POLICIES)}")
+    return POLICIES[name](objective, options, seed)
+
+
+def _lagrangian(objective: Objective, options: Options, seed: int) -> Policy:
+    return _learned(Lagrangian, objective, options, seed, EXPLORE)
+
+
+def _cascade(objective: Objective, options: Options, seed: int) -> Policy:
+    return _learned(Cascade, objective, options, seed, EXPLORE)
+
+
+def _epsilon_greedy(objective: Objective, options: Options, seed: int) -> Policy:
+    return _learned(Lagrangian, objective, options, seed, {"epsilon": 0.05})
+
+
+def _learned(
+    kind: type[Lagrangian],
+    objective: Objective,
+    options: Options,
+    seed: int,
+    explore: dict[str, float],
+) -> Policy:
+    name = options.get("head", "vowpal")
+    if not isinstance(name, str) or name not in HEADS:
+        raise ValueError(f"option head = {name!r}: {_hint(str(name), HEADS)}")
+    allowed = {**HEADS[name], **QUALITY, **explore, **PACE, **FLOOR}
+    found = _numbers({key: value for key, value in options.items() if key != "head"}, allowed)
+    floor = None
+    if objective.floor is not None:
+        floor = Floor(objective.floor, margin=found["margin"], guard=found["guard"])
+    return kind(
+        objective,
+        Quality(
+            _head(name, found, seed),
+            default=found["default_quality"],
+            bias_rate=found["bias_rate"],
+        ),
+        explore=_exploration(found),
+        pacer=Pacer(horizon=found["horizon"], credit=found["credit"]),
+        floor=floor,
+        window=int(found["window"]),
+        every=int(found["every"]),
+    )
+
+
+def _head(name: str, found: dict[str, float], seed: int) -> Head:
+    mine: dict[str, Any] = {key: found[key] for key in HEADS[name]}
+    if name == "vowpal":
+        return VowpalHead(**mine, seed=seed)
+    return RidgeHead(**{**mine, "folds": int(mine["folds"])})
+
+
+def _exploration(found: dict[str, float]) -> Exploration | Uniform:
+    if "epsilon" in found:
+        return Uniform(found["epsilon"])
+    return Exploration(
+        gamma=found["gamma"],
+        gamma_first=found["gamma_first"],
+        labels=found["explore_labels"],
+        share=found["explore_share"],
+        p_min=found["p_min"],
+    )
+
+
+def _fixed(objective: Objective, options: Options, seed: int) -> Policy:
+    arm = _only(options, "arm")
+    if not isinstance(arm, str):
+        raise ValueError('policy fixed needs the option arm, such as arm = "gpu"')
+    return baselines.Fixed(baselines.named(arm))
+
+
+def _weighted(objective: Objective, options: Options, seed: int) -> Policy:
+    weights = _only(options, "weights")
+    if not isinstance(weights, Mapping):
+        raise ValueError(
+            "policy weighted needs the option weights, such as weights = { cpu = 90, gpu = 10 }"
+        )
+    return baselines.Weighted({str(arm): _number("weights", w) for arm, w in weights.items()})
+
+
+def _cheapest(objective: Objective, options: Options, seed: int) -> Policy:
+    _numbers(options, {})
+    return baselines.Fixed(baselines.cheapest)
+
+
+def _most_accurate(objective: Objective, options: Options, seed: int) -> Policy:
+    _numbers(options, {})
+    return baselines.MostAccurate()
+
+
+def _folded(objective: Objective, options: Options, seed: int) -> Policy:
+    return Folded(**_numbers(options, {"gamma_scale": 100.0}), seed=seed)
+
+
+POLICIES: dict[str, Build] = {
+    "lagrangian": _lagrangian,
+    "cascade": _cascade,
+    "fixed": _fixed,
+    "weighted": _weighted,
+    "cheapest": _cheapest,
+    "most_accurate": _most_accurate,
+    "epsilon_greedy": _epsilon_greedy,
+    "cb_explore_adf": _folded,
+}
+
+
+def _only(options: Options, key: str) -> object:
+    unknown = [name for name in options if name != key]
+    if unknown:
+        raise ValueError(f"option {unknown[0]!r} is unknown; allowed: {key}")
+    return options.get(key)
+
+
+def _numbers(options: Options, allowed: dict[str, float]) -> dict[str, float]:
+    """Return the allowed options with the given values in them."""
+    for key in options:
+        if key not in allowed:
+            raise ValueError(f"option {key!r} is unknown; {_hint(key, allowed)}")
+    return {**allowed, **{key: _number(key, value) for key, value in options.items()}}
+
+
+def _number(key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e18:
+        raise ValueError(f"option {key} = {value!r}: must be a finite number")
+    return float(value)
+
+
+def _hint(name: str, allowed: Mapping[str, object]) -> str:
+    near = get_close_matches(name, allowed, n=1)
+    names = ", ".join(sorted(allowed)) or "none"
+    return f"did you mean {near[0]!r}? allowed: {names}" if near else f"allowed: {names}"

@@ -1,0 +1,65 @@
+"""The last few hundred contexts as the policy saw them: each arm's expected quality and cost.
+
+What the multipliers are solved over. Arms come and go: where one was not offered its quality is
+-inf, so that nothing chooses it. Costs follow a price at once.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+
+class Window:
+    """A ring of rows (contexts) over columns (arms)."""
+
+    # The mutable state is the ring, the columns' names, and how many rows were ever added.
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._columns: dict[str, int] = {}
+        self._quality: Matrix = np.empty((rows, 0))
+        self._cost: Matrix = np.empty((rows, 0))
+        self._added = 0
+
+    def __len__(self) -> int:
+        return min(self._added, self._rows)
+
+    def add(
+        self, arms: Sequence[str], qualities: Sequence[float], costs_usd: Sequence[float]
+    ) -> bool:
+        """Add a context; return whether an arm was offered that never was before."""
+        columns = self._columns
+        fresh = False
+        try:
+            at = [columns[arm] for arm in arms]
+        except KeyError:
+            at, fresh = self._widen(arms), True
+        row = self._added % self._rows
+        quality = self._quality[row]
+        if len(at) < len(columns):
+            quality[:] = -np.inf
+        quality[at] = qualities
+        self._cost[row, at] = costs_usd
+        self._added += 1
+        return fresh
+
+    def _widen(self, arms: Sequence[str]) -> list[int]:
+        missing = [arm for arm in arms if arm not in self._columns]
+        for arm in missing:
+            self._columns[arm] = len(self._columns)
+        more = (self._rows, len(missing))
+        self._quality = np.hstack([self._quality, np.full(more, -np.inf)])
+        self._cost = np.hstack([self._cost, np.zeros(more)])
+        return [self._columns[arm] for arm in arms]
+
+    def reprice(self, arm: str, ratio: float) -> None:
+        """Take over that an arm's price has become `ratio` times what it was."""
+        if arm in self._columns:
+            self._cost[:, self._columns[arm]] *= ratio
+
+    def tables(self) -> tuple[Matrix, Matrix]:
+        """Return (qualities, costs), each contexts x arms, in no order of time."""
+        return self._quality[: len(self)], self._cost[: len(self)]

@@ -1,0 +1,174 @@
+"""Quotes: exact where the price is, learned where usage is, never about dollars."""
+
+import math
+from random import Random
+
+import pytest
+
+from backends.pricing import Price
+from backends.types import Usage
+from gateway.estimator import Estimator, Quote
+from policies.types import Context
+
+FIXED = Price(per_request_nano=10_000)
+DEVICE = Price(per_device_s_nano=700_000.0)
+TOKENS = Price(input_token_nano=150.0, output_token_nano=600.0, cached_input_token_nano=75.0)
+BOUND = Usage(device_s=30.0, exact=False)
+HERE = Context((0.0,))
+
+
+def test_a_price_per_request_is_quoted_to_the_nano_dollar_without_learning() -> None:
+    estimator = Estimator()
+
+    quote = estimator.quote(HERE, "a", FIXED, BOUND)
+
+    assert quote == Quote(10_000, 10_000, 10_000, 0.0)
+    estimator.observe(HERE, "a", quote, FIXED, Usage(), 0.5)
+    assert estimator.quote(HERE, "a", FIXED, BOUND) == Quote(10_000, 10_000, 10_000, 0.5)
+
+
+def test_a_new_price_is_quoted_at_once() -> None:
+    estimator = Estimator()
+    estimator.quote(HERE, "a", FIXED, BOUND)
+
+    assert estimator.quote(HERE, "a", Price(per_request_nano=7), BOUND).expected_nano == 7
+
+
+def world(rng: Random) -> tuple[Context, float]:
+    """A context, and the device-seconds that a call with it takes: by a factor of e either way."""
+    x = rng.uniform(-1, 1)
+    return Context((x,)), 0.05 * math.exp(x + rng.gauss(0, 0.2))
+
+
+def taught(count: int, seed: int = 0) -> tuple[Estimator, Random]:
+    estimator, rng = Estimator(), Random(seed)
+    for _ in range(count):
+        context, device_s = world(rng)
+        quote = estimator.quote(context, "gpu", DEVICE, BOUND)
+        estimator.observe(context, "gpu", quote, DEVICE, Usage(device_s=device_s), 0.1)
+    return estimator, rng
+
+
+def test_usage_is_learned_from_the_context() -> None:
+    estimator, _ = taught(500)
+
+    small, large = (
+        estimator.quote(Context((x,)), "gpu", DEVICE, BOUND).expected_nano for x in (-0.8, 0.8)
+    )
+    # The mean of a log-normal is e^(0.2^2 / 2) above its median.
+    assert small == pytest.approx(35_000 * math.exp(-0.8 + 0.02), rel=0.2)
+    assert large == pytest.approx(35_000 * math.exp(0.8 + 0.02), rel=0.2)
+
+
+def test_expectations_are_right_in_the_mean_and_the_ceiling_covers_its_share() -> None:
+    estimator, rng = taught(600)
+    expected = actual = covered = 0
+
+    for _ in range(1500):
+        context, device_s = world(rng)
+        quote = estimator.quote(context, "gpu", DEVICE, BOUND)
+        cost = DEVICE.cost_nano(Usage(device_s=device_s))
+        expected, actual = expected + quote.expected_nano, actual + cost
+        covered += cost <= quote.ceiling_nano
+        assert quote.expected_nano <= quote.ceiling_nano <= quote.maximum_nano
+        estimator.observe(context, "gpu", quote, DEVICE, Usage(device_s=device_s), 0.1)
+
+    assert expected == pytest.approx(actual, rel=0.03)
+    assert 0.93 <= covered / 1500 <= 0.97
+    accuracy = estimator.accuracy()["gpu"]
+    assert accuracy.calls == 2100
+    assert accuracy.coverage == pytest.approx(0.95, abs=0.05)
+    assert 0.05 < accuracy.relative_error < 0.3
+
+
+def test_a_price_change_needs_no_learning() -> None:
+    estimator, _ = taught(300)
+    before = estimator.quote(HERE, "gpu", DEVICE, BOUND).expected_nano
+
+    half = Price(per_device_s_nano=DEVICE.per_device_s_nano / 2)
+    after = estimator.quote(HERE, "gpu", half, BOUND).expected_nano
+
+    assert after == pytest.approx(before / 2, abs=1)
+
+
+def test_a_bound_caps_what_is_expected_and_makes_the_maximum_certain() -> None:
+    estimator, _ = taught(300)
+    known = Usage(device_s=0.001, exact=False)
+
+    quote = estimator.quote(HERE, "gpu", DEVICE, known)
+
+    assert quote.maximum_nano == DEVICE.cost_nano(known)
+    assert quote.expected_nano == quote.ceiling_nano == quote.maximum_nano
+
+
+def test_tokens_known_beforehand_are_priced_as_known() -> None:
+    estimator = Estimator()
+    known = Usage(input_tokens=1000, output_tokens=100, exact=False)
+
+    quote = estimator.quote(HERE, "llm", TOKENS, known)
+
+    assert quote.maximum_nano == TOKENS.cost_nano(Usage(input_tokens=1000, output_tokens=100))
+    assert TOKENS.cost_nano(Usage(input_tokens=1000)) < quote.expected_nano <= quote.maximum_nano
+
+
+def test_output_tokens_and_the_cached_share_are_learned() -> None:
+    estimator = Estimator()
+    known = Usage(input_tokens=1000, exact=False)
+    used = Usage(input_tokens=1000, cached_input_tokens=800, output_tokens=50)
+    for _ in range(600):
+        quote = estimator.quote(HERE, "llm", TOKENS, known)
+        estimator.observe(HERE, "llm", quote, TOKENS, used, 0.1)
+
+    assert quote.expected_nano == pytest.approx(TOKENS.cost_nano(used), rel=0.05)
+    # Nothing bounds the output, so the maximum is no certainty, and is well above.
+    assert quote.maximum_nano > 2 * quote.expected_nano
+
+
+def test_a_call_never_seen_is_never_quoted_as_free() -> None:
+    estimator = Estimator()
+
+    for price in (DEVICE, TOKENS):
+        quote = estimator.quote(HERE, "new", price, Usage(exact=False))
+        assert 0 < quote.expected_nano <= quote.ceiling_nano <= quote.maximum_nano
+
+
+def test_one_backend_teaches_nothing_wrong_to_another() -> None:
+    estimator, _ = taught(300)
+    for _ in range(300):
+        quote = estimator.quote(HERE, "slow", DEVICE, BOUND)
+        estimator.observe(HERE, "slow", quote, DEVICE, Usage(device_s=5.0), 5.0)
+
+    slow = estimator.quote(HERE, "slow", DEVICE, BOUND)
+    assert slow.expected_nano == pytest.approx(DEVICE.cost_nano(Usage(device_s=5.0)), rel=0.1)
+    assert slow.latency_s == pytest.approx(5.0)
+    fast = estimator.quote(HERE, "gpu", DEVICE, BOUND).expected_nano
+    assert fast == pytest.approx(35_000, rel=0.3)
+
+
+def test_usage_without_a_price_is_refused_and_not_learned() -> None:
+    estimator, _ = taught(50)
+    quote = estimator.quote(HERE, "gpu", DEVICE, BOUND)
+
+    with pytest.raises(ValueError, match="usage"):
+        estimator.observe(HERE, "gpu", quote, DEVICE, Usage(device_s=math.nan), 0.1)
+
+    assert estimator.quote(HERE, "gpu", DEVICE, BOUND).expected_nano == quote.expected_nano
+
+
+def test_the_reply_in_hand_does_not_change_what_a_call_is_expected_to_use() -> None:
+    estimator, _ = taught(100)
+    later = Context(HERE.dense, HERE.sparse, (0.9, 0.8), "cheap")
+
+    one = estimator.quote(HERE, "gpu", DEVICE, BOUND)
+    assert estimator.quote(later, "gpu", DEVICE, BOUND) == one
+
+
+def test_what_was_learned_survives_a_restart_and_damage_is_refused() -> None:
+    estimator, _ = taught(200)
+    copy, state = Estimator(), estimator.save()
+
+    copy.load(state)
+
+    assert copy.quote(HERE, "gpu", DEVICE, BOUND) == estimator.quote(HERE, "gpu", DEVICE, BOUND)
+    with pytest.raises(ValueError, match="state"):
+        copy.load(state[:-1])
