@@ -251,17 +251,19 @@ class Book:
     def reconcile(self, claim: Claim, now_s: float) -> int:
         """End a dead holder's lease by what its till proves; return what that set free.
 
-        Its settlements are spent, its open reservations stay charged, the rest was never used.
+        Its settlements are spent, its open reservations are charged, the rest was never used.
         """
         self.expire(now_s)
         lease = self.leases.get(claim.key.lease)
+        if lease is None and not claim.heard:  # it spent without a grant, and died before it told
+            lease = self.leases[claim.key.lease] = Lease()
         if lease is None or lease.state == "closed":
             return 0
         before = self.free_nano
         if lease.state == "live":
             self._end(lease, now_s)
         self._settle(lease, claim.settled_nano)
-        self._uncharge(lease, max(0, lease.charged_nano - claim.open_nano))
+        self._uncharge(lease, lease.charged_nano - claim.open_nano)
         lease.state = "closed"
         return self.free_nano - before
 

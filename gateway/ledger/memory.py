@@ -119,6 +119,10 @@ class MemoryLedger:
         """Return the acts on a budget, oldest first."""
         return tuple(self._known[budget].changes)
 
+    def now_s(self) -> float:
+        """Return the time by its clock."""
+        return self._clock()
+
     def books(self) -> list[Book]:
         """Return every book, for checks."""
         return list(self._books.values())

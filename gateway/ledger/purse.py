@@ -12,7 +12,7 @@ limit, and nothing more is reserved until the lease is extended.
 
 import math
 
-from gateway.ledger.till import OPEN, SETTLED, Cells
+from gateway.ledger.till import HEARD, OPEN, SETTLED, Cells
 from gateway.ledger.types import Exchange, Key, Reply
 
 UNBOUND = 2**62  # the room of a purse that never refuses
@@ -154,6 +154,7 @@ class Purse:
         assert asked is not None
         fresh = asked.settled_nano - self._flushed_nano
         self._flushed_nano = asked.settled_nano
+        self._cells[HEARD] = 1
         covered = min(fresh, self._held_nano)
         back = min(self._given_nano, self._held_nano - covered)
         self._held_nano += reply.grant_nano - covered - back

@@ -249,11 +249,15 @@ local function reconcile()
   local name, before = ARGV[2], nil
   expire()
   local lease = leases[name]
+  if not lease and ARGV[5] == '0' then
+    lease = blank()
+    leases[name] = lease
+  end
   if not lease or lease.state == 'closed' then write() return '0' end
   before = free()
   if lease.state == 'live' then finish(lease) end
   settle(lease, amount(ARGV[3]))
-  uncharge(lease, most(0, lease.charged - amount(ARGV[4])))
+  uncharge(lease, lease.charged - amount(ARGV[4]))
   lease.state = 'closed'
   dirty[name] = true
   write()

@@ -129,7 +129,16 @@ class RedisLedger:
         """End dead leases by what their tills prove."""
         found = await self._call(
             [
-                (_place(claim), ("reconcile", claim.key.lease, claim.settled_nano, claim.open_nano))
+                (
+                    _place(claim),
+                    (
+                        "reconcile",
+                        claim.key.lease,
+                        claim.settled_nano,
+                        claim.open_nano,
+                        int(claim.heard),
+                    ),
+                )
                 for claim in claims
             ]
         )

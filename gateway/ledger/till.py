@@ -33,9 +33,9 @@ from gateway.ledger.types import Claim, Key
 
 Cells: TypeAlias = "MutableSequence[int] | memoryview[int]"
 
-SLOT_CELLS = 64  # 512 bytes: the cells, and 480 bytes of JSON that says whose they are
+SLOT_CELLS = 64  # 512 bytes: the cells, and 472 bytes of JSON that says whose they are
 CHUNK_CELLS = 4096  # 32 KiB: 64 slots, a multiple of any page size in use
-USED, SETTLED, OPEN, LENGTH, NAME = range(5)
+USED, SETTLED, OPEN, HEARD, LENGTH, NAME = range(6)
 MAGIC = int.from_bytes(b"tollway1", "little")
 
 
@@ -62,7 +62,7 @@ class Till:
         if not self._free:
             self._grow()
         cells = self._free.pop()
-        cells[SETTLED] = cells[OPEN] = 0
+        cells[SETTLED] = cells[OPEN] = cells[HEARD] = 0
         _write_text(
             cells, json.dumps([key.budget, key.window_start_s, key.window_end_s, key.lease])
         )
@@ -81,7 +81,8 @@ class Till:
         os.close(self._fd)
 
     def abandon(self) -> None:
-        """Let go as death would, the file left behind; for tests."""
+        """Let go as death would: the file stays, for others to read."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)  # the maps have descriptors of their own
         os.close(self._fd)
 
     def _grow(self) -> None:
@@ -120,7 +121,12 @@ class DeadTill:
         if header != {"ledger": ledger_id, "boot": boot()}:
             return []
         return [
-            Claim(Key(*json.loads(_read_text(cells))), cells[SETTLED], cells[OPEN])
+            Claim(
+                Key(*json.loads(_read_text(cells))),
+                settled_nano=cells[SETTLED],
+                open_nano=cells[OPEN],
+                heard=cells[HEARD] != 0,
+            )
             for cells in self._slots[1:]
             if cells[USED] == 1
         ]

@@ -241,11 +241,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a dead holder's till proves of one lease."""
+    """What a dead holder's till proves of one lease; `heard`: the ledger had answered it once."""
 
     key: Key
     settled_nano: int
     open_nano: int
+    heard: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +319,7 @@ class Ledger(Protocol):
     async def reconcile(self, claims: Sequence[Claim]) -> int:
         """End dead leases by what their tills prove; return how much was free again.
 
-        Leases and budgets that it does not know are passed over.
+        A lease that it has forgotten, or a budget that it does not know, is passed over.
         """
         ...
 

@@ -83,7 +83,7 @@ class Wallet:
         self._till_dir = till_dir
         self._on_event = on_event
         self._when_down = when_down
-        self._holder = f"{holder}-{secrets.token_hex(4)}"
+        self.holder = f"{holder}-{secrets.token_hex(4)}"
         self._numbers = itertools.count(1)
         self._accounts = {budget.name: Account(budget, self._open_purse) for budget in budgets}
         self._matches: dict[tuple[object, ...], tuple[Account, ...]] = {}
@@ -269,22 +269,25 @@ class Wallet:
                 self._till.release(purse.cells)
 
     def _open_purse(self, budget: Budget, span: Span, now_s: float) -> Purse:
-        key = Key(budget.name, span.start_s, span.end_s, f"{self._holder}.{next(self._numbers)}")
-        cells = self._till.claim(key) if self._till is not None else [0] * 3
+        key = Key(budget.name, span.start_s, span.end_s, f"{self.holder}.{next(self._numbers)}")
+        cells = self._till.claim(key) if self._till is not None else [0] * 4
         return Purse(key, cells, now_s, limited=budget.enforcement != "soft")
 
     # ------------------------------------------------------------------ life
 
     async def open(self) -> None:
         """Connect, reconcile what dead processes left, and start upkeep; raises LedgerDown."""
-        async with asyncio.timeout(START_S):
-            while True:
-                try:
-                    await self._connect()
-                    break
-                except LedgerDown as exc:
-                    log.warning("waiting for the ledger: %s", exc)
-                    await asyncio.sleep(TICK_S)
+        until_s = self._clock() + START_S
+        while True:
+            try:
+                await self._connect()
+                break
+            except LedgerDown as exc:
+                if self._clock() >= until_s:
+                    await self.close()
+                    raise
+                log.warning("waiting for the ledger: %s", exc)
+                await asyncio.sleep(TICK_S)
         self._task = asyncio.create_task(self.run())
 
     async def _connect(self) -> None:
@@ -294,7 +297,7 @@ class Wallet:
         self._lag_s, self._ledger_id = answer.now_s - sent_s, answer.ledger_id
         if self._till_dir is not None and self._till is None:
             await self.sweep()
-            path = self._till_dir / f"{self._holder}-{os.getpid()}.till"
+            path = self._till_dir / f"{self.holder}-{os.getpid()}.till"
             self._till = Till(path, self._ledger_id)
         await self.refresh()
 
@@ -369,8 +372,11 @@ class Wallet:
         with contextlib.suppress(LedgerDown, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._hand_back()
-        if self._till is not None and not any(a.draining for a in self._accounts.values()):
-            self._till.close()  # else it stays, and the next process of this machine reads it
+        if self._till is not None:
+            if any(account.draining for account in self._accounts.values()):
+                self._till.abandon()  # the next process of this machine reads it
+            else:
+                self._till.close()
         await self._ledger.close()
 
     async def _hand_back(self) -> None:

@@ -1,0 +1,21 @@
+"""Thousands of stories of gateways that crash, lose their ledger and its clock; money stays right.
+
+TOLLWAY_SEEDS=10000 runs more of them; TOLLWAY_SEED=17 runs one again, exactly.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.ledger.virtual import run
+from tests.ledger.world import story
+
+SEEDS = int(os.environ.get("TOLLWAY_SEEDS", "100"))
+ONE = os.environ.get("TOLLWAY_SEED")
+
+
+@pytest.mark.parametrize("seed", [int(ONE)] if ONE else range(SEEDS))
+def test_no_story_overspends_loses_or_invents_money(seed: int, tmp_path: Path) -> None:
+    world = run(story(seed, tmp_path))
+    world.check()

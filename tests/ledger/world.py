@@ -1,0 +1,310 @@
+"""A world of gateways, a ledger, clocks, crashes and partitions, deterministic by its seed.
+
+Everything in it is the production code but the network, the disk's power and the time: the wallets
+run their own tasks on an event loop in virtual time, with real tills in a folder. The backends
+keep the truth: what each call that ran has cost, by the window it was reserved in.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+from gateway.ledger.book import Book
+from gateway.ledger.memory import MemoryLedger
+from gateway.ledger.purse import Purse
+from gateway.ledger.types import (
+    Account,
+    Answer,
+    Budget,
+    BudgetEvent,
+    Change,
+    Claim,
+    Exchange,
+    LedgerDown,
+    Position,
+    Refusal,
+    Reservation,
+    Scope,
+)
+from gateway.ledger.wallet import Wallet
+from tests.ledger.ledgers import START_S
+
+T = TypeVar("T")
+
+PRICE = 1000
+
+
+class Line:
+    """A gateway's line to the ledger: slow, lossy, cut, and sometimes it says a thing twice.
+
+    A copy comes at most a minute late by the ledger's clock, which forgets closed leases after ten.
+    """
+
+    def __init__(self, ledger: MemoryLedger, rng: Random, faults: float) -> None:
+        self.ledger = ledger
+        self.rng = rng
+        self.faults = faults
+        self.cut = False
+        self.kept: list[tuple[float, Sequence[Exchange]]] = []
+
+    async def open(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing to do."""
+
+    async def _carry(self, call: Callable[[], Awaitable[T]]) -> T:
+        rng = self.rng
+        await asyncio.sleep(rng.expovariate(1 / 0.002))
+        if self.cut or rng.random() < self.faults:
+            await asyncio.sleep(0.05)
+            raise LedgerDown("the request was lost")
+        answer = await call()
+        for book in self.ledger.books():
+            book.check()
+        await asyncio.sleep(rng.expovariate(1 / 0.002))
+        if self.cut or rng.random() < self.faults:
+            await asyncio.sleep(0.05)
+            raise LedgerDown("the reply was lost")
+        return answer
+
+    async def register(self, budgets: Sequence[Budget]) -> Answer:
+        return await self._carry(lambda: self.ledger.register(budgets))
+
+    async def exchange(self, exchanges: Sequence[Exchange]) -> Answer:
+        now_s = self.ledger.now_s()
+        self.kept = [(at_s, copy) for at_s, copy in self.kept if abs(now_s - at_s) < 60]
+        if self.rng.random() < self.faults:
+            self.kept.append((now_s, exchanges))
+        if self.kept and self.rng.random() < self.faults:
+            _, late = self.kept.pop(self.rng.randrange(len(self.kept)))
+            await self.ledger.exchange(late)
+        return await self._carry(lambda: self.ledger.exchange(exchanges))
+
+    async def reconcile(self, claims: Sequence[Claim]) -> int:
+        return await self._carry(lambda: self.ledger.reconcile(claims))
+
+    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Account, ...]:
+        return await self._carry(lambda: self.ledger.accounts(keys))
+
+    async def change(self, change: Change) -> Position:
+        return await self._carry(lambda: self.ledger.change(change))
+
+    async def changes(self, budget: str) -> tuple[Change, ...]:
+        return await self._carry(lambda: self.ledger.changes(budget))
+
+
+@dataclass
+class Gateway:
+    """One process: its wallet, its line, and the calls that it has under way."""
+
+    wallet: Wallet
+    line: Line
+    offset_s: float
+    calls: dict["asyncio.Task[None]", None] = field(default_factory=dict)  # in order
+
+    async def crash(self) -> None:
+        """End as SIGKILL does: nothing more runs, and the kernel drops the till's lock."""
+        for task in self.calls:
+            task.cancel()
+        if self.wallet._task is not None:
+            self.wallet._task.cancel()
+        await asyncio.gather(*self.calls, self.wallet._task, return_exceptions=True)  # type: ignore[arg-type]
+        if self.wallet._till is not None:
+            self.wallet._till.abandon()
+
+
+class World:
+    """All of it. What it counts: the truth by (budget, window), answers, refusals."""
+
+    def __init__(self, seed: int, folder: Path, budgets: Sequence[Budget], faults: float) -> None:
+        self.rng = Random(seed)
+        self.folder = folder
+        self.budgets = budgets
+        self.faults = faults
+        self.jump_s = 0.0
+        self.ledger = MemoryLedger(self.ledger_clock)
+        self.gateways: list[Gateway] = []
+        self.names = itertools.count()
+        self.truth: Counter[tuple[str, int]] = Counter()
+        self.answered = 0
+        self.refused: Counter[str] = Counter()
+        self.events: list[BudgetEvent] = []
+
+    def ledger_clock(self) -> float:
+        return START_S + self.jump_s + asyncio.get_running_loop().time()
+
+    async def start(self, machine: str) -> Gateway:
+        """Start a gateway on a machine; those of one machine share a folder of tills."""
+        line = Line(self.ledger, self.rng, self.faults)
+        offset_s = self.rng.uniform(0, 1e6)
+        loop = asyncio.get_running_loop()
+        wallet = Wallet(
+            line,
+            self.budgets,
+            holder=f"g{next(self.names)}",
+            clock=lambda: loop.time() + offset_s,
+            till_dir=self.folder / machine,
+            on_event=self.events.append,
+        )
+        gateway = Gateway(wallet, line, offset_s)
+        await wallet.open()
+        self.gateways.append(gateway)
+        return gateway
+
+    def call(self, gateway: Gateway, tenant: str = "t") -> None:
+        """Have a client call."""
+        task = asyncio.create_task(self._call(gateway, tenant))
+        gateway.calls[task] = None
+        task.add_done_callback(gateway.calls.pop)
+
+    async def _call(self, gateway: Gateway, tenant: str) -> None:
+        rng, wallet = self.rng, gateway.wallet
+        accounts = wallet.matching(tenant, "r", "b", {})
+        maximum_nano = rng.choice((1, PRICE // 2, PRICE, PRICE, 3 * PRICE))
+        hold = wallet.reserve_now(accounts, maximum_nano, maximum_nano)
+        if hold is None:
+            found = await wallet.reserve(accounts, maximum_nano, maximum_nano)
+            if isinstance(found, Refusal):
+                self.refused[found.reason] += 1
+                return
+            hold = found
+        await self._attempt(gateway, hold, maximum_nano)
+
+    async def _attempt(self, gateway: Gateway, hold: Reservation, maximum_nano: int) -> None:
+        """Call a backend; it bills when it answers, which may be after its caller is gone."""
+        rng = self.rng
+        if rng.random() < 0.1:  # the connection failed: nothing ran
+            gateway.wallet.void(hold)
+            return
+        cost_nano = maximum_nano if rng.random() < 0.5 else rng.randint(0, maximum_nano)
+        for purse, _ in hold.holds:
+            assert isinstance(purse, Purse)
+            self.truth[purse.key.budget, purse.key.window_start_s] += cost_nano
+        await asyncio.sleep(rng.choice((0.001, 0.05, 0.05, 0.5, 5.0)))
+        gateway.wallet.settle(hold, cost_nano)
+        self.answered += 1
+
+    async def fault(self) -> None:
+        """Do something bad, or undo it."""
+        rng = self.rng
+        what = rng.choice(("crash", "crash", "cut", "heal", "heal", "clock", "stop"))
+        if what == "clock":
+            self.jump_s += rng.choice((-3600.0, -40.0, -1.0, 1.0, 40.0, 3600.0))
+        if not self.gateways:
+            return
+        gateway = rng.choice(self.gateways)
+        if what in {"cut", "heal"}:
+            gateway.line.cut = what == "cut"
+        elif what == "crash":
+            self.gateways.remove(gateway)
+            await gateway.crash()
+        elif what == "stop":
+            self.gateways.remove(gateway)
+            await asyncio.gather(*gateway.calls)
+            await gateway.wallet.close()
+
+    async def rest(self) -> None:
+        """Heal everything, let calls end, and have the last gateway of each machine tidy up."""
+        for gateway in self.gateways:
+            gateway.line.cut = False
+            gateway.line.faults = 0.0
+        self.faults = 0.0
+        while any(gateway.calls for gateway in self.gateways):
+            await asyncio.gather(*itertools.chain(*(g.calls for g in self.gateways)))
+        await asyncio.sleep(2.0)
+        await self._check_quiet()
+        await asyncio.sleep(1.0)
+
+    async def _check_quiet(self) -> None:
+        """Two seconds of quiet: whatever nobody spent or has in doubt can be had by anyone."""
+        if not self.gateways:
+            return
+        gateway = self.rng.choice(self.gateways)
+        accounts = gateway.wallet.matching("t", "r", "b", {})
+        free_nano = min(
+            (
+                book.limit_nano - book.spent_nano - self.dead_nano(book)
+                for account in accounts
+                if account.limited
+                for book in self.ledger.books()
+                if (book.budget, book.window_start_s) == (account.budget.name, account.span.start_s)
+            ),
+            default=0,
+        )
+        if free_nano > 0:
+            hold = await gateway.wallet.reserve(accounts, free_nano, free_nano)
+            assert isinstance(hold, Reservation), f"refused while {free_nano} is free: {hold}"
+            gateway.wallet.void(hold)
+
+    def dead_nano(self, book: Book) -> int:
+        """Return what processes that are gone hold, on machines where nobody can prove it."""
+        living = {gateway.wallet.holder for gateway in self.gateways}
+        return sum(
+            lease.held_nano
+            for name, lease in book.leases.items()
+            if name.rpartition(".")[0] not in living
+        )
+
+    async def stop(self) -> None:
+        """Stop every gateway in order, and sweep each machine once more."""
+        for gateway in self.gateways:
+            await gateway.wallet.close()
+        self.gateways.clear()
+        for folder in sorted(self.folder.iterdir()):
+            last = await self.start(folder.name)
+            await last.wallet.close()
+
+    def check(self) -> None:
+        """Assert what must hold at the end of every story."""
+        hard = {b.name: b.limit_nano for b in self.budgets if b.enforcement == "hard"}
+        books = {(book.budget, book.window_start_s): book for book in self.ledger.books()}
+        for place, truth_nano in self.truth.items():
+            book = books[place]
+            book.check()
+            if place[0] in hard:
+                assert truth_nano <= hard[place[0]], f"{place}: overspent"
+                assert book.spent_nano <= hard[place[0]]
+            assert truth_nano <= book.spent_nano, f"{place}: spending was lost"
+            assert book.spent_nano - truth_nano <= book.unaccounted_nano, f"{place}: invented"
+            assert book.leased_nano == 0, f"{place}: somebody holds on to money"
+        crossed = Counter(
+            (event.budget, event.share, event.amount_nano)
+            for event in self.events
+            if event.kind == "threshold"
+        )
+        assert all(count == 1 for count in crossed.values()), "a threshold was raised twice"
+
+
+async def story(seed: int, folder: Path) -> World:
+    """Live through two minutes of a world, and leave it stopped."""
+    rng = Random(seed ^ 0xC0FFEE)
+    budgets = [
+        Budget("all", Scope(), rng.choice((7, 40, 400, 4000)) * PRICE),
+        Budget("tenant", Scope(tenant="t"), rng.choice((30, 1000)) * PRICE, window="hour"),
+        Budget("soft", Scope(), 20 * PRICE, enforcement="soft"),
+    ]
+    world = World(seed, folder, budgets, faults=rng.choice((0.0, 0.01, 0.1)))
+    machines = [f"m{n}" for n in range(rng.randint(1, 3))]
+    for _ in range(rng.randint(1, 4)):
+        with contextlib.suppress(LedgerDown):
+            await world.start(rng.choice(machines))
+    for _ in range(rng.randint(5, 60)):
+        for gateway in world.gateways:
+            for _ in range(rng.choice((0, 1, 1, 3, 30))):
+                world.call(gateway, rng.choice(("t", "t", "u")))
+        await asyncio.sleep(rng.choice((0.0, 0.01, 0.1, 1.0, 4.0)))
+        if rng.random() < 0.3:
+            await world.fault()
+        if rng.random() < 0.1 and len(world.gateways) < 4:
+            with contextlib.suppress(LedgerDown):
+                await world.start(rng.choice(machines))
+    await world.rest()
+    await world.stop()
+    return world
