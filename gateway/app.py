@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from gateway.dates import Dates
 from gateway.proxy import Proxy, Receive, Scope, Send
 
 _HEALTH = frozenset({"/metrics", "/livez", "/readyz", "/healthz"})
 _CONTROL = "/_tollway/"
 
-ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class App:
@@ -25,20 +26,31 @@ class App:
         self._control = control
         self._opened = opened
         self._closed = closed
+        self._dates = Dates()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] == "http":
             path: str = scope["path"]
-            if path.startswith(_CONTROL) or path in _HEALTH:
-                await self._control(scope, receive, send)
-            else:
-                await self._proxy(scope, receive, send)
+            plane = self._control if path.startswith(_CONTROL) or path in _HEALTH else self._proxy
+            await plane(scope, receive, self._dated(send))
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1003, "reason": "no WebSocket here"})
+
+    def _dated(self, send: Send) -> Send:
+        """Return a `send` that adds a Date where the reply has none: a backend's own is kept."""
+
+        def dated(message: dict[str, Any]) -> Any:
+            if message["type"] == "http.response.start" and not any(
+                name == b"date" for name, _ in message["headers"]
+            ):
+                message["headers"] = [*message["headers"], (b"date", self._dates.now())]
+            return send(message)
+
+        return dated
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         message: dict[str, Any] = await receive()

@@ -30,7 +30,9 @@ class Refused(Exception):  # noqa: N818 - reads as what happened
 
 def no_route(path: str) -> Refused:
     """404: the path is none of the routes'."""
-    return Refused(404, "No route", f"no route answers {path!r}; see [[routes]] in the config")
+    detail = f"no route answers {path!r}; see [[routes]] in the config"
+    # `error` too: whose protocol was meant cannot be told, and some clients read only that.
+    return Refused(404, "No route", detail, error=detail)
 
 
 def no_backend(route: str, why: str, retry_after_s: int = 1) -> Refused:

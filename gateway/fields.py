@@ -5,18 +5,23 @@ A check that refuses a value raises ValueError, whose text says what to write in
 
 import re
 from collections.abc import Callable
+from contextvars import ContextVar
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from backends.pricing import parse_price
 from backends.registry import PROTOCOLS
 from gateway import addresses, auth, consistency, paths
 from gateway.problems import did_you_mean
 from policies.registry import POLICIES
+
+FOLDER: ContextVar[Path] = ContextVar("FOLDER", default=Path())
+"""Where relative paths begin, while a configuration is read: the folder of its file. (A validation
+context would say it too, but pydantic-settings' models do not pass one on.)"""
 
 # Names are label values in Prometheus and travel in headers, in paths and in variables' names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -85,13 +90,12 @@ def _check_timezone(name: str) -> None:
         raise ValueError(f"is not an IANA time zone; {near}") from None
 
 
-def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
-    """Return a path of the configuration's; a relative one begins at the context's `folder`."""
-    folder: Path = (info.context or {}).get("folder", Path())
-    return folder / path.expanduser()
+def _beside_the_file(path: Path) -> Path:
+    """Return a path of the configuration's; a relative one begins at FOLDER."""
+    return FOLDER.get() / path.expanduser()
 
 
-def _ledger_url(url: str, info: ValidationInfo) -> str:
+def _ledger_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in {"sqlite", "redis", "rediss", "unix", "memory"}:
         known = "sqlite:///, redis://, rediss:// or unix://, or be memory://"
@@ -102,7 +106,7 @@ def _ledger_url(url: str, info: ValidationInfo) -> str:
         return url
     if not rest.startswith("/") or rest == "/":
         raise ValueError("must name a file; write it like sqlite:///tollway.db")
-    return f"sqlite:///{_beside_the_file(Path(rest[1:]), info)}"
+    return f"sqlite:///{_beside_the_file(Path(rest[1:]))}"
 
 
 Int = Annotated[int, BeforeValidator(_not_a_boolean)]

@@ -77,7 +77,7 @@ def price(
         return backend.price.cost_nano(usage), USAGE, usage
     try:
         told = backend.protocol.usage(call.payload or NO_PAYLOAD, reply, body)
-        if told is not None:
+        if told is not None and backend.price.is_told_by(told):
             return backend.price.cost_nano(told), USAGE if told.exact else ESTIMATED, told
     except ValueError:
         pass  # NaN, infinite or negative usage is no usage

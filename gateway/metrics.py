@@ -186,13 +186,3 @@ _TALLIED: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
 @dataclass(frozen=True, slots=True)
 class _Collector:
     collect: Callable[[], Iterator[Metric]]
-
-
-def gauge(
-    name: str, text: str, labels: list[str], rows: Iterable[tuple[list[str], float]]
-) -> Metric:
-    """Return a gauge family with a value for each row's labels."""
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, number in rows:
-        family.add_metric(values, number)
-    return family

@@ -6,6 +6,7 @@ to say of it in header fields.
 """
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import orjson
@@ -25,6 +26,16 @@ Scope = dict[str, Any]
 Receive = Callable[[], Any]
 Send = Callable[[dict[str, Any]], Any]
 
+_SERVER: dict[bytes, dict[str, Any]] = {
+    b"/v2": {
+        "name": "tollway",
+        "version": version("tollway"),
+        "extensions": ["binary_tensor_data"],
+    },
+    b"/v2/health/live": {"live": True},
+    b"/v2/health/ready": {"ready": True},
+}
+
 
 class Proxy:
     """Answers the routes' own paths."""
@@ -37,14 +48,18 @@ class Proxy:
         metrics: Metrics,
         *,
         may_call: Mapping[str, frozenset[str]],
+        ready: Callable[[], str],
         clock: Callable[[], float],
         body_bytes_max: int,
         via: bytes,
         hide_amounts: bool = False,
     ) -> None:
-        """`may_call` names the routes of those tenants that may not call all."""
+        """`may_call` names the routes of those tenants that may not call all; `ready` says why the
+        gateway is not, "" where it is.
+        """
         self._table = table
         self._may_call = may_call
+        self._ready = ready
         self._router = router
         self._authenticator = authenticator
         self._metrics = metrics
@@ -61,6 +76,9 @@ class Proxy:
             path: bytes = scope["raw_path"]
             match = self._table.match(path)
             if match is None:
+                if path in _SERVER and self._table.speaks("oip"):
+                    await self._describe_server(path, send)
+                    return
                 raise no_route(path.decode("latin-1"))
             tenant = self._tenant(scope, match.route)
             if match.what is not INFER:
@@ -187,6 +205,11 @@ class Proxy:
         ]
         await send({"type": "http.response.start", "status": refused.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    async def _describe_server(self, path: bytes, send: Send) -> None:
+        """Answer what the Open Inference Protocol asks about the server as a whole."""
+        why = self._ready() if path == b"/v2/health/ready" else ""
+        await _send_json(send, 503 if why else 200, orjson.dumps(_SERVER[path]))
 
     async def _describe(self, scope: Scope, match: Match, send: Send) -> None:
         """Answer what a protocol asks about a model besides inference: is it ready, what is it."""

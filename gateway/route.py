@@ -7,7 +7,8 @@ from backends.pricing import Price
 from backends.types import Call, Payload, Transport, Usage, WireProtocol
 from gateway.breaker import Breaker
 from gateway.estimator import Estimator
-from policies.types import Context, Objective, Policy
+from gateway.features import Features
+from policies.types import Objective, Policy
 
 NO_PAYLOAD = Payload()
 
@@ -45,7 +46,7 @@ class Backend:
 class Route:
     """A path that clients call, the backends that can answer it, and how to choose among them.
 
-    `context` reads a call's features; `score` tells how good an answer's value is, given the true
+    `score` tells how good an answer's value is, given the true
     label: in [0, 1], None where the route was not told how.
     """
 
@@ -55,7 +56,7 @@ class Route:
     objective: Objective
     policy: Policy
     estimator: Estimator
-    context: Callable[[Call], Context]
+    features: Features
     score: Callable[[object, object], float | None]
     cascade: bool = False
     fallback: bool = True

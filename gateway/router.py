@@ -47,7 +47,7 @@ class Router:
 
     async def answer(self, inference: Inference) -> Turn:
         """Return the finished turn, its reply in `held`; Refused where no backend may or can."""
-        first = inference.route.context(inference.call)
+        first = inference.route.features(inference.call)
         turn = Turn(inference, first)
         try:
             while turn.stage < inference.route.stages:

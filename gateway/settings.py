@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backends.pricing import Price, parse_price
 from backends.registry import PROTOCOLS, protocol
 from backends.rules import open_rules
 from gateway import addresses, consistency, environment
 from gateway.fields import (
+    FOLDER,
     BackendUrl,
     Float,
     FreeTable,
@@ -550,8 +552,22 @@ class BudgetLimit(Table):
         )
 
 
-class Settings(Table):
+class Settings(BaseSettings):
     """A whole configuration. Read one with `load`, which also checks what its tables agree on."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the document alone: `environment` has written the overrides into it."""
+        return (init_settings,)
 
     server: Server = Server()
     ledger: Ledger = Ledger()
@@ -619,7 +635,11 @@ def parse(
     overridden, problems = environment.apply(raw, environ, Settings)
     settings: Settings | None = None
     try:
-        settings = Settings.model_validate(raw, context={"folder": folder})
+        token = FOLDER.set(folder)
+        try:
+            settings = Settings(**raw)
+        finally:
+            FOLDER.reset(token)
     except ValidationError as exc:
         problems += [
             _problem(source, location, value, why, overridden)

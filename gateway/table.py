@@ -30,28 +30,36 @@ class RouteTable:
         """Take (path, route) pairs."""
         self._exact: dict[bytes, Match] = {}
         self._versions: list[tuple[re.Pattern[bytes], Match]] = []
-        patterns: list[tuple[int, re.Pattern[bytes], Route]] = []
-        for path, route in routes:
+        patterns: list[tuple[tuple[int, bool], re.Pattern[bytes], Route]] = []
+        pairs = list(routes)
+        for path, route in pairs:
             if "{" in path or path.endswith("/*"):
                 patterns.append((_weight(path), _compile(path), route))
             else:
                 self._add(path, route)
+        self._protocols = frozenset(route.protocol.name for _, route in pairs)
         self._patterns = [
-            (pattern, route) for _, pattern, route in sorted(patterns, key=lambda p: -p[0])
+            (pattern, route)
+            for _, pattern, route in sorted(patterns, key=lambda p: p[0], reverse=True)
         ]
 
     def _add(self, path: str, route: Route) -> None:
-        self._exact[path.encode()] = Match(route, INFER)
         base, infer, _ = path.rpartition("/infer")
         if route.protocol.name != "oip" or not infer:
+            self._exact[path.encode()] = Match(route, INFER)
             return
         model = base.rpartition("/")[2]
+        self._exact[path.encode()] = Match(route, INFER, model)
         self._exact.setdefault(base.encode(), Match(route, METADATA, model))
         self._exact.setdefault(f"{base}/ready".encode(), Match(route, READY, model))
         # The protocol lets a client name a version in the path of the same model.
         for tail, what in (("/infer", INFER), ("", METADATA), ("/ready", READY)):
             pattern = re.compile(re.escape(base.encode()) + rb"/versions/[^/]+" + tail.encode())
             self._versions.append((pattern, Match(route, what, model)))
+
+    def speaks(self, protocol: str) -> bool:
+        """Say whether any route speaks a protocol."""
+        return protocol in self._protocols
 
     def match(self, path: bytes) -> Match | None:
         """Return what a raw path asks, None where no route has it."""
@@ -67,9 +75,9 @@ class RouteTable:
         return None
 
 
-def _weight(path: str) -> int:
-    """Return how specific a pattern is: the length of what it fixes."""
-    return len(re.sub(r"\{[^}]*\}|\*", "", path))
+def _weight(path: str) -> tuple[int, bool]:
+    """Return how specific a pattern is: the length of what it fixes, then that its end is fixed."""
+    return len(re.sub(r"\{[^}]*\}|\*", "", path)), not path.endswith("/*")
 
 
 def _compile(path: str) -> re.Pattern[bytes]:

@@ -75,7 +75,12 @@ class Upkeep:
         time_s = self._wall()
         return {
             self._path(name): snapshots.pack(
-                {"policy": route.policy.save(), "estimator": route.estimator.save()}, time_s
+                {
+                    "policy": route.policy.save(),
+                    "estimator": route.estimator.save(),
+                    "features": route.features.save(),
+                },
+                time_s,
             )
             for name, route in self._routes.items()
         }
@@ -92,6 +97,7 @@ class Upkeep:
                 parts, time_s = snapshots.unpack(path.read_bytes())
                 route.policy.load(parts["policy"])
                 route.estimator.load(parts["estimator"])
+                route.features.load(parts["features"])
                 times[name] = time_s
             except FileNotFoundError:
                 continue

@@ -5,42 +5,39 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
-from policies.registry import build as build_policy
-from prometheus_client.core import Metric
-
 from backends.registry import protocol
 from backends.rules import open_rules
 from backends.transport import open_transport
-from backends.types import Call, Transport, WireProtocol
-from gateway import front, paths
+from backends.types import Transport, WireProtocol
+from gateway import front, gauges
 from gateway import settings as config
 from gateway.app import App
 from gateway.auth import ANONYMOUS, Authenticator, hash_key
-from gateway.context import Encoder
 from gateway.control import Control
 from gateway.estimator import Estimator
 from gateway.events import Events
+from gateway.features import Features
 from gateway.heads import Limits
 from gateway.journal import Journal
 from gateway.learner import Learner
 from gateway.ledger.registry import open_ledger
-from gateway.ledger.types import NANO
 from gateway.ledger.wallet import Wallet
-from gateway.metrics import Metrics, gauge
+from gateway.metrics import Metrics
 from gateway.proxy import Proxy
 from gateway.route import Backend, Route
 from gateway.router import Router
 from gateway.score import Score, exact, near, unscored
 from gateway.table import RouteTable
 from gateway.upkeep import Upkeep
-from policies.types import Context
+from policies.registry import build as build_policy
 
 
 @dataclass(slots=True)
@@ -105,15 +102,15 @@ def build(
         segment_bytes_max=settings.journal.segment_mb << 20,
         waiting_bytes_max=settings.journal.waiting_mb << 20,
     )
-    wallet = build_wallet(settings, holder, wall, events)
+    wallet = build_wallet(settings, holder, clock, events)
     backends = {b.name: build_backend(b) for b in settings.backends if b.enabled}
-    routes = {r.name: build_route(r, backends, rng.getrandbits(31)) for r in settings.routes}
+    routes = {r.name: build_route(r, settings, backends) for r in settings.routes}
     tenants = [t.name for t in settings.tenants] + [ANONYMOUS] * settings.server.open
     for route in routes.values():
         metrics.declare(route.name, route.backends, tenants)
-    metrics.add_source(lambda: _budget_gauges(wallet))
-    metrics.add_source(lambda: _journal_gauges(journal))
-    metrics.add_source(lambda: _route_gauges(routes))
+    metrics.add_source(lambda: gauges.budgets(wallet))
+    metrics.add_source(lambda: gauges.journal(journal))
+    metrics.add_source(lambda: gauges.routes(routes))
     learner = Learner(journal, routes, metrics, wall)
     router = Router(wallet, journal, metrics, clock=clock, wall=wall, rng=rng)
     upkeep = Upkeep(
@@ -135,6 +132,7 @@ def build(
         authenticator,
         metrics,
         may_call={t.name: frozenset(t.routes) for t in settings.tenants if t.routes is not None},
+        ready=lambda: gateway.not_ready,
         clock=clock,
         body_bytes_max=settings.server.max_body_bytes,
         via=f"tollway-{secrets.token_hex(4)}".encode(),
@@ -171,13 +169,13 @@ def serve(settings: config.Settings) -> None:
             head_bytes=server.max_header_bytes,
             body_bytes=server.max_body_bytes,
         ),
-        keep_alive_s=round(server.keep_alive_s),
-        graceful_s=round(server.drain_s),
+        keep_alive_s=server.keep_alive_s,
+        drain_s=server.drain_s,
     )
 
 
 def build_wallet(
-    settings: config.Settings, holder: str, wall: Callable[[], float], events: Events
+    settings: config.Settings, holder: str, clock: Callable[[], float], events: Events
 ) -> Wallet:
     """Return the wallet over the configured ledger."""
     password = settings.ledger.password
@@ -187,7 +185,7 @@ def build_wallet(
         ),
         [budget.to_budget() for budget in settings.budgets],
         holder=holder,
-        clock=wall,
+        clock=clock,
         till_dir=settings.state.dir / "tills",
         on_event=lambda event: events.add(event.kind, event.budget, event.detail),
         when_down=settings.ledger.when_down,
@@ -212,7 +210,7 @@ def build_authenticator(settings: config.Settings) -> Authenticator:
 
 
 def build_backend(settings: config.Backend) -> Backend:
-    """Return a backend: its price, its protocol, and the way to it."""
+    """Return a backend: its price, and the way to it."""
     url = urlsplit(settings.url or "")
     wire = protocol(settings.protocol or "oip")
     return Backend(
@@ -240,42 +238,63 @@ def build_transport(settings: config.Backend, wire: WireProtocol) -> Transport:
     )
 
 
-def build_route(settings: config.Route, backends: dict[str, Backend], seed: int) -> Route:
-    """Return a route over its enabled backends."""
-    policy = "cascade" if settings.cascade and settings.policy == "lagrangian" else settings.policy
-    return Route(
-        name=settings.name,
-        protocol=protocol(settings.protocol),
-        backends={name: backends[name] for name in settings.backends if name in backends},
-        objective=settings.to_objective(),
-        policy=build_policy(
-            policy, settings.to_objective(), options=settings.policy_options, seed=seed
-        ),
-        estimator=Estimator(),
-        context=build_context(settings.context),
-        score=build_score(settings.score),
-        cascade=settings.cascade,
-        fallback=settings.fallback,
-        timeout_s=settings.timeout_s,
+def on_route(backend: Backend, settings: config.Backend, route: config.Route) -> Backend:
+    """Return a backend as one route sees it.
+
+    Its answer is read where the backend's settings say, or the route's score; rules speak what the
+    route does. The connections and the breaker are the backend's own, on all routes.
+    """
+    scored = (route.score.exact or route.score.near) if route.score else None
+    wire = protocol(
+        route.protocol,
+        answer=settings.answer or scored,
+        confidence=settings.confidence,
+        probabilities=settings.probabilities,
+    )
+    rules = settings.kind == "rules"
+    return replace(
+        backend,
+        protocol=wire,
+        transport=build_transport(settings, wire) if rules else backend.transport,
     )
 
 
-def build_context(settings: config.Features) -> Callable[[Call], Context]:
-    """Return what reads a call's features."""
-    encoder = Encoder(range=settings.range)
-    numeric = [paths.parse(path) for path in settings.numeric]
-    text = [paths.parse(path) for path in settings.text]
-    categorical = [paths.parse(path) for path in settings.categorical]
-
-    def context(call: Call) -> Context:
-        data = call.payload.data if call.payload else None
-        return encoder.encode(
-            [number for path in numeric for number in paths.numbers(data, path)],
-            [words for path in text for words in paths.texts(data, path)],
-            [str(paths.first(data, path)) for path in categorical],
-        )
-
-    return context
+def build_route(
+    route: config.Route, settings: config.Settings, backends: dict[str, Backend]
+) -> Route:
+    """Return a route over its enabled backends."""
+    objective = route.to_objective()
+    told = {backend.name: backend for backend in settings.backends}
+    policy = "cascade" if route.cascade and route.policy == "lagrangian" else route.policy
+    return Route(
+        name=route.name,
+        protocol=protocol(route.protocol),
+        backends={
+            name: on_route(backends[name], told[name], route)
+            for name in route.backends
+            if name in backends
+        },
+        objective=objective,
+        # The route's own seed: a snapshot is only taken back by a policy of the same seed.
+        policy=build_policy(
+            policy,
+            objective,
+            options=route.policy_options,
+            seed=zlib.crc32(route.name.encode()) & 0x7FFFFFFF,
+        ),
+        estimator=Estimator(),
+        features=Features(
+            numeric=route.context.numeric,
+            text=route.context.text,
+            categorical=route.context.categorical,
+            span=route.context.range,
+        ),
+        score=build_score(route.score),
+        cascade=route.cascade,
+        fallback=route.fallback,
+        timeout_s=route.timeout_s,
+        reply_bytes_max=settings.server.max_reply_bytes,
+    )
 
 
 def build_score(settings: config.Score | None) -> Score:
@@ -298,42 +317,3 @@ def _describe(route: Route) -> dict[str, Any]:
             for b in route.backends.values()
         ],
     }
-
-
-def _budget_gauges(wallet: Wallet) -> Iterator[Metric]:
-    statuses = wallet.status()
-    for name, text, of in (
-        ("limit", "What a budget allows in its window", lambda s: s.limit_nano),
-        ("spent", "What has been spent in the window", lambda s: s.spent_nano),
-        ("held", "What is leased or reserved, and not spent", lambda s: s.held_nano),
-        ("overdraft", "What settlements exceeded reservations by", lambda s: s.overdraft_nano),
-        ("unaccounted", "What dead gateways may have spent", lambda s: s.unaccounted_nano),
-    ):
-        yield gauge(
-            f"tollway_budget_{name}_usd",
-            text,
-            ["budget", "window"],
-            [([s.budget.name, s.budget.window], of(s) / NANO) for s in statuses],
-        )
-
-
-def _journal_gauges(journal: Journal) -> Iterator[Metric]:
-    for name, text, value in (
-        ("rows", "Rows appended since the start", journal.rows_written),
-        ("dropped_rows", "Rows lost because the disk refused them", journal.rows_dropped),
-        ("waiting_bytes", "Bytes not yet taken by the operating system", journal.waiting_bytes),
-    ):
-        yield gauge(f"tollway_journal_{name}", text, [], [([], value)])
-
-
-def _route_gauges(routes: dict[str, Route]) -> Iterator[Metric]:
-    yield gauge(
-        "tollway_backend_up",
-        "Whether a backend's circuit breaker lets requests through",
-        ["route", "backend"],
-        [
-            ([route.name, name], float(not backend.breaker.is_open))
-            for route in routes.values()
-            for name, backend in route.backends.items()
-        ],
-    )

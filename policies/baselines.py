@@ -33,6 +33,10 @@ class Baseline:
     def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
         """Nothing is learned."""
 
+    def figures(self) -> dict[str, float]:
+        """Return nothing: there is nothing to tell."""
+        return {}
+
     def save(self) -> bytes:
         """Return the empty state."""
         return pack(self.kind, {}, {})

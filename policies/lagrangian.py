@@ -173,6 +173,16 @@ class Lagrangian:
         held = self._floor.price(self._window)
         return held if self._objective.kind == "min_cost" else min(paced, held)
 
+    def figures(self) -> dict[str, float]:
+        """Return what there is to tell; see the port."""
+        told = {"price_of_money": self.price_of_money, "explored_usd": self.explored_usd}
+        if self._pacer.allowance_usd is not None:
+            told["allowance_usd"] = self._pacer.allowance_usd
+        if self._floor is not None:
+            told["accuracy_floor"] = self._floor.floor
+            told["floor_guarded"] = float(self._floor.guarded)
+        return told
+
     def save(self) -> bytes:
         """Return the learned state, with a checksum."""
         values = {

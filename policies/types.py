@@ -118,6 +118,13 @@ class Policy(Protocol):
     def resolve(self) -> None:
         """Compute the multipliers anew from the recent contexts: a millisecond, off the path."""
 
+    def figures(self) -> dict[str, float]:
+        """Return what the policy tells of itself, by name; what it does not have it leaves out.
+
+        `price_of_money` (quality per dollar), `explored_usd`, `allowance_usd`, `accuracy_floor`,
+        `accuracy_estimate`, `floor_guarded` (0 or 1).
+        """
+
     def save(self) -> bytes:
         """Return the learned state, with a checksum."""
 

@@ -46,7 +46,12 @@ def test_another_spelling_of_a_path_is_another_path(path: str) -> None:
 
 def test_the_most_specific_pattern_wins_and_an_exact_path_wins_over_all() -> None:
     table = RouteTable(
-        [("/a/*", route("below")), ("/a/{x}/c", route("one")), ("/a/b/c", route("exact"))]
+        [
+            ("/a/*", route("below")),
+            ("/a/{x}", route("segment")),
+            ("/a/{x}/c", route("one")),
+            ("/a/b/c", route("exact")),
+        ]
     )
-    names = [table.match(path) for path in (b"/a/b/c", b"/a/z/c", b"/a/z/d", b"/b")]
-    assert [m and m.route.name for m in names] == ["exact", "one", "below", None]
+    names = [table.match(path) for path in (b"/a/b/c", b"/a/z/c", b"/a/z", b"/a/z/d", b"/b")]
+    assert [m and m.route.name for m in names] == ["exact", "one", "segment", "below", None]

@@ -1,0 +1,115 @@
+"""Gauges: figures that are read from their owners at the scrape."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from gateway.journal import Journal
+from gateway.ledger.types import NANO, BudgetStatus
+from gateway.ledger.wallet import Wallet
+from gateway.route import Route
+
+_BUDGET: tuple[tuple[str, str, Callable[[BudgetStatus], int]], ...] = (
+    ("limit", "What a budget allows in its window", lambda s: s.limit_nano),
+    ("spent", "What has been spent in the window", lambda s: s.spent_nano),
+    ("held", "What is leased or reserved, and not spent", lambda s: s.held_nano),
+    ("overdraft", "What settlements exceeded reservations by", lambda s: s.overdraft_nano),
+    ("unaccounted", "What dead gateways may have spent", lambda s: s.unaccounted_nano),
+)
+
+
+def budgets(wallet: Wallet) -> Iterator[Metric]:
+    """Yield what each budget allows, has spent and holds, over all gateways."""
+    statuses = wallet.status()
+    for name, text, read in _BUDGET:
+        yield _gauge(
+            f"tollway_budget_{name}_usd",
+            text,
+            ["budget", "window"],
+            (([s.budget.name, s.budget.window], read(s) / NANO) for s in statuses),
+        )
+    yield _gauge(
+        "tollway_ledger_calls",
+        "Times this process has asked the ledger",
+        [],
+        [([], wallet.ledger_calls)],
+    )
+
+
+def journal(journal: Journal) -> Iterator[Metric]:
+    """Yield how the journal keeps up."""
+    for name, text, value in (
+        ("rows", "Rows appended since the start", journal.rows_written),
+        ("dropped_rows", "Rows lost because the disk refused them", journal.rows_dropped),
+        ("waiting_bytes", "Bytes not yet taken by the operating system", journal.waiting_bytes),
+    ):
+        yield _gauge(f"tollway_journal_{name}", text, [], [([], value)])
+
+
+def routes(routes: Mapping[str, Route]) -> Iterator[Metric]:
+    """Yield what each route's policy and estimator have come to."""
+    yield _gauge(
+        "tollway_backend_up",
+        "Whether a backend's circuit breaker lets requests through",
+        ["route", "backend"],
+        (
+            ([route.name, name], float(not backend.breaker.is_open))
+            for route in routes.values()
+            for name, backend in route.backends.items()
+        ),
+    )
+    yield _gauge(
+        "tollway_policy_version",
+        "How many labels a route's policy has learned from",
+        ["route"],
+        (([route.name], route.policy.version) for route in routes.values()),
+    )
+    figures = [(route.name, route.policy.figures()) for route in routes.values()]
+    for name, text in _FIGURES.items():
+        yield _gauge(
+            f"tollway_{name}",
+            text,
+            ["route"],
+            (([route], told[name]) for route, told in figures if name in told),
+        )
+    yield from _accuracy(routes)
+
+
+_FIGURES = {
+    "price_of_money": "How much quality one dollar must buy: the multiplier of budgets and floors",
+    "explored_usd": "What exploration was expected to cost beyond the best arm, in all",
+    "accuracy_floor": "The accuracy that a route holds",
+    "accuracy_estimate": "The accuracy that recent labels say",
+    "floor_guarded": "Whether the route is at its baseline, for the floor's sake",
+    "allowance_usd": "What the budgets allow per request",
+}
+"""What policies tell of themselves; each tells those that it has."""
+
+
+def _accuracy(routes: Mapping[str, Route]) -> Iterator[Metric]:
+    told = [
+        ([route.name, backend], accuracy)
+        for route in routes.values()
+        for backend, accuracy in route.estimator.accuracy().items()
+    ]
+    yield _gauge(
+        "tollway_estimate_ceiling_coverage_ratio",
+        "Share of calls that cost at most the ceiling quoted for them",
+        ["route", "backend"],
+        ((labels, accuracy.coverage) for labels, accuracy in told),
+    )
+    yield _gauge(
+        "tollway_estimate_error_ratio",
+        "Mean relative error of the cost expected of a call",
+        ["route", "backend"],
+        ((labels, accuracy.relative_error) for labels, accuracy in told),
+    )
+
+
+def _gauge(
+    name: str, text: str, labels: list[str], rows: Iterable[tuple[list[str], float]]
+) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, number in rows:
+        family.add_metric(values, number)
+    return family

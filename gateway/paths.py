@@ -1,0 +1,84 @@
+"""Paths into a JSON document: `inputs[0].data`, `messages[*].content`, compiled once.
+
+Grammar: keys divided by dots, each followed by any number of `[index]`, `[-1]` or `[*]` (all
+elements). A path that leads nowhere yields nothing: documents differ, and a missing feature is the
+encoder's matter, not an error.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_TOKEN = re.compile(r"\.?([A-Za-z_$][\w$-]*)|\[(-?\d+|\*)\]")
+
+Step = str | int | None
+"""A key, an index, or None for every element."""
+
+Path = Callable[[Any], Iterator[Any]]
+
+
+def parse(text: str) -> tuple[Step, ...]:
+    """Return a path's steps; ValueError names the place that cannot be read."""
+    steps: list[Step] = []
+    at = 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise ValueError(
+                f"cannot read the path {text!r} at {text[at:]!r}; write it like inputs[0].data"
+            )
+        key, index = match.groups()
+        steps.append(key if key is not None else None if index == "*" else int(index))
+        at = match.end()
+    if not steps:
+        raise ValueError("a path may not be empty; write it like inputs[0].data")
+    return tuple(steps)
+
+
+def walk(document: Any, steps: tuple[Step, ...]) -> Iterator[Any]:
+    """Yield every value that the steps lead to."""
+    for at, step in enumerate(steps):
+        if step is None:
+            if isinstance(document, list):
+                for element in document:
+                    yield from walk(element, steps[at + 1 :])
+            return
+        try:
+            document = document[step]
+        except (KeyError, IndexError, TypeError):
+            return
+    yield document
+
+
+def first(document: Any, steps: tuple[Step, ...]) -> Any:
+    """Return the first value that the steps lead to, or None."""
+    return next(walk(document, steps), None)
+
+
+def numbers(document: Any, steps: tuple[Step, ...]) -> list[float]:
+    """Return every number that the steps lead to, nested lists flattened in order."""
+    found: list[float] = []
+    for value in walk(document, steps):
+        _gather(value, found)
+    return found
+
+
+def _gather(value: Any, found: list[float]) -> None:
+    if isinstance(value, list):
+        if all(type(v) is float or type(v) is int for v in value):
+            found.extend(value)
+            return
+        for element in value:
+            _gather(element, found)
+    elif isinstance(value, (int, float)):
+        found.append(float(value))
+
+
+def texts(document: Any, steps: tuple[Step, ...]) -> list[str]:
+    """Return every string that the steps lead to, those in nested lists too."""
+    found: list[str] = []
+    for value in walk(document, steps):
+        found.extend(
+            v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)
+        )
+    return found
