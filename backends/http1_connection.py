@@ -38,6 +38,9 @@ MAX_INTERIM = 8
 HIGH_WATER_BYTES = 256 * 1024
 """Unread body at which the backend is told to wait: one read of the event loop."""
 
+# What a chunk takes beside its bytes: a flood of chunks of one byte is a flood too.
+_CHUNK_BYTES = 64
+
 IDLE, HEAD, BODY, DONE = range(4)
 
 OWN_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
@@ -110,9 +113,9 @@ class Exchange:
         self._wakeup: asyncio.Future[None] | None = None
 
     def feed(self, chunk: bytes) -> int:
-        """Take a part of the body; return how many bytes wait to be read."""
+        """Take a part of the body; return how much memory waits to be read, in bytes."""
         self._chunks.append(chunk)
-        self._buffered += len(chunk)
+        self._buffered += len(chunk) + _CHUNK_BYTES
         return self._buffered
 
     def wake(self) -> None:
@@ -135,7 +138,7 @@ class Exchange:
             self._wakeup = self.head.get_loop().create_future()
             await self._wakeup
         chunk = self._chunks.popleft()
-        self._buffered -= len(chunk)
+        self._buffered -= len(chunk) + _CHUNK_BYTES
         if self.connection is not None and self._buffered == 0:
             self.connection.read_on()
         return chunk
