@@ -162,9 +162,7 @@ async def run(args: argparse.Namespace) -> list[Row]:
 
 
 def show(rows: list[Row]) -> None:
-    print(
-        "            streams  frames broken  first p50    p99 ms  frame p50    p99 ms  KiB/stream"
-    )
+    print("           streams  frames broken first p50 ms   p99 ms frame p50 ms  p99 ms  KiB each")
     for row in rows:
         kib = "" if row.kib_a_stream is None else f"{row.kib_a_stream:.0f}"
         print(
