@@ -22,9 +22,9 @@ def show(stage: Stage, report: Report, picture: Path) -> None:
         {
             "90/10": "nine requests in ten to digits-cpu, one to digits-large, whatever they are",
             "hull": "the best that any fixed mix of these backends does at Tollway's cost",
-            "tollway": "all of its traffic, learned from a cold start on; the ledger says "
-            f"${tollway.spend_usd:.5f}, the calls its servers counted come to "
-            f"${report.seen_usd:.5f}",
+            "tollway": "all of its traffic from a cold start, when it knew the declared accuracies "
+            f"and no label; the books say ${tollway.spend_usd:.5f}, the calls that the servers "
+            f"counted come to ${report.seen_usd:.5f}",
         },
     )
     screen.bars([*cheaper, report.split, tollway, dearest])
