@@ -34,7 +34,8 @@ HORIZON_S = 2.0  # a slice that lasts longer than this is trimmed
 TELL_S = 5.0  # settlements are told at least as often while money is in use
 POLL_S = 0.5  # ... and as often while the budget is nearly empty and others may want ours
 RENEW_S = LEASE_S / 3  # two answers may be lost before a lease is
-DRY_S = 0.1  # a refusal is good for as long
+DRY_S = 0.1  # a refusal is good for as long, twice as long if the next is refused too
+DRY_S_MAX = 0.8  # ... at most: less than the second in which idle money comes back
 PATIENCE_S = 1.5  # idle money of others comes back within a second, or its holder is gone
 
 OpenPurse = Callable[[Budget, Span, float], Purse]
@@ -46,6 +47,7 @@ class Account:
     __slots__ = (
         "_drain",
         "_dry_nano",
+        "_dry_s",
         "_dry_until_s",
         "_mark_s",
         "_mark_used_nano",
@@ -83,6 +85,7 @@ class Account:
         self._short_since_s = math.inf
         self._dry_until_s = -math.inf
         self._dry_nano = 0
+        self._dry_s = DRY_S
 
     # ------------------------------------------------------------------ windows and purses
 
@@ -214,7 +217,10 @@ class Account:
             self._slice_nano *= 2
         elif asked.need_nano and not reply.stale:
             self._short_since_s = min(self._short_since_s, now_s)
-            self._dry_until_s, self._dry_nano = now_s + DRY_S, asked.need_nano
+            self._dry_s = min(DRY_S_MAX, 2 * self._dry_s)
+            if now_s - self._short_since_s < PATIENCE_S:  # others may have idle money: look often
+                self._dry_s = DRY_S
+            self._dry_until_s, self._dry_nano = now_s + self._dry_s, asked.need_nano
 
     def dry(self, amount_nano: int, now_s: float) -> bool:
         """Say whether a reservation is to be refused now, for lack of money."""

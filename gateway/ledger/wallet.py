@@ -312,10 +312,10 @@ class Wallet:
                 await self.step()
                 self._end_round()
             except Exception as exc:  # whatever it is, it is tried again; serving goes on
-                if not isinstance(exc, LedgerDown):
-                    log.exception("upkeep of budgets failed")
                 if isinstance(exc, KeyError):
                     self._lost()
+                elif not isinstance(exc, LedgerDown):
+                    log.exception("upkeep of budgets failed")
                 self.failed(str(exc))
                 self._end_round()
                 await asyncio.sleep(TICK_S)
@@ -369,7 +369,7 @@ class Wallet:
             await asyncio.gather(self._task, return_exceptions=True)
         for account in self._accounts.values():
             account.retire()
-        with contextlib.suppress(LedgerDown, TimeoutError):
+        with contextlib.suppress(LedgerDown, KeyError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._hand_back()
         if self._till is not None:

