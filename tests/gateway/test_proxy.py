@@ -204,10 +204,8 @@ def test_a_client_that_leaves_is_charged_for_what_it_began(tmp_path: Path) -> No
             async with running(config, tmp_path) as tollway:
                 host, port = tollway.url.removeprefix("http://").split(":")
                 body = orjson.dumps(inference())
-                head = (
-                    f"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-                    "\r\n"
-                )
+                head = "POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\n"
+                head += f"Content-Length: {len(body)}\r\n\r\n"
                 with socket.create_connection((host, int(port))) as client:
                     client.sendall(head.encode() + body)
                     while not cheap.calls:
