@@ -1,8 +1,8 @@
 """The floors that a gateway is measured against: servers that do less than any gateway must.
 
-    python -P benchmarks/floor.py uvicorn --port 8000
-    python -P benchmarks/floor.py front   --port 8000
-    python -P benchmarks/floor.py relay   --port 8000 --upstream http://127.0.0.1:9000
+    python benchmarks/floor.py uvicorn --port 8000
+    python benchmarks/floor.py front   --port 8000
+    python benchmarks/floor.py relay   --port 8000 --upstream http://127.0.0.1:9000
 
 `uvicorn` and `front` answer a fixed reply, from uvicorn as shipped and from behind our guarded
 front; `relay` hands each request to the upstream over our transport and its reply back.

@@ -10,6 +10,7 @@ run on one machine compare with each other only: read the ratios. Needs nginx an
 """
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -27,6 +28,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FLOOR = Path(__file__).parent / "floor.py"
+
+if __name__ == "gateway":
+    # A script beside this file meant the package of that name: a script's folder comes first on
+    # the path. Step aside.
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != FLOOR.resolve().parent]
+    del sys.modules["gateway"]
+    importlib.import_module("gateway")
+
 REPLY = '{"outputs":[{"name":"y","shape":[1],"datatype":"INT64","data":[7]}]}'
 BODY = '{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
 
@@ -191,8 +200,7 @@ def contestants(
     for kind in ("uvicorn", "front", "relay"):
         port = free_port()
         options = ["--port", str(port), "--upstream", f"http://127.0.0.1:{upstream}"]
-        # -P: without it this folder, and so this file, would be what `import gateway` finds.
-        yield kind, port, [sys.executable, "-P", str(FLOOR), kind, *options]
+        yield kind, port, [sys.executable, str(FLOOR), kind, *options]
     if args.gateway:
         port = args.port or free_port()
         command = args.gateway.format(port=port, upstream=f"http://127.0.0.1:{upstream}")

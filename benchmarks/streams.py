@@ -145,7 +145,7 @@ async def run(args: argparse.Namespace) -> list[Row]:
     port = server.sockets[0].getsockname()[1]
     gateway_port = args.port or free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-P", str(FLOOR), "relay", "--port", str(gateway_port)]
+    command = [sys.executable, str(FLOOR), "relay", "--port", str(gateway_port)]
     command += ["--upstream", url]
     if args.gateway:
         command = shlex.split(args.gateway.format(port=gateway_port, upstream=url))
