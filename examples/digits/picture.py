@@ -16,11 +16,11 @@ GREEN, GREY, BLUE, ORANGE = "#12805c", "#59636e", "#2a6fb0", "#c4680a"
 SHARES = ("#d3eae0", "#8dc6ac", GREEN)
 WINDOW = 300  # requests that a point of the curves is the mean of: a third of an epoch
 FIRST = 20  # requests before the curves begin: a mean of fewer says nothing
-# Where a name stands beside its point: to the right and below, to the left and above, to the left.
-BELOW, ABOVE, LEFT = (
+# Where a name stands beside its point: right and below, left and above, right of the star.
+BELOW, ABOVE, BESIDE = (
     (11, -7, "left", "top"),
     (-10, 7, "right", "bottom"),
-    (-16, 0, "right", "center"),
+    (15, 5, "left", "center"),
 )
 
 
@@ -65,7 +65,7 @@ def _trade(axes: Axes, tollway: Row, fixed: Sequence[Row], split: Row) -> None:
     for row, place in zip(fixed, (BELOW, *[ABOVE] * (len(fixed) - 2), BELOW), strict=True):
         _point(axes, row, GREY, "o", place)
     _point(axes, split, ORANGE, "s", BELOW)
-    _point(axes, tollway, GREEN, "*", LEFT)
+    _point(axes, tollway, GREEN, "*", BESIDE)
     axes.set_xscale("log")
     axes.set_xlabel("dollars per 1000 requests")
     axes.set_ylabel("right answers")
