@@ -101,7 +101,6 @@ class Http1Transport:
     def ended(self, connection: Connection, reusable: bool) -> None:
         """Take a connection back, and give its slot to the next in the queue."""
         if reusable:
-            connection.idle_since_s = asyncio.get_running_loop().time()
             self._idle.append(connection)
             if self._sweep is None:
                 self._arm_sweep()

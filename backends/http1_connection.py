@@ -361,6 +361,7 @@ class Connection(asyncio.Protocol):
         self._exchange, self._phase = None, IDLE
         exchange.connection = None
         self._used = True
+        self.idle_since_s = self._loop.time()
         self.read_on()
         if not reusable and not self.closed:
             self.closed = True
