@@ -16,11 +16,11 @@ GREEN, GREY, BLUE, ORANGE = "#12805c", "#59636e", "#2a6fb0", "#c4680a"
 SHARES = ("#d3eae0", "#8dc6ac", GREEN)
 WINDOW = 300  # requests that a point of the curves is the mean of: a third of an epoch
 FIRST = 20  # requests before the curves begin: a mean of fewer says nothing
-# Where a name stands beside its point: right and below, left and above, right of the star.
+# Where a name stands beside its point: right and below, left and above, above the star.
 BELOW, ABOVE, BESIDE = (
     (11, -7, "left", "top"),
     (-10, 7, "right", "bottom"),
-    (15, 5, "left", "center"),
+    (0, 12, "center", "bottom"),
 )
 
 
