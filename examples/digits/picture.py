@@ -17,7 +17,7 @@ SHARES = ("#d3eae0", "#8dc6ac", GREEN)
 WINDOW = 300  # requests that a point of the curves is the mean of: a third of an epoch
 FIRST = 20  # requests before the curves begin: a mean of fewer says nothing
 # Where a name stands beside its point: right and below, left and above, above the star.
-BELOW, ABOVE, BESIDE = (
+BELOW, ABOVE, OVER = (
     (11, -7, "left", "top"),
     (-10, 7, "right", "bottom"),
     (0, 12, "center", "bottom"),
@@ -65,7 +65,7 @@ def _trade(axes: Axes, tollway: Row, fixed: Sequence[Row], split: Row) -> None:
     for row, place in zip(fixed, (BELOW, *[ABOVE] * (len(fixed) - 2), BELOW), strict=True):
         _point(axes, row, GREY, "o", place)
     _point(axes, split, ORANGE, "s", BELOW)
-    _point(axes, tollway, GREEN, "*", BESIDE)
+    _point(axes, tollway, GREEN, "*", OVER)
     axes.set_xscale("log")
     axes.set_xlabel("dollars per 1000 requests")
     axes.set_ylabel("right answers")
