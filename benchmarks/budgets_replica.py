@@ -6,10 +6,12 @@ Speaks with the backend over one connection, a line each way:
 """
 
 import asyncio
+import faulthandler
 import itertools
 import json
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -107,4 +109,5 @@ class Replica:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)
     asyncio.run(Replica(json.loads(sys.argv[1])).run())

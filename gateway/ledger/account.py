@@ -3,7 +3,7 @@
 Theory of operation. A purse is filled ahead of need: when less than half of the last slice is left,
 the next is asked for, twice as large, and the ledger grants no more than a fair share of what is
 free. So slices grow with traffic and shrink with the budget, down to one reservation. What has not
-been used for half a second goes back, and what would last for longer than two.
+been used for a moment goes back, and what would last for too long.
 
 When the ledger has too little, three cases. Others hold idle money: they hear of it (`short`) when
 they next speak, so we wait for it, but no longer than PATIENCE_S. All that is held is reserved, or
@@ -29,7 +29,7 @@ from gateway.ledger.types import (
 from gateway.ledger.windows import Span, window_at
 
 FIRST_SLICE = 32  # reservations; enough that a thousand requests need about ten slices
-IDLE_S = 0.5  # unused for as long, a slice goes back: within a second, at two looks a second
+IDLE_S = 0.4  # between two looks; a slice unused from one to the next is back within a second
 HORIZON_S = 2.0  # a slice that lasts longer than this is trimmed
 TELL_S = 5.0  # settlements are told at least as often while money is in use
 POLL_S = 0.5  # ... and as often while the budget is nearly empty and others may want ours
@@ -173,7 +173,7 @@ class Account:
         return purse.ask(now_s, need_nano=need_nano, due_nano=due_nano, want_nano=self._slice_nano)
 
     def _look(self, now_s: float) -> None:
-        """Twice a second, see what has been used; retire a purse that nobody needs."""
+        """Now and then, see what has been used; retire a purse that nobody needs."""
         purse, passed_s = self.purse, now_s - self._mark_s
         if purse is EMPTY or passed_s < IDLE_S or purse.pending:
             return
@@ -185,6 +185,7 @@ class Account:
             return
         lasts_nano = int(used_nano / passed_s * HORIZON_S)
         self._slice_nano = max(self._unit_nano, min(self._slice_nano, lasts_nano))
+        purse.low_nano = min(purse.low_nano, self._slice_nano)
 
     def _excess(self, purse: Purse) -> int:
         """Return what a purse has above what it will need soon; all, where others go without."""
@@ -217,9 +218,8 @@ class Account:
             self._slice_nano *= 2
         elif asked.need_nano and not reply.stale:
             self._short_since_s = min(self._short_since_s, now_s)
-            self._dry_s = min(DRY_S_MAX, 2 * self._dry_s)
-            if now_s - self._short_since_s < PATIENCE_S:  # others may have idle money: look often
-                self._dry_s = DRY_S
+            hopeless = self._elsewhere_nano < asked.need_nano
+            self._dry_s = min(DRY_S_MAX, 2 * self._dry_s) if hopeless else DRY_S
             self._dry_until_s, self._dry_nano = now_s + self._dry_s, asked.need_nano
 
     def dry(self, amount_nano: int, now_s: float) -> bool:
@@ -227,9 +227,15 @@ class Account:
         short_nano = amount_nano - self.purse.room_nano
         if now_s >= self._dry_until_s or short_nano < self._dry_nano:
             return False
-        elsewhere_nano = self.position.leased_nano - self.position.open_nano
         waited_s = now_s - self._short_since_s
-        return elsewhere_nano - self.purse.idle_nano < short_nano or waited_s >= PATIENCE_S
+        return self._elsewhere_nano < short_nano or waited_s >= PATIENCE_S
+
+    @property
+    def _elsewhere_nano(self) -> int:
+        """What others may yet hand back, with what is free: enough to wait for?"""
+        position = self.position
+        idle_nano = position.leased_nano - position.open_nano - self.purse.idle_nano
+        return idle_nano + position.free_nano
 
     def wakes_s(self, now_s: float) -> float:
         """Return when those who wait may be asked for again."""

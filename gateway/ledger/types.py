@@ -136,6 +136,7 @@ class BudgetEvent:
     detail: str
     share: float | None = None
     amount_nano: int | None = None
+    window_start_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -299,7 +299,7 @@ class Wallet:
             await self.sweep()
             path = self._till_dir / f"{self.holder}-{os.getpid()}.till"
             self._till = Till(path, self._ledger_id)
-        await self.refresh()
+        await self.refresh(REFRESH_S)
 
     async def run(self) -> None:
         """Do what is due, for ever: at once when asked, else ten times a second."""
@@ -325,11 +325,13 @@ class Wallet:
         if steps := self.plan(self._clock()):
             answer = await self._call([asked for _, _, asked in steps])
             self.took(steps, answer, self._clock())
+        elif self._down == "ledger_down":  # nothing to say, but is it there again?
+            await self.refresh(0.0)
         now_s = self._clock()
         if self._till_dir is not None and now_s - self._swept_s >= SWEEP_S:
             await self.sweep()
         if any(now_s - account.seen_s >= REFRESH_S for account in self._accounts.values()):
-            await self.refresh()
+            await self.refresh(REFRESH_S)
 
     async def _call(self, asked: Sequence[Exchange]) -> Answer:
         self.ledger_calls += 1
@@ -349,10 +351,10 @@ class Wallet:
                         self._tell("unaccounted", account, detail, None, claim.open_nano)
             till.delete()
 
-    async def refresh(self) -> None:
-        """Read from the ledger the accounts that nothing was asked about for a while."""
+    async def refresh(self, age_s: float) -> None:
+        """Read from the ledger the accounts whose last figures are as old as `age_s`."""
         now_s = self._clock()
-        old = [a for a in self._accounts.values() if now_s - a.seen_s >= REFRESH_S]
+        old = [a for a in self._accounts.values() if now_s - a.seen_s >= age_s]
         for account in old:
             account.roll(now_s + self._lag_s)
         self.ledger_calls += 1
@@ -411,7 +413,8 @@ class Wallet:
         share: float | None = None,
         amount_nano: int | None = None,
     ) -> None:
-        self._on_event(BudgetEvent(kind, account.budget.name, detail, share, amount_nano))
+        name, start_s = account.budget.name, account.span.start_s
+        self._on_event(BudgetEvent(kind, name, detail, share, amount_nano, start_s))
 
 
 NO_POSTURE = Posture()

@@ -275,7 +275,7 @@ class World:
             assert book.spent_nano - truth_nano <= book.unaccounted_nano, f"{place}: invented"
             assert book.leased_nano == 0, f"{place}: somebody holds on to money"
         crossed = Counter(
-            (event.budget, event.share, event.amount_nano)
+            (event.budget, event.share, event.window_start_s)
             for event in self.events
             if event.kind == "threshold"
         )

@@ -1,0 +1,206 @@
+"""What Redis and the way to it do on bad days."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.crc import key_slot
+
+from gateway.ledger.redis import RedisLedger
+from gateway.ledger.types import Answer, Budget, Exchange, Key, LedgerDown, Scope
+from tests.ledger.redis_server import RedisServer, redis_server
+
+pytestmark = pytest.mark.integration
+
+BUDGET = Budget("b", Scope(), 10**12)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path / "redis") as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[RedisLedger]:
+    ledger = RedisLedger(url)
+    await ledger.open()
+    await ledger.register([BUDGET])
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+@contextlib.asynccontextmanager
+async def raw(server: RedisServer) -> AsyncIterator[Redis]:
+    async with Redis.from_url(server.url, decode_responses=True) as client:
+        yield client
+
+
+def ask(seq: int, **figures: int) -> Exchange:
+    return Exchange(Key("b", 0, None, "x"), seq, **figures)  # type: ignore[arg-type]
+
+
+class Swallower:
+    """A proxy to Redis that, when told to, carries a request there and drops the reply."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.drop = False
+        self.dropped = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await asyncio.gather(
+                self.carry(reader, redis_writer, False), self.carry(redis_reader, writer, True)
+            )
+
+    async def carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, replies: bool
+    ) -> None:
+        while data := await reader.read(65536):
+            if replies and self.drop:
+                self.drop = False
+                self.dropped += 1
+                break
+            writer.write(data)
+        writer.close()
+
+
+async def insist(ledger: RedisLedger, asked: Exchange) -> Answer:
+    """Ask until there is an answer, as the wallet does."""
+    while True:
+        with contextlib.suppress(LedgerDown):
+            return await ledger.exchange([asked])
+
+
+def test_a_thousand_lost_replies_apply_nothing_twice(server: RedisServer) -> None:
+    async def main() -> None:
+        proxy = Swallower(server.port)
+        listener = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        async with opened(f"redis://127.0.0.1:{port}/0?timeout_ms=2000") as ledger:
+            for seq in range(1, 1001):
+                proxy.drop = True
+                answer = await insist(ledger, ask(seq, need_nano=7, due_nano=7, settled_nano=seq))
+                assert answer.replies[0].grant_nano == 7
+            assert proxy.dropped == 1000
+            position = answer.replies[0].position
+            assert (position.spent_nano, position.leased_nano) == (1000, 7000 - 999)
+        listener.close()
+
+    asyncio.run(main())
+
+
+def test_scripts_that_were_flushed_are_loaded_again(server: RedisServer) -> None:
+    async def main() -> None:
+        async with opened(server.url) as ledger, raw(server) as client:
+            await client.script_flush()
+            answer = await ledger.exchange([ask(1, need_nano=5, due_nano=5)])
+            assert answer.replies[0].grant_nano == 5
+
+    asyncio.run(main())
+
+
+def test_a_redis_that_hangs_costs_tens_of_milliseconds(server: RedisServer) -> None:
+    async def main() -> None:
+        async with opened(server.url) as ledger:
+            server.pause()
+            async with asyncio.timeout(5):  # not the ten retries that redis-py would make
+                with pytest.raises(LedgerDown):
+                    await ledger.exchange([ask(1, need_nano=5, due_nano=5)])
+            server.resume()
+            answer = await insist(ledger, ask(1, need_nano=5, due_nano=5))
+            assert answer.replies[0].position.leased_nano == 5
+
+    asyncio.run(main())
+
+
+def test_a_redis_killed_and_started_again_has_forgotten_nothing(server: RedisServer) -> None:
+    async def main() -> None:
+        async with opened(server.url) as ledger:
+            before = await ledger.exchange([ask(1, need_nano=50, due_nano=50)])
+            server.kill()
+            with pytest.raises(LedgerDown):
+                await ledger.exchange([ask(2, settled_nano=20)])
+            server.start()
+            after = await insist(ledger, ask(2, settled_nano=20))
+            assert after.ledger_id == before.ledger_id
+            position = after.replies[0].position
+            assert (position.spent_nano, position.leased_nano) == (20, 30)
+
+    asyncio.run(main())
+
+
+def test_a_redis_that_was_emptied_is_found_out(server: RedisServer) -> None:
+    async def main() -> None:
+        async with opened(server.url) as ledger, raw(server) as client:
+            before = await ledger.exchange([ask(1)])
+            await client.flushall()
+            with pytest.raises(KeyError):
+                await ledger.exchange([ask(2)])
+            after = await ledger.register([BUDGET])
+            assert after.ledger_id != before.ledger_id
+
+    asyncio.run(main())
+
+
+def test_a_redis_that_is_full_or_read_only_grants_nothing(server: RedisServer) -> None:
+    async def main() -> None:
+        async with opened(server.url) as ledger, raw(server) as client:
+            await client.config_set("maxmemory", "1")
+            with pytest.raises(LedgerDown):
+                await ledger.exchange([ask(1, need_nano=5, due_nano=5)])
+            await client.config_set("maxmemory", "0")
+            await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(LedgerDown):
+                await ledger.exchange([ask(1, need_nano=5, due_nano=5)])
+            await client.execute_command("REPLICAOF", "NO", "ONE")
+            answer = await insist(ledger, ask(1, need_nano=5, due_nano=5))
+            assert answer.replies[0].position.leased_nano == 5
+
+    asyncio.run(main())
+
+
+def test_nothing_is_granted_that_too_few_replicas_have_heard_of(server: RedisServer) -> None:
+    async def main() -> None:
+        ledger = RedisLedger(server.url + "?replicas=1")
+        with pytest.raises(LedgerDown):
+            await ledger.open()
+            await ledger.register([BUDGET])
+        await ledger.close()
+
+    asyncio.run(main())
+
+
+def test_amounts_that_lua_could_not_count_are_refused(server: RedisServer) -> None:
+    async def main() -> None:
+        async with opened(server.url) as ledger:
+            for amount in (2**53, 10**20):
+                with pytest.raises(LedgerDown):
+                    await ledger.exchange([ask(1, need_nano=amount)])
+            for odd in ("nan", "-1", "1e3", ""):
+                with pytest.raises(LedgerDown):
+                    await ledger.exchange([ask(1, need_nano=odd)])  # type: ignore[arg-type]
+            answer = await ledger.exchange([ask(1)])
+            assert answer.replies[0].position.leased_nano == 0
+
+    asyncio.run(main())
+
+
+def test_all_keys_of_a_budget_are_in_one_slot_of_a_cluster(server: RedisServer) -> None:
+    async def main() -> None:
+        async with opened(server.url) as ledger, raw(server) as client:
+            await ledger.register([Budget("odd {name}", Scope(), 1), Budget("b", Scope(), 2)])
+            await ledger.exchange([ask(1), Exchange(Key("odd {name}", 3600, None, "y"), 1)])
+            slots: dict[str, set[int]] = {"b": set(), "odd": set()}
+            async for key in client.scan_iter("tollway:{*"):
+                slots["odd" if "odd" in key else "b"].add(key_slot(key.encode()))
+            assert [len(found) for found in slots.values()] == [1, 1]
+
+    asyncio.run(main())

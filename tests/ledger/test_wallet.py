@@ -1,0 +1,548 @@
+"""The wallet, over the ledger in memory, in virtual time."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from gateway.ledger.book import LEASE_S
+from gateway.ledger.memory import MemoryLedger
+from gateway.ledger.types import (
+    Budget,
+    BudgetEvent,
+    BudgetStatus,
+    Change,
+    Refusal,
+    Reservation,
+    Scope,
+)
+from gateway.ledger.wallet import MATCHES_MAX, Wallet
+from tests.ledger import virtual
+from tests.ledger.ledgers import START_S
+from tests.ledger.world import Line
+
+HOUR_S = 3600
+ALL = Budget("all", Scope(), 40_000)
+
+
+@dataclass
+class Stage:
+    """A ledger in memory, and the wallets on it."""
+
+    budgets: tuple[Budget, ...]
+    folder: Path | None
+    events: list[BudgetEvent] = field(default_factory=list)
+    wallets: list[Wallet] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ledger = MemoryLedger(lambda: START_S + asyncio.get_running_loop().time())
+
+    async def wallet(self, **options: Any) -> tuple[Wallet, Line]:
+        line = Line(self.ledger, Random(0), 0.0)
+        wallet = Wallet(
+            line,
+            self.budgets,
+            holder="w",
+            clock=asyncio.get_running_loop().time,
+            till_dir=self.folder,
+            on_event=self.events.append,
+            **options,
+        )
+        await wallet.open()
+        self.wallets.append(wallet)
+        return wallet, line
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    def book(self, name: str = "all") -> Any:
+        [book] = [book for book in self.ledger.books() if book.budget == name]
+        book.check()
+        return book
+
+
+def play(
+    main: Callable[[Stage], Coroutine[Any, Any, None]],
+    *budgets: Budget,
+    folder: Path | None = None,
+) -> None:
+    """Run a test in virtual time; every wallet hands back all in the end."""
+
+    async def whole() -> None:
+        stage = Stage(budgets or (ALL,), folder)
+        await main(stage)
+        for wallet in stage.wallets:
+            await wallet.close()
+        for book in stage.ledger.books():
+            book.check()
+            assert book.leased_nano == 0
+
+    virtual.run(whole())
+
+
+async def reserve(wallet: Wallet, amount_nano: int, tenant: str = "t") -> Reservation | Refusal:
+    accounts = wallet.matching(tenant, "r", "b", {})
+    hold = wallet.reserve_now(accounts, amount_nano, amount_nano)
+    return hold or await wallet.reserve(accounts, amount_nano, amount_nano)
+
+
+async def spend(wallet: Wallet, amount_nano: int, tenant: str = "t") -> bool:
+    hold = await reserve(wallet, amount_nano, tenant)
+    if isinstance(hold, Refusal):
+        return False
+    wallet.settle(hold, amount_nano)
+    return True
+
+
+def status(wallet: Wallet, name: str = "all") -> BudgetStatus:
+    [found] = [status for status in wallet.status() if status.budget.name == name]
+    assert found.limit_nano + found.overdraft_nano == (
+        found.spent_nano + found.held_nano + found.free_nano
+    )
+    return found
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+# ---------------------------------------------------------------------- reserving
+
+
+def test_a_hundred_at_once_on_a_budget_for_forty_are_answered_forty_times() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+
+        async def one() -> bool:
+            hold = await reserve(wallet, 1000)
+            if isinstance(hold, Refusal):
+                return False
+            await asyncio.sleep(0.3)
+            wallet.settle(hold, 1000)
+            return True
+
+        answered = await asyncio.gather(*(one() for _ in range(100)))
+        assert sum(answered) == 40
+        await asyncio.sleep(2)
+        assert stage.book().spent_nano == 40_000
+
+    play(main)
+
+
+@pytest.mark.parametrize("wallets", [2, 4])
+def test_many_processes_share_a_budget_exactly(wallets: int) -> None:
+    async def main(stage: Stage) -> None:
+        shares = [(await stage.wallet())[0] for _ in range(wallets)]
+        answered = await asyncio.gather(*(spend(shares[n % wallets], 1000) for n in range(100)))
+        assert sum(answered) == 40
+        await asyncio.sleep(2)
+        assert stage.book().spent_nano == 40_000
+
+    play(main)
+
+
+def test_a_hold_is_in_every_scope_that_matches_or_in_none() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        assert await spend(wallet, 900)
+        refusal = await reserve(wallet, 200)
+        assert isinstance(refusal, Refusal)
+        assert (refusal.budget, refusal.scope) == ("tight", {"tenant": "t"})
+        assert all(account.purse.open_nano == 0 for account in wallet.matching("t", "r", "b", {}))
+        assert await spend(wallet, 200, tenant="another")
+        assert await spend(wallet, 100)
+
+    play(main, ALL, Budget("tight", Scope(tenant="t"), 1000))
+
+
+def test_a_budget_binds_calls_that_match_every_part_of_its_scope() -> None:
+    budgets = [
+        Budget("tenant", Scope(tenant="t"), 1),
+        Budget("both", Scope(tenant="t", backend="gpu"), 1),
+        Budget("tag", Scope(tags=(("env", "prod"), ("team", "ads"))), 1),
+    ]
+
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+
+        def names(*call: Any) -> list[str]:
+            return [account.budget.name for account in wallet.matching(*call)]
+
+        assert names("t", "r", "cpu", {}) == ["tenant"]
+        assert names("t", "r", "gpu", {"env": "prod"}) == ["tenant", "both"]
+        assert names("u", "r", "gpu", {"team": "ads", "env": "prod", "x": "y"}) == ["tag"]
+        assert names("u", "r", "gpu", {}) == []
+        for number in range(3 * MATCHES_MAX):
+            names("t", "r", "cpu", {"random": str(number)})
+        assert len(wallet._matches) <= MATCHES_MAX
+
+    play(main, *budgets)
+
+
+def test_where_no_budget_binds_a_call_it_is_free_to_go() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        hold = wallet.reserve_now((), 10**12, 10**12)
+        assert hold is not None
+        wallet.settle(hold, 10**12)
+
+    play(main)
+
+
+def test_hard_holds_the_maximum_expected_the_ceiling_and_soft_never_refuses() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        accounts = wallet.matching("t", "r", "b", {})
+        hold = await wallet.reserve(accounts, 300, 500)
+        assert isinstance(hold, Reservation)
+        assert [amount for _, amount in hold.holds] == [500, 300, 300]
+        wallet.settle(hold, 100)
+        refusal = await wallet.reserve(accounts, 300, 901)
+        assert isinstance(refusal, Refusal) and refusal.budget == "hard"
+        hold = await wallet.reserve(accounts, 900, 900)
+        assert isinstance(hold, Reservation)  # soft has had 100 of its 50
+        wallet.settle(hold, 900)
+        await asyncio.sleep(2)
+        assert status(wallet, "soft").spent_nano == 1000
+        assert status(wallet, "soft").overdraft_nano == 950
+
+    play(
+        main,
+        Budget("hard", Scope(), 1000),
+        Budget("expected", Scope(), 5000, enforcement="expected"),
+        Budget("soft", Scope(), 50, enforcement="soft"),
+    )
+
+
+def test_a_reservation_ends_once_and_no_cost_is_negative() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        hold = await reserve(wallet, 10)
+        assert isinstance(hold, Reservation)
+        with pytest.raises(ValueError, match="-1"):
+            wallet.settle(hold, -1)
+        wallet.void(hold)
+        for end in (lambda: wallet.settle(hold, 5), lambda: wallet.void(hold)):
+            with pytest.raises(RuntimeError, match="once"):
+                end()
+        assert status(wallet).spent_nano == 0
+
+    play(main)
+
+
+def test_a_cost_above_its_reservation_is_charged_and_shown_as_overdraft() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        hold = await reserve(wallet, 40_000)
+        assert isinstance(hold, Reservation)
+        wallet.settle(hold, 41_000)
+        assert status(wallet).overdraft_nano == 1000
+        assert not await spend(wallet, 1)
+        await asyncio.sleep(2)
+        assert (stage.book().spent_nano, status(wallet).overdraft_nano) == (41_000, 1000)
+
+    play(main)
+
+
+def test_a_refusal_says_what_is_left_and_when_more_comes() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        assert await spend(wallet, 700)
+        hold = await reserve(wallet, 200)
+        refusal = await reserve(wallet, 101)
+        assert isinstance(refusal, Refusal) and isinstance(hold, Reservation)
+        figures = refusal.limit_nano, refusal.spent_nano, refusal.held_nano, refusal.free_nano
+        assert sum(figures[1:]) == figures[0] == 1000
+        assert (refusal.asked_nano, refusal.reason, refusal.then) == (101, "exhausted", "cheapest")
+        assert refusal.resets_at_s == START_S - START_S % HOUR_S + HOUR_S
+        assert refusal.resets_at == "2096-10-02T08:00:00Z"
+        wallet.void(hold)
+
+    play(main, Budget("all", Scope(), 1000, window="hour", then="cheapest"))
+
+
+# ---------------------------------------------------------------------- asking the ledger
+
+
+def test_a_thousand_requests_ask_the_ledger_at_most_twenty_times() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        before = wallet.ledger_calls
+        for _ in range(1000):
+            assert await spend(wallet, 1000)
+            await asyncio.sleep(0.001)
+        assert wallet.ledger_calls - before <= 20
+
+    play(main, Budget("all", Scope(), 1_000_000))
+
+
+def test_steady_traffic_never_waits_for_the_ledger() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        accounts = wallet.matching("t", "r", "b", {})
+        assert await spend(wallet, 1000)
+        for _ in range(3000):
+            await asyncio.sleep(0.005)
+            hold = wallet.reserve_now(accounts, 1000, 1000)
+            assert hold is not None
+            wallet.settle(hold, 1000)
+
+    play(main, Budget("all", Scope(), 10**9))
+
+
+def test_idle_money_is_back_within_a_second() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        hold = await reserve(wallet, 1000)
+        assert isinstance(hold, Reservation)
+        assert stage.book().leased_nano > 1000
+        await asyncio.sleep(1.0)
+        assert stage.book().leased_nano == 1000  # the call is still under way
+        wallet.settle(hold, 400)
+        await asyncio.sleep(1.0)
+        assert (stage.book().spent_nano, stage.book().leased_nano) == (400, 0)
+
+    play(main)
+
+
+def test_who_needs_money_that_others_hold_idle_waits_for_it_and_gets_it() -> None:
+    async def main(stage: Stage) -> None:
+        rich, _ = await stage.wallet()
+        poor, _ = await stage.wallet()
+        assert await spend(rich, 1000)
+        assert await spend(poor, 35_000)
+        assert await spend(poor, 4_000)
+        assert not await spend(poor, 1)
+        assert stage.book().spent_nano + rich.status()[0].held_nano <= 40_000
+
+    play(main)
+
+
+def test_a_storm_of_refusals_is_no_storm_on_the_ledger() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        assert await spend(wallet, 40_000)
+        before = wallet.ledger_calls
+        for _ in range(1000):
+            assert not await spend(wallet, 1)
+            await asyncio.sleep(0.005)
+        assert wallet.ledger_calls - before <= 15  # in five seconds
+
+    play(main)
+
+
+def test_a_raised_limit_is_seen_within_a_second() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        assert await spend(wallet, 40_000)
+        for _ in range(100):
+            assert not await spend(wallet, 1)
+            await asyncio.sleep(0.05)
+        await stage.ledger.change(Change("credit", "all", 1000, "ann", "why"))
+        await asyncio.sleep(1.0)
+        assert await spend(wallet, 1000)
+
+    play(main)
+
+
+# ---------------------------------------------------------------------- windows
+
+
+def test_a_new_window_has_its_own_money_and_a_late_settlement_goes_to_the_old() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        hold = await reserve(wallet, 1000)
+        assert isinstance(hold, Reservation)
+        assert not await spend(wallet, 1)
+        await asyncio.sleep(HOUR_S)
+        assert await spend(wallet, 1000)
+        wallet.settle(hold, 600)
+        await asyncio.sleep(2)
+        assert [book.spent_nano for book in stage.ledger.books()] == [600, 1000]
+
+    play(main, Budget("all", Scope(), 1000, window="hour"))
+
+
+def test_nothing_is_reserved_from_a_window_that_has_ended() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        to_end_s = HOUR_S - START_S % HOUR_S
+        await asyncio.sleep(to_end_s - 0.3)
+        assert await spend(wallet, 10)
+        accounts = wallet.matching("t", "r", "b", {})
+        await asyncio.sleep(0.2)
+        hold = wallet.reserve_now(accounts, 1, 1)
+        assert hold is not None
+        wallet.void(hold)
+        await asyncio.sleep(0.1)
+        assert wallet.reserve_now(accounts, 1, 1) is None
+
+    play(main, Budget("all", Scope(), 1000, window="hour"))
+
+
+# ---------------------------------------------------------------------- trouble
+
+
+def test_ledger_gone_leases_go_on_then_calls_are_refused_and_say_why() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, line = await stage.wallet()
+        assert await spend(wallet, 1000)
+        leased_nano = stage.book().leased_nano - 1000  # what is settled is told later
+        line.cut = True
+        while await spend(wallet, 1000):
+            leased_nano -= 1000
+        assert leased_nano < 1000
+        refusal = await reserve(wallet, 1000)
+        assert isinstance(refusal, Refusal) and refusal.reason == "ledger_down"
+        line.cut = False
+        await asyncio.sleep(1)
+        assert await spend(wallet, 1000)
+        assert stage.kinds() == ["ledger_down", "ledger_up"]
+
+    play(main)
+
+
+def test_ledger_gone_and_configured_open_calls_go_on_and_are_charged_later() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, line = await stage.wallet(when_down="open")
+        line.cut = True
+        for _ in range(50):
+            assert await spend(wallet, 1000)
+        line.cut = False
+        await asyncio.sleep(2)
+        assert (stage.book().spent_nano, status(wallet).overdraft_nano) == (50_000, 10_000)
+        assert not await spend(wallet, 1)
+
+    play(main)
+
+
+def test_a_ledger_that_forgot_everything_is_not_believed() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, line = await stage.wallet()
+        assert await spend(wallet, 1000)
+        line.ledger = MemoryLedger(stage.ledger.now_s)
+        await asyncio.sleep(2)
+        while await spend(wallet, 1000):
+            pass  # what was leased before it was lost is ours
+        refusal = await reserve(wallet, 1000)
+        assert isinstance(refusal, Refusal) and refusal.reason == "ledger_lost"
+        await line.ledger.register(stage.budgets)  # somebody else has started, on the empty one
+        await asyncio.sleep(2)
+        assert not await spend(wallet, 1000)
+        assert stage.kinds() == ["ledger_lost"]
+        line.ledger = stage.ledger
+
+    async def whole() -> None:
+        stage = Stage((ALL,), None)
+        await main(stage)
+        await stage.wallets[0].close()
+
+    virtual.run(whole())
+
+
+def test_a_lease_is_not_spent_after_it_may_have_expired() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, line = await stage.wallet()
+        accounts = wallet.matching("t", "r", "b", {})
+        hold = await reserve(wallet, 1000)
+        assert isinstance(hold, Reservation)
+        line.cut = True
+        await asyncio.sleep(LEASE_S + 1)
+        assert wallet.reserve_now(accounts, 1, 1) is None
+        stage.book().expire(stage.ledger.now_s())
+        assert stage.book().unaccounted_nano == stage.book().spent_nano > 0
+        line.cut = False
+        await asyncio.sleep(2)
+        wallet.settle(hold, 700)
+        await asyncio.sleep(2)
+        assert (stage.book().spent_nano, stage.book().unaccounted_nano) == (700, 0)
+        assert "fenced" in stage.kinds()
+        assert await spend(wallet, 39_300)
+
+    play(main)
+
+
+def test_a_dead_process_is_reconciled_by_its_neighbour(tmp_path: Path) -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        neighbour, _ = await stage.wallet()
+        assert await spend(wallet, 5000)
+        assert isinstance(await reserve(wallet, 1000), Reservation)
+        assert wallet._task is not None and wallet._till is not None
+        wallet._task.cancel()
+        wallet._till.abandon()
+        stage.wallets.remove(wallet)
+        await asyncio.sleep(1.5)
+        book = stage.book()
+        assert (book.spent_nano, book.unaccounted_nano, book.leased_nano) == (6000, 1000, 0)
+        assert stage.kinds() == ["unaccounted"]
+        assert await spend(neighbour, 34_000)
+
+    play(main, folder=tmp_path)
+
+
+def test_stopping_hands_back_all_and_leaves_no_till(tmp_path: Path) -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        assert await spend(wallet, 5000)
+        assert len(files(tmp_path)) == 1
+        await wallet.close()
+        stage.wallets.clear()
+        assert (stage.book().spent_nano, stage.book().leased_nano) == (5000, 0)
+        assert files(tmp_path) == []
+
+    play(main, folder=tmp_path)
+
+
+def test_stopping_without_the_ledger_leaves_the_till_to_prove_it(tmp_path: Path) -> None:
+    async def main(stage: Stage) -> None:
+        wallet, line = await stage.wallet()
+        assert await spend(wallet, 5000)
+        line.cut = True
+        await wallet.close()
+        stage.wallets.clear()
+        assert len(files(tmp_path)) == 1
+        await stage.wallet()
+        assert (stage.book().spent_nano, stage.book().leased_nano) == (5000, 0)
+
+    play(main, folder=tmp_path)
+
+
+# ---------------------------------------------------------------------- before blocking
+
+
+def test_near_its_limit_a_budget_asks_for_cheaper_arms() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        accounts = wallet.matching("t", "r", "b", {})
+        assert await spend(wallet, 7999)
+        assert wallet.posture(accounts).max_price_usd is None
+        assert await spend(wallet, 1)
+        assert (wallet.posture(accounts).max_price_usd, wallet.posture(accounts).then) == (
+            0.0001,
+            "rules",
+        )
+        assert wallet.posture(()).max_price_usd is None
+
+    play(
+        main,
+        Budget("all", Scope(), 10_000, downgrade_at=0.8, downgrade_max_usd=0.0001, then="rules"),
+        Budget("other", Scope(), 10_000, downgrade_at=0.8, downgrade_max_usd=0.01),
+    )
+
+
+def test_each_threshold_is_one_event_on_all_replicas() -> None:
+    async def main(stage: Stage) -> None:
+        wallets = [(await stage.wallet())[0] for _ in range(3)]
+        for _ in range(10):
+            for wallet in wallets:
+                await spend(wallet, 2000)
+            await asyncio.sleep(1)
+        shares = [event.share for event in stage.events if event.kind == "threshold"]
+        assert shares == [0.8, 0.9, 1.0]
+
+    play(main)
