@@ -1,0 +1,126 @@
+"""What the gateway itself costs per request: the whole data plane, without sockets.
+
+    python benchmarks/path.py                 # microseconds per request, and of each part
+    python benchmarks/path.py --profile       # where the time goes, by function
+
+Requests enter the ASGI application of `gateway.toml` (a key, features, three arms, a learned policy,
+hard budgets in two scopes, metrics, journal) as the server would hand them over, and backends answer
+at once from memory, so that what is left is Tollway's own work on one core.
+"""
+
+import argparse
+import asyncio
+import cProfile
+import json
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+if sys.path and Path(sys.path[0]).resolve() == HERE.resolve():
+    # A script's folder comes first on the path, and gateway.py there hides the package.
+    sys.path.pop(0)
+
+from backends.types import Call, Reply  # noqa: E402
+from gateway import settings as config  # noqa: E402
+from gateway.wiring import Gateway, build  # noqa: E402
+
+REPLY = b'{"outputs":[{"name":"y","shape":[1],"datatype":"INT64","data":[7]}]}'
+BODY = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
+FIELDS = [(b"content-type", b"application/json"), (b"x-device-seconds", b"0.0005")]
+
+
+class Memory:
+    """A backend that answers at once."""
+
+    async def send(self, call: Call, deadline_s: float) -> Reply:
+        return Reply(200, list(FIELDS), Once())
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Once:
+    """A body of one chunk."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield REPLY
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def requests(gateway: Gateway, count: int) -> float:
+    """Send requests one after the other; return microseconds each."""
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v2/models/x/infer",
+        "raw_path": b"/v2/models/x/infer",
+        "query_string": b"",
+        "headers": [
+            (b"host", b"127.0.0.1:8080"),
+            (b"authorization", b"Bearer bench"),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(BODY)),
+        ],
+    }
+    message = {"type": "http.request", "body": BODY, "more_body": False}
+    statuses: dict[int, int] = {}
+
+    async def receive() -> dict[str, Any]:
+        return message
+
+    async def send(sent: dict[str, Any]) -> None:
+        if sent["type"] == "http.response.start":
+            statuses[sent["status"]] = statuses.get(sent["status"], 0) + 1
+
+    started = time.perf_counter()
+    for number in range(count):
+        await gateway.app(scope, receive, send)
+        if number % 32 == 0:
+            await asyncio.sleep(0)  # a turn of the loop: the journal is written, upkeep runs
+    elapsed = time.perf_counter() - started
+    assert statuses == {200: count}, statuses
+    return elapsed / count * 1e6
+
+
+async def main(count: int, rounds: int, profile: bool, as_json: Path | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        text = (HERE / "gateway.toml").read_text()
+        environ = {
+            "TOLLWAY_LEDGER__URL": "memory://",
+            "TOLLWAY_JOURNAL__DIR": f"{folder}/journal",
+            "TOLLWAY_STATE__DIR": f"{folder}/state",
+        }
+        gateway = build(config.parse(text, environ))
+        for backend in gateway.routes["x"].backends.values():
+            backend.transport = Memory()
+        await gateway.open()
+        await requests(gateway, 2000)
+        if profile:
+            profiler = cProfile.Profile()
+            profiler.enable()
+            await requests(gateway, count)
+            profiler.disable()
+            pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
+        else:
+            best = min([await requests(gateway, count) for _ in range(rounds)])
+            print(f"{best:.1f} us a request in the gateway (best of {rounds} x {count})")
+            if as_json:
+                as_json.write_text(json.dumps({"us_per_request": best}))
+        await gateway.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    given = parser.parse_args()
+    asyncio.run(main(given.count, given.rounds, given.profile, given.json))
