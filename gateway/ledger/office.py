@@ -1,0 +1,117 @@
+"""The office: what operators see of budgets, and do to them; the ledger keeps who did it and why.
+
+Nothing here ever lowers what is spent. A reset credits the window with what it has spent, so that
+the whole limit is free again and the true figure still stands beside it.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gateway.ledger.types import (
+    MAX_LIMIT_NANO,
+    Account,
+    Budget,
+    BudgetStatus,
+    Change,
+    Clock,
+    LeaseView,
+    Ledger,
+)
+from gateway.ledger.windows import Span, window_at
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """A budget with all that is known of it in its current window."""
+
+    status: BudgetStatus
+    holders: tuple[LeaseView, ...]
+    changes: tuple[Change, ...]
+
+
+class Office:
+    """Operators' view of the budgets of a configuration. Raises KeyError for one not in it."""
+
+    def __init__(self, ledger: Ledger, budgets: Sequence[Budget], clock: Clock = time.time) -> None:
+        """The ledger must be open; `clock` says when a change was made, for the record."""
+        self._ledger = ledger
+        self._budgets = {budget.name: budget for budget in budgets}
+        self._clock = clock
+
+    async def list(self) -> list[BudgetStatus]:
+        """Return every budget in its current window, straight from the ledger."""
+        budgets = tuple(self._budgets.values())
+        if not budgets:
+            return []
+        now_s = (await self._ledger.register(budgets)).now_s
+        spans = [window_at(budget.window, budget.timezone, now_s) for budget in budgets]
+        places = [(b.name, span.start_s) for b, span in zip(budgets, spans, strict=True)]
+        accounts = await self._ledger.accounts(places)
+        return [_status(*row) for row in zip(budgets, spans, accounts, strict=True)]
+
+    async def show(self, name: str) -> Details:
+        """Return one budget with its holders, in the current window, and its changes."""
+        budget, span = await self._find(name)
+        [account] = await self._ledger.accounts([(name, span.start_s)])
+        changes = await self._ledger.changes(name)
+        return Details(_status(budget, span, account), account.leases, changes)
+
+    async def set_limit(self, name: str, limit_nano: int, who: str, why: str) -> Details:
+        """Set the limit, from now on and until the configuration's own limit changes."""
+        if not 0 <= limit_nano <= MAX_LIMIT_NANO:
+            raise ValueError(f"a limit is 0 to {MAX_LIMIT_NANO} nano-dollars, not {limit_nano}")
+        _, span = await self._find(name)
+        return await self._act(Change("limit", name, limit_nano, who, why, span.start_s))
+
+    async def credit(self, name: str, amount_nano: int, who: str, why: str) -> Details:
+        """Add to the limit of the current window alone."""
+        if not 0 < amount_nano <= MAX_LIMIT_NANO:
+            raise ValueError(f"a credit is 1 to {MAX_LIMIT_NANO} nano-dollars, not {amount_nano}")
+        _, span = await self._find(name)
+        return await self._act(Change("credit", name, amount_nano, who, why, span.start_s))
+
+    async def reset(self, name: str, who: str, why: str) -> Details:
+        """Make the whole limit free again: credit what the window has spent since the last reset.
+
+        What is under way stays held. Where nothing was spent, nothing is done.
+        """
+        before = await self.show(name)
+        amount_nano = before.status.spent_nano - before.status.credit_nano
+        return await self.credit(name, amount_nano, who, why) if amount_nano > 0 else before
+
+    async def release(self, name: str, lease: str, who: str, why: str) -> Details:
+        """Declare that a lease's money was not spent, by a machine that is gone for good.
+
+        Its holder, should it live, spends no more of it, but what it has spent is still charged.
+        """
+        _, span = await self._find(name)
+        return await self._act(Change("release", name, 0, who, why, span.start_s, lease))
+
+    async def _find(self, name: str) -> tuple[Budget, Span]:
+        budget = self._budgets[name]
+        now_s = (await self._ledger.register([budget])).now_s
+        return budget, window_at(budget.window, budget.timezone, now_s)
+
+    async def _act(self, change: Change) -> Details:
+        if not change.who.strip() or not change.why.strip():
+            raise ValueError("a change to a budget says who made it and why")
+        who, why = change.who.strip(), change.why.strip()
+        await self._ledger.change(replace(change, who=who, why=why, at_s=self._clock()))
+        return await self.show(change.budget)
+
+
+def _status(budget: Budget, span: Span, account: Account) -> BudgetStatus:
+    position = account.position
+    return BudgetStatus(
+        budget=budget,
+        window_start_s=span.start_s,
+        resets_at_s=span.end_s,
+        limit_nano=position.limit_nano,
+        spent_nano=position.spent_nano,
+        held_nano=position.leased_nano,
+        free_nano=position.free_nano,
+        overdraft_nano=position.overdraft_nano,
+        unaccounted_nano=position.unaccounted_nano,
+        credit_nano=position.credit_nano,
+    )
