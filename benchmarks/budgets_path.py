@@ -1,0 +1,81 @@
+"""What reserving and settling cost on the path: python benchmarks/budgets_path.py [--json FILE]
+
+One process, a SQLite ledger, a till on the disk; budgets that bind every call, 1 to 8 of them.
+Each figure is the median of 200 rounds of 100 calls, which the ledger is not asked for.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gateway.ledger.registry import open_ledger
+from gateway.ledger.types import Budget, Reservation, Scope
+from gateway.ledger.wallet import Wallet
+
+ROUNDS, CALLS = 200, 100
+
+
+async def measure(folder: Path, scopes: int) -> dict[str, float]:
+    budgets = [Budget(f"b{n}", Scope(), 10**15) for n in range(scopes)]
+    wallet = Wallet(
+        open_ledger(f"sqlite:///{folder / 'ledger.db'}"),
+        budgets,
+        holder="bench",
+        clock=time.monotonic,
+        till_dir=folder / "tills",
+    )
+    await wallet.open()
+    accounts = wallet.matching("t", "r", "b", {})
+    hold = await wallet.reserve(accounts, 10**9, 10**9)
+    assert isinstance(hold, Reservation)
+    wallet.settle(hold, 0)
+    taken_us = []
+    for _ in range(ROUNDS):
+        started_s = time.perf_counter()
+        for _ in range(CALLS):
+            hold = wallet.reserve_now(accounts, 900, 1000)
+            assert hold is not None
+            wallet.settle(hold, 950)
+        taken_us.append((time.perf_counter() - started_s) / CALLS * 1e6)
+        await asyncio.sleep(0)
+    matching_us = []
+    for _ in range(ROUNDS):
+        started_s = time.perf_counter()
+        for _ in range(CALLS):
+            wallet.matching("t", "r", "b", {})
+        matching_us.append((time.perf_counter() - started_s) / CALLS * 1e6)
+    await wallet.close()
+    call_us = statistics.median(taken_us)
+    return {
+        "scopes": scopes,
+        "call_us": call_us,
+        "per_scope_us": call_us / scopes,
+        "matching_us": statistics.median(matching_us),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    args = parser.parse_args()
+    rows = []
+    print("| scopes | reserve and settle, us | us per scope | finding the scopes, us |")
+    print("| --- | --- | --- | --- |")
+    for scopes in (1, 2, 4, 8):
+        with tempfile.TemporaryDirectory() as folder:
+            row = asyncio.run(measure(Path(folder), scopes))
+        rows.append(row)
+        print("| " + " | ".join(f"{value:.3g}" for value in row.values()) + " |")
+    if args.json:
+        args.json.write_text(json.dumps({"rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
