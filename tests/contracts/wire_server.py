@@ -13,7 +13,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 async def until(true: Callable[[], bool]) -> None:
     """Wait for what another task brings about; the test's own timeout bounds it."""
-    while not true():  # noqa: ASYNC110 - there is no event in a socket's far end
+    while not true():  # there is no event in a socket's far end
         await asyncio.sleep(0.001)
 
 
