@@ -34,6 +34,7 @@ ONE_FILE = {
 # A transport and the pool that is plugged into it; a server and the protocol that is; a head, and
 # the rival that is Vowpal Wabbit's own policy.
 TOGETHER = {
+    "prometheus_client": {"gateway/metrics.py", "gateway/gauges.py"},
     "httpx": {"backends/httpx_transport.py", "backends/httpcore2_pool.py"},
     "uvicorn": {"gateway/front.py", "gateway/guarded.py"},
     "vowpalwabbit": {"policies/heads/vowpal.py", "policies/folded.py"},
