@@ -57,6 +57,7 @@ class Account:
         "_slice_nano",
         "_unit_nano",
         "budget",
+        "closed",
         "hard",
         "limited",
         "position",
@@ -75,6 +76,7 @@ class Account:
         self.seen_s = -math.inf
         self.purse: Purse = EMPTY
         self.waiting: list[int] = []
+        self.closed = False
         self._open_purse = open_purse
         self._drain: list[Purse] = []
         self._slice_nano = 0
@@ -107,6 +109,11 @@ class Account:
             self._drain.append(self.purse)
             self.purse = EMPTY
 
+    def close(self) -> None:
+        """Wind up for good: nothing more is asked for."""
+        self.closed = True
+        self.retire()
+
     def provide(self, now_s: float, ledger_now_s: float) -> Purse:
         """Return the current purse, opened if there is none; the ledger need not know yet."""
         if self.purse is EMPTY:
@@ -131,7 +138,7 @@ class Account:
         for purse in self._drain:
             if asked := self._wind_up(purse, now_s):
                 yield purse, asked
-        if self.limited and self.waiting and now_s >= self._dry_until_s:
+        if self.limited and self.waiting and not self.closed and now_s >= self._dry_until_s:
             self.provide(now_s, ledger_now_s)
         if self.purse is not EMPTY and (asked := self._current(self.purse, now_s)):
             yield self.purse, asked

@@ -32,12 +32,12 @@ from typing import Literal
 
 from gateway.ledger.types import (
     MAX_LIMIT_NANO,
-    Account,
     Claim,
     Exchange,
     LeaseView,
     Position,
     Reply,
+    Statement,
 )
 
 LEASE_S = 30.0  # outlasts a restart of the ledger; money of a lost machine is in doubt as long
@@ -101,7 +101,7 @@ class Book:
             self.unaccounted_nano,
         )
 
-    def account(self) -> Account:
+    def statement(self) -> Statement:
         """Return the book as operators see it."""
         leases = tuple(
             LeaseView(
@@ -116,7 +116,7 @@ class Book:
             for name, lease in sorted(self.leases.items())
             if lease.state != "closed" or lease.charged_nano
         )
-        return Account(self.budget, self.window_start_s, self.position(), leases)
+        return Statement(self.budget, self.window_start_s, self.position(), leases)
 
     # ------------------------------------------------------------------ what holders ask
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from gateway.ledger.book import Book
 from gateway.ledger.types import (
-    Account,
     Answer,
     Budget,
     Change,
@@ -14,6 +13,7 @@ from gateway.ledger.types import (
     Exchange,
     Position,
     Reply,
+    Statement,
 )
 
 
@@ -41,6 +41,8 @@ class MemoryLedger:
     """Keeps books in a dict. One event loop; no two gateways share it but in a simulation."""
 
     # The mutable state is the budgets known and the books.
+
+    may_forget = False
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` tells the time of day: seconds since the epoch."""
@@ -94,12 +96,12 @@ class MemoryLedger:
             if claim.key.budget in self._known
         )
 
-    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Account, ...]:
+    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Statement, ...]:
         """Return accounts."""
         books = [self._book(*key) for key in keys]
         for book in books:
             book.expire(self._clock())
-        return tuple(book.account() for book in books)
+        return tuple(book.statement() for book in books)
 
     async def change(self, change: Change) -> Position:
         """Apply an operator's act."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 from gateway.ledger.types import (
     MAX_LIMIT_NANO,
-    Account,
     Budget,
     BudgetStatus,
     Change,
     Clock,
     LeaseView,
     Ledger,
+    Statement,
 )
 from gateway.ledger.windows import Span, window_at
 
@@ -101,7 +101,7 @@ class Office:
         return await self.show(change.budget)
 
 
-def _status(budget: Budget, span: Span, account: Account) -> BudgetStatus:
+def _status(budget: Budget, span: Span, account: Statement) -> BudgetStatus:
     position = account.position
     return BudgetStatus(
         budget=budget,

@@ -24,7 +24,6 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from gateway.ledger.types import (
-    Account,
     Answer,
     Budget,
     Change,
@@ -34,6 +33,7 @@ from gateway.ledger.types import (
     LedgerDown,
     Position,
     Reply,
+    Statement,
 )
 
 TIMEOUT_S = 0.05  # a healthy Redis answers in 0.2 ms; what waits longer is refused or leased
@@ -48,6 +48,8 @@ class RedisLedger:
     """Keeps books in Redis 6.2 or later."""
 
     # The mutable state is the client, and the script's name once Redis knows it.
+
+    may_forget = True
 
     def __init__(self, url: str, password: str | None = None) -> None:
         """Take a URL of redis-py, with three options of ours in its query.
@@ -144,7 +146,7 @@ class RedisLedger:
         )
         return sum(map(int, found))
 
-    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Account, ...]:
+    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Statement, ...]:
         """Return accounts."""
         found = await self._call([(key, ("account",)) for key in keys])
         return tuple(_account(*key, words) for key, words in zip(keys, found, strict=True))
@@ -236,10 +238,10 @@ def _reply(words: list[Any]) -> Reply:
     )
 
 
-def _account(budget: str, start_s: int, words: list[Any]) -> Account:
+def _account(budget: str, start_s: int, words: list[Any]) -> Statement:
     position, *leases = words
     views = [
         LeaseView(name, state, int(held), int(opened), int(settled), int(charged), float(until))
         for name, state, held, opened, settled, charged, until in sorted(leases)
     ]
-    return Account(budget, start_s, Position(*map(int, position)), tuple(views))
+    return Statement(budget, start_s, Position(*map(int, position)), tuple(views))

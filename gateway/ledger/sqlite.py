@@ -19,7 +19,6 @@ from typing import TypeVar
 
 from gateway.ledger.book import Book, Lease
 from gateway.ledger.types import (
-    Account,
     Answer,
     Budget,
     Change,
@@ -28,6 +27,7 @@ from gateway.ledger.types import (
     Exchange,
     LedgerDown,
     Position,
+    Statement,
 )
 
 T = TypeVar("T")
@@ -70,6 +70,8 @@ class SqliteLedger:
 
     # The mutable state is the connection, used by the one thread alone.
 
+    may_forget = False
+
     def __init__(self, path: str | Path, clock: Clock) -> None:
         """`clock` tells the time of day: seconds since the epoch."""
         self._path = Path(path)
@@ -102,7 +104,7 @@ class SqliteLedger:
         """End dead leases by what their tills prove."""
         return await self._run(lambda: self._reconcile(claims))
 
-    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Account, ...]:
+    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Statement, ...]:
         """Return accounts."""
         return await self._run(lambda: self._accounts(keys))
 
@@ -200,13 +202,13 @@ class SqliteLedger:
                     freed_nano += book.reconcile(claim, self._clock())
         return freed_nano
 
-    def _accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Account, ...]:
+    def _accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Statement, ...]:
         found = []
         with self._transaction() as db:
             for key in keys:
                 with self._book(db, *key) as book:
                     book.expire(self._clock())
-                    found.append(book.account())
+                    found.append(book.statement())
         return tuple(found)
 
     def _change(self, change: Change) -> Position:

@@ -264,8 +264,8 @@ class LeaseView:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """One budget in one window, with its leases."""
+class Statement:
+    """What a ledger has in its book of one budget in one window, with the leases."""
 
     budget: str
     window_start_s: int
@@ -296,7 +296,12 @@ class LedgerDown(Exception):  # noqa: N818 - says a state
 
 
 class Ledger(Protocol):
-    """The authority that knows what each budget has spent and leased. Raises LedgerDown."""
+    """The authority that knows what each budget has spent and leased. Raises LedgerDown.
+
+    `may_forget`: it runs elsewhere and could come back empty, so gateways remember which it was.
+    """
+
+    may_forget: bool
 
     async def open(self) -> None:
         """Connect, and make what storage is missing."""
@@ -324,7 +329,7 @@ class Ledger(Protocol):
         """
         ...
 
-    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Account, ...]:
+    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Statement, ...]:
         """Return the (budget, window start) accounts asked for, expired leases charged."""
         ...
 

@@ -48,6 +48,7 @@ SWEEP_S = 1.0  # how often the tills of this machine's dead are looked for
 REFRESH_S = 5.0  # how old a status may be that nothing was asked about
 START_S = 5.0  # how long a start waits for its ledger
 CLOSE_S = 2.0  # how long a stop tries to hand back what it holds
+MARKER = "ledger-id"  # beside the tills: which ledger this machine has known
 MATCHES_MAX = 4096  # tags come from clients: the cache of matches forgets all at this size
 
 Step = tuple[Account, Purse, Exchange]
@@ -91,6 +92,7 @@ class Wallet:
         self._ledger_id = ""
         self._lag_s = 0.0
         self._down: Literal["", "ledger_down", "ledger_lost"] = ""
+        self._closing = False
         self._swept_s = -math.inf
         self._wanted = asyncio.Event()
         self._round: asyncio.Future[None] | None = None
@@ -205,8 +207,8 @@ class Wallet:
 
     def _refuses(self, account: Account, amount_nano: int) -> Reason | None:
         """Return why a reservation is refused now; None: it waits for the ledger's answer."""
-        if self._down:
-            return self._down
+        if self._down or self._closing:
+            return self._down or "ledger_down"
         return "exhausted" if account.dry(amount_nano, self._clock()) else None
 
     async def _ask_for(self, lacking: list[tuple[Account, int]]) -> None:
@@ -296,10 +298,20 @@ class Wallet:
         answer = await self._ledger.register([a.budget for a in self._accounts.values()])
         self._lag_s, self._ledger_id = answer.now_s - sent_s, answer.ledger_id
         if self._till_dir is not None and self._till is None:
+            if self._ledger.may_forget:
+                self._remember(self._till_dir / MARKER)
             await self.sweep()
             path = self._till_dir / f"{self.holder}-{os.getpid()}.till"
             self._till = Till(path, self._ledger_id)
         await self.refresh(REFRESH_S)
+
+    def _remember(self, marker: Path) -> None:
+        """Note which ledger this machine knows; one that has come back empty is another."""
+        if marker.exists() and marker.read_text() != self._ledger_id:
+            self._lost(f"the ledger is not the one that was here; to accept it, delete {marker}")
+            return
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text(self._ledger_id)
 
     async def run(self) -> None:
         """Do what is due, for ever: at once when asked, else ten times a second."""
@@ -369,8 +381,10 @@ class Wallet:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._closing = True
+        self._end_round()
         for account in self._accounts.values():
-            account.retire()
+            account.close()
         with contextlib.suppress(LedgerDown, KeyError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._hand_back()
@@ -399,10 +413,9 @@ class Wallet:
         kind, detail = ("ledger_down", why) if state else ("ledger_up", "the ledger answers again")
         self._on_event(BudgetEvent(kind, "", detail))
 
-    def _lost(self) -> None:
+    def _lost(self, detail: str = "the ledger has lost what it knew; restore it, restart") -> None:
         if self._down != "ledger_lost":
             self._down = "ledger_lost"
-            detail = "the ledger has lost what it knew; restore it, then restart"
             self._on_event(BudgetEvent("ledger_lost", "", detail))
 
     def _tell(

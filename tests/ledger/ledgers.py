@@ -9,7 +9,7 @@ from typing import Any
 from gateway.ledger.memory import MemoryLedger
 from gateway.ledger.redis import RedisLedger
 from gateway.ledger.sqlite import SqliteLedger
-from gateway.ledger.types import Account, Budget, Exchange, Key, Ledger, Reply, Scope
+from gateway.ledger.types import Budget, Exchange, Key, Ledger, Reply, Scope, Statement
 from tests.ledger.redis_server import RedisServer
 
 STUCK_S = 60.0
@@ -65,7 +65,7 @@ class Bench:
     async def lease(self, lease: str, amount_nano: int, **more: Any) -> Reply:
         return await self.say(lease, need_nano=amount_nano, due_nano=amount_nano, **more)
 
-    async def account(self, budget: str = "b", start_s: int = 0) -> Account:
+    async def account(self, budget: str = "b", start_s: int = 0) -> Statement:
         account = (await self.ledger.accounts([(budget, start_s)]))[0]
         position = account.position
         assert position.limit_nano + position.overdraft_nano == (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.ledger.registry import open_ledger
-from gateway.ledger.types import Account
+from gateway.ledger.types import Statement
 from gateway.ledger.wallet import Wallet
 from tests.ledger.redis_server import redis_server
 from tests.ledger.spender import BUDGET
@@ -49,7 +49,7 @@ def go(process: "subprocess.Popen[str]") -> None:
     process.stdin.flush()
 
 
-async def account(url: str) -> Account:
+async def account(url: str) -> Statement:
     ledger = open_ledger(url)
     await ledger.open()
     try:
@@ -71,7 +71,7 @@ def test_a_hundred_calls_on_a_budget_for_forty_are_answered_forty_times(
     assert sum(answered) == 40, answered
     position = asyncio.run(account(url)).position
     assert (position.spent_nano, position.leased_nano) == (1000, 0)
-    assert list((tmp_path / "tills").iterdir()) == []
+    assert list((tmp_path / "tills").glob("*.till")) == []
 
 
 def test_a_killed_process_loses_no_spending_and_its_rest_is_back_at_once(

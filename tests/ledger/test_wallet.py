@@ -41,8 +41,8 @@ class Stage:
     def __post_init__(self) -> None:
         self.ledger = MemoryLedger(lambda: START_S + asyncio.get_running_loop().time())
 
-    async def wallet(self, **options: Any) -> tuple[Wallet, Line]:
-        line = Line(self.ledger, Random(0), 0.0)
+    async def wallet(self, may_forget: bool = False, **options: Any) -> tuple[Wallet, Line]:
+        line = Line(self.ledger, Random(0), 0.0, may_forget)
         wallet = Wallet(
             line,
             self.budgets,
@@ -442,6 +442,38 @@ def test_a_ledger_that_forgot_everything_is_not_believed() -> None:
         await stage.wallets[0].close()
 
     virtual.run(whole())
+
+
+def test_a_start_on_a_ledger_that_came_back_empty_spends_nothing(tmp_path: Path) -> None:
+    async def main(stage: Stage) -> None:
+        first, _ = await stage.wallet(may_forget=True)
+        assert await spend(first, 1000)
+        await first.close()
+        stage.wallets.clear()
+        stage.ledger = MemoryLedger(stage.ledger.now_s)
+        second, _ = await stage.wallet(may_forget=True)
+        refusal = await reserve(second, 1000)
+        assert isinstance(refusal, Refusal) and refusal.reason == "ledger_lost"
+        assert str(tmp_path) in stage.events[-1].detail
+        await second.close()
+        stage.wallets.clear()
+        (tmp_path / "ledger-id").unlink()
+        third, _ = await stage.wallet(may_forget=True)
+        assert await spend(third, 1000)
+
+    play(main, folder=tmp_path)
+
+
+def test_a_call_that_waits_when_its_process_stops_is_refused() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        waits = asyncio.create_task(reserve(wallet, 1000))
+        await asyncio.sleep(0)
+        await wallet.close()
+        assert isinstance(await waits, Refusal)
+        assert isinstance(await reserve(wallet, 1), Refusal)
+
+    play(main)
 
 
 def test_a_lease_is_not_spent_after_it_may_have_expired() -> None:

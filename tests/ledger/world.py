@@ -19,7 +19,6 @@ from gateway.ledger.book import Book
 from gateway.ledger.memory import MemoryLedger
 from gateway.ledger.purse import Purse
 from gateway.ledger.types import (
-    Account,
     Answer,
     Budget,
     BudgetEvent,
@@ -31,6 +30,7 @@ from gateway.ledger.types import (
     Refusal,
     Reservation,
     Scope,
+    Statement,
 )
 from gateway.ledger.wallet import Wallet
 from tests.ledger.ledgers import START_S
@@ -46,8 +46,11 @@ class Line:
     A copy comes at most a minute late by the ledger's clock, which forgets closed leases after ten.
     """
 
-    def __init__(self, ledger: MemoryLedger, rng: Random, faults: float) -> None:
+    def __init__(
+        self, ledger: MemoryLedger, rng: Random, faults: float, may_forget: bool = False
+    ) -> None:
         self.ledger = ledger
+        self.may_forget = may_forget
         self.rng = rng
         self.faults = faults
         self.cut = False
@@ -90,7 +93,7 @@ class Line:
     async def reconcile(self, claims: Sequence[Claim]) -> int:
         return await self._carry(lambda: self.ledger.reconcile(claims))
 
-    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Account, ...]:
+    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Statement, ...]:
         return await self._carry(lambda: self.ledger.accounts(keys))
 
     async def change(self, change: Change) -> Position:
