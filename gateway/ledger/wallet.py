@@ -255,8 +255,10 @@ class Wallet:
             if purse.ended and not was_ended:
                 self._tell("fenced", account, "a lease ended before its holder; a new one follows")
             for share in reply.crossed:
-                detail = f"{share:.0%} of the limit is spent"
-                self._tell("threshold", account, detail, share, reply.position.spent_nano)
+                detail, spent_nano = f"{share:.0%} of the limit is spent", reply.position.spent_nano
+                start_s = purse.key.window_start_s  # it may be a late settlement
+                name = account.budget.name
+                self._on_event(BudgetEvent("threshold", name, detail, share, spent_nano, start_s))
             self._bury(account)
 
     def failed(self, why: str) -> None:
@@ -314,8 +316,9 @@ class Wallet:
         marker.write_text(self._ledger_id)
 
     async def run(self) -> None:
-        """Do what is due, for ever: at once when asked, else ten times a second."""
-        while True:
+        """Do what is due until closed: at once when asked, else ten times a second."""
+        # The flag too, for redis-py loses a cancellation that meets its own timeout.
+        while not self._closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._wanted.wait()
@@ -360,7 +363,7 @@ class Wallet:
                     if claim.open_nano and claim.key.budget in self._accounts:
                         detail = "calls that a dead process had open are charged as reserved"
                         account = self._accounts[claim.key.budget]
-                        self._tell("unaccounted", account, detail, None, claim.open_nano)
+                        self._tell("unaccounted", account, detail, claim.open_nano)
             till.delete()
 
     async def refresh(self, age_s: float) -> None:
@@ -378,10 +381,10 @@ class Wallet:
 
     async def close(self) -> None:
         """Tell the ledger all, hand back what is left, and let go."""
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._closing = True
         self._end_round()
         for account in self._accounts.values():
             account.close()
@@ -423,11 +426,10 @@ class Wallet:
         kind: str,
         account: Account,
         detail: str,
-        share: float | None = None,
         amount_nano: int | None = None,
     ) -> None:
         name, start_s = account.budget.name, account.span.start_s
-        self._on_event(BudgetEvent(kind, name, detail, share, amount_nano, start_s))
+        self._on_event(BudgetEvent(kind, name, detail, None, amount_nano, start_s))
 
 
 NO_POSTURE = Posture()
