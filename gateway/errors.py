@@ -15,12 +15,17 @@ class Refused(Exception):  # noqa: N818 - reads as what happened
         self.detail = detail
         self.members = members
         self.headers: list[tuple[bytes, bytes]] = []
+        self.cost_nano = 0
+
+    @property
+    def reason(self) -> str:
+        """The title as one word of a closed set."""
+        return self.title.lower().replace(" ", "_")
 
     def problem(self) -> dict[str, Any]:
         """Return the problem as an RFC 9457 object."""
-        slug = self.title.lower().replace(" ", "-")
         return {
-            "type": f"urn:tollway:problem:{slug}",
+            "type": f"urn:tollway:problem:{self.reason.replace('_', '-')}",
             "title": self.title,
             "status": self.status,
             "detail": self.detail,

@@ -88,7 +88,7 @@ class Proxy:
             # Not cancelled when the client leaves: what was begun is paid for, so it is settled.
             turn = await self._router.answer(inference)
         except Refused as refused:
-            await self._refuse(refused, match.route if match else None, send)
+            await self._refuse(refused, match.route if match else None, received_s, send)
             return
         await self._reply(turn, send)
 
@@ -187,10 +187,12 @@ class Proxy:
             ),
         ]
         if not self._hide_amounts:
-            told.append((b"x-tollway-cost-usd", b"%d.%09d" % divmod(turn.cost_nano, NANO)))
+            told.append((b"x-tollway-cost-usd", dollars(turn.cost_nano)))
         return told
 
-    async def _refuse(self, refused: Refused, route: Route | None, send: Send) -> None:
+    async def _refuse(
+        self, refused: Refused, route: Route | None, received_s: float, send: Send
+    ) -> None:
         problem = refused.problem()
         if self._hide_amounts:
             problem = {k: v for k, v in problem.items() if not k.endswith("_usd")}
@@ -201,8 +203,12 @@ class Proxy:
         headers = [
             (b"content-type", content_type),
             (b"content-length", b"%d" % len(body)),
+            (b"x-tollway-reason", refused.reason.encode()),
+            (b"server-timing", b"total;dur=%.3f" % ((self._clock() - received_s) * 1e3)),
             *refused.headers,
         ]
+        if not self._hide_amounts:
+            headers.append((b"x-tollway-cost-usd", dollars(refused.cost_nano)))
         await send({"type": "http.response.start", "status": refused.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -235,6 +241,11 @@ class Proxy:
             if reply.status == 200 and isinstance(document, dict):
                 return 200, orjson.dumps({**document, "name": match.model})
         raise no_backend(match.route.name, "none of them describes the model")
+
+
+def dollars(nano: int) -> bytes:
+    """Return an amount as it is written in a field: exactly, with nine decimals."""
+    return b"%d.%09d" % divmod(nano, NANO)
 
 
 async def _send_json(send: Send, status: int, body: bytes) -> None:

@@ -197,7 +197,14 @@ class Router:
         self._metrics.request(turn, self._clock())
 
     def _refused(self, turn: Turn) -> errors.Refused:
-        """Say why there is no reply."""
+        """Say why there is no reply, and what asking has cost all the same."""
+        refused = self._why(turn)
+        if turn.id:
+            refused.headers.append((b"x-tollway-decision", turn.id.encode()))
+        refused.cost_nano = turn.cost_nano
+        return refused
+
+    def _why(self, turn: Turn) -> errors.Refused:
         route = turn.inference.route.name
         if turn.refusals:
             return errors.over_budget(next(iter(turn.refusals.values())))

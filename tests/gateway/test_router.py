@@ -138,6 +138,9 @@ def test_a_refusal_says_which_budget_and_how_much_and_asks_not_to_be_retried(
         assert problem["resets_at"]
         assert problem["error"]
         assert replies[-1].headers["x-should-retry"] == "false"
+        assert replies[-1].headers["x-tollway-reason"] == "budget_exhausted"
+        assert replies[-1].headers["x-tollway-cost-usd"] == "0.000000000"
+        assert replies[-1].headers["x-tollway-decision"]
 
     run(main)
 

@@ -1,0 +1,37 @@
+"""What the documents show works: whole configurations load, links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway import settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def configurations() -> list[tuple[str, str]]:
+    """Return the TOML blocks that are whole configurations, with where they stand."""
+    return [
+        (f"{page.relative_to(ROOT)}", block)
+        for page in PAGES
+        for block in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+        if "[[routes]]" in block and "[[backends]]" in block
+    ]
+
+
+def test_the_readme_shows_a_whole_configuration() -> None:
+    assert any(page == "README.md" for page, _ in configurations())
+
+
+@pytest.mark.parametrize(("page", "block"), configurations())
+def test_a_configuration_that_is_shown_loads(page: str, block: str) -> None:
+    assert settings.parse(block, {}, source=page).routes
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_project_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
