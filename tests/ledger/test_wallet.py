@@ -1,7 +1,7 @@
 """The wallet, over the ledger in memory, in virtual time."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -12,10 +12,13 @@ import pytest
 from gateway.ledger.book import LEASE_S
 from gateway.ledger.memory import MemoryLedger
 from gateway.ledger.types import (
+    Answer,
     Budget,
     BudgetEvent,
     BudgetStatus,
     Change,
+    Exchange,
+    LedgerDown,
     Refusal,
     Reservation,
     Scope,
@@ -474,6 +477,30 @@ def test_a_call_that_waits_when_its_process_stops_is_refused() -> None:
         assert isinstance(await reserve(wallet, 1), Refusal)
 
     play(main)
+
+
+def test_it_stops_even_where_a_client_library_loses_the_cancellation() -> None:
+    class Deaf(Line):
+        async def exchange(self, exchanges: Sequence[Exchange]) -> Answer:
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                raise LedgerDown("timed out at that very moment") from None
+            return await super().exchange(exchanges)
+
+    async def whole() -> None:
+        stage = Stage((ALL,), None)
+        line = Deaf(stage.ledger, Random(0), 0.0)
+        clock = asyncio.get_running_loop().time
+        wallet = Wallet(line, stage.budgets, holder="w", clock=clock)
+        await wallet.open()
+        waits = asyncio.create_task(reserve(wallet, 1000))
+        await asyncio.sleep(0.5)  # an exchange is under way
+        async with asyncio.timeout(5):
+            await wallet.close()
+        assert isinstance(await waits, Refusal)
+
+    virtual.run(whole())
 
 
 def test_a_lease_is_not_spent_after_it_may_have_expired() -> None:
