@@ -12,7 +12,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from policies.lagrangian import Lagrangian, _offered
+from policies.lagrangian import Lagrangian, Offer, offered
 from policies.options import Options
 from policies.types import ACCEPT, Arm, Choice, Context
 
@@ -28,18 +28,18 @@ class Cascade(Lagrangian):
         self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
     ) -> Choice:
         """Draw one of `arms`, ACCEPT among them where a reply is in hand."""
-        names, costs = _offered(arms)
-        later = bool(context.held)
+        names, costs = offered(arms)
         told = [replace(arm, name=context.held) if arm.name == ACCEPT else arm for arm in arms]
         qualities = self._quality.predict(context, told)
         gains, further = self._beyond(arms)
         total = [cost + more for cost, more in zip(costs, further, strict=True)]
         best = [min(1.0, q + gain) for q, gain in zip(qualities, gains, strict=True)]
-        if later:
-            self._weigh(context.held, names, best, total)
+        offer = Offer(names, best, total, [self._quality.labels[arm.name] for arm in told])
+        if context.held:
+            self._weigh(context.held, offer)
         else:
-            self._see(names, best, total)
-        choice = self._draw(arms, best, total, rng, floor)
+            self._see(offer)
+        choice = self._draw(offer, rng, floor)
         # What is logged is of the arm itself: estimates from the journal compare it with labels.
         return replace(choice, quality_hat=tuple(qualities), cost_hat_usd=tuple(costs))
 
@@ -54,18 +54,17 @@ class Cascade(Lagrangian):
         ]
         return [gain for gain, _ in after], [cost for _, cost in after]
 
-    def _weigh(
-        self, held: str, names: Sequence[str], qualities: list[float], costs: list[float]
-    ) -> None:
+    def _weigh(self, held: str, offer: Offer) -> None:
         """Count what going on after this reply is expected to bring."""
-        scores = [q - self.price_of_money * c for q, c in zip(qualities, costs, strict=True)]
+        price = self.prices.high
+        scores = [q - price * c for q, c in zip(offer.qualities, offer.costs_usd, strict=True)]
         top = scores.index(max(scores))
-        accept = names.index(ACCEPT)
-        self._options.observe(held, qualities[top] - qualities[accept], costs[top])
+        gain = offer.qualities[top] - offer.qualities[offer.names.index(ACCEPT)]
+        self._options.observe(held, gain, offer.costs_usd[top])
 
     def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
         """Learn what an arm's reply, or the one in hand (ACCEPT), was worth."""
-        self._quality.learn(context, context.held if arm == ACCEPT else arm, quality)
+        self._note(self._quality.learn(context, context.held if arm == ACCEPT else arm, quality))
         self.version += 1
         if self._floor is not None and arm == choice.arm and _is_last(choice):
             self._judge(self._floor, quality)
@@ -76,6 +75,7 @@ class Cascade(Lagrangian):
             self._pacer.add(cost_usd)
         else:
             self._pacer.spend(cost_usd)
+        self._event |= self._pacer.strayed
 
 
 def _is_last(choice: Choice) -> bool:

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from policies.types import Arm
-
 
 def feasible(
-    arms: Sequence[Arm],
     qualities: Sequence[float],
+    costs_usd: Sequence[float],
     floor: float | None = None,
     max_cost_usd: float | None = None,
 ) -> tuple[list[int], bool]:
@@ -16,16 +14,13 @@ def feasible(
     A floor degrades and never empties the choice: where no affordable arm is expected to reach it,
     the best affordable one is left. Where no arm is affordable, the cheapest is.
     """
-    affordable = [
-        index
-        for index, arm in enumerate(arms)
-        if max_cost_usd is None or arm.cost_usd <= max_cost_usd
-    ]
+    every = range(len(costs_usd))
+    affordable = [at for at in every if max_cost_usd is None or costs_usd[at] <= max_cost_usd]
     if not affordable:
-        return [min(range(len(arms)), key=lambda index: arms[index].cost_usd)], False
+        return [min(every, key=costs_usd.__getitem__)], False
     if floor is None:
         return affordable, True
-    above = [index for index in affordable if qualities[index] >= floor]
+    above = [at for at in affordable if qualities[at] >= floor]
     if above:
         return above, True
-    return [max(affordable, key=lambda index: (qualities[index], -arms[index].cost_usd))], False
+    return [max(affordable, key=lambda at: (qualities[at], -costs_usd[at]))], False

@@ -5,7 +5,7 @@ that arm, so that a newcomer is tried and a well-known loser is left alone. The 
 is at most a share of the allowance; where no budget binds, of the dearest arm's cost.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from policies.sampling import cap_extra, inverse_gap
@@ -21,9 +21,9 @@ class Exploration:
     p_min:       the least probability of every arm, within that share; 0 unless replay is wanted.
     """
 
-    gamma: float = 1000.0
-    gamma_first: float = 10.0
-    labels: float = 100.0
+    gamma: float = 10_000.0
+    gamma_first: float = 100.0
+    labels: float = 30.0
     share: float = 0.05
     p_min: float = 0.0
 
@@ -35,17 +35,24 @@ class Exploration:
 
     def pmf(
         self,
-        names: Sequence[str],
         scores: Sequence[float],
         costs_usd: Sequence[float],
-        seen: Mapping[str, int],
+        labels: Sequence[int],
+        hopeless: Sequence[bool],
         allowance_usd: float | None,
     ) -> tuple[list[float], float]:
-        """Return the probabilities of the arms, and their expected extra cost in dollars."""
+        """Return the probabilities of the arms, and their expected extra cost in dollars.
+
+        labels: how many are known of each arm. hopeless: which arms would not be best even if they
+        were always right, so that nothing can be gained by trying them now.
+        """
         rise = (self.gamma - self.gamma_first) / self.labels
-        most = self.gamma
-        gammas = [min(self.gamma_first + rise * seen.get(name, 0), most) for name in names]
+        gammas = [min(self.gamma_first + rise * known, self.gamma) for known in labels]
         pmf = inverse_gap(scores, gammas, self.p_min)
         top = scores.index(max(scores))
+        for index, in_vain in enumerate(hopeless):
+            if in_vain and pmf[index] > self.p_min:
+                pmf[top] += pmf[index] - self.p_min
+                pmf[index] = self.p_min
         base = max(costs_usd) if allowance_usd is None else allowance_usd
         return pmf, cap_extra(pmf, top, costs_usd, self.share * base)

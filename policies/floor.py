@@ -6,7 +6,7 @@ heads expect cannot certify a floor (a misspecified one holds it in its own eyes
 judges the labels alone: owed too much, requests go to the declared baseline arm until it is repaid.
 """
 
-from policies.multiplier import price_for_quality
+from policies.multiplier import Prices, price_for_quality
 from policies.window import Window
 
 HORIZON = 200.0  # labels over which a shortfall is made good
@@ -31,9 +31,11 @@ class Floor:
         self._guard = guard
         self.owed = 0.0
         self.guarded = False
+        self.estimate = floor
 
     def observe(self, quality: float) -> None:
         """Count the quality of an answer that was given."""
+        self.estimate += (quality - self.estimate) / self._horizon
         self.owed = min(max(self.owed + self.floor - quality, -CREDIT), DEBT)
         # Off again at half: one label must not switch it to and fro.
         self.guarded = self.owed > (0.5 * self._guard if self.guarded else self._guard)
@@ -43,14 +45,19 @@ class Floor:
         """The mean quality to aim at now."""
         return min(self.floor + self._margin + self.owed / self._horizon, 1.0)
 
-    def price(self, window: Window) -> float:
-        """Return the highest price of money at which the expected quality is on target."""
+    def prices(self, window: Window) -> Prices:
+        """Return the highest prices of money at which the expected quality is on target."""
         return price_for_quality(*window.tables(), self.target)
 
     def save(self) -> dict[str, float]:
         """Return the state."""
-        return {"owed": self.owed, "guarded": float(self.guarded)}
+        return {
+            "owed": self.owed,
+            "guarded": float(self.guarded),
+            "estimate": self.estimate,
+        }
 
     def load(self, state: dict[str, float]) -> None:
         """Take a saved state."""
         self.owed, self.guarded = float(state["owed"]), bool(state["guarded"])
+        self.estimate = float(state["estimate"])

@@ -16,13 +16,17 @@ cap is the ledger's, and not lambda's).
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from policies.constraints import feasible
+from policies.drift import Change
 from policies.exploration import Exploration
 from policies.floor import Floor
+from policies.multiplier import FREE, Prices
 from policies.pacer import Pacer
 from policies.packing import pack, unpack
 from policies.quality import Quality
@@ -34,7 +38,18 @@ from policies.window import Window
 KIND = "lagrangian 1"
 WINDOW = 400  # contexts: enough to tell a tenth of a cent, few enough to follow an hour
 THIN = 20  # contexts after a restart: with fewer, the saved price is better than a new one
+CHANGES_MAX = 100  # that nobody fetched
 EVERY = 25  # requests: a solution costs about half a millisecond
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The arms of one request as the policy sees them; `labels` are known of each."""
+
+    names: tuple[str, ...]
+    qualities: list[float]
+    costs_usd: list[float]
+    labels: list[int]
 
 
 class Lagrangian:
@@ -56,8 +71,9 @@ class Lagrangian:
         if objective.kind == "min_cost" and floor is None:
             raise ValueError("min_cost needs a floor")
         self.version = 0
+        self.changes: deque[Change] = deque(maxlen=CHANGES_MAX)
         self.explored_usd = 0.0  # what exploration was expected to cost, in all
-        self.price_of_money = 0.0
+        self.prices = FREE
         self._objective = objective
         self._quality = quality
         self._explore = explore
@@ -74,62 +90,98 @@ class Lagrangian:
         self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
     ) -> Choice:
         """Draw one of `arms`; see the port. ValueError for values that are not finite."""
-        names, costs = _offered(arms)
+        names, costs = offered(arms)
         qualities = self._quality.predict(context, arms)
-        self._see(names, qualities, costs)
-        return self._draw(arms, qualities, costs, rng, floor)
+        offer = Offer(names, qualities, costs, [self._quality.labels[name] for name in names])
+        self._see(offer)
+        return self._draw(offer, rng, floor)
 
-    def _see(self, names: Sequence[str], qualities: list[float], costs: list[float]) -> None:
+    def _see(self, offer: Offer) -> None:
         """Remember a context; solve at once where nothing is known of the price yet."""
-        self._event |= self._window.add(names, qualities, costs)
+        self._event |= self._window.add(offer.names, offer.qualities, offer.costs_usd)
         self._since += 1
         # The very first price is solved on the path, or a dear arm would be free until then.
         if not self._solved:
             self.resolve()
 
-    def _draw(
-        self,
-        arms: Sequence[Arm],
-        qualities: list[float],
-        costs: list[float],
-        rng: Random,
-        floor: float | None,
-    ) -> Choice:
-        """Draw by quality less the price of money times cost; both given per arm."""
-        price = self.price_of_money
-        names = tuple([arm.name for arm in arms])
-        scores = [q - price * c for q, c in zip(qualities, costs, strict=True)]
-        met = True
+    def _draw(self, offer: Offer, rng: Random, floor: float | None) -> Choice:
+        """Draw by quality less the price of money times cost."""
+        names, count = offer.names, len(offer.names)
+        kept, met = list(range(count)), True
         if floor is not None:
-            kept, met = feasible(arms, qualities, floor)
-            scores = [s if at in kept else -math.inf for at, s in enumerate(scores)]
+            kept, met = feasible(offer.qualities, offer.costs_usd, floor)
         if not met:
             index, reason = kept[0], "floor_unmet"
-            pmf = certain(len(arms), index)
+            pmf = certain(count, index)
         elif self._floor is not None and self._floor.guarded and self._baseline in names:
             index, reason = names.index(self._baseline), "baseline"
-            pmf = certain(len(arms), index)
+            pmf = certain(count, index)
         else:
-            spread, extra = self._explore.pmf(
-                names, scores, costs, self._quality.labels, self._pacer.allowance_usd
-            )
-            self.explored_usd += extra
+            spread, tops = self._spread(offer, kept)
             index, pmf = draw(spread, rng), tuple(spread)
-            reason = "best" if scores[index] == max(scores) else "explore"
+            reason = "best" if index in tops else "explore"
         return Choice(
-            names, pmf, index, tuple(qualities), tuple(costs), price, reason, self.version
+            names,
+            pmf,
+            index,
+            tuple(offer.qualities),
+            tuple(offer.costs_usd),
+            self.prices.high,
+            reason,
+            self.version,
         )
+
+    def _spread(self, offer: Offer, kept: list[int]) -> tuple[list[float], set[int]]:
+        """Return the probabilities of the arms, and which are the best at either price."""
+        high, low, share = self.prices.high, self.prices.low, self.prices.share
+        costs = offer.costs_usd
+        scores = [q - high * c for q, c in zip(offer.qualities, costs, strict=True)]
+        if len(kept) < len(scores):
+            scores = [s if at in kept else -math.inf for at, s in enumerate(scores)]
+        top = scores.index(max(scores))
+        pmf = self._explored(offer, scores)
+        if share == 0.0:
+            return pmf, {top}
+        at_low = [s + (high - low) * c for s, c in zip(scores, costs, strict=True)]
+        other = at_low.index(max(at_low))
+        if other == top:
+            return pmf, {top}
+        # The price is at a step that this context is on: by lot, one side or the other.
+        more = self._explored(offer, at_low)
+        return [p + share * (m - p) for p, m in zip(pmf, more, strict=True)], {top, other}
+
+    def _explored(self, offer: Offer, scores: list[float]) -> list[float]:
+        best = max(scores)
+        # At this price of money even an arm that is always right may not be worth its cost.
+        hopeless = [s + 1.0 - q < best for s, q in zip(scores, offer.qualities, strict=True)]
+        pmf, extra = self._explore.pmf(
+            scores, offer.costs_usd, offer.labels, hopeless, self._pacer.allowance_usd
+        )
+        self.explored_usd += extra
+        return pmf
 
     @property
     def _baseline(self) -> str:
         return self._objective.baseline or ""
 
+    @property
+    def price_of_money(self) -> float:
+        """Quality that one more dollar must buy."""
+        return self.prices.high
+
     def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
         """Learn what an arm's answer was worth; see the port."""
-        self._quality.learn(context, arm, quality)
+        self._note(self._quality.learn(context, arm, quality))
         self.version += 1
         if self._floor is not None and arm == choice.arm:
             self._judge(self._floor, quality)
+
+    def _note(self, change: Change | None) -> None:
+        """Act on a change of an arm at once, and keep it to be told of."""
+        if change is not None:
+            self.changes.append(change)
+            self._window.shift(change.arm, change.amount)
+            self._event = True
 
     def _judge(self, floor: Floor, quality: float) -> None:
         before = floor.guarded
@@ -139,6 +191,7 @@ class Lagrangian:
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Count what a choice has cost in the end."""
         self._pacer.spend(cost_usd)
+        self._event |= self._pacer.strayed
 
     def pace(self, allowance_usd: float | None) -> None:
         """Take what the budgets allow per request from now on."""
@@ -161,25 +214,29 @@ class Lagrangian:
         self._since = 0
         self._event = False
         if len(self._window) >= self._least:
-            self.price_of_money = self._solve()
+            self.prices = self._solve()
             self._solved = True
 
-    def _solve(self) -> float:
-        paced = self._pacer.price(self._window)
+    def _solve(self) -> Prices:
+        paced = self._pacer.prices(self._window)
         if self._objective.kind == "value" and self._objective.value_per_correct_usd:
-            paced = max(paced, 1.0 / self._objective.value_per_correct_usd)
+            worth = 1.0 / self._objective.value_per_correct_usd
+            paced = max(paced, Prices(worth, worth), key=lambda prices: prices.high)
         if self._floor is None:
             return paced
-        held = self._floor.price(self._window)
-        return held if self._objective.kind == "min_cost" else min(paced, held)
+        held = self._floor.prices(self._window)
+        if self._objective.kind == "min_cost":
+            return held
+        return min(paced, held, key=lambda prices: prices.high)
 
     def figures(self) -> dict[str, float]:
-        """Return what there is to tell; see the port."""
+        """Return what the policy tells of itself; see the port."""
         told = {"price_of_money": self.price_of_money, "explored_usd": self.explored_usd}
         if self._pacer.allowance_usd is not None:
             told["allowance_usd"] = self._pacer.allowance_usd
         if self._floor is not None:
             told["accuracy_floor"] = self._floor.floor
+            told["accuracy_estimate"] = self._floor.estimate
             told["floor_guarded"] = float(self._floor.guarded)
         return told
 
@@ -187,7 +244,7 @@ class Lagrangian:
         """Return the learned state, with a checksum."""
         values = {
             "version": self.version,
-            "price_of_money": self.price_of_money,
+            "prices": [self.prices.high, self.prices.low, self.prices.share],
             "explored_usd": self.explored_usd,
             "pacer": self._pacer.save(),
             "floor": self._floor.save() if self._floor else None,
@@ -203,14 +260,14 @@ class Lagrangian:
     def _take(self, values: dict[str, Any]) -> None:
         self._solved, self._event, self._least = True, False, THIN
         self.version = int(values["version"])
-        self.price_of_money = float(values["price_of_money"])
+        self.prices = Prices(*map(float, values["prices"]))
         self.explored_usd = float(values["explored_usd"])
         self._pacer.load(values["pacer"])
         if self._floor is not None and values["floor"] is not None:
             self._floor.load(values["floor"])
 
 
-def _offered(arms: Sequence[Arm]) -> tuple[tuple[str, ...], list[float]]:
+def offered(arms: Sequence[Arm]) -> tuple[tuple[str, ...], list[float]]:
     """Return the names and costs of the arms; ValueError where they cannot be chosen among."""
     costs = [arm.cost_usd for arm in arms]
     if not (costs and min(costs) >= 0.0 and math.isfinite(sum(costs))):

@@ -1,51 +1,74 @@
 """Finds the price of money (lambda) that brings a mean spend or a mean quality about.
 
 Over recent contexts with qualities q and costs c (contexts x arms), each context takes the arm that
-maximises q - lambda c. Mean spend and mean quality both fall as lambda rises, in steps, so that
-bisection finds the step. Units: quality per dollar.
+maximises q - lambda c. Mean spend and mean quality both fall as lambda rises, in steps: at a step
+many contexts change their arm at once (all of them, where contexts say nothing). So the solution is
+two prices, one on each side of the step, and the share of requests to be decided at the lower one:
+the relaxed knapsack's, which without any context is the best mix of fixed arms. The two are a few
+percent apart, for the estimates move before the next solution, and with them the step; contexts
+between the two prices are nearly indifferent, so that deciding them by lot costs next to nothing.
+Units: quality per dollar.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 
-STEPS = 40  # halvings: the answer is exact to 12 digits of its logarithm's range
+STEPS = 16  # halvings of the logarithm's range: to 0.05 %, far less than BESIDE
+BESIDE = 0.1  # how far each of the two prices is from the step, relatively
 RANGE = 1e9  # the widest ratio of the steepest and the flattest trade between two arms
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """The price of money is `low` for a share of the requests, drawn by lot, else `high`."""
+
+    high: float = 0.0
+    low: float = 0.0
+    share: float = 0.0
+
+
+FREE = Prices()
 
 
 def at(qualities: Matrix, costs: Matrix, price: float) -> tuple[float, float]:
     """Return (mean quality, mean cost) of the arms taken at a price."""
-    scores = qualities - price * costs
-    taken = scores.argmax(axis=1)
+    taken = (qualities - price * costs).argmax(axis=1)
     rows = np.arange(len(taken))
-    return float(qualities[rows, taken].mean()), float(costs[rows, taken].mean())
+    count = len(taken)
+    return float(qualities[rows, taken].sum()) / count, float(costs[rows, taken].sum()) / count
 
 
-def price_for_spend(qualities: Matrix, costs: Matrix, target_usd: float) -> float:
-    """Return the least price at which the mean cost is at most `target_usd`.
+def price_for_spend(qualities: Matrix, costs: Matrix, target_usd: float) -> Prices:
+    """Return the least prices at which the mean cost is at most `target_usd`.
 
     0 where money is no object; the highest price there is where nothing is cheap enough.
     """
     least, most = _ends(costs)
     if at(qualities, costs, least)[1] <= target_usd:
-        return 0.0
-    return _bisect(least, most, lambda price: at(qualities, costs, price)[1] <= target_usd)
+        return FREE
+    if at(qualities, costs, most)[1] > target_usd:
+        return Prices(most, most, 0.0)
+    low, high = _beside(least, most, lambda price: at(qualities, costs, price)[1] <= target_usd)
+    dear, cheap = at(qualities, costs, low)[1], at(qualities, costs, high)[1]
+    return Prices(high, low, (target_usd - cheap) / (dear - cheap))
 
 
-def price_for_quality(qualities: Matrix, costs: Matrix, target: float) -> float:
-    """Return the highest price at which the mean quality is at least `target`; 0 if none is."""
+def price_for_quality(qualities: Matrix, costs: Matrix, target: float) -> Prices:
+    """Return the highest prices at which the mean quality is at least `target`; 0 if none is."""
     least, most = _ends(costs)
     if at(qualities, costs, least)[0] < target:
-        return 0.0
+        return FREE
     if at(qualities, costs, most)[0] >= target:
-        return most
-    fails = _bisect(least, most, lambda price: at(qualities, costs, price)[0] < target)
-    # `fails` is just above the step; what is just below it holds the target.
-    return fails * math.exp(-math.log(most / least) * 2.0**-STEPS)
+        return Prices(most, most, 0.0)
+    low, high = _beside(least, most, lambda price: at(qualities, costs, price)[0] < target)
+    good, bad = at(qualities, costs, low)[0], at(qualities, costs, high)[0]
+    return Prices(high, low, (target - bad) / (good - bad))
 
 
 def _ends(costs: Matrix) -> tuple[float, float]:
@@ -56,13 +79,13 @@ def _ends(costs: Matrix) -> tuple[float, float]:
     return 1.0 / dearest / 1e6, 1.0 / dearest * RANGE
 
 
-def _bisect(low: float, high: float, holds: Callable[[float], bool]) -> float:
-    """Return the least price, on a logarithmic scale, at which `holds` becomes true."""
-    low, high = float(np.log(low)), float(np.log(high))
+def _beside(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
+    """Return a price at which `holds` is false, and one a little above at which it is true."""
+    below, above = math.log(low), math.log(high)
     for _ in range(STEPS):
-        middle = (low + high) / 2
-        if holds(float(np.exp(middle))):
-            high = middle
+        middle = (below + above) / 2
+        if holds(math.exp(middle)):
+            above = middle
         else:
-            low = middle
-    return float(np.exp(high))
+            below = middle
+    return math.exp(below) / (1.0 + BESIDE), math.exp(above) * (1.0 + BESIDE)

@@ -8,24 +8,27 @@ only up to a few requests' worth, or a lull would be followed by a spree.
 
 import math
 
-from policies.multiplier import price_for_spend
+from policies.multiplier import FREE, Prices, price_for_spend
 from policies.window import Window
 
 HORIZON = 200.0  # requests over which an error is paid back
 CREDIT = 20.0  # requests' worth of allowance that may be saved up
+STRAY = 20.0  # requests' worth of overspending that calls for new prices at once
 DEBT = 200.0  # requests' worth of overspending that is remembered
 
 
 class Pacer:
     """Keeps the mean spend per request at an allowance."""
 
-    # The mutable state of a pacer is its allowance and what was spent above it.
+    # The mutable state of a pacer is its allowance, what was spent above it, now and when the
+    # prices were last solved.
 
     def __init__(self, *, horizon: float = HORIZON, credit: float = CREDIT) -> None:
         self._horizon = horizon
         self._credit = credit
         self.allowance_usd: float | None = None
         self._over_usd = 0.0
+        self._solved_at_usd = 0.0
 
     def pace(self, allowance_usd: float | None) -> bool:
         """Take a new allowance; return whether it differs enough to solve anew at once (5 %)."""
@@ -51,6 +54,11 @@ class Pacer:
             self._over_usd += cost_usd
             self._clip()
 
+    @property
+    def strayed(self) -> bool:
+        """Whether spending has run ahead by far since the prices were solved."""
+        return self._over_usd - self._solved_at_usd > STRAY * (self.allowance_usd or 0.0)
+
     def _clip(self) -> None:
         unit = self.allowance_usd or 0.0
         self._over_usd = min(max(self._over_usd, -self._credit * unit), DEBT * unit)
@@ -64,10 +72,11 @@ class Pacer:
         # Half and one and a half: the most that one correction may swing the price.
         return min(max(corrected, 0.5 * self.allowance_usd), 1.5 * self.allowance_usd)
 
-    def price(self, window: Window) -> float:
-        """Return the price of money, in quality per dollar; 0 where no budget binds."""
+    def prices(self, window: Window) -> Prices:
+        """Return the prices of money, in quality per dollar; 0 where no budget binds."""
         target = self.target_usd
-        return 0.0 if target is None else price_for_spend(*window.tables(), target)
+        self._solved_at_usd = self._over_usd
+        return FREE if target is None else price_for_spend(*window.tables(), target)
 
     def save(self) -> dict[str, float | None]:
         """Return the state."""

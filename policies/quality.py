@@ -1,79 +1,118 @@
-"""What quality to expect of an arm: a head's regression around a prior, and a fast bias.
+"""What quality to expect of an arm: its mean, and what the context adds to it as far as that holds.
 
-The head learns slowly what the context says; the bias follows an arm's recent residuals, so that a
-sudden change for the worse is felt within a few dozen labels, long before the head has unlearned.
+A head regresses quality on the context, around a prior. How much of what it says of a context may
+be believed is learned too: the slope of the labels' deviations from the arm's mean on the head's,
+each predicted before it was learned from. A head that has seen too little, or that sees nothing,
+gets a slope near 0, and the arm is judged by its mean. (Stacking: Wolpert 1992; prequential.)
+Sudden changes are felt long before the head has unlearned: see `drift`.
 """
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from policies.drift import Change, Drift
 from policies.heads.types import Head
 from policies.packing import pack, unpack
 from policies.types import Arm, Context
 
-KIND = "quality 1"
+KIND = "quality 2"
+MEAN_RATE = 0.01  # of an arm's mean: about its last hundred labels
+BELIEF = 0.999  # what one label leaves of the evidence for the slope
+SUSPECT = 0  # labels that an arm that has become worse counts for: it is tried now and then
+DOUBT = 0.2  # squared deviations' worth of evidence that the head is to be believed
 
 
 class Quality:
     """Predicts quality in [0, 1] and learns from labels."""
 
-    # The mutable state is, by name of arm: the prior, the bias, the labels seen; and the head's.
+    # The mutable state is, by name of arm: the prior, the mean and the slope's two sums, the watch
+    # for drift, the labels that count as evidence; and the head's.
 
-    def __init__(self, head: Head, *, default: float, bias_rate: float) -> None:
+    def __init__(self, head: Head, *, default: float) -> None:
         """`default`: the prior of an arm that declares none."""
         self._head = head
         self._default = default
-        self._bias_rate = bias_rate
         self._priors: dict[str, float] = {}
-        self._biases: dict[str, float] = {}
+        self._means: dict[str, float] = {}
+        self._slopes: dict[str, list[float]] = {}
+        self._drifts: dict[str, Drift] = {}
+        self._counts: dict[str, int] = {}
         self.labels: dict[str, int] = {}
 
     def predict(self, context: Context, arms: Sequence[Arm]) -> list[float]:
         """Return a quality in [0, 1] per arm, in their order."""
-        names = [arm.name for arm in arms]
-        biases, priors = self._biases, self._priors
         for arm in arms:
-            if arm.name not in biases:
+            if arm.name not in self._priors:
                 self._meet(arm.name, arm.prior_quality)
+        names = [arm.name for arm in arms]
         values = self._head.predict(context, names)
         return [
-            min(1.0, max(0.0, value + priors[name] + biases[name]))
+            min(1.0, max(0.0, self._believed(name, value) + self._drifts[name].bias))
             for name, value in zip(names, values, strict=True)
         ]
 
-    def learn(self, context: Context, arm: str, quality: float) -> float:
-        """Learn a label in [0, 1]; return by how much it was above what was expected."""
+    def _believed(self, arm: str, value: float) -> float:
+        mean = self._means[arm]
+        same, square = self._slopes[arm]
+        slope = min(1.0, max(0.0, same / square))
+        return self._priors[arm] + mean + slope * (value - mean)
+
+    def learn(self, context: Context, arm: str, quality: float) -> Change | None:
+        """Learn a label in [0, 1]; return the change of the arm where one is noticed."""
         if not 0.0 <= quality <= 1.0:
             raise ValueError(f"a quality of {quality}, not in [0, 1]")
-        if arm not in self._biases:
+        if arm not in self._priors:
             self._meet(arm, None)
         target = quality - self._priors[arm]
-        surprise = target - self._head.predict(context, (arm,))[0]
-        self._head.learn(context, arm, target)
-        self._biases[arm] += self._bias_rate * (surprise - self._biases[arm])
-        self.labels[arm] += 1
-        return surprise
+        value = self._head.learn(context, arm, target)
+        surprise = quality - self._believed(arm, value)
+        mean, slope = self._means[arm], self._slopes[arm]
+        off = value - mean
+        slope[0] = BELIEF * slope[0] + (target - mean) * off
+        slope[1] = BELIEF * slope[1] + off * off
+        self._counts[arm] += 1
+        self._means[arm] += max(MEAN_RATE, 1.0 / (self._counts[arm] + 1.0)) * (target - mean)
+        change = self._drifts[arm].observe(arm, surprise)
+        self.labels[arm] = SUSPECT if self._drifts[arm].fallen else self.labels[arm] + 1
+        return change
 
     def _meet(self, arm: str, prior: float | None) -> None:
         if prior is not None and not 0.0 <= prior <= 1.0:
             raise ValueError(f"arm {arm!r} declares a quality of {prior}, not in [0, 1]")
         self._priors[arm] = self._default if prior is None else prior
-        self._biases[arm] = 0.0
-        self.labels[arm] = 0
+        self._means[arm] = 0.0
+        self._slopes[arm] = [DOUBT, DOUBT]
+        self._drifts[arm] = Drift()
+        self.labels[arm] = self._counts[arm] = 0
 
     def save(self) -> bytes:
         """Return what was learned, with a checksum."""
-        values = {"priors": self._priors, "biases": self._biases, "labels": self.labels}
+        values = {
+            "priors": self._priors,
+            "means": self._means,
+            "slopes": self._slopes,
+            "drifts": {name: drift.save() for name, drift in self._drifts.items()},
+            "labels": self.labels,
+            "counts": self._counts,
+        }
         return pack(KIND, values, {"head": self._head.save()})
 
     def load(self, state: bytes) -> None:
         """Take a saved state; ValueError, and no change, where it is damaged."""
         values, parts = unpack(KIND, state)
-        priors, biases = _numbers(values["priors"]), _numbers(values["biases"])
-        labels = {str(name): int(count) for name, count in values["labels"].items()}
+        priors, means = _numbers(values["priors"]), _numbers(values["means"])
+        drifts = {name: Drift() for name in values["drifts"]}
+        for name, drift in drifts.items():
+            drift.load(values["drifts"][name])
+        labels, counts = (
+            {str(name): int(count) for name, count in values[key].items()}
+            for key in ("labels", "counts")
+        )
+        slopes = {name: [float(a), float(b)] for name, (a, b) in values["slopes"].items()}
         self._head.load(parts["head"])
-        self._priors, self._biases, self.labels = priors, biases, labels
+        self._priors, self._means, self._drifts = priors, means, drifts
+        self._slopes, self.labels, self._counts = slopes, labels, counts
 
 
 def _numbers(table: dict[str, Any]) -> dict[str, float]:

@@ -20,15 +20,15 @@ from policies.uniform import Uniform
 
 HEADS: dict[str, dict[str, float]] = {
     "vowpal": {"bits": 18, "learning_rate": 0.5, "power_t": 0.5, "l2": 0.0},
-    "ridge": {"prior": 1.0, "forget": 0.999, "folds": 64},
+    "ridge": {"prior": 2.0, "forget": 0.999, "folds": 64, "words": 0.2},
 }
 """The options of each head, with their defaults."""
 
-QUALITY: dict[str, float] = {"default_quality": 0.8, "bias_rate": 0.02}
+QUALITY: dict[str, float] = {"default_quality": 0.8}
 EXPLORE: dict[str, float] = {
-    "gamma": 1000.0,
-    "gamma_first": 10.0,
-    "explore_labels": 100.0,
+    "gamma": 10_000.0,
+    "gamma_first": 100.0,
+    "explore_labels": 30.0,
     "explore_share": 0.05,
     "p_min": 0.0,
 }
@@ -65,7 +65,7 @@ def _learned(
     seed: int,
     explore: dict[str, float],
 ) -> Policy:
-    name = options.get("head", "vowpal")
+    name = options.get("head", "ridge")
     if not isinstance(name, str) or name not in HEADS:
         raise ValueError(f"option head = {name!r}: {_hint(str(name), HEADS)}")
     allowed = {**HEADS[name], **QUALITY, **explore, **PACE, **FLOOR}
@@ -75,11 +75,7 @@ def _learned(
         floor = Floor(objective.floor, margin=found["margin"], guard=found["guard"])
     return kind(
         objective,
-        Quality(
-            _head(name, found, seed),
-            default=found["default_quality"],
-            bias_rate=found["bias_rate"],
-        ),
+        Quality(_head(name, found, seed), default=found["default_quality"]),
         explore=_exploration(found),
         pacer=Pacer(horizon=found["horizon"], credit=found["credit"]),
         floor=floor,

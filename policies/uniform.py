@@ -1,6 +1,6 @@
 """Exploration without a thought for gaps or costs: every arm with the same small probability."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -16,10 +16,10 @@ class Uniform:
 
     def pmf(
         self,
-        names: Sequence[str],
         scores: Sequence[float],
         costs_usd: Sequence[float],
-        seen: Mapping[str, int],
+        labels: Sequence[int],
+        hopeless: Sequence[bool],
         allowance_usd: float | None,
     ) -> tuple[list[float], float]:
         """Return the probabilities of the arms, and their expected extra cost in dollars."""

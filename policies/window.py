@@ -60,6 +60,11 @@ class Window:
         if arm in self._columns:
             self._cost[:, self._columns[arm]] *= ratio
 
+    def shift(self, arm: str, amount: float) -> None:
+        """Take over that an arm's quality has become different by `amount`."""
+        if arm in self._columns:
+            self._quality[:, self._columns[arm]] += amount
+
     def tables(self) -> tuple[Matrix, Matrix]:
         """Return (qualities, costs), each contexts x arms, in no order of time."""
         return self._quality[: len(self)], self._cost[: len(self)]

@@ -24,11 +24,16 @@ class RidgeHead:
 
     # The mutable state of a head is, per arm, its row in theta and in the inverses.
 
-    def __init__(self, *, prior: float = 1.0, forget: float = 0.999, folds: int = 64) -> None:
-        """`prior`: its weight, in rows; `forget`: what one update leaves of those before."""
-        if not (prior > 0 and 0 < forget <= 1 and folds > 0):
-            raise ValueError(f"prior {prior}, forget {forget}, folds {folds}")
-        self._prior, self._forget, self._folds = prior, forget, folds
+    def __init__(
+        self, *, prior: float = 2.0, forget: float = 0.999, folds: int = 64, words: float = 0.2
+    ) -> None:
+        """`prior`: its weight, in rows; `forget`: what one update leaves of those before.
+
+        `words`: the scale of sparse features beside dense ones; below 1 they are trusted later.
+        """
+        if not (prior > 0 and 0 < forget <= 1 and folds > 0 and words >= 0):
+            raise ValueError(f"prior {prior}, forget {forget}, folds {folds}, words {words}")
+        self._prior, self._forget, self._folds, self._words = prior, forget, folds, words
         self._rows: dict[str, int] = {}
         self._theta: Vector = np.zeros((0, 0))
         self._inverse: Vector = np.zeros((0, 0, 0))
@@ -46,7 +51,7 @@ class RidgeHead:
         row = self._row(_key(context, arm), len(x))
         return float(x @ self._inverse[row, : len(x), : len(x)] @ x)
 
-    def learn(self, context: Context, arm: str, value: float) -> None:
+    def learn(self, context: Context, arm: str, value: float) -> float:
         """Learn from one arm; see the port."""
         if not abs(value) < float("inf"):
             raise ValueError(f"a label of {value}")
@@ -57,12 +62,14 @@ class RidgeHead:
         inverse /= self._forget
         gain = inverse @ x
         gain_over = gain / (1.0 + x @ gain)
-        theta += gain_over * (value - theta @ x)
+        before = float(theta @ x)
+        theta += gain_over * (value - before)
         inverse -= np.outer(gain_over, gain)
         most = len(x) / self._prior
         trace = float(inverse.trace())
         if trace > most:
             inverse *= most / trace
+        return before
 
     def _features(self, context: Context) -> Vector:
         x = np.zeros(1 + len(context.dense) + self._folds + len(context.reply))
@@ -76,7 +83,7 @@ class RidgeHead:
             mixed = (indices * 2654435761 & 0xFFFFFFFF) >> 12
             signs = (mixed & 1) * 2.0 - 1.0
             folded = np.bincount((mixed >> 1) % self._folds, values * signs, self._folds)
-            x[start : start + self._folds] = folded
+            x[start : start + self._folds] = self._words * folded
         x[start + self._folds :] = context.reply
         if not np.isfinite(x.sum()):
             raise ValueError("a context that is not finite")

@@ -17,8 +17,11 @@ class Head(Protocol):
     def predict(self, context: Context, arms: Sequence[str]) -> list[float]:
         """Return a finite value per arm, in their order; ValueError for a context that is not."""
 
-    def learn(self, context: Context, arm: str, value: float) -> None:
-        """Learn that `arm` had `value` there; ValueError, and no change, if that is not finite."""
+    def learn(self, context: Context, arm: str, value: float) -> float:
+        """Learn that `arm` had `value` there; return what was predicted before.
+
+        ValueError, and no change, where the value or the context is not finite.
+        """
 
     def save(self) -> bytes:
         """Return what was learned, with a checksum."""

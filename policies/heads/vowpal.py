@@ -70,7 +70,7 @@ class VowpalHead:
             raise ValueError("a context that is not finite")
         return values
 
-    def learn(self, context: Context, arm: str, value: float) -> None:
+    def learn(self, context: Context, arm: str, value: float) -> float:
         """Learn from one arm; see the port."""
         if not abs(value) <= LABEL_MAX:
             raise ValueError(f"a label of {value}")
@@ -80,6 +80,7 @@ class VowpalHead:
         # 1: the probability is ignored by `dm`, but a label without one is dropped silently.
         labelled = self._example({"a": self._names[arm]}, f"0:{value:.9g}:1")
         pylibvw.vw.learn_multi(self._workspace, [self._shared(context), labelled])
+        return float(labelled.get_partial_prediction())
 
     def _shared(self, context: Context) -> Any:
         dense, known = context.dense, self._dense

@@ -68,6 +68,14 @@ def test_the_same_lessons_give_the_same_bytes(make: Make) -> None:
     assert taught(make).save() == taught(make).save()
 
 
+def test_learning_tells_what_was_predicted_before(make: Make) -> None:
+    head, context = taught(make), contexts(1, seed=10)[0]
+    before = head.predict(context, ("a",))[0]
+
+    assert head.learn(context, "a", 0.9) == pytest.approx(before, abs=1e-6)
+    assert head.predict(context, ("a",))[0] != before
+
+
 def test_predicting_changes_nothing(make: Make) -> None:
     head, context = taught(make), contexts(1, seed=3)[0]
     before = head.predict(context, ("a", "b"))

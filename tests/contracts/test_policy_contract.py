@@ -11,7 +11,7 @@ from policies.types import Arm, Context, Objective, Policy
 
 OPTIONS: dict[str, dict[str, object]] = {
     "lagrangian": {},
-    "lagrangian/ridge": {"head": "ridge", "folds": 8},
+    "lagrangian/vowpal": {"head": "vowpal"},
     "cascade": {},
     "fixed": {"arm": "b"},
     "weighted": {"weights": {"a": 90, "b": 10}},
@@ -145,7 +145,7 @@ def test_a_quality_out_of_range_is_refused(name: str, quality: float) -> None:
         policy.learn(seen, choice, choice.arm, quality)
 
 
-@pytest.mark.parametrize("name", ["lagrangian", "lagrangian/ridge", "cascade", "epsilon_greedy"])
+@pytest.mark.parametrize("name", ["lagrangian", "lagrangian/vowpal", "cascade", "epsilon_greedy"])
 def test_a_cost_that_is_not_finite_is_refused(name: str) -> None:
     policy = build(name.split("/", maxsplit=1)[0], Objective(), options=OPTIONS[name], seed=0)
     policy.pace(1e-3)

@@ -32,9 +32,9 @@ def test_probabilities_are_a_distribution_with_the_best_on_top(
 def test_exploration_never_costs_more_than_its_share(data: st.DataObject, count: int) -> None:
     scores = data.draw(st.lists(st.floats(-1, 1), min_size=count, max_size=count))
     costs = data.draw(st.lists(st.floats(0, 1), min_size=count, max_size=count))
-    names = [str(at) for at in range(count)]
+    zeros, hopes = [0] * count, [False] * count
 
-    pmf, extra = Exploration(share=0.05, p_min=0.02).pmf(names, scores, costs, {}, 0.01)
+    pmf, extra = Exploration(share=0.05, p_min=0.02).pmf(scores, costs, zeros, hopes, 0.01)
 
     top = scores.index(max(scores))
     spent = sum(p * max(cost - costs[top], 0) for p, cost in zip(pmf, costs, strict=True))
@@ -47,19 +47,29 @@ def test_exploration_never_costs_more_than_its_share(data: st.DataObject, count:
 def test_every_arm_has_its_least_probability_where_money_allows() -> None:
     explore = Exploration(p_min=0.02)
 
-    pmf, _ = explore.pmf(["a", "b"], [1.0, -9.0], [1.0, 1.0], {"a": 500, "b": 500}, 1.0)
+    pmf, _ = explore.pmf([1.0, -9.0], [1.0, 1.0], [500, 500], [False, True], 1.0)
 
     assert pmf[1] == pytest.approx(0.02)
 
 
 def test_a_newcomer_is_tried_and_a_known_loser_is_left_alone() -> None:
-    explore = Exploration()
-    scores, costs, seen = [0.9, 0.8, 0.8], [1.0, 1.0, 1.0], {"best": 500, "loser": 500}
+    explore = Exploration(gamma=1000, gamma_first=10)
+    scores, costs, labels = [0.9, 0.8, 0.8], [1.0, 1.0, 1.0], [500, 500, 0]
 
-    pmf, _ = explore.pmf(["best", "loser", "new"], scores, costs, seen, 1.0)
+    pmf, _ = explore.pmf(scores, costs, labels, [False] * 3, 1.0)
 
     assert pmf[1] == pytest.approx(1 / 103)
     assert pmf[2] == pytest.approx(1 / 4)
+
+
+def test_an_arm_that_could_not_be_best_is_not_tried() -> None:
+    pmf, _ = Exploration().pmf(
+        [0.9, -3.0, 0.5], [1.0, 90.0, 1.0], [0, 0, 0], [False, True, False], 1
+    )
+
+    assert pmf[1] == 0.0
+    assert pmf[2] > 0.0
+    assert sum(pmf) == pytest.approx(1.0)
 
 
 def test_the_cap_takes_from_dearer_arms_only() -> None:
@@ -93,7 +103,7 @@ def test_no_chance_is_a_distribution_too() -> None:
 
 
 def test_uniform_exploration_ignores_gaps_and_costs() -> None:
-    pmf, extra = Uniform(0.1).pmf(["a", "b"], [1.0, 0.0], [1.0, 101.0], {}, 1.0)
+    pmf, extra = Uniform(0.1).pmf([1.0, 0.0], [1.0, 101.0], [0, 0], [False, False], 1.0)
 
     assert pmf == pytest.approx([0.95, 0.05])
     assert extra == pytest.approx(5.0)

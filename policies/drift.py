@@ -1,0 +1,96 @@
+"""Notices when an arm has become worse or better than it was learned to be.
+
+Page's cumulative sum (1954) over an arm's surprises (label less expectation), both ways: it grows
+by what a surprise is beyond the slack and falls back to 0 otherwise. Above a threshold, which is
+the higher the noisier the arm is, the arm has changed: from then on the mean of its recent
+surprises is added to what is expected of it, until the head has learned the new state. Before that
+nothing is added: in quiet times the recent mean is only noise. An arm that fell stays suspect, and
+is tried now and then, until it is seen to have risen.
+"""
+
+from dataclasses import dataclass
+
+SLACK = 0.1  # quality: changes by less are left to the head's own forgetting
+RARITY = 10.0  # its exponential is the order of labels between two false alarms
+NOISE_MIN = 0.08  # a long run of right answers does not make the first wrong one an alarm
+LABELS_MIN = 6  # nor do a few in a row
+NOISE_RATE = 0.01  # of the surprises' variance
+RATE = 0.04  # of the recent mean: about the last 25 labels
+QUIET = 0.03  # a recent mean below which the head is taken to have caught up
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An arm's quality has changed by `amount` (negative: for the worse).
+
+    since: how many of its labels ago the change began, as far as the sums tell.
+    """
+
+    arm: str
+    amount: float
+    since: int
+
+
+class Drift:
+    """Watches one arm."""
+
+    # The mutable state: the two sums with their lengths, the recent mean, whether it counts.
+
+    __slots__ = ("_down", "_down_for", "_noise", "_recent", "_up", "_up_for", "active", "fallen")
+
+    def __init__(self) -> None:
+        self._down = self._up = self._recent = 0.0
+        self._down_for = self._up_for = 0
+        self._noise = 0.1  # the variance of right and wrong is between 0 and 0.25
+        self.active = False
+        self.fallen = False  # for the worse, and not yet for the better again
+
+    @property
+    def bias(self) -> float:
+        """What to add to the arm's expected quality."""
+        return self._recent if self.active else 0.0
+
+    def observe(self, arm: str, surprise: float) -> Change | None:
+        """Take a surprise, measured without the bias; return a change where one is noticed."""
+        expected = self.bias
+        self._recent += RATE * (surprise - self._recent)
+        if self.active and abs(self._recent) <= QUIET:
+            self.active = False
+        surprise -= expected
+        threshold = max(self._noise, NOISE_MIN) / (2.0 * SLACK) * RARITY
+        self._noise += NOISE_RATE * (surprise * surprise - self._noise)
+        self._down = max(0.0, self._down - surprise - SLACK)
+        self._up = max(0.0, self._up + surprise - SLACK)
+        self._down_for = self._down_for + 1 if self._down else 0
+        self._up_for = self._up_for + 1 if self._up else 0
+        if max(self._down, self._up) < threshold:
+            return None
+        down = self._down >= self._up
+        if (self._down_for if down else self._up_for) < LABELS_MIN:
+            return None
+        since = self._down_for if down else self._up_for
+        # The sum knows the size of the change before the recent mean has followed it; 10 more
+        # labels without surprise stand for the runs of bad luck that alarms are made of.
+        size = ((self._down if down else self._up) + SLACK * since) / (since + 10)
+        self._recent = expected + (-size if down else size)
+        self._down = self._up = 0.0
+        self._down_for = self._up_for = 0
+        self.active = True
+        self.fallen = down
+        return Change(arm, -size if down else size, since)
+
+    def save(self) -> list[float]:
+        """Return the state."""
+        lengths = [
+            float(self._down_for),
+            float(self._up_for),
+            float(self.active),
+            float(self.fallen),
+        ]
+        return [self._down, self._up, self._recent, *lengths, self._noise]
+
+    def load(self, state: list[float]) -> None:
+        """Take a saved state."""
+        self._down, self._up, self._recent = map(float, state[:3])
+        self._down_for, self._up_for, self.active = int(state[3]), int(state[4]), bool(state[5])
+        self.fallen, self._noise = bool(state[6]), float(state[7])

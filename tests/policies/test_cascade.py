@@ -1,0 +1,92 @@
+"""Accept or escalate, in a world where the cheap reply knows when it is wrong."""
+
+from random import Random
+
+import pytest
+
+from policies.registry import build
+from policies.types import ACCEPT, Arm, Choice, Context, Objective, Policy
+
+CHEAP, DEAR = Arm("cheap", 1e-4), Arm("dear", 1e-3)
+
+
+def drive(policy: Policy, count: int, rng: Random, labels: str = "all") -> tuple[float, float]:
+    """Return (quality, cost) per request: the cheap arm is sure 70 % of the time, and then right.
+
+    `labels`: `all` scores every reply seen (a true label), `given` only the one the client got.
+    """
+    quality = spent = 0.0
+    for _ in range(count):
+        sure = rng.random() < 0.7
+        right = {"cheap": float(rng.random() < (0.98 if sure else 0.3)), "dear": 0.97}
+        first = Context((1.0,))
+        choice = policy.choose(first, (CHEAP, DEAR), rng)
+        draws: list[tuple[Context, Choice]] = [(first, choice)]
+        given, cost = choice.arm, choice.cost_hat_usd[choice.index]
+        policy.charge(choice, cost)
+        if choice.arm == "cheap":
+            later = Context((1.0,), (), (0.95 if sure else 0.4,), "cheap")
+            choice = policy.choose(later, (Arm(ACCEPT, 0.0), DEAR), rng)
+            draws.append((later, choice))
+            policy.charge(choice, choice.cost_hat_usd[choice.index])
+            cost += choice.cost_hat_usd[choice.index]
+            given = "cheap" if choice.arm == ACCEPT else choice.arm
+        known = set(right) if labels == "all" else {given}
+        seen = {drawn.arm for _, drawn in draws} | {first.held for first, _ in draws}
+        for context, drawn in draws:
+            if context.held in known & seen:
+                policy.learn(context, drawn, ACCEPT, right[context.held])
+            if drawn.arm in known:
+                policy.learn(context, drawn, drawn.arm, right[drawn.arm])
+        if policy.resolve_due():
+            policy.resolve()
+        quality, spent = quality + right[given], spent + cost
+    return quality / count, spent / count
+
+
+def cascade(objective: Objective, **options: object) -> Policy:
+    return build("cascade", objective, options=options, seed=0)
+
+
+@pytest.mark.parametrize("labels", ["all", "given"])
+@pytest.mark.parametrize("head", ["vowpal", "ridge"])
+def test_unsure_replies_are_escalated_and_sure_ones_accepted(head: str, labels: str) -> None:
+    policy, rng = cascade(Objective(), head=head), Random(0)
+    policy.pace(4.5e-4)
+    drive(policy, 500, rng, labels)
+
+    quality, spent = drive(policy, 1500, rng, labels)
+
+    assert quality > 0.94  # routing before the call alone has .84 at this spend
+    assert spent < 4.7e-4
+
+
+def test_a_floor_is_held_by_escalating_no_more_than_it_takes() -> None:
+    policy, rng = cascade(Objective("min_cost", floor=0.95, baseline="dear")), Random(1)
+    drive(policy, 500, rng)
+
+    quality, spent = drive(policy, 2000, rng)
+
+    assert quality > 0.945
+    assert spent < 0.65 * DEAR.cost_usd
+
+
+def test_what_is_logged_of_accepting_is_the_reply_in_hand() -> None:
+    policy, rng = cascade(Objective()), Random(2)
+    policy.pace(4.5e-4)
+    drive(policy, 800, rng)
+
+    choice = policy.choose(Context((1.0,), (), (0.4,), "cheap"), (Arm(ACCEPT, 0.0), DEAR), rng)
+
+    assert choice.arms == (ACCEPT, "dear")
+    assert choice.cost_hat_usd == (0.0, DEAR.cost_usd)
+    assert choice.quality_hat[0] == pytest.approx(0.3, abs=0.15)
+    assert choice.quality_hat[1] == pytest.approx(0.97, abs=0.05)
+
+
+def test_the_cost_of_both_calls_is_paced() -> None:
+    policy, rng = cascade(Objective()), Random(3)
+    policy.pace(2.5e-4)
+    drive(policy, 600, rng)
+
+    assert drive(policy, 2000, rng)[1] == pytest.approx(2.5e-4, rel=0.06)
