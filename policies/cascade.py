@@ -38,7 +38,7 @@ class Cascade(Lagrangian):
         if context.held:
             self._weigh(context.held, offer)
         else:
-            self._see(offer)
+            self._see(context, offer)
         choice = self._draw(offer, rng, floor)
         # What is logged is of the arm itself: estimates from the journal compare it with labels.
         return replace(choice, quality_hat=tuple(qualities), cost_hat_usd=tuple(costs))
@@ -53,6 +53,9 @@ class Cascade(Lagrangian):
             for arm in arms
         ]
         return [gain for gain, _ in after], [cost for _, cost in after]
+
+    def _revalue(self) -> None:
+        """Leave the window as it was: its qualities include what later stages add."""
 
     def _weigh(self, held: str, offer: Offer) -> None:
         """Count what going on after this reply is expected to bring."""

@@ -93,12 +93,12 @@ class Lagrangian:
         names, costs = offered(arms)
         qualities = self._quality.predict(context, arms)
         offer = Offer(names, qualities, costs, [self._quality.labels[name] for name in names])
-        self._see(offer)
+        self._see(context, offer)
         return self._draw(offer, rng, floor)
 
-    def _see(self, offer: Offer) -> None:
+    def _see(self, context: Context, offer: Offer) -> None:
         """Remember a context; solve at once where nothing is known of the price yet."""
-        self._event |= self._window.add(offer.names, offer.qualities, offer.costs_usd)
+        self._event |= self._window.add(context, offer.names, offer.qualities, offer.costs_usd)
         self._since += 1
         # The very first price is solved on the path, or a dear arm would be free until then.
         if not self._solved:
@@ -180,7 +180,6 @@ class Lagrangian:
         """Act on a change of an arm at once, and keep it to be told of."""
         if change is not None:
             self.changes.append(change)
-            self._window.shift(change.arm, change.amount)
             self._event = True
 
     def _judge(self, floor: Floor, quality: float) -> None:
@@ -214,8 +213,15 @@ class Lagrangian:
         self._since = 0
         self._event = False
         if len(self._window) >= self._least:
+            self._revalue()
             self.prices = self._solve()
             self._solved = True
+
+    def _revalue(self) -> None:
+        """Think again of the window's contexts, by what was learned since."""
+        window, newest = self._window, self._quality.revalued
+        contexts = [window.contexts[at] for at in window.places(newest)]
+        window.revalue(self._quality.predict_many(contexts, window.arms), newest)
 
     def _solve(self) -> Prices:
         paced = self._pacer.prices(self._window)

@@ -9,14 +9,15 @@ Sudden changes are felt long before the head has unlearned: see `drift`.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from policies.drift import Change, Drift
-from policies.heads.types import Head
+from policies.heads.types import Head, Matrix
 from policies.packing import pack, unpack
 from policies.types import Arm, Context
 
 KIND = "quality 2"
+Value = TypeVar("Value", float, Matrix)
 MEAN_RATE = 0.01  # of an arm's mean: about its last hundred labels
 BELIEF = 0.999  # what one label leaves of the evidence for the slope
 SUSPECT = 0  # labels that an arm that has become worse counts for: it is tried now and then
@@ -33,6 +34,7 @@ class Quality:
         """`default`: the prior of an arm that declares none."""
         self._head = head
         self._default = default
+        self.revalued = head.cheap_many
         self._priors: dict[str, float] = {}
         self._means: dict[str, float] = {}
         self._slopes: dict[str, list[float]] = {}
@@ -52,7 +54,14 @@ class Quality:
             for name, value in zip(names, values, strict=True)
         ]
 
-    def _believed(self, arm: str, value: float) -> float:
+    def predict_many(self, contexts: Sequence[Context], arms: Sequence[str]) -> Matrix:
+        """Return the qualities that `predict` would now, as contexts x arms."""
+        table = self._head.predict_many(contexts, arms)
+        for column, arm in zip(table.T, arms, strict=True):
+            column[:] = self._believed(arm, column) + self._drifts[arm].bias
+        return table.clip(0.0, 1.0)
+
+    def _believed(self, arm: str, value: Value) -> Value:
         mean = self._means[arm]
         same, square = self._slopes[arm]
         slope = min(1.0, max(0.0, same / square))

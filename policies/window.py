@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.types import Context
+
 Matrix = NDArray[np.float64]
 
 
@@ -23,12 +25,17 @@ class Window:
         self._quality: Matrix = np.empty((rows, 0))
         self._cost: Matrix = np.empty((rows, 0))
         self._added = 0
+        self.contexts: list[Context] = []
 
     def __len__(self) -> int:
         return min(self._added, self._rows)
 
     def add(
-        self, arms: Sequence[str], qualities: Sequence[float], costs_usd: Sequence[float]
+        self,
+        context: Context,
+        arms: Sequence[str],
+        qualities: Sequence[float],
+        costs_usd: Sequence[float],
     ) -> bool:
         """Add a context; return whether an arm was offered that never was before."""
         columns = self._columns
@@ -43,6 +50,10 @@ class Window:
             quality[:] = -np.inf
         quality[at] = qualities
         self._cost[row, at] = costs_usd
+        if self._added < self._rows:
+            self.contexts.append(context)
+        else:
+            self.contexts[row] = context
         self._added += 1
         return fresh
 
@@ -60,10 +71,21 @@ class Window:
         if arm in self._columns:
             self._cost[:, self._columns[arm]] *= ratio
 
-    def shift(self, arm: str, amount: float) -> None:
-        """Take over that an arm's quality has become different by `amount`."""
-        if arm in self._columns:
-            self._quality[:, self._columns[arm]] += amount
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Every arm that was offered, in the order of the columns."""
+        return tuple(self._columns)
+
+    def revalue(self, qualities: Matrix, newest: int) -> None:
+        """Take what is now thought of the arms in the `newest` rows, in the order of `places`."""
+        rows = self.places(newest)
+        before = self._quality[rows]
+        self._quality[rows] = np.where(np.isfinite(before), qualities, before)
+
+    def places(self, newest: int) -> list[int]:
+        """Return where the newest rows are."""
+        count = min(newest, len(self))
+        return [at % self._rows for at in range(self._added - count, self._added)]
 
     def tables(self) -> tuple[Matrix, Matrix]:
         """Return (qualities, costs), each contexts x arms, in no order of time."""

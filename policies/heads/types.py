@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from policies.types import Context
+
+Matrix = NDArray[np.float64]
 
 
 class Head(Protocol):
@@ -14,8 +19,14 @@ class Head(Protocol):
     arm's prediction may depend on it.
     """
 
+    cheap_many: int
+    """How many contexts `predict_many` does in about a millisecond."""
+
     def predict(self, context: Context, arms: Sequence[str]) -> list[float]:
         """Return a finite value per arm, in their order; ValueError for a context that is not."""
+
+    def predict_many(self, contexts: Sequence[Context], arms: Sequence[str]) -> Matrix:
+        """Return what `predict` would for each context, as contexts x arms."""
 
     def learn(self, context: Context, arm: str, value: float) -> float:
         """Learn that `arm` had `value` there; return what was predicted before.
