@@ -18,6 +18,7 @@ from starlette.routing import Route as Path
 
 from gateway import explain
 from gateway.auth import Authenticator
+from gateway.counter import Counter
 from gateway.errors import Refused
 from gateway.events import Events
 from gateway.journal import Journal
@@ -40,6 +41,7 @@ class Control:
         learner: Learner,
         journal: Journal,
         wallet: Wallet,
+        counter: Counter,
         metrics: Metrics,
         events: Events,
         routes: Callable[[], Iterable[dict[str, Any]]],
@@ -50,6 +52,7 @@ class Control:
         self._learner = learner
         self._journal = journal
         self._wallet = wallet
+        self._counter = counter
         self._metrics = metrics
         self._events = events
         self._routes = routes
@@ -61,6 +64,7 @@ class Control:
             routes=[
                 Path("/_tollway/feedback", self.feedback, methods=["POST"]),
                 Path("/_tollway/budgets", self.budgets),
+                Path("/_tollway/budgets/{name}", self.budget, methods=["GET", "POST"]),
                 Path("/_tollway/decisions/{id}", self.decision),
                 Path("/_tollway/spend", self.spend),
                 Path("/_tollway/events", self.events),
@@ -114,6 +118,14 @@ class Control:
         """Return every budget's limit, spent, held and free, in nano-dollars and dollars."""
         self._admin(request)
         return _json({"budgets": [explain.budget(status) for status in self._wallet.status()]})
+
+    async def budget(self, request: Request) -> Response:
+        """Return one budget with its holders and changes; POST makes a change to it."""
+        self._admin(request)
+        name = request.path_params["name"]
+        if request.method == "POST":
+            return _json(await self._counter.change(name, await request.body()))
+        return _json(await self._counter.show(name))
 
     async def decision(self, request: Request) -> Response:
         """Return what happened on one request, and why."""

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -27,8 +28,15 @@ class Remote:
 
     def get(self, *path: str) -> Any:
         """Return the JSON at /_tollway/<path>; Unreachable or Declined where there is none."""
+        return self._json("GET", path, None)
+
+    def post(self, document: Mapping[str, str], *path: str) -> Any:
+        """Post a document to /_tollway/<path> and return the JSON answer, as `get` does."""
+        return self._json("POST", path, json.dumps(document).encode())
+
+    def _json(self, method: str, path: tuple[str, ...], sent: bytes | None) -> Any:
         target = "/".join(["/_tollway", *(quote(part, safe="") for part in path)])
-        status, body = self._ask(target)
+        status, body = self._ask(method, target, sent)
         try:
             document = json.loads(body)
         except ValueError:
@@ -38,13 +46,13 @@ class Remote:
             raise Declined(f"{said.get('title', status)}: {said.get('detail', 'no reason given')}")
         return document
 
-    def _ask(self, target: str) -> tuple[int, bytes]:
+    def _ask(self, method: str, target: str, sent: bytes | None) -> tuple[int, bytes]:
         connection = self._connection()
         headers = {"accept": "application/json"}
         if self.key:
             headers["authorization"] = f"Bearer {self.key}"
         try:
-            connection.request("GET", target, headers=headers)
+            connection.request(method, target, body=sent, headers=headers)
             reply = connection.getresponse()
             return reply.status, reply.read(_REPLY_BYTES_MAX)
         except (OSError, http.client.HTTPException) as exc:

@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from random import Random
@@ -22,13 +22,16 @@ from gateway import settings as config
 from gateway.app import App
 from gateway.auth import ANONYMOUS, Authenticator, hash_key
 from gateway.control import Control
+from gateway.counter import Counter
 from gateway.estimator import Estimator
 from gateway.events import Events
 from gateway.features import Features
 from gateway.heads import Limits
 from gateway.journal import Journal
 from gateway.learner import Learner
+from gateway.ledger.office import Office
 from gateway.ledger.registry import open_ledger
+from gateway.ledger.types import Budget, Ledger
 from gateway.ledger.wallet import Wallet
 from gateway.metrics import Metrics
 from gateway.proxy import Proxy
@@ -93,7 +96,6 @@ def build(
 
     `clock` is the loop's (CLOCK_MONOTONIC); `rng` draws the arms, seeded by the system if None.
     """
-    holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     rng = rng or Random(secrets.randbits(64))
     events = Events(wall)
     metrics = Metrics(version("tollway"))
@@ -102,7 +104,12 @@ def build(
         segment_bytes_max=settings.journal.segment_mb << 20,
         waiting_bytes_max=settings.journal.waiting_mb << 20,
     )
-    wallet = build_wallet(settings, holder, clock, events)
+    password = settings.ledger.password
+    ledger = open_ledger(
+        settings.ledger.url, password=password.get_secret_value() if password else None
+    )
+    budgets = [budget.to_budget() for budget in settings.budgets]
+    wallet = build_wallet(settings, ledger, budgets, clock, events)
     backends = {b.name: build_backend(b) for b in settings.backends if b.enabled}
     routes = {r.name: build_route(r, settings, backends) for r in settings.routes}
     tenants = [t.name for t in settings.tenants] + [ANONYMOUS] * settings.server.open
@@ -143,6 +150,7 @@ def build(
         learner=learner,
         journal=journal,
         wallet=wallet,
+        counter=Counter(Office(ledger, budgets, wall), journal),
         metrics=metrics,
         events=events,
         routes=lambda: [_describe(route) for route in routes.values()],
@@ -175,16 +183,17 @@ def serve(settings: config.Settings) -> None:
 
 
 def build_wallet(
-    settings: config.Settings, holder: str, clock: Callable[[], float], events: Events
+    settings: config.Settings,
+    ledger: Ledger,
+    budgets: Sequence[Budget],
+    clock: Callable[[], float],
+    events: Events,
 ) -> Wallet:
-    """Return the wallet over the configured ledger."""
-    password = settings.ledger.password
+    """Return the wallet over a ledger."""
     return Wallet(
-        open_ledger(
-            settings.ledger.url, password=password.get_secret_value() if password else None
-        ),
-        [budget.to_budget() for budget in settings.budgets],
-        holder=holder,
+        ledger,
+        budgets,
+        holder=f"{socket.gethostname()}-{os.getpid()}",
         clock=clock,
         till_dir=settings.state.dir / "tills",
         on_event=lambda event: events.add(event.kind, event.budget, event.detail),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway import cli
+from gateway import cli, console
 from gateway.auth import hash_key, is_key
 from gateway.settings import Settings, parse
 
@@ -51,6 +51,7 @@ class ControlPlane(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         known: dict[str, Any] = {
             "/_tollway/budgets": {"budgets": [BUDGET]},
+            "/_tollway/budgets/acme-daily": BUDGET,
             "/_tollway/decisions/abc.1.wxyz": DECISION,
         }
         if self.headers["authorization"] != "Bearer admin":
@@ -106,13 +107,13 @@ def test_every_command_explains_itself(
 def test_a_wrong_command_line_is_code_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as exited:
         cli.main(words, {})
-    assert exited.value.code == cli.USAGE
+    assert exited.value.code == console.USAGE
 
 
 def test_the_example_is_accepted_and_what_is_printed_is_the_same_configuration(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli.main(["check-config", str(EXAMPLE)], {}) == cli.OK
+    assert cli.main(["check-config", str(EXAMPLE)], {}) == console.OK
     printed = capsys.readouterr().out
     hidden = printed.replace("(hidden)", f"sha256:{'0' * 64}")
     again = parse(hidden, {}, folder=EXAMPLE.parent)
@@ -130,7 +131,7 @@ def test_what_check_config_prints_holds_no_secret(
         "TOLLWAY_TENANTS__ACME__KEY_HASH": hash_key("canary", "canary-pepper-4712"),
     }
     for form in ([], ["--json"]):
-        assert cli.main(["check-config", str(EXAMPLE), *form], secrets) == cli.OK
+        assert cli.main(["check-config", str(EXAMPLE), *form], secrets) == console.OK
     printed = capsys.readouterr().out
     assert not [secret for secret in secrets.values() if secret in printed]
     assert "admin_key" in printed
@@ -140,7 +141,7 @@ def test_check_config_as_json_is_the_effective_configuration(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     environ = {"TOLLWAY_BACKENDS__DIGITS_GPU__URL": "http://gpu-1:9002"}
-    assert cli.main(["check-config", str(EXAMPLE), "--json"], environ) == cli.OK
+    assert cli.main(["check-config", str(EXAMPLE), "--json"], environ) == console.OK
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is True
     assert told["settings"]["backends"][2]["url"] == "http://gpu-1:9002"
@@ -156,7 +157,7 @@ def test_all_problems_are_listed_with_code_2_and_no_traceback(
     file = tmp_path / "broken.toml"
     file.write_text(BROKEN)
     for command in ("check-config", "serve"):
-        assert cli.main([command, str(file)], {}) == cli.USAGE
+        assert cli.main([command, str(file)], {}) == console.USAGE
         said = capsys.readouterr().err
         assert said.splitlines() == [
             "broken.toml: routes[0].accuracy_floor = 1.2: must be at most 1; write it like 0.97",
@@ -168,7 +169,7 @@ def test_all_problems_are_listed_with_code_2_and_no_traceback(
 def test_problems_can_be_had_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "broken.toml"
     file.write_text(BROKEN)
-    assert cli.main(["check-config", str(file), "--json"], {}) == cli.USAGE
+    assert cli.main(["check-config", str(file), "--json"], {}) == console.USAGE
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is False
     assert told["problems"][0] == {
@@ -182,7 +183,7 @@ def test_problems_can_be_had_as_json(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_file_that_is_not_there_is_a_problem_of_the_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["check-config", str(tmp_path / "none.toml")], {}) == cli.USAGE
+    assert cli.main(["check-config", str(tmp_path / "none.toml")], {}) == console.USAGE
     assert "No such file" in capsys.readouterr().err
 
 
@@ -197,8 +198,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
 
 def test_serve_takes_the_file_and_the_listener_given(served: list[Settings]) -> None:
-    assert cli.main(["serve", str(EXAMPLE)], {}) == cli.OK
-    assert cli.main(["serve", str(EXAMPLE), "--listen", "127.0.0.1:0"], {}) == cli.OK
+    assert cli.main(["serve", str(EXAMPLE)], {}) == console.OK
+    assert cli.main(["serve", str(EXAMPLE), "--listen", "127.0.0.1:0"], {}) == console.OK
     assert [settings.server.listen for settings in served] == ["127.0.0.1:8080", "127.0.0.1:0"]
 
 
@@ -207,7 +208,7 @@ def test_the_demo_gets_what_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     demo = types.ModuleType("examples.digits.demo")
     monkeypatch.setattr(demo, "main", told.append, raising=False)
     monkeypatch.setattr("importlib.import_module", lambda name: demo)
-    assert cli.main(["demo", "--keep", "--json", "x"], {}) == cli.OK
+    assert cli.main(["demo", "--keep", "--json", "x"], {}) == console.OK
     assert told == [["--keep", "--json", "x"]]
 
 
@@ -218,16 +219,16 @@ def test_without_a_checkout_the_demo_says_where_it_is(
         raise ModuleNotFoundError("No module named 'examples'")
 
     monkeypatch.setattr("importlib.import_module", missing)
-    assert cli.main(["demo"], {}) == cli.FAILED
+    assert cli.main(["demo"], {}) == console.FAILED
     assert "scripts/demo in a checkout" in capsys.readouterr().err
 
 
 def test_a_new_key_comes_with_its_hash(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["keys", "new", "--json"], {}) == cli.OK
+    assert cli.main(["keys", "new", "--json"], {}) == console.OK
     made = json.loads(capsys.readouterr().out)
     assert is_key(made["key"])
     assert made["key_hash"] == hash_key(made["key"])
-    assert cli.main(["keys", "new"], {"TOLLWAY_PEPPER": "salt"}) == cli.OK
+    assert cli.main(["keys", "new"], {"TOLLWAY_PEPPER": "salt"}) == console.OK
     key, hashed = (line.split()[1] for line in capsys.readouterr().out.splitlines())
     assert hashed == hash_key(key, "salt")
 
@@ -235,9 +236,9 @@ def test_a_new_key_comes_with_its_hash(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("typed", "code", "said"),
     [
-        ("my-own-key\n", cli.OK, hash_key("my-own-key")),
-        ("", cli.USAGE, "there is no key on stdin"),
-        ("tw_cut", cli.FAILED, "was not copied whole"),
+        ("my-own-key\n", console.OK, hash_key("my-own-key")),
+        ("", console.USAGE, "there is no key on stdin"),
+        ("tw_cut", console.FAILED, "was not copied whole"),
     ],
 )
 def test_a_key_is_hashed_from_stdin(
@@ -256,7 +257,7 @@ def test_a_key_is_hashed_from_stdin(
 def test_budgets_are_listed_to_the_nano_dollar(
     gateway_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["budgets", "list", "--url", gateway_url, "--key", "admin"], {}) == cli.OK
+    assert cli.main(["budgets", "list", "--url", gateway_url, "--key", "admin"], {}) == console.OK
     head, row = capsys.readouterr().out.splitlines()
     assert head.split()[:4] == ["BUDGET", "WINDOW", "ENFORCED", "LIMIT"]
     assert row.split() == [
@@ -264,30 +265,30 @@ def test_budgets_are_listed_to_the_nano_dollar(
     ]  # fmt: skip
 
 
-def test_a_budget_is_shown_by_name_and_a_wrong_name_lists_the_right_ones(
+def test_a_budget_is_shown_by_name_and_a_wrong_name_is_told(
     gateway_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environ = {"TOLLWAY_URL": gateway_url, "TOLLWAY_KEY": "admin"}
-    assert cli.main(["budgets", "show", "acme-daily", "--json"], environ) == cli.OK
+    assert cli.main(["budgets", "show", "acme-daily", "--json"], environ) == console.OK
     assert json.loads(capsys.readouterr().out) == BUDGET
-    assert cli.main(["budgets", "show", "acme-daily"], environ) == cli.OK
+    assert cli.main(["budgets", "show", "acme-daily"], environ) == console.OK
     assert "spent          $1.234567891" in capsys.readouterr().out
-    assert cli.main(["budgets", "show", "acme"], environ) == cli.FAILED
-    assert "there are: acme-daily" in capsys.readouterr().err
+    assert cli.main(["budgets", "show", "acme"], environ) == console.FAILED
+    assert "none at /_tollway/budgets/acme" in capsys.readouterr().err
 
 
 def test_a_decision_is_told_as_a_story(
     gateway_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environ = {"TOLLWAY_URL": gateway_url, "TOLLWAY_KEY": "admin"}
-    assert cli.main(["explain", "abc.1.wxyz"], environ) == cli.OK
+    assert cli.main(["explain", "abc.1.wxyz"], environ) == console.OK
     assert capsys.readouterr().out.splitlines() == [
         "abc.1.wxyz  2026-09-21T14:13:20.500+00:00  route digits  tenant acme  environment=staging",
         "  Drawn: digits-cpu.",
         "  Asked digits-cpu: status 200.",
         "  In all: $0.0001.",
     ]
-    assert cli.main(["explain", "abc.1.wxyz", "--json"], environ) == cli.OK
+    assert cli.main(["explain", "abc.1.wxyz", "--json"], environ) == console.OK
     assert json.loads(capsys.readouterr().out) == DECISION
 
 
@@ -302,7 +303,7 @@ def test_a_decision_is_told_as_a_story(
 def test_what_the_gateway_declines_is_code_1_in_its_own_words(
     key: str, id: str, said: str, gateway_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["explain", id, "--url", gateway_url, "--key", key], {}) == cli.FAILED
+    assert cli.main(["explain", id, "--url", gateway_url, "--key", key], {}) == console.FAILED
     printed = capsys.readouterr().err
     assert said in printed
     assert "4711" not in printed
@@ -312,7 +313,7 @@ def test_no_gateway_is_code_3_and_says_how_to_name_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for url in ("http://127.0.0.1:1", "127.0.0.1:1", "ftp://127.0.0.1"):
-        assert cli.main(["budgets", "list", "--url", url], {}) == cli.UNREACHABLE
+        assert cli.main(["budgets", "list", "--url", url], {}) == console.UNREACHABLE
         assert "--url" in capsys.readouterr().err
 
 
@@ -327,7 +328,7 @@ def test_no_gateway_is_code_3_and_says_how_to_name_one(
     ],
 )
 def test_dollars_are_written_exactly(nano: int, said: str) -> None:
-    assert cli._usd(nano) == said
+    assert console.usd(nano) == said
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
@@ -338,9 +339,9 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     os.close(reader)
     ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, env=environ)
     os.close(writer)
-    assert (ran.returncode, ran.stderr) == (cli.FAILED, b"")
+    assert (ran.returncode, ran.stderr) == (console.FAILED, b"")
 
 
 def test_the_printed_configuration_is_toml(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["check-config", str(EXAMPLE)], {}) == cli.OK
+    assert cli.main(["check-config", str(EXAMPLE)], {}) == console.OK
     assert set(tomllib.loads(capsys.readouterr().out)) >= {"server", "backends", "routes"}

@@ -1,0 +1,110 @@
+"""The counter: what operators see of budgets and do to them over HTTP.
+
+GET /_tollway/budgets         every budget in its current window
+GET /_tollway/budgets/{name}  one of them, with its holders and the changes made to it
+POST the same                 {"action", "who", "why"} and what the action takes:
+    limit    limit_usd: a new limit, from now on
+    credit   amount_usd: added to the current window alone
+    reset    the whole limit is free again, what was spent stands beside it
+    release  lease: of a machine that is gone for good; its money was not spent
+
+Every change is kept in the ledger, and written into the journal.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import orjson
+
+from gateway import explain
+from gateway.errors import Refused
+from gateway.journal import Journal
+from gateway.ledger.office import Details, Office
+from gateway.ledger.types import NANO, LedgerDown
+
+_TAKES = {"limit": "limit_usd", "credit": "amount_usd", "reset": "", "release": "lease"}
+
+
+class Counter:
+    """Serves operators, over the office."""
+
+    def __init__(self, office: Office, journal: Journal) -> None:
+        self._office = office
+        self._journal = journal
+
+    async def show(self, name: str) -> dict[str, Any]:
+        """Return one budget; Refused where there is none of that name."""
+        return _told(await self._asked(name, lambda: self._office.show(name)))
+
+    async def change(self, name: str, body: bytes) -> dict[str, Any]:
+        """Make a change and return what it has come to; Refused where it says too little."""
+        asked = _read(body)
+        action, who, why = asked["action"], asked["who"], asked["why"]
+        office = self._office
+
+        def act() -> Awaitable[Details]:
+            if action == "limit":
+                return office.set_limit(name, _nano(asked, "limit_usd"), who, why)
+            if action == "credit":
+                return office.credit(name, _nano(asked, "amount_usd"), who, why)
+            if action == "release":
+                return office.release(name, asked["lease"], who, why)
+            return office.reset(name, who, why)
+
+        details = await self._asked(name, act)
+        row = {key: asked[key] for key in asked if key != "action"}
+        self._journal.append(
+            {"kind": "change", "time": time.time(), "budget": name, "action": action, **row}
+        )
+        return _told(details)
+
+    async def _asked(self, name: str, ask: Callable[[], Awaitable[Details]]) -> Details:
+        try:
+            return await ask()
+        except KeyError as exc:
+            known = ", ".join(status.budget.name for status in await self._office.list())
+            why = f"no budget is named {name!r}; there are: {known or 'none'}"
+            raise Refused(404, "No budget", why) from exc
+        except ValueError as exc:
+            raise Refused(422, "Bad change", str(exc)) from exc
+        except LedgerDown as exc:
+            raise Refused(503, "Ledger unreachable", "the ledger does not answer") from exc
+
+
+def _read(body: bytes) -> Mapping[str, str]:
+    try:
+        asked = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise Refused(400, "Bad change", f"the body is not JSON: {exc}") from exc
+    if not isinstance(asked, dict) or asked.get("action") not in _TAKES:
+        raise Refused(422, "Bad change", f"action must be one of {', '.join(_TAKES)}")
+    wanted = {"action", "who", "why", _TAKES[asked["action"]]} - {""}
+    for key in sorted(wanted | asked.keys()):
+        if key not in wanted:
+            raise Refused(422, "Bad change", f"{asked['action']} takes no {key!r}")
+        if not isinstance(asked.get(key), str) or not asked[key].strip():
+            raise Refused(422, "Bad change", f"{key} is missing; it must be a text")
+    return asked
+
+
+def _nano(asked: Mapping[str, str], key: str) -> int:
+    try:
+        dollars = Decimal(asked[key])
+        exact = dollars * NANO
+        if not dollars.is_finite() or exact != int(exact):
+            raise ValueError
+    except (InvalidOperation, ValueError) as exc:
+        why = f"{key} = {asked[key][:40]!r}: must be dollars with at most nine decimals"
+        raise Refused(422, "Bad change", why) from exc
+    return int(exact)
+
+
+def _told(details: Details) -> dict[str, Any]:
+    return {
+        **explain.budget(details.status),
+        "holders": [asdict(lease) for lease in details.holders],
+        "changes": [asdict(change) for change in details.changes],
+    }
