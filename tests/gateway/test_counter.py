@@ -27,6 +27,13 @@ async def answered(tollway: Running) -> None:
             await asyncio.sleep(0.05)
 
 
+async def settled(tollway: Running) -> None:
+    """Wait until the ledger has been told of every call."""
+    async with asyncio.timeout(5):
+        while (await tollway.get("/_tollway/budgets/cap"))["held_nano"]:
+            await asyncio.sleep(0.05)
+
+
 async def changed(tollway: Running, **document: Any) -> Any:
     return await tollway.client.post(tollway.url + "/_tollway/budgets/cap", json=document)
 
@@ -47,12 +54,12 @@ def test_a_raised_limit_and_a_reset_let_calls_through_again(
                 assert await command(tollway, *words) == console.OK
                 await answered(tollway)
                 assert await statuses(1) == [402]
-                while (await tollway.get("/_tollway/budgets/cap"))["held_nano"]:
-                    await asyncio.sleep(0.05)  # what is under way is not reset
+                await settled(tollway)  # what is under way is not reset
                 words = ("budgets", "reset", "cap", "--who", "bob", "--why", "a test ran wild")
                 assert await command(tollway, *words) == console.OK
                 await answered(tollway)
                 assert await statuses(3) == [200, 200, 402]
+                await settled(tollway)
                 capsys.readouterr()
                 assert await command(tollway, "budgets", "changes", "cap", "--json") == console.OK
                 told = json.loads(capsys.readouterr().out)
