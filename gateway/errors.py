@@ -67,6 +67,17 @@ def too_dear(route: str, cost_nano_max: int) -> Refused:
     )
 
 
+def downgraded(route: str) -> Refused:
+    """402: a budget near its limit allows only calls below a price, and there are none."""
+    refused = Refused(
+        402,
+        "Budget downgraded",
+        f"a budget near its limit leaves no backend of route {route!r} that is cheap enough",
+    )
+    refused.headers.append((b"x-should-retry", b"false"))
+    return refused
+
+
 def over_budget(refusal: Refusal) -> Refused:
     """402: a budget has nothing left for any backend that could answer.
 

@@ -85,9 +85,30 @@ class Router:
                     turn.context, backend.name, backend.price, backend.known(inference.call)
                 )
                 turn.quotes[backend.name] = quote
+                turn.accounts[backend.name] = self._wallet.matching(
+                    inference.tenant, route.name, backend.name, inference.tags
+                )
             if turn.affords(quote) and turn.above(quote):
                 arms.append(Arm(backend.name, quote.expected_nano / NANO, backend.declared_quality))
+        arms = self._downgraded(turn, arms)
         return [] if turn.held and len(arms) == 1 else arms
+
+    def _downgraded(self, turn: Turn, arms: list[Arm]) -> list[Arm]:
+        """Leave out what budgets near their limit ask to leave out; turn to what they name then."""
+        kept, then = [], ""
+        for arm in arms:
+            posture = self._wallet.posture(turn.accounts.get(arm.name, ()))
+            if posture.max_price_usd is None or arm.cost_usd <= posture.max_price_usd:
+                kept.append(arm)
+            else:
+                then = posture.then
+        if kept or not arms:
+            return kept
+        turn.downgraded = True
+        if then == "cheapest":
+            return [min(arms, key=lambda arm: arm.cost_usd)]
+        kinds = turn.inference.route.backends
+        return [arm for arm in arms if then == "rules" and kinds[arm.name].kind == "rules"]
 
     def _draw(self, turn: Turn, arms: list[Arm]) -> Backend | None:
         """Have the policy draw; None where it accepts the reply in hand."""
@@ -100,10 +121,7 @@ class Router:
 
     async def _reserve(self, turn: Turn, backend: Backend) -> Reservation | Refusal:
         """Hold the money for one attempt in every scope that binds it, or in none."""
-        inference, quote = turn.inference, turn.quotes[backend.name]
-        accounts = self._wallet.matching(
-            inference.tenant, inference.route.name, backend.name, inference.tags
-        )
+        quote, accounts = turn.quotes[backend.name], turn.accounts[backend.name]
         amounts = quote.ceiling_nano, quote.maximum_nano
         hold = self._wallet.reserve_now(accounts, *amounts)
         return hold if hold is not None else await self._wallet.reserve(accounts, *amounts)
@@ -212,6 +230,8 @@ class Router:
             return errors.deadline(route)
         if turn.failed:
             return errors.all_failed(route, turn.failed)
+        if turn.downgraded:
+            return errors.downgraded(route)
         if turn.quotes:
             return errors.too_dear(route, turn.inference.cost_nano_max or 0)
         return errors.no_backend(route, "their circuit breakers are open")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from backends.types import Answer, Headers
 from gateway.estimator import Quote
 from gateway.journal import Row
+from gateway.ledger.account import Account
 from gateway.ledger.types import Refusal
 from gateway.metering import Verdict
 from gateway.route import Inference
@@ -56,6 +57,8 @@ class Turn:
     reason: str = ""
     held: Attempt | None = None
     quotes: dict[str, Quote] = field(default_factory=dict)
+    accounts: dict[str, tuple[Account, ...]] = field(default_factory=dict)
+    downgraded: bool = False
     draws: list[Draw] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     refusals: dict[str, Refusal] = field(default_factory=dict)

@@ -234,3 +234,59 @@ def test_replies_are_the_backends_own_bytes_when_they_are_large(tmp_path: Path) 
             assert (await tollway.infer()).content == big
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    ("then", "expected"),
+    [
+        ("reject", ["dear"] * 5 + ["cheap"] * 3),
+        ("cheapest", ["dear"] * 5 + ["cheap"] * 3),
+    ],
+)
+def test_a_budget_near_its_limit_allows_only_cheap_calls(
+    tmp_path: Path, then: str, expected: list[str]
+) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            near = f'downgrade_at = 0.5\ndowngrade_max_usd = 0.0005\nthen = "{then}"'
+            more = budget("cap", "0.01", more=near)
+            async with running(
+                two_backends(a, b, policy="most_accurate", more=more), tmp_path
+            ) as t:
+                replies = []
+                for _ in range(8):
+                    replies.append(await t.infer())
+                    while (await t.get("/_tollway/budgets"))["budgets"][0]["held_nano"]:
+                        await asyncio.sleep(0.02)  # a posture is as fresh as the ledger's word
+        assert [reply.headers["x-tollway-backend"] for reply in replies] == expected
+
+    run(main)
+
+
+@pytest.mark.parametrize(("then", "status"), [("reject", 402), ("cheapest", 200), ("rules", 200)])
+def test_what_a_budget_near_its_limit_names_is_done_when_nothing_is_cheap_enough(
+    tmp_path: Path, then: str, status: int
+) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a:
+            near = f'downgrade_at = 0.0\ndowngrade_max_usd = 0.000001\nthen = "{then}"'
+            (tmp_path / "rules.toml").write_text("[default]\nanswer = 3\nconfidence = 0.5\n")
+            rules = """
+[[backends]]
+name = "rules"
+kind = "rules"
+rules = "rules.toml"
+price = { per_request_usd = 0.0002 }
+"""
+            config = two_backends(a, a, more=rules + budget("cap", "0.01", more=near))
+            config = config.replace('["cheap", "dear"]', '["cheap", "dear", "rules"]')
+            async with running(config, tmp_path) as tollway:
+                reply = await tollway.infer()
+        assert reply.status_code == status
+        if status == 402:
+            assert reply.json()["title"] == "Budget downgraded"
+        else:
+            expected = {"cheapest": "cheap", "rules": "rules"}[then]
+            assert reply.headers["x-tollway-backend"] == expected
+
+    run(main)
