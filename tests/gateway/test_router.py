@@ -15,6 +15,17 @@ from gateway.journal import rows, segments
 pytestmark = pytest.mark.integration
 
 NAN = b'{"outputs": [{"name": "p", "shape": [1], "datatype": "FP32", "data": [NaN]}]}'
+RULES = """
+[features]
+first = { path = "inputs[0].data", take = "sum" }
+
+[[rules]]
+when = ["first > 100"]
+answer = 9
+
+[default]
+answer = 3
+"""
 ERROR = b'{"error": "out of memory"}'
 
 
@@ -270,7 +281,7 @@ def test_what_a_budget_near_its_limit_names_is_done_when_nothing_is_cheap_enough
     async def main() -> None:
         async with serving(Upstream()) as a:
             near = f'downgrade_at = 0.0\ndowngrade_max_usd = 0.000001\nthen = "{then}"'
-            (tmp_path / "rules.toml").write_text("[default]\nanswer = 3\nconfidence = 0.5\n")
+            (tmp_path / "rules.toml").write_text(RULES)
             rules = """
 [[backends]]
 name = "rules"
