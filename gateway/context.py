@@ -19,6 +19,7 @@ SPARSE_MASK = (1 << SPARSE_BITS) - 1
 WORDS_MAX = 400  # later words hardly change what a text is about, and each costs half a microsecond
 TEXT_CHARS_MAX = 16_384  # what is read of a text; its whole length is a feature all the same
 MEMO_MAX = 65_536  # words whose hashes are kept; 8 MB
+WORDS = 0.2  # the length of all words together, as a vector: they are many and each says little
 CLIP = 4.0  # standard deviations: a wild number must not drown the others
 
 _SPLIT = str.maketrans(dict.fromkeys("\n\t\r.,;:!?()[]{}<>\"'`*_/\\|-+=#$%&@^~", " "))
@@ -82,7 +83,7 @@ class Encoder:
         ]
 
     def _words(self, text: str) -> Iterator[tuple[int, float]]:
-        """Yield the words and the pairs of neighbours, each once, together of length 1."""
+        """Yield the words and the pairs of neighbours, each once, together of length `WORDS`."""
         hashes = self._hashes
         if len(hashes) > MEMO_MAX:
             hashes.clear()
@@ -95,7 +96,7 @@ class Encoder:
         # 31: so that a pair is not its reverse.
         found = {index & SPARSE_MASK for index in at}
         found.update([(a * 31 + b) & SPARSE_MASK for a, b in pairwise(at)])
-        weight = 1.0 / math.sqrt(len(found)) if found else 0.0
+        weight = WORDS / math.sqrt(len(found)) if found else 0.0
         for index in found:
             yield index, weight
 

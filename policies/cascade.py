@@ -2,9 +2,9 @@
 
 One choice per stage, all by the same heads and the same price of money. At a later stage the
 context holds what the reply in hand says of itself, and the arms are ACCEPT and those not asked
-yet. ACCEPT's quality is that of the arm whose reply is in hand, now that its reply is known, so it
-shares what was learned of that arm before the call. An arm's worth before the call includes what
-may follow its reply (`options`).
+yet. ACCEPT's quality is that of the arm whose reply is in hand, now that its reply is known. An
+arm's worth before the call includes what may follow its reply (`options`); an arm whose replies are
+not known yet is hoped to make half of the dearer calls unnecessary, so that it is tried first.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,11 @@ from random import Random
 from typing import Any
 
 from policies.lagrangian import Lagrangian, Offer, offered
-from policies.options import Options
+from policies.multiplier import MeanAt, at
+from policies.options import HOPE, Options, extended
 from policies.types import ACCEPT, Arm, Choice, Context
+
+REVALUED = 200  # of each arm's recent replies: half a millisecond
 
 
 class Cascade(Lagrangian):
@@ -23,6 +26,7 @@ class Cascade(Lagrangian):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._options = Options()
+        self._after: dict[str, tuple[float, float]] = {}
 
     def choose(
         self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
@@ -31,39 +35,67 @@ class Cascade(Lagrangian):
         names, costs = offered(arms)
         told = [replace(arm, name=context.held) if arm.name == ACCEPT else arm for arm in arms]
         qualities = self._quality.predict(context, told)
-        gains, further = self._beyond(arms)
-        total = [cost + more for cost, more in zip(costs, further, strict=True)]
-        best = [min(1.0, q + gain) for q, gain in zip(qualities, gains, strict=True)]
-        offer = Offer(names, best, total, [self._quality.labels[arm.name] for arm in told])
+        labels = [self._quality.labels[arm.name] for arm in told]
+        plain = Offer(names, qualities, costs, labels)
         if context.held:
-            self._weigh(context.held, offer)
+            self._options.observe(context, names, qualities, costs)
         else:
-            self._see(context, offer)
-        choice = self._draw(offer, rng, floor)
+            self._see(context, plain)
+        choice = self._draw(self._foreseen(plain), rng, floor)
         # What is logged is of the arm itself: estimates from the journal compare it with labels.
         return replace(choice, quality_hat=tuple(qualities), cost_hat_usd=tuple(costs))
 
-    def _beyond(self, arms: Sequence[Arm]) -> tuple[list[float], list[float]]:
-        """Return what may follow each arm's reply: nothing after the dearest, or after ACCEPT."""
-        dearest = max(arm.cost_usd for arm in arms)
-        after = [
-            (0.0, 0.0)
-            if arm.name == ACCEPT or arm.cost_usd >= dearest
-            else self._options.after(arm.name)
-            for arm in arms
-        ]
-        return [gain for gain, _ in after], [cost for _, cost in after]
+    def _foreseen(self, plain: Offer) -> Offer:
+        """Return an offer with what may follow each arm's reply added."""
+        qualities, costs = list(plain.qualities), list(plain.costs_usd)
+        for index, name in enumerate(plain.names):
+            if name in self._after:
+                gain, cost = self._after[name]
+            elif name != ACCEPT and not self._options.known(name):
+                gain, cost = self._hoped(plain, index)
+            else:
+                continue
+            qualities[index] = min(1.0, qualities[index] + gain)
+            costs[index] += cost
+        return replace(plain, qualities=qualities, costs_usd=costs)
+
+    def _hoped(self, plain: Offer, index: int) -> tuple[float, float]:
+        """Return what is hoped to follow a reply that nobody has seen yet."""
+        quality, cost = plain.qualities[index], plain.costs_usd[index]
+        price = self.prices.high
+        dearer = [at for at, other in enumerate(plain.costs_usd) if other > cost]
+        if not dearer:
+            return 0.0, 0.0
+        best = max(dearer, key=lambda at: plain.qualities[at] - price * plain.costs_usd[at])
+        gain = max(0.0, plain.qualities[best] - quality)
+        return gain, HOPE * plain.costs_usd[best] if gain else 0.0
 
     def _revalue(self) -> None:
-        """Leave the window as it was: its qualities include what later stages add."""
+        """Think again of the recent contexts of every stage."""
+        super()._revalue()
+        for held, window in self._options.windows.items():
+            arms = [held if arm == ACCEPT else arm for arm in window.arms]
+            newest = min(REVALUED, self._quality.revalued)
+            contexts = [window.contexts[at] for at in window.places(newest)]
+            window.revalue(self._quality.predict_many(contexts, arms), newest)
 
-    def _weigh(self, held: str, offer: Offer) -> None:
-        """Count what going on after this reply is expected to bring."""
-        price = self.prices.high
-        scores = [q - price * c for q, c in zip(offer.qualities, offer.costs_usd, strict=True)]
-        top = scores.index(max(scores))
-        gain = offer.qualities[top] - offer.qualities[offer.names.index(ACCEPT)]
-        self._options.observe(held, gain, offer.costs_usd[top])
+    def resolve(self) -> None:
+        """Solve the prices anew, and what they make of the later stages."""
+        super().resolve()
+        self._after = self._options.after(self.prices.high)
+
+    def _market(self) -> tuple[MeanAt, float]:
+        """Return what the recent requests would bring and cost over all their stages."""
+
+        def mean_at(price: float) -> tuple[float, float]:
+            return at(*extended(self._window, self._options.after(price)), price)
+
+        return mean_at, float(self._window.tables()[1].max(initial=0.0))
+
+    def reprice(self, arm: str, ratio: float) -> None:
+        """Take over an arm's new price at once; ratio = new / old."""
+        super().reprice(arm, ratio)
+        self._options.reprice(arm, ratio)
 
     def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
         """Learn what an arm's reply, or the one in hand (ACCEPT), was worth."""

@@ -6,8 +6,7 @@ heads expect cannot certify a floor (a misspecified one holds it in its own eyes
 judges the labels alone: owed too much, requests go to the declared baseline arm until it is repaid.
 """
 
-from policies.multiplier import Prices, price_for_quality
-from policies.window import Window
+from policies.multiplier import MeanAt, Prices, price_for_quality
 
 HORIZON = 200.0  # labels over which a shortfall is made good
 CREDIT = 5.0  # labels' worth of surplus that may be used up: small, or good luck is gambled away
@@ -45,9 +44,9 @@ class Floor:
         """The mean quality to aim at now."""
         return min(self.floor + self._margin + self.owed / self._horizon, 1.0)
 
-    def prices(self, window: Window) -> Prices:
+    def prices(self, mean_at: MeanAt, dearest_usd: float) -> Prices:
         """Return the highest prices of money at which the expected quality is on target."""
-        return price_for_quality(*window.tables(), self.target)
+        return price_for_quality(mean_at, dearest_usd, self.target)
 
     def save(self) -> dict[str, float]:
         """Return the state."""

@@ -26,7 +26,7 @@ from policies.constraints import feasible
 from policies.drift import Change
 from policies.exploration import Exploration
 from policies.floor import Floor
-from policies.multiplier import FREE, Prices
+from policies.multiplier import FREE, MeanAt, Prices, at
 from policies.pacer import Pacer
 from policies.packing import pack, unpack
 from policies.quality import Quality
@@ -137,7 +137,7 @@ class Lagrangian:
         costs = offer.costs_usd
         scores = [q - high * c for q, c in zip(offer.qualities, costs, strict=True)]
         if len(kept) < len(scores):
-            scores = [s if at in kept else -math.inf for at, s in enumerate(scores)]
+            scores = [s if index in kept else -math.inf for index, s in enumerate(scores)]
         top = scores.index(max(scores))
         pmf = self._explored(offer, scores)
         if share == 0.0:
@@ -153,7 +153,7 @@ class Lagrangian:
     def _explored(self, offer: Offer, scores: list[float]) -> list[float]:
         best = max(scores)
         # At this price of money even an arm that is always right may not be worth its cost.
-        hopeless = [s + 1.0 - q < best for s, q in zip(scores, offer.qualities, strict=True)]
+        hopeless = [s + (1.0 - q) < best for s, q in zip(scores, offer.qualities, strict=True)]
         pmf, extra = self._explore.pmf(
             scores, offer.costs_usd, offer.labels, hopeless, self._pacer.allowance_usd
         )
@@ -223,14 +223,20 @@ class Lagrangian:
         contexts = [window.contexts[at] for at in window.places(newest)]
         window.revalue(self._quality.predict_many(contexts, window.arms), newest)
 
+    def _market(self) -> tuple[MeanAt, float]:
+        """Return what the recent contexts would bring and cost at a price, and the dearest cost."""
+        qualities, costs = self._window.tables()
+        return lambda price: at(qualities, costs, price), float(costs.max(initial=0.0))
+
     def _solve(self) -> Prices:
-        paced = self._pacer.prices(self._window)
+        mean_at, dearest_usd = self._market()
+        paced = self._pacer.prices(mean_at, dearest_usd)
         if self._objective.kind == "value" and self._objective.value_per_correct_usd:
             worth = 1.0 / self._objective.value_per_correct_usd
             paced = max(paced, Prices(worth, worth), key=lambda prices: prices.high)
         if self._floor is None:
             return paced
-        held = self._floor.prices(self._window)
+        held = self._floor.prices(mean_at, dearest_usd)
         if self._objective.kind == "min_cost":
             return held
         return min(paced, held, key=lambda prices: prices.high)

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+MeanAt = Callable[[float], tuple[float, float]]
+"""Returns (mean quality, mean cost in dollars) of what is chosen at a price of money."""
 
 STEPS = 16  # halvings of the logarithm's range: to 0.05 %, far less than BESIDE
 BESIDE = 0.1  # how far each of the two prices is from the step, relatively
@@ -44,39 +46,43 @@ def at(qualities: Matrix, costs: Matrix, price: float) -> tuple[float, float]:
     return float(qualities[rows, taken].sum()) / count, float(costs[rows, taken].sum()) / count
 
 
-def price_for_spend(qualities: Matrix, costs: Matrix, target_usd: float) -> Prices:
+def price_for_spend(mean_at: MeanAt, dearest_usd: float, target_usd: float) -> Prices:
     """Return the least prices at which the mean cost is at most `target_usd`.
 
-    0 where money is no object; the highest price there is where nothing is cheap enough.
+    `dearest_usd` is the highest cost there is. 0 where money is no object; the highest price there
+    is where nothing is cheap enough.
     """
-    least, most = _ends(costs)
-    if at(qualities, costs, least)[1] <= target_usd:
+    least, most = _ends(dearest_usd)
+    if mean_at(least)[1] <= target_usd:
         return FREE
-    if at(qualities, costs, most)[1] > target_usd:
+    if mean_at(most)[1] > target_usd:
         return Prices(most, most, 0.0)
-    low, high = _beside(least, most, lambda price: at(qualities, costs, price)[1] <= target_usd)
-    dear, cheap = at(qualities, costs, low)[1], at(qualities, costs, high)[1]
-    return Prices(high, low, (target_usd - cheap) / (dear - cheap))
+    low, high = _beside(least, most, lambda price: mean_at(price)[1] <= target_usd)
+    return _share(low, high, mean_at(low)[1], mean_at(high)[1], target_usd)
 
 
-def price_for_quality(qualities: Matrix, costs: Matrix, target: float) -> Prices:
+def price_for_quality(mean_at: MeanAt, dearest_usd: float, target: float) -> Prices:
     """Return the highest prices at which the mean quality is at least `target`; 0 if none is."""
-    least, most = _ends(costs)
-    if at(qualities, costs, least)[0] < target:
+    least, most = _ends(dearest_usd)
+    if mean_at(least)[0] < target:
         return FREE
-    if at(qualities, costs, most)[0] >= target:
+    if mean_at(most)[0] >= target:
         return Prices(most, most, 0.0)
-    low, high = _beside(least, most, lambda price: at(qualities, costs, price)[0] < target)
-    good, bad = at(qualities, costs, low)[0], at(qualities, costs, high)[0]
-    return Prices(high, low, (target - bad) / (good - bad))
+    low, high = _beside(least, most, lambda price: mean_at(price)[0] < target)
+    return _share(low, high, mean_at(low)[0], mean_at(high)[0], target)
 
 
-def _ends(costs: Matrix) -> tuple[float, float]:
+def _share(low: float, high: float, at_low: float, at_high: float, target: float) -> Prices:
+    if at_low <= at_high:
+        return Prices(high, high, 0.0)
+    return Prices(high, low, min(max((target - at_high) / (at_low - at_high), 0.0), 1.0))
+
+
+def _ends(dearest_usd: float) -> tuple[float, float]:
     """Return prices below and above which no choice changes any more."""
-    dearest = float(costs.max(initial=0.0))
-    if dearest <= 0.0:
+    if dearest_usd <= 0.0:
         return 1.0, 1.0
-    return 1.0 / dearest / 1e6, 1.0 / dearest * RANGE
+    return 1.0 / dearest_usd / 1e6, 1.0 / dearest_usd * RANGE
 
 
 def _beside(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:

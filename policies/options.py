@@ -1,42 +1,70 @@
 """What it is worth, in a cascade, that an arm's reply may still be passed over for a better one.
 
-After each reply the policy weighs accepting it against asking on. By how much quality rises in the
-mean where it may ask on, and what that costs in the mean, belongs to the arm that was asked first:
-without it a cheap arm would be judged by its own answers alone.
+After each reply the policy weighs accepting it against asking on. By how much that raises quality
+in the mean, and what it costs in the mean, depends on the price of money, and belongs to the arm
+that was asked first: without it a cheap arm would be judged by its own answers alone. So the recent
+replies of each arm are kept as the policy saw them, and weighed anew at any price.
 """
 
-RATE = 0.02  # about the last 50 replies count
+from collections.abc import Mapping, Sequence
+
+from policies.multiplier import Matrix, at
+from policies.types import ACCEPT, Context
+from policies.window import Window
+
+KNOWN = 30  # replies of an arm from which on what follows them is known
+ROWS = 400  # replies kept of each arm
+HOPE = 0.5  # of a dear arm's cost: what it is hoped to take on top of an arm not yet known
 
 
 class Options:
-    """Mean gain in quality, and mean further cost, after a reply of each arm."""
+    """The recent replies of each arm, and the arms that could be asked after them."""
 
-    # The mutable state is two means by name of arm.
+    # The mutable state is a window of offers by name of the arm in hand, and the arms' mean costs.
 
     def __init__(self) -> None:
-        self._gain: dict[str, float] = {}
-        self._cost_usd: dict[str, float] = {}
+        self.windows: dict[str, Window] = {}
 
-    def observe(self, held: str, gain: float, cost_usd: float) -> None:
-        """Count one reply of `held`, after which going on is expected to gain and cost this."""
-        count = self._gain.setdefault(held, gain), self._cost_usd.setdefault(held, cost_usd)
-        self._gain[held] += RATE * (gain - count[0])
-        self._cost_usd[held] += RATE * (cost_usd - count[1])
+    def observe(
+        self,
+        context: Context,
+        arms: Sequence[str],
+        qualities: Sequence[float],
+        costs_usd: Sequence[float],
+    ) -> None:
+        """Count a reply and what could be done with it: ACCEPT it, or ask one of the others."""
+        window = self.windows.setdefault(context.held, Window(ROWS))
+        window.add(context, arms, qualities, costs_usd)
 
-    def after(self, arm: str) -> tuple[float, float]:
-        """Return (gain, cost in dollars) of what may follow a reply of `arm`."""
-        return self._gain.get(arm, 0.0), self._cost_usd.get(arm, 0.0)
+    def known(self, arm: str) -> bool:
+        """Whether what follows a reply of `arm` is known."""
+        return arm in self.windows and len(self.windows[arm]) >= KNOWN
 
-    def reprice(self, ratio: float) -> None:
-        """Take over that what follows costs `ratio` times what it did."""
-        for arm in self._cost_usd:
-            self._cost_usd[arm] *= ratio
+    def after(self, price: float) -> dict[str, tuple[float, float]]:
+        """Return by arm (gain in quality, cost in dollars) of what follows its replies."""
+        after: dict[str, tuple[float, float]] = {}
+        # An arm is followed by dearer ones only, so these are weighed first.
+        for held in sorted(self.windows, key=self._fewest):
+            window = self.windows[held]
+            if len(window) < KNOWN:
+                continue
+            qualities, costs = extended(window, after)
+            quality, cost = at(qualities, costs, price)
+            accepted = float(window.tables()[0][:, window.arms.index(ACCEPT)].mean())
+            after[held] = (quality - accepted, cost)
+        return after
 
-    def save(self) -> dict[str, list[float]]:
-        """Return the state."""
-        return {arm: [gain, self._cost_usd[arm]] for arm, gain in self._gain.items()}
+    def _fewest(self, held: str) -> int:
+        return len(self.windows[held].arms)
 
-    def load(self, state: dict[str, list[float]]) -> None:
-        """Take a saved state."""
-        self._gain = {arm: float(gain) for arm, (gain, _) in state.items()}
-        self._cost_usd = {arm: float(cost) for arm, (_, cost) in state.items()}
+    def reprice(self, arm: str, ratio: float) -> None:
+        """Take over that an arm's price has become `ratio` times what it was."""
+        for window in self.windows.values():
+            window.reprice(arm, ratio)
+
+
+def extended(window: Window, after: Mapping[str, tuple[float, float]]) -> tuple[Matrix, Matrix]:
+    """Return a window's (qualities, costs) with what follows each arm's reply added to them."""
+    qualities, costs = window.tables()
+    gains = [after.get(arm, (0.0, 0.0)) for arm in window.arms]
+    return qualities + [gain for gain, _ in gains], costs + [cost for _, cost in gains]

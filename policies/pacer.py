@@ -8,8 +8,7 @@ only up to a few requests' worth, or a lull would be followed by a spree.
 
 import math
 
-from policies.multiplier import FREE, Prices, price_for_spend
-from policies.window import Window
+from policies.multiplier import FREE, MeanAt, Prices, price_for_spend
 
 HORIZON = 200.0  # requests over which an error is paid back
 CREDIT = 20.0  # requests' worth of allowance that may be saved up
@@ -72,11 +71,11 @@ class Pacer:
         # Half and one and a half: the most that one correction may swing the price.
         return min(max(corrected, 0.5 * self.allowance_usd), 1.5 * self.allowance_usd)
 
-    def prices(self, window: Window) -> Prices:
+    def prices(self, mean_at: MeanAt, dearest_usd: float) -> Prices:
         """Return the prices of money, in quality per dollar; 0 where no budget binds."""
         target = self.target_usd
         self._solved_at_usd = self._over_usd
-        return FREE if target is None else price_for_spend(*window.tables(), target)
+        return FREE if target is None else price_for_spend(mean_at, dearest_usd, target)
 
     def save(self) -> dict[str, float | None]:
         """Return the state."""

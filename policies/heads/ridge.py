@@ -28,16 +28,11 @@ class RidgeHead:
 
     # The mutable state of a head is, per arm, its row in theta and in the inverses; and a memo.
 
-    def __init__(
-        self, *, prior: float = 2.0, forget: float = 0.999, folds: int = 64, words: float = 0.2
-    ) -> None:
-        """`prior`: its weight, in rows; `forget`: what one update leaves of those before.
-
-        `words`: the scale of sparse features beside dense ones; below 1 they are trusted later.
-        """
-        if not (prior > 0 and 0 < forget <= 1 and folds > 0 and words >= 0):
-            raise ValueError(f"prior {prior}, forget {forget}, folds {folds}, words {words}")
-        self._prior, self._forget, self._folds, self._words = prior, forget, folds, words
+    def __init__(self, *, prior: float = 2.0, forget: float = 0.999, folds: int = 64) -> None:
+        """`prior`: its weight, in rows; `forget`: what one update leaves of those before."""
+        if not (prior > 0 and 0 < forget <= 1 and folds > 0):
+            raise ValueError(f"prior {prior}, forget {forget}, folds {folds}")
+        self._prior, self._forget, self._folds = prior, forget, folds
         self._memo: dict[int, tuple[Context, Vector]] = {}
         self._rows: dict[str, int] = {}
         self._theta: Vector = np.zeros((0, 0))
@@ -113,7 +108,7 @@ class RidgeHead:
             mixed = (indices * 2654435761 & 0xFFFFFFFF) >> 12
             signs = (mixed & 1) * 2.0 - 1.0
             folded = np.bincount((mixed >> 1) % self._folds, values * signs, self._folds)
-            x[start : start + self._folds] = self._words * folded
+            x[start : start + self._folds] = folded
         x[start + self._folds :] = context.reply
         if not np.isfinite(x.sum()):
             raise ValueError("a context that is not finite")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.context import CLIP, SPARSE_MASK, WORDS_MAX, Encoder
+from gateway.context import CLIP, SPARSE_MASK, WORDS, WORDS_MAX, Encoder
 
 
 def test_numbers_are_scaled_by_their_declared_range() -> None:
@@ -60,7 +60,7 @@ def test_whatever_the_text_every_index_is_in_range_and_the_shape_is_fixed(
     assert all(map(math.isfinite, context.dense))
     assert all(0 <= index <= SPARSE_MASK for index, _ in context.sparse)
     words = context.sparse[: len(context.sparse) - len(categories)]
-    assert not words or sum(value**2 for _, value in words) == pytest.approx(1.0)
+    assert not words or sum(value**2 for _, value in words) == pytest.approx(WORDS**2)
 
 
 def test_word_order_matters_through_pairs_and_punctuation_does_not() -> None:

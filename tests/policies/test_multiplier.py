@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.multiplier import FREE, Prices, at, price_for_quality, price_for_spend
+from policies.multiplier import FREE, MeanAt, Prices, at, price_for_quality, price_for_spend
+
+
+def market(qualities: np.ndarray, costs: np.ndarray) -> tuple[MeanAt, float]:
+    return lambda price: at(qualities, costs, price), float(costs.max())
+
 
 RNG = np.random.default_rng(0)
 QUALITIES = RNG.uniform(0.5, 1.0, (300, 3))
@@ -21,7 +26,7 @@ def mixed(prices: Prices) -> tuple[float, float]:
 
 @given(st.floats(1e-5, 1e-2))
 def test_the_spend_is_the_target_wherever_that_can_be(target: float) -> None:
-    prices = price_for_spend(QUALITIES, COSTS, target)
+    prices = price_for_spend(*market(QUALITIES, COSTS), target)
 
     cheapest, best = at(QUALITIES, COSTS, 1e30)[1], at(QUALITIES, COSTS, 0.0)[1]
     assert 0.0 <= prices.share <= 1.0
@@ -30,7 +35,7 @@ def test_the_spend_is_the_target_wherever_that_can_be(target: float) -> None:
 
 @given(st.floats(0.5, 1.0))
 def test_the_quality_is_the_target_wherever_that_can_be(target: float) -> None:
-    prices = price_for_quality(QUALITIES, COSTS, target)
+    prices = price_for_quality(*market(QUALITIES, COSTS), target)
 
     best, worst = at(QUALITIES, COSTS, 0.0)[0], at(QUALITIES, COSTS, 1e30)[0]
     assert 0.0 <= prices.share <= 1.0
@@ -40,7 +45,7 @@ def test_the_quality_is_the_target_wherever_that_can_be(target: float) -> None:
 def test_where_contexts_say_nothing_the_mix_is_the_hull() -> None:
     qualities, costs = np.tile([0.6, 0.8, 0.85], (50, 1)), np.tile([1.0, 3.0, 9.0], (50, 1))
 
-    prices = price_for_spend(qualities, costs, 2.0)
+    prices = price_for_spend(*market(qualities, costs), 2.0)
 
     assert at(qualities, costs, prices.high) == pytest.approx((0.6, 1.0))
     assert at(qualities, costs, prices.low) == pytest.approx((0.8, 3.0))
@@ -48,11 +53,11 @@ def test_where_contexts_say_nothing_the_mix_is_the_hull() -> None:
 
 
 def test_money_is_no_object_where_the_best_is_affordable() -> None:
-    assert price_for_spend(QUALITIES, COSTS, 1.0) == FREE
+    assert price_for_spend(*market(QUALITIES, COSTS), 1.0) == FREE
 
 
 def test_a_target_below_the_cheapest_arm_takes_the_cheapest() -> None:
-    price = price_for_spend(QUALITIES, COSTS, 0.0).high
+    price = price_for_spend(*market(QUALITIES, COSTS), 0.0).high
 
     scores = QUALITIES - price * COSTS
     assert (scores.argmax(axis=1) == COSTS.argmin(axis=1)).all()
@@ -61,8 +66,8 @@ def test_a_target_below_the_cheapest_arm_takes_the_cheapest() -> None:
 def test_free_arms_have_no_price() -> None:
     free = np.zeros((5, 2))
 
-    assert price_for_spend(QUALITIES[:5, :2], free, 0.0) == FREE
-    assert price_for_quality(QUALITIES[:5, :2], free, 0.4).high >= 0.0
+    assert price_for_spend(*market(QUALITIES[:5, :2], free), 0.0) == FREE
+    assert price_for_quality(*market(QUALITIES[:5, :2], free), 0.4).high >= 0.0
 
 
 def test_an_arm_that_was_not_offered_is_never_taken() -> None:
@@ -70,7 +75,7 @@ def test_an_arm_that_was_not_offered_is_never_taken() -> None:
     qualities[:, 0] = -np.inf
     costs[:, 0] = 0.0
 
-    quality, cost = at(qualities, costs, price_for_spend(qualities, costs, 0.0).high)
+    quality, cost = at(qualities, costs, price_for_spend(*market(qualities, costs), 0.0).high)
 
     assert np.isfinite(quality)
     assert cost == pytest.approx(COSTS[:, 1:].min(axis=1).mean())
