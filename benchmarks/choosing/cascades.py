@@ -7,10 +7,10 @@ that was seen, the passed-over ones too, and no other.
 from random import Random
 
 import numpy as np
-from choosing.stream import Record
-from choosing.tables import Table
 
 from backends.types import Answer
+from choosing.stream import Record
+from choosing.tables import Table
 from gateway.held import with_reply
 from policies.types import ACCEPT, Arm, Choice, Context, Policy
 

@@ -106,9 +106,7 @@ def run(
                 policy.reprice(name, ratio / ratios[a])
             ratios[a] = ratio
         up = [a for a in range(len(table.arms)) if world.up(t, a)]
-        quotes = [
-            estimator.quote(context, table.arms[a], prices[a], known) for a in up
-        ]
+        quotes = [estimator.quote(context, table.arms[a], prices[a], known) for a in up]
         arms = [
             Arm(table.arms[a], quote.expected_nano / 1e9)
             for a, quote in zip(up, quotes, strict=True)
