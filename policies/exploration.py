@@ -2,7 +2,7 @@
 
 Gamma is how greedy the inverse gap weighting is against an arm; it rises with the labels seen of
 that arm, so that a newcomer is tried and a well-known loser is left alone. The expected extra spend
-is at most a share of the allowance; where no budget binds, of the dearest arm's cost.
+is at most a share of the allowance; where no budget binds, of what requests cost lately.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Exploration:
         costs_usd: Sequence[float],
         labels: Sequence[int],
         hopeless: Sequence[bool],
-        allowance_usd: float | None,
+        base_usd: float,
     ) -> tuple[list[float], float]:
         """Return the probabilities of the arms, and their expected extra cost in dollars.
 
@@ -54,5 +54,4 @@ class Exploration:
             if in_vain and pmf[index] > self.p_min:
                 pmf[top] += pmf[index] - self.p_min
                 pmf[index] = self.p_min
-        base = max(costs_usd) if allowance_usd is None else allowance_usd
-        return pmf, cap_extra(pmf, top, costs_usd, self.share * base)
+        return pmf, cap_extra(pmf, top, costs_usd, self.share * base_usd)

@@ -155,7 +155,11 @@ class Lagrangian:
         # At this price of money even an arm that is always right may not be worth its cost.
         hopeless = [s + (1.0 - q) < best for s, q in zip(scores, offer.qualities, strict=True)]
         pmf, extra = self._explore.pmf(
-            scores, offer.costs_usd, offer.labels, hopeless, self._pacer.allowance_usd
+            scores,
+            offer.costs_usd,
+            offer.labels,
+            hopeless,
+            self._pacer.base(max(offer.costs_usd)),
         )
         self.explored_usd += extra
         return pmf

@@ -13,6 +13,7 @@ from policies.multiplier import FREE, MeanAt, Prices, price_for_spend
 HORIZON = 200.0  # requests over which an error is paid back
 CREDIT = 20.0  # requests' worth of allowance that may be saved up
 STRAY = 20.0  # requests' worth of overspending that calls for new prices at once
+MEAN_RATE = 0.01  # of the mean cost: about the last hundred requests
 DEBT = 200.0  # requests' worth of overspending that is remembered
 
 
@@ -28,6 +29,7 @@ class Pacer:
         self.allowance_usd: float | None = None
         self._over_usd = 0.0
         self._solved_at_usd = 0.0
+        self.mean_usd: float | None = None
 
     def pace(self, allowance_usd: float | None) -> bool:
         """Take a new allowance; return whether it differs enough to solve anew at once (5 %)."""
@@ -43,15 +45,28 @@ class Pacer:
         """Count what one request has cost in the end."""
         if self.allowance_usd is not None:
             self._over_usd -= self.allowance_usd
+        if self.mean_usd is not None:
+            self.mean_usd -= MEAN_RATE * self.mean_usd
         self.add(cost_usd)
 
     def add(self, cost_usd: float) -> None:
         """Count a further cost of a request that was counted before."""
         if not 0.0 <= cost_usd < math.inf:
             raise ValueError(f"a cost of {cost_usd}")
+        if self.mean_usd is not None:
+            self.mean_usd += MEAN_RATE * cost_usd
         if self.allowance_usd is not None:
             self._over_usd += cost_usd
             self._clip()
+
+    def base(self, dearest_usd: float) -> float:
+        """Return what exploration is measured by: the allowance, else what requests cost lately.
+
+        Before anything was spent that is `dearest_usd`, so that a dear arm is tried at all.
+        """
+        if self.mean_usd is None:
+            self.mean_usd = dearest_usd
+        return self.mean_usd if self.allowance_usd is None else self.allowance_usd
 
     @property
     def strayed(self) -> bool:
@@ -79,9 +94,14 @@ class Pacer:
 
     def save(self) -> dict[str, float | None]:
         """Return the state."""
-        return {"allowance_usd": self.allowance_usd, "over_usd": self._over_usd}
+        return {
+            "allowance_usd": self.allowance_usd,
+            "over_usd": self._over_usd,
+            "mean_usd": self.mean_usd,
+        }
 
     def load(self, state: dict[str, float | None]) -> None:
         """Take a saved state."""
         self.allowance_usd = state["allowance_usd"]
         self._over_usd = state["over_usd"] or 0.0
+        self.mean_usd = state["mean_usd"]

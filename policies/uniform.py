@@ -20,7 +20,7 @@ class Uniform:
         costs_usd: Sequence[float],
         labels: Sequence[int],
         hopeless: Sequence[bool],
-        allowance_usd: float | None,
+        base_usd: float,
     ) -> tuple[list[float], float]:
         """Return the probabilities of the arms, and their expected extra cost in dollars."""
         count = len(scores)

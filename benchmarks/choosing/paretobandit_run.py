@@ -1,0 +1,50 @@
+"""Runs ParetoBandit over a stream, in its own environment; see rivals.py. Usage: FOLDER."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from pareto_bandit import BanditRouter
+from pareto_bandit.budget_pacer import BudgetPacer
+from pareto_bandit.feature_service import FeatureService
+from pareto_bandit.storage import EphemeralContextStore
+
+
+def router(arms: list[str], dollars: np.ndarray, budget: float, size: int) -> BanditRouter:
+    # Its registry wants dollars per million tokens; a usual call is 1000 of them here.
+    registry = {
+        arm: {"input_cost_per_m": usd * 1e3, "output_cost_per_m": usd * 1e3}
+        for arm, usd in zip(arms, dollars.tolist(), strict=True)
+    }
+    return BanditRouter.create(
+        model_registry=registry,
+        feature_service=FeatureService.for_precomputed(dimension=size),
+        context_store=EphemeralContextStore(),
+        priors="none",
+        alpha=0.01,
+        forgetting_factor=0.997,
+        budget_pacer=BudgetPacer(budget),
+    )
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    given = np.load(folder / "in.npz")
+    arms = json.loads((folder / "arms.json").read_text())
+    features, quality, cost = given["features"], given["quality"], given["cost"]
+    taken = np.zeros((len(given["budgets"]), *given["orders"].shape), int)
+    for b, budget in enumerate(given["budgets"].tolist()):
+        for s, order in enumerate(given["orders"]):
+            bandit = router(arms, given["list_usd"], budget, features.shape[1])
+            for t, row in enumerate(order.tolist()):
+                arm, log = bandit.route(features[row])
+                a = arms.index(arm)
+                log.cost_usd = float(cost[row, a])
+                bandit.process_feedback(log.request_id, reward=float(quality[row, a]))
+                taken[b, s, t] = a
+    np.save(folder / "out.npy", taken)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Rivals with the same features and the same pacer, and ParetoBandit in its own environment."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from choosing.tables import Table
+from policies.heads.ridge import RidgeHead
+from policies.lagrangian import Lagrangian
+from policies.pacer import Pacer
+from policies.quality import Quality
+from policies.registry import build
+from policies.types import Context, Objective, Policy
+from policies.uniform import Uniform
+
+PACKAGE = "paretobandit==0.1.1"
+
+
+class Optimistic(RidgeHead):
+    """LinUCB: the estimate plus `alpha` standard deviations."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self._alpha = alpha
+
+    def predict(self, context: Context, arms: Sequence[str]) -> list[float]:
+        plain = super().predict(context, arms)
+        return [
+            q + self._alpha * self.variance(context, arm) ** 0.5
+            for q, arm in zip(plain, arms, strict=True)
+        ]
+
+
+class Sampled(RidgeHead):
+    """Linear Thompson sampling: a draw from the posterior, marginally per arm."""
+
+    def __init__(self, scale: float, seed: int) -> None:
+        super().__init__()
+        self._scale, self._rng = scale, Random(seed)
+
+    def predict(self, context: Context, arms: Sequence[str]) -> list[float]:
+        plain = super().predict(context, arms)
+        return [
+            q + self._scale * self._rng.gauss(0, 1) * self.variance(context, arm) ** 0.5
+            for q, arm in zip(plain, arms, strict=True)
+        ]
+
+
+def paced(head: RidgeHead) -> Policy:
+    """Return a policy that takes the best by a head's own idea of exploration."""
+    return Lagrangian(
+        Objective(),
+        Quality(head, default=0.8),
+        explore=Uniform(0.0),
+        pacer=Pacer(),
+        floor=None,
+    )
+
+
+def make(name: str, seed: int) -> Policy:
+    """Return a policy by name; those of the registry as they come."""
+    if name == "linucb":
+        return paced(Optimistic(0.1))
+    if name == "lin_thompson":
+        return paced(Sampled(0.1, seed))
+    base, _, head = name.partition("/")
+    return build(base, Objective(), options={"head": head} if head else {}, seed=seed)
+
+
+def environment(cache: Path) -> Path:
+    """Return the python of an environment with ParetoBandit, made on the first call."""
+    python = cache / "paretobandit" / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+    probe = subprocess.run([python, "-c", "import pareto_bandit"], capture_output=True, check=False)
+    if probe.returncode:
+        subprocess.run([python, "-m", "pip", "install", "-q", PACKAGE], check=True)
+    return python
+
+
+def paretobandit(
+    python: Path,
+    table: Table,
+    features: np.ndarray,
+    orders: np.ndarray,
+    budgets: Sequence[float],
+    list_usd: np.ndarray,
+) -> np.ndarray:
+    """Return arms taken, budgets x seeds x requests, by ParetoBandit through its public API."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        np.savez(
+            path / "in.npz",
+            features=features,
+            quality=table.quality,
+            cost=table.cost,
+            orders=orders,
+            budgets=np.array(budgets),
+            list_usd=list_usd,
+        )
+        (path / "arms.json").write_text(json.dumps(table.arms))
+        script = Path(__file__).with_name("paretobandit_run.py")
+        subprocess.run([python, script, folder], check=True)
+        taken: np.ndarray = np.load(path / "out.npy")
+        return taken
