@@ -60,6 +60,16 @@ class Upkeep:
         for route in self._routes.values():
             if route.policy.resolve_due():
                 route.policy.resolve()
+            for change in route.policy.drain():
+                self._events.add(
+                    "quality_changed",
+                    route.name,
+                    f"{change.arm}'s quality has changed by {change.amount:+.2f}, "
+                    f"{change.since} labels ago",
+                    arm=change.arm,
+                    amount=change.amount,
+                    labels_ago=change.since,
+                )
 
     def pace(self) -> None:
         """Tell each policy what the budgets allow per request."""

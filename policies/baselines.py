@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
+from policies.drift import Change
 from policies.packing import pack, unpack
 from policies.sampling import certain, draw
 from policies.types import Arm, Choice, Context
@@ -32,6 +33,10 @@ class Baseline:
 
     def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
         """Nothing is learned."""
+
+    def drain(self) -> list[Change]:
+        """Return nothing: nobody watches."""
+        return []
 
     def figures(self) -> dict[str, float]:
         """Return nothing: there is nothing to tell."""

@@ -245,6 +245,12 @@ class Lagrangian:
             return held
         return min(paced, held, key=lambda prices: prices.high)
 
+    def drain(self) -> list[Change]:
+        """Return the changes noticed since it was last asked; see the port."""
+        noticed = list(self.changes)
+        self.changes.clear()
+        return noticed
+
     def figures(self) -> dict[str, float]:
         """Return what the policy tells of itself; see the port."""
         told = {"price_of_money": self.price_of_money, "explored_usd": self.explored_usd}

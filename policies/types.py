@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
+from policies.drift import Change
+
 ACCEPT = "accept"
 """The arm of a cascade's later stage that keeps the reply in hand; it costs nothing more."""
 
@@ -117,6 +119,9 @@ class Policy(Protocol):
 
     def resolve(self) -> None:
         """Compute the multipliers anew from the recent contexts: a millisecond, off the path."""
+
+    def drain(self) -> list[Change]:
+        """Return the changes of arms that were noticed since it was last asked."""
 
     def figures(self) -> dict[str, float]:
         """Return what the policy tells of itself, by name; what it does not have it leaves out.
