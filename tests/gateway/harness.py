@@ -77,7 +77,8 @@ class Upstream:
 @contextlib.asynccontextmanager
 async def serving(app: Any, lifespan: str = "off", **options: Any) -> AsyncIterator[str]:
     """Serve an ASGI app on a free port of loopback; yield its URL."""
-    with socket.socket() as listener:
+    # Said to be TCP, so that asyncio turns Nagle's algorithm off: see gateway.front.bind.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)
         settings = uvicorn.Config(
