@@ -6,10 +6,22 @@ are read; pure) and a `Transport` (how bytes get there and back; I/O).
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, dataclass_transform
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields in order, names in lower case."""
+
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(cls: type[T]) -> type[T]:
+    """Make a value that the path creates: slotted, and frozen for the type checker alone.
+
+    Freezing it at run time too costs 0.1 us a field and object, 8 us a request.
+    """
+    return dataclass(slots=True)(cls)
 
 
 class BackendError(Exception):
@@ -120,7 +132,7 @@ class Transport(Protocol):
         """Close every connection."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """What a call used. `exact` is False where it is only a lower bound or an expectation."""
 
@@ -132,7 +144,7 @@ class Usage:
     exact: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What a reply says, as a policy and a score can use it.
 

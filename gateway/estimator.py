@@ -8,10 +8,9 @@ are equal.
 """
 
 import math
-from dataclasses import dataclass
 
 from backends.pricing import Price
-from backends.types import Usage
+from backends.types import Usage, record
 from gateway.usage_model import Accuracy, UsageModel
 from policies.heads.vowpal import VowpalHead
 from policies.packing import pack, unpack
@@ -22,7 +21,7 @@ LATENCY_RATE = 0.05  # the mean of about the last twenty
 CALL = Usage()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Quote:
     """What a backend is expected to charge and take.
 

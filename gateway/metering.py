@@ -4,9 +4,7 @@ The price is that of the backend called, bound when it was called. Where usage c
 the quote that is charged, marked `estimated`; a call that may have run is never free.
 """
 
-from dataclasses import dataclass
-
-from backends.types import Answer, Call, InvalidAnswer, Reply, Usage
+from backends.types import Answer, Call, InvalidAnswer, Reply, Usage, record
 from gateway.estimator import Quote
 from gateway.route import NO_PAYLOAD, Backend
 
@@ -20,7 +18,7 @@ NOT_RUN = frozenset({429, 503})
 NO_ANSWER = Answer()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """What an attempt has cost, and what its reply says.
 

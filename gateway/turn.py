@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from backends.types import Answer, Headers
+from backends.types import Answer, Headers, record
 from gateway.estimator import Quote
 from gateway.journal import Row
 from gateway.ledger.account import Account
@@ -12,7 +12,7 @@ from gateway.route import Inference
 from policies.types import Choice, Context
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attempt:
     """One call to one backend and what came of it."""
 
@@ -32,7 +32,7 @@ class Attempt:
         return self.verdict.error
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Draw:
     """A choice of the policy, with the context it was made in.
 

@@ -18,7 +18,6 @@ cap is the ledger's, and not lambda's).
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -31,7 +30,7 @@ from policies.pacer import Pacer
 from policies.packing import pack, unpack
 from policies.quality import Quality
 from policies.sampling import certain, draw
-from policies.types import Arm, Choice, Context, Objective
+from policies.types import Arm, Choice, Context, Objective, record
 from policies.uniform import Uniform
 from policies.window import Window
 
@@ -42,7 +41,7 @@ CHANGES_MAX = 100  # that nobody fetched
 EVERY = 25  # requests: a solution costs about half a millisecond
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Offer:
     """The arms of one request as the policy sees them; `labels` are known of each."""
 

@@ -6,9 +6,9 @@ the `Choice`, so feedback may come hours later, out of order, or never.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
+from typing import Protocol, TypeVar, dataclass_transform
 
 from policies.drift import Change
 
@@ -16,7 +16,19 @@ ACCEPT = "accept"
 """The arm of a cascade's later stage that keeps the reply in hand; it costs nothing more."""
 
 
-@dataclass(frozen=True, slots=True)
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(cls: type[T]) -> type[T]:
+    """Make a value that the path creates: slotted, and frozen for the type checker alone.
+
+    Freezing it at run time too costs 0.1 us a field and object, 8 us a request.
+    """
+    return dataclass(slots=True)(cls)
+
+
+@record
 class Context:
     """The features of a request.
 
@@ -32,7 +44,7 @@ class Context:
     held: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arm:
     """A backend as it is offered for one request.
 
@@ -45,7 +57,7 @@ class Arm:
     prior_quality: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice:
     """What a policy was offered, the probabilities that were drawn from, and the arm drawn.
 
