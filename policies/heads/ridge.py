@@ -3,9 +3,11 @@
 For each arm A = sum g^k x x' + lam I and b = sum g^k y x are kept as A^-1 and theta = A^-1 b, by
 Sherman and Morrison's formula. Forgetting is by an arm's own updates, so an idle arm keeps what it
 knows. Where forgetting would lose more than was ever known, trace(A^-1) is held at its prior.
-Sparse features are folded into `folds` numbers with signs (Weinberger et al. 2009).
+Sparse features are folded into `folds` numbers with signs (Weinberger et al. 2009), from the first
+context on that has any: they come last, so that a route without words has short, quick rows.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +18,7 @@ from policies.heads.vowpal import check_finite
 from policies.packing import pack, unpack
 from policies.types import Context
 
-KIND = "ridge head 1"
+KIND = "ridge head 2"
 MEMO_MAX = 1024  # contexts: twice a window, half a megabyte
 Vector = NDArray[np.float64]
 
@@ -34,6 +36,7 @@ class RidgeHead:
             raise ValueError(f"prior {prior}, forget {forget}, folds {folds}")
         self._prior, self._forget, self._folds = prior, forget, folds
         self._memo: dict[int, tuple[Context, Vector]] = {}
+        self._folding = False
         self._rows: dict[str, int] = {}
         self._theta: Vector = np.zeros((0, 0))
         self._inverse: Vector = np.zeros((0, 0, 0))
@@ -42,8 +45,9 @@ class RidgeHead:
         """Return a value per arm; see the port."""
         x = self._features(context)
         rows = [self._row(_key(context, arm), len(x)) for arm in arms]
-        values: list[float] = (self._theta[rows, : len(x)] @ x).tolist()
-        return values
+        # All rows: a product is quicker than picking rows from the table first.
+        values = self._theta[:, : len(x)].dot(x).tolist()
+        return [values[row] for row in rows]
 
     def predict_many(self, contexts: Sequence[Context], arms: Sequence[str]) -> Matrix:
         """Return a value per context and arm; see the port."""
@@ -97,22 +101,29 @@ class RidgeHead:
         return x
 
     def _encode(self, context: Context) -> Vector:
-        x = np.zeros(1 + len(context.dense) + self._folds + len(context.reply))
-        x[0] = 1.0
-        start = 1 + len(context.dense)
-        x[1:start] = context.dense
-        if context.sparse:
-            indices = np.fromiter([index for index, _ in context.sparse], np.int64)
-            values = np.fromiter([value for _, value in context.sparse], np.float64)
-            # Knuth's multiplicative hash: neighbouring indices must not share a fold and a sign.
-            mixed = (indices * 2654435761 & 0xFFFFFFFF) >> 12
-            signs = (mixed & 1) * 2.0 - 1.0
-            folded = np.bincount((mixed >> 1) % self._folds, values * signs, self._folds)
-            x[start : start + self._folds] = folded
-        x[start + self._folds :] = context.reply
-        if not np.isfinite(x.sum()):
+        if context.sparse and not self._folding:
+            self._folding = True
+            self._memo.clear()
+        numbers = (1.0, *context.dense, *context.reply)
+        if not self._folding:
+            x = np.array(numbers)
+        else:
+            x = np.zeros(len(numbers) + self._folds)
+            x[: len(numbers)] = numbers
+            if context.sparse:
+                x[len(numbers) :] = self._folded(context)
+        if not math.isfinite(x.dot(x)):
             raise ValueError("a context that is not finite")
         return x
+
+    def _folded(self, context: Context) -> Vector:
+        indices = np.fromiter([index for index, _ in context.sparse], np.int64)
+        values = np.fromiter([value for _, value in context.sparse], np.float64)
+        # Knuth's multiplicative hash: neighbouring indices must not share a fold and a sign.
+        mixed = (indices * 2654435761 & 0xFFFFFFFF) >> 12
+        signs = (mixed & 1) * 2.0 - 1.0
+        folded = np.bincount((mixed >> 1) % self._folds, values * signs, self._folds)
+        return folded.astype(np.float64, copy=False)
 
     def _row(self, key: str, size: int) -> int:
         row = self._rows.get(key)
@@ -135,7 +146,12 @@ class RidgeHead:
 
     def save(self) -> bytes:
         """Return what was learned, with a checksum."""
-        values = {"rows": self._rows, "size": self._theta.shape[1], "folds": self._folds}
+        values = {
+            "rows": self._rows,
+            "size": self._theta.shape[1],
+            "folds": self._folds,
+            "folding": self._folding,
+        }
         parts = {"theta": self._theta.tobytes(), "inverse": self._inverse.tobytes()}
         return pack(KIND, values, parts)
 
@@ -146,6 +162,8 @@ class RidgeHead:
             raise ValueError(f"a state with {values['folds']} folds, not {self._folds}")
         count, size = len(values["rows"]), values["size"]
         self._rows = {str(key): int(row) for key, row in values["rows"].items()}
+        self._folding = bool(values["folding"])
+        self._memo.clear()
         self._theta = np.frombuffer(parts["theta"]).reshape(count, size).copy()
         self._inverse = np.frombuffer(parts["inverse"]).reshape(count, size, size).copy()
 
