@@ -118,11 +118,8 @@ class Estimator:
         """Return the head's predictions for all backends, once per context."""
         if self._memo[0] is not context:
             keys = [key for model in self._models.values() for key in model.keys]
-            values = self._head.predict(_plain(context), keys)
+            values = self._head.predict(_plain(context), keys) if keys else []
             self._memo = (context, dict(zip(keys, values, strict=True)))
-        elif len(self._memo[1]) < 2 * len(self._models):
-            self._memo = (Context(()), {})
-            return self._logs(context)
         return self._memo[1]
 
     def save(self) -> bytes:

@@ -50,8 +50,8 @@ class UsageModel:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What the head calls this backend's units."""
-        return tuple(self._units.values())
+        """What the head calls the units that this backend's calls were seen to use."""
+        return tuple([self._units[unit] for unit in self._first])
 
     @property
     def margin(self) -> float:
@@ -59,7 +59,7 @@ class UsageModel:
         return math.exp(self._log_margin)
 
     def expected(self, logs: Mapping[str, float], known: Usage) -> Usage:
-        """Return the expected usage; `logs` are the head's predictions by key."""
+        """Return the expected usage; `logs` are the head's predictions of `keys`."""
         inputs = known.input_tokens or self._input or PRIOR.input_tokens
         return Usage(
             calls=known.calls,
@@ -87,7 +87,9 @@ class UsageModel:
             and (not price.output_token_nano or known.output_tokens > 0)
         )
         if certain:
-            return True, price.cost_nano(replace(known, cached_input_tokens=0.0))
+            if known.cached_input_tokens:
+                known = replace(known, cached_input_tokens=0.0)
+            return True, price.cost_nano(known)
         return False, min(MAX_NANO - 1, math.ceil(price.cost_nano(expected) * 2.0 * self._worst))
 
     def learn(self, logs: Mapping[str, float], usage: Usage) -> Iterator[tuple[str, float]]:
@@ -102,7 +104,7 @@ class UsageModel:
             if used <= 0.0:
                 continue
             first = self._first.setdefault(unit, used)
-            guess = _guess(first, logs[key])
+            guess = _guess(first, logs.get(key, 0.0))
             self._actual[unit] = _mean(self._actual.get(unit), used)
             self._guessed[unit] = _mean(self._guessed.get(unit), guess)
             yield key, min(max(math.log(used / first), -LOG_MAX), LOG_MAX)

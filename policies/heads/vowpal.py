@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pylibvw
-from vowpalwabbit import Example, Workspace
+from vowpalwabbit import Workspace
 
 from policies.heads.types import Matrix
 from policies.packing import pack, unpack
@@ -58,6 +58,7 @@ class VowpalHead:
 
     def _open(self, workspace: Any) -> None:
         self._workspace = workspace
+        self._label_type = workspace.get_label_type().value
         self._spaces = {name: workspace.hash_space(name) for name in "adr"}
         self._dense: list[int] = []
         self._replies: dict[str, list[int]] = {}
@@ -118,11 +119,14 @@ class VowpalHead:
         return int(self._workspace.hash_feature(f"={name}", self._spaces[space]))
 
     def _example(self, spaces: dict[str, list[Feature]], label: str | None) -> Any:
-        example = Example(self._workspace, spaces)
+        workspace = self._workspace
+        # The native class: its Python wrapper asks the workspace for types, 4 us an example.
+        example = pylibvw.example(workspace, self._label_type)
+        example.push_feature_dict(workspace, spaces)
         if label is not None:
             # Before setup_example: a label set after it is never learned from.
-            example.set_label_string(label)
-        example.setup_example()
+            example.set_label_string(workspace, label, self._label_type)
+        workspace.setup_example(example)
         return example
 
     def save(self) -> bytes:
