@@ -16,7 +16,7 @@ from policies.heads.vowpal import VowpalHead
 from policies.packing import pack, unpack
 from policies.types import Context
 
-KIND = "estimator 1"
+KIND = "estimator 2"
 LATENCY_RATE = 0.05  # the mean of about the last twenty
 CALL = Usage()
 
@@ -91,8 +91,7 @@ class Estimator:
         cost_nano = price.cost_nano(usage)
         model = self._model(backend)
         plain = _plain(context)
-        for key, value in model.learn(self._logs(context), usage):
-            self._head.learn(plain, key, value)
+        model.learn(self._logs(context), usage, lambda key, log: self._head.learn(plain, key, log))
         model.judge(quote.expected_nano, quote.ceiling_nano, cost_nano)
         self._memo = (Context(()), {})
 

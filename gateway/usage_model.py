@@ -1,7 +1,7 @@
 """What one backend's calls use: units learned as logarithms of their ratio to the first seen."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,9 @@ RATE = 0.01  # of the mean corrections: about the last hundred calls
 QUANTILE = 0.95
 STEP = 0.05  # of the quantile's logarithm: found within a hundred calls, then within a few percent
 MARGIN_MAX = 20.0
+SURE_CALLS = 200  # before that nobody can say whether a context tells what a call will use
+PAYS = 0.95  # of the mean's squared error: a head that is no better than that is not worth 15 us
+REST = 16  # calls from which a head that does not pay learns one, to be there when that changes
 LOG_MAX = 8.0  # e^8: beyond three thousand times the usual a regression is extrapolating wildly
 
 
@@ -34,14 +37,18 @@ class Accuracy:
 class UsageModel:
     """Device-seconds, input and output tokens of one backend's calls."""
 
-    # The mutable state: per unit the first usage seen and a mean correction; the cached share; the
-    # margin of the ceiling; the largest cost in terms of what was expected; the accuracy.
+    # The mutable state: per unit the first usage seen, a mean correction, the mean logarithm, and
+    # how far the head and that mean were off; the cached share; the margin of the ceiling; the
+    # largest cost in terms of what was expected; the accuracy.
 
     def __init__(self, backend: str) -> None:
         self._units = {"device_s": f"{backend}/device_s", "output_tokens": f"{backend}/output"}
         self._first: dict[str, float] = {}
         self._actual: dict[str, float] = {}
         self._guessed: dict[str, float] = {}
+        self._mean_log: dict[str, float] = {}
+        self._head_error: dict[str, float] = {}
+        self._mean_error: dict[str, float] = {}
         self._input = 0.0
         self._cached = 0.0
         self._log_margin = math.log(4.0)
@@ -50,8 +57,13 @@ class UsageModel:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What the head calls the units that this backend's calls were seen to use."""
-        return tuple([self._units[unit] for unit in self._first])
+        """What the head calls the units of this backend that the context tells something of."""
+        return tuple([self._units[unit] for unit in self._first if self._pays(unit)])
+
+    def _pays(self, unit: str) -> bool:
+        if self.accuracy.calls < SURE_CALLS:
+            return True
+        return self._head_error.get(unit, 0.0) < PAYS * self._mean_error.get(unit, 1.0)
 
     @property
     def margin(self) -> float:
@@ -75,7 +87,7 @@ class UsageModel:
         if first is None:
             value = getattr(PRIOR, unit)
         else:
-            value = _guess(first, logs[self._units[unit]])
+            value = _guess(first, logs.get(self._units[unit], self._mean_log[unit]))
             value *= self._actual[unit] / self._guessed[unit]
         return min(value, bound) if bound else float(value)
 
@@ -92,22 +104,42 @@ class UsageModel:
             return True, price.cost_nano(known)
         return False, min(MAX_NANO - 1, math.ceil(price.cost_nano(expected) * 2.0 * self._worst))
 
-    def learn(self, logs: Mapping[str, float], usage: Usage) -> Iterator[tuple[str, float]]:
-        """Take a call's usage; yield the (key, logarithm) pairs that the head is to learn."""
+    def learn(
+        self, logs: Mapping[str, float], usage: Usage, teach: Callable[[str, float], float]
+    ) -> None:
+        """Take a call's usage.
+
+        `teach` has the head learn a key's logarithm, and returns what it would have said before.
+        """
         if usage.input_tokens > 0:
             before = self._input or usage.input_tokens
             self._input = before + RATE * (usage.input_tokens - before)
             share = usage.cached_input_tokens / usage.input_tokens
             self._cached += RATE * (share - self._cached)
-        for unit, key in self._units.items():
+        for unit in self._units:
             used = float(getattr(usage, unit))
-            if used <= 0.0:
-                continue
-            first = self._first.setdefault(unit, used)
-            guess = _guess(first, logs.get(key, 0.0))
-            self._actual[unit] = _mean(self._actual.get(unit), used)
-            self._guessed[unit] = _mean(self._guessed.get(unit), guess)
-            yield key, min(max(math.log(used / first), -LOG_MAX), LOG_MAX)
+            if used > 0.0:
+                self._learn(unit, used, logs, teach)
+
+    def _learn(
+        self,
+        unit: str,
+        used: float,
+        logs: Mapping[str, float],
+        teach: Callable[[str, float], float],
+    ) -> None:
+        key, first = self._units[unit], self._first.setdefault(unit, used)
+        log = min(max(math.log(used / first), -LOG_MAX), LOG_MAX)
+        mean_log = self._mean_log.get(unit, 0.0)
+        guess = _guess(first, logs.get(key, mean_log))
+        self._actual[unit] = _mean(self._actual.get(unit), used)
+        self._guessed[unit] = _mean(self._guessed.get(unit), guess)
+        if not self._pays(unit) and self.accuracy.calls % REST:
+            return
+        said = teach(key, log)
+        self._head_error[unit] = _mean(self._head_error.get(unit), (said - log) ** 2)
+        self._mean_error[unit] = _mean(self._mean_error.get(unit), (mean_log - log) ** 2)
+        self._mean_log[unit] = _mean(self._mean_log.get(unit), log)
 
     def judge(self, expected_nano: int, ceiling_nano: int, cost_nano: int) -> None:
         """Take what a call has cost in the end, to learn the ceiling and the accuracy from."""
@@ -133,9 +165,7 @@ class UsageModel:
     def save(self) -> dict[str, Any]:
         """Return the state."""
         return {
-            "first": self._first,
-            "actual": self._actual,
-            "guessed": self._guessed,
+            "units": [getattr(self, table) for table in _TABLES],
             "input": self._input,
             "cached": self._cached,
             "log_margin": self._log_margin,
@@ -147,14 +177,16 @@ class UsageModel:
 
     def load(self, state: dict[str, Any]) -> None:
         """Take a saved state."""
-        self._first = {str(unit): float(value) for unit, value in state["first"].items()}
-        self._actual = {str(unit): float(value) for unit, value in state["actual"].items()}
-        self._guessed = {str(unit): float(value) for unit, value in state["guessed"].items()}
+        for table, values in zip(_TABLES, state["units"], strict=True):
+            setattr(self, table, {str(unit): float(value) for unit, value in values.items()})
         self._input, self._cached = float(state["input"]), float(state["cached"])
         self._log_margin, self._worst = float(state["log_margin"]), float(state["worst"])
         self.accuracy = Accuracy(
             int(state["calls"]), float(state["coverage"]), float(state["relative_error"])
         )
+
+
+_TABLES = ("_first", "_actual", "_guessed", "_mean_log", "_head_error", "_mean_error")
 
 
 def _guess(first: float, log: float) -> float:

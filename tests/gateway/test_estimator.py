@@ -172,3 +172,23 @@ def test_what_was_learned_survives_a_restart_and_damage_is_refused() -> None:
     assert copy.quote(HERE, "gpu", DEVICE, BOUND) == estimator.quote(HERE, "gpu", DEVICE, BOUND)
     with pytest.raises(ValueError, match="state"):
         copy.load(state[:-1])
+
+
+def told(context: Context, device_s: float, estimator: Estimator) -> None:
+    quote = estimator.quote(context, "gpu", DEVICE, BOUND)
+    estimator.observe(context, "gpu", quote, DEVICE, Usage(device_s=device_s), 0.1)
+
+
+def test_a_context_that_tells_nothing_is_not_asked_until_it_does() -> None:
+    estimator, rng = Estimator(), Random(1)
+    for _ in range(400):
+        told(Context((rng.uniform(-1, 1),)), 0.05 * math.exp(rng.gauss(0, 0.2)), estimator)
+    one, other = (estimator.quote(Context((x,)), "gpu", DEVICE, BOUND) for x in (-1.0, 1.0))
+    assert one == other
+    assert one.expected_nano == pytest.approx(35_000 * math.exp(0.02), rel=0.1)
+
+    for _ in range(3000):
+        told(*world(rng), estimator)
+
+    one, other = (estimator.quote(Context((x,)), "gpu", DEVICE, BOUND) for x in (-0.8, 0.8))
+    assert other.expected_nano > 3 * one.expected_nano
