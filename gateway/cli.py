@@ -74,10 +74,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(commands: Any) -> None:
-    more = "example:\n  tollway serve tollway.toml --listen 0.0.0.0:8080\n"
+    more = (
+        "example:\n  tollway serve tollway.toml --listen 0.0.0.0:8080 --workers 4\n\n"
+        "SIGTERM ends what is under way and then the process, with exit code 0.\n"
+    )
     command = console.add(commands, "serve", _serve, "serve a configuration until SIGTERM", more)
     command.add_argument("file", type=Path, help="the configuration, such as tollway.toml")
     command.add_argument("--listen", metavar="HOST:PORT", help="instead of the configuration's")
+    command.add_argument(
+        "--workers", metavar="N", help="worker processes, instead of the configuration's"
+    )
 
 
 def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -85,11 +91,14 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     if arguments.listen:
         environ = {**environ, "TOLLWAY_SERVER__LISTEN": arguments.listen}
+    if arguments.workers:
+        environ = {**environ, "TOLLWAY_SERVER__WORKERS": arguments.workers}
+    # numpy's threads would stand by in every worker, for matrices of a few hundred rows.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     settings = load(arguments.file, environ)
-    from gateway.wiring import serve  # noqa: PLC0415 - slower still, and in vain with a bad file
+    from gateway.serve import serve  # noqa: PLC0415 - slower still, and in vain with a bad file
 
-    serve(settings)
-    return console.OK
+    return serve(settings)
 
 
 # -- check-config

@@ -31,6 +31,15 @@ def check(raw: Raw) -> Iterator[Finding]:
     yield from _tenants(raw)
     yield from _hashes(raw)
     yield from _scopes(raw)
+    yield from _workers(raw)
+
+
+def _workers(raw: Raw) -> Iterator[Finding]:
+    workers, url = _table(raw, "server").get("workers"), _table(raw, "ledger").get("url")
+    shared = not (isinstance(url, str) and url.startswith("memory:"))
+    if isinstance(workers, int) and workers > 1 and not shared:
+        why = f"is one process' own, and server.workers is {workers}; use sqlite:///tollway.db"
+        yield ("ledger", "url"), show(url), why
 
 
 def _tables(raw: Raw, kind: str) -> list[tuple[int, Raw]]:

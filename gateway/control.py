@@ -19,10 +19,9 @@ from starlette.routing import Route as Path
 from gateway import explain
 from gateway.auth import Authenticator
 from gateway.counter import Counter
+from gateway.crew import Crew
 from gateway.errors import Refused
-from gateway.events import Events
-from gateway.journal import Journal
-from gateway.learner import BadFeedback, Learner, parse
+from gateway.learner import Learner
 from gateway.ledger.types import NANO
 from gateway.ledger.wallet import Wallet
 from gateway.metrics import Metrics
@@ -39,22 +38,20 @@ class Control:
         *,
         authenticator: Authenticator,
         learner: Learner,
-        journal: Journal,
         wallet: Wallet,
         counter: Counter,
         metrics: Metrics,
-        events: Events,
+        crew: Crew,
         routes: Callable[[], Iterable[dict[str, Any]]],
         ready: Callable[[], str],
     ) -> None:
         """`routes` describes the routes; `ready` says why the gateway is not, "" where it is."""
         self._authenticator = authenticator
         self._learner = learner
-        self._journal = journal
         self._wallet = wallet
         self._counter = counter
         self._metrics = metrics
-        self._events = events
+        self._crew = crew
         self._routes = routes
         self._ready = ready
 
@@ -98,31 +95,23 @@ class Control:
         told = document if many else [document]
         if len(told) > FEEDBACK_MAX:
             raise Refused(413, "Content too large", f"at most {FEEDBACK_MAX} feedbacks in a call")
-        results = [self._take(one, tenant) for one in told]
+        results = await self._crew.teach(told, tenant)
         if many:
             return _json({"results": results})
         status = {"learned": 202, "duplicate": 200, "unknown": 404}.get(results[0]["result"], 422)
         return _json(results[0], status)
 
-    def _take(self, document: Any, tenant: str | None) -> dict[str, str]:
-        decision = document.get("decision") if isinstance(document, dict) else None
-        try:
-            result = {"result": self._learner.take(parse(document), tenant)}
-        except BadFeedback as exc:
-            result = {"result": "refused", "detail": str(exc)}
-        if result["result"] == "unknown":
-            result["detail"] = "no decision of this id is in the journal"
-        return {"decision": str(decision)[:64], **result}
-
     async def budgets(self, request: Request) -> Response:
         """Return every budget's limit, spent, held and free, in nano-dollars and dollars."""
         self._admin(request)
+        await self._crew.settle()
         return _json({"budgets": [explain.budget(status) for status in self._wallet.status()]})
 
     async def budget(self, request: Request) -> Response:
         """Return one budget with its holders and changes; POST makes a change to it."""
         self._admin(request)
         name = request.path_params["name"]
+        await self._crew.settle()
         if request.method == "POST":
             return _json(await self._counter.change(name, await request.body()))
         return _json(await self._counter.show(name))
@@ -130,7 +119,7 @@ class Control:
     async def decision(self, request: Request) -> Response:
         """Return what happened on one request, and why."""
         self._admin(request)
-        found = self._journal.find(request.path_params["id"])
+        found = await self._learner.found(request.path_params["id"])
         if not found:
             raise Refused(404, "No decision", "no decision of this id is in the journal")
         return _json(explain.decision(found))
@@ -138,7 +127,7 @@ class Control:
     async def spend(self, request: Request) -> Response:
         """Return what each route, backend and tenant has cost since the gateway started."""
         self._admin(request)
-        spent = self._metrics.spend_nano()
+        spent = (await self._crew.all()).spend
         rows = [
             {"route": route, "backend": backend, "tenant": tenant, "cost_nano": nano}
             for (route, backend, tenant), nano in spent.items()
@@ -149,7 +138,7 @@ class Control:
     async def events(self, request: Request) -> Response:
         """Return the newest events, newest first."""
         self._admin(request)
-        return _json({"events": self._events.newest(100)})
+        return _json({"events": (await self._crew.all()).events[:100]})
 
     async def routes(self, request: Request) -> Response:
         """Return the routes: their backends, prices, and what their policies have learned."""
@@ -158,7 +147,8 @@ class Control:
 
     async def metrics(self, request: Request) -> Response:
         """Return the metrics for Prometheus; rendered in a thread, for it takes milliseconds."""
-        body = await run_in_threadpool(self._metrics.render)
+        families = None if self._crew.alone else (await self._crew.all()).families
+        body = await run_in_threadpool(self._metrics.render, families)
         return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def livez(self, request: Request) -> Response:

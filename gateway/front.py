@@ -1,6 +1,7 @@
 """Puts an ASGI application behind uvicorn's server and our guarded protocol."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,13 +14,14 @@ import uvicorn
 from gateway.guarded import guarded
 from gateway.heads import Limits
 
-__all__ = ["Limits", "bind", "run", "server", "serving"]
+__all__ = ["Limits", "bind", "bind_each", "run", "server", "serving"]
 
 
-def bind(listen: str, backlog: int = 2048) -> socket.socket:
+def bind(listen: str, backlog: int = 2048, *, shared: bool = False) -> socket.socket:
     """Return a socket bound to `host:port`, `[ipv6]:port` (port 0: any free one) or `unix:/path`.
 
-    Raises ValueError for anything else and OSError where the address cannot be had.
+    `shared` lets others of this user bind the same port. Raises ValueError for another form and
+    OSError where the address cannot be had.
     """
     if listen.startswith("unix:"):
         return _bind_unix(listen.removeprefix("unix:"), backlog)
@@ -28,10 +30,25 @@ def bind(listen: str, backlog: int = 2048) -> socket.socket:
         raise ValueError(f"{listen!r} is neither host:port nor unix:/path")
     bare = host.strip("[]")
     family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-    made = socket.create_server((bare, int(port)), family=family, backlog=backlog)
+    where = (bare, int(port))
+    made = socket.create_server(where, family=family, backlog=backlog, reuse_port=shared)
     # asyncio turns Nagle's algorithm off only where the socket says that it is TCP, and connections
     # take after their listener: without this a reply of two writes waits 40 ms for an ACK.
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
+
+
+def bind_each(listen: str, count: int) -> list[socket.socket]:
+    """Return `count` sockets on one address, as `bind` does, among which the kernel deals evenly.
+
+    Of a Unix socket there is one, `count` times: whoever is idle takes the connection.
+    """
+    first = bind(listen)  # not shared: it fails where another gateway of ours has the port
+    if first.family == socket.AF_UNIX:
+        return [first] * count
+    host, _, _ = listen.rpartition(":")
+    port = first.getsockname()[1]
+    first.close()
+    return [bind(f"{host}:{port}", shared=True) for _ in range(count)]
 
 
 def url_of(listener: socket.socket) -> str:
@@ -79,6 +96,8 @@ def server(
 def run(app: Any, *, listen: str | socket.socket, **options: Any) -> None:
     """Serve until SIGTERM or SIGINT; `options` are those of `server`."""
     bound = bind(listen) if isinstance(listen, str) else listen
+    # uvicorn raises the signal again once it has stopped; that it has stopped is what was asked.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     server(app, **options).run(sockets=[bound])
 
 

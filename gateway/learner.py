@@ -8,6 +8,7 @@ One feedback may teach several things. A true label scores every reply that the 
 cascade also the cheap one that was passed over. A quality is that of the reply the client got.
 """
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -71,11 +72,39 @@ class Learner:
         routes: Mapping[str, Route],
         metrics: Metrics,
         wall: Callable[[], float],
+        *,
+        patience_s: float = 0.0,
     ) -> None:
+        """`patience_s`: how long after a reply another worker may still be writing its rows."""
+        self._patience_s = patience_s
         self._journal = journal
         self._routes = routes
         self._metrics = metrics
         self._wall = wall
+
+    async def teach(self, told: list[Any], tenant: str | None) -> list[dict[str, str]]:
+        """Learn from feedback as it was sent, one after the other; return what came of each."""
+        return [await self._taught(document, tenant) for document in told]
+
+    async def _taught(self, document: Any, tenant: str | None) -> dict[str, str]:
+        decision = document.get("decision") if isinstance(document, dict) else None
+        try:
+            feedback = parse(document)
+            await self.found(feedback.decision)
+            result = {"result": self.take(feedback, tenant)}
+        except BadFeedback as exc:
+            result = {"result": "refused", "detail": str(exc)}
+        if result["result"] == "unknown":
+            result["detail"] = "no decision of this id is in the journal"
+        return {"decision": str(decision)[:64], **result}
+
+    async def found(self, decision: str) -> list[Row]:
+        """Return a decision's rows; those that another worker is just writing are waited for."""
+        found = self._journal.find(decision)
+        if not found and self._patience_s:
+            await asyncio.sleep(self._patience_s)
+            found = self._journal.find(decision)
+        return found
 
     def take(self, feedback: Feedback, tenant: str | None) -> str:
         """Learn from one feedback; return `learned`, `duplicate` or `unknown`.
@@ -109,15 +138,18 @@ class Learner:
         self._metrics.feedback(route.name, "learned")
         return "learned"
 
-    def catch_up(self, folder: Path, since: Mapping[str, float]) -> int:
+    def catch_up(
+        self, folder: Path, since: Mapping[str, float], most: int = CATCH_UP_SEGMENTS_MAX
+    ) -> int:
         """Learn again from journalled feedback that is newer than the routes' snapshots.
 
-        Returns how many. A route without a snapshot learns from all that the newest segments hold.
+        Returns how many. A route without a snapshot learns from all that the newest segments hold,
+        of which at most `most` are read.
         """
         count = 0
         oldest = min(since.values(), default=0.0)
         recent = [path for path in segments(folder) if path.stat().st_mtime >= oldest]
-        for path in recent[-CATCH_UP_SEGMENTS_MAX:]:
+        for path in recent[-most:]:
             for row in rows(path):
                 if row.get("kind") != "feedback" or row["time"] <= since.get(row["route"], 0.0):
                     continue

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.ledger.types import NANO
+from gateway.sums import Family
 from gateway.turn import Attempt, Turn
 
 LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -129,9 +130,27 @@ class Metrics:
         """Return what each (route, backend, tenant) has cost since the start."""
         return {key: sum(tally.cost_nano.values()) for key, tally in self._tallies.items()}
 
-    def render(self) -> bytes:
-        """Return the exposition in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def families(self) -> list[Family]:
+        """Return all figures as plain documents, which those of other workers can be added to."""
+        return [
+            {
+                "name": metric.name,
+                "type": metric.type,
+                "text": metric.documentation,
+                "samples": [
+                    [name, labels, value]
+                    for name, labels, value, *_ in metric.samples
+                    if not name.endswith("_created")
+                ],
+            }
+            for metric in self._registry.collect()
+        ]
+
+    def render(self, families: Iterable[Family] | None = None) -> bytes:
+        """Return the exposition in Prometheus' text format; of `families` where they are given."""
+        if families is None:
+            return generate_latest(self._registry)
+        return generate_latest(_Collector(lambda: map(_metric, families)))
 
     def _collect(self) -> Iterator[Metric]:
         yield from self._counters()
@@ -186,3 +205,10 @@ _TALLIED: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
 @dataclass(frozen=True, slots=True)
 class _Collector:
     collect: Callable[[], Iterator[Metric]]
+
+
+def _metric(family: Family) -> Metric:
+    metric = Metric(family["name"], family["text"], family["type"])
+    for name, labels, value in family["samples"]:
+        metric.add_sample(name, labels, value)
+    return metric

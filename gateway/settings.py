@@ -77,7 +77,10 @@ class Server(Table):
         default="127.0.0.1:8080", description="`HOST:PORT` (port 0: a free one) or `unix:/PATH`."
     )
     workers: Int = Field(
-        default=1, ge=1, le=1, description="Worker processes; one in this version."
+        default=1,
+        ge=1,
+        le=256,
+        description="Worker processes, one a core; more than one need a ledger that they share.",
     )
     open: bool = Field(
         default=False,

@@ -39,15 +39,19 @@ def unpack(blob: bytes) -> tuple[dict[str, bytes], float]:
     return parts, float(head["time"])
 
 
-def write(path: Path, blob: bytes) -> None:
-    """Put a snapshot in its place, whole or not at all; OSError where the disk refuses."""
+def write(path: Path, blob: bytes, *, durable: bool = True) -> None:
+    """Put a snapshot in its place, whole or not at all; OSError where the disk refuses.
+
+    One that is not `durable` may be lost with the machine's power.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
             file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ simulator calls them itself, at its own times.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from gateway import snapshots
@@ -41,7 +41,16 @@ class Upkeep:
         snapshot_s: float,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        totals: Mapping[str, Callable[[int], int]],
+        learns: bool = True,
+        more: Sequence[tuple[float, Callable[[], None]]] = (),
     ) -> None:
+        """`totals` turn a route's count of requests here into that of all workers; only the worker
+        that `learns` saves; `more` are further duties: (seconds, duty).
+        """
+        self._totals = totals
+        self._learns = learns
+        self._more = more
         self._routes = routes
         self._wallet = wallet
         self._journal = journal
@@ -77,7 +86,7 @@ class Upkeep:
         now_s, wall_s = self._clock(), self._wall()
         for name, route in self._routes.items():
             traffic = self._traffic[name]
-            traffic.tell(self._metrics.requests(name), now_s)
+            traffic.tell(self._totals[name](self._metrics.requests(name)), now_s)
             route.policy.pace(allowance_usd(statuses, name, traffic.rate_per_s, wall_s))
 
     def snapshot(self) -> dict[Path, bytes]:
@@ -105,7 +114,8 @@ class Upkeep:
             path = self._path(name)
             try:
                 parts, time_s = snapshots.unpack(path.read_bytes())
-                route.policy.load(parts["policy"])
+                take = route.policy.load if self._learns else route.policy.adopt
+                take(parts["policy"])
                 route.estimator.load(parts["estimator"])
                 route.features.load(parts["features"])
                 times[name] = time_s
@@ -130,12 +140,15 @@ class Upkeep:
 
     def start(self) -> None:
         """Run all duties on timers, on the running loop."""
-        self._tasks = [
-            asyncio.create_task(_every(RESOLVE_S, _now(self.resolve))),
-            asyncio.create_task(_every(PACE_S, _now(self.pace))),
-            asyncio.create_task(_every(self._fsync_s, self._sync)),
-            asyncio.create_task(_every(self._snapshot_s, self.save)),
+        duties = [
+            (RESOLVE_S, _now(self.resolve)),
+            (PACE_S, _now(self.pace)),
+            (self._fsync_s, self._sync),
+            *((period_s, _now(duty)) for period_s, duty in self._more),
         ]
+        if self._learns:
+            duties.append((self._snapshot_s, self.save))
+        self._tasks = [asyncio.create_task(_every(*duty)) for duty in duties]
 
     async def _sync(self) -> None:
         self._journal.flush()
@@ -146,7 +159,8 @@ class Upkeep:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.save()
+        if self._learns:
+            await self.save()
 
 
 def _now(duty: Callable[[], None]) -> Callable[[], Awaitable[None]]:

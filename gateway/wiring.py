@@ -3,10 +3,9 @@
 import os
 import secrets
 import socket
-import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from random import Random
@@ -17,30 +16,34 @@ from backends.registry import protocol
 from backends.rules import open_rules
 from backends.transport import open_transport
 from backends.types import Transport, WireProtocol
-from gateway import front, gauges
+from gateway import gauges
 from gateway import settings as config
 from gateway.app import App
 from gateway.auth import ANONYMOUS, Authenticator, hash_key
 from gateway.control import Control
 from gateway.counter import Counter
+from gateway.crew import Crew
 from gateway.estimator import Estimator
 from gateway.events import Events
 from gateway.features import Features
-from gateway.heads import Limits
 from gateway.journal import Journal
-from gateway.learner import Learner
+from gateway.learner import CATCH_UP_SEGMENTS_MAX, Learner
 from gateway.ledger.office import Office
 from gateway.ledger.registry import open_ledger
 from gateway.ledger.types import Budget, Ledger
 from gateway.ledger.wallet import Wallet
+from gateway.lessons import Lessons
 from gateway.metrics import Metrics
 from gateway.proxy import Proxy
 from gateway.route import Backend, Route
 from gateway.router import Router
 from gateway.score import Score, exact, near, unscored
+from gateway.seat import Seat
 from gateway.table import RouteTable
 from gateway.upkeep import Upkeep
 from policies.registry import build as build_policy
+
+ALONE = Seat()
 
 
 @dataclass(slots=True)
@@ -57,8 +60,10 @@ class Gateway:
     learner: Learner
     router: Router
     upkeep: Upkeep
+    crew: Crew
+    seat: Seat
     app: App = field(init=False)
-    announce: str = field(default="", init=False)
+    opened: Callable[[], None] = field(default=lambda: None, init=False)
     not_ready: str = field(default="starting", init=False)
 
     async def open(self) -> None:
@@ -66,19 +71,24 @@ class Gateway:
         self.journal.write_in_turns()
         await self.wallet.open()
         times = self.upkeep.restore()
-        learned = self.learner.catch_up(self.settings.journal.dir, times)
-        if learned:
-            self.events.add("caught_up", "journal", f"learned again from {learned} feedbacks")
+        if self.seat.learns:
+            self._catch_up(times)
+        await self.crew.open()
         self.upkeep.start()
         self.not_ready = ""
-        if self.announce:
-            sys.stdout.write(f"{self.announce}\n")
-            sys.stdout.flush()
+        self.opened()
+
+    def _catch_up(self, times: Mapping[str, float]) -> None:
+        most = CATCH_UP_SEGMENTS_MAX * self.seat.count  # each worker writes segments of its own
+        learned = self.learner.catch_up(self.settings.journal.dir, times, most)
+        if learned:
+            self.events.add("caught_up", "journal", f"learned again from {learned} feedbacks")
 
     async def close(self) -> None:
         """Hand the money back, save what was learned, and let go of everything."""
         self.not_ready = "stopping"
         await self.upkeep.stop()
+        await self.crew.close()
         await self.wallet.close()
         for backend in self.backends.values():
             await backend.transport.aclose()
@@ -91,10 +101,12 @@ def build(
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
     rng: Random | None = None,
+    seat: Seat = ALONE,
 ) -> Gateway:
     """Return a gateway that is wired and not yet open.
 
-    `clock` is the loop's (CLOCK_MONOTONIC); `rng` draws the arms, seeded by the system if None.
+    `clock` is the loop's (CLOCK_MONOTONIC); `rng` draws the arms, seeded by the system if None;
+    `seat` says which of several workers this is.
     """
     rng = rng or Random(secrets.randbits(64))
     events = Events(wall)
@@ -118,7 +130,9 @@ def build(
     metrics.add_source(lambda: gauges.budgets(wallet))
     metrics.add_source(lambda: gauges.journal(journal))
     metrics.add_source(lambda: gauges.routes(routes))
-    learner = Learner(journal, routes, metrics, wall)
+    # Another worker's rows are in its segment a turn of its loop later: nothing, to people.
+    learner = Learner(journal, routes, metrics, wall, patience_s=0.05 if seat.others else 0.0)
+    crew = Crew(seat, metrics=metrics, events=events, wallet=wallet, teach=learner.teach)
     router = Router(wallet, journal, metrics, clock=clock, wall=wall, rng=rng)
     upkeep = Upkeep(
         routes=routes,
@@ -131,6 +145,9 @@ def build(
         snapshot_s=settings.state.interval_s,
         clock=clock,
         wall=wall,
+        learns=seat.learns,
+        totals=seat.totals(list(routes)),
+        more=duties(seat, crew, routes, events),
     )
     authenticator = build_authenticator(settings)
     proxy = Proxy(
@@ -148,38 +165,39 @@ def build(
     control = Control(
         authenticator=authenticator,
         learner=learner,
-        journal=journal,
         wallet=wallet,
         counter=Counter(Office(ledger, budgets, wall), journal),
         metrics=metrics,
-        events=events,
+        crew=crew,
         routes=lambda: [_describe(route) for route in routes.values()],
         ready=lambda: gateway.not_ready,
     )
     gateway = Gateway(
-        settings, backends, routes, wallet, journal, metrics, events, learner, router, upkeep
+        settings,
+        backends,
+        routes,
+        wallet,
+        journal,
+        metrics,
+        events,
+        learner,
+        router,
+        upkeep,
+        crew,
+        seat,
     )
     gateway.app = App(proxy, control.app(), gateway.open, gateway.close)
     return gateway
 
 
-def serve(settings: config.Settings) -> None:
-    """Serve until SIGTERM or SIGINT; a line on stdout says where, once it does."""
-    server = settings.server
-    listener = front.bind(server.listen)
-    gateway = build(settings)
-    gateway.announce = f"tollway {version('tollway')} is listening on {front.url_of(listener)}"
-    front.run(
-        gateway.app,
-        listen=listener,
-        limits=Limits(
-            fields=server.max_headers,
-            head_bytes=server.max_header_bytes,
-            body_bytes=server.max_body_bytes,
-        ),
-        keep_alive_s=server.keep_alive_s,
-        drain_s=server.drain_s,
-    )
+def duties(
+    seat: Seat, crew: Crew, routes: Mapping[str, Route], events: Events
+) -> list[tuple[float, Callable[[], None]]]:
+    """Return what a worker of several owes the others now and then: (seconds, duty)."""
+    if seat.folder is None:
+        return []
+    lessons = Lessons(seat.folder, routes, events)
+    return [(1.0, crew.leave_in_turn), (1.0, lessons.give if seat.learns else lessons.take)]
 
 
 def build_wallet(

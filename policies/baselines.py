@@ -50,6 +50,10 @@ class Baseline:
         """Take the empty state; ValueError where it is another's."""
         unpack(self.kind, state)
 
+    def adopt(self, state: bytes) -> None:
+        """Take what another process has learned."""
+        self.load(state)
+
 
 def _choice(arms: Sequence[Arm], pmf: tuple[float, ...], index: int, reason: str) -> Choice:
     return Choice(

@@ -116,3 +116,9 @@ class Folded(Baseline):
             raise ValueError("a model with other settings")
         self._workspace = loaded(parts["model"])
         self._over, self.version = float(values["over"]), int(values["version"])
+
+    def adopt(self, state: bytes) -> None:
+        """Take another's model, keep one's own lambda; see the port."""
+        over = self._over
+        self.load(state)
+        self._over = over

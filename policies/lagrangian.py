@@ -278,6 +278,15 @@ class Lagrangian:
         self._quality.load(parts["quality"])
         self._take(values)
 
+    def adopt(self, state: bytes) -> None:
+        """Take another's heads and floor, keep one's own pace; see the port."""
+        values, parts = unpack(KIND, state)
+        self._quality.load(parts["quality"])
+        self.version = int(values["version"])
+        if self._floor is not None and values["floor"] is not None:
+            self._floor.load(values["floor"])
+        self._event = True
+
     def _take(self, values: dict[str, Any]) -> None:
         self._solved, self._event, self._least = True, False, THIN
         self.version = int(values["version"])

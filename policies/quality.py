@@ -120,8 +120,10 @@ class Quality:
         )
         slopes = {name: [float(a), float(b)] for name, (a, b) in values["slopes"].items()}
         self._head.load(parts["head"])
-        self._priors, self._means, self._drifts = priors, means, drifts
-        self._slopes, self.labels, self._counts = slopes, labels, counts
+        # An arm that was met here and not there stays: the recent contexts may hold it.
+        self._priors, self._means = self._priors | priors, self._means | means
+        self._drifts, self._slopes = self._drifts | drifts, self._slopes | slopes
+        self.labels, self._counts = self.labels | labels, self._counts | counts
 
 
 def _numbers(table: dict[str, Any]) -> dict[str, float]:

@@ -147,3 +147,9 @@ class Policy(Protocol):
 
     def load(self, state: bytes) -> None:
         """Take a saved state; ValueError, and no change, where it is damaged or of another kind."""
+
+    def adopt(self, state: bytes) -> None:
+        """Take what another process has learned, as `load`, and keep one's own pace and spending.
+
+        For processes that share one policy: one learns, the others adopt.
+        """

@@ -143,6 +143,13 @@ class Account:
         if self.purse is not EMPTY and (asked := self._current(self.purse, now_s)):
             yield self.purse, asked
 
+    def tell_now(self) -> bool:
+        """Have the next plan tell all that is settled; return whether there is anything to tell."""
+        untold = [purse for purse in (*self._drain, self.purse) if purse.untold_nano]
+        for purse in untold:
+            purse.told_s = -math.inf
+        return bool(untold)
+
     def _wind_up(self, purse: Purse, now_s: float) -> Exchange | None:
         if purse.pending:
             return purse.ask(now_s)

@@ -48,6 +48,7 @@ SWEEP_S = 1.0  # how often the tills of this machine's dead are looked for
 REFRESH_S = 5.0  # how old a status may be that nothing was asked about
 START_S = 5.0  # how long a start waits for its ledger
 CLOSE_S = 2.0  # how long a stop tries to hand back what it holds
+TELLS_MAX = 3  # rounds until all is told: one may be under way, and more may be settled meanwhile
 MARKER = "ledger-id"  # beside the tills: which ledger this machine has known
 MATCHES_MAX = 4096  # tags come from clients: the cache of matches forgets all at this size
 
@@ -188,6 +189,14 @@ class Wallet:
         """Return every budget in its current window, as far as this process knows."""
         return [account.status() for account in self._accounts.values()]
 
+    async def tell(self) -> None:
+        """Have the ledger know at once all that was settled here, so that others can read it."""
+        for _ in range(TELLS_MAX):
+            untold = [account for account in self._accounts.values() if account.tell_now()]
+            if not untold or self._closing or self._task is None:
+                return
+            await self._next_round()
+
     # ------------------------------------------------------------------ asking on the path
 
     def _lacking(
@@ -220,14 +229,18 @@ class Wallet:
             return
         for account, amount_nano in lacking:
             account.waiting.append(amount_nano)
-        self._wanted.set()
         try:
-            if self._round is None:
-                self._round = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._round)
+            await self._next_round()
         finally:
             for account, amount_nano in lacking:
                 account.waiting.remove(amount_nano)
+
+    async def _next_round(self) -> None:
+        """Wait until the ledger has been asked once more, whatever came of it."""
+        self._wanted.set()
+        if self._round is None:
+            self._round = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._round)
 
     # ------------------------------------------------------------------ steps of upkeep
 

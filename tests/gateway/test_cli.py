@@ -191,16 +191,32 @@ def test_a_file_that_is_not_there_is_a_problem_of_the_configuration(
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """What `serve` was called with, instead of serving it."""
     calls: list[Settings] = []
-    wiring = types.ModuleType("gateway.wiring")
-    monkeypatch.setattr(wiring, "serve", calls.append, raising=False)
-    monkeypatch.setitem(sys.modules, "gateway.wiring", wiring)
+    serving = types.ModuleType("gateway.serve")
+
+    def serve(settings: Settings) -> int:
+        calls.append(settings)
+        return console.OK
+
+    monkeypatch.setattr(serving, "serve", serve, raising=False)
+    monkeypatch.setitem(sys.modules, "gateway.serve", serving)
     return calls
 
 
 def test_serve_takes_the_file_and_the_listener_given(served: list[Settings]) -> None:
     assert cli.main(["serve", str(EXAMPLE)], {}) == console.OK
     assert cli.main(["serve", str(EXAMPLE), "--listen", "127.0.0.1:0"], {}) == console.OK
-    assert [settings.server.listen for settings in served] == ["127.0.0.1:8080", "127.0.0.1:0"]
+    assert cli.main(["serve", str(EXAMPLE), "--workers", "3"], {}) == console.OK
+    assert [settings.server.listen for settings in served][:2] == ["127.0.0.1:8080", "127.0.0.1:0"]
+    assert [settings.server.workers for settings in served] == [1, 1, 3]
+
+
+def test_workers_cannot_share_a_ledger_in_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"TOLLWAY_LEDGER__URL": "memory://"}
+    command = ["serve", str(EXAMPLE), "--workers", "2"]
+    assert cli.main(command, environ) == console.USAGE
+    assert "is one process' own, and server.workers is 2" in capsys.readouterr().err
 
 
 def test_the_demo_gets_what_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:

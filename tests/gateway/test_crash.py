@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """`tollway serve` as a process of its own."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, *options: str) -> None:
         self._log = (config.parent / "log").open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve", str(config)],
+            [sys.executable, "-m", "gateway", "serve", str(config), *options],
             cwd=ROOT,
             stdout=self._log,
             stderr=self._log,
@@ -40,11 +40,26 @@ class Process:
                 except httpx.TransportError:
                     await asyncio.sleep(0.05)
 
-    def end(self, how: signal.Signals) -> int:
-        self._process.send_signal(how)
+    @property
+    def workers(self) -> list[int]:
+        """The processes that it has started."""
+        pid = self._process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def kill(self) -> None:
+        """End it whatever state it is in; its workers see that and follow."""
+        self._process.kill()
+        self.wait()
+
+    def wait(self) -> int:
+        """Return its exit code, once it has ended."""
         code = self._process.wait(timeout=20)
         self._log.close()
         return code
+
+    def end(self, how: signal.Signals) -> int:
+        self._process.send_signal(how)
+        return self.wait()
 
 
 def free_port() -> int:

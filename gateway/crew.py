@@ -1,0 +1,192 @@
+"""The crew: the workers of one gateway, as one of them sees the others.
+
+What a worker says of itself is its report: its metrics, what it has spent, its events. Whoever is
+asked for the gateway's asks the others for theirs and adds them up. Each also leaves its report in
+the folder every second, and takes over at its start what the worker before it in its seat had left:
+so a counter never falls when a worker dies, and lacks at most that second. (What it has spent is
+exact all the same, in the ledger and in the journal.)
+
+Feedback goes to the one worker that learns, whoever was sent it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gateway import snapshots, sums
+from gateway.errors import Refused
+from gateway.events import Events
+from gateway.ledger.types import LedgerDown
+from gateway.ledger.wallet import Wallet
+from gateway.metrics import Metrics
+from gateway.peers import Peers, Silent
+from gateway.seat import LEARNER, Seat
+
+log = logging.getLogger("tollway.crew")
+
+Spend = dict[tuple[str, str, str], int]
+Taught = list[dict[str, str]]
+Teach = Callable[[list[Any], str | None], Awaitable[Taught]]
+
+LEAVE_SHARE = 50  # with thousands of tenants a report takes tens of milliseconds
+LEARNER_TRIES = 3  # of TIMEOUT_S and a pause each: a learner that died is back within a second
+LEARNER_PAUSE_S = 0.5
+
+
+@dataclass(slots=True)
+class Report:
+    """What workers say of themselves, added up."""
+
+    families: list[sums.Family] = field(default_factory=list)
+    spend: Spend = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """Return the report as JSON types."""
+        spend = [[*key, nano] for key, nano in self.spend.items()]
+        return {"families": self.families, "spend": spend, "events": self.events}
+
+    def __add__(self, other: "Report") -> "Report":
+        spend = dict(self.spend)
+        for key, nano in other.spend.items():
+            spend[key] = spend.get(key, 0) + nano
+        events = sorted(self.events + other.events, key=lambda event: -event["time"])
+        return Report(sums.add([self.families, other.families]), spend, events)
+
+
+def read(document: dict[str, Any]) -> Report:
+    """Return a report from its document."""
+    spend = {(route, backend, tenant): nano for route, backend, tenant, nano in document["spend"]}
+    return Report(document["families"], spend, document["events"])
+
+
+class Crew:
+    """Speaks for all workers of this gateway; for a gateway of one process, for itself."""
+
+    # The mutable state is what was taken over from the seat's last worker, and when to leave more.
+
+    def __init__(
+        self, seat: Seat, *, metrics: Metrics, events: Events, wallet: Wallet, teach: Teach
+    ) -> None:
+        """`teach` has this process learn from feedback (a list, and whose it is)."""
+        self._seat = seat
+        self._metrics = metrics
+        self._events = events
+        self._wallet = wallet
+        self._teach = teach
+        self._peers = Peers(seat.folder, seat.index) if seat.folder else None
+        self._inherited = Report()
+        self._due_s = 0.0
+
+    @property
+    def alone(self) -> bool:
+        """Whether this is a gateway of one process."""
+        return self._peers is None
+
+    async def open(self) -> None:
+        """Take over from the last worker of this seat, and answer the others."""
+        if self._peers is None:
+            return
+        left = self._left(self._seat.index)
+        self._inherited = Report(sums.lasting(left.families), left.spend, left.events)
+        answers = {"report": self._answer_report, "tell": self._answer_tell}
+        if self._seat.learns:
+            answers["teach"] = self._answer_teach
+        await self._peers.open(answers)
+
+    async def close(self) -> None:
+        """Leave the last report, and answer no more."""
+        if self._peers is not None:
+            await self._peers.close()
+            self.leave()
+
+    # ------------------------------------------------------------------ reports
+
+    def mine(self) -> Report:
+        """Return this worker's report."""
+        spent = self._metrics.spend_nano()
+        return self._inherited + Report(self._metrics.families(), spent, self._events.newest())
+
+    async def all(self) -> Report:
+        """Return what all workers say, the budgets' figures as the ledger has them now."""
+        await self.settle()
+        if self._peers is None:
+            return self.mine()
+        reports = await asyncio.gather(*map(self._ask, self._seat.others))
+        return sum(reports, start=self.mine())
+
+    async def _ask(self, index: int) -> Report:
+        assert self._peers is not None
+        try:
+            return read(await self._peers.ask(index, "report"))
+        except Silent:  # dead or dying: what it last said, without what was true then only
+            left = self._left(index)
+            return Report(sums.lasting(left.families), left.spend, left.events)
+
+    async def settle(self) -> None:
+        """Have the ledger know what all workers have settled, and this one what it knows."""
+        if self._peers is None:
+            return
+        asked = [self._peers.ask(index, "tell") for index in self._seat.others]
+        await asyncio.gather(self._wallet.tell(), *asked, return_exceptions=True)
+        try:
+            await self._wallet.refresh(0.0)
+        except LedgerDown:  # the wallet's upkeep says so; what is known is shown
+            log.debug("the ledger does not answer")
+
+    def leave_in_turn(self) -> None:
+        """Leave a report, unless that would take more than a fiftieth of the time."""
+        started_s = time.monotonic()
+        if started_s >= self._due_s:
+            self.leave()
+            self._due_s = started_s + LEAVE_SHARE * (time.monotonic() - started_s)
+
+    def leave(self) -> None:
+        """Write this worker's report where the others, or its successor, find it."""
+        assert self._seat.folder is not None
+        blob = orjson.dumps(self.mine().document())
+        snapshots.write(self._path(self._seat.index), blob, durable=False)
+
+    def _left(self, index: int) -> Report:
+        try:
+            return read(orjson.loads(self._path(index).read_bytes()))
+        except FileNotFoundError:
+            return Report()
+
+    def _path(self, index: int) -> Path:
+        assert self._seat.folder is not None
+        return self._seat.folder / f"{index}.report"
+
+    # ------------------------------------------------------------------ learning
+
+    async def teach(self, told: list[Any], tenant: str | None) -> Taught:
+        """Have the learner learn from feedback; return its answers. Refused where it is gone."""
+        if self._seat.learns:
+            return await self._teach(told, tenant)
+        assert self._peers is not None
+        for _ in range(LEARNER_TRIES):
+            try:
+                taught: Taught = await self._peers.ask(LEARNER, "teach", [told, tenant])
+                return taught
+            except Silent:
+                await asyncio.sleep(LEARNER_PAUSE_S)
+        refused = Refused(503, "Learner away", "the worker that learns does not answer; try again")
+        refused.headers.append((b"retry-after", b"1"))
+        raise refused
+
+    # ------------------------------------------------------------------ what others ask
+
+    async def _answer_report(self, told: Any) -> Any:
+        return self.mine().document()
+
+    async def _answer_tell(self, told: Any) -> Any:
+        await self._wallet.tell()
+
+    async def _answer_teach(self, told: Any) -> Any:
+        return await self._teach(*told)
