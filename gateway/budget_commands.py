@@ -57,11 +57,10 @@ def _list(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if arguments.json:
         console.say_json(budgets)
         return console.OK
-    rows = [("BUDGET", "WINDOW", "ENFORCED", "LIMIT", "SPENT", "HELD", "FREE", "USED")]
+    rows = [("BUDGET", "WINDOW", "ENFORCED", "LIMIT", "SPENT", "HELD", "FREE", "OVER", "USED")]
     for budget in budgets:
-        amounts = [
-            console.usd(budget[f"{part}_nano"]) for part in ("limit", "spent", "held", "free")
-        ]
+        parts = ("limit", "spent", "held", "free", "overdraft")
+        amounts = [console.usd(budget[f"{part}_nano"]) for part in parts]
         kind = (budget["name"], budget["window"], budget["enforcement"])
         rows.append((*kind, *amounts, f"{budget['used']:.1%}"))
     console.say(*console.columns(rows))

@@ -20,6 +20,8 @@ def budget(status: BudgetStatus) -> dict[str, Any]:
         "free": status.free_nano,
         "overdraft": status.overdraft_nano,
         "unaccounted": status.unaccounted_nano,
+        "carried": status.carried_nano,
+        "credit": status.credit_nano,
     }
     return {
         "name": status.budget.name,
@@ -31,7 +33,7 @@ def budget(status: BudgetStatus) -> dict[str, Any]:
         "resets_at": status.resets_at_s,
         **{f"{name}_nano": nano for name, nano in amounts.items()},
         **{f"{name}_usd": usd(nano) for name, nano in amounts.items()},
-        "used": status.spent_nano / status.limit_nano if status.limit_nano else 1.0,
+        "used": status.used_nano / status.limit_nano if status.limit_nano else 1.0,
     }
 
 
@@ -109,6 +111,16 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
         sentences.append(
             f"{'Fell back to' if row['fallback'] else 'Asked'} {row['backend']}: {came} in "
             f"{row['latency_s'] * 1e3:.1f} ms; charged ${usd(row['cost_nano']):.9f} "
-            f"({row['provenance']}; expected ${usd(row['expected_nano']):.9f})."
+            f"({row['provenance']}; expected ${usd(row['expected_nano']):.9f}){_budgets(row)}."
         )
     return sentences
+
+
+def _budgets(row: Row) -> str:
+    """Say to which budgets an attempt was charged, and where it cost more than was held."""
+    told = []
+    for name, held_nano in row["reserved_nano"].items():
+        lacking_nano = row["cost_nano"] - held_nano
+        lacking = f", ${usd(lacking_nano):.9f} too little" if lacking_nano > 0 else ""
+        told.append(f"{name} (held ${usd(held_nano):.9f}{lacking})")
+    return f", to {' and '.join(told)}" if told else ", to no budget"

@@ -13,7 +13,8 @@ _BUDGET: tuple[tuple[str, str, Callable[[BudgetStatus], int]], ...] = (
     ("limit", "What a budget allows in its window", lambda s: s.limit_nano),
     ("spent", "What has been spent in the window", lambda s: s.spent_nano),
     ("held", "What is leased or reserved, and not spent", lambda s: s.held_nano),
-    ("overdraft", "What settlements exceeded reservations by", lambda s: s.overdraft_nano),
+    ("overdraft", "What is spent and held above the limit", lambda s: s.overdraft_nano),
+    ("carried", "What earlier windows overspent and this one makes good", lambda s: s.carried_nano),
     ("unaccounted", "What dead gateways may have spent", lambda s: s.unaccounted_nano),
 )
 
@@ -28,6 +29,12 @@ def budgets(wallet: Wallet) -> Iterator[Metric]:
             ["budget", "window"],
             (([s.budget.name, s.budget.window], read(s) / NANO) for s in statuses),
         )
+    yield _gauge(
+        "tollway_ledger_up",
+        "Whether the ledger answers; 0: leases are spent, then calls refused or made unasked",
+        [],
+        [([], float(not wallet.down))],
+    )
     yield _gauge(
         "tollway_ledger_calls",
         "Times this process has asked the ledger",

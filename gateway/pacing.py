@@ -56,6 +56,6 @@ def allowance_usd(
         if not whole_route or status.resets_at_s is None or status.budget.enforcement == "soft":
             continue
         to_come = max(1.0, rate_per_s * (status.resets_at_s - wall_s))
-        left_nano = max(0, status.limit_nano - status.spent_nano)
+        left_nano = max(0, status.limit_nano - status.used_nano)
         allowances.append(left_nano / 1e9 / to_come)
     return min(allowances, default=None)

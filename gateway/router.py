@@ -157,6 +157,7 @@ class Router:
                 headers=headers,
                 body=body,
                 fallback=fallback,
+                reserved_nano=hold.told(),
             )
             self._settle(turn, backend, hold, attempt)
         return attempt

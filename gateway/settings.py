@@ -516,9 +516,19 @@ class BudgetLimit(Table):
         description="What a call gets that the budget does not pay for: a refusal, the cheapest "
         "backend that it does pay for, or a rules backend.",
     )
+    carry_overdraft: bool = Field(
+        default=False,
+        description="Whether what bills overspent in a window is taken from the next one's limit.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.carry_overdraft and (self.window == "ever" or self.enforcement == "soft"):
+            raise WrongKey(
+                "carry_overdraft",
+                "needs a window that ends and an enforcement that refuses; set window, and "
+                'enforcement = "hard" or "expected", or leave it out',
+            )
         if self.limit_nano > MAX_LIMIT_NANO:
             raise WrongKey(
                 "limit_usd",
@@ -552,6 +562,7 @@ class BudgetLimit(Table):
             downgrade_at=self.downgrade_at,
             downgrade_max_usd=self.downgrade_max_usd,
             then=self.then,
+            carry_overdraft=self.carry_overdraft,
         )
 
 

@@ -14,7 +14,7 @@ from policies.types import Choice, Context
 
 @record
 class Attempt:
-    """One call to one backend and what came of it."""
+    """One call to one backend and what came of it; `reserved_nano` is what each budget held."""
 
     backend: str
     quote: Quote
@@ -25,6 +25,7 @@ class Attempt:
     headers: Headers
     body: bytes
     fallback: bool
+    reserved_nano: dict[str, int] = field(default_factory=dict)
 
     @property
     def error(self) -> str:
@@ -154,6 +155,7 @@ def _attempt(attempt: Attempt) -> Row:
         "provenance": verdict.provenance,
         "expected_nano": attempt.quote.expected_nano,
         "ceiling_nano": attempt.quote.ceiling_nano,
+        "reserved_nano": attempt.reserved_nano,
         "latency_s": round(attempt.latency_s, 6),
         "answer": verdict.answer.value,
     }

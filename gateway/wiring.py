@@ -214,7 +214,14 @@ def build_wallet(
         holder=f"{socket.gethostname()}-{os.getpid()}",
         clock=clock,
         till_dir=settings.state.dir / "tills",
-        on_event=lambda event: events.add(event.kind, event.budget, event.detail),
+        on_event=lambda event: events.add(
+            event.kind,
+            event.budget,
+            event.detail,
+            share=event.share,
+            amount_nano=event.amount_nano,
+            window_start=event.window_start_s,
+        ),
         when_down=settings.ledger.when_down,
     )
 

@@ -153,10 +153,10 @@ class Account:
     def _wind_up(self, purse: Purse, now_s: float) -> Exchange | None:
         if purse.pending:
             return purse.ask(now_s)
-        if purse.fresh and not purse.open_nano and not purse.settled_nano:
+        if purse.fresh and not purse.holds and not purse.settled_nano:
             purse.closed = True  # the ledger never heard of it, and need not
             return None
-        if not purse.open_nano:  # a first exchange closes nothing: it could not be asked again
+        if not purse.holds:  # a first exchange closes nothing: it could not be asked again
             return purse.ask(now_s, give_nano=purse.idle_nano, close=not purse.fresh)
         since_s = now_s - purse.told_s
         if purse.idle_nano or since_s >= RENEW_S or (purse.untold_nano and since_s >= POLL_S):
@@ -175,7 +175,10 @@ class Account:
         give_nano, since_s = self._excess(purse), now_s - purse.told_s
         if give_nano:
             return purse.ask(now_s, give_nano=give_nano)
-        due_s = POLL_S if self._watched else TELL_S if purse.untold_nano else RENEW_S
+        if purse.room_nano < 0:  # it spends what others may think is theirs: told at once
+            due_s = 0.0
+        else:
+            due_s = POLL_S if self._watched else TELL_S if purse.untold_nano else RENEW_S
         return purse.ask(now_s) if since_s >= due_s else None
 
     def _ask_for_waiting(self, purse: Purse, now_s: float) -> Exchange:
@@ -280,7 +283,7 @@ class Account:
         mine += [self.purse]
         untold_nano = sum(purse.untold_nano for purse in mine)
         covered_nano = sum(min(purse.untold_nano, purse.held_nano) for purse in mine)
-        spent_nano = position.spent_nano + untold_nano
+        spent_nano, carried_nano = position.spent_nano + untold_nano, position.carried_nano
         held_nano = max(0, position.leased_nano - covered_nano)
         return BudgetStatus(
             budget=self.budget,
@@ -289,10 +292,11 @@ class Account:
             limit_nano=limit_nano,
             spent_nano=spent_nano,
             held_nano=held_nano,
-            free_nano=max(0, limit_nano - spent_nano - held_nano),
-            overdraft_nano=max(0, spent_nano + held_nano - limit_nano),
+            free_nano=max(0, limit_nano - carried_nano - spent_nano - held_nano),
+            overdraft_nano=max(0, carried_nano + spent_nano + held_nano - limit_nano),
             unaccounted_nano=position.unaccounted_nano,
             credit_nano=position.credit_nano,
+            carried_nano=carried_nano,
         )
 
     @property
@@ -301,8 +305,8 @@ class Account:
         share = self.budget.downgrade_at
         if share is None:
             return False
-        spent_nano = self.position.spent_nano + self.purse.untold_nano
-        return spent_nano >= share * self.position.limit_nano
+        used_nano = self.position.used_nano + self.purse.untold_nano
+        return used_nano >= share * self.position.limit_nano
 
 
 class _Empty(Purse):

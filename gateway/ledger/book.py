@@ -3,7 +3,15 @@
 Theory of operation. A budget's limit is split, at any instant, into what is spent, what is leased
 and what is free:
 
-    limit + overdraft = spent + leased + free          (each >= 0)
+    limit + overdraft = carried + spent + leased + free          (each >= 0)
+
+`carried` is 0 but where the budget carries overdrafts: then it is what earlier windows overspent
+and have not made good, by Lindley's recursion over the windows w there were before this one,
+
+    carried := 0;  for each w: carried := max(0, carried + spent(w) + leased(w) - limit(w))
+
+so that over any run of windows, what is spent is at most the limits' sum and the last overdraft.
+It follows the books it is made of: a late settlement in an old window acts on this one at once.
 
 Only three things move money. A *grant* takes from free to leased. An *exchange* takes from leased
 to spent what its holder has settled, and back to free what it hands back. The *end* of a lease
@@ -27,6 +35,7 @@ The rules are here once for memory and SQLite; `redis.lua` says the same in Lua,
 the two against each other.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,6 +53,15 @@ LEASE_S = 30.0  # outlasts a restart of the ledger; money of a lost machine is i
 SMALLEST_PART = 200  # a slice is at least 1/200 of the limit: else the last dollar costs most calls
 KEEP_CLOSED_S = 600.0  # a closing exchange is asked again for as long as its answer is lost
 KEEP_ENDED_S = 86_400.0  # without a charge, an ended lease only waits for late settlements
+CARRY_WINDOWS = 60  # an overdraft is made good in as many windows, or forgiven
+
+
+def carry(balances: Iterable[int]) -> int:
+    """Return what windows with these balances, oldest first, leave to the next to make good."""
+    carried_nano = 0
+    for balance_nano in balances:
+        carried_nano = max(0, carried_nano + balance_nano)
+    return carried_nano
 
 
 @dataclass(slots=True)
@@ -59,13 +77,17 @@ class Lease:
     expires_at_s: float = 0.0
     # The answer to the exchange numbered `seq`.
     grant_nano: int = 0
+    overdrawn_nano: int = 0
     stale: bool = False
     crossed: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
 class Book:
-    """One budget in one window. The mutable state is all of it; its ledger owns it."""
+    """One budget in one window. The mutable state is all of it; its ledger owns it.
+
+    The ledger sets `carried_nano` before it asks anything of a book, and keeps `balance_nano`.
+    """
 
     budget: str
     window_start_s: int
@@ -78,6 +100,7 @@ class Book:
     unaccounted_nano: int = 0
     raised: tuple[float, ...] = ()
     short_until_s: float = 0.0
+    carried_nano: int = 0
     leases: dict[str, Lease] = field(default_factory=dict)
 
     @property
@@ -86,9 +109,19 @@ class Book:
         return min(self.base_nano + self.credit_nano, MAX_LIMIT_NANO)
 
     @property
+    def balance_nano(self) -> int:
+        """What the window has overspent, or where negative what it can make good."""
+        return self.spent_nano + self.leased_nano - self.limit_nano
+
+    @property
     def free_nano(self) -> int:
         """What may be leased."""
-        return max(0, self.limit_nano - self.spent_nano - self.leased_nano)
+        return max(0, -self.balance_nano - self.carried_nano)
+
+    @property
+    def overdraft_nano(self) -> int:
+        """How far all that is used and leased is above the limit."""
+        return max(0, self.balance_nano + self.carried_nano)
 
     def position(self) -> Position:
         """Return the totals."""
@@ -99,6 +132,7 @@ class Book:
             self.leased_nano,
             self.open_nano,
             self.unaccounted_nano,
+            self.carried_nano,
         )
 
     def statement(self) -> Statement:
@@ -139,13 +173,15 @@ class Book:
             short=now_s < self.short_until_s,
             stale=lease.stale,
             crossed=lease.crossed,
+            overdrawn_nano=lease.overdrawn_nano,
         )
 
     def _apply(self, lease: Lease, asked: Exchange, now_s: float) -> None:
+        before_nano = self.overdraft_nano
         if asked.seq > lease.seq + 1 and lease.state == "live":
             self._relearn(lease, asked)
         lease.seq = asked.seq
-        lease.grant_nano, lease.stale, lease.crossed = 0, False, ()
+        lease.grant_nano, lease.overdrawn_nano, lease.stale, lease.crossed = 0, 0, False, ()
         if lease.state == "closed":
             return
         self._settle(lease, asked.settled_nano)
@@ -161,6 +197,7 @@ class Book:
                 lease.state = "closed"
                 lease.expires_at_s = now_s + KEEP_CLOSED_S
         lease.crossed = self._cross()
+        lease.overdrawn_nano = max(0, self.overdraft_nano - before_nano)
 
     def _relearn(self, lease: Lease, asked: Exchange) -> None:
         """Believe the holder about answers that a failover has made this ledger forget.
@@ -218,11 +255,12 @@ class Book:
         self.leased_nano += lease.grant_nano
 
     def _cross(self) -> tuple[float, ...]:
-        """Return the shares of the limit that spending has now crossed for the first time."""
+        """Return the shares of the limit that its use has now crossed for the first time."""
+        used_nano = self.carried_nano + self.spent_nano
         crossed = tuple(
             share
             for share in self.alert_at
-            if share not in self.raised and self.spent_nano >= share * self.limit_nano
+            if share not in self.raised and used_nano >= share * self.limit_nano
         )
         self.raised += crossed
         return crossed
@@ -289,6 +327,7 @@ class Book:
         charged = sum(lease.charged_nano for lease in self.leases.values())
         assert self.unaccounted_nano == charged >= 0 <= self.spent_nano
         position = self.position()
+        assert self.carried_nano >= 0
         assert self.limit_nano + position.overdraft_nano == (
-            self.spent_nano + self.leased_nano + position.free_nano
+            self.carried_nano + self.spent_nano + self.leased_nano + position.free_nano
         )

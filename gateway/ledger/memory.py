@@ -1,10 +1,11 @@
 """The ledger in memory: for simulations and tests, and for gateways that may forget on exit."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from gateway.ledger.book import Book
+from gateway.ledger.book import CARRY_WINDOWS, Book, carry
 from gateway.ledger.types import (
     Answer,
     Budget,
@@ -24,11 +25,14 @@ class Known:
     limit_nano: int
     configured_nano: int
     alert_at: tuple[float, ...]
+    carries: bool = False
+    # What each window has over- or underspent, as of the last time it was asked about.
+    balances_nano: dict[int, int] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
 
     def configure(self, budget: Budget, now_s: float) -> None:
         """Take a configuration's word where it is news; else the operators' word stands."""
-        self.alert_at = budget.alert_at
+        self.alert_at, self.carries = budget.alert_at, budget.carry_overdraft
         if budget.limit_nano != self.configured_nano:
             self.configured_nano = self.limit_nano = budget.limit_nano
             why = "the configuration changed"
@@ -82,40 +86,41 @@ class MemoryLedger:
         now_s = self._clock()
         replies: list[Reply] = []
         for asked in exchanges:
-            replies.append(
-                self._book(asked.key.budget, asked.key.window_start_s).exchange(asked, now_s)
-            )
+            with self._book(asked.key.budget, asked.key.window_start_s) as book:
+                replies.append(book.exchange(asked, now_s))
         return Answer(now_s, self._id, tuple(replies))
 
     async def reconcile(self, claims: Sequence[Claim]) -> int:
         """End dead leases by what their tills prove."""
-        now_s = self._clock()
-        return sum(
-            self._book(claim.key.budget, claim.key.window_start_s).reconcile(claim, now_s)
-            for claim in claims
-            if claim.key.budget in self._known
-        )
+        freed_nano = 0
+        for claim in claims:
+            if claim.key.budget in self._known:
+                with self._book(claim.key.budget, claim.key.window_start_s) as book:
+                    freed_nano += book.reconcile(claim, self._clock())
+        return freed_nano
 
     async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[Statement, ...]:
         """Return accounts."""
-        books = [self._book(*key) for key in keys]
-        for book in books:
-            book.expire(self._clock())
-        return tuple(book.statement() for book in books)
+        found = []
+        for key in keys:
+            with self._book(*key) as book:
+                book.expire(self._clock())
+                found.append(book.statement())
+        return tuple(found)
 
     async def change(self, change: Change) -> Position:
         """Apply an operator's act."""
         known = self._known[change.budget]
-        book = self._book(change.budget, change.window_start_s)
-        if change.kind == "limit":
-            known.limit_nano = change.amount_nano
-            self._rebase(change.budget, known)
-        elif change.kind == "credit":
-            book.credit_nano += change.amount_nano
-        else:
-            book.release(change.lease, self._clock())
-        known.changes.append(change)
-        return book.position()
+        with self._book(change.budget, change.window_start_s) as book:
+            if change.kind == "limit":
+                known.limit_nano = change.amount_nano
+                self._rebase(change.budget, known)
+            elif change.kind == "credit":
+                book.credit_nano += change.amount_nano
+            else:
+                book.release(change.lease, self._clock())
+            known.changes.append(change)
+            return book.position()
 
     async def changes(self, budget: str) -> tuple[Change, ...]:
         """Return the acts on a budget, oldest first."""
@@ -129,13 +134,19 @@ class MemoryLedger:
         """Return every book, for checks."""
         return list(self._books.values())
 
-    def _book(self, budget: str, start_s: int) -> Book:
-        book = self._books.get((budget, start_s))
+    @contextmanager
+    def _book(self, budget: str, start_s: int) -> Iterator[Book]:
+        """Open a book with what it carries; keep its balance as the body has left it."""
+        known, book = self._known[budget], self._books.get((budget, start_s))
         if book is None:
-            known = self._known[budget]
             book = Book(budget, start_s, known.limit_nano, known.alert_at)
             self._books[budget, start_s] = book
-        return book
+        earlier = sorted(start for start in known.balances_nano if start < start_s)
+        balances = (known.balances_nano[start] for start in earlier[-CARRY_WINDOWS:])
+        book.carried_nano = carry(balances) if known.carries else 0
+        yield book
+        if known.carries:
+            known.balances_nano[start_s] = book.balance_nano
 
     def _rebase(self, name: str, known: Known) -> None:
         """Put a budget's limit into its books; windows that are over keep theirs no less."""

@@ -72,12 +72,12 @@ class Office:
         return await self._act(Change("credit", name, amount_nano, who, why, span.start_s))
 
     async def reset(self, name: str, who: str, why: str) -> Details:
-        """Make the whole limit free again: credit what the window has spent since the last reset.
+        """Make the whole limit free again: credit what was used of it since the last reset.
 
         What is under way stays held. Where nothing was spent, nothing is done.
         """
         before = await self.show(name)
-        amount_nano = before.status.spent_nano - before.status.credit_nano
+        amount_nano = before.status.used_nano - before.status.credit_nano
         return await self.credit(name, amount_nano, who, why) if amount_nano > 0 else before
 
     async def release(self, name: str, lease: str, who: str, why: str) -> Details:
@@ -114,4 +114,5 @@ def _status(budget: Budget, span: Span, account: Statement) -> BudgetStatus:
         overdraft_nano=position.overdraft_nano,
         unaccounted_nano=position.unaccounted_nano,
         credit_nano=position.credit_nano,
+        carried_nano=position.carried_nano,
     )

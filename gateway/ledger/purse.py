@@ -31,6 +31,7 @@ class Purse:
         "_seq",
         "closed",
         "ended",
+        "holds",
         "key",
         "limited",
         "low_nano",
@@ -47,6 +48,7 @@ class Purse:
         self.key = key
         self.limited = limited
         self.room_nano = 0 if limited else UNBOUND
+        self.holds = 0  # reservations not ended; one of a call quoted at nothing adds 0 to open
         self.open_nano = 0
         self.settled_nano = 0
         self.used_nano = 0  # all that was ever reserved
@@ -67,6 +69,7 @@ class Purse:
     def hold(self, amount_nano: int) -> None:
         """Reserve; the till knows it before the call is made."""
         self._cells[OPEN] = self.open_nano = self.open_nano + amount_nano
+        self.holds += 1
         self.room_nano -= amount_nano
         self.used_nano += amount_nano
 
@@ -74,6 +77,7 @@ class Purse:
         """Turn a reservation into a cost, 0 where it was not used; the till first adds the cost."""
         self._cells[SETTLED] = self.settled_nano = self.settled_nano + cost_nano
         self._cells[OPEN] = self.open_nano = self.open_nano - amount_nano
+        self.holds -= 1
         self.room_nano += amount_nano - cost_nano
 
     # ------------------------------------------------------------------ with the ledger

@@ -1,7 +1,9 @@
 -- One budget's book, as book.py has it: see there for the rules, here only for what Lua adds.
 --
---   KEYS[1]  hash  the budget: limit, configured, alerts, id (of the ledger that it was made in)
---   KEYS[2]  hash  its book in one window: totals, and one field `l:LEASE` a lease
+--   KEYS[1]  hash  the budget: limit, configured, alerts, id (of the ledger that it was made in),
+--                  carries, and where that is 1 one field `b:START` a window: its balance
+--   KEYS[2]  hash  its book in one window: totals, and one field `l:LEASE` a lease; its name ends
+--                  in the window's start
 --   KEYS[3]  list  the changes that operators made, as JSON
 --   ARGV[1]  what is asked; the rest belongs to it
 --
@@ -10,7 +12,8 @@
 -- everything, so each comparison that lets money go is written such that false means no.
 
 local LEASE_S, SMALLEST_PART, KEEP_CLOSED_S, KEEP_ENDED_S, SHORT_S = 30, 200, 600, 86400, 1
-local KEEP_BOOK_S = 3456000 -- 40 days after its window a book is gone: longer than any month
+local KEEP_BOOK_S = 3456000 -- 40 days untouched, a book is gone: longer than any month
+local CARRY_WINDOWS = 60
 local EXACT = 9007199254740991
 
 local clock = redis.call('TIME')
@@ -35,9 +38,10 @@ local function whole(a, b) return (a - a % b) / b end
 -- ---------------------------------------------------------------- reading and writing
 
 local TOTALS = {'credit', 'spent', 'leased', 'open', 'unaccounted'}
-local PARTS = {'seq', 'held', 'open', 'settled', 'charged', 'grant', 'stale'}
+local PARTS = {'seq', 'held', 'open', 'settled', 'charged', 'grant', 'overdrawn', 'stale'}
 
 local meta, book, leases, dirty = {}, {}, {}, {}
+local start = tonumber(string.match(KEYS[2], ':(-?%d+)$'))
 
 local function pairs_of(key)
   local flat, found = redis.call('HGETALL', key), {}
@@ -59,6 +63,23 @@ local function pack_lease(lease)
   return table.concat(words, '|') .. '|'
 end
 
+-- What earlier windows have overspent and not made good; forgets windows twice as old as count.
+local function carry()
+  local starts, carried = {}, 0
+  for field in pairs(meta) do
+    local at = tonumber(string.match(field, '^b:(-?%d+)$'))
+    if at and at < start then starts[#starts + 1] = at end
+  end
+  table.sort(starts)
+  for at = 1, #starts - 2 * CARRY_WINDOWS do
+    redis.call('HDEL', KEYS[1], 'b:' .. string.format('%.0f', starts[at]))
+  end
+  for at = most(1, #starts - CARRY_WINDOWS + 1), #starts do
+    carried = most(0, carried + tonumber(meta['b:' .. string.format('%.0f', starts[at])]))
+  end
+  return carried
+end
+
 local function read()
   meta = pairs_of(KEYS[1])
   if not meta.limit then return false end
@@ -69,6 +90,7 @@ local function read()
     if string.sub(field, 1, 2) == 'l:' then leases[string.sub(field, 3)] = unpack_lease(value) end
   end
   book.limit = least(tonumber(meta.limit) + book.credit, EXACT)
+  book.carried = meta.carries == '1' and carry() or 0
   return true
 end
 
@@ -87,11 +109,17 @@ local function write()
     end
   end
   redis.call('HSET', KEYS[2], unpack(fields))
+  if start ~= 0 then redis.call('EXPIRE', KEYS[2], KEEP_BOOK_S) end
+  if meta.carries == '1' then
+    local balance = text(book.spent + book.leased - book.limit)
+    redis.call('HSET', KEYS[1], 'b:' .. string.format('%.0f', start), balance)
+  end
 end
 
 -- ---------------------------------------------------------------- the rules of book.py
 
-local function free() return most(0, book.limit - book.spent - book.leased) end
+local function balance() return book.carried + book.spent + book.leased - book.limit end
+local function free() return most(0, -balance()) end
 
 local function reopen(lease, open)
   book.open = book.open + open - lease.open
@@ -174,7 +202,7 @@ local function cross()
   local crossed = {}
   for share in string.gmatch(meta.alerts or '', '[^,]+') do
     local raised = string.find(',' .. book.raised .. ',', ',' .. share .. ',', 1, true)
-    if not raised and book.spent >= tonumber(share) * book.limit then
+    if not raised and book.carried + book.spent >= tonumber(share) * book.limit then
       crossed[#crossed + 1] = share
       book.raised = (book.raised == '' and share) or (book.raised .. ',' .. share)
     end
@@ -183,9 +211,10 @@ local function cross()
 end
 
 local function apply(name, lease, asked)
+  local before = most(0, balance())
   if asked.seq > lease.seq + 1 and lease.state == 'live' then relearn(lease, asked) end
   lease.seq = asked.seq
-  lease.grant, lease.stale, lease.crossed = 0, 0, ''
+  lease.grant, lease.overdrawn, lease.stale, lease.crossed = 0, 0, 0, ''
   if lease.state == 'closed' then return end
   settle(lease, asked.settled)
   take_back(lease, asked.give)
@@ -201,23 +230,24 @@ local function apply(name, lease, asked)
     end
   end
   lease.crossed = cross()
+  lease.overdrawn = most(0, most(0, balance()) - before)
 end
 
 local function blank()
   return {state = 'live', expires = 0, crossed = '', seq = 0, held = 0, open = 0, settled = 0,
-          charged = 0, grant = 0, stale = 0}
+          charged = 0, grant = 0, overdrawn = 0, stale = 0}
 end
 
 -- ---------------------------------------------------------------- what may be asked
 
 local function position()
   return {text(book.limit), text(book.credit), text(book.spent), text(book.leased),
-          text(book.open), text(book.unaccounted)}
+          text(book.open), text(book.unaccounted), text(book.carried)}
 end
 
-local function answer(granted, ended, short, stale, crossed)
+local function answer(granted, ended, short, stale, crossed, overdrawn)
   return {string.format('%.6f', now), meta.id, text(granted), ended and 1 or 0, short and 1 or 0,
-          text(stale), crossed, unpack(position())}
+          text(stale), crossed, text(overdrawn), unpack(position())}
 end
 
 local function exchange()
@@ -228,7 +258,7 @@ local function exchange()
   expire()
   local lease = leases[name]
   if not lease then
-    if asked.close and asked.seq > 1 then write() return answer(0, true, false, 0, '') end
+    if asked.close and asked.seq > 1 then write() return answer(0, true, false, 0, '', 0) end
     lease = blank()
     leases[name] = lease
   end
@@ -237,12 +267,11 @@ local function exchange()
     dirty[name] = true
   elseif asked.seq < lease.seq then
     write()
-    return answer(0, lease.state ~= 'live', false, 0, '')
+    return answer(0, lease.state ~= 'live', false, 0, '', 0)
   end
   write()
-  if asked.ends then redis.call('EXPIREAT', KEYS[2], text(asked.ends + KEEP_BOOK_S)) end
   return answer(lease.grant, lease.state == 'ended', now < book.short_until, lease.stale,
-                lease.crossed)
+                lease.crossed, lease.overdrawn)
 end
 
 local function reconcile()
@@ -304,14 +333,14 @@ local function change()
 end
 
 local function register()
-  local limit, alerts, id, json = text(amount(ARGV[2])), ARGV[3], ARGV[4], ARGV[5]
+  local limit, alerts, carries, id, json = text(amount(ARGV[2])), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
   if not meta.limit then
     redis.call('HSET', KEYS[1], 'limit', limit, 'configured', limit, 'id', id)
   elseif meta.configured ~= limit then
     redis.call('HSET', KEYS[1], 'limit', limit, 'configured', limit)
     redis.call('RPUSH', KEYS[3], json)
   end
-  redis.call('HSET', KEYS[1], 'alerts', alerts)
+  redis.call('HSET', KEYS[1], 'alerts', alerts, 'carries', carries)
   return string.format('%.6f', now)
 end
 

@@ -117,7 +117,8 @@ class RedisLedger:
                 "limit", budget.name, budget.limit_nano, "config", why, at_s=time.time()
             )
             alerts = ",".join(map(repr, budget.alert_at))
-            words = ("register", budget.limit_nano, alerts, ledger_id, json.dumps(asdict(change)))
+            carries, kept = int(budget.carry_overdraft), json.dumps(asdict(change))
+            words = ("register", budget.limit_nano, alerts, carries, ledger_id, kept)
             calls.append(((budget.name, 0), words))
         found = await self._call(calls)
         return Answer(float(found[0]) if found else 0.0, ledger_id, ())
@@ -227,7 +228,7 @@ def _words(asked: Exchange) -> tuple[object, ...]:
 
 
 def _reply(words: list[Any]) -> Reply:
-    _, _, grant, ended, short, stale, crossed, *position = words
+    _, _, grant, ended, short, stale, crossed, overdrawn, *position = words
     return Reply(
         int(grant),
         Position(*map(int, position)),
@@ -235,6 +236,7 @@ def _reply(words: list[Any]) -> Reply:
         short=bool(short),
         stale=stale == "1",
         crossed=tuple(map(float, crossed.split(","))) if crossed else (),
+        overdrawn_nano=int(overdrawn),
     )
 
 

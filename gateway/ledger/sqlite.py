@@ -17,7 +17,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.ledger.book import Book, Lease
+from gateway.ledger.book import CARRY_WINDOWS, Book, Lease, carry
 from gateway.ledger.types import (
     Answer,
     Budget,
@@ -43,17 +43,18 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS ledger (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS budgets (
     name TEXT PRIMARY KEY, limit_nano INTEGER NOT NULL, configured_nano INTEGER NOT NULL,
-    alert_at TEXT NOT NULL) WITHOUT ROWID;
+    alert_at TEXT NOT NULL, carries INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS books (
     budget TEXT NOT NULL, window_start_s INTEGER NOT NULL, credit_nano INTEGER NOT NULL,
     spent_nano INTEGER NOT NULL, leased_nano INTEGER NOT NULL, open_nano INTEGER NOT NULL,
     unaccounted_nano INTEGER NOT NULL, raised TEXT NOT NULL, short_until_s REAL NOT NULL,
-    PRIMARY KEY (budget, window_start_s)) WITHOUT ROWID;
+    balance_nano INTEGER, PRIMARY KEY (budget, window_start_s)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
     budget TEXT NOT NULL, window_start_s INTEGER NOT NULL, lease TEXT NOT NULL, state TEXT NOT NULL,
     seq INTEGER NOT NULL, held_nano INTEGER NOT NULL, open_nano INTEGER NOT NULL,
     settled_nano INTEGER NOT NULL, charged_nano INTEGER NOT NULL, expires_at_s REAL NOT NULL,
-    grant_nano INTEGER NOT NULL, stale INTEGER NOT NULL, crossed TEXT NOT NULL,
+    grant_nano INTEGER NOT NULL, overdrawn_nano INTEGER NOT NULL, stale INTEGER NOT NULL,
+    crossed TEXT NOT NULL,
     PRIMARY KEY (budget, window_start_s, lease)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS changes (
     number INTEGER PRIMARY KEY, kind TEXT NOT NULL, budget TEXT NOT NULL,
@@ -172,10 +173,12 @@ class SqliteLedger:
         query = "SELECT configured_nano FROM budgets WHERE name = ?"
         known = db.execute(query, (name,)).fetchone()
         if known is None:
-            query = "INSERT INTO budgets VALUES (?, ?, ?, ?)"
-            db.execute(query, (name, limit_nano, limit_nano, alert_at))
+            query = "INSERT INTO budgets VALUES (?, ?, ?, ?, ?)"
+            carries = budget.carry_overdraft
+            db.execute(query, (name, limit_nano, limit_nano, alert_at, carries))
             return
-        db.execute("UPDATE budgets SET alert_at = ? WHERE name = ?", (alert_at, name))
+        query = "UPDATE budgets SET alert_at = ?, carries = ? WHERE name = ?"
+        db.execute(query, (alert_at, budget.carry_overdraft, name))
         if known[0] != limit_nano:
             query = "UPDATE budgets SET limit_nano = ?, configured_nano = ? WHERE name = ?"
             db.execute(query, (limit_nano, limit_nano, name))
@@ -241,12 +244,14 @@ class SqliteLedger:
     @contextmanager
     def _book(self, db: sqlite3.Connection, budget: str, start_s: int) -> Iterator[Book]:
         """Read a book with its leases; write back what the body has changed."""
-        book = self._read(db, budget, start_s)
-        before, leases = _book_row(book), {n: _lease_row(x) for n, x in book.leases.items()}
+        book, balance_nano, carries = self._read(db, budget, start_s)
+        before = (*_book_row(book), balance_nano)
+        leases = {name: _lease_row(lease) for name, lease in book.leases.items()}
         yield book
-        if _book_row(book) != before:
-            query = "INSERT OR REPLACE INTO books VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            db.execute(query, (budget, start_s, *_book_row(book)))
+        row = (*_book_row(book), book.balance_nano if carries else balance_nano)
+        if row != before:
+            query = "INSERT OR REPLACE INTO books VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            db.execute(query, (budget, start_s, *row))
         for name in leases.keys() - book.leases.keys():
             query = "DELETE FROM leases WHERE budget = ? AND window_start_s = ? AND lease = ?"
             db.execute(query, (budget, start_s, name))
@@ -258,26 +263,36 @@ class SqliteLedger:
                 query = f"INSERT OR REPLACE INTO leases ({columns}) VALUES ({marks})"
                 db.execute(query, (budget, start_s, name, *row))
 
-    def _read(self, db: sqlite3.Connection, budget: str, start_s: int) -> Book:
-        query = "SELECT limit_nano, alert_at FROM budgets WHERE name = ?"
+    def _read(
+        self, db: sqlite3.Connection, budget: str, start_s: int
+    ) -> tuple[Book, int | None, bool]:
+        """Return a book, its balance as it was last kept, and whether the budget carries."""
+        query = "SELECT limit_nano, alert_at, carries FROM budgets WHERE name = ?"
         known = db.execute(query, (budget,)).fetchone()
         if known is None:
             raise UnknownBudget(f"no budget {budget!r} is registered")
-        book = Book(budget, start_s, known[0], tuple(json.loads(known[1])))
+        book, balance_nano = Book(budget, start_s, known[0], tuple(json.loads(known[1]))), None
         query = (
             "SELECT credit_nano, spent_nano, leased_nano, open_nano, unaccounted_nano, raised, "
-            "short_until_s FROM books WHERE budget = ? AND window_start_s = ?"
+            "short_until_s, balance_nano FROM books WHERE budget = ? AND window_start_s = ?"
         )
         if row := db.execute(query, (budget, start_s)).fetchone():
             book.credit_nano, book.spent_nano, book.leased_nano, book.open_nano = row[:4]
-            book.unaccounted_nano, book.short_until_s = row[4], row[6]
+            book.unaccounted_nano, book.short_until_s, balance_nano = row[4], row[6], row[7]
             book.raised = tuple(json.loads(row[5]))
         where = "budget = ? AND window_start_s = ?"
         query = f"SELECT lease, {LEASE_COLUMNS} FROM leases WHERE {where}"
         for name, *columns in db.execute(query, (budget, start_s)):
             lease = book.leases[name] = Lease(*columns)
             lease.stale, lease.crossed = bool(columns[-2]), tuple(json.loads(columns[-1]))
-        return book
+        if known[2]:
+            query = (
+                "SELECT balance_nano FROM books WHERE budget = ? AND window_start_s < ? "
+                "AND balance_nano IS NOT NULL ORDER BY window_start_s DESC LIMIT ?"
+            )
+            kept = db.execute(query, (budget, start_s, CARRY_WINDOWS)).fetchall()
+            book.carried_nano = carry(balance for (balance,) in reversed(kept))
+        return book, balance_nano, bool(known[2])
 
 
 def _book_row(book: Book) -> tuple[object, ...]:

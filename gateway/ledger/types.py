@@ -50,10 +50,13 @@ class Budget:
     downgrade_at: float | None = None
     downgrade_max_usd: float | None = None
     then: Then = "reject"
+    carry_overdraft: bool = False
 
 
 class Held(Protocol):
     """Where a reservation's money is held."""
+
+    key: "Key"
 
     def settle(self, amount_nano: int, cost_nano: int) -> None:
         """Turn a hold of `amount_nano` into a cost, which may be above it."""
@@ -69,6 +72,10 @@ class Reservation:
     def __init__(self, holds: tuple[tuple[Held, int], ...]) -> None:
         self.holds = holds
         self.ended = False
+
+    def told(self) -> dict[str, int]:
+        """Return what is held for it, by budget (0.3 us a scope)."""
+        return {held.key.budget: amount_nano for held, amount_nano in self.holds}
 
 
 Reason = Literal["exhausted", "ledger_down", "ledger_lost"]
@@ -103,11 +110,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatus:
-    """A budget in its current window: `limit + overdraft = spent + held + free`.
+    """A budget in its current window: `limit + overdraft = carried + spent + held + free`.
 
-    `limit_nano` includes `credit_nano`, what operators added to this window; `held_nano` is all
-    that is leased to any process, reserved or idle; `unaccounted_nano` is the part of `spent_nano`
-    that nobody can prove: open calls of processes that died, and leases that were never returned.
+    `carried_nano` is what earlier windows overspent and this one makes good. `limit_nano` includes
+    `credit_nano`, what operators added to this window; `held_nano` is all that is leased to any
+    process, reserved or idle; `unaccounted_nano` is the part of `spent_nano` that nobody can prove:
+    open calls of processes that died, and leases that were never returned.
     """
 
     budget: Budget
@@ -120,6 +128,12 @@ class BudgetStatus:
     overdraft_nano: int
     unaccounted_nano: int
     credit_nano: int = 0
+    carried_nano: int = 0
+
+    @property
+    def used_nano(self) -> int:
+        """What is gone of the limit: spent, now or by windows before."""
+        return self.carried_nano + self.spent_nano
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +141,9 @@ class BudgetEvent:
     """Something an operator wants to know about a budget.
 
     Kinds: `threshold` (a share of the limit was crossed; once per window on all replicas),
-    `overdraft` (a settlement broke the limit), `unaccounted` (a dead process's open calls were
-    charged), `fenced` (this process's lease had ended), `ledger_down`, `ledger_up`, `ledger_lost`.
+    `overdraft` (settlements broke the limit, by `amount_nano` more than before), `unaccounted` (a
+    dead process's open calls were charged), `fenced` (this process's lease had ended),
+    `ledger_down`, `ledger_up`, `ledger_lost`.
     """
 
     kind: str
@@ -201,16 +216,22 @@ class Position:
     leased_nano: int
     open_nano: int
     unaccounted_nano: int
+    carried_nano: int = 0
+
+    @property
+    def used_nano(self) -> int:
+        """What is gone of the limit: spent, now or by windows before."""
+        return self.carried_nano + self.spent_nano
 
     @property
     def free_nano(self) -> int:
         """What may still be leased."""
-        return max(0, self.limit_nano - self.spent_nano - self.leased_nano)
+        return max(0, self.limit_nano - self.used_nano - self.leased_nano)
 
     @property
     def overdraft_nano(self) -> int:
-        """How far spent and leased are above the limit."""
-        return max(0, self.spent_nano + self.leased_nano - self.limit_nano)
+        """How far all that is used and leased is above the limit."""
+        return max(0, self.used_nano + self.leased_nano - self.limit_nano)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +242,7 @@ class Reply:
     short:   somebody asked for more than is free, so idle money is to be handed back.
     stale:   the window is not the current one by the ledger's clock, so nothing was granted.
     crossed: shares of the limit that this exchange was the first to cross.
+    overdrawn_nano: by how much this exchange has added to the overdraft.
     """
 
     grant_nano: int
@@ -229,6 +251,7 @@ class Reply:
     short: bool = False
     stale: bool = False
     crossed: tuple[float, ...] = ()
+    overdrawn_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)

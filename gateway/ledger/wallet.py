@@ -20,11 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from gateway.ledger.account import Account
+from gateway.ledger.account import EMPTY, Account
 from gateway.ledger.book import LEASE_S
 from gateway.ledger.purse import Purse
 from gateway.ledger.till import Till, dead_tills
 from gateway.ledger.types import (
+    NANO,
     Answer,
     Budget,
     BudgetEvent,
@@ -36,6 +37,7 @@ from gateway.ledger.types import (
     Posture,
     Reason,
     Refusal,
+    Reply,
     Reservation,
     Scope,
 )
@@ -124,13 +126,14 @@ class Wallet:
         """Hold an attempt's money in every account, or in none; None: the ledger must be asked.
 
         `maximum_nano` is what it can cost at most, held by hard budgets; `ceiling_nano` what it
-        costs in 95 of 100 cases, held by the others.
+        costs in 95 of 100 cases, held by the others. What is quoted at nothing needs no money.
         """
         now_s = self._clock()
         for account in accounts:
             purse = account.purse
             amount_nano = maximum_nano if account.hard else ceiling_nano
-            if purse.room_nano < amount_nano or now_s >= purse.until_s:
+            lacking = purse.room_nano < amount_nano or now_s >= purse.until_s
+            if lacking and (amount_nano or purse is EMPTY):
                 return None
         return self._hold(accounts, ceiling_nano, maximum_nano)
 
@@ -158,7 +161,7 @@ class Wallet:
                     if reason != "exhausted" and self._when_down == "open":
                         return self._hold(accounts, ceiling_nano, maximum_nano)
                     return account.refusal(amount_nano, reason)
-            if lacking:  # else a soft budget only had no purse yet, and has one now
+            if lacking:  # else only a purse was missing, of what needs no money: it is there now
                 await self._ask_for(lacking)
         return hold
 
@@ -185,6 +188,11 @@ class Wallet:
         tightest = min(priced, key=lambda budget: budget.downgrade_max_usd or 0.0)
         return Posture(tightest.downgrade_max_usd, tightest.then)
 
+    @property
+    def down(self) -> str:
+        """Why the ledger cannot be asked now; empty where it can."""
+        return self._down
+
     def status(self) -> list[BudgetStatus]:
         """Return every budget in its current window, as far as this process knows."""
         return [account.status() for account in self._accounts.values()]
@@ -207,10 +215,12 @@ class Wallet:
         lacking = []
         for account in accounts:
             account.roll(now_s + self._lag_s)
-            if not account.limited or (self._down and self._when_down == "open"):
-                account.provide(now_s, now_s + self._lag_s)
             amount_nano = maximum_nano if account.hard else ceiling_nano
-            if account.purse.room_nano < amount_nano or now_s >= account.purse.until_s:
+            is_open = bool(self._down) and self._when_down == "open"
+            if not account.limited or not amount_nano or is_open:
+                account.provide(now_s, now_s + self._lag_s)
+            purse = account.purse
+            if amount_nano and (purse.room_nano < amount_nano or now_s >= purse.until_s):
                 lacking.append((account, amount_nano))
         return lacking
 
@@ -267,12 +277,19 @@ class Wallet:
             account.took(purse, asked, reply, now_s, self._lag_s)
             if purse.ended and not was_ended:
                 self._tell("fenced", account, "a lease ended before its holder; a new one follows")
-            for share in reply.crossed:
-                detail, spent_nano = f"{share:.0%} of the limit is spent", reply.position.spent_nano
-                start_s = purse.key.window_start_s  # it may be a late settlement
-                name = account.budget.name
-                self._on_event(BudgetEvent("threshold", name, detail, share, spent_nano, start_s))
+            self._announce(account, purse, reply)
             self._bury(account)
+
+    def _announce(self, account: Account, purse: Purse, reply: Reply) -> None:
+        """Tell of what an exchange was the first to cross, and of what it overspent."""
+        name, start_s = purse.key.budget, purse.key.window_start_s  # it may be a late settlement
+        for share in reply.crossed:
+            detail, used_nano = f"{share:.0%} of the limit is spent", reply.position.used_nano
+            self._on_event(BudgetEvent("threshold", name, detail, share, used_nano, start_s))
+        if reply.overdrawn_nano and account.limited:
+            over_nano = reply.overdrawn_nano
+            detail = f"${over_nano / NANO:.9f} more than the limit is spent"
+            self._on_event(BudgetEvent("overdraft", name, detail, None, over_nano, start_s))
 
     def failed(self, why: str) -> None:
         """Note that the ledger did not answer; what was asked is asked again as it was."""
@@ -449,7 +466,7 @@ NO_POSTURE = Posture()
 
 
 def _is_done(purse: Purse) -> bool:
-    if purse.pending or purse.open_nano:
+    if purse.pending or purse.holds:
         return False
     return purse.closed or (purse.ended and not purse.untold_nano and not purse.idle_nano)
 

@@ -128,6 +128,93 @@ def test_an_overdraft_is_charged_and_shown_and_nothing_more_is_granted(
     ledger.run(main)
 
 
+FIRST, SECOND, THIRD = ((int(START_S) + 20 * n, int(START_S) + 20 * n + 20) for n in range(3))
+CARRYING = Budget("b", Scope(), 1000, window="hour", carry_overdraft=True)
+
+
+def test_an_overdraft_is_made_good_by_the_windows_that_follow(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 1000, window=FIRST)
+        await bench.say("x", settled_nano=2300, window=FIRST)
+        await bench.turn(FIRST[1])
+        position = (await bench.lease("y", 1, window=SECOND)).position
+        assert (position.carried_nano, position.spent_nano) == (1300, 0)
+        assert (position.free_nano, position.overdraft_nano) == (0, 300)
+        await bench.turn(SECOND[1])
+        reply = await bench.lease("z", 700, window=THIRD)
+        assert (reply.grant_nano, reply.position.carried_nano) == (700, 300)
+        assert (reply.position.free_nano, reply.position.overdraft_nano) == (0, 0)
+        assert (await bench.account("b", FIRST[0])).position.overdraft_nano == 1300
+
+    ledger.run(main, CARRYING)
+
+
+def test_a_late_bill_of_an_old_window_acts_on_the_current_one_at_once(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 1000, window=FIRST)
+        await bench.turn(FIRST[1])
+        assert (await bench.lease("y", 900, window=SECOND)).grant_nano == 900
+        late = await bench.say("x", settled_nano=1200, window=FIRST)
+        assert late.overdrawn_nano == 200
+        position = (await bench.account("b", SECOND[0])).position
+        assert (position.carried_nano, position.free_nano, position.overdraft_nano) == (200, 0, 100)
+        await bench.say("y", give_nano=900, window=SECOND)
+        assert (await bench.account("b", SECOND[0])).position.free_nano == 800
+
+    ledger.run(main, CARRYING)
+
+
+def test_money_that_was_in_doubt_is_carried_no_more_once_it_is_proven(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 600, window=FIRST)
+        await bench.lease("y", 400, window=FIRST)
+        await bench.say("y", settled_nano=700, window=FIRST)
+        assert (await bench.account("b", SECOND[0])).position.carried_nano == 300
+        await bench.ledger.reconcile([Claim(Key("b", *FIRST, "x"), 0, 100)])
+        assert (await bench.account("b", SECOND[0])).position.carried_nano == 0
+
+    ledger.run(main, CARRYING)
+
+
+def test_what_was_not_spent_is_never_carried(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 10, window=FIRST)
+        await bench.turn(FIRST[1])
+        reply = await bench.lease("y", 1001, window=SECOND)
+        assert (reply.grant_nano, reply.position.free_nano) == (0, 1000)
+
+    ledger.run(main, CARRYING)
+
+
+def test_without_being_asked_to_no_budget_carries(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 1000, window=FIRST)
+        await bench.say("x", settled_nano=2300, window=FIRST)
+        await bench.turn(FIRST[1])
+        assert (await bench.lease("y", 1000, window=SECOND)).grant_nano == 1000
+
+    ledger.run(main)
+
+
+def test_each_nano_dollar_overspent_is_told_by_the_exchange_that_told_of_it(
+    ledger: Implementation,
+) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 600)
+        await bench.lease("y", 400)
+        assert (await bench.say("x", settled_nano=650)).overdrawn_nano == 50
+        assert (await bench.say("x", seq=2, settled_nano=650)).overdrawn_nano == 50  # asked again
+        assert (await bench.say("x", settled_nano=650)).overdrawn_nano == 0
+        assert (await bench.say("y", settled_nano=300, give_nano=100)).overdrawn_nano == 0
+        assert (await bench.say("y", settled_nano=460)).overdrawn_nano == 110
+
+    ledger.run(main)
+
+
 # ---------------------------------------------------------------------- once
 
 

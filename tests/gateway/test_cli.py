@@ -29,6 +29,7 @@ BUDGET = {
     "spent_nano": 1_234_567_891,
     "spent_usd": 1.234567891,
     "held_nano": 0,
+    "overdraft_nano": 0,
     "held_usd": 0.0,
     "free_nano": 8_765_432_109,
     "free_usd": 8.765432109,
@@ -277,7 +278,7 @@ def test_budgets_are_listed_to_the_nano_dollar(
     head, row = capsys.readouterr().out.splitlines()
     assert head.split()[:4] == ["BUDGET", "WINDOW", "ENFORCED", "LIMIT"]
     assert row.split() == [
-        "acme-daily", "day", "hard", "$10.00", "$1.234567891", "$0.00", "$8.765432109", "12.3%",
+        "acme-daily", "day", "hard", "$10.00", "$1.234567891", "$0.00", "$8.765432109", "$0.00", "12.3%",
     ]  # fmt: skip
 
 

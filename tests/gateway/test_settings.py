@@ -524,6 +524,11 @@ def test_a_key_in_place_of_its_hash_is_refused_and_not_shown() -> None:
             "(/v2/models/digits/infer); change one of them",
         ),
         (
+            GOOD.replace('window = "day"', "carry_overdraft = true"),
+            "budgets[0].carry_overdraft = true: needs a window that ends and an enforcement that "
+            'refuses; set window, and enforcement = "hard" or "expected", or leave it out',
+        ),
+        (
             GOOD.replace('window = "day"', 'then = "rules"').replace(
                 '["digits-rules", "digits-gpu"]', '["digits-gpu"]'
             ),

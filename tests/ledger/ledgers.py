@@ -69,7 +69,7 @@ class Bench:
         account = (await self.ledger.accounts([(budget, start_s)]))[0]
         position = account.position
         assert position.limit_nano + position.overdraft_nano == (
-            position.spent_nano + position.leased_nano + position.free_nano
+            position.used_nano + position.leased_nano + position.free_nano
         )
         return account
 

@@ -18,9 +18,10 @@ from tests.ledger.ledgers import START_S, ClockedRedis, Implementation
 from tests.ledger.redis_server import RedisServer
 
 EXAMPLES = int(os.environ.get("TOLLWAY_EXAMPLES", "60"))
-BUDGET = Budget("b", Scope(), 10_000, alert_at=(0.1, 0.5, 1.0))
+BUDGET = Budget("b", Scope(), 10_000, alert_at=(0.1, 0.5, 1.0), carry_overdraft=True)
 amounts = st.integers(0, 4000)
 leases = st.sampled_from(["x", "y", "z"])
+starts = st.sampled_from([0, 0, 50, 100])
 
 
 class Agreement(RuleBasedStateMachine):
@@ -34,9 +35,9 @@ class Agreement(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.folder = TemporaryDirectory()
         self.now_s = START_S
-        self.seqs: dict[str, int] = {}
-        self.settled: dict[str, int] = {}
-        self.said: dict[tuple[str, int], Exchange] = {}
+        self.seqs: dict[tuple[str, int], int] = {}
+        self.settled: dict[tuple[str, int], int] = {}
+        self.said: dict[tuple[str, int, int], Exchange] = {}
         self.ledgers = [
             Implementation(name, Path(self.folder.name), self.redis).make(lambda: self.now_s)
             for name in self.names
@@ -76,6 +77,7 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(
         lease=leases,
+        start=starts,
         spent=amounts,
         flushed=amounts,
         figures=st.tuples(amounts, amounts, amounts, amounts, amounts, amounts),
@@ -86,6 +88,7 @@ class Agreement(RuleBasedStateMachine):
     def say(  # noqa: PLR0917 - Hypothesis passes them by name
         self,
         lease: str,
+        start: int,
         spent: int,
         flushed: int,
         figures: tuple[int, ...],
@@ -93,10 +96,11 @@ class Agreement(RuleBasedStateMachine):
         close: bool,
         ends: int | None,
     ) -> None:
-        seq = self.seqs[lease] = self.seqs.get(lease, 0) + skip
-        settled = self.settled[lease] = self.settled.get(lease, 0) + spent
+        which = lease, start
+        seq = self.seqs[which] = self.seqs.get(which, 0) + skip
+        settled = self.settled[which] = self.settled.get(which, 0) + spent
         end_s = None if ends is None else int(START_S) + ends
-        key = Key("b", 0, end_s, lease)
+        key = Key("b", start, end_s, lease)
         held, opened, give, need, due, want = figures
         asked = Exchange(
             key,
@@ -111,7 +115,7 @@ class Agreement(RuleBasedStateMachine):
             want_nano=want,
             close=close and seq > 1,
         )
-        self.said[lease, seq] = asked
+        self.said[lease, start, seq] = asked
         self.exchange(asked)
 
     @rule(data=st.data())
@@ -126,37 +130,47 @@ class Agreement(RuleBasedStateMachine):
             if isinstance(ledger, ClockedRedis):
                 self.runner.run(ledger.turn(self.now_s))
 
-    @rule(lease=leases, more=amounts, opened=amounts, heard=st.booleans())
-    def die(self, lease: str, more: int, opened: int, heard: bool) -> None:
-        claim = Claim(Key("b", 0, None, lease), self.settled.get(lease, 0) + more, opened, heard)
+    @rule(lease=leases, start=starts, more=amounts, opened=amounts, heard=st.booleans())
+    def die(self, lease: str, start: int, more: int, opened: int, heard: bool) -> None:
+        settled = self.settled.get((lease, start), 0) + more
+        claim = Claim(Key("b", start, None, lease), settled, opened, heard)
         self.same(lambda ledger: ledger.reconcile([claim]))
 
-    @rule(kind=st.sampled_from(["limit", "credit", "release"]), amount=amounts, lease=leases)
-    def act(self, kind: Any, amount: int, lease: str) -> None:
-        change = Change(kind, "b", amount, "ann", "why", lease=lease)
+    @rule(
+        kind=st.sampled_from(["limit", "credit", "release"]),
+        amount=amounts,
+        lease=leases,
+        start=starts,
+    )
+    def act(self, kind: Any, amount: int, lease: str, start: int) -> None:
+        change = Change(kind, "b", amount, "ann", "why", lease=lease, window_start_s=start)
         self.same(lambda ledger: ledger.change(change))
         self.same(self.changes)
 
     async def changes(self, ledger: Ledger) -> list[Change]:
         return [replace(change, at_s=0.0) for change in await ledger.changes("b")]
 
-    @rule(limit=st.sampled_from([5000, 10_000]))
-    def configure(self, limit: int) -> None:
+    @rule(limit=st.sampled_from([5000, 10_000]), carries=st.booleans())
+    def configure(self, limit: int, carries: bool) -> None:
+        budget = replace(BUDGET, limit_nano=limit, carry_overdraft=carries)
+
         async def call(ledger: Ledger) -> None:
-            await ledger.register([Budget("b", Scope(), limit, alert_at=BUDGET.alert_at)])
+            await ledger.register([budget])
 
         self.same(call)
 
     @invariant()
     def money_adds_up(self) -> None:
-        self.same(lambda ledger: ledger.accounts([("b", 0)]))
-        [account] = self.runner.run(self.ledgers[0].accounts([("b", 0)]))
-        position = account.position
-        assert position.limit_nano + position.overdraft_nano == (
-            position.spent_nano + position.leased_nano + position.free_nano
-        )
-        assert min(position.spent_nano, position.leased_nano, position.unaccounted_nano) >= 0
-        self.ledgers[0].books()[0].check()  # type: ignore[attr-defined]
+        places = [("b", 0), ("b", 50), ("b", 100)]
+        self.same(lambda ledger: ledger.accounts(places))
+        for account in self.runner.run(self.ledgers[0].accounts(places)):
+            position = account.position
+            assert position.limit_nano + position.overdraft_nano == (
+                position.used_nano + position.leased_nano + position.free_nano
+            )
+            assert min(position.spent_nano, position.leased_nano, position.unaccounted_nano) >= 0
+        for book in self.ledgers[0].books():  # type: ignore[attr-defined]
+            book.check()
 
 
 OPTIONS = settings(

@@ -19,3 +19,12 @@ ONE = os.environ.get("TOLLWAY_SEED")
 def test_no_story_overspends_loses_or_invents_money(seed: int, tmp_path: Path) -> None:
     world = run(story(seed, tmp_path))
     world.check()
+
+
+def test_stories_overdraw_and_carry(tmp_path: Path) -> None:
+    """The stories above would prove nothing of carried overdrafts if none of them had any."""
+    worlds = [run(story(seed, tmp_path / str(seed))) for seed in range(40)]
+    events = [event.kind for world in worlds for event in world.events]
+    assert events.count("overdraft") > 10
+    carried = [world.carried_nano(book) for world in worlds for book in world.ledger.books()]
+    assert sum(nano > 0 for nano in carried) > 5

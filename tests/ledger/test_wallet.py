@@ -104,7 +104,7 @@ async def spend(wallet: Wallet, amount_nano: int, tenant: str = "t") -> bool:
 def status(wallet: Wallet, name: str = "all") -> BudgetStatus:
     [found] = [status for status in wallet.status() if status.budget.name == name]
     assert found.limit_nano + found.overdraft_nano == (
-        found.spent_nano + found.held_nano + found.free_nano
+        found.carried_nano + found.spent_nano + found.held_nano + found.free_nano
     )
     return found
 
@@ -247,6 +247,60 @@ def test_a_cost_above_its_reservation_is_charged_and_shown_as_overdraft() -> Non
         assert not await spend(wallet, 1)
         await asyncio.sleep(2)
         assert (stage.book().spent_nano, status(wallet).overdraft_nano) == (41_000, 1000)
+        [told] = [event for event in stage.events if event.kind == "overdraft"]
+        assert (told.budget, told.amount_nano) == ("all", 1000)
+
+    play(main)
+
+
+def test_an_overdraft_is_made_good_in_the_next_window_where_that_is_wanted() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        hold = await reserve(wallet, 40_000)
+        assert isinstance(hold, Reservation)
+        await asyncio.sleep(HOUR_S)
+        assert await spend(wallet, 30_000)  # its bill has not come yet
+        wallet.settle(hold, 55_000)
+        await asyncio.sleep(2)
+        assert status(wallet).carried_nano == 15_000
+        assert (status(wallet).free_nano, status(wallet).overdraft_nano) == (0, 5000)
+        assert wallet.posture(wallet.matching("t", "r", "b", {})).max_price_usd == 0.01
+        assert not await spend(wallet, 1)
+        await asyncio.sleep(HOUR_S)
+        assert await spend(wallet, 35_000)
+        assert not await spend(wallet, 1)
+
+    play(
+        main,
+        Budget(
+            "all",
+            Scope(),
+            40_000,
+            window="hour",
+            enforcement="expected",
+            carry_overdraft=True,
+            downgrade_at=1.0,
+            downgrade_max_usd=0.01,
+        ),
+    )
+
+
+def test_what_is_quoted_at_nothing_needs_no_money_but_is_charged_if_it_bills_all_the_same() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, line = await stage.wallet()
+        hold = await reserve(wallet, 0)
+        assert isinstance(hold, Reservation)
+        await asyncio.sleep(2)  # long enough for an idle purse to go back
+        wallet.settle(hold, 7)
+        assert await spend(wallet, 39_993)
+        assert not await spend(wallet, 1)
+        assert await spend(wallet, 0)
+        line.cut = True
+        await asyncio.sleep(2)
+        assert await spend(wallet, 0)
+        line.cut = False
+        await asyncio.sleep(2)
+        assert stage.book().spent_nano == 40_000
 
     play(main)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from gateway.ledger.book import Book
+from gateway.ledger.book import CARRY_WINDOWS, Book, carry
 from gateway.ledger.memory import MemoryLedger
 from gateway.ledger.purse import Purse
 from gateway.ledger.types import (
@@ -136,6 +136,8 @@ class World:
         self.gateways: list[Gateway] = []
         self.names = itertools.count()
         self.truth: Counter[tuple[str, int]] = Counter()
+        self.excess: Counter[str] = Counter()  # billed above what was held
+        self.untold: Counter[tuple[str, int]] = Counter()  # ... by calls that did not settle
         self.answered = 0
         self.refused: Counter[str] = Counter()
         self.events: list[BudgetEvent] = []
@@ -171,9 +173,10 @@ class World:
         rng, wallet = self.rng, gateway.wallet
         accounts = wallet.matching(tenant, "r", "b", {})
         maximum_nano = rng.choice((1, PRICE // 2, PRICE, PRICE, 3 * PRICE))
-        hold = wallet.reserve_now(accounts, maximum_nano, maximum_nano)
+        ceiling_nano = rng.choice((maximum_nano, maximum_nano, maximum_nano // 2))
+        hold = wallet.reserve_now(accounts, ceiling_nano, maximum_nano)
         if hold is None:
-            found = await wallet.reserve(accounts, maximum_nano, maximum_nano)
+            found = await wallet.reserve(accounts, ceiling_nano, maximum_nano)
             if isinstance(found, Refusal):
                 self.refused[found.reason] += 1
                 return
@@ -187,11 +190,17 @@ class World:
             gateway.wallet.void(hold)
             return
         cost_nano = maximum_nano if rng.random() < 0.5 else rng.randint(0, maximum_nano)
-        for purse, _ in hold.holds:
+        for purse, amount_nano in hold.holds:
             assert isinstance(purse, Purse)
-            self.truth[purse.key.budget, purse.key.window_start_s] += cost_nano
+            place = purse.key.budget, purse.key.window_start_s
+            self.truth[place] += cost_nano
+            self.excess[place[0]] += max(0, cost_nano - amount_nano)
+            self.untold[place] += max(0, cost_nano - amount_nano)
         await asyncio.sleep(rng.choice((0.001, 0.05, 0.05, 0.5, 5.0)))
         gateway.wallet.settle(hold, cost_nano)
+        for purse, amount_nano in hold.holds:
+            place = purse.key.budget, purse.key.window_start_s
+            self.untold[place] -= max(0, cost_nano - amount_nano)
         self.answered += 1
 
     async def fault(self) -> None:
@@ -233,7 +242,7 @@ class World:
         accounts = gateway.wallet.matching("t", "r", "b", {})
         free_nano = min(
             (
-                book.limit_nano - book.spent_nano - self.dead_nano(book)
+                book.limit_nano - self.carried_nano(book) - book.spent_nano - self.dead_nano(book)
                 for account in accounts
                 if account.limited
                 for book in self.ledger.books()
@@ -245,6 +254,18 @@ class World:
             hold = await gateway.wallet.reserve(accounts, free_nano, free_nano)
             assert isinstance(hold, Reservation), f"refused while {free_nano} is free: {hold}"
             gateway.wallet.void(hold)
+
+    def carried_nano(self, book: Book) -> int:
+        """Return what a book must carry, from nothing but the books before it."""
+        if not next(b for b in self.budgets if b.name == book.budget).carry_overdraft:
+            return 0
+        earlier = [
+            other
+            for other in self.ledger.books()
+            if other.budget == book.budget and other.window_start_s < book.window_start_s
+        ]
+        earlier.sort(key=lambda other: other.window_start_s)
+        return carry(other.balance_nano for other in earlier[-CARRY_WINDOWS:])
 
     def dead_nano(self, book: Book) -> int:
         """Return what processes that are gone hold, on machines where nobody can prove it."""
@@ -274,15 +295,34 @@ class World:
             if place[0] in hard:
                 assert truth_nano <= hard[place[0]], f"{place}: overspent"
                 assert book.spent_nano <= hard[place[0]]
-            assert truth_nano <= book.spent_nano, f"{place}: spending was lost"
+            lost_nano = truth_nano - book.spent_nano
+            assert lost_nano <= self.untold[place], f"{place}: spending was lost"
             assert book.spent_nano - truth_nano <= book.unaccounted_nano, f"{place}: invented"
             assert book.leased_nano == 0, f"{place}: somebody holds on to money"
+        for budget in self.budgets:
+            if budget.carry_overdraft:
+                self._check_carried(budget)
         crossed = Counter(
             (event.budget, event.share, event.window_start_s)
             for event in self.events
             if event.kind == "threshold"
         )
         assert all(count == 1 for count in crossed.values()), "a threshold was raised twice"
+
+    def _check_carried(self, budget: Budget) -> None:
+        """Over any run of windows, spending is at most the limits and the last overdraft.
+
+        And no overdraft is larger than all that was ever billed above what was held for it.
+        """
+        books = [book for book in self.ledger.books() if book.budget == budget.name]
+        books.sort(key=lambda book: book.window_start_s)
+        for last, book in enumerate(books):
+            overdraft_nano = max(0, self.carried_nano(book) + book.balance_nano)
+            assert overdraft_nano <= self.excess[budget.name], "an overdraft was invented"
+            for first in range(last + 1):
+                run = books[first : last + 1]
+                spent_nano = sum(one.spent_nano for one in run)
+                assert spent_nano <= len(run) * budget.limit_nano + overdraft_nano
 
 
 async def story(seed: int, folder: Path) -> World:
@@ -292,8 +332,17 @@ async def story(seed: int, folder: Path) -> World:
         Budget("all", Scope(), rng.choice((7, 40, 400, 4000)) * PRICE),
         Budget("tenant", Scope(tenant="t"), rng.choice((30, 1000)) * PRICE, window="hour"),
         Budget("soft", Scope(), 20 * PRICE, enforcement="soft"),
+        Budget(
+            "carrying",
+            Scope(tenant="t"),
+            rng.choice((10, 60)) * PRICE,
+            window="hour",
+            enforcement="expected",
+            carry_overdraft=True,
+        ),
     ]
     world = World(seed, folder, budgets, faults=rng.choice((0.0, 0.01, 0.1)))
+    world.jump_s = rng.choice((0.0, 3195.0, 3180.0))  # 3200 s after START_S an hour begins
     machines = [f"m{n}" for n in range(rng.randint(1, 3))]
     for _ in range(rng.randint(1, 4)):
         with contextlib.suppress(LedgerDown):
