@@ -23,7 +23,7 @@ framed, and goes on from there.
 import asyncio
 import json
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn._types import (
@@ -35,6 +35,7 @@ from uvicorn._types import (
 )
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.cork import CorkedTransport
 from gateway.heads import METHODS, Limits, Refused, framing, judge, origin_form
 
 WAITING, HEAD, BODY = range(3)
@@ -68,6 +69,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first head, or turn the connection away."""
         super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, CorkedTransport(transport, self.loop))
         if len(self.connections) > self.limits.connections:
             self._refuse(Refused(503, "too many connections"))
         else:
