@@ -22,7 +22,7 @@ class CorkedTransport:
         self._bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Write `data` when the turn ends, or when there is much of it: flow control counts then."""
+        """Write `data` when the turn ends; at once where it is much, for flow control to see."""
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(data)
