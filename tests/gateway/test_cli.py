@@ -277,9 +277,8 @@ def test_budgets_are_listed_to_the_nano_dollar(
     assert cli.main(["budgets", "list", "--url", gateway_url, "--key", "admin"], {}) == console.OK
     head, row = capsys.readouterr().out.splitlines()
     assert head.split()[:4] == ["BUDGET", "WINDOW", "ENFORCED", "LIMIT"]
-    assert row.split() == [
-        "acme-daily", "day", "hard", "$10.00", "$1.234567891", "$0.00", "$8.765432109", "$0.00", "12.3%",
-    ]  # fmt: skip
+    figures = "$10.00 $1.234567891 $0.00 $8.765432109 $0.00 12.3%"
+    assert row.split() == ["acme-daily", "day", "hard", *figures.split()]
 
 
 def test_a_budget_is_shown_by_name_and_a_wrong_name_is_told(
