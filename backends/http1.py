@@ -1,9 +1,9 @@
 """A pool of HTTP/1.1 connections to one origin.
 
-Theory of operation. A call first takes one of `connections` slots, in the order of arrival, and
+Theory of operation. A call first takes one of the slots (`slots.py`) in the order of arrival and
 holds it until its reply has ended. With a slot in hand it takes the connection that was used last
 (the one least likely to have been closed by its server), or opens one where none is idle: so
-busy + idle never exceed `connections`. Slots, not connections, are handed from one call to the
+busy + idle never exceed the slots. Slots, not connections, are handed from one call to the
 next: a connection may die on the way, a slot cannot.
 
 An idle connection is dropped before its server drops it (most do after 5 s). Where the server was
@@ -13,10 +13,10 @@ must have crossed the request on the wire. Otherwise a model might run, and be p
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 from backends.http1_connection import Connection, Stale, request_head
+from backends.slots import Slots
 from backends.types import Call, ConnectFailed, DeadlineExceeded, Reply
 
 Connect = Callable[[asyncio.AbstractEventLoop, Callable[[], Connection]], Awaitable[None]]
@@ -33,30 +33,26 @@ class Http1Transport:
 
     `host` is the Host field for calls that bring none. Times in seconds: `connect_timeout_s` binds
     opening a connection, `idle_expiry_s` how long one is kept unused, `stream_idle_s` the silence
-    between two parts of a body. At most `queue` calls wait for a slot.
+    between two parts of a body.
     """
 
-    # The mutable state of a pool is its slots in use, its queue, and its connections.
+    # The mutable state of a pool is its slots and its connections.
     def __init__(
         self,
         connect: Connect,
         host: bytes,
         *,
-        connections: int = 100,
-        queue: int = 10_000,
+        slots: Slots,
         connect_timeout_s: float = 2.0,
         idle_expiry_s: float = 4.0,
         stream_idle_s: float = 60.0,
     ) -> None:
         self._open_socket = connect
         self._host = host
-        self._limit = connections
-        self._queue_limit = queue
+        self.slots = slots
         self._connect_timeout_s = connect_timeout_s
         self._idle_expiry_s = idle_expiry_s
         self._stream_idle_s = stream_idle_s
-        self._busy = 0
-        self._waiters: deque[asyncio.Future[bool]] = deque()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -66,7 +62,7 @@ class Http1Transport:
     @property
     def busy(self) -> int:
         """Slots in use: calls that are connecting or whose reply has not ended."""
-        return self._busy
+        return self.slots.busy
 
     @property
     def opened(self) -> int:
@@ -88,8 +84,7 @@ class Http1Transport:
         """Close every connection; calls under way and calls that wait fail."""
         if self._sweep is not None:
             self._sweep.cancel()
-        for waiter in list(self._waiters):
-            _settle(waiter, False)
+        self.slots.close()
         if self._open:
             self._emptied = asyncio.Event()
             for connection in list(self._open):
@@ -104,7 +99,7 @@ class Http1Transport:
             self._idle.append(connection)
             if self._sweep is None:
                 self._arm_sweep()
-        self._leave()
+        self.slots.leave(asyncio.get_running_loop().time() - connection.entered_s)
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
@@ -117,16 +112,15 @@ class Http1Transport:
     # -- inside
 
     async def _attempt(self, head: bytes, call: Call, deadline_s: float) -> Reply:
-        if self._busy >= self._limit:
-            await self._wait(deadline_s)
-        else:
-            self._busy += 1
+        await self.slots.enter(deadline_s)
+        entered_s = asyncio.get_running_loop().time()
         try:
             connection = self._take() or await self._connect(deadline_s)
         except BaseException:
-            self._leave()
+            self.slots.leave(asyncio.get_running_loop().time() - entered_s)
             raise
         # From here on the slot is the exchange's: `ended` gives it back, once.
+        connection.entered_s = entered_s
         exchange = connection.send(head, call, deadline_s)
         try:
             await exchange.head
@@ -135,6 +129,7 @@ class Http1Transport:
             raise
         if exchange.error is not None:
             raise exchange.error
+        self.slots.answered(asyncio.get_running_loop().time() - entered_s, exchange.status)
         return Reply(exchange.status, exchange.headers, exchange)
 
     def _take(self) -> Connection | None:
@@ -143,32 +138,6 @@ class Http1Transport:
             if connection.usable:
                 return connection
         return None
-
-    def _leave(self) -> None:
-        while self._waiters:
-            if _settle(self._waiters.popleft(), True):
-                return  # the slot changed hands, so as many are busy as before
-        self._busy -= 1
-
-    async def _wait(self, deadline_s: float) -> None:
-        if len(self._waiters) >= self._queue_limit:
-            raise ConnectFailed(f"{self._queue_limit} calls wait for a connection already")
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[bool] = loop.create_future()
-        self._waiters.append(waiter)
-        timer = loop.call_at(deadline_s, _settle, waiter, False)
-        try:
-            granted = await waiter
-        except asyncio.CancelledError:
-            if not waiter.cancelled() and waiter.result():
-                self._leave()  # the slot came in the same turn as the cancellation
-            raise
-        finally:
-            timer.cancel()
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-        if not granted:
-            raise DeadlineExceeded("no connection became free within the deadline", ran=False)
 
     async def _connect(self, deadline_s: float) -> Connection:
         loop = asyncio.get_running_loop()
@@ -208,10 +177,3 @@ class Http1Transport:
             connection.close()
         if self._idle:
             self._arm_sweep()
-
-
-def _settle(waiter: asyncio.Future[bool], granted: bool) -> bool:
-    if waiter.done():
-        return False
-    waiter.set_result(granted)
-    return True

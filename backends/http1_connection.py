@@ -156,6 +156,7 @@ class Connection(asyncio.Protocol):
     # The mutable state of a connection is its phase, its parser and the exchange it carries.
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, idle_limit_s: float) -> None:
         self.idle_since_s = 0.0
+        self.entered_s = 0.0  # when the call that it carries took its slot; its owner's to set
         self.closed = False
         self._owner = owner
         self._loop = loop

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import httpx
 
 from backends.http1_connection import MAX_FIELDS, OWN_FRAMING, needs_length, request_head
+from backends.slots import Slots
 from backends.types import BadReply, Call, ConnectFailed, DeadlineExceeded, Headers, Reply
 
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
@@ -19,7 +20,7 @@ _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, h
 class HttpxTransport:
     """Carries calls to the origin of `url` over an httpx transport; see `Transport`.
 
-    `pool` is closed with this transport. At most `connections` calls are under way at once; times
+    `pool` is closed with this transport. `slots` say how many calls are under way at once; times
     are in seconds, `stream_idle_s` being the silence allowed between two parts of a body.
     """
 
@@ -29,13 +30,13 @@ class HttpxTransport:
         pool: httpx.AsyncBaseTransport,
         url: str,
         *,
-        connections: int = 100,
+        slots: Slots,
         connect_timeout_s: float = 2.0,
         stream_idle_s: float = 60.0,
     ) -> None:
         self._pool = pool
         self._origin = httpx.URL(url).copy_with(raw_path=b"/")
-        self._slots = asyncio.Semaphore(connections)
+        self.slots = slots
         self._timeout = {"connect": connect_timeout_s}
         self._stream_idle_s = stream_idle_s
         self._closed = False
@@ -43,13 +44,14 @@ class HttpxTransport:
     async def send(self, call: Call, deadline_s: float) -> Reply:
         """Carry `call` there and return its reply once the head is there (see `Transport`)."""
         request_head(call, b"")  # raises ValueError for a request that would split
-        await self._enter(deadline_s)
+        slot = await self._enter(deadline_s)
         try:
             response = await self._ask(call, deadline_s)
         except BaseException:
-            self._slots.release()
+            slot.leave()
             raise
-        body = _Body(response, self._slots, deadline_s, self._stream_idle_s)
+        self.slots.answered(slot.held_s, response.status_code)
+        body = _Body(response, slot, deadline_s, self._stream_idle_s)
         try:
             return Reply(response.status_code, _head(response), body)
         except BaseException:
@@ -59,18 +61,16 @@ class HttpxTransport:
     async def aclose(self) -> None:
         """Close every connection; calls under way and calls that wait fail."""
         self._closed = True
+        self.slots.close()
         await self._pool.aclose()
 
-    async def _enter(self, deadline_s: float) -> None:
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                await self._slots.acquire()
-        except TimeoutError as exc:
-            late = "no connection became free within the deadline"
-            raise DeadlineExceeded(late, ran=False) from exc
+    async def _enter(self, deadline_s: float) -> "_Slot":
+        await self.slots.enter(deadline_s)
+        slot = _Slot(self.slots)
         if self._closed:
-            self._slots.release()
+            slot.leave()
             raise ConnectFailed("the transport is closed")
+        return slot
 
     async def _ask(self, call: Call, deadline_s: float) -> httpx.Response:
         sent = False
@@ -117,6 +117,24 @@ def _head(response: httpx.Response) -> Headers:
     return headers
 
 
+class _Slot:
+    """A slot that one call holds."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._loop = asyncio.get_running_loop()
+        self._since_s = self._loop.time()
+
+    @property
+    def held_s(self) -> float:
+        """How long it has been held."""
+        return self._loop.time() - self._since_s
+
+    def leave(self) -> None:
+        """Give it back."""
+        self._slots.leave(self.held_s)
+
+
 class _Body:
     """The body of a reply, under the attempt's deadline; holds its slot until it ends."""
 
@@ -124,14 +142,14 @@ class _Body:
     def __init__(
         self,
         response: httpx.Response,
-        slots: asyncio.Semaphore,
+        slot: _Slot,
         deadline_s: float,
         stream_idle_s: float,
     ) -> None:
         self._response: httpx.Response | None = response
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._parts = aiter(response.stream)
-        self._slots = slots
+        self._slot = slot
         self._deadline_s = deadline_s
         self._idle_s = stream_idle_s
 
@@ -165,4 +183,4 @@ class _Body:
             try:
                 await response.aclose()
             finally:
-                self._slots.release()
+                self._slot.leave()

@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from backends.http1 import Connect, Http1Transport
 from backends.http1_connection import Connection
+from backends.slots import Slots
 from backends.types import Transport
 
 
@@ -14,6 +15,7 @@ def open_transport(
     url: str,
     *,
     connections: int = 100,
+    slots: Slots | None = None,
     connect_timeout_s: float = 2.0,
     idle_expiry_s: float = 4.0,
     stream_idle_s: float = 60.0,
@@ -25,13 +27,14 @@ def open_transport(
 
     `http://host:port`, `https://host:port` and `unix:/path/to/socket` speak HTTP/1.1; `http2` and
     `proxy` (an http or https URL) take the slower way over httpx. The URL's path is not the
-    transport's concern. At most `connections` are open at once; times are in seconds; `tls` is the
-    context for https, the system's trust by default. Raises ValueError for a URL that no transport
-    serves.
+    transport's concern. At most `connections` are open at once, or as `slots` say; times are in
+    seconds; `tls` is the context for https, the system's trust by default. Raises ValueError for a
+    URL that no transport serves.
     """
     parts = urlsplit(url)
     if parts.scheme not in _CONNECT:
         raise ValueError(f"{url!r}: the scheme must be one of {', '.join(_CONNECT)}")
+    slots = slots or Slots(connections)
     connect, host = _CONNECT[parts.scheme](parts, tls)
     if http2 or proxy:
         # Imported where it is used: it takes a quarter of a second, and few need it.
@@ -44,14 +47,14 @@ def open_transport(
         return HttpxTransport(
             pool,
             url,
-            connections=connections,
+            slots=slots,
             connect_timeout_s=connect_timeout_s,
             stream_idle_s=stream_idle_s,
         )
     return Http1Transport(
         connect,
         host,
-        connections=connections,
+        slots=slots,
         connect_timeout_s=connect_timeout_s,
         idle_expiry_s=idle_expiry_s,
         stream_idle_s=stream_idle_s,

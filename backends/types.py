@@ -43,6 +43,10 @@ class ConnectFailed(BackendError):  # noqa: N818 - reads as what happened
         super().__init__(message, ran=False)
 
 
+class Overloaded(ConnectFailed):
+    """The backend has as many calls as it can answer in time; nothing was sent."""
+
+
 class DeadlineExceeded(BackendError):  # noqa: N818
     """The attempt's deadline passed; the backend may be working on it still."""
 

@@ -3,7 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
+
 from gateway.dates import Dates
+from gateway.errors import Refused, overloaded
 from gateway.proxy import Proxy, Receive, Scope, Send
 
 _HEALTH = frozenset({"/metrics", "/livez", "/readyz", "/healthz"})
@@ -15,25 +18,43 @@ ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 class App:
     """Sends each request to its plane, and opens and closes the gateway with the server."""
 
+    # The mutable state is how many requests of the data plane there are, and the date as written.
+
     def __init__(
         self,
         proxy: Proxy,
         control: ASGI,
         opened: Callable[[], Awaitable[None]],
         closed: Callable[[], Awaitable[None]],
+        *,
+        most: int,
+        shed: Callable[[], None],
     ) -> None:
+        """`most` requests of the data plane are served at once; `shed` counts those refused."""
         self._proxy = proxy
         self._control = control
         self._opened = opened
         self._closed = closed
         self._dates = Dates()
+        self._most = most
+        self._shed = shed
+        self._busy = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] == "http":
             path: str = scope["path"]
-            plane = self._control if path.startswith(_CONTROL) or path in _HEALTH else self._proxy
-            await plane(scope, receive, self._dated(send))
+            if path.startswith(_CONTROL) or path in _HEALTH:
+                await self._control(scope, receive, self._dated(send))
+            elif self._busy >= self._most:
+                self._shed()
+                await refuse(overloaded("this gateway"), self._dated(send))
+            else:
+                self._busy += 1
+                try:
+                    await self._proxy(scope, receive, self._dated(send))
+                finally:
+                    self._busy -= 1
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
@@ -64,3 +85,17 @@ class App:
         await receive()
         await self._closed()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def refuse(refused: Refused, send: Send) -> None:
+    """Answer a request that nobody has read: no route's protocol is known of it."""
+    # `error` too: some clients read only that.
+    body = orjson.dumps({**refused.problem(), "error": refused.detail})
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-tollway-reason", refused.reason.encode()),
+        *refused.headers,
+    ]
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

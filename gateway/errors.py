@@ -47,6 +47,13 @@ def no_backend(route: str, why: str, retry_after_s: int = 1) -> Refused:
     return refused
 
 
+def overloaded(what: str) -> Refused:
+    """503: there are as many requests as can be answered in time; another would only wait."""
+    refused = Refused(503, "Overloaded", f"{what} has more to do than it can answer in time")
+    refused.headers.append((b"retry-after", b"1"))
+    return refused
+
+
 def all_failed(route: str, failed: dict[str, str]) -> Refused:
     """502: the backends that were asked failed."""
     tried = "; ".join(f"{backend}: {error}" for backend, error in failed.items())

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from backends.slots import Slots
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, BudgetStatus
 from gateway.ledger.wallet import Wallet
-from gateway.route import Route
+from gateway.route import Backend, Route
 
 _BUDGET: tuple[tuple[str, str, Callable[[BudgetStatus], int]], ...] = (
     ("limit", "What a budget allows in its window", lambda s: s.limit_nano),
@@ -81,6 +82,27 @@ def routes(routes: Mapping[str, Route]) -> Iterator[Metric]:
         )
     yield from _accuracy(routes)
 
+
+def backends(backends: Mapping[str, Backend]) -> Iterator[Metric]:
+    """Yield how busy each backend is, as far as this gateway makes it so."""
+    told = [([name], backend.slots) for name, backend in backends.items() if backend.slots]
+    for name, text, read in _SLOTS:
+        yield _gauge(
+            f"tollway_backend_{name}", text, ["backend"], ((at, read(slots)) for at, slots in told)
+        )
+    shed = CounterMetricFamily(
+        "tollway_backend_shed", "Calls refused because they would have waited", labels=["backend"]
+    )
+    for at, slots in told:
+        shed.add_metric(at, slots.refused)
+    yield shed
+
+
+_SLOTS: tuple[tuple[str, str, Callable[[Slots], int]], ...] = (
+    ("calls", "Calls under way", lambda slots: slots.busy),
+    ("calls_limit", "Calls that may be made at once, as found from latencies", lambda s: s.limit),
+    ("calls_waiting", "Calls that wait for their turn", lambda slots: slots.waiting),
+)
 
 _FIGURES = {
     "price_of_money": "How much quality one dollar must buy: the multiplier of budgets and floors",

@@ -15,6 +15,9 @@ nowhere: the call certainly did not run."""
 NOT_RUN = frozenset({429, 503})
 """Statuses by which a server says that it did no work."""
 
+OVERLOADED = "overloaded"
+"""The error of a call that was not made, because the backend had enough to do."""
+
 NO_ANSWER = Answer()
 
 

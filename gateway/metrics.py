@@ -117,6 +117,10 @@ class Metrics:
         key = (route, tenant, reason)
         self._outcomes[key] = self._outcomes.get(key, 0) + 1
 
+    def shed(self) -> None:
+        """Count a request that was refused unread, because there were too many at once."""
+        self.refused("", "", "overloaded")
+
     def feedback(self, route: str, outcome: str) -> None:
         """Count one feedback."""
         key = (route, outcome)

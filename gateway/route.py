@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backends.pricing import Price
+from backends.slots import Slots
 from backends.types import Call, Payload, Transport, Usage, WireProtocol
 from gateway.breaker import Breaker
 from gateway.estimator import Estimator
@@ -28,6 +29,12 @@ class Backend:
     declared_quality: float | None = None
     timeout_s: float = 30.0
     breaker: Breaker = field(default_factory=Breaker)
+    slots: Slots | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether it has as many calls as it can answer in time."""
+        return self.slots is not None and self.slots.full
 
     def address(self, call: Call) -> Call:
         """Return the call as this backend wants it: its path, its model's name, its host."""

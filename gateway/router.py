@@ -11,13 +11,13 @@ anew and never learned from as if it had been drawn. A floor degrades, it never 
 from collections.abc import Callable
 from random import Random
 
-from backends.types import BackendError
+from backends.types import BackendError, Overloaded
 from gateway import errors
 from gateway.held import with_reply
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, Refusal, Reservation
 from gateway.ledger.wallet import Wallet
-from gateway.metering import judge, unread
+from gateway.metering import OVERLOADED, judge, unread
 from gateway.metrics import Metrics
 from gateway.route import Backend, Inference
 from gateway.turn import Attempt, Draw, Turn, rows
@@ -78,6 +78,9 @@ class Router:
         arms = [Arm(ACCEPT, 0.0)] if turn.held else []
         for backend in route.backends.values():
             if turn.closed(backend.name) or not backend.breaker.allows(now_s):
+                continue
+            if backend.full:
+                turn.crowded = True
                 continue
             quote = turn.quotes.get(backend.name)
             if quote is None:
@@ -144,6 +147,8 @@ class Router:
             verdict = judge(
                 backend, call, reply, body, quote=quote, latency_s=self._clock() - started_s
             )
+        except Overloaded:
+            verdict = unread(quote, OVERLOADED, ran=False)
         except BackendError as exc:
             verdict = unread(quote, str(exc) or type(exc).__name__, ran=exc.ran)
         finally:  # a cancelled task settles too: its call may have run
@@ -172,7 +177,8 @@ class Router:
             self._wallet.void(hold)
         if verdict.error:
             turn.failed[backend.name] = verdict.error
-            backend.breaker.failed(self._clock())
+            if verdict.error != OVERLOADED:
+                backend.breaker.failed(self._clock())
         else:
             backend.breaker.succeeded()
         if verdict.usage is not None:
@@ -196,6 +202,8 @@ class Router:
         ranked = sorted(zip(choice.pmf, choice.arms, strict=True), reverse=True)
         for backend in [route.backends[arm] for _, arm in ranked]:
             if turn.closed(backend.name) or not backend.breaker.allows(self._clock()):
+                continue
+            if backend.full:
                 continue
             hold = await self._reserve(turn, backend)
             if isinstance(hold, Refusal):
@@ -223,12 +231,14 @@ class Router:
         refused.cost_nano = turn.cost_nano
         return refused
 
-    def _why(self, turn: Turn) -> errors.Refused:
+    def _why(self, turn: Turn) -> errors.Refused:  # noqa: PLR0911 - a table of reasons
         route = turn.inference.route.name
         if turn.refusals:
             return errors.over_budget(next(iter(turn.refusals.values())))
         if self._clock() >= turn.inference.deadline_s:
             return errors.deadline(route)
+        if turn.overloaded:
+            return errors.overloaded(f"every backend of route {route!r}")
         if turn.failed:
             return errors.all_failed(route, turn.failed)
         if turn.downgraded:

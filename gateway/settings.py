@@ -115,6 +115,12 @@ class Server(Table):
     max_headers: Int = Field(
         default=100, ge=8, le=1000, description="Most header fields; above it, 431."
     )
+    max_in_flight: Int = Field(
+        default=2048,
+        ge=1,
+        le=1_000_000,
+        description="Most requests at once in each worker; above it, 503 with Retry-After.",
+    )
     keep_alive_s: Int = Field(
         default=75, ge=1, le=86_400, description="How long an idle connection is kept."
     )
@@ -243,6 +249,23 @@ class Backend(Table):
         default=2, description="The longest that connecting may take."
     )
     concurrency: Int = Field(default=64, ge=1, le=65_536, description="Most calls to it at once.")
+    adaptive: bool = Field(
+        default=True,
+        description="Whether fewer than `concurrency` calls are made at once where more would only "
+        "wait for each other there.",
+    )
+    latency_tolerance: Float = Field(
+        default=3.0,
+        ge=1,
+        le=100,
+        description="How many times its latency when idle a backend may take before it gets fewer "
+        "calls at once; more for servers that answer in batches.",
+    )
+    queue_s: Seconds = Field(
+        default=1.0,
+        description="How long a call may wait for its turn; one that would wait longer is refused "
+        "at once, with 503.",
+    )
     answer: JsonPath | None = Field(
         default=None,
         description="Where a reply holds its answer, if not where its protocol says.",

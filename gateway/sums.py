@@ -13,6 +13,9 @@ Family = dict[str, Any]
 Combine = Callable[[float, float], float]
 
 _ADDED = {
+    "tollway_backend_calls",
+    "tollway_backend_calls_limit",
+    "tollway_backend_calls_waiting",
     "tollway_explored_usd",
     "tollway_journal_dropped_rows",
     "tollway_journal_rows",

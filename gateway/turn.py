@@ -7,7 +7,7 @@ from gateway.estimator import Quote
 from gateway.journal import Row
 from gateway.ledger.account import Account
 from gateway.ledger.types import Refusal
-from gateway.metering import Verdict
+from gateway.metering import OVERLOADED, Verdict
 from gateway.route import Inference
 from policies.types import Choice, Context
 
@@ -60,6 +60,7 @@ class Turn:
     quotes: dict[str, Quote] = field(default_factory=dict)
     accounts: dict[str, tuple[Account, ...]] = field(default_factory=dict)
     downgraded: bool = False
+    crowded: bool = False
     draws: list[Draw] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     refusals: dict[str, Refusal] = field(default_factory=dict)
@@ -83,6 +84,12 @@ class Turn:
         if self.held.status >= 400:
             return "client_error"
         return "fallback" if self.held.fallback else "ok"
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether nothing but too many calls stood in the way."""
+        busy = all(error == OVERLOADED for error in self.failed.values())
+        return busy and bool(self.failed or self.crowded)
 
     def closed(self, backend: str) -> bool:
         """Whether a backend is out of the question for the rest of this request."""

@@ -12,8 +12,10 @@ from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
+from backends.limiter import Limiter
 from backends.registry import protocol
 from backends.rules import open_rules
+from backends.slots import Slots
 from backends.transport import open_transport
 from backends.types import Transport, WireProtocol
 from gateway import gauges
@@ -130,6 +132,7 @@ def build(
     metrics.add_source(lambda: gauges.budgets(wallet))
     metrics.add_source(lambda: gauges.journal(journal))
     metrics.add_source(lambda: gauges.routes(routes))
+    metrics.add_source(lambda: gauges.backends(backends))
     # Another worker's rows are in its segment a turn of its loop later: nothing, to people.
     learner = Learner(journal, routes, metrics, wall, patience_s=0.05 if seat.others else 0.0)
     crew = Crew(seat, metrics=metrics, events=events, wallet=wallet, teach=learner.teach)
@@ -186,7 +189,14 @@ def build(
         crew,
         seat,
     )
-    gateway.app = App(proxy, control.app(), gateway.open, gateway.close)
+    gateway.app = App(
+        proxy,
+        control.app(),
+        gateway.open,
+        gateway.close,
+        most=settings.server.max_in_flight,
+        shed=metrics.shed,
+    )
     return gateway
 
 
@@ -247,27 +257,41 @@ def build_backend(settings: config.Backend) -> Backend:
     """Return a backend: its price, and the way to it."""
     url = urlsplit(settings.url or "")
     wire = protocol(settings.protocol or "oip")
+    slots = build_slots(settings) if settings.url else None
     return Backend(
         name=settings.name,
         kind=settings.kind,
         protocol=wire,
-        transport=build_transport(settings, wire),
+        transport=build_transport(settings, wire, slots),
         price=settings.parsed_price(),
         host=url.netloc.encode(),
         path=url.path.rstrip("/").encode(),
         model=settings.model,
         declared_quality=settings.declared_accuracy,
         timeout_s=settings.timeout_s,
+        slots=slots,
     )
 
 
-def build_transport(settings: config.Backend, wire: WireProtocol) -> Transport:
+def build_slots(settings: config.Backend) -> Slots:
+    """Return who may call a backend at once, and who waits."""
+    limiter = Limiter(settings.concurrency, tolerance=settings.latency_tolerance)
+    return Slots(
+        settings.concurrency,
+        patience_s=settings.queue_s,
+        limiter=limiter if settings.adaptive else None,
+    )
+
+
+def build_transport(
+    settings: config.Backend, wire: WireProtocol, slots: Slots | None = None
+) -> Transport:
     """Return the way to a backend; rules have none to go."""
     if settings.url is None:
         return open_rules(wire, rules=settings.rules, entry_point=settings.entry_point)
     return open_transport(
         settings.url,
-        connections=settings.concurrency,
+        slots=slots,
         connect_timeout_s=settings.connect_timeout_s,
     )
 

@@ -142,15 +142,15 @@ def test_a_reply_that_overtakes_a_long_body_ends_its_connection() -> None:
 
 def test_a_full_queue_refuses() -> None:
     async def test(transport: Http1Transport, server: WireServer) -> None:
-        transport._queue_limit = 2
+        transport.slots._queue_most = 2
         calls = [asyncio.create_task(ask(transport)) for _ in range(3)]
-        await until(lambda: len(transport._waiters) == 2)
+        await until(lambda: transport.slots.waiting == 2)
         with pytest.raises(ConnectFailed):
             await ask(transport)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        assert transport.busy == 0 and not transport._waiters
+        assert transport.busy == 0 and not transport.slots.waiting
 
     against(wire.silent, test, connections=1)
 

@@ -1,0 +1,120 @@
+"""The limiter: how many calls a backend should have at once, found from how long they take.
+
+Theory of operation. A server with c places answers in R seconds while calls find one free. With
+n > c calls there, they wait for each other: each takes n R / c, and no more are answered. So the
+least latency seen tells R, and a latency above it tells of a queue. Over each window of calls
+
+    gradient = tolerance * least / median latency, at most 1, at least 1/2
+    limit   <- limit * gradient + sqrt(limit), smoothed
+
+which comes to rest where the median is `tolerance` times the least: at about tolerance * c calls.
+(Netflix' gradient limiter and Envoy's adaptive concurrency filter; the square root keeps asking for
+more, so that new capacity is found.) A refusal or a failure lowers the limit by a tenth.
+
+    window                        limit
+    calls were below half of it   stays: nobody queued, so nothing can be told
+    else                          as above
+    the first of the latter, and  half of c, for one window: the queue at the server drains, and the
+    again every PROBE_S           least latency is measured anew; at once again if it fell
+
+Without the probe a queue that never drains would be taken for the server's own latency, and one
+lucky measurement would bind for ever. c is known by Little's law: calls a second times `least`.
+Pure: the time is an argument.
+"""
+
+import math
+from statistics import median
+
+WINDOW_S = 0.1
+WINDOW_CALLS = 10  # in a window at least: a median of fewer says little
+PROBE_S = 20.0  # a probe costs a slow backend about two latencies of half its throughput
+FELL = 0.8  # of the latency known before: there was a queue in that
+SMOOTHING = 0.3
+SHRINK = 0.5  # the most that one window may take away
+DROP = 0.9
+
+
+class Limiter:
+    """One backend's limit."""
+
+    # The mutable state: the limit, the least latency, the window, and when the probe began or is
+    # due.
+
+    def __init__(self, most: int, *, tolerance: float = 3.0, least: int = 1) -> None:
+        """Start at `most` calls at once, the highest limit; `least` is the lowest."""
+        if tolerance < 1.0:
+            raise ValueError(f"a tolerance of {tolerance}: below 1 no call is fast enough")
+        self._limit = float(most)
+        self._most = most
+        self._least = least
+        self._tolerance = tolerance
+        self._base_s: float | None = None
+        self._window: list[float] = []
+        self._ended = 0
+        self._since_s = -math.inf
+        self._busiest = 0
+        self._dropped = False
+        self._probe_s: float | None = None
+        self._next_probe_s = -math.inf
+        self._before = self._limit
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be made at once."""
+        return int(self._limit)
+
+    @property
+    def base_s(self) -> float | None:
+        """The latency of a call that finds a place free, as far as known."""
+        return self._base_s
+
+    def observe(self, now_s: float, latency_s: float, busy: int) -> None:
+        """Take a good call's latency; `busy` are the calls that there were, it included."""
+        if self._probe_s is not None and now_s - latency_s < self._probe_s:
+            return  # it began before the probe, in a queue
+        if not self._window:
+            self._since_s = now_s
+        self._window.append(latency_s)
+        self._busiest = max(self._busiest, busy)
+        if len(self._window) >= WINDOW_CALLS and now_s - self._since_s >= WINDOW_S:
+            self._close(now_s)
+
+    def refused(self) -> None:
+        """Note that the backend said that it has too much to do, or did not answer in time."""
+        self._dropped = True
+        self._limit = max(self._least, self._limit * (DROP if not self._window else 1.0))
+
+    def _close(self, now_s: float) -> None:
+        """Draw the conclusion of a window."""
+        middle_s = median(self._window)
+        rate = len(self._window) / (now_s - self._since_s)
+        if self._probe_s is not None:
+            fell = self._base_s is not None and middle_s < FELL * self._base_s
+            self._next_probe_s = now_s if fell else now_s + PROBE_S
+            self._base_s, self._probe_s = middle_s, None
+            # What was known before was too much, if it rested on a latency with a queue in it.
+            self._limit = self._limit if fell else self._before
+        else:
+            self._base_s = min(middle_s, self._base_s or middle_s)
+            if 2 * self._busiest >= self._limit or self._dropped:
+                self._move(middle_s)
+                self._probe(now_s, rate)
+        self._window.clear()
+        self._busiest, self._dropped = 0, False
+
+    def _move(self, middle_s: float) -> None:
+        assert self._base_s is not None
+        ratio = self._tolerance * self._base_s / middle_s if middle_s > 0.0 else 1.0
+        wanted = self._limit * min(1.0, max(SHRINK, ratio)) + math.sqrt(self._limit)
+        if self._dropped:
+            wanted = self._limit * DROP
+        self._set(self._limit + SMOOTHING * (wanted - self._limit))
+
+    def _probe(self, now_s: float, rate: float) -> None:
+        if now_s >= self._next_probe_s:
+            assert self._base_s is not None
+            self._before, self._probe_s = self._limit, now_s
+            self._set(0.5 * rate * self._base_s)
+
+    def _set(self, limit: float) -> None:
+        self._limit = min(float(self._most), max(float(self._least), limit))
