@@ -1,203 +1,263 @@
 """Routing on real tables: the production policy against rivals, hull and optima.
 
-    python benchmarks/routing.py --data DIR [--only STUDY ...] [--seeds N] [--json FILE]
+    python benchmarks/routing.py --data DIR                        # everything; an hour or two
+    python benchmarks/routing.py --data DIR --only curves --tables test --picture curves.png
+    python benchmarks/routing.py --data DIR --only curves --seeds 3 --no-rivals    # a first look
+    python benchmarks/routing.py --only speed memory               # these need no data
 
-DIR holds tables of the two forms that `choosing/tables.py` says, at any depth. A table named `test`
-is streamed after the one named `val`; of all others the second half of the stream is measured.
+DIR holds tables, at any depth, of two forms:
+
+    NAME.jsonl  {"id", "group", "prompt", "q": {arm: score in [0, 1]}, "c": {arm: dollars}}
+                a list of numbers "x" may stand beside or in the place of the prompt
+    NAME.csv    columns <arm>.pred, <arm>.conf, <arm>.correct, true; a prices.csv beside it has
+                the columns task, model, usd_per_call
+
+A table `test` is streamed after the table `val` of its folder, and measured; of every other table
+the second half of the stream is. The policy starts cold and sees the quality of the arm it chose,
+and nothing else. Its classes, the features and the estimator of costs are the gateway's own, with
+one set of defaults for all. What a study measures stands beside its name:
+
 """
 
 import argparse
 import json
 import os
+import platform
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-import numpy as np  # noqa: E402
-from choosing import rivals, studies  # noqa: E402
-from choosing.studies import Row  # noqa: E402
-from choosing.tables import Table  # noqa: E402
+from choosing import cascades, changes, curves, picture, rivals, speed  # noqa: E402
+from choosing.figures import Effort, Row  # noqa: E402
+from choosing.tables import Pair, Table, discover, paired  # noqa: E402
 
 OURS = ["lagrangian", "lagrangian/vowpal"]
 RIVALS = ["epsilon_greedy", "cb_explore_adf", "linucb", "lin_thompson"]
-CASCADES = {
-    "ferplus": [0.2, 0.33, 0.45, 0.6],
-    "expw": [0.2, 0.33, 0.5, 0.6],
-    "digit": [0.2, 0.33, 0.6],
-    "audiomnist": [0.1, 0.2, 0.33],
+
+
+@dataclass
+class Setting:
+    """What was asked for, and the tables there are."""
+
+    args: argparse.Namespace
+    tables: dict[str, Table]
+    others: dict[Path, str]
+    effort: Effort
+
+    @property
+    def services(self) -> list[Table]:
+        """The tables that tell what each arm answered, and how sure it was."""
+        return [
+            table
+            for table in self.tables.values()
+            if table.said is not None and self._wanted(table)
+        ]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The tables with a context, each with what is streamed before it."""
+        return [pair for pair in paired(self.tables.values()) if self._wanted(pair.table)]
+
+    def _wanted(self, table: Table) -> bool:
+        return not self.args.tables or table.name in self.args.tables
+
+    @property
+    def names(self) -> list[str]:
+        """The policies to compare."""
+        return OURS[:1] if self.args.no_rivals else OURS + RIVALS
+
+
+def curves_of(at: Setting) -> Iterator[Row]:
+    python = rivals.environment(at.args.cache) if at.args.paretobandit else None
+    for pair in at.pairs:
+        yield from curves.curves(pair, at.names, at.effort, python)
+    for table in at.services:
+        yield from cascades.curve(table, at.effort)
+
+
+def floors(at: Setting) -> Iterator[Row]:
+    for pair in at.pairs:
+        yield from curves.floors(pair, at.effort, at.args.floors)
+
+
+def drift(at: Setting) -> Iterator[Row]:
+    for pair in at.pairs:
+        if len(pair.table.arms) >= 3:
+            yield from changes.drift(pair.table, at.effort)
+
+
+def newcomer(at: Setting) -> Iterator[Row]:
+    for pair in at.pairs:
+        if len(pair.table.arms) >= 4:
+            yield from changes.newcomer(pair.table, at.effort)
+
+
+def cascading(at: Setting) -> Iterator[Row]:
+    for table in at.services:
+        yield from cascades.study(table, at.effort, at.args.shares)
+
+
+def two_arms(at: Setting) -> Iterator[Row]:
+    for pair in at.pairs:
+        if len(pair.table.arms) == 2:
+            yield from curves.two_arms(pair, at.names[:2], at.effort)
+
+
+def llmdrift(at: Setting) -> Iterator[Row]:
+    for path in at.others:
+        with path.open() as file:
+            if path.suffix == ".jsonl" and {"task", "model", "correct"} <= _keys(file.readline()):
+                yield from changes.llmdrift(path, at.effort)
+
+
+def _keys(line: str) -> set[str]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return set()
+    return set(row) if isinstance(row, dict) else set()
+
+
+def labels(at: Setting) -> Iterator[Row]:
+    for pair in at.pairs:
+        yield from curves.scarce(pair, at.effort)
+    for table in at.services:
+        yield from cascades.study(table, at.effort, at.args.shares, labelled=0.01)
+
+
+STUDIES: dict[str, tuple[Callable[[Setting], Iterator[Row]], str]] = {
+    "curves": (curves_of, "quality at seven budgets, against rivals, hull and optima"),
+    "floors": (floors, "the cost of holding an accuracy floor, against the hull's"),
+    "drift": (drift, "a price is cut, or the middle arm's quality, for a third of the stream"),
+    "newcomer": (newcomer, "an arm comes after a third: how soon it has 5 % of 100 requests"),
+    "cascades": (cascading, "accept or ask on, at --shares of the best single service's price"),
+    "two-arms": (two_arms, "tables of two arms, at 25 and 50 % calls of the dearer"),
+    "llmdrift": (llmdrift, "model versions three months apart (rows of task, model, correct)"),
+    "labels": (labels, "one answer in a hundred is ever judged"),
+    "speed": (lambda at: speed.speed(at.effort), "microseconds of a decision and an update"),
+    "memory": (
+        lambda at: speed.memory(at.effort, at.args.decisions),
+        "resident memory along --decisions decisions",
+    ),
 }
-STUDIES = (
-    "curves",
-    "floors",
-    "drift",
-    "newcomer",
-    "cascades",
-    "mmlu",
-    "llmdrift",
-    "labels",
-    "speed",
-)
+DATALESS = {"speed", "memory"}
 
 
 def main() -> None:
     args = arguments()
-    found = studies.load_folder(args.data)
-    python = rivals.environment(args.cache) if args.paretobandit else None
-    result: dict[str, list[Row]] = {}
-    for name in args.only or STUDIES:
-        rows = RUN[name](args, found, python)
+    chosen = args.only or list(STUDIES)
+    tables, others = discover(args.data) if args.data else ({}, {})
+    for path, why in others.items():
+        tell(f"not a table: {path}: {why}")
+    unknown = set(args.tables or []) - set(tables)
+    if unknown:
+        sys.exit(f"--tables {' '.join(sorted(unknown))}: there is {', '.join(tables) or 'none'}")
+    setting = Setting(args, tables, others, Effort(args.seeds, tell))
+    result: dict[str, object] = {"about": about(args, tables)}
+    for name in chosen:
+        started = time.monotonic()
+        rows = list(STUDIES[name][0](setting))
+        tell(f"{name}: done in {time.monotonic() - started:.0f} s", done=True)
         result[name] = rows
-        print(f"\n## {name}")
+        print(f"\n## {name}: {STUDIES[name][1]}")
         show(rows)
         if args.json:
             args.json.write_text(json.dumps(result, indent=1))
-    if args.picture and "curves" in result:
-        picture(result["curves"], args.picture)
+        if args.picture and name == "curves" and rows:
+            picture.draw(rows, args.picture)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", type=Path, required=True, help="folder of tables")
-    parser.add_argument("--only", nargs="+", choices=STUDIES, help="studies to run (all)")
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--no-rivals", action="store_true", help="only the product's policies")
-    parser.add_argument("--paretobandit", action="store_true", help="run it too, in its own venv")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--picture", type=Path, help="cost-quality curves, as PNG or SVG")
+    listed = "\n".join(f"    {name:10}  {about}" for name, (_, about) in STUDIES.items())
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").rstrip() + "\n\n" + listed,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tollway"
-    parser.add_argument("--cache", type=Path, default=cache, help="for the rival's environment")
-    return parser.parse_args()
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of tables")
+    parser.add_argument(
+        "--only", nargs="+", choices=STUDIES, metavar="STUDY", help="studies to run (all)"
+    )
+    parser.add_argument("--tables", nargs="+", metavar="NAME", help="tables to measure on (all)")
+    parser.add_argument("--seeds", type=int, default=20, help="streams per cell (20)")
+    parser.add_argument("--no-rivals", action="store_true", help="only the product's policy")
+    parser.add_argument(
+        "--paretobandit",
+        action="store_true",
+        help=f"run {rivals.PACKAGE} too, in an environment of its own under --cache",
+    )
+    parser.add_argument("--floors", type=float, nargs="+", default=list(curves.FLOORS))
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=[0.1, 0.2, 0.33, 0.45, 0.6],
+        help="budgets of cascades, as shares of the best single service's price",
+    )
+    parser.add_argument("--decisions", type=int, default=1_000_000, help="of the study memory")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw the curves there, as PNG or SVG"
+    )
+    parser.add_argument("--cache", type=Path, default=cache, metavar="DIR")
+    args = parser.parse_args()
+    if args.data is None and not set(args.only or STUDIES) <= DATALESS:
+        parser.error("--data DIR is needed for all studies but " + " and ".join(sorted(DATALESS)))
+    if args.data is not None and not args.data.is_dir():
+        parser.error(f"--data {args.data}: no such folder")
+    if args.seeds < 1 or args.decisions < 10:
+        parser.error("--seeds must be at least 1, --decisions at least 10")
+    return args
 
 
-def names(args: argparse.Namespace) -> list[str]:
-    return OURS[:1] if args.no_rivals else OURS + RIVALS
+def about(args: argparse.Namespace, tables: dict[str, Table]) -> Row:
+    """Return what the figures were measured on and with."""
+    return {
+        "seeds": args.seeds,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "defaults": "one set for all tables, chosen on ParetoBandit's val tables only",
+        "tables": {name: [len(table), len(table.arms)] for name, table in tables.items()},
+    }
 
 
-def curves(args: argparse.Namespace, found: dict[str, Table], python: Path | None) -> list[Row]:
-    pair = found.get("val"), found.get("test")
-    if pair[0] is not None and pair[1] is not None:
-        rows = studies.curves(pair[1], pair[0], names(args), args.seeds, python)
-        published = dict(zip(studies.budgets_of(pair[0]).tolist(), studies.PUBLISHED, strict=True))
-        for row in rows:
-            row["paretobandit_published"] = published[float(row["budget_usd"])]  # type: ignore[arg-type]
-        return rows
-    return [
-        row
-        for table in found.values()
-        if table.texts is not None
-        for row in studies.curves(table, None, names(args), args.seeds, python)
-    ]
-
-
-def mmlu(args: argparse.Namespace, found: dict[str, Table], python: Path | None) -> list[Row]:
-    rows = []
-    for table in found.values():
-        if table.texts is not None and len(table.arms) == 2:
-            low, high = table.cost.mean(axis=0).tolist()
-            budgets = np.array([low + share * (high - low) for share in (0.25, 0.5)])
-            rows += studies.curves(table, None, names(args)[:2], args.seeds, None, budgets)
-    return rows
-
-
-def floors(args: argparse.Namespace, found: dict[str, Table], python: Path | None) -> list[Row]:
-    return studies.floors(found["test"], found["val"], args.seeds, [0.85, 0.88, 0.90])
-
-
-def drift(args: argparse.Namespace, found: dict[str, Table], python: Path | None) -> list[Row]:
-    return studies.drift(found["test"], args.seeds)
-
-
-def newcomer(args: argparse.Namespace, found: dict[str, Table], python: Path | None) -> list[Row]:
-    return studies.newcomer(found["val_k4"], args.seeds)
-
-
-def cascades(
-    args: argparse.Namespace,
-    found: dict[str, Table],
-    python: Path | None,
-    labelled: float = 1.0,
-) -> list[Row]:
-    return [
-        row
-        for name, table in found.items()
-        if table.said is not None
-        for row in studies.cascade(table, args.seeds, CASCADES.get(name, [0.2, 0.5, 0.8]), labelled)
-    ]
-
-
-def labels(args: argparse.Namespace, found: dict[str, Table], python: Path | None) -> list[Row]:
-    images = {name: found[name] for name in ("ferplus", "expw") if name in found}
-    rows = cascades(args, images, python, labelled=0.01)
-    return rows + studies.scarce(found["test"], found["val"], args.seeds)
-
-
-def llmdrift(args: argparse.Namespace, found: dict[str, Table], python: Path | None) -> list[Row]:
-    return studies.llmdrift(next(args.data.rglob("drift.jsonl")), args.seeds)
-
-
-def speed(args: argparse.Namespace, found: dict[str, Table], python: Path | None) -> list[Row]:
-    return studies.speed()
-
-
-Study = Callable[[argparse.Namespace, dict[str, Table], Path | None], list[Row]]
-RUN: dict[str, Study] = {
-    "curves": curves,
-    "floors": floors,
-    "drift": drift,
-    "newcomer": newcomer,
-    "cascades": cascades,
-    "mmlu": mmlu,
-    "llmdrift": llmdrift,
-    "labels": labels,
-    "speed": speed,
-}
+def tell(line: str, done: bool = False) -> None:
+    """Say how far it is, on stderr: over itself on a terminal, line by line elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line}", end="\n" if done else "", file=sys.stderr, flush=True)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def show(rows: list[Row]) -> None:
-    """Print rows as a table."""
+    """Print rows as a table per kind of row."""
     if not rows:
         print("no table for it in the data folder")
-        return
-    keys = list(rows[0])
-    lines = [keys] + [[cell(row.get(key)) for key in keys] for row in rows]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(keys))]
-    for line in lines:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)))
+    kinds: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(tuple(row), []).append(row)
+    for keys, same in kinds.items():
+        lines = [list(keys)] + [[cell(row[key]) for key in keys] for row in same]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            print("  ".join(map(str.ljust, line, widths)).rstrip())
+        print()
     sys.stdout.flush()
 
 
 def cell(value: object) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Iterable) and not isinstance(value, str):
         return " / ".join(cell(part) for part in value)
     return str(value)
-
-
-def picture(rows: list[Row], path: Path) -> None:
-    """Draw quality over budget."""
-    import matplotlib  # noqa: PLC0415 - only where a picture is wanted
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
-
-    figure, axes = pyplot.subplots(figsize=(8, 5))
-    for name in dict.fromkeys(str(row["policy"]) for row in rows):
-        mine = [row for row in rows if row["policy"] == name]
-        axes.plot([r["budget_usd"] for r in mine], [r["quality"] for r in mine], "o-", label=name)
-    first = [row for row in rows if row["policy"] == rows[0]["policy"]]
-    for bound in ("hull", "group", "clairvoyant"):
-        axes.plot(
-            [r["budget_usd"] for r in first], [r[bound] for r in first], "--", lw=1, label=bound
-        )
-    axes.set_xscale("log")
-    axes.set_xlabel("budget, dollars a request")
-    axes.set_ylabel("mean quality")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 if __name__ == "__main__":

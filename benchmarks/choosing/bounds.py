@@ -10,13 +10,22 @@ import numpy as np
 
 def hull(quality: np.ndarray, cost: np.ndarray, budget: float) -> float:
     """Return the mean quality of the best mix of arms with a mean cost of at most `budget`."""
-    best = max((q for q, c in zip(quality, cost, strict=True) if c <= budget), default=np.nan)
+    best = max(
+        (q for q, c in zip(quality, cost, strict=True) if c <= budget * (1 + 1e-9)), default=np.nan
+    )
     for q_low, c_low in zip(quality, cost, strict=True):
         for q_high, c_high in zip(quality, cost, strict=True):
             if c_low <= budget < c_high:
                 share = (budget - c_low) / (c_high - c_low)
                 best = np.nanmax([best, (1 - share) * q_low + share * q_high])
     return float(best)
+
+
+def best_fixed(quality: np.ndarray, cost: np.ndarray, budget: float) -> float:
+    """Return the mean quality of the best single arm with a mean cost of at most `budget`."""
+    # A budget that is an arm's own mean must afford it, whatever the last bit says.
+    fitting = quality[cost <= budget * (1 + 1e-9)]
+    return float(fitting.max(initial=-np.inf)) if len(fitting) else float("nan")
 
 
 def hull_cost(quality: np.ndarray, cost: np.ndarray, floor: float) -> float:

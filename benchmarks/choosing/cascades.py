@@ -4,15 +4,20 @@ The context of a later stage is the gateway's own (`gateway.held`). A true label
 that was seen, the passed-over ones too, and no other.
 """
 
+import time
+from collections.abc import Iterator, Sequence
 from random import Random
 
 import numpy as np
 
 from backends.types import Answer
-from choosing.stream import Record
+from choosing import figures
+from choosing.figures import Effort, Row, budgets_of, seeded, summary
+from choosing.stream import Record, median_us
 from choosing.tables import Table
 from gateway.held import with_reply
-from policies.types import ACCEPT, Arm, Choice, Context, Policy
+from policies.registry import build
+from policies.types import ACCEPT, Arm, Choice, Context, Objective, Policy
 
 
 def run(
@@ -27,6 +32,8 @@ def run(
     rng, labels = Random(seed), Random(seed + 1)
     count = len(order)
     qualities, costs, finals = np.zeros(count), np.zeros(count), np.zeros(count, int)
+    deciding: list[int] = []
+    learning: list[int] = []
     policy.pace(allowance)
     usd = table.cost[0].tolist()
     places = {name: at for at, name in enumerate(table.arms)}
@@ -44,7 +51,9 @@ def run(
             ]
             if seen and len(offered) == 1:
                 break
+            started = time.perf_counter_ns()
             choice = policy.choose(context, offered, rng)
+            deciding.append(time.perf_counter_ns() - started)
             draws.append((context, choice))
             if choice.arm == ACCEPT:
                 policy.charge(choice, 0.0)
@@ -57,7 +66,7 @@ def run(
             replies.append((choice.arm, said))
             context = with_reply(first, replies)
         if labelled >= 1.0 or labels.random() < labelled:
-            teach(policy, draws, {table.arms[at]: right[at] for at in seen})
+            learning += teach(policy, draws, {table.arms[at]: right[at] for at in seen})
         if policy.resolve_due():
             policy.resolve()
         qualities[t], costs[t], finals[t] = right[held], cost, held
@@ -65,16 +74,59 @@ def run(
         qualities,
         costs,
         finals,
-        allowance or float("nan"),
+        float("nan") if allowance is None else allowance,
         getattr(policy, "explored_usd", 0.0),
-        {"policy": policy},
+        median_us(deciding),
+        median_us(learning),
     )
 
 
-def teach(policy: Policy, draws: list[tuple[Context, Choice]], known: dict[str, float]) -> None:
-    """Learn what every reply seen was worth, as the gateway's learner does."""
+def teach(
+    policy: Policy, draws: list[tuple[Context, Choice]], known: dict[str, float]
+) -> list[int]:
+    """Learn what every reply seen was worth, as the gateway's learner does; return the times."""
+    taken = []
     for context, choice in draws:
-        if context.held in known and ACCEPT in choice.arms:
-            policy.learn(context, choice, ACCEPT, known[context.held])
-        if choice.arm in known:
-            policy.learn(context, choice, choice.arm, known[choice.arm])
+        held = [ACCEPT] if context.held in known and ACCEPT in choice.arms else []
+        for arm in held + [choice.arm] * (choice.arm in known):
+            worth = known[context.held if arm == ACCEPT else arm]
+            started = time.perf_counter_ns()
+            policy.learn(context, choice, arm, worth)
+            taken.append(time.perf_counter_ns() - started)
+    return taken
+
+
+def study(
+    table: Table, effort: Effort, shares: Sequence[float], labelled: float = 1.0
+) -> Iterator[Row]:
+    """Yield the second half of a cascade's stream, at shares of the best single service's price."""
+    quality, cost = table.quality.mean(axis=0), table.cost.mean(axis=0)
+    best = int(np.lexsort((cost, -quality))[0])
+    for share in shares:
+        budget = float(cost[best] * share)
+
+        def one(seed: int, budget: float = budget) -> Record:
+            order = np.random.default_rng(seed).permutation(len(table))
+            policy = build("cascade", Objective(), options={}, seed=seed)
+            return run(policy, table, order, budget, seed, labelled).after(len(table) // 2)
+
+        records = seeded(effort, f"{table.name}: {share:g} of the best service's price", one)
+        told = summary(records, table, budget)
+        yield {
+            "policy": "cascade",
+            "labelled": labelled,
+            "share_of_price": share,
+            "best_service": float(quality[best]),
+            "over_best": float(told["quality"]) - float(quality[best]),  # type: ignore[arg-type]
+            **told,
+        }
+
+
+def curve(table: Table, effort: Effort) -> Iterator[Row]:
+    """Yield a cascade's quality at the seven budgets, after the fixed arms."""
+    quality, cost = table.quality.mean(axis=0), table.cost.mean(axis=0)
+    dearest = float(cost[int(np.lexsort((cost, -quality))[0])]) or 1.0
+    yield from figures.fixed(table)
+    rows = list(study(table, effort, [usd / dearest for usd in budgets_of(table).tolist()]))
+    saved = figures.saving(rows, table)
+    yield from ({**row, "saving_at_best": saved} for row in rows)

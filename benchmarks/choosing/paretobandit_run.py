@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +34,28 @@ def main() -> None:
     given = np.load(folder / "in.npz")
     arms = json.loads((folder / "arms.json").read_text())
     features, quality, cost = given["features"], given["quality"], given["cost"]
+    deciding: list[int] = []
+    learning: list[int] = []
     taken = np.zeros((len(given["budgets"]), *given["orders"].shape), int)
     for b, budget in enumerate(given["budgets"].tolist()):
         for s, order in enumerate(given["orders"]):
             bandit = router(arms, given["list_usd"], budget, features.shape[1])
             for t, row in enumerate(order.tolist()):
+                started = time.perf_counter_ns()
                 arm, log = bandit.route(features[row])
+                deciding.append(time.perf_counter_ns() - started)
                 a = arms.index(arm)
                 log.cost_usd = float(cost[row, a])
+                started = time.perf_counter_ns()
                 bandit.process_feedback(log.request_id, reward=float(quality[row, a]))
+                learning.append(time.perf_counter_ns() - started)
                 taken[b, s, t] = a
-    np.save(folder / "out.npy", taken)
+    np.savez(
+        folder / "out.npz",
+        arms=taken,
+        decide_us=np.median(deciding) / 1e3,
+        update_us=np.median(learning) / 1e3,
+    )
 
 
 if __name__ == "__main__":

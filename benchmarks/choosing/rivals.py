@@ -91,8 +91,12 @@ def paretobandit(
     orders: np.ndarray,
     budgets: Sequence[float],
     list_usd: np.ndarray,
-) -> np.ndarray:
-    """Return arms taken, budgets x seeds x requests, by ParetoBandit through its public API."""
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Run ParetoBandit through its public API.
+
+    Return (arms taken, budgets x seeds x requests; median microseconds of a decision and an
+    update).
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         np.savez(
@@ -107,5 +111,5 @@ def paretobandit(
         (path / "arms.json").write_text(json.dumps(table.arms))
         script = Path(__file__).with_name("paretobandit_run.py")
         subprocess.run([python, script, folder], check=True)
-        taken: np.ndarray = np.load(path / "out.npy")
-        return taken
+        taken = np.load(path / "out.npz")
+        return taken["arms"], (float(taken["decide_us"]), float(taken["update_us"]))

@@ -4,8 +4,9 @@ The policy and the estimator are the production classes. The world may change ov
 qualities, which arms are up, and how often a label comes.
 """
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import numpy as np
@@ -15,6 +16,7 @@ from backends.types import Usage
 from choosing.tables import Table
 from gateway.context import Encoder
 from gateway.estimator import Estimator
+from policies.drift import Change
 from policies.types import Arm, Context, Policy
 
 TOKENS = 500.0  # what the estimator takes a call to use before it saw one
@@ -41,7 +43,9 @@ class Record:
     arm: np.ndarray
     allowance: float
     explored_usd: float = 0.0
-    extra: dict[str, object] = field(default_factory=dict)
+    decide_us: float = 0.0
+    update_us: float = 0.0
+    changes: list[tuple[int, Change]] = field(default_factory=list)  # by request
 
     def after(self, start: int) -> "Record":
         """Return the later part."""
@@ -49,14 +53,13 @@ class Record:
 
     def between(self, start: int, end: int) -> "Record":
         at = slice(start, end)
-        return Record(
-            self.quality[at], self.cost[at], self.arm[at], self.allowance, self.explored_usd
-        )
+        cut = {"quality": self.quality[at], "cost": self.cost[at], "arm": self.arm[at]}
+        return replace(self, **cut, changes=[])
 
     @property
     def spend(self) -> float:
         """Mean cost over the allowance."""
-        return float(self.cost.mean() / self.allowance)
+        return float(self.cost.mean() / self.allowance) if self.allowance else 1.0
 
     def worst_window(self, size: int = 500) -> float:
         """Return the highest spend over the allowance in any window."""
@@ -69,9 +72,9 @@ class Record:
 def encode(table: Table) -> list[Context]:
     """Return the contexts, by the gateway's own encoder."""
     encoder = Encoder()
-    if table.texts is None:
-        return [encoder.encode([], [])] * len(table)
-    return [encoder.encode([], [text]) for text in table.texts]
+    numbers = table.numbers.tolist() if table.numbers is not None else [[]] * len(table)
+    texts = [[text] for text in table.texts] if table.texts is not None else [[]] * len(table)
+    return [encoder.encode(*values) for values in zip(numbers, texts, strict=True)]
 
 
 def run(
@@ -91,6 +94,9 @@ def run(
     count = len(order)
     qualities, costs = np.zeros(count), np.zeros(count)
     arms_taken = np.zeros(count, int)
+    changes: list[tuple[int, Change]] = []
+    deciding: list[int] = []
+    learning: list[int] = []
     policy.pace(allowance)
     known = Usage(exact=False)
     fixed = bool((table.cost.std(axis=0) <= 1e-12).all())
@@ -111,7 +117,9 @@ def run(
             Arm(table.arms[a], quote.expected_nano / 1e9)
             for a, quote in zip(up, quotes, strict=True)
         ]
+        started = time.perf_counter_ns()
         choice = policy.choose(context, arms, rng)
+        deciding.append(time.perf_counter_ns() - started)
         a = up[choice.index]
         cost = table.cost[row, a] * ratios[a]
         unit = prices[a].output_token_nano
@@ -120,7 +128,10 @@ def run(
         estimator.observe(context, table.arms[a], quote, prices[a], usage, 0.1)
         policy.charge(choice, cost)
         if world.labelled >= 1.0 or labels.random() < world.labelled:
+            started = time.perf_counter_ns()
             policy.learn(context, choice, choice.arm, float(truth[a]))
+            learning.append(time.perf_counter_ns() - started)
+        changes += [(t, change) for change in policy.drain()]
         if policy.resolve_due():
             policy.resolve()
         qualities[t], costs[t], arms_taken[t] = truth[a], cost, a
@@ -128,10 +139,17 @@ def run(
         qualities,
         costs,
         arms_taken,
-        allowance or float("nan"),
+        float("nan") if allowance is None else allowance,
         getattr(policy, "explored_usd", 0.0),
-        {"estimator": estimator, "policy": policy},
+        median_us(deciding),
+        median_us(learning),
+        changes,
     )
+
+
+def median_us(taken_ns: Sequence[int]) -> float:
+    """Return the median in microseconds; nan where nothing was timed."""
+    return float(np.median(taken_ns)) / 1e3 if taken_ns else float("nan")
 
 
 def _price(usd: float, fixed: bool) -> Price:
