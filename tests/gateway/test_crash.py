@@ -1,6 +1,8 @@
 """A gateway killed at any moment loses no money and no learning."""
 
 import asyncio
+import contextlib
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +14,8 @@ import httpx
 import pytest
 from configs import budget, two_backends
 from harness import Upstream, inference, run, serving
+
+from gateway.journal import rows, segments
 
 pytestmark = pytest.mark.integration
 
@@ -149,6 +153,87 @@ def test_sigkill_in_mid_traffic_loses_no_spend_breaks_no_budget_and_learning_goe
                 pass
 
     run(main)
+
+
+KILLS = 20
+CHEAP_NANO = 100_000
+CLIENTS = 8
+DEAR_NANO = 1_000_000
+
+
+async def spenders(url: str, told: list[int], begun: asyncio.Event) -> None:
+    """Have clients call until the gateway is gone; note what each reply says that it cost."""
+
+    async def client(http: httpx.AsyncClient) -> None:
+        with contextlib.suppress(httpx.TransportError):
+            while True:
+                reply = await http.post(url + "/v2/models/m/infer", json=inference())
+                told.append(round(float(reply.headers["x-tollway-cost-usd"]) * 1e9))
+                begun.set()
+
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(trust_env=False, limits=limits) as http:
+        await asyncio.gather(*(client(http) for _ in range(CLIENTS)))
+
+
+def test_twenty_kills_at_random_moments_lose_no_settled_spend(tmp_path: Path) -> None:
+    """What a client was told, what the backend billed, and what is in the journal is charged."""
+
+    async def main() -> None:
+        rng, backend, told = random.Random(17), Upstream(delay_s=0.002), list[int]()
+        url = f"http://127.0.0.1:{free_port()}"
+        async with serving(backend) as address:
+            config = tmp_path / "tollway.toml"
+            config.write_text(
+                two_backends(
+                    address,
+                    address,
+                    policy="lagrangian",
+                    server=f'open = true\nlisten = "{url.removeprefix("http://")}"',
+                    more=budget("cap", "50.0"),
+                    ledger="sqlite:///tollway.db",
+                )
+            )
+            for kill in range(KILLS):
+                gateway, begun = Process(config), asyncio.Event()
+                await gateway.ready(url)
+                check(await state(url), backend, told, tmp_path, kill)
+                clients = asyncio.create_task(spenders(url, told, begun))
+                async with asyncio.timeout(20):
+                    await begun.wait()
+                await asyncio.sleep(rng.uniform(0.0, 0.2))
+                gateway.end(signal.SIGKILL)
+                await clients
+            gateway = Process(config)
+            await gateway.ready(url)
+            check(await state(url), backend, told, tmp_path, KILLS)
+            assert len(told) > 5 * KILLS
+            gateway.end(signal.SIGTERM)
+
+    run(main)
+
+
+def check(
+    found: tuple[dict[str, Any], Any], backend: Upstream, told: list[int], folder: Path, kills: int
+) -> None:
+    """Assert that all that was spent is charged, and no more than that and what was open."""
+    cap = found[0]
+    charged_nano, unproven_nano = cap["spent_nano"], cap["unaccounted_nano"]
+    paths = [path for _, path, *_ in backend.requests]
+    billed_nano = sum(DEAR_NANO if b"/large/" in path else CHEAP_NANO for path in paths)
+    journal_nano = sum(
+        row["cost_nano"]
+        for path in segments(folder / ".tollway" / "journal")
+        for row in rows(path)
+        if row["kind"] == "attempt"
+    )
+    assert cap["held_nano"] == 0, "what the dead held is back"
+    assert charged_nano >= billed_nano >= charged_nano - unproven_nano
+    assert charged_nano >= sum(told)
+    # A row is written when its turn of the event loop ends: a kill takes that turn's along.
+    unwritten_nano = charged_nano - unproven_nano - journal_nano
+    assert 0 <= unwritten_nano <= kills * CLIENTS * DEAR_NANO
+    assert unproven_nano <= kills * CLIENTS * DEAR_NANO
 
 
 def test_sigterm_hands_back_all_that_was_not_spent(tmp_path: Path) -> None:
