@@ -198,11 +198,17 @@ class Account:
         self._mark_s, self._mark_used_nano = now_s, purse.used_nano
         if not used_nano and not self.waiting:
             self._slice_nano = 0
-            self.retire()
+            if not self._bare or now_s - purse.told_s >= RENEW_S:
+                self.retire()
             return
         lasts_nano = int(used_nano / passed_s * HORIZON_S)
         self._slice_nano = max(self._unit_nano, min(self._slice_nano, lasts_nano))
         purse.low_nano = min(purse.low_nano, self._slice_nano)
+
+    @property
+    def _bare(self) -> bool:
+        """Whether the purse holds and hides nothing: it may wait for the next who ask."""
+        return not (self.purse.idle_nano or self.purse.holds or self.purse.untold_nano)
 
     def _excess(self, purse: Purse) -> int:
         """Return what a purse has above what it will need soon; all, where others go without."""

@@ -247,10 +247,11 @@ class Book:
             self.short_until_s = now_s + 1.0  # long enough for each holder to hear of it
         if not asked.need_nano <= self.free_nano:
             return
-        holders = sum(other.held_nano > 0 for other in self.leases.values() if other is not lease)
-        share = max(self.free_nano // (2 * (holders + 1)), self.limit_nano // SMALLEST_PART)
-        ahead = max(asked.due_nano, min(asked.want_nano, share), asked.need_nano)
-        lease.grant_nano = min(ahead, self.free_nano)
+        others = sum(other.held_nano > 0 for other in self.leases.values() if other is not lease)
+        share = max(self.free_nano // (others + 2), self.limit_nano // SMALLEST_PART)
+        ahead = min(asked.want_nano, share)
+        ahead -= ahead % asked.need_nano  # in whole calls: crumbs in many hands are of use to none
+        lease.grant_nano = min(max(asked.due_nano, ahead, asked.need_nano), self.free_nano)
         lease.held_nano += lease.grant_nano
         self.leased_nano += lease.grant_nano
 

@@ -188,12 +188,14 @@ local function grant(name, lease, asked)
   end
   if not (asked.due <= free()) then book.short_until = now + SHORT_S end
   if not (asked.need <= free()) then return end
-  local holders = 1
+  local others = 0
   for other, its in pairs(leases) do
-    if other ~= name and its.held > 0 then holders = holders + 1 end
+    if other ~= name and its.held > 0 then others = others + 1 end
   end
-  local share = most(whole(free(), 2 * holders), whole(book.limit, SMALLEST_PART))
-  lease.grant = least(most(most(asked.due, least(asked.want, share)), asked.need), free())
+  local share = most(whole(free(), others + 2), whole(book.limit, SMALLEST_PART))
+  local ahead = least(asked.want, share)
+  ahead = ahead - ahead % asked.need
+  lease.grant = least(most(most(asked.due, ahead), asked.need), free())
   lease.held = lease.held + lease.grant
   book.leased = book.leased + lease.grant
 end

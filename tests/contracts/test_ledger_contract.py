@@ -50,9 +50,18 @@ def test_what_is_asked_ahead_of_need_is_shared_but_need_is_met(ledger: Implement
     async def main(bench: Bench) -> None:
         first = await bench.say("x", need_nano=1, want_nano=10_000)
         second = await bench.say("y", need_nano=1, want_nano=10_000)
-        assert (first.grant_nano, second.grant_nano) == (500, 125)
-        needy = await bench.say("z", need_nano=10, due_nano=375, want_nano=375)
-        assert needy.grant_nano == 375
+        assert (first.grant_nano, second.grant_nano) == (500, 166)
+        needy = await bench.say("z", need_nano=10, due_nano=334, want_nano=334)
+        assert needy.grant_nano == 334
+
+    ledger.run(main)
+
+
+def test_what_is_leased_ahead_of_need_is_in_whole_calls(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        assert (await bench.say("x", need_nano=7, want_nano=10_000)).grant_nano == 497
+        assert (await bench.say("y", need_nano=7, want_nano=100)).grant_nano == 98
+        assert (await bench.say("z", need_nano=200, want_nano=10_000)).grant_nano == 200
 
     ledger.run(main)
 
