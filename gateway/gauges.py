@@ -109,7 +109,12 @@ _FIGURES = {
     "explored_usd": "What exploration was expected to cost beyond the best arm, in all",
     "accuracy_floor": "The accuracy that a route holds",
     "accuracy_estimate": "The accuracy that recent labels say",
-    "floor_guarded": "Whether the route is at its baseline, for the floor's sake",
+    "floor_guarded": "Whether the baseline has a share of the requests, for the floor's sake",
+    "floor_share": "The share of requests that is the learned policy's",
+    "floor_lower_bound": "What the learned policy's own accuracy is at least, with confidence",
+    "guard_active": "Whether the learned policy acts, and not the fixed arm that guards it",
+    "guard_gain": "What the learned policy is worth more than the fixed arm, in quality",
+    "guard_gain_lower_bound": "What it is worth more at least, with confidence",
     "allowance_usd": "What the budgets allow per request",
 }
 """What policies tell of themselves; each tells those that it has."""

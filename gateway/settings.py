@@ -415,6 +415,12 @@ class Route(Table):
         description="The policy's own settings, such as `arm` of `fixed`, `weights` of `weighted`.",
         examples=['{ head = "ridge" }'],
     )
+    guard: Literal["off", "shadow", "observe"] = Field(
+        default="off",
+        description="`shadow`: the baseline, or else the best fixed backend, answers until what is "
+        "learned is shown to be worth more, and again when it no longer is. `observe`: it always "
+        "answers; what is learned is only written down.",
+    )
     cascade: bool = Field(
         default=False, description="Whether a cheap answer in hand may be accepted or escalated."
     )
@@ -445,6 +451,10 @@ class Route(Table):
                 raise WrongKey("policy_options", why)
         if self.objective == "min_cost" and self.accuracy_floor is None:
             raise WrongKey("objective", "needs a floor; write it like accuracy_floor = 0.97")
+        if self.guard != "off" and self.objective == "min_cost":
+            raise WrongKey("guard", "is not for min_cost: its floor is guarded by the baseline")
+        if self.guard != "off" and self.cascade:
+            raise WrongKey("guard", "is not for cascades; remove one of the two")
         if self.objective == "value" and self.value_per_correct_usd is None:
             raise WrongKey("objective", "needs a value; write value_per_correct_usd = 0.01")
         return self

@@ -16,6 +16,7 @@ from gateway.ledger.wallet import Wallet
 from gateway.metrics import Metrics
 from gateway.pacing import Traffic, allowance_usd
 from gateway.route import Route
+from policies.types import Notice
 
 log = logging.getLogger("tollway.upkeep")
 
@@ -70,6 +71,9 @@ class Upkeep:
             if route.policy.resolve_due():
                 route.policy.resolve()
             for change in route.policy.drain():
+                if isinstance(change, Notice):
+                    self._events.add(change.kind, route.name, change.text, **change.figures)
+                    continue
                 self._events.add(
                     "quality_changed",
                     route.name,

@@ -339,6 +339,7 @@ def build_route(
             objective,
             options=route.policy_options,
             seed=zlib.crc32(route.name.encode()) & 0x7FFFFFFF,
+            guard=route.guard,
         ),
         estimator=Estimator(),
         features=Features(

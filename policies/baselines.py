@@ -6,7 +6,7 @@ from random import Random
 from policies.drift import Change
 from policies.packing import pack, unpack
 from policies.sampling import certain, draw
-from policies.types import Arm, Choice, Context
+from policies.types import Arm, Choice, Context, Notice
 
 
 class Baseline:
@@ -34,7 +34,7 @@ class Baseline:
     def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
         """Nothing is learned."""
 
-    def drain(self) -> list[Change]:
+    def drain(self) -> list[Change | Notice]:
         """Return nothing: nobody watches."""
         return []
 

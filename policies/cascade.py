@@ -12,10 +12,12 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from policies.floor import Floor
 from policies.lagrangian import Lagrangian, Offer, offered
 from policies.multiplier import MeanAt, at
 from policies.options import HOPE, Options, extended
 from policies.types import ACCEPT, Arm, Choice, Context
+from policies.value import weighted
 
 REVALUED = 200  # of each arm's recent replies: half a millisecond
 
@@ -43,7 +45,16 @@ class Cascade(Lagrangian):
             self._see(context, plain)
         choice = self._draw(self._foreseen(plain), rng, floor)
         # What is logged is of the arm itself: estimates from the journal compare it with labels.
-        return replace(choice, quality_hat=tuple(qualities), cost_hat_usd=tuple(costs))
+        reached = self._reached(context.held)
+        return replace(
+            choice, quality_hat=tuple(qualities), cost_hat_usd=tuple(costs), reached=reached
+        )
+
+    def _reached(self, held: str) -> float:
+        """Return how much likelier the learned policy alone would have got this reply."""
+        if self._floor is None or not held or held == self._baseline:
+            return 1.0  # of the baseline's reply nobody can tell any more who asked for it
+        return 1.0 / self._floor.share
 
     def _foreseen(self, plain: Offer) -> Offer:
         """Return an offer with what may follow each arm's reply added."""
@@ -102,7 +113,11 @@ class Cascade(Lagrangian):
         self._note(self._quality.learn(context, context.held if arm == ACCEPT else arm, quality))
         self.version += 1
         if self._floor is not None and arm == choice.arm and _is_last(choice):
-            self._judge(self._floor, quality)
+            self._judge(self._floor, choice, quality)
+
+    def _judge(self, floor: Floor, choice: Choice, quality: float) -> None:
+        """Judge the floor by a request's last choice, weighted by how it came to it."""
+        self._note(floor.observe(quality, *weighted(choice, quality)))
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Count what a choice has cost: a request's first counts the request."""

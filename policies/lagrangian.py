@@ -30,8 +30,9 @@ from policies.pacer import Pacer
 from policies.packing import pack, unpack
 from policies.quality import Quality
 from policies.sampling import certain, draw
-from policies.types import Arm, Choice, Context, Objective, record
+from policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective, record
 from policies.uniform import Uniform
+from policies.value import estimated, held_back
 from policies.window import Window
 
 KIND = "lagrangian 1"
@@ -70,7 +71,7 @@ class Lagrangian:
         if objective.kind == "min_cost" and floor is None:
             raise ValueError("min_cost needs a floor")
         self.version = 0
-        self.changes: deque[Change] = deque(maxlen=CHANGES_MAX)
+        self.changes: deque[Change | Notice] = deque(maxlen=CHANGES_MAX)
         self.explored_usd = 0.0  # what exploration was expected to cost, in all
         self.prices = FREE
         self._objective = objective
@@ -107,18 +108,21 @@ class Lagrangian:
         """Draw by quality less the price of money times cost."""
         names, count = offer.names, len(offer.names)
         kept, met = list(range(count)), True
+        shadow: tuple[float, ...] = ()
         if floor is not None:
             kept, met = feasible(offer.qualities, offer.costs_usd, floor)
         if not met:
             index, reason = kept[0], "floor_unmet"
             pmf = certain(count, index)
-        elif self._floor is not None and self._floor.guarded and self._baseline in names:
-            index, reason = names.index(self._baseline), "baseline"
-            pmf = certain(count, index)
         else:
             spread, tops = self._spread(offer, kept)
+            if self._floor is not None and self._floor.guarded and self._may_hold(names):
+                shadow = tuple(spread)
+                spread = held_back(spread, names.index(self._baseline), self._floor.share)
             index, pmf = draw(spread, rng), tuple(spread)
             reason = "best" if index in tops else "explore"
+            if shadow and names[index] == self._baseline:
+                reason = "baseline"
         return Choice(
             names,
             pmf,
@@ -128,6 +132,7 @@ class Lagrangian:
             self.prices.high,
             reason,
             self.version,
+            shadow,
         )
 
     def _spread(self, offer: Offer, kept: list[int]) -> tuple[list[float], set[int]]:
@@ -163,6 +168,10 @@ class Lagrangian:
         self.explored_usd += extra
         return pmf
 
+    def _may_hold(self, names: tuple[str, ...]) -> bool:
+        """Whether a request may go to the baseline instead: at its first choice only."""
+        return self._baseline in names and ACCEPT not in names
+
     @property
     def _baseline(self) -> str:
         return self._objective.baseline or ""
@@ -177,18 +186,17 @@ class Lagrangian:
         self._note(self._quality.learn(context, arm, quality))
         self.version += 1
         if self._floor is not None and arm == choice.arm:
-            self._judge(self._floor, quality)
+            self._judge(self._floor, choice, quality)
 
-    def _note(self, change: Change | None) -> None:
-        """Act on a change of an arm at once, and keep it to be told of."""
+    def _note(self, change: Change | Notice | None) -> None:
+        """Act on a change at once, and keep it to be told of."""
         if change is not None:
             self.changes.append(change)
             self._event = True
 
-    def _judge(self, floor: Floor, quality: float) -> None:
-        before = floor.guarded
-        floor.observe(quality)
-        self._event |= floor.guarded != before
+    def _judge(self, floor: Floor, choice: Choice, quality: float) -> None:
+        estimate = estimated(choice, quality, choice.shadow or choice.pmf)
+        self._note(floor.observe(quality, *estimate))
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Count what a choice has cost in the end."""
@@ -240,12 +248,26 @@ class Lagrangian:
         if self._floor is None:
             return paced
         held = self._floor.prices(mean_at, dearest_usd)
+        self._note_floor(self._floor, mean_at, held)
         if self._objective.kind == "min_cost":
             return held
         return min(paced, held, key=lambda prices: prices.high)
 
-    def drain(self) -> list[Change]:
-        """Return the changes noticed since it was last asked; see the port."""
+    def _note_floor(self, floor: Floor, mean_at: MeanAt, held: Prices) -> None:
+        """Tell the floor what the best there is would reach, and what holding it costs."""
+        notice = floor.reach(mean_at(0.0)[0])
+        if notice is not None:
+            self.changes.append(notice)
+        if self._baseline in self._window.arms:
+            own_usd = sum(
+                share * mean_at(price)[1]
+                for price, share in ((held.high, 1.0 - held.share), (held.low, held.share))
+            )
+            qualities, costs = self._window.column(self._baseline)
+            floor.compare(own_usd, float(costs.mean()), float(qualities.mean()))
+
+    def drain(self) -> list[Change | Notice]:
+        """Return what was noticed since it was last asked; see the port."""
         noticed = list(self.changes)
         self.changes.clear()
         return noticed
@@ -259,6 +281,8 @@ class Lagrangian:
             told["accuracy_floor"] = self._floor.floor
             told["accuracy_estimate"] = self._floor.estimate
             told["floor_guarded"] = float(self._floor.guarded)
+            told["floor_lower_bound"] = self._floor.lower_bound
+            told["floor_share"] = self._floor.share
         return told
 
     def save(self) -> bytes:

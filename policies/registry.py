@@ -9,6 +9,7 @@ from policies.cascade import Cascade
 from policies.exploration import Exploration
 from policies.floor import Floor
 from policies.folded import Folded
+from policies.guard import Guard
 from policies.heads.ridge import RidgeHead
 from policies.heads.types import Head
 from policies.heads.vowpal import VowpalHead
@@ -33,17 +34,25 @@ EXPLORE: dict[str, float] = {
     "p_min": 0.0,
 }
 PACE: dict[str, float] = {"horizon": 200.0, "credit": 20.0, "window": 400, "every": 25}
-FLOOR: dict[str, float] = {"margin": 0.0, "guard": 6.0}
+FLOOR: dict[str, float] = {"margin": 0.001, "slack": 0.02, "floor_alpha": 0.05}
 
 Options = Mapping[str, object]
 Build = Callable[[Objective, Options, int], Policy]
 
 
-def build(name: str, objective: Objective, *, options: Options, seed: int) -> Policy:
-    """Return a policy; ValueError, naming what is allowed, for unknown names and bad options."""
+def build(
+    name: str, objective: Objective, *, options: Options, seed: int, guard: str = "off"
+) -> Policy:
+    """Return a policy; ValueError, naming what is allowed, for unknown names and bad options.
+
+    guard: `off`, or how the policy is kept in the shadow of a fixed arm: `shadow`, `observe`.
+    """
     if name not in POLICIES:
         raise ValueError(f"policy {name!r} is unknown; {_hint(name, POLICIES)}")
-    return POLICIES[name](objective, options, seed)
+    policy = POLICIES[name](objective, options, seed)
+    if guard == "off":
+        return policy
+    return Guard(policy, baseline=objective.baseline, observe=guard == "observe")
 
 
 def _lagrangian(objective: Objective, options: Options, seed: int) -> Policy:
@@ -72,7 +81,12 @@ def _learned(
     found = _numbers({key: value for key, value in options.items() if key != "head"}, allowed)
     floor = None
     if objective.floor is not None:
-        floor = Floor(objective.floor, margin=found["margin"], guard=found["guard"])
+        floor = Floor(
+            objective.floor,
+            margin=found["margin"],
+            slack=found["slack"],
+            alpha=found["floor_alpha"],
+        )
     return kind(
         objective,
         Quality(_head(name, found, seed), default=found["default_quality"]),

@@ -62,7 +62,10 @@ class Choice:
     """What a policy was offered, the probabilities that were drawn from, and the arm drawn.
 
     `pmf` is final: after every mask and cap. `quality_hat` are the head's predictions in [0, 1];
-    `price_of_money` is lambda in quality per dollar (0: money is no object).
+    `price_of_money` is lambda in quality per dollar (0: money is no object). `shadow` is the
+    distribution that a learned policy wanted where it was held back, () where it was not, and
+    `guarded_by` the fixed arm of a guard. In a cascade's later stage `reached` says how much
+    likelier the learned policy alone would have come to it.
     """
 
     arms: tuple[str, ...]
@@ -73,6 +76,9 @@ class Choice:
     price_of_money: float
     reason: str
     version: int
+    shadow: tuple[float, ...] = ()
+    reached: float = 1.0
+    guarded_by: str = ""
 
     @property
     def arm(self) -> str:
@@ -98,6 +104,19 @@ class Objective:
     floor: float | None = None
     value_per_correct_usd: float | None = None
     baseline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about a policy itself that its operator should hear of.
+
+    `kind` is of a closed set: `floor_released`, `floor_refuted`, `floor_infeasible`,
+    `floor_feasible`, `guard_took_over`, `guard_handed_back`.
+    """
+
+    kind: str
+    text: str
+    figures: dict[str, float]
 
 
 class Policy(Protocol):
@@ -132,14 +151,15 @@ class Policy(Protocol):
     def resolve(self) -> None:
         """Compute the multipliers anew from the recent contexts: a millisecond, off the path."""
 
-    def drain(self) -> list[Change]:
-        """Return the changes of arms that were noticed since it was last asked."""
+    def drain(self) -> list[Change | Notice]:
+        """Return what was noticed since it was last asked: changes of arms, and of itself."""
 
     def figures(self) -> dict[str, float]:
         """Return what the policy tells of itself, by name; what it does not have it leaves out.
 
         `price_of_money` (quality per dollar), `explored_usd`, `allowance_usd`, `accuracy_floor`,
-        `accuracy_estimate`, `floor_guarded` (0 or 1).
+        `accuracy_estimate`, `floor_guarded` (0 or 1), `floor_lower_bound`, `floor_share`,
+        `guard_active` (0 or 1), `guard_gain`, `guard_gain_lower_bound`.
         """
 
     def save(self) -> bytes:

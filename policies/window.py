@@ -76,6 +76,13 @@ class Window:
         """Every arm that was offered, in the order of the columns."""
         return tuple(self._columns)
 
+    def column(self, arm: str) -> tuple[Matrix, Matrix]:
+        """Return (qualities, costs) of an arm where it was offered, each by context."""
+        at = self._columns[arm]
+        qualities = self._quality[: len(self), at]
+        offered = np.isfinite(qualities)
+        return qualities[offered], self._cost[: len(self), at][offered]
+
     def revalue(self, qualities: Matrix, newest: int) -> None:
         """Take what is now thought of the arms in the `newest` rows, in the order of `places`."""
         rows = self.places(newest)

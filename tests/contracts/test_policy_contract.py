@@ -12,6 +12,8 @@ from policies.types import Arm, Context, Objective, Policy
 OPTIONS: dict[str, dict[str, object]] = {
     "lagrangian": {},
     "lagrangian/vowpal": {"head": "vowpal"},
+    "lagrangian//shadow": {},
+    "lagrangian//observe": {},
     "cascade": {},
     "fixed": {"arm": "b"},
     "weighted": {"weights": {"a": 90, "b": 10}},
@@ -28,7 +30,13 @@ Make = Callable[[], Policy]
 @pytest.fixture(params=OPTIONS)
 def make(request: pytest.FixtureRequest) -> Make:
     name = request.param
-    return lambda: build(name.split("/")[0], Objective(), options=OPTIONS[name], seed=3)
+    return lambda: built(name, 3)
+
+
+def built(name: str, seed: int) -> Policy:
+    """Build `policy/head/guard`."""
+    policy, _, guard = (*name.split("/"), "", "")[:3]
+    return build(policy, Objective(), options=OPTIONS[name], seed=seed, guard=guard or "off")
 
 
 def context(rng: Random) -> Context:
@@ -137,7 +145,7 @@ LEARNS = [name for name in OPTIONS if name not in ("fixed", "weighted", "cheapes
 @pytest.mark.parametrize("name", LEARNS)
 @pytest.mark.parametrize("quality", [math.nan, math.inf, -0.1, 1.1])
 def test_a_quality_out_of_range_is_refused(name: str, quality: float) -> None:
-    policy = build(name.split("/", maxsplit=1)[0], Objective(), options=OPTIONS[name], seed=0)
+    policy = built(name, 0)
     seen = context(Random(0))
     choice = policy.choose(seen, ARMS, Random(0))
 
@@ -147,7 +155,7 @@ def test_a_quality_out_of_range_is_refused(name: str, quality: float) -> None:
 
 @pytest.mark.parametrize("name", ["lagrangian", "lagrangian/vowpal", "cascade", "epsilon_greedy"])
 def test_a_cost_that_is_not_finite_is_refused(name: str) -> None:
-    policy = build(name.split("/", maxsplit=1)[0], Objective(), options=OPTIONS[name], seed=0)
+    policy = built(name, 0)
     policy.pace(1e-3)
     seen = context(Random(0))
 

@@ -1,0 +1,236 @@
+"""Keeps a learned policy in the shadow of a fixed arm until it is shown to be worth more.
+
+In the shadow one arm answers: the declared baseline, or else the best fixed arm at today's price of
+money. The learned policy is asked all the same, what it would have drawn from is logged, and a
+share of the requests, drawn by lot, is its own: without them nothing could be told of arms that the
+fixed one never is. Every label bets on the gain (`confidence`, `value`)
+
+    gain = value of the learned policy - value of the fixed arm
+    value = quality - price of money x expected cost
+
+When its lower bound, valid at all times, exceeds 0 the learned policy takes over, and the fixed arm
+keeps a share: what is saved goes on being measured against it. When a detector then finds the gain
+to be below 0 it is handed back, and the evidence begins anew.
+
+To observe only is the same without the lot and without taking over: every request is the fixed
+arm's, and of the gain nothing is claimed.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+from policies.confidence import Detector, LowerBound
+from policies.drift import Change
+from policies.packing import pack, unpack
+from policies.sampling import draw
+from policies.types import Arm, Choice, Context, Notice, Policy
+from policies.value import covered, dot, estimated, held_back
+
+KIND = "guard 1"
+TRIAL = 0.1  # of the requests: the learned policy's in the shadow, the fixed arm's afterwards
+# Of the trial, evenly among arms that cost no more than the fixed one: a policy whose exploration
+# is a tenth of what it would be by itself stays with its first impressions too long.
+TRIES = 0.2
+GAIN_MAX = 1.0  # quality: the most that the costs of one request may count for, either way
+MEAN_RATE = 0.005  # of an arm's mean quality and cost
+LEAD = 0.01  # quality: by how much another fixed arm must be better to replace the present one
+NOTICES_MAX = 100  # that nobody fetched
+TEXTS = {
+    "guard_took_over": "the learned policy is shown to be worth more than {arm} alone; it acts now",
+    "guard_handed_back": "the learned policy is worth less than {arm} alone; {arm} answers again",
+}
+
+
+class Guard:
+    """A policy around another; see the module."""
+
+    # The mutable state is the policy within, whether it acts, the bets on its gain, the mean
+    # quality and cost of each arm, the fixed arm, and what nobody was told yet.
+
+    def __init__(
+        self,
+        inner: Policy,
+        *,
+        baseline: str | None = None,
+        trial: float = TRIAL,
+        alpha: float = 0.05,
+        alarm: float = 0.01,
+        observe: bool = False,
+    ) -> None:
+        if not 0.0 < trial <= 0.5:
+            raise ValueError(f"a trial share of {trial}, not above 0 and up to 0.5")
+        self.version = inner.version
+        self.active = False
+        self._inner = inner
+        self._baseline = baseline
+        self._trial = 0.0 if observe else trial
+        self._observe = observe
+        self._gain = LowerBound(low=-1.0, high=1.0, alpha=alpha)
+        self._losing = Detector(0.0, alpha=alarm)
+        self._means: dict[str, list[float]] = {}
+        self._fixed = baseline or ""
+        self._notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
+
+    def choose(
+        self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
+    ) -> Choice:
+        """Draw one of `arms`; see the port. `shadow` is what the learned policy wanted."""
+        wanted = self._inner.choose(context, arms, rng, floor)
+        if wanted.reason == "floor_unmet":
+            return wanted  # the client's own demand goes before the guard
+        for arm, quality, cost_usd in zip(
+            wanted.arms, wanted.quality_hat, wanted.cost_hat_usd, strict=True
+        ):
+            self._see(arm, quality, cost_usd)
+        at = self._fixed_arm(wanted)
+        pmf = self._mix(wanted, at)
+        index = draw(pmf, rng)
+        return replace(
+            wanted,
+            pmf=tuple(pmf),
+            index=index,
+            reason=wanted.reason if self.active or index != at else "guarded",
+            shadow=wanted.shadow or wanted.pmf,
+            guarded_by=wanted.arms[at],
+        )
+
+    def _see(self, arm: str, quality: float, cost_usd: float) -> None:
+        mean = self._means.setdefault(arm, [quality, cost_usd])
+        mean[0] += MEAN_RATE * (quality - mean[0])
+        mean[1] += MEAN_RATE * (cost_usd - mean[1])
+
+    def _mix(self, wanted: Choice, at: int) -> list[float]:
+        """Return the probabilities to draw from; `at` is where the fixed arm is."""
+        if self.active:
+            return held_back(wanted.pmf, at, 1.0 - self._trial)
+        pmf = held_back(wanted.pmf, at, (1.0 - TRIES) * self._trial)
+        costs = wanted.cost_hat_usd
+        tried = [a for a, cost in enumerate(costs) if a != at and cost <= costs[at]]
+        for arm in tried:
+            part = TRIES * self._trial / len(tried)
+            pmf[arm] += part
+            pmf[at] -= part
+        return pmf
+
+    def _fixed_arm(self, wanted: Choice) -> int:
+        """Return where the fixed arm is among those offered."""
+        if self._baseline in wanted.arms:
+            return wanted.arms.index(self._baseline)
+        price = wanted.price_of_money
+        worth = [self._means[arm][0] - price * self._means[arm][1] for arm in wanted.arms]
+        best = worth.index(max(worth))
+        if self._fixed in wanted.arms:
+            present = wanted.arms.index(self._fixed)
+            if worth[best] <= worth[present] + LEAD:
+                return present
+        if self._baseline is None:
+            self._fixed = wanted.arms[best]
+        return best
+
+    def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
+        """Learn what an arm's answer was worth, and what that says of the learned policy."""
+        self._inner.learn(context, choice, arm, quality)
+        self.version = self._inner.version
+        if arm != choice.arm or not choice.guarded_by:
+            return
+        if not covered(choice.shadow, choice.pmf):
+            return
+        gain, least, most = self._estimate(choice, quality)
+        if self.active:
+            if self._losing.observe(-gain, -most):
+                self._turn("guard_handed_back")
+            return
+        self._gain.observe(gain, least)
+        if self._gain.value > 0.0:
+            self._turn("guard_took_over")
+
+    def _estimate(self, choice: Choice, quality: float) -> tuple[float, float, float]:
+        """Return (gain, least, most) as one label tells it."""
+        instead = list(choice.shadow)
+        instead[choice.arms.index(choice.guarded_by)] -= 1.0
+        gain, least, most = estimated(choice, quality, instead)
+        saved = -choice.price_of_money * dot(instead, choice.cost_hat_usd)
+        saved = min(max(saved, -GAIN_MAX), GAIN_MAX)
+        return gain + saved, least + saved, most + saved
+
+    def _turn(self, kind: str) -> None:
+        figures = {"gain": self.gain, "gain_lower_bound": self._gain.value}
+        self.active = kind == "guard_took_over"
+        self._notices.append(Notice(kind, TEXTS[kind].format(arm=self._fixed), figures))
+        self._losing.reset()
+        if not self.active:
+            self._gain.reset()
+
+    @property
+    def gain(self) -> float:
+        """The mean gain lately, by the labels."""
+        return -self._losing.mean if self.active else self._gain.mean
+
+    def charge(self, choice: Choice, cost_usd: float) -> None:
+        """Count what a choice has cost in the end."""
+        self._inner.charge(choice, cost_usd)
+
+    def pace(self, allowance_usd: float | None) -> None:
+        """Take what the budgets allow per request from now on."""
+        self._inner.pace(allowance_usd)
+
+    def reprice(self, arm: str, ratio: float) -> None:
+        """Take over an arm's new price at once; ratio = new / old."""
+        self._inner.reprice(arm, ratio)
+        if arm in self._means:
+            self._means[arm][1] *= ratio
+
+    def resolve_due(self) -> bool:
+        """Say whether the multipliers should be solved again."""
+        return self._inner.resolve_due()
+
+    def resolve(self) -> None:
+        """Solve the multipliers anew."""
+        self._inner.resolve()
+
+    def drain(self) -> list[Change | Notice]:
+        """Return what was noticed since it was last asked; see the port."""
+        noticed = [*self._inner.drain(), *self._notices]
+        self._notices.clear()
+        return noticed
+
+    def figures(self) -> dict[str, float]:
+        """Return what the policy tells of itself; see the port."""
+        told = {**self._inner.figures(), "guard_active": float(self.active)}
+        if not self._observe:
+            told["guard_gain"], told["guard_gain_lower_bound"] = self.gain, self._gain.value
+        return told
+
+    def save(self) -> bytes:
+        """Return the learned state, with a checksum."""
+        values = {
+            "active": self.active,
+            "gain": self._gain.save(),
+            "losing": self._losing.save(),
+            "means": self._means,
+            "fixed": self._fixed,
+        }
+        return pack(KIND, values, {"inner": self._inner.save()})
+
+    def load(self, state: bytes) -> None:
+        """Take a saved state; see the port."""
+        self._take(state, self._inner.load)
+
+    def adopt(self, state: bytes) -> None:
+        """Take another's evidence and what it has learned; see the port."""
+        self._take(state, self._inner.adopt)
+
+    def _take(self, state: bytes, take: Callable[[bytes], None]) -> None:
+        values, parts = unpack(KIND, state)
+        means = {str(arm): [float(q), float(c)] for arm, (q, c) in values["means"].items()}
+        if not all(math.isfinite(value) for pair in means.values() for value in pair):
+            raise ValueError("a saved state with numbers that are not finite")
+        take(parts["inner"])
+        self._gain.load(values["gain"])
+        self._losing.load(values["losing"])
+        self._means, self._fixed = means, str(values["fixed"])
+        self.active = bool(values["active"]) and not self._observe
+        self.version = self._inner.version
