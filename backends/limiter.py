@@ -14,12 +14,13 @@ more, so that new capacity is found.) A refusal or a failure lowers the limit by
     window                        limit
     calls were below half of it   stays: nobody queued, so nothing can be told
     else                          as above
-    the first of the latter, and  half of c, for one window: the queue at the server drains, and the
-    again every PROBE_S           least latency is measured anew; at once again if it fell
+    in use for USE_S, and again   half of c, for one window: the queue at the server drains, and the
+    every PROBE_S                 least latency is measured anew; soon again if it fell
 
 Without the probe a queue that never drains would be taken for the server's own latency, and one
-lucky measurement would bind for ever. c is known by Little's law: calls a second times `least`.
-Pure: the time is an argument.
+lucky measurement would bind for ever. c is known by Little's law: the most calls a second that were
+seen lately, times `least`. After a probe the limit is what it was, or where it would come to rest
+if that is lower. Pure: the time is an argument.
 """
 
 import math
@@ -27,6 +28,8 @@ from statistics import median
 
 WINDOW_S = 0.1
 WINDOW_CALLS = 10  # in a window at least: a median of fewer says little
+USE_S = 0.5  # a burst is over by then
+RATE_KEPT = 0.99  # of the highest rate, a window: forgotten in a minute of full use
 PROBE_S = 20.0  # a probe costs a slow backend about two latencies of half its throughput
 FELL = 0.8  # of the latency known before: there was a queue in that
 SMOOTHING = 0.3
@@ -56,12 +59,18 @@ class Limiter:
         self._dropped = False
         self._probe_s: float | None = None
         self._next_probe_s = -math.inf
+        self._rate = 0.0
         self._before = self._limit
 
     @property
     def limit(self) -> int:
         """Calls that may be made at once."""
         return int(self._limit)
+
+    @property
+    def usual(self) -> int:
+        """The limit, but for a probe that lasts a moment."""
+        return self.limit if self._probe_s is None else int(self._before)
 
     @property
     def base_s(self) -> float | None:
@@ -88,19 +97,38 @@ class Limiter:
         """Draw the conclusion of a window."""
         middle_s = median(self._window)
         rate = len(self._window) / (now_s - self._since_s)
+        self._rate = max(rate, RATE_KEPT * self._rate)
         if self._probe_s is not None:
-            fell = self._base_s is not None and middle_s < FELL * self._base_s
-            self._next_probe_s = now_s if fell else now_s + PROBE_S
-            self._base_s, self._probe_s = middle_s, None
-            # What was known before was too much, if it rested on a latency with a queue in it.
-            self._limit = self._limit if fell else self._before
+            self._probed(now_s, middle_s)
         else:
             self._base_s = min(middle_s, self._base_s or middle_s)
             if 2 * self._busiest >= self._limit or self._dropped:
                 self._move(middle_s)
-                self._probe(now_s, rate)
+                self._probe(now_s)
+            else:
+                self._next_probe_s = max(self._next_probe_s, now_s + USE_S)
         self._window.clear()
         self._busiest, self._dropped = 0, False
+
+    def _probe(self, now_s: float) -> None:
+        """Begin a probe, if one is due."""
+        if self._next_probe_s == -math.inf:
+            self._next_probe_s = now_s + USE_S
+        if now_s >= self._next_probe_s:
+            self._before, self._probe_s = self._limit, now_s
+            self._set(0.5 * self._places)
+
+    def _probed(self, now_s: float, middle_s: float) -> None:
+        """End a probe: the least latency is what it found."""
+        fell = self._base_s is not None and middle_s < FELL * self._base_s
+        self._base_s, self._probe_s = middle_s, None
+        self._next_probe_s = now_s + (USE_S if fell else PROBE_S)
+        self._set(min(self._before, self._tolerance * self._places + math.sqrt(self._before)))
+
+    @property
+    def _places(self) -> float:
+        """How many calls the server can work on at once, as far as seen."""
+        return self._rate * (self._base_s or 0.0)
 
     def _move(self, middle_s: float) -> None:
         assert self._base_s is not None
@@ -109,12 +137,6 @@ class Limiter:
         if self._dropped:
             wanted = self._limit * DROP
         self._set(self._limit + SMOOTHING * (wanted - self._limit))
-
-    def _probe(self, now_s: float, rate: float) -> None:
-        if now_s >= self._next_probe_s:
-            assert self._base_s is not None
-            self._before, self._probe_s = self._limit, now_s
-            self._set(0.5 * rate * self._base_s)
 
     def _set(self, limit: float) -> None:
         self._limit = min(float(self._most), max(float(self._least), limit))

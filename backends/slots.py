@@ -61,7 +61,8 @@ class Slots:
             return True
         if self._patience_s is None:
             return False
-        return (self.waiting + 1) * self._held_s / self.limit > ADMIT * self._patience_s
+        most = self._most if self._limiter is None else self._limiter.usual
+        return (self.waiting + 1) * self._held_s / most > ADMIT * self._patience_s
 
     async def enter(self, deadline_s: float) -> None:
         """Take a slot; Overloaded or DeadlineExceeded (the loop's time) where there is none."""

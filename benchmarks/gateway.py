@@ -1,70 +1,56 @@
-"""How many requests a second a gateway carries, as a ratio to nginx as the proxy, in one run.
+"""How fast the gateway is: throughput, latency and memory, as ratios to what else stands here.
 
-    python benchmarks/gateway.py --gateway "tollway serve bench.toml" --port 8080
-    python benchmarks/gateway.py --json out.json            # the floors only
+    python benchmarks/gateway.py                      # against nginx and our own floors, 5 minutes
+    python benchmarks/gateway.py --litellm --portkey  # and rivals, installed on first use
+    python benchmarks/gateway.py --only gateway --profile flame.svg
+    python benchmarks/gateway.py --workers              # two workers against one
 
-Starts an nginx upstream, then one contestant after the other, each alone and pinned to the first
-core; wrk and the upstream have the second. `--gateway` is the command of a gateway that is to be
-measured; in it {port} and {upstream} are replaced, and it must serve `--path` there. Figures of one
-run on one machine compare with each other only: read the ratios. Needs nginx and wrk.
+Each contestant stands alone, pinned to the first core; wrk (or our own client) and the nginx that
+answers as the upstream have the second. Tollway runs `gateway.toml`: a key, features, three arms, a
+learned policy, hard budgets in two scopes, metrics, journal. Figures of one run on one machine
+compare with each other only: read the ratios. Needs nginx and wrk.
 """
 
 import argparse
 import importlib
 import json
-import os
-import re
-import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-FLOOR = Path(__file__).parent / "floor.py"
+HERE = Path(__file__).resolve().parent
 
 if __name__ == "gateway":
     # A script beside this file meant the package of that name: a script's folder comes first on
     # the path. Step aside.
-    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != FLOOR.resolve().parent]
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != HERE]
     del sys.modules["gateway"]
     importlib.import_module("gateway")
+sys.path[:] = [str(HERE.parent), *(entry for entry in sys.path if Path(entry).resolve() != HERE)]
 
-REPLY = '{"outputs":[{"name":"y","shape":[1],"datatype":"INT64","data":[7]}]}'
-BODY = '{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
+from benchmarks.throughput import cases, contestants, rivals  # noqa: E402
+from benchmarks.throughput.contestants import FLOOR, Build, Contestant  # noqa: E402
+from benchmarks.throughput.load import at_rate, percentile, request_bytes, wrk  # noqa: E402
+from benchmarks.throughput.processes import (  # noqa: E402
+    cpu_s,
+    free_port,
+    pinned,
+    rss_mib,
+    started,
+    stay,
+    wait_for,
+)
 
-NGINX = """
-daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; keepalive_requests 1000000000;
-  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream up {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}
-  server {{ listen 127.0.0.1:{port}; location / {{ {location} }} }}
-}}
-"""
-ANSWER = "default_type application/json; return 200 '" + REPLY + "';"
-PROXY = 'proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";'
+__all__ = ["FLOOR", "free_port", "pinned", "rss_mib", "wait_for"]  # for the benchmarks beside this
 
-WRK = """
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.headers["Authorization"] = "{key}"
-wrk.body = [[{body}]]
-done = function(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format("RESULT %d %d %d %f %f %f\\n", summary.requests, summary.duration,
-    e.connect + e.read + e.write + e.status + e.timeout,
-    latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
-end
-"""
+RATE_PER_S = 1000
+NGINX, RELAY, TOLLWAY = "nginx as the proxy", "plain ASGI + our transport", "Tollway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +58,7 @@ class Row:
     """One contestant under one load. Latencies in ms, CPU in us a request, memory in MiB."""
 
     name: str
+    case: str
     connections: int
     requests_per_s: float
     errors: int
@@ -80,185 +67,244 @@ class Row:
     p999_ms: float
     cpu_us: float
     rss_mib: float
-    to_nginx: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What wrk sends: to which path, for how long, with which script."""
+class Added:
+    """What a contestant adds to the latency of asking the upstream directly, in ms."""
 
-    path: str
+    name: str
+    load: str
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where a run has its files, its upstream's port, and how long it loads each."""
+
+    folder: Path
+    upstream: int
     seconds: int
-    script: Path
+
+    @contextmanager
+    def running(self, build: Build, core: int | None = 0) -> Iterator[tuple[Contestant, int]]:
+        """Start a contestant; yield it and its process id."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as home:
+            one = build(Path(home), self.upstream)
+            with started(one.command, one.port, core, one.environ) as pid:
+                yield one, pid
+
+    def measure(self, one: Contestant, pid: int, case: cases.Case, connections: int) -> Row:
+        """Load a contestant, after a second to warm up."""
+        wrk(self.folder, one.port, case, one.headers, connections, 1)
+        before_s = cpu_s(pid)
+        found = wrk(self.folder, one.port, case, one.headers, connections, self.seconds)
+        used_s = cpu_s(pid) - before_s
+        return Row(
+            name=one.name,
+            case=case.name,
+            connections=connections,
+            requests_per_s=found.requests / found.seconds,
+            errors=found.errors,
+            p50_ms=found.p50_ms,
+            p99_ms=found.p99_ms,
+            p999_ms=found.p999_ms,
+            cpu_us=used_s / max(1, found.requests) * 1e6,
+            rss_mib=rss_mib(pid),
+        )
+
+    def loads(self, given: list[int]) -> Iterator[tuple[cases.Case, int]]:
+        """Yield what each is loaded with."""
+        for connections in given:
+            yield cases.SMALL, connections
+        for case in (*cases.BODIES, cases.CHAT, cases.STREAM):
+            yield case, 32
+        yield cases.CHAT, 1
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        return int(bound.getsockname()[1])
-
-
-def pinned(core: int) -> list[str]:
-    """Return the prefix that keeps a command on one core, where there are two."""
-    cores = sorted(os.sched_getaffinity(0))
-    return ["taskset", "-c", str(cores[core])] if len(cores) > 1 else []
-
-
-@contextmanager
-def started(command: list[str], port: int, core: int) -> Iterator[int]:
-    """Run `command` until the block ends; yield its process id once the port answers."""
-    process = subprocess.Popen([*pinned(core), *command], start_new_session=True)
-    try:
-        wait_for(port, process)
-        yield process.pid
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], patience_s: float = 30.0) -> None:
-    until = time.monotonic() + patience_s
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            raise SystemExit(f"{process.args!r} ended with {process.returncode}")
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise SystemExit(f"nothing answered on port {port}")
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and its descendants."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(one for child in children for one in family(int(child)))]
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU time that a process and its descendants have used so far."""
-    ticks = 0
-    for one in family(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def rss_mib(pid: int) -> float:
-    """Return the resident memory of a process and its descendants."""
-    pages = sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in family(pid))
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def wrk(port: int, connections: int, seconds: int, load: Load) -> list[float]:
-    """Return what the script's RESULT line says."""
-    url = f"http://127.0.0.1:{port}{load.path}"
-    options = ["-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(load.script)]
-    command = [*pinned(-1), "wrk", *options, url]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = re.search(r"RESULT (.*)", out)
-    if found is None:
-        raise SystemExit(f"wrk said nothing of use:\n{out}")
-    return [float(word) for word in found.group(1).split()]
-
-
-def measure(name: str, pid: int, port: int, connections: int, load: Load) -> Row:
-    """Load a contestant, after a second to warm up."""
-    wrk(port, connections, 1, load)
-    before_s = cpu_s(pid)
-    requests, micros, errors, p50, p99, p999 = wrk(port, connections, load.seconds, load)
-    used_s = cpu_s(pid) - before_s
-    return Row(
-        name=name,
-        connections=connections,
-        requests_per_s=requests / micros * 1e6,
-        errors=int(errors),
-        p50_ms=p50 / 1000,
-        p99_ms=p99 / 1000,
-        p999_ms=p999 / 1000,
-        cpu_us=used_s / requests * 1e6,
-        rss_mib=rss_mib(pid),
-    )
-
-
-def nginx(folder: Path, name: str, port: int, location: str, upstream: int = 1) -> list[str]:
-    """Return the command of an nginx with one location."""
-    home = folder / name
-    home.mkdir()
-    config = home / "nginx.conf"
-    config.write_text(NGINX.format(folder=home, port=port, location=location, upstream=upstream))
-    return ["nginx", "-c", str(config), "-p", str(home), "-e", str(home / "error.log")]
-
-
-def contestants(
-    args: argparse.Namespace, folder: Path, upstream: int
-) -> Iterator[tuple[str, int, list[str]]]:
-    """Yield (name, port, command), nginx as the proxy first: the others are compared with it."""
-    port = free_port()
-    yield "nginx as the proxy", port, nginx(folder, "proxy", port, PROXY, upstream)
-    for kind in ("uvicorn", "front", "relay"):
-        port = free_port()
-        options = ["--port", str(port), "--upstream", f"http://127.0.0.1:{upstream}"]
-        yield kind, port, [sys.executable, str(FLOOR), kind, *options]
-    if args.gateway:
-        port = args.port or free_port()
-        command = args.gateway.format(port=port, upstream=f"http://127.0.0.1:{upstream}")
-        yield "gateway", port, shlex.split(command)
-
-
-def run(args: argparse.Namespace, folder: Path) -> list[Row]:
-    """Measure every contestant under every number of connections."""
-    script = folder / "load.lua"
-    script.write_text(WRK.format(key=args.authorization, body=args.body))
-    load = Load(args.path, args.seconds, script)
-    rows: list[Row] = []
-    upstream = args.upstream_port or free_port()
-    with started(nginx(folder, "upstream", upstream, ANSWER), upstream, -1):
-        for name, port, command in contestants(args, folder, upstream):
-            with started(command, port, 0) as pid:
-                rows += [measure(name, pid, port, count, load) for count in args.connections]
+def throughput(bench: Bench, builds: list[Build], connections: list[int]) -> list[Row]:
+    """Measure every contestant under every load that it understands."""
+    rows = []
+    for build in builds:
+        with bench.running(build) as (one, pid):
+            for case, count in bench.loads(connections):
+                if case.name in one.names:
+                    rows.append(bench.measure(one, pid, case, count))
+                    show([rows[-1]], rows)
     return rows
 
 
-def compared(rows: list[Row]) -> list[dict[str, object]]:
-    """Return the rows with their throughput as a ratio to nginx's under the same load."""
-    bar = {row.connections: row.requests_per_s for row in rows if row.name.startswith("nginx")}
-    return [asdict(row) | {"to_nginx": row.requests_per_s / bar[row.connections]} for row in rows]
+def latency(bench: Bench, builds: list[Build]) -> list[Added]:
+    """Measure what each contestant adds: with one connection, and at a steady rate.
+
+    Directly before and after each, for machines are not the same from minute to minute.
+    """
+    added = []
+    for build in builds:
+        with bench.running(build) as (one, _):
+            for load, ask in (("1 connection", _alone), (f"{RATE_PER_S} requests/s", _steadily)):
+                ask(bench, one.port, one)
+                before = ask(bench, bench.upstream, one)
+                through = ask(bench, one.port, one)
+                after = ask(bench, bench.upstream, one)
+                direct = [(a + b) / 2 for a, b in zip(before, after, strict=True)]
+                p50, p99 = (t - d for t, d in zip(through, direct, strict=True))
+                added.append(Added(one.name, load, p50, p99))
+                print(f"{one.name:28}{load:>20}  added p50 {p50:7.3f} ms  p99 {p99:7.3f} ms")
+    return added
 
 
-def show(rows: list[dict[str, object]]) -> None:
-    print(f"{'':20}{'conn':>5}{'requests/s':>12}{'to nginx':>9}{'p50 ms':>8}{'p99 ms':>8}"
-          f"{'p99.9':>8}{'CPU us':>8}{'MiB':>7}{'errors':>8}")  # fmt: skip
-    for row in rows:
-        print("{name:20}{connections:5}{requests_per_s:12,.0f}{to_nginx:9.3f}{p50_ms:8.2f}"
-              "{p99_ms:8.2f}{p999_ms:8.2f}{cpu_us:8.1f}{rss_mib:7.0f}{errors:8}"
-              .format_map(row))  # fmt: skip
+def _alone(bench: Bench, port: int, one: Contestant) -> tuple[float, float]:
+    found = wrk(bench.folder, port, cases.SMALL, one.headers, 1, bench.seconds)
+    return found.p50_ms, found.p99_ms
 
 
-def main() -> None:
+def _steadily(bench: Bench, port: int, one: Contestant) -> tuple[float, float]:
+    request = request_bytes(cases.SMALL, one.headers)
+    replies = at_rate(port, request, RATE_PER_S, bench.seconds)
+    wrong = sum(reply.status != 200 for reply in replies)
+    if wrong:
+        raise SystemExit(f"{wrong} of {len(replies)} replies were not 200")
+    times = [reply.latency_s * 1e3 for reply in replies]
+    return percentile(times, 0.5), percentile(times, 0.99)
+
+
+def workers(bench: Bench) -> None:
+    """Compare two workers with one, by the CPU that a request takes.
+
+    With two cores for wrk, the upstream and both workers, throughput shows the sharing of cores;
+    what a request costs in each shows whether workers hinder each other.
+    """
+    rows = []
+    for count in (1, 2) * 3:
+        build = partial(contestants.gateway, workers=count)
+        with bench.running(build, core=None) as (one, pid):
+            rows.append(bench.measure(one, pid, cases.SMALL, 32))
+            show(rows[-1:], rows[-1:])
+    one, two = (min(row.cpu_us for row in rows[start::2]) for start in (0, 1))
+    print(f"CPU a request, least of three: {one:.1f} us with one worker, {two:.1f} us with two")
+    print(f"two workers with a core each: {2 * one / two:.2f} times one")
+
+
+def profile(bench: Bench, picture: Path) -> None:
+    """Draw where the gateway's time goes, under 32 connections."""
+    with bench.running(contestants.gateway) as (one, pid):
+        wrk(bench.folder, one.port, cases.SMALL, one.headers, 32, 1)
+        command = ["py-spy", "record", "-p", str(pid), "-d", "8", "-r", "200", "-o", str(picture)]
+        with subprocess.Popen(command) as spy:
+            wrk(bench.folder, one.port, cases.SMALL, one.headers, 32, 10)
+            spy.wait()
+    print(f"wrote {picture}")
+
+
+# -- telling
+
+HEAD = f"{'':28}{'case':>13}{'conn':>6}{'requests/s':>12}{'to nginx':>10}{'p50 ms':>9}{'p99 ms':>9}"
+HEAD += f"{'p99.9':>9}{'CPU us':>9}{'MiB':>6}{'errors':>8}"
+
+
+def ratio(row: Row, rows: list[Row], to: str) -> float | None:
+    """Return a row's throughput as a share of another's under the same load."""
+    for other in rows:
+        if (other.name, other.case, other.connections) == (to, row.case, row.connections):
+            return row.requests_per_s / other.requests_per_s
+    return None
+
+
+def show(new: list[Row], rows: list[Row]) -> None:
+    """Print rows, with their throughput as a share of nginx's under the same load."""
+    for row in new:
+        share = ratio(row, rows, NGINX)
+        told = f"{share:.4f}" if share is not None else ""
+        print(
+            f"{row.name:28}{row.case:>13}{row.connections:6}{row.requests_per_s:12,.0f}{told:>10}"
+            f"{row.p50_ms:9.2f}{row.p99_ms:9.2f}{row.p999_ms:9.2f}{row.cpu_us:9.1f}"
+            f"{row.rss_mib:6.0f}{row.errors:8}",
+            flush=True,
+        )
+
+
+def conclude(rows: list[Row]) -> None:
+    """Print Tollway's throughput as ratios to all others."""
+    names = list(dict.fromkeys(row.name for row in rows if row.name != TOLLWAY))
+    print()
+    for row in (row for row in rows if row.name == TOLLWAY):
+        shares = [(name, ratio(row, rows, name)) for name in names]
+        told = ", ".join(f"{share:.2f} of {name}" for name, share in shares if share is not None)
+        print(f"{row.case}, {row.connections} connections: {told}")
+
+
+def chosen(args: argparse.Namespace) -> list[Build]:
+    """Return the contestants asked for, nginx first: the others are compared with it."""
+    own: dict[str, Build] = {
+        "nginx": contestants.proxy,
+        "uvicorn": contestants.floor("uvicorn", "uvicorn, fixed reply"),
+        "front": contestants.floor("front", "guarded front, fixed reply"),
+        "relay": contestants.floor("relay", RELAY),
+        "gateway": contestants.gateway,
+    }
+    builds = [build for name, build in own.items() if not args.only or name in args.only]
+    if args.litellm:
+        builds.append(contestants.litellm(rivals.litellm(args.rivals)))
+    if args.portkey:
+        builds.append(contestants.portkey(rivals.portkey(args.rivals)))
+    return builds
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--gateway", help="the command that starts the gateway")
-    parser.add_argument("--port", type=int, help="where the gateway listens, unless {port}")
-    parser.add_argument("--upstream-port", type=int, help="where the upstream is to listen")
-    parser.add_argument("--path", default="/v2/models/digits/infer")
-    parser.add_argument("--body", default=BODY, help="the JSON that is posted")
-    parser.add_argument("--authorization", default="Bearer none")
+    parser.add_argument("--only", nargs="+", metavar="NAME",
+                        choices=["nginx", "uvicorn", "front", "relay", "gateway"])  # fmt: skip
+    parser.add_argument("--litellm", action="store_true", help="measure LiteLLM's proxy too")
+    parser.add_argument("--portkey", action="store_true", help="measure Portkey's gateway too")
+    parser.add_argument("--rivals", type=Path, default=Path.home() / ".cache/tollway-rivals",
+                        metavar="DIR", help="where the rivals are installed")  # fmt: skip
     parser.add_argument("--connections", type=lambda s: [int(n) for n in s.split(",")],
                         default=[1, 32, 128], metavar="N,N")  # fmt: skip
-    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4, help="each load's duration")
+    parser.add_argument("--no-latency", action="store_true", help="leave added latency out")
+    parser.add_argument("--workers", action="store_true", help="only two workers against one")
+    parser.add_argument("--profile", type=Path, metavar="SVG", help="only a picture, by py-spy")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
-    for program in ("nginx", "wrk"):
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    for program in ("nginx", "wrk", *(["py-spy"] if args.profile else [])):
         if shutil.which(program) is None:
-            raise SystemExit(f"{program} is missing: apt-get install {program}")
-    with tempfile.TemporaryDirectory() as folder:
-        rows = compared(run(args, Path(folder)))
-    show(rows)
+            raise SystemExit(f"{program} is missing: install it first")
+    stay(-1)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port, home = free_port(), folder / "upstream"
+        home.mkdir()
+        stack.enter_context(started(contestants.upstream(home, port), port, -1))
+        bench = Bench(folder, port, args.seconds)
+        if args.profile:
+            return profile(bench, args.profile)
+        if args.workers:
+            print(HEAD)
+            return workers(bench)
+        print(HEAD)
+        rows = throughput(bench, chosen(args), args.connections)
+        conclude(rows)
+        added = [] if args.no_latency else latency(bench, chosen_latency(args))
     if args.json:
-        args.json.write_text(json.dumps({"rows": rows}, indent=1))
+        found = {"rows": [asdict(row) for row in rows], "added": [asdict(one) for one in added]}
+        args.json.write_text(json.dumps(found, indent=1))
+    return None
+
+
+def chosen_latency(args: argparse.Namespace) -> list[Build]:
+    """Return those whose added latency is measured: the limit, the floor, and the gateway."""
+    relay = contestants.floor("relay", RELAY)
+    own = {"nginx": contestants.proxy, "relay": relay, "gateway": contestants.gateway}
+    print()
+    return [build for name, build in own.items() if not args.only or name in args.only]
 
 
 if __name__ == "__main__":

@@ -74,6 +74,16 @@ def test_below_its_load_nothing_is_limited() -> None:
     assert server.limiter.limit == 64
 
 
+def test_bursts_do_not_narrow_a_server_below_its_places() -> None:
+    limiter = Limiter(64)
+    server = Server(limiter, 8, 0.02)
+    for second in range(40):
+        server.now_s = float(second)
+        server.run(3000.0, 0.03)  # a quarter of what it can do in a second, at once
+        server.run(1.0, 0.6)
+        assert limiter.usual >= 16
+
+
 def test_a_server_that_loses_half_its_places_gets_half_the_calls_and_gets_them_back() -> None:
     limiter = Limiter(64, tolerance=2.0)
     whole = Server(limiter, 16, 0.02)
