@@ -82,6 +82,15 @@ def check_backend_url(url: str) -> None:
         raise ValueError("has characters that an address cannot have; percent-encode them")
 
 
+def check_web_url(url: str) -> None:
+    """Raise ValueError, saying what to write instead, unless events can be posted to `url`."""
+    parts = _split(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an http:// or https:// address; write https://HOST/PATH")
+    if is_link_local(parts.hostname):
+        raise ValueError("is a link-local or metadata address; write the receiver's own")
+
+
 def host_of(url: str) -> str:
     """Return the host of an address that was checked."""
     return urlsplit(url).hostname or ""

@@ -24,7 +24,7 @@ _RESERVED = ("/_tollway", "/metrics", "/livez", "/healthz", "/readyz")
 
 def check(raw: Raw) -> Iterator[Finding]:
     """Yield everything that the tables of a document disagree on."""
-    for kind in ("backends", "routes", "tenants", "budgets"):
+    for kind in ("backends", "routes", "tenants", "budgets", "webhooks"):
         yield from _duplicate_names(raw, kind)
     yield from _routes(raw)
     yield from _paths(raw)

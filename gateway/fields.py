@@ -122,6 +122,9 @@ JsonPath = Annotated[str, _checked(paths.parse)]
 RoutePath = Annotated[str, _checked(consistency.check_path)]
 Listener = Annotated[str, _checked(addresses.check_listen)]
 BackendUrl = Annotated[str, _checked(addresses.check_backend_url)]
+WebUrl = Annotated[
+    SecretStr, _checked(lambda value: addresses.check_web_url(value.get_secret_value()))
+]
 LedgerUrl = Annotated[str, AfterValidator(_ledger_url)]
 TimeZone = Annotated[str, _checked(_check_timezone)]
 LocalPath = Annotated[Path, AfterValidator(_beside_the_file)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from backends.slots import Slots
+from gateway.anomaly import Anomalies
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, BudgetStatus
 from gateway.ledger.wallet import Wallet
@@ -103,6 +104,23 @@ _SLOTS: tuple[tuple[str, str, Callable[[Slots], int]], ...] = (
     ("calls_limit", "Calls that may be made at once, as found from latencies", lambda s: s.limit),
     ("calls_waiting", "Calls that wait for their turn", lambda slots: slots.waiting),
 )
+
+
+def anomalies(anomalies: Anomalies, now_s: float) -> Iterator[Metric]:
+    """Yield which anomalies of spend are under way, and what is usual now."""
+    yield _gauge(
+        "tollway_spend_anomaly",
+        "Spend over the usual, for anomalies under way: how many times",
+        ["kind", "name", "cause"],
+        (([a.kind, a.name, a.factors.cause], a.ratio) for a in anomalies.active),
+    )
+    yield _gauge(
+        "tollway_spend_usual_usd_per_hour",
+        "What is usually spent at this time, where enough is known",
+        ["kind", "name"],
+        ((list(about), usd) for about, usd in anomalies.usual(now_s).items()),
+    )
+
 
 _FIGURES = {
     "price_of_money": "How much quality one dollar must buy: the multiplier of budgets and floors",

@@ -41,6 +41,7 @@ from gateway.fields import (
     Share,
     TimeZone,
     Usd,
+    WebUrl,
 )
 from gateway.ledger.types import MAX_LIMIT_NANO, NANO, Budget, Enforcement, Scope, Window
 from gateway.problems import (
@@ -599,6 +600,45 @@ class BudgetLimit(Table):
         )
 
 
+class Anomalies(Table):
+    """What spend counts as not as usual; noticed without any setting."""
+
+    enabled: bool = Field(default=True, description="Whether spend is watched.")
+    ratio: Float = Field(
+        default=1.5,
+        gt=1,
+        le=1000,
+        description="How many times the usual for this hour of the week; more while less is known.",
+    )
+    min_usd_per_hour: Float = Field(
+        default=1.0, ge=0, description="The least excess over the usual that is told of."
+    )
+
+
+class Webhook(Table):
+    """An address that events are sent to."""
+
+    name: Name = Field(description="Its name in the log.", examples=["on-call"])
+    url: WebUrl = Field(
+        description="Where they are posted; hidden wherever settings are shown, since Slack's are "
+        "secret. Better set as `TOLLWAY_WEBHOOKS__<NAME>__URL`.",
+        examples=["https://hooks.example.com/tollway"],
+    )
+    format: Literal["cloudevents", "slack"] = Field(
+        default="cloudevents", description="CloudEvents 1.0 in JSON, or a message as Slack has it."
+    )
+    secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Signs them (`webhook-signature`, as Standard Webhooks has it).",
+    )
+    events: tuple[str, ...] = Field(
+        default=(),
+        description="The kinds of events that it gets; all of them by default.",
+        examples=[["spend_anomaly", "threshold"]],
+    )
+
+
 class Settings(BaseSettings):
     """A whole configuration. Read one with `load`, which also checks what its tables agree on."""
 
@@ -624,6 +664,8 @@ class Settings(BaseSettings):
     routes: tuple[Route, ...] = Field(min_length=1)
     tenants: tuple[Tenant, ...] = ()
     budgets: tuple[BudgetLimit, ...] = ()
+    anomalies: Anomalies = Anomalies()
+    webhooks: tuple[Webhook, ...] = ()
     pepper: SecretStr | None = Field(
         default=None,
         description="The secret that `hmac-sha256:` key hashes are made with. "

@@ -44,7 +44,7 @@ class Upkeep:
         wall: Callable[[], float],
         totals: Mapping[str, Callable[[int], int]],
         learns: bool = True,
-        more: Sequence[tuple[float, Callable[[], None]]] = (),
+        more: Sequence[tuple[float, Callable[[], Awaitable[None]]]] = (),
     ) -> None:
         """`totals` turn a route's count of requests here into that of all workers; only the worker
         that `learns` saves; `more` are further duties: (seconds, duty).
@@ -145,10 +145,10 @@ class Upkeep:
     def start(self) -> None:
         """Run all duties on timers, on the running loop."""
         duties = [
-            (RESOLVE_S, _now(self.resolve)),
-            (PACE_S, _now(self.pace)),
+            (RESOLVE_S, at_once(self.resolve)),
+            (PACE_S, at_once(self.pace)),
             (self._fsync_s, self._sync),
-            *((period_s, _now(duty)) for period_s, duty in self._more),
+            *self._more,
         ]
         if self._learns:
             duties.append((self._snapshot_s, self.save))
@@ -167,7 +167,9 @@ class Upkeep:
             await self.save()
 
 
-def _now(duty: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+def at_once(duty: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    """Return a duty that waits for nothing as one that may."""
+
     async def run() -> None:
         duty()
 

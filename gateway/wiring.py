@@ -5,7 +5,7 @@ import secrets
 import socket
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from random import Random
@@ -20,6 +20,7 @@ from backends.transport import open_transport
 from backends.types import Transport, WireProtocol
 from gateway import gauges
 from gateway import settings as config
+from gateway.anomaly import TICK_S, Anomalies
 from gateway.app import App
 from gateway.auth import ANONYMOUS, Authenticator, hash_key
 from gateway.control import Control
@@ -35,6 +36,8 @@ from gateway.ledger.registry import open_ledger
 from gateway.ledger.types import Budget, Ledger
 from gateway.ledger.wallet import Wallet
 from gateway.lessons import Lessons
+from gateway.lookout import SAVE_S as LOOK_SAVE_S
+from gateway.lookout import Lookout
 from gateway.metrics import Metrics
 from gateway.proxy import Proxy
 from gateway.route import Backend, Route
@@ -42,7 +45,8 @@ from gateway.router import Router
 from gateway.score import Score, exact, near, unscored
 from gateway.seat import Seat
 from gateway.table import RouteTable
-from gateway.upkeep import Upkeep
+from gateway.upkeep import Upkeep, at_once
+from gateway.webhooks import Target, Webhooks
 from policies.registry import build as build_policy
 
 ALONE = Seat()
@@ -64,6 +68,8 @@ class Gateway:
     upkeep: Upkeep
     crew: Crew
     seat: Seat
+    lookout: Lookout | None
+    webhooks: Webhooks
     app: App = field(init=False)
     opened: Callable[[], None] = field(default=lambda: None, init=False)
     not_ready: str = field(default="starting", init=False)
@@ -73,10 +79,13 @@ class Gateway:
         self.journal.write_in_turns()
         await self.wallet.open()
         times = self.upkeep.restore()
+        if self.lookout is not None:
+            self.lookout.restore()
         if self.seat.learns:
             self._catch_up(times)
         await self.crew.open()
         self.upkeep.start()
+        self.webhooks.start()
         self.not_ready = ""
         self.opened()
 
@@ -90,8 +99,11 @@ class Gateway:
         """Hand the money back, save what was learned, and let go of everything."""
         self.not_ready = "stopping"
         await self.upkeep.stop()
+        if self.lookout is not None:
+            self.lookout.save()
         await self.crew.close()
         await self.wallet.close()
+        await self.webhooks.stop()
         for backend in self.backends.values():
             await backend.transport.aclose()
         self.journal.close()
@@ -137,6 +149,21 @@ def build(
     learner = Learner(journal, routes, metrics, wall, patience_s=0.05 if seat.others else 0.0)
     crew = Crew(seat, metrics=metrics, events=events, wallet=wallet, teach=learner.teach)
     router = Router(wallet, journal, metrics, clock=clock, wall=wall, rng=rng)
+    watched = settings.anomalies
+    anomalies = Anomalies(ratio=watched.ratio, min_usd_per_h=watched.min_usd_per_hour)
+    lookout = Lookout(
+        anomalies,
+        crew=crew,
+        wallet=wallet,
+        events=events,
+        file=settings.state.dir / "anomalies.snapshot",
+        wall=wall,
+    )
+    looks = watched.enabled and seat.learns
+    if looks:
+        metrics.add_source(lambda: gauges.anomalies(anomalies, wall()))
+    webhooks = build_webhooks(settings, wall)
+    events.listen(webhooks.take)
     upkeep = Upkeep(
         routes=routes,
         wallet=wallet,
@@ -150,7 +177,10 @@ def build(
         wall=wall,
         learns=seat.learns,
         totals=seat.totals(list(routes)),
-        more=duties(seat, crew, routes, events),
+        more=[
+            *duties(seat, crew, routes, events),
+            *([(TICK_S, lookout.look), (LOOK_SAVE_S, at_once(lookout.save))] if looks else []),
+        ],
     )
     authenticator = build_authenticator(settings)
     proxy = Proxy(
@@ -188,6 +218,8 @@ def build(
         upkeep,
         crew,
         seat,
+        lookout if looks else None,
+        webhooks,
     )
     gateway.app = App(
         proxy,
@@ -202,12 +234,13 @@ def build(
 
 def duties(
     seat: Seat, crew: Crew, routes: Mapping[str, Route], events: Events
-) -> list[tuple[float, Callable[[], None]]]:
+) -> list[tuple[float, Callable[[], Awaitable[None]]]]:
     """Return what a worker of several owes the others now and then: (seconds, duty)."""
     if seat.folder is None:
         return []
     lessons = Lessons(seat.folder, routes, events)
-    return [(1.0, crew.leave_in_turn), (1.0, lessons.give if seat.learns else lessons.take)]
+    teach = lessons.give if seat.learns else lessons.take
+    return [(1.0, at_once(crew.leave_in_turn)), (1.0, at_once(teach))]
 
 
 def build_wallet(
@@ -233,6 +266,24 @@ def build_wallet(
             window_start=event.window_start_s,
         ),
         when_down=settings.ledger.when_down,
+    )
+
+
+def build_webhooks(settings: config.Settings, wall: Callable[[], float]) -> Webhooks:
+    """Return what sends events out."""
+    return Webhooks(
+        [
+            Target(
+                name=hook.name,
+                url=hook.url.get_secret_value(),
+                format=hook.format,
+                secret=hook.secret.get_secret_value().encode() if hook.secret else b"",
+                kinds=frozenset(hook.events),
+            )
+            for hook in settings.webhooks
+        ],
+        source=f"tollway/{socket.gethostname()}",
+        wall=wall,
     )
 
 
