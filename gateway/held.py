@@ -28,7 +28,8 @@ def with_reply(context: Context, replies: Sequence[tuple[str, Answer]]) -> Conte
     agreeing = sum(value == answer.value for value in earlier) / len(earlier) if earlier else 0.0
     shares = around(told[0])
     reply = (*told, agreeing, float(len(earlier)), *shares)
-    return Context(context.dense, (*context.sparse, *_answers(replies, shares)), reply, backend)
+    sparse = (*context.sparse, *_answers(replies, shares))
+    return Context(context.dense, sparse, reply, backend, context.scopes)
 
 
 def around(confidence: float) -> tuple[float, ...]:

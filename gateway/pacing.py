@@ -1,15 +1,16 @@
 """Turns what the budgets have left into what one request may cost.
 
 For a budget over a window: what is left, spread over the requests still to come, which are the
-traffic's recent rate times the seconds to the window's end. The tightest budget counts. A budget
-without an end (`ever`) sets no pace, and one that binds only some of a route's requests (a
-tenant's, a tag's, a backend's) none for the route: those hold by the ledger alone.
+recent rate of those it binds times the seconds to the window's end. Of the budgets that bind all
+requests of a route the tightest counts; one that binds only some (a tenant's, a tag's) paces those.
+A budget without an end (`ever`), a soft one, and one of a single backend set no pace: they hold by
+the ledger alone.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from gateway.ledger.types import BudgetStatus
+from gateway.ledger.types import NANO, BudgetStatus
 
 HALF_LIFE_S = 60.0  # long enough to even out bursts, short enough to follow a morning
 
@@ -43,19 +44,58 @@ class Traffic:
         return self._rate_per_s
 
 
-def allowance_usd(
-    statuses: Iterable[BudgetStatus], route: str, rate_per_s: float, wall_s: float
-) -> float | None:
-    """Return the dollars that one request of a route may cost; None where no budget sets a pace."""
-    allowances = []
+class Demand:
+    """The recent rates of a route's requests: of all, and of those that a budget binds."""
+
+    # The mutable state is the traffic in all workers, in this one, and by budget in this one.
+
+    def __init__(self) -> None:
+        self._all = Traffic()
+        self._own = Traffic()
+        self._bound: dict[str, Traffic] = {}
+
+    def tell(self, total: int, own: int, bound: Mapping[str, int], now_s: float) -> None:
+        """Say how many requests there have been in all workers, in this one, and by budget here."""
+        self._all.tell(total, now_s)
+        self._own.tell(own, now_s)
+        for budget, count in bound.items():
+            self._bound.setdefault(budget, Traffic()).tell(count, now_s)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Requests per second, in all workers."""
+        return self._all.rate_per_s
+
+    def bound_per_s(self, budget: str) -> float:
+        """Requests per second that a budget binds, taken to be spread over workers as all are."""
+        traffic = self._bound.get(budget)
+        if traffic is None or not self._own.rate_per_s:
+            return 0.0
+        return traffic.rate_per_s * self._all.rate_per_s / self._own.rate_per_s
+
+
+def allowances_usd(
+    statuses: Iterable[BudgetStatus], demands: Mapping[str, Demand], wall_s: float
+) -> dict[str, dict[str, float]]:
+    """Return, by route, the dollars that one request may cost.
+
+    Under "" what holds for all its requests, and under the names of the budgets that bind only some
+    of them what holds for those. Where no budget sets a pace there is nothing.
+    """
+    found: dict[str, dict[str, float]] = {route: {} for route in demands}
     for status in statuses:
-        scope = status.budget.scope
-        whole_route = scope.route in (None, route) and not (
-            scope.tenant or scope.backend or scope.tags
-        )
-        if not whole_route or status.resets_at_s is None or status.budget.enforcement == "soft":
+        budget = status.budget
+        if not budget.paces or status.resets_at_s is None:
             continue
-        to_come = max(1.0, rate_per_s * (status.resets_at_s - wall_s))
-        left_nano = max(0, status.limit_nano - status.used_nano)
-        allowances.append(left_nano / 1e9 / to_come)
-    return min(allowances, default=None)
+        name = budget.name if budget.paces_some else ""
+        # What several routes share is spread over the requests of all of them.
+        bound = {
+            route: demand.bound_per_s(name) if name else demand.rate_per_s
+            for route, demand in demands.items()
+            if budget.scope.route in (None, route)
+        }
+        to_come = max(1.0, sum(bound.values()) * (status.resets_at_s - wall_s))
+        allowance = max(0, status.limit_nano - status.spent_nano) / NANO / to_come
+        for route in bound:
+            found[route][name] = min(allowance, found[route].get(name, math.inf))
+    return found

@@ -1,5 +1,6 @@
 """What a request is inside the gateway: its route, the backends that can answer it, its demands."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -54,7 +55,8 @@ class Route:
     """A path that clients call, the backends that can answer it, and how to choose among them.
 
     `score` tells how good an answer's value is, given the true
-    label: in [0, 1], None where the route was not told how.
+    label: in [0, 1], None where the route was not told how. `bound` counts, by the name of a budget
+    that binds only some of the route's requests, how many it bound.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Route:
     fallback: bool = True
     timeout_s: float = 30.0
     reply_bytes_max: int = 16 << 20
+    bound: Counter[str] = field(default_factory=Counter)
 
     @property
     def stages(self) -> int:

@@ -9,6 +9,7 @@ anew and never learned from as if it had been drawn. A floor degrades, it never 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 from backends.types import BackendError, Overloaded
@@ -21,7 +22,7 @@ from gateway.metering import OVERLOADED, judge, unread
 from gateway.metrics import Metrics
 from gateway.route import Backend, Inference
 from gateway.turn import Attempt, Draw, Turn, rows
-from policies.types import ACCEPT, Arm
+from policies.types import ACCEPT, Arm, Context
 
 
 class Router:
@@ -47,7 +48,7 @@ class Router:
 
     async def answer(self, inference: Inference) -> Turn:
         """Return the finished turn, its reply in `held`; Refused where no backend may or can."""
-        first = inference.route.features(inference.call)
+        first = self._scoped(inference, inference.route.features(inference.call))
         turn = Turn(inference, first)
         try:
             while turn.stage < inference.route.stages:
@@ -71,6 +72,16 @@ class Router:
         if turn.held is None:
             raise self._refused(turn)
         return turn
+
+    def _scoped(self, inference: Inference, context: Context) -> Context:
+        """Note which budgets pace this request and not all of its route's."""
+        route = inference.route
+        scopes = self._wallet.pacing(inference.tenant, route.name, inference.tags)
+        if not scopes:
+            return context
+        for budget in scopes:
+            route.bound[budget] += 1
+        return replace(context, scopes=scopes)
 
     def _offers(self, turn: Turn) -> list[Arm]:
         """Quote the backends that are up and may still be asked; in a cascade, those above."""

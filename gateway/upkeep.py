@@ -14,7 +14,7 @@ from gateway.events import Events
 from gateway.journal import Journal
 from gateway.ledger.wallet import Wallet
 from gateway.metrics import Metrics
-from gateway.pacing import Traffic, allowance_usd
+from gateway.pacing import Demand, allowances_usd
 from gateway.route import Route
 from policies.types import Notice
 
@@ -62,7 +62,8 @@ class Upkeep:
         self._snapshot_s = snapshot_s
         self._clock = clock
         self._wall = wall
-        self._traffic = {name: Traffic() for name in routes}
+        self._demands = {name: Demand() for name in routes}
+        self._paced: dict[str, set[str]] = {name: set() for name in routes}
         self._tasks: list[asyncio.Task[None]] = []
 
     def resolve(self) -> None:
@@ -89,9 +90,16 @@ class Upkeep:
         statuses = self._wallet.status()
         now_s, wall_s = self._clock(), self._wall()
         for name, route in self._routes.items():
-            traffic = self._traffic[name]
-            traffic.tell(self._totals[name](self._metrics.requests(name)), now_s)
-            route.policy.pace(allowance_usd(statuses, name, traffic.rate_per_s, wall_s))
+            own = self._metrics.requests(name)
+            self._demands[name].tell(self._totals[name](own), own, route.bound, now_s)
+        for name, allowances in allowances_usd(statuses, self._demands, wall_s).items():
+            policy, gone = self._routes[name].policy, self._paced[name] - allowances.keys()
+            policy.pace(allowances.pop("", None))
+            for scope in gone - {""}:
+                policy.pace(None, scope)
+            for scope, allowance in allowances.items():
+                policy.pace(allowance, scope)
+            self._paced[name] = set(allowances)
 
     def snapshot(self) -> dict[Path, bytes]:
         """Return what is to be saved, by its place."""

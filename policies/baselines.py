@@ -18,7 +18,7 @@ class Baseline:
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Spend is nothing to it."""
 
-    def pace(self, allowance_usd: float | None) -> None:
+    def pace(self, allowance_usd: float | None, scope: str = "") -> None:
         """Nor is the allowance."""
 
     def reprice(self, arm: str, ratio: float) -> None:

@@ -16,6 +16,7 @@ from policies.floor import Floor
 from policies.lagrangian import Lagrangian, Offer, offered
 from policies.multiplier import MeanAt, at
 from policies.options import HOPE, Options, extended
+from policies.scoped import Least, raised
 from policies.types import ACCEPT, Arm, Choice, Context
 from policies.value import weighted
 
@@ -38,7 +39,7 @@ class Cascade(Lagrangian):
         told = [replace(arm, name=context.held) if arm.name == ACCEPT else arm for arm in arms]
         qualities = self._quality.predict(context, told)
         labels = [self._quality.labels[arm.name] for arm in told]
-        plain = Offer(names, qualities, costs, labels)
+        plain = Offer(names, qualities, costs, labels, context.scopes)
         if context.held:
             self._options.observe(context, names, qualities, costs)
         else:
@@ -95,11 +96,12 @@ class Cascade(Lagrangian):
         super().resolve()
         self._after = self._options.after(self.prices.high)
 
-    def _market(self) -> tuple[MeanAt, float]:
+    def _market(self, least: Least = None) -> tuple[MeanAt, float]:
         """Return what the recent requests would bring and cost over all their stages."""
 
         def mean_at(price: float) -> tuple[float, float]:
-            return at(*extended(self._window, self._options.after(price)), price)
+            worth = extended(self._window, self._options.after(price))
+            return at(*worth, raised(price, least))
 
         return mean_at, float(self._window.tables()[1].max(initial=0.0))
 
@@ -123,8 +125,10 @@ class Cascade(Lagrangian):
         """Count what a choice has cost: a request's first counts the request."""
         if ACCEPT in choice.arms:
             self._pacer.add(cost_usd)
+            self._scoped.add(choice.scopes, cost_usd)
         else:
             self._pacer.spend(cost_usd)
+            self._scoped.spend(choice.scopes, cost_usd)
         self._event |= self._pacer.strayed
 
 

@@ -100,9 +100,10 @@ class Folded(Baseline):
             self._over += STEP * (cost_usd / self._allowance_usd - 1.0)
             self._over = min(max(self._over, 0.0), 10.0)
 
-    def pace(self, allowance_usd: float | None) -> None:
-        """Take what the budgets allow per request."""
-        self._allowance_usd = allowance_usd
+    def pace(self, allowance_usd: float | None, scope: str = "") -> None:
+        """Take what the route's budgets allow per request; it has one price for all."""
+        if not scope:
+            self._allowance_usd = allowance_usd
 
     def save(self) -> bytes:
         """Return the model, with a checksum; OSError where it could not be written."""

@@ -173,9 +173,9 @@ class Guard:
         """Count what a choice has cost in the end."""
         self._inner.charge(choice, cost_usd)
 
-    def pace(self, allowance_usd: float | None) -> None:
+    def pace(self, allowance_usd: float | None, scope: str = "") -> None:
         """Take what the budgets allow per request from now on."""
-        self._inner.pace(allowance_usd)
+        self._inner.pace(allowance_usd, scope)
 
     def reprice(self, arm: str, ratio: float) -> None:
         """Take over an arm's new price at once; ratio = new / old."""

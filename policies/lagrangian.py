@@ -30,6 +30,7 @@ from policies.pacer import Pacer
 from policies.packing import pack, unpack
 from policies.quality import Quality
 from policies.sampling import certain, draw
+from policies.scoped import Least, Scoped, raised
 from policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective, record
 from policies.uniform import Uniform
 from policies.value import estimated, held_back
@@ -50,6 +51,7 @@ class Offer:
     qualities: list[float]
     costs_usd: list[float]
     labels: list[int]
+    scopes: tuple[str, ...] = ()
 
 
 class Lagrangian:
@@ -78,6 +80,7 @@ class Lagrangian:
         self._quality = quality
         self._explore = explore
         self._pacer = pacer
+        self._scoped = Scoped(pacer.fresh)
         self._floor = floor
         self._window = Window(window)
         self._every = every
@@ -92,7 +95,8 @@ class Lagrangian:
         """Draw one of `arms`; see the port. ValueError for values that are not finite."""
         names, costs = offered(arms)
         qualities = self._quality.predict(context, arms)
-        offer = Offer(names, qualities, costs, [self._quality.labels[name] for name in names])
+        labels = [self._quality.labels[name] for name in names]
+        offer = Offer(names, qualities, costs, labels, context.scopes)
         self._see(context, offer)
         return self._draw(offer, rng, floor)
 
@@ -129,15 +133,23 @@ class Lagrangian:
             index,
             tuple(offer.qualities),
             tuple(offer.costs_usd),
-            self.prices.high,
+            self._prices(offer.scopes).high,
             reason,
             self.version,
             shadow,
+            scopes=offer.scopes,
         )
+
+    def _prices(self, scopes: tuple[str, ...]) -> Prices:
+        """Return the prices of money for a request; a floor goes before every pacing."""
+        if not scopes or self._floor is not None:
+            return self.prices
+        return self._scoped.dearest(self.prices, scopes)
 
     def _spread(self, offer: Offer, kept: list[int]) -> tuple[list[float], set[int]]:
         """Return the probabilities of the arms, and which are the best at either price."""
-        high, low, share = self.prices.high, self.prices.low, self.prices.share
+        prices = self._prices(offer.scopes)
+        high, low, share = prices.high, prices.low, prices.share
         costs = offer.costs_usd
         scores = [q - high * c for q, c in zip(offer.qualities, costs, strict=True)]
         if len(kept) < len(scores):
@@ -163,7 +175,7 @@ class Lagrangian:
             offer.costs_usd,
             offer.labels,
             hopeless,
-            self._pacer.base(max(offer.costs_usd)),
+            self._base_usd(offer),
         )
         self.explored_usd += extra
         return pmf
@@ -171,6 +183,11 @@ class Lagrangian:
     def _may_hold(self, names: tuple[str, ...]) -> bool:
         """Whether a request may go to the baseline instead: at its first choice only."""
         return self._baseline in names and ACCEPT not in names
+
+    def _base_usd(self, offer: Offer) -> float:
+        """Return what exploration is measured by."""
+        base_usd = self._pacer.base(max(offer.costs_usd))
+        return self._scoped.least(base_usd, offer.scopes) if offer.scopes else base_usd
 
     @property
     def _baseline(self) -> str:
@@ -192,6 +209,7 @@ class Lagrangian:
         """Act on a change at once, and keep it to be told of."""
         if change is not None:
             self.changes.append(change)
+            self._scoped.stir()
             self._event = True
 
     def _judge(self, floor: Floor, choice: Choice, quality: float) -> None:
@@ -201,23 +219,29 @@ class Lagrangian:
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Count what a choice has cost in the end."""
         self._pacer.spend(cost_usd)
+        self._scoped.spend(choice.scopes, cost_usd)
         self._event |= self._pacer.strayed
 
-    def pace(self, allowance_usd: float | None) -> None:
+    def pace(self, allowance_usd: float | None, scope: str = "") -> None:
         """Take what the budgets allow per request from now on."""
-        self._event |= self._pacer.pace(allowance_usd)
+        if scope:
+            self._scoped.pace(scope, allowance_usd)
+        else:
+            self._event |= self._pacer.pace(allowance_usd)
 
     def reprice(self, arm: str, ratio: float) -> None:
         """Take over an arm's new price at once; ratio = new / old."""
         if not 0.0 <= ratio < math.inf:
             raise ValueError(f"a price ratio of {ratio}")
         self._window.reprice(arm, ratio)
+        self._scoped.stir()
         self._event = True
 
     def resolve_due(self) -> bool:
         """Say whether the price should be solved again."""
         # While the window fills, each quarter more of contexts changes the picture.
-        return self._event or self._since >= min(self._every, 1 + len(self._window) // 4)
+        every = min(self._every, 1 + len(self._window) // 4)
+        return self._event or self._scoped.due or self._since >= every
 
     def resolve(self) -> None:
         """Solve the price of money anew."""
@@ -234,14 +258,24 @@ class Lagrangian:
         contexts = [window.contexts[at] for at in window.places(newest)]
         window.revalue(self._quality.predict_many(contexts, window.arms), newest)
 
-    def _market(self) -> tuple[MeanAt, float]:
-        """Return what the recent contexts would bring and cost at a price, and the dearest cost."""
+    def _market(self, least: Least = None) -> tuple[MeanAt, float]:
+        """Return what the recent contexts would bring and cost at a price, and the dearest cost.
+
+        `least` is the least price of each, where other budgets set one.
+        """
         qualities, costs = self._window.tables()
-        return lambda price: at(qualities, costs, price), float(costs.max(initial=0.0))
+        return (
+            lambda price: at(qualities, costs, raised(price, least)),
+            float(costs.max(initial=0.0)),
+        )
 
     def _solve(self) -> Prices:
         mean_at, dearest_usd = self._market()
-        paced = self._pacer.prices(mean_at, dearest_usd)
+        self._scoped.solve(mean_at, dearest_usd)
+        # What some requests may not spend, because their own budgets are tighter, others may.
+        least = self._scoped.least_prices(self._window.contexts)
+        shared = mean_at if least is None else self._market(least)[0]
+        paced = self._pacer.prices(shared, dearest_usd)
         if self._objective.kind == "value" and self._objective.value_per_correct_usd:
             worth = 1.0 / self._objective.value_per_correct_usd
             paced = max(paced, Prices(worth, worth), key=lambda prices: prices.high)
@@ -292,6 +326,7 @@ class Lagrangian:
             "prices": [self.prices.high, self.prices.low, self.prices.share],
             "explored_usd": self.explored_usd,
             "pacer": self._pacer.save(),
+            "scoped": self._scoped.save(),
             "floor": self._floor.save() if self._floor else None,
         }
         return pack(KIND, values, {"quality": self._quality.save()})
@@ -317,6 +352,7 @@ class Lagrangian:
         self.prices = Prices(*map(float, values["prices"]))
         self.explored_usd = float(values["explored_usd"])
         self._pacer.load(values["pacer"])
+        self._scoped.load(values["scoped"])
         if self._floor is not None and values["floor"] is not None:
             self._floor.load(values["floor"])
 

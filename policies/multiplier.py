@@ -38,8 +38,8 @@ class Prices:
 FREE = Prices()
 
 
-def at(qualities: Matrix, costs: Matrix, price: float) -> tuple[float, float]:
-    """Return (mean quality, mean cost) of the arms taken at a price."""
+def at(qualities: Matrix, costs: Matrix, price: float | Matrix) -> tuple[float, float]:
+    """Return (mean quality, mean cost) of the arms taken at a price, or at one per context."""
     taken = (qualities - price * costs).argmax(axis=1)
     rows = np.arange(len(taken))
     count = len(taken)

@@ -31,6 +31,10 @@ class Pacer:
         self._solved_at_usd = 0.0
         self.mean_usd: float | None = None
 
+    def fresh(self) -> "Pacer":
+        """Return another of the same settings, for another budget."""
+        return Pacer(horizon=self._horizon, credit=self._credit)
+
     def pace(self, allowance_usd: float | None) -> bool:
         """Take a new allowance; return whether it differs enough to solve anew at once (5 %)."""
         if allowance_usd is not None and not 0.0 <= allowance_usd < math.inf:

@@ -35,13 +35,15 @@ class Context:
     `dense` holds numbers, each finite and of the order of 1, the same length for every request of a
     route. `sparse` holds hashed features such as words: (index in [0, 2**18), finite value), any
     length. In a cascade's later stage `reply` holds what the reply in hand says of itself (top
-    probability, margin, entropy, ...) and `held` names the arm that gave it.
+    probability, margin, entropy, ...) and `held` names the arm that gave it. `scopes` are
+    the budgets that bind this request and not all of its route's: no feature, but they pace it.
     """
 
     dense: tuple[float, ...]
     sparse: tuple[tuple[int, float], ...] = ()
     reply: tuple[float, ...] = ()
     held: str = ""
+    scopes: tuple[str, ...] = ()
 
 
 @record
@@ -79,6 +81,7 @@ class Choice:
     shadow: tuple[float, ...] = ()
     reached: float = 1.0
     guarded_by: str = ""
+    scopes: tuple[str, ...] = ()
 
     @property
     def arm(self) -> str:
@@ -139,8 +142,11 @@ class Policy(Protocol):
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Learn that a choice has cost `cost_usd` in the end."""
 
-    def pace(self, allowance_usd: float | None) -> None:
-        """Say what the budgets allow per request from now on; None where no budget binds."""
+    def pace(self, allowance_usd: float | None, scope: str = "") -> None:
+        """Say what the budgets allow per request from now on; None where no budget binds.
+
+        `scope` names a budget that binds only the requests whose contexts name it.
+        """
 
     def reprice(self, arm: str, ratio: float) -> None:
         """Say that the price of an arm has become `ratio` times what it was."""

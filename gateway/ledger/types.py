@@ -52,6 +52,17 @@ class Budget:
     then: Then = "reject"
     carry_overdraft: bool = False
 
+    @property
+    def paces(self) -> bool:
+        """Whether it sets a pace: one without an end, a soft one, or a backend's does not."""
+        windowed = self.window != "ever" and self.enforcement != "soft"
+        return windowed and self.scope.backend is None
+
+    @property
+    def paces_some(self) -> bool:
+        """Whether it paces only some of the requests of a route."""
+        return self.paces and bool(self.scope.tenant or self.scope.tags)
+
 
 class Held(Protocol):
     """Where a reservation's money is held."""

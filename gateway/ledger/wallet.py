@@ -91,6 +91,8 @@ class Wallet:
         self._numbers = itertools.count(1)
         self._accounts = {budget.name: Account(budget, self._open_purse) for budget in budgets}
         self._matches: dict[tuple[object, ...], tuple[Account, ...]] = {}
+        self._some_paced = any(budget.paces_some for budget in budgets)
+        self._pacing: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._till: Till | None = None
         self._ledger_id = ""
         self._lag_s = 0.0
@@ -117,6 +119,23 @@ class Wallet:
                 account
                 for account in self._accounts.values()
                 if _binds(account.budget.scope, tenant, route, backend, tags)
+            )
+        return found
+
+    def pacing(self, tenant: str, route: str, tags: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the names of the budgets that pace such a call and not all calls of its route."""
+        if not self._some_paced:
+            return ()
+        key = (tenant, route, *tags.items())
+        found = self._pacing.get(key)
+        if found is None:
+            if len(self._pacing) >= MATCHES_MAX:
+                self._pacing.clear()
+            found = self._pacing[key] = tuple(
+                account.budget.name
+                for account in self._accounts.values()
+                if account.budget.paces_some
+                and _binds(account.budget.scope, tenant, route, "", tags)
             )
         return found
 
