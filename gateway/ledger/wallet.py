@@ -45,6 +45,7 @@ from gateway.ledger.windows import Span
 
 log = logging.getLogger("tollway.wallet")
 
+FAILURES = 2  # in a row, until the ledger is said to be down: one lost answer refuses nobody
 TICK_S = 0.1  # so that an idle slice is back within a second, and a refusal is not stale for long
 SWEEP_S = 1.0  # how often the tills of this machine's dead are looked for
 REFRESH_S = 5.0  # how old a status may be that nothing was asked about
@@ -97,6 +98,7 @@ class Wallet:
         self._ledger_id = ""
         self._lag_s = 0.0
         self._down: Literal["", "ledger_down", "ledger_lost"] = ""
+        self._failures = 0
         self._closing = False
         self._swept_s = -math.inf
         self._wanted = asyncio.Event()
@@ -312,7 +314,9 @@ class Wallet:
 
     def failed(self, why: str) -> None:
         """Note that the ledger did not answer; what was asked is asked again as it was."""
-        self._set_down("ledger_down", why)
+        self._failures += 1
+        if self._failures >= FAILURES:
+            self._set_down("ledger_down", why)
 
     def _bury(self, account: Account) -> None:
         """Forget the purses that have nothing more to say."""
@@ -459,6 +463,8 @@ class Wallet:
     # ------------------------------------------------------------------ events
 
     def _set_down(self, state: Literal["", "ledger_down"], why: str = "") -> None:
+        if not state:
+            self._failures = 0
         if self._down in (state, "ledger_lost"):
             return
         self._down = state

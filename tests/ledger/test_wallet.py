@@ -463,6 +463,19 @@ def test_ledger_gone_leases_go_on_then_calls_are_refused_and_say_why() -> None:
     play(main)
 
 
+def test_one_lost_answer_refuses_nobody() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, line = await stage.wallet()
+        line.cut = True
+        asked = asyncio.create_task(spend(wallet, 1000))
+        await asyncio.sleep(0.06)  # until one exchange was given up
+        line.cut = False
+        assert await asked
+        assert stage.kinds() == []
+
+    play(main)
+
+
 def test_ledger_gone_and_configured_open_calls_go_on_and_are_charged_later() -> None:
     async def main(stage: Stage) -> None:
         wallet, line = await stage.wallet(when_down="open")

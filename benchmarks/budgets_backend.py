@@ -1,0 +1,70 @@
+"""The backend of benchmarks/budgets.py: the truth of what was spent is what it has billed."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+
+PRICE_NANO = 1_000_000  # a tenth of a cent a call
+
+
+class Backend:
+    """Answers calls after a while, bills each, and sees whether a refusal was false."""
+
+    def __init__(self, limit_nano: int, takes_s: float) -> None:
+        self.limit_nano = limit_nano
+        self.takes_s = takes_s
+        self.billed_nano = self.open_nano = 0
+        self.calls = self.refused = self.refused_down = 0
+        self.stranded_nano = 0
+        self.stranded_s = 0.0
+        self.false_since_s: float | None = None
+        self.false_last_s = 0.0
+        self.last_s = time.monotonic()
+        self.begun = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a replica; see benchmarks/budgets_replica.py for what it says."""
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            while line := await reader.readline():
+                if line == b"R\n":
+                    self.refusal()
+                elif line == b"D\n":
+                    self.refused_down += 1
+                elif line.endswith(b"\n"):
+                    self.begin(partial(answer, writer, line[2:]))
+        writer.close()
+
+    def begin(self, done: Callable[[], None]) -> None:
+        """Run a call; it is billed when it ends, and `done` then called."""
+        self.open_nano += PRICE_NANO
+        self.last_s = time.monotonic()
+        self.begun.set()
+        asyncio.get_running_loop().call_later(self.takes_s, self.end, done)
+
+    def end(self, done: Callable[[], None]) -> None:
+        self.open_nano -= PRICE_NANO
+        self.billed_nano += PRICE_NANO
+        self.calls += 1
+        done()
+
+    def refusal(self) -> None:
+        """Note that a client was refused for lack of money; is there enough for its call?"""
+        self.refused += 1
+        now_s = time.monotonic()
+        free_nano = self.limit_nano - self.billed_nano - self.open_nano
+        if free_nano < PRICE_NANO:
+            self.false_since_s = None
+            return
+        self.stranded_nano = max(self.stranded_nano, free_nano)
+        if self.false_since_s is None or now_s - self.false_last_s > 0.5:
+            self.false_since_s = now_s
+        self.false_last_s = now_s
+        self.stranded_s = max(self.stranded_s, now_s - self.false_since_s)
+
+
+def answer(writer: asyncio.StreamWriter, name: bytes) -> None:
+    """Answer a call, where its replica still lives."""
+    if not writer.is_closing():
+        writer.write(name)
