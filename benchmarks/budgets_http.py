@@ -9,6 +9,7 @@ They call until the budget is gone and go on asking for a while. What was spent 
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -107,6 +108,7 @@ class Replica(Protocol):
 
     name: str
     url: str
+    headers: dict[str, str]
     process: subprocess.Popen[bytes] | None
 
     async def start(self, given: Given) -> None:
@@ -119,6 +121,7 @@ class Tollway:
 
     name = "tollway"
     url = ""
+    headers: dict[str, str] = {}  # noqa: RUF012 - none, ever
     process: subprocess.Popen[bytes] | None = None
 
     async def start(self, given: Given) -> None:
@@ -145,6 +148,8 @@ class LiteLLM:
 
     name = LITELLM.replace("[proxy]==", " ")
     url = ""
+    key = f"sk-{secrets.token_hex(32)}"  # it does not start without
+    headers: dict[str, str] = {"authorization": f"Bearer {key}"}  # noqa: RUF012
     process: subprocess.Popen[bytes] | None = None
 
     async def start(self, given: Given) -> None:
@@ -159,6 +164,7 @@ class LiteLLM:
         command = [str(await asyncio.to_thread(litellm)), "--config", str(config)]
         command += ["--host", "127.0.0.1", "--port", str(port)]
         offline = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+        offline["LITELLM_MASTER_KEY"] = self.key
         self.process = _spawn(command, given.folder, offline)
         await _ready(self.process, self.url + "/health/readiness")
 
@@ -291,7 +297,9 @@ class HttpCell:
     async def client(self, http: httpx.AsyncClient, replica: Replica) -> None:
         while True:
             try:
-                reply = await http.post(f"{replica.url}/v1/chat/completions", json=ASKED)
+                reply = await http.post(
+                    f"{replica.url}/v1/chat/completions", json=ASKED, headers=replica.headers
+                )
             except httpx.TransportError:  # it was killed
                 self.failed += 1
                 await asyncio.sleep(0.1)
