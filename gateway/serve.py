@@ -1,6 +1,7 @@
 """Serves a configuration: in this process, or in several behind one address."""
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -18,6 +19,8 @@ from gateway.seat import Board, Seat
 from gateway.supervisor import OK, Start, Supervisor
 from gateway.wiring import Gateway, build
 
+THRESHOLDS = (2000, 20, 100)  # Python's own are 700, 10, 10
+
 
 def serve(settings: config.Settings) -> int:
     """Serve until SIGTERM or SIGINT; a line on stdout says where, once it does.
@@ -31,6 +34,17 @@ def serve(settings: config.Settings) -> int:
     return OK
 
 
+def collect_seldom() -> None:
+    """Have the garbage collector pass over what was built at the start, and look at requests less.
+
+    Some sixty thousand objects live as long as the process: a full collection that walks them stops
+    everything for longer than a hundred requests take. See docs/decisions/0305.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
+
+
 def _announce(listener: socket.socket) -> None:
     sys.stdout.write(f"tollway {version('tollway')} is listening on {front.url_of(listener)}\n")
     sys.stdout.flush()
@@ -38,7 +52,12 @@ def _announce(listener: socket.socket) -> None:
 
 def _run(gateway: Gateway, listener: socket.socket, opened: Callable[[], None]) -> None:
     server = gateway.settings.server
-    gateway.opened = opened
+
+    def ready() -> None:
+        collect_seldom()
+        opened()
+
+    gateway.opened = ready
     front.run(
         gateway.app,
         listen=listener,
