@@ -455,6 +455,7 @@ def test_ledger_gone_leases_go_on_then_calls_are_refused_and_say_why() -> None:
         assert leased_nano < 1000
         refusal = await reserve(wallet, 1000)
         assert isinstance(refusal, Refusal) and refusal.reason == "ledger_down"
+        assert wallet.down == "ledger_down"
         line.cut = False
         await asyncio.sleep(1)
         assert await spend(wallet, 1000)
