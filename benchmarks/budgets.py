@@ -220,7 +220,7 @@ class Cell:
         row.ledger_calls_per_request = calls / max(
             1, backend.calls + backend.refused + backend.refused_down
         )
-        row.path_us = max(paths)
+        row.path_us = max(paths, default=0.0)  # none lives while one is started anew
 
     def slow(self) -> str:
         return ("&" if "?" in self.url else "?") + "timeout_ms=2000"
