@@ -9,8 +9,8 @@ they are made of, which tells most of what an answer will cost.
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import pairwise, repeat
 
 from policies.types import Context
 
@@ -34,7 +34,7 @@ class Encoder:
         """`range`: what the numbers lie between; None learns each number's scale as it comes."""
         self._range = range
         self._moments: list[_Moments] | None = None
-        self._hashes: dict[str, int] = {}
+        self._hashes = _Hashes()
 
     def encode(
         self, numbers: Sequence[float], texts: Sequence[str], categories: Sequence[str] = ()
@@ -82,23 +82,17 @@ class Encoder:
             min(4.0, 20.0 * head.count("?") / words),
         ]
 
-    def _words(self, text: str) -> Iterator[tuple[int, float]]:
-        """Yield the words and the pairs of neighbours, each once, together of length `WORDS`."""
+    def _words(self, text: str) -> Iterable[tuple[int, float]]:
+        """Return the words and the pairs of neighbours, each once, together of length `WORDS`."""
         hashes = self._hashes
         if len(hashes) > MEMO_MAX:
             hashes.clear()
-        at = []
-        for word in text[:TEXT_CHARS_MAX].lower().translate(_SPLIT).split()[:WORDS_MAX]:
-            index = hashes.get(word)
-            if index is None:
-                index = hashes[word] = zlib.crc32(word.encode())
-            at.append(index)
-        # 31: so that a pair is not its reverse.
-        found = {index & SPARSE_MASK for index in at}
-        found.update([(a * 31 + b) & SPARSE_MASK for a, b in pairwise(at)])
-        weight = WORDS / math.sqrt(len(found)) if found else 0.0
-        for index in found:
-            yield index, weight
+        words = text[:TEXT_CHARS_MAX].lower().translate(_SPLIT).split()[:WORDS_MAX]
+        at = list(map(hashes.__getitem__, words))
+        # 31: so that a pair is not its reverse. The low bits of the sum are those of the low bits.
+        found = {(a * 31 + b) & SPARSE_MASK for a, b in pairwise(at)}
+        found.update(at)
+        return zip(found, repeat(WORDS / math.sqrt(len(found) or 1)))
 
     def save(self) -> bytes:
         """Return the scales learned."""
@@ -109,6 +103,14 @@ class Encoder:
         """Take saved scales; ValueError where they are damaged."""
         known = json.loads(state)
         self._moments = known if known is None else [_Moments(*moments) for moments in known]
+
+
+class _Hashes(dict[str, int]):
+    """The words' hashes; one that is asked for the first time is computed."""
+
+    def __missing__(self, word: str) -> int:
+        index = self[word] = zlib.crc32(word.encode()) & SPARSE_MASK
+        return index
 
 
 class _Moments:

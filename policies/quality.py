@@ -4,6 +4,11 @@ A head regresses quality on the context, around a prior. How much of what it say
 be believed is learned too: the slope of the labels' deviations from the arm's mean on the head's,
 each predicted before it was learned from. A head that has seen too little, or that sees nothing,
 gets a slope near 0, and the arm is judged by its mean. (Stacking: Wolpert 1992; prequential.)
+
+An arm that nothing is known of, and that declares nothing, is presumed to be a little better than
+the best of those that cost less, or as much: nobody offers a dearer arm for the same. So money is
+spent before there are labels, as the best guess of a mix of fixed arms would be, and a newcomer is
+tried.
 Sudden changes are felt long before the head has unlearned: see `drift`.
 """
 
@@ -18,6 +23,7 @@ from policies.types import Arm, Context
 
 KIND = "quality 2"
 Value = TypeVar("Value", float, Matrix)
+PRESUMED = 0.06  # quality per factor of ten in cost, of an arm that nothing is known of
 MEAN_RATE = 0.01  # of an arm's mean: about its last hundred labels
 BELIEF = 0.999  # what one label leaves of the evidence for the slope
 SUSPECT = 0  # labels that an arm that has become worse counts for: it is tried now and then
@@ -44,10 +50,10 @@ class Quality:
 
     def predict(self, context: Context, arms: Sequence[Arm]) -> list[float]:
         """Return a quality in [0, 1] per arm, in their order."""
-        for arm in arms:
-            if arm.name not in self._priors:
-                self._meet(arm.name, arm.prior_quality)
         names = [arm.name for arm in arms]
+        for name in names:
+            if name not in self._priors:
+                self._introduce(arms)
         values = self._head.predict(context, names)
         return [
             min(1.0, max(0.0, self._believed(name, value) + self._drifts[name].bias))
@@ -85,6 +91,19 @@ class Quality:
         change = self._drifts[arm].observe(arm, surprise)
         self.labels[arm] = SUSPECT if self._drifts[arm].fallen else self.labels[arm] + 1
         return change
+
+    def _introduce(self, arms: Sequence[Arm]) -> None:
+        """Meet the arms not met before, the cheaper first."""
+        best, best_usd = None, 0.0
+        for arm in sorted(arms, key=lambda arm: arm.cost_usd):
+            if arm.name not in self._priors:
+                prior = arm.prior_quality
+                if prior is None and best is not None:
+                    prior = _presumed(best, best_usd, arm.cost_usd)
+                self._meet(arm.name, prior)
+            quality = min(1.0, max(0.0, self._priors[arm.name] + self._means[arm.name]))
+            if best is None or quality >= best:
+                best, best_usd = quality, arm.cost_usd
 
     def _meet(self, arm: str, prior: float | None) -> None:
         if prior is not None and not 0.0 <= prior <= 1.0:
@@ -124,6 +143,17 @@ class Quality:
         self._priors, self._means = self._priors | priors, self._means | means
         self._drifts, self._slopes = self._drifts | drifts, self._slopes | slopes
         self.labels, self._counts = self.labels | labels, self._counts | counts
+
+
+def _presumed(quality: float, cost_usd: float, dearer_usd: float) -> float:
+    """Return what to expect of an unknown arm, given the best of those that cost less.
+
+    At most half of what is missing to 1. Where either is free, nothing can be said.
+    """
+    if cost_usd <= 0.0 or dearer_usd <= 0.0:
+        return quality
+    more = PRESUMED * math.log10(dearer_usd / cost_usd)
+    return min(quality + more, (quality + 1.0) / 2)
 
 
 def _numbers(table: dict[str, Any]) -> dict[str, float]:

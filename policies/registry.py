@@ -21,7 +21,7 @@ from policies.uniform import Uniform
 
 HEADS: dict[str, dict[str, float]] = {
     "vowpal": {"bits": 18, "learning_rate": 0.5, "power_t": 0.5, "l2": 0.0},
-    "ridge": {"prior": 2.0, "forget": 0.999, "folds": 64},
+    "ridge": {"prior": 8.0, "forget": 0.999, "folds": 64},
 }
 """The options of each head, with their defaults."""
 

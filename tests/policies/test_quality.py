@@ -6,12 +6,14 @@ from random import Random
 import numpy as np
 import pytest
 
+from policies.heads.ridge import RidgeHead
 from policies.heads.types import Matrix
 from policies.packing import pack
 from policies.quality import Quality
 from policies.types import Arm, Context
 
 ARM = Arm("a", 1.0)
+CONTEXT = Context((0.0,))
 
 
 class Oracle:
@@ -68,7 +70,7 @@ def test_many_contexts_at_once_are_each_by_itself() -> None:
 def test_a_declared_quality_is_where_it_starts() -> None:
     quality = Quality(Oracle(), default=0.5)
 
-    values = quality.predict(Context((0.0,)), (Arm("x", 1.0, 0.9), Arm("y", 1.0)))
+    values = quality.predict(Context((0.0,)), (Arm("x", 1.0, 0.9), Arm("y", 0.5)))
 
     assert values == [0.9, 0.5]
 
@@ -77,3 +79,25 @@ def test_a_declared_quality_is_where_it_starts() -> None:
 def test_a_declared_quality_out_of_range_is_refused(prior: float) -> None:
     with pytest.raises(ValueError, match="declares"):
         Quality(Oracle(), default=0.5).predict(Context((0.0,)), (Arm("x", 1.0, prior),))
+
+
+def test_an_unknown_arm_is_presumed_better_than_what_costs_less() -> None:
+    quality = Quality(RidgeHead(), default=0.8)
+    dear, cheap, middle = quality.predict(CONTEXT, (Arm("d", 1.0), Arm("c", 0.01), Arm("m", 0.1)))
+    assert cheap == 0.8 < middle < dear < 0.95
+
+
+def test_a_newcomer_is_presumed_better_than_what_was_learned_of_cheaper_arms() -> None:
+    quality = Quality(RidgeHead(), default=0.5)
+    cheap, new = Arm("cheap", 0.01), Arm("new", 0.02)
+    quality.predict(CONTEXT, (cheap,))
+    for _ in range(200):
+        quality.learn(CONTEXT, "cheap", 0.9)
+    known, presumed = quality.predict(CONTEXT, (cheap, new))
+    assert known < presumed < known + 0.04
+
+
+def test_what_is_declared_goes_before_what_is_presumed() -> None:
+    quality = Quality(RidgeHead(), default=0.8)
+    arms = (Arm("c", 0.01), Arm("d", 1.0, prior_quality=0.3), Arm("free", 0.0))
+    assert quality.predict(CONTEXT, arms) == [0.8, 0.3, 0.8]
