@@ -20,6 +20,7 @@ a first run:
   tollway keys new                          make a key; put its hash into the configuration
   tollway check-config tollway.toml         see what is wrong with it, or what it comes to
   tollway serve tollway.toml                serve it
+  tollway simulate run steady               see what a policy does in a world of your own
   tollway budgets list                      see what is spent and what is left
   tollway explain ID                        see why a request went where it went; its id is
                                             the reply's x-tollway-decision
@@ -29,8 +30,12 @@ a first run:
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
     parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
-    if rest and arguments.run is not _demo:
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["simulate"]:  # its options are its own, wherever they stand
+        arguments, rest = parser.parse_args(given[:1]), given[1:]
+    else:
+        arguments, rest = parser.parse_known_args(given)
+    if rest and arguments.run not in {_demo, _simulate}:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:
@@ -64,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_check_config(commands)
     _add_demo(commands)
+    _add_simulate(commands)
     _add_explain(commands)
     budget_commands.add(commands)
     _add_keys(commands)
@@ -161,6 +167,24 @@ def _demo(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             "it comes with the repository, not with the package: run scripts/demo in a checkout",
         )
     return int(demo.main(arguments.rest) or console.OK)
+
+
+# -- simulate
+
+
+def _add_simulate(commands: Any) -> None:
+    command = commands.add_parser(
+        "simulate",
+        help="see what a policy would do before it does it: scenarios, journals, plans",
+        add_help=False,
+    )
+    command.set_defaults(run=_simulate)
+
+
+def _simulate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from simulations.cli import main  # noqa: PLC0415 - above the gateway, and slow to import
+
+    return main(arguments.rest, environ)
 
 
 # -- explain

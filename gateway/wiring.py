@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -116,26 +117,23 @@ def build(
     wall: Callable[[], float] = time.time,
     rng: Random | None = None,
     seat: Seat = ALONE,
+    ledger: Ledger | None = None,
+    journal: Journal | None = None,
 ) -> Gateway:
     """Return a gateway that is wired and not yet open.
 
     `clock` is the loop's (CLOCK_MONOTONIC); `rng` draws the arms, seeded by the system if None;
-    `seat` says which of several workers this is.
+    `seat` says which of several workers this is. A simulation brings its own `ledger`, which then
+    goes without tills, and its own `journal`.
     """
     rng = rng or Random(secrets.randbits(64))
     events = Events(wall)
     metrics = Metrics(version("tollway"))
-    journal = Journal(
-        settings.journal.dir,
-        segment_bytes_max=settings.journal.segment_mb << 20,
-        waiting_bytes_max=settings.journal.waiting_mb << 20,
-    )
-    password = settings.ledger.password
-    ledger = open_ledger(
-        settings.ledger.url, password=password.get_secret_value() if password else None
-    )
+    journal = journal or build_journal(settings)
+    till_dir = settings.state.dir / "tills" if ledger is None else None
+    ledger = ledger or build_ledger(settings)
     budgets = [budget.to_budget() for budget in settings.budgets]
-    wallet = build_wallet(settings, ledger, budgets, clock, events)
+    wallet = build_wallet(settings, ledger, budgets, clock, events, till_dir)
     backends = {b.name: build_backend(b) for b in settings.backends if b.enabled}
     routes = {r.name: build_route(r, settings, backends) for r in settings.routes}
     tenants = [t.name for t in settings.tenants] + [ANONYMOUS] * settings.server.open
@@ -243,20 +241,38 @@ def duties(
     return [(1.0, at_once(crew.leave_in_turn)), (1.0, at_once(teach))]
 
 
-def build_wallet(
+def build_journal(settings: config.Settings) -> Journal:
+    """Return a journal with a new segment in its folder."""
+    return Journal(
+        settings.journal.dir,
+        segment_bytes_max=settings.journal.segment_mb << 20,
+        waiting_bytes_max=settings.journal.waiting_mb << 20,
+    )
+
+
+def build_ledger(settings: config.Settings) -> Ledger:
+    """Return the ledger at its address, not yet open."""
+    password = settings.ledger.password
+    return open_ledger(
+        settings.ledger.url, password=password.get_secret_value() if password else None
+    )
+
+
+def build_wallet(  # noqa: PLR0917 - the parts in the order they are built
     settings: config.Settings,
     ledger: Ledger,
     budgets: Sequence[Budget],
     clock: Callable[[], float],
     events: Events,
+    till_dir: Path | None,
 ) -> Wallet:
-    """Return the wallet over a ledger."""
+    """Return the wallet over a ledger; without tills, a crash leaves charged what was open."""
     return Wallet(
         ledger,
         budgets,
         holder=f"{socket.gethostname()}-{os.getpid()}",
         clock=clock,
-        till_dir=settings.state.dir / "tills",
+        till_dir=till_dir,
         on_event=lambda event: events.add(
             event.kind,
             event.budget,

@@ -332,8 +332,11 @@ class Wallet:
 
     # ------------------------------------------------------------------ life
 
-    async def open(self) -> None:
-        """Connect, reconcile what dead processes left, and start upkeep; raises LedgerDown."""
+    async def open(self, *, upkeep: bool = True) -> None:
+        """Connect, reconcile what dead processes left, and start upkeep; raises LedgerDown.
+
+        Without `upkeep` it is the caller who calls `turn`.
+        """
         until_s = self._clock() + START_S
         while True:
             try:
@@ -345,7 +348,8 @@ class Wallet:
                     raise
                 log.warning("waiting for the ledger: %s", exc)
                 await asyncio.sleep(TICK_S)
-        self._task = asyncio.create_task(self.run())
+        if upkeep:
+            self._task = asyncio.create_task(self.run())
 
     async def _connect(self) -> None:
         await self._ledger.open()
@@ -375,18 +379,29 @@ class Wallet:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._wanted.wait()
-            self._wanted.clear()
-            try:
-                await self.step()
-                self._end_round()
-            except Exception as exc:  # whatever it is, it is tried again; serving goes on
-                if isinstance(exc, KeyError):
-                    self._lost()
-                elif not isinstance(exc, LedgerDown):
-                    log.exception("upkeep of budgets failed")
-                self.failed(str(exc))
-                self._end_round()
+            if not await self.turn():
                 await asyncio.sleep(TICK_S)
+
+    @property
+    def wants(self) -> bool:
+        """Whether somebody waits for the ledger, or soon will."""
+        return self._wanted.is_set()
+
+    async def turn(self) -> bool:
+        """Do what is due once; return whether that worked. A simulator calls it at its times."""
+        self._wanted.clear()
+        try:
+            await self.step()
+            self._end_round()
+        except Exception as exc:  # whatever it is, it is tried again; serving goes on
+            if isinstance(exc, KeyError):
+                self._lost()
+            elif not isinstance(exc, LedgerDown):
+                log.exception("upkeep of budgets failed")
+            self.failed(str(exc))
+            self._end_round()
+            return False
+        return True
 
     async def step(self) -> None:
         """Exchange what is due with the ledger; sweep and refresh where that is due."""

@@ -1,0 +1,31 @@
+"""The command line of simulations: `tollway simulate COMMAND`."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway import console
+from simulations import world_commands
+
+_EXAMPLES = """\
+  tollway simulate run --list               the scenarios that come with Tollway
+  tollway simulate run steady --html a.html see what a policy would do, before it does it
+"""
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="tollway simulate",
+        description="See what a policy would do before it does it: in worlds with virtual time.",
+        epilog=f"{_EXAMPLES}\n{console.EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
+    arguments = parser.parse_args(argv)
+    return int(arguments.run(arguments, environ))
+
+
+def add(commands: Any) -> None:
+    """Add the commands, one module for each group of them."""
+    world_commands.add(commands)
