@@ -122,7 +122,7 @@ class Control:
         found = await self._learner.found(request.path_params["id"])
         if not found:
             raise Refused(404, "No decision", "no decision of this id is in the journal")
-        return _json(explain.decision(found))
+        return _json(explain.decision(found + await self._learner.followed(found)))
 
     async def spend(self, request: Request) -> Response:
         """Return what each route, backend and tenant has cost since the gateway started."""

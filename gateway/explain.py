@@ -109,11 +109,17 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
     for row in attempts:
         came = row["error"] or f"status {row['status']}, answer {row['answer']!r}"
         sentences.append(
-            f"{'Fell back to' if row['fallback'] else 'Asked'} {row['backend']}: {came} in "
+            f"{_why(row)} {row['backend']}: {came} in "
             f"{row['latency_s'] * 1e3:.1f} ms; charged ${usd(row['cost_nano']):.9f} "
             f"({row['provenance']}; expected ${usd(row['expected_nano']):.9f}){_budgets(row)}."
         )
     return sentences
+
+
+def _why(row: Row) -> str:
+    if row.get("audit"):
+        return f"Audited, with a chance of {row['audit']:.2%}, by"
+    return "Fell back to" if row["fallback"] else "Asked"
 
 
 def _budgets(row: Row) -> str:

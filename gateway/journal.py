@@ -30,6 +30,7 @@ import orjson
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ID = re.compile(r"([0-9a-z]{1,24})\.([0-9a-z]{1,12})\.([0-9a-z]{4})")
 _CRC_BYTES = len(b',"crc":"00000000"}\n')
+FOLLOWED_BYTES = 256 << 20  # half a second of reading, in a thread
 ROW_BYTES_MAX = 1 << 20  # a row holds one request's features; a megabyte is far above any of them
 MARK_BYTES = 128  # every decision row is longer
 _NONCE_CHARS = 4
@@ -186,8 +187,8 @@ class Journal:
     def find(self, decision: str) -> list[Row]:
         """Return the rows of a decision; empty where there is none of that id.
 
-        The reply's rows stand together; rows that came later (the settlement of a stream, feedback)
-        are found by reading on in the segment, see `later`.
+        The reply's rows stand together; those that came later (audits, feedback) are found by
+        reading on, see `follow`.
         """
         match = _ID.fullmatch(decision)
         if match is None:
@@ -200,6 +201,22 @@ class Journal:
                 return list(_group(file, decision))
         except (OSError, OverflowError):
             return []
+
+    def follow(self, found: list[Row]) -> list[Row]:
+        """Return the rows of a decision that came after those found: audits, feedback.
+
+        Reads on in its segment and in those written to since, FOLLOWED_BYTES at most; so in a
+        thread, never inline.
+        """
+        decision, since_s = found[0]["id"], found[0]["time"]
+        tag, offset, _ = decision.split(".")
+        own = self._folder / f"journal-{tag}.jsonl"
+        others = [p for p in segments(self._folder) if p != own and p.stat().st_mtime >= since_s]
+        rows: list[Row] = []
+        left = FOLLOWED_BYTES
+        for path in [own, *others]:
+            left -= _follow(path, int(offset, 36) if path == own else 0, decision, left, rows)
+        return rows[len(found) :]
 
     def mark(self, decision: str) -> bool:
         """Mark a decision as one that had its feedback; False where it was marked before.
@@ -230,11 +247,13 @@ def _group(lines: Any, decision: str) -> Iterator[Row]:
         yield row
 
 
-def later(folder: Path, decision: str, kind: str) -> list[Row]:
-    """Return a decision's rows of one kind from all segments; reads them all, so never inline."""
-    return [
-        row
-        for path in segments(folder)
-        for row in rows(path)
-        if row.get("kind") == kind and row.get("id") == decision
-    ]
+def _follow(path: Path, start: int, decision: str, most: int, rows: list[Row]) -> int:
+    """Add a decision's rows in a segment from `start` on; return how many bytes were read."""
+    told, count = b'"%b"' % decision.encode(), 0
+    with path.open("rb") as file:
+        file.seek(start)
+        while count < most and (line := file.readline()):
+            count += len(line)
+            if told in line and (row := unseal(line)) is not None and row.get("id") == decision:
+                rows.append(row)
+    return count

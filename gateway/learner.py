@@ -11,7 +11,7 @@ cascade also the cheap one that was passed over. A quality is that of the reply 
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +24,46 @@ from policies.types import ACCEPT
 CATCH_UP_SEGMENTS_MAX = 4  # a gigabyte at the default size: seconds at start, not minutes
 
 
+_MEMBERS = {"decision", "quality", "correct", "label", "source", "probability"}
+WEIGHT_MAX = 4.0  # a label that was unlikely to be asked for counts for at most so many
+WEIGHT_RATE = 0.05  # of the mean that weights are relative to: about the last twenty labels
+
+
 class BadFeedback(ValueError):  # noqa: N818 - reads as what happened
     """Feedback that says nothing that can be learned; the message says what to send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What a client says of an answer: exactly one of a quality and a true label."""
+    """What a client says of an answer: exactly one of a quality and a true label.
+
+    `probability`: with which this answer was chosen to be judged.
+    """
 
     decision: str
     quality: float | None = None
     label: Any = None
     source: str = ""
+    probability: float = 1.0
 
 
 def parse(document: Any) -> Feedback:
     """Read one feedback; BadFeedback says what is wrong with it."""
     if not isinstance(document, dict) or not isinstance(document.get("decision"), str):
         raise BadFeedback('send {"decision": "<id>"} with one of quality, correct, label')
-    unknown = document.keys() - {"decision", "quality", "correct", "label", "source"}
+    unknown = document.keys() - _MEMBERS
     if unknown:
         raise BadFeedback(f"unknown member {min(unknown)!r}; send quality, correct or label")
+    return replace(_told(document), probability=_probability(document.get("probability", 1.0)))
+
+
+def _probability(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise BadFeedback("probability must be a number above 0 and up to 1")
+    return float(value)
+
+
+def _told(document: dict[str, Any]) -> Feedback:
     told = [name for name in ("quality", "correct", "label") if document.get(name) is not None]
     if len(told) != 1:
         raise BadFeedback(f"send exactly one of quality, correct and label, not {told or 'none'}")
@@ -66,6 +85,8 @@ def parse(document: Any) -> Feedback:
 class Learner:
     """Takes feedback to the policies of the routes it is about."""
 
+    # The mutable state is, by route, the mean of 1 / probability of the labels lately.
+
     def __init__(
         self,
         journal: Journal,
@@ -81,6 +102,7 @@ class Learner:
         self._routes = routes
         self._metrics = metrics
         self._wall = wall
+        self._odds: dict[str, float] = {}
 
     async def teach(self, told: list[Any], tenant: str | None) -> list[dict[str, str]]:
         """Learn from feedback as it was sent, one after the other; return what came of each."""
@@ -105,6 +127,10 @@ class Learner:
             await asyncio.sleep(self._patience_s)
             found = self._journal.find(decision)
         return found
+
+    async def followed(self, found: list[Row]) -> list[Row]:
+        """Return the rows of a found decision that came after its own: audits, feedback."""
+        return await asyncio.to_thread(self._journal.follow, found)
 
     def take(self, feedback: Feedback, tenant: str | None) -> str:
         """Learn from one feedback; return `learned`, `duplicate` or `unknown`.
@@ -132,9 +158,10 @@ class Learner:
                 "known": known,
                 "label": feedback.label,
                 "source": feedback.source,
+                "probability": feedback.probability,
             }
         )
-        teach(route, found, known)
+        teach(route, found, known, self._weight(route.name, feedback.probability))
         self._metrics.feedback(route.name, "learned")
         return "learned"
 
@@ -155,15 +182,28 @@ class Learner:
                     continue
                 route, found = self._routes.get(row["route"]), self._journal.find(row["id"])
                 if route is not None and found:
-                    teach(route, found, row["known"])
+                    weight = self._weight(route.name, row.get("probability", 1.0))
+                    teach(route, found, row["known"], weight)
                     count += 1
         return count
+
+    def _weight(self, route: str, probability: float) -> float:
+        """Return for how many answers a label stands, relative to the route's other labels."""
+        odds = 1.0 / probability
+        mean = self._odds.get(route, odds)
+        self._odds[route] = mean + WEIGHT_RATE * (odds - mean)
+        return min(odds / mean, WEIGHT_MAX)
 
 
 def answered(found: Iterable[Row]) -> str:
     """Return the backend whose reply the client got; empty where it got none."""
-    good = [row["backend"] for row in found if row["kind"] == "attempt" and not row["error"]]
+    good = [row["backend"] for row in found if _replied(row)]
     return good[-1] if good else ""
+
+
+def _replied(row: Row) -> bool:
+    """Whether a row is of an attempt that brought the client an answer; an audit is for none."""
+    return row["kind"] == "attempt" and not row["error"] and not row.get("audit")
 
 
 def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, float]:
@@ -172,7 +212,7 @@ def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, f
         return {answered(found): feedback.quality}
     known = {}
     for row in found:
-        if row["kind"] == "attempt" and not row["error"]:
+        if _replied(row):
             quality = route.score(row["answer"], feedback.label)
             if quality is None or not math.isfinite(quality):
                 raise BadFeedback(
@@ -183,13 +223,13 @@ def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, f
     return known
 
 
-def teach(route: Route, found: list[Row], known: Mapping[str, float]) -> None:
+def teach(route: Route, found: list[Row], known: Mapping[str, float], weight: float = 1.0) -> None:
     """Have a route's policy learn what a decision's replies were worth."""
     arms = {backend for backend in known if backend in route.backends}
     fallbacks = {row["backend"] for row in found if row["kind"] == "attempt" and row["fallback"]}
     for draw in contexts(found):
         held, arm = draw.context.held, draw.choice.arm
         if held in arms and ACCEPT in draw.choice.arms:
-            route.policy.learn(draw.context, draw.choice, ACCEPT, known[held])
+            route.policy.learn(draw.context, draw.choice, ACCEPT, known[held], weight)
         if arm in arms and arm not in fallbacks:
-            route.policy.learn(draw.context, draw.choice, arm, known[arm])
+            route.policy.learn(draw.context, draw.choice, arm, known[arm], weight)

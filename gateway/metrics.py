@@ -28,6 +28,8 @@ class Tally:
     attempts: int = 0
     errors: int = 0
     fallbacks: int = 0
+    audits: int = 0
+    audit_nano: int = 0
     cost_nano: dict[str, int] = field(default_factory=dict)
     device_s: float = 0.0
     input_tokens: float = 0.0
@@ -94,6 +96,9 @@ class Metrics:
             tally.errors += 1
         if attempt.fallback:
             tally.fallbacks += 1
+        if attempt.audit:
+            tally.audits += 1
+            tally.audit_nano += verdict.cost_nano
         spent = tally.cost_nano
         spent[verdict.provenance] = spent.get(verdict.provenance, 0) + verdict.cost_nano
         if verdict.usage is not None:
@@ -200,6 +205,8 @@ _TALLIED: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
     ("attempts", "Calls to backends", lambda t: t.attempts),
     ("attempt_errors", "Calls to backends that brought no usable answer", lambda t: t.errors),
     ("fallbacks", "Calls to a backend because another had failed", lambda t: t.fallbacks),
+    ("audits", "Calls to a reference to judge another's answer", lambda t: t.audits),
+    ("audit_cost_usd", "Money spent on audits; part of all", lambda t: t.audit_nano / NANO),
     ("device_seconds", "Seconds of a device that calls used", lambda t: t.device_s),
     ("input_tokens", "Tokens read by backends", lambda t: t.input_tokens),
     ("output_tokens", "Tokens written by backends", lambda t: t.output_tokens),

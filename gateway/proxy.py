@@ -52,11 +52,13 @@ class Proxy:
         clock: Callable[[], float],
         body_bytes_max: int,
         via: bytes,
+        done: Callable[[Turn], None],
         hide_amounts: bool = False,
     ) -> None:
         """`may_call` names the routes of those tenants that may not call all; `ready` says why the
-        gateway is not, "" where it is.
+        gateway is not, "" where it is; `done` is told of each turn once its reply is written.
         """
+        self._done = done
         self._table = table
         self._may_call = may_call
         self._ready = ready
@@ -90,7 +92,10 @@ class Proxy:
         except Refused as refused:
             await self._refuse(refused, match.route if match else None, received_s, send)
             return
-        await self._reply(turn, send)
+        try:
+            await self._reply(turn, send)
+        finally:
+            self._done(turn)
 
     def _tenant(self, scope: Scope, route: Route) -> str:
         tenant = self._authenticator.tenant(scope["headers"])

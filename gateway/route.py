@@ -10,6 +10,7 @@ from backends.types import Call, Payload, Transport, Usage, WireProtocol
 from gateway.breaker import Breaker
 from gateway.estimator import Estimator
 from gateway.features import Features
+from policies.audit import Auditor
 from policies.types import Objective, Policy
 
 NO_PAYLOAD = Payload()
@@ -56,7 +57,8 @@ class Route:
 
     `score` tells how good an answer's value is, given the true
     label: in [0, 1], None where the route was not told how. `bound` counts, by the name of a budget
-    that binds only some of the route's requests, how many it bound.
+    that binds only some of the route's requests, how many it bound. With an `auditor` some answers
+    are compared to those of the backend `reference`.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Route:
     timeout_s: float = 30.0
     reply_bytes_max: int = 16 << 20
     bound: Counter[str] = field(default_factory=Counter)
+    auditor: Auditor | None = None
+    reference: str = ""
 
     @property
     def stages(self) -> int:

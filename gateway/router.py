@@ -14,6 +14,7 @@ from random import Random
 
 from backends.types import BackendError, Overloaded
 from gateway import errors
+from gateway.estimator import Quote
 from gateway.held import with_reply
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, Refusal, Reservation
@@ -85,7 +86,7 @@ class Router:
 
     def _offers(self, turn: Turn) -> list[Arm]:
         """Quote the backends that are up and may still be asked; in a cascade, those above."""
-        inference, route, now_s = turn.inference, turn.inference.route, self._clock()
+        route, now_s = turn.inference.route, self._clock()
         arms = [Arm(ACCEPT, 0.0)] if turn.held else []
         for backend in route.backends.values():
             if turn.closed(backend.name) or not backend.breaker.allows(now_s):
@@ -93,19 +94,23 @@ class Router:
             if backend.full:
                 turn.crowded = True
                 continue
-            quote = turn.quotes.get(backend.name)
-            if quote is None:
-                quote = route.estimator.quote(
-                    turn.context, backend.name, backend.price, backend.known(inference.call)
-                )
-                turn.quotes[backend.name] = quote
-                turn.accounts[backend.name] = self._wallet.matching(
-                    inference.tenant, route.name, backend.name, inference.tags
-                )
+            quote = turn.quotes.get(backend.name) or self.quote(turn, backend)
             if turn.affords(quote) and turn.above(quote):
                 arms.append(Arm(backend.name, quote.expected_nano / NANO, backend.declared_quality))
         arms = self._downgraded(turn, arms)
         return [] if turn.held and len(arms) == 1 else arms
+
+    def quote(self, turn: Turn, backend: Backend) -> Quote:
+        """Quote a backend for a turn, and find the budgets that would be charged."""
+        inference, route = turn.inference, turn.inference.route
+        quote = route.estimator.quote(
+            turn.context, backend.name, backend.price, backend.known(inference.call)
+        )
+        turn.quotes[backend.name] = quote
+        turn.accounts[backend.name] = self._wallet.matching(
+            inference.tenant, route.name, backend.name, inference.tags
+        )
+        return quote
 
     def _downgraded(self, turn: Turn, arms: list[Arm]) -> list[Arm]:
         """Leave out what budgets near their limit ask to leave out; turn to what they name then."""
@@ -141,7 +146,13 @@ class Router:
         return hold if hold is not None else await self._wallet.reserve(accounts, *amounts)
 
     async def _ask(
-        self, turn: Turn, backend: Backend, hold: Reservation, fallback: bool = False
+        self,
+        turn: Turn,
+        backend: Backend,
+        hold: Reservation,
+        *,
+        fallback: bool = False,
+        audit: float = 0.0,
     ) -> Attempt:
         """Make one attempt and end its reservation, whatever happens."""
         inference, quote = turn.inference, turn.quotes[backend.name]
@@ -174,6 +185,7 @@ class Router:
                 body=body,
                 fallback=fallback,
                 reserved_nano=hold.told(),
+                audit=audit,
             )
             self._settle(turn, backend, hold, attempt)
         return attempt
@@ -202,6 +214,13 @@ class Router:
                 attempt.latency_s,
             )
         self._metrics.attempt(route.name, turn.inference.tenant, attempt)
+
+    async def audit(self, turn: Turn, backend: Backend, probability: float) -> Attempt | Refusal:
+        """Ask a quoted backend once more, for a label and not for the client: reserved anew."""
+        hold = await self._reserve(turn, backend)
+        if isinstance(hold, Refusal):
+            return hold
+        return await self._ask(turn, backend, hold, audit=probability)
 
     async def _fall_back(self, turn: Turn) -> None:
         """Ask one more backend, the one that the policy thought next best; or keep what is held."""

@@ -375,6 +375,26 @@ class Score(Table):
         return self
 
 
+class Audit(Table):
+    """Some answers are compared to a reference's, off the clients' path, and learned from."""
+
+    backend: str = Field(
+        description="The reference: the route's backend whose answers are taken to be right.",
+        examples=["digits-gpu"],
+    )
+    share: Share = Field(
+        default=0.01,
+        gt=0,
+        description="The share of answers to audit in the mean: more of those that teach most.",
+    )
+    budget_share: Float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="What audits may cost at most, as a share of what the route's requests cost.",
+    )
+
+
 class Route(Table):
     """A path that clients call, the backends that can answer it, and how to choose among them."""
 
@@ -436,6 +456,12 @@ class Route(Table):
         default=None, description="How a true label is turned into quality."
     )
 
+    audit: Audit | None = Field(
+        default=None,
+        description="Where labels are scarce: answers of which backend others are compared to.",
+        examples=['{ backend = "digits-gpu", share = 0.01, budget_share = 0.05 }'],
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(set(self.backends)) != len(self.backends):
@@ -452,6 +478,13 @@ class Route(Table):
                 raise WrongKey("policy_options", why)
         if self.objective == "min_cost" and self.accuracy_floor is None:
             raise WrongKey("objective", "needs a floor; write it like accuracy_floor = 0.97")
+        if self.audit is not None and self.audit.backend not in self.backends:
+            near = did_you_mean(self.audit.backend, self.backends)
+            raise WrongKey("audit", f"names no backend of the route; {near}")
+        if self.audit is not None and self.score is None:
+            raise WrongKey(
+                "audit", "needs to compare answers; add a score, such as { exact = ... }"
+            )
         if self.guard != "off" and self.objective == "min_cost":
             raise WrongKey("guard", "is not for min_cost: its floor is guarded by the baseline")
         if self.guard != "off" and self.cascade:

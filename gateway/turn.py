@@ -14,7 +14,10 @@ from policies.types import Choice, Context
 
 @record
 class Attempt:
-    """One call to one backend and what came of it; `reserved_nano` is what each budget held."""
+    """One call to one backend and what came of it; `reserved_nano` is what each budget held.
+
+    `audit`: where the call was made to judge another's answer, the probability of that; else 0.
+    """
 
     backend: str
     quote: Quote
@@ -26,6 +29,7 @@ class Attempt:
     body: bytes
     fallback: bool
     reserved_nano: dict[str, int] = field(default_factory=dict)
+    audit: float = 0.0
 
     @property
     def error(self) -> str:
@@ -116,18 +120,30 @@ class Turn:
 
 def rows(turn: Turn, time_s: float) -> list[Row]:
     """Return the journal's rows of a finished turn: one a draw, one an attempt."""
+    head = _head(turn, time_s)
+    return [{"kind": "decision", **head, **_draw(draw)} for draw in turn.draws] + [
+        {"kind": "attempt", **head, "attempt": number, **_attempt(attempt)}
+        for number, attempt in enumerate(turn.attempts)
+    ]
+
+
+def audit_row(turn: Turn, attempt: Attempt, time_s: float) -> Row:
+    """Return the row of an audit of a finished turn, which comes after the turn's own."""
+    number = len(turn.attempts)
+    head = _head(turn, time_s)
+    audit = {"audit": attempt.audit}
+    return {"kind": "attempt", **head, "attempt": number, **_attempt(attempt), **audit}
+
+
+def _head(turn: Turn, time_s: float) -> Row:
     inference = turn.inference
-    head: Row = {
+    return {
         "id": turn.id,
         "time": round(time_s, 6),
         "route": inference.route.name,
         "tenant": inference.tenant,
         "tags": inference.tags,
     }
-    return [{"kind": "decision", **head, **_draw(draw)} for draw in turn.draws] + [
-        {"kind": "attempt", **head, "attempt": number, **_attempt(attempt)}
-        for number, attempt in enumerate(turn.attempts)
-    ]
 
 
 def _draw(draw: Draw) -> Row:

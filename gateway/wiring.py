@@ -23,6 +23,7 @@ from gateway import gauges
 from gateway import settings as config
 from gateway.anomaly import TICK_S, Anomalies
 from gateway.app import App
+from gateway.audits import Audits
 from gateway.auth import ANONYMOUS, Authenticator, hash_key
 from gateway.control import Control
 from gateway.counter import Counter
@@ -48,6 +49,7 @@ from gateway.seat import Seat
 from gateway.table import RouteTable
 from gateway.upkeep import Upkeep, at_once
 from gateway.webhooks import Target, Webhooks
+from policies.audit import Auditor
 from policies.registry import build as build_policy
 
 ALONE = Seat()
@@ -66,6 +68,7 @@ class Gateway:
     events: Events
     learner: Learner
     router: Router
+    audits: Audits
     upkeep: Upkeep
     crew: Crew
     seat: Seat
@@ -99,6 +102,7 @@ class Gateway:
     async def close(self) -> None:
         """Hand the money back, save what was learned, and let go of everything."""
         self.not_ready = "stopping"
+        await self.audits.close()
         await self.upkeep.stop()
         if self.lookout is not None:
             self.lookout.save()
@@ -162,6 +166,7 @@ def build(
         metrics.add_source(lambda: gauges.anomalies(anomalies, wall()))
     webhooks = build_webhooks(settings, wall)
     events.listen(webhooks.take)
+    audits = Audits(router, journal, teach=crew.teach, clock=clock, wall=wall, rng=rng)
     upkeep = Upkeep(
         routes=routes,
         wallet=wallet,
@@ -191,6 +196,7 @@ def build(
         clock=clock,
         body_bytes_max=settings.server.max_body_bytes,
         via=f"tollway-{secrets.token_hex(4)}".encode(),
+        done=audits.consider,
         hide_amounts=settings.server.hide_amounts,
     )
     control = Control(
@@ -213,6 +219,7 @@ def build(
         events,
         learner,
         router,
+        audits,
         upkeep,
         crew,
         seat,
@@ -420,7 +427,16 @@ def build_route(
         fallback=route.fallback,
         timeout_s=route.timeout_s,
         reply_bytes_max=settings.server.max_reply_bytes,
+        auditor=build_auditor(route.audit, backends),
+        reference=route.audit.backend if route.audit else "",
     )
+
+
+def build_auditor(settings: config.Audit | None, backends: Mapping[str, Backend]) -> Auditor | None:
+    """Return who draws a route's audits; nobody where its reference is disabled."""
+    if settings is None or settings.backend not in backends:
+        return None
+    return Auditor(share=settings.share, budget_share=settings.budget_share)
 
 
 def build_score(settings: config.Score | None) -> Score:

@@ -31,7 +31,9 @@ class Baseline:
     def resolve(self) -> None:
         """Nothing is solved."""
 
-    def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
+    def learn(
+        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+    ) -> None:
         """Nothing is learned."""
 
     def drain(self) -> list[Change | Notice]:
@@ -122,7 +124,9 @@ class MostAccurate(Fixed):
 
         return max(range(len(arms)), key=worth)
 
-    def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
+    def learn(
+        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+    ) -> None:
         """Count a label in [0, 1]."""
         if not 0.0 <= quality <= 1.0:
             raise ValueError(f"a quality of {quality}, not in [0, 1]")

@@ -18,7 +18,7 @@ from policies.multiplier import MeanAt, at
 from policies.options import HOPE, Options, extended
 from policies.scoped import Least, raised
 from policies.types import ACCEPT, Arm, Choice, Context
-from policies.value import weighted
+from policies.value import standing_for, weighted
 
 REVALUED = 200  # of each arm's recent replies: half a millisecond
 
@@ -110,16 +110,18 @@ class Cascade(Lagrangian):
         super().reprice(arm, ratio)
         self._options.reprice(arm, ratio)
 
-    def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
+    def learn(
+        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+    ) -> None:
         """Learn what an arm's reply, or the one in hand (ACCEPT), was worth."""
         self._note(self._quality.learn(context, context.held if arm == ACCEPT else arm, quality))
         self.version += 1
         if self._floor is not None and arm == choice.arm and _is_last(choice):
-            self._judge(self._floor, choice, quality)
+            self._judge(self._floor, choice, quality, weight)
 
-    def _judge(self, floor: Floor, choice: Choice, quality: float) -> None:
+    def _judge(self, floor: Floor, choice: Choice, quality: float, weight: float) -> None:
         """Judge the floor by a request's last choice, weighted by how it came to it."""
-        self._note(floor.observe(quality, *weighted(choice, quality)))
+        self._note(floor.observe(quality, *standing_for(weight, weighted(choice, quality))))
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Count what a choice has cost: a request's first counts the request."""

@@ -82,7 +82,9 @@ class Folded(Baseline):
             self.version,
         )
 
-    def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
+    def learn(
+        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+    ) -> None:
         """Learn the loss at the price of money that held when the arm was drawn."""
         if arm != choice.arm:
             return

@@ -130,15 +130,17 @@ class Guard:
             self._fixed = wanted.arms[best]
         return best
 
-    def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
+    def learn(
+        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+    ) -> None:
         """Learn what an arm's answer was worth, and what that says of the learned policy."""
-        self._inner.learn(context, choice, arm, quality)
+        self._inner.learn(context, choice, arm, quality, weight)
         self.version = self._inner.version
         if arm != choice.arm or not choice.guarded_by:
             return
         if not covered(choice.shadow, choice.pmf):
             return
-        gain, least, most = self._estimate(choice, quality)
+        gain, least, most = (weight * value for value in self._estimate(choice, quality))
         if self.active:
             if self._losing.observe(-gain, -most):
                 self._turn("guard_handed_back")

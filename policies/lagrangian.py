@@ -33,7 +33,7 @@ from policies.sampling import certain, draw
 from policies.scoped import Least, Scoped, raised
 from policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective, record
 from policies.uniform import Uniform
-from policies.value import estimated, held_back
+from policies.value import estimated, held_back, standing_for
 from policies.window import Window
 
 KIND = "lagrangian 1"
@@ -198,12 +198,14 @@ class Lagrangian:
         """Quality that one more dollar must buy."""
         return self.prices.high
 
-    def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
+    def learn(
+        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+    ) -> None:
         """Learn what an arm's answer was worth; see the port."""
         self._note(self._quality.learn(context, arm, quality))
         self.version += 1
         if self._floor is not None and arm == choice.arm:
-            self._judge(self._floor, choice, quality)
+            self._judge(self._floor, choice, quality, weight)
 
     def _note(self, change: Change | Notice | None) -> None:
         """Act on a change at once, and keep it to be told of."""
@@ -212,9 +214,9 @@ class Lagrangian:
             self._scoped.stir()
             self._event = True
 
-    def _judge(self, floor: Floor, choice: Choice, quality: float) -> None:
+    def _judge(self, floor: Floor, choice: Choice, quality: float, weight: float) -> None:
         estimate = estimated(choice, quality, choice.shadow or choice.pmf)
-        self._note(floor.observe(quality, *estimate))
+        self._note(floor.observe(quality, *standing_for(weight, estimate)))
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Count what a choice has cost in the end."""

@@ -47,6 +47,14 @@ def weighted(choice: Choice, quality: float) -> Estimate:
     return 1.0 - weights[choice.index] * (1.0 - quality), 1.0 - max(weights), 1.0
 
 
+def standing_for(weight: float, estimate: Estimate) -> Estimate:
+    """Return an estimate that stands for `weight` answers, 1 in the mean: losses are weighted."""
+    if weight == 1.0:
+        return estimate
+    value, least, most = (1.0 - weight * (1.0 - part) for part in estimate)
+    return value, least, most
+
+
 def covered(wanted: Sequence[float], drawn: Sequence[float]) -> bool:
     """Whether every arm that is wanted had a chance: else nothing can be told of `wanted`."""
     return all(p > 0.0 or mine == 0.0 for mine, p in zip(wanted, drawn, strict=True))

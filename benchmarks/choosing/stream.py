@@ -16,6 +16,7 @@ from backends.types import Usage
 from choosing.tables import Table
 from gateway.context import Encoder
 from gateway.estimator import Estimator
+from policies.audit import Auditor
 from policies.drift import Change
 from policies.types import Arm, Context, Policy
 
@@ -30,6 +31,7 @@ class World:
     price: Callable[[int, int], float] = lambda t, arm: 1.0
     up: Callable[[int, int], bool] = lambda t, arm: True
     labelled: float = 1.0
+    audited: bool = False
     announced: bool = True  # whether the price table follows the true price
     fixed_price: bool = False
 
@@ -98,6 +100,7 @@ def run(
     deciding: list[int] = []
     learning: list[int] = []
     policy.pace(allowance)
+    auditor = Auditor(share=world.labelled) if world.audited else None
     known = Usage(exact=False)
     fixed = bool((table.cost.std(axis=0) <= 1e-12).all())
     ratios = [world.price(0, a) for a in range(len(table.arms))]
@@ -127,7 +130,13 @@ def run(
         quote = quotes[choice.index]
         estimator.observe(context, table.arms[a], quote, prices[a], usage, 0.1)
         policy.charge(choice, cost)
-        if world.labelled >= 1.0 or labels.random() < world.labelled:
+        if auditor is not None:
+            drawn = auditor.draw(choice.arm, choice, spent_nano=0, audit_nano=0, rng=labels) > 0.0
+        else:
+            drawn = labels.random() < world.labelled
+        if drawn:
+            if auditor is not None:
+                auditor.learned(choice.arm)
             started = time.perf_counter_ns()
             policy.learn(context, choice, choice.arm, float(truth[a]))
             learning.append(time.perf_counter_ns() - started)

@@ -39,6 +39,22 @@ def test_an_id_is_good_after_a_restart_and_a_rotation(tmp_path: Path) -> None:
     assert [row["id"] for row in again.find(first) + again.find(second)] == [first, second]
 
 
+def test_rows_that_came_later_are_found_by_reading_on(tmp_path: Path) -> None:
+    journal, other = Journal(tmp_path, segment_bytes_max=500), Journal(tmp_path)
+    decision = journal.new_id()
+    journal.append({"kind": "decision", "id": decision, "time": 0.0})
+    found = journal.find(decision)
+    assert journal.follow(found) == []
+    for n in range(20):  # over several segments, and in another worker's
+        journal.append({"kind": "decision", "id": journal.new_id(), "time": 0.0, "n": n})
+    journal.append({"kind": "attempt", "id": decision, "audit": 0.1})
+    other.append({"kind": "feedback", "id": decision})
+    journal.flush()
+    later = journal.follow(found)
+    assert {row["kind"] for row in later} == {"attempt", "feedback"}
+    assert len(later) == 2
+
+
 @pytest.mark.parametrize(
     "forged",
     ["", "x", "../../etc/passwd.0.aaaa", "zz.0.aaaa", "a.b.c", "a" * 500, "0.zzzzzzzzzzzz.0000"],

@@ -19,6 +19,7 @@ class Watched:
     def __init__(self, tollway: Running) -> None:
         policy = tollway.gateway.routes["m"].policy
         self.told: list[tuple[Context, Choice, str, float]] = []
+        self.weights: list[float] = []
         self._learn = policy.learn
         tollway.gateway.routes["m"].policy = self  # type: ignore[assignment]
         self._policy = policy
@@ -26,9 +27,12 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
 
-    def learn(self, context: Context, choice: Choice, arm: str, quality: float) -> None:
+    def learn(
+        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+    ) -> None:
         self.told.append((context, choice, arm, quality))
-        self._learn(context, choice, arm, quality)
+        self.weights.append(weight)
+        self._learn(context, choice, arm, quality, weight)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,9 @@ def test_each_form_of_feedback_is_read(document: Any, quality: float | None, lab
         {"decision": "d", "quality": 1.01},
         {"decision": "d", "quality": -0.1},
         {"decision": "d", "quality": True},
+        {"decision": "d", "quality": 1, "probability": 0},
+        {"decision": "d", "quality": 1, "probability": 1.5},
+        {"decision": "d", "quality": 1, "probability": True},
         {"decision": "d", "quality": "1"},
         {"decision": "d", "quality": float("nan")},
         {"decision": "d", "correct": 1},
@@ -187,5 +194,28 @@ def test_feedback_from_before_a_restart_is_learned_and_what_was_learned_is_kept(
                 late = await tollway.feedback({"decision": pending, "label": 2})
                 again = await tollway.feedback({"decision": ids[0], "label": 2})
                 assert (late.json()["result"], again.json()["result"]) == ("learned", "duplicate")
+
+    run(main)
+
+
+def test_a_label_that_was_less_likely_stands_for_more_answers(tmp_path: Path) -> None:
+    async def main() -> None:
+        cheap, dear = Upstream(), Upstream()
+        async with serving(cheap) as a, serving(dear) as b:
+            async with running(two_backends(a, b), tmp_path) as tollway:
+                watched = Watched(tollway)
+                for probability in (0.1, 0.1, 0.05, 0.2, 0.001):
+                    reply = await tollway.infer()
+                    await tollway.feedback(
+                        {
+                            "decision": reply.headers["x-tollway-decision"],
+                            "label": 1,
+                            "probability": probability,
+                        }
+                    )
+        assert watched.weights[:2] == [1.0, 1.0]
+        assert watched.weights[2] == pytest.approx(2.0)
+        assert watched.weights[3] < 0.6
+        assert watched.weights[4] == 4.0  # the most that one label may count for
 
     run(main)

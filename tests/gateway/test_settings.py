@@ -202,6 +202,16 @@ REFUSED = [
         "mean 'digits-rules'?",
     ),
     (
+        'baseline = "digits-gpu"',
+        'baseline = "digits-gpu"\nguard = "shadow"',
+        'routes[0].guard = "shadow": is not for min_cost: its floor is guarded by the baseline',
+    ),
+    (
+        'baseline = "digits-gpu"',
+        'audit = { backend = "digits-gpi" }',
+        "routes[0].audit: names no backend of the route; did you mean 'digits-gpu'?",
+    ),
+    (
         'protocol = "oip"\nurl',
         'protocol = "plane"\nurl',
         'backends[1].protocol = "plane": must be one of mlflow, oip, openai, plain; did you '

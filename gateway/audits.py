@@ -1,0 +1,171 @@
+"""Audits: some answers are compared to the reference's, and what comes of it is learned.
+
+After a reply is written its turn is handed over here. Whether it is audited is drawn by the route's
+auditor (`policies.audit`), with a probability that is written down. The reference is asked in a
+task of its own that no client waits for; its call is reserved in all budgets that match, charged,
+journalled and counted as any attempt, marked as an audit. The route's score compares the answers,
+and the result takes the way of feedback, with its probability. A reply that was the reference's own
+is right by that measure, and costs nothing to compare.
+
+An audit is left out, and never waits, where a budget refuses it, where the reference is down or
+half of what it can take is taken, and where AUDITS_MAX are under way.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from gateway.errors import Refused
+from gateway.journal import Journal
+from gateway.ledger.types import Refusal
+from gateway.route import Backend
+from gateway.router import Router
+from gateway.turn import Attempt, Turn, audit_row
+from policies.audit import Auditor
+
+log = logging.getLogger("tollway.audits")
+
+AUDITS_MAX = 32  # under way at once: beyond, the reference is too slow to be asked more often
+CROWDED = 0.5  # of the reference's slots: the rest is the clients'
+DRAIN_S = 5.0  # how long a stop waits for audits under way; what is cancelled then is still charged
+SOURCE = "audit"
+
+Teach = Callable[[list[Any], str | None], Awaitable[object]]
+
+
+class Audits:
+    """Audits the turns of all routes that ask for it."""
+
+    # The mutable state is the audits under way, and whether new ones are begun.
+
+    def __init__(
+        self,
+        router: Router,
+        journal: Journal,
+        *,
+        teach: Teach,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        """`teach` has the gateway learn from feedback: a list of it, and whose it is."""
+        self._router = router
+        self._journal = journal
+        self._teach = teach
+        self._clock = clock
+        self._wall = wall
+        self._rng = rng
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def consider(self, turn: Turn) -> None:
+        """Draw whether a finished turn is audited, and begin that (15 us; without audits 0.1)."""
+        route, held = turn.inference.route, turn.held
+        if route.auditor is None or held is None or not self._eligible(held):
+            return
+        reference = route.backends[route.reference]
+        asked = [attempt for attempt in turn.attempts if attempt.backend == reference.name]
+        if asked and asked[-1].error:
+            return
+        if asked:  # nothing more to be asked: its reply judges the others
+            probability = self._draw(turn, route.auditor, held, 0)
+            if probability:
+                self._begin(self._learn(turn, asked[-1], probability))
+        elif self._may_ask(reference):
+            quote = turn.quotes.get(reference.name) or self._router.quote(turn, reference)
+            probability = self._draw(turn, route.auditor, held, quote.ceiling_nano)
+            if probability:
+                self._begin(self._ask(turn, reference, route.auditor, probability))
+
+    def _eligible(self, held: Attempt) -> bool:
+        """Whether a label of this answer could be learned from, and one more audit is allowed."""
+        answered = held.status == 200 and held.verdict.answer.value is not None
+        # A fallback was not drawn: nothing is ever learned from it.
+        return (
+            answered and not held.fallback and not self._closing and len(self._tasks) < AUDITS_MAX
+        )
+
+    def _may_ask(self, reference: Backend) -> bool:
+        slots = reference.slots
+        crowded = slots is not None and slots.busy >= CROWDED * slots.limit
+        return not crowded and reference.breaker.allows(self._clock())
+
+    def _draw(self, turn: Turn, auditor: Auditor, held: Attempt, audit_nano: int) -> float:
+        choice = turn.draws[-1].choice
+        return auditor.draw(
+            held.backend,
+            choice,
+            spent_nano=turn.cost_nano,
+            audit_nano=audit_nano,
+            rng=self._rng,
+        )
+
+    def _begin(self, audit: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(audit)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.error("an audit failed", exc_info=failure)
+
+    async def _ask(
+        self, turn: Turn, reference: Backend, auditor: Auditor, probability: float
+    ) -> None:
+        """Ask the reference, write that down, and learn from the comparison."""
+        inference, now_s = turn.inference, self._clock()
+        # A turn of its own: the client's deadline and its ceiling bind the client's call alone.
+        own = Turn(
+            replace(inference, received_s=now_s, deadline_s=now_s + reference.timeout_s),
+            turn.context,
+            quotes=turn.quotes,
+            accounts=turn.accounts,
+        )
+        held_nano, cost_nano = turn.quotes[reference.name].ceiling_nano, 0
+        try:
+            asked = await self._router.audit(own, reference, probability)
+            if isinstance(asked, Refusal):
+                return
+        finally:
+            # Cancelled or not, what was asked is charged: `own` has the attempt.
+            for attempt in own.attempts:
+                cost_nano += attempt.verdict.cost_nano
+                self._journal.append(audit_row(turn, attempt, self._wall()))
+            auditor.charge(cost_nano - held_nano)
+        if not asked.error and asked.status == 200:
+            await self._learn(turn, asked, probability)
+
+    async def _learn(self, turn: Turn, reference: Attempt, probability: float) -> None:
+        """Have every reply of the turn judged by the reference's answer."""
+        label = reference.verdict.answer.value
+        if label is None:
+            return
+        told = {
+            "decision": turn.id,
+            "label": label,
+            "source": SOURCE,
+            "probability": probability,
+        }
+        try:
+            await self._teach([told], None)
+        except Refused as refused:
+            log.warning("an audit was not learned from: %s", refused.detail)
+            return
+        assert turn.held is not None, "a turn without a reply is not audited"
+        auditor = turn.inference.route.auditor
+        assert auditor is not None, "nor one of a route without an auditor"
+        auditor.learned(turn.held.backend)
+
+    async def close(self) -> None:
+        """Begin no more, and let those under way end."""
+        self._closing = True
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=DRAIN_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
