@@ -309,6 +309,7 @@ class HttpRow:
     overshoot_usd: float
     overshoot_pct: float
     stranded_pct: float
+    spent_all: bool  # else the cell ran out of time, and says nothing of overshoot
 
 
 async def http_cells(args: argparse.Namespace, what: str) -> list[HttpRow]:
@@ -340,6 +341,7 @@ async def http_cells(args: argparse.Namespace, what: str) -> list[HttpRow]:
                     overshoot_usd=over_nano / 1e9,
                     overshoot_pct=100 * over_nano / backend.limit_nano,
                     stranded_pct=100 * backend.stranded_nano / backend.limit_nano,
+                    spent_all=backend.limit_nano - backend.billed_nano < PRICE_NANO,
                 )
                 rows.append(row)
                 show(row, first=len(rows) == 1)

@@ -25,6 +25,7 @@ import orjson
 import uvicorn
 
 from benchmarks.budgets_backend import PRICE_NANO, Backend
+from gateway.ledger.registry import open_ledger
 from tests.ledger.redis_server import RedisServer, free_port
 
 LITELLM = "litellm[proxy]==1.106.2"
@@ -280,7 +281,7 @@ class HttpCell:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
                     await asyncio.sleep(2 * self.backend.takes_s)
-                    return await self.own(http, redis.port)
+                    return await self.own(redis.port)
         finally:
             for replica in self.replicas:
                 end(replica)
@@ -322,12 +323,15 @@ class HttpCell:
                 end(replica)
                 await replica.start(given)
 
-    async def own(self, http: httpx.AsyncClient, redis: int) -> float:
+    async def own(self, redis: int) -> float:
         """Return what the gateways say was spent: Tollway's ledger, or LiteLLM's key in Redis."""
         if isinstance(self.replicas[0], LiteLLM):
             return await asyncio.to_thread(_get, redis, "provider_spend:openai:1d")
-        budget = await http.get(f"{self.replicas[0].url}/_tollway/budgets/budget")
-        return float(budget.json()["spent_nano"]) / 1e9
+        ledger = open_ledger(f"redis://127.0.0.1:{redis}/0?timeout_ms=2000")
+        await ledger.open()
+        [account] = await ledger.accounts([("budget", 0)])
+        await ledger.close()
+        return account.position.spent_nano / 1e9
 
 
 def _get(port: int, key: str) -> float:

@@ -95,7 +95,7 @@ def allowances_usd(
             if budget.scope.route in (None, route)
         }
         to_come = max(1.0, sum(bound.values()) * (status.resets_at_s - wall_s))
-        allowance = max(0, status.limit_nano - status.spent_nano) / NANO / to_come
+        allowance = max(0, status.limit_nano - status.used_nano) / NANO / to_come
         for route in bound:
             found[route][name] = min(allowance, found[route].get(name, math.inf))
     return found

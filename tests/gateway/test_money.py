@@ -7,7 +7,6 @@ ran, clients that hang up, budgets that run out; one gateway is killed in mid-ca
 import asyncio
 import contextlib
 import random
-import signal
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -87,6 +86,10 @@ class Place:
         config.write_text(self.toml.replace("LISTEN", self.url.removeprefix("http://")))
         self.process = Process(config)
         await self.process.ready(self.url)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return the attempts in its journal."""
@@ -251,10 +254,12 @@ async def agree(clients: Clients, redis: str, unaccounted_nano: int = 0) -> None
 def test_journal_ledger_metrics_api_and_backends_agree_to_the_nano_dollar(tmp_path: Path) -> None:
     async def main() -> None:
         cheap, dear = Biller(PRICES["cheap"]), Biller(PRICES["dear"])
-        with redis_server(tmp_path / "redis") as redis:
+        with contextlib.ExitStack() as stack:
+            redis = stack.enter_context(redis_server(tmp_path / "redis"))
             async with serving(cheap) as a, serving(dear) as b:
                 toml = configuration(a, b, redis.url)
                 places = [Place(tmp_path / name, toml) for name in ("east", "west")]
+                stack.callback(lambda: [place.kill() for place in places])
                 await asyncio.gather(*(place.start() for place in places))
                 limits = httpx.Limits(max_connections=None)
                 async with httpx.AsyncClient(timeout=30, limits=limits, trust_env=False) as http:
@@ -266,18 +271,13 @@ def test_journal_ledger_metrics_api_and_backends_agree_to_the_nano_dollar(tmp_pa
                     held = await clients.hold(places[0], 5)
                     open_nano = cheap.billed_nano + dear.billed_nano - before_nano
                     places[0].metered_nano = await clients.metered(places[0])
-                    assert places[0].process is not None
-                    places[0].process.end(signal.SIGKILL)
+                    places[0].kill()
                     cheap.go_on.set()
                     dear.go_on.set()
                     await asyncio.gather(*held, return_exceptions=True)
                     await places[0].start()
                     await clients.traffic(15, seed=2)
                     await agree(clients, redis.url, open_nano)
-
-                for place in places:
-                    assert place.process is not None
-                    place.process.end(signal.SIGTERM)
         attempts = [row for place in places for row in place.attempts()]
         assert clients.outcomes.keys() >= {0, 200, 402, 502}
         assert all(biller.seen[what] for biller in (cheap, dear) for what in (OK, BROKEN, SLOW))
