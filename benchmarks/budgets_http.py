@@ -31,6 +31,7 @@ from tests.ledger.redis_server import RedisServer, free_port
 LITELLM = "litellm[proxy]==1.106.2"
 START_S = 300.0  # LiteLLM takes half a minute to start, minutes on a busy machine
 REFUSED_PAUSE_S = 0.02  # clients that were refused come back soon, as impatient ones do
+SLOW = 6  # LiteLLM's first call takes seconds, on a busy machine a dozen
 KILL_EVERY_S = 3.0  # a gateway needs a second or two to start
 TOLLWAY = """
 [server]
@@ -292,7 +293,9 @@ class HttpCell:
         started_s = self.backend.last_s = time.monotonic()
         while time.monotonic() - started_s < most_s:
             await asyncio.sleep(0.1)
-            if self.backend.calls and time.monotonic() - self.backend.last_s > quiet_s:
+            idle_s = time.monotonic() - self.backend.last_s
+            # Who has not refused anybody yet may only be slow.
+            if idle_s > (quiet_s if self.backend.refused else SLOW * quiet_s):
                 return
 
     async def client(self, http: httpx.AsyncClient, replica: Replica) -> None:
