@@ -5,7 +5,8 @@ read and change; a tenant's key may send feedback on the tenant's own decisions.
 need no key.
 """
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import orjson
@@ -13,20 +14,23 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as Path
 
 from gateway import explain
 from gateway.auth import Authenticator
 from gateway.counter import Counter
 from gateway.crew import Crew
+from gateway.dashboard import PAGE, POLICY
 from gateway.errors import Refused
 from gateway.learner import Learner
 from gateway.ledger.types import NANO
 from gateway.ledger.wallet import Wallet
 from gateway.metrics import Metrics
+from gateway.overview import RANGES, Overview, Query
 
 FEEDBACK_BYTES_MAX = 1 << 20
+LIVE_S = 2.0
 FEEDBACK_MAX = 1000  # in one call; a larger batch is several calls
 
 
@@ -42,6 +46,7 @@ class Control:
         counter: Counter,
         metrics: Metrics,
         crew: Crew,
+        overview: Overview,
         routes: Callable[[], Iterable[dict[str, Any]]],
         ready: Callable[[], str],
     ) -> None:
@@ -52,6 +57,7 @@ class Control:
         self._counter = counter
         self._metrics = metrics
         self._crew = crew
+        self._overview = overview
         self._routes = routes
         self._ready = ready
 
@@ -66,6 +72,9 @@ class Control:
                 Path("/_tollway/spend", self.spend),
                 Path("/_tollway/events", self.events),
                 Path("/_tollway/routes", self.routes),
+                Path("/_tollway/dashboard", self.dashboard),
+                Path("/_tollway/overview", self.overview),
+                Path("/_tollway/live", self.live),
                 Path("/metrics", self.metrics),
                 Path("/livez", self.livez),
                 Path("/healthz", self.livez),
@@ -145,6 +154,35 @@ class Control:
         self._admin(request)
         return _json({"routes": list(self._routes())})
 
+    async def dashboard(self, request: Request) -> Response:
+        """Return the page; it holds no figure, and asks for the admin key where there is one."""
+        headers = {
+            "content-security-policy": POLICY,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cache-control": "no-cache",
+        }
+        return Response(PAGE, headers=headers, media_type="text/html; charset=utf-8")
+
+    async def overview(self, request: Request) -> Response:
+        """Return what the dashboard shows: `?range=1h&route=NAME&tenant=NAME`."""
+        self._admin(request)
+        return _json(await self._overview.document(_query(request)))
+
+    async def live(self, request: Request) -> Response:
+        """Send the overview again and again, as server-sent events."""
+        self._admin(request)
+        query = _query(request)
+
+        async def events() -> AsyncIterator[bytes]:
+            while not self._ready():
+                document = await self._overview.document(query)
+                yield b"data: %b\n\n" % orjson.dumps(document)
+                await asyncio.sleep(LIVE_S)
+
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(events(), headers=headers, media_type="text/event-stream")
+
     async def metrics(self, request: Request) -> Response:
         """Return the metrics for Prometheus; rendered in a thread, for it takes milliseconds."""
         families = None if self._crew.alone else (await self._crew.all()).families
@@ -159,6 +197,14 @@ class Control:
         """Say whether new requests are welcome."""
         why = self._ready()
         return Response(f"{why or 'ok'}\n", 503 if why else 200, media_type="text/plain")
+
+
+def _query(request: Request) -> Query:
+    given = request.query_params
+    name = given.get("range", "1h")
+    if name not in RANGES:
+        raise Refused(400, "Bad range", f"range must be one of {', '.join(RANGES)}")
+    return Query(RANGES[name], given.get("route", ""), given.get("tenant", ""))
 
 
 def _json(document: Any, status: int = 200) -> Response:

@@ -46,24 +46,29 @@ class Report:
     families: list[sums.Family] = field(default_factory=list)
     spend: Spend = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
+    tags: dict[str, int] = field(default_factory=dict)  # "key=value": nano-dollars
 
     def document(self) -> dict[str, Any]:
         """Return the report as JSON types."""
         spend = [[*key, nano] for key, nano in self.spend.items()]
-        return {"families": self.families, "spend": spend, "events": self.events}
+        told = {"families": self.families, "spend": spend, "events": self.events}
+        return {**told, "tags": self.tags}
 
     def __add__(self, other: "Report") -> "Report":
         spend = dict(self.spend)
         for key, nano in other.spend.items():
             spend[key] = spend.get(key, 0) + nano
+        tags = dict(self.tags)
+        for tag, nano in other.tags.items():
+            tags[tag] = tags.get(tag, 0) + nano
         events = sorted(self.events + other.events, key=lambda event: -event["time"])
-        return Report(sums.add([self.families, other.families]), spend, events)
+        return Report(sums.add([self.families, other.families]), spend, events, tags)
 
 
 def read(document: dict[str, Any]) -> Report:
     """Return a report from its document."""
     spend = {(route, backend, tenant): nano for route, backend, tenant, nano in document["spend"]}
-    return Report(document["families"], spend, document["events"])
+    return Report(document["families"], spend, document["events"], document["tags"])
 
 
 class Crew:
@@ -94,7 +99,7 @@ class Crew:
         if self._peers is None:
             return
         left = self._left(self._seat.index)
-        self._inherited = Report(sums.lasting(left.families), left.spend, left.events)
+        self._inherited = Report(sums.lasting(left.families), left.spend, left.events, left.tags)
         answers = {"report": self._answer_report, "tell": self._answer_tell}
         if self._seat.learns:
             answers["teach"] = self._answer_teach
@@ -110,8 +115,10 @@ class Crew:
 
     def mine(self) -> Report:
         """Return this worker's report."""
-        spent = self._metrics.spend_nano()
-        return self._inherited + Report(self._metrics.families(), spent, self._events.newest())
+        metrics = self._metrics
+        return self._inherited + Report(
+            metrics.families(), metrics.spend_nano(), self._events.newest(), metrics.tags_nano()
+        )
 
     async def all(self) -> Report:
         """Return what all workers say, the budgets' figures as the ledger has them now."""
@@ -127,7 +134,7 @@ class Crew:
             return read(await self._peers.ask(index, "report"))
         except Silent:  # dead or dying: what it last said, without what was true then only
             left = self._left(index)
-            return Report(sums.lasting(left.families), left.spend, left.events)
+            return Report(sums.lasting(left.families), left.spend, left.events, left.tags)
 
     async def settle(self) -> None:
         """Have the ledger know what all workers have settled, and this one what it knows."""

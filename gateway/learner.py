@@ -162,6 +162,10 @@ class Learner:
             }
         )
         teach(route, found, known, self._weight(route.name, feedback.probability))
+        if feedback.probability is None:  # audits look where it is doubtful: no mean is made of them
+            answer = answered(found)
+            for backend, quality in known.items():
+                self._metrics.label(route.name, backend, quality, answered=backend == answer)
         self._metrics.feedback(route.name, "learned")
         return "learned"
 

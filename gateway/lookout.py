@@ -1,4 +1,4 @@
-"""The lookout: has the spend watched, and tells of what is not as usual.
+"""The lookout: remembers what was spent, has it watched, and tells of what is not as usual.
 
 Among several workers the one that learns looks, at the sums of all. Anomalies that begin together,
 or while another is under way, are mostly one thing seen from several sides: one event tells of it,
@@ -14,6 +14,7 @@ from gateway import snapshots
 from gateway.anomaly import ALL, Anomalies, Anomaly, Key, Total
 from gateway.crew import Crew
 from gateway.events import Events
+from gateway.history import History
 from gateway.ledger.types import BudgetStatus, Scope
 from gateway.ledger.wallet import Wallet
 from gateway.sums import Family
@@ -34,15 +35,19 @@ class Lookout:
     def __init__(
         self,
         anomalies: Anomalies,
+        history: History,
         *,
+        looks: bool,
         crew: Crew,
         wallet: Wallet,
         events: Events,
         file: Path,
         wall: Callable[[], float],
     ) -> None:
-        """`file`: where the baselines are kept."""
+        """`looks`: whether anomalies are looked for here; `file`: where all is kept, if so."""
         self._anomalies = anomalies
+        self._history = history
+        self._looks = looks
         self._crew = crew
         self._wallet = wallet
         self._events = events
@@ -56,6 +61,7 @@ class Lookout:
         try:
             parts, _ = snapshots.unpack(self._file.read_bytes())
             self._anomalies.load(parts["anomalies"])
+            self._history.load(parts["history"])
         except FileNotFoundError:
             return
         except (ValueError, KeyError) as exc:
@@ -65,7 +71,9 @@ class Lookout:
 
     def save(self) -> None:
         """Keep the baselines."""
-        parts = {"anomalies": self._anomalies.save()}
+        if not self._looks:
+            return
+        parts = {"anomalies": self._anomalies.save(), "history": self._history.save()}
         try:
             snapshots.write(self._file, snapshots.pack(parts, self._wall()))
         except OSError as exc:
@@ -73,8 +81,12 @@ class Lookout:
 
     async def look(self) -> None:
         """Look once, and tell of what has begun and what is over."""
-        totals = read((await self._crew.all()).families)
+        families = (await self._crew.all()).families
         now_s = self._wall()
+        self._history.sample(families, now_s)
+        if not self._looks:
+            return
+        totals = read(families)
         begun, _ = self._anomalies.observe(totals, now_s)
         left = self._left_s(now_s)
         if begun and not self._told:

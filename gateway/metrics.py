@@ -6,9 +6,9 @@ nano-dollars and divided once, at the scrape, so that the sum here equals the le
 digit. Gauges of budgets, policies and the journal are read from their owners at the scrape.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,8 +16,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from gateway.ledger.types import NANO
 from gateway.sums import Family
 from gateway.turn import Attempt, Turn
+from policies.types import Choice
 
 LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+TAGS_MAX = 1000  # key and value pairs whose spend is counted
 OVERHEAD_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1)
 
 
@@ -36,6 +38,22 @@ class Tally:
     output_tokens: float = 0.0
 
 
+@dataclass(slots=True)
+class Mean:
+    """A count and a sum."""
+
+    count: int = 0
+    sum: float = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one more."""
+        self.count += 1
+        self.sum += value
+
+
+ReadMean = Callable[[Mean], float]
+
+
 class Source(Protocol):
     """An owner of figures that are read at the scrape."""
 
@@ -52,6 +70,11 @@ class Metrics:
         self._tallies: dict[tuple[str, str, str], Tally] = {}
         self._outcomes: dict[tuple[str, str, str], int] = {}
         self._feedback: dict[tuple[str, str], int] = {}
+        self._answers: dict[tuple[str], Mean] = {}
+        self._labels: dict[tuple[str, str], Mean] = {}
+        self._offers: dict[tuple[str, str], Mean] = {}
+        self._thoughts: dict[tuple[str, str], Mean] = {}
+        self._tags: dict[str, int] = {}
         self._sources: list[Source] = []
         self._version = version
         self._registry = CollectorRegistry()
@@ -76,7 +99,11 @@ class Metrics:
     def declare(self, route: str, backends: Iterable[str], tenants: Iterable[str]) -> None:
         """Start the series of a route at zero, so that a first increase is seen as one."""
         self._overhead_of[route] = self._overhead.labels(route)
+        self._answers[route,] = Mean()
         for backend in backends:
+            self._labels[route, backend] = Mean()
+            self._offers[route, backend] = Mean()
+            self._thoughts[route, backend] = Mean()
             self._upstream_of[route, backend] = self._upstream.labels(route, backend)
             for tenant in tenants:
                 self._tallies[route, backend, tenant] = Tally(cost_nano={"usage": 0})
@@ -114,8 +141,34 @@ class Metrics:
         outcome = turn.outcome
         key = (route, inference.tenant, outcome)
         self._outcomes[key] = self._outcomes.get(key, 0) + 1
+        if turn.draws:
+            self._offered(route, turn.draws[0].choice)
+            if inference.tags:
+                self._tagged(inference.tags, turn.cost_nano)
         upstream_s = sum(attempt.latency_s for attempt in turn.attempts)
         self._overhead_of[route].observe(now_s - inference.received_s - upstream_s)
+
+    def _offered(self, route: str, choice: Choice) -> None:
+        """Count what the request would have cost at each of the arms (0.3 us an arm)."""
+        for arm, cost_usd, quality in zip(
+            choice.arms, choice.cost_hat_usd, choice.quality_hat, strict=True
+        ):
+            self._offers[route, arm].add(cost_usd)
+            self._thoughts[route, arm].add(quality)
+
+    def _tagged(self, tags: Mapping[str, str], cost_nano: int) -> None:
+        """Count spend by tag. Clients make tags up: beyond TAGS_MAX they count as others."""
+        for key, value in tags.items():
+            tag = f"{key}={value}"
+            if tag not in self._tags and len(self._tags) >= TAGS_MAX:
+                tag = "(other)"
+            self._tags[tag] = self._tags.get(tag, 0) + cost_nano
+
+    def label(self, route: str, backend: str, quality: float, *, answered: bool) -> None:
+        """Count what a reply was worth; `answered`: it is the one that the client got."""
+        self._labels.setdefault((route, backend), Mean()).add(quality)
+        if answered:
+            self._answers.setdefault((route,), Mean()).add(quality)
 
     def refused(self, route: str, tenant: str, reason: str) -> None:
         """Count a request that was refused before it became one (key, size, form)."""
@@ -169,6 +222,36 @@ class Metrics:
         info.add_metric([self._version], 1)
         yield info
 
+    def _means(self) -> Iterator[tuple[str, str, list[str], Mapping[Any, Mean], ReadMean]]:
+        route, backend = ["route"], ["route", "backend"]
+        for name, text, labels, means in (
+            ("answers", "Answered requests whose quality was told", route, self._answers),
+            ("labels", "Replies whose quality was told", backend, self._labels),
+            ("offers", "Requests that a backend was offered for", backend, self._offers),
+        ):
+            yield name, text, labels, means, lambda mean: mean.count
+        for name, text, labels, means in (
+            ("answer_quality", "Sum of what answers were worth", route, self._answers),
+            ("label_quality", "Sum of what replies were worth", backend, self._labels),
+            (
+                "offered_cost_usd",
+                "What requests were expected to cost, had each gone to this backend",
+                backend,
+                self._offers,
+            ),
+            (
+                "offered_quality",
+                "Sum of what was expected of this backend, over all requests",
+                backend,
+                self._thoughts,
+            ),
+        ):
+            yield name, text, labels, means, lambda mean: mean.sum
+
+    def tags_nano(self) -> dict[str, int]:
+        """Return what each tag (`key=value`) has cost; not for Prometheus, as clients make them."""
+        return dict(self._tags)
+
     def _counters(self) -> Iterator[Metric]:
         keys = ["route", "backend", "tenant"]
         requests = CounterMetricFamily(
@@ -185,6 +268,11 @@ class Metrics:
         for feedback_key, count in self._feedback.items():
             feedback.add_metric(feedback_key, count)
         yield feedback
+        for name, text, labels, means, read_mean in self._means():
+            family = CounterMetricFamily(f"tollway_{name}", text, labels=labels)
+            for mean_key, mean in means.items():
+                family.add_metric(mean_key, read_mean(mean))
+            yield family
         cost = CounterMetricFamily(
             "tollway_cost_usd",
             "Money spent, by where the figure comes from",

@@ -8,6 +8,7 @@ A refusal by a budget drops that arm and draws again. A failure goes once to a f
 anew and never learned from as if it had been drawn. A floor degrades, it never causes an outage.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -24,6 +25,8 @@ from gateway.metrics import Metrics
 from gateway.route import Backend, Inference
 from gateway.turn import Attempt, Draw, Turn, rows
 from policies.types import ACCEPT, Arm, Context
+
+RECENT = 20  # decisions that are kept at hand, for people to look at
 
 
 class Router:
@@ -46,6 +49,7 @@ class Router:
         self._clock = clock
         self._wall = wall
         self._rng = rng
+        self.recent: deque[str] = deque(maxlen=RECENT)
 
     async def answer(self, inference: Inference) -> Turn:
         """Return the finished turn, its reply in `held`; Refused where no backend may or can."""
@@ -250,6 +254,7 @@ class Router:
         if turn.draws:
             turn.id = self._journal.new_id()
             self._journal.append(*rows(turn, self._wall()))
+            self.recent.append(turn.id)
             charge(turn)
         self._metrics.request(turn, self._clock())
 

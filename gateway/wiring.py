@@ -19,7 +19,7 @@ from backends.rules import open_rules
 from backends.slots import Slots
 from backends.transport import open_transport
 from backends.types import Transport, WireProtocol
-from gateway import gauges
+from gateway import explain, gauges
 from gateway import settings as config
 from gateway.anomaly import TICK_S, Anomalies
 from gateway.app import App
@@ -31,6 +31,7 @@ from gateway.crew import Crew
 from gateway.estimator import Estimator
 from gateway.events import Events
 from gateway.features import Features
+from gateway.history import History
 from gateway.journal import Journal
 from gateway.learner import CATCH_UP_SEGMENTS_MAX, Learner
 from gateway.ledger.office import Office
@@ -41,6 +42,7 @@ from gateway.lessons import Lessons
 from gateway.lookout import SAVE_S as LOOK_SAVE_S
 from gateway.lookout import Lookout
 from gateway.metrics import Metrics
+from gateway.overview import Overview
 from gateway.proxy import Proxy
 from gateway.route import Backend, Route
 from gateway.router import Router
@@ -72,7 +74,7 @@ class Gateway:
     upkeep: Upkeep
     crew: Crew
     seat: Seat
-    lookout: Lookout | None
+    lookout: Lookout
     webhooks: Webhooks
     app: App = field(init=False)
     opened: Callable[[], None] = field(default=lambda: None, init=False)
@@ -83,8 +85,7 @@ class Gateway:
         self.journal.write_in_turns()
         await self.wallet.open()
         times = self.upkeep.restore()
-        if self.lookout is not None:
-            self.lookout.restore()
+        self.lookout.restore()
         if self.seat.learns:
             self._catch_up(times)
         await self.crew.open()
@@ -104,8 +105,7 @@ class Gateway:
         self.not_ready = "stopping"
         await self.audits.close()
         await self.upkeep.stop()
-        if self.lookout is not None:
-            self.lookout.save()
+        self.lookout.save()
         await self.crew.close()
         await self.wallet.close()
         await self.webhooks.stop()
@@ -153,15 +153,18 @@ def build(
     router = Router(wallet, journal, metrics, clock=clock, wall=wall, rng=rng)
     watched = settings.anomalies
     anomalies = Anomalies(ratio=watched.ratio, min_usd_per_h=watched.min_usd_per_hour)
+    history = History()
+    looks = watched.enabled and seat.learns
     lookout = Lookout(
         anomalies,
+        history,
+        looks=looks,
         crew=crew,
         wallet=wallet,
         events=events,
-        file=settings.state.dir / "anomalies.snapshot",
+        file=settings.state.dir / "history.snapshot",
         wall=wall,
     )
-    looks = watched.enabled and seat.learns
     if looks:
         metrics.add_source(lambda: gauges.anomalies(anomalies, wall()))
     webhooks = build_webhooks(settings, wall)
@@ -182,7 +185,8 @@ def build(
         totals=seat.totals(list(routes)),
         more=[
             *duties(seat, crew, routes, events),
-            *([(TICK_S, lookout.look), (LOOK_SAVE_S, at_once(lookout.save))] if looks else []),
+            (TICK_S, lookout.look),
+            (LOOK_SAVE_S, at_once(lookout.save)),
         ],
     )
     authenticator = build_authenticator(settings)
@@ -206,6 +210,18 @@ def build(
         counter=Counter(Office(ledger, budgets, wall), journal),
         metrics=metrics,
         crew=crew,
+        overview=Overview(
+            crew=crew,
+            wallet=wallet,
+            history=history,
+            anomalies=anomalies,
+            routes=routes,
+            recent=lambda: list(router.recent),
+            story=lambda decision: (
+                explain.decision(found) if (found := journal.find(decision)) else None
+            ),
+            wall=wall,
+        ),
         routes=lambda: [_describe(route) for route in routes.values()],
         ready=lambda: gateway.not_ready,
     )
@@ -223,7 +239,7 @@ def build(
         upkeep,
         crew,
         seat,
-        lookout if looks else None,
+        lookout,
         webhooks,
     )
     gateway.app = App(
