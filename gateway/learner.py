@@ -162,7 +162,7 @@ class Learner:
             }
         )
         teach(route, found, known, self._weight(route.name, feedback.probability))
-        if feedback.probability is None:  # audits look where it is doubtful: no mean is made of them
+        if feedback.probability == 1.0:  # audits look where it is doubtful: no mean is made of them
             answer = answered(found)
             for backend, quality in known.items():
                 self._metrics.label(route.name, backend, quality, answered=backend == answer)
