@@ -1,0 +1,98 @@
+"""How often do wallets ask their ledger until a budget is spent?
+
+    python benchmarks/budgets_leases.py [--json FILE]
+
+Wallets on one ledger in virtual time, so it is the same on any machine: ten clients a replica, each
+call 40 to 60 ms and one price, until the first is refused. Stranded is what that one had to do
+without.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from gateway.ledger.memory import MemoryLedger  # noqa: E402
+from gateway.ledger.types import Budget, Refusal, Scope  # noqa: E402
+from gateway.ledger.wallet import Wallet  # noqa: E402
+from tests.ledger import virtual  # noqa: E402
+
+PRICE_NANO = 1_000_000
+CLIENTS = 10
+START_S = 4_000_000_000.0
+
+
+@dataclass
+class Row:
+    """One row of the table; its counts are the state of the run."""
+
+    replicas: int
+    worth: int
+    answered: int = 0
+    ledger_calls: int = 0
+    ledger_calls_per_answer: float = 0.0
+    stranded: int = 0
+
+
+async def spend(wallet: Wallet, row: Row, rng: random.Random) -> None:
+    """Call until a call is refused."""
+    accounts = wallet.matching("t", "r", "b", {})
+    while True:
+        hold = wallet.reserve_now(accounts, PRICE_NANO, PRICE_NANO)
+        if hold is None:
+            found = await wallet.reserve(accounts, PRICE_NANO, PRICE_NANO)
+            if isinstance(found, Refusal):
+                return
+            hold = found
+        row.answered += 1
+        await asyncio.sleep(rng.uniform(0.04, 0.06))
+        wallet.settle(hold, PRICE_NANO)
+
+
+async def study(row: Row) -> Row:
+    """Have replicas spend a budget, and count."""
+    loop = asyncio.get_running_loop()
+    ledger = MemoryLedger(lambda: START_S + loop.time())
+    budget = Budget("budget", Scope(), row.worth * PRICE_NANO)
+    wallets = [Wallet(ledger, [budget], holder="w", clock=loop.time) for _ in range(row.replicas)]
+    for wallet in wallets:
+        await wallet.open()
+    opened, rng = sum(wallet.ledger_calls for wallet in wallets), random.Random(1)
+    clients = [
+        asyncio.create_task(spend(wallet, row, rng)) for wallet in wallets for _ in range(CLIENTS)
+    ]
+    await asyncio.wait(clients, return_when=asyncio.FIRST_COMPLETED)
+    row.stranded = row.worth - row.answered
+    row.ledger_calls = sum(wallet.ledger_calls for wallet in wallets) - opened
+    row.ledger_calls_per_answer = row.ledger_calls / row.answered
+    for client in clients:
+        client.cancel()
+    await asyncio.gather(*clients, return_exceptions=True)
+    for wallet in wallets:
+        await wallet.close()
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    args = parser.parse_args()
+    rows = [Row(replicas, worth) for worth in (1000, 4000, 20_000) for replicas in (1, 2, 4)]
+    rows = [virtual.run(study(row)) for row in rows]
+    print("| " + " | ".join(asdict(rows[0])) + " |")
+    print("|" + " --- |" * len(asdict(rows[0])))
+    for row in rows:
+        cells = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in asdict(row).values()]
+        print("| " + " | ".join(cells) + " |")
+    if args.json:
+        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
