@@ -9,6 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+import orjson
+
 from gateway import snapshots
 from gateway.events import Events
 from gateway.journal import Journal
@@ -110,6 +112,7 @@ class Upkeep:
                     "policy": route.policy.save(),
                     "estimator": route.estimator.save(),
                     "features": route.features.save(),
+                    "auditor": orjson.dumps(route.auditor.save() if route.auditor else None),
                 },
                 time_s,
             )
@@ -130,6 +133,10 @@ class Upkeep:
                 take(parts["policy"])
                 route.estimator.load(parts["estimator"])
                 route.features.load(parts["features"])
+                audited = orjson.loads(parts["auditor"])
+                # One worker's purse is not to be handed out to all of them.
+                if self._learns and route.auditor is not None and audited is not None:
+                    route.auditor.load(audited)
                 times[name] = time_s
             except FileNotFoundError:
                 continue

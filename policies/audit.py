@@ -35,7 +35,8 @@ class Auditor:
     """Draws the answers to audit on one route."""
 
     # The mutable state: the running means of worth, of spending and of an audit's cost, what is
-    # owed to the mean in audits, the purse in nano-dollars, and each arm's labels.
+    # owed to the mean in audits, the purse in nano-dollars, what the last audit that cost
+    # something could cost, and each arm's labels.
 
     def __init__(self, *, share: float, budget_share: float | None = None) -> None:
         """`share` of all answers in the mean; `budget_share` of what they cost, None: no bound."""
@@ -46,6 +47,7 @@ class Auditor:
         self._worth = 0.0
         self._spent_nano = 0.0
         self._audit_nano = 0.0
+        self._paid_nano = 0
         self._owed = 0.0
         self.purse_nano = 0
         self.labels: dict[str, float] = {}
@@ -102,7 +104,9 @@ class Auditor:
         self._audit_nano += (1.0 if first else RATE) * (audit_nano - self._audit_nano)
         if self._budget_share is not None:
             earned = self.purse_nano + int(self._budget_share * spent_nano)
-            self.purse_nano = min(earned, max(PURSE_MAX * audit_nano, self.purse_nano))
+            # A reply of the reference's own is audited for nothing: it says nothing of the cap.
+            self._paid_nano = audit_nano or self._paid_nano
+            self.purse_nano = min(earned, max(PURSE_MAX * self._paid_nano, self.purse_nano))
 
     def _affords(self, audit_nano: int) -> bool:
         return self._budget_share is None or self.purse_nano >= audit_nano
@@ -121,6 +125,7 @@ class Auditor:
         return {
             "means": [self._worth, self._spent_nano, self._audit_nano, self._owed],
             "purse_nano": self.purse_nano,
+            "paid_nano": self._paid_nano,
             "labels": self.labels,
         }
 
@@ -128,5 +133,5 @@ class Auditor:
         """Take a saved state."""
         means = [float(mean) for mean in state["means"]]
         self._worth, self._spent_nano, self._audit_nano, self._owed = means
-        self.purse_nano = int(state["purse_nano"])
+        self.purse_nano, self._paid_nano = int(state["purse_nano"]), int(state["paid_nano"])
         self.labels = {str(arm): float(count) for arm, count in state["labels"].items()}

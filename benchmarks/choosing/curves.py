@@ -202,14 +202,20 @@ def _below(record: Record, level: float, size: int = 500) -> float:
 
 
 def scarce(pair: Pair, effort: Effort, labelled: float = 0.01) -> Iterator[Row]:
-    """Yield quality by budget where one answer in a hundred is ever judged."""
+    """Yield quality by budget where one answer in a hundred is ever judged.
+
+    Those are drawn evenly, or, `audited`, by the auditor.
+    """
     course = Course(pair)
     for budget in course.budgets[1:6].tolist():
-        records = seeded(
-            effort,
-            f"{pair.table.name}: {labelled:.0%} of labels at ${budget:.3g}",
-            lambda seed, budget=budget: course.run(
-                "lagrangian", seed, budget, World(labelled=labelled)
-            ),
-        )
-        yield {"labelled": labelled, **summary(records, pair.table, budget)}
+        for audited in (False, True):
+            world = World(labelled=labelled, audited=audited)
+            records = seeded(
+                effort,
+                f"{pair.table.name}: {labelled:.0%} of labels at ${budget:.3g}",
+                lambda seed, budget=budget, world=world: course.run(
+                    "lagrangian", seed, budget, world
+                ),
+            )
+            figures = summary(records, pair.table, budget)
+            yield {"labelled": labelled, "audited": audited, **figures}

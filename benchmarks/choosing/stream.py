@@ -31,7 +31,7 @@ class World:
     price: Callable[[int, int], float] = lambda t, arm: 1.0
     up: Callable[[int, int], bool] = lambda t, arm: True
     labelled: float = 1.0
-    audited: bool = False
+    audited: bool = False  # whether the auditor draws the labelled answers, or a fair lot
     announced: bool = True  # whether the price table follows the true price
     fixed_price: bool = False
 

@@ -83,6 +83,15 @@ def test_the_purse_is_never_exceeded_and_mostly_used() -> None:
     assert spent >= 0.9 * 0.02 * 100_000 * 20_000
 
 
+def test_replies_of_the_reference_fill_the_purse_too() -> None:
+    auditor, rng = Auditor(share=0.01, budget_share=0.5), Random(9)
+    drawn(auditor, CLOSE, rng)
+    before = auditor.purse_nano
+    for _ in range(50):
+        auditor.draw("b", CLOSE, spent_nano=100_000, audit_nano=0, rng=rng)
+    assert auditor.purse_nano == before + 50 * 50_000
+
+
 def test_what_an_audit_did_not_cost_goes_back_into_the_purse() -> None:
     auditor, rng = Auditor(share=1.0, budget_share=1.0), Random(5)
     while not drawn(auditor, CLOSE, rng):
