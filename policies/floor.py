@@ -10,10 +10,12 @@ declared to hold it. With q_b the baseline's quality and L a lower bound on the 
 own, from propensity-weighted labels and valid at all times (`confidence`), the share of the learned
 policy is the largest whose mix is not below the floor, less a slack:
 
-    share = (q_b - (floor - slack)) / (q_b - L), at most 1
+    share = (q_b - (floor - slack)) / (q_b - L), at most 1 and at least a tenth
 
 Nothing is known at first, L = 0, and most requests go to the baseline. As labels come L rises, and
-the policy is released. When a detector refutes that it holds the floor, the evidence begins anew.
+the policy is released. (A tenth is more than the formula's where the baseline is hardly above the
+floor: the price of labels is then a tenth of what the learned policy falls short by.) When a
+detector refutes that it holds the floor, the evidence begins anew.
 """
 
 from typing import Any
