@@ -15,6 +15,7 @@ _BUDGET: tuple[tuple[str, str, Callable[[BudgetStatus], int]], ...] = (
     ("limit", "What a budget allows in its window", lambda s: s.limit_nano),
     ("spent", "What has been spent in the window", lambda s: s.spent_nano),
     ("held", "What is leased or reserved, and not spent", lambda s: s.held_nano),
+    ("free", "What may still be leased", lambda s: s.free_nano),
     ("overdraft", "What is spent and held above the limit", lambda s: s.overdraft_nano),
     ("carried", "What earlier windows overspent and this one makes good", lambda s: s.carried_nano),
     ("unaccounted", "What dead gateways may have spent", lambda s: s.unaccounted_nano),
@@ -23,14 +24,29 @@ _BUDGET: tuple[tuple[str, str, Callable[[BudgetStatus], int]], ...] = (
 
 def budgets(wallet: Wallet) -> Iterator[Metric]:
     """Yield what each budget allows, has spent and holds, over all gateways."""
-    statuses = wallet.status()
+    told = [([s.budget.name, s.budget.window], s) for s in wallet.status()]
+    names = ["budget", "window"]
     for name, text, read in _BUDGET:
-        yield _gauge(
-            f"tollway_budget_{name}_usd",
-            text,
-            ["budget", "window"],
-            (([s.budget.name, s.budget.window], read(s) / NANO) for s in statuses),
-        )
+        rows = ((labels, read(s) / NANO) for labels, s in told)
+        yield _gauge(f"tollway_budget_{name}_usd", text, names, rows)
+    yield _gauge(
+        "tollway_budget_used_ratio",
+        "What is spent or carried, as a share of the limit",
+        names,
+        ((labels, s.used_nano / s.limit_nano) for labels, s in told if s.limit_nano),
+    )
+    yield _gauge(
+        "tollway_budget_window_start_timestamp_seconds",
+        "When the window began; 0: it is for ever",
+        names,
+        ((labels, s.window_start_s) for labels, s in told),
+    )
+    yield _gauge(
+        "tollway_budget_window_end_timestamp_seconds",
+        "When the window ends; none where it is for ever",
+        names,
+        ((labels, s.resets_at_s) for labels, s in told if s.resets_at_s is not None),
+    )
     yield _gauge(
         "tollway_ledger_up",
         "Whether the ledger answers; 0: leases are spent, then calls refused or made unasked",

@@ -14,12 +14,14 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.ledger.types import NANO
+from gateway.metering import ESTIMATED, USAGE
 from gateway.sums import Family
 from gateway.turn import Attempt, Turn
 from policies.types import Choice
 
 LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 TAGS_MAX = 1000  # key and value pairs whose spend is counted
+REASONS = ("best", "explore", "baseline", "floor_unmet")  # those that alerts count from zero
 OVERHEAD_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1)
 
 
@@ -33,6 +35,7 @@ class Tally:
     audits: int = 0
     audit_nano: int = 0
     cost_nano: dict[str, int] = field(default_factory=dict)
+    quoted_nano: int = 0
     device_s: float = 0.0
     input_tokens: float = 0.0
     output_tokens: float = 0.0
@@ -69,6 +72,7 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self._tallies: dict[tuple[str, str, str], Tally] = {}
         self._outcomes: dict[tuple[str, str, str], int] = {}
+        self._draws: dict[tuple[str, str], int] = {}
         self._feedback: dict[tuple[str, str], int] = {}
         self._answers: dict[tuple[str], Mean] = {}
         self._labels: dict[tuple[str, str], Mean] = {}
@@ -100,13 +104,14 @@ class Metrics:
         """Start the series of a route at zero, so that a first increase is seen as one."""
         self._overhead_of[route] = self._overhead.labels(route)
         self._answers[route,] = Mean()
+        self._draws |= {(route, reason): 0 for reason in REASONS}
         for backend in backends:
             self._labels[route, backend] = Mean()
             self._offers[route, backend] = Mean()
             self._thoughts[route, backend] = Mean()
             self._upstream_of[route, backend] = self._upstream.labels(route, backend)
             for tenant in tenants:
-                self._tallies[route, backend, tenant] = Tally(cost_nano={"usage": 0})
+                self._tallies[route, backend, tenant] = Tally(cost_nano={USAGE: 0, ESTIMATED: 0})
 
     def add_source(self, source: Source) -> None:
         """Have `source` called at every scrape."""
@@ -128,6 +133,8 @@ class Metrics:
             tally.audit_nano += verdict.cost_nano
         spent = tally.cost_nano
         spent[verdict.provenance] = spent.get(verdict.provenance, 0) + verdict.cost_nano
+        if verdict.provenance == USAGE:
+            tally.quoted_nano += attempt.quote.expected_nano
         if verdict.usage is not None:
             tally.device_s += verdict.usage.device_s
             tally.input_tokens += verdict.usage.input_tokens
@@ -145,6 +152,9 @@ class Metrics:
             self._offered(route, turn.draws[0].choice)
             if inference.tags:
                 self._tagged(inference.tags, turn.cost_nano)
+        for draw in turn.draws:
+            drawn = (route, draw.choice.reason)
+            self._draws[drawn] = self._draws.get(drawn, 0) + 1
         upstream_s = sum(attempt.latency_s for attempt in turn.attempts)
         self._overhead_of[route].observe(now_s - inference.received_s - upstream_s)
 
@@ -260,6 +270,12 @@ class Metrics:
         for outcome_key, count in self._outcomes.items():
             requests.add_metric(outcome_key, count)
         yield requests
+        decisions = CounterMetricFamily(
+            "tollway_decisions", "Draws of the policy, by why that arm", labels=["route", "reason"]
+        )
+        for draw_key, count in self._draws.items():
+            decisions.add_metric(draw_key, count)
+        yield decisions
         feedback = CounterMetricFamily(
             "tollway_feedback",
             "Feedback received, by what became of it",
@@ -295,6 +311,11 @@ _TALLIED: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
     ("fallbacks", "Calls to a backend because another had failed", lambda t: t.fallbacks),
     ("audits", "Calls to a reference to judge another's answer", lambda t: t.audits),
     ("audit_cost_usd", "Money spent on audits; part of all", lambda t: t.audit_nano / NANO),
+    (
+        "quoted_usd",
+        "What calls were expected to cost whose true usage is known",
+        lambda t: t.quoted_nano / NANO,
+    ),
     ("device_seconds", "Seconds of a device that calls used", lambda t: t.device_s),
     ("input_tokens", "Tokens read by backends", lambda t: t.input_tokens),
     ("output_tokens", "Tokens written by backends", lambda t: t.output_tokens),

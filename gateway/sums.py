@@ -22,7 +22,12 @@ _ADDED = {
     "tollway_journal_waiting_bytes",
     "tollway_ledger_calls",
 }
-_LOWEST = {"tollway_backend_up", "tollway_estimate_ceiling_coverage_ratio"}
+_LOWEST = {
+    "tollway_backend_up",
+    "tollway_budget_free_usd",
+    "tollway_estimate_ceiling_coverage_ratio",
+    "tollway_ledger_up",
+}
 
 
 def add(reports: Sequence[Iterable[Family]]) -> list[Family]:
