@@ -1,0 +1,273 @@
+"""Writes dashboards/tollway.json; --check says whether it is current.
+
+    python deploy/grafana/generate.py
+
+A panel is a title, a unit and its expressions; rows lay them out. The figures are those of
+docs/monitoring.md, and budgets are a maximum over gateways where spend is a sum.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).parent / "dashboards" / "tollway.json"
+WIDTH, HEIGHT = 24, 8
+SOURCE = {"type": "prometheus", "uid": "${source}"}
+RATE = "$__rate_interval"
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A panel: its expressions by legend; `kind` and `unit` are Grafana's names."""
+
+    title: str
+    unit: str
+    lines: dict[str, str]
+    kind: str = "timeseries"
+    text: str = ""
+
+
+def share(part: str, whole: str, by: str) -> str:
+    """Return a PromQL ratio of two counters' rates."""
+    return f"sum by ({by}) (rate({part}[{RATE}])) / (sum by ({by}) (rate({whole}[{RATE}])) > 0)"
+
+
+def quantile(q: float, metric: str, by: str) -> str:
+    """Return a quantile of a histogram."""
+    return f"histogram_quantile({q}, sum by (le, {by}) (rate({metric}_bucket[{RATE}])))"
+
+
+def spend(by: str) -> str:
+    """Return dollars an hour, by a label."""
+    return f'sum by ({by}) (rate(tollway_cost_usd_total{{route=~"$route"}}[{RATE}])) * 3600'
+
+
+ROWS: dict[str, list[Panel]] = {
+    "Money": [
+        Panel("Spend", "currencyUSD", {"an hour": spend("job")}, "stat", "Dollars an hour, now."),
+        Panel(
+            "Spend today",
+            "currencyUSD",
+            {"24 hours": 'sum(increase(tollway_cost_usd_total{route=~"$route"}[1d]))'},
+            "stat",
+        ),
+        Panel(
+            "Budgets used",
+            "percentunit",
+            {"{{budget}} ({{window}})": "max by (budget, window) (tollway_budget_used_ratio)"},
+            "bargauge",
+        ),
+        Panel(
+            "Budgets: spent",
+            "currencyUSD",
+            {
+                "{{budget}} spent": "max by (budget) (tollway_budget_spent_usd)",
+                "{{budget}} held": "max by (budget) (tollway_budget_held_usd)",
+                "{{budget}} limit": "max by (budget) (tollway_budget_limit_usd)",
+            },
+        ),
+        Panel(
+            "Burn rate",
+            "none",
+            {
+                "{{budget}} 1h": "tollway:budget_burn:ratio_1h",
+                "{{budget}} 6h": "tollway:budget_burn:ratio_6h",
+            },
+            text="1 spends exactly the limit in the window.",
+        ),
+        Panel("Spend an hour by backend", "currencyUSD", {"{{backend}}": spend("backend")}),
+        Panel("Spend an hour by tenant", "currencyUSD", {"{{tenant}}": spend("tenant")}),
+        Panel(
+            "Spend against what is usual",
+            "currencyUSD",
+            {
+                "{{name}}": 'tollway:cost:usd_per_hour{of="route"}',
+                "{{name}} usually": 'tollway:cost:usd_per_hour_usual{of="route"}',
+            },
+        ),
+        Panel(
+            "Cost of a request",
+            "currencyUSD",
+            {
+                "{{route}}": "sum by (route) "
+                f'(rate(tollway_cost_usd_total{{route=~"$route"}}[{RATE}]))'
+                f" / (sum by (route) (rate(tollway_requests_total[{RATE}])) > 0)"
+            },
+        ),
+    ],
+    "Choosing": [
+        Panel(
+            "Share of calls by backend",
+            "percentunit",
+            {
+                "{{backend}}": "sum by (backend) "
+                f'(rate(tollway_attempts_total{{route=~"$route"}}[{RATE}])) / scalar('
+                f'sum(rate(tollway_attempts_total{{route=~"$route"}}[{RATE}])) > 0)'
+            },
+        ),
+        Panel(
+            "Accuracy against floor",
+            "percentunit",
+            {
+                "{{route}}": "min by (route) (tollway_accuracy_estimate)",
+                "{{route}} floor": "max by (route) (tollway_accuracy_floor)",
+            },
+        ),
+        Panel(
+            "Draws by reason",
+            "ops",
+            {
+                "{{reason}}": "sum by (reason) "
+                f'(rate(tollway_decisions_total{{route=~"$route"}}[{RATE}]))'
+            },
+        ),
+        Panel(
+            "Price of money",
+            "none",
+            {"{{route}}": "max by (route) (tollway_price_of_money)"},
+            text="The quality that one more dollar would buy.",
+        ),
+        Panel(
+            "Exploration",
+            "percentunit",
+            {"{{route}}": "tollway:explored:ratio_rate1h"},
+            text="Its expected extra cost, as a share of spend.",
+        ),
+        Panel(
+            "Feedback",
+            "ops",
+            {"{{outcome}}": f"sum by (outcome) (rate(tollway_feedback_total[{RATE}]))"},
+        ),
+    ],
+    "Figures to trust": [
+        Panel(
+            "Estimated share of cost",
+            "percentunit",
+            {"{{backend}}": "tollway:cost_estimated:ratio_rate1h"},
+        ),
+        Panel(
+            "Quoted against cost",
+            "percentunit",
+            {"{{backend}}": share("tollway_quoted_usd_total", "tollway_cost_usd_total", "backend")},
+        ),
+        Panel(
+            "Calls within their ceiling",
+            "percentunit",
+            {"{{backend}}": "min by (backend) (tollway_estimate_ceiling_coverage_ratio)"},
+        ),
+    ],
+    "Running": [
+        Panel(
+            "Requests by outcome",
+            "reqps",
+            {
+                "{{outcome}}": "sum by (outcome) "
+                f'(rate(tollway_requests_total{{route=~"$route"}}[{RATE}]))'
+            },
+        ),
+        Panel(
+            "Backends: 95 % answer within",
+            "s",
+            {"{{backend}}": quantile(0.95, "tollway_upstream_duration_seconds", "backend")},
+        ),
+        Panel(
+            "Gateway: 95 % take at most",
+            "s",
+            {"{{route}}": quantile(0.95, "tollway_gateway_duration_seconds", "route")},
+            text="Its own time: the backends' is taken off.",
+        ),
+        Panel(
+            "Calls that failed",
+            "percentunit",
+            {
+                "{{backend}}": share(
+                    "tollway_attempt_errors_total", "tollway_attempts_total", "backend"
+                )
+            },
+        ),
+        Panel("Backends up", "none", {"{{backend}}": "min by (backend) (tollway_backend_up)"}),
+        Panel(
+            "Ledger and journal",
+            "none",
+            {
+                "ledger {{instance}}": "tollway_ledger_up",
+                "journal waits, bytes {{instance}}": "tollway_journal_waiting_bytes",
+            },
+        ),
+    ],
+}
+
+
+def dashboard() -> dict[str, Any]:
+    """Return the dashboard as Grafana reads it."""
+    panels: list[dict[str, Any]] = []
+    y = 0
+    for row, members in ROWS.items():
+        place = {"x": 0, "y": y, "w": WIDTH, "h": 1}
+        panels.append({"type": "row", "title": row, "gridPos": place, "panels": []})
+        y += 1
+        width = WIDTH // 3
+        for n, panel in enumerate(members):
+            place = {"x": n % 3 * width, "y": y + n // 3 * HEIGHT, "w": width, "h": HEIGHT}
+            panels.append(drawn(panel, place))
+        y += -(-len(members) // 3) * HEIGHT
+    return {
+        "uid": "tollway",
+        "title": "Tollway",
+        "schemaVersion": 39,
+        "tags": ["tollway"],
+        "time": {"from": "now-6h", "to": "now"},
+        "refresh": "30s",
+        "templating": {"list": [SOURCES, ROUTES]},
+        "panels": [{"id": number, **panel} for number, panel in enumerate(panels, 1)],
+    }
+
+
+SOURCES = {"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
+ROUTES = {
+    "name": "route",
+    "label": "Route",
+    "type": "query",
+    "datasource": SOURCE,
+    "query": "label_values(tollway_attempts_total, route)",
+    "includeAll": True,
+    "allValue": ".*",
+    "multi": True,
+    "current": {"text": "All", "value": "$__all"},
+    "refresh": 2,
+}
+
+
+def drawn(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
+    """Return one panel as Grafana reads it."""
+    return {
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.text,
+        "datasource": SOURCE,
+        "gridPos": place,
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "targets": [
+            {"refId": chr(ord("A") + n), "datasource": SOURCE, "expr": expr, "legendFormat": legend}
+            for n, (legend, expr) in enumerate(panel.lines.items())
+        ],
+    }
+
+
+def main() -> int:
+    """Write the file, or check it."""
+    text = json.dumps(dashboard(), indent=1) + "\n"
+    if "--check" in sys.argv[1:]:
+        current = FILE.exists() and FILE.read_text() == text
+        if not current:
+            sys.exit(f"{FILE} is not current: python deploy/grafana/generate.py")
+        return 0
+    FILE.parent.mkdir(exist_ok=True)
+    FILE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
