@@ -25,7 +25,7 @@ def exported(tmp_path: Path) -> list[str]:
             config = config.replace("{ per_request_usd = 0.001 }", BY_TIME)
             async with running(config, tmp_path) as tollway:
                 for n in range(20):
-                    reply = await tollway.infer(float(n), x_tollway_min_accuracy="0.99")
+                    reply = await tollway.infer(float(n), x_tollway_tags="team=ads")
                     decision = reply.headers["x-tollway-decision"]
                     await tollway.feedback({"decision": decision, "quality": 1.0})
                 await tollway.gateway.upkeep.save()
