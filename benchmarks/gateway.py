@@ -91,13 +91,17 @@ class Bench:
     def running(self, build: Build, core: int | None = 0) -> Iterator[tuple[Contestant, int]]:
         """Start a contestant; yield it and its process id."""
         with tempfile.TemporaryDirectory(dir=self.folder) as home:
-            one = build(Path(home), self.upstream)
-            with started(one.command, one.port, core, one.environ) as pid:
-                yield one, pid
+            one, log = build(Path(home), self.upstream), Path(home) / "log"
+            try:
+                with started(one.command, one.port, core, one.environ, log) as pid:
+                    yield one, pid
+            except SystemExit:
+                sys.stderr.write(log.read_text(errors="replace")[-2000:])
+                raise
 
     def measure(self, one: Contestant, pid: int, case: cases.Case, connections: int) -> Row:
-        """Load a contestant, after a second to warm up."""
-        wrk(self.folder, one.port, case, one.headers, connections, 1)
+        """Load a contestant, once it is warm."""
+        wrk(self.folder, one.port, case, one.headers, connections, one.warm_s)
         before_s = cpu_s(pid)
         found = wrk(self.folder, one.port, case, one.headers, connections, self.seconds)
         used_s = cpu_s(pid) - before_s

@@ -57,7 +57,8 @@ general_settings: {{master_key: sk-bench}}
 class Contestant:
     """A server that stands between clients and the upstream.
 
-    `names` are the cases it can be asked; `headers` what it wants of each request.
+    `names` are the cases it can be asked; `headers` what it wants of each request; `warm_s` how
+    long it is asked before it is measured.
     """
 
     name: str
@@ -66,10 +67,12 @@ class Contestant:
     names: frozenset[str]
     environ: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    warm_s: int = 1
 
 
 ALL = frozenset(case.name for case in (cases.SMALL, *cases.BODIES, cases.CHAT, cases.STREAM))
 CHAT_ONLY = frozenset((cases.CHAT.name, cases.STREAM.name))
+ANSWERED = frozenset((cases.CHAT.name,))
 FIXED = frozenset((cases.SMALL.name,))
 
 Build = Callable[[Path, int], Contestant]
@@ -137,7 +140,8 @@ def litellm(python: Path) -> Build:
         command += ["--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
         environ = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
         headers = {"authorization": "Bearer sk-bench"}
-        return Contestant("LiteLLM proxy", command, port, CHAT_ONLY, environ, headers)
+        # Its first requests take seconds.
+        return Contestant("LiteLLM proxy", command, port, CHAT_ONLY, environ, headers, 8)
 
     return build
 
@@ -155,6 +159,7 @@ def portkey(package: Path) -> Build:
         }
         environ = {"TRUSTED_CUSTOM_HOSTS": "127.0.0.1", "NODE_ENV": "production"}
         command = ["node", str(script), f"--port={port}", "--headless"]
-        return Contestant("Portkey gateway", command, port, CHAT_ONLY, environ, headers)
+        # It answers this upstream's streams with 500 (`immutable`, in its own updateHeaders).
+        return Contestant("Portkey gateway", command, port, ANSWERED, environ, headers)
 
     return build

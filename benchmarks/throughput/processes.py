@@ -34,21 +34,21 @@ def started(
     port: int,
     core: int | None,
     environ: Mapping[str, str] | None = None,
-    log: Path | None = None,
+    log: Path = Path(os.devnull),
 ) -> Iterator[int]:
     """Run `command` until the block ends; yield its process id once the port answers.
 
-    It has a core to itself, or all where `core` is None.
+    It has a core to itself, or all where `core` is None; what it says goes to `log`.
     """
     everywhere = ["taskset", "-c", ",".join(map(str, CORES))]
     prefix = everywhere if core is None else pinned(core)
-    with Path(log or os.devnull).open("wb") as said:
+    with log.open("wb") as said:
         process = subprocess.Popen(
             [*prefix, *command],
             start_new_session=True,
             env={**os.environ, **(environ or {})},
             stdout=said,
-            stderr=said if log else None,
+            stderr=said,
         )
     try:
         wait_for(port, process)
