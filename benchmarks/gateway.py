@@ -178,13 +178,14 @@ def workers(bench: Bench) -> None:
     """Compare two workers with one, by the CPU that a request takes.
 
     With two cores for wrk, the upstream and both workers, throughput shows the sharing of cores;
-    what a request costs in each shows whether workers hinder each other.
+    what a request costs in each shows whether workers hinder each other. Each worker has the same
+    load in both: 32 connections.
     """
     rows = []
     for count in (1, 2) * 3:
         build = partial(contestants.gateway, workers=count)
         with bench.running(build, core=None) as (one, pid):
-            rows.append(bench.measure(one, pid, cases.SMALL, 32))
+            rows.append(bench.measure(one, pid, cases.SMALL, 32 * count))
             show(rows[-1:], rows[-1:])
     one, two = (min(row.cpu_us for row in rows[start::2]) for start in (0, 1))
     print(f"CPU a request, least of three: {one:.1f} us with one worker, {two:.1f} us with two")
