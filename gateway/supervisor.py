@@ -96,17 +96,15 @@ class Supervisor:
         ready_r, ready_w = os.pipe()
         alive_r, alive_w = os.pipe()
         wake_r, wake_w = os.pipe()
-        os.set_blocking(wake_w, False)
-        os.set_blocking(wake_r, False)
-        os.set_blocking(ready_r, False)
+        for fd in (wake_w, wake_r, ready_r):
+            os.set_blocking(fd, False)
         self._fds = [ready_r, alive_w, wake_r, wake_w]  # which are not for workers
         with self._hearing(wake_w):
             gc.freeze()  # what is shared stays so: the collector does not write into it
             while self._step(ready_w, alive_r):
-                with contextlib.suppress(BlockingIOError):
-                    select.select([wake_r, ready_r], [], [], self._patience_s())
-                    self._hear(_drained(ready_r))
+                select.select([wake_r, ready_r], [], [], self._patience_s())
                 _drained(wake_r)
+                self._hear(_drained(ready_r))
         for fd in (*self._fds, ready_w, alive_r):
             os.close(fd)
         return self._code
