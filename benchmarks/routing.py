@@ -3,7 +3,7 @@
     python benchmarks/routing.py --data DIR                        # everything; an hour or two
     python benchmarks/routing.py --data DIR --only curves --tables test --picture curves.png
     python benchmarks/routing.py --data DIR --only curves --seeds 3 --no-rivals    # a first look
-    python benchmarks/routing.py --only speed memory               # these need no data
+    python benchmarks/routing.py --only pacing speed memory        # these need no data
 
 DIR holds tables, at any depth, of two forms:
 
@@ -32,7 +32,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-from choosing import cascades, changes, curves, picture, rivals, speed  # noqa: E402
+from choosing import cascades, changes, curves, pacing, picture, rivals, speed  # noqa: E402
 from choosing.figures import Effort, Row  # noqa: E402
 from choosing.tables import Pair, Table, discover, paired  # noqa: E402
 
@@ -139,13 +139,17 @@ STUDIES: dict[str, tuple[Callable[[Setting], Iterator[Row]], str]] = {
     "two-arms": (two_arms, "tables of two arms, at 25 and 50 % calls of the dearer"),
     "llmdrift": (llmdrift, "model versions three months apart (rows of task, model, correct)"),
     "labels": (labels, "one answer in a hundred is ever judged"),
+    "pacing": (
+        lambda at: pacing.study(at.effort),
+        "an hour's budgets through bursts, lulls, price and limit changes, several at once",
+    ),
     "speed": (lambda at: speed.speed(at.effort), "microseconds of a decision and an update"),
     "memory": (
         lambda at: speed.memory(at.effort, at.args.decisions),
         "resident memory along --decisions decisions",
     ),
 }
-DATALESS = {"speed", "memory"}
+DATALESS = {"pacing", "speed", "memory"}
 
 
 def main() -> None:
