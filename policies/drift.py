@@ -2,19 +2,19 @@
 
 Page's cumulative sum (1954) over an arm's surprises (label less expectation), both ways: it grows
 by what a surprise is beyond the slack and falls back to 0 otherwise. Above a threshold, which is
-the higher the noisier the arm is, the arm has changed: from then on the mean of its recent
-surprises is added to what is expected of it, until the head has learned the new state. Before that
-nothing is added: in quiet times the recent mean is only noise. An arm that fell stays suspect, and
-is tried now and then, until it is seen to have risen.
+the higher the noisier the arm is and the larger its surprises, the arm has changed: from then on
+the mean of its recent surprises is added to what is expected of it, until the head has learned the
+new state. Before that nothing is added: in quiet times the recent mean is only noise. An arm that
+fell stays suspect, and is tried now and then, until it is seen to have risen.
 """
 
 from dataclasses import dataclass
 
 SLACK = 0.1  # quality: changes by less are left to the head's own forgetting
 RARITY = 10.0  # its exponential is the order of labels between two false alarms
-NOISE_MIN = 0.08  # a long run of right answers does not make the first wrong one an alarm
+JUMP = 0.2  # of the squared size of large surprises: see `_threshold`
 LABELS_MIN = 6  # nor do a few in a row
-NOISE_RATE = 0.01  # of the surprises' variance
+NOISE_RATE = 0.01  # of the surprises' moments
 RATE = 0.04  # of the recent mean: about the last 25 labels
 QUIET = 0.03  # a recent mean below which the head is taken to have caught up
 
@@ -36,12 +36,23 @@ class Drift:
 
     # The mutable state: the two sums with their lengths, the recent mean, whether it counts.
 
-    __slots__ = ("_down", "_down_for", "_noise", "_recent", "_up", "_up_for", "active", "fallen")
+    __slots__ = (
+        "_down",
+        "_down_for",
+        "_fourth",
+        "_noise",
+        "_recent",
+        "_up",
+        "_up_for",
+        "active",
+        "fallen",
+    )
 
     def __init__(self) -> None:
         self._down = self._up = self._recent = 0.0
         self._down_for = self._up_for = 0
         self._noise = 0.1  # the variance of right and wrong is between 0 and 0.25
+        self._fourth = 0.1  # ... and so is their fourth moment: surprises of about 1
         self.active = False
         self.fallen = False  # for the worse, and not yet for the better again
 
@@ -57,8 +68,10 @@ class Drift:
         if self.active and abs(self._recent) <= QUIET:
             self.active = False
         surprise -= expected
-        threshold = max(self._noise, NOISE_MIN) / (2.0 * SLACK) * RARITY
-        self._noise += NOISE_RATE * (surprise * surprise - self._noise)
+        threshold = self._threshold()
+        square = surprise * surprise
+        self._noise += NOISE_RATE * (square - self._noise)
+        self._fourth += NOISE_RATE * (square * square - self._fourth)
         self._down = max(0.0, self._down - surprise - SLACK)
         self._up = max(0.0, self._up + surprise - SLACK)
         self._down_for = self._down_for + 1 if self._down else 0
@@ -79,6 +92,16 @@ class Drift:
         self.fallen = down
         return Change(arm, -size if down else size, since)
 
+    def _threshold(self) -> float:
+        """Return where a sum becomes an alarm.
+
+        By the variance, as for normal noise; but one or two large surprises are none. An arm that
+        is nearly always right has a small variance, and surprises of 1: the ratio of the fourth
+        moment to the second is the squared size of the surprises that matter.
+        """
+        large = JUMP * self._fourth / max(self._noise, 1e-9)
+        return max(self._noise, large) / (2.0 * SLACK) * RARITY
+
     def save(self) -> list[float]:
         """Return the state."""
         lengths = [
@@ -87,10 +110,10 @@ class Drift:
             float(self.active),
             float(self.fallen),
         ]
-        return [self._down, self._up, self._recent, *lengths, self._noise]
+        return [self._down, self._up, self._recent, *lengths, self._noise, self._fourth]
 
     def load(self, state: list[float]) -> None:
         """Take a saved state."""
         self._down, self._up, self._recent = map(float, state[:3])
         self._down_for, self._up_for, self.active = int(state[3]), int(state[4]), bool(state[5])
-        self.fallen, self._noise = bool(state[6]), float(state[7])
+        self.fallen, self._noise, self._fourth = bool(state[6]), float(state[7]), float(state[8])

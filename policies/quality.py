@@ -21,7 +21,7 @@ from policies.heads.types import Head, Matrix
 from policies.packing import pack, unpack
 from policies.types import Arm, Context
 
-KIND = "quality 2"
+KIND = "quality 3"
 Value = TypeVar("Value", float, Matrix)
 PRESUMED = 0.06  # quality per factor of ten in cost, of an arm that nothing is known of
 MEAN_RATE = 0.01  # of an arm's mean: about its last hundred labels
