@@ -30,6 +30,7 @@ WINDOW_S = 0.1
 WINDOW_CALLS = 10  # in a window at least: a median of fewer says little
 USE_S = 0.5  # a burst is over by then
 RATE_KEPT = 0.99  # of the highest rate, a window: forgotten in a minute of full use
+LEAST_S = 0.01  # a call's latency has turns of our own loop in it, under load some milliseconds
 PROBE_S = 20.0  # a probe costs a slow backend about two latencies of half its throughput
 FELL = 0.8  # of the latency known before: there was a queue in that
 SMOOTHING = 0.3
@@ -74,7 +75,7 @@ class Limiter:
 
     @property
     def base_s(self) -> float | None:
-        """The latency of a call that finds a place free, as far as known."""
+        """The latency of a call that finds a place free, as far as known; LEAST_S at least."""
         return self._base_s
 
     def observe(self, now_s: float, latency_s: float, busy: int) -> None:
@@ -101,7 +102,7 @@ class Limiter:
         if self._probe_s is not None:
             self._probed(now_s, middle_s)
         else:
-            self._base_s = min(middle_s, self._base_s or middle_s)
+            self._base_s = max(LEAST_S, min(middle_s, self._base_s or middle_s))
             if 2 * self._busiest >= self._limit or self._dropped:
                 self._move(middle_s)
                 self._probe(now_s)
@@ -121,7 +122,7 @@ class Limiter:
     def _probed(self, now_s: float, middle_s: float) -> None:
         """End a probe: the least latency is what it found."""
         fell = self._base_s is not None and middle_s < FELL * self._base_s
-        self._base_s, self._probe_s = middle_s, None
+        self._base_s, self._probe_s = max(LEAST_S, middle_s), None
         self._next_probe_s = now_s + (USE_S if fell else PROBE_S)
         self._set(min(self._before, self._tolerance * self._places + math.sqrt(self._before)))
 
