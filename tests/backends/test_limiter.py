@@ -76,8 +76,8 @@ def test_below_its_load_nothing_is_limited() -> None:
 
 def test_turns_of_our_own_loop_are_not_taken_for_a_queue() -> None:
     limiter = Limiter(64)
-    for number in range(2000):  # a backend of 0.2 ms, behind a loop that is busy
-        limiter.observe(number * 0.001, 0.0002 if number < 1000 else 0.02, 64)
+    for number in range(8000):  # a backend of 0.2 ms, behind a loop that is busy
+        limiter.observe(number * 0.0003, 0.0002 if number < 4000 else 0.02, 64)
     assert limiter.usual == 64
 
 
