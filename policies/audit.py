@@ -1,9 +1,10 @@
 """Decides which answers are worth auditing: asked of the reference too, and compared.
 
 Where labels are scarce an audit buys one. Which answer it is bought for matters: a label teaches
-most where the policy hardly knows which arm is worth more, and of arms that have few. So
+most where the policy hardly knows which arm is worth more, of arms that have few, and of answers
+that are seldom drawn: there will not be another soon. So
 
-    worth       = 1 / (1 + gap / GAP) * sqrt(FEW / (FEW + labels of the arm))
+    worth       = sqrt(FEW / (FEW + labels of the arm)) / sqrt(propensity) / (1 + gap / GAP)
     probability = share * (LEAST + (1 - LEAST) * worth / mean worth)
 
 with gap the distance of the answering arm's score from the best of the others. Every answer keeps
@@ -24,6 +25,7 @@ from policies.types import Choice
 GAP = 0.05  # quality: at this distance from the next arm a label is worth half
 FEW = 30.0  # labels of an arm from which on the next one is worth markedly less
 LABELS_MAX = 300.0  # beyond these an arm is known, and stays worth a look
+RARE_MAX = 100.0  # times rarer than certain: beyond, no label is worth more
 LEAST = 0.25  # of the mean probability, for every answer
 MOST = 10.0  # times the mean probability, for any
 OWED_MAX = 3.0  # audits that the mean may be ahead or behind
@@ -79,7 +81,8 @@ class Auditor:
         others = scores[:at] + scores[at + 1 :]
         gap = abs(scores[at] - max(others)) if others else 1.0
         known = math.sqrt(FEW / (FEW + self.labels.get(arm, 0.0)))
-        return known / (1.0 + gap / GAP)
+        rare = math.sqrt(min(1.0 / choice.propensity, RARE_MAX))
+        return rare * known / (1.0 + gap / GAP)
 
     def _probability(self, worth: float) -> float:
         self._worth += (RATE if self._worth else 1.0) * (worth - self._worth)

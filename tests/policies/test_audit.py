@@ -37,6 +37,16 @@ def test_close_calls_are_audited_more_often_and_every_answer_sometimes() -> None
     assert max(close) <= 1.5 * MOST * 0.05
 
 
+def test_answers_that_are_seldom_drawn_are_audited_more_often() -> None:
+    auditor, rng = Auditor(share=0.05), Random(10)
+    seldom = Choice(("a", "b"), (0.04, 0.96), 0, (0.9, 0.89), (1e-4, 1e-3), 0.0, "explore", 0)
+    usual, rare = 0, 0
+    for _ in range(5000):
+        usual += len(drawn(auditor, CLOSE, rng))
+        rare += len(drawn(auditor, seldom, rng))
+    assert rare > 2 * usual
+
+
 def test_the_price_of_money_decides_what_is_close() -> None:
     dear = choice((0.5, 0.95), price=500.0)  # 0.45 more quality for 0.45 of cost
     auditor, rng = Auditor(share=0.05), Random(1)
