@@ -193,10 +193,11 @@ def workers(bench: Bench) -> None:
 
 
 def profile(bench: Bench, picture: Path) -> None:
-    """Draw where the gateway's time goes, under 32 connections."""
+    """Draw where the gateway's time goes while Python runs, under 32 connections."""
     with bench.running(contestants.gateway) as (one, pid):
         wrk(bench.folder, one.port, cases.SMALL, one.headers, 32, 1)
-        command = ["py-spy", "record", "-p", str(pid), "-d", "8", "-r", "200", "-o", str(picture)]
+        command = ["py-spy", "record", "--gil", "-p", str(pid), "-d", "8", "-r", "200"]
+        command += ["-o", str(picture)]
         with subprocess.Popen(command) as spy:
             wrk(bench.folder, one.port, cases.SMALL, one.headers, 32, 10)
             spy.wait()

@@ -65,10 +65,12 @@ class App:
         """Return a `send` that adds a Date where the reply has none: a backend's own is kept."""
 
         def dated(message: dict[str, Any]) -> Any:
-            if message["type"] == "http.response.start" and not any(
-                name == b"date" for name, _ in message["headers"]
-            ):
-                message["headers"] = [*message["headers"], (b"date", self._dates.now())]
+            if message["type"] == "http.response.start":
+                for name, _ in message["headers"]:
+                    if name == b"date":
+                        break
+                else:
+                    message["headers"] = [*message["headers"], (b"date", self._dates.now())]
             return send(message)
 
         return dated
