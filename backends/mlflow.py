@@ -13,7 +13,7 @@ import orjson
 from backends import confidence, reported
 from backends.documents import check_coding, header, load_reply, load_request, shown
 from backends.paths import compile_path
-from backends.types import Answer, BadRequest, Call, InvalidAnswer, Payload, Reply, Usage
+from backends.types import Answer, BadRequest, Call, InvalidAnswer, Payload, Reply, Unary, Usage
 
 INPUTS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _PATH = b"/invocations"
@@ -24,7 +24,7 @@ _CODES = {400: "BAD_REQUEST", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
 _OTHER_CODE = {4: "RESOURCE_EXHAUSTED", 5: "INTERNAL_ERROR"}
 
 
-class Mlflow:
+class Mlflow(Unary):
     """The protocol; `answer` is a path into the reply, by default `predictions`."""
 
     name = "mlflow"

@@ -15,14 +15,14 @@ from backends.documents import check_coding, load_reply, load_request, shown
 from backends.oip_body import read, split
 from backends.oip_target import OipTarget, match
 from backends.tensors import name_of
-from backends.types import Answer, BadRequest, Call, Payload, Reply, Usage
+from backends.types import Answer, BadRequest, Call, Payload, Reply, Unary, Usage
 
 __all__ = ["Oip", "OipTarget", "match"]
 
 _TYPES = {"id": str, "parameters": dict, "outputs": list}
 
 
-class Oip:
+class Oip(Unary):
     """The protocol; `answer` is the output that answers, by name or path (see `oip_answer`)."""
 
     name = "oip"

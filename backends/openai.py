@@ -1,8 +1,8 @@
-"""OpenAI's API: chat completions, completions and embeddings, as OpenAI and its imitators speak it.
+"""OpenAI's API: chat completions, completions, embeddings and responses.
 
 The model's name stands in the body, so the body is written anew where the backend has another name
-for it. A stream reports its usage only where the request asks for it; whoever relays streams with
-`openai_stream.Completion` can have every request ask, and the report taken out again.
+for it. A stream reports its usage only where the request asks for it: so every request does, and
+the report is taken out again where the client did not ask.
 
 Features of a reply: whether it finished by itself, its length as log(1 + characters) / 10 (at most
 1), and where the request asked for `logprobs` the geometric mean and the least of its tokens'
@@ -10,19 +10,32 @@ probabilities.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from backends import openai_stream, openai_usage, reported
 from backends.documents import check_coding, header, load_reply, load_request, shown
-from backends.types import Answer, BadRequest, Call, Headers, InvalidAnswer, Payload, Reply, Usage
+from backends.types import (
+    UNBOUND,
+    Answer,
+    BadRequest,
+    Call,
+    Follower,
+    Headers,
+    InvalidAnswer,
+    Payload,
+    Reply,
+    Usage,
+)
 
 # What a request to each path must have, and of which type.
 _NEEDS: dict[bytes, tuple[str, tuple[type, ...]]] = {
     b"/chat/completions": ("messages", (list,)),
     b"/completions": ("prompt", (str, list)),
     b"/embeddings": ("input", (str, list)),
+    b"/responses": ("input", (str, list)),
 }
 _FINISHED = frozenset(("stop", "tool_calls", "function_call"))
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
@@ -30,16 +43,9 @@ _TYPES |= {429: "rate_limit_error"}
 
 
 class OpenAI:
-    """The protocol. The answer is the first choice's text, or its tool calls.
-
-    `ask_for_usage`: make streamed requests ask for their usage. Only for a caller that strips the
-    report again: clients that did not ask may trip over a chunk without choices.
-    """
+    """The protocol. The answer is the first choice's text, or its tool calls."""
 
     name = "openai"
-
-    def __init__(self, *, ask_for_usage: bool = False) -> None:
-        self._ask_for_usage = ask_for_usage
 
     def parse(self, call: Call) -> Payload:
         """Read a request; what only a model can judge is left to the model."""
@@ -71,11 +77,30 @@ class OpenAI:
         body, document = call.body, payload.data
         if isinstance(document, dict):
             sent = document if model in (None, document["model"]) else {**document, "model": model}
-            if self._must_ask(document):
+            if _must_ask(document):
                 sent = openai_stream.asking_for_usage(sent)
             if sent is not document:
                 body = orjson.dumps(sent)
         return Call(call.method, base + call.target, call.headers, body, payload)
+
+    def bound(self, call: Call, payload: Payload) -> Usage:
+        """Return the most tokens that a call can use.
+
+        A token is a byte at least, of the whole request; the output's limit is the request's.
+        """
+        document = payload.data
+        if not isinstance(document, dict):
+            return UNBOUND
+        return Usage(
+            input_tokens=float(len(call.body)), output_tokens=_limit(document), exact=False
+        )
+
+    def follow(self, payload: Payload) -> Follower | None:
+        """Return a reader of the stream that a request asks for."""
+        document = payload.data
+        if not isinstance(document, dict) or document.get("stream") is not True:
+            return None
+        return Stream(strip=_must_ask(document))
 
     def usage(self, payload: Payload, reply: Reply, body: bytes) -> Usage | None:
         """Return the tokens, and device seconds, that a reply reports; None where it reports none.
@@ -83,28 +108,12 @@ class OpenAI:
         A stream that was cut, or not asked for it, reports none: what came of it says nothing of
         the prompt, and would be too little.
         """
-        seconds = reported.from_headers(reply.headers)
-        tokens = _tokens(reply.headers, body)
-        if seconds is None or tokens is None:
-            return tokens or seconds
-        return Usage(
-            device_s=seconds.device_s,
-            input_tokens=tokens.input_tokens,
-            cached_input_tokens=tokens.cached_input_tokens,
-            output_tokens=tokens.output_tokens,
-            exact=tokens.exact,
-        )
+        return _with_seconds(_tokens(reply.headers, body), reply.headers)
 
     def answer(self, payload: Payload, reply: Reply, body: bytes) -> Answer:
         """Read the answer; of an embedding the value is None."""
         if _is_stream(reply.headers):
-            completion = openai_stream.follow(body)
-            if completion.error:
-                raise InvalidAnswer(f"an error in the stream: {shown(completion.error)}")
-            if not completion.text and completion.finish_reason not in _FINISHED:
-                raise InvalidAnswer("an empty stream")
-            text = completion.text
-            return Answer(text or None, _told(completion.finish_reason, len(text)))
+            return _streamed(openai_stream.follow(body))
         document = load_reply(body)
         if not isinstance(document, dict):
             raise InvalidAnswer(f"not an object: {shown(document)}")
@@ -112,14 +121,9 @@ class OpenAI:
             raise InvalidAnswer(f"an error with status 200: {shown(document['error'])}")
         if isinstance(document.get("data"), list):
             return _embeddings(document["data"])
+        if isinstance(document.get("output"), list):
+            return _output(document)
         return _choice(document.get("choices"))
-
-    def _must_ask(self, document: dict[str, Any]) -> bool:
-        return (
-            self._ask_for_usage
-            and document.get("stream") is True
-            and not openai_stream.asks_for_usage(document)
-        )
 
     def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
         """Return the problem with OpenAI's own `error` object beside its members."""
@@ -132,6 +136,70 @@ class OpenAI:
             "code": title.lower().replace(" ", "_"),
         }
         return b"application/problem+json", orjson.dumps({"error": error, **problem})
+
+
+class Stream(openai_stream.Completion):
+    """A streamed reply, followed."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the stream said that it was at its end."""
+        return self.done
+
+    def told(self, headers: Headers) -> Usage | None:
+        """Return the tokens that the stream told or showed, and device seconds of its head."""
+        return _with_seconds(self.usage, headers)
+
+    def answer(self) -> Answer:
+        """Return the answer so far; InvalidAnswer where it is none."""
+        return _streamed(self)
+
+
+def _must_ask(document: dict[str, Any]) -> bool:
+    """Whether a request must be made to ask for its usage; responses tell it unasked."""
+    return (
+        document.get("stream") is True
+        and ("messages" in document or "prompt" in document)
+        and not openai_stream.asks_for_usage(document)
+    )
+
+
+def _limit(document: dict[str, Any]) -> float:
+    """Return the most tokens that a request lets the model write; 0 where it sets no limit."""
+    for key in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
+        limit = document.get(key)
+        if isinstance(limit, int) and limit > 0:
+            many = document.get("n")
+            return float(limit * many if isinstance(many, int) and many > 1 else limit)
+    return 0.0
+
+
+def _with_seconds(tokens: Usage | None, headers: Headers) -> Usage | None:
+    seconds = reported.from_headers(headers)
+    if seconds is None or tokens is None:
+        return tokens or seconds
+    return replace(tokens, device_s=seconds.device_s)
+
+
+def _streamed(completion: openai_stream.Completion) -> Answer:
+    if completion.error:
+        raise InvalidAnswer(f"an error in the stream: {shown(completion.error)}")
+    if not completion.text and completion.finish_reason not in _FINISHED:
+        raise InvalidAnswer("an empty stream")
+    text = completion.text
+    return Answer(text or None, _told(completion.finish_reason, len(text)))
+
+
+def _output(document: dict[str, Any]) -> Answer:
+    """Read a response: the text of its messages, or its tool calls."""
+    items = [item for item in document["output"] if isinstance(item, dict)]
+    parts = [part for item in items for part in item.get("content") or () if isinstance(part, dict)]
+    text = "".join(str(part.get("text") or part.get("refusal") or "") for part in parts)
+    calls = [item for item in items if str(item.get("type")).endswith("_call")]
+    if not (text or calls):
+        raise InvalidAnswer(f"an empty response: {shown(document['output'])}")
+    finished = "stop" if document.get("status") == "completed" else document.get("status")
+    return Answer(text or calls, _told(finished, len(text)))
 
 
 def _is_stream(headers: Headers) -> bool:

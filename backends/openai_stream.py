@@ -16,6 +16,11 @@ from backends.sse import Event, Events
 from backends.types import InvalidAnswer, Usage
 
 DONE = b"[DONE]"
+_ENDS = {
+    "response.completed": "stop",
+    "response.incomplete": "length",
+    "response.failed": "error",
+}
 
 
 def asks_for_usage(request: Any) -> bool:
@@ -32,7 +37,11 @@ def asking_for_usage(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class Completion:
-    """Follows a stream event by event; `strip` says whether the chunk of usage is taken out."""
+    """Follows a stream event by event; `strip` says whether the chunk of usage is taken out.
+
+    Chat completions and completions stream chunks with choices; responses stream typed events, of
+    which the last holds the usage.
+    """
 
     # The mutable state is what the chunks so far have said.
     def __init__(self, *, strip: bool = False) -> None:
@@ -43,6 +52,15 @@ class Completion:
         self.finish_reason: str | None = None
         self.error: Any = None
         self.done = False
+        self._events = Events()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take a chunk of the stream; return what of it goes to the client: whole events."""
+        return b"".join([self.relay(event) for event in self._events.feed(chunk)])
+
+    def close(self) -> bytes:
+        """Return what is left at the end: an event that was cut."""
+        return self._events.close()
 
     def relay(self, event: Event) -> bytes:
         """Take note of an event; return what of it goes to the client (perhaps nothing)."""
@@ -78,6 +96,10 @@ class Completion:
 
     def _note(self, chunk: dict[str, Any]) -> bool:
         """Take note of a chunk; say whether it holds nothing but usage."""
+        kind = chunk.get("type")
+        if isinstance(kind, str) and kind.startswith("response."):
+            self._note_response(kind, chunk)
+            return False
         usage = chunk.get("usage")
         with suppress(ValueError):  # counts that are no numbers tell nothing
             self._told = openai_usage.read(usage) or self._told
@@ -90,6 +112,19 @@ class Completion:
         for choice in choices:
             self._follow(choice)
         return False
+
+    def _note_response(self, kind: str, chunk: dict[str, Any]) -> None:
+        """Take note of an event of the responses API."""
+        if kind.endswith(".delta"):
+            self._deltas += 1
+            if kind == "response.output_text.delta" and isinstance(chunk.get("delta"), str):
+                self._texts.append(chunk["delta"])
+        response = chunk.get("response")
+        if kind in _ENDS and isinstance(response, dict):
+            with suppress(ValueError):
+                self._told = openai_usage.read(response.get("usage")) or self._told
+            self.error = response.get("error") or self.error
+            self.finish_reason, self.done = _ENDS[kind], True
 
     def _follow(self, choice: Any) -> None:
         if not isinstance(choice, dict):
@@ -110,9 +145,7 @@ def follow(body: bytes) -> Completion:
     """Follow a whole streamed body; InvalidAnswer where it is none."""
     completion = Completion()
     try:
-        events = Events().feed(body)
+        completion.feed(body)
     except ValueError as exc:
         raise InvalidAnswer(str(exc)) from exc
-    for event in events:
-        completion.relay(event)
     return completion

@@ -15,13 +15,13 @@ from backends import reported
 from backends.documents import check_coding, load_reply, load_request, shown
 from backends.paths import compile_path
 from backends.ruling import Ruling
-from backends.types import Answer, Call, Headers, InvalidAnswer, Payload, Reply, Usage
+from backends.types import Answer, Call, Headers, InvalidAnswer, Payload, Reply, Unary, Usage
 
 _BODILESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 _ANSWERS = ("label", "answer", "prediction", "result")
 
 
-class Plain:
+class Plain(Unary):
     """The protocol. `answer`, `confidence` and `probabilities` are paths into the reply.
 
     Without `answer` it is the reply's `label`, `answer`, `prediction` or `result`, else the reply

@@ -60,6 +60,11 @@ def all_failed(route: str, failed: dict[str, str]) -> Refused:
     return Refused(502, "Backends failed", f"no answer on route {route!r} ({tried})")
 
 
+def broken_off(error: str) -> Refused:
+    """502, told inside a stream that had begun: it will not come to its end."""
+    return Refused(502, "Stream broken off", error)
+
+
 def deadline(route: str) -> Refused:
     """504: the deadline passed before an answer was there."""
     return Refused(504, "Deadline exceeded", f"no backend of route {route!r} answered in time")

@@ -16,7 +16,7 @@ from policies.heads.vowpal import VowpalHead
 from policies.packing import pack, unpack
 from policies.types import Context
 
-KIND = "estimator 2"
+KIND = "estimator 3"
 LATENCY_RATE = 0.05  # the mean of about the last twenty
 CALL = Usage()
 
@@ -26,13 +26,16 @@ class Quote:
     """What a backend is expected to charge and take.
 
     ceiling: covers 95 % of calls, as learned. maximum: certain where every part of the price is
-    bounded beforehand; else the largest that was ever seen, doubled.
+    bounded beforehand; else the largest that was ever seen, doubled. usage: what it is expected to
+    use. known: what bounded that.
     """
 
     expected_nano: int
     ceiling_nano: int
     maximum_nano: int
     latency_s: float
+    usage: Usage = CALL
+    known: Usage = CALL
 
 
 class Estimator:
@@ -52,8 +55,8 @@ class Estimator:
     def quote(self, context: Context, backend: str, price: Price, known: Usage) -> Quote:
         """Return the quote of a backend at `price`.
 
-        `known` bounds the usage beforehand (its input tokens, a limit on its output tokens or
-        device-seconds); 0 where nothing is known.
+        `known` bounds the usage beforehand: the most input tokens that the request can be, limits
+        on its output tokens or device-seconds; 0 where nothing is known.
         """
         kept = self._fixed.get(backend)
         if kept is not None and kept[0] is price:
@@ -70,6 +73,8 @@ class Estimator:
             max(ceiling_nano, expected_nano),
             max(maximum, expected_nano),
             self._latency_s.get(backend, 0.0),
+            expected,
+            known,
         )
 
     def observe(  # noqa: PLR0917 - the router passes what it has, in the order of the path
@@ -91,7 +96,12 @@ class Estimator:
         cost_nano = price.cost_nano(usage)
         model = self._model(backend)
         plain = _plain(context)
-        model.learn(self._logs(context), usage, lambda key, log: self._head.learn(plain, key, log))
+        model.learn(
+            self._logs(context),
+            usage,
+            quote.known,
+            lambda key, log: self._head.learn(plain, key, log),
+        )
         model.judge(quote.expected_nano, quote.ceiling_nano, cost_nano)
         self._memo = (Context(()), {})
 

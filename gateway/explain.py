@@ -46,9 +46,13 @@ def _scope(status: BudgetStatus) -> dict[str, Any]:
 
 
 def decision(found: list[Row]) -> dict[str, Any]:
-    """Return the story of a decision: what was offered, why that arm, what it has cost."""
+    """Return the story of a decision: what was offered, why that arm, what it has cost.
+
+    A stream's settlement, where it is among the rows, stands for its attempt.
+    """
     draws = [row for row in found if row["kind"] == "decision"]
-    attempts = [row for row in found if row["kind"] == "attempt"]
+    ends = {row["attempt"]: row for row in found if row["kind"] == "settlement"}
+    attempts = [ends.get(row["attempt"], row) for row in found if row["kind"] == "attempt"]
     feedback = [row for row in found if row["kind"] == "feedback"]
     first = found[0]
     return {

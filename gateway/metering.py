@@ -4,13 +4,15 @@ The price is that of the backend called, bound when it was called. Where usage c
 the quote that is charged, marked `estimated`; a call that may have run is never free.
 """
 
-from backends.types import Answer, Call, InvalidAnswer, Reply, Usage, record
+from dataclasses import replace
+
+from backends.types import Answer, Call, Follower, Headers, InvalidAnswer, Reply, Usage, record
 from gateway.estimator import Quote
 from gateway.route import NO_PAYLOAD, Backend
 
-USAGE, ESTIMATED, VOID = "usage", "estimated", "void"
+USAGE, ESTIMATED, VOID, PENDING = "usage", "estimated", "void", "pending"
 """Where a cost comes from: usage that the backend told or that is certain (a call), the quote, or
-nowhere: the call certainly did not run."""
+nowhere: the call certainly did not run. Of a stream under way it is not known yet."""
 
 NOT_RUN = frozenset({429, 503})
 """Statuses by which a server says that it did no work."""
@@ -26,7 +28,7 @@ class Verdict:
     """What an attempt has cost, and what its reply says.
 
     `error` is empty where the reply may go to the client: an answer, or a refusal (4xx) of what the
-    client sent.
+    client sent. `partial`: the client left before the end, so the usage says nothing of others.
     """
 
     cost_nano: int
@@ -34,6 +36,7 @@ class Verdict:
     usage: Usage | None
     answer: Answer
     error: str
+    partial: bool = False
 
     @property
     def ran(self) -> bool:
@@ -87,3 +90,44 @@ def price(
         watched = Usage(device_s=latency_s, exact=False)
         return backend.price.cost_nano(watched), ESTIMATED, watched
     return quote.expected_nano, ESTIMATED, None
+
+
+UNDER_WAY = Verdict(0, PENDING, None, NO_ANSWER, "")
+"""Of a stream that has begun."""
+
+
+def relayed(
+    backend: Backend,
+    follower: Follower,
+    headers: Headers,
+    *,
+    quote: Quote,
+    latency_s: float,
+    error: str,
+    left: bool,
+) -> Verdict:
+    """Judge a stream that is over: at its end, broken off, or left by its client.
+
+    By the usage that it told at its end; without one, by what was seen of it. A stream that came
+    whole and told nothing is charged by its quote, if that is more.
+    """
+    error = error or (str(follower.error) if follower.error else "")
+    try:
+        answer = NO_ANSWER if error or left else follower.answer()
+    except InvalidAnswer as invalid:
+        answer, error = NO_ANSWER, f"invalid answer: {invalid}"
+    if backend.price.is_fixed:
+        usage = Usage()
+        return Verdict(backend.price.cost_nano(usage), USAGE, usage, answer, error, left)
+    told = follower.told(headers)
+    try:
+        if told is not None and told.exact and backend.price.is_told_by(told):
+            return Verdict(backend.price.cost_nano(told), USAGE, told, answer, error, left)
+    except ValueError:
+        told = None  # NaN, infinite or negative usage is no usage
+    seen = told.output_tokens if told is not None else 0.0
+    bound = replace(quote.usage, output_tokens=seen, device_s=latency_s, exact=False)
+    cost_nano = backend.price.cost_nano(bound)
+    if not (error or left):
+        cost_nano = max(cost_nano, quote.expected_nano)
+    return Verdict(cost_nano, ESTIMATED, bound, answer, error, partial=True)

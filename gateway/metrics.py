@@ -151,7 +151,7 @@ class Metrics:
         if turn.draws:
             self._offered(route, turn.draws[0].choice)
             if inference.tags:
-                self._tagged(inference.tags, turn.cost_nano)
+                self.tagged(inference.tags, turn.cost_nano)
         for draw in turn.draws:
             drawn = (route, draw.choice.reason)
             self._draws[drawn] = self._draws.get(drawn, 0) + 1
@@ -166,7 +166,7 @@ class Metrics:
             self._offers[route, arm].add(cost_usd)
             self._thoughts[route, arm].add(quality)
 
-    def _tagged(self, tags: Mapping[str, str], cost_nano: int) -> None:
+    def tagged(self, tags: Mapping[str, str], cost_nano: int) -> None:
         """Count spend by tag. Clients make tags up: beyond TAGS_MAX they count as others."""
         for key, value in tags.items():
             tag = f"{key}={value}"

@@ -5,6 +5,7 @@ it, and hands over to the router; then writes the backend's reply as it came, wi
 to say of it in header fields.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -13,10 +14,11 @@ import orjson
 
 from backends.types import BackendError, BadRequest, Call, Headers, Payload
 from gateway.auth import Authenticator
-from gateway.errors import Refused, no_backend, no_route
+from gateway.errors import Refused, broken_off, no_backend, no_route
 from gateway.headers import forwarded, returned
 from gateway.ledger.types import NANO
 from gateway.metrics import Metrics
+from gateway.relay import Relay
 from gateway.route import Inference, Route
 from gateway.router import Router
 from gateway.table import INFER, READY, Match, RouteTable
@@ -93,7 +95,10 @@ class Proxy:
             await self._refuse(refused, match.route if match else None, received_s, send)
             return
         try:
-            await self._reply(turn, send)
+            if turn.held is not None and turn.held.relay is not None:
+                await self._relay(turn, turn.held.relay, receive, send)
+            else:
+                await self._reply(turn, send)
         finally:
             self._done(turn)
 
@@ -176,6 +181,52 @@ class Proxy:
         await send({"type": "http.response.start", "status": held.status, "headers": headers})
         await send({"type": "http.response.body", "body": held.body})
 
+    async def _relay(self, turn: Turn, relay: Relay, receive: Receive, send: Send) -> None:
+        """Hand a stream on as it comes; end it when the client leaves or its time is up.
+
+        One that breaks off ends without its last chunk, so that nobody takes it for whole; before
+        that an event tells why.
+        """
+        held, route = turn.held, turn.inference.route
+        assert held is not None
+        headers = [*returned(held.headers, self._via), *self._told(turn)]
+        headers = [(name, value) for name, value in headers if name != b"content-length"]
+        serving = asyncio.current_task()
+        assert serving is not None
+
+        def leave(done: asyncio.Task[None]) -> None:
+            serving.cancel()
+
+        leaving = asyncio.create_task(_left(receive))
+        leaving.add_done_callback(leave)
+        error, left = "the stream was not read to its end", False
+        try:
+            async with asyncio.timeout_at(turn.inference.deadline_s):
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                while chunk := await relay.read():
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            error = "" if relay.complete else "the stream was cut"
+        except TimeoutError:
+            error = "the request's time is up"
+        except BackendError as exc:
+            error = str(exc) or type(exc).__name__
+        except asyncio.CancelledError:
+            if not leaving.done():
+                raise
+            serving.uncancel()
+            error, left = "", True
+        finally:
+            leaving.remove_done_callback(leave)
+            leaving.cancel()
+            await relay.close(error, left=left)
+        if not left:
+            if error:
+                _, problem = route.protocol.error(502, broken_off(error).problem())
+                event = b"data: %b\n\n" % problem
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+                return  # without a last chunk
+            await send({"type": "http.response.body", "body": b""})
+
     def _told(self, turn: Turn) -> Headers:
         """Return what Tollway says of a turn."""
         held = turn.held
@@ -192,7 +243,11 @@ class Proxy:
             ),
         ]
         if not self._hide_amounts:
-            told.append((b"x-tollway-cost-usd", dollars(turn.cost_nano)))
+            if held.relay is not None:
+                quote_nano = turn.cost_nano + held.quote.expected_nano
+                told.append((b"x-tollway-quote-usd", dollars(quote_nano)))
+            else:
+                told.append((b"x-tollway-cost-usd", dollars(turn.cost_nano)))
         return told
 
     async def _refuse(
@@ -246,6 +301,12 @@ class Proxy:
             if reply.status == 200 and isinstance(document, dict):
                 return 200, orjson.dumps({**document, "name": match.model})
         raise no_backend(match.route.name, "none of them describes the model")
+
+
+async def _left(receive: Receive) -> None:
+    """Return when the client leaves."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def dollars(nano: int) -> bytes:

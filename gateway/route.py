@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backends.pricing import Price
 from backends.slots import Slots
-from backends.types import Call, Payload, Transport, Usage, WireProtocol
+from backends.types import UNBOUND, Call, Payload, Transport, Usage, WireProtocol
 from gateway.breaker import Breaker
 from gateway.estimator import Estimator
 from gateway.features import Features
@@ -30,6 +30,7 @@ class Backend:
     model: str | None = None
     declared_quality: float | None = None
     timeout_s: float = 30.0
+    unbound: Usage = field(init=False)
     breaker: Breaker = field(default_factory=Breaker)
     slots: Slots | None = None
 
@@ -37,6 +38,10 @@ class Backend:
     def full(self) -> bool:
         """Whether it has as many calls as it can answer in time."""
         return self.slots is not None and self.slots.full
+
+    def __post_init__(self) -> None:
+        """Know what bounds a call that says nothing: our own deadline."""
+        self.unbound = Usage(device_s=self.timeout_s, exact=False)
 
     def address(self, call: Call) -> Call:
         """Return the call as this backend wants it: its path, its model's name, its host."""
@@ -48,7 +53,10 @@ class Backend:
 
     def known(self, call: Call) -> Usage:
         """Return what bounds a call's usage before it is made."""
-        return Usage(device_s=self.timeout_s, exact=False)
+        bound = self.protocol.bound(call, call.payload or NO_PAYLOAD)
+        if bound is UNBOUND:
+            return self.unbound
+        return replace(bound, device_s=self.timeout_s)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ anew and never learned from as if it had been drawn. A floor degrades, it never 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from backends.types import BackendError, Overloaded
@@ -20,10 +21,11 @@ from gateway.held import with_reply
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, Refusal, Reservation
 from gateway.ledger.wallet import Wallet
-from gateway.metering import OVERLOADED, judge, unread
+from gateway.metering import OVERLOADED, UNDER_WAY, judge, relayed, unread
 from gateway.metrics import Metrics
-from gateway.route import Backend, Inference
-from gateway.turn import Attempt, Draw, Turn, rows
+from gateway.relay import Relay, is_stream
+from gateway.route import NO_PAYLOAD, Backend, Inference
+from gateway.turn import Attempt, Draw, Turn, rows, settlement_row
 from policies.types import ACCEPT, Arm, Context
 
 RECENT = 20  # decisions that are kept at hand, for people to look at
@@ -164,15 +166,26 @@ class Router:
         deadline_s = min(inference.deadline_s, started_s + backend.timeout_s)
         backend.breaker.probe(started_s)
         status, headers, body = 0, [], b""
+        relay: Relay | None = None
         verdict = unread(quote, "cancelled", ran=True)
         try:
             call = backend.address(inference.call)
             reply = await backend.transport.send(call, deadline_s)
-            body = await reply.read(inference.route.reply_bytes_max)
+            follower = None
+            if is_stream(reply):
+                follower = backend.protocol.follow(call.payload or NO_PAYLOAD)
+            if follower is not None and not (inference.route.cascade or audit):
+                opened = Relay(reply, follower)
+                await opened.begin()
+                relay, verdict = opened, UNDER_WAY
+            else:
+                body = await reply.read(inference.route.reply_bytes_max)
+                verdict = judge(
+                    backend, call, reply, body, quote=quote, latency_s=self._clock() - started_s
+                )
+                if follower is not None and not verdict.error:
+                    body = follower.feed(body) + follower.close()
             status, headers = reply.status, reply.headers
-            verdict = judge(
-                backend, call, reply, body, quote=quote, latency_s=self._clock() - started_s
-            )
         except Overloaded:
             verdict = unread(quote, OVERLOADED, ran=False)
         except BackendError as exc:
@@ -190,14 +203,50 @@ class Router:
                 fallback=fallback,
                 reserved_nano=hold.told(),
                 audit=audit,
+                relay=relay,
             )
-            self._settle(turn, backend, hold, attempt)
+            turn.attempts.append(attempt)
+            if relay is None:
+                self._settle(turn, backend, hold, attempt)
+            else:
+                relay.on_end = partial(self._ended, turn, backend, hold)
         return attempt
+
+    def _ended(
+        self,
+        turn: Turn,
+        backend: Backend,
+        hold: Reservation,
+        error: str,
+        left: bool,
+    ) -> None:
+        """Settle a stream that is over."""
+        attempt = turn.held
+        assert attempt is not None
+        assert attempt.relay is not None
+        latency_s = self._clock() - attempt.started_s
+        verdict = relayed(
+            backend,
+            attempt.relay.follower,
+            attempt.headers,
+            quote=attempt.quote,
+            latency_s=latency_s,
+            error=error,
+            left=left,
+        )
+        ended = replace(attempt, verdict=verdict, latency_s=latency_s, relay=None)
+        number = len(turn.attempts) - 1  # a stream ends its turn: nobody is asked after it
+        turn.attempts[number] = turn.held = ended
+        self._settle(turn, backend, hold, ended)
+        self._metrics.tagged(turn.inference.tags, verdict.cost_nano)
+        self._journal.append(settlement_row(turn, number, ended, self._wall()))
+        for draw in turn.draws:
+            if draw.choice.arm == backend.name:
+                turn.inference.route.policy.charge(draw.choice, verdict.cost_nano / NANO)
 
     def _settle(self, turn: Turn, backend: Backend, hold: Reservation, attempt: Attempt) -> None:
         """Charge an attempt, and let the breaker, the estimator and the metrics know."""
         route, verdict = turn.inference.route, attempt.verdict
-        turn.attempts.append(attempt)
         if verdict.ran:
             self._wallet.settle(hold, verdict.cost_nano)
         else:
@@ -208,7 +257,7 @@ class Router:
                 backend.breaker.failed(self._clock())
         else:
             backend.breaker.succeeded()
-        if verdict.usage is not None:
+        if verdict.usage is not None and not verdict.partial:
             route.estimator.observe(
                 turn.context,
                 backend.name,
@@ -286,5 +335,8 @@ class Router:
 def charge(turn: Turn) -> None:
     """Tell the policy what each of its draws has cost (an accepted reply costs nothing more)."""
     costs = {attempt.backend: attempt.verdict.cost_nano for attempt in turn.attempts}
+    under_way = {attempt.backend for attempt in turn.attempts if attempt.relay is not None}
     for draw in turn.draws:
+        if draw.choice.arm in under_way:
+            continue  # it is told when the stream is over
         turn.inference.route.policy.charge(draw.choice, costs.get(draw.choice.arm, 0) / NANO)

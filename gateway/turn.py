@@ -8,6 +8,7 @@ from gateway.journal import Row
 from gateway.ledger.account import Account
 from gateway.ledger.types import Refusal
 from gateway.metering import OVERLOADED, Verdict
+from gateway.relay import Relay
 from gateway.route import Inference
 from policies.types import Choice, Context
 
@@ -17,6 +18,7 @@ class Attempt:
     """One call to one backend and what came of it; `reserved_nano` is what each budget held.
 
     `audit`: where the call was made to judge another's answer, the probability of that; else 0.
+    `relay`: where the reply is a stream under way, that.
     """
 
     backend: str
@@ -30,6 +32,7 @@ class Attempt:
     fallback: bool
     reserved_nano: dict[str, int] = field(default_factory=dict)
     audit: float = 0.0
+    relay: Relay | None = None
 
     @property
     def error(self) -> str:
@@ -133,6 +136,11 @@ def audit_row(turn: Turn, attempt: Attempt, time_s: float) -> Row:
     head = _head(turn, time_s)
     audit = {"audit": attempt.audit}
     return {"kind": "attempt", **head, "attempt": number, **_attempt(attempt), **audit}
+
+
+def settlement_row(turn: Turn, number: int, attempt: Attempt, time_s: float) -> Row:
+    """Return the row of a stream's end: what its attempt, whose own row says 0, has cost."""
+    return {"kind": "settlement", **_head(turn, time_s), "attempt": number, **_attempt(attempt)}
 
 
 def _head(turn: Turn, time_s: float) -> Row:

@@ -11,6 +11,7 @@ from backends.types import Usage
 PRIOR = Usage(device_s=1.0, input_tokens=500.0, output_tokens=500.0)
 """What a call is taken to use before any was seen, within its bounds."""
 
+SHARE = 0.3  # of the most input tokens that a request can be: a token is three or four bytes
 RATE = 0.01  # of the mean corrections: about the last hundred calls
 QUANTILE = 0.95
 STEP = 0.05  # of the quantile's logarithm: found within a hundred calls, then within a few percent
@@ -50,6 +51,8 @@ class UsageModel:
         self._head_error: dict[str, float] = {}
         self._mean_error: dict[str, float] = {}
         self._input = 0.0
+        self._input_share = SHARE
+        self._inputs = 0
         self._cached = 0.0
         self._log_margin = math.log(4.0)
         self._worst = 4.0
@@ -72,7 +75,10 @@ class UsageModel:
 
     def expected(self, logs: Mapping[str, float], known: Usage) -> Usage:
         """Return the expected usage; `logs` are the head's predictions of `keys`."""
-        inputs = known.input_tokens or self._input or PRIOR.input_tokens
+        if known.input_tokens:
+            inputs = known.input_tokens * self._input_share
+        else:
+            inputs = self._input or PRIOR.input_tokens
         return Usage(
             calls=known.calls,
             device_s=self._expected("device_s", logs, known.device_s),
@@ -105,15 +111,23 @@ class UsageModel:
         return False, min(MAX_NANO - 1, math.ceil(price.cost_nano(expected) * 2.0 * self._worst))
 
     def learn(
-        self, logs: Mapping[str, float], usage: Usage, teach: Callable[[str, float], float]
+        self,
+        logs: Mapping[str, float],
+        usage: Usage,
+        known: Usage,
+        teach: Callable[[str, float], float],
     ) -> None:
-        """Take a call's usage.
+        """Take a call's usage, and what was known to bound it.
 
         `teach` has the head learn a key's logarithm, and returns what it would have said before.
         """
         if usage.input_tokens > 0:
             before = self._input or usage.input_tokens
             self._input = before + RATE * (usage.input_tokens - before)
+            if known.input_tokens:
+                self._inputs += 1
+                ratio = min(1.0, usage.input_tokens / known.input_tokens)
+                self._input_share += max(RATE, 1 / self._inputs) * (ratio - self._input_share)
             share = usage.cached_input_tokens / usage.input_tokens
             self._cached += RATE * (share - self._cached)
         for unit in self._units:
@@ -167,6 +181,8 @@ class UsageModel:
         return {
             "units": [getattr(self, table) for table in _TABLES],
             "input": self._input,
+            "input_share": self._input_share,
+            "inputs": self._inputs,
             "cached": self._cached,
             "log_margin": self._log_margin,
             "worst": self._worst,
@@ -180,6 +196,7 @@ class UsageModel:
         for table, values in zip(_TABLES, state["units"], strict=True):
             setattr(self, table, {str(unit): float(value) for unit, value in values.items()})
         self._input, self._cached = float(state["input"]), float(state["cached"])
+        self._input_share, self._inputs = float(state["input_share"]), int(state["inputs"])
         self._log_margin, self._worst = float(state["log_margin"]), float(state["worst"])
         self.accuracy = Accuracy(
             int(state["calls"]), float(state["coverage"]), float(state["relative_error"])

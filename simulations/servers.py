@@ -22,6 +22,7 @@ from backends.types import (
     InvalidAnswer,
     Payload,
     Reply,
+    Unary,
     Usage,
 )
 from simulations.clock import Until, VirtualLoop
@@ -45,7 +46,7 @@ class Said(Reply):
         return b""
 
 
-class Wire:
+class Wire(Unary):
     """The protocol of simulated servers."""
 
     name = "simulated"

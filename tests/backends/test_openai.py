@@ -123,17 +123,16 @@ def test_a_streamed_request_is_made_to_ask_for_its_usage() -> None:
     call = chat(stream=True, stream_options={"other": 1})
     assert call.payload is not None
 
-    asking = OpenAI(ask_for_usage=True).readdress(call, b"", None, call.payload)
+    asking = OpenAI().readdress(call, b"", None, call.payload)
 
     assert orjson.loads(asking.body)["stream_options"] == {"other": 1, "include_usage": True}
-    assert OpenAI().readdress(call, b"", None, call.payload).body is call.body
 
 
 def test_a_request_that_is_not_streamed_is_not_made_to_ask() -> None:
     call = chat()
     assert call.payload is not None
 
-    assert OpenAI(ask_for_usage=True).readdress(call, b"", None, call.payload).body is call.body
+    assert OpenAI().readdress(call, b"", None, call.payload).body is call.body
 
 
 def test_a_request_that_asks_for_usage_is_left_alone() -> None:

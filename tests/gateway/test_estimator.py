@@ -101,14 +101,16 @@ def test_a_bound_caps_what_is_expected_and_makes_the_maximum_certain() -> None:
     assert quote.expected_nano == quote.ceiling_nano == quote.maximum_nano
 
 
-def test_tokens_known_beforehand_are_priced_as_known() -> None:
+def test_bounds_on_tokens_make_the_maximum_certain_and_the_expectation_a_share_of_it() -> None:
     estimator = Estimator()
     known = Usage(input_tokens=1000, output_tokens=100, exact=False)
 
     quote = estimator.quote(HERE, "llm", TOKENS, known)
 
     assert quote.maximum_nano == TOKENS.cost_nano(Usage(input_tokens=1000, output_tokens=100))
-    assert TOKENS.cost_nano(Usage(input_tokens=1000)) < quote.expected_nano <= quote.maximum_nano
+    # A token is three or four bytes, where nothing has been learned yet.
+    assert TOKENS.cost_nano(Usage(input_tokens=300)) < quote.expected_nano < quote.maximum_nano
+    assert quote.usage.input_tokens == pytest.approx(300)
 
 
 def test_output_tokens_and_the_cached_share_are_learned() -> None:
