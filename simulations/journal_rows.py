@@ -5,13 +5,13 @@ decisions and feedback apart, a group at a time, and whoever wants both joins th
 
 What may be estimated from: a decision whose draws are the policy's own. Redrawn ones (a budget
 refused an arm drawn before, so the propensity is conditional) and those that fell back or failed
-are yielded with the reason why not.
+are yielded with the reason why not. Labels that audits bought are marked as not `fair`: they were
+bought where the policy was in doubt.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gateway.journal import Row, segments, unseal
 from gateway.ledger.types import NANO
@@ -45,11 +45,12 @@ def stream(paths: Iterable[Path], damage: Damage) -> Iterator[tuple[str, Row]]:
             kind = row.get("kind")
             if kind == "feedback":
                 yield from _feedback(row)
-            elif kind in {"decision", "attempt"}:
+            elif kind == "decision" or (kind == "attempt" and not row.get("audit")):
                 if group and group[0]["id"] != row["id"]:
                     yield "decision", _decision(group)
                     group = []
-                group.append(row)
+                if group or kind == "decision":  # else the file begins within a request
+                    group.append(row)
         if group:
             yield "decision", _decision(group)
 
@@ -69,14 +70,13 @@ def _feedback(row: Row) -> Iterator[tuple[str, Row]]:
     for backend, quality in (row.get("known") or {}).items():
         if backend and quality is not None:
             told = {"id": row["id"], "backend": backend, "quality": float(quality)}
+            told["fair"] = row.get("probability", 1.0) == 1.0
             yield "feedback", {**told, "taught_s": float(row["time"])}
 
 
 def _decision(group: list[Row]) -> Row:
     draws = [row for row in group if row["kind"] == "decision"]
     attempts = [row for row in group if row["kind"] == "attempt"]
-    if not draws:  # the segment begins in the middle of a request
-        return {"id": group[0]["id"], "excluded": "cut", **_EMPTY}
     first = draws[0]
     good = [row for row in attempts if not row["error"]]
     kept, chance = _kept(draws)
@@ -124,24 +124,3 @@ def _kept(draws: list[Row]) -> tuple[bool, float]:
     then = draws[1]
     chance = dict(zip(then["arms"], then["pmf"], strict=True)).get(ACCEPT, 0.0)
     return then["arm"] == ACCEPT, float(chance)
-
-
-_EMPTY: dict[str, Any] = {
-    "time": 0.0,
-    "route": "",
-    "tenant": "",
-    "arms": [],
-    "pmf": [],
-    "cost_hat_usd": [],
-    "dense": [],
-    "sparse_index": [],
-    "sparse_value": [],
-    "arm": "",
-    "propensity": 0.0,
-    "answered": "",
-    "kept": False,
-    "kept_chance": 0.0,
-    "cost_usd": 0.0,
-    "latency_s": 0.0,
-    "total_usd": 0.0,
-}

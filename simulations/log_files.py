@@ -23,6 +23,7 @@ FEEDBACK: dict[str, pl.DataType] = {
     "backend": pl.String(),
     "quality": pl.Float64(),
     "taught_s": pl.Float64(),
+    "fair": pl.Boolean(),
 }
 TOLD: dict[str, pl.DataType] = {
     **SCHEMA,
@@ -68,12 +69,16 @@ def _journal(path: Path, scratch: Scratch, route: str | None) -> Log:
         spools[kind].add(row)
     if damage.bad and damage.bad == damage.lines:
         raise BadLog(f"none of the {damage.lines} lines of {path} is sound; was it edited?")
-    log = settle(
-        _joined(spools["decision"].scan(), spools["feedback"].scan()),
-        scratch,
-        route=route,
-        first=_first_replies_told(spools["decision"].scan(), spools["feedback"].scan()),
-    )
+    decisions, told = spools["decision"].scan(), spools["feedback"].scan()
+    fair = told.filter("fair").drop("fair")
+    first = _first_replies_told(decisions, fair)
+    log = settle(_joined(decisions, fair), scratch, route=route, first=first)
+    unfair = int(told.select((~pl.col("fair")).sum()).collect().item())
+    if unfair:
+        log = log.noted(
+            f"{unfair} labels that audits bought are left out: they were bought where it was "
+            "doubtful; send feedback of a fair share of the requests"
+        )
     if damage.bad:
         log = log.noted(f"{damage.bad} of {damage.lines} lines were cut or damaged and left out")
     return log

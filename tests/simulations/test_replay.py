@@ -148,6 +148,23 @@ def test_the_first_arm_of_a_cascade_is_estimated_whatever_feedback_tells(
         assert outcome.quality.value == pytest.approx(LEVEL[arm], abs=0.06)
 
 
+def test_audits_are_no_draws_and_their_labels_are_left_out(tmp_path: Path) -> None:
+    found, written = world(200, 4), Journal(tmp_path)
+    for row in range(200):
+        decision = written.new_id()
+        rows = rows_of(found, row, decision)
+        written.append(*rows)
+        if row % 2:
+            written.append({**rows[1], "attempt": 1, "audit": 0.1})
+        written.append({**feedback(found, row, decision), "probability": 0.1 if row % 2 else 1.0})
+    written.close()
+    log, _scratch = read(tmp_path)
+    assert len(log) == 200
+    assert not log.excluded
+    assert np.isfinite(log.quality).tolist() == [True, False] * 100
+    assert "100 labels that audits bought" in log.notes[0]
+
+
 def test_each_arm_and_its_saving_are_estimated_from_a_journal(journal: tuple[Path, World]) -> None:
     log, _scratch = read(journal[0])
     logged, *outcomes = replay.ask(log, replay.fixed(log))
