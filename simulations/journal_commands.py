@@ -27,6 +27,13 @@ One that learns is taught by the log's feedback, in its order, when it was told.
 Each figure has a 95 % interval that holds at small samples. Where the log cannot support an answer
 it says so, and how much exploration would: p_min is an option of the policy that is logged.
 """
+_FRONTIER = """\
+Four lines, each with intervals, from one journal: every backend by itself; the hull, which is their
+best mix and the bar for any router; the learned router at several prices of money; and hindsight,
+the same rule with all of the journal known.
+  tollway simulate frontier .tollway/journal --html frontier.html
+  tollway simulate frontier .tollway/journal --policy lagrangian
+"""
 
 
 def add(commands: Any) -> None:
@@ -45,6 +52,18 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--interval", choices=sorted(METHODS), default="bernstein", help="(%(default)s)"
     )
+    _add_outputs(command)
+    _add_frontier(commands)
+
+
+def _add_frontier(commands: Any) -> None:
+    summary = "say what each further point of accuracy costs, from a journal"
+    command = console.add(commands, "frontier", _lazily("frontier_commands"), summary, _FRONTIER)
+    _add_log(command)
+    command.add_argument(
+        "--policy", action="append", default=[], metavar="POLICY", help="show it too; see replay"
+    )
+    _add_objective(command)
     _add_outputs(command)
 
 

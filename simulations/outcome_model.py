@@ -4,6 +4,8 @@ A ridge head is taught as it goes through the log: what it says of a decision wa
 so it may be used in a sum whose terms must not know of their own outcomes (see estimators.py).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +33,23 @@ def qualities(log: Log) -> Floats:
     return np.clip(found + PRIOR, 0.0, 1.0)
 
 
-def _teach(head: RidgeHead, contexts: list[Context], log: Log, rows: range, every: int) -> None:
+def fitted(log: Log, taught: NDArray[np.bool_]) -> Floats:
+    """Return the quality of every arm for every decision, as fitted to the decisions `taught`."""
+    head = RidgeHead(prior=1.0, forget=1.0, folds=32)
+    every = max(1, len(log) // LESSONS_MAX)
+    for start, stop in log.batches():
+        rows = [row for row in range(start, stop) if taught[row]]
+        contexts = log.contexts(start, stop)
+        _teach(head, [contexts[row - start] for row in rows], log, rows, every)
+    found = np.empty((len(log), len(log.arms)))
+    for start, stop in log.batches():
+        found[start:stop] = head.predict_many(log.contexts(start, stop), log.arms)
+    return np.clip(found + PRIOR, 0.0, 1.0)
+
+
+def _teach(
+    head: RidgeHead, contexts: list[Context], log: Log, rows: Sequence[int], every: int
+) -> None:
     for context, row in zip(contexts, rows, strict=True):
         quality = log.quality[row]
         if np.isfinite(quality) and row % every == 0:

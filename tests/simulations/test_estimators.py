@@ -111,5 +111,5 @@ def test_a_model_that_knows_nothing_leaves_the_estimate_right() -> None:
     log, target = found.log, fixed(found, 1)
     weights = weigh(target, log.pmf, log.arm, log.propensity)
     got = estimate(log.quality, np.zeros((4000, 3)), log.arm, weights)
-    assert got.value == pytest.approx(got.ips)
+    assert got.value == pytest.approx(got.snips)
     assert got.low <= LEVEL[1] <= got.high
