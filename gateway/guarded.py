@@ -36,7 +36,7 @@ from uvicorn._types import (
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.cork import CorkedTransport
-from gateway.heads import METHODS, Limits, Refused, framing, judge, origin_form
+from gateway.heads import METHODS, Limits, Refused, framing, judge, no_websocket, origin_form
 
 WAITING, HEAD, BODY = range(3)
 
@@ -148,10 +148,13 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             self._address(method)
         if len(self.pipeline) >= self.limits.pipelined:
             raise Refused(400, f"more than {self.limits.pipelined} requests before a reply")
+        upgrade = parser.should_upgrade()
+        if upgrade:
+            no_websocket(self.headers)
         self._phase = BODY
         self._since_s = None
         self._body_bytes = self._unjudged_bytes = 0
-        self._upgrade = framing(self.headers) if parser.should_upgrade() else None
+        self._upgrade = framing(self.headers) if upgrade else None
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

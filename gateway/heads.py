@@ -76,6 +76,17 @@ def judge(headers: Sequence[Field], version: str, limits: Limits) -> bool:
     return expects
 
 
+def no_websocket(headers: Sequence[Field]) -> None:
+    """Refuse the offer of a WebSocket. Any other upgrade may be declined by ignoring it (7.8).
+
+    A client that asked for a WebSocket has nothing else to say: answered as the plain request that
+    it looks like, it would be sent to a model, and paid for.
+    """
+    for name, value in headers:
+        if name == b"upgrade" and b"websocket" in value.lower():
+            raise Refused(501, "WebSocket is not served here; streams come as server-sent events")
+
+
 def framing(headers: Sequence[Field]) -> bytes:
     """Return the lines of a judged head that say where its body ends."""
     names = (b"content-length", b"transfer-encoding")

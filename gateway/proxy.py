@@ -9,10 +9,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
 from backends.types import BackendError, BadRequest, Call, Headers, Payload
+from gateway import models
 from gateway.auth import Authenticator
 from gateway.errors import Refused, broken_off, no_backend, no_route
 from gateway.headers import forwarded, returned
@@ -21,7 +23,7 @@ from gateway.metrics import Metrics
 from gateway.relay import Relay
 from gateway.route import Inference, Route
 from gateway.router import Router
-from gateway.table import INFER, READY, Match, RouteTable
+from gateway.table import INFER, MODELS, READY, Match, RouteTable
 from gateway.turn import Turn
 
 Scope = dict[str, Any]
@@ -84,10 +86,10 @@ class Proxy:
                     await self._describe_server(path, send)
                     return
                 raise no_route(path.decode("latin-1"))
-            tenant = self._tenant(scope, match.route)
             if match.what is not INFER:
                 await self._describe(scope, match, send)
                 return
+            tenant = self._tenant(scope, match.route)
             inference = await self._read(scope, receive, match.route, tenant, received_s)
             # Not cancelled when the client leaves: what was begun is paid for, so it is settled.
             turn = await self._router.answer(inference)
@@ -103,6 +105,16 @@ class Proxy:
             self._done(turn)
 
     def _tenant(self, scope: Scope, route: Route) -> str:
+        """Return who may call the route with this key; Refused where nobody may."""
+        tenant = self._known(scope, route)
+        allowed = self._may_call.get(tenant)
+        if allowed is not None and route.name not in allowed:
+            self._metrics.refused(route.name, tenant, "forbidden")
+            raise Refused(403, "Forbidden", f"this key may not call route {route.name!r}")
+        return tenant
+
+    def _known(self, scope: Scope, route: Route) -> str:
+        """Return whose key it is; Refused where it is nobody's."""
         tenant = self._authenticator.tenant(scope["headers"])
         if tenant is None:
             self._metrics.refused(route.name, "", "unauthorized")
@@ -111,10 +123,6 @@ class Proxy:
             )
             refused.headers.append((b"www-authenticate", b'Bearer realm="tollway"'))
             raise refused
-        allowed = self._may_call.get(tenant)
-        if allowed is not None and route.name not in allowed:
-            self._metrics.refused(route.name, tenant, "forbidden")
-            raise Refused(403, "Forbidden", f"this key may not call route {route.name!r}")
         return tenant
 
     async def _read(
@@ -278,14 +286,32 @@ class Proxy:
         await _send_json(send, 503 if why else 200, orjson.dumps(_SERVER[path]))
 
     async def _describe(self, scope: Scope, match: Match, send: Send) -> None:
-        """Answer what a protocol asks about a model besides inference: is it ready, what is it."""
+        """Answer what a protocol asks about models: which there are, is one ready, what is it."""
         route = match.route
+        if match.what is MODELS:
+            await _send_json(send, 200, self._models(scope, match))
+            return
+        self._tenant(scope, route)
         if match.what is READY:
             up = any(b.breaker.allows(self._clock()) for b in route.backends.values())
             status, body = (200, {}) if up else (503, {"error": "no backend is up"})
             await _send_json(send, status, orjson.dumps(body))
             return
         await _send_json(send, *await self._metadata(scope, match))
+
+    def _models(self, scope: Scope, match: Match) -> bytes:
+        """Return the models that a key may call, or the one that is asked for."""
+        tenant = self._known(scope, match.route)
+        if scope["method"] not in ("GET", "HEAD"):
+            refused = Refused(405, "Method not allowed", "models can be read here, with GET")
+            refused.headers.append((b"allow", b"GET, HEAD"))
+            raise refused
+        allowed = self._may_call.get(tenant)
+        routes = [
+            r for r in self._table.listed(match.model) if allowed is None or r.name in allowed
+        ]
+        name = unquote(scope["raw_path"].decode("latin-1")[len(match.model) + 1 :])
+        return models.one(routes, name) if name else models.every(routes)
 
     async def _metadata(self, scope: Scope, match: Match) -> tuple[int, bytes]:
         """Ask the backends, dearest first, what the model is; it has the name it was asked by."""

@@ -9,14 +9,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gateway.models import listed_at
 from gateway.route import Route
 
-INFER, METADATA, READY = "infer", "metadata", "ready"
+INFER, METADATA, READY, MODELS = "infer", "metadata", "ready", "models"
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A route, what is asked of it, and the model's name in the path (empty where it has none)."""
+    """A route, what is asked of it, and the model's name in the path (empty where it has none).
+
+    For MODELS it is any route of the API whose models are asked for, and `model` where those are
+    listed.
+    """
 
     route: Route
     what: str
@@ -31,6 +36,7 @@ class RouteTable:
         self._exact: dict[bytes, Match] = {}
         self._versions: list[tuple[re.Pattern[bytes], Match]] = []
         patterns: list[tuple[tuple[int, bool], re.Pattern[bytes], Route]] = []
+        self._listed: dict[bytes, list[Route]] = {}
         pairs = list(routes)
         for path, route in pairs:
             if "{" in path or path.endswith("/*"):
@@ -42,6 +48,23 @@ class RouteTable:
             (pattern, route)
             for _, pattern, route in sorted(patterns, key=lambda p: p[0], reverse=True)
         ]
+        for path, route in pairs:
+            self._list(path, route)
+
+    def _list(self, path: str, route: Route) -> None:
+        """Have a route of OpenAI's API listed as a model of that API."""
+        at = listed_at(path) if route.protocol.name == "openai" else None
+        if at is None:
+            return
+        if at.encode() not in self._listed:
+            match = Match(route, MODELS, at)
+            self._exact.setdefault(at.encode(), match)
+            self._versions.append((re.compile(re.escape(at.encode()) + b"/.+"), match))
+        self._listed.setdefault(at.encode(), []).append(route)
+
+    def listed(self, at: str) -> list[Route]:
+        """Return the routes that are listed as models at a path."""
+        return self._listed[at.encode()]
 
     def _add(self, path: str, route: Route) -> None:
         base, infer, _ = path.rpartition("/infer")

@@ -193,9 +193,9 @@ SERVED: dict[str, tuple[bytes, bytes, bytes]] = {
         b"/",
         b"abc",
     ),
-    "an offer of a websocket": (
-        get(b"/ws", HOST + b"Connection: Upgrade, close\r\nUpgrade: websocket\r\n"),
-        b"/ws",
+    "an offer of TLS": (
+        get(b"/tls", HOST + b"Connection: Upgrade, close\r\nUpgrade: TLS/1.2\r\n"),
+        b"/tls",
         b"",
     ),
     "100 fields": (get(b"/a", HOST + CLOSE + b"X: y\r\n" * 98), b"/a", b""),

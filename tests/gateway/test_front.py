@@ -183,6 +183,21 @@ def test_names_with_underscores_and_trailers_never_arrive() -> None:
     serve(test)
 
 
+@pytest.mark.parametrize("offer", [b"websocket", b"WebSocket", b"h2c, websocket"])
+def test_a_websocket_is_refused_and_never_taken_for_a_request(offer: bytes) -> None:
+    asked = HOST + b"Connection: keep-alive, Upgrade\r\nUpgrade: %b\r\n" % offer
+    asked += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+
+    async def test(app: Recorder, client: Client) -> None:
+        reply = await client.say(get(b"/v1/realtime", asked) + get(b"/after"))
+        assert statuses(reply) == [501]
+        assert b"connection: close" in reply.lower()
+        assert b"WebSocket is not served here" in reply
+        assert app.whole == []
+
+    serve(test)
+
+
 def test_pipelined_requests_are_answered_in_order_after_an_upgrade_too() -> None:
     async def test(app: Recorder, client: Client) -> None:
         reply = await client.say(

@@ -1,0 +1,123 @@
+"""The list of models: a key sees the routes that it may call, in OpenAI's shape."""
+
+from pathlib import Path
+
+import pytest
+from harness import Upstream, run, running, serving
+
+from gateway.auth import hash_key, new_key
+from gateway.models import listed_at
+
+CONFIG = """
+[server]
+
+[ledger]
+url = "memory://"
+
+[[backends]]
+name = "one"
+kind = "gpu"
+protocol = "openai"
+url = "{url}"
+price = {{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 10.0 }}
+
+[[backends]]
+name = "all"
+kind = "gpu"
+protocol = "openai"
+url = "{url}"
+price = {{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 10.0 }}
+
+[[backends]]
+name = "digits"
+kind = "cpu"
+protocol = "oip"
+url = "{url}"
+price = {{ per_request_usd = 0.1 }}
+
+[[routes]]
+name = "chat"
+path = "/v1/chat/completions"
+protocol = "openai"
+backends = ["one"]
+
+[[routes]]
+name = "embed"
+path = "/v1/embeddings"
+protocol = "openai"
+backends = ["one"]
+
+[[routes]]
+name = "rest"
+path = "/team/v1/*"
+protocol = "openai"
+backends = ["all"]
+
+[[routes]]
+name = "digits"
+path = "/v1/digits"
+protocol = "oip"
+backends = ["digits"]
+
+[[tenants]]
+name = "acme"
+key_hash = "{acme}"
+
+[[tenants]]
+name = "narrow"
+key_hash = "{narrow}"
+routes = ["embed"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "at"),
+    [
+        ("/v1/chat/completions", "/v1/models"),
+        ("/v1/completions", "/v1/models"),
+        ("/v1/responses", "/v1/models"),
+        ("/team/v1/*", "/team/v1/models"),
+        ("/embeddings", "/models"),
+        ("/v1/digits", None),
+    ],
+)
+def test_models_are_listed_beside_the_calls(path: str, at: str | None) -> None:
+    assert listed_at(path) == at
+
+
+@pytest.mark.integration
+def test_a_key_sees_the_routes_that_it_may_call_and_no_other(tmp_path: Path) -> None:
+    keys = {name: new_key() for name in ("acme", "narrow")}
+
+    async def main() -> None:
+        upstream = Upstream()
+        async with serving(upstream) as url:
+            hashes = {name: hash_key(key) for name, key in keys.items()}
+            async with running(CONFIG.format(url=url, **hashes), tmp_path) as tollway:
+
+                async def ask(path: str, name: str, method: str = "GET") -> tuple[int, dict]:
+                    headers = {"authorization": f"Bearer {keys.get(name, name)}"}
+                    reply = await tollway.client.request(
+                        method, tollway.url + path, headers=headers
+                    )
+                    return reply.status_code, reply.json()
+
+                def listed(told: tuple[int, dict]) -> list[str]:
+                    assert told[0] == 200
+                    assert told[1]["object"] == "list"
+                    return [model["id"] for model in told[1]["data"]]
+
+                assert listed(await ask("/v1/models", "acme")) == ["chat", "embed"]
+                assert listed(await ask("/v1/models", "narrow")) == ["embed"]
+                assert listed(await ask("/team/v1/models", "acme")) == ["rest"]
+                status, model = await ask("/v1/models/embed", "narrow")
+                assert (status, model["id"], model["object"]) == (200, "embed", "model")
+                status, refused = await ask("/v1/models/ch%61t", "narrow")
+                assert (status, refused["error"]["code"]) == (404, "model_not_found")
+                assert refused["error"]["type"] == "invalid_request_error"
+                assert (await ask("/v1/models/rest", "acme"))[0] == 404
+                assert (await ask("/v1/models", "tw_nobody"))[0] == 401
+                assert (await ask("/v1/models/embed", "acme", "DELETE"))[0] == 405
+        assert upstream.calls == 0
+
+    run(main)
