@@ -5,8 +5,8 @@ what is written is what is charged: 0.00001 dollars are 10,000 nano-dollars, and
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation, localcontext
 from difflib import get_close_matches
 
@@ -25,14 +25,18 @@ _LIKE = {
     "input_usd_per_mtok": "0.15",
     "cached_input_usd_per_mtok": "0.075",
     "output_usd_per_mtok": "0.60",
+    "tiers": "[{ above_input_tokens = 200000, ... }]",
     "free": "true",
 }
+
+_TOKENS = ("input_usd_per_mtok", "cached_input_usd_per_mtok", "output_usd_per_mtok")
 
 _NEEDS = {
     "concurrency": ("device_usd_per_hour", "2.50"),
     "utilization": ("device_usd_per_hour", "2.50"),
     "cached_input_usd_per_mtok": ("input_usd_per_mtok", "0.15"),
     "output_usd_per_mtok": ("input_usd_per_mtok", "0.15` (0 where input is free)"),
+    "tiers": ("input_usd_per_mtok", "0.15`, what tokens cost below all tiers"),
     "input_usd_per_mtok": ("output_usd_per_mtok", "0.60` (0 where there is no output)"),
 }
 
@@ -42,6 +46,8 @@ class Price:
     """A sum of prices per unit, in nano-dollars; a part that is 0 does not count.
 
     Cached input tokens are a part of the input tokens, and are charged once, at their own price.
+    `tiers`: (input tokens, price of a call with more), from the highest; it then prices the whole
+    call, and in no part below the tier under it.
     """
 
     per_request_nano: int | float = 0
@@ -49,9 +55,28 @@ class Price:
     input_token_nano: float = 0.0
     cached_input_token_nano: float = 0.0
     output_token_nano: float = 0.0
+    tiers: tuple[tuple[float, "Price"], ...] = ()
 
     def __post_init__(self) -> None:
-        assert all(0 <= part < MAX_NANO for part in astuple(self)), self
+        assert all(0 <= part < MAX_NANO for part in self.parts), self
+
+    @property
+    def parts(self) -> tuple[float, ...]:
+        """What the units cost below all tiers, in the order of the fields."""
+        return (
+            self.per_request_nano,
+            self.per_device_s_nano,
+            self.input_token_nano,
+            self.cached_input_token_nano,
+            self.output_token_nano,
+        )
+
+    def at(self, input_tokens: float) -> "Price":
+        """Return the price of a call with so many input tokens."""
+        for above, price in self.tiers:
+            if input_tokens > above:
+                return price
+        return self
 
     @property
     def is_fixed(self) -> bool:
@@ -79,6 +104,8 @@ class Price:
         Raises ValueError where the usage is NaN, infinite, negative or beyond belief, or counts
         more cached input tokens than input tokens: such a call is charged by its quote.
         """
+        if self.tiers and (price := self.at(usage.input_tokens)) is not self:
+            return price.cost_nano(usage)
         cached = usage.cached_input_tokens
         fresh = usage.input_tokens - cached
         # A comparison with NaN is false, so this also refuses NaN.
@@ -106,7 +133,8 @@ def parse_price(table: Mapping[str, object]) -> Price:
     - `device_usd_per_hour`, with `concurrency` (calls that share the device, 1) and `utilization`
       (the share of its time that is sold, in (0, 1], 1): a device-second then costs
       usd / 3600 / concurrency / utilization, so that busy seconds pay for idle ones
-    - `input_usd_per_mtok` and `output_usd_per_mtok`, with `cached_input_usd_per_mtok` (as input)
+    - `input_usd_per_mtok` and `output_usd_per_mtok`, with `cached_input_usd_per_mtok` (as input),
+      and `tiers`: what tokens cost in a call whose input is longer than `above_input_tokens`
     - `free = true`, alone
 
     Raises ValueError naming the key, the value and what to write instead.
@@ -114,8 +142,9 @@ def parse_price(table: Mapping[str, object]) -> Price:
     _check_keys(table)
     if "free" in table:
         return _free(table)
-    price = _sum(table)
-    if not any(astuple(price)):
+    price = _sum({key: value for key, value in table.items() if key != "tiers"})
+    price = _tiered(price, table)
+    if not any(price.parts):
         raise ValueError(
             f"price = {dict(table)!r}: a price of 0; write `free = true` if calls cost nothing"
         )
@@ -131,6 +160,48 @@ def _sum(table: Mapping[str, object]) -> Price:
         input_token_nano=input_nano,
         cached_input_token_nano=_per_token(table, "cached_input_usd_per_mtok", input_nano),
         output_token_nano=_per_token(table, "output_usd_per_mtok", 0.0),
+    )
+
+
+def _tiered(price: Price, table: Mapping[str, object]) -> Price:
+    """Return a price with the tiers of its table: dearer the longer the input is."""
+    told = table.get("tiers", [])
+    if not isinstance(told, Sequence) or isinstance(told, str):
+        raise _wrong("tiers", told, "is not a list of tables", f"write e.g. {_LIKE['tiers']}")
+    tiers: list[tuple[float, Price]] = []
+    below = price
+    for number, tier in enumerate(told):
+        above, dearer = _tier(price, tier, f"tiers[{number}]")
+        if tiers and above <= tiers[-1][0]:
+            raise _wrong(f"tiers[{number}]", tier, "is not above the tier before it", "sort them")
+        if any(part < under for part, under in zip(dearer.parts, below.parts, strict=True)):
+            raise _wrong(
+                f"tiers[{number}]",
+                tier,
+                "is cheaper in a part than what is below it",
+                "write prices that do not fall",
+            )
+        tiers.append((above, dearer))
+        below = dearer
+    return replace(price, tiers=tuple(reversed(tiers)))
+
+
+def _tier(price: Price, tier: object, where: str) -> tuple[float, Price]:
+    """Return (input tokens, price of a call with more) of one tier's table."""
+    if not isinstance(tier, Mapping) or "above_input_tokens" not in tier:
+        raise _wrong(where, tier, "has no above_input_tokens", f"write e.g. {_LIKE['tiers']}")
+    tokens = {key: value for key, value in tier.items() if key != "above_input_tokens"}
+    if unknown := [key for key in tokens if key not in _TOKENS]:
+        raise _wrong(
+            f"{where}.{unknown[0]}", tokens[unknown[0]], "is no price of tokens", "move it"
+        )
+    _check_keys(tokens)
+    dearer = _sum(tokens)
+    return float(_number(tier, "above_input_tokens", "0")), replace(
+        price,
+        input_token_nano=dearer.input_token_nano,
+        cached_input_token_nano=dearer.cached_input_token_nano,
+        output_token_nano=dearer.output_token_nano,
     )
 
 
@@ -171,7 +242,7 @@ def _nano(table: Mapping[str, object], key: str, units: Decimal) -> int | float:
 
 def _number(table: Mapping[str, object], key: str, default: str) -> Decimal:
     value = table.get(key, default)
-    fix = f"write a number, e.g. `{key} = {_LIKE[key]}`"
+    fix = f"write a number, e.g. `{key} = {_LIKE.get(key, '200000')}`"
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise _wrong(key, value, "is not a number", fix)
     try:

@@ -62,6 +62,11 @@ def _aim(route: Route) -> str:
 
 def price(price: Price) -> str:
     """Return a price in words: `$0.0001 a request + $0.0001447 a device-second`."""
+    tiers = [f"; above {above:,.0f} input tokens {_sum(dearer)}" for above, dearer in price.tiers]
+    return "".join([_sum(price), *reversed(tiers)])
+
+
+def _sum(price: Price) -> str:
     parts = {
         "a request": price.per_request_nano / 1e9,
         "a device-second": price.per_device_s_nano / 1e9,

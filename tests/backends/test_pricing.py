@@ -81,6 +81,41 @@ def test_the_cost_of_tokens_is_their_exact_cost_rounded_up(usd: Decimal, tokens:
     assert price.cost_nano(Usage(input_tokens=tokens)) == math.ceil(usd * 1000 * tokens)
 
 
+LONG = {
+    "above_input_tokens": 1000,
+    "input_usd_per_mtok": 0.3,
+    "cached_input_usd_per_mtok": 0.15,
+    "output_usd_per_mtok": 0.9,
+}
+
+
+def test_a_call_with_a_longer_input_is_charged_at_its_tier_as_a_whole() -> None:
+    huge = {**LONG, "above_input_tokens": 5000, "input_usd_per_mtok": 0.6}
+    price = parse_price({"per_request_usd": 0.001, **TOKENS, "tiers": [LONG, huge]})
+
+    def cost(given: int, cached: int = 0) -> int:
+        usage = Usage(input_tokens=given, cached_input_tokens=cached, output_tokens=10)
+        return price.cost_nano(usage) - 1_000_000
+
+    assert cost(1000) == 1000 * 150 + 10 * 600
+    assert cost(1001, 1) == 1000 * 300 + 150 + 10 * 900
+    assert cost(5000) == 5000 * 300 + 10 * 900
+    assert cost(5001) == 5001 * 600 + 10 * 900
+    with pytest.raises(ValueError, match="not a usage"):
+        price.cost_nano(Usage(input_tokens=2000, cached_input_tokens=3000))
+
+
+@given(st.integers(0, 3000), st.integers(0, 3000))
+def test_a_longer_input_never_costs_less(one: int, other: int) -> None:
+    price = parse_price({**TOKENS, "tiers": [LONG]})
+    shorter, longer = sorted((one, other))
+
+    def cost(given: int) -> int:
+        return price.cost_nano(Usage(input_tokens=given))
+
+    assert cost(shorter) <= cost(longer)
+
+
 def test_a_price_is_fixed_only_where_it_depends_on_nothing_but_the_call() -> None:
     assert parse_price({"per_request_usd": 1}).is_fixed
     assert parse_price({"free": True}).is_fixed
@@ -160,6 +195,13 @@ def test_a_call_is_free_only_where_the_table_says_so() -> None:
         ({"device_usd_per_hour": 1, "utilization": 1.01}, "above 0 and at most 1"),
         ({"device_usd_per_hour": 1, "utilization": 60}, r"utilization = 60: .*utilization = 0\.6"),
         ({"device_usd_per_hour": 1, "concurrency": 0}, "whole number from 1"),
+        ({"per_request_usd": 1, "tiers": [LONG]}, "needs input_usd_per_mtok"),
+        ({**TOKENS, "tiers": LONG}, "is not a list of tables"),
+        ({**TOKENS, "tiers": [TOKENS]}, r"tiers\[0\].* has no above_input_tokens"),
+        ({**TOKENS, "tiers": [{**LONG, "above_input_tokens": -1}]}, "must be finite and not neg"),
+        ({**TOKENS, "tiers": [{**LONG, "per_request_usd": 1}]}, r"tiers\[0\]\.per_request_usd"),
+        ({**TOKENS, "tiers": [LONG, LONG]}, r"tiers\[1\].* not above the tier before it"),
+        ({**TOKENS, "tiers": [{**LONG, "output_usd_per_mtok": 0.1}]}, "cheaper in a part"),
         ({"device_usd_per_hour": 1, "concurrency": 1.5}, "whole number from 1"),
     ],
 )

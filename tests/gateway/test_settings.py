@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ from backends.registry import PROTOCOLS
 from gateway.auth import hash_key, new_key
 from gateway.consistency import compare_paths
 from gateway.effective import as_toml
+from gateway.effective import price as in_words
 from gateway.ledger.types import MAX_LIMIT_NANO, Budget, Scope
 from gateway.settings import ConfigError, Settings, load, parse
 from policies.types import Objective
@@ -71,6 +73,20 @@ def test_the_shape_that_the_documentation_shows_is_read() -> None:
     assert settings.tenants[0].hashes == (HASH,)
     assert settings.backends[1].parsed_price().per_device_s_nano == pytest.approx(
         2.5e9 / 3600 / 8 / 0.6
+    )
+
+
+def test_a_price_with_tiers_is_read_from_a_file_and_said_in_words() -> None:
+    tier = "{ above_input_tokens = 200000, input_usd_per_mtok = 2, output_usd_per_mtok = 3.5 }"
+    tokens = f"{{ input_usd_per_mtok = 1, output_usd_per_mtok = 3, tiers = [{tier}] }}"
+    toml = re.sub(r"price = \{ device.*", f"price = {tokens}", GOOD)
+    assert toml != GOOD
+    price = parse(toml, {}).backends[1].parsed_price()
+    assert [above for above, _ in price.tiers] == [200_000]
+    assert in_words(price) == (
+        "$1 a million input tokens + $1 a million cached input tokens + $3 a million output tokens"
+        "; above 200,000 input tokens $2 a million input tokens"
+        " + $2 a million cached input tokens + $3.5 a million output tokens"
     )
 
 
