@@ -20,7 +20,8 @@ more, so that new capacity is found.) A refusal or a failure lowers the limit by
 Without the probe a queue that never drains would be taken for the server's own latency, and one
 lucky measurement would bind for ever. c is known by Little's law: the most calls a second that were
 seen lately, times `least`. After a probe the limit is what it was, or where it would come to rest
-if that is lower. Pure: the time is an argument.
+if that is lower; a probe that the traffic has left ends as soon as calls press again. Pure: the
+time is an argument.
 """
 
 import math
@@ -31,6 +32,7 @@ WINDOW_CALLS = 10  # in a window at least: a median of fewer says little
 USE_S = 0.5  # a burst is over by then
 RATE_KEPT = 0.99  # of the highest rate, a window: forgotten in a minute of full use
 LEAST_S = 0.01  # a call's latency has turns of our own loop in it, under load some milliseconds
+PROBE_MOST_S = 1.0  # the traffic may end in the middle of a probe
 PROBE_S = 20.0  # a probe costs a slow backend about two latencies of half its throughput
 FELL = 0.8  # of the latency known before: there was a queue in that
 SMOOTHING = 0.3
@@ -103,13 +105,30 @@ class Limiter:
             self._probed(now_s, middle_s)
         else:
             self._base_s = max(LEAST_S, min(middle_s, self._base_s or middle_s))
-            if 2 * self._busiest >= self._limit or self._dropped:
+            used = 2 * self._busiest >= self._limit
+            if used or self._dropped:
                 self._move(middle_s)
+            if used:
                 self._probe(now_s)
             else:
                 self._next_probe_s = max(self._next_probe_s, now_s + USE_S)
         self._window.clear()
         self._busiest, self._dropped = 0, False
+
+    def press(self, now_s: float) -> None:
+        """Note that a call finds no place: a probe that too few calls have answered ends then."""
+        if self._probe_s is not None and now_s - self._probe_s > self._patience_s:
+            self._end_probe(now_s, self._before)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a probe takes at most: its queue drains, and a window of calls is answered."""
+        return max(PROBE_MOST_S, (self._tolerance + 2 * WINDOW_CALLS) * (self._base_s or 0.0))
+
+    def _end_probe(self, now_s: float, limit: float, pause_s: float = PROBE_S) -> None:
+        self._probe_s = None
+        self._next_probe_s = now_s + pause_s
+        self._set(limit)
 
     def _probe(self, now_s: float) -> None:
         """Begin a probe, if one is due."""
@@ -122,9 +141,9 @@ class Limiter:
     def _probed(self, now_s: float, middle_s: float) -> None:
         """End a probe: the least latency is what it found."""
         fell = self._base_s is not None and middle_s < FELL * self._base_s
-        self._base_s, self._probe_s = max(LEAST_S, middle_s), None
-        self._next_probe_s = now_s + (USE_S if fell else PROBE_S)
-        self._set(min(self._before, self._tolerance * self._places + math.sqrt(self._before)))
+        self._base_s = max(LEAST_S, middle_s)
+        rest = self._tolerance * self._places + math.sqrt(self._before)
+        self._end_probe(now_s, min(self._before, rest), USE_S if fell else PROBE_S)
 
     @property
     def _places(self) -> float:

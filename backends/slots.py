@@ -57,6 +57,11 @@ class Slots:
         """Whether a call now would be refused."""
         if self.busy < self.limit:
             return False
+        if self._limiter is not None:
+            self._limiter.press(asyncio.get_running_loop().time())
+            self._admit()
+            if self.busy < self.limit:
+                return False
         if self.waiting >= self._queue_most:
             return True
         if self._patience_s is None:
@@ -103,6 +108,9 @@ class Slots:
         if self.full:
             self.refused += 1
             raise Overloaded(f"{self.busy} calls are under way and {self.waiting} wait already")
+        if self.busy < self.limit:  # a probe ended just now
+            self.busy += 1
+            return
         until_s = deadline_s
         if self._patience_s is not None:
             until_s = min(deadline_s, loop.time() + self._patience_s)

@@ -114,6 +114,27 @@ def test_a_server_that_has_become_slower_for_good_is_found_out() -> None:
     assert slow.run(320.0, 30.0) > 0.9
 
 
+def test_a_probe_that_the_traffic_left_does_not_bind_those_who_come_later() -> None:
+    limiter, now_s = Limiter(100), 0.0
+    while limiter.limit == limiter.usual:  # in full use, until a probe begins
+        now_s += 0.02
+        limiter.observe(now_s, 0.05, busy=100)
+    usual = limiter.usual
+    limiter.press(now_s + 0.5)
+    assert limiter.limit < usual
+    limiter.press(now_s + 10.0)
+    assert limiter.limit == limiter.usual == usual
+
+
+def test_a_failure_under_light_load_does_not_make_it_probe() -> None:
+    limiter = Limiter(100)
+    for number in range(1_000):
+        if number % 50 == 0:
+            limiter.refused()
+        limiter.observe(number * 0.02, 0.02, busy=4)
+        assert limiter.limit >= 6
+
+
 def test_refusals_lower_the_limit_and_it_never_leaves_its_bounds() -> None:
     limiter = Limiter(64, least=2)
     for _ in range(100):

@@ -51,6 +51,13 @@ async def traffic(tollway: Running) -> None:
             await tollway.feedback({"decision": decision, "quality": quality})
 
 
+async def spent_event(tollway: Running) -> None:
+    """Wait for the event that a budget is spent: the ledger is told off the path."""
+    async with asyncio.timeout(20):
+        while "100% of the limit" not in str(await tollway.get("/_tollway/events")):
+            await asyncio.sleep(0.05)
+
+
 def test_the_page_shows_what_the_api_says(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream()) as a, serving(Upstream()) as b:
@@ -59,6 +66,7 @@ def test_the_page_shows_what_the_api_says(tmp_path: Path) -> None:
             )
             async with running(config, tmp_path) as tollway:
                 await traffic(tollway)
+                await spent_event(tollway)
                 page = await browsed(f"{tollway.url}/_tollway/dashboard?range=6h")
                 told = await tollway.get("/_tollway/overview?range=6h")
                 spent = await tollway.get("/_tollway/spend")
