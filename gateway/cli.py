@@ -22,6 +22,7 @@ a first run:
   tollway serve tollway.toml                serve it
   tollway simulate run steady               see what a policy does in a world of your own
   tollway budgets list                      see what is spent and what is left
+  tollway report daily                      see what each day has cost, and for whom
   tollway explain ID                        see why a request went where it went; its id is
                                             the reply's x-tollway-decision
 """
@@ -31,11 +32,11 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
     parser = _parser()
     given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] == ["simulate"]:  # its options are its own, wherever they stand
+    if given[:1] in (["simulate"], ["report"]):  # their options are their own, wherever they stand
         arguments, rest = parser.parse_args(given[:1]), given[1:]
     else:
         arguments, rest = parser.parse_known_args(given)
-    if rest and arguments.run not in {_demo, _simulate}:
+    if rest and arguments.run not in {_demo, _simulate, _report}:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check_config(commands)
     _add_demo(commands)
     _add_simulate(commands)
+    _add_report(commands)
     _add_explain(commands)
     budget_commands.add(commands)
     _add_keys(commands)
@@ -183,6 +185,24 @@ def _add_simulate(commands: Any) -> None:
 
 def _simulate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from simulations.cli import main  # noqa: PLC0415 - above the gateway, and slow to import
+
+    return main(arguments.rest, environ)
+
+
+# -- report
+
+
+def _add_report(commands: Any) -> None:
+    command = commands.add_parser(
+        "report",
+        help="say what was spent, by whom, and what it brought: days, tenants, return, bills",
+        add_help=False,
+    )
+    command.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from reports.commands import main  # noqa: PLC0415 - above the gateway
 
     return main(arguments.rest, environ)
 

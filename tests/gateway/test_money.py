@@ -24,6 +24,7 @@ from test_crash import Process, free_port
 from gateway.journal import rows, segments
 from gateway.ledger.redis import RedisLedger
 from gateway.ledger.types import Position
+from reports.commands import main as report
 from tests.ledger.redis_server import redis_server
 
 pytestmark = pytest.mark.integration
@@ -198,6 +199,11 @@ class Clients:
         assert (await self.get(place, "/_tollway/spend"))["cost_nano"] == nano
         return nano
 
+    async def paged(self, place: Place) -> int:
+        """Return what a dashboard says, and what that of a killed gateway had said."""
+        told = await self.get(place, "/_tollway/overview")
+        return int(told["since_start_nano"]) + place.metered_nano
+
     async def told(self, place: Place) -> dict[str, int]:
         budgets = (await self.get(place, "/_tollway/budgets"))["budgets"]
         return {one["name"]: one["spent_nano"] for one in budgets}
@@ -239,8 +245,18 @@ async def views(clients: Clients, redis: str) -> dict[str, Any]:
         "ledger": {n: p.spent_nano for n, p in (await positions(redis, starts)).items()},
         **{f"API of {place.folder.name}": await clients.told(place) for place in clients.places},
         "metrics": sum(metered) + unaccounted_nano,
+        "pages": sum([await clients.paged(place) for place in clients.places]) + unaccounted_nano,
+        "report": reported(clients.places) + unaccounted_nano,
         "backends": sum(biller.billed_nano for biller in clients.billers),
     }
+
+
+def reported(places: list[Place]) -> int:
+    """Return what `tollway report` says of the gateways' journals, in its first table."""
+    folder = places[0].folder
+    out = folder / "report.json"
+    assert report(["daily", *(str(p.folder) for p in places), "--out", str(out)], {}) == 0
+    return sum(day["cost_nano"] for day in orjson.loads(out.read_bytes())["Spend by day"])
 
 
 def agreed(found: dict[str, Any]) -> bool:

@@ -1,0 +1,1 @@
+"""Reports: what journals say of money, for people, spreadsheets and FinOps tools."""

@@ -1,0 +1,187 @@
+"""The command line of reports: `tollway report COMMAND`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gateway import console
+from reports import pages, tables, views
+from reports.returns import Terms
+from reports.sources import Source, open_source
+from reports.tables import FORMATS, Table, Unknowable
+from reports.totals import UNTAGGED, Grouping, Totals, add_up
+
+_EXAMPLES = """\
+  tollway report daily                 the days of the journal next to tollway.toml
+  tollway report daily --by cost_center --since 2026-11-01 --out november.html
+  tollway report tenants --format csv > tenants.csv
+  tollway report roi tollway.toml --value-per-correct-usd 0.02
+"""
+_SOURCE = """\
+SOURCE is a configuration (its journal is read, and what it declares of routes and backends is used)
+or the folder of a journal; several are added up, such as those of several gateways. Without one it
+is tollway.toml, else .tollway/journal.
+
+Money is exact, to the nano-dollar: sums are those of budgets, metrics and the dashboard.
+"""
+TAGS = ("cost_center", "environment", "team")
+"""Tags whose spend is shown without asking, where requests have them."""
+
+Made = tuple[list[Table], Totals]
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="tollway report",
+        description="Say what was spent, by whom, and what it brought.",
+        epilog=f"{_EXAMPLES}\n{console.EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add(commands)
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.run(arguments, environ))
+    except Unknowable as exc:
+        return console.fail(console.FAILED, str(exc))
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    for name, make, summary in (
+        ("daily", daily, "tell what each day has cost"),
+        ("tenants", tenants, "tell what each tenant has cost"),
+        ("roi", roi, "tell what the money brought, and what fixed backends would have cost"),
+    ):
+        command = console.add(commands, name, _tell(name, make), summary, _SOURCE)
+        add_source(command)
+        add_output(command)
+        command.add_argument(
+            "--by", default="", metavar="A,B", help="and by these: route, backend, any tag's name"
+        )
+        if name == "roi":
+            command.add_argument(
+                "--value-per-correct-usd", type=float, metavar="USD", help="what a right answer is"
+            )
+
+
+def add_source(command: Any) -> None:
+    """Let a command be told what to read."""
+    command.add_argument("source", nargs="*", type=Path, metavar="SOURCE", help="see below")
+    command.add_argument("--since", metavar="DATE", help="from the beginning of this day on")
+    command.add_argument("--until", metavar="DATE", help="up to the beginning of this day")
+    command.add_argument("--timezone", default="UTC", help="where days begin (%(default)s)")
+    command.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only this route, backend, tenant or tag; may be repeated",
+    )
+
+
+def add_output(command: Any) -> None:
+    """Let a command be told how to write."""
+    command.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="(as FILE's name ends, else text); CSV and Parquet have the first table",
+    )
+    command.add_argument("--out", type=Path, metavar="FILE", help="write it there")
+
+
+def _tell(name: str, make: Callable[[Source, argparse.Namespace], Made]) -> Any:
+    def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+        source = open_source(arguments, environ)
+        made, whole = make(source, arguments)
+        write(arguments, source, f"tollway report {name}", made, whole)
+        return console.OK
+
+    return run
+
+
+def write(
+    arguments: argparse.Namespace, source: Source, title: str, made: list[Table], whole: Totals
+) -> None:
+    """Write tables in the form that was asked for; what must be said of them goes to stderr."""
+    out: Path | None = arguments.out
+    form = arguments.format or _form(out)
+    if form == "parquet":
+        if out is None:
+            raise Unknowable("Parquet is not for a terminal; add --out FILE")
+        tables.write_parquet(made[0], out)
+    else:
+        written = {
+            "text": lambda: "\n".join("\n".join([*tables.text(one), ""]) for one in made),
+            "csv": lambda: tables.as_csv(made[0]),
+            "json": lambda: tables.as_json(made) + "\n",
+            "html": lambda: pages.page(title, source.title(), whole, made),
+        }[form]()
+        if out is None:
+            sys.stdout.write(written)
+        else:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(written, encoding="utf-8", newline="")
+    sys.stderr.writelines(f"note: {note}\n" for note in source.notes())
+
+
+def _form(out: Path | None) -> str:
+    suffix = out.suffix.removeprefix(".") if out else ""
+    return {"htm": "html"}.get(suffix, suffix if suffix in FORMATS else "text")
+
+
+# -- the reports
+
+
+def dimensions(text: str) -> tuple[str, ...]:
+    """Return the dimensions that a text like `route,cost_center` names."""
+    return tuple(dict.fromkeys(filter(None, (name.strip() for name in text.split(",")))))
+
+
+def daily(source: Source, arguments: argparse.Namespace) -> Made:
+    """Return the days, and what all of them have cost by route, backend, tenant and tag."""
+    return _spend(source, ("day", *dimensions(arguments.by)), ("route", "tenant"))
+
+
+def tenants(source: Source, arguments: argparse.Namespace) -> Made:
+    """Return the tenants, and the tenants' routes."""
+    return _spend(source, ("tenant", *dimensions(arguments.by)), ())
+
+
+def _spend(source: Source, by: tuple[str, ...], more: tuple[str, ...]) -> Made:
+    first = Grouping(tuple(dict.fromkeys(by)), source.span)
+    backends = ("backend",) if by[0] == "day" else (by[0], "backend")
+    by_backend = Grouping(backends, source.span)
+    provenance = Grouping(("provenance",), source.span)
+    others = [Grouping((name,), source.span) for name in (*more, *TAGS) if name not in by]
+    whole = Grouping((), source.span)
+    add_up(source.facts(), first, by_backend, provenance, *others, whole)
+    titles = {"day": "Spend by day", "tenant": "Spend by tenant"}
+    made = [views.spend(titles[by[0]], first)]
+    if by_backend.by != first.by:
+        made.append(views.spend(f"By {' and '.join(by_backend.by)}", by_backend))
+    for one in others:
+        if one.by[0] in more or set(one.groups) - {(UNTAGGED,)}:
+            made.append(views.spend(f"By {one.by[0].replace('_', ' ')}", one))
+    made.append(views.spend("By where the figure comes from", provenance))
+    return made, whole.groups.get((), Totals())
+
+
+def roi(source: Source, arguments: argparse.Namespace) -> Made:
+    """Return what each route's money brought, and its savings."""
+    by = ("route", *(name for name in dimensions(arguments.by) if name != "route"))
+    grouping, whole = Grouping(by, source.span), Grouping((), source.span)
+    if grouping.of_charges:
+        raise Unknowable("answers are not one backend's: leave backend and provenance out of --by")
+    add_up(source.facts(), grouping, whole)
+    terms = dict(source.terms)
+    if arguments.value_per_correct_usd is not None:
+        for key in grouping.groups:
+            own = terms.get(key[0], Terms())
+            terms[key[0]] = replace(own, value_per_correct_usd=arguments.value_per_correct_usd)
+    made = [views.returns(grouping, terms), views.savings(grouping, terms)]
+    return made, whole.groups.get((), Totals())

@@ -1,0 +1,198 @@
+"""Facts: what the rows of journals say of money, as a stream of requests and charges.
+
+A charge is a sum of money at a backend: an attempt's, an audit's, or a stream's, which its
+`settlement` row brings when it is over (until then its attempt is `pending` and costs 0). A request
+is what a client asked and whether it was answered. Money is in integer nano-dollars from the
+journal's row on, so sums are exact.
+
+Feedback comes later than its request, from any worker, so it is read first: by id, one float each.
+Labels that audits bought count for no accuracy, since audits look where an answer is in doubt; the
+gateway's own figures leave them out too.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from gateway.journal import Row, segments, unseal
+from gateway.ledger.types import NANO
+
+PENDING = "pending"
+_FEEDBACK = b'{"kind":"feedback"'
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Money spent at a backend; `calls` is 0 where the call has been told of before."""
+
+    time_s: float
+    route: str
+    tenant: str
+    tags: dict[str, str]
+    backend: str
+    provenance: str
+    cost_nano: int
+    calls: int
+    failed: bool
+    fallback: bool
+    audit: bool
+    input_tokens: float
+    cached_input_tokens: float
+    output_tokens: float
+    device_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that a policy decided on.
+
+    `quality`: what its answer was worth, None where nobody told. `offered`: by backend, what it was
+    expected to cost and be worth there, (dollars, quality). `explored_nano`: what drawing for the
+    sake of learning was expected to cost beyond the best arm. `version`: how many labels the policy
+    had learned from.
+    """
+
+    time_s: float
+    route: str
+    tenant: str
+    tags: dict[str, str]
+    answered: bool
+    quality: float | None
+    offered: dict[str, tuple[float, float]]
+    explored_nano: int
+    version: int
+
+
+@dataclass(slots=True)
+class Damage:
+    """How many rows were read, how many were cut or damaged, and how many streams have no end."""
+
+    rows: int = 0
+    bad: int = 0
+    open: set[tuple[str, int]] = field(default_factory=set)
+
+
+Fact = Charge | Request
+
+
+def files(sources: Iterable[Path]) -> list[Path]:
+    """Return the segments of journals: folders of them, folders above these, or single files."""
+    found: list[Path] = []
+    for source in sources:
+        if source.is_file():
+            found.append(source)
+            continue
+        for folder in (source, source / "journal", source / ".tollway" / "journal"):
+            if inside := segments(folder):
+                found += inside
+                break
+    return found
+
+
+def read(paths: list[Path], damage: Damage) -> Iterator[Fact]:
+    """Yield what segments say; memory holds one request's rows and a float for each feedback."""
+    told = _qualities(paths)
+    for path in paths:
+        group: list[Row] = []
+        for row in _rows(path, damage):
+            kind = row["kind"]
+            if kind == "settlement":
+                damage.open.discard((row["id"], row["attempt"]))
+                yield _charge(row, calls=0)
+            elif kind == "attempt":
+                if row["provenance"] == PENDING:
+                    damage.open.add((row["id"], row["attempt"]))
+                yield _charge(row, calls=1)
+            if kind == "decision" or (kind == "attempt" and not row.get("audit")):
+                if group and group[0]["id"] != row["id"]:
+                    yield from _request(group, told)
+                    group = []
+                group.append(row)
+        yield from _request(group, told)
+
+
+def _qualities(paths: Iterable[Path]) -> dict[str, float]:
+    """Return what answers were worth, by decision, as far as their labels are fair."""
+    told: dict[str, float] = {}
+    for path in paths:
+        with path.open("rb") as file:
+            for line in file:
+                if not line.startswith(_FEEDBACK):
+                    continue
+                row = unseal(line)
+                if row is None or row["quality"] is None or row.get("probability", 1.0) != 1.0:
+                    continue
+                told[row["id"]] = float(row["quality"])
+    return told
+
+
+def _rows(path: Path, damage: Damage) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for line in file:
+            if line.startswith(_FEEDBACK):
+                continue
+            damage.rows += 1
+            try:
+                row = unseal(line)
+            except orjson.JSONDecodeError:
+                row = None
+            if row is None:
+                damage.bad += 1
+            else:
+                yield row
+
+
+def _charge(row: Row, *, calls: int) -> Charge:
+    return Charge(
+        time_s=row["time"],
+        route=row["route"],
+        tenant=row["tenant"],
+        tags=row["tags"],
+        backend=row["backend"],
+        provenance=row["provenance"],
+        cost_nano=row["cost_nano"],
+        calls=calls,
+        failed=bool(row["error"]),
+        fallback=row["fallback"],
+        audit=bool(row.get("audit")),
+        input_tokens=row.get("input_tokens", 0.0),
+        cached_input_tokens=row.get("cached_input_tokens", 0.0),
+        output_tokens=row.get("output_tokens", 0.0),
+        device_s=row.get("device_s", 0.0),
+    )
+
+
+def _request(group: list[Row], told: dict[str, float]) -> Iterator[Request]:
+    draws = [row for row in group if row["kind"] == "decision"]
+    if not draws:  # nothing, or a file that begins within a request
+        return
+    first = draws[0]
+    held = [row for row in group if row["kind"] == "attempt" and not row["error"]]
+    yield Request(
+        time_s=first["time"],
+        route=first["route"],
+        tenant=first["tenant"],
+        tags=first["tags"],
+        answered=bool(held) and held[-1]["status"] < 400,
+        quality=told.get(first["id"]),
+        offered={
+            arm: (cost_usd, quality)
+            for arm, cost_usd, quality in zip(
+                first["arms"], first["cost_hat_usd"], first["quality_hat"], strict=True
+            )
+        },
+        explored_nano=sum(map(_explored_nano, draws)),
+        version=first["policy_version"],
+    )
+
+
+def _explored_nano(draw: Row) -> int:
+    """Return what a draw cost more than the likeliest arm would have, if it was to explore."""
+    if draw["reason"] != "explore":
+        return 0
+    costs: list[float] = draw["cost_hat_usd"]
+    best: int = draw["pmf"].index(max(draw["pmf"]))
+    drawn: int = draw["arms"].index(draw["arm"])
+    return round(max(0.0, costs[drawn] - costs[best]) * NANO)

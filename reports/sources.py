@@ -1,0 +1,129 @@
+"""Sources: which journals a report reads, and what a configuration says of their routes."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from gateway.settings import Settings, load
+from reports.facts import Damage, Fact, files, read
+from reports.returns import Terms
+from reports.tables import Unknowable
+from reports.totals import Span, reader
+
+DEFAULTS = (Path("tollway.toml"), Path(".tollway/journal"))
+
+
+@dataclass(slots=True)
+class Source:
+    """What a report is about: segments of journals, a span of time, a filter."""
+
+    # The mutable state is what reading has found to be damaged.
+
+    paths: list[Path]
+    span: Span
+    where: dict[str, str]
+    terms: dict[str, Terms]
+    models: dict[str, str]
+    damage: Damage = field(default_factory=Damage)
+
+    def facts(self) -> Iterator[Fact]:
+        """Yield the facts that are asked for."""
+        wanted = [(reader(name, self.span.zone), value) for name, value in self.where.items()]
+        for fact in read(self.paths, self.damage):
+            if self.span.keeps(fact) and all(one(fact) == value for one, value in wanted):
+                yield fact
+
+    def notes(self) -> list[str]:
+        """Return what must be said of what was read."""
+        told = []
+        if self.damage.bad:
+            told.append(f"{self.damage.bad} of {self.damage.rows} rows are cut or damaged")
+        if self.damage.open:
+            told.append(
+                f"{len(self.damage.open)} streams have no end in the journal: they are under way, "
+                "or their gateway was killed, and then budgets hold their cost as unaccounted"
+            )
+        return told
+
+    def title(self) -> str:
+        """Say which span it is."""
+        since, until = (
+            "" if abs(at) == float("inf") else f"{datetime.fromtimestamp(at, self.span.zone):%F %T}"
+            for at in (self.span.since_s, self.span.until_s)
+        )
+        parts = [f"from {since}" if since else "", f"until {until}" if until else ""]
+        parts += [f"{name} {value}" for name, value in self.where.items()]
+        return ", ".join([*filter(None, parts), f"days of {self.span.zone}"])
+
+
+def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Source:
+    """Return what the arguments name; Unknowable where there is no journal."""
+    given = arguments.source or [path for path in DEFAULTS if path.exists()][:1]
+    journals: list[Path] = []
+    terms: dict[str, Terms] = {}
+    models: dict[str, str] = {}
+    for path in given:
+        if path.suffix == ".toml":
+            settings = load(path, environ)
+            journals.append(settings.journal.dir)
+            terms |= terms_of(settings)
+            models |= {b.model: b.name for b in settings.backends if b.model}
+        else:
+            journals.append(path)
+    paths = files(journals)
+    if not paths:
+        names = ", ".join(map(str, given)) or "here"
+        raise Unknowable(f"no journal at {names}; name its folder, or a tollway.toml")
+    zone = _zone(arguments.timezone)
+    span = Span(
+        _moment(arguments.since, zone, float("-inf")),
+        _moment(arguments.until, zone, float("inf")),
+        zone,
+    )
+    return Source(paths, span, dict(map(_filter, arguments.where)), terms, models)
+
+
+def terms_of(settings: Settings) -> dict[str, Terms]:
+    """Return what a configuration says of its routes."""
+    declared = {
+        backend.name: backend.declared_accuracy
+        for backend in settings.backends
+        if backend.declared_accuracy is not None
+    }
+    return {
+        route.name: Terms(
+            route.value_per_correct_usd,
+            route.accuracy_floor,
+            {name: declared[name] for name in route.backends if name in declared},
+        )
+        for route in settings.routes
+    }
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise Unknowable(f"{name!r} is no time zone; write it like Europe/Berlin") from None
+
+
+def _moment(text: str | None, zone: tzinfo, default: float) -> float:
+    if text is None:
+        return default
+    try:
+        told = datetime.fromisoformat(text)
+    except ValueError:
+        raise Unknowable(f"{text!r} is no date; write it like 2026-11-23") from None
+    return (told if told.tzinfo else told.replace(tzinfo=zone)).timestamp()
+
+
+def _filter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise Unknowable(f"{text!r} is no filter; write it like tenant=acme")
+    return name, value

@@ -1,0 +1,167 @@
+"""Tables: rows under columns that know what they hold, written for people and for programs.
+
+Money is in nano-dollars, and is written exactly: in text with as many decimals as it has, in CSV
+with nine, in Parquet as decimal(38, 9), in JSON as integers.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gateway import console
+from gateway.ledger.types import NANO
+
+Value = str | int | float | None
+FORMATS = ("text", "csv", "parquet", "html", "json")
+NOTHING = "-"
+
+
+class Unknowable(Exception):  # noqa: N818 - reads as what happened
+    """What was asked for cannot be written; the message says what would help."""
+
+
+class Kind(Enum):
+    """What a column holds."""
+
+    TEXT = "text"
+    COUNT = "count"
+    MONEY = "money"
+    SHARE = "share"
+    NUMBER = "number"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its name for programs, its heading for people, what it holds."""
+
+    name: str
+    heading: str
+    kind: Kind = Kind.TEXT
+
+    @property
+    def key(self) -> str:
+        """Its name with the unit that files have it in."""
+        return f"{self.name}_usd" if self.kind is Kind.MONEY else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of values, each as its column says: money is integers of nano-dollars.
+
+    `total` is the sum of the rows. Files leave it out, for programs add up by themselves.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    note: str = ""
+    total: tuple[Value, ...] | None = None
+
+    @property
+    def lines(self) -> tuple[tuple[Value, ...], ...]:
+        """The rows, and their total where there is one."""
+        return self.rows if self.total is None else (*self.rows, self.total)
+
+
+def shown(value: Value, kind: Kind) -> str:
+    """Return a value as people read it."""
+    if value is None:
+        return NOTHING
+    if kind is Kind.MONEY:
+        return console.usd(int(value))
+    if kind is Kind.SHARE:
+        return f"{value:.2%}"
+    if kind is Kind.COUNT:
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def text(table: Table) -> list[str]:
+    """Return a table as lines: words to the left, figures to the right."""
+    kinds = [column.kind for column in table.columns]
+    cells = [[shown(v, k) for v, k in zip(row, kinds, strict=True)] for row in table.lines]
+    heads = [column.heading.upper() for column in table.columns]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    lines = []
+    for row in (heads, *cells):
+        padded = [
+            cell.ljust(width) if kind is Kind.TEXT else cell.rjust(width)
+            for cell, width, kind in zip(row, widths, kinds, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    note = [f"  {table.note}"] if table.note else []
+    return [table.title, *(f"  {line}" for line in lines), *note]
+
+
+def decimal(nano: int) -> Decimal:
+    """Return nano-dollars as dollars, exactly."""
+    return Decimal(nano).scaleb(-9)
+
+
+def as_csv(table: Table) -> str:
+    """Return a table as CSV (RFC 4180): what is not known is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([column.key for column in table.columns])
+    for row in table.rows:
+        writer.writerow([_cell(v, c.kind) for v, c in zip(row, table.columns, strict=True)])
+    return out.getvalue()
+
+
+def _cell(value: Value, kind: Kind) -> Any:
+    if value is None:
+        return ""
+    return f"{decimal(int(value)):.9f}" if kind is Kind.MONEY else value
+
+
+def as_json(tables: Sequence[Table]) -> str:
+    """Return tables as JSON, by their titles; money as integers named `*_nano`."""
+    document = {
+        table.title: [
+            {
+                (f"{c.name}_nano" if c.kind is Kind.MONEY else c.name): value
+                for c, value in zip(table.columns, row, strict=True)
+            }
+            for row in table.rows
+        ]
+        for table in tables
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def write_parquet(table: Table, path: Path) -> None:
+    """Write a table as Parquet; Unknowable without polars."""
+    if find_spec("polars") is None:
+        raise Unknowable("Parquet needs polars; install it with: pip install 'tollway[simulate]'")
+    import polars as pl  # noqa: PLC0415 - an extra, and slow to import
+
+    types: dict[Kind, Any] = {
+        Kind.TEXT: pl.String,
+        Kind.COUNT: pl.Float64,
+        Kind.MONEY: pl.Decimal(38, 9),
+        Kind.SHARE: pl.Float64,
+        Kind.NUMBER: pl.Float64,
+    }
+    told: dict[str, Any] = {}
+    for at, column in enumerate(table.columns):
+        values = [row[at] for row in table.rows]
+        kind: Any = types[column.kind]
+        if column.kind is Kind.MONEY:
+            values = [None if v is None else decimal(int(v)) for v in values]  # type: ignore[misc]
+        elif column.kind is Kind.COUNT and not any(isinstance(v, float) for v in values):
+            kind = pl.Int64
+        told[column.key] = pl.Series(values, dtype=kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pl.DataFrame(told).write_parquet(path)
+
+
+def dollars(value: Value) -> float:
+    """Return money for a picture."""
+    return 0.0 if value is None else float(value) / NANO

@@ -1,0 +1,207 @@
+"""Totals: facts added up by day, route, backend, tenant, provenance and tags."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+
+from gateway.metering import ESTIMATED
+from gateway.overview import wilson
+from reports.facts import PENDING, Charge, Fact
+
+DIMENSIONS = ("day", "hour", "month", "route", "backend", "tenant", "provenance")
+"""What facts can be told apart by, besides tags."""
+
+OF_CHARGES = frozenset({"backend", "provenance"})
+"""Dimensions that money has and requests do not: a request may have asked several backends."""
+
+UNTAGGED = "(none)"
+Key = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Offers:
+    """What a route's requests would have cost and been worth at one backend, as was expected."""
+
+    count: int = 0
+    cost_usd: float = 0.0
+    quality: float = 0.0
+
+    @property
+    def each_usd(self) -> float:
+        """Dollars a request."""
+        return self.cost_usd / self.count
+
+    @property
+    def accuracy(self) -> float:
+        """What its answers were thought to be worth in the mean."""
+        return self.quality / self.count
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over facts; money in nano-dollars."""
+
+    requests: int = 0
+    answered: int = 0
+    calls: int = 0
+    failed_calls: int = 0
+    fallbacks: int = 0
+    audits: int = 0
+    cost_nano: int = 0
+    audit_nano: int = 0
+    estimated_nano: int = 0
+    explored_nano: int = 0
+    labels: int = 0
+    quality: float = 0.0
+    version: int = 0
+    input_tokens: float = 0.0
+    cached_input_tokens: float = 0.0
+    output_tokens: float = 0.0
+    device_s: float = 0.0
+    offers: dict[str, Offers] = field(default_factory=dict)
+
+    def add(self, fact: Fact) -> None:
+        """Add one fact."""
+        if isinstance(fact, Charge):
+            self._charge(fact)
+            return
+        self.requests += 1
+        self.answered += fact.answered
+        self.explored_nano += fact.explored_nano
+        self.version = max(self.version, fact.version)
+        if fact.quality is not None:
+            self.labels += 1
+            self.quality += fact.quality
+        for backend, (cost_usd, quality) in fact.offered.items():
+            offers = self.offers.setdefault(backend, Offers())
+            offers.count += 1
+            offers.cost_usd += cost_usd
+            offers.quality += quality
+
+    def _charge(self, charge: Charge) -> None:
+        self.calls += charge.calls
+        self.failed_calls += charge.failed
+        self.cost_nano += charge.cost_nano
+        if charge.calls:
+            self.fallbacks += charge.fallback
+            self.audits += charge.audit
+        if charge.audit:
+            self.audit_nano += charge.cost_nano
+        if charge.provenance == ESTIMATED:
+            self.estimated_nano += charge.cost_nano
+        self.input_tokens += charge.input_tokens
+        self.cached_input_tokens += charge.cached_input_tokens
+        self.output_tokens += charge.output_tokens
+        self.device_s += charge.device_s
+
+    @property
+    def accuracy(self) -> float | None:
+        """The mean worth of the answers that were told of."""
+        return self.quality / self.labels if self.labels else None
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float] | None:
+        """Its 95 % interval."""
+        return None if self.accuracy is None else wilson(self.accuracy, self.labels)
+
+    @property
+    def correct(self) -> float | None:
+        """How many answers were right, as far as the labels tell of the others."""
+        return None if self.accuracy is None else self.accuracy * self.answered
+
+    @property
+    def learning_nano(self) -> int:
+        """The price of learning: audits, and what exploration was expected to cost."""
+        return self.audit_nano + self.explored_nano
+
+    def per(self, count: float | None) -> int | None:
+        """Return the cost for each of `count` things, in whole nano-dollars."""
+        return round(self.cost_nano / count) if count else None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time in seconds since 1970, and the zone in which its days begin."""
+
+    since_s: float = -math.inf
+    until_s: float = math.inf
+    zone: tzinfo = UTC
+
+    def keeps(self, fact: Fact) -> bool:
+        """Whether a fact is of it."""
+        return self.since_s <= fact.time_s < self.until_s
+
+
+class Grouping:
+    """Adds facts up by the values of some dimensions.
+
+    A dimension that is none of DIMENSIONS is a tag's name. Requests are left out where money is
+    told apart by what they do not have (OF_CHARGES).
+    """
+
+    # The mutable state is the totals by key.
+
+    def __init__(self, by: tuple[str, ...], span: Span) -> None:
+        self.by = by
+        self.of_charges = bool(OF_CHARGES.intersection(by))
+        self._by_provenance = "provenance" in by
+        self._span = span
+        self._read = [reader(name, span.zone) for name in by]
+        self._found: dict[Key, Totals] = {}
+
+    def add(self, fact: Fact) -> None:
+        """Add a fact, where it is of the span."""
+        if not self._span.keeps(fact):
+            return
+        if isinstance(fact, Charge):
+            if fact.provenance == PENDING and self._by_provenance:
+                return  # it has a provenance once it has a cost
+        elif self.of_charges:
+            return
+        key = tuple([read(fact) for read in self._read])
+        totals = self._found.get(key)
+        if totals is None:
+            totals = self._found[key] = Totals()
+        totals.add(fact)
+
+    @property
+    def groups(self) -> dict[Key, Totals]:
+        """The totals by key, in the keys' order."""
+        return dict(sorted(self._found.items()))
+
+
+def add_up(facts: Iterable[Fact], *groupings: Grouping) -> None:
+    """Give every fact to every grouping, in one pass."""
+    for fact in facts:
+        for grouping in groupings:
+            grouping.add(fact)
+
+
+_TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00", "month": "%Y-%m"}
+
+
+def reader(name: str, zone: tzinfo) -> Callable[[Fact], str]:
+    """Return what reads a dimension's value off a fact."""
+    if name in _TIMES:
+        return _time_reader(_TIMES[name], zone)
+    if name in DIMENSIONS:
+        return lambda fact: str(getattr(fact, name))
+    return lambda fact: fact.tags.get(name, UNTAGGED)
+
+
+def _time_reader(form: str, zone: tzinfo) -> Callable[[Fact], str]:
+    """Read times as texts; those of one hour are the same, and are worked out once.
+
+    Some zones begin their days at half or three quarters of an hour, hence quarters.
+    """
+    known: dict[int, str] = {}
+
+    def read(fact: Fact) -> str:
+        quarter = int(fact.time_s // 900)
+        told = known.get(quarter)
+        if told is None:
+            told = known[quarter] = datetime.fromtimestamp(quarter * 900, zone).strftime(form)
+        return told
+
+    return read

@@ -1,0 +1,156 @@
+"""Views: totals as the tables of each report."""
+
+from collections.abc import Callable, Mapping
+
+from reports.returns import Terms, best_fixed, fixed, most_accurate, value_nano
+from reports.tables import Column, Kind, Table, Value
+from reports.totals import Grouping, Key, Totals
+
+ALL = "all"
+Read = Callable[[Totals], Value]
+
+_REQUESTS: tuple[tuple[Column, Read], ...] = (
+    (Column("requests", "requests", Kind.COUNT), lambda t: t.requests),
+    (Column("answered", "answered", Kind.COUNT), lambda t: t.answered),
+    (Column("calls", "calls", Kind.COUNT), lambda t: t.calls),
+    (Column("cost", "cost", Kind.MONEY), lambda t: t.cost_nano),
+    (Column("cost_per_answer", "per answer", Kind.MONEY), lambda t: t.per(t.answered)),
+    (
+        Column("estimated_share", "estimated", Kind.SHARE),
+        lambda t: t.estimated_nano / t.cost_nano if t.cost_nano else None,
+    ),
+    (Column("learning", "learning", Kind.MONEY), lambda t: t.learning_nano),
+    (Column("labels", "labels", Kind.COUNT), lambda t: t.labels),
+    (Column("accuracy", "accuracy", Kind.SHARE), lambda t: t.accuracy),
+    (Column("cost_per_correct", "per correct", Kind.MONEY), lambda t: t.per(t.correct)),
+)
+_CHARGES: tuple[tuple[Column, Read], ...] = (
+    (Column("calls", "calls", Kind.COUNT), lambda t: t.calls),
+    (Column("failed_calls", "failed", Kind.COUNT), lambda t: t.failed_calls),
+    (Column("audits", "audits", Kind.COUNT), lambda t: t.audits),
+    (Column("cost", "cost", Kind.MONEY), lambda t: t.cost_nano),
+    (Column("cost_per_call", "per call", Kind.MONEY), lambda t: t.per(t.calls)),
+    (Column("input_tokens", "tokens in", Kind.COUNT), lambda t: t.input_tokens),
+    (Column("output_tokens", "tokens out", Kind.COUNT), lambda t: t.output_tokens),
+    (Column("device_s", "device s", Kind.NUMBER), lambda t: t.device_s),
+)
+
+
+def spend(title: str, grouping: Grouping, note: str = "") -> Table:
+    """Return what each group has cost, and what all have."""
+    figures = _CHARGES if grouping.of_charges else _REQUESTS
+    rows = [
+        (*key, *(read(totals) for _, read in figures)) for key, totals in grouping.groups.items()
+    ]
+    total = None
+    if len(rows) > 1:
+        whole = together(grouping.groups)
+        blank = [""] * (len(grouping.by) - 1)
+        total = (ALL, *blank, *(read(whole) for _, read in figures))
+    named = tuple(Column(name, name.replace("_", " ")) for name in grouping.by)
+    columns = (*named, *(column for column, _ in figures))
+    return Table(title, columns, tuple(rows), note, total)
+
+
+def together(groups: Mapping[Key, Totals]) -> Totals:
+    """Return the sum of groups, without their offers: those are a route's own."""
+    whole = Totals()
+    for totals in groups.values():
+        for name in _SUMMED:
+            setattr(whole, name, getattr(whole, name) + getattr(totals, name))
+    return whole
+
+
+_SUMMED = [name for name in Totals.__slots__ if name not in {"offers", "version"}]
+
+_RETURNS = (
+    Column("answered", "answered", Kind.COUNT),
+    Column("accuracy", "accuracy", Kind.SHARE),
+    Column("accuracy_low", "from", Kind.SHARE),
+    Column("accuracy_high", "to", Kind.SHARE),
+    Column("cost", "cost", Kind.MONEY),
+    Column("cost_per_correct", "per correct", Kind.MONEY),
+    Column("value", "value", Kind.MONEY),
+    Column("net", "net", Kind.MONEY),
+    Column("roi", "ROI", Kind.SHARE),
+    Column("cost_per_value_dollar", "cost per $", Kind.MONEY),
+    Column("audits", "audits", Kind.MONEY),
+    Column("exploration", "exploration", Kind.MONEY),
+)
+
+
+def returns(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
+    """Return what each group's money brought; the grouping's first dimension is the route."""
+    rows = [
+        (*key, *_returned(totals, terms.get(key[0], Terms())))
+        for key, totals in grouping.groups.items()
+    ]
+    named = tuple(Column(name, name.replace("_", " ")) for name in grouping.by)
+    note = (
+        "Right answers are as many as the labels say of all answers. Exploration is what drawing "
+        "to learn was expected to cost beyond the best arm; it and audits are part of the cost."
+    )
+    return Table("Returns", (*named, *_RETURNS), tuple(rows), note)
+
+
+def _returned(totals: Totals, terms: Terms) -> tuple[Value, ...]:
+    low, high = totals.accuracy_interval or (None, None)
+    value, cost = value_nano(totals, terms), totals.cost_nano
+    net = None if value is None else value - cost
+    return (
+        totals.answered,
+        totals.accuracy,
+        low,
+        high,
+        cost,
+        totals.per(totals.correct),
+        value,
+        net,
+        None if net is None or not cost else net / cost,
+        None if not value else round(cost * 10**9 / value),
+        totals.audit_nano,
+        totals.explored_nano,
+    )
+
+
+_SAVINGS = (
+    Column("backend", "had it been"),
+    Column("bar", "which is"),
+    Column("accuracy", "accuracy", Kind.SHARE),
+    Column("would_have_cost", "it would have cost", Kind.MONEY),
+    Column("cost", "cost", Kind.MONEY),
+    Column("saved", "saved", Kind.MONEY),
+    Column("saved_share", "share", Kind.SHARE),
+)
+
+
+def savings(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
+    """Return what each group would have cost had one backend answered everything."""
+    rows: list[tuple[Value, ...]] = []
+    for key, totals in grouping.groups.items():
+        own = terms.get(key[0], Terms())
+        backends = fixed(totals, own)
+        bars = {
+            "most accurate": most_accurate(backends),
+            "best fixed": best_fixed(backends, totals, own),
+        }
+        for one in backends:
+            is_bar = ", ".join(name for name, bar in bars.items() if bar is one)
+            rows.append(
+                (
+                    *key,
+                    one.backend,
+                    is_bar,
+                    one.accuracy,
+                    one.would_nano,
+                    totals.cost_nano,
+                    one.saved_nano(totals),
+                    one.saved_share(totals),
+                )
+            )
+    named = tuple(Column(name, name.replace("_", " ")) for name in grouping.by)
+    note = (
+        "By what each request was expected to cost there when it was routed. Best fixed: the "
+        "cheapest that is as accurate as the route was, or holds its floor."
+    )
+    return Table("Savings against fixed backends", (*named, *_SAVINGS), tuple(rows), note)
