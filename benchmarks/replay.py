@@ -24,7 +24,7 @@ from choosing.tables import Table, discover
 
 from policies.registry import build
 from policies.types import Arm, Context, Objective
-from simulations.estimators import Refused
+from simulations.estimators import ESS_MIN, Refused
 from simulations.logs import Log
 from simulations.replay import Options, Replay
 
@@ -176,6 +176,10 @@ def _count(rows: list[dict[str, object]]) -> dict[str, object]:
         if what == "gain" and len(ends):
             found["promoted"] = int((low > 0).sum())
             found["wrongly"] = int(((low > 0) & (true <= 0)).sum())
+    found["answered_below_ess"] = sum(
+        "quality" in row and row["ess"] < ESS_MIN
+        for row in rows  # type: ignore[operator]
+    )
     found["no_answer"] = sum("quality" not in row for row in rows) / len(rows)
     worst = defaultdict(list)
     for row in rows:
@@ -194,8 +198,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a folder of tables")
     parser.add_argument("--tables", nargs="+", default=["test"], help="their names (%(default)s)")
     parser.add_argument("--logs", type=int, default=1000, help="of each table (%(default)s)")
-    parser.add_argument("--requests", type=int, default=1000, help="in each log (%(default)s)")
-    parser.add_argument("--p-min", type=float, nargs="+", default=[0.02, 0.0])
+    parser.add_argument("--requests", type=int, default=2000, help="in each log (%(default)s)")
+    parser.add_argument("--p-min", type=float, nargs="+", default=[0.1, 0.02, 0.0])
     parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()

@@ -11,6 +11,7 @@ _EXAMPLES = """\
   tollway simulate run --list               the scenarios that come with Tollway
   tollway simulate run steady --html a.html see what a policy would do, before it does it
   tollway simulate replay .tollway/journal   what each backend alone would have given
+  tollway simulate capacity .tollway/journal how many replicas its traffic needs
 """
 
 

@@ -34,6 +34,19 @@ the same rule with all of the journal known.
   tollway simulate frontier .tollway/journal --html frontier.html
   tollway simulate frontier .tollway/journal --policy lagrangian
 """
+_CAPACITY = """\
+JOURNAL is the folder of a gateway's journal-*.jsonl, best of some weeks; or a CSV or Parquet file
+of one row a call, with columns of its backend (--arm), time and latency:
+  tollway simulate capacity .tollway/journal --within 0.5
+  tollway simulate capacity .tollway/journal --within 0.5 --html capacity.html \\
+    --replica large:places=4,usd=2.50,spot_usd=0.90,reserved_usd=1.60
+A replica is BACKEND:OPTION=VALUE,... with the options places (calls at once), up (share of time),
+usd, spot_usd and reserved_usd (dollars an hour), spot_up (share of time that a spot one is there).
+
+Growth, hours of the day and days of the week are fitted where the journal is long enough to tell
+them; the worst case is that of many futures; waiting is by queueing theory. How well the last day
+is foretold from those before is told too.
+"""
 
 
 def add(commands: Any) -> None:
@@ -54,6 +67,7 @@ def add(commands: Any) -> None:
     )
     _add_outputs(command)
     _add_frontier(commands)
+    _add_capacity(commands)
 
 
 def _add_frontier(commands: Any) -> None:
@@ -64,6 +78,35 @@ def _add_frontier(commands: Any) -> None:
         "--policy", action="append", default=[], metavar="POLICY", help="show it too; see replay"
     )
     _add_objective(command)
+    _add_outputs(command)
+
+
+def _add_capacity(commands: Any) -> None:
+    summary = "say how many replicas a journal's traffic needs, and what they cost"
+    command = console.add(commands, "capacity", _lazily("capacity_commands"), summary, _CAPACITY)
+    command.add_argument("journal", type=Path, metavar="JOURNAL", help="a journal or a file")
+    default = Columns()
+    for option, name in (
+        ("--arm", default.arm),
+        ("--time", default.time),
+        ("--latency", default.latency),
+    ):
+        command.add_argument(option, default=name, metavar="COLUMN", help=f"of a file ({name})")
+    command.add_argument(
+        "--replica", action="append", default=[], metavar="REPLICA", help="what can be rented"
+    )
+    for option, otherwise, what in (
+        ("--within", None, "seconds that calls may take (twice what they take by themselves)"),
+        ("--share", 0.95, "of the calls, within that time (%(default)s)"),
+        ("--availability", 0.999, "of enough replicas (%(default)s)"),
+        ("--headroom", 0.5, "above each hour's expected rate (%(default)s: 50 %%)"),
+        ("--peak", 2.0, "above the usual hour's rate, at the top (%(default)s: 200 %%)"),
+        ("--worst", 0.95, "of the futures, whose highest hour is held (%(default)s)"),
+        ("--growth", None, "a week, instead of the journal's (0.05: 5 %%)"),
+    ):
+        command.add_argument(option, type=float, default=otherwise, metavar="X", help=what)
+    command.add_argument("--days", type=int, default=28, help="to plan for (%(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="of the futures (%(default)s)")
     _add_outputs(command)
 
 

@@ -41,7 +41,7 @@ def stream(paths: Iterable[Path], damage: Damage) -> Iterator[tuple[str, Row]]:
     """Yield `decision` and `feedback` rows as tables hold them; memory holds one request's rows."""
     for path in paths:
         group: list[Row] = []
-        for row in _sound(path, damage):
+        for row in sound(path, damage):
             kind = row.get("kind")
             if kind == "feedback":
                 yield from _feedback(row)
@@ -55,7 +55,8 @@ def stream(paths: Iterable[Path], damage: Damage) -> Iterator[tuple[str, Row]]:
             yield "decision", _decision(group)
 
 
-def _sound(path: Path, damage: Damage) -> Iterator[Row]:
+def sound(path: Path, damage: Damage) -> Iterator[Row]:
+    """Yield the sound rows of a segment, and count the others."""
     with path.open("rb") as file:
         for line in file:
             damage.lines += 1
