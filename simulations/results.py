@@ -160,7 +160,9 @@ def judge(run: Run, phase: Phase) -> Judged:
     best = _solve(run, quality[sample], cost[sample], phase.allowance_usd)
     group = _solve(run, mean_quality[sample], mean_cost[sample], phase.allowance_usd)
     worth = chance(run)[at] - best.price * run.cost_usd[at]
-    most = np.maximum((quality - best.price * cost).max(axis=1), 0.0)
+    most = (quality - best.price * cost).max(axis=1)
+    if run.scenario.route.objective != "min_cost":
+        most = np.maximum(most, 0.0)  # not to answer; a floor is on all requests
     arms = np.where(offered, run.truth.quality[at], 0.0).mean(axis=0)
     return Judged(
         phase,
