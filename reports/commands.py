@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 from gateway import console
-from reports import pages, tables, views
+from reports import bill, drift, focus, pages, tables, views
 from reports.returns import Terms
-from reports.sources import Source, open_source
+from reports.sources import Source, open_source, pair
 from reports.tables import FORMATS, Table, Unknowable
 from reports.totals import UNTAGGED, Grouping, Totals, add_up
 
@@ -19,6 +20,15 @@ _EXAMPLES = """\
   tollway report daily --by cost_center --since 2026-11-01 --out november.html
   tollway report tenants --format csv > tenants.csv
   tollway report roi tollway.toml --value-per-correct-usd 0.02
+  tollway report invoice tollway.toml --bill openai-november.csv
+  tollway report focus --out focus.csv
+"""
+_BILL = """\
+The bill is a CSV with an amount and an item a line, and if possible a date and quantities
+(requests, tokens, device seconds): FOCUS datasets and OpenAI's exports are read as they come. An
+item is a backend by its name, or by its model's name in the configuration; else say which with
+--item.
+
 """
 _SOURCE = """\
 SOURCE is a configuration (its journal is read, and what it declares of routes and backends is used)
@@ -68,6 +78,41 @@ def add(commands: Any) -> None:
                 "--value-per-correct-usd", type=float, metavar="USD", help="what a right answer is"
             )
 
+    _add_focus(commands)
+    _add_invoice(commands)
+
+
+def _add_focus(commands: Any) -> None:
+    summary = "write what was spent as a FOCUS 1.4 dataset, for FinOps tools"
+    command = console.add(commands, "focus", _tell("focus", focused), summary, _SOURCE)
+    add_source(command)
+    add_output(command, "csv")
+    command.add_argument(
+        "--period", choices=focus.PERIODS, default="day", help="of a row, in UTC (%(default)s)"
+    )
+    issuer = focus.Issuer()
+    command.add_argument("--issuer", default=issuer.name, help="who charges (%(default)s)")
+    command.add_argument("--account", default=issuer.account, help="(%(default)s)")
+
+
+def _add_invoice(commands: Any) -> None:
+    summary = "compare a provider's bill with what was charged: drift by line, and its likely cause"
+    command = console.add(commands, "invoice", _tell("invoice", invoice), summary, _BILL + _SOURCE)
+    add_source(command)
+    add_output(command)
+    command.add_argument("--bill", type=Path, required=True, metavar="FILE", help="its CSV")
+    for option, meta, what in (
+        ("--item", "ITEM=BACKEND", "which backend an item of the bill is; may be repeated"),
+        ("--column", "NAME=COLUMN", "which column of the bill is amount, item, date, ..."),
+    ):
+        command.add_argument(option, action="append", default=[], metavar=meta, help=what)
+    command.add_argument(
+        "--backends", default="", metavar="A,B", help="those that are on it (all that the bill has)"
+    )
+    command.add_argument(
+        "--tolerance", type=float, default=0.005, help="a share that is no drift (%(default)s)"
+    )
+
 
 def add_source(command: Any) -> None:
     """Let a command be told what to read."""
@@ -84,13 +129,14 @@ def add_source(command: Any) -> None:
     )
 
 
-def add_output(command: Any) -> None:
+def add_output(command: Any, default: str = "text") -> None:
     """Let a command be told how to write."""
     command.add_argument(
         "--format",
         choices=FORMATS,
-        help="(as FILE's name ends, else text); CSV and Parquet have the first table",
+        help=f"(as FILE's name ends, else {default}); CSV and Parquet have the first table",
     )
+    command.set_defaults(default_format=default)
     command.add_argument("--out", type=Path, metavar="FILE", help="write it there")
 
 
@@ -109,7 +155,7 @@ def write(
 ) -> None:
     """Write tables in the form that was asked for; what must be said of them goes to stderr."""
     out: Path | None = arguments.out
-    form = arguments.format or _form(out)
+    form = arguments.format or _form(out) or arguments.default_format
     if form == "parquet":
         if out is None:
             raise Unknowable("Parquet is not for a terminal; add --out FILE")
@@ -131,7 +177,7 @@ def write(
 
 def _form(out: Path | None) -> str:
     suffix = out.suffix.removeprefix(".") if out else ""
-    return {"htm": "html"}.get(suffix, suffix if suffix in FORMATS else "text")
+    return {"htm": "html"}.get(suffix, suffix if suffix in FORMATS else "")
 
 
 # -- the reports
@@ -185,3 +231,32 @@ def roi(source: Source, arguments: argparse.Namespace) -> Made:
             terms[key[0]] = replace(own, value_per_correct_usd=arguments.value_per_correct_usd)
     made = [views.returns(grouping, terms), views.savings(grouping, terms)]
     return made, whole.groups.get((), Totals())
+
+
+def focused(source: Source, arguments: argparse.Namespace) -> Made:
+    """Return the FOCUS dataset; its periods are UTC's."""
+    source.span = replace(source.span, zone=UTC)
+    grouping = Grouping((arguments.period, *focus.DIMENSIONS), source.span)
+    whole = Grouping((), source.span)
+    add_up(source.facts(), grouping, whole)
+    issuer = focus.Issuer(arguments.issuer, arguments.account)
+    made = focus.table(grouping.groups, arguments.period, issuer)
+    return [made], whole.groups.get((), Totals())
+
+
+def invoice(source: Source, arguments: argparse.Namespace) -> Made:
+    """Return the drift of a bill."""
+    names = {**source.models, **dict(map(pair, arguments.item))}
+    lines = bill.read(arguments.bill, source.span.zone, dict(map(pair, arguments.column)), names)
+    dated = any(line.day for line in lines)
+    grouping = Grouping(("day", "backend") if dated else ("backend",), source.span)
+    whole = Grouping((), source.span)
+    add_up(source.facts(), grouping, whole)
+    wanted = set(dimensions(arguments.backends)) or {line.item for line in lines}
+    charged = {
+        (key[0] if dated else "", key[-1]): totals
+        for key, totals in grouping.groups.items()
+        if key[-1] in wanted
+    }
+    found = drift.compare(lines, charged, source.prices, arguments.tolerance)
+    return [views.drifts(found)], whole.groups.get((), Totals())

@@ -1,9 +1,9 @@
 """Facts: what the rows of journals say of money, as a stream of requests and charges.
 
-A charge is a sum of money at a backend: an attempt's, an audit's, or a stream's, which its
-`settlement` row brings when it is over (until then its attempt is `pending` and costs 0). A request
-is what a client asked and whether it was answered. Money is in integer nano-dollars from the
-journal's row on, so sums are exact.
+A charge is the money of one call to a backend: an attempt's, an audit's, or a stream's, whose
+`settlement` row brings it when it is over (its attempt's own row is `pending`, and is no charge). A
+request is what a client asked and whether it was answered. Money is in integer nano-dollars from
+the journal's row on, so sums are exact.
 
 Feedback comes later than its request, from any worker, so it is read first: by id, one float each.
 Labels that audits bought count for no accuracy, since audits look where an answer is in doubt; the
@@ -18,14 +18,17 @@ import orjson
 
 from gateway.journal import Row, segments, unseal
 from gateway.ledger.types import NANO
+from gateway.metering import PENDING, VOID
 
-PENDING = "pending"
 _FEEDBACK = b'{"kind":"feedback"'
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Money spent at a backend; `calls` is 0 where the call has been told of before."""
+    """The money of one call to a backend.
+
+    `refused`: it was answered in a way that is taken to mean that nothing ran (4xx, 429, 503).
+    """
 
     time_s: float
     route: str
@@ -34,8 +37,8 @@ class Charge:
     backend: str
     provenance: str
     cost_nano: int
-    calls: int
     failed: bool
+    refused: bool
     fallback: bool
     audit: bool
     input_tokens: float
@@ -100,11 +103,12 @@ def read(paths: list[Path], damage: Damage) -> Iterator[Fact]:
             kind = row["kind"]
             if kind == "settlement":
                 damage.open.discard((row["id"], row["attempt"]))
-                yield _charge(row, calls=0)
+                yield _charge(row)
             elif kind == "attempt":
                 if row["provenance"] == PENDING:
                     damage.open.add((row["id"], row["attempt"]))
-                yield _charge(row, calls=1)
+                else:
+                    yield _charge(row)
             if kind == "decision" or (kind == "attempt" and not row.get("audit")):
                 if group and group[0]["id"] != row["id"]:
                     yield from _request(group, told)
@@ -144,7 +148,7 @@ def _rows(path: Path, damage: Damage) -> Iterator[Row]:
                 yield row
 
 
-def _charge(row: Row, *, calls: int) -> Charge:
+def _charge(row: Row) -> Charge:
     return Charge(
         time_s=row["time"],
         route=row["route"],
@@ -153,8 +157,8 @@ def _charge(row: Row, *, calls: int) -> Charge:
         backend=row["backend"],
         provenance=row["provenance"],
         cost_nano=row["cost_nano"],
-        calls=calls,
         failed=bool(row["error"]),
+        refused=row["provenance"] == VOID and row["status"] > 0,
         fallback=row["fallback"],
         audit=bool(row.get("audit")),
         input_tokens=row.get("input_tokens", 0.0),

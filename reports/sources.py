@@ -7,6 +7,7 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from backends.pricing import Price
 from gateway.settings import Settings, load
 from reports.facts import Damage, Fact, files, read
 from reports.returns import Terms
@@ -18,7 +19,11 @@ DEFAULTS = (Path("tollway.toml"), Path(".tollway/journal"))
 
 @dataclass(slots=True)
 class Source:
-    """What a report is about: segments of journals, a span of time, a filter."""
+    """What a report is about: segments of journals, a span of time, a filter.
+
+    `terms` by route, `models` (the names that backends have elsewhere) and `prices` by backend are
+    what configurations say, where they were named.
+    """
 
     # The mutable state is what reading has found to be damaged.
 
@@ -27,6 +32,7 @@ class Source:
     where: dict[str, str]
     terms: dict[str, Terms]
     models: dict[str, str]
+    prices: dict[str, Price]
     damage: Damage = field(default_factory=Damage)
 
     def facts(self) -> Iterator[Fact]:
@@ -65,12 +71,14 @@ def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> So
     journals: list[Path] = []
     terms: dict[str, Terms] = {}
     models: dict[str, str] = {}
+    prices: dict[str, Price] = {}
     for path in given:
         if path.suffix == ".toml":
             settings = load(path, environ)
             journals.append(settings.journal.dir)
             terms |= terms_of(settings)
             models |= {b.model: b.name for b in settings.backends if b.model}
+            prices |= {b.name: b.parsed_price() for b in settings.backends}
         else:
             journals.append(path)
     paths = files(journals)
@@ -83,7 +91,7 @@ def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> So
         _moment(arguments.until, zone, float("inf")),
         zone,
     )
-    return Source(paths, span, dict(map(_filter, arguments.where)), terms, models)
+    return Source(paths, span, dict(map(pair, arguments.where)), terms, models, prices)
 
 
 def terms_of(settings: Settings) -> dict[str, Terms]:
@@ -122,8 +130,9 @@ def _moment(text: str | None, zone: tzinfo, default: float) -> float:
     return (told if told.tzinfo else told.replace(tzinfo=zone)).timestamp()
 
 
-def _filter(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """Return the parts of NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise Unknowable(f"{text!r} is no filter; write it like tenant=acme")
+        raise Unknowable(f"{text!r} is no pair; write it like tenant=acme")
     return name, value

@@ -39,15 +39,21 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its name for programs, its heading for people, what it holds."""
+    """A column: its name for programs, its heading for people, what it holds.
+
+    `standard`: its name is somebody's standard, and gets no unit.
+    """
 
     name: str
     heading: str
     kind: Kind = Kind.TEXT
+    standard: bool = False
 
     @property
     def key(self) -> str:
         """Its name with the unit that files have it in."""
+        if self.standard:
+            return self.name
         return f"{self.name}_usd" if self.kind is Kind.MONEY else self.name
 
 

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 
+import orjson
+
 from gateway.metering import ESTIMATED
 from gateway.overview import wilson
-from reports.facts import PENDING, Charge, Fact
+from reports.facts import Charge, Fact
 
-DIMENSIONS = ("day", "hour", "month", "route", "backend", "tenant", "provenance")
-"""What facts can be told apart by, besides tags."""
+DIMENSIONS = ("day", "hour", "month", "route", "backend", "tenant", "provenance", "tags")
+"""What facts can be told apart by, besides each tag: `tags` is all of them, as JSON."""
 
 OF_CHARGES = frozenset({"backend", "provenance"})
 """Dimensions that money has and requests do not: a request may have asked several backends."""
@@ -46,6 +48,7 @@ class Totals:
     answered: int = 0
     calls: int = 0
     failed_calls: int = 0
+    refused_calls: int = 0
     fallbacks: int = 0
     audits: int = 0
     cost_nano: int = 0
@@ -80,12 +83,12 @@ class Totals:
             offers.quality += quality
 
     def _charge(self, charge: Charge) -> None:
-        self.calls += charge.calls
+        self.calls += 1
         self.failed_calls += charge.failed
+        self.refused_calls += charge.refused
         self.cost_nano += charge.cost_nano
-        if charge.calls:
-            self.fallbacks += charge.fallback
-            self.audits += charge.audit
+        self.fallbacks += charge.fallback
+        self.audits += charge.audit
         if charge.audit:
             self.audit_nano += charge.cost_nano
         if charge.provenance == ESTIMATED:
@@ -145,7 +148,6 @@ class Grouping:
     def __init__(self, by: tuple[str, ...], span: Span) -> None:
         self.by = by
         self.of_charges = bool(OF_CHARGES.intersection(by))
-        self._by_provenance = "provenance" in by
         self._span = span
         self._read = [reader(name, span.zone) for name in by]
         self._found: dict[Key, Totals] = {}
@@ -154,10 +156,7 @@ class Grouping:
         """Add a fact, where it is of the span."""
         if not self._span.keeps(fact):
             return
-        if isinstance(fact, Charge):
-            if fact.provenance == PENDING and self._by_provenance:
-                return  # it has a provenance once it has a cost
-        elif self.of_charges:
+        if self.of_charges and not isinstance(fact, Charge):
             return
         key = tuple([read(fact) for read in self._read])
         totals = self._found.get(key)
@@ -185,6 +184,8 @@ def reader(name: str, zone: tzinfo) -> Callable[[Fact], str]:
     """Return what reads a dimension's value off a fact."""
     if name in _TIMES:
         return _time_reader(_TIMES[name], zone)
+    if name == "tags":
+        return lambda fact: orjson.dumps(fact.tags, option=orjson.OPT_SORT_KEYS).decode()
     if name in DIMENSIONS:
         return lambda fact: str(getattr(fact, name))
     return lambda fact: fact.tags.get(name, UNTAGGED)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from reports.drift import Drift, said
 from reports.returns import Terms, best_fixed, fixed, most_accurate, value_nano
 from reports.tables import Column, Kind, Table, Value
 from reports.totals import Grouping, Key, Totals
@@ -111,6 +112,27 @@ def _returned(totals: Totals, terms: Terms) -> tuple[Value, ...]:
         totals.audit_nano,
         totals.explored_nano,
     )
+
+
+_DRIFT = (
+    Column("day", "day"),
+    Column("backend", "backend"),
+    Column("billed", "billed", Kind.MONEY),
+    Column("charged", "charged", Kind.MONEY),
+    Column("drift", "drift", Kind.MONEY),
+    Column("drift_share", "share", Kind.SHARE),
+    Column("cause", "likely cause"),
+    Column("note", "which is"),
+)
+
+
+def drifts(found: list[Drift]) -> Table:
+    """Return how a bill differs from what was charged."""
+    rows = [
+        (d.day, d.backend, d.billed_nano, d.charged_nano, d.nano, d.share, d.cause, d.note)
+        for d in found
+    ]
+    return Table("The bill against the journal", _DRIFT, tuple(rows), said(found))
 
 
 _SAVINGS = (

@@ -102,7 +102,7 @@ def test_what_a_gateway_left_open_is_said(folder: Path, capsys: pytest.CaptureFi
         (["daily", "/nowhere"], "no journal at /nowhere"),
         (["daily", "FOLDER", "--timezone", "Mars/Olympus"], "is no time zone"),
         (["daily", "FOLDER", "--since", "yesterday"], "is no date"),
-        (["daily", "FOLDER", "--where", "acme"], "is no filter"),
+        (["daily", "FOLDER", "--where", "acme"], "is no pair"),
         (["daily", "FOLDER", "--format", "parquet"], "add --out FILE"),
         (["roi", "FOLDER", "--by", "backend"], "answers are not one backend's"),
     ],

@@ -24,6 +24,7 @@ def test_a_command_of_the_page_works(
 ) -> None:
     (tmp_path / "tollway.toml").write_text(two_backends("http://127.0.0.1:1", "http://127.0.0.1:2"))
     Book(tmp_path / ".tollway" / "journal").request(tags={"environment": "production"})
+    (tmp_path / "november.csv").write_text("date,item,amount\n2026-11-23,cheap,0.0001\n")
     monkeypatch.chdir(tmp_path)
 
     program, *arguments = shlex.split(command)
@@ -35,4 +36,4 @@ def test_a_command_of_the_page_works(
 
 
 def test_the_page_has_commands() -> None:
-    assert len(COMMANDS) >= 5
+    assert len(COMMANDS) >= 7

@@ -1,0 +1,131 @@
+"""FOCUS 1.4: what was spent as the FinOps Foundation's cost and usage dataset has it.
+
+A row is what one tenant's calls of a route have cost at one backend in a day (or an hour) of UTC,
+by provenance and tags. The account is the gateway's, a sub-account a tenant, the service a route,
+the resource a backend. The four costs are one: prices are as negotiated, and the idle share of a
+device is in its price.
+
+https://focus.finops.org/focus-specification/v1-4/
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from reports.tables import Column, Kind, Table, Value
+from reports.totals import Key, Totals
+
+PERIODS = ("day", "hour")
+DIMENSIONS = ("route", "backend", "tenant", "provenance", "tags")
+"""What rows are told apart by, besides their period."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who charges: the name of the provider, and of the account."""
+
+    name: str = "Tollway"
+    account: str = "tollway"
+
+
+def table(groups: dict[Key, Totals], period: str, issuer: Issuer) -> Table:
+    """Return the dataset; the groups' keys are the period and then DIMENSIONS."""
+    rows = []
+    for key, totals in groups.items():
+        line = _Line(key, totals, period, issuer)
+        rows.append(tuple(read(line) for _, _, read in _COLUMNS))
+    columns = tuple(Column(name, name, kind, standard=True) for name, kind, _ in _COLUMNS)
+    return Table("Cost and Usage", columns, tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    key: Key
+    totals: Totals
+    period: str
+    issuer: Issuer
+
+    @property
+    def start(self) -> datetime:
+        """When the charge period begins."""
+        return datetime.fromisoformat(self.key[0]).replace(tzinfo=UTC)
+
+    @property
+    def end(self) -> datetime:
+        """When it ends."""
+        return self.start + (timedelta(days=1) if self.period == "day" else timedelta(hours=1))
+
+    @property
+    def month(self) -> datetime:
+        """When the billing period begins."""
+        return self.start.replace(day=1, hour=0)
+
+    @property
+    def next_month(self) -> datetime:
+        """When it ends."""
+        return (self.month + timedelta(days=32)).replace(day=1)
+
+    @property
+    def consumed(self) -> tuple[float, str]:
+        """What was used, and its unit: tokens, else a device's seconds, else calls."""
+        tokens = self.totals.input_tokens + self.totals.output_tokens
+        if tokens:
+            return tokens, "Tokens"
+        if self.totals.device_s:
+            return self.totals.device_s, "Seconds"
+        return self.totals.calls, "Requests"
+
+    @property
+    def subcategory(self) -> str:
+        """What kind of service it is."""
+        return "Generative AI" if self.totals.output_tokens else "Machine Learning"
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _part(at: int) -> Callable[[_Line], Value]:
+    return lambda line: line.key[at]
+
+
+_MONEY = Kind.MONEY
+_ROUTE, _BACKEND, _TENANT, _PROVENANCE, _TAGS = map(_part, range(1, 6))
+_COLUMNS: tuple[tuple[str, Kind, Callable[[_Line], Value]], ...] = (
+    ("BilledCost", _MONEY, lambda line: line.totals.cost_nano),
+    ("BillingAccountId", Kind.TEXT, lambda line: line.issuer.account),
+    ("BillingAccountName", Kind.TEXT, lambda line: line.issuer.account),
+    ("BillingCurrency", Kind.TEXT, lambda line: "USD"),
+    ("BillingPeriodEnd", Kind.TEXT, lambda line: _time(line.next_month)),
+    ("BillingPeriodStart", Kind.TEXT, lambda line: _time(line.month)),
+    ("ChargeCategory", Kind.TEXT, lambda line: "Usage"),
+    ("ChargeClass", Kind.TEXT, lambda line: None),
+    ("ChargeDescription", Kind.TEXT, lambda line: f"calls of {line.key[1]} to {line.key[2]}"),
+    ("ChargeFrequency", Kind.TEXT, lambda line: "Usage-Based"),
+    ("ChargePeriodEnd", Kind.TEXT, lambda line: _time(line.end)),
+    ("ChargePeriodStart", Kind.TEXT, lambda line: _time(line.start)),
+    ("ConsumedQuantity", Kind.NUMBER, lambda line: line.consumed[0]),
+    ("ConsumedUnit", Kind.TEXT, lambda line: line.consumed[1]),
+    ("ContractedCost", _MONEY, lambda line: line.totals.cost_nano),
+    ("EffectiveCost", _MONEY, lambda line: line.totals.cost_nano),
+    ("HostProviderName", Kind.TEXT, lambda line: None),
+    ("InvoiceIssuerName", Kind.TEXT, lambda line: line.issuer.name),
+    ("ListCost", _MONEY, lambda line: line.totals.cost_nano),
+    ("PricingQuantity", Kind.COUNT, lambda line: line.totals.calls),
+    ("PricingUnit", Kind.TEXT, lambda line: "Requests"),
+    ("ResourceId", Kind.TEXT, _BACKEND),
+    ("ResourceName", Kind.TEXT, _BACKEND),
+    ("ResourceType", Kind.TEXT, lambda line: "Model server"),
+    ("ServiceCategory", Kind.TEXT, lambda line: "AI and Machine Learning"),
+    ("ServiceName", Kind.TEXT, _ROUTE),
+    ("ServiceProviderName", Kind.TEXT, lambda line: line.issuer.name),
+    ("ServiceSubcategory", Kind.TEXT, lambda line: line.subcategory),
+    ("SubAccountId", Kind.TEXT, _TENANT),
+    ("SubAccountName", Kind.TEXT, _TENANT),
+    ("Tags", Kind.TEXT, _TAGS),
+    ("x_InputTokens", Kind.NUMBER, lambda line: line.totals.input_tokens),
+    ("x_OutputTokens", Kind.NUMBER, lambda line: line.totals.output_tokens),
+    ("x_DeviceSeconds", Kind.NUMBER, lambda line: line.totals.device_s),
+    ("x_AuditCost", _MONEY, lambda line: line.totals.audit_nano),
+    ("x_Provenance", Kind.TEXT, _PROVENANCE),
+)
