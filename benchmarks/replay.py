@@ -1,12 +1,16 @@
 """Do the intervals of a replay hold the truth? Logs drawn from tables of which every arm is known.
 
     python benchmarks/replay.py --data DIR [--logs 1000] [--json FILE]
+    python benchmarks/replay.py --data DIR --logged FILE...
 
 From each table a production policy draws logs, each of requests drawn anew, learning as it goes.
 From each log twenty other policies are estimated: every arm, mixes, rules that look at the context.
 Their true values are the table's. Counted: how often the interval held the truth, how wide it was,
 how often nothing was said, and how often a policy would have been promoted (its gain over what was
 logged has an interval above 0) that is in truth no better. `normal` is 1.96 standard errors.
+
+`--logged` loads files of feedback that was really logged (the Open Bandit Dataset's, with its given
+propensities, or what `tollway simulate replay` reads) and says of how many arms they can tell.
 """
 
 import argparse
@@ -24,9 +28,11 @@ from choosing.tables import Table, discover
 
 from policies.registry import build
 from policies.types import Arm, Context, Objective
+from simulations import log_files
+from simulations.columns import Columns
 from simulations.estimators import ESS_MIN, Refused
-from simulations.logs import Log
-from simulations.replay import Options, Replay
+from simulations.logs import Log, Scratch
+from simulations.replay import Options, Replay, fixed
 
 METHODS = ("bernstein", "betting", "normal")
 GROUPS_MAX = 10  # of a table's groups, that a context tells apart; the rest are one
@@ -191,6 +197,25 @@ def _count(rows: list[dict[str, object]]) -> dict[str, object]:
     return found
 
 
+def loaded(path: Path) -> str:
+    """Return what a file of logged feedback can tell of each of its arms."""
+    scratch = Scratch()
+    log = log_files.read(path, scratch, Columns())
+    replay = Replay(log)
+    answers = [replay.ask(target).quality for target in fixed(log)]
+    known = [one for one in answers if not isinstance(one, Refused)]
+    line = (
+        f"{path.name}: {len(log):,} decisions, {len(log.arms)} arms, {log.quality.sum():.0f} times "
+        f"right, propensities {log.propensity.min():.3g} to {log.propensity.max():.3g}; "
+        f"{len(known)} arms answered, {len(answers) - len(known)} refused"
+    )
+    if known:
+        width = float(np.median([one.high - one.low for one in known]))
+        mean = float(np.mean([one.value for one in known]))
+        line += f"; their mean {mean:.4f} (logged {log.quality.mean():.4f}), width {width:.4f}"
+    return line
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -202,7 +227,13 @@ def main() -> None:
     parser.add_argument("--p-min", type=float, nargs="+", default=[0.1, 0.02, 0.0])
     parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--logged", type=Path, nargs="+", help="files of logged feedback, below DIR"
+    )
     args = parser.parse_args()
+    if args.logged:
+        print(*(loaded(args.data / path) for path in args.logged), sep="\n")
+        return
     tables, _ = discover(args.data)
     started, rows = time.perf_counter(), []
     with ProcessPoolExecutor(args.workers) as pool:

@@ -25,7 +25,8 @@ A policy is NAME or NAME:OPTION=VALUE,...; options are those of policy_options i
 One that learns is taught by the log's feedback, in its order, when it was told.
 
 Each figure has a 95 % interval that holds at small samples. Where the log cannot support an answer
-it says so, and how much exploration would: p_min is an option of the policy that is logged.
+it says so, and how much exploration would: p_min is an option of the policy that is logged, and
+holds within its explore_share.
 """
 _FRONTIER = """\
 Four lines, each with intervals, from one journal: every backend by itself; the hull, which is their

@@ -63,6 +63,8 @@ class Replay:
         self.cost_max_usd = options.cost_max_usd or most or 1.0
         if self.cost_max_usd < most:
             raise BadLog(f"a request cost ${most:.6g}, more than the bound that was given")
+        # A log that tells of no cost: then there is nothing to estimate, and nothing in doubt.
+        self.free = not (most or options.cost_max_usd or np.nan_to_num(log.cost_hat_usd).any())
         self.chances = self._chances()
 
     def notes(self) -> list[str]:
@@ -151,6 +153,9 @@ class Replay:
         weights, unsure, refused = _kept(weights, keeping[rows])
         if refused is not None:
             return refused
+        if what == "cost" and self.free:
+            nothing = weights.ess, weights.missing_share, int(rows.sum())
+            return Estimate(0.0, 0.0, 0.0, 0.0, 0.0, *nothing)
         return estimate(
             outcome[rows] / scale,
             np.clip(model[rows] / scale, 0.0, 1.0),
@@ -166,8 +171,8 @@ class Replay:
         """Return what the log itself came to, with intervals as of any policy."""
         log = self.log
         quality = self._mean(log.final_quality[self.told], 1.0)
-        cost = self._mean(log.total_usd, self.cost_max_usd)
         nothing = Estimate(0.0, 0.0, 0.0, 0.0, 0.0, float(len(log)), 0.0, len(log))
+        cost = nothing if self.free else self._mean(log.total_usd, self.cost_max_usd)
         return Outcome("logged", quality, cost, nothing, nothing, (0.0, 0.0, 0.0))
 
     def _mean(self, values: Floats, scale: float) -> Estimate:

@@ -9,9 +9,14 @@ import urllib.request
 
 import pytest
 
+from gateway.cli import main
+
 pytestmark = pytest.mark.integration
 
 REQUESTS = 300
+# 300 requests are few, and a journal tells only of what was tried: try much, whatever it costs.
+OPTIONS = "TOLLWAY_ROUTES__DIGITS__POLICY_OPTIONS__"
+EXPLORES = {f"{OPTIONS}P_MIN": "0.33", f"{OPTIONS}EXPLORE_SHARE": "1.0"}
 ARGUMENTS = [sys.executable, "-m", "examples.digits.demo", "--quick", "--requests", str(REQUESTS)]
 
 
@@ -21,7 +26,12 @@ def ran(tmp_path_factory):
     table = folder / "table.json"
     places = ["--dir", str(folder), "--models", str(folder / "models"), "--json", str(table)]
     done = subprocess.run(
-        [*ARGUMENTS, *places, "--keep"], capture_output=True, text=True, check=False, timeout=300
+        [*ARGUMENTS, *places, "--keep"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, **EXPLORES},
     )
     pids = [int(pid) for pid in done.stdout.rpartition("kill ")[2].split()]
     yield folder, done, json.loads(table.read_text()), pids
@@ -82,3 +92,20 @@ def test_told_to_stop_it_stops_what_it_started(tmp_path, ran):
     address = line.split()[-1]
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{address}/livez")
+
+
+def test_replay_of_its_journal_foretells_what_each_backend_gave(ran, tmp_path):
+    folder, _, table, _ = ran
+    (journal,) = folder.glob("*/.tollway/journal")
+    told = tmp_path / "replay.json"
+    asked = ["simulate", "replay", str(journal), "--route", "digits", "--json", str(told)]
+    assert main(asked) == 0
+
+    foretold = {one["label"]: one for one in json.loads(told.read_text())["policies"]}
+    for row in table["rows"]:
+        if row["name"] in {"digits-rules", "digits-cpu", "digits-large"}:
+            one = foretold[f"fixed:arm={row['name']}"]
+            quality, cost = one["quality"], one["cost_usd"]
+            assert quality["low"] <= row["accuracy"] <= quality["high"]
+            assert quality["high"] - quality["low"] < 0.5
+            assert cost["value"] == pytest.approx(row["spend_usd"] / REQUESTS)

@@ -289,6 +289,16 @@ def test_the_open_bandit_dataset_is_read_with_its_propensities(tmp_path: Path) -
     assert log.time[1] - log.time[0] == pytest.approx(19.202221)
 
 
+def test_a_log_that_tells_no_costs_makes_up_none(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    as_frame(world(1500, 2, p_min=0.1)).drop("usd").write_parquet(path)
+    log, _scratch = read(path, arm="model", propensity="p", quality="reward")
+    for outcome in replay.ask(log, replay.fixed(log)):
+        assert isinstance(outcome.cost_usd, Estimate)
+        assert (outcome.cost_usd.low, outcome.cost_usd.high) == (0.0, 0.0)
+        assert outcome.saving in {None, (0.0, 0.0, 0.0)}
+
+
 # -- the command
 
 
