@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from backends import openai_stream, openai_usage, reported
+from backends import openai_prompt, openai_stream, openai_usage, reported
 from backends.documents import check_coding, header, load_reply, load_request, shown
 from backends.types import (
     UNBOUND,
@@ -26,6 +26,7 @@ from backends.types import (
     Headers,
     InvalidAnswer,
     Payload,
+    Prompt,
     Reply,
     Usage,
 )
@@ -101,6 +102,10 @@ class OpenAI:
         if not isinstance(document, dict) or document.get("stream") is not True:
             return None
         return Stream(strip=_must_ask(document))
+
+    def prompt(self, payload: Payload) -> Prompt:
+        """Return the prompt, of which a server may have cached the beginning."""
+        return openai_prompt.parts(payload.data)
 
     def usage(self, payload: Payload, reply: Reply, body: bytes) -> Usage | None:
         """Return the tokens, and device seconds, that a reply reports; None where it reports none.

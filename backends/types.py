@@ -4,7 +4,7 @@ Three parts make a backend: a `Price` (what usage costs), a `WireProtocol` (how 
 are read; pure) and a `Transport` (how bytes get there and back; I/O).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, dataclass_transform
 
@@ -161,6 +161,11 @@ class Answer:
     features: tuple[float, ...] = ()
 
 
+Prompt = list[tuple[Hashable, int]]
+"""The parts of a prompt in the order in which a model reads them, and how many characters each has;
+parts are equal where the model reads the same."""
+
+
 class Unary:
     """What protocols share whose replies come whole and whose requests bound nothing."""
 
@@ -171,6 +176,10 @@ class Unary:
     def follow(self, payload: Payload) -> "Follower | None":
         """Return None: no reply is streamed."""
         return None
+
+    def prompt(self, payload: Payload) -> Prompt:
+        """Return nothing: there is no prompt."""
+        return []
 
 
 UNBOUND = Usage(exact=False)
@@ -223,6 +232,9 @@ class WireProtocol(Protocol):
 
     def follow(self, payload: Payload) -> Follower | None:
         """Return a reader of the streamed reply that a request asks for; None: it asks for none."""
+
+    def prompt(self, payload: Payload) -> Prompt:
+        """Return the prompt whose beginning a server may have cached; empty where there is none."""
 
     def usage(self, payload: Payload, reply: Reply, body: bytes) -> Usage | None:
         """Return what the reply says was used; None where it says nothing."""

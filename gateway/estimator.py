@@ -52,8 +52,15 @@ class Estimator:
         self._fixed: dict[str, tuple[Price, Quote]] = {}
         self._memo: tuple[Context, dict[str, float]] = (Context(()), {})
 
-    def quote(self, context: Context, backend: str, price: Price, known: Usage) -> Quote:
-        """Return the quote of a backend at `price`.
+    def quote(
+        self,
+        context: Context,
+        backend: str,
+        price: Price,
+        known: Usage,
+        cached: float | None = None,
+    ) -> Quote:
+        """Return the quote of a backend at `price`; `cached`: what share of the input is, if known.
 
         `known` bounds the usage beforehand: the most input tokens that the request can be, limits
         on its output tokens or device-seconds; 0 where nothing is known.
@@ -64,7 +71,7 @@ class Estimator:
         if price.is_fixed:
             return self._quote_fixed(backend, price)
         model = self._model(backend)
-        expected = model.expected(self._logs(context), known)
+        expected = model.expected(self._logs(context), known, cached)
         certain, maximum = model.bounds(expected, price, known)
         expected_nano = min(price.cost_nano(expected), maximum if certain else 1 << 53)
         ceiling_nano = min(math.ceil(expected_nano * model.margin), maximum)

@@ -86,7 +86,13 @@ def _stage(row: Row) -> dict[str, Any]:
             {"arm": arm, "probability": p, "quality_hat": quality, "cost_hat_usd": cost}
             for arm, p, quality, cost in offered
         ],
+        **({"cached": _cached(row)} if "cached_hat" in row else {}),
     }
+
+
+def _cached(row: Row) -> dict[str, int]:
+    """Return how many input tokens a backend was expected to have cached, by backend."""
+    return {a: n for a, n in zip(row["arms"], row["cached_hat"], strict=True) if n}
 
 
 def _attempt(row: Row) -> dict[str, Any]:
@@ -110,6 +116,12 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
             f"{held.strip()}, offered {offered}; a dollar was worth "
             f"{row['price_of_money']:.4g} quality. Drawn: {row['arm']} ({row['reason']})."
         )
+        if "cached_hat" in row:
+            cached = [f"{tokens} of {arm}" for arm, tokens in _cached(row).items()]
+            sentences.append(
+                "The costs count on input tokens in prompt caches from before, which another "
+                f"backend would have to read anew: {' and '.join(cached)}."
+            )
     for row in attempts:
         came = row["error"] or f"status {row['status']}, answer {row['answer']!r}"
         sentences.append(

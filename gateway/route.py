@@ -10,6 +10,7 @@ from backends.types import UNBOUND, Call, Payload, Transport, Usage, WireProtoco
 from gateway.breaker import Breaker
 from gateway.estimator import Estimator
 from gateway.features import Features
+from gateway.prompt_cache import PromptCache
 from policies.audit import Auditor
 from policies.types import Objective, Policy
 
@@ -33,6 +34,7 @@ class Backend:
     unbound: Usage = field(init=False)
     breaker: Breaker = field(default_factory=Breaker)
     slots: Slots | None = None
+    cache: PromptCache | None = None
 
     @property
     def full(self) -> bool:

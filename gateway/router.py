@@ -21,8 +21,9 @@ from gateway.held import with_reply
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, Refusal, Reservation
 from gateway.ledger.wallet import Wallet
-from gateway.metering import OVERLOADED, UNDER_WAY, judge, relayed, unread
+from gateway.metering import OVERLOADED, UNDER_WAY, Verdict, judge, relayed, unread
 from gateway.metrics import Metrics
+from gateway.prompt_cache import Prompt, PromptCache, prompt
 from gateway.relay import Relay, is_stream
 from gateway.route import NO_PAYLOAD, Backend, Inference
 from gateway.turn import Attempt, Draw, Turn, rows, settlement_row
@@ -110,13 +111,25 @@ class Router:
         """Quote a backend for a turn, and find the budgets that would be charged."""
         inference, route = turn.inference, turn.inference.route
         quote = route.estimator.quote(
-            turn.context, backend.name, backend.price, backend.known(inference.call)
+            turn.context,
+            backend.name,
+            backend.price,
+            backend.known(inference.call),
+            None if backend.cache is None else self._cached(turn, backend.cache),
         )
         turn.quotes[backend.name] = quote
         turn.accounts[backend.name] = self._wallet.matching(
             inference.tenant, route.name, backend.name, inference.tags
         )
         return quote
+
+    def _cached(self, turn: Turn, cache: PromptCache) -> float:
+        """Return what share of a request's prompt a backend is expected to have cached."""
+        if turn.prompt is None:
+            inference = turn.inference
+            parts = inference.route.protocol.prompt(inference.call.payload or NO_PAYLOAD)
+            turn.prompt = prompt(parts, inference.tenant)
+        return cache.expects(turn.prompt, self._clock())
 
     def _downgraded(self, turn: Turn, arms: list[Arm]) -> list[Arm]:
         """Leave out what budgets near their limit ask to leave out; turn to what they name then."""
@@ -266,7 +279,18 @@ class Router:
                 verdict.usage,
                 attempt.latency_s,
             )
+        if backend.cache is not None and turn.prompt is not None and attempt.status == 200:
+            self._remember(backend.cache, turn.prompt, verdict)
         self._metrics.attempt(route.name, turn.inference.tenant, attempt)
+
+    def _remember(self, cache: PromptCache, asked: Prompt, verdict: Verdict) -> None:
+        """Note that a backend has read a prompt, and how much of it it had cached."""
+        now_s, usage = self._clock(), verdict.usage
+        if usage is not None and usage.exact:
+            foreseen = cache.covers(asked, now_s) * usage.input_tokens
+            if foreseen:
+                cache.learn(foreseen, usage.cached_input_tokens)
+        cache.saw(asked, now_s)
 
     async def audit(self, turn: Turn, backend: Backend, probability: float) -> Attempt | Refusal:
         """Ask a quoted backend once more, for a label and not for the client: reserved anew."""

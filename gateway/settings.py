@@ -246,6 +246,13 @@ class Backend(Table):
         description="Its accuracy as far as known: where learning begins.",
         examples=[0.97],
     )
+    prompt_cache_s: Float = Field(
+        default=300,
+        ge=0,
+        description="Where cached input tokens have a price of their own: how long the backend is "
+        "taken to keep a prompt that it has answered, so that a conversation stays with it unless "
+        "the gain pays for the move; 0: quotes count on the usual share of cached tokens instead.",
+    )
     timeout_s: Seconds = Field(default=30, description="The longest that one attempt may take.")
     connect_timeout_s: Seconds = Field(
         default=2, description="The longest that connecting may take."

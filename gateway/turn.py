@@ -8,6 +8,7 @@ from gateway.journal import Row
 from gateway.ledger.account import Account
 from gateway.ledger.types import Refusal
 from gateway.metering import OVERLOADED, Verdict
+from gateway.prompt_cache import Prompt
 from gateway.relay import Relay
 from gateway.route import Inference
 from policies.types import Choice, Context
@@ -56,7 +57,10 @@ class Draw:
 
 @dataclass(slots=True)
 class Turn:
-    """The state of one request, owned by the task that serves it."""
+    """The state of one request, owned by the task that serves it.
+
+    `prompt`: where a backend was quoted that caches prompts, the request's.
+    """
 
     inference: Inference
     context: Context
@@ -72,6 +76,7 @@ class Turn:
     attempts: list[Attempt] = field(default_factory=list)
     refusals: dict[str, Refusal] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    prompt: Prompt | None = None
 
     @property
     def cost_nano(self) -> int:
@@ -124,7 +129,7 @@ class Turn:
 def rows(turn: Turn, time_s: float) -> list[Row]:
     """Return the journal's rows of a finished turn: one a draw, one an attempt."""
     head = _head(turn, time_s)
-    return [{"kind": "decision", **head, **_draw(draw)} for draw in turn.draws] + [
+    return [{"kind": "decision", **head, **_draw(turn, draw)} for draw in turn.draws] + [
         {"kind": "attempt", **head, "attempt": number, **_attempt(attempt)}
         for number, attempt in enumerate(turn.attempts)
     ]
@@ -154,8 +159,9 @@ def _head(turn: Turn, time_s: float) -> Row:
     }
 
 
-def _draw(draw: Draw) -> Row:
+def _draw(turn: Turn, draw: Draw) -> Row:
     choice, context = draw.choice, draw.context
+    cached = _cached(turn, choice.arms) if turn.prompt is not None else ()
     return {
         "stage": draw.stage,
         "arm": choice.arm,
@@ -171,11 +177,18 @@ def _draw(draw: Draw) -> Row:
         **({"shadow": choice.shadow} if choice.shadow else {}),
         **({"reached": choice.reached} if choice.reached != 1.0 else {}),
         **({"guarded_by": choice.guarded_by} if choice.guarded_by else {}),
+        **({"cached_hat": cached} if any(cached) else {}),
         "dense": context.dense,
         "sparse": context.sparse,
         "reply": context.reply,
         "held": context.held,
     }
+
+
+def _cached(turn: Turn, arms: tuple[str, ...]) -> tuple[int, ...]:
+    """Return how many input tokens each arm was expected to have in its prompt cache."""
+    quotes = [turn.quotes.get(arm) for arm in arms]
+    return tuple([round(quote.usage.cached_input_tokens) if quote else 0 for quote in quotes])
 
 
 def _attempt(attempt: Attempt) -> Row:

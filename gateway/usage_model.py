@@ -73,8 +73,13 @@ class UsageModel:
         """The ceiling over the expectation."""
         return math.exp(self._log_margin)
 
-    def expected(self, logs: Mapping[str, float], known: Usage) -> Usage:
-        """Return the expected usage; `logs` are the head's predictions of `keys`."""
+    def expected(
+        self, logs: Mapping[str, float], known: Usage, cached: float | None = None
+    ) -> Usage:
+        """Return the expected usage; `logs` are the head's predictions of `keys`.
+
+        `cached` is the share of the input that is, where that can be told; None: the usual one.
+        """
         if known.input_tokens:
             inputs = known.input_tokens * self._input_share
         else:
@@ -83,7 +88,7 @@ class UsageModel:
             calls=known.calls,
             device_s=self._expected("device_s", logs, known.device_s),
             input_tokens=inputs,
-            cached_input_tokens=min(inputs, inputs * self._cached),
+            cached_input_tokens=inputs * min(1.0, self._cached if cached is None else cached),
             output_tokens=self._expected("output_tokens", logs, known.output_tokens),
             exact=False,
         )

@@ -43,6 +43,7 @@ from gateway.lookout import SAVE_S as LOOK_SAVE_S
 from gateway.lookout import Lookout
 from gateway.metrics import Metrics
 from gateway.overview import Overview
+from gateway.prompt_cache import PromptCache
 from gateway.proxy import Proxy
 from gateway.route import Backend, Route
 from gateway.router import Router
@@ -360,7 +361,16 @@ def build_backend(settings: config.Backend) -> Backend:
         declared_quality=settings.declared_accuracy,
         timeout_s=settings.timeout_s,
         slots=slots,
+        cache=build_cache(settings),
     )
+
+
+def build_cache(settings: config.Backend) -> PromptCache | None:
+    """Return what a backend is taken to hold of prompts; None where that makes no difference."""
+    price = settings.parsed_price()
+    if not settings.prompt_cache_s or price.cached_input_token_nano >= price.input_token_nano:
+        return None
+    return PromptCache(keeps_s=settings.prompt_cache_s)
 
 
 def build_slots(settings: config.Backend) -> Slots:

@@ -190,6 +190,15 @@ def test_a_base_path_comes_before_the_target(wire: WireProtocol, case: Case, bas
     assert sent.target == b"/base" + case.target
 
 
+def test_the_same_request_has_the_same_prompt(wire: WireProtocol, case: Case) -> None:
+    one, other = (wire.prompt(wire.parse(call(case))) for _ in range(2))
+
+    assert one == other
+    assert hash(tuple(one)) == hash(tuple(other))
+    assert all(size >= 0 for _, size in one)
+    assert bool(one) == (wire.name == "openai")
+
+
 def test_a_sound_reply_is_answered(wire: WireProtocol, case: Case) -> None:
     answer = wire.answer(Payload(), reply(), orjson.dumps(case.reply))
 
