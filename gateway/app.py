@@ -40,6 +40,10 @@ class App:
         self._shed = shed
         self._busy = 0
 
+    def serve(self, proxy: Proxy) -> None:
+        """Have requests that come from now on go to another data plane."""
+        self._proxy = proxy
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] == "http":

@@ -84,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_serve(commands: Any) -> None:
     more = (
         "example:\n  tollway serve tollway.toml --listen 0.0.0.0:8080 --workers 4\n\n"
-        "SIGTERM ends what is under way and then the process, with exit code 0.\n"
+        "SIGTERM ends what is under way and then the process, with exit code 0. SIGHUP reads the\n"
+        "configuration anew; where that is wrong, the old one goes on.\n"
     )
     command = console.add(commands, "serve", _serve, "serve a configuration until SIGTERM", more)
     command.add_argument("file", type=Path, help="the configuration, such as tollway.toml")
@@ -103,10 +104,10 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         environ = {**environ, "TOLLWAY_SERVER__WORKERS": arguments.workers}
     # numpy's threads would stand by in every worker, for matrices of a few hundred rows.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    settings = load(arguments.file, environ)
+    load(arguments.file, environ)
     from gateway.serve import serve  # noqa: PLC0415 - slower still, and in vain with a bad file
 
-    return serve(settings)
+    return serve(lambda: load(arguments.file, environ))
 
 
 # -- check-config

@@ -6,7 +6,7 @@ need no key.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import orjson
@@ -24,14 +24,18 @@ from gateway.crew import Crew
 from gateway.dashboard import PAGE, POLICY
 from gateway.errors import Refused
 from gateway.learner import Learner
-from gateway.ledger.types import NANO
+from gateway.ledger.types import NANO, LedgerDown
 from gateway.ledger.wallet import Wallet
 from gateway.metrics import Metrics
 from gateway.overview import RANGES, Overview, Query
+from gateway.problems import ConfigError
 
 FEEDBACK_BYTES_MAX = 1 << 20
 LIVE_S = 2.0
 FEEDBACK_MAX = 1000  # in one call; a larger batch is several calls
+
+
+Reload = Callable[[], Awaitable[list[str]]]
 
 
 class Control:
@@ -50,7 +54,11 @@ class Control:
         routes: Callable[[], Iterable[dict[str, Any]]],
         ready: Callable[[], str],
     ) -> None:
-        """`routes` describes the routes; `ready` says why the gateway is not, "" where it is."""
+        """`routes` describes the routes; `ready` says why the gateway is not, "" where it is.
+
+        `reload`, where the gateway can, takes up the configuration anew.
+        """
+        self.reload: Reload | None = None
         self._authenticator = authenticator
         self._learner = learner
         self._wallet = wallet
@@ -60,6 +68,11 @@ class Control:
         self._overview = overview
         self._routes = routes
         self._ready = ready
+
+    def revise(self, authenticator: Authenticator, counter: Counter) -> None:
+        """Take over the keys and the budgets of another configuration."""
+        self._authenticator = authenticator
+        self._counter = counter
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
@@ -72,6 +85,7 @@ class Control:
                 Path("/_tollway/spend", self.spend),
                 Path("/_tollway/events", self.events),
                 Path("/_tollway/routes", self.routes),
+                Path("/_tollway/reload", self.reloaded, methods=["POST"]),
                 Path("/_tollway/dashboard", self.dashboard),
                 Path("/_tollway/overview", self.overview),
                 Path("/_tollway/live", self.live),
@@ -153,6 +167,20 @@ class Control:
         """Return the routes: their backends, prices, and what their policies have learned."""
         self._admin(request)
         return _json({"routes": list(self._routes())})
+
+    async def reloaded(self, request: Request) -> Response:
+        """Take up the configuration as it is now, or say what is wrong with it."""
+        self._admin(request)
+        if self.reload is None:
+            raise Refused(501, "No reload", "this gateway was started without a file to read")
+        try:
+            return _json({"changed": await self.reload()})
+        except ConfigError as exc:
+            refused = Refused(422, "Bad configuration", "the old one goes on; see problems")
+            document = {**refused.problem(), "problems": [p.document() for p in exc.problems]}
+            return Response(orjson.dumps(document), 422, media_type="application/problem+json")
+        except LedgerDown as exc:
+            raise Refused(503, "Ledger unreachable", "the old configuration goes on") from exc
 
     async def dashboard(self, request: Request) -> Response:
         """Return the page; it holds no figure, and asks for the admin key where there is one."""

@@ -79,6 +79,7 @@ class Metrics:
         self._offers: dict[tuple[str, str], Mean] = {}
         self._thoughts: dict[tuple[str, str], Mean] = {}
         self._tags: dict[str, int] = {}
+        self._reloads = {"ok": 0, "refused": 0}
         self._sources: list[Source] = []
         self._version = version
         self._registry = CollectorRegistry()
@@ -101,17 +102,24 @@ class Metrics:
         self._upstream_of: dict[tuple[str, str], Histogram] = {}
 
     def declare(self, route: str, backends: Iterable[str], tenants: Iterable[str]) -> None:
-        """Start the series of a route at zero, so that a first increase is seen as one."""
+        """Start the series of a route at zero, so that a first increase is seen as one.
+
+        Series that are there already go on.
+        """
         self._overhead_of[route] = self._overhead.labels(route)
-        self._answers[route,] = Mean()
-        self._draws |= {(route, reason): 0 for reason in REASONS}
+        self._answers.setdefault((route,), Mean())
+        self._draws = {(route, reason): 0 for reason in REASONS} | self._draws
         for backend in backends:
-            self._labels[route, backend] = Mean()
-            self._offers[route, backend] = Mean()
-            self._thoughts[route, backend] = Mean()
+            for means in (self._labels, self._offers, self._thoughts):
+                means.setdefault((route, backend), Mean())
             self._upstream_of[route, backend] = self._upstream.labels(route, backend)
             for tenant in tenants:
-                self._tallies[route, backend, tenant] = Tally(cost_nano={USAGE: 0, ESTIMATED: 0})
+                zero = Tally(cost_nano={USAGE: 0, ESTIMATED: 0})
+                self._tallies.setdefault((route, backend, tenant), zero)
+
+    def reloaded(self, well: bool) -> None:
+        """Count a reload of the configuration."""
+        self._reloads["ok" if well else "refused"] += 1
 
     def add_source(self, source: Source) -> None:
         """Have `source` called at every scrape."""
@@ -228,6 +236,12 @@ class Metrics:
         yield from self._counters()
         for source in self._sources:
             yield from source()
+        reloads = CounterMetricFamily(
+            "tollway_config_reloads", "Reloads of the configuration", labels=["result"]
+        )
+        for result, count in self._reloads.items():
+            reloads.add_metric([result], count)
+        yield reloads
         info = GaugeMetricFamily("tollway_build_info", "Which Tollway this is", labels=["version"])
         info.add_metric([self._version], 1)
         yield info

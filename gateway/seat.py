@@ -4,7 +4,7 @@ A gateway with one process has a seat too: alone, and learning.
 """
 
 import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,12 @@ class Board:
         size = workers * len(routes) * 8
         self._cells = memoryview(mmap.mmap(-1, size)).cast("q")
 
-    def row(self, worker: int) -> dict[str, int]:
+    def __contains__(self, route: str) -> bool:
+        return route in self._columns
+
+    def count(self, worker: int, route: str) -> int:
         """Return what a worker, or the one that had its seat before it, has counted."""
-        return {route: self._cells[self._at(worker, route)] for route in self._columns}
+        return self._cells[self._at(worker, route)]
 
     def tell(self, worker: int, route: str, count: int) -> int:
         """Write what a worker has counted in all; return the sum over the workers."""
@@ -62,13 +65,17 @@ class Seat:
         """The seats of the other workers."""
         return [seat for seat in range(self.count) if seat != self.index]
 
-    def totals(self, routes: Sequence[str]) -> Mapping[str, Callable[[int], int]]:
-        """Return by route what turns this process's count of requests into that of all workers."""
+    def total(self, route: str) -> Callable[[int], int]:
+        """Return what turns this process's count of a route's requests into that of all workers.
+
+        Of a route that came after the start there is no column: workers have the same share.
+        """
         board = self.board
         if board is None:
-            return {route: lambda count: count for route in routes}
-        before = board.row(self.index)
-        return {route: _total(board, self.index, route, before[route]) for route in routes}
+            return lambda count: count
+        if route not in board:
+            return lambda count: count * self.count
+        return _total(board, self.index, route, board.count(self.index, route))
 
 
 def _total(board: Board, index: int, route: str, before: int) -> Callable[[int], int]:

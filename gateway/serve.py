@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -15,22 +16,33 @@ from pathlib import Path
 from gateway import front
 from gateway import settings as config
 from gateway.heads import Limits
+from gateway.problems import ConfigError
+from gateway.reload import Reloader, check
 from gateway.seat import Board, Seat
 from gateway.supervisor import OK, Start, Supervisor
 from gateway.wiring import Gateway, build
 
+log = logging.getLogger("tollway.serve")
+
 THRESHOLDS = (2000, 20, 100)  # Python's own are 700, 10, 10
 
 
-def serve(settings: config.Settings) -> int:
+Read = Callable[[], config.Settings]
+
+
+def serve(read: Read) -> int:
     """Serve until SIGTERM or SIGINT; a line on stdout says where, once it does.
 
-    Returns the exit code of the process.
+    `read` reads the configuration: now, and anew at every SIGHUP. Returns the exit code of the
+    process. Raises ConfigError for a configuration that is wrong at the start.
     """
+    settings = read()
     if settings.server.workers > 1:
-        return _in_workers(settings)
+        return _in_workers(settings, read)
     listener = front.bind(settings.server.listen)
-    _run(build(settings), listener, lambda: _announce(listener))
+    gateway = build(settings)
+    reloader = Reloader(gateway, read)
+    _run(gateway, listener, reloader, lambda: _announce(listener))
     return OK
 
 
@@ -50,14 +62,26 @@ def _announce(listener: socket.socket) -> None:
     sys.stdout.flush()
 
 
-def _run(gateway: Gateway, listener: socket.socket, opened: Callable[[], None]) -> None:
+def _run(
+    gateway: Gateway,
+    listener: socket.socket,
+    reloader: Reloader,
+    opened: Callable[[], None],
+    *,
+    alone: bool = True,
+) -> None:
+    """Serve; `alone` where nobody else has to reload when the control plane is asked to."""
     server = gateway.settings.server
 
     def ready() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, reloader.begin)
         collect_seldom()
         opened()
 
     gateway.opened = ready
+    gateway.closed = reloader.close
+    gateway.control.reload = reloader.reload if alone else reloader.ask_all
     front.run(
         gateway.app,
         listen=listener,
@@ -71,7 +95,7 @@ def _run(gateway: Gateway, listener: socket.socket, opened: Callable[[], None]) 
     )
 
 
-def _in_workers(settings: config.Settings) -> int:
+def _in_workers(settings: config.Settings, read: Read) -> int:
     server = settings.server
     listeners = front.bind_each(server.listen, server.workers)
     board = Board(server.workers, [route.name for route in settings.routes])
@@ -84,7 +108,8 @@ def _in_workers(settings: config.Settings) -> int:
         for other in listeners:
             if other is not listener:
                 other.close()
-        _run(build(settings, seat=seat), listener, lambda: _ready(start))
+        gateway = build(newest(settings, read), seat=seat)
+        _run(gateway, listener, Reloader(gateway, read), lambda: _ready(start), alone=False)
         return OK
 
     def stop() -> None:
@@ -102,6 +127,17 @@ def _in_workers(settings: config.Settings) -> int:
         return supervisor.run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def newest(settings: config.Settings, read: Read) -> config.Settings:
+    """Return the configuration as it is now, or as it was where that cannot be served."""
+    try:
+        now = read()
+        check(settings, now)
+    except ConfigError as exc:
+        log.error("a worker starts with the configuration as it was: %s", exc)
+        return settings
+    return now
 
 
 def _ready(start: Start) -> None:

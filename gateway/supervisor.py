@@ -34,7 +34,7 @@ PAUSE_S = 0.1  # a worker that was killed is missed: its connections wait
 PAUSE_MAX_S = 5.0
 YOUNG_S = 10.0  # who dies younger than this has its successor wait longer
 GRACE_S = 10.0  # beyond the drain: to settle, save and hand back
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 
 OK, FAILED = 0, 1
 
@@ -87,6 +87,7 @@ class Supervisor:
         self._clock = clock
         self._announced = False
         self._told: list[int] = []
+        self._reload = False
         self._code = OK
         self._kill_at_s = float("inf")
         self._fds: list[int] = []
@@ -122,7 +123,9 @@ class Supervisor:
                 signal.signal(one, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        if number != signal.SIGCHLD:
+        if number == signal.SIGHUP:
+            self._reload = True
+        elif number != signal.SIGCHLD:
             self._told.append(number)
 
     # ------------------------------------------------------------------ one look around
@@ -133,6 +136,9 @@ class Supervisor:
         self._reap(now_s)
         if self._told:
             self._stop(now_s)
+        elif self._reload:
+            self._signal(signal.SIGHUP)
+        self._reload = False
         if self._stopping:
             if now_s >= self._kill_at_s:
                 self._signal(signal.SIGKILL)
@@ -171,6 +177,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload, it is up to date
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us
             for fd in self._fds:
                 os.close(fd)

@@ -44,12 +44,12 @@ class Upkeep:
         snapshot_s: float,
         clock: Callable[[], float],
         wall: Callable[[], float],
-        totals: Mapping[str, Callable[[int], int]],
+        totals: Callable[[str], Callable[[int], int]],
         learns: bool = True,
         more: Sequence[tuple[float, Callable[[], Awaitable[None]]]] = (),
     ) -> None:
-        """`totals` turn a route's count of requests here into that of all workers; only the worker
-        that `learns` saves; `more` are further duties: (seconds, duty).
+        """`totals` gives what turns a route's count of requests here into that of all workers;
+        only the worker that `learns` saves; `more` are further duties: (seconds, duty).
         """
         self._totals = totals
         self._learns = learns
@@ -64,9 +64,19 @@ class Upkeep:
         self._snapshot_s = snapshot_s
         self._clock = clock
         self._wall = wall
-        self._demands = {name: Demand() for name in routes}
-        self._paced: dict[str, set[str]] = {name: set() for name in routes}
+        self._total: dict[str, Callable[[int], int]] = {}
+        self._demands: dict[str, Demand] = {}
+        self._paced: dict[str, set[str]] = {}
+        self.revise()
         self._tasks: list[asyncio.Task[None]] = []
+
+    def revise(self) -> None:
+        """Take note of routes that have come or gone."""
+        for name in self._demands.keys() - self._routes.keys():
+            del self._demands[name], self._paced[name], self._total[name]
+        for name in self._routes.keys() - self._demands.keys():
+            self._demands[name], self._paced[name] = Demand(), set()
+            self._total[name] = self._totals(name)
 
     def resolve(self) -> None:
         """Compute anew the multipliers that are due."""
@@ -93,7 +103,7 @@ class Upkeep:
         now_s, wall_s = self._clock(), self._wall()
         for name, route in self._routes.items():
             own = self._metrics.requests(name)
-            self._demands[name].tell(self._totals[name](own), own, route.bound, now_s)
+            self._demands[name].tell(self._total[name](own), own, route.bound, now_s)
         for name, allowances in allowances_usd(statuses, self._demands, wall_s).items():
             policy, gone = self._routes[name].policy, self._paced[name] - allowances.keys()
             policy.pace(allowances.pop("", None))

@@ -58,6 +58,15 @@ from policies.registry import build as build_policy
 ALONE = Seat()
 
 
+def _own_name() -> bytes:
+    """Return a name for this gateway in Via, by which it knows its own requests coming back."""
+    return f"tollway-{secrets.token_hex(4)}".encode()
+
+
+async def _nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass(slots=True)
 class Gateway:
     """The parts of a gateway, and its opening and closing."""
@@ -77,8 +86,14 @@ class Gateway:
     seat: Seat
     lookout: Lookout
     webhooks: Webhooks
+    ledger: Ledger
+    clock: Callable[[], float]
+    wall: Callable[[], float]
     app: App = field(init=False)
+    control: Control = field(init=False)
+    via: bytes = field(default_factory=_own_name)
     opened: Callable[[], None] = field(default=lambda: None, init=False)
+    closed: Callable[[], Awaitable[None]] = field(default=_nothing, init=False)
     not_ready: str = field(default="starting", init=False)
 
     async def open(self) -> None:
@@ -110,6 +125,7 @@ class Gateway:
         await self.crew.close()
         await self.wallet.close()
         await self.webhooks.stop()
+        await self.closed()
         for backend in self.backends.values():
             await backend.transport.aclose()
         self.journal.close()
@@ -183,7 +199,7 @@ def build(
         clock=clock,
         wall=wall,
         learns=seat.learns,
-        totals=seat.totals(list(routes)),
+        totals=seat.total,
         more=[
             *duties(seat, crew, routes, events),
             (TICK_S, lookout.look),
@@ -191,24 +207,31 @@ def build(
         ],
     )
     authenticator = build_authenticator(settings)
-    proxy = Proxy(
-        RouteTable((r.path, routes[r.name]) for r in settings.routes),
-        router,
-        authenticator,
+    gateway = Gateway(
+        settings,
+        backends,
+        routes,
+        wallet,
+        journal,
         metrics,
-        may_call={t.name: frozenset(t.routes) for t in settings.tenants if t.routes is not None},
-        ready=lambda: gateway.not_ready,
-        clock=clock,
-        body_bytes_max=settings.server.max_body_bytes,
-        via=f"tollway-{secrets.token_hex(4)}".encode(),
-        done=audits.consider,
-        hide_amounts=settings.server.hide_amounts,
+        events,
+        learner,
+        router,
+        audits,
+        upkeep,
+        crew,
+        seat,
+        lookout,
+        webhooks,
+        ledger,
+        clock,
+        wall,
     )
-    control = Control(
+    gateway.control = Control(
         authenticator=authenticator,
         learner=learner,
         wallet=wallet,
-        counter=Counter(Office(ledger, budgets, wall), journal),
+        counter=build_counter(gateway, budgets),
         metrics=metrics,
         crew=crew,
         overview=Overview(
@@ -226,26 +249,9 @@ def build(
         routes=lambda: [_describe(route) for route in routes.values()],
         ready=lambda: gateway.not_ready,
     )
-    gateway = Gateway(
-        settings,
-        backends,
-        routes,
-        wallet,
-        journal,
-        metrics,
-        events,
-        learner,
-        router,
-        audits,
-        upkeep,
-        crew,
-        seat,
-        lookout,
-        webhooks,
-    )
     gateway.app = App(
-        proxy,
-        control.app(),
+        build_proxy(gateway, authenticator),
+        gateway.control.app(),
         gateway.open,
         gateway.close,
         most=settings.server.max_in_flight,
@@ -325,6 +331,29 @@ def build_webhooks(settings: config.Settings, wall: Callable[[], float]) -> Webh
         source=f"tollway/{socket.gethostname()}",
         wall=wall,
     )
+
+
+def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
+    """Return the data plane of a gateway, as its settings are now."""
+    settings, routes = gateway.settings, gateway.routes
+    return Proxy(
+        RouteTable((r.path, routes[r.name]) for r in settings.routes),
+        gateway.router,
+        authenticator,
+        gateway.metrics,
+        may_call={t.name: frozenset(t.routes) for t in settings.tenants if t.routes is not None},
+        ready=lambda: gateway.not_ready,
+        clock=gateway.clock,
+        body_bytes_max=settings.server.max_body_bytes,
+        via=gateway.via,
+        done=gateway.audits.consider,
+        hide_amounts=settings.server.hide_amounts,
+    )
+
+
+def build_counter(gateway: Gateway, budgets: Sequence[Budget]) -> Counter:
+    """Return what serves operators of budgets."""
+    return Counter(Office(gateway.ledger, budgets, gateway.wall), gateway.journal)
 
 
 def build_authenticator(settings: config.Settings) -> Authenticator:

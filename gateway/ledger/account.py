@@ -58,6 +58,7 @@ class Account:
         "_unit_nano",
         "budget",
         "closed",
+        "gone",
         "hard",
         "limited",
         "position",
@@ -77,6 +78,7 @@ class Account:
         self.purse: Purse = EMPTY
         self.waiting: list[int] = []
         self.closed = False
+        self.gone = False
         self._open_purse = open_purse
         self._drain: list[Purse] = []
         self._slice_nano = 0
@@ -113,6 +115,20 @@ class Account:
         """Wind up for good: nothing more is asked for."""
         self.closed = True
         self.retire()
+
+    def revise(self, budget: Budget) -> None:
+        """Be another budget of the same name: what was leased as the old one goes back."""
+        self.retire()
+        self.budget = budget
+        self.hard = budget.enforcement == "hard"
+        self.limited = budget.enforcement != "soft"
+        self.span = Span(0, 0)
+        self.seen_s = -math.inf
+
+    def leave(self) -> None:
+        """Wind up for good, and bind nobody any more."""
+        self.gone = True
+        self.close()
 
     def provide(self, now_s: float, ledger_now_s: float) -> Purse:
         """Return the current purse, opened if there is none; the ledger need not know yet."""

@@ -91,6 +91,7 @@ class Wallet:
         self.holder = f"{holder}-{secrets.token_hex(4)}"
         self._numbers = itertools.count(1)
         self._accounts = {budget.name: Account(budget, self._open_purse) for budget in budgets}
+        self._leaving: list[Account] = []
         self._matches: dict[tuple[object, ...], tuple[Account, ...]] = {}
         self._some_paced = any(budget.paces_some for budget in budgets)
         self._pacing: dict[tuple[object, ...], tuple[str, ...]] = {}
@@ -176,6 +177,7 @@ class Wallet:
     ) -> Reservation | Refusal:
         """Hold an attempt's money, asking the ledger for what is missing."""
         while (hold := self.reserve_now(accounts, ceiling_nano, maximum_nano)) is None:
+            accounts = tuple(account for account in accounts if not account.gone)
             lacking = self._lacking(accounts, ceiling_nano, maximum_nano)
             for account, amount_nano in lacking:
                 if reason := self._refuses(account, amount_nano):
@@ -278,10 +280,11 @@ class Wallet:
     def plan(self, now_s: float) -> list[Step]:
         """Return what is due to be told to the ledger or asked from it."""
         steps = []
-        for account in self._accounts.values():
+        for account in (*self._accounts.values(), *self._leaving):
             for purse, asked in account.plan(now_s, now_s + self._lag_s):
                 steps.append((account, purse, asked))
             self._bury(account)
+        self._leaving = [account for account in self._leaving if account.draining]
         return steps
 
     def took(self, steps: Sequence[Step], answer: Answer, now_s: float) -> None:
@@ -329,6 +332,33 @@ class Wallet:
         key = Key(budget.name, span.start_s, span.end_s, f"{self.holder}.{next(self._numbers)}")
         cells = self._till.claim(key) if self._till is not None else [0] * 4
         return Purse(key, cells, now_s, limited=budget.enforcement != "soft")
+
+    # ------------------------------------------------------------------ other budgets
+
+    async def revise(self, budgets: Sequence[Budget]) -> None:
+        """Hold other budgets from now on; raises LedgerDown, and nothing has changed then.
+
+        What has not changed keeps its leases. What was reserved of one that has gone or changed is
+        settled where it was reserved.
+        """
+        answer = await self._ledger.register(budgets)
+        if answer.ledger_id != self._ledger_id:
+            raise LedgerDown("the ledger is another than the one that was here")
+        before, self._accounts = self._accounts, {}
+        for budget in budgets:
+            account = before.pop(budget.name, None)
+            if account is None:
+                account = Account(budget, self._open_purse)
+            elif account.budget != budget:
+                account.revise(budget)
+            self._accounts[budget.name] = account
+        for account in before.values():
+            account.leave()
+            self._leaving.append(account)
+        self._matches.clear()
+        self._pacing.clear()
+        self._some_paced = any(budget.paces_some for budget in budgets)
+        self._wanted.set()
 
     # ------------------------------------------------------------------ life
 
@@ -460,7 +490,7 @@ class Wallet:
             async with asyncio.timeout(CLOSE_S):
                 await self._hand_back()
         if self._till is not None:
-            if any(account.draining for account in self._accounts.values()):
+            if any(account.draining for account in (*self._accounts.values(), *self._leaving)):
                 self._till.abandon()  # the next process of this machine reads it
             else:
                 self._till.close()

@@ -55,6 +55,15 @@ class Process:
         self._process.kill()
         self.wait()
 
+    def tell(self, how: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(how)
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        if self._process.poll() is None:
+            self.kill()
+
     def wait(self) -> int:
         """Return its exit code, once it has ended."""
         code = self._process.wait(timeout=20)

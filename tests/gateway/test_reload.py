@@ -1,0 +1,236 @@
+"""Reloading: whole or not at all, with requests under way, and nothing learned or spent is lost."""
+
+import asyncio
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from configs import budget, two_backends
+from harness import Running, Upstream, inference, run, running, serving
+from test_crash import Process, free_port
+
+from gateway import settings as config
+from gateway.auth import hash_key
+from gateway.reload import Reloader
+
+pytestmark = pytest.mark.integration
+
+
+class File:
+    """A configuration that is changed while a gateway serves it."""
+
+    def __init__(self, tollway: Running, folder: Path) -> None:
+        self.text = ""
+        self.tollway = tollway
+        self.folder = folder
+        self.reloader = Reloader(tollway.gateway, self.read)
+        tollway.gateway.control.reload = self.reloader.reload
+        tollway.gateway.closed = self.reloader.close
+
+    def read(self) -> config.Settings:
+        return config.parse(self.text, {}, folder=self.folder)
+
+    async def reload(self, text: str) -> httpx.Response:
+        self.text = text
+        post = self.tollway.client.post(self.tollway.url + "/_tollway/reload")
+        reply: httpx.Response = await post
+        return reply
+
+
+def test_backends_change_under_load_and_nobody_notices(tmp_path: Path) -> None:
+    async def main() -> None:
+        old, new = Upstream(label=1, hold=asyncio.Event()), Upstream(label=2)
+        async with serving(Upstream()) as a, serving(old) as b, serving(new) as c:
+            before = two_backends(a, b, policy="most_accurate", more=budget("all", "10.0"))
+            after = two_backends(a, c, policy="most_accurate", more=budget("all", "10.0"))
+            async with running(before, tmp_path) as tollway:
+                file = File(tollway, tmp_path)
+                held = [asyncio.ensure_future(tollway.infer()) for _ in range(5)]
+                while old.calls < 5:
+                    await asyncio.sleep(0.01)
+                assert (await file.reload(after)).json() == {"changed": ["backend dear changed"]}
+                statuses: Counter[int] = Counter()
+                for _ in range(20):
+                    statuses[(await tollway.infer()).status_code] += 1
+                assert old.hold is not None
+                old.hold.set()
+                ended = [reply.status_code for reply in await asyncio.gather(*held)]
+                assert statuses == {200: 20}
+                assert ended == [200] * 5
+                assert (old.calls, new.calls) == (5, 20)
+                (one,) = (await tollway.get("/_tollway/budgets"))["budgets"]
+                assert one["spent_nano"] == 25 * 1_000_000
+                assert (await tollway.get("/_tollway/spend"))["cost_nano"] == 25 * 1_000_000
+
+    run(main)
+
+
+def test_what_was_learned_stays_and_a_new_price_acts_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            text = two_backends(a, b, policy="lagrangian", more=budget("all", "10.0"))
+            async with running(text, tmp_path) as tollway:
+                file = File(tollway, tmp_path)
+                for _ in range(3):
+                    decision = (await tollway.infer()).headers["x-tollway-decision"]
+                    await tollway.feedback({"decision": decision, "quality": 1.0})
+                policy = tollway.gateway.routes["m"].policy
+                assert policy.version == 3
+                dearer = text.replace("per_request_usd = 0.001 ", "per_request_usd = 0.004 ")
+                assert dearer != text
+                assert (await file.reload(dearer)).status_code == 200
+                assert tollway.gateway.routes["m"].policy is policy
+                reply = await tollway.infer()
+                told = await tollway.get(
+                    f"/_tollway/decisions/{reply.headers['x-tollway-decision']}"
+                )
+                offered = {one["arm"]: one["cost_hat_usd"] for one in told["stages"][0]["offered"]}
+                assert offered["dear"] == pytest.approx(0.004)
+                another = dearer.replace(
+                    'name = "m"', 'name = "m"\nobjective = "max_quality"\naccuracy_floor = 0.5'
+                )
+                assert (await file.reload(another)).status_code == 200
+                assert tollway.gateway.routes["m"].policy is not policy
+                assert tollway.gateway.routes["m"].policy.version == 3
+
+    run(main)
+
+
+def test_a_bad_configuration_is_refused_whole(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a:
+            text = two_backends(a, a, more=budget("all", "10.0"))
+            async with running(text, tmp_path) as tollway:
+                file = File(tollway, tmp_path)
+                settings, app = tollway.gateway.settings, tollway.gateway.app
+                wrong = await file.reload(text.replace("limit_usd = 10.0", 'limit_usd = "ten"'))
+                assert wrong.status_code == 422
+                assert "limit_usd" in wrong.json()["problems"][0]["key"]
+                moved = await file.reload(text + '\n[journal]\ndir = "elsewhere"\n')
+                assert moved.status_code == 422
+                (problem,) = moved.json()["problems"]
+                assert (problem["key"], "restart" in problem["why"]) == ("journal", True)
+                assert tollway.gateway.settings is settings
+                assert tollway.gateway.app is app
+                assert (await tollway.infer()).status_code == 200
+                events = (await tollway.get("/_tollway/events"))["events"]
+                assert [event["kind"] for event in events[:2]] == ["reload_refused"] * 2
+                metrics = (await tollway.client.get(tollway.url + "/metrics")).text
+                assert 'tollway_config_reloads_total{result="refused"} 2.0' in metrics
+
+    run(main)
+
+
+def test_budgets_come_go_and_change_with_money_reserved(tmp_path: Path) -> None:
+    async def main() -> None:
+        slow = Upstream(hold=asyncio.Event())
+        async with serving(slow) as a, serving(Upstream()) as b:
+            plain = two_backends(a, b, policy="cheapest")
+            small = plain + budget("gone", "0.0003") + budget("kept", "0.0004")
+            async with running(small, tmp_path) as tollway:
+                file = File(tollway, tmp_path)
+                held = [asyncio.ensure_future(tollway.infer()) for _ in range(3)]
+                while slow.calls < 3:
+                    await asyncio.sleep(0.01)
+                assert (await tollway.infer()).status_code == 402  # by the budget that goes
+                told = await file.reload(plain + budget("kept", "0.0005") + budget("new", "9.0"))
+                assert told.json()["changed"] == [
+                    "budget gone removed",
+                    "budget kept changed",
+                    "budget new added",
+                ]
+                assert slow.hold is not None
+                slow.hold.set()
+                assert {reply.status_code for reply in await asyncio.gather(*held)} == {200}
+                outcomes = [(await tollway.infer()).status_code for _ in range(4)]
+                assert outcomes == [200, 200, 402, 402]
+                budgets = (await tollway.get("/_tollway/budgets"))["budgets"]
+                spent = {one["name"]: one["spent_nano"] for one in budgets}
+                assert spent == {"kept": 500_000, "new": 200_000}
+                back = await file.reload(plain + budget("gone", "0.001"))
+                assert back.status_code == 200
+                (gone,) = (await tollway.get("/_tollway/budgets"))["budgets"]
+                assert gone["spent_nano"] == 300_000
+
+    run(main)
+
+
+def test_routes_and_keys_change(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            text = two_backends(a, b)
+            async with running(text, tmp_path) as tollway:
+                file = File(tollway, tmp_path)
+                more = text + (
+                    '[[routes]]\nname = "n"\npath = "/v2/models/n/infer"\nprotocol = "oip"\n'
+                    'backends = ["cheap"]\n'
+                )
+                assert (await tollway.infer(path="/v2/models/n/infer")).status_code == 404
+                assert (await file.reload(more)).status_code == 200
+                assert (await tollway.infer(path="/v2/models/n/infer")).status_code == 200
+                assert (await file.reload(text)).status_code == 200
+                assert (await tollway.infer(path="/v2/models/n/infer")).status_code == 404
+                keyed = text.replace("open = true", 'open = false\nadmin_key = "0123456789abcdef"')
+                keyed += f'[[tenants]]\nname = "t"\nkey_hash = "{hash_key("tw_one")}"\n'
+                assert (await file.reload(keyed)).status_code == 200
+                assert (await tollway.infer()).status_code == 401
+                assert (await tollway.infer(authorization="Bearer tw_one")).status_code == 200
+                spend = await tollway.client.get(tollway.url + "/_tollway/spend")
+                assert spend.status_code == 401
+
+    run(main)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_reloads_every_process(tmp_path: Path, workers: int) -> None:
+    async def main() -> None:
+        url = f"http://127.0.0.1:{free_port()}"
+        server = f'open = true\nlisten = "{url.removeprefix("http://")}"'
+        async with serving(Upstream(label=1)) as a, serving(Upstream(label=2)) as b:
+            file = tmp_path / "tollway.toml"
+            options: dict[str, Any] = {"server": server, "policy": "cheapest"}
+            options["ledger"] = "sqlite:///tollway.db"
+            file.write_text(two_backends(a, b, **options))
+            gateway = Process(file, "--workers", str(workers))
+            try:
+                await gateway.ready(url)
+                async with httpx.AsyncClient(trust_env=False) as client:
+
+                    async def label() -> Any:
+                        # A connection of its own, so that each worker is met.
+                        async with httpx.AsyncClient(trust_env=False) as fresh:
+                            path = url + "/v2/models/m/infer"
+                            reply = await fresh.post(path, json=inference())
+                        return reply.json()["outputs"][0]["data"][0]
+
+                    assert await label() == 1
+                    file.write_text("no = toml = at all")
+                    gateway.tell(signal.SIGHUP)
+                    async with asyncio.timeout(20):
+                        while (
+                            "reload_refused"
+                            not in (await client.get(url + "/_tollway/events")).text
+                        ):
+                            await asyncio.sleep(0.05)
+                    assert await label() == 1
+                    file.write_text(two_backends(b, a, **options))
+                    gateway.tell(signal.SIGHUP)
+                    async with asyncio.timeout(20):
+                        while [await label() for _ in range(8)] != [2] * 8:
+                            await asyncio.sleep(0.05)
+                    file.write_text(two_backends(a, b, **options))
+                    asked = await client.post(url + "/_tollway/reload")
+                    assert asked.json() == {
+                        "changed": ["backend cheap changed", "backend dear changed"]
+                    }
+                    async with asyncio.timeout(20):
+                        while [await label() for _ in range(8)] != [1] * 8:
+                            await asyncio.sleep(0.05)
+                assert gateway.end(signal.SIGTERM) == 0
+            finally:
+                gateway.stop()
+
+    run(main)
