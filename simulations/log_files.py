@@ -89,8 +89,18 @@ def _joined(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.LazyFrame:
     feedback = feedback.unique(["id", "backend"], keep="first", maintain_order=True)
     final = feedback.select("id", "backend", pl.col("quality").alias("final_quality"))
     return decisions.join(
-        feedback, left_on=["id", "arm"], right_on=["id", "backend"], how="left"
-    ).join(final, left_on=["id", "answered"], right_on=["id", "backend"], how="left")
+        feedback,
+        left_on=["id", "arm"],
+        right_on=["id", "backend"],
+        how="left",
+        maintain_order="left",
+    ).join(
+        final,
+        left_on=["id", "answered"],
+        right_on=["id", "backend"],
+        how="left",
+        maintain_order="left",
+    )
 
 
 def _first_replies_told(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> bool:

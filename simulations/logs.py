@@ -21,6 +21,7 @@ from policies.types import Context
 
 Floats = NDArray[np.float64]
 KEPT_MIN = 0.01  # a reply that was kept less often than this stands for too many others
+SORTED_ROWS = 100_000  # that are sorted at once: 250 MB with features as below
 BATCH_ROWS = 20_000  # with 64 features and as many words each, some 50 MB
 
 SCHEMA: dict[str, pl.DataType] = {
@@ -176,12 +177,33 @@ def settle(frame: pl.LazyFrame, scratch: Scratch, *, route: str | None, first: b
         .otherwise(pl.when(told).then(0.0)),
         keeping=pl.when(pl.lit(first)).then(1.0).otherwise(pl.when(chance >= KEPT_MIN).then(kept)),
     )
-    path = scratch.path / "log.parquet"
-    frame.sort("time", maintain_order=True).sink_parquet(path, row_group_size=BATCH_ROWS)
+    path = _by_time(frame, scratch.path)
     log = load(path)
     if not len(log):
         raise BadLog(f"route {name!r} has no decision to learn from; excluded: {excluded}")
     return replace(log, excluded=excluded)
+
+
+def _by_time(frame: pl.LazyFrame, folder: Path) -> Path:
+    """Write a table in order of time, a stretch after the other; return the pattern of its files.
+
+    A sort of the whole would hold it in memory. Segments are nearly in order of time already, so of
+    each stretch only a few row groups are read, and of the others their statistics.
+    """
+    joined = folder / "joined.parquet"
+    frame.sink_parquet(joined, row_group_size=BATCH_ROWS)
+    frame = pl.scan_parquet(joined)
+    times = frame.select("time").collect(engine="streaming")["time"].sort()
+    ends = [*dict.fromkeys(times[SORTED_ROWS::SORTED_ROWS].to_list()), float("inf")]
+    begin = float("-inf")
+    for number, end in enumerate(ends):
+        stretch = frame.filter(pl.col("time") >= begin, pl.col("time") < end)
+        stretch.sort("time", maintain_order=True).sink_parquet(
+            folder / f"log-{number:06d}.parquet", row_group_size=BATCH_ROWS
+        )
+        begin = end
+    joined.unlink()
+    return folder / "log-*.parquet"
 
 
 def _route(found: list[str], wanted: str | None) -> str:

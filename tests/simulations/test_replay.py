@@ -9,7 +9,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.journal import Journal, Row
-from simulations import log_files, replay
+from simulations import log_files, logs, replay
 from simulations.columns import Columns
 from simulations.estimators import Estimate, Refused
 from simulations.logs import BadLog, Log, Scratch
@@ -80,6 +80,17 @@ def test_a_journal_is_read_as_it_was_logged(journal: tuple[Path, World]) -> None
     context = log.contexts(5, 6)[0]
     assert context.dense == (pytest.approx(found.x[5]),)
     assert context.sparse == ((7, 1.0),)
+
+
+def test_a_journal_that_is_sorted_a_stretch_at_a_time_is_the_same(
+    journal: tuple[Path, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _one = read(journal[0])
+    monkeypatch.setattr(logs, "SORTED_ROWS", 97)
+    parted, _other = read(journal[0])
+    for name in ("time", "arm", "pmf", "quality", "cost_usd"):
+        np.testing.assert_array_equal(getattr(parted, name), getattr(whole, name))
+    assert parted.contexts(90, 310) == whole.contexts(90, 310)
 
 
 def test_a_cut_tail_is_told_and_the_rest_is_used(
