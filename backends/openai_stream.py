@@ -56,7 +56,10 @@ class Completion:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take a chunk of the stream; return what of it goes to the client: whole events."""
-        return b"".join([self.relay(event) for event in self._events.feed(chunk)])
+        events = self._events.feed(chunk)
+        if len(events) == 1:
+            return self.relay(events[0])
+        return b"".join([self.relay(event) for event in events])
 
     def close(self) -> bytes:
         """Return what is left at the end: an event that was cut."""
@@ -101,8 +104,9 @@ class Completion:
             self._note_response(kind, chunk)
             return False
         usage = chunk.get("usage")
-        with suppress(ValueError):  # counts that are no numbers tell nothing
-            self._told = openai_usage.read(usage) or self._told
+        if usage is not None:
+            with suppress(ValueError):  # counts that are no numbers tell nothing
+                self._told = openai_usage.read(usage) or self._told
         self.error = chunk.get("error") or self.error
         choices = chunk.get("choices")
         if (
