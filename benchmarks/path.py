@@ -2,6 +2,7 @@
 
     python benchmarks/path.py                 # microseconds per request, and of each part
     python benchmarks/path.py --profile       # where the time goes, by function
+    python benchmarks/path.py --watched       # what traces and a log of requests add
 
 Requests enter the ASGI application of `gateway.toml` (a key, features, three arms, a learned
 policy, hard budgets in two scopes, metrics, journal) as the server would hand them over, and
@@ -12,12 +13,15 @@ import argparse
 import asyncio
 import cProfile
 import json
+import os
 import pstats
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, redirect_stderr
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -54,7 +58,9 @@ class Once:
         pass
 
 
-async def requests(gateway: Gateway, count: int) -> float:
+async def requests(
+    gateway: Gateway, count: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Send requests one after the other; return microseconds each."""
     scope = {
         "type": "http",
@@ -79,41 +85,91 @@ async def requests(gateway: Gateway, count: int) -> float:
         if sent["type"] == "http.response.start":
             statuses[sent["status"]] = statuses.get(sent["status"], 0) + 1
 
-    started = time.perf_counter()
+    started = clock()
     for number in range(count):
         await gateway.app(scope, receive, send)
         if number % 32 == 0:
             await asyncio.sleep(0)  # a turn of the loop: the journal is written, upkeep runs
-    elapsed = time.perf_counter() - started
+    elapsed = clock() - started
     assert statuses == {200: count}, statuses
     return elapsed / count * 1e6
+
+
+WATCHED = {
+    "nobody watches": "",
+    "tracing, none sampled": '[tracing]\nendpoint = "http://127.0.0.1:1"\nsample = 0.0\n',
+    "tracing, one in ten": '[tracing]\nendpoint = "http://127.0.0.1:1"\nsample = 0.1\n',
+    "tracing, all": '[tracing]\nendpoint = "http://127.0.0.1:1"\nsample = 1.0\n',
+    "a log line each, JSON": '[log]\nformat = "json"\nrequests = "all"\n',
+}
+
+
+@asynccontextmanager
+async def opened(folder: str, more: str = "") -> AsyncIterator[Gateway]:
+    """Open the gateway of gateway.toml, with more settings, in a folder of its own."""
+    text = (HERE / "gateway.toml").read_text() + more
+    environ = {
+        "TOLLWAY_LEDGER__URL": "memory://",
+        "TOLLWAY_JOURNAL__DIR": f"{folder}/journal",
+        "TOLLWAY_STATE__DIR": f"{folder}/state",
+    }
+    gateway = build(config.parse(text, environ), trace=lambda endpoint: encoding())
+    for backend in gateway.routes["x"].backends.values():
+        backend.transport = Memory()
+    await gateway.open()
+    await requests(gateway, 2000)
+    yield gateway
+    await gateway.close()
+
+
+def encoding() -> Any:
+    """Return the SDK's batches, encoded as they would be sent, and thrown away."""
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import (  # noqa: PLC0415
+        BatchSpanProcessor,
+        SpanExporter,
+        SpanExportResult,
+    )
+
+    class Encode(SpanExporter):
+        def export(self, spans: Any) -> Any:
+            encode_spans(spans).SerializeToString()
+            return SpanExportResult.SUCCESS
+
+    return BatchSpanProcessor(Encode())
+
+
+async def watched(count: int, rounds: int) -> dict[str, list[float]]:
+    """Return microseconds per request with each kind of watching, in turns, of each round.
+
+    Of the processor's time, that of the thread which sends spans included.
+    """
+    found: dict[str, list[float]] = {name: [] for name in WATCHED}
+    async with AsyncExitStack() as stack:
+        nowhere = stack.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115, ASYNC230
+        stack.enter_context(redirect_stderr(nowhere))
+        gateways = {}
+        for name, more in WATCHED.items():
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            gateways[name] = await stack.enter_async_context(opened(folder, more))
+        for _ in range(rounds):
+            for name, gateway in gateways.items():
+                found[name].append(await requests(gateway, count, time.process_time))
+    return found
 
 
 async def main(count: int, rounds: int, profile: bool) -> float | None:
     """Return microseconds per request, best of `rounds`; None where profiled instead."""
     with tempfile.TemporaryDirectory() as folder:
-        text = (HERE / "gateway.toml").read_text()
-        environ = {
-            "TOLLWAY_LEDGER__URL": "memory://",
-            "TOLLWAY_JOURNAL__DIR": f"{folder}/journal",
-            "TOLLWAY_STATE__DIR": f"{folder}/state",
-        }
-        gateway = build(config.parse(text, environ))
-        for backend in gateway.routes["x"].backends.values():
-            backend.transport = Memory()
-        await gateway.open()
-        await requests(gateway, 2000)
-        best = None
-        if profile:
+        async with opened(folder) as gateway:
+            if not profile:
+                return min([await requests(gateway, count) for _ in range(rounds)])
             profiler = cProfile.Profile()
             profiler.enable()
             await requests(gateway, count)
             profiler.disable()
             pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
-        else:
-            best = min([await requests(gateway, count) for _ in range(rounds)])
-        await gateway.close()
-    return best
+            return None
 
 
 if __name__ == "__main__":
@@ -122,7 +178,17 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--watched", action="store_true", help="what traces and logs add")
     given = parser.parse_args()
+    if given.watched:
+        found = asyncio.run(watched(given.count, given.rounds))
+        alone = found["nobody watches"]
+        for name, us in found.items():
+            ratio = median(one / base for one, base in zip(us, alone, strict=True))
+            print(f"{name:24} {min(us):7.1f} us a request at best, x{ratio:.3f} (median of rounds)")
+        if given.json:
+            given.json.write_text(json.dumps(found))
+        sys.exit()
     us = asyncio.run(main(given.count, given.rounds, given.profile))
     if us is not None:
         print(f"{us:.1f} us a request in the gateway (best of {given.rounds} x {given.count})")

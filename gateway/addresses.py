@@ -96,6 +96,12 @@ def host_of(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
+def server_of(url: str) -> tuple[str, int]:
+    """Return the host and port of an address that was checked."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)

@@ -120,7 +120,12 @@ class Audits:
         inference, now_s = turn.inference, self._clock()
         # A turn of its own: the client's deadline and its ceiling bind the client's call alone.
         own = Turn(
-            replace(inference, received_s=now_s, deadline_s=now_s + reference.timeout_s),
+            replace(
+                inference,
+                received_s=now_s,
+                deadline_s=now_s + reference.timeout_s,
+                passage=None,  # what the client waited for is over
+            ),
             turn.context,
             quotes=turn.quotes,
             accounts=turn.accounts,

@@ -214,8 +214,9 @@ class Control:
     async def metrics(self, request: Request) -> Response:
         """Return the metrics for Prometheus; rendered in a thread, for it takes milliseconds."""
         families = None if self._crew.alone else (await self._crew.all()).families
-        body = await run_in_threadpool(self._metrics.render, families)
-        return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+        accept = request.headers.get("accept", "")
+        body, kind = await run_in_threadpool(self._metrics.exposition, families, accept)
+        return Response(body, headers={"content-type": kind})
 
     async def livez(self, request: Request) -> Response:
         """Say that the process runs."""

@@ -84,6 +84,7 @@ def server(
         interface="asgi3",
         access_log=False,
         log_level=log_level,
+        log_config=None,  # where the log goes is the process' own affair
         date_header=False,
         server_header=False,
         proxy_headers=False,

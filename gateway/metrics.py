@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from gateway.ledger.types import NANO
 from gateway.metering import ESTIMATED, USAGE
@@ -19,6 +20,7 @@ from gateway.sums import Family
 from gateway.turn import Attempt, Turn
 from policies.types import Choice
 
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
 LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 TAGS_MAX = 1000  # key and value pairs whose spend is counted
 REASONS = ("best", "explore", "baseline", "floor_unmet")  # those that alerts count from zero
@@ -69,7 +71,9 @@ class Metrics:
 
     # The mutable state of the metrics is their tallies and counts.
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, *, linked: bool = False) -> None:
+        """`linked`: figures have exemplars, the traces that they come from."""
+        self._linked = linked
         self._tallies: dict[tuple[str, str, str], Tally] = {}
         self._outcomes: dict[tuple[str, str, str], int] = {}
         self._draws: dict[tuple[str, str], int] = {}
@@ -125,8 +129,10 @@ class Metrics:
         """Have `source` called at every scrape."""
         self._sources.append(source)
 
-    def attempt(self, route: str, tenant: str, attempt: Attempt) -> None:
-        """Count one attempt (1.5 us)."""
+    def attempt(
+        self, route: str, tenant: str, attempt: Attempt, exemplar: dict[str, str] | None = None
+    ) -> None:
+        """Count one attempt (1.5 us); `exemplar` links its latency to a trace."""
         tally = self._tallies.get((route, attempt.backend, tenant))
         if tally is None:
             tally = self._tallies[route, attempt.backend, tenant] = Tally()
@@ -147,7 +153,7 @@ class Metrics:
             tally.device_s += verdict.usage.device_s
             tally.input_tokens += verdict.usage.input_tokens
             tally.output_tokens += verdict.usage.output_tokens
-        self._upstream_of[route, attempt.backend].observe(attempt.latency_s)
+        self._upstream_of[route, attempt.backend].observe(attempt.latency_s, exemplar)
 
     def request(self, turn: Turn, now_s: float) -> None:
         """Count one request (1 us)."""
@@ -164,7 +170,8 @@ class Metrics:
             drawn = (route, draw.choice.reason)
             self._draws[drawn] = self._draws.get(drawn, 0) + 1
         upstream_s = sum(attempt.latency_s for attempt in turn.attempts)
-        self._overhead_of[route].observe(now_s - inference.received_s - upstream_s)
+        exemplar = None if inference.passage is None else inference.passage.exemplar
+        self._overhead_of[route].observe(now_s - inference.received_s - upstream_s, exemplar)
 
     def _offered(self, route: str, choice: Choice) -> None:
         """Count what the request would have cost at each of the arms (0.3 us an arm)."""
@@ -231,6 +238,17 @@ class Metrics:
         if families is None:
             return generate_latest(self._registry)
         return generate_latest(_Collector(lambda: map(_metric, families)))
+
+    def exposition(
+        self, families: Iterable[Family] | None = None, accept: str = ""
+    ) -> tuple[bytes, str]:
+        """Return the exposition and its type: OpenMetrics, which alone has exemplars, to those who
+        accept it where there are any. Sums over workers have none.
+        """
+        if self._linked and families is None and "application/openmetrics-text" in accept:
+            body: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            return body, openmetrics.CONTENT_TYPE_LATEST
+        return self.render(families), TEXT
 
     def _collect(self) -> Iterator[Metric]:
         yield from self._counters()

@@ -20,11 +20,13 @@ from gateway.errors import Refused, broken_off, no_backend, no_route
 from gateway.headers import forwarded, returned
 from gateway.ledger.types import NANO
 from gateway.metrics import Metrics
+from gateway.passage import Passage
 from gateway.relay import Relay
 from gateway.route import Inference, Route
 from gateway.router import Router
 from gateway.table import INFER, MODELS, READY, Match, RouteTable
 from gateway.turn import Turn
+from gateway.watch import Watch
 
 Scope = dict[str, Any]
 Receive = Callable[[], Any]
@@ -58,9 +60,11 @@ class Proxy:
         via: bytes,
         done: Callable[[Turn], None],
         hide_amounts: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         """`may_call` names the routes of those tenants that may not call all; `ready` says why the
-        gateway is not, "" where it is; `done` is told of each turn once its reply is written.
+        gateway is not, "" where it is; `done` is told of each turn once its reply is written;
+        `watch` of each request, where somebody wants that.
         """
         self._done = done
         self._table = table
@@ -73,10 +77,28 @@ class Proxy:
         self._body_bytes_max = body_bytes_max
         self._via = via
         self._hide_amounts = hide_amounts
+        self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         received_s = self._clock()
+        if self._watch is None:
+            await self._answer(scope, receive, send, received_s, None)
+            return
+        passage = self._watch.begin(scope, received_s)
+        try:
+            await self._answer(scope, receive, noting(send, passage), received_s, passage)
+        finally:
+            self._watch.end(passage, self._clock())
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        received_s: float,
+        passage: Passage | None,
+    ) -> None:
         match: Match | None = None
         try:
             path: bytes = scope["raw_path"]
@@ -86,14 +108,19 @@ class Proxy:
                     await self._describe_server(path, send)
                     return
                 raise no_route(path.decode("latin-1"))
+            if passage is not None:
+                passage.route = match.route.name
             if match.what is not INFER:
                 await self._describe(scope, match, send)
                 return
             tenant = self._tenant(scope, match.route)
             inference = await self._read(scope, receive, match.route, tenant, received_s)
+            inference.passage = passage
             # Not cancelled when the client leaves: what was begun is paid for, so it is settled.
             turn = await self._router.answer(inference)
         except Refused as refused:
+            if passage is not None:
+                passage.reason = refused.reason
             await self._refuse(refused, match.route if match else None, received_s, send)
             return
         try:
@@ -327,6 +354,17 @@ class Proxy:
             if reply.status == 200 and isinstance(document, dict):
                 return 200, orjson.dumps({**document, "name": match.model})
         raise no_backend(match.route.name, "none of them describes the model")
+
+
+def noting(send: Send, passage: Passage) -> Send:
+    """Return a `send` that notes the reply's status."""
+
+    def noted(message: dict[str, Any]) -> Any:
+        if message["type"] == "http.response.start":
+            passage.status = message["status"]
+        return send(message)
+
+    return noted
 
 
 async def _left(receive: Receive) -> None:

@@ -55,6 +55,8 @@ FIXED: dict[str, tuple[str, ...]] = {
     "state": (),
     "anomalies": (),
     "webhooks": (),
+    "log": (),
+    "tracing": (),
 }
 """Settings that cannot change while a gateway runs; the keys of a table, or all of it."""
 

@@ -10,6 +10,7 @@ from backends.types import UNBOUND, Call, Payload, Transport, Usage, WireProtoco
 from gateway.breaker import Breaker
 from gateway.estimator import Estimator
 from gateway.features import Features
+from gateway.passage import Passage
 from gateway.prompt_cache import PromptCache
 from policies.audit import Auditor
 from policies.types import Objective, Policy
@@ -105,7 +106,8 @@ class Route:
 class Inference:
     """A request: who asks what of which route, by when, at what most, how good at least.
 
-    Times are on the router's clock, in seconds; the deadline is absolute.
+    Times are on the router's clock, in seconds; the deadline is absolute. `passage`: where somebody
+    watches.
     """
 
     route: Route
@@ -116,3 +118,4 @@ class Inference:
     tags: dict[str, str] = field(default_factory=dict)
     floor: float | None = None
     cost_nano_max: int | None = None
+    passage: Passage | None = None

@@ -58,6 +58,8 @@ class Router:
         """Return the finished turn, its reply in `held`; Refused where no backend may or can."""
         first = self._scoped(inference, inference.route.features(inference.call))
         turn = Turn(inference, first)
+        if inference.passage is not None:
+            inference.passage.turn = turn
         try:
             while turn.stage < inference.route.stages:
                 arms = self._offers(turn)
@@ -183,6 +185,8 @@ class Router:
         verdict = unread(quote, "cancelled", ran=True)
         try:
             call = backend.address(inference.call)
+            if inference.passage is not None:
+                call.headers = inference.passage.onto(call.headers)
             reply = await backend.transport.send(call, deadline_s)
             follower = None
             if is_stream(reply):
@@ -281,7 +285,9 @@ class Router:
             )
         if backend.cache is not None and turn.prompt is not None and attempt.status == 200:
             self._remember(backend.cache, turn.prompt, verdict)
-        self._metrics.attempt(route.name, turn.inference.tenant, attempt)
+        passage = turn.inference.passage
+        exemplar = None if passage is None else passage.exemplar
+        self._metrics.attempt(route.name, turn.inference.tenant, attempt, exemplar)
 
     def _remember(self, cache: PromptCache, asked: Prompt, verdict: Verdict) -> None:
         """Note that a backend has read a prompt, and how much of it it had cached."""

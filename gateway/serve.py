@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from gateway import front
+from gateway import front, logs
 from gateway import settings as config
 from gateway.heads import Limits
 from gateway.problems import ConfigError
@@ -37,6 +37,7 @@ def serve(read: Read) -> int:
     process. Raises ConfigError for a configuration that is wrong at the start.
     """
     settings = read()
+    logs.write(settings.log.format, settings.log.level)
     if settings.server.workers > 1:
         return _in_workers(settings, read)
     listener = front.bind(settings.server.listen)

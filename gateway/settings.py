@@ -10,6 +10,7 @@ wrong at once.
 import tomllib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -680,6 +681,38 @@ class Webhook(Table):
     )
 
 
+class Log(Table):
+    """The log, on stderr."""
+
+    format: Literal["text", "json"] = Field(
+        default="text", description="Lines for people, or one JSON object a line."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="warning", description="The least that is written; requests have their own setting."
+    )
+    requests: Literal["off", "failed", "all"] = Field(
+        default="off",
+        description="A line for each request with its decision, backend, cost and duration; or for "
+        "those answered with 4xx or 5xx, or not at all.",
+    )
+
+
+class Tracing(Table):
+    """OpenTelemetry traces; needs `tollway[otel]`."""
+
+    endpoint: BackendUrl | None = Field(
+        default=None,
+        description="The base address of an OTLP receiver (HTTP); without one nothing is traced. "
+        "The standard's variables hold too, such as `OTEL_EXPORTER_OTLP_HEADERS`.",
+        examples=["http://127.0.0.1:4318"],
+    )
+    sample: Share = Field(
+        default=0.01,
+        description="The share of requests to trace, of those that bring no trace context; the "
+        "others are traced where their caller is.",
+    )
+
+
 class Settings(BaseSettings):
     """A whole configuration. Read one with `load`, which also checks what its tables agree on."""
 
@@ -707,6 +740,8 @@ class Settings(BaseSettings):
     budgets: tuple[BudgetLimit, ...] = ()
     anomalies: Anomalies = Anomalies()
     webhooks: tuple[Webhook, ...] = ()
+    log: Log = Log()
+    tracing: Tracing = Tracing()
     pepper: SecretStr | None = Field(
         default=None,
         description="The secret that `hmac-sha256:` key hashes are made with. "
@@ -743,7 +778,11 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     """
     text, folder = _read(path), path.absolute().parent
     settings = parse(text, environ, source=path.name, folder=folder)
-    problems = [*_unusable_rules(settings, path.name), *_unusable_options(settings, path.name)]
+    problems = [
+        *_unusable_rules(settings, path.name),
+        *_unusable_options(settings, path.name),
+        *_missing(settings, path.name),
+    ]
     if problems:
         raise ConfigError(problems)
     return settings
@@ -817,6 +856,12 @@ def _unusable_options(settings: Settings, source: str) -> Iterator[Problem]:
             build(route.policy, route.to_objective(), options=route.policy_options, seed=0)
         except ValueError as exc:
             yield Problem(source, f"routes[{index}].policy_options", str(exc))
+
+
+def _missing(settings: Settings, source: str) -> Iterator[Problem]:
+    if settings.tracing.endpoint is not None and find_spec("opentelemetry") is None:
+        why = "needs OpenTelemetry; install it with: pip install 'tollway[otel]'"
+        yield Problem(source, "tracing.endpoint", why)
 
 
 def _read(path: Path) -> str:

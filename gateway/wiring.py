@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+import sys
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -39,10 +40,12 @@ from gateway.ledger.registry import open_ledger
 from gateway.ledger.types import Budget, Ledger
 from gateway.ledger.wallet import Wallet
 from gateway.lessons import Lessons
+from gateway.logs import RequestLog
 from gateway.lookout import SAVE_S as LOOK_SAVE_S
 from gateway.lookout import Lookout
 from gateway.metrics import Metrics
 from gateway.overview import Overview
+from gateway.passage import random_ids
 from gateway.prompt_cache import PromptCache
 from gateway.proxy import Proxy
 from gateway.route import Backend, Route
@@ -51,6 +54,7 @@ from gateway.score import Score, exact, near, unscored
 from gateway.seat import Seat
 from gateway.table import RouteTable
 from gateway.upkeep import Upkeep, at_once
+from gateway.watch import Follower, Watch
 from gateway.webhooks import Target, Webhooks
 from policies.audit import Auditor
 from policies.registry import build as build_policy
@@ -65,6 +69,15 @@ def _own_name() -> bytes:
 
 async def _nothing() -> None:
     """Do nothing."""
+
+
+@dataclass(slots=True)
+class Watching:
+    """Who watches requests, if anybody: `know` tells them where routes and backends are."""
+
+    watch: Watch | None = None
+    know: Callable[[Mapping[str, str], Mapping[str, str]], None] = lambda paths, urls: None
+    close: Callable[[], Awaitable[None]] = _nothing
 
 
 @dataclass(slots=True)
@@ -89,6 +102,7 @@ class Gateway:
     ledger: Ledger
     clock: Callable[[], float]
     wall: Callable[[], float]
+    watching: Watching
     app: App = field(init=False)
     control: Control = field(init=False)
     via: bytes = field(default_factory=_own_name)
@@ -126,6 +140,7 @@ class Gateway:
         await self.wallet.close()
         await self.webhooks.stop()
         await self.closed()
+        await self.watching.close()
         for backend in self.backends.values():
             await backend.transport.aclose()
         self.journal.close()
@@ -140,16 +155,17 @@ def build(
     seat: Seat = ALONE,
     ledger: Ledger | None = None,
     journal: Journal | None = None,
+    trace: Callable[[str], Any] | None = None,
 ) -> Gateway:
     """Return a gateway that is wired and not yet open.
 
     `clock` is the loop's (CLOCK_MONOTONIC); `rng` draws the arms, seeded by the system if None;
     `seat` says which of several workers this is. A simulation brings its own `ledger`, which then
-    goes without tills, and its own `journal`.
+    goes without tills, and its own `journal`. `trace` makes of an OTLP endpoint what takes spans.
     """
     rng = rng or Random(secrets.randbits(64))
     events = Events(wall)
-    metrics = Metrics(version("tollway"))
+    metrics = Metrics(version("tollway"), linked=settings.tracing.endpoint is not None)
     journal = journal or build_journal(settings)
     till_dir = settings.state.dir / "tills" if ledger is None else None
     ledger = ledger or build_ledger(settings)
@@ -226,6 +242,7 @@ def build(
         ledger,
         clock,
         wall,
+        build_watching(settings, clock, wall, trace),
     )
     gateway.control = Control(
         authenticator=authenticator,
@@ -315,6 +332,34 @@ def build_wallet(  # noqa: PLR0917 - the parts in the order they are built
     )
 
 
+def build_watching(
+    settings: config.Settings,
+    clock: Callable[[], float],
+    wall: Callable[[], float],
+    trace: Callable[[str], Any] | None,
+) -> Watching:
+    """Return who watches requests."""
+    endpoint, requests = settings.tracing.endpoint, settings.log.requests
+    watching = Watching()
+    followers: list[Follower] = []
+    rng = Random(secrets.randbits(64))  # not the router's: its draws stay as they are
+    if endpoint is not None:
+        from gateway import spans  # noqa: PLC0415 - an extra
+
+        made = spans.Spans(
+            (trace or spans.exporter)(endpoint), clock=clock, wall=wall, new_id=random_ids(rng)
+        )
+        followers.append(made)
+        watching.know, watching.close = made.know, made.close
+    if requests != "off":
+        form, failed_only = settings.log.format, requests == "failed"
+        followers.append(RequestLog(form, failed_only=failed_only, out=sys.stderr, wall=wall))
+    if followers:
+        traces, share = endpoint is not None, settings.tracing.sample
+        watching.watch = Watch(followers, traces=traces, share=share, rng=rng)
+    return watching
+
+
 def build_webhooks(settings: config.Settings, wall: Callable[[], float]) -> Webhooks:
     """Return what sends events out."""
     return Webhooks(
@@ -336,6 +381,10 @@ def build_webhooks(settings: config.Settings, wall: Callable[[], float]) -> Webh
 def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
     """Return the data plane of a gateway, as its settings are now."""
     settings, routes = gateway.settings, gateway.routes
+    gateway.watching.know(
+        {route.name: route.path for route in settings.routes},
+        {backend.name: backend.url for backend in settings.backends if backend.url},
+    )
     return Proxy(
         RouteTable((r.path, routes[r.name]) for r in settings.routes),
         gateway.router,
@@ -348,6 +397,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
         via=gateway.via,
         done=gateway.audits.consider,
         hide_amounts=settings.server.hide_amounts,
+        watch=gateway.watching.watch,
     )
 
 

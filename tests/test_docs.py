@@ -35,3 +35,10 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_tables_of_the_page_on_traces_are_settings() -> None:
+    whole = next(block for page, block in configurations() if page == "README.md")
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "tracing.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    assert settings.parse(whole + "\n" + "\n".join(blocks), {}).tracing.endpoint

@@ -26,6 +26,7 @@ ONE_FILE = {
     "httpx",
     "httpx2",
     "httpx_aiohttp",
+    "opentelemetry",
     "prometheus_client",
     "redis",
     "uvicorn",

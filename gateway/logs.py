@@ -1,0 +1,125 @@
+"""Logs: where log lines go and in what form, and a line for each request where that is wanted.
+
+A line in JSON is one object: time, level, logger, message, and what the line is about (`decision`,
+`trace_id`, ...) as members of their own. The path of a request writes no line unless `requests`
+says so. What a request's line holds is listed here, in `told`: no body, no header field, no query.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import orjson
+
+from gateway.explain import usd
+from gateway.passage import Passage
+
+REQUESTS = "tollway.requests"
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has; the rest is what a line was told with `extra`."""
+
+
+class Json(logging.Formatter):
+    """A record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        about = {name: value for name, value in vars(record).items() if name not in _OWN}
+        if record.exc_info:
+            about["exception"] = self.formatException(record.exc_info)
+        level, message = record.levelname.lower(), record.getMessage()
+        return json_line(record.created, level, record.name, message, about)
+
+
+class Text(logging.Formatter):
+    """A record as people read it, with what it is about behind it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and a traceback below it where there is one."""
+        about = {name: value for name, value in vars(record).items() if name not in _OWN}
+        level, message = record.levelname.lower(), record.getMessage()
+        line = text_line(record.created, level, record.name, message, about)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+Line = Callable[[float, str, str, str, dict[str, Any]], str]
+"""(seconds since 1970, level, logger, message, what it is about) -> the line without its end."""
+
+
+def json_line(at_s: float, level: str, logger: str, message: str, about: dict[str, Any]) -> str:
+    """Return a line as one object of JSON."""
+    line = {"time": _time(at_s), "level": level, "logger": logger, "message": message, **about}
+    return orjson.dumps(line, default=str).decode()
+
+
+def text_line(at_s: float, level: str, logger: str, message: str, about: dict[str, Any]) -> str:
+    """Return a line for people."""
+    told = [f"{name}={value}" for name, value in about.items() if value != ""]
+    return " ".join([_time(at_s), f"{level.upper():7}", f"{logger}: {message}", *told])
+
+
+def _time(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
+
+
+def write(form: str, level: str) -> None:
+    """Have this process write its log on stderr from now on.
+
+    `level` is of Tollway's own lines. Of libraries there are warnings only: some tell whole
+    addresses, queries included, when they are asked for more.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Json() if form == "json" else Text())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("tollway").setLevel(level.upper())
+
+
+class RequestLog:
+    """Writes a line for each request, or for those that failed.
+
+    By itself, in the form of the others: by way of the logging module a line costs twice as much.
+    """
+
+    def __init__(
+        self, form: str, *, failed_only: bool, out: TextIO, wall: Callable[[], float]
+    ) -> None:
+        self._line: Line = json_line if form == "json" else text_line
+        self._failed_only = failed_only
+        self._out = out
+        self._wall = wall
+
+    def __call__(self, passage: Passage, now_s: float) -> None:
+        """Write a passage's line."""
+        if self._failed_only and 0 < passage.status < 400:
+            return
+        message = f"{passage.method} {passage.path} {passage.status or 'left'}"
+        line = self._line(self._wall(), "info", REQUESTS, message, told(passage, now_s))
+        self._out.write(f"{line}\n")
+
+
+def told(passage: Passage, now_s: float) -> dict[str, Any]:
+    """Return what a request's line says."""
+    turn = passage.turn
+    line: dict[str, Any] = {
+        "route": passage.route,
+        "status": passage.status,
+        "duration_s": round(now_s - passage.received_s, 6),
+        "reason": passage.reason,
+    }
+    if passage.trace_id:
+        line |= {"trace_id": f"{passage.trace_id:032x}", "span_id": f"{passage.span_id:016x}"}
+    if turn is not None:
+        line |= {
+            "decision": turn.id,
+            "tenant": turn.inference.tenant,
+            "backend": turn.held.backend if turn.held else "",
+            "reason": turn.reason or passage.reason,
+            "outcome": turn.outcome,
+            "attempts": len(turn.attempts),
+            "cost_nano": turn.cost_nano,
+            "cost_usd": usd(turn.cost_nano),
+        }
+    return line
