@@ -27,9 +27,9 @@ def page(log: Log, outcomes: Sequence[Outcome], notes: Sequence[str], alpha: flo
         [quality.low for _, quality, _ in answered],
         [quality.high for _, quality, _ in answered],
         style="dots",
-        names=[label for label, _, _ in answered],
+        names=[label.removeprefix("fixed:arm=") for label, _, _ in answered],
     )
-    head = ["policy", "quality", "gain", "$ per 1,000", "saving", "effective decisions"]
+    head = ["policy", "quality", "gain", "$ per 1,000", "saving", "effective"]
     parts = [
         report.plot(
             [dots],
@@ -53,13 +53,14 @@ def page(log: Log, outcomes: Sequence[Outcome], notes: Sequence[str], alpha: flo
 
 
 def _row(one: Outcome) -> list[str | float | None]:
-    saving = None if one.saving is None else "{:.1%} ({:.1%} to {:.1%})".format(*one.saving)
+    saving = None if one.saving is None else "{:.0%} [{:.0%}, {:.0%}]".format(*one.saving)
+    was = one.label == "logged"
     return [
         one.label,
         _told(one.quality, 1.0),
-        _told(one.quality_gain, 1.0),
+        "" if was else _told(one.quality_gain, 1.0),
         _told(one.cost_usd, 1000.0),
-        saving,
+        "" if was else saving,
         one.quality.ess,
     ]
 
@@ -68,4 +69,4 @@ def _told(answer: Answer, scale: float) -> str | None:
     if isinstance(answer, Refused):
         return None
     found = answer.scaled(scale)
-    return f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})"
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

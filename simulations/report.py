@@ -157,5 +157,6 @@ font-size:.875rem}}
 footer{{margin-top:2.5rem;color:var(--soft);font-size:.8rem;border-top:1px solid var(--rule);
 padding-top:.75rem;overflow-wrap:anywhere}}
 @media print{{body{{font-size:11pt}}main{{max-width:none;padding:0}}
+.scroll{{overflow:visible}}th,td{{white-space:normal}}
 figure,table,.tiles{{break-inside:avoid}}h2{{break-after:avoid}}}}
 """
