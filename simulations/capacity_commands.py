@@ -13,6 +13,7 @@ from simulations import capacity_page, report
 from simulations.capacity import Bill, Need, Replica, Sizing, Target, bills, need
 from simulations.columns import Columns
 from simulations.forecast import MIN_WEEK_H, Forecast, HeldOut, forecast, held_out
+from simulations.journal_rows import Damage
 from simulations.logs import BadLog, Scratch
 from simulations.traffic import HOUR_S, Traffic, read
 
@@ -41,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         _check(arguments)
         replicas = dict(_replica(text) for text in arguments.replica)
-        traffic = read(arguments.journal, scratch, columns)
+        damage = Damage()
+        traffic = read(arguments.journal, scratch, columns, damage)
         unknown = replicas.keys() - {one.backend for one in traffic}
         if unknown:
             there = ", ".join(one.backend for one in traffic)
@@ -50,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     except BadLog as exc:
         return console.fail(console.FAILED, str(exc))
     said = notes(plans, arguments)
+    if damage.bad:
+        said.append(f"{damage.bad} of {damage.lines} lines were cut or damaged and left out")
     told = [*console.columns(rows(plans)), "", *console.columns(bill_rows(plans))]
     if not any(one.bills for one in plans):
         told = console.columns(rows(plans))

@@ -53,9 +53,21 @@ class Traffic:
         return self.calls / self.step_s
 
 
-def read(path: Path, scratch: Scratch, columns: Columns) -> list[Traffic]:
-    """Read every backend's traffic, the most called first; BadLog where there is too little."""
-    scan = _calls(path, scratch, columns)
+def read(
+    path: Path, scratch: Scratch, columns: Columns, damage: journal_rows.Damage
+) -> list[Traffic]:
+    """Read every backend's traffic, the most called first; BadLog where there is too little.
+
+    Lines of a journal that are cut or damaged are counted in `damage`, and left out.
+    """
+    try:
+        return _read(_calls(path, scratch, columns, damage))
+    except (pl.exceptions.PolarsError, OSError) as exc:
+        first = str(exc).partition("\n")[0]
+        raise BadLog(f"{path} cannot be read, is it whole? {first}") from exc
+
+
+def _read(scan: pl.LazyFrame) -> list[Traffic]:
     counted = (
         scan.group_by("backend", minute=(pl.col("time") // MINUTE_S).cast(pl.Int64))
         .agg(calls=pl.len())
@@ -75,7 +87,9 @@ def read(path: Path, scratch: Scratch, columns: Columns) -> list[Traffic]:
     return [_traffic(name, scan, counted, ends) for name in names]
 
 
-def _calls(path: Path, scratch: Scratch, columns: Columns) -> pl.LazyFrame:
+def _calls(
+    path: Path, scratch: Scratch, columns: Columns, damage: journal_rows.Damage
+) -> pl.LazyFrame:
     """Return the calls, one a row: backend, time, and latency, null where none was measured."""
     if not path.exists():
         raise BadLog(f"{path} does not exist")
@@ -84,16 +98,13 @@ def _calls(path: Path, scratch: Scratch, columns: Columns) -> pl.LazyFrame:
         if not files:
             raise BadLog(f"{path} holds no journal-*.jsonl; name the folder the gateway writes to")
         spool = Spool(scratch.path, "calls", CALLS)
-        for row in _attempts(files):
+        for row in _attempts(files, damage):
             spool.add(row)
+        if damage.bad and damage.bad == damage.lines:
+            raise BadLog(f"none of the {damage.lines} lines of {path} is sound; was it edited?")
         return spool.scan()
     scan = pl.scan_csv(path) if path.suffix == ".csv" else pl.scan_parquet(path)
-    try:
-        names = scan.collect_schema().names()
-    except (pl.exceptions.PolarsError, OSError) as exc:
-        raise BadLog(
-            f"{path} cannot be read, is it whole? {str(exc).partition(chr(10))[0]}"
-        ) from exc
+    names = scan.collect_schema().names()
     for option, name in (
         ("--arm", columns.arm),
         ("--time", columns.time),
@@ -109,8 +120,7 @@ def _calls(path: Path, scratch: Scratch, columns: Columns) -> pl.LazyFrame:
     )
 
 
-def _attempts(files: list[Path]) -> Iterator[dict[str, object]]:
-    damage = journal_rows.Damage()
+def _attempts(files: list[Path], damage: journal_rows.Damage) -> Iterator[dict[str, object]]:
     for path in files:
         for row in journal_rows.sound(path, damage):
             if row.get("kind") == "attempt":

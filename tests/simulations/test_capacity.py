@@ -14,7 +14,8 @@ from gateway.journal import Journal
 from simulations.capacity import Replica, Sizing, Target, bills, need, spared
 from simulations.columns import Columns
 from simulations.forecast import Forecast, forecast, held_out
-from simulations.logs import Scratch
+from simulations.journal_rows import Damage
+from simulations.logs import BadLog, Scratch
 from simulations.servers import Server
 from simulations.traffic import read
 from simulations.truth import Condition
@@ -200,21 +201,41 @@ def test_every_attempt_of_a_journal_is_load(tmp_path: Path) -> None:
         if at % 2:
             journal.append({**large, "attempt": 2, "audit": 0.1, "error": "status 500"})
     journal.close()
-    large, small = read(tmp_path, Scratch(), Columns())
+    large, small = read(tmp_path, Scratch(), Columns(), Damage())
     assert (large.backend, small.backend) == ("large", "small")
     assert large.calls.sum() == 225
     assert small.calls.sum() == 150
     assert large.service.mean_s == pytest.approx(0.2)
 
 
+def test_damage_is_counted_and_a_file_of_nothing_else_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    head = {"kind": "attempt", "error": "", "attempt": 0, "backend": "a", "latency_s": 0.2}
+    for at in range(150):
+        journal.append({**head, "id": journal.new_id(), "time": 1e9 + at})
+    journal.close()
+    (path,) = tmp_path.glob("*.jsonl")
+    path.write_bytes(path.read_bytes()[:-20])
+    damage = Damage()
+    (traffic,) = read(tmp_path, Scratch(), Columns(), damage)
+    assert (damage.bad, damage.lines, traffic.calls.sum()) == (1, 150, 149)
+    path.write_text("{}\n")
+    with pytest.raises(BadLog, match="none of the 1 lines"):
+        read(tmp_path, Scratch(), Columns(), Damage())
+    table = tmp_path / "calls.csv"
+    table.write_text("arm,time,latency_s\n" + "a,soon,0.1\n" * 200)
+    with pytest.raises(BadLog, match="cannot be read"):
+        read(table, Scratch(), Columns(), Damage())
+
+
 def test_bursts_are_told_from_chance(tmp_path: Path) -> None:
-    (chance,) = read(calls(tmp_path, 4), Scratch(), Columns())
+    (chance,) = read(calls(tmp_path, 4), Scratch(), Columns(), Damage())
     assert chance.bursts == pytest.approx(1.0, abs=0.1)
     assert chance.service.mean_s == pytest.approx(SERVICE.mean_s, rel=0.03)
     frame = pl.read_parquet(tmp_path / "calls.parquet")
     fivefold = pl.concat([frame.sample(fraction=0.2, seed=1)] * 5)
     fivefold.write_parquet(tmp_path / "bursts.parquet")
-    (bursts,) = read(tmp_path / "bursts.parquet", Scratch(), Columns())
+    (bursts,) = read(tmp_path / "bursts.parquet", Scratch(), Columns(), Damage())
     assert bursts.bursts == pytest.approx(5.0, rel=0.2)
 
 
