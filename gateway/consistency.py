@@ -208,12 +208,24 @@ def check_path(path: str) -> None:
 
 
 def _paths(raw: Raw) -> Iterator[Finding]:
-    routes = [(i, r["path"]) for i, r in _tables(raw, "routes") if isinstance(r.get("path"), str)]
-    for (first, path), (second, other) in combinations(routes, 2):
+    routes = [(i, r) for i, r in _tables(raw, "routes") if isinstance(r.get("path"), str)]
+    for (first, one), (second, two) in combinations(routes, 2):
+        path, other = one["path"], two["path"]
         how = compare_paths(path, other)
-        if how in {"same", "crossed"}:
+        if how == "crossed" or (how == "same" and not (path == other and _told_apart(one, two))):
             why = f"matches the same requests as routes[{first}] ({path}); change one of them"
+            if one.get("protocol") == two.get("protocol") == "openai":
+                why += ", or give them `models` by whose names they are told apart"
             yield ("routes", second, "path"), show(other), why
+
+
+def _told_apart(one: Raw, two: Raw) -> bool:
+    """Whether two routes of one path are meant by different names of models."""
+    mine, others = one.get("models") or [""], two.get("models") or [""]
+    if not isinstance(mine, list) or not isinstance(others, list):
+        return True  # the model reports it
+    openai = one.get("protocol") == two.get("protocol") == "openai"
+    return openai and not any(name in others for name in mine)
 
 
 def compare_paths(a: str, b: str) -> Literal["apart", "same", "nested", "crossed"]:

@@ -1,7 +1,7 @@
 """The list of models, as OpenAI's clients ask for it: the routes that a key may call, by name.
 
-A client that lists models to offer a choice sends the name back as `model`. Here the path decides
-the route and each backend has its own name of the model, so what is listed are routes.
+A client that lists models to offer a choice sends the name back as `model`. Here a route is what it
+can choose, by the names that its `models` are, or by its own; each backend has another name for it.
 """
 
 from collections.abc import Iterable
@@ -25,17 +25,27 @@ def listed_at(path: str) -> str | None:
 
 def one(routes: Iterable[Route], name: str) -> bytes:
     """Return what is told of one model; Refused (404) where none of `routes` has that name."""
-    for route in routes:
-        if route.name == name:
-            return orjson.dumps(_model(route))
-    raise Refused(404, "Model not found", f"the model {name!r} does not exist or is not yours")
+    if name not in _names(routes):
+        raise unknown(name)
+    return orjson.dumps(_model(name))
 
 
 def every(routes: Iterable[Route]) -> bytes:
     """Return the list of `routes` as models."""
-    return orjson.dumps({"object": "list", "data": [_model(route) for route in routes]})
+    data = [_model(name) for name in _names(routes)]
+    return orjson.dumps({"object": "list", "data": data})
 
 
-def _model(route: Route) -> dict[str, Any]:
+def unknown(name: str) -> Refused:
+    """404: no route has a model of that name, or not for this key."""
+    return Refused(404, "Model not found", f"the model {name!r} does not exist or is not yours")
+
+
+def _names(routes: Iterable[Route]) -> list[str]:
+    """Return the models' names, once each: some serve chats and embeddings by one name."""
+    return list(dict.fromkeys(name for route in routes for name in route.models or (route.name,)))
+
+
+def _model(name: str) -> dict[str, Any]:
     # 0: nobody can say when a mix of models was made, and clients want a number.
-    return {"id": route.name, "object": "model", "created": 0, "owned_by": "tollway"}
+    return {"id": name, "object": "model", "created": 0, "owned_by": "tollway"}

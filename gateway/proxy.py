@@ -113,8 +113,11 @@ class Proxy:
             if match.what is not INFER:
                 await self._describe(scope, match, send)
                 return
-            tenant = self._tenant(scope, match.route)
-            inference = await self._read(scope, receive, match.route, tenant, received_s)
+            if match.shared is None:
+                tenant = self._tenant(scope, match.route)
+            else:
+                tenant = self._known(scope, match.route)
+            inference = await self._read(scope, receive, match, tenant, received_s)
             inference.passage = passage
             # Not cancelled when the client leaves: what was begun is paid for, so it is settled.
             turn = await self._router.answer(inference)
@@ -134,11 +137,14 @@ class Proxy:
     def _tenant(self, scope: Scope, route: Route) -> str:
         """Return who may call the route with this key; Refused where nobody may."""
         tenant = self._known(scope, route)
-        allowed = self._may_call.get(tenant)
-        if allowed is not None and route.name not in allowed:
+        if not self._may(tenant, route):
             self._metrics.refused(route.name, tenant, "forbidden")
             raise Refused(403, "Forbidden", f"this key may not call route {route.name!r}")
         return tenant
+
+    def _may(self, tenant: str, route: Route) -> bool:
+        allowed = self._may_call.get(tenant)
+        return allowed is None or route.name in allowed
 
     def _known(self, scope: Scope, route: Route) -> str:
         """Return whose key it is; Refused where it is nobody's."""
@@ -153,9 +159,10 @@ class Proxy:
         return tenant
 
     async def _read(
-        self, scope: Scope, receive: Receive, route: Route, tenant: str, received_s: float
+        self, scope: Scope, receive: Receive, match: Match, tenant: str, received_s: float
     ) -> Inference:
         """Read the request into an Inference; Refused where it is none."""
+        route = match.route
         headers, demands = forwarded(scope["headers"], self._via)
         target: bytes = scope["raw_path"]
         if scope["query_string"]:
@@ -166,6 +173,8 @@ class Proxy:
         except BadRequest as exc:
             self._metrics.refused(route.name, tenant, "bad_request")
             raise Refused(400, "Bad request", str(exc)) from exc
+        if match.shared is not None:
+            route = self._of_model(match, call.payload, tenant)
         timeout_s = route.timeout_s
         if demands.deadline_s is not None:
             timeout_s = min(timeout_s, demands.deadline_s)
@@ -179,6 +188,17 @@ class Proxy:
             floor=demands.floor,
             cost_nano_max=demands.cost_nano_max,
         )
+
+    def _of_model(self, match: Match, payload: Payload, tenant: str) -> Route:
+        """Return which of the routes that share a path a request means, by its model's name."""
+        document = payload.data
+        name = document["model"] if isinstance(document, dict) else ""
+        route = match.of_model(name)
+        # One that may not be called is as unknown as one that is not: what there is, is not told.
+        if route is None or not self._may(tenant, route):
+            self._metrics.refused(match.route.name, tenant, "no_model")
+            raise models.unknown(name)
+        return route
 
     async def _body(self, receive: Receive) -> bytes:
         message = await receive()

@@ -77,7 +77,8 @@ class Route:
     `score` tells how good an answer's value is, given the true
     label: in [0, 1], None where the route was not told how. `bound` counts, by the name of a budget
     that binds only some of the route's requests, how many it bound. With an `auditor` some answers
-    are compared to those of the backend `reference`.
+    are compared to those of the backend `reference`. `models`: by which names of a model requests
+    to a shared path mean this route.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Route:
     bound: Counter[str] = field(default_factory=Counter)
     auditor: Auditor | None = None
     reference: str = ""
+    models: tuple[str, ...] = ()
 
     @property
     def stages(self) -> int:

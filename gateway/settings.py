@@ -417,6 +417,13 @@ class Route(Table):
         description=f"What clients speak on it, and so do its backends: {_PROTOCOLS}.",
         examples=["oip"],
     )
+    models: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
+        default=(),
+        max_length=64,
+        description="`openai` only: the names of a model by which requests mean this route, where "
+        "several share a path. One of them may have none, and answers all other names.",
+        examples=[["smart", "gpt-4o"]],
+    )
     backends: tuple[str, ...] = Field(
         min_length=1,
         max_length=64,
@@ -475,6 +482,8 @@ class Route(Table):
     def _check(self) -> Self:
         if len(set(self.backends)) != len(self.backends):
             raise WrongKey("backends", "names one of them twice; remove one")
+        if self.models and self.protocol != "openai":
+            raise WrongKey("models", "is for protocol openai alone; others have them in the path")
         if self.baseline is not None and self.baseline not in self.backends:
             near = did_you_mean(self.baseline, self.backends)
             raise WrongKey("baseline", f"is not among the route's backends; {near}")

@@ -6,7 +6,7 @@ segment, a trailing `/*` for all below) from the most specific to the least.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.models import listed_at
@@ -20,12 +20,19 @@ class Match:
     """A route, what is asked of it, and the model's name in the path (empty where it has none).
 
     For MODELS it is any route of the API whose models are asked for, and `model` where those are
-    listed.
+    listed. Where routes share a path, `shared` has them by the models' names ("" for all others),
+    and `route` is any of them.
     """
 
     route: Route
     what: str
     model: str = ""
+    shared: Mapping[str, Route] | None = None
+
+    def of_model(self, name: str) -> Route | None:
+        """Return which of the routes that share a path a model's name means; None: none."""
+        shared = self.shared or {}
+        return shared.get(name) or shared.get("")
 
 
 class RouteTable:
@@ -35,18 +42,22 @@ class RouteTable:
         """Take (path, route) pairs."""
         self._exact: dict[bytes, Match] = {}
         self._versions: list[tuple[re.Pattern[bytes], Match]] = []
-        patterns: list[tuple[tuple[int, bool], re.Pattern[bytes], Route]] = []
+        patterns: list[tuple[tuple[int, bool], re.Pattern[bytes], Match]] = []
         self._listed: dict[bytes, list[Route]] = {}
         pairs = list(routes)
+        paths: dict[str, list[Route]] = {}
         for path, route in pairs:
+            paths.setdefault(path, []).append(route)
+        for path, sharing in paths.items():
+            match = Match(sharing[0], INFER, shared=_by_model(sharing))
             if "{" in path or path.endswith("/*"):
-                patterns.append((_weight(path), _compile(path), route))
+                patterns.append((_weight(path), _compile(path), match))
             else:
-                self._add(path, route)
+                self._add(path, match)
         self._protocols = frozenset(route.protocol.name for _, route in pairs)
         self._patterns = [
-            (pattern, route)
-            for _, pattern, route in sorted(patterns, key=lambda p: p[0], reverse=True)
+            (pattern, match)
+            for _, pattern, match in sorted(patterns, key=lambda p: p[0], reverse=True)
         ]
         for path, route in pairs:
             self._list(path, route)
@@ -66,10 +77,11 @@ class RouteTable:
         """Return the routes that are listed as models at a path."""
         return self._listed[at.encode()]
 
-    def _add(self, path: str, route: Route) -> None:
+    def _add(self, path: str, match: Match) -> None:
+        route = match.route
         base, infer, _ = path.rpartition("/infer")
         if route.protocol.name != "oip" or not infer:
-            self._exact[path.encode()] = Match(route, INFER)
+            self._exact[path.encode()] = match
             return
         model = base.rpartition("/")[2]
         self._exact[path.encode()] = Match(route, INFER, model)
@@ -92,10 +104,17 @@ class RouteTable:
         for pattern, match in self._versions:
             if pattern.fullmatch(path):
                 return match
-        for pattern, route in self._patterns:
+        for pattern, match in self._patterns:
             if pattern.fullmatch(path):
-                return Match(route, INFER)
+                return match
         return None
+
+
+def _by_model(sharing: list[Route]) -> dict[str, Route] | None:
+    """Return the routes of one path by the names of their models; None where no name matters."""
+    if not any(route.models for route in sharing):
+        return None
+    return {name: route for route in sharing for name in route.models or ("",)}
 
 
 def _weight(path: str) -> tuple[int, bool]:

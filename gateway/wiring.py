@@ -534,6 +534,7 @@ def build_route(
         reply_bytes_max=settings.server.max_reply_bytes,
         auditor=build_auditor(route.audit, backends),
         reference=route.audit.backend if route.audit else "",
+        models=route.models,
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from harness import Upstream, run, running, serving
+from parrot import Parrot
 
 from gateway.auth import hash_key, new_key
 from gateway.models import listed_at
@@ -59,6 +60,19 @@ path = "/v1/digits"
 protocol = "oip"
 backends = ["digits"]
 
+[[routes]]
+name = "smart"
+path = "/shared/v1/chat/completions"
+protocol = "openai"
+models = ["smart", "gpt-5"]
+backends = ["one"]
+
+[[routes]]
+name = "plain"
+path = "/shared/v1/chat/completions"
+protocol = "openai"
+backends = ["all"]
+
 [[tenants]]
 name = "acme"
 key_hash = "{acme}"
@@ -66,7 +80,7 @@ key_hash = "{acme}"
 [[tenants]]
 name = "narrow"
 key_hash = "{narrow}"
-routes = ["embed"]
+routes = ["embed", "plain"]
 """
 
 
@@ -119,5 +133,43 @@ def test_a_key_sees_the_routes_that_it_may_call_and_no_other(tmp_path: Path) -> 
                 assert (await ask("/v1/models", "tw_nobody"))[0] == 401
                 assert (await ask("/v1/models/embed", "acme", "DELETE"))[0] == 405
         assert upstream.calls == 0
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_routes_of_one_path_are_chosen_by_model_and_only_those_that_a_key_may_call(
+    tmp_path: Path,
+) -> None:
+    keys = {name: new_key() for name in ("acme", "narrow")}
+
+    async def main() -> None:
+        upstream = Parrot()
+        async with serving(upstream) as url:
+            hashes = {name: hash_key(key) for name, key in keys.items()}
+            async with running(CONFIG.format(url=url, **hashes), tmp_path) as tollway:
+
+                async def ask(model: str, name: str) -> tuple[int, str]:
+                    reply = await tollway.client.post(
+                        f"{tollway.url}/shared/v1/chat/completions",
+                        json={"model": model, "messages": [{"role": "user", "content": "hi"}]},
+                        headers={"authorization": f"Bearer {keys.get(name, name)}"},
+                    )
+                    told = reply.json()
+                    code = told["error"]["code"] if "error" in told else ""
+                    return reply.status_code, reply.headers.get("x-tollway-backend", code)
+
+                assert await ask("gpt-5", "acme") == (200, "one")
+                assert await ask("smart", "acme") == (200, "one")
+                assert await ask("anything", "acme") == (200, "all")
+                assert await ask("anything", "narrow") == (200, "all")
+                assert await ask("gpt-5", "narrow") == (404, "model_not_found")
+                assert (await ask("gpt-5", "tw_nobody"))[0] == 401
+                headers = {"authorization": f"Bearer {keys['acme']}"}
+                listed = await tollway.client.get(
+                    f"{tollway.url}/shared/v1/models", headers=headers
+                )
+                ids = [model["id"] for model in listed.json()["data"]]
+                assert ids == ["smart", "gpt-5", "plain"]
 
     run(main)

@@ -90,6 +90,52 @@ def test_a_price_with_tiers_is_read_from_a_file_and_said_in_words() -> None:
     )
 
 
+SHARED = """
+[server]
+open = true
+
+[[backends]]
+name = "llm"
+kind = "gpu"
+protocol = "openai"
+url = "http://127.0.0.1:9001"
+price = {{ per_request_usd = 0.1 }}
+
+[[routes]]
+name = "one"
+path = "/v1/responses"
+protocol = "openai"
+backends = ["llm"]
+{one}
+
+[[routes]]
+name = "two"
+path = "/v1/responses"
+protocol = "openai"
+backends = ["llm"]
+{two}
+"""
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [('models = ["a"]', ""), ('models = ["a"]', 'models = ["b", "c"]')]
+)
+def test_routes_may_share_a_path_that_models_tell_apart(one: str, two: str) -> None:
+    assert len(parse(SHARED.format(one=one, two=two), {}).routes) == 2
+
+
+@pytest.mark.parametrize(("one", "two"), [("", ""), ('models = ["a"]', 'models = ["b", "a"]')])
+def test_routes_of_one_path_that_nothing_tells_apart_are_refused(one: str, two: str) -> None:
+    with pytest.raises(ConfigError, match="give them `models` by whose names"):
+        parse(SHARED.format(one=one, two=two), {})
+
+
+def test_only_where_the_body_names_the_model_does_it_tell_routes_apart() -> None:
+    text = GOOD.replace('path = "/v2/models/digits/infer"', 'path = "/x"\nmodels = ["a"]')
+    with pytest.raises(ConfigError, match="is for protocol openai alone"):
+        parse(text, {})
+
+
 def test_a_budget_is_exact_to_the_nano_dollar() -> None:
     (budget,) = parse(GOOD, {}).budgets
     assert budget.to_budget() == Budget(

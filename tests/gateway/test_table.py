@@ -8,8 +8,8 @@ import pytest
 from gateway.table import INFER, METADATA, READY, RouteTable
 
 
-def route(name: str, protocol: str = "plain") -> Any:
-    return SimpleNamespace(name=name, protocol=SimpleNamespace(name=protocol))
+def route(name: str, protocol: str = "plain", models: tuple[str, ...] = ()) -> Any:
+    return SimpleNamespace(name=name, protocol=SimpleNamespace(name=protocol), models=models)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,19 @@ def test_the_most_specific_pattern_wins_and_an_exact_path_wins_over_all() -> Non
     )
     names = [table.match(path) for path in (b"/a/b/c", b"/a/z/c", b"/a/z", b"/a/z/d", b"/b")]
     assert [m and m.route.name for m in names] == ["exact", "one", "segment", "below", None]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/*"])
+def test_routes_that_share_a_path_are_told_apart_by_the_models_name(path: str) -> None:
+    routes = [route("smart", "openai", ("smart", "gpt-5")), route("rest", "openai")]
+    match = RouteTable([(path, one) for one in routes]).match(b"/v1/chat/completions")
+    assert match is not None
+    meant = [match.of_model(name) for name in ("gpt-5", "smart", "llama", "")]
+    assert [one and one.name for one in meant] == ["smart", "smart", "rest", "rest"]
+
+
+def test_a_route_alone_with_its_models_answers_no_other_name() -> None:
+    alone = RouteTable([("/v1/responses", route("smart", "openai", ("smart",)))])
+    match = alone.match(b"/v1/responses")
+    assert match is not None
+    assert match.of_model("llama") is None
