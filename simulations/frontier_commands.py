@@ -37,6 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     except BadLog as exc:
         return console.fail(console.FAILED, str(exc))
     notes = replay.notes()
+    if (log.total_usd > log.cost_usd).any():
+        notes.append(
+            "as it was, some requests were asked twice (cascade); the lines ask one backend each"
+        )
     refused = refusals(points)
     console.say(*console.columns(rows(points)), *refused, *(f"note: {note}" for note in notes))
     if arguments.json is not None:

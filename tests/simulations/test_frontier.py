@@ -88,6 +88,16 @@ def test_a_line_without_answers_is_said_once(
     assert "log with p_min" in out
 
 
+def test_that_a_cascade_asked_twice_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = world(800, 2, p_min=0.2).log
+    twice = replace(log, total_usd=log.cost_usd * 2.0)
+    monkeypatch.setattr("simulations.frontier_commands.read", lambda *_: twice)
+    assert main(["simulate", "frontier", "."]) == 0
+    assert "asked twice (cascade)" in capsys.readouterr().out
+
+
 def test_an_arm_the_log_knows_nothing_of_is_not_on_the_hull() -> None:
     found = world(1000, 1, p_min=0.0, learns=False)
     log = replace(found.log)
