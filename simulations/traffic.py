@@ -178,10 +178,11 @@ def _calm(by_hour: Floats, first: int) -> NDArray[np.int64]:
 def _service(name: str, scan: pl.LazyFrame, first: int, calm: NDArray[np.int64]) -> Service:
     """Return how long calls took, in the calm hours where there are such."""
     hour = (pl.col("time") // HOUR_S).cast(pl.Int64)
-    rows = scan.filter(pl.col("backend") == name, pl.col("latency_s") > 0.0)
-    if len(calm):
-        rows = rows.filter(hour.is_in(calm.tolist()))
+    answered = scan.filter(pl.col("backend") == name, pl.col("latency_s") > 0.0)
+    rows = answered.filter(hour.is_in(calm.tolist())) if len(calm) else answered
     count = int(rows.select(pl.len()).collect().item())
+    if not count:  # in no whole hour
+        rows, count = answered, int(answered.select(pl.len()).collect().item())
     if not count:
         raise BadLog(f"no call to {name} was answered: how long it takes is not known")
     every = max(1, count // SAMPLE_MAX)

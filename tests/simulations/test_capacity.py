@@ -228,6 +228,17 @@ def test_damage_is_counted_and_a_file_of_nothing_else_is_refused(tmp_path: Path)
         read(table, Scratch(), Columns(), Damage())
 
 
+def test_a_backend_that_was_called_in_no_whole_hour_is_planned_for_too(tmp_path: Path) -> None:
+    start = FIRST_H * 3600.0 + 1800.0
+    rare, often = start + np.arange(150.0), start + np.arange(600.0) * 100.0
+    frame = pl.DataFrame({"arm": ["rare"] * 150 + ["often"] * 600, "time": [*rare, *often]})
+    frame.with_columns(latency_s=pl.lit(0.1)).write_parquet(tmp_path / "calls.parquet")
+    often_one, rare_one = read(tmp_path / "calls.parquet", Scratch(), Columns(), Damage())
+    assert (often_one.backend, rare_one.calls.sum()) == ("often", 0.0)
+    assert rare_one.service.mean_s == pytest.approx(0.1)
+    assert main(["simulate", "capacity", str(tmp_path / "calls.parquet")]) == 0
+
+
 def test_bursts_are_told_from_chance(tmp_path: Path) -> None:
     (chance,) = read(calls(tmp_path, 4), Scratch(), Columns(), Damage())
     assert chance.bursts == pytest.approx(1.0, abs=0.1)
