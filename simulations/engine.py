@@ -4,8 +4,8 @@ Theory of operation. `wiring.build` makes each gateway as it makes one that serv
 transports, its protocol, its ledger and its journal are the simulation's. A request enters at
 `router.answer`, as a strand of the virtual loop, and feedback at `learner.take`, when it is due.
 What upkeep does on timers is done here at the times it would change something: multipliers within
-20 ms of when they are due, pace and leases every `upkeep_s`. Nothing else happens by chance or by
-the real clock, so the same seed gives the same run.
+20 ms of when they are due, pace every `upkeep_s`, leases at least as often as they must be renewed.
+Nothing else happens by chance or by the real clock, so the same seed gives the same run.
 """
 
 import asyncio
@@ -23,8 +23,9 @@ from backends.types import Call, Payload
 from gateway import settings as config
 from gateway.errors import Refused
 from gateway.learner import Feedback
+from gateway.ledger.account import RENEW_S
 from gateway.ledger.memory import MemoryLedger
-from gateway.ledger.types import Change as LedgerChange
+from gateway.ledger.office import Office
 from gateway.ledger.types import Ledger
 from gateway.route import Backend, Inference, Route
 from gateway.turn import Turn
@@ -187,11 +188,14 @@ class World:
 
     def _set_limit(self, budget: str, limit_nano: int) -> None:
         """Change a budget as an operator would, at the ledger."""
-        change = LedgerChange("limit", budget, limit_nano, "operator", "the scenario says so")
-        self.loop.strand(self.ledger.change(change), _sound)
+        budgets = [one.to_budget() for one in self.nodes[0].gateway.settings.budgets]
+        office = Office(self.ledger, budgets, self.wall)
+        act = office.set_limit(budget, limit_nano, "operator", "the scenario says so")
+        self.loop.strand(act, _sound)
 
     def count_budgets(self) -> list[dict[str, Any]]:
         """Return every window of every budget, as the ledger has it in the end."""
+        windows = {budget.name: budget.window for budget in self.nodes[0].gateway.settings.budgets}
         return [
             {
                 "budget": book.budget,
@@ -203,6 +207,7 @@ class World:
             for book in sorted(
                 self.ledger.books(), key=lambda book: (book.budget, book.window_start_s)
             )
+            if book.window_start_s or windows[book.budget] == "ever"
         ]
 
 
@@ -228,8 +233,9 @@ class Node:
         )
         self.route: Route = self.gateway.routes[ROUTE]
         self.all: dict[str, Backend] = dict(self.route.backends)
-        self._tick_s = scenario.upkeep_s if scenario.gateways == 1 else EAGER_S
+        self._tick_s = min(scenario.upkeep_s, RENEW_S) if scenario.gateways == 1 else EAGER_S
         self._resolving = self._asking = self._closed = False
+        self._keeping = True
         self._set_up()
 
     def _set_up(self) -> None:
@@ -249,6 +255,7 @@ class Node:
     async def open(self) -> None:
         """Take up the money, and begin upkeep."""
         await self.gateway.wallet.open(upkeep=False)
+        self.loop.strand(self._keep(), self._kept)
         self._tick()
         self._pace()
 
@@ -259,6 +266,8 @@ class Node:
         while self._asking:  # noqa: ASYNC110
             await asyncio.sleep(1.0)
         await self.gateway.wallet.close()
+        while self._keeping:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
         self.records.close()
 
     # -- requests and feedback
@@ -320,12 +329,21 @@ class Node:
         if not self._resolving and self.route.policy.resolve_due():
             self._resolving = True
             self.loop.at(self.loop.now_s + RESOLVE_S, self._resolve)
-        if self.gateway.wallet.wants:
-            self._exchange()
 
     def _resolve(self, _: object) -> None:
         self._resolving = False
         self.gateway.upkeep.resolve()
+
+    async def _keep(self) -> None:
+        """Ask the ledger as soon as somebody waits for it, or soon will."""
+        while not self._closed:
+            await self.gateway.wallet.wanted()
+            self._exchange()
+            await asyncio.sleep(0.0)
+
+    def _kept(self, _: object, error: Exception | None) -> None:
+        self._keeping = False
+        _sound(None, error)
 
     def _exchange(self) -> None:
         """Ask the ledger for what is due, one question at a time."""

@@ -417,6 +417,10 @@ class Wallet:
         """Whether somebody waits for the ledger, or soon will."""
         return self._wanted.is_set()
 
+    async def wanted(self) -> None:
+        """Wait until somebody waits for the ledger, or soon will."""
+        await self._wanted.wait()
+
     async def turn(self) -> bool:
         """Do what is due once; return whether that worked. A simulator calls it at its times."""
         self._wanted.clear()
@@ -480,6 +484,7 @@ class Wallet:
     async def close(self) -> None:
         """Tell the ledger all, hand back what is left, and let go."""
         self._closing = True
+        self._wanted.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
