@@ -11,7 +11,7 @@ import math
 
 from backends.pricing import Price
 from backends.types import Usage, record
-from gateway.usage_model import Accuracy, UsageModel
+from gateway.usage_model import Accuracy, UsageModel, prior
 from policies.heads.vowpal import VowpalHead
 from policies.packing import pack, unpack
 from policies.types import Context
@@ -127,8 +127,20 @@ class Estimator:
         self._fixed.pop(backend, None)
         model = self._models.get(backend)
         if model is None:
-            model = self._models[backend] = UsageModel(backend)
+            model = self._models[backend] = UsageModel(backend, self._usual)
         return model
+
+    def _usual(self, unit: str) -> float:
+        """Return what a call is taken to use of a unit at a backend that was never asked.
+
+        How long an answer is depends on the question first: it is the mean of the other backends.
+        At the prior's 500 tokens a new arm beside ones that write 40 looks hopelessly dear, is
+        never asked, and so never found to be cheap. How long it takes depends on the device.
+        """
+        if unit != "output_tokens":
+            return prior(unit)
+        seen = [mean for model in self._models.values() if (mean := model.mean(unit))]
+        return sum(seen) / len(seen) if seen else prior(unit)
 
     def _logs(self, context: Context) -> dict[str, float]:
         """Return the head's predictions for all backends, once per context."""
@@ -149,7 +161,7 @@ class Estimator:
     def load(self, state: bytes) -> None:
         """Take a saved state; ValueError, and no change, where it is damaged."""
         values, parts = unpack(KIND, state)
-        models = {backend: UsageModel(backend) for backend in values["models"]}
+        models = {backend: UsageModel(backend, self._usual) for backend in values["models"]}
         for backend, model in models.items():
             model.load(values["models"][backend])
         self._head.load(parts["head"])

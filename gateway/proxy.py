@@ -118,7 +118,9 @@ class Proxy:
             else:
                 tenant = self._known(scope, match.route)
             inference = await self._read(scope, receive, match, tenant, received_s)
-            inference.passage = passage
+            if passage is not None:
+                passage.route = inference.route.name
+                inference.passage = passage
             # Not cancelled when the client leaves: what was begun is paid for, so it is settled.
             turn = await self._router.answer(inference)
         except Refused as refused:

@@ -35,6 +35,11 @@ class Accuracy:
     relative_error: float = 0.0
 
 
+def prior(unit: str) -> float:
+    """Return what a call is taken to use of a unit where nothing is known."""
+    return float(getattr(PRIOR, unit))
+
+
 class UsageModel:
     """Device-seconds, input and output tokens of one backend's calls."""
 
@@ -42,7 +47,9 @@ class UsageModel:
     # how far the head and that mean were off; the cached share; the margin of the ceiling; the
     # largest cost in terms of what was expected; the accuracy.
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, usual: Callable[[str], float] = prior) -> None:
+        """`usual`: what a call uses of a unit, as far as known before any was seen here."""
+        self._usual = usual
         self._units = {"device_s": f"{backend}/device_s", "output_tokens": f"{backend}/output"}
         self._first: dict[str, float] = {}
         self._actual: dict[str, float] = {}
@@ -67,6 +74,10 @@ class UsageModel:
         if self.accuracy.calls < SURE_CALLS:
             return True
         return self._head_error.get(unit, 0.0) < PAYS * self._mean_error.get(unit, 1.0)
+
+    def mean(self, unit: str) -> float | None:
+        """Return what calls have used of a unit lately; None where none was seen."""
+        return self._actual.get(unit)
 
     @property
     def margin(self) -> float:
@@ -96,7 +107,7 @@ class UsageModel:
     def _expected(self, unit: str, logs: Mapping[str, float], bound: float) -> float:
         first = self._first.get(unit)
         if first is None:
-            value = getattr(PRIOR, unit)
+            value = self._usual(unit)
         else:
             value = _guess(first, logs.get(self._units[unit], self._mean_log[unit]))
             value *= self._actual[unit] / self._guessed[unit]
@@ -113,6 +124,10 @@ class UsageModel:
             if known.cached_input_tokens:
                 known = replace(known, cached_input_tokens=0.0)
             return True, price.cost_nano(known)
+        if not self.accuracy.calls:
+            # What others write tells what to expect here, and not what it may come to.
+            most = max(expected.output_tokens, PRIOR.output_tokens)
+            expected = replace(expected, output_tokens=most)
         return False, min(MAX_NANO - 1, math.ceil(price.cost_nano(expected) * 2.0 * self._worst))
 
     def learn(

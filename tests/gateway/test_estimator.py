@@ -194,3 +194,21 @@ def test_a_context_that_tells_nothing_is_not_asked_until_it_does() -> None:
 
     one, other = (estimator.quote(Context((x,)), "gpu", DEVICE, BOUND) for x in (-0.8, 0.8))
     assert other.expected_nano > 3 * one.expected_nano
+
+
+def test_a_backend_that_was_never_asked_is_taken_to_write_as_much_as_the_others() -> None:
+    estimator = Estimator()
+    known = Usage(input_tokens=400.0, exact=False)
+    before = estimator.quote(HERE, "new", TOKENS, known)
+    assert before.usage.output_tokens == 500.0
+    for _ in range(20):
+        quote = estimator.quote(HERE, "llm", TOKENS, known)
+        used = Usage(input_tokens=100.0, output_tokens=40.0)
+        estimator.observe(HERE, "llm", quote, TOKENS, used, 0.1)
+    after = estimator.quote(HERE, "new", TOKENS, known)
+    assert after.usage.output_tokens == pytest.approx(40.0)
+    assert after.usage.device_s == before.usage.device_s
+    assert after.maximum_nano == before.maximum_nano  # what it may come to is as unknown as ever
+    copy = Estimator()
+    copy.load(estimator.save())
+    assert copy.quote(HERE, "newer", TOKENS, known).usage == after.usage
