@@ -41,6 +41,17 @@ def test_at_no_price_the_best_arm_is_taken_and_at_a_high_one_the_cheapest() -> N
     assert (choices(log, qualities, log.cost_hat_usd, 1e9)[:, 0] == 1.0).all()
 
 
+def test_the_intervals_of_the_learned_line_hold_the_truth() -> None:
+    found = world(4000, 3, p_min=0.2)
+    replay = Replay(found.log)
+    for price in (0.0, 30.0, 300.0, 3000.0):
+        taken = choices(found.log, replay.qualities, replay.costs, price)
+        told = replay.outcome("learned", taken).quality
+        assert isinstance(told, Estimate)
+        assert told.low <= (taken * found.expected).sum(axis=1).mean() <= told.high
+        assert told.high - told.low < 0.2
+
+
 def test_hindsight_and_learned_lines_go_from_cheap_to_good() -> None:
     found = frontier(Replay(world(4000, 2, p_min=0.2).log))
     kinds = {one.kind for one in found}
