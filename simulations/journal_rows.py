@@ -38,13 +38,19 @@ def files(path: Path) -> list[Path]:
 
 
 def stream(paths: Iterable[Path], damage: Damage) -> Iterator[tuple[str, Row]]:
-    """Yield `decision` and `feedback` rows as tables hold them; memory holds one request's rows."""
+    """Yield `decision`, `feedback` and `settlement` rows as tables hold them.
+
+    Memory holds one request's rows. A settlement tells what a stream, whose own row says 0, has
+    cost: what is to be added to its decision's costs, and how long it took in all.
+    """
     for path in paths:
         group: list[Row] = []
         for row in sound(path, damage):
             kind = row.get("kind")
             if kind == "feedback":
                 yield from _feedback(row)
+            elif kind == "settlement":
+                yield "settlement", _settlement(row)
             elif kind == "decision" or (kind == "attempt" and not row.get("audit")):
                 if group and group[0]["id"] != row["id"]:
                     yield "decision", _decision(group)
@@ -65,6 +71,17 @@ def sound(path: Path, damage: Damage) -> Iterator[Row]:
                 damage.bad += 1
             else:
                 yield row
+
+
+def _settlement(row: Row) -> Row:
+    usd, first = row["cost_nano"] / NANO, row["attempt"] == 0
+    return {
+        "id": row["id"],
+        "settled_usd": usd,
+        "first_usd": usd if first else 0.0,
+        "whole_s": float(row["latency_s"]) if first else None,
+        "broke": bool(first and row["error"]),
+    }
 
 
 def _feedback(row: Row) -> Iterator[tuple[str, Row]]:

@@ -25,6 +25,13 @@ FEEDBACK: dict[str, pl.DataType] = {
     "taught_s": pl.Float64(),
     "fair": pl.Boolean(),
 }
+SETTLEMENT: dict[str, pl.DataType] = {
+    "id": pl.String(),
+    "settled_usd": pl.Float64(),
+    "first_usd": pl.Float64(),
+    "whole_s": pl.Float64(),
+    "broke": pl.Boolean(),
+}
 TOLD: dict[str, pl.DataType] = {
     **SCHEMA,
     "quality": pl.Float64(),
@@ -64,12 +71,14 @@ def _journal(path: Path, scratch: Scratch, route: str | None) -> Log:
     spools = {
         "decision": Spool(scratch.path, "decision", SCHEMA),
         "feedback": Spool(scratch.path, "feedback", FEEDBACK),
+        "settlement": Spool(scratch.path, "settlement", SETTLEMENT),
     }
     for kind, row in journal_rows.stream(files, damage):
         spools[kind].add(row)
     if damage.bad and damage.bad == damage.lines:
         raise BadLog(f"none of the {damage.lines} lines of {path} is sound; was it edited?")
-    decisions, told = spools["decision"].scan(), spools["feedback"].scan()
+    decisions = _settled(spools["decision"].scan(), spools["settlement"].scan())
+    told = spools["feedback"].scan()
     fair = told.filter("fair").drop("fair")
     first = _first_replies_told(decisions, fair)
     log = settle(_joined(decisions, fair), scratch, route=route, first=first)
@@ -82,6 +91,19 @@ def _journal(path: Path, scratch: Scratch, route: str | None) -> Log:
     if damage.bad:
         log = log.noted(f"{damage.bad} of {damage.lines} lines were cut or damaged and left out")
     return log
+
+
+def _settled(decisions: pl.LazyFrame, settlements: pl.LazyFrame) -> pl.LazyFrame:
+    """Return decisions with what their streams have cost in the end."""
+    ends = settlements.unique("id", keep="first", maintain_order=True)
+    joined = decisions.join(ends, on="id", how="left", maintain_order="left")
+    broke = pl.col("broke").fill_null(value=False) & (pl.col("excluded") == "")
+    return joined.with_columns(
+        excluded=pl.when(broke).then(pl.lit("failed")).otherwise(pl.col("excluded")),
+        cost_usd=pl.col("cost_usd") + pl.col("first_usd").fill_null(0.0),
+        total_usd=pl.col("total_usd") + pl.col("settled_usd").fill_null(0.0),
+        latency_s=pl.coalesce("whole_s", "latency_s"),
+    ).drop("settled_usd", "first_usd", "whole_s", "broke")
 
 
 def _joined(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.LazyFrame:

@@ -123,7 +123,9 @@ def _calls(
 def _attempts(files: list[Path], damage: journal_rows.Damage) -> Iterator[dict[str, object]]:
     for path in files:
         for row in journal_rows.sound(path, damage):
-            if row.get("kind") == "attempt":
+            kind = row.get("kind")
+            # A stream's own row knows no more than its first event; its settlement knows its end.
+            if kind == "settlement" or (kind == "attempt" and row.get("provenance") != "pending"):
                 answered = not row["error"]
                 yield {
                     "backend": row["backend"],

@@ -82,6 +82,30 @@ def test_a_journal_is_read_as_it_was_logged(journal: tuple[Path, World]) -> None
     assert context.sparse == ((7, 1.0),)
 
 
+def test_streams_cost_what_they_were_settled_at(
+    journal: tuple[Path, World], tmp_path: Path
+) -> None:
+    plain, found = journal
+    streamed, ends = Journal(tmp_path / "streams"), []
+    for row in range(1200):
+        decision = streamed.new_id()
+        draw, attempt = rows_of(found, row, decision)
+        begun = {**attempt, "cost_nano": 0, "provenance": "pending", "latency_s": 0.001}
+        end = {**attempt, "kind": "settlement", "provenance": "usage"}
+        streamed.append(draw, begun)
+        ends.append(end if row % 7 else {**end, "error": "broken off"})
+        if row >= 3:  # others begin before one ends
+            streamed.append(ends[row - 3])
+        streamed.append(feedback(found, row, decision))
+    streamed.append(*ends[-3:])
+    streamed.close()
+    whole, _one = read(plain)
+    log, _other = read(tmp_path / "streams")
+    kept = np.arange(1200) % 7 != 0
+    np.testing.assert_allclose(log.cost_usd, whole.cost_usd[kept], atol=1e-12)
+    np.testing.assert_allclose(log.quality, whole.quality[kept])
+
+
 def test_a_journal_that_is_sorted_a_stretch_at_a_time_is_the_same(
     journal: tuple[Path, World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
