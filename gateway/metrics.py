@@ -40,6 +40,7 @@ class Tally:
     quoted_nano: int = 0
     device_s: float = 0.0
     input_tokens: float = 0.0
+    cached_input_tokens: float = 0.0
     output_tokens: float = 0.0
 
 
@@ -152,6 +153,7 @@ class Metrics:
         if verdict.usage is not None:
             tally.device_s += verdict.usage.device_s
             tally.input_tokens += verdict.usage.input_tokens
+            tally.cached_input_tokens += verdict.usage.cached_input_tokens
             tally.output_tokens += verdict.usage.output_tokens
         self._upstream_of[route, attempt.backend].observe(attempt.latency_s, exemplar)
 
@@ -350,6 +352,11 @@ _TALLIED: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
     ),
     ("device_seconds", "Seconds of a device that calls used", lambda t: t.device_s),
     ("input_tokens", "Tokens read by backends", lambda t: t.input_tokens),
+    (
+        "cached_input_tokens",
+        "Tokens read that backends had in their prompt caches; part of input",
+        lambda t: t.cached_input_tokens,
+    ),
     ("output_tokens", "Tokens written by backends", lambda t: t.output_tokens),
 )
 

@@ -171,5 +171,8 @@ def test_a_conversation_stays_unless_the_gain_pays_for_the_move(
                     # How many tokens a prompt has is a guess before the first is counted.
                     foreseen = stage["cached"]["holder"] / attempt["cached_input_tokens"]
                     assert 0.5 < foreseen < 2
+                    metrics = (await tollway.client.get(f"{tollway.url}/metrics")).text
+                    counted = 'cached_input_tokens_total{backend="holder",route="both"'
+                    assert f"tollway_{counted}" in metrics
 
     run(main)
