@@ -15,6 +15,7 @@ AI; what is Tollway's own begins with `tollway.`. No body, header field, query o
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from threading import Timer
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -30,6 +31,7 @@ from gateway.metering import OVERLOADED
 from gateway.passage import Passage
 from gateway.turn import Attempt, Draw, Turn
 
+STOP_S = 2.0  # a receiver that is there takes a batch in milliseconds
 Attributes = dict[str, str | bool | int | float | Sequence[str] | Sequence[float]]
 
 _OPERATIONS = {
@@ -46,7 +48,24 @@ def exporter(endpoint: str) -> SpanProcessor:
 
     The standard's environment variables (OTEL_EXPORTER_OTLP_HEADERS and others) hold too.
     """
-    return BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces"))
+    return _Batches(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces"))
+
+
+class _Batches(BatchSpanProcessor):
+    """The SDK's, but it stops in STOP_S when nobody receives, and not after all its tries."""
+
+    def __init__(self, sender: OTLPSpanExporter) -> None:
+        super().__init__(sender)
+        self._sender = sender
+
+    def shutdown(self) -> None:
+        """Send what waits, and stop."""
+        enough = Timer(STOP_S, self._sender.shutdown)  # interrupts its wait for the next try
+        enough.start()
+        try:
+            super().shutdown()  # type: ignore[no-untyped-call]
+        finally:
+            enough.cancel()
 
 
 class Spans:

@@ -40,6 +40,7 @@ Money is exact, to the nano-dollar: sums are those of budgets, metrics and the d
 TAGS = ("cost_center", "environment", "team")
 """Tags whose spend is shown without asking, where requests have them."""
 
+TITLES = {"daily": "Spend", "tenants": "Spend of tenants", "roi": "What the money brought"}
 Made = tuple[list[Table], Totals]
 
 
@@ -67,7 +68,7 @@ def add(commands: Any) -> None:
         ("tenants", tenants, "tell what each tenant has cost"),
         ("roi", roi, "tell what the money brought, and what fixed backends would have cost"),
     ):
-        command = console.add(commands, name, _tell(name, make), summary, _SOURCE)
+        command = console.add(commands, name, _tell(TITLES[name], make), summary, _SOURCE)
         add_source(command)
         add_output(command)
         command.add_argument(
@@ -84,7 +85,9 @@ def add(commands: Any) -> None:
 
 def _add_focus(commands: Any) -> None:
     summary = "write what was spent as a FOCUS 1.4 dataset, for FinOps tools"
-    command = console.add(commands, "focus", _tell("focus", focused), summary, _SOURCE)
+    command = console.add(
+        commands, "focus", _tell("FOCUS 1.4: cost and usage", focused), summary, _SOURCE
+    )
     add_source(command)
     add_output(command, "csv")
     command.add_argument(
@@ -97,7 +100,9 @@ def _add_focus(commands: Any) -> None:
 
 def _add_invoice(commands: Any) -> None:
     summary = "compare a provider's bill with what was charged: drift by line, and its likely cause"
-    command = console.add(commands, "invoice", _tell("invoice", invoice), summary, _BILL + _SOURCE)
+    command = console.add(
+        commands, "invoice", _tell("A bill against the journal", invoice), summary, _BILL + _SOURCE
+    )
     add_source(command)
     add_output(command)
     command.add_argument("--bill", type=Path, required=True, metavar="FILE", help="its CSV")
@@ -140,11 +145,11 @@ def add_output(command: Any, default: str = "text") -> None:
     command.add_argument("--out", type=Path, metavar="FILE", help="write it there")
 
 
-def _tell(name: str, make: Callable[[Source, argparse.Namespace], Made]) -> Any:
+def _tell(title: str, make: Callable[[Source, argparse.Namespace], Made]) -> Any:
     def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         source = open_source(arguments, environ)
         made, whole = make(source, arguments)
-        write(arguments, source, f"tollway report {name}", made, whole)
+        write(arguments, source, title, made, whole)
         return console.OK
 
     return run

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
-from gateway import console
-from reports.tables import Kind, Table, dollars, shown
+from gateway.ledger.types import NANO
+from reports.tables import NOTHING, Kind, Table, dollars, shown
 from reports.totals import Totals
 from simulations import report
 
@@ -23,16 +23,26 @@ def page(title: str, lead: str, whole: Totals, tables: Sequence[Table]) -> str:
 
 
 def _tiles(whole: Totals) -> list[tuple[str, str, str]]:
-    each, correct = whole.per(whole.answered), whole.per(whole.correct)
+    """Return the figures that matter, rounded: they stand large. The tables have them exactly."""
     found = [
-        ("Cost", console.usd(whole.cost_nano), f"{whole.calls:,} calls"),
+        ("Cost", _rounded(whole.cost_nano), f"{whole.calls:,} calls"),
         ("Answered", f"{whole.answered:,}", f"of {whole.requests:,} requests"),
-        ("Per answer", shown(each, Kind.MONEY), ""),
+        ("Per answer", _rounded(whole.per(whole.answered)), ""),
     ]
     if whole.accuracy is not None:
         found.append(("Accuracy", f"{whole.accuracy:.2%}", f"by {whole.labels:,} labels"))
-        found.append(("Per right answer", shown(correct, Kind.MONEY), ""))
+        found.append(("Per right answer", _rounded(whole.per(whole.correct)), ""))
     return found
+
+
+def _rounded(nano: int | None) -> str:
+    """Return an amount with three digits that count, from a dollar on with cents."""
+    if nano is None:
+        return NOTHING
+    usd = nano / NANO
+    return (
+        f"${usd:,.2f}" if abs(usd) >= 1 else f"${float(f'{usd:.3g}'):.9f}".rstrip("0").ljust(5, "0")
+    )
 
 
 def _picture(table: Table) -> str:
@@ -50,7 +60,10 @@ def _picture(table: Table) -> str:
 
 def _table(table: Table) -> str:
     """Return a table's HTML; its figures are exact, so they are written as texts."""
-    heads = "".join(f"<th>{escape(column.heading)}</th>" for column in table.columns)
+    heads = "".join(
+        f"<th{'' if column.kind is Kind.TEXT else _HEAD}>{escape(column.heading)}</th>"
+        for column in table.columns
+    )
     body = "\n".join(
         "<tr>"
         + "".join(
@@ -68,4 +81,4 @@ def _table(table: Table) -> str:
     )
 
 
-_RIGHT = " class='n'"
+_RIGHT, _HEAD = " class='n'", " style='text-align:right'"

@@ -62,7 +62,8 @@ class Source:
         )
         parts = [f"from {since}" if since else "", f"until {until}" if until else ""]
         parts += [f"{name} {value}" for name, value in self.where.items()]
-        return ", ".join([*filter(None, parts), f"days of {self.span.zone}"])
+        told = ", ".join([*filter(None, parts), f"in the time of {self.span.zone}"])
+        return told[0].upper() + told[1:]
 
 
 def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Source:

@@ -106,7 +106,7 @@ def until(holds: Any, stuck_s: float = STUCK_S) -> Any:
 
 
 @contextmanager
-def prometheus(folder: Path, config: Path) -> Iterator[str]:
+def prometheus(folder: Path, config: Path, *options: str) -> Iterator[str]:
     """Run Prometheus; yield its URL."""
     address = free_address()
     with running(
@@ -115,6 +115,7 @@ def prometheus(folder: Path, config: Path) -> Iterator[str]:
         tool("prometheus"),
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
+        *options,
         f"--web.listen-address={address}",
     ) as url:
         yield url
