@@ -92,7 +92,8 @@ def draw(
         options={"p_min": p_min, "explore_share": 1.0} if p_min else {},
         seed=seed,
     )
-    policy.pace(float(np.sqrt(mean_usd.min() * mean_usd.max())))
+    paid = mean_usd[mean_usd > 0.0]  # a free arm leaves nothing to explore the others with
+    policy.pace(float(np.sqrt(paid.min() * paid.max())))
     shapes = requests, len(table.arms)
     pmf, arm = np.empty(shapes), np.empty(requests, int)
     arms = [Arm(name, float(usd)) for name, usd in zip(table.arms, mean_usd, strict=True)]
@@ -137,10 +138,12 @@ def study(
         log, order = draw(table, groups, requests, seed, p_min)
         most = Options(cost_max_usd=float(table.cost.max()))
         replay = Replay(log, most)
-        was = float((log.pmf * table.quality[order]).sum(axis=1).mean())
+        was = log.pmf * table.quality[order]
         for one in asked:
             target = one.by_group[groups[order]]
             truth = float((one.by_group[groups] * table.quality).sum(axis=1).mean())
+            # What is gained over the log is gained on the log's own requests.
+            gain = float((target * table.quality[order] - was).sum(axis=1).mean())
             paid = float((one.by_group[groups] * table.cost).sum(axis=1).mean())
             for method in METHODS:
                 replay.options = replace(most, method=method)
@@ -150,7 +153,7 @@ def study(
                 for what, answer, true in (
                     ("quality", outcome.quality, truth),
                     ("cost", outcome.cost_usd, paid),
-                    ("gain", outcome.quality_gain, truth - was),
+                    ("gain", outcome.quality_gain, gain),
                 ):
                     if not isinstance(answer, Refused):
                         scale = float(table.cost.max()) if what == "cost" else 1.0
