@@ -38,6 +38,7 @@ _NEEDS: dict[bytes, tuple[str, tuple[type, ...]]] = {
     b"/embeddings": ("input", (str, list)),
     b"/responses": ("input", (str, list)),
 }
+WRITTEN_DEPTH = 200
 _FINISHED = frozenset(("stop", "tool_calls", "function_call"))
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
 _TYPES |= {429: "rate_limit_error"}
@@ -58,6 +59,7 @@ class OpenAI:
             raise BadRequest(f"the document must be an object, not {shown(document)}")
         if not isinstance(document.get("model"), str):
             raise BadRequest(f"model: {shown(document.get('model'))} must be a string")
+        _check_depth(call.body, document)
         path = call.target.partition(b"?")[0]
         for end, (key, kinds) in _NEEDS.items():
             if path.endswith(end):
@@ -158,6 +160,19 @@ class Stream(openai_stream.Completion):
     def answer(self) -> Answer:
         """Return the answer so far; InvalidAnswer where it is none."""
         return _streamed(self)
+
+
+def _check_depth(body: bytes, document: Any) -> None:
+    """Raise BadRequest for a document that could be read, and not be written anew.
+
+    orjson reads to a depth of 1,024 and writes to one of 254, which takes as many brackets.
+    """
+    if body.count(b"[") + body.count(b"{") < WRITTEN_DEPTH:
+        return
+    try:
+        orjson.dumps(document)
+    except orjson.JSONEncodeError as exc:
+        raise BadRequest(f"the document is nested too deeply ({exc})") from exc
 
 
 def _must_ask(document: dict[str, Any]) -> bool:
