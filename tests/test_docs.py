@@ -37,6 +37,13 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_promise_names_a_test_that_there_is() -> None:
+    told = re.findall(r"`(tests/\S+\.py)::(\w+)`", (ROOT / "docs" / "promises.md").read_text())
+    assert len(told) > 30
+    for path, name in told:
+        assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), name
+
+
 def test_tables_of_the_page_on_traces_are_settings() -> None:
     whole = next(block for page, block in configurations() if page == "README.md")
     blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "tracing.md").read_text(), re.DOTALL)
