@@ -2,13 +2,12 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-import numpy as np
-
 from choosing.figures import Effort, Row
+from choosing.stream import median_us
 from gateway.context import Encoder
 from policies.registry import build
 from policies.types import Arm, Context, Objective, Policy
@@ -41,20 +40,30 @@ def _timed(head: str, arms: int, size: int) -> Row:
     for at in range(COUNT):
         _serve(policy, encoder.encode(*requests[at]), offered, rng)
     policy.resolve()
-    contexts = [encoder.encode(*request) for request in requests]
-    fresh = contexts[COUNT:]
-    decide = _median(lambda at: policy.choose(fresh[at], offered, rng), FRESH)
-    # Labels come later: the features must be made again, as they must be in the gateway.
-    late = [Context(context.dense, context.sparse) for context in contexts[:COUNT]]
-    choices = [policy.choose(context, offered, rng) for context in late]
-    again = [Context(context.dense, context.sparse) for context in late]
-    update = _median(lambda at: policy.learn(again[at], choices[at], choices[at].arm, 0.5), COUNT)
-    return {
-        "encode_us": _median(lambda at: encoder.encode(*requests[at]), FRESH),
-        "decide_us": decide,
-        "update_us": update,
-        "resolve_us": _median(lambda at: policy.resolve(), 50),
-    }
+    # As in the gateway: a request is decided on when it was just read, ...
+    reading, deciding, learning = [], [], []
+    for request in requests[COUNT:]:
+        started = time.perf_counter_ns()
+        context = encoder.encode(*request)
+        read = time.perf_counter_ns()
+        policy.choose(context, offered, rng)
+        deciding.append(time.perf_counter_ns() - read)
+        reading.append(read - started)
+    # ... and its label is learned from when its features were just read back from the journal.
+    for request in requests[:COUNT]:
+        context = encoder.encode(*request)
+        choice = policy.choose(context, offered, rng)
+        again = Context(context.dense, tuple([(index, value) for index, value in context.sparse]))
+        started = time.perf_counter_ns()
+        policy.learn(again, choice, choice.arm, 0.5)
+        learning.append(time.perf_counter_ns() - started)
+    solving = []
+    for _ in range(50):
+        started = time.perf_counter_ns()
+        policy.resolve()
+        solving.append(time.perf_counter_ns() - started)
+    timed = {"encode": reading, "decide": deciding, "update": learning, "resolve": solving}
+    return {f"{name}_us": median_us(taken) for name, taken in timed.items()}
 
 
 def _serve(policy: Policy, context: Context, offered: list[Arm], rng: Random) -> None:
@@ -64,15 +73,6 @@ def _serve(policy: Policy, context: Context, offered: list[Arm], rng: Random) ->
     policy.drain()
     if policy.resolve_due():
         policy.resolve()
-
-
-def _median(call: Callable[[int], object], count: int) -> float:
-    taken = []
-    for at in range(count):
-        started = time.perf_counter_ns()
-        call(at)
-        taken.append(time.perf_counter_ns() - started)
-    return float(np.median(taken)) / 1e3
 
 
 def memory(effort: Effort, decisions: int) -> Iterator[Row]:
