@@ -86,6 +86,8 @@ class Guard:
         ):
             self._see(arm, quality, cost_usd)
         at = self._fixed_arm(wanted)
+        if floor is not None and wanted.quality_hat[at] < floor:
+            return wanted  # ... here too: the fixed arm is not expected to meet it
         pmf = self._mix(wanted, at)
         index = draw(pmf, rng)
         return replace(

@@ -115,14 +115,15 @@ class Lagrangian:
         shadow: tuple[float, ...] = ()
         if floor is not None:
             kept, met = feasible(offer.qualities, offer.costs_usd, floor)
-        if not met:
+        held = self._floor if self._holds_back(names, kept, floor) else None
+        if not met and held is None:
             index, reason = kept[0], "floor_unmet"
             pmf = certain(count, index)
         else:
             spread, tops = self._spread(offer, kept)
-            if self._floor is not None and self._floor.guarded and self._may_hold(names):
+            if held is not None:
                 shadow = tuple(spread)
-                spread = held_back(spread, names.index(self._baseline), self._floor.share)
+                spread = held_back(spread, names.index(self._baseline), held.share)
             index, pmf = draw(spread, rng), tuple(spread)
             reason = "best" if index in tops else "explore"
             if shadow and names[index] == self._baseline:
@@ -180,9 +181,16 @@ class Lagrangian:
         self.explored_usd += extra
         return pmf
 
-    def _may_hold(self, names: tuple[str, ...]) -> bool:
-        """Whether a request may go to the baseline instead: at its first choice only."""
-        return self._baseline in names and ACCEPT not in names
+    def _holds_back(self, names: tuple[str, ...], kept: list[int], floor: float | None) -> bool:
+        """Whether a share of requests like this one goes to the baseline: at its first choice only.
+
+        A client's demand that is no stricter than the route's floor must not lift the guard, and a
+        stricter one is met, as far as the heads can tell, before the guard is.
+        """
+        own = self._floor
+        if own is None or not own.guarded or self._baseline not in names or ACCEPT in names:
+            return False
+        return floor is None or floor <= own.floor or names.index(self._baseline) in kept
 
     def _base_usd(self, offer: Offer) -> float:
         """Return what exploration is measured by."""

@@ -10,7 +10,7 @@ from test_lagrangian import World
 from policies.exploration import Exploration
 from policies.floor import SHARE_MIN, Floor
 from policies.heads.types import Matrix
-from policies.lagrangian import Lagrangian
+from policies.lagrangian import Lagrangian, Offer
 from policies.pacer import Pacer
 from policies.quality import Quality
 from policies.registry import build
@@ -75,6 +75,32 @@ def test_a_floor_that_a_misspecified_head_cannot_certify_is_held_by_the_baseline
     assert min(windows) >= 0.9 - 0.02
     assert "floor_released" not in told(world)
     assert world.policy.figures()["floor_share"] < 0.3
+
+
+@pytest.mark.parametrize("demanded", [0.0, 0.5, 0.9])
+def test_a_demand_below_the_routes_floor_does_not_lift_the_guard(demanded: float) -> None:
+    world = misspecified()
+    world.run(500)
+    hard = Context((1.0, 0.0))
+
+    own = world.policy.choose(hard, world.arms, Random(0))
+    asked = world.policy.choose(hard, world.arms, Random(0), floor=demanded)
+
+    dear = own.arms.index("dear")
+    assert own.pmf[dear] > 0.7
+    assert asked.pmf[dear] >= own.pmf[dear]
+    assert asked.reason != "floor_unmet"
+
+
+def test_a_stricter_demand_is_met_before_the_guard_is() -> None:
+    policy = misspecified().policy
+    assert isinstance(policy, Lagrangian)
+    offer = Offer(("cheap", "dear"), [0.97, 0.91], [1e-4, 1e-3], [100, 100])
+
+    choice = policy._draw(offer, Random(0), 0.95)
+
+    assert choice.pmf == (1.0, 0.0)
+    assert choice.reason == "best"
 
 
 def test_the_learned_policy_is_released_as_evidence_grows() -> None:

@@ -46,6 +46,19 @@ def test_it_acts_by_the_baseline_and_logs_what_the_policy_wanted() -> None:
     assert told(shadowed) == []
 
 
+def test_a_clients_demand_that_the_fixed_arm_would_not_meet_goes_before_the_guard() -> None:
+    shadowed = world(objective=Objective("value", value_per_correct_usd=0.005, baseline="cheap"))
+    shadowed.run(400)
+    hard = Context((1.0, 0.0))
+
+    plain = shadowed.policy.choose(hard, shadowed.arms, Random(0))
+    strict = shadowed.policy.choose(hard, shadowed.arms, Random(0), floor=0.7)
+
+    assert plain.guarded_by == "cheap"
+    assert (strict.arm, strict.guarded_by) == ("dear", "")
+    assert strict.pmf[strict.arms.index("cheap")] == 0.0
+
+
 def test_it_takes_over_once_it_is_shown_to_be_worth_more() -> None:
     _, before = world().run(100)
 
