@@ -8,7 +8,8 @@ connections, breaker and limit, a route what it has learned, a budget its leases
 
     changed                          what becomes of it
     a backend                        a new one; the old one's connections end with its last request
-    its price                        as above, and policies are told of the ratio at once
+    its price                        as above, and policies are told of the ratio at once; what it
+                                     has cached of prompts is still known
     a route's policy or objective    what was learned is taken over where the new policy can read it
     a route's context                learning begins anew: its features mean something else
     a budget                         its leases go back; what is spent stays spent
@@ -216,10 +217,23 @@ def kept_backends(gateway: Gateway, new: config.Settings) -> dict[str, Backend]:
     return {
         told.name: gateway.backends[told.name]
         if told.name in gateway.backends and before[told.name] == told
-        else build_backend(told)
+        else _rebuilt(gateway, before.get(told.name), told)
         for told in new.backends
         if told.enabled
     }
+
+
+def _rebuilt(gateway: Gateway, before: config.Backend | None, told: config.Backend) -> Backend:
+    """Return a new backend; where it is the same server still, that has the same prompts cached."""
+    new = build_backend(told)
+    old = gateway.backends.get(told.name)
+    if before is None or old is None or new.cache is None or old.cache is None:
+        return new
+    if all(
+        getattr(before, key) == getattr(told, key) for key in ("url", "model", "prompt_cache_s")
+    ):
+        new.cache = old.cache
+    return new
 
 
 def reprices(

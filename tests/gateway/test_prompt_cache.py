@@ -1,6 +1,7 @@
 """What backends are taken to have cached, and that conversations stay where that pays."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +9,10 @@ from harness import Running, run, running, serving
 from parrot import Parrot
 
 from backends import openai_prompt
+from gateway import settings as config
 from gateway.prompt_cache import FIRST, LAST, PromptCache, prompt
+from gateway.reload import kept_backends
+from gateway.wiring import build_backend
 
 
 def asked(*said: str, whose: str = "acme", **more: Any) -> Any:
@@ -134,6 +138,20 @@ async def ask(tollway: Running, path: str, *messages: Any, **more: Any) -> Any:
     return await tollway.client.post(tollway.url + path, json=document)
 
 
+def test_a_new_price_leaves_a_servers_memory_and_a_new_address_does_not(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:9001"
+    text = CONFIG.format(one=url, two=url, other="9", holder="")
+    gateway: Any = SimpleNamespace(settings=config.parse(text, {}, folder=tmp_path))
+    gateway.backends = {b.name: build_backend(b) for b in gateway.settings.backends}
+    old = gateway.backends["other"].cache
+    dearer = kept_backends(gateway, config.parse(text.replace("= 9,", "= 8,"), {}))
+    assert dearer["other"] is not gateway.backends["other"]
+    assert dearer["other"].cache is old
+    moved = kept_backends(gateway, config.parse(text.replace(":9001", ":9002"), {}))
+    assert moved["other"].cache is not old
+    assert moved["other"].cache is not None
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("other", "holder", "drawn"),
@@ -149,8 +167,8 @@ def test_a_conversation_stays_unless_the_gain_pays_for_the_move(
 ) -> None:
     async def main() -> None:
         async with serving(Parrot()) as one, serving(Parrot()) as two:
-            config = CONFIG.format(one=one, two=two, other=other, holder=holder)
-            async with running(config, tmp_path) as tollway:
+            text = CONFIG.format(one=one, two=two, other=other, holder=holder)
+            async with running(text, tmp_path) as tollway:
                 new = await ask(tollway, "/v1/chat/completions", *MORE)
                 assert new.headers["x-tollway-backend"] == "other"
                 said = [{"role": "user", "content": "unlike the one before"}, *MORE]
