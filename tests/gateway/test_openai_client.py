@@ -401,3 +401,16 @@ def test_the_blocking_client_works_as_well(play: Callable[..., None]) -> None:
         assert await asyncio.to_thread(talk) == "hello there"
 
     play(part)
+
+
+def test_a_ceiling_of_the_clients_own_is_held_and_told(play: Callable[..., None]) -> None:
+    async def part(on: Scene) -> None:
+        ceiling = {"x-tollway-max-cost-usd": "0.000000001"}
+        with pytest.raises(openai.APIStatusError) as refused:
+            await on.client.chat.completions.create(
+                model="any", messages=HELLO, extra_headers=ceiling
+            )
+        assert (refused.value.status_code, refused.value.code) == (402, "cost_ceiling")
+        assert on.parrot.calls == 0
+
+    play(part)
