@@ -82,6 +82,9 @@ def test_streams_are_reported_at_what_they_settled_for(tmp_path: Path) -> None:
                     path = gateway.url + "/v1/chat/completions"
                     reply = await gateway.client.post(path, json=ASK)
                     await row_of(gateway, reply.headers["x-tollway-decision"])
+                assert (await gateway.get("/_tollway/spend"))["cost_nano"] == 3 * 600_000
+                (budget,) = (await gateway.get("/_tollway/budgets"))["budgets"]
+                assert budget["spent_nano"] == 3 * 600_000
 
     run(main)
     daily = report(tmp_path, "daily")
