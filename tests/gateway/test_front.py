@@ -298,7 +298,12 @@ def test_a_slow_client_is_cut(name: str) -> None:
                 break
             writer.write(part)
             await asyncio.sleep(0.005)
-        assert statuses(await reading) == expected
+        try:
+            reply = await reading
+        except ConnectionResetError:  # cut without a word while it still spoke: a reset is one too
+            assert expected == []
+            reply = b""
+        assert statuses(reply) == expected
         writer.close()
         assert app.whole == []
 
