@@ -40,6 +40,11 @@ def no_route(path: str) -> Refused:
     return Refused(404, "No route", detail, error=detail)
 
 
+def unprocessable(field: str, why: str) -> Refused:
+    """422: the request is of its protocol, and not of what its route accepts."""
+    return Refused(422, "Unprocessable content", f"{field} {why}", field=field)
+
+
 def no_backend(route: str, why: str, retry_after_s: int = 1) -> Refused:
     """503: every backend of the route is held to be down."""
     refused = Refused(503, "No backend", f"no backend of route {route!r} can answer: {why}")

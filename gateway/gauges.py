@@ -97,7 +97,22 @@ def routes(routes: Mapping[str, Route]) -> Iterator[Metric]:
             ["route"],
             (([route], told[name]) for route, told in figures if name in told),
         )
+    yield from _retries(routes)
     yield from _accuracy(routes)
+
+
+def _retries(routes: Mapping[str, Route]) -> Iterator[Metric]:
+    retries = CounterMetricFamily(
+        "tollway_retries",
+        "Calls to other backends after failures, those denied, and replies of last resort",
+        labels=["route", "result"],
+    )
+    for route in routes.values():
+        ladder = route.ladder
+        retries.add_metric([route.name, "made"], ladder.made)
+        retries.add_metric([route.name, "denied"], ladder.denied)
+        retries.add_metric([route.name, "last_resort"], ladder.resorted)
+    yield retries
 
 
 def backends(backends: Mapping[str, Backend]) -> Iterator[Metric]:

@@ -6,7 +6,10 @@ the quote that is charged, marked `estimated`; a call that may have run is never
 
 from dataclasses import replace
 
+from backends.documents import load_reply
+from backends.oip_body import read, split
 from backends.types import Answer, Call, Follower, Headers, InvalidAnswer, Reply, Usage, record
+from gateway.contract import Contract
 from gateway.estimator import Quote
 from gateway.route import NO_PAYLOAD, Backend
 
@@ -67,9 +70,25 @@ def judge(
         return Verdict(cost_nano, provenance, usage, NO_ANSWER, f"status {status}")
     try:
         answer = backend.protocol.answer(call.payload or NO_PAYLOAD, reply, body)
+        if backend.expects is not None:
+            keep(backend.expects, reply.headers, body)
     except InvalidAnswer as invalid:
         return Verdict(cost_nano, provenance, usage, NO_ANSWER, f"invalid answer: {invalid}")
     return Verdict(cost_nano, provenance, usage, answer, "")
+
+
+def keep(contract: Contract, headers: Headers, body: bytes) -> None:
+    """Raise InvalidAnswer where a reply breaks its route's contract."""
+    try:
+        head, rest = split(headers, body)
+        document = load_reply(head)
+        if rest is not None:
+            read(document, "outputs", rest)  # the raw tensors become `data`, where clauses look
+    except ValueError as exc:
+        raise InvalidAnswer(str(exc)) from exc
+    breach = contract.breach(document)
+    if breach is not None:
+        raise InvalidAnswer(f"{breach.field} {breach.why}")
 
 
 def price(

@@ -16,7 +16,7 @@ import orjson
 from backends.types import BackendError, BadRequest, Call, Headers, Payload
 from gateway import models
 from gateway.auth import Authenticator
-from gateway.errors import Refused, broken_off, no_backend, no_route
+from gateway.errors import Refused, broken_off, no_backend, no_route, unprocessable
 from gateway.headers import forwarded, returned
 from gateway.ledger.types import NANO
 from gateway.metrics import Metrics
@@ -177,6 +177,11 @@ class Proxy:
             raise Refused(400, "Bad request", str(exc)) from exc
         if match.shared is not None:
             route = self._of_model(match, call.payload, tenant)
+        if route.accepts is not None:
+            breach = route.accepts.breach(call.payload.data)
+            if breach is not None:
+                self._metrics.refused(route.name, tenant, "unprocessable")
+                raise unprocessable(breach.field, breach.why)
         timeout_s = route.timeout_s
         if demands.deadline_s is not None:
             timeout_s = min(timeout_s, demands.deadline_s)
@@ -291,7 +296,7 @@ class Proxy:
         upstream_s = sum(attempt.latency_s for attempt in turn.attempts)
         gateway_s = self._clock() - turn.inference.received_s - upstream_s
         told = [
-            (b"x-tollway-decision", turn.id.encode()),
+            *([(b"x-tollway-decision", turn.id.encode())] if turn.id else ()),
             (b"x-tollway-backend", held.backend.encode()),
             (b"x-tollway-reason", turn.reason.encode()),
             (

@@ -8,8 +8,10 @@ from backends.pricing import Price
 from backends.slots import Slots
 from backends.types import UNBOUND, Call, Payload, Transport, Usage, WireProtocol
 from gateway.breaker import Breaker
+from gateway.contract import Contract
 from gateway.estimator import Estimator
 from gateway.features import Features
+from gateway.ladder import Ladder
 from gateway.passage import Passage
 from gateway.prompt_cache import PromptCache
 from policies.audit import Auditor
@@ -20,7 +22,10 @@ NO_PAYLOAD = Payload()
 
 @dataclass(slots=True)
 class Backend:
-    """One model server with a price; called an arm when it is offered to a policy."""
+    """One model server with a price; called an arm when it is offered to a policy.
+
+    `expects` is what its answers must look like on this route, where the route says.
+    """
 
     name: str
     kind: str
@@ -36,6 +41,12 @@ class Backend:
     breaker: Breaker = field(default_factory=Breaker)
     slots: Slots | None = None
     cache: PromptCache | None = None
+    expects: Contract | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it answers inside the gateway: rules do, and cost no server anything."""
+        return self.kind == "rules"
 
     @property
     def full(self) -> bool:
@@ -78,7 +89,7 @@ class Route:
     label: in [0, 1], None where the route was not told how. `bound` counts, by the name of a budget
     that binds only some of the route's requests, how many it bound. With an `auditor` some answers
     are compared to those of the backend `reference`. `models`: by which names of a model requests
-    to a shared path mean this route.
+    to a shared path mean this route. `accepts`: what requests must look like, where that is said.
     """
 
     name: str
@@ -97,6 +108,8 @@ class Route:
     auditor: Auditor | None = None
     reference: str = ""
     models: tuple[str, ...] = ()
+    accepts: Contract | None = None
+    ladder: Ladder = field(default_factory=Ladder)
 
     @property
     def stages(self) -> int:

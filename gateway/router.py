@@ -4,8 +4,9 @@
     -> reserve (all scopes or none) -> ask -> settle -> in a cascade: accept, or draw again
     -> journal, metrics
 
-A refusal by a budget drops that arm and draws again. A failure goes once to a fallback, reserved
-anew and never learned from as if it had been drawn. A floor degrades, it never causes an outage.
+A refusal by a budget drops that arm and draws again. A failure goes down the route's ladder, each
+rung reserved anew and never learned from as if it had been drawn. A floor degrades, it never causes
+an outage.
 """
 
 from collections import deque
@@ -19,6 +20,7 @@ from gateway import errors
 from gateway.estimator import Quote
 from gateway.held import with_reply
 from gateway.journal import Journal
+from gateway.ladder import LEAVES_LOCAL, LEAVES_WIRE
 from gateway.ledger.types import NANO, Refusal, Reservation
 from gateway.ledger.wallet import Wallet
 from gateway.metering import OVERLOADED, UNDER_WAY, Verdict, judge, relayed, unread
@@ -26,7 +28,7 @@ from gateway.metrics import Metrics
 from gateway.prompt_cache import Prompt, PromptCache, prompt
 from gateway.relay import Relay, is_stream
 from gateway.route import NO_PAYLOAD, Backend, Inference
-from gateway.turn import Attempt, Draw, Turn, rows, settlement_row
+from gateway.turn import LAST_RESORT, Attempt, Draw, Turn, resort, rows, settlement_row
 from policies.types import ACCEPT, Arm, Context
 
 RECENT = 20  # decisions that are kept at hand, for people to look at
@@ -60,6 +62,7 @@ class Router:
         turn = Turn(inference, first)
         if inference.passage is not None:
             inference.passage.turn = turn
+        inference.route.ladder.earn()
         try:
             while turn.stage < inference.route.stages:
                 arms = self._offers(turn)
@@ -77,6 +80,8 @@ class Router:
                 if not inference.route.cascade or attempt.status != 200:
                     break
                 turn.context = with_reply(first, turn.replies)
+            if turn.held is None:
+                self._resort(turn)
         finally:
             self._record(turn)
         if turn.held is None:
@@ -178,7 +183,7 @@ class Router:
         """Make one attempt and end its reservation, whatever happens."""
         inference, quote = turn.inference, turn.quotes[backend.name]
         started_s = self._clock()
-        deadline_s = min(inference.deadline_s, started_s + backend.timeout_s)
+        deadline_s = min(self._until(turn, backend, started_s), started_s + backend.timeout_s)
         backend.breaker.probe(started_s)
         status, headers, body = 0, [], b""
         relay: Relay | None = None
@@ -305,18 +310,43 @@ class Router:
             return hold
         return await self._ask(turn, backend, hold, audit=probability)
 
+    def _until(self, turn: Turn, backend: Backend, now_s: float) -> float:
+        """Return until when an attempt may take: where a ladder goes on below it, not all the time.
+
+        A stream may: once it has begun there is no way down from it.
+        """
+        inference = turn.inference
+        route, until_s = inference.route, inference.deadline_s
+        payload = inference.call.payload or NO_PAYLOAD
+        if not route.ladder.is_declared or backend.protocol.follow(payload) is not None:
+            return until_s
+        below = [
+            route.backends[name]
+            for name in route.ladder.rungs
+            if name in route.backends and name != backend.name and not turn.closed(name)
+        ]
+        if not below and route.ladder.last_resort is None:
+            return until_s
+        wired = any(not rung.is_local for rung in below)
+        return now_s + (LEAVES_WIRE if wired else LEAVES_LOCAL) * (until_s - now_s)
+
     async def _fall_back(self, turn: Turn) -> None:
-        """Ask one more backend, the one that the policy thought next best; or keep what is held."""
+        """Ask those below: the ladder's rungs, else once the policy's next best; or keep what is
+        held.
+        """
         route = turn.inference.route
         turn.reason = "escalation_failed" if turn.held else "failed"
         if turn.held or not route.fallback:
             return
-        choice = turn.draws[-1].choice
-        ranked = sorted(zip(choice.pmf, choice.arms, strict=True), reverse=True)
-        for backend in [route.backends[arm] for _, arm in ranked]:
+        for backend in self._below(turn):
             if turn.closed(backend.name) or not backend.breaker.allows(self._clock()):
                 continue
             if backend.full:
+                continue
+            quote = turn.quotes.get(backend.name) or self.quote(turn, backend)
+            if not turn.affords(quote):
+                continue
+            if not backend.is_local and not route.ladder.retry():
                 continue
             hold = await self._reserve(turn, backend)
             if isinstance(hold, Refusal):
@@ -326,7 +356,34 @@ class Router:
             if not attempt.error:
                 turn.accept(attempt)
                 turn.reason = "fallback"
+                return
+            if not route.ladder.rungs:
+                return
+
+    def _below(self, turn: Turn) -> list[Backend]:
+        """Return whom to ask after a failure, first to last."""
+        route, choice = turn.inference.route, turn.draws[-1].choice
+        rungs = route.ladder.rungs
+        if not rungs:
+            ranked = sorted(zip(choice.pmf, choice.arms, strict=True), reverse=True)
+            rungs = tuple([arm for _, arm in ranked])
+        elif turn.downgraded:  # what a budget near its limit left out stays out
+            rungs = tuple([name for name in rungs if name in choice.arms])
+        return [route.backends[name] for name in rungs if name in route.backends]
+
+    def _resort(self, turn: Turn) -> None:
+        """Give the route's last resort, where it has one and no budget or client stands in the way:
+        nobody is asked, nothing is charged, nothing is learned.
+        """
+        inference = turn.inference
+        ladder = inference.route.ladder
+        if ladder.last_resort is None or not turn.forsaken:
             return
+        if inference.route.protocol.follow(inference.call.payload or NO_PAYLOAD) is not None:
+            return  # who asks for a stream cannot read it
+        ladder.resorted += 1
+        turn.reason = LAST_RESORT
+        turn.held = resort(ladder.last_resort, self._clock())
 
     def _record(self, turn: Turn) -> None:
         """Write the turn down: rows in the journal, what it cost for the policy, the metrics."""

@@ -17,10 +17,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from backends.documents import load_reply
+from backends.paths import compile_path
 from backends.pricing import Price, parse_price
 from backends.registry import PROTOCOLS, protocol
-from backends.rules import open_rules
-from gateway import addresses, consistency, environment
+from backends.rules import Whole, open_rules
+from backends.types import Payload, Reply
+from gateway import addresses, consistency, contract, environment
 from gateway.fields import (
     FOLDER,
     BackendUrl,
@@ -404,6 +407,76 @@ class Audit(Table):
     )
 
 
+class Clause(Table):
+    """What one place of a request, or of a reply, must hold."""
+
+    at: str | None = Field(
+        default=None,
+        description="The place: a path into the document.",
+        examples=["inputs[0].data"],
+    )
+    tensor: str | None = Field(
+        default=None,
+        description="Or, for `oip`, the name of a tensor, of which `type`, `range`, `length` and "
+        "`one_of` bind the elements.",
+        examples=["image"],
+    )
+    type: Literal["number", "integer", "text", "boolean", "list", "object"] | None = Field(
+        default=None, description="What is there."
+    )
+    datatype: str | None = Field(
+        default=None, description="A tensor's datatype.", examples=["FP32"]
+    )
+    shape: tuple[Int, ...] | None = Field(
+        default=None, description="A tensor's shape; -1 stands for any length.", examples=[[-1, 64]]
+    )
+    range: tuple[Float, Float] | None = Field(
+        default=None,
+        description="Between what all numbers there lie, in lists too.",
+        examples=[[0, 16]],
+    )
+    length: tuple[Int, Int] | None = Field(
+        default=None,
+        description="How many elements or characters there are, from and to.",
+        examples=[[1, 64]],
+    )
+    one_of: tuple[str | bool | int | float, ...] = Field(
+        default=(), description="The values that may be there.", examples=[["cat", "dog"]]
+    )
+    optional: bool = Field(default=False, description="Whether it may be missing or null.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.at is None) == (self.tensor is None):
+            raise WrongKey("at", "or `tensor` says what place it is; write one of the two")
+        if self.tensor is None and (self.datatype or self.shape is not None):
+            raise WrongKey("tensor", "is what has a datatype and a shape; name one, not a path")
+        if self.at is not None:
+            try:
+                compile_path(self.at)
+            except ValueError as exc:
+                raise WrongKey("at", str(exc)) from None
+        for name in ("range", "length"):
+            span = getattr(self, name)
+            if span is not None and not span[0] <= span[1]:
+                raise WrongKey(name, "must go from the lesser to the greater")
+        return self
+
+    def to_clause(self) -> contract.Clause:
+        """Return the clause."""
+        return contract.Clause(
+            at=self.at or "",
+            tensor=self.tensor or "",
+            kind=self.type,
+            datatype=self.datatype,
+            shape=self.shape,
+            range=self.range,
+            length=self.length,
+            one_of=self.one_of,
+            optional=self.optional,
+        )
+
+
 class Route(Table):
     """A path that clients call, the backends that can answer it, and how to choose among them."""
 
@@ -464,6 +537,36 @@ class Route(Table):
     fallback: bool = Field(
         default=True, description="Whether another backend is asked once when one fails."
     )
+    ladder: tuple[str, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Whom to ask in place of a backend that fails, first to last, until one "
+        "answers; by default once whom the policy thinks next best.",
+        examples=[["digits-cpu", "digits-rules"]],
+    )
+    last_resort: str | None = Field(
+        default=None,
+        max_length=65_536,
+        description="A reply's JSON, given where no backend can; nothing is charged for it.",
+        examples=['{"label": "unknown"}'],
+    )
+    retry_share: Share = Field(
+        default=0.2,
+        description="How many calls to other backends after failures, as a share of the requests; "
+        "rules are not counted. The first 100 are free.",
+    )
+    accepts: tuple[Clause, ...] = Field(
+        default=(),
+        max_length=64,
+        description="What requests must hold; others get 422, and no backend is asked.",
+        examples=['[{ tensor = "image", datatype = "FP32", shape = [1, 64], range = [0, 16] }]'],
+    )
+    answers: tuple[Clause, ...] = Field(
+        default=(),
+        max_length=64,
+        description="What replies must hold; others count as failures of their backend.",
+        examples=['[{ at = "label", type = "integer", range = [0, 9] }]'],
+    )
     timeout_s: Seconds = Field(
         default=30, description="The longest that a request may take in all."
     )
@@ -509,6 +612,23 @@ class Route(Table):
             raise WrongKey("guard", "is not for cascades; remove one of the two")
         if self.objective == "value" and self.value_per_correct_usd is None:
             raise WrongKey("objective", "needs a value; write value_per_correct_usd = 0.01")
+        return self
+
+    @model_validator(mode="after")
+    def _check_the_way_down(self) -> Self:
+        for name in self.ladder:
+            if name not in self.backends:
+                near = did_you_mean(name, self.backends)
+                why = f"names {name!r}, which is not among the route's backends; {near}"
+                raise WrongKey("ladder", why)
+        if len(set(self.ladder)) != len(self.ladder):
+            raise WrongKey("ladder", "names one of them twice; remove one")
+        if self.ladder and not self.fallback:
+            raise WrongKey("ladder", "is a way to fall back; remove fallback = false")
+        if self.protocol != "oip":
+            for key in ("accepts", "answers"):
+                if any(clause.tensor is not None for clause in getattr(self, key)):
+                    raise WrongKey(key, "names a tensor, which only protocol oip has; write `at`")
         return self
 
     def to_objective(self) -> Objective:
@@ -790,6 +910,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     problems = [
         *_unusable_rules(settings, path.name),
         *_unusable_options(settings, path.name),
+        *_unusable_resorts(settings, path.name),
         *_missing(settings, path.name),
     ]
     if problems:
@@ -865,6 +986,25 @@ def _unusable_options(settings: Settings, source: str) -> Iterator[Problem]:
             build(route.policy, route.to_objective(), options=route.policy_options, seed=0)
         except ValueError as exc:
             yield Problem(source, f"routes[{index}].policy_options", str(exc))
+
+
+def _unusable_resorts(settings: Settings, source: str) -> Iterator[Problem]:
+    """Hold each last resort to what the replies of its route are held to."""
+    for index, route in enumerate(settings.routes):
+        if route.last_resort is None:
+            continue
+        clauses = contract.Contract([clause.to_clause() for clause in route.answers], "outputs")
+        body = route.last_resort.encode()
+        try:
+            protocol(route.protocol).answer(Payload(), Reply(200, [], Whole(body)), body)
+            breach = clauses.breach(load_reply(body))
+        except ValueError as exc:
+            why = f"is no answer of protocol {route.protocol}: {exc}"
+            yield Problem(source, f"routes[{index}].last_resort", why, show(route.last_resort))
+        else:
+            if breach is not None:
+                why = f"is not what `answers` asks for: {breach.field} {breach.why}"
+                yield Problem(source, f"routes[{index}].last_resort", why)
 
 
 def _missing(settings: Settings, source: str) -> Iterator[Problem]:

@@ -7,11 +7,16 @@ from gateway.estimator import Quote
 from gateway.journal import Row
 from gateway.ledger.account import Account
 from gateway.ledger.types import Refusal
-from gateway.metering import OVERLOADED, Verdict
+from gateway.metering import NO_ANSWER, OVERLOADED, VOID, Verdict
 from gateway.prompt_cache import Prompt
 from gateway.relay import Relay
 from gateway.route import Inference
 from policies.types import Choice, Context
+
+LAST_RESORT = "last_resort"
+"""Whose a reply is that no backend gave, and why."""
+
+NO_QUOTE = Quote(0, 0, 0, 0.0)
 
 
 @record
@@ -103,6 +108,15 @@ class Turn:
         busy = all(error == OVERLOADED for error in self.failed.values())
         return busy and bool(self.failed or self.crowded)
 
+    @property
+    def forsaken(self) -> bool:
+        """Whether backends, or the ledger, failed it: no budget and no client's ceiling did."""
+        if self.failed or self.crowded:
+            return True
+        if self.refusals:
+            return any(refusal.reason != "exhausted" for refusal in self.refusals.values())
+        return not self.quotes
+
     def closed(self, backend: str) -> bool:
         """Whether a backend is out of the question for the rest of this request."""
         return (
@@ -124,6 +138,21 @@ class Turn:
         """Take an attempt's reply in hand."""
         self.held = attempt
         self.stage += 1
+
+
+def resort(body: bytes, now_s: float) -> Attempt:
+    """Return a route's last resort as a reply in hand: a call that nobody made."""
+    return Attempt(
+        backend=LAST_RESORT,
+        quote=NO_QUOTE,
+        started_s=now_s,
+        latency_s=0.0,
+        verdict=Verdict(0, VOID, None, NO_ANSWER, ""),
+        status=200,
+        headers=[(b"content-type", b"application/json")],
+        body=body,
+        fallback=True,
+    )
 
 
 def rows(turn: Turn, time_s: float) -> list[Row]:

@@ -26,6 +26,7 @@ from gateway.anomaly import TICK_S, Anomalies
 from gateway.app import App
 from gateway.audits import Audits
 from gateway.auth import ANONYMOUS, Authenticator, hash_key
+from gateway.contract import Contract
 from gateway.control import Control
 from gateway.counter import Counter
 from gateway.crew import Crew
@@ -34,6 +35,7 @@ from gateway.events import Events
 from gateway.features import Features
 from gateway.history import History
 from gateway.journal import Journal
+from gateway.ladder import Ladder
 from gateway.learner import CATCH_UP_SEGMENTS_MAX, Learner
 from gateway.ledger.office import Office
 from gateway.ledger.registry import open_ledger
@@ -492,6 +494,7 @@ def on_route(backend: Backend, settings: config.Backend, route: config.Route) ->
     return replace(
         backend,
         protocol=wire,
+        expects=build_contract(route.answers, "outputs"),
         transport=build_transport(settings, wire) if rules else backend.transport,
     )
 
@@ -535,7 +538,18 @@ def build_route(
         auditor=build_auditor(route.audit, backends),
         reference=route.audit.backend if route.audit else "",
         models=route.models,
+        accepts=build_contract(route.accepts, "inputs"),
+        ladder=Ladder(
+            route.ladder,
+            route.last_resort.encode() if route.last_resort is not None else None,
+            retry_share=route.retry_share,
+        ),
     )
+
+
+def build_contract(clauses: Sequence[config.Clause], tensors: str) -> Contract | None:
+    """Return what checks requests or replies; None where nothing is asked of them."""
+    return Contract([clause.to_clause() for clause in clauses], tensors) if clauses else None
 
 
 def build_auditor(settings: config.Audit | None, backends: Mapping[str, Backend]) -> Auditor | None:

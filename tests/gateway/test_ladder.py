@@ -1,0 +1,268 @@
+"""The ladder: a route that has one always answers, and each rung is paid for by itself."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from configs import budget, two_backends
+from harness import Running, Upstream, inference, run, running, serving
+from test_crash import Process, free_port
+
+from gateway import settings as config
+from gateway.journal import rows, segments
+from gateway.ladder import RETRIES_MAX, Ladder
+from gateway.problems import ConfigError
+
+LAST = '{"outputs": [{"name": "label", "shape": [1], "datatype": "INT64", "data": [7]}]}'
+RULES = '[[rules]]\nwhen = ["x > 100"]\nanswer = 9\n[features]\nx = { path = "inputs[0].data", '
+RULES += 'take = "sum" }\n[default]\nanswer = 3\n'
+RULE_BACKEND = """
+[[backends]]
+name = "rules"
+kind = "rules"
+rules = "rules.toml"
+price = { per_request_usd = 0.00001 }
+"""
+SERVER = """
+import http.server, sys
+BODY = sys.argv[1].encode()
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", str(len(BODY)))
+        self.end_headers()
+        self.wfile.write(BODY)
+    def log_message(self, *args): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def journalled(tollway: Running, kind: str) -> list[dict[str, Any]]:
+    tollway.gateway.journal.flush()
+    folder = tollway.gateway.settings.journal.dir
+    return [row for path in segments(folder) for row in rows(path) if row["kind"] == kind]
+
+
+def test_retries_are_a_share_of_the_requests_once_the_first_are_used() -> None:
+    ladder = Ladder(retry_share=0.2)
+    assert sum(ladder.retry() for _ in range(1000)) == RETRIES_MAX
+    ladder = Ladder(retry_share=0.2)
+    granted = 0
+    for _ in range(10_000):
+        ladder.earn()
+        granted += ladder.retry()
+    assert granted <= 0.2 * 10_000 + RETRIES_MAX
+    assert granted >= 0.2 * 10_000
+
+
+def test_a_route_without_retries_makes_none() -> None:
+    ladder = Ladder(retry_share=0.0)
+    ladder.earn()
+    assert not ladder.retry()
+
+
+@pytest.mark.parametrize(
+    ("route", "why"),
+    [
+        ('ladder = ["deer"]', "not among the route's backends"),
+        ('ladder = ["dear", "dear"]', "twice"),
+        ('ladder = ["dear"]\nfallback = false', "remove fallback"),
+        ("last_resort = '{}'", "is no answer of protocol oip"),
+        (
+            f"last_resort = '{LAST}'\nanswers = [{{ at = \"outputs[0].data\", range = [0, 1] }}]",
+            "is not what `answers` asks for",
+        ),
+        ('accepts = [{ at = "a", datatype = "FP32" }]', "what has a datatype"),
+        ('accepts = [{ at = "a..b" }]', "cannot read the path"),
+    ],
+)
+def test_a_way_down_that_cannot_work_is_refused_at_the_start(
+    tmp_path: Path, route: str, why: str
+) -> None:
+    file = tmp_path / "tollway.toml"
+    file.write_text(two_backends("http://127.0.0.1:1", "http://127.0.0.1:2", route=route))
+    with pytest.raises(ConfigError, match=why):
+        config.load(file, {})
+
+
+@pytest.mark.integration
+def test_every_rung_is_asked_in_order_and_paid_for(tmp_path: Path) -> None:
+    bad = Upstream(status=500, body=b"{}")
+
+    async def main() -> None:
+        (tmp_path / "rules.toml").write_text(RULES)
+        async with serving(bad) as a, serving(bad) as b:
+            route = 'ladder = ["dear", "rules"]'
+            toml = two_backends(a, b, route=route, more=RULE_BACKEND + budget("cap", "1.0"))
+            toml = toml.replace('["cheap", "dear"]', '["cheap", "dear", "rules"]')
+            toml = toml.replace('policy = "cheapest"', 'policy = "fixed"')
+            toml = toml.replace("context =", 'policy_options = { arm = "cheap" }\ncontext =')
+            async with running(toml, tmp_path) as tollway:
+                reply = await tollway.infer()
+                assert (reply.status_code, reply.headers["x-tollway-backend"]) == (200, "rules")
+                told = [(r["backend"], r["cost_nano"]) for r in journalled(tollway, "attempt")]
+                assert told == [("cheap", 100_000), ("dear", 1_000_000), ("rules", 10_000)]
+                (status,) = (await tollway.get("/_tollway/budgets"))["budgets"]
+                assert status["spent_nano"] == 1_110_000
+
+    run(main)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("answers", "body"),
+    [
+        ('[{ at = "outputs[0].data[0]", range = [0, 9] }]', None),
+        ('[{ tensor = "label", datatype = "FP32" }]', None),
+        ('[{ tensor = "label", shape = [2] }]', None),
+        ('[{ tensor = "other" }]', None),
+        ('[{ tensor = "label" }]', b'{"outputs": [{"name": "label", "sha'),
+    ],
+    ids=["range", "datatype", "shape", "missing", "truncated"],
+)
+def test_an_answer_that_breaks_the_contract_fails_over_and_trips_the_breaker(
+    tmp_path: Path, answers: str, body: bytes | None
+) -> None:
+    good = orjson.dumps(
+        {
+            "outputs": [
+                {"name": "label", "shape": [2], "datatype": "FP32", "data": [1.0, 2.0]},
+                {"name": "other", "shape": [1], "datatype": "INT64", "data": [1]},
+            ]
+        }
+    )
+    broken = Upstream(label=10, body=body)
+
+    async def main() -> None:
+        async with serving(broken) as a, serving(Upstream(body=good)) as b:
+            async with running(two_backends(a, b, route=f"answers = {answers}"), tmp_path) as t:
+                replies = [await t.infer() for _ in range(8)]
+                assert [reply.status_code for reply in replies] == [200] * 8
+                assert {reply.headers["x-tollway-backend"] for reply in replies} == {"dear"}
+                assert broken.calls == 5  # then its breaker is open
+                failed = [r for r in journalled(t, "attempt") if r["backend"] == "cheap"]
+                assert {(r["cost_nano"], r["error"][:15]) for r in failed} == {
+                    (100_000, "invalid answer:")
+                }
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_a_request_that_breaks_the_contract_is_told_the_field_and_costs_nothing(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            route = 'accepts = [{ tensor = "x", shape = [1, 4], range = [0, 16] }]'
+            async with running(two_backends(a, b, route=route), tmp_path) as tollway:
+                reply = await tollway.infer(value=20.0)
+                assert (reply.status_code, reply.json()["field"]) == (422, "x")
+                assert "must be a number from 0 to 16" in reply.json()["detail"]
+                assert not journalled(tollway, "attempt")
+                assert (await tollway.infer(value=0.0)).status_code == 200
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_the_last_resort_answers_where_all_are_dead_but_not_where_money_is_out(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as gone:
+            pass
+        toml = two_backends(gone, gone, route=f"last_resort = '{LAST}'")
+        async with running(toml, tmp_path / "dead") as tollway:
+            for _ in range(12):  # the breakers open on the way
+                reply = await tollway.infer()
+                assert reply.status_code == 200
+                assert reply.headers["x-tollway-reason"] == "last_resort"
+                assert reply.json()["outputs"][0]["data"] == [7]
+            metrics = (await tollway.client.get(tollway.url + "/metrics")).text
+            assert 'tollway_retries_total{result="last_resort",route="m"} 12.0' in metrics or (
+                'tollway_retries_total{route="m",result="last_resort"} 12.0' in metrics
+            )
+        async with running(toml + budget("none", "0.0"), tmp_path / "poor") as tollway:
+            assert (await tollway.infer()).status_code == 402
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_a_backend_that_hangs_leaves_time_for_those_below(tmp_path: Path) -> None:
+    async def main() -> None:
+        hangs = Upstream(hold=asyncio.Event())
+        async with serving(hangs) as a, serving(Upstream(label=2)) as b:
+            route = 'ladder = ["dear"]\ntimeout_s = 1.0'
+            async with running(two_backends(a, b, route=route), tmp_path) as tollway:
+                reply = await tollway.infer()
+                assert (reply.status_code, reply.headers["x-tollway-backend"]) == (200, "dear")
+            hangs.hold.set()
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_with_the_accurate_backend_dead_no_request_fails_the_first_included(
+    tmp_path: Path,
+) -> None:
+    """Real processes: a gateway, and a backend that is killed in the middle of traffic."""
+    url = f"http://127.0.0.1:{free_port()}"
+
+    async def burst(client: httpx.AsyncClient, count: int) -> list[httpx.Response]:
+        path = url + "/v2/models/m/infer"
+        return await asyncio.gather(*(client.post(path, json=inference()) for _ in range(count)))
+
+    accurate = subprocess.Popen(
+        [sys.executable, "-c", SERVER, LAST], stdout=subprocess.PIPE, text=True
+    )
+    assert accurate.stdout is not None
+    port = accurate.stdout.readline().strip()
+
+    async def main() -> None:
+        (tmp_path / "rules.toml").write_text(RULES)
+        dear = f"http://127.0.0.1:{port}"
+        toml = two_backends(
+            dear,
+            dear,
+            policy="fixed",
+            route='ladder = ["rules"]\npolicy_options = { arm = "dear" }',
+            server=f'open = true\nlisten = "{url.removeprefix("http://")}"',
+            more=RULE_BACKEND,
+            ledger="sqlite:///tollway.db",
+        ).replace('["cheap", "dear"]', '["dear", "rules"]')
+        (tmp_path / "tollway.toml").write_text(toml)
+        gateway = Process(tmp_path / "tollway.toml")
+        try:
+            await gateway.ready(url)
+            async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+                alive = await burst(client, 20)
+                assert {reply.headers["x-tollway-backend"] for reply in alive} == {"dear"}
+                dying = asyncio.create_task(burst(client, 200))
+                await asyncio.sleep(0)
+                accurate.send_signal(signal.SIGKILL)
+                accurate.wait()
+                first = await burst(client, 1)
+                replies = first + await dying + await burst(client, 100)
+                assert [r.status_code for r in replies] == [200] * len(replies)
+                assert first[0].headers["x-tollway-backend"] == "rules"
+        finally:
+            gateway.kill()
+
+    try:
+        run(main)
+    finally:
+        accurate.kill()
+        accurate.wait()
+        accurate.stdout.close()
