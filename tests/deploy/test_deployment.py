@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -132,6 +133,12 @@ def test_what_is_copied_is_there_and_not_left_out_of_the_context(stage: str) -> 
                 assert f"!{source}" in let_in, source
 
 
+def test_every_package_of_the_wheel_is_in_the_image() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    copied = {rest for instruction, rest in steps("build") if instruction == "COPY"}
+    assert {f"{name} {name}" for name in wheel["targets"]["wheel"]["packages"]} <= copied
+
+
 def test_the_image_runs_without_root_and_keeps_its_state_in_its_volume() -> None:
     told = dict(steps("gateway"))
     assert told["USER"] == "10001"
@@ -149,7 +156,9 @@ def test_the_packages_of_the_image_are_those_of_the_lock_with_their_hashes() -> 
     lock = blocks(ROOT / "requirements.lock")
     image = blocks(DEPLOY / "requirements.txt")
     assert {name: lock.get(name) for name in image} == image
-    assert {"redis", "starlette", "numpy"} <= {name.split("==")[0] for name in image}
+    assert {"redis", "opentelemetry-sdk", "starlette", "numpy"} <= {
+        name.split("==")[0] for name in image
+    }
 
 
 def blocks(path: Path) -> dict[str, list[str]]:
