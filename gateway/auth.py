@@ -13,8 +13,9 @@ import hashlib
 import hmac
 import re
 import secrets
+import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 ANONYMOUS = "anonymous"
 """The tenant of callers without a key, where the configuration says `open = true`."""
@@ -76,20 +77,26 @@ class Authenticator:
         self,
         tenants: Mapping[str, str],
         *,
+        ends: Mapping[str, float] | None = None,
         admin_hash: str | None = None,
+        viewer_hash: str | None = None,
         pepper: str | None = None,
         open_to_all: bool = False,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """Know `tenants` by the hashes of their keys.
+        """Know `tenants` by the hashes of their keys, of which some end at a time (`ends`).
 
         Where it is `open_to_all`, callers without a key of ours are ANONYMOUS and, if there is no
         admin key, administrators too. A key with our prefix that nobody owns is refused even then.
         """
         self._tenants = dict(tenants)
+        self._ends = dict(ends or {})
+        self._wall = wall
         self._admin_hash = admin_hash
+        self._viewer_hash = viewer_hash
         self._pepper = pepper
         self._open = open_to_all
-        self._remembered: dict[bytes, str] = {}
+        self._remembered: dict[bytes, tuple[str, float]] = {}
 
     def tenant(self, headers: Headers) -> str | None:
         """Return whose request it is, None where that cannot be told and the request is refused."""
@@ -97,35 +104,49 @@ class Authenticator:
         if header is None:
             return ANONYMOUS if self._open else None
         known = self._remembered.get(header)
-        if known is not None:
-            return known
-        key = _bearer(header)
-        tenant = self._owner(key) if key else None
-        if tenant is None:
-            ours = key is None or key.startswith(PREFIX)
-            return ANONYMOUS if self._open and not ours else None
-        self._remember(header, tenant)
+        if known is None:
+            key = _bearer(header)
+            known = self._owner(key) if key else None
+            if known is None:
+                ours = key is None or key.startswith(PREFIX)
+                return ANONYMOUS if self._open and not ours else None
+            self._remember(header, known)
+        tenant, end_s = known
+        if end_s and self._wall() >= end_s:
+            return None
         return tenant
 
     def is_admin(self, headers: Headers) -> bool:
-        """Say whether a request may use the control plane."""
+        """Say whether a request may use all of the control plane."""
         if self._admin_hash is None:
             return self._open
+        return self._bears(headers, self._admin_hash)
+
+    def is_viewer(self, headers: Headers) -> bool:
+        """Say whether a request may read the control plane."""
+        if self._viewer_hash is not None and self._bears(headers, self._viewer_hash):
+            return True
+        return self.is_admin(headers)
+
+    def _bears(self, headers: Headers, hashed: str) -> bool:
         header = _authorization(headers)
         key = None if header is None else _bearer(header)
-        return key is not None and verify(key, self._admin_hash, self._pepper)
+        return key is not None and verify(key, hashed, self._pepper)
 
-    def _owner(self, key: str) -> str | None:
+    def _owner(self, key: str) -> tuple[str, float] | None:
         # Looked up by its hash: what timing could tell is about the hash, which leads to no key.
-        tenant = self._tenants.get(hash_key(key))
-        if tenant is None and self._pepper is not None:
-            tenant = self._tenants.get(hash_key(key, self._pepper))
-        return tenant
+        hashes = [hash_key(key)]
+        if self._pepper is not None:
+            hashes.append(hash_key(key, self._pepper))
+        for hashed in hashes:
+            if hashed in self._tenants:
+                return self._tenants[hashed], self._ends.get(hashed, 0.0)
+        return None
 
-    def _remember(self, header: bytes, tenant: str) -> None:
+    def _remember(self, header: bytes, known: tuple[str, float]) -> None:
         if len(self._remembered) >= _REMEMBERED_MAX:
             self._remembered.clear()
-        self._remembered[header] = tenant
+        self._remembered[header] = known
 
 
 def _authorization(headers: Headers) -> bytes | None:

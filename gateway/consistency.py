@@ -128,12 +128,18 @@ def _hashes(raw: Raw) -> Iterator[Finding]:
     held: list[tuple[Location, str, str]] = []
     if isinstance(admin, str):
         held.append((("server", "admin_key_hash"), "the control plane", admin))
+    viewer = _table(raw, "server").get("viewer_key_hash")
+    if isinstance(viewer, str):
+        held.append((("server", "viewer_key_hash"), "the viewer", viewer))
     for index, tenant in _tables(raw, "tenants"):
         owner = f"tenants[{index}]"
         if isinstance(tenant.get("key_hash"), str):
             held.append((("tenants", index, "key_hash"), owner, tenant["key_hash"]))
         for at, value in enumerate(_texts(tenant.get("key_hashes"))):
             held.append((("tenants", index, "key_hashes", at), owner, value))
+        for at, key in _tables(tenant, "keys"):
+            if isinstance(key.get("hash"), str):
+                held.append((("tenants", index, "keys", at, "hash"), owner, key["hash"]))
     for place, owner, value in held:
         if value in owners:
             why = f"is a key of {owners[value]} already; give each a key of its own"

@@ -1,8 +1,8 @@
 """The control plane: feedback, budgets, decisions, spend, events, health, metrics.
 
 Starlette serves it: it is called rarely, by people and by scrapers. Whoever holds the admin key may
-read and change; a tenant's key may send feedback on the tenant's own decisions. Health and metrics
-need no key.
+read and change, who holds the viewer's may read; a tenant's key may send feedback on the tenant's
+own decisions. Health and metrics need no key.
 """
 
 import asyncio
@@ -99,8 +99,14 @@ class Control:
         )
 
     def _admin(self, request: Request) -> None:
-        if not self._authenticator.is_admin(request.scope["headers"]):
-            raise Refused(401, "Unauthorized", "send the admin key as Authorization: Bearer KEY")
+        headers, reads = request.scope["headers"], request.method in {"GET", "HEAD"}
+        if self._authenticator.is_admin(headers):
+            return
+        if self._authenticator.is_viewer(headers):
+            if reads:
+                return
+            raise Refused(403, "Forbidden", "this key may read, and change nothing")
+        raise Refused(401, "Unauthorized", "send the admin key as Authorization: Bearer KEY")
 
     async def feedback(self, request: Request) -> Response:
         """Take one feedback or a list of them; each is answered for itself, in order."""

@@ -21,6 +21,7 @@ from gateway.headers import forwarded, returned
 from gateway.ledger.types import NANO
 from gateway.metrics import Metrics
 from gateway.passage import Passage
+from gateway.rates import Rate
 from gateway.relay import Relay
 from gateway.route import Inference, Route
 from gateway.router import Router
@@ -54,6 +55,7 @@ class Proxy:
         metrics: Metrics,
         *,
         may_call: Mapping[str, frozenset[str]],
+        rates: Mapping[str, Rate],
         ready: Callable[[], str],
         clock: Callable[[], float],
         body_bytes_max: int,
@@ -62,13 +64,15 @@ class Proxy:
         hide_amounts: bool = False,
         watch: Watch | None = None,
     ) -> None:
-        """`may_call` names the routes of those tenants that may not call all; `ready` says why the
+        """`may_call` names the routes of those tenants that may not call all, `rates` are those of
+        tenants that may not call as fast as they like; `ready` says why the
         gateway is not, "" where it is; `done` is told of each turn once its reply is written;
         `watch` of each request, where somebody wants that.
         """
         self._done = done
         self._table = table
         self._may_call = may_call
+        self._rates = rates
         self._ready = ready
         self._router = router
         self._authenticator = authenticator
@@ -134,7 +138,7 @@ class Proxy:
             else:
                 await self._reply(turn, send)
         finally:
-            self._done(turn)
+            self._ended(turn)
 
     def _tenant(self, scope: Scope, route: Route) -> str:
         """Return who may call the route with this key; Refused where nobody may."""
@@ -160,10 +164,28 @@ class Proxy:
             raise refused
         return tenant
 
+    def _admit(self, route: Route, tenant: str) -> None:
+        """Take a request in; Refused where its tenant calls too fast (0.1 us where none may)."""
+        rate = self._rates.get(tenant)
+        if rate is None:
+            return
+        try:
+            rate.admit(self._clock())
+        except Refused as refused:
+            self._metrics.refused(route.name, tenant, refused.reason)
+            raise
+
+    def _ended(self, turn: Turn) -> None:
+        rate = self._rates.get(turn.inference.tenant)
+        if rate is not None:
+            rate.charge(turn)
+        self._done(turn)
+
     async def _read(
         self, scope: Scope, receive: Receive, match: Match, tenant: str, received_s: float
     ) -> Inference:
         """Read the request into an Inference; Refused where it is none."""
+        self._admit(match.route, tenant)
         route = match.route
         headers, demands = forwarded(scope["headers"], self._via)
         target: bytes = scope["raw_path"]
@@ -304,6 +326,8 @@ class Proxy:
                 b"gateway;dur=%.3f, upstream;dur=%.3f" % (gateway_s * 1e3, upstream_s * 1e3),
             ),
         ]
+        if (rate := self._rates.get(turn.inference.tenant)) is not None:
+            told += rate.fields()
         if not self._hide_amounts:
             if held.relay is not None:
                 quote_nano = turn.cost_nano + held.quote.expected_nano

@@ -9,12 +9,21 @@ wrong at once.
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backends.documents import load_reply
@@ -99,6 +108,12 @@ class Server(Table):
     admin_key_hash: KeyHash | None = Field(
         default=None,
         description="The hash of the control plane's key, as `tollway keys new` prints it.",
+        examples=["sha256:<64 hex digits>"],
+    )
+    viewer_key_hash: KeyHash | None = Field(
+        default=None,
+        description="The hash of a key that may read all of the control plane, and change nothing: "
+        "for dashboards.",
         examples=["sha256:<64 hex digits>"],
     )
     hide_amounts: bool = Field(
@@ -641,6 +656,35 @@ class Route(Table):
         )
 
 
+class TenantKey(Table):
+    """A key that ends by itself, as the one that is being replaced."""
+
+    hash: KeyHash = Field(
+        description="Its hash, as `tollway keys new` prints it.",
+        examples=["sha256:<64 hex digits>"],
+    )
+    expires: AwareDatetime = Field(
+        description="From when on it is refused.", examples=["2027-01-31T00:00:00Z"]
+    )
+
+
+class TenantRate(Table):
+    """How fast the tenant may call; above it, 429 with Retry-After. Workers have equal shares."""
+
+    requests_per_s: float | None = Field(
+        default=None, gt=0.0, le=1e6, description="Requests a second."
+    )
+    burst: float | None = Field(
+        default=None, ge=1.0, le=1e6, description="Requests at once; those of a second by default."
+    )
+    usd_per_s: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1e6,
+        description="Dollars a second, over a few of them; what holds spend exactly is a budget.",
+    )
+
+
 class Tenant(Table):
     """Someone who calls, known by a key."""
 
@@ -653,13 +697,15 @@ class Tenant(Table):
     key_hashes: tuple[KeyHash, ...] = Field(
         default=(), description="Several, while a key is being replaced."
     )
+    keys: tuple[TenantKey, ...] = Field(default=(), description="Keys that end by themselves.")
     routes: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="The routes it may call; all, if left out."
     )
+    rate: TenantRate | None = Field(default=None, description="How fast it may call.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.hashes:
+        if not self.hashes and not self.keys:
             raise WrongKey("key_hash", "is missing; write what this prints: tollway keys new")
         return self
 
@@ -668,6 +714,11 @@ class Tenant(Table):
         """The hashes of all its keys."""
         single = () if self.key_hash is None else (self.key_hash,)
         return tuple(value.get_secret_value() for value in (*single, *self.key_hashes))
+
+    @property
+    def ends(self) -> dict[str, float]:
+        """The keys that end by themselves: by hash, when, in seconds since the epoch."""
+        return {key.hash.get_secret_value(): key.expires.timestamp() for key in self.keys}
 
 
 class BudgetScope(Table):
@@ -891,7 +942,7 @@ def _shown(value: Any) -> Any:
             return [_shown(inner) for inner in value]
         case SecretStr():
             return "(hidden)"
-        case Path():
+        case Path() | datetime():
             return str(value)
         case Decimal():
             # A number where a double holds it exactly, else its digits: nothing is rounded.

@@ -50,6 +50,7 @@ from gateway.overview import Overview
 from gateway.passage import random_ids
 from gateway.prompt_cache import PromptCache
 from gateway.proxy import Proxy
+from gateway.rates import Rate
 from gateway.route import Backend, Route
 from gateway.router import Router
 from gateway.score import Score, exact, near, unscored
@@ -393,6 +394,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
         authenticator,
         gateway.metrics,
         may_call={t.name: frozenset(t.routes) for t in settings.tenants if t.routes is not None},
+        rates=build_rates(settings),
         ready=lambda: gateway.not_ready,
         clock=gateway.clock,
         body_bytes_max=settings.server.max_body_bytes,
@@ -401,6 +403,25 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
         hide_amounts=settings.server.hide_amounts,
         watch=gateway.watching.watch,
     )
+
+
+def build_rates(settings: config.Settings) -> dict[str, Rate]:
+    """Return how fast tenants may call, those that are limited; a worker has its share."""
+    share = 1.0 / settings.server.workers
+    return {
+        tenant.name: Rate(
+            *(
+                None if value is None else value * share
+                for value in (
+                    tenant.rate.requests_per_s,
+                    tenant.rate.burst,
+                    tenant.rate.usd_per_s,
+                )
+            )
+        )
+        for tenant in settings.tenants
+        if tenant.rate is not None
+    }
 
 
 def build_counter(gateway: Gateway, budgets: Sequence[Budget]) -> Counter:
@@ -417,9 +438,13 @@ def build_authenticator(settings: config.Settings) -> Authenticator:
         admin_hash = hash_key(server.admin_key.get_secret_value(), pepper)
     elif server.admin_key_hash is not None:
         admin_hash = server.admin_key_hash.get_secret_value()
+    viewer_hash = server.viewer_key_hash
+    ends = {key_hash: end_s for t in settings.tenants for key_hash, end_s in t.ends.items()}
     return Authenticator(
-        {key_hash: tenant.name for tenant in settings.tenants for key_hash in tenant.hashes},
+        {key_hash: t.name for t in settings.tenants for key_hash in (*t.hashes, *t.ends)},
+        ends=ends,
         admin_hash=admin_hash,
+        viewer_hash=viewer_hash.get_secret_value() if viewer_hash else None,
         pepper=pepper,
         open_to_all=server.open,
     )

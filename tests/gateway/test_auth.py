@@ -100,7 +100,7 @@ def test_guesses_are_not_remembered() -> None:
     for guess in range(1000):
         keys.tenant(bearer(f"tw_{guess}"))
     keys.tenant(bearer(ACME))
-    assert list(keys._remembered.values()) == ["acme"]
+    assert list(keys._remembered.values()) == [("acme", 0.0)]
 
 
 def test_what_is_remembered_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +131,22 @@ def test_the_control_plane_takes_the_admin_key_and_no_other() -> None:
 def test_without_an_admin_key_only_an_open_gateway_is_administered(open_to_all: bool) -> None:
     keys = Authenticator({hash_key(ACME): "acme"}, open_to_all=open_to_all)
     assert keys.is_admin([]) is open_to_all
+
+
+def test_a_key_ends_at_its_time_and_the_one_that_replaces_it_goes_on() -> None:
+    now = [100.0]
+    known = {hash_key(ACME): "acme", hash_key(OTHER): "acme"}
+    keys = Authenticator(known, ends={hash_key(OTHER): 200.0}, wall=lambda: now[0])
+    assert keys.tenant(bearer(OTHER)) == "acme"
+    now[0] = 200.0
+    assert keys.tenant(bearer(OTHER)) is None
+    assert keys.tenant(bearer(ACME)) == "acme"
+
+
+def test_a_viewer_reads_and_is_no_administrator() -> None:
+    keys = Authenticator({}, admin_hash=hash_key("admin"), viewer_hash=hash_key("viewer"))
+    assert keys.is_viewer(bearer("viewer"))
+    assert keys.is_viewer(bearer("admin"))
+    assert not keys.is_admin(bearer("viewer"))
+    assert not keys.is_viewer(bearer(ACME))
+    assert not keys.is_viewer([])

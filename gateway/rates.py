@@ -1,0 +1,90 @@
+"""Rates: how many requests and dollars a second a tenant may take, with a burst.
+
+Two token buckets a tenant. One of requests: each takes a token, and where there is none it is
+refused with 429 before anything is read. One of dollars: a request needs it not to be empty, and
+takes from it what it has cost, so it may go below zero by what was under way; the next ones wait.
+This smooths spend; what holds it to a limit exactly is a budget. Pure: the time is an argument.
+"""
+
+from dataclasses import dataclass
+
+from gateway.errors import Refused
+from gateway.ledger.types import NANO
+from gateway.turn import Turn
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A token bucket: `rate` a second come in, at most `burst` are there."""
+
+    # The mutable state is the tokens there were, and when.
+
+    rate: float
+    burst: float
+    tokens: float
+    at_s: float = 0.0
+
+    def fill(self, now_s: float) -> float:
+        """Return how many tokens there are now."""
+        self.tokens = min(self.burst, self.tokens + self.rate * max(0.0, now_s - self.at_s))
+        self.at_s = now_s
+        return self.tokens
+
+    def wait_s(self, tokens: float) -> float:
+        """Return how long until there are as many as `tokens`, as of the last look."""
+        return max(0.0, (tokens - self.tokens) / self.rate)
+
+
+class Rate:
+    """One tenant's."""
+
+    # The mutable state is the two buckets.
+
+    def __init__(
+        self, requests_per_s: float | None, burst: float | None, usd_per_s: float | None
+    ) -> None:
+        """`burst` requests at once, by default those of a second; of dollars always a second's.
+
+        None of a rate: it is not limited.
+        """
+        self._requests = self._dollars = None
+        if requests_per_s is not None:
+            size = max(1.0, burst if burst is not None else requests_per_s)
+            self._requests = Bucket(requests_per_s, size, size)
+        if usd_per_s is not None:
+            self._dollars = Bucket(usd_per_s, usd_per_s, usd_per_s)
+
+    def admit(self, now_s: float) -> None:
+        """Take a request in; Refused with 429 where there are too many (0.4 us)."""
+        dollars, requests = self._dollars, self._requests
+        if dollars is not None and dollars.fill(now_s) <= 0.0:
+            raise self._too_many("dollars", dollars.wait_s(0.0))
+        if requests is not None:
+            if requests.fill(now_s) < 1.0:
+                raise self._too_many("requests", requests.wait_s(1.0))
+            requests.tokens -= 1.0
+
+    def charge(self, turn: Turn) -> None:
+        """Take what a request has cost from the dollars."""
+        if self._dollars is not None:
+            self._dollars.tokens -= turn.cost_nano / NANO
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """Return the fields RateLimit and RateLimit-Policy, as the IETF's draft 10 has them."""
+        bucket = self._requests
+        if bucket is None:
+            return []
+        left, window_s = max(0, int(bucket.tokens)), max(1, round(bucket.burst / bucket.rate))
+        again_s = -int(-bucket.wait_s(left + 1.0) // 1)
+        return [
+            (b"ratelimit-policy", b'"requests";q=%d;w=%d' % (bucket.burst, window_s)),
+            (b"ratelimit", b'"requests";r=%d;t=%d' % (left, again_s)),
+        ]
+
+    def _too_many(self, what: str, wait_s: float) -> Refused:
+        refused = Refused(
+            429, "Too many requests", f"this key's rate of {what} is used up; wait {wait_s:.1f} s"
+        )
+        again_s = max(1, -int(-wait_s // 1))
+        refused.headers = [(b"retry-after", b"%d" % again_s), *self.fields()]
+        return refused
