@@ -114,6 +114,33 @@ def test_a_failure_its_fallback_and_a_refusal(tmp_path: Path) -> None:
     run(main)
 
 
+def test_a_cascade_has_a_decision_for_each_of_its_stages(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a:
+            route = "cascade = true"
+            toml = two_backends(a, a, policy="lagrangian", route=route, more=ALWAYS)
+            traced = Traced(toml, tmp_path)
+            replies = await asked(traced, *({} for _ in range(20)))
+            stages = {
+                reply.headers["x-tollway-decision"]: [
+                    row["arm"]
+                    for row in traced.gateway.journal.find(reply.headers["x-tollway-decision"])
+                    if row["kind"] == "decision"
+                ]
+                for reply in replies
+            }
+        found: dict[str, list[Any]] = {}
+        servers = {s.context.span_id: s for s in traced.spans if s.name == OIP}
+        decided = [span for span in traced.spans if span.name == "decide"]
+        for span in sorted(decided, key=lambda span: span.start_time):
+            decision = servers[span.parent.span_id].attributes["tollway.decision"]
+            found.setdefault(decision, []).append(span.attributes["tollway.arm"])
+        assert found == stages
+        assert 2 in {len(arms) for arms in found.values()}
+
+    run(main)
+
+
 def test_language_models_have_a_span_over_all_their_calls(tmp_path: Path) -> None:
     async def main() -> None:
         model = Model(chunk("Hel"), chunk("lo", "stop"), usage(100, 50), END)
