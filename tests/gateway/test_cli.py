@@ -6,7 +6,7 @@ import sys
 import threading
 import tomllib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -194,8 +194,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     calls: list[Settings] = []
     serving = types.ModuleType("gateway.serve")
 
-    def serve(settings: Settings) -> int:
-        calls.append(settings)
+    def serve(read: Callable[[], Settings]) -> int:
+        calls.append(read())
         return console.OK
 
     monkeypatch.setattr(serving, "serve", serve, raising=False)
