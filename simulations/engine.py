@@ -214,7 +214,7 @@ class World:
 class Node:
     """One gateway of the world."""
 
-    # The mutable state is what is scheduled: a resolution, an exchange with the ledger.
+    # The mutable state is whether a resolution is scheduled, and whether it is over.
 
     def __init__(self, world: World, number: int, journal: Path | None) -> None:
         scenario, loop = world.scenario, world.loop
@@ -234,8 +234,7 @@ class Node:
         self.route: Route = self.gateway.routes[ROUTE]
         self.all: dict[str, Backend] = dict(self.route.backends)
         self._tick_s = min(scenario.upkeep_s, RENEW_S) if scenario.gateways == 1 else EAGER_S
-        self._resolving = self._asking = self._closed = False
-        self._keeping = True
+        self._resolving = self._closed = False
         self._set_up()
 
     def _set_up(self) -> None:
@@ -254,20 +253,14 @@ class Node:
 
     async def open(self) -> None:
         """Take up the money, and begin upkeep."""
-        await self.gateway.wallet.open(upkeep=False)
-        self.loop.strand(self._keep(), self._kept)
-        self._tick()
+        await self.gateway.wallet.open(tick_s=self._tick_s)
         self._pace()
 
     async def close(self) -> None:
         """Hand the money back."""
         self._closed = True
         self.line.cut = False
-        while self._asking:  # noqa: ASYNC110
-            await asyncio.sleep(1.0)
         await self.gateway.wallet.close()
-        while self._keeping:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
         self.records.close()
 
     # -- requests and feedback
@@ -333,37 +326,6 @@ class Node:
     def _resolve(self, _: object) -> None:
         self._resolving = False
         self.gateway.upkeep.resolve()
-
-    async def _keep(self) -> None:
-        """Ask the ledger as soon as somebody waits for it, or soon will."""
-        while not self._closed:
-            await self.gateway.wallet.wanted()
-            self._exchange()
-            await asyncio.sleep(0.0)
-
-    def _kept(self, _: object, error: Exception | None) -> None:
-        self._keeping = False
-        _sound(None, error)
-
-    def _exchange(self) -> None:
-        """Ask the ledger for what is due, one question at a time."""
-        if not self._asking and not self._closed:
-            self._asking = True
-            self.loop.strand(self.gateway.wallet.turn(), self._exchanged)
-
-    def _exchanged(self, worked: bool | None, error: Exception | None) -> None:
-        self._asking = False
-        if error is not None:
-            raise error
-        if not worked:
-            self.loop.at(self.loop.now_s + EAGER_S, lambda _: self._exchange())
-        elif self.gateway.wallet.wants:
-            self._exchange()
-
-    def _tick(self, _: object = None) -> None:
-        self._exchange()
-        if not self._closed:
-            self.loop.at(self.loop.now_s + self._tick_s, self._tick)
 
     def _pace(self, _: object = None) -> None:
         self.gateway.upkeep.pace()

@@ -362,10 +362,10 @@ class Wallet:
 
     # ------------------------------------------------------------------ life
 
-    async def open(self, *, upkeep: bool = True) -> None:
+    async def open(self, *, tick_s: float = TICK_S) -> None:
         """Connect, reconcile what dead processes left, and start upkeep; raises LedgerDown.
 
-        Without `upkeep` it is the caller who calls `turn`.
+        `tick_s` is how often upkeep looks unasked: rarely, where no other gateway wants the money.
         """
         until_s = self._clock() + START_S
         while True:
@@ -378,8 +378,7 @@ class Wallet:
                     raise
                 log.warning("waiting for the ledger: %s", exc)
                 await asyncio.sleep(TICK_S)
-        if upkeep:
-            self._task = asyncio.create_task(self.run())
+        self._task = asyncio.create_task(self.run(tick_s))
 
     async def _connect(self) -> None:
         await self._ledger.open()
@@ -402,27 +401,18 @@ class Wallet:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text(self._ledger_id)
 
-    async def run(self) -> None:
-        """Do what is due until closed: at once when asked, else ten times a second."""
+    async def run(self, tick_s: float = TICK_S) -> None:
+        """Do what is due until closed: at once when asked, else every `tick_s`."""
         # The flag too, for redis-py loses a cancellation that meets its own timeout.
         while not self._closing:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
+                async with asyncio.timeout(tick_s):
                     await self._wanted.wait()
             if not await self.turn():
                 await asyncio.sleep(TICK_S)
 
-    @property
-    def wants(self) -> bool:
-        """Whether somebody waits for the ledger, or soon will."""
-        return self._wanted.is_set()
-
-    async def wanted(self) -> None:
-        """Wait until somebody waits for the ledger, or soon will."""
-        await self._wanted.wait()
-
     async def turn(self) -> bool:
-        """Do what is due once; return whether that worked. A simulator calls it at its times."""
+        """Do what is due once; return whether that worked."""
         self._wanted.clear()
         try:
             await self.step()
@@ -484,7 +474,6 @@ class Wallet:
     async def close(self) -> None:
         """Tell the ledger all, hand back what is left, and let go."""
         self._closing = True
-        self._wanted.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -150,3 +150,15 @@ def test_a_new_price_is_charged_from_then_on() -> None:
     found = run(text, policy)
     cost = np.unique(found.cost_usd[found.requests.at_s > 1810])
     assert cost == pytest.approx([0.0005])
+
+
+def test_gateways_that_are_cut_off_spend_their_lease_and_no_more_than_the_limit() -> None:
+    two = SMALL.replace("hours = 1\n", "hours = 0.1\ngateways = 2\nledger_ms = 40\n")
+    cut = "[[changes]]\nat_h = 0.03\ncut = [1]\n[[changes]]\nat_h = 0.06\ncut = []\n"
+    found = run(two + BUDGET.replace("0.5", "0.05") + cut)
+    (window,) = [w for w in found.budgets if w["spent_usd"] > 0]
+    assert window["spent_usd"] <= window["limit_usd"]
+    at_s, lost = found.requests.at_s, found.arm < 0
+    away = (at_s > 0.04 * 3600) & (at_s < 0.06 * 3600)
+    assert lost[away & (found.requests.gateway == 1)].any()
+    assert not lost[away & (found.requests.gateway == 0)].all()
