@@ -175,7 +175,9 @@ class _Writer:
 
     def _asked_of_a_model(self, turn: Turn) -> int:
         """Write the span that covers all calls of a route to language models; return its id."""
-        inference, held = turn.inference, turn.held or turn.attempts[-1]
+        # The reply in hand may be nobody's: a route's last resort, or none.
+        made = any(attempt is turn.held for attempt in turn.attempts)
+        inference, held = turn.inference, turn.held if made and turn.held else turn.attempts[-1]
         payload = inference.call.payload
         asked = payload.data if payload and isinstance(payload.data, dict) else {}
         model = str(asked.get("model", ""))[:256]
@@ -193,7 +195,6 @@ class _Writer:
         start_s = turn.attempts[0].started_s
         end_s = max(one.started_s + one.latency_s for one in turn.attempts)
         span_id = self._spans.new_id()
-        error = turn.held.error if turn.held else held.error
         self._span(
             f"{operation} {model}".rstrip(),
             span_id,
@@ -201,7 +202,7 @@ class _Writer:
             (start_s, end_s),
             told,
             kind=SpanKind.CLIENT,
-            error=error,
+            error=held.error,
         )
         return span_id
 
