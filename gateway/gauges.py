@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from backends.balanced import Balanced
 from backends.slots import Slots
 from gateway.anomaly import Anomalies
+from gateway.breaker import STATES
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, BudgetStatus
 from gateway.ledger.wallet import Wallet
@@ -115,8 +117,29 @@ def _retries(routes: Mapping[str, Route]) -> Iterator[Metric]:
     yield retries
 
 
-def backends(backends: Mapping[str, Backend]) -> Iterator[Metric]:
-    """Yield how busy each backend is, as far as this gateway makes it so."""
+def backends(backends: Mapping[str, Backend], now_s: float) -> Iterator[Metric]:
+    """Yield how each backend is, and how busy, as far as this gateway makes it so."""
+    yield _gauge(
+        "tollway_backend_breaker",
+        "1 for the state that a backend's circuit breaker is in",
+        ["backend", "state"],
+        (
+            ([name, state], float(state == backend.breaker.state(now_s)))
+            for name, backend in backends.items()
+            for state in STATES
+        ),
+    )
+    yield _gauge(
+        "tollway_backend_address_up",
+        "Whether an address of a backend that has several gets calls",
+        ["backend", "address"],
+        (
+            ([name, end.host.decode()], float(end.serves(now_s)))
+            for name, backend in backends.items()
+            if isinstance(backend.transport, Balanced)
+            for end in backend.transport.endpoints
+        ),
+    )
     told = [([name], backend.slots) for name, backend in backends.items() if backend.slots]
     for name, text, read in _SLOTS:
         yield _gauge(

@@ -216,6 +216,7 @@ class Proxy:
             tags=demands.tags,
             floor=demands.floor,
             cost_nano_max=demands.cost_nano_max,
+            hurried=demands.deadline_s is not None,
         )
 
     def _of_model(self, match: Match, payload: Payload, tenant: str) -> Route:

@@ -122,7 +122,7 @@ class Inference:
     """A request: who asks what of which route, by when, at what most, how good at least.
 
     Times are on the router's clock, in seconds; the deadline is absolute. `passage`: where somebody
-    watches.
+    watches. `hurried`: the client named a deadline, so backends are told theirs.
     """
 
     route: Route
@@ -134,3 +134,4 @@ class Inference:
     floor: float | None = None
     cost_nano_max: int | None = None
     passage: Passage | None = None
+    hurried: bool = False

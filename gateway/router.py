@@ -192,6 +192,9 @@ class Router:
             call = backend.address(inference.call)
             if inference.passage is not None:
                 call.headers = inference.passage.onto(call.headers)
+            if inference.hurried:
+                left_ms = max(1, int(1000 * (deadline_s - started_s)))
+                call.headers.append((b"x-tollway-deadline-ms", b"%d" % left_ms))
             reply = await backend.transport.send(call, deadline_s)
             follower = None
             if is_stream(reply):

@@ -14,6 +14,7 @@ from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AwareDatetime,
@@ -235,6 +236,19 @@ class Backend(Table):
         description="Its address, with the base path where it has one; required unless rules.",
         examples=["http://127.0.0.1:9001"],
     )
+    replicas: tuple[BackendUrl, ...] = Field(
+        default=(),
+        max_length=64,
+        description="More addresses of the same model server, with the same base path: calls go to "
+        "the less loaded of two, and one that keeps failing is left out for a while.",
+        examples=[["http://127.0.0.1:9011"]],
+    )
+    health_path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = Field(
+        default=None,
+        description="With `replicas`: a path that is asked at each address every 5 seconds; an "
+        "address that does not answer it with 2xx gets no calls while others do.",
+        examples=["/v2/health/ready"],
+    )
     allow_link_local: bool = Field(
         default=False, description="Permit a link-local or metadata address, refused otherwise."
     )
@@ -324,8 +338,8 @@ class Backend(Table):
     def _check_rules(self) -> None:
         if (self.rules is None) == (self.entry_point is None):
             raise WrongKey("kind", 'needs one of: rules = "FILE.toml", entry_point = "module:name"')
-        for key in ("url", "protocol", "model", "answer"):
-            if getattr(self, key) is not None:
+        for key in ("url", "replicas", "health_path", "protocol", "model", "answer"):
+            if getattr(self, key):
                 raise WrongKey(key, "is not for rules, which run inside the gateway; remove it")
 
     def _check_remote(self) -> None:
@@ -336,12 +350,24 @@ class Backend(Table):
             raise WrongKey("protocol", 'is missing; write it like protocol = "oip"')
         if self.url is None:
             raise WrongKey("url", 'is missing; write it like url = "http://127.0.0.1:9001"')
+        self._check_replicas(self.url)
         if not self.allow_link_local and addresses.is_link_local(addresses.host_of(self.url)):
             raise WrongKey(
                 "url",
                 "is a link-local or metadata address, which hands out credentials; write the "
                 "model server's own address, or allow_link_local = true if this is one",
             )
+
+    def _check_replicas(self, url: str) -> None:
+        if len({url, *self.replicas}) != 1 + len(self.replicas):
+            raise WrongKey("replicas", "names an address twice; remove one")
+        if self.health_path is not None and not self.replicas:
+            raise WrongKey("health_path", "chooses among several addresses; add replicas")
+        for replica in self.replicas:
+            if urlsplit(replica).path.rstrip("/") != urlsplit(url).path.rstrip("/"):
+                raise WrongKey("replicas", "must have the base path of url; write it the same")
+            if not self.allow_link_local and addresses.is_link_local(addresses.host_of(replica)):
+                raise WrongKey("replicas", "has a link-local or metadata address; remove it")
 
     def parsed_price(self) -> Price:
         """Return the price table as a Price."""

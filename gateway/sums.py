@@ -23,6 +23,7 @@ _ADDED = {
     "tollway_ledger_calls",
 }
 _LOWEST = {
+    "tollway_backend_address_up",
     "tollway_backend_up",
     "tollway_budget_free_usd",
     "tollway_estimate_ceiling_coverage_ratio",

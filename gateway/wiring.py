@@ -1,5 +1,6 @@
 """Builds the gateway from its settings: the one place that names concrete classes."""
 
+import asyncio
 import os
 import secrets
 import socket
@@ -14,6 +15,7 @@ from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
+from backends.balanced import Balanced, Endpoint
 from backends.limiter import Limiter
 from backends.registry import protocol
 from backends.rules import open_rules
@@ -63,6 +65,7 @@ from policies.audit import Auditor
 from policies.registry import build as build_policy
 
 ALONE = Seat()
+HEALTH_S = 5.0  # between two health checks of an address
 
 
 def _own_name() -> bytes:
@@ -182,7 +185,7 @@ def build(
     metrics.add_source(lambda: gauges.budgets(wallet))
     metrics.add_source(lambda: gauges.journal(journal))
     metrics.add_source(lambda: gauges.routes(routes))
-    metrics.add_source(lambda: gauges.backends(backends))
+    metrics.add_source(lambda: gauges.backends(backends, clock()))
     # Another worker's rows are in its segment a turn of its loop later: nothing, to people.
     learner = Learner(journal, routes, metrics, wall, patience_s=0.05 if seat.others else 0.0)
     crew = Crew(seat, metrics=metrics, events=events, wallet=wallet, teach=learner.teach)
@@ -221,6 +224,7 @@ def build(
         totals=seat.total,
         more=[
             *duties(seat, crew, routes, events),
+            (HEALTH_S, lambda: check_health(backends)),
             (TICK_S, lookout.look),
             (LOOK_SAVE_S, at_once(lookout.save)),
         ],
@@ -266,7 +270,7 @@ def build(
             ),
             wall=wall,
         ),
-        routes=lambda: [_describe(route) for route in routes.values()],
+        routes=lambda: [_describe(route, clock()) for route in routes.values()],
         ready=lambda: gateway.not_ready,
     )
     gateway.app = App(
@@ -495,11 +499,23 @@ def build_transport(
     """Return the way to a backend; rules have none to go."""
     if settings.url is None:
         return open_rules(wire, rules=settings.rules, entry_point=settings.entry_point)
-    return open_transport(
-        settings.url,
-        slots=slots,
-        connect_timeout_s=settings.connect_timeout_s,
-    )
+    endpoints = [
+        Endpoint(
+            urlsplit(url).netloc.encode(),
+            open_transport(url, slots=slots, connect_timeout_s=settings.connect_timeout_s),
+        )
+        for url in (settings.url, *settings.replicas)
+    ]
+    if len(endpoints) == 1:
+        return endpoints[0].transport
+    health = settings.health_path.encode() if settings.health_path else None
+    return Balanced(endpoints, rng=Random(secrets.randbits(64)), health=health)
+
+
+async def check_health(backends: Mapping[str, Backend]) -> None:
+    """Ask the addresses of all backends that have several how they are."""
+    several = [b.transport for b in backends.values() if isinstance(b.transport, Balanced)]
+    await asyncio.gather(*(transport.check() for transport in several))
 
 
 def on_route(backend: Backend, settings: config.Backend, route: config.Route) -> Backend:
@@ -591,7 +607,7 @@ def build_score(settings: config.Score | None) -> Score:
     return exact if settings.tolerance is None else near(settings.tolerance)
 
 
-def _describe(route: Route) -> dict[str, Any]:
+def _describe(route: Route, now_s: float) -> dict[str, Any]:
     return {
         "name": route.name,
         "protocol": route.protocol.name,
@@ -600,7 +616,12 @@ def _describe(route: Route) -> dict[str, Any]:
         "floor": route.objective.floor,
         "policy_version": route.policy.version,
         "backends": [
-            {"name": b.name, "kind": b.kind, "up": not b.breaker.is_open}
+            {
+                "name": b.name,
+                "kind": b.kind,
+                "up": not b.breaker.is_open,
+                "breaker": b.breaker.state(now_s),
+            }
             for b in route.backends.values()
         ],
     }

@@ -1,6 +1,13 @@
 """The breaker's table of states."""
 
-from gateway.breaker import FAILURES_IN_A_ROW, PAUSE_MAX_S, PAUSE_S, Breaker
+from gateway.breaker import (
+    FAILURES_IN_A_ROW,
+    FAILURES_IN_WINDOW,
+    PAUSE_MAX_S,
+    PAUSE_S,
+    WINDOW,
+    Breaker,
+)
 
 
 def opened(now_s: float = 0.0) -> Breaker:
@@ -19,13 +26,44 @@ def test_it_opens_at_the_fifth_failure_in_a_row_and_not_before() -> None:
     assert breaker.is_open and not breaker.allows(0.0)
 
 
-def test_a_success_in_between_starts_the_count_anew() -> None:
+def test_a_success_in_between_starts_the_count_in_a_row_anew() -> None:
     breaker = Breaker()
-    for _ in range(20):
-        for _ in range(FAILURES_IN_A_ROW - 1):
-            breaker.failed(0.0)
+    for _ in range(FAILURES_IN_A_ROW - 1):
+        breaker.failed(0.0)
+    breaker.succeeded()
+    for _ in range(FAILURES_IN_A_ROW - 1):
+        breaker.failed(0.0)
+    assert not breaker.is_open
+
+
+def test_it_opens_where_half_of_the_last_calls_failed_though_never_many_in_a_row() -> None:
+    breaker = Breaker()
+    for _ in range(FAILURES_IN_WINDOW - 1):
+        breaker.failed(0.0)
         breaker.succeeded()
     assert not breaker.is_open
+    breaker.failed(0.0)
+    assert breaker.is_open
+
+
+def test_failures_that_are_long_past_do_not_count() -> None:
+    breaker = Breaker()
+    for n in range(10 * WINDOW):
+        if n % 3:
+            breaker.succeeded()
+        else:
+            breaker.failed(0.0)
+    assert not breaker.is_open
+
+
+def test_it_tells_its_state() -> None:
+    breaker = Breaker()
+    assert breaker.state(0.0) == "closed"
+    breaker = opened()
+    assert breaker.state(0.0) == "open"
+    assert breaker.state(PAUSE_S) == "half_open"
+    breaker.probe(PAUSE_S)
+    assert breaker.state(PAUSE_S) == "open"  # its one probe is under way
 
 
 def test_one_probe_at_a_time_once_the_pause_is_over() -> None:

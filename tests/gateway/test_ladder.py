@@ -214,6 +214,36 @@ def test_a_backend_that_hangs_leaves_time_for_those_below(tmp_path: Path) -> Non
 
 
 @pytest.mark.integration
+def test_a_dead_address_of_a_backend_is_not_noticed_and_deadlines_go_on(tmp_path: Path) -> None:
+    alive, dear = Upstream(), Upstream()
+
+    async def main() -> None:
+        async with serving(Upstream()) as gone:
+            pass
+        async with serving(alive) as a, serving(dear) as b:
+            toml = two_backends(gone, b).replace(
+                'model = "small"', f'model = "small"\nreplicas = ["{a}"]'
+            )
+            async with running(toml, tmp_path) as tollway:
+                for _ in range(20):
+                    reply = await tollway.infer(x_tollway_deadline_ms="5000")
+                    assert (reply.status_code, reply.headers["x-tollway-reason"]) != (
+                        200,
+                        "fallback",
+                    )
+                    assert reply.headers["x-tollway-backend"] == "cheap"
+                assert (alive.calls, dear.calls) == (20, 0)
+                left_ms = int(alive.requests[0][2][b"x-tollway-deadline-ms"])
+                assert 0 < left_ms <= 5000
+                await tollway.infer()
+                assert b"x-tollway-deadline-ms" not in alive.requests[-1][2]
+                (route,) = (await tollway.get("/_tollway/routes"))["routes"]
+                assert {backend["breaker"] for backend in route["backends"]} == {"closed"}
+
+    run(main)
+
+
+@pytest.mark.integration
 def test_with_the_accurate_backend_dead_no_request_fails_the_first_included(
     tmp_path: Path,
 ) -> None:

@@ -1,0 +1,165 @@
+"""One backend at several addresses: which of them a call goes to, and which are left out.
+
+Theory of operation. Of two addresses drawn at random the one with fewer calls under way is asked
+(Mitzenmacher 2001: nearly as even as asking the least loaded of all, and no herd). An address is
+left out while it is
+
+    ejected      5 calls in a row failed there: for 30 s, then 60 s, ... at most 300 s
+    unhealthy    its health check failed last; back with the next that succeeds
+
+but at most half of the addresses are ejected, and where all are left out all are asked: then the
+cause lies elsewhere. A call that found no connection was not sent, so it goes to another address at
+once, whatever its method; it was one attempt, and is charged as one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from backends.types import (
+    BackendError,
+    ByteStream,
+    Call,
+    ConnectFailed,
+    Overloaded,
+    Reply,
+    Transport,
+)
+
+FAILURES_IN_A_ROW = 5  # these three are Envoy's defaults for outlier detection
+EJECTED_S, EJECTED_MAX_S = 30.0, 300.0
+CHECK_S = 2.0  # the longest that a health check may take
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """One address; its mutable state is its calls under way, its failures, its health."""
+
+    host: bytes
+    transport: Transport
+    busy: int = 0
+    failures: int = 0
+    ejections: int = 0
+    ejected_until_s: float = 0.0
+    healthy: bool = True
+
+    def serves(self, now_s: float) -> bool:
+        """Whether it is neither ejected nor unhealthy."""
+        return self.healthy and now_s >= self.ejected_until_s
+
+
+class Balanced:
+    """A transport over several; the only state is the endpoints'."""
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], *, rng: Random, health: bytes | None = None
+    ) -> None:
+        """`health` is the target of health checks, None for none."""
+        assert endpoints
+        self.endpoints = tuple(endpoints)
+        self._rng = rng
+        self._health = health
+
+    async def send(self, call: Call, deadline_s: float) -> Reply:
+        """Carry a call to one of the addresses (see `Transport`)."""
+        endpoint = self._pick(None)
+        try:
+            return await self._send(endpoint, call, deadline_s)
+        except Overloaded:
+            raise
+        except ConnectFailed:
+            if len(self.endpoints) == 1:
+                raise
+            return await self._send(self._pick(endpoint), call, deadline_s)
+
+    async def check(self) -> None:
+        """Ask every address for its health, and take note."""
+        if self._health is not None:
+            await asyncio.gather(*(self._check(endpoint) for endpoint in self.endpoints))
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for endpoint in self.endpoints:
+            await endpoint.transport.aclose()
+
+    def _pick(self, failed: Endpoint | None) -> Endpoint:
+        now_s = asyncio.get_running_loop().time()
+        others = [endpoint for endpoint in self.endpoints if endpoint is not failed]
+        serving = [endpoint for endpoint in others if endpoint.serves(now_s)] or others
+        if len(serving) == 1:
+            return serving[0]
+        one, two = self._rng.sample(serving, 2)
+        return one if one.busy <= two.busy else two
+
+    async def _send(self, endpoint: Endpoint, call: Call, deadline_s: float) -> Reply:
+        headers = [(name, value) for name, value in call.headers if name != b"host"]
+        headers.append((b"host", endpoint.host))
+        addressed = Call(call.method, call.target, headers, call.body, call.payload)
+        endpoint.busy += 1
+        try:
+            reply = await endpoint.transport.send(addressed, deadline_s)
+        except BaseException as exc:
+            endpoint.busy -= 1
+            if isinstance(exc, BackendError) and not isinstance(exc, Overloaded):
+                self.failed(endpoint)
+            raise
+        if reply.status >= 500:
+            self.failed(endpoint)
+        else:
+            endpoint.failures = 0
+        reply.stream = _Counted(self, endpoint, reply.stream)
+        return reply
+
+    def failed(self, endpoint: Endpoint) -> None:
+        """Count a failure; eject where it is one too many."""
+        endpoint.failures += 1
+        now_s = asyncio.get_running_loop().time()
+        ejected = sum(now_s < other.ejected_until_s for other in self.endpoints)
+        if endpoint.failures < FAILURES_IN_A_ROW or 2 * (ejected + 1) > len(self.endpoints):
+            return
+        endpoint.failures = 0
+        endpoint.ejections += 1
+        endpoint.ejected_until_s = now_s + min(EJECTED_MAX_S, EJECTED_S * endpoint.ejections)
+
+    async def _check(self, endpoint: Endpoint) -> None:
+        call = Call(b"GET", self._health or b"/", [(b"host", endpoint.host)])
+        until_s = asyncio.get_running_loop().time() + CHECK_S
+        try:
+            reply = await endpoint.transport.send(call, until_s)
+            await reply.read(1 << 20)
+        except Overloaded:
+            return  # our own slots are taken: that says nothing of the address
+        except BackendError:
+            endpoint.healthy = False
+        else:
+            endpoint.healthy = 200 <= reply.status < 300
+
+
+class _Counted:
+    """A reply's body, at whose end its address has one call less under way."""
+
+    # The mutable state is whether the call is still counted.
+    def __init__(self, owner: Balanced, endpoint: Endpoint, stream: ByteStream) -> None:
+        self._owner = owner
+        self._endpoint = endpoint
+        self._stream = stream
+        self._chunks = aiter(stream)
+        self._counted = True
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except BackendError:
+            self._owner.failed(self._endpoint)
+            raise
+
+    async def aclose(self) -> None:
+        """End the body."""
+        if self._counted:
+            self._counted = False
+            self._endpoint.busy -= 1
+        await self._stream.aclose()
