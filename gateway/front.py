@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -51,13 +52,13 @@ def bind_each(listen: str, count: int) -> list[socket.socket]:
     return [bind(f"{host}:{port}", shared=True) for _ in range(count)]
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """Return where a bound socket is reached."""
     address = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"unix:{address}"
     host, port = address[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def server(
@@ -68,6 +69,7 @@ def server(
     keep_alive_s: float = 75.0,
     drain_s: float = 30.0,
     log_level: str = "warning",
+    tls: ssl.SSLContext | None = None,
 ) -> uvicorn.Server:
     """Return the server of an ASGI application; it still needs a socket (`bind`) to serve.
 
@@ -88,6 +90,7 @@ def server(
         date_header=False,
         server_header=False,
         proxy_headers=False,
+        ssl_context_factory=None if tls is None else lambda config, default: tls,
         timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type] # any number of seconds will do
         timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]
     )

@@ -26,6 +26,7 @@ from typing import Any
 
 from backends.types import UNBOUND
 from gateway import settings as config
+from gateway import tls
 from gateway.ledger.types import LedgerDown
 from gateway.problems import ConfigError, Problem
 from gateway.route import Backend, Route
@@ -44,6 +45,7 @@ log = logging.getLogger("tollway.reload")
 FIXED: dict[str, tuple[str, ...]] = {
     "server": (
         "listen",
+        "tls",
         "workers",
         "max_header_bytes",
         "max_headers",
@@ -83,6 +85,8 @@ class Reloader:
         """`read` reads the configuration anew, and raises ConfigError."""
         self._gateway = gateway
         self._read = read
+        served = gateway.settings.server.tls
+        self.tls = None if served is None else tls.listening(served)
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -113,6 +117,8 @@ class Reloader:
         budgets = [budget.to_budget() for budget in new.budgets]
         authenticator = build_authenticator(new)
         told = differences(old, new)
+        if self.tls is not None and new.server.tls is not None:
+            tls.renew(self.tls, new.server.tls)
         await gateway.wallet.revise(budgets)
         # From here to the end nothing is waited for, so no request sees half of it.
         ratios = reprices(gateway, new, backends)

@@ -43,7 +43,7 @@ def serve(read: Read) -> int:
     listener = front.bind(settings.server.listen)
     gateway = build(settings)
     reloader = Reloader(gateway, read)
-    _run(gateway, listener, reloader, lambda: _announce(listener))
+    _run(gateway, listener, reloader, lambda: _announce(listener, settings))
     return OK
 
 
@@ -58,8 +58,9 @@ def collect_seldom() -> None:
     gc.set_threshold(*THRESHOLDS)
 
 
-def _announce(listener: socket.socket) -> None:
-    sys.stdout.write(f"tollway {version('tollway')} is listening on {front.url_of(listener)}\n")
+def _announce(listener: socket.socket, settings: config.Settings) -> None:
+    url = front.url_of(listener, "https" if settings.server.tls else "http")
+    sys.stdout.write(f"tollway {version('tollway')} is listening on {url}\n")
     sys.stdout.flush()
 
 
@@ -93,6 +94,7 @@ def _run(
         ),
         keep_alive_s=server.keep_alive_s,
         drain_s=server.drain_s,
+        tls=reloader.tls,
     )
 
 
@@ -121,7 +123,7 @@ def _in_workers(settings: config.Settings, read: Read) -> int:
         work,
         server.workers,
         drain_s=server.drain_s,
-        on_ready=lambda: _announce(listeners[0]),
+        on_ready=lambda: _announce(listeners[0], settings),
         on_stop=stop,
     )
     try:

@@ -85,11 +85,47 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class ListenerTls(Table):
+    """Files of the listener's TLS, in PEM; read again at every reload."""
+
+    cert: LocalPath = Field(
+        description="Its certificate, with those between it and the root.",
+        examples=["tls/cert.pem"],
+    )
+    key: LocalPath = Field(description="The certificate's key.", examples=["tls/key.pem"])
+    client_ca: LocalPath | None = Field(
+        default=None,
+        description="Who vouches for clients: only those with a certificate of theirs are served.",
+    )
+
+
+class BackendTls(Table):
+    """Files of the TLS to a backend, in PEM."""
+
+    ca: LocalPath | None = Field(
+        default=None, description="Who vouches for it; the system's trust, if left out."
+    )
+    cert: LocalPath | None = Field(
+        default=None, description="The certificate that it is shown, where it asks for one."
+    )
+    key: LocalPath | None = Field(default=None, description="That certificate's key.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            missing = "key" if self.key is None else "cert"
+            raise WrongKey(missing, "is missing: a certificate and its key go together")
+        return self
+
+
 class Server(Table):
     """The listener, its limits, and who may administer it."""
 
     listen: Listener = Field(
         default="127.0.0.1:8080", description="`HOST:PORT` (port 0: a free one) or `unix:/PATH`."
+    )
+    tls: ListenerTls | None = Field(
+        default=None, description="Serve over TLS (https); left out, in the clear."
     )
     workers: Int = Field(
         default=1,
@@ -248,6 +284,12 @@ class Backend(Table):
         description="With `replicas`: a path that is asked at each address every 5 seconds; an "
         "address that does not answer it with 2xx gets no calls while others do.",
         examples=["/v2/health/ready"],
+    )
+    tls: BackendTls | None = Field(
+        default=None, description="Whom to trust and what to show, where `url` is https."
+    )
+    http2: bool = Field(
+        default=False, description="Speak HTTP/2 to it (slower here, and it must be https)."
     )
     allow_link_local: bool = Field(
         default=False, description="Permit a link-local or metadata address, refused otherwise."
@@ -986,6 +1028,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     settings = parse(text, environ, source=path.name, folder=folder)
     problems = [
         *_unusable_rules(settings, path.name),
+        *_unusable_files(settings, path.name),
         *_unusable_options(settings, path.name),
         *_unusable_resorts(settings, path.name),
         *_missing(settings, path.name),
@@ -1055,6 +1098,25 @@ def _unusable_rules(settings: Settings, source: str) -> Iterator[Problem]:
             yield Problem(source, f"backends[{index}].{key}", why, show(str(backend.rules)))
         except ValueError as exc:
             yield Problem(source, f"backends[{index}].{key}", str(exc))
+
+
+def _unusable_files(settings: Settings, source: str) -> Iterator[Problem]:
+    from gateway import tls  # noqa: PLC0415 - it knows the settings
+
+    served = settings.server.tls
+    if served is not None:
+        try:
+            tls.listening(served)
+        except OSError as exc:
+            why = tls.trouble(exc, served.cert, served.key, served.client_ca)
+            yield Problem(source, "server.tls", why)
+    for index, backend in enumerate(settings.backends):
+        try:
+            tls.connecting(backend.tls)
+        except OSError as exc:
+            assert backend.tls is not None
+            why = tls.trouble(exc, backend.tls.ca, backend.tls.cert, backend.tls.key)
+            yield Problem(source, f"backends[{index}].tls", why)
 
 
 def _unusable_options(settings: Settings, source: str) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ from backends.rules import open_rules
 from backends.slots import Slots
 from backends.transport import open_transport
 from backends.types import Transport, WireProtocol
-from gateway import explain, gauges
+from gateway import explain, gauges, tls
 from gateway import settings as config
 from gateway.anomaly import TICK_S, Anomalies
 from gateway.app import App
@@ -499,10 +499,17 @@ def build_transport(
     """Return the way to a backend; rules have none to go."""
     if settings.url is None:
         return open_rules(wire, rules=settings.rules, entry_point=settings.entry_point)
+    context = tls.connecting(settings.tls)
     endpoints = [
         Endpoint(
             urlsplit(url).netloc.encode(),
-            open_transport(url, slots=slots, connect_timeout_s=settings.connect_timeout_s),
+            open_transport(
+                url,
+                slots=slots,
+                connect_timeout_s=settings.connect_timeout_s,
+                http2=settings.http2,
+                tls=context,
+            ),
         )
         for url in (settings.url, *settings.replicas)
     ]

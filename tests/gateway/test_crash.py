@@ -34,8 +34,9 @@ class Process:
             stderr=self._log,
         )
 
-    async def ready(self, url: str) -> None:
-        async with httpx.AsyncClient(trust_env=False) as client:
+    async def ready(self, url: str, http: httpx.AsyncClient | None = None) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            client = http or await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
             while True:
                 assert self._process.poll() is None, "the gateway ended while starting"
                 try:

@@ -1,0 +1,99 @@
+"""TLS: the listener's and to backends, with certificates both ways, through whole processes."""
+
+import shutil
+import signal
+import ssl
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+from configs import two_backends
+from harness import Upstream, inference, run, serving
+from test_crash import Process, free_port
+
+from gateway import settings
+from gateway.problems import ConfigError
+
+pytestmark = pytest.mark.integration
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Make a certificate of 127.0.0.1 that only its own file vouches for, and its key."""
+    openssl = shutil.which("openssl")
+    assert openssl, "this test needs the program openssl: apt-get install openssl"
+    made = folder / f"{name}.pem", folder / f"{name}.key"
+    files = ["-out", made[0], "-keyout", made[1], "-subj", f"/CN={name}", "-days", "2"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    alt = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([openssl, "req", "-x509", *kind, *alt, *files], check=True, capture_output=True)
+    return made
+
+
+def client(ca: Path, *shown: Path) -> httpx.AsyncClient:
+    context = ssl.create_default_context(cafile=ca)
+    if shown:
+        context.load_cert_chain(*shown)
+    return httpx.AsyncClient(verify=context, trust_env=False)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_both_sides_show_certificates_and_a_renewed_one_is_taken_up(
+    tmp_path: Path, workers: str
+) -> None:
+    async def main() -> None:
+        own, friend, model, ours = (
+            certificate(tmp_path, name) for name in ("own", "friend", "model", "ours")
+        )
+        secured = {
+            "ssl_certfile": model[0],
+            "ssl_keyfile": model[1],
+            "ssl_ca_certs": str(ours[0]),
+            "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        }
+        port = free_port()
+        server = f"""open = true
+listen = "127.0.0.1:{port}"
+tls = {{ cert = "own.pem", key = "own.key", client_ca = "friend.pem" }}"""
+        shown = 'tls = { ca = "model.pem", cert = "ours.pem", key = "ours.key" }'
+        async with serving(Upstream(), **secured) as plain:
+            backend = plain.replace("http:", "https:")
+            file = tmp_path / "tollway.toml"
+            text = two_backends(backend, backend, server=server, backend=shown)
+            file.write_text(text.replace("memory://", "sqlite:///tollway.db"))
+            gateway = Process(file, "--workers", workers)
+            url = f"https://127.0.0.1:{port}"
+            try:
+                async with client(own[0], *friend) as http:
+                    await gateway.ready(url, http)
+                    reply = await http.post(url + "/v2/models/m/infer", json=inference())
+                    assert reply.status_code == 200
+                async with client(own[0]) as stranger:
+                    with pytest.raises(httpx.TransportError):
+                        await stranger.get(url + "/readyz")
+                renewed = certificate(tmp_path, "renewed")
+                for kind, path in zip(("pem", "key"), renewed, strict=True):
+                    path.replace(tmp_path / f"own.{kind}")
+                gateway.tell(signal.SIGHUP)
+                async with client(tmp_path / "own.pem", *friend) as http:
+                    await gateway.ready(url, http)
+                assert gateway.end(signal.SIGTERM) == 0
+            finally:
+                gateway.stop()
+
+    run(main)
+
+
+def test_files_that_cannot_be_used_are_told_of(tmp_path: Path) -> None:
+    certificate(tmp_path, "own")
+    certificate(tmp_path, "other")
+    file = tmp_path / "tollway.toml"
+    for tls, why in (
+        ('{ cert = "none.pem", key = "own.key" }', "none.pem cannot be read"),
+        ('{ cert = "own.pem", key = "other.key" }', "must be PEM files that belong together"),
+        ('{ cert = "own.pem" }', "key"),
+    ):
+        server = f"open = true\ntls = {tls}"
+        file.write_text(two_backends("http://127.0.0.1:1", "http://127.0.0.1:1", server=server))
+        with pytest.raises(ConfigError, match=why):
+            settings.load(file, {})
