@@ -23,6 +23,7 @@ from gateway.metrics import Metrics
 from gateway.passage import Passage
 from gateway.rates import Rate
 from gateway.relay import Relay
+from gateway.replays import Kept, Replays, fingerprint, key_of
 from gateway.route import Inference, Route
 from gateway.router import Router
 from gateway.table import INFER, MODELS, READY, Match, RouteTable
@@ -63,11 +64,13 @@ class Proxy:
         done: Callable[[Turn], None],
         hide_amounts: bool = False,
         watch: Watch | None = None,
+        replays: Replays | None = None,
     ) -> None:
         """`may_call` names the routes of those tenants that may not call all, `rates` are those of
         tenants that may not call as fast as they like; `ready` says why the
         gateway is not, "" where it is; `done` is told of each turn once its reply is written;
-        `watch` of each request, where somebody wants that.
+        `watch` of each request, where somebody wants that; `replays` keeps answers for those
+        who ask again.
         """
         self._done = done
         self._table = table
@@ -82,6 +85,7 @@ class Proxy:
         self._via = via
         self._hide_amounts = hide_amounts
         self._watch = watch
+        self._replays = replays
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -125,6 +129,9 @@ class Proxy:
             if passage is not None:
                 passage.route = inference.route.name
                 inference.passage = passage
+            if self._replays is not None and (given := key_of(inference.call.headers)) is not None:
+                await self._once(self._replays, given, inference, receive, send)
+                return
             # Not cancelled when the client leaves: what was begun is paid for, so it is settled.
             turn = await self._router.answer(inference)
         except Refused as refused:
@@ -132,6 +139,10 @@ class Proxy:
                 passage.reason = refused.reason
             await self._refuse(refused, match.route if match else None, received_s, send)
             return
+        await self._hand_over(turn, receive, send)
+
+    async def _hand_over(self, turn: Turn, receive: Receive, send: Send) -> None:
+        """Write a turn's reply."""
         try:
             if turn.held is not None and turn.held.relay is not None:
                 await self._relay(turn, turn.held.relay, receive, send)
@@ -139,6 +150,32 @@ class Proxy:
                 await self._reply(turn, send)
         finally:
             self._ended(turn)
+
+    async def _once(
+        self, replays: Replays, given: bytes, inference: Inference, receive: Receive, send: Send
+    ) -> None:
+        """Answer a request that names its Idempotency-Key: asked and charged once."""
+        route, tenant = inference.route.name, inference.tenant
+        key = tenant, route, given
+        try:
+            kept = replays.begin(key, fingerprint(inference.call), self._clock())
+        except Refused as refused:
+            self._metrics.refused(route, tenant, refused.reason)
+            raise
+        if kept is not None:
+            self._metrics.refused(route, tenant, "replayed")
+            headers = [*kept.headers, (b"idempotency-replayed", b"true")]
+            await send({"type": "http.response.start", "status": kept.status, "headers": headers})
+            await send({"type": "http.response.body", "body": kept.body})
+            return
+        try:
+            turn = await self._router.answer(inference)
+            held = turn.held
+            if held is not None and held.relay is None and not held.error:
+                kept = self._whole(turn)
+        finally:
+            replays.end(key, kept, self._clock())
+        await self._hand_over(turn, receive, send)
 
     def _tenant(self, scope: Scope, route: Route) -> str:
         """Return who may call the route with this key; Refused where nobody may."""
@@ -256,6 +293,14 @@ class Proxy:
         )
 
     async def _reply(self, turn: Turn, send: Send) -> None:
+        whole = self._whole(turn)
+        await send(
+            {"type": "http.response.start", "status": whole.status, "headers": whole.headers}
+        )
+        await send({"type": "http.response.body", "body": whole.body})
+
+    def _whole(self, turn: Turn) -> Kept:
+        """Return a reply as it goes to the client."""
         held = turn.held
         assert held is not None, "a turn without a reply is refused"
         headers = returned(held.headers, self._via)
@@ -263,8 +308,7 @@ class Proxy:
         # 204 and 304 have no body and no length.
         if held.status not in (204, 304):
             headers.append((b"content-length", b"%d" % len(held.body)))
-        await send({"type": "http.response.start", "status": held.status, "headers": headers})
-        await send({"type": "http.response.body", "body": held.body})
+        return Kept(held.status, headers, held.body)
 
     async def _relay(self, turn: Turn, relay: Relay, receive: Receive, send: Send) -> None:
         """Hand a stream on as it comes; end it when the client leaves or its time is up.

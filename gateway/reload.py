@@ -50,6 +50,8 @@ FIXED: dict[str, tuple[str, ...]] = {
         "max_header_bytes",
         "max_headers",
         "max_in_flight",
+        "idempotency_s",
+        "idempotency_mb",
         "keep_alive_s",
         "drain_s",
     ),

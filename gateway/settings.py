@@ -178,6 +178,16 @@ class Server(Table):
         le=1_000_000,
         description="Most requests at once in each worker; above it, 503 with Retry-After.",
     )
+    idempotency_s: Float = Field(
+        default=3600,
+        ge=0,
+        le=86_400,
+        description="How long an answer is kept for a client that asks again under the same "
+        "Idempotency-Key, by the worker that gave it; 0: never.",
+    )
+    idempotency_mb: Megabytes = Field(
+        default=16, description="How much memory such answers may take in each worker."
+    )
     keep_alive_s: Int = Field(
         default=75, ge=1, le=86_400, description="How long an idle connection is kept."
     )

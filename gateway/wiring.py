@@ -53,6 +53,7 @@ from gateway.passage import random_ids
 from gateway.prompt_cache import PromptCache
 from gateway.proxy import Proxy
 from gateway.rates import Rate
+from gateway.replays import Replays
 from gateway.route import Backend, Route
 from gateway.router import Router
 from gateway.score import Score, exact, near, unscored
@@ -111,6 +112,7 @@ class Gateway:
     watching: Watching
     app: App = field(init=False)
     control: Control = field(init=False)
+    replays: Replays | None = field(default=None, init=False)
     via: bytes = field(default_factory=_own_name)
     opened: Callable[[], None] = field(default=lambda: None, init=False)
     closed: Callable[[], Awaitable[None]] = field(default=_nothing, init=False)
@@ -251,6 +253,10 @@ def build(
         wall,
         build_watching(settings, clock, wall, trace),
     )
+    if settings.server.idempotency_s:
+        gateway.replays = Replays(
+            keeps_s=settings.server.idempotency_s, bytes_max=settings.server.idempotency_mb << 20
+        )
     gateway.control = Control(
         authenticator=authenticator,
         learner=learner,
@@ -406,6 +412,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
         done=gateway.audits.consider,
         hide_amounts=settings.server.hide_amounts,
         watch=gateway.watching.watch,
+        replays=gateway.replays,
     )
 
 
