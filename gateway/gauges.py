@@ -99,6 +99,16 @@ def routes(routes: Mapping[str, Route]) -> Iterator[Metric]:
             ["route"],
             (([route], told[name]) for route, told in figures if name in told),
         )
+    yield _gauge(
+        "tollway_input_psi",
+        "How far a feature is from what it was at the start: above 0.25 it has drifted",
+        ["route", "feature"],
+        (
+            ([route.name, str(n)], psi)
+            for route in routes.values()
+            for n, psi in enumerate(route.inputs.psi)
+        ),
+    )
     yield from _retries(routes)
     yield from _accuracy(routes)
 

@@ -275,7 +275,7 @@ def keep_learned(gateway: Gateway, told: config.Route, new: Route) -> None:
         new.auditor = old.auditor
     if before.context != told.context or before.protocol != told.protocol:
         return
-    new.features = old.features
+    new.features, new.inputs = old.features, old.inputs
     if all(getattr(before, key) == getattr(told, key) for key in SAME):
         new.policy = old.policy
         return

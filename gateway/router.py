@@ -63,6 +63,7 @@ class Router:
         if inference.passage is not None:
             inference.passage.turn = turn
         inference.route.ladder.earn()
+        inference.route.inputs.see(first.dense)
         try:
             while turn.stage < inference.route.stages:
                 arms = self._offers(turn)

@@ -36,6 +36,7 @@ from gateway.estimator import Estimator
 from gateway.events import Events
 from gateway.features import Features
 from gateway.history import History
+from gateway.input_drift import stability
 from gateway.journal import Journal
 from gateway.ladder import Ladder
 from gateway.learner import CATCH_UP_SEGMENTS_MAX, Learner
@@ -67,6 +68,7 @@ from policies.registry import build as build_policy
 
 ALONE = Seat()
 HEALTH_S = 5.0  # between two health checks of an address
+DRIFT_S = 30.0  # between two looks at whether inputs have drifted
 
 
 def _own_name() -> bytes:
@@ -227,6 +229,7 @@ def build(
         more=[
             *duties(seat, crew, routes, events),
             (HEALTH_S, lambda: check_health(backends)),
+            (DRIFT_S, lambda: look_at_inputs(routes, events)),
             (TICK_S, lookout.look),
             (LOOK_SAVE_S, at_once(lookout.save)),
         ],
@@ -530,6 +533,20 @@ async def check_health(backends: Mapping[str, Backend]) -> None:
     """Ask the addresses of all backends that have several how they are."""
     several = [b.transport for b in backends.values() if isinstance(b.transport, Balanced)]
     await asyncio.gather(*(transport.check() for transport in several))
+
+
+async def look_at_inputs(routes: Mapping[str, Route], events: Events) -> None:
+    """Compare each route's recent requests with its first; tell of features that drifted."""
+    for name, route in list(routes.items()):
+        sample = route.inputs.sample()
+        if sample is None:
+            continue
+        psi = await asyncio.to_thread(stability, *sample)
+        features = route.inputs.found(psi)
+        if features:
+            worst = max(features, key=psi.__getitem__)
+            text = f"features {features[:10]} are no longer as they were; {worst}: {psi[worst]:.2f}"
+            events.add("inputs_drifted", name, text, features=features, psi=psi[worst])
 
 
 def on_route(backend: Backend, settings: config.Backend, route: config.Route) -> Backend:
