@@ -74,7 +74,8 @@ def chart(series: Sequence[Series], x: Axis, y: Axis, marks: Sequence[Mark] = ()
     """Return a chart of points; what is drawn later lies on top."""
     across = _Scale.of(x, _values(series, "x", marks), _LEFT, _WIDTH - _RIGHT)
     up = _Scale.of(y, _values(series, "y", marks), _HEIGHT - _BOTTOM, _TOP)
-    parts = [_frame(across, up, x, y), *(_mark(mark, across, up) for mark in marks)]
+    parts = [_frame(across, up, x, y)]
+    parts += [_mark(mark, at, across, up) for at, mark in enumerate(marks)]
     parts += [_series(one, number % COLOURS, across, up) for number, one in enumerate(series)]
     return _svg(parts, _HEIGHT, f"{y.label} over {x.label}: {_listed(s.name for s in series)}")
 
@@ -213,9 +214,11 @@ def _tick(value: float, scale: _Scale) -> str:
     return number(value, scale.percent)
 
 
-def _mark(mark: Mark, across: _Scale, up: _Scale) -> str:
+def _mark(mark: Mark, number: int, across: _Scale, up: _Scale) -> str:
     if mark.x is not None:
-        return _upright(mark.label, across(mark.x), _TOP, _HEIGHT - _BOTTOM)
+        # Every other label a line lower: neighbours' would run into each other.
+        down = 9.0 + 14.0 * (number % 2)
+        return _upright(mark.label, across(mark.x), _TOP, _HEIGHT - _BOTTOM, down)
     at = up(mark.y or 0.0)
     return (
         f'<path class="mark" d="M{_LEFT} {at}H{_WIDTH - _RIGHT}"/>'
@@ -223,11 +226,11 @@ def _mark(mark: Mark, across: _Scale, up: _Scale) -> str:
     )
 
 
-def _upright(label: str, at: float, top: float, bottom: float) -> str:
+def _upright(label: str, at: float, top: float, bottom: float, down: float = 9.0) -> str:
     side = ("end", -4) if at > _WIDTH * 0.75 else ("begin", 4)
     return (
         f'<path class="mark" d="M{at} {top}V{bottom}"/>'
-        f'<text class="tick {side[0]}" x="{at + side[1]}" y="{top + 9}">{escape(label)}</text>'
+        f'<text class="tick {side[0]}" x="{at + side[1]}" y="{top + down}">{escape(label)}</text>'
     )
 
 

@@ -165,7 +165,7 @@ def run_page(result: Result) -> str:
                 [Series("regret", hours, _gaps(times["regret_points"]))],
                 across,
                 Axis("points"),
-                "Regret: what each quarter of an hour lost against the best.",
+                "Regret: what the requests of each time lost against the best.",
                 marks,
             ),
             report.plot(
