@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as Path
 
-from gateway import explain
+from gateway import explain, openapi
 from gateway.auth import Authenticator
 from gateway.counter import Counter
 from gateway.crew import Crew
@@ -31,6 +31,7 @@ from gateway.overview import RANGES, Overview, Query
 from gateway.problems import ConfigError
 
 FEEDBACK_BYTES_MAX = 1 << 20
+_SAFE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 LIVE_S = 2.0
 FEEDBACK_MAX = 1000  # in one call; a larger batch is several calls
 
@@ -87,6 +88,7 @@ class Control:
                 Path("/_tollway/routes", self.routes),
                 Path("/_tollway/reload", self.reloaded, methods=["POST"]),
                 Path("/_tollway/dashboard", self.dashboard),
+                Path("/_tollway/openapi.json", self.openapi),
                 Path("/_tollway/overview", self.overview),
                 Path("/_tollway/live", self.live),
                 Path("/metrics", self.metrics),
@@ -198,6 +200,10 @@ class Control:
         }
         return Response(PAGE, headers=headers, media_type="text/html; charset=utf-8")
 
+    async def openapi(self, request: Request) -> Response:
+        """Return this control plane as an OpenAPI document."""
+        return _json(openapi.document())
+
     async def overview(self, request: Request) -> Response:
         """Return what the dashboard shows: `?range=1h&route=NAME&tenant=NAME`."""
         self._admin(request)
@@ -243,7 +249,7 @@ def _query(request: Request) -> Query:
 
 
 def _json(document: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(document), status, media_type="application/json")
+    return Response(orjson.dumps(document), status, _SAFE, media_type="application/json")
 
 
 async def _refused(request: Request, exc: Exception) -> Response:
@@ -260,7 +266,7 @@ async def _http_error(request: Request, exc: Exception) -> Response:
 
 
 def _problem(refused: Refused) -> Response:
-    headers = {name.decode(): value.decode() for name, value in refused.headers}
+    headers = _SAFE | {name.decode(): value.decode() for name, value in refused.headers}
     return Response(
         orjson.dumps(refused.problem()),
         refused.status,
