@@ -11,6 +11,10 @@ from pareto_bandit.budget_pacer import BudgetPacer
 from pareto_bandit.feature_service import FeatureService
 from pareto_bandit.storage import EphemeralContextStore
 
+# Its published 0.01 goes with priors from 8,374 judged requests; from a cold start it then never
+# leaves the cheapest arm. 2 is the best of 0.01, 0.1, 0.3, 1, 2 and 4 on the val table.
+ALPHA = 2.0
+
 
 def router(arms: list[str], dollars: np.ndarray, budget: float, size: int) -> BanditRouter:
     # Its registry wants dollars per million tokens; a usual call is 1000 of them here.
@@ -23,7 +27,7 @@ def router(arms: list[str], dollars: np.ndarray, budget: float, size: int) -> Ba
         feature_service=FeatureService.for_precomputed(dimension=size),
         context_store=EphemeralContextStore(),
         priors="none",
-        alpha=0.01,
+        alpha=ALPHA,
         forgetting_factor=0.997,
         budget_pacer=BudgetPacer(budget),
     )
