@@ -2,7 +2,7 @@
 
 A contract is a list of clauses, each about one place in the document: a path, or a tensor by its
 name. It is checked only on routes that have one: a tensor of 64 numbers with a
-range takes 17 us on a busy machine, a small reply, which is parsed once more for it, 7 us.
+range takes 8 us on a busy machine, a small reply, which is parsed once more for it, 4.5 us.
 """
 
 from collections.abc import Callable, Iterable
