@@ -464,7 +464,7 @@ def test_rules_describe_themselves(digits: Path) -> None:
 
 def test_the_rules_in_the_documentation_can_be_loaded() -> None:
     text = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
-    example = text.split("```toml\n")[1].split("```")[0]
+    example = text.partition("## Rules")[2].split("```toml\n")[1].split("```")[0]
 
     assert decide(example, {"inputs": [{"data": [5.0] * 64}]}).answer == 7
     assert decide(example, {}) == Ruling(8, 0.1)
