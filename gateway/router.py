@@ -97,7 +97,7 @@ class Router:
             return context
         for budget in scopes:
             route.bound[budget] += 1
-        return replace(context, scopes=scopes)
+        return Context(context.dense, context.sparse, scopes=scopes)
 
     def _offers(self, turn: Turn) -> list[Arm]:
         """Quote the backends that are up and may still be asked; in a cascade, those above."""
@@ -141,6 +141,8 @@ class Router:
 
     def _downgraded(self, turn: Turn, arms: list[Arm]) -> list[Arm]:
         """Leave out what budgets near their limit ask to leave out; turn to what they name then."""
+        if not self._wallet.downgrades:
+            return arms
         kept, then = [], ""
         for arm in arms:
             posture = self._wallet.posture(turn.accounts.get(arm.name, ()))

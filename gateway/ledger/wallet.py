@@ -94,6 +94,8 @@ class Wallet:
         self._leaving: list[Account] = []
         self._matches: dict[tuple[object, ...], tuple[Account, ...]] = {}
         self._some_paced = any(budget.paces_some for budget in budgets)
+        self.downgrades = any(budget.downgrade_at is not None for budget in budgets)
+        """Whether any budget ever asks for cheaper arms."""
         self._pacing: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._till: Till | None = None
         self._ledger_id = ""
@@ -357,6 +359,7 @@ class Wallet:
             self._leaving.append(account)
         self._matches.clear()
         self._pacing.clear()
+        self.downgrades = any(budget.downgrade_at is not None for budget in budgets)
         self._some_paced = any(budget.paces_some for budget in budgets)
         self._wanted.set()
 
