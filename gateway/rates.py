@@ -55,7 +55,7 @@ class Rate:
             self._dollars = Bucket(usd_per_s, usd_per_s, usd_per_s)
 
     def admit(self, now_s: float) -> None:
-        """Take a request in; Refused with 429 where there are too many (0.4 us)."""
+        """Take a request in; Refused with 429 where there are too many (1.2 us)."""
         dollars, requests = self._dollars, self._requests
         if dollars is not None and dollars.fill(now_s) <= 0.0:
             raise self._too_many("dollars", dollars.wait_s(0.0))
