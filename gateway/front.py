@@ -4,10 +4,12 @@ import asyncio
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -61,6 +63,34 @@ def url_of(listener: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+class Server(uvicorn.Server):
+    """uvicorn's server, which on SIGTERM goes on for a while, so that others notice."""
+
+    # The mutable state is the loop it runs on, and whether it has been told to leave.
+
+    def __init__(self, config: uvicorn.Config, grace_s: float, leaving: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._grace_s = grace_s
+        self._leaving = leaving
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._left = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Leave: at SIGTERM after the grace, told twice or by SIGINT at once."""
+        if sig != signal.SIGTERM or self._left or not self._grace_s or self._loop is None:
+            super().handle_exit(sig, frame)
+            return
+        self._left = True
+        self._leaving()
+        later = partial(super().handle_exit, sig, None)
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._grace_s, later)
+
+
 def server(
     app: Any,
     *,
@@ -70,12 +100,15 @@ def server(
     drain_s: float = 30.0,
     log_level: str = "warning",
     tls: ssl.SSLContext | None = None,
+    grace_s: float = 0.0,
+    leaving: Callable[[], None] = lambda: None,
 ) -> uvicorn.Server:
     """Return the server of an ASGI application; it still needs a socket (`bind`) to serve.
 
     An idle connection is kept for `keep_alive_s` (nginx keeps its own to us for 60 s, and must be
-    the first to let go). On SIGTERM, requests under way have `drain_s` to end. The application
-    says `date` and `server` itself, so that a proxied reply has them once.
+    the first to let go). On SIGTERM, `leaving` is called and requests are served for `grace_s`
+    more; then those under way have `drain_s` to end, and no more are taken. The application says
+    `date` and `server` itself, so that a proxied reply has them once.
     """
     config = uvicorn.Config(
         app,
@@ -94,7 +127,7 @@ def server(
         timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type] # any number of seconds will do
         timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]
     )
-    return uvicorn.Server(config)
+    return Server(config, grace_s, leaving)
 
 
 def run(app: Any, *, listen: str | socket.socket, **options: Any) -> None:

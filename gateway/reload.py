@@ -53,6 +53,7 @@ FIXED: dict[str, tuple[str, ...]] = {
         "idempotency_s",
         "idempotency_mb",
         "keep_alive_s",
+        "grace_s",
         "drain_s",
     ),
     "ledger": (),

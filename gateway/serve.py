@@ -95,6 +95,8 @@ def _run(
         keep_alive_s=server.keep_alive_s,
         drain_s=server.drain_s,
         tls=reloader.tls,
+        grace_s=server.grace_s,
+        leaving=gateway.leave,
     )
 
 
@@ -122,7 +124,7 @@ def _in_workers(settings: config.Settings, read: Read) -> int:
     supervisor = Supervisor(
         work,
         server.workers,
-        drain_s=server.drain_s,
+        drain_s=server.grace_s + server.drain_s,
         on_ready=lambda: _announce(listeners[0], settings),
         on_stop=stop,
     )

@@ -191,6 +191,13 @@ class Server(Table):
     keep_alive_s: Int = Field(
         default=75, ge=1, le=86_400, description="How long an idle connection is kept."
     )
+    grace_s: Int = Field(
+        default=0,
+        ge=0,
+        le=86_400,
+        description="How long requests are still taken after SIGTERM, while `/readyz` says 503: as "
+        "long as the load balancer before it takes to notice.",
+    )
     drain_s: Int = Field(
         default=30, ge=1, le=86_400, description="How long running requests may take after SIGTERM."
     )

@@ -140,6 +140,10 @@ class Gateway:
         if learned:
             self.events.add("caught_up", "journal", f"learned again from {learned} feedbacks")
 
+    def leave(self) -> None:
+        """Say that new requests are not welcome; they are still served."""
+        self.not_ready = "stopping"
+
     async def close(self) -> None:
         """Hand the money back, save what was learned, and let go of everything."""
         self.not_ready = "stopping"

@@ -234,3 +234,35 @@ def test_sighup_reloads_every_process(tmp_path: Path, workers: int) -> None:
                 gateway.stop()
 
     run(main)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_told_to_stop_it_serves_on_until_the_grace_is_over(tmp_path: Path, workers: int) -> None:
+    async def main() -> None:
+        url = f"http://127.0.0.1:{free_port()}"
+        server = f'open = true\ngrace_s = 1\nlisten = "{url.removeprefix("http://")}"'
+        async with serving(Upstream()) as a:
+            file = tmp_path / "tollway.toml"
+            file.write_text(two_backends(a, a, server=server, ledger="sqlite:///tollway.db"))
+            gateway = Process(file, "--workers", str(workers))
+            try:
+                await gateway.ready(url)
+                gateway.tell(signal.SIGTERM)
+                seen: Counter[int] = Counter()
+                async with asyncio.timeout(20):
+                    while True:
+                        try:
+                            async with httpx.AsyncClient(trust_env=False) as client:
+                                ready = (await client.get(url + "/readyz")).status_code
+                                path = url + "/v2/models/m/infer"
+                                reply = await client.post(path, json=inference())
+                        except httpx.TransportError:
+                            break
+                        if ready == 503:
+                            seen[reply.status_code] += 1
+                assert set(seen) == {200}
+                assert gateway.wait() == 0
+            finally:
+                gateway.stop()
+
+    run(main)
