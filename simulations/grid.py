@@ -10,15 +10,18 @@ of the grid.
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
+from threading import Thread
 from typing import Any
 
 import orjson
@@ -146,13 +149,26 @@ def _engine(name: str) -> Callable[[Sequence[Cell], int], Iterator[tuple[int, Re
     return _locally
 
 
+def _end_with_parent() -> None:
+    """Have this worker end when whoever started it is killed, and not compute on for nobody."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def _locally(wanted: Sequence[Cell], workers: int) -> Iterator[tuple[int, Result]]:
     """Yield (place, result) as they come, from processes; with one worker, from this one."""
     if workers <= 1 or len(wanted) <= 1:
         for at, cell in enumerate(wanted):
             yield at, run_cell(cell)
         return
-    with ProcessPoolExecutor(min(workers, len(wanted)), get_context("spawn")) as pool:
+    count = min(workers, len(wanted))
+    with ProcessPoolExecutor(count, get_context("spawn"), _end_with_parent) as pool:
         places = {pool.submit(run_cell, cell): at for at, cell in enumerate(wanted)}
         try:
             for future in as_completed(places):

@@ -1,5 +1,8 @@
 """Grids: paired, in order, done once, the same on every engine."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +105,26 @@ def test_every_engine_gives_the_same_bytes(scenario: str, engine: str) -> None:
         return orjson.dumps(found)
 
     assert bytes_of(grid.run(wanted, workers=2, on=engine)) == bytes_of(grid.run(wanted))
+
+
+@pytest.mark.integration
+def test_workers_end_when_who_started_them_is_killed() -> None:
+    command = [sys.executable, "-m", "gateway", "simulate", "run", "--all", "--workers", "2"]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    until = time.monotonic() + 30
+    while len(workers := [pid for pid in listed.read_text().split() if _computes(pid)]) < 2:
+        assert time.monotonic() < until, "no workers came"
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    while any(_computes(pid) for pid in workers):
+        assert time.monotonic() < until + 30, "workers outlived their parent"
+        time.sleep(0.05)
+
+
+def _computes(pid: str) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
