@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.budgets_backend import PRICE_NANO, Backend  # noqa: E402
 from benchmarks.budgets_http import REPLICAS, HttpCell  # noqa: E402
 from gateway.ledger.registry import open_ledger  # noqa: E402
+from gateway.ledger.types import Ledger, LedgerDown, Position  # noqa: E402
 from tests.ledger.redis_server import RedisServer, binary, free_port, wait_for_ping  # noqa: E402
 
 QUIET_S = 2.5  # clients go on asking for as long after the last call was answered
@@ -205,7 +206,8 @@ class Cell:
         await asyncio.sleep(2 * backend.takes_s)
         ledger = open_ledger(self.url + self.slow())
         await ledger.open()
-        position = (await ledger.accounts([("budget", 0)]))[0].position
+        async with asyncio.timeout(CELL_S):
+            position = await self.position(ledger)
         await ledger.close()
         row.answered = backend.calls
         row.refused = backend.refused
@@ -221,6 +223,15 @@ class Cell:
             1, backend.calls + backend.refused + backend.refused_down
         )
         row.path_us = max(paths, default=0.0)  # none lives while one is started anew
+
+    @staticmethod
+    async def position(ledger: Ledger) -> Position:
+        """Ask until it answers: after a failover the other copy may not have joined yet."""
+        while True:
+            try:
+                return (await ledger.accounts([("budget", 0)]))[0].position
+            except LedgerDown:
+                await asyncio.sleep(0.5)
 
     def slow(self) -> str:
         return ("&" if "?" in self.url else "?") + "timeout_ms=2000"
