@@ -21,6 +21,7 @@ from typing import Any
 from gateway.errors import Refused
 from gateway.journal import Journal
 from gateway.ledger.types import Refusal
+from gateway.metering import OUTRUN
 from gateway.route import Backend
 from gateway.router import Router
 from gateway.turn import Attempt, Turn, audit_row
@@ -67,7 +68,11 @@ class Audits:
         if route.auditor is None or held is None or not self._eligible(held):
             return
         reference = route.backends[route.reference]
-        asked = [attempt for attempt in turn.attempts if attempt.backend == reference.name]
+        asked = [
+            attempt
+            for attempt in turn.attempts
+            if attempt.backend == reference.name and attempt.error != OUTRUN
+        ]
         if asked and asked[-1].error:
             return
         if asked:  # nothing more to be asked: its reply judges the others

@@ -135,6 +135,8 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
 def _why(row: Row) -> str:
     if row.get("audit"):
         return f"Audited, with a chance of {row['audit']:.2%}, by"
+    if "hedge_s" in row:
+        return f"When {row['hedge_s'] * 1e3:.1f} ms had brought no answer, asked again"
     return "Fell back to" if row["fallback"] else "Asked"
 
 

@@ -125,6 +125,17 @@ def _retries(routes: Mapping[str, Route]) -> Iterator[Metric]:
         retries.add_metric([route.name, "denied"], ladder.denied)
         retries.add_metric([route.name, "last_resort"], ladder.resorted)
     yield retries
+    hedges = CounterMetricFamily(
+        "tollway_hedges",
+        "Second calls of slow requests, those among them that answered first, and those denied",
+        labels=["route", "result"],
+    )
+    for route in routes.values():
+        if (hedge := route.hedge) is not None:
+            hedges.add_metric([route.name, "made"], hedge.made)
+            hedges.add_metric([route.name, "won"], hedge.won)
+            hedges.add_metric([route.name, "denied"], hedge.denied)
+    yield hedges
 
 
 def backends(backends: Mapping[str, Backend], now_s: float) -> Iterator[Metric]:

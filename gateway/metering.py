@@ -23,6 +23,9 @@ NOT_RUN = frozenset({429, 503})
 OVERLOADED = "overloaded"
 """The error of a call that was not made, because the backend had enough to do."""
 
+OUTRUN = "outrun"
+"""The error of a call that was given up because another, of the same backend, had answered."""
+
 NO_ANSWER = Answer()
 
 

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from gateway.ledger.types import NANO
-from gateway.metering import ESTIMATED, USAGE
+from gateway.metering import ESTIMATED, OUTRUN, USAGE
 from gateway.sums import Family
 from gateway.turn import Attempt, Turn
 from policies.types import Choice
@@ -139,7 +139,7 @@ class Metrics:
             tally = self._tallies[route, attempt.backend, tenant] = Tally()
         verdict = attempt.verdict
         tally.attempts += 1
-        if verdict.error:
+        if verdict.error and verdict.error != OUTRUN:
             tally.errors += 1
         if attempt.fallback:
             tally.fallbacks += 1
@@ -171,7 +171,7 @@ class Metrics:
         for draw in turn.draws:
             drawn = (route, draw.choice.reason)
             self._draws[drawn] = self._draws.get(drawn, 0) + 1
-        upstream_s = sum(attempt.latency_s for attempt in turn.attempts)
+        upstream_s = turn.upstream_s
         exemplar = None if inference.passage is None else inference.passage.exemplar
         self._overhead_of[route].observe(now_s - inference.received_s - upstream_s, exemplar)
 

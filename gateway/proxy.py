@@ -360,7 +360,7 @@ class Proxy:
         """Return what Tollway says of a turn."""
         held = turn.held
         assert held is not None
-        upstream_s = sum(attempt.latency_s for attempt in turn.attempts)
+        upstream_s = turn.upstream_s
         gateway_s = self._clock() - turn.inference.received_s - upstream_s
         told = [
             *([(b"x-tollway-decision", turn.id.encode())] if turn.id else ()),

@@ -11,6 +11,7 @@ from gateway.breaker import Breaker
 from gateway.contract import Contract
 from gateway.estimator import Estimator
 from gateway.features import Features
+from gateway.hedge import Hedge
 from gateway.input_drift import InputDrift
 from gateway.ladder import Ladder
 from gateway.passage import Passage
@@ -111,6 +112,7 @@ class Route:
     models: tuple[str, ...] = ()
     accepts: Contract | None = None
     ladder: Ladder = field(default_factory=Ladder)
+    hedge: Hedge | None = None
     inputs: InputDrift = field(default_factory=InputDrift)
 
     @property

@@ -9,21 +9,23 @@ rung reserved anew and never learned from as if it had been drawn. A floor degra
 an outage.
 """
 
-from collections import deque
+import asyncio
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from random import Random
 
-from backends.types import BackendError, Overloaded
+from backends.types import BackendError, Call, Overloaded
 from gateway import errors
 from gateway.estimator import Quote
+from gateway.hedge import Hedge, first_good
 from gateway.held import with_reply
 from gateway.journal import Journal
 from gateway.ladder import LEAVES_LOCAL, LEAVES_WIRE
 from gateway.ledger.types import NANO, Refusal, Reservation
 from gateway.ledger.wallet import Wallet
-from gateway.metering import OVERLOADED, UNDER_WAY, Verdict, judge, relayed, unread
+from gateway.metering import OUTRUN, OVERLOADED, UNDER_WAY, Verdict, judge, relayed, unread
 from gateway.metrics import Metrics
 from gateway.prompt_cache import Prompt, PromptCache, prompt
 from gateway.relay import Relay, is_stream
@@ -73,7 +75,11 @@ class Router:
                 if isinstance(hold, Refusal):
                     turn.refusals[backend.name] = hold
                     continue
-                attempt = await self._ask(turn, backend, hold)
+                attempt = await (
+                    self._ask(turn, backend, hold)
+                    if inference.route.hedge is None
+                    else self._hedged(turn, backend, hold, inference.route.hedge)
+                )
                 if attempt.error:
                     await self._fall_back(turn)
                     break
@@ -174,6 +180,60 @@ class Router:
         hold = self._wallet.reserve_now(accounts, *amounts)
         return hold if hold is not None else await self._wallet.reserve(accounts, *amounts)
 
+    async def _hedged(
+        self, turn: Turn, backend: Backend, hold: Reservation, hedge: Hedge
+    ) -> Attempt:
+        """Make an attempt, and once more where it takes long; the first good reply counts."""
+        hedge.earn()
+        payload = turn.inference.call.payload or NO_PAYLOAD
+        if backend.is_local or backend.protocol.follow(payload) is not None:
+            return await self._ask(turn, backend, hold)
+        wait_s, started_s = hedge.wait_s(backend.name), self._clock()
+        if wait_s is None:
+            attempt = await self._ask(turn, backend, hold)
+        else:
+            attempt = await self._raced(turn, backend, hold, hedge, wait_s)
+        if not attempt.error:
+            hedge.took(backend.name, self._clock() - started_s)
+        return attempt
+
+    async def _raced(
+        self, turn: Turn, backend: Backend, hold: Reservation, hedge: Hedge, wait_s: float
+    ) -> Attempt:
+        """Ask, and when that has taken `wait_s` ask again; give up what has not answered first."""
+        calls = [asyncio.create_task(self._ask(turn, backend, hold))]
+        try:
+            await asyncio.wait(calls, timeout=wait_s)
+            if not calls[0].done():
+                again = self._reserve_again(turn, backend)
+                if again is None:
+                    hedge.denied += 1
+                else:
+                    hedge.spend()
+                    calls.append(
+                        asyncio.create_task(self._ask(turn, backend, again, hedge_s=wait_s))
+                    )
+            attempt = await first_good(calls, lambda one: not one.error)
+            turn.outrun = True
+        finally:  # whatever happens each is settled before the turn goes on
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            turn.outrun = False
+        if not attempt.error:
+            turn.give_up_all_but(attempt)
+            hedge.won += attempt.hedge_s is not None
+        return attempt
+
+    def _reserve_again(self, turn: Turn, backend: Backend) -> Reservation | None:
+        """Hold the money for a second attempt under way at once, where all of it is at hand."""
+        quote = turn.quotes[backend.name]
+        if backend.full or backend.breaker.is_open or not turn.affords_two(quote):
+            return None
+        return self._wallet.reserve_now(
+            turn.accounts[backend.name], quote.ceiling_nano, quote.maximum_nano
+        )
+
     async def _ask(
         self,
         turn: Turn,
@@ -182,6 +242,7 @@ class Router:
         *,
         fallback: bool = False,
         audit: float = 0.0,
+        hedge_s: float | None = None,
     ) -> Attempt:
         """Make one attempt and end its reservation, whatever happens."""
         inference, quote = turn.inference, turn.quotes[backend.name]
@@ -192,12 +253,7 @@ class Router:
         relay: Relay | None = None
         verdict = unread(quote, "cancelled", ran=True)
         try:
-            call = backend.address(inference.call)
-            if inference.passage is not None:
-                call.headers = inference.passage.onto(call.headers)
-            if inference.hurried:
-                left_ms = max(1, int(1000 * (deadline_s - started_s)))
-                call.headers.append((b"x-tollway-deadline-ms", b"%d" % left_ms))
+            call = addressed(inference, backend, deadline_s - started_s)
             reply = await backend.transport.send(call, deadline_s)
             follower = None
             if is_stream(reply):
@@ -218,6 +274,10 @@ class Router:
             verdict = unread(quote, OVERLOADED, ran=False)
         except BackendError as exc:
             verdict = unread(quote, str(exc) or type(exc).__name__, ran=exc.ran)
+        except asyncio.CancelledError:
+            if turn.outrun:
+                verdict = unread(quote, OUTRUN, ran=True)
+            raise
         finally:  # a cancelled task settles too: its call may have run
             attempt = Attempt(
                 backend=backend.name,
@@ -232,6 +292,7 @@ class Router:
                 reserved_nano=hold.told(),
                 audit=audit,
                 relay=relay,
+                hedge_s=hedge_s,
             )
             turn.attempts.append(attempt)
             if relay is None:
@@ -279,7 +340,9 @@ class Router:
             self._wallet.settle(hold, verdict.cost_nano)
         else:
             self._wallet.void(hold)
-        if verdict.error:
+        if verdict.error == OUTRUN:
+            pass  # it was slow, and nobody knows more of it
+        elif verdict.error:
             turn.failed[backend.name] = verdict.error
             if verdict.error != OVERLOADED:
                 backend.breaker.failed(self._clock())
@@ -425,11 +488,24 @@ class Router:
         return errors.no_backend(route, "their circuit breakers are open")
 
 
+def addressed(inference: Inference, backend: Backend, left_s: float) -> Call:
+    """Return the call that a backend gets, with what it is told of its trace and its deadline."""
+    call = backend.address(inference.call)
+    if inference.passage is not None:
+        call.headers = inference.passage.onto(call.headers)
+    if inference.hurried:
+        left_ms = max(1, int(1000 * left_s))
+        call.headers.append((b"x-tollway-deadline-ms", b"%d" % left_ms))
+    return call
+
+
 def charge(turn: Turn) -> None:
     """Tell the policy what each of its draws has cost (an accepted reply costs nothing more)."""
-    costs = {attempt.backend: attempt.verdict.cost_nano for attempt in turn.attempts}
+    costs: Counter[str] = Counter()
+    for attempt in turn.attempts:
+        costs[attempt.backend] += attempt.verdict.cost_nano
     under_way = {attempt.backend for attempt in turn.attempts if attempt.relay is not None}
     for draw in turn.draws:
         if draw.choice.arm in under_way:
             continue  # it is told when the stream is over
-        turn.inference.route.policy.charge(draw.choice, costs.get(draw.choice.arm, 0) / NANO)
+        turn.inference.route.policy.charge(draw.choice, costs[draw.choice.arm] / NANO)

@@ -655,6 +655,15 @@ class Route(Table):
         description="How many calls to other backends after failures, as a share of the requests; "
         "rules are not counted. The first 100 are free.",
     )
+    hedge_share: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=0.5,
+        description="How many requests, as a share, may be asked of their backend a second time: "
+        "the slowest, as soon as they are slower than the rest. The first good reply counts, both "
+        "calls are paid. Not for streams.",
+        examples=[0.05],
+    )
     accepts: tuple[Clause, ...] = Field(
         default=(),
         max_length=64,

@@ -150,7 +150,7 @@ class _Writer:
         begun_s = self._passage.received_s
         drawn = list(turn.draws)
         for attempt, span_id in zip(turn.attempts, self._passage.calls, strict=False):
-            while drawn and not attempt.fallback:
+            while drawn and not attempt.fallback and attempt.hedge_s is None:
                 draw = drawn.pop(0)
                 self._decided(draw, begun_s, attempt.started_s)
                 if draw.choice.arm == attempt.backend:
@@ -215,6 +215,7 @@ class _Writer:
             "tollway.expected_usd": usd(attempt.quote.expected_nano),
             "tollway.ceiling_usd": usd(attempt.quote.ceiling_nano),
             "tollway.fallback": attempt.fallback,
+            "tollway.hedge": attempt.hedge_s is not None,
         }
         if host:
             told |= {"server.address": host, "server.port": port}

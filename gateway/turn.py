@@ -1,13 +1,13 @@
 """One request's way through the router: what was offered, drawn, asked, answered and charged."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backends.types import Answer, Headers, record
 from gateway.estimator import Quote
 from gateway.journal import Row
 from gateway.ledger.account import Account
 from gateway.ledger.types import Refusal
-from gateway.metering import NO_ANSWER, OVERLOADED, VOID, Verdict
+from gateway.metering import NO_ANSWER, OUTRUN, OVERLOADED, VOID, Verdict
 from gateway.prompt_cache import Prompt
 from gateway.relay import Relay
 from gateway.route import Inference
@@ -24,7 +24,8 @@ class Attempt:
     """One call to one backend and what came of it; `reserved_nano` is what each budget held.
 
     `audit`: where the call was made to judge another's answer, the probability of that; else 0.
-    `relay`: where the reply is a stream under way, that.
+    `relay`: where the reply is a stream under way, that. `hedge_s`: of a second call of the same
+    backend, how long after the first it was made.
     """
 
     backend: str
@@ -39,11 +40,17 @@ class Attempt:
     reserved_nano: dict[str, int] = field(default_factory=dict)
     audit: float = 0.0
     relay: Relay | None = None
+    hedge_s: float | None = None
 
     @property
     def error(self) -> str:
         """Why the reply may not go to the client; empty where it may."""
         return self.verdict.error
+
+    @property
+    def ended_s(self) -> float:
+        """When it was over, on the router's clock."""
+        return self.started_s + self.latency_s
 
 
 @record
@@ -64,7 +71,8 @@ class Draw:
 class Turn:
     """The state of one request, owned by the task that serves it.
 
-    `prompt`: where a backend was quoted that caches prompts, the request's.
+    `prompt`: where a backend was quoted that caches prompts, the request's. `outrun`: of two calls
+    of one backend one has answered, so the other is given up.
     """
 
     inference: Inference
@@ -82,11 +90,21 @@ class Turn:
     refusals: dict[str, Refusal] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     prompt: Prompt | None = None
+    outrun: bool = False
 
     @property
     def cost_nano(self) -> int:
         """What the request has cost so far, over all attempts."""
         return sum(attempt.verdict.cost_nano for attempt in self.attempts)
+
+    @property
+    def upstream_s(self) -> float:
+        """For how long a backend was being asked; what overlaps counts once."""
+        total_s = until_s = 0.0
+        for attempt in self.attempts:
+            total_s += max(0.0, attempt.ended_s - max(until_s, attempt.started_s))
+            until_s = max(until_s, attempt.ended_s)
+        return total_s
 
     @property
     def replies(self) -> list[tuple[str, Answer]]:
@@ -127,8 +145,15 @@ class Turn:
 
     def affords(self, quote: Quote) -> bool:
         """Whether the client's own ceiling leaves room for an attempt."""
+        return self._leaves(quote.ceiling_nano)
+
+    def affords_two(self, quote: Quote) -> bool:
+        """Whether it does for a second attempt, while the first is under way."""
+        return self._leaves(2 * quote.ceiling_nano)
+
+    def _leaves(self, cost_nano: int) -> bool:
         ceiling_nano = self.inference.cost_nano_max
-        return ceiling_nano is None or self.cost_nano + quote.ceiling_nano <= ceiling_nano
+        return ceiling_nano is None or self.cost_nano + cost_nano <= ceiling_nano
 
     def above(self, quote: Quote) -> bool:
         """Whether an attempt would be a step up from the reply in hand."""
@@ -138,6 +163,16 @@ class Turn:
         """Take an attempt's reply in hand."""
         self.held = attempt
         self.stage += 1
+
+    def give_up_all_but(self, winner: Attempt) -> None:
+        """Have one of two calls of a backend count, in the order in which they were made."""
+        self.attempts.sort(key=lambda attempt: attempt.started_s)
+        for n, attempt in enumerate(self.attempts):
+            rival = attempt.backend == winner.backend and attempt is not winner
+            if rival and not attempt.error:  # both answered in the same moment
+                verdict = replace(attempt.verdict, error=OUTRUN)
+                self.attempts[n] = replace(attempt, verdict=verdict)
+        self.failed.pop(winner.backend, None)
 
 
 def resort(body: bytes, now_s: float) -> Attempt:
@@ -240,6 +275,8 @@ def _attempt(attempt: Attempt) -> Row:
         row["input_tokens"] = verdict.usage.input_tokens
         row["cached_input_tokens"] = verdict.usage.cached_input_tokens
         row["output_tokens"] = verdict.usage.output_tokens
+    if attempt.hedge_s is not None:
+        row["hedge_s"] = round(attempt.hedge_s, 6)
     return row
 
 

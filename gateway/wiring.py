@@ -35,6 +35,7 @@ from gateway.crew import Crew
 from gateway.estimator import Estimator
 from gateway.events import Events
 from gateway.features import Features
+from gateway.hedge import Hedge
 from gateway.history import History
 from gateway.input_drift import stability
 from gateway.journal import Journal
@@ -620,6 +621,7 @@ def build_route(
             route.last_resort.encode() if route.last_resort is not None else None,
             retry_share=route.retry_share,
         ),
+        hedge=Hedge(route.hedge_share) if route.hedge_share else None,
     )
 
 

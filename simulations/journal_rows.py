@@ -120,9 +120,18 @@ def _decision(group: list[Row]) -> Row:
         "total_usd": sum(row["cost_nano"] for row in attempts) / NANO,
     }
     if attempts:
-        row["cost_usd"] = attempts[0]["cost_nano"] / NANO
-        row["latency_s"] = float(attempts[0]["latency_s"])
+        calls = _first(attempts)
+        row["cost_usd"] = sum(call["cost_nano"] for call in calls) / NANO
+        row["latency_s"] = min(
+            call.get("hedge_s", 0.0) + call["latency_s"]
+            for call in [call for call in calls if not call["error"]] or calls
+        )
     return row
+
+
+def _first(attempts: list[Row]) -> list[Row]:
+    """Return the calls of the first choice: one, or where it was slow and hedged two."""
+    return attempts[: 2 if len(attempts) > 1 and "hedge_s" in attempts[1] else 1]
 
 
 def _excluded(draws: list[Row], attempts: list[Row]) -> str:
@@ -130,7 +139,7 @@ def _excluded(draws: list[Row], attempts: list[Row]) -> str:
         return "redrawn"
     if not attempts or attempts[0]["backend"] != draws[0]["arm"]:
         return "refused"
-    if attempts[0]["fallback"] or attempts[0]["error"]:
+    if attempts[0]["fallback"] or all(call["error"] for call in _first(attempts)):
         return "failed"
     return ""
 

@@ -23,6 +23,7 @@ def exported(tmp_path: Path) -> list[str]:
         async with serving(Upstream()) as a, serving(Upstream()) as b:
             config = two_backends(a, b, policy="lagrangian", route=FLOOR, more=CAP)
             config = config.replace("{ per_request_usd = 0.001 }", BY_TIME)
+            config = config.replace("[[routes]]", "[[routes]]\nhedge_share = 0.05")
             async with running(config, tmp_path) as tollway:
                 for n in range(20):
                     reply = await tollway.infer(float(n), x_tollway_tags="team=ads")
