@@ -8,7 +8,8 @@ certificate that was renewed is used for the next connection.
 import ssl
 from pathlib import Path
 
-from gateway.settings import BackendTls, ListenerTls
+from gateway.settings.backend import BackendTls
+from gateway.settings.listener import ListenerTls
 
 
 def listening(settings: ListenerTls) -> ssl.SSLContext:

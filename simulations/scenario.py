@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from gateway import settings as config
-from gateway.fields import (
+from gateway.problems import ConfigError, Problem, did_you_mean, key_of, of_validation, show
+from gateway.settings import BudgetLimit, Table
+from gateway.settings.fields import (
     FOLDER,
     Float,
     FreeTable,
@@ -29,8 +31,6 @@ from gateway.fields import (
     Share,
     Usd,
 )
-from gateway.problems import ConfigError, Problem, did_you_mean, key_of, of_validation, show
-from gateway.settings import BudgetLimit, Table
 from policies.registry import build
 
 ROUTE = "route"  # the only one: a scenario looks at one decision

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from backends.registry import PROTOCOLS
 from gateway.auth import hash_key, new_key
-from gateway.consistency import compare_paths
 from gateway.effective import as_toml
 from gateway.effective import price as in_words
 from gateway.ledger.types import MAX_LIMIT_NANO, Budget, Scope
 from gateway.settings import ConfigError, Settings, load, parse
+from gateway.settings.consistency import compare_paths
 from policies.types import Objective
 
 HASH = hash_key("tw_acme")

@@ -15,8 +15,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from backends.pricing import parse_price
 from backends.registry import PROTOCOLS
-from gateway import addresses, auth, consistency, paths
+from gateway import addresses, auth, paths
 from gateway.problems import did_you_mean
+from gateway.settings import consistency
 from policies.registry import POLICIES
 
 FOLDER: ContextVar[Path] = ContextVar("FOLDER", default=Path())
@@ -116,6 +117,7 @@ Seconds = Annotated[Float, Field(gt=0, le=86_400)]
 Megabytes = Annotated[Int, Field(ge=1, le=65_536)]
 Usd = Annotated[Decimal, BeforeValidator(_not_a_boolean), Field(ge=0, decimal_places=9)]
 Name = Annotated[str, _checked(_check_name)]
+PROTOCOL_NAMES = ", ".join(f"`{name}`" for name in sorted(PROTOCOLS))
 Protocol = Annotated[str, _checked(_check_protocol)]
 PolicyName = Annotated[str, _checked(_check_policy)]
 JsonPath = Annotated[str, _checked(paths.parse)]

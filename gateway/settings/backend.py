@@ -1,0 +1,210 @@
+"""The table of a backend: where it is, what it speaks, what it costs."""
+
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from backends.pricing import Price, parse_price
+from gateway import addresses
+from gateway.problems import (
+    WrongKey,
+)
+from gateway.settings.fields import (
+    PROTOCOL_NAMES,
+    BackendUrl,
+    Float,
+    Int,
+    JsonPath,
+    LocalPath,
+    Name,
+    PriceTable,
+    Protocol,
+    Seconds,
+    Share,
+)
+from gateway.settings.table import Table
+
+
+class BackendTls(Table):
+    """Files of the TLS to a backend, in PEM."""
+
+    ca: LocalPath | None = Field(
+        default=None, description="Who vouches for it; the system's trust, if left out."
+    )
+    cert: LocalPath | None = Field(
+        default=None, description="The certificate that it is shown, where it asks for one."
+    )
+    key: LocalPath | None = Field(default=None, description="That certificate's key.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            missing = "key" if self.key is None else "cert"
+            raise WrongKey(missing, "is missing: a certificate and its key go together")
+        return self
+
+
+class Backend(Table):
+    """One model server with a price, or rules that run inside the gateway."""
+
+    name: Name = Field(description="Its name in routes, metrics and reply headers.")
+    kind: Literal["gpu", "cpu", "rules"] = Field(
+        description="What it runs on; `rules` run inside the gateway.", examples=["gpu"]
+    )
+    enabled: bool = Field(default=True, description="Whether it is offered at all.")
+    protocol: Protocol | None = Field(
+        default=None,
+        description=f"What it speaks: {PROTOCOL_NAMES}; required unless rules.",
+        examples=["oip"],
+    )
+    url: BackendUrl | None = Field(
+        default=None,
+        description="Its address, with the base path where it has one; required unless rules.",
+        examples=["http://127.0.0.1:9001"],
+    )
+    replicas: tuple[BackendUrl, ...] = Field(
+        default=(),
+        max_length=64,
+        description="More addresses of the same model server, with the same base path: calls go to "
+        "the less loaded of two, and one that keeps failing is left out for a while.",
+        examples=[["http://127.0.0.1:9011"]],
+    )
+    health_path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = Field(
+        default=None,
+        description="With `replicas`: a path that is asked at each address every 5 seconds; an "
+        "address that does not answer it with 2xx gets no calls while others do.",
+        examples=["/v2/health/ready"],
+    )
+    tls: BackendTls | None = Field(
+        default=None, description="Whom to trust and what to show, where `url` is https."
+    )
+    http2: bool = Field(
+        default=False, description="Speak HTTP/2 to it (slower here, and it must be https)."
+    )
+    allow_link_local: bool = Field(
+        default=False, description="Permit a link-local or metadata address, refused otherwise."
+    )
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The model's name there, where it differs from the client's.",
+    )
+    rules: LocalPath | None = Field(
+        default=None, description="The TOML file of a rules backend.", examples=["rules.toml"]
+    )
+    entry_point: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?$",
+        description="The Python function of a rules backend: `module:function`, or a name in the "
+        "entry point group `tollway.rules`.",
+        examples=["package.module:function"],
+    )
+    price: PriceTable = Field(
+        min_length=1,
+        description="What a call costs: a sum of `per_request_usd`, device time "
+        "(`device_usd_per_hour` with `concurrency` and `utilization`) and tokens (with `tiers` for "
+        "long inputs).",
+        examples=["{ per_request_usd = 0.0001 }"],
+    )
+    declared_accuracy: Share | None = Field(
+        default=None,
+        description="Its accuracy as far as known: where learning begins.",
+        examples=[0.97],
+    )
+    prompt_cache_s: Float = Field(
+        default=300,
+        ge=0,
+        description="Where cached input tokens have a price of their own: how long the backend is "
+        "taken to keep a prompt that it has answered, so that a conversation stays with it unless "
+        "the gain pays for the move; 0: quotes count on the usual share of cached tokens instead.",
+    )
+    timeout_s: Seconds = Field(default=30, description="The longest that one attempt may take.")
+    connect_timeout_s: Seconds = Field(
+        default=2, description="The longest that connecting may take."
+    )
+    concurrency: Int = Field(default=64, ge=1, le=65_536, description="Most calls to it at once.")
+    adaptive: bool = Field(
+        default=True,
+        description="Whether fewer than `concurrency` calls are made at once where more would only "
+        "wait for each other there.",
+    )
+    latency_tolerance: Float = Field(
+        default=3.0,
+        ge=1,
+        le=100,
+        description="How many times its latency when idle a backend may take before it gets fewer "
+        "calls at once; more for servers that answer in batches.",
+    )
+    queue_s: Seconds = Field(
+        default=1.0,
+        description="How long a call may wait for its turn; one that would wait longer is refused "
+        "at once, with 503.",
+    )
+    answer: JsonPath | None = Field(
+        default=None,
+        description="Where a reply holds its answer, if not where its protocol says.",
+        examples=["result.label"],
+    )
+    confidence: JsonPath | None = Field(
+        default=None,
+        description="Where a `plain` reply holds its confidence, in [0, 1].",
+        examples=["result.confidence"],
+    )
+    probabilities: JsonPath | None = Field(
+        default=None,
+        description="Where a `plain` reply holds the probabilities of all classes.",
+        examples=["result.probabilities"],
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "rules":
+            self._check_rules()
+        else:
+            self._check_remote()
+        for key in ("confidence", "probabilities"):
+            if self.protocol != "plain" and getattr(self, key) is not None:
+                raise WrongKey(key, 'is for protocol = "plain"; remove it')
+        return self
+
+    def _check_rules(self) -> None:
+        if (self.rules is None) == (self.entry_point is None):
+            raise WrongKey("kind", 'needs one of: rules = "FILE.toml", entry_point = "module:name"')
+        for key in ("url", "replicas", "health_path", "protocol", "model", "answer"):
+            if getattr(self, key):
+                raise WrongKey(key, "is not for rules, which run inside the gateway; remove it")
+
+    def _check_remote(self) -> None:
+        for key in ("rules", "entry_point"):
+            if getattr(self, key) is not None:
+                raise WrongKey(key, 'needs kind = "rules"; write that or remove it')
+        if self.protocol is None:
+            raise WrongKey("protocol", 'is missing; write it like protocol = "oip"')
+        if self.url is None:
+            raise WrongKey("url", 'is missing; write it like url = "http://127.0.0.1:9001"')
+        self._check_replicas(self.url)
+        if not self.allow_link_local and addresses.is_link_local(addresses.host_of(self.url)):
+            raise WrongKey(
+                "url",
+                "is a link-local or metadata address, which hands out credentials; write the "
+                "model server's own address, or allow_link_local = true if this is one",
+            )
+
+    def _check_replicas(self, url: str) -> None:
+        if len({url, *self.replicas}) != 1 + len(self.replicas):
+            raise WrongKey("replicas", "names an address twice; remove one")
+        if self.health_path is not None and not self.replicas:
+            raise WrongKey("health_path", "chooses among several addresses; add replicas")
+        for replica in self.replicas:
+            if urlsplit(replica).path.rstrip("/") != urlsplit(url).path.rstrip("/"):
+                raise WrongKey("replicas", "must have the base path of url; write it the same")
+            if not self.allow_link_local and addresses.is_link_local(addresses.host_of(replica)):
+                raise WrongKey("replicas", "has a link-local or metadata address; remove it")
+
+    def parsed_price(self) -> Price:
+        """Return the price table as a Price."""
+        return parse_price(self.price)

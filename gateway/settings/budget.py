@@ -1,0 +1,122 @@
+"""The table of a budget."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from gateway.ledger.types import MAX_LIMIT_NANO, NANO, Budget, Enforcement, Scope, Window
+from gateway.problems import (
+    WrongKey,
+)
+from gateway.settings.fields import (
+    Float,
+    Name,
+    Share,
+    TimeZone,
+    Usd,
+)
+from gateway.settings.table import Table
+
+
+class BudgetScope(Table):
+    """Whom a budget binds: calls that match every part given; none given, every call."""
+
+    tenant: str | None = Field(default=None, description="A tenant's name.")
+    route: str | None = Field(default=None, description="A route's name.")
+    backend: str | None = Field(default=None, description="A backend's name.")
+    tags: dict[Name, str] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Tags that the request carries.",
+        examples=['{ cost_center = "ads" }'],
+    )
+
+
+class BudgetLimit(Table):
+    """A limit in dollars for a scope and a window."""
+
+    name: Name = Field(description="Its name in refusals, metrics and alerts.")
+    scope: BudgetScope = Field(default=BudgetScope(), description="Whom it binds.")
+    limit_usd: Usd = Field(
+        description="The limit for each window; at most 9 decimals.", examples=[10.0]
+    )
+    window: Window = Field(
+        default="ever", description="`hour`, `day`, `week` (from Monday), `month`, or `ever`."
+    )
+    timezone: TimeZone = Field(
+        default="UTC", description="Where its days begin.", examples=["Europe/Berlin"]
+    )
+    enforcement: Enforcement = Field(
+        default="hard",
+        description="`hard` holds the certain maximum of each call, `expected` the learned 95 % "
+        "quantile, `soft` only counts and alerts.",
+    )
+    alert_at: tuple[Annotated[Float, Field(gt=0, le=10)], ...] = Field(
+        default=(0.8, 0.9, 1.0),
+        max_length=10,
+        description="Shares of the limit that raise an event each.",
+    )
+    downgrade_at: Share | None = Field(
+        default=None,
+        description="Share of the limit above which only calls up to `downgrade_max_usd` are made.",
+        examples=[0.8],
+    )
+    downgrade_max_usd: Float | None = Field(
+        default=None, gt=0, description="The dearest call after `downgrade_at`.", examples=[0.0001]
+    )
+    then: Literal["reject", "cheapest", "rules"] = Field(
+        default="reject",
+        description="What a call gets that the budget does not pay for: a refusal, the cheapest "
+        "backend that it does pay for, or a rules backend.",
+    )
+    carry_overdraft: bool = Field(
+        default=False,
+        description="Whether what bills overspent in a window is taken from the next one's limit.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.carry_overdraft and (self.window == "ever" or self.enforcement == "soft"):
+            raise WrongKey(
+                "carry_overdraft",
+                "needs a window that ends and an enforcement that refuses; set window, and "
+                'enforcement = "hard" or "expected", or leave it out',
+            )
+        if self.limit_nano > MAX_LIMIT_NANO:
+            raise WrongKey(
+                "limit_usd",
+                "must be below 9007199.254740992 (2^53 nano-dollars); use a shorter window, or "
+                "several budgets",
+            )
+        if (self.downgrade_at is None) != (self.downgrade_max_usd is None):
+            raise WrongKey("downgrade_at", "goes with downgrade_max_usd; give both or neither")
+        if list(self.alert_at) != sorted(set(self.alert_at)):
+            raise WrongKey("alert_at", "must rise; write it like [0.8, 0.9, 1.0]")
+        return self
+
+    @property
+    def limit_nano(self) -> int:
+        """The limit in nano-dollars, exactly."""
+        return int(self.limit_usd * NANO)
+
+    def to_budget(self) -> Budget:
+        """Return the budget in integer nano-dollars."""
+        scope = self.scope
+        return Budget(
+            name=self.name,
+            scope=Scope(
+                scope.tenant, scope.route, scope.backend, tuple(sorted(scope.tags.items()))
+            ),
+            limit_nano=self.limit_nano,
+            window=self.window,
+            timezone=self.timezone,
+            enforcement=self.enforcement,
+            alert_at=self.alert_at,
+            downgrade_at=self.downgrade_at,
+            downgrade_max_usd=self.downgrade_max_usd,
+            then=self.then,
+            carry_overdraft=self.carry_overdraft,
+        )
