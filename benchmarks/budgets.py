@@ -20,7 +20,6 @@ import contextlib
 import faulthandler
 import json
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,9 +32,11 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.budgets_backend import PRICE_NANO, Backend  # noqa: E402
 from benchmarks.budgets_http import REPLICAS, HttpCell  # noqa: E402
+from gameday.faults import Faults  # noqa: E402
+from gameday.proxy import FaultProxy  # noqa: E402
 from gateway.ledger.registry import open_ledger  # noqa: E402
 from gateway.ledger.types import Ledger, LedgerDown, Position  # noqa: E402
-from tests.ledger.redis_server import RedisServer, binary, free_port, wait_for_ping  # noqa: E402
+from tests.ledger.redis_server import RedisServer, sentinels  # noqa: E402
 
 QUIET_S = 2.5  # clients go on asking for as long after the last call was answered
 CELL_S = 25.0  # no cell lasts longer
@@ -66,35 +67,6 @@ class Row:
     path_us: float = 0.0
 
 
-class Proxy:
-    """Stands between replicas and Redis, and can swallow a reply."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.swallow = False
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            redis = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
-            writer.close()
-            return
-        pipes = (self.pipe(reader, redis[1], False), self.pipe(redis[0], writer, True))
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*pipes)
-
-    async def pipe(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, replies: bool
-    ) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            while data := await reader.read(65536):
-                if replies and self.swallow:
-                    self.swallow = False
-                    break
-                writer.write(data)
-        writer.close()
-
-
 class Cell:
     """One cell: its processes, from start to end."""
 
@@ -103,10 +75,9 @@ class Cell:
         self.row = Row(fault, c, replicas)
         self.limit_nano = requests * PRICE_NANO
         self.redis = RedisServer(folder / "redis", "--repl-diskless-sync-delay", "0")
-        self.others: list[subprocess.Popen[bytes]] = []
         self.url = self.redis.url
         self.backend = Backend(self.limit_nano, PACE[c])
-        self.proxy = Proxy(self.redis.port)
+        self.proxy = FaultProxy(("127.0.0.1", self.redis.port))
         self.replicas: list[asyncio.subprocess.Process] = []
         self.dead: list[asyncio.subprocess.Process] = []
 
@@ -133,47 +104,16 @@ class Cell:
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        path = str(self.folder / "backend")
-        servers = [await asyncio.start_unix_server(self.backend.serve, path)]
-        if self.row.fault == "one reply lost":
-            port = free_port()
-            servers.append(await asyncio.start_server(self.proxy.serve, "127.0.0.1", port))
-            self.url = f"redis://127.0.0.1:{port}/0"
-        if self.row.fault == "Sentinel failover":
-            self.sentinels()
-        try:
+        server = await asyncio.start_unix_server(self.backend.serve, str(self.folder / "backend"))
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self.redis.kill)
+            stack.callback(server.close)
+            if self.row.fault == "one reply lost":
+                await stack.enter_async_context(self.proxy)
+                self.url = f"redis://127.0.0.1:{self.proxy.address[1]}/0"
+            if self.row.fault == "Sentinel failover":
+                self.url = stack.enter_context(sentinels(self.folder, self.redis))
             yield
-        finally:
-            for server in servers:
-                server.close()
-            self.redis.kill()
-            for process in self.others:
-                process.kill()
-                process.wait()
-
-    def sentinels(self) -> None:
-        """Start two replicas of Redis and three Sentinels, and speak to those."""
-        for name in ("copy-1", "copy-2"):
-            copy = RedisServer(self.folder / name, "--replicaof", "127.0.0.1", str(self.redis.port))
-            assert copy.process is not None
-            self.others.append(copy.process)
-        ports = [free_port() for _ in range(3)]
-        for port in ports:
-            conf = self.folder / f"sentinel-{port}.conf"
-            conf.write_text(
-                f"port {port}\nbind 127.0.0.1\ndir {self.folder}\n"
-                f"sentinel monitor toll 127.0.0.1 {self.redis.port} 2\n"
-                "sentinel down-after-milliseconds toll 1000\n"
-                "sentinel failover-timeout toll 5000\n"
-            )
-            command = [binary(), str(conf), "--sentinel"]
-            with (self.folder / "sentinel.log").open("ab") as log:
-                process = subprocess.Popen(command, stdout=log, stderr=log)
-            self.others.append(process)
-            wait_for_ping(port, process)
-        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-        self.url = f"redis://{hosts}/0?sentinel=toll&replicas=1"
-        time.sleep(2.0)  # until they know of the replica and of each other
 
     async def spawn(self) -> None:
         given = {
@@ -267,7 +207,7 @@ async def redis_paused(cell: Cell) -> None:
 
 async def reply_lost(cell: Cell) -> None:
     await asyncio.sleep(FAULT_AT_S)
-    cell.proxy.swallow = True
+    await cell.proxy.strike(Faults(swallow=1))
     await asyncio.sleep(FAULT_AT_S)
 
 

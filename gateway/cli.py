@@ -23,6 +23,7 @@ a first run:
   tollway simulate run steady               see what a policy does in a world of your own
   tollway budgets list                      see what is spent and what is left
   tollway report daily                      see what each day has cost, and for whom
+  tollway gameday --help                    let faults strike, and see what it does then
   tollway explain ID                        see why a request went where it went; its id is
                                             the reply's x-tollway-decision
 """
@@ -32,11 +33,15 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
     parser = _parser()
     given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] in (["simulate"], ["report"]):  # their options are their own, wherever they stand
+    if given[:1] in (
+        ["simulate"],
+        ["report"],
+        ["gameday"],
+    ):  # their options are their own, wherever they stand
         arguments, rest = parser.parse_args(given[:1]), given[1:]
     else:
         arguments, rest = parser.parse_known_args(given)
-    if rest and arguments.run not in {_demo, _simulate, _report}:
+    if rest and arguments.run not in {_demo, _simulate, _report, _gameday}:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:
@@ -72,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_simulate(commands)
     _add_report(commands)
+    _add_gameday(commands)
     _add_explain(commands)
     budget_commands.add(commands)
     _add_keys(commands)
@@ -206,6 +212,24 @@ def _report(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from reports.commands import main  # noqa: PLC0415 - above the gateway
 
     return main(arguments.rest, environ)
+
+
+# -- gameday
+
+
+def _add_gameday(commands: Any) -> None:
+    command = commands.add_parser(
+        "gameday",
+        help="let faults strike between a gateway and what it calls, to see what it does then",
+        add_help=False,
+    )
+    command.set_defaults(run=_gameday)
+
+
+def _gameday(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from gameday.commands import main  # noqa: PLC0415 - beside the gateway
+
+    return main(arguments.rest)
 
 
 # -- explain

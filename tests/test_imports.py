@@ -14,9 +14,10 @@ MAY_IMPORT = {
     "gateway": {"gateway", "policies", "backends"},
     "simulations": {"simulations", "gateway", "policies", "backends"},
     "reports": {"reports", "simulations", "gateway", "policies", "backends"},
+    "gameday": {"gameday", "gateway"},
 }
 # The commands may start what lies above or beside the gateway, inside a function.
-LAZY = {"gateway/cli.py": {"simulations", "reports", "examples"}}
+LAZY = {"gateway/cli.py": {"simulations", "reports", "gameday", "examples"}}
 
 # The libraries that serving or learning rests on, each behind one file, so that replacing one is
 # editing that file. Those that are a vocabulary (numpy's arrays, orjson's JSON) may be anywhere.

@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from redis import Redis
 
 
 def binary() -> str:
@@ -88,3 +90,64 @@ def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.kill()
+
+
+SENTINEL = "toll"
+"""The name by which Sentinels know the primary."""
+
+
+@contextlib.contextmanager
+def sentinels(folder: Path, primary: RedisServer) -> Iterator[str]:
+    """Run two replicas of a Redis and three Sentinels beside it; yield the URL of a ledger there.
+
+    They hold the primary to be down after a second of silence.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in ("copy-1", "copy-2"):
+            copying = ("--replicaof", "127.0.0.1", str(primary.port))
+            copying += ("--repl-diskless-sync-delay", "0")
+            stack.enter_context(redis_server(folder / name, *copying))
+        # Sentinels ask for replicas once in 10 s, so let there be some when they ask first.
+        _wait(lambda: _copies(primary.port) == 2)
+        ports = [free_port() for _ in range(3)]
+        for port in ports:
+            process = _sentinel(folder, port, primary)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        _wait(lambda: all(_knows(port) == (2, 2) for port in ports))
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        yield f"redis://{hosts}/0?sentinel={SENTINEL}&replicas=1"
+
+
+def _sentinel(folder: Path, port: int, primary: RedisServer) -> "subprocess.Popen[bytes]":
+    conf = folder / f"sentinel-{port}.conf"
+    conf.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+        f"sentinel monitor {SENTINEL} 127.0.0.1 {primary.port} 2\n"
+        f"sentinel down-after-milliseconds {SENTINEL} 1000\n"
+        f"sentinel failover-timeout {SENTINEL} 5000\n"
+    )
+    with (folder / "sentinel.log").open("ab") as log:
+        command = [binary(), str(conf), "--sentinel"]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    wait_for_ping(port, process)
+    return process
+
+
+def _copies(port: int) -> int:
+    with Redis(port=port) as primary:
+        return int(primary.info("replication")["connected_slaves"])
+
+
+def _knows(port: int) -> tuple[int, int]:
+    """Return how many replicas and how many other Sentinels a Sentinel knows of."""
+    with Redis(port=port) as sentinel:
+        told = sentinel.sentinel_master(SENTINEL)
+        return told["num-slaves"], told["num-other-sentinels"]
+
+
+def _wait(true: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    until_s = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < until_s, "Redis did not come so far"
+        time.sleep(0.05)

@@ -9,6 +9,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
+from gameday.faults import Faults
+from gameday.proxy import FaultProxy
 from gateway.ledger.redis import RedisLedger
 from gateway.ledger.types import Answer, Budget, Exchange, Key, LedgerDown, Scope
 from tests.ledger.redis_server import RedisServer, redis_server
@@ -45,33 +47,6 @@ def ask(seq: int, **figures: int) -> Exchange:
     return Exchange(Key("b", 0, None, "x"), seq, **figures)  # type: ignore[arg-type]
 
 
-class Swallower:
-    """A proxy to Redis that, when told to, carries a request there and drops the reply."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.drop = False
-        self.dropped = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", self.port)
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            await asyncio.gather(
-                self.carry(reader, redis_writer, False), self.carry(redis_reader, writer, True)
-            )
-
-    async def carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, replies: bool
-    ) -> None:
-        while data := await reader.read(65536):
-            if replies and self.drop:
-                self.drop = False
-                self.dropped += 1
-                break
-            writer.write(data)
-        writer.close()
-
-
 async def insist(ledger: RedisLedger, asked: Exchange) -> Answer:
     """Ask until there is an answer, as the wallet does."""
     while True:
@@ -81,18 +56,17 @@ async def insist(ledger: RedisLedger, asked: Exchange) -> Answer:
 
 def test_a_thousand_lost_replies_apply_nothing_twice(server: RedisServer) -> None:
     async def main() -> None:
-        proxy = Swallower(server.port)
-        listener = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-        port = listener.sockets[0].getsockname()[1]
-        async with opened(f"redis://127.0.0.1:{port}/0?timeout_ms=2000") as ledger:
-            for seq in range(1, 1001):
-                proxy.drop = True
-                answer = await insist(ledger, ask(seq, need_nano=7, due_nano=7, settled_nano=seq))
-                assert answer.replies[0].grant_nano == 7
-            assert proxy.dropped == 1000
-            position = answer.replies[0].position
-            assert (position.spent_nano, position.leased_nano) == (1000, 7000 - 999)
-        listener.close()
+        async with FaultProxy(("127.0.0.1", server.port)) as proxy:
+            url = f"redis://127.0.0.1:{proxy.address[1]}/0?timeout_ms=2000"
+            async with opened(url) as ledger:
+                for seq in range(1, 1001):
+                    await proxy.strike(Faults(swallow=1))
+                    asked = ask(seq, need_nano=7, due_nano=7, settled_nano=seq)
+                    answer = await insist(ledger, asked)
+                    assert answer.replies[0].grant_nano == 7
+                assert proxy.counts["swallowed"] == 1000
+                position = answer.replies[0].position
+                assert (position.spent_nano, position.leased_nano) == (1000, 7000 - 999)
 
     asyncio.run(main())
 

@@ -1,0 +1,76 @@
+"""A plan: which faults strike when, and for how long."""
+
+import itertools
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gameday.faults import Faults, duration, parse
+
+KEYS = ("at", "for", "fault")
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """Faults that strike at a time after the start, in seconds; without an end, for ever."""
+
+    at_s: float
+    faults: Faults
+    for_s: float | None = None
+
+
+class BadPlan(ValueError):  # noqa: N818 - reads as what it is
+    """What is wrong with a plan: where, and why."""
+
+
+def repeated(faults: Faults, for_s: float | None, every_s: float | None) -> Iterator[Strike]:
+    """Yield strikes without end: the first at once, or after the first `every_s`."""
+    if every_s is None:
+        yield Strike(0.0, faults, for_s)
+        return
+    for number in itertools.count(1):
+        yield Strike(number * every_s, faults, for_s)
+
+
+def load(file: Path) -> list[Strike]:
+    """Return a file's strikes in order; BadPlan where it is not as it should be.
+
+    [[strike]]
+    at = "10s"
+    for = "5s"              # without it, until the next strike
+    fault = "latency=200ms,jitter=50ms"
+    """
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as exc:
+        raise BadPlan(f"{file}: {exc}") from exc
+    tables = document.get("strike")
+    if set(document) != {"strike"} or not isinstance(tables, list) or not tables:
+        raise BadPlan(f"{file}: write [[strike]] tables, and nothing else")
+    strikes = [_strike(f"{file}: strike {n}", table) for n, table in enumerate(tables, 1)]
+    strikes.sort(key=lambda strike: strike.at_s)
+    for one, after in itertools.pairwise(strikes):
+        if one.at_s + (one.for_s or 0.0) > after.at_s or one.at_s == after.at_s:
+            raise BadPlan(
+                f"{file}: what strikes at {one.at_s:g}s is not over when {after.faults} strikes "
+                f"at {after.at_s:g}s; what strikes together is one fault: a,b"
+            )
+    return strikes
+
+
+def _strike(where: str, table: object) -> Strike:
+    if not isinstance(table, dict):
+        raise BadPlan(f"{where}: write [[strike]]")
+    for key, value in table.items():
+        if key not in KEYS:
+            raise BadPlan(f"{where}: there is no {key!r}; there are: {', '.join(KEYS)}")
+        if not isinstance(value, str):
+            raise BadPlan(f'{where}: {key} must be text, such as {key} = "10s"')
+    if "at" not in table or "fault" not in table:
+        raise BadPlan(f"{where}: it needs at and fault")
+    try:
+        for_s = duration(table["for"]) if "for" in table else None
+        return Strike(duration(table["at"]), parse(table["fault"]), for_s)
+    except ValueError as exc:
+        raise BadPlan(f"{where}: {exc}") from None

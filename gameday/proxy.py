@@ -1,0 +1,170 @@
+"""A TCP proxy that lets faults strike what passes through it.
+
+Theory of operation. A connection is two pipes, one for each side that speaks (`link.py`). A pipe
+stamps what it reads with the time, and looks at the faults of the moment before each part that it
+hands on: so faults act, and end, in the middle of what is under way. Whoever waits (for latency, a
+rate, the end of a `hang`) is woken when the faults change.
+
+`refuse` closes the listening socket and opens it again. `drop` keeps it open and accepts nobody,
+with a backlog of none that a connection of our own fills: the kernel then answers no SYN, and who
+connects waits, as where packets are lost. (So on Linux; elsewhere they connect and hear nothing.)
+
+All that is random comes from the seed and the number of the connection.
+"""
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+from gameday.faults import NOTHING, Faults
+from gameday.link import Link
+from gameday.now import Now
+
+Address = tuple[str, int]
+"""A host, or an address of IPv4 or IPv6, and a port."""
+
+BACKLOG = 1_024
+PAUSE_S = 0.05  # before accepting again, where there are too many open files
+
+
+class FaultProxy:
+    """Passes connections on to `to`. Its mutable state: its socket and its connections.
+
+    async with FaultProxy(("127.0.0.1", 6379)) as proxy:
+        async with proxy.struck(parse("latency=200ms")):
+            ...  # who connects to proxy.address waits
+    """
+
+    def __init__(self, to: Address, listen: Address = ("127.0.0.1", 0), *, seed: int = 0) -> None:
+        self.to = to
+        self.address = listen
+        self._seed = seed
+        self._now = Now()
+        self._socket: socket.socket | None = None
+        self._filler: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._links: set[asyncio.Task[None]] = set()
+
+    @property
+    def faults(self) -> Faults:
+        """What strikes now."""
+        return self._now.faults
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What has happened so far (see `Now`)."""
+        return self._now.counts
+
+    @property
+    def open(self) -> int:
+        """Connections that are open."""
+        return len(self._links)
+
+    @property
+    def url(self) -> str:
+        """The address as an origin of HTTP."""
+        host, port = self.address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def __aenter__(self) -> Self:
+        """Listen; OSError where that cannot be."""
+        self._listen()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._deafen()
+        await self._close()
+
+    async def strike(self, faults: Faults = NOTHING) -> None:
+        """Put these faults in the place of those that there were; without any, all is well again.
+
+        OSError where somebody took the port while nobody listened.
+        """
+        before = self.faults
+        self._now.set(faults)
+        if (before.refuse, before.drop) == (faults.refuse, faults.drop):
+            return
+        await self._deafen()
+        if faults.refuse:
+            await self._close()
+        elif faults.drop:
+            self._fill()
+        else:
+            self._listen()
+
+    @contextlib.asynccontextmanager
+    async def struck(self, faults: Faults) -> AsyncIterator[None]:
+        """Have faults strike for as long as the block lasts."""
+        await self.strike(faults)
+        try:
+            yield
+        finally:
+            await self.strike()
+
+    # -- the listening socket
+
+    def _bind(self) -> socket.socket:
+        if self._socket is None:
+            family = socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET
+            self._socket = socket.create_server(self.address, family=family)
+            self._socket.setblocking(False)
+            self.address = self._socket.getsockname()[:2]
+        return self._socket
+
+    def _listen(self) -> None:
+        listener = self._bind()
+        if self._filler is not None:
+            self._filler.close()
+            self._filler = None
+        listener.listen(BACKLOG)
+        self._accepting = asyncio.create_task(self._accept(listener))
+
+    def _fill(self) -> None:
+        """Leave no room in the backlog."""
+        listener = self._bind()
+        listener.listen(0)
+        self._filler = socket.socket(listener.family)
+        self._filler.setblocking(False)
+        self._filler.connect_ex(self.address)
+
+    async def _deafen(self) -> None:
+        """Accept nobody."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting])
+            self._accepting = None
+
+    async def _close(self) -> None:
+        """Listen no more, and reset all connections."""
+        for one in (self._socket, self._filler):
+            if one is not None:
+                one.close()
+        self._socket = self._filler = None
+        for link in self._links:
+            link.cancel()
+        if self._links:
+            await asyncio.wait(self._links)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop, counts = asyncio.get_running_loop(), self.counts
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError:
+                await asyncio.sleep(PAUSE_S)
+                continue
+            counts["connections"] += 1
+            link = Link(self._now, random.Random(f"{self._seed}/{counts['connections']}"))
+            task = asyncio.create_task(link.carry(accepted, *self.to))
+            self._links.add(task)
+            task.add_done_callback(self._links.discard)
