@@ -33,11 +33,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
     parser = _parser()
     given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] in (
-        ["simulate"],
-        ["report"],
-        ["gameday"],
-    ):  # their options are their own, wherever they stand
+    if given[:1] in (["simulate"], ["report"], ["gameday"]):  # their options are their own
         arguments, rest = parser.parse_args(given[:1]), given[1:]
     else:
         arguments, rest = parser.parse_known_args(given)
