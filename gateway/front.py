@@ -68,17 +68,34 @@ class Server(uvicorn.Server):
 
     # The mutable state is the loop it runs on, and whether it has been told to leave.
 
-    def __init__(self, config: uvicorn.Config, grace_s: float, leaving: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        grace_s: float,
+        leaving: Callable[[], None],
+        handshake_s: float,
+    ) -> None:
         super().__init__(config)
         self._grace_s = grace_s
+        self._handshake_s = handshake_s
         self._leaving = leaving
         self._loop: asyncio.AbstractEventLoop | None = None
         self._left = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
-        self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        loop = self._loop = asyncio.get_running_loop()
+        if not self.config.is_ssl:
+            await super().startup(sockets)
+            return
+        # uvicorn does not say how long a handshake may take, and asyncio's own idea is a minute.
+        create_server = loop.create_server
+        hurried = partial(create_server, ssl_handshake_timeout=self._handshake_s)
+        loop.create_server = hurried  # type: ignore[method-assign]
+        try:
+            await super().startup(sockets)
+        finally:
+            loop.create_server = create_server  # type: ignore[method-assign]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave: at SIGTERM after the grace, told twice or by SIGINT at once."""
@@ -110,9 +127,10 @@ def server(
     more; then those under way have `drain_s` to end, and no more are taken. The application says
     `date` and `server` itself, so that a proxied reply has them once.
     """
+    limits = replace(limits or Limits(), connections=connections)
     config = uvicorn.Config(
         app,
-        http=guarded(replace(limits or Limits(), connections=connections)),
+        http=guarded(limits),
         ws="none",
         lifespan="on",
         loop="auto",
@@ -127,7 +145,7 @@ def server(
         timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type] # any number of seconds will do
         timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]
     )
-    return Server(config, grace_s, leaving)
+    return Server(config, grace_s, leaving, limits.head_s)
 
 
 def run(app: Any, *, listen: str | socket.socket, **options: Any) -> None:

@@ -1,18 +1,23 @@
 """TLS: the listener's and to backends, with certificates both ways, through whole processes."""
 
+import asyncio
+import contextlib
 import shutil
 import signal
 import ssl
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import uvloop
 from configs import two_backends
 from harness import Upstream, inference, run, serving
 from test_crash import Process, free_port
 
-from gateway import settings
+from gateway import front, settings
 from gateway.problems import ConfigError
 
 pytestmark = pytest.mark.integration
@@ -97,3 +102,41 @@ def test_files_that_cannot_be_used_are_told_of(tmp_path: Path) -> None:
         file.write_text(two_backends("http://127.0.0.1:1", "http://127.0.0.1:1", server=server))
         with pytest.raises(ConfigError, match=why):
             settings.load(file, {})
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_handshake_that_is_never_finished_is_cut(
+    tmp_path: Path, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    own = certificate(tmp_path, "own")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*own)
+
+    async def hello(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        assert scope["scheme"] == "https"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    async def main() -> None:
+        limits = front.Limits(head_s=0.3)
+        async with front.serving(hello, tls=context, limits=limits) as (host, port):
+            silent, writer = await asyncio.open_connection(host, port)
+            garbage, other = await asyncio.open_connection(host, port)
+            assert await silent.read() == b""  # cut at its deadline
+            other.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")  # no handshake at all
+            with contextlib.suppress(ConnectionError):
+                assert b"hello" not in await garbage.read()
+            for one in (writer, other):
+                one.close()
+            async with client(own[0]) as http:
+                for _ in range(3):
+                    assert (await http.get(f"https://{host}:{port}/")).text == "hello"
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
