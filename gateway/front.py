@@ -151,9 +151,11 @@ def server(
 def run(app: Any, *, listen: str | socket.socket, **options: Any) -> None:
     """Serve until SIGTERM or SIGINT; `options` are those of `server`."""
     bound = bind(listen) if isinstance(listen, str) else listen
-    # uvicorn raises the signal again once it has stopped; that it has stopped is what was asked.
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
-    server(app, **options).run(sockets=[bound])
+    one = server(app, **options)
+    # uvicorn hears the signal once it runs, and raises it again when it has stopped. Before that it
+    # must not be lost; after it, that it has stopped is what was asked.
+    signal.signal(signal.SIGTERM, one.handle_exit)
+    one.run(sockets=[bound])
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 log = logging.getLogger("tollway.supervisor")
@@ -162,17 +162,22 @@ class Supervisor:
     def _start(self, seat: _Seat, ready_fd: int, alive_fd: int, now_s: float) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        # What comes before the worker has handlers of its own must not end in ours, unheard.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if not pid:
             code = FAILED
             try:
-                code = self._serve(Start(seat.index, ready_fd, alive_fd))
+                code = self._serve(Start(seat.index, ready_fd, alive_fd), held)
             finally:
                 os._exit(code)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         seat.pid, seat.since_s, seat.ready = pid, now_s, False
 
-    def _serve(self, start: Start) -> int:
-        """Be a worker: nothing of the supervisor's is left in this process."""
+    def _serve(self, start: Start, mask: Iterable[int]) -> int:
+        """Be a worker, with the signals of `mask` held back: nothing of the supervisor's is left in
+        this process.
+        """
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -181,6 +186,7 @@ class Supervisor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us
             for fd in self._fds:
                 os.close(fd)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             return self._work(start)
         except SystemExit as exc:
             return exc.code if isinstance(exc.code, int) else FAILED
@@ -211,7 +217,9 @@ class Supervisor:
         """Have a seat taken again, after a pause; nothing can be served where none could start."""
         pid, seat.pid = seat.pid, 0
         if self._stopping:
-            self._code = self._code or (FAILED if code else OK)
+            # One that is told to stop before it serves has nothing to drain, and dies of it.
+            as_told = code == OK or (code == -signal.SIGTERM and not seat.ready)
+            self._code = self._code or (OK if as_told else FAILED)
             return
         if not self._announced:
             log.error("worker %d could not start (exit code %d)", seat.index, code)

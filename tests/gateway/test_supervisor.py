@@ -54,3 +54,23 @@ def test_who_dies_is_replaced_until_told_to_stop(tmp_path: Path) -> None:
 def test_a_worker_that_does_not_stop_well_is_told_by_the_exit_code(tmp_path: Path) -> None:
     said, _ = supervised(str(tmp_path / "starts"), 5)
     assert said == ["ready", "stop", "done 1", ""]
+
+
+STARTING = """
+import os, signal, time
+from gateway.supervisor import Supervisor
+
+def work(start):
+    if start.index == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(30)  # still starting: SIGTERM does what it does by default
+
+done = Supervisor(work, 2, drain_s=5, on_ready=lambda: None, on_stop=lambda: None).run()
+print("done", done)
+"""
+
+
+def test_workers_that_are_told_to_stop_before_they_serve_have_stopped_well() -> None:
+    command = [sys.executable, "-c", STARTING]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    assert ran.stdout == "done 0\n"
