@@ -112,9 +112,14 @@ class Balanced:
         return reply
 
     def failed(self, endpoint: Endpoint) -> None:
-        """Count a failure; eject where it is one too many."""
-        endpoint.failures += 1
+        """Count a failure; eject where it is one too many.
+
+        Calls that were under way when it was ejected say nothing new when they fail.
+        """
         now_s = asyncio.get_running_loop().time()
+        if now_s < endpoint.ejected_until_s:
+            return
+        endpoint.failures += 1
         ejected = sum(now_s < other.ejected_until_s for other in self.endpoints)
         if endpoint.failures < FAILURES_IN_A_ROW or 2 * (ejected + 1) > len(self.endpoints):
             return

@@ -6,8 +6,10 @@
     half-open  closed           open, pause doubled                       another probe after it
 
 The pause starts at 1 s and doubles up to 30 s while probes fail. One probe at a time: a backend
-that comes back is not met by everything that waited for it. The last calls are bits of one integer,
-a failure a 1, so that the share of failures is a count of bits.
+that comes back is not met by everything that waited for it. Calls that were under way when it
+opened say nothing new when they fail: fifty that hang would make the pause 30 s before the first
+probe. The last calls are bits of one integer, a failure a 1, so that the share of failures is a
+count of bits.
 """
 
 FAILURES_IN_A_ROW = 5  # Envoy's default for consecutive gateway errors
@@ -24,14 +26,15 @@ class Breaker:
     """Says whether a backend may be called."""
 
     # The mutable state of a breaker is its run of failures, its last calls, whether it is open, its
-    # pause, and when it may probe.
-    __slots__ = ("_failures", "_last", "_pause_s", "_probe_at_s", "is_open")
+    # pause, when it may probe, and whether a probe is under way.
+    __slots__ = ("_failures", "_last", "_pause_s", "_probe_at_s", "_probing", "is_open")
 
     def __init__(self) -> None:
         self._failures = 0
         self._last = 0
         self._pause_s = PAUSE_S
         self._probe_at_s = 0.0
+        self._probing = False
         self.is_open = False  # whether the backend is held to be down
 
     def state(self, now_s: float) -> str:
@@ -47,23 +50,27 @@ class Breaker:
     def probe(self, now_s: float) -> None:
         """Take note that a call is made: in the half-open state it is the only one for a pause."""
         if self.is_open:
+            self._probing = True
             self._probe_at_s = now_s + self._pause_s
 
     def succeeded(self) -> None:
         """Close (0.1 us)."""
         self._failures = 0
         if self.is_open:
-            self.is_open = False
+            self.is_open = self._probing = False
             self._last = 0
             self._pause_s = PAUSE_S
         elif self._last:
             self._last = self._last << 1 & _MASK
 
     def failed(self, now_s: float) -> None:
-        """Count a failure; open where it is one too many, for longer each time."""
+        """Count a failure; open where it is one too many, for longer where a probe fails."""
         self._failures += 1
         self._last = (self._last << 1 | 1) & _MASK
         if self.is_open:
+            if not self._probing:
+                return
+            self._probing = False
             self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
         elif self._failures < FAILURES_IN_A_ROW and self._last.bit_count() < FAILURES_IN_WINDOW:
             return

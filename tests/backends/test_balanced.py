@@ -127,6 +127,16 @@ def test_an_address_that_keeps_failing_is_left_out_and_tried_again_later(
     run(main)
 
 
+def test_calls_that_were_under_way_when_an_address_was_ejected_do_not_keep_it_out_longer() -> None:
+    async def main() -> None:
+        transport, _ = pool(4)  # of two, half are ejected by the first
+        for _ in range(20 * FAILURES_IN_A_ROW):
+            transport.failed(transport.endpoints[0])
+        assert transport.endpoints[0].ejections == 1
+
+    run(main)
+
+
 def test_never_more_than_half_are_ejected() -> None:
     async def main() -> None:
         transport, fakes = pool(3)

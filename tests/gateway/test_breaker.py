@@ -85,6 +85,18 @@ def test_failed_probes_double_the_pause_up_to_its_limit() -> None:
         breaker.failed(now_s)
 
 
+def test_calls_that_were_under_way_when_it_opened_do_not_make_the_pause_longer() -> None:
+    breaker = opened()
+    for _ in range(50):
+        breaker.failed(PAUSE_S / 2)
+    assert breaker.allows(PAUSE_S)
+    breaker.probe(PAUSE_S)
+    for _ in range(50):
+        breaker.failed(PAUSE_S)
+    assert not breaker.allows(3 * PAUSE_S - 0.01)
+    assert breaker.allows(3 * PAUSE_S)
+
+
 def test_a_good_probe_closes_it() -> None:
     breaker = opened()
     breaker.probe(PAUSE_S)
