@@ -8,8 +8,8 @@ next: a connection may die on the way, a slot cannot.
 
 An idle connection is dropped before its server drops it (most do after 5 s). Where the server was
 faster, the call that hits the closed connection is repeated once on a new one, if nothing of a
-reply was seen and repeating is safe: the method is idempotent, or the close came so soon that it
-must have crossed the request on the wire. Otherwise a model might run, and be paid for, twice.
+reply was seen and repeating is safe: the method is idempotent, or the close crossed the request on
+the wire, which the kernel knows. Otherwise a model might run, and be paid for, twice.
 """
 
 import asyncio
@@ -23,9 +23,6 @@ Connect = Callable[[asyncio.AbstractEventLoop, Callable[[], Connection]], Awaita
 """Opens a socket and ties the protocol that the factory makes to it."""
 
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
-
-# 20 ms beyond a round trip: what a busy event loop may take to notice a close.
-_NOTICE_S = 0.02
 
 
 class Http1Transport:
@@ -57,7 +54,6 @@ class Http1Transport:
         self._open: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
-        self._round_trip_s = 0.0
 
     @property
     def busy(self) -> int:
@@ -75,7 +71,7 @@ class Http1Transport:
         try:
             return await self._attempt(head, call, deadline_s)
         except Stale as exc:
-            if call.method not in _IDEMPOTENT and exc.waited_s > self._round_trip_s + _NOTICE_S:
+            if call.method not in _IDEMPOTENT and exc.unheard < len(head) + len(call.body):
                 raise
         self._drop_idle()  # of the same age or older: as dead, and the repeat needs a new one
         return await self._attempt(head, call, deadline_s)
@@ -141,8 +137,7 @@ class Http1Transport:
 
     async def _connect(self, deadline_s: float) -> Connection:
         loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        until_s = min(deadline_s, began_s + self._connect_timeout_s)
+        until_s = min(deadline_s, loop.time() + self._connect_timeout_s)
         connection = Connection(self, loop, self._stream_idle_s)
         self._open.add(connection)
         try:
@@ -156,7 +151,6 @@ class Http1Transport:
             if isinstance(exc, OSError):  # TimeoutError, a failed look-up and a refusal are such
                 raise ConnectFailed(f"no connection: {exc or type(exc).__name__}") from exc
             raise
-        self._round_trip_s = loop.time() - began_s
         return connection
 
     def _drop_idle(self) -> None:

@@ -18,6 +18,8 @@ would cost more than parsing its reply. It is armed anew only when something fal
 """
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Protocol, cast
@@ -46,15 +48,21 @@ IDLE, HEAD, BODY, DONE = range(4)
 OWN_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 """Fields of a request that are the transport's to say."""
 
+_TCP_INFO_BYTES = 216  # struct tcp_info of linux/tcp.h, up to tcpi_bytes_retrans
+_U64 = struct.Struct("=Q")
+
 _BODY_EXPECTED = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
 class Stale(BadReply):
-    """A reused connection turned out to be closed before any byte of the reply came."""
+    """A reused connection turned out to be closed before any byte of the reply came.
 
-    def __init__(self, waited_s: float) -> None:
+    `unheard`: how many bytes the backend had certainly not received when it closed.
+    """
+
+    def __init__(self, unheard: int) -> None:
         super().__init__("the backend closed the connection instead of replying")
-        self.waited_s = waited_s
+        self.unheard = unheard
 
 
 def request_head(call: Call, host: bytes) -> bytes:
@@ -83,6 +91,26 @@ def request_head(call: Call, host: bytes) -> bytes:
 def needs_length(call: Call) -> bool:
     """Say whether a request must state the length of its body, if only 0 (RFC 9110 8.6)."""
     return bool(call.body) or call.method in _BODY_EXPECTED
+
+
+def unheard(transport: asyncio.BaseTransport | None) -> int:
+    """Return how many bytes of all that was sent the peer had not received when it closed.
+
+    A FIN confirms what came before it, so what is not confirmed then was too late to be acted on.
+    (A RST confirms nothing.) 0 where the kernel does not say: it is Linux since 4.19 that does.
+    """
+    option = getattr(socket, "TCP_INFO", None)
+    end = None if transport is None else transport.get_extra_info("socket")
+    if option is None or end is None:
+        return 0
+    try:
+        info = end.getsockopt(socket.IPPROTO_TCP, option, _TCP_INFO_BYTES)
+    except OSError:  # not a socket of TCP
+        return 0
+    if len(info) < _TCP_INFO_BYTES:
+        return 0
+    acknowledged, sent, repeated = (_U64.unpack_from(info, at)[0] for at in (120, 200, 208))
+    return max(0, int(sent - repeated - (acknowledged - 1)))  # the SYN was acknowledged too
 
 
 class Owner(Protocol):
@@ -173,7 +201,6 @@ class Connection(asyncio.Protocol):
         self._until_close = False
         self._paused = False
         self._used = False
-        self._sent_s = 0.0
         self._heard_s = 0.0
         self._deadline_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
@@ -195,7 +222,6 @@ class Connection(asyncio.Protocol):
         self._mute = self._interim = 0
         self._bodiless = call.method == b"HEAD"
         self._deadline_s = deadline_s
-        self._sent_s = self._loop.time()
         self._arm(deadline_s)
         if self._transport.is_closing():  # a new one, that its server closed at once
             self._fail(ConnectFailed("the backend closed the connection before the request"))
@@ -266,7 +292,7 @@ class Connection(asyncio.Protocol):
             self._end(reusable=False)
             exchange.wake()
         elif self._phase == HEAD and self._used and self._mute == 0 and self._interim == 0:
-            self._fail(Stale(self._loop.time() - self._sent_s))
+            self._fail(Stale(0 if exc else unheard(self._transport)))
         else:
             self._fail(BadReply(f"the connection broke off: {exc or 'closed too early'}"))
         if self._alarm is not None:
