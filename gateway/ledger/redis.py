@@ -73,6 +73,7 @@ class RedisLedger:
         }
         if password is not None:
             self._timeouts["password"] = password
+        self._sentinels: Sequence[Redis] = ()
         self._redis = self._client(urlunsplit(parts._replace(query=query)), sentinel)
         self._sha = ""
 
@@ -92,6 +93,7 @@ class RedisLedger:
             sentinel_kwargs={k: v for k, v in self._timeouts.items() if k != "password"},
             **self._timeouts,
         )
+        self._sentinels = asked.sentinels
         return cast(Redis, asked.master_for(sentinel, db=int(parts.path.strip("/") or 0)))
 
     async def open(self) -> None:
@@ -104,7 +106,8 @@ class RedisLedger:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        for client in (self._redis, *self._sentinels):
+            await client.aclose()
 
     async def register(self, budgets: Sequence[Budget]) -> Answer:
         """Make budgets known."""
