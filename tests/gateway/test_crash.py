@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,74 +12,11 @@ import httpx
 import pytest
 from configs import budget, two_backends
 from harness import Upstream, inference, run, serving
+from process import Process, free_port
 
 from gateway.journal import rows, segments
 
 pytestmark = pytest.mark.integration
-
-ROOT = Path(__file__).parents[2]
-
-
-class Process:
-    """`tollway serve` as a process of its own."""
-
-    def __init__(self, config: Path, *options: str) -> None:
-        self._log = (config.parent / "log").open("ab")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve", str(config), *options],
-            cwd=ROOT,
-            stdout=self._log,
-            stderr=self._log,
-        )
-
-    async def ready(self, url: str, http: httpx.AsyncClient | None = None) -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            client = http or await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-            while True:
-                assert self._process.poll() is None, "the gateway ended while starting"
-                try:
-                    if (await client.get(url + "/readyz")).status_code == 200:
-                        return
-                except httpx.TransportError:
-                    await asyncio.sleep(0.05)
-
-    @property
-    def workers(self) -> list[int]:
-        """The processes that it has started."""
-        pid = self._process.pid
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    def kill(self) -> None:
-        """End it whatever state it is in; its workers see that and follow."""
-        self._process.kill()
-        self.wait()
-
-    def tell(self, how: signal.Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(how)
-
-    def stop(self) -> None:
-        """End it, if it has not ended."""
-        if self._process.poll() is None:
-            self.kill()
-
-    def wait(self) -> int:
-        """Return its exit code, once it has ended."""
-        code = self._process.wait(timeout=20)
-        self._log.close()
-        return code
-
-    def end(self, how: signal.Signals) -> int:
-        self._process.send_signal(how)
-        return self.wait()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def traffic(url: str, seconds: float) -> int:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from configs import budget, two_backends
 from harness import Running, Upstream, inference, run, running, serving
-from test_crash import Process, free_port
+from process import Process, free_port
 
 from gateway import settings as config
 from gateway.journal import rows, segments

@@ -18,8 +18,8 @@ import orjson
 import pytest
 from configs import budget, two_backends
 from harness import Upstream, inference, run, serving
+from process import Process, free_port
 from prometheus_client.parser import text_string_to_metric_families
-from test_crash import Process, free_port
 
 from gateway.journal import rows, segments
 from gateway.ledger.redis import RedisLedger

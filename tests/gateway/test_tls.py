@@ -15,7 +15,7 @@ import pytest
 import uvloop
 from configs import two_backends
 from harness import Upstream, inference, run, serving
-from test_crash import Process, free_port
+from process import Process, free_port
 
 from gateway import front, settings
 from gateway.problems import ConfigError

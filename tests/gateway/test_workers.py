@@ -14,7 +14,7 @@ import httpx
 import pytest
 from configs import budget, two_backends
 from harness import Upstream, inference, run, serving
-from test_crash import Process, free_port
+from process import Process, free_port
 
 pytestmark = pytest.mark.integration
 

@@ -134,6 +134,13 @@ def _sentinel(folder: Path, port: int, primary: RedisServer) -> "subprocess.Pope
     return process
 
 
+def wait_for_another(url: str, port: int) -> None:
+    """Wait until the first Sentinel of a ledger's URL names another primary than that port's."""
+    sentinel = int(url.partition(",")[0].rpartition(":")[2])
+    with Redis(port=sentinel) as asked:
+        _wait(lambda: asked.sentinel_get_master_addr_by_name(SENTINEL)[1] != port)
+
+
 def _copies(port: int) -> int:
     with Redis(port=port) as primary:
         return int(primary.info("replication")["connected_slaves"])

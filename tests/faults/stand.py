@@ -1,0 +1,131 @@
+"""Gateway processes with faults between them and all that they call, and the money afterwards."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from gateway.journal import rows, segments
+from gateway.ledger.registry import open_ledger
+from gateway.ledger.types import LedgerDown, Position
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import inference
+from tests.gateway.process import Process, free_port
+
+CHEAP_NANO, DEAR_NANO = 100_000, 1_000_000
+PATIENCE_S = 20.0
+
+
+@dataclass
+class Stand:
+    """A gateway process over a cheap and a dear backend, on one budget `cap`."""
+
+    folder: Path
+    process: Process
+    url: str
+    http: httpx.AsyncClient
+    descriptors: int = 0
+    statuses: list[int] = field(default_factory=list)
+
+    async def ask(self, count: int = 1) -> list[httpx.Response]:
+        """Send requests at once; each must be answered."""
+        path = self.url + "/v2/models/m/infer"
+        return await asyncio.gather(*(self.http.post(path, json=inference()) for _ in range(count)))
+
+    @contextlib.asynccontextmanager
+    async def load(self, clients: int, pause_s: float = 0.0) -> AsyncIterator[None]:
+        """Have clients send one request after the other for as long as the block lasts."""
+        over = asyncio.Event()
+
+        async def client() -> None:
+            while not over.is_set():
+                (reply,) = await self.ask()
+                self.statuses.append(reply.status_code)
+                await asyncio.sleep(pause_s)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(client())
+            yield
+            over.set()
+
+    async def sees(self, status: int, count: int = 1) -> None:
+        """Wait until the load has had so many answers of a status, from now on."""
+        seen = self.statuses.count(status) + count
+        await until(lambda: self.statuses.count(status) >= seen)
+
+    def stop(self) -> None:
+        """Have it settle all and end."""
+        assert self.process.end(signal.SIGTERM) == 0
+
+    @property
+    def journal_nano(self) -> int:
+        """What its journal says was spent."""
+        return sum(
+            row["cost_nano"]
+            for path in segments(self.folder / ".tollway" / "journal")
+            for row in rows(path)
+            if row["kind"] == "attempt"
+        )
+
+    async def leaves_open(self, most: int) -> None:
+        """Wait until it has at most so many files and sockets more than when it began."""
+        await self.http.aclose()
+        await until(lambda: self.process.descriptors <= self.descriptors + most)
+
+
+@contextlib.asynccontextmanager
+async def standing(
+    folder: Path,
+    cheap: str,
+    dear: str,
+    *,
+    ledger: str = "sqlite:///tollway.db",
+    route: str = "",
+    limit_usd: str = "100.0",
+) -> AsyncIterator[Stand]:
+    """Run a gateway; yield it once it is ready."""
+    await asyncio.to_thread(folder.mkdir, exist_ok=True)
+    url = f"http://127.0.0.1:{free_port()}"
+    config = folder / "tollway.toml"
+    server = f'open = true\nlisten = "{url.removeprefix("http://")}"'
+    more = budget("cap", limit_usd)
+    config.write_text(
+        two_backends(cheap, dear, route=route, server=server, more=more, ledger=ledger)
+    )
+    process = Process(config)
+    limits = httpx.Limits(max_connections=None)
+    try:
+        async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False, limits=limits) as http:
+            await process.ready(url, http)
+            yield Stand(folder, process, url, http, process.descriptors)
+    finally:
+        process.stop()
+
+
+async def position(url: str) -> Position:
+    """Return what a ledger in Redis says of `cap`, once it answers."""
+    ledger = open_ledger(url + ("&" if "?" in url else "?") + "timeout_ms=2000")
+    await ledger.open()
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                (account,) = await ledger.accounts([("cap", 0)])
+                break
+            except LedgerDown:  # after a failover
+                await asyncio.sleep(0.1)
+    await ledger.close()
+    return account.position
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for what processes bring about."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end_s, "it did not come true"
+        await asyncio.sleep(0.01)
