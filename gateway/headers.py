@@ -49,8 +49,13 @@ class Demands:
     deadline_s: float | None = None
 
 
-def forwarded(headers: Iterable[tuple[bytes, bytes]], via: bytes) -> tuple[Headers, Demands]:
-    """Return (fields for the backend, demands); Refused where a field of ours cannot be read."""
+def forwarded(
+    headers: Iterable[tuple[bytes, bytes]], via: bytes, version: str = "1.1"
+) -> tuple[Headers, Demands]:
+    """Return (fields for the backend, demands); Refused where a field of ours cannot be read.
+
+    `version` is that of HTTP in which the request came.
+    """
     kept: Headers = []
     demands = Demands()
     named: list[bytes] = []
@@ -69,7 +74,8 @@ def forwarded(headers: Iterable[tuple[bytes, bytes]], via: bytes) -> tuple[Heade
     if named:
         dropped = frozenset(named)
         kept = [(name, value) for name, value in kept if name not in dropped]
-    kept.append((b"via", b", ".join([*passed_by, b"1.1 " + via])))
+    passed_by.append(version.encode() + b" " + via)
+    kept.append((b"via", b", ".join(passed_by)))
     return kept, demands
 
 

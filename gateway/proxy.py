@@ -110,6 +110,10 @@ class Proxy:
         match: Match | None = None
         try:
             path: bytes = scope["raw_path"]
+            if scope["method"] == "OPTIONS":  # asks nothing of a model, so it is ours to answer
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+                return
             match = self._table.match(path)
             if match is None:
                 if path in _SERVER and self._table.speaks("oip"):
@@ -224,7 +228,7 @@ class Proxy:
         """Read the request into an Inference; Refused where it is none."""
         self._admit(match.route, tenant)
         route = match.route
-        headers, demands = forwarded(scope["headers"], self._via)
+        headers, demands = forwarded(scope["headers"], self._via, scope["http_version"])
         target: bytes = scope["raw_path"]
         if scope["query_string"]:
             target += b"?" + scope["query_string"]

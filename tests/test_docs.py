@@ -37,7 +37,7 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", ["promises.md", "reliability.md", "security.md"])
+@pytest.mark.parametrize("page", ["http.md", "promises.md", "reliability.md", "security.md"])
 def test_every_promise_names_a_test_that_there_is(page: str) -> None:
     told = re.findall(r"`(tests/\S+\.py)::(\w+)`", (ROOT / "docs" / page).read_text())
     assert len(told) > 20

@@ -141,6 +141,7 @@ policy = "cheapest"
                     headers = {"Authorization": f"Bearer {key}"} if key else {}
                     reply = await tollway.infer(**headers)
                     seen.append(reply.status_code)
+                    assert ("www-authenticate" in reply.headers) == (reply.status_code == 401)
                 assert seen == [401, 401, 200, 403, 401]
                 spend = [
                     (
