@@ -13,7 +13,7 @@ for two seconds.
 `longest gap`: between two answers. `first after`, `all after`: from the fault's end to the first
 answer of the large model, and to the last request that had another. `charged` is what the ledger
 holds to be spent, and the journal must say the same; the backends may have billed less (what broke
-may have run), but not more. `fds left`: files and sockets that the gateway has open in the end and
+may have run), but not more. `left open`: files and sockets that the gateway has open in the end and
 had not when it was idle before.
 
 Needs the extras `redis` and `demo`, and redis-server.
@@ -207,7 +207,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "all after": lambda row: f"{row.all_s:.2f} s",
     "charged": lambda row: f"${row.ledger_usd:.4f}",
     "of it not billed": lambda row: f"${row.unproven_usd:.4f}",
-    "fds left": lambda row: str(max(0, row.fds)),
+    "left open": lambda row: str(max(0, row.fds)),
 }
 
 
