@@ -64,6 +64,7 @@ async def requests(
     """Send requests one after the other; return microseconds each."""
     scope = {
         "type": "http",
+        "http_version": "1.1",
         "method": "POST",
         "path": "/v2/models/x/infer",
         "raw_path": b"/v2/models/x/infer",

@@ -1,0 +1,53 @@
+"""What each target's fuzzing begins with: the cases of the other tests, and what ships."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from gateway.journal import seal
+from tests.backends.test_http1_connection import REPLIES
+from tests.contracts.test_wire_protocol_contract import CASES
+from tests.gateway.corpus import REFUSED, SERVED
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = Path(__file__).parent / "corpus"
+CHUNK = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3}}\n\n'
+RESPONSE = (
+    b'event: response.completed\ndata: {"type":"response.completed","response":{"output":[],'
+    b'"usage":{"input_tokens":9,"output_tokens":3}}}\n\n'
+)
+FIELDS = (
+    b"x-tollway-tags: team=a,env=b\nx-tollway-min-accuracy: 0.9\nx-tollway-max-cost-usd: 0.01\n"
+    b"x-tollway-deadline-ms: 250\nconnection: close, x-a\nx-a: 1\nvia: 1.1 a\n"
+    b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+)
+
+
+def seeds(target: str) -> Iterator[bytes]:
+    """Yield the seeds of a target."""
+    match target:
+        case "http1_reply":
+            yield from (b"\x07\x20" + reply for reply in REPLIES)
+        case "http1_request":
+            sent = [*(sent for sent, _ in REFUSED.values()), *(one[0] for one in SERVED.values())]
+            yield from (b"\x07\x20" + one for one in sent if len(one) < 1000)
+        case "events" | "chat_stream":
+            yield b"\x07\x20" + CHUNK + USAGE + b"data: [DONE]\n\n"
+            yield b"\x07\x20" + RESPONSE
+        case "requests":
+            yield from (b"\x10" + orjson.dumps(case.request) for case in CASES.values())
+        case "replies" | "documents":
+            yield from (b"\x10" + orjson.dumps(case.reply) for case in CASES.values())
+        case "fields":
+            yield FIELDS
+        case "json_paths":
+            yield b'inputs[0].data[1:3]\n{"inputs":[{"data":[1,2,3]}]}'
+            yield b'choices[*].message.content\n{"choices":[{"message":{"content":"a"}}]}'
+        case "configuration":
+            yield from (path.read_bytes() for path in sorted(ROOT.glob("[de]*/**/tollway*.toml")))
+        case "rules":
+            yield from (path.read_bytes() for path in sorted(ROOT.glob("examples/**/rules.toml")))
+        case "journal":
+            yield seal({"kind": "feedback", "id": "a.0.1", "quality": 1.0})
