@@ -137,7 +137,7 @@ def _duration(text: str) -> float:
 
 async def _run(asked: argparse.Namespace, strikes: Iterable[plan.Strike]) -> None:
     async with FaultProxy(asked.to, asked.listen, seed=asked.seed) as proxy:
-        _say(f"{_written(proxy.address)} leads to {_written(proxy.to)}; seed {asked.seed}")
+        _say(f"{written(proxy.address)} leads to {written(proxy.to)}; seed {asked.seed}")
         acting = asyncio.create_task(_obey(proxy) if asked.stdin else _act(proxy, strikes))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, acting.cancel)
@@ -185,7 +185,8 @@ async def _strike(proxy: FaultProxy, faults: Faults) -> None:
     _say(f"{'all is well' if faults == NOTHING else f'struck: {faults}'} ({met})")
 
 
-def _written(address: Address) -> str:
+def written(address: Address) -> str:
+    """Return an address as it is given."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

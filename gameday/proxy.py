@@ -47,7 +47,7 @@ class FaultProxy:
         self._now = Now()
         self._socket: socket.socket | None = None
         self._filler: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._resuming: asyncio.TimerHandle | None = None
         self._links: set[asyncio.Task[None]] = set()
 
     @property
@@ -82,7 +82,7 @@ class FaultProxy:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._deafen()
+        self._deafen()
         await self._close()
 
     async def strike(self, faults: Faults = NOTHING) -> None:
@@ -94,7 +94,7 @@ class FaultProxy:
         self._now.set(faults)
         if (before.refuse, before.drop) == (faults.refuse, faults.drop):
             return
-        await self._deafen()
+        self._deafen()
         if faults.refuse:
             await self._close()
         elif faults.drop:
@@ -127,7 +127,7 @@ class FaultProxy:
             self._filler.close()
             self._filler = None
         listener.listen(BACKLOG)
-        self._accepting = asyncio.create_task(self._accept(listener))
+        self._hear(listener)
 
     def _fill(self) -> None:
         """Leave no room in the backlog."""
@@ -137,12 +137,17 @@ class FaultProxy:
         self._filler.setblocking(False)
         self._filler.connect_ex(self.address)
 
-    async def _deafen(self) -> None:
+    def _hear(self, listener: socket.socket) -> None:
+        """Accept whoever comes."""
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _deafen(self) -> None:
         """Accept nobody."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.wait([self._accepting])
-            self._accepting = None
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+        if self._resuming is not None:
+            self._resuming.cancel()
+            self._resuming = None
 
     async def _close(self) -> None:
         """Listen no more, and reset all connections."""
@@ -155,16 +160,19 @@ class FaultProxy:
         if self._links:
             await asyncio.wait(self._links)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop, counts = asyncio.get_running_loop(), self.counts
-        while True:
-            try:
-                accepted, _ = await loop.sock_accept(listener)
-            except OSError:
-                await asyncio.sleep(PAUSE_S)
-                continue
-            counts["connections"] += 1
-            link = Link(self._now, random.Random(f"{self._seed}/{counts['connections']}"))
-            task = asyncio.create_task(link.carry(accepted, *self.to))
-            self._links.add(task)
-            task.add_done_callback(self._links.discard)
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            accepted, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # the client has gone again
+        except OSError:  # too many open files: not again at once
+            self._deafen()
+            self._resuming = asyncio.get_running_loop().call_later(PAUSE_S, self._hear, listener)
+            return
+        accepted.setblocking(False)
+        self.counts["connections"] += 1
+        link = Link(self._now, random.Random(f"{self._seed}/{self.counts['connections']}"))
+        task = asyncio.create_task(link.carry(accepted, *self.to))
+        self._links.add(task)
+        task.add_done_callback(self._links.discard)
+        task.add_done_callback(lambda _: accepted.close())  # it may have been cancelled unbegun

@@ -224,6 +224,24 @@ def test_a_share_of_connections_is_struck_and_requests_can_be() -> None:
     proxied(main)
 
 
+def test_nobody_is_lost_while_it_parts_and_joins_under_connections() -> None:
+    async def main(proxy: FaultProxy) -> None:
+        async def ask() -> bytes:
+            async with client(proxy) as one:
+                return await one.ask(b"x")
+
+        asking = []
+        for _ in range(30):
+            asking += [asyncio.create_task(ask()) for _ in range(3)]
+            await asyncio.sleep(0)
+            await proxy.strike(parse("drop"))
+            await asyncio.sleep(0)
+            await proxy.strike()
+        assert set(await asyncio.gather(*asking)) == {b"x"}
+
+    proxied(main)
+
+
 def test_a_server_that_is_not_there_resets_its_clients() -> None:
     async def main() -> None:
         async with echo() as to:

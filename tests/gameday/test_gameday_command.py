@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gameday import plan
+from gameday import commands, plan
 from gameday.faults import NOTHING, parse
 from gateway import cli, console
 
@@ -83,6 +83,13 @@ def test_a_plan_is_carried_out_in_its_time(tmp_path: Path) -> None:
         "struck: cut=3,share=0.5 (0 connections open)",
         "ended: no connections",
     ]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8001", "[::1]:8001", "redis.internal:6379"])
+def test_addresses_are_read_as_they_are_written(address: str) -> None:
+    host, port = commands.arguments(["--to", address, "--stdin"]).to
+    assert commands.written((host, port)) == address
+    assert "[" not in host
 
 
 def test_faults_strike_again_and_again_or_once() -> None:
