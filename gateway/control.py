@@ -34,6 +34,8 @@ FEEDBACK_BYTES_MAX = 1 << 20
 _SAFE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 LIVE_S = 2.0
 FEEDBACK_MAX = 1000  # in one call; a larger batch is several calls
+_FED = {"learned": 202, "duplicate": 200, "unknown": 404, "unwritten": 503}
+"""What one feedback came to, as a status; else it was refused."""
 
 
 Reload = Callable[[], Awaitable[list[str]]]
@@ -129,7 +131,7 @@ class Control:
         results = await self._crew.teach(told, tenant)
         if many:
             return _json({"results": results})
-        status = {"learned": 202, "duplicate": 200, "unknown": 404}.get(results[0]["result"], 422)
+        status = _FED.get(results[0]["result"], 422)
         return _json(results[0], status)
 
     async def budgets(self, request: Request) -> Response:

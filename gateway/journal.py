@@ -16,6 +16,7 @@ serving goes on.
 """
 
 import asyncio
+import logging
 import os
 import re
 import secrets
@@ -27,11 +28,14 @@ from typing import Any
 
 import orjson
 
+log = logging.getLogger("tollway.journal")
+
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ID = re.compile(r"([0-9a-z]{1,24})\.([0-9a-z]{1,12})\.([0-9a-z]{4})")
 _CRC_BYTES = len(b',"crc":"00000000"}\n')
 FOLLOWED_BYTES = 256 << 20  # half a second of reading, in a thread
 ROW_BYTES_MAX = 1 << 20  # a row holds one request's features; a megabyte is far above any of them
+RETRIED_BYTES = 1 << 20  # how much later a new segment is tried for again
 MARK_BYTES = 128  # every decision row is longer
 _NONCE_CHARS = 4
 _NONCES_BYTES = 512  # 256 nonces; the string is cut anew for each, so not too many
@@ -107,11 +111,12 @@ class Journal:
         self._open()
 
     def _open(self) -> None:
-        self._tag = base36(time.time_ns() // 1000) + secrets.token_hex(1)
-        path = self._folder / f"journal-{self._tag}.jsonl"
+        tag = base36(time.time_ns() // 1000) + secrets.token_hex(1)
+        path = self._folder / f"journal-{tag}.jsonl"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o640)
-        self._size = 0
+        self._tag, self._size = tag, 0
+        self._rotates_at = self._segment_bytes_max
 
     def write_in_turns(self) -> None:
         """From now on write once per turn of the running event loop."""
@@ -159,13 +164,20 @@ class Journal:
         rest = data[written:]
         self._waiting = [rest] if rest else []
         self._waiting_bytes = len(rest)
-        if not rest and self._size > self._segment_bytes_max:
+        if not rest and self._size > self._rotates_at:
             self._rotate()
 
     def _rotate(self) -> None:
-        os.fsync(self._fd)
-        os.close(self._fd)
-        self._open()
+        """Go on in a new segment; where the disk has none to give, in this one."""
+        full = self._fd
+        try:
+            os.fsync(full)
+            self._open()
+        except OSError as exc:
+            log.warning("no new segment of the journal can be had: %s", exc)
+            self._rotates_at = self._size + RETRIED_BYTES
+            return
+        os.close(full)
         self._synced_bytes = 0
 
     def sync(self) -> None:
@@ -179,9 +191,16 @@ class Journal:
                 os.close(fd)
 
     def close(self) -> None:
-        """Write and sync everything, and close the segment."""
+        """Write and sync everything, and close the segment; what the disk refuses is told of."""
         self.flush()
-        os.fsync(self._fd)
+        if self._waiting:
+            log.error(
+                "the disk refused %d bytes of the journal: they are lost", self._waiting_bytes
+            )
+        try:
+            os.fsync(self._fd)
+        except OSError as exc:
+            log.error("the journal may not be whole: %s", exc)
         os.close(self._fd)
 
     def find(self, decision: str) -> list[Row]:

@@ -118,6 +118,8 @@ class Learner:
             result = {"result": "refused", "detail": str(exc)}
         if result["result"] == "unknown":
             result["detail"] = "no decision of this id is in the journal"
+        elif result["result"] == "unwritten":
+            result["detail"] = "the disk refuses it; send it again later"
         return {"decision": str(decision)[:64], **result}
 
     async def found(self, decision: str) -> list[Row]:
@@ -133,7 +135,7 @@ class Learner:
         return await asyncio.to_thread(self._journal.follow, found)
 
     def take(self, feedback: Feedback, tenant: str | None) -> str:
-        """Learn from one feedback; return `learned`, `duplicate` or `unknown`.
+        """Learn from one feedback; return `learned`, `duplicate`, `unknown` or `unwritten`.
 
         `tenant` may only speak of its own requests; None may speak of all. BadFeedback where a
         label is sent and the route was not told how to score one.
@@ -144,7 +146,12 @@ class Learner:
             self._metrics.feedback("", "unknown")
             return "unknown"
         known = qualities(route, found, feedback)
-        if not self._journal.mark(feedback.decision):
+        try:
+            first = self._journal.mark(feedback.decision)
+        except OSError:  # learned from unmarked, it would be learned from as often as it is sent
+            self._metrics.feedback(route.name, "unwritten")
+            return "unwritten"
+        if not first:
             self._metrics.feedback(route.name, "duplicate")
             return "duplicate"
         self._journal.append(

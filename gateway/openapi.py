@@ -114,6 +114,7 @@ def _feedback() -> Json:
             "202": {**_json(), "description": "Learned"},
             "404": {**_json(), "description": "No decision of this id"},
             "422": {**_json(), "description": "It says nothing that can be learned"},
+            "503": {**_json(), "description": "The disk refuses it; send it again later"},
         },
     }
 

@@ -113,21 +113,16 @@ class Upkeep:
                 policy.pace(allowance, scope)
             self._paced[name] = set(allowances)
 
-    def snapshot(self) -> dict[Path, bytes]:
-        """Return what is to be saved, by its place."""
-        time_s = self._wall()
-        return {
-            self._path(name): snapshots.pack(
-                {
-                    "policy": route.policy.save(),
-                    "estimator": route.estimator.save(),
-                    "features": route.features.save(),
-                    "auditor": orjson.dumps(route.auditor.save() if route.auditor else None),
-                },
-                time_s,
-            )
-            for name, route in self._routes.items()
+    def snapshot(self, name: str) -> bytes:
+        """Return what is to be saved of a route; OSError where a head cannot be written."""
+        route = self._routes[name]
+        parts = {
+            "policy": route.policy.save(),
+            "estimator": route.estimator.save(),
+            "features": route.features.save(),
+            "auditor": orjson.dumps(route.auditor.save() if route.auditor else None),
         }
+        return snapshots.pack(parts, self._wall())
 
     def restore(self) -> dict[str, float]:
         """Load the routes' snapshots; return the time of each that was good.
@@ -161,11 +156,12 @@ class Upkeep:
 
     async def save(self) -> None:
         """Write the snapshots, in a thread; what the disk refuses is told of and tried again."""
-        for path, blob in self.snapshot().items():
+        for name in [*self._routes]:
             try:
-                await asyncio.to_thread(snapshots.write, path, blob)
+                blob = self.snapshot(name)
+                await asyncio.to_thread(snapshots.write, self._path(name), blob)
             except OSError as exc:
-                self._events.add("snapshot_failed", path.stem, f"not saved: {exc}")
+                self._events.add("snapshot_failed", name, f"not saved: {exc}")
 
     def start(self) -> None:
         """Run all duties on timers, on the running loop."""

@@ -134,13 +134,17 @@ class SqliteLedger:
         db = sqlite3.connect(
             self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
         self._db = db
-        with self._transaction():
-            for statement in SCHEMA.split(";"):
-                db.execute(statement)
-            db.execute("INSERT OR IGNORE INTO ledger VALUES (1, ?)", (secrets.token_hex(8),))
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            with self._transaction():
+                for statement in SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute("INSERT OR IGNORE INTO ledger VALUES (1, ?)", (secrets.token_hex(8),))
+        except BaseException:
+            self._disconnect()  # the next attempt begins anew: half of a schema is none
+            raise
 
     def _disconnect(self) -> None:
         if self._db is not None:
@@ -154,10 +158,11 @@ class SqliteLedger:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk has SQLite roll some back by itself
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def _register(self, budgets: Sequence[Budget]) -> Answer:
         now_s = self._clock()

@@ -17,12 +17,17 @@ Whoever holds the lock on the file is alive. Whoever gets the lock of another's 
 its owner left, have the ledger reconcile it, and delete it. The kernel drops the lock when the
 owner is gone, however it went.
 
+Blocks of the disk are taken when the file grows: a page that finds none when it is first written to
+would end the process (SIGBUS). Where the disk has none left a lease is kept in memory alone. Should
+this process be killed nothing then proves what it did not spend of it, and all of it stays charged.
+
 A till is believed only on the boot that wrote it: after a power cut the file may be older than
 what was spent, so its leases stay charged until they are released by hand.
 """
 
 import fcntl
 import json
+import logging
 import mmap
 import os
 from collections.abc import Iterator, MutableSequence
@@ -30,6 +35,8 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from gateway.ledger.types import Claim, Key
+
+log = logging.getLogger("tollway.ledger")
 
 Cells: TypeAlias = "MutableSequence[int] | memoryview[int]"
 
@@ -58,9 +65,13 @@ class Till:
         new.rename(path)
 
     def claim(self, key: Key) -> Cells:
-        """Return the cells of a lease, zero."""
+        """Return the cells of a lease, zero; in the file as long as the disk has room for them."""
         if not self._free:
-            self._grow()
+            try:
+                self._grow()
+            except OSError as exc:
+                log.warning("%s cannot grow (%s): a lease is in memory alone", self.path, exc)
+                return [0] * LENGTH
         cells = self._free.pop()
         cells[SETTLED] = cells[OPEN] = cells[HEARD] = 0
         _write_text(
@@ -72,7 +83,8 @@ class Till:
     def release(self, cells: Cells) -> None:
         """Free the cells of a lease that the ledger has closed."""
         cells[USED] = 0
-        self._free.append(cells)
+        if isinstance(cells, memoryview):
+            self._free.append(cells)
 
     def close(self) -> None:
         """Delete the file: there is nothing left to prove."""
@@ -87,7 +99,7 @@ class Till:
 
     def _grow(self) -> None:
         start = len(self._maps) * CHUNK_CELLS * 8
-        os.ftruncate(self._fd, start + CHUNK_CELLS * 8)
+        os.posix_fallocate(self._fd, start, CHUNK_CELLS * 8)
         mapped = mmap.mmap(self._fd, CHUNK_CELLS * 8, offset=start)
         self._maps.append(mapped)
         cells = memoryview(mapped).cast("q")
