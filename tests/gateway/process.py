@@ -16,10 +16,13 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """A gateway; what it says goes to the file `log` beside its configuration."""
 
-    def __init__(self, config: Path, *options: str) -> None:
+    def __init__(
+        self, config: Path, *options: str, program: tuple[str, ...] = ("-m", "gateway")
+    ) -> None:
+        """`program` is what Python runs."""
         self._log = (config.parent / "log").open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve", str(config), *options],
+            [sys.executable, *program, "serve", str(config), *options],
             cwd=ROOT,
             stdout=self._log,
             stderr=self._log,
