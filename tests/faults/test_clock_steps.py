@@ -65,7 +65,7 @@ def test_a_stepped_clock_opens_no_window_twice_and_spends_none_beyond_its_limit(
                     seen: list[float] = []
                     # Forward over a border, back into a window that is spent, forward by more,
                     # a little, and back to the first but one.
-                    for hours in (0, 1, 0, 3, 3.2, 1):
+                    for hours in (0, 1, 0, 3.2, 1):
                         jump(hours)
                         await exhausted(http, url)
                         seen.append(int(0.5 + hours))
@@ -85,10 +85,10 @@ def test_a_stepped_clock_opens_no_window_twice_and_spends_none_beyond_its_limit(
 
 
 async def exhausted(http: httpx.AsyncClient, url: str) -> None:
-    """Send requests until they have been refused for longer than money is under way."""
+    """Send requests until they have been refused for longer than a step goes unnoticed."""
     refused_since: float | None = None
     async with asyncio.timeout(30):
-        while refused_since is None or time.monotonic() < refused_since + 0.7:
+        while refused_since is None or time.monotonic() < refused_since + 1.5:
             reply = await http.post(url + "/v2/models/m/infer", json=inference())
             assert reply.status_code in (200, 402, 503), reply.text
             if reply.status_code == 402:
