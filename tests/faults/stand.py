@@ -89,12 +89,13 @@ async def standing(
     route: str = "",
     limit_usd: str = "100.0",
     more: str = "",
+    server: str = "",
 ) -> AsyncIterator[Stand]:
     """Run a gateway; yield it once it is ready."""
     await asyncio.to_thread(folder.mkdir, exist_ok=True)
     url = f"http://127.0.0.1:{free_port()}"
     config = folder / "tollway.toml"
-    server = f'open = true\nlisten = "{url.removeprefix("http://")}"'
+    server = f'open = true\nlisten = "{url.removeprefix("http://")}"\n{server}'
     more = budget("cap", limit_usd) + more
     config.write_text(
         two_backends(cheap, dear, route=route, server=server, more=more, ledger=ledger)

@@ -9,35 +9,13 @@ from typing import Any
 import httpx
 import pytest
 from configs import budget, two_backends
-from harness import Running, Upstream, inference, run, running, serving
+from harness import Upstream, inference, run, running, serving
 from process import Process, free_port
+from reloading import File
 
-from gateway import settings as config
 from gateway.auth import hash_key
-from gateway.reload import Reloader
 
 pytestmark = pytest.mark.integration
-
-
-class File:
-    """A configuration that is changed while a gateway serves it."""
-
-    def __init__(self, tollway: Running, folder: Path) -> None:
-        self.text = ""
-        self.tollway = tollway
-        self.folder = folder
-        self.reloader = Reloader(tollway.gateway, self.read)
-        tollway.gateway.control.reload = self.reloader.reload
-        tollway.gateway.closed = self.reloader.close
-
-    def read(self) -> config.Settings:
-        return config.parse(self.text, {}, folder=self.folder)
-
-    async def reload(self, text: str) -> httpx.Response:
-        self.text = text
-        post = self.tollway.client.post(self.tollway.url + "/_tollway/reload")
-        reply: httpx.Response = await post
-        return reply
 
 
 def test_backends_change_under_load_and_nobody_notices(tmp_path: Path) -> None:

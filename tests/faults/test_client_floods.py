@@ -1,0 +1,206 @@
+"""Clients that take what they can get: the others are answered, and memory stays bounded."""
+
+import asyncio
+import contextlib
+import gzip
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.stand import Stand, standing, until
+from tests.gateway.harness import Upstream, run, serving
+
+pytestmark = pytest.mark.integration
+
+HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\n"
+MIB = 1 << 20
+SLOW = 10_000
+
+
+@pytest.fixture
+def files() -> Iterator[int]:
+    """Have as many files open as may be; yield how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def connect(stand: Stand) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, _, port = stand.url.removeprefix("http://").partition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+def rss_mib(stand: Stand) -> float:
+    status = Path(f"/proc/{stand.process.pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+
+def test_ten_thousand_slow_clients_are_cut_and_the_others_do_not_notice(
+    tmp_path: Path, files: int
+) -> None:
+    """Half of them stop in the middle of a head, half say nothing at all."""
+    count = min(SLOW - 64, files - 512)  # below the gateway's limit on connections, as they come
+
+    async def main() -> None:
+        async with serving(Upstream()) as a, standing(tmp_path / "g", a, a) as stand:
+            await stand.ask(8)
+            before_mib = rss_mib(stand)
+            slow = []
+            async with stand.load(4, pause_s=0.01):
+                for n in range(0, count, 200):
+                    size = min(200, count - n)
+                    opened = await asyncio.gather(*(connect(stand) for _ in range(size)))
+                    for at, (_, writer) in enumerate(opened):
+                        writer.write(HEAD[: 20 * (at % 2)])
+                    slow += opened
+                assert stand.process.descriptors > 0.9 * count
+                assert rss_mib(stand) - before_mib < 0.03 * count  # 30 KiB each
+                begun = len(stand.statuses)
+                cut = [reader.read() for reader, _ in slow]
+                replies = await asyncio.wait_for(asyncio.gather(*cut, return_exceptions=True), 60)
+                served = len(stand.statuses) - begun
+            assert {*stand.statuses} == {200}
+            assert served > 100
+            told = [reply for reply in replies if isinstance(reply, bytes)]
+            assert {reply[:12] for reply in told} <= {b"", b"HTTP/1.1 408"}
+            for _, writer in slow:
+                writer.close()
+            await stand.leaves_open(8)
+            stand.stop()
+
+    run(main)
+
+
+def chunked(total: int) -> Iterator[bytes]:
+    part = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    yield HEAD + b"transfer-encoding: chunked\r\n\r\n"
+    for _ in range(total // 0x10000):
+        yield part
+
+
+def declared(total: int) -> Iterator[bytes]:
+    yield HEAD + b"content-length: %d\r\n\r\n" % total
+    for _ in range(total // 0x10000):
+        yield b"x" * 0x10000
+
+
+def fields(total: int) -> Iterator[bytes]:
+    yield HEAD
+    for n in range(total // 1000):
+        yield b"x-%d: %b\r\n" % (n, b"y" * 990)
+
+
+def names(total: int) -> Iterator[bytes]:
+    yield HEAD
+    for n in range(total // 1000):
+        yield b"".join(b"a%d:\r\n" % (n * 100 + k) for k in range(100))
+
+
+def target(total: int) -> Iterator[bytes]:
+    yield b"POST /"
+    for _ in range(total // 0x10000):
+        yield b"x" * 0x10000
+
+
+def bomb(total: int) -> Iterator[bytes]:
+    body = gzip.compress(b"[" * total)
+    packed = b"content-encoding: gzip\r\ncontent-length: %d\r\n" % len(body)
+    yield HEAD + packed + b"connection: close\r\n\r\n" + body
+
+
+FLOODS: dict[str, tuple[Callable[[int], Iterator[bytes]], int, bytes]] = {
+    "100 MB in chunks": (chunked, 100 * MIB, b"413"),
+    "100 MB, declared": (declared, 100 * MIB, b"413"),
+    "10 GiB, declared": (lambda total: iter([next(declared(total))]), 10 << 30, b"413"),
+    "64 KB of fields": (fields, 64 * 1000, b"431"),
+    "100 MB of fields": (fields, 100 * MIB, b"431"),
+    "100,000 names": (names, MIB, b"431"),
+    "a target of 100 MB": (target, 100 * MIB, b"414"),
+    "a body that is 100 MB unpacked": (bomb, 100 * MIB, b"400"),
+}
+
+
+def test_what_is_too_large_is_refused_early_and_takes_no_memory(tmp_path: Path) -> None:
+    async def flood(stand: Stand, parts: Iterator[bytes]) -> bytes:
+        reader, writer = await connect(stand)
+        told = asyncio.ensure_future(reader.read())
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+                if told.done():
+                    break
+        with contextlib.suppress(ConnectionError):
+            reply = await asyncio.wait_for(told, 20)
+        writer.close()
+        return reply
+
+    async def main() -> None:
+        server = "max_body_bytes = 1048576"
+        upstream = Upstream()
+        async with serving(upstream) as a:
+            async with standing(tmp_path / "g", a, a, server=server) as stand:
+                await stand.ask(8)
+                before_mib, calls = rss_mib(stand), upstream.calls
+                for name, (parts, total, status) in FLOODS.items():
+                    replies = await asyncio.gather(*(flood(stand, parts(total)) for _ in range(4)))
+                    assert {reply[9:12] for reply in replies} == {status}, name
+                    assert rss_mib(stand) - before_mib < 32, name
+                assert upstream.calls == calls
+                assert {reply.status_code for reply in await stand.ask(8)} == {200}
+                await stand.leaves_open(8)
+                stand.stop()
+
+    run(main)
+
+
+def test_a_reply_that_is_packed_is_not_unpacked(tmp_path: Path) -> None:
+    body = gzip.compress(b'{"outputs":[' + b" " * (200 * MIB) + b"]}")
+    bomb_ = Upstream(body=body, headers=[(b"content-encoding", b"gzip")])
+
+    async def main() -> None:
+        async with serving(bomb_) as a, serving(Upstream()) as b:
+            async with standing(tmp_path / "g", a, b) as stand:
+                before_mib = rss_mib(stand)
+                for _ in range(4):
+                    (reply,) = await stand.ask()
+                    assert reply.headers["x-tollway-backend"] == "dear"
+                assert bomb_.calls == 4
+                assert rss_mib(stand) - before_mib < 32
+                stand.stop()
+
+    run(main)
+
+
+def test_a_gateway_without_free_files_recovers_as_soon_as_there_are_some(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, standing(tmp_path / "g", a, a) as stand:
+            await stand.ask(4)
+            most = stand.process.descriptors + 16
+            resource.prlimit(stand.process.pid, resource.RLIMIT_NOFILE, (most, most))
+            flood = await asyncio.gather(*(connect(stand) for _ in range(200)))
+            await until(lambda: stand.process.descriptors >= most)
+            await asyncio.sleep(0.2)  # it goes on being full, and does not spin or die
+            spent_s = cpu_s(stand)
+            await asyncio.sleep(1.0)
+            assert cpu_s(stand) - spent_s < 0.5
+            for _, writer in flood:
+                writer.close()
+            begun = time.monotonic()
+            (reply,) = await stand.ask()
+            assert reply.status_code == 200
+            assert time.monotonic() - begun < 10
+            assert {reply.status_code for reply in await stand.ask(4)} == {200}
+            stand.stop()
+
+    run(main)
+
+
+def cpu_s(stand: Stand) -> float:
+    stat = Path(f"/proc/{stand.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / 100

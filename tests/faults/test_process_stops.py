@@ -1,0 +1,200 @@
+"""A gateway that is stopped with streams open, and gateways that are replaced under load."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.journal import rows, segments
+from tests.faults.stand import standing, until
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, serving
+from tests.gateway.parrot import Parrot
+from tests.gateway.process import Process, free_port
+
+pytestmark = pytest.mark.integration
+
+STREAMS = 20
+ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hello there"}]}
+CONFIG = """
+[server]
+open = true
+drain_s = 20
+listen = "{listen}"
+
+[ledger]
+url = "sqlite:///tollway.db"
+
+[[backends]]
+name = "one"
+kind = "gpu"
+protocol = "openai"
+url = "{one}"
+price = {{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 10.0 }}
+
+[[routes]]
+name = "chat"
+path = "/v1/chat/completions"
+protocol = "openai"
+backends = ["one"]
+
+[[budgets]]
+name = "all"
+limit_usd = 1.0
+"""
+
+
+def journalled(folder: Path, kind: str) -> Iterable[dict[str, Any]]:
+    found = segments(folder / ".tollway" / "journal")
+    return [row for path in found for row in rows(path) if row["kind"] == kind]
+
+
+def test_told_to_stop_streams_come_to_their_end_and_are_settled(tmp_path: Path) -> None:
+    async def main() -> None:
+        parrot = Parrot(hold=asyncio.Event())
+        url = f"http://127.0.0.1:{free_port()}"
+        async with serving(parrot) as a:
+            file = tmp_path / "tollway.toml"
+            file.write_text(CONFIG.format(one=a, listen=url.removeprefix("http://")))
+            process = Process(file)
+            try:
+                async with httpx.AsyncClient(timeout=20, trust_env=False) as http:
+                    await process.ready(url, http)
+
+                    async def streamed() -> str:
+                        path = url + "/v1/chat/completions"
+                        async with http.stream("POST", path, json=ASK) as reply:
+                            return (await reply.aread()).decode()
+
+                    under_way = [asyncio.create_task(streamed()) for _ in range(STREAMS)]
+                    await until(lambda: parrot.calls == STREAMS)
+                    await parrot.begun.wait()
+                    process.tell(signal.SIGTERM)
+                    await refused(url)
+                    assert parrot.hold is not None
+                    parrot.hold.set()
+                    told = await asyncio.gather(*under_way)
+                assert all(text.endswith("data: [DONE]\n\n") for text in told)
+                assert await asyncio.to_thread(process.wait) == 0
+            finally:
+                process.stop()
+        ends = journalled(tmp_path, "settlement")
+        assert len([*ends]) == STREAMS
+        assert {(end["provenance"], end["error"]) for end in ends} == {("usage", "")}
+
+    run(main)
+
+
+async def refused(url: str) -> None:
+    """Wait until no new connection is taken."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                async with httpx.AsyncClient(trust_env=False) as http:
+                    await http.get(url + "/livez")
+            except httpx.TransportError:
+                return
+            await asyncio.sleep(0.01)
+
+
+def test_who_does_not_let_go_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
+    """A backend that never answers, and clients that say half of a request, or nothing."""
+
+    async def main() -> None:
+        stuck = Upstream(hold=asyncio.Event())
+        async with serving(stuck) as a:
+            server = "drain_s = 1"
+            async with standing(tmp_path / "g", a, a, server=server) as stand:
+                host, _, port = stand.url.removeprefix("http://").partition(":")
+                held = []
+                for said in (b"", b"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\n"):
+                    _, writer = await asyncio.open_connection(host, int(port))
+                    writer.write(said)
+                    held.append(writer)
+                asked = asyncio.create_task(stand.ask(4))
+                await until(lambda: stuck.calls == 4)
+                begun = time.monotonic()
+                assert await asyncio.to_thread(stand.process.end, signal.SIGTERM) == 0
+                assert time.monotonic() - begun < 10
+                await asyncio.gather(asked, return_exceptions=True)
+                # What was asked and may have run is paid for.
+                assert stand.journal_nano == 4 * 100_000
+                for writer in held:
+                    writer.close()
+                assert stuck.hold is not None
+                stuck.hold.set()
+
+    run(main)
+
+
+def test_gateways_are_replaced_one_by_one_and_no_request_fails(tmp_path: Path) -> None:
+    """Two on one SQLite ledger; a client that finds one gone asks the other."""
+
+    async def main() -> None:
+        upstream = Upstream()
+        async with serving(upstream) as a:
+            urls, files = [], []
+            for n in range(2):
+                url = f"http://127.0.0.1:{free_port()}"
+                server = f'open = true\nlisten = "{url.removeprefix("http://")}"'
+                (folder := tmp_path / str(n)).mkdir()
+                files.append(folder / "tollway.toml")
+                urls.append(url)
+                more = budget("cap", "10.0")
+                ledger = f"sqlite:///{tmp_path}/shared.db"
+                files[-1].write_text(two_backends(a, a, server=server, more=more, ledger=ledger))
+            gateways = [Process(file) for file in files]
+            over, answered = asyncio.Event(), 0
+
+            async def client(http: httpx.AsyncClient, n: int) -> None:
+                nonlocal answered
+                while not over.is_set():
+                    for attempt in range(20):
+                        try:
+                            path = urls[(n + attempt) % 2] + "/v2/models/m/infer"
+                            reply = await http.post(path, json=inference())
+                        except httpx.ConnectError:  # nobody there: nothing was sent
+                            continue
+                        except httpx.RemoteProtocolError:  # closed as it was about to be used
+                            continue
+                        assert reply.status_code == 200
+                        answered += 1
+                        break
+                    else:
+                        raise AssertionError("nobody answered")
+
+            try:
+                async with httpx.AsyncClient(timeout=20, trust_env=False) as http:
+                    for url, gateway in zip(urls, gateways, strict=True):
+                        await gateway.ready(url, http)
+                    async with asyncio.TaskGroup() as group:
+                        for n in range(4):
+                            group.create_task(client(http, n))
+                        for n in (0, 1, 0, 1):
+                            seen = answered
+                            await until(lambda seen=seen: answered > seen + 50)  # type: ignore[misc]
+                            assert await asyncio.to_thread(gateways[n].end, signal.SIGTERM) == 0
+                            gateways[n] = Process(files[n])
+                            await gateways[n].ready(urls[n], http)
+                        over.set()
+                    (cap,) = (await http.get(urls[0] + "/_tollway/budgets")).json()["budgets"]
+                assert upstream.calls == answered
+                assert cap["spent_nano"] + cap["held_nano"] <= cap["limit_nano"]
+                for gateway in gateways:
+                    assert gateway.end(signal.SIGTERM) == 0
+                nano = sum(
+                    row["cost_nano"]
+                    for n in range(2)
+                    for row in journalled(tmp_path / str(n), "attempt")
+                )
+                assert nano == answered * 100_000
+            finally:
+                for gateway in gateways:
+                    gateway.stop()
+
+    run(main)
