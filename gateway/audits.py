@@ -133,7 +133,6 @@ class Audits:
             ),
             turn.context,
             quotes=turn.quotes,
-            accounts=turn.accounts,
         )
         held_nano, cost_nano = turn.quotes[reference.name].ceiling_nano, 0
         try:

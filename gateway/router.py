@@ -10,7 +10,7 @@ an outage.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -23,6 +23,7 @@ from gateway.hedge import Hedge, first_good
 from gateway.held import with_reply
 from gateway.journal import Journal
 from gateway.ladder import LEAVES_LOCAL, LEAVES_WIRE
+from gateway.ledger.account import Account
 from gateway.ledger.types import NANO, Refusal, Reservation
 from gateway.ledger.wallet import Wallet
 from gateway.metering import OUTRUN, OVERLOADED, UNDER_WAY, Verdict, judge, relayed, unread
@@ -71,7 +72,7 @@ class Router:
                 arms = self._offers(turn)
                 if not arms or (backend := self._draw(turn, arms)) is None:
                     break  # nothing more to be had, or the reply in hand is good enough
-                hold = await self._reserve(turn, backend)
+                hold = self._reserve_now(turn, backend) or await self._reserve(turn, backend)
                 if isinstance(hold, Refusal):
                     turn.refusals[backend.name] = hold
                     continue
@@ -122,20 +123,23 @@ class Router:
         return [] if turn.held and len(arms) == 1 else arms
 
     def quote(self, turn: Turn, backend: Backend) -> Quote:
-        """Quote a backend for a turn, and find the budgets that would be charged."""
-        inference, route = turn.inference, turn.inference.route
-        quote = route.estimator.quote(
+        """Quote a backend for a turn."""
+        inference = turn.inference
+        quote = turn.quotes[backend.name] = inference.route.estimator.quote(
             turn.context,
             backend.name,
             backend.price,
             backend.known(inference.call),
             None if backend.cache is None else self._cached(turn, backend.cache),
         )
-        turn.quotes[backend.name] = quote
-        turn.accounts[backend.name] = self._wallet.matching(
-            inference.tenant, route.name, backend.name, inference.tags
-        )
         return quote
+
+    def _accounts(self, turn: Turn, backend: str) -> tuple[Account, ...]:
+        """Return the accounts of the budgets that a call would be charged to (0.3 us)."""
+        inference = turn.inference
+        return self._wallet.matching(
+            inference.tenant, inference.route.name, backend, inference.tags
+        )
 
     def _cached(self, turn: Turn, cache: PromptCache) -> float:
         """Return what share of a request's prompt a backend is expected to have cached."""
@@ -151,7 +155,9 @@ class Router:
             return arms
         kept, then = [], ""
         for arm in arms:
-            posture = self._wallet.posture(turn.accounts.get(arm.name, ()))
+            posture = self._wallet.posture(
+                self._accounts(turn, arm.name) if arm.name in turn.quotes else ()
+            )
             if posture.max_price_usd is None or arm.cost_usd <= posture.max_price_usd:
                 kept.append(arm)
             else:
@@ -175,10 +181,19 @@ class Router:
 
     async def _reserve(self, turn: Turn, backend: Backend) -> Reservation | Refusal:
         """Hold the money for one attempt in every scope that binds it, or in none."""
-        quote, accounts = turn.quotes[backend.name], turn.accounts[backend.name]
-        amounts = quote.ceiling_nano, quote.maximum_nano
-        hold = self._wallet.reserve_now(accounts, *amounts)
-        return hold if hold is not None else await self._wallet.reserve(accounts, *amounts)
+        quote = turn.quotes[backend.name]
+        return await self._wallet.reserve(
+            self._accounts(turn, backend.name), quote.ceiling_nano, quote.maximum_nano
+        )
+
+    def _reserve_now(self, turn: Turn, backend: Backend) -> Reservation | None:
+        """Hold it without asking anybody; None where it is not at hand. Nearly always it is, and
+        nothing need be awaited.
+        """
+        quote = turn.quotes[backend.name]
+        return self._wallet.reserve_now(
+            self._accounts(turn, backend.name), quote.ceiling_nano, quote.maximum_nano
+        )
 
     async def _hedged(
         self, turn: Turn, backend: Backend, hold: Reservation, hedge: Hedge
@@ -230,9 +245,7 @@ class Router:
         quote = turn.quotes[backend.name]
         if backend.full or backend.breaker.is_open or not turn.affords_two(quote):
             return None
-        return self._wallet.reserve_now(
-            turn.accounts[backend.name], quote.ceiling_nano, quote.maximum_nano
-        )
+        return self._reserve_now(turn, backend)
 
     async def _ask(
         self,
@@ -501,11 +514,10 @@ def addressed(inference: Inference, backend: Backend, left_s: float) -> Call:
 
 def charge(turn: Turn) -> None:
     """Tell the policy what each of its draws has cost (an accepted reply costs nothing more)."""
-    costs: Counter[str] = Counter()
-    for attempt in turn.attempts:
-        costs[attempt.backend] += attempt.verdict.cost_nano
-    under_way = {attempt.backend for attempt in turn.attempts if attempt.relay is not None}
+    policy = turn.inference.route.policy
     for draw in turn.draws:
-        if draw.choice.arm in under_way:
+        asked = [attempt for attempt in turn.attempts if attempt.backend == draw.choice.arm]
+        if asked and asked[-1].relay is not None:
             continue  # it is told when the stream is over
-        turn.inference.route.policy.charge(draw.choice, costs[draw.choice.arm] / NANO)
+        cost_nano = sum([attempt.verdict.cost_nano for attempt in asked])
+        policy.charge(draw.choice, cost_nano / NANO)

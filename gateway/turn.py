@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from backends.types import Answer, Headers, record
 from gateway.estimator import Quote
 from gateway.journal import Row
-from gateway.ledger.account import Account
 from gateway.ledger.types import Refusal
 from gateway.metering import NO_ANSWER, OUTRUN, OVERLOADED, VOID, Verdict
 from gateway.prompt_cache import Prompt
@@ -82,7 +81,6 @@ class Turn:
     reason: str = ""
     held: Attempt | None = None
     quotes: dict[str, Quote] = field(default_factory=dict)
-    accounts: dict[str, tuple[Account, ...]] = field(default_factory=dict)
     downgraded: bool = False
     crowded: bool = False
     draws: list[Draw] = field(default_factory=list)
@@ -140,7 +138,7 @@ class Turn:
         return (
             backend in self.refusals
             or backend in self.failed
-            or any(attempt.backend == backend for attempt in self.attempts)
+            or backend in [attempt.backend for attempt in self.attempts]
         )
 
     def affords(self, quote: Quote) -> bool:
@@ -193,23 +191,21 @@ def resort(body: bytes, now_s: float) -> Attempt:
 def rows(turn: Turn, time_s: float) -> list[Row]:
     """Return the journal's rows of a finished turn: one a draw, one an attempt."""
     head = _head(turn, time_s)
-    return [{"kind": "decision", **head, **_draw(turn, draw)} for draw in turn.draws] + [
-        {"kind": "attempt", **head, "attempt": number, **_attempt(attempt)}
-        for number, attempt in enumerate(turn.attempts)
+    return [_draw(turn, draw, head) for draw in turn.draws] + [
+        _attempt("attempt", head, number, attempt) for number, attempt in enumerate(turn.attempts)
     ]
 
 
 def audit_row(turn: Turn, attempt: Attempt, time_s: float) -> Row:
     """Return the row of an audit of a finished turn, which comes after the turn's own."""
-    number = len(turn.attempts)
-    head = _head(turn, time_s)
-    audit = {"audit": attempt.audit}
-    return {"kind": "attempt", **head, "attempt": number, **_attempt(attempt), **audit}
+    row = _attempt("attempt", _head(turn, time_s), len(turn.attempts), attempt)
+    row["audit"] = attempt.audit
+    return row
 
 
 def settlement_row(turn: Turn, number: int, attempt: Attempt, time_s: float) -> Row:
     """Return the row of a stream's end: what its attempt, whose own row says 0, has cost."""
-    return {"kind": "settlement", **_head(turn, time_s), "attempt": number, **_attempt(attempt)}
+    return _attempt("settlement", _head(turn, time_s), number, attempt)
 
 
 def _head(turn: Turn, time_s: float) -> Row:
@@ -223,10 +219,11 @@ def _head(turn: Turn, time_s: float) -> Row:
     }
 
 
-def _draw(turn: Turn, draw: Draw) -> Row:
+def _draw(turn: Turn, draw: Draw, head: Row) -> Row:
     choice, context = draw.choice, draw.context
-    cached = _cached(turn, choice.arms) if turn.prompt is not None else ()
-    return {
+    row: Row = {
+        "kind": "decision",
+        **head,
         "stage": draw.stage,
         "arm": choice.arm,
         "propensity": choice.propensity,
@@ -238,15 +235,20 @@ def _draw(turn: Turn, draw: Draw) -> Row:
         "reason": choice.reason,
         "redrawn": draw.redrawn,
         "policy_version": choice.version,
-        **({"shadow": choice.shadow} if choice.shadow else {}),
-        **({"reached": choice.reached} if choice.reached != 1.0 else {}),
-        **({"guarded_by": choice.guarded_by} if choice.guarded_by else {}),
-        **({"cached_hat": cached} if any(cached) else {}),
         "dense": context.dense,
         "sparse": context.sparse,
         "reply": context.reply,
         "held": context.held,
     }
+    if choice.shadow:
+        row["shadow"] = choice.shadow
+    if choice.reached != 1.0:
+        row["reached"] = choice.reached
+    if choice.guarded_by:
+        row["guarded_by"] = choice.guarded_by
+    if turn.prompt is not None and any(cached := _cached(turn, choice.arms)):
+        row["cached_hat"] = cached
+    return row
 
 
 def _cached(turn: Turn, arms: tuple[str, ...]) -> tuple[int, ...]:
@@ -255,9 +257,12 @@ def _cached(turn: Turn, arms: tuple[str, ...]) -> tuple[int, ...]:
     return tuple([round(quote.usage.cached_input_tokens) if quote else 0 for quote in quotes])
 
 
-def _attempt(attempt: Attempt) -> Row:
+def _attempt(kind: str, head: Row, number: int, attempt: Attempt) -> Row:
     verdict = attempt.verdict
     row: Row = {
+        "kind": kind,
+        **head,
+        "attempt": number,
         "backend": attempt.backend,
         "fallback": attempt.fallback,
         "status": attempt.status,
