@@ -73,6 +73,16 @@ def journal(journal: Journal) -> Iterator[Metric]:
         yield _gauge(f"tollway_journal_{name}", text, [], [([], value)])
 
 
+def saved(times_s: Mapping[str, float]) -> Iterator[Metric]:
+    """Yield when what routes have learned was last saved."""
+    yield _gauge(
+        "tollway_snapshot_timestamp_seconds",
+        "When what a route has learned was last saved",
+        ["route"],
+        (([name], time_s) for name, time_s in times_s.items()),
+    )
+
+
 def routes(routes: Mapping[str, Route]) -> Iterator[Metric]:
     """Yield what each route's policy and estimator have come to."""
     yield _gauge(

@@ -29,7 +29,7 @@ PACE_S = 1.0
 class Upkeep:
     """Keeps multipliers, pace, disk and snapshots up to date."""
 
-    # The mutable state is each route's traffic and the tasks that run.
+    # The mutable state is each route's traffic, when it was last saved, and the tasks that run.
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class Upkeep:
         self._snapshot_s = snapshot_s
         self._clock = clock
         self._wall = wall
+        self.saved_s: dict[str, float] = {}
         self._total: dict[str, Callable[[int], int]] = {}
         self._demands: dict[str, Demand] = {}
         self._paced: dict[str, set[str]] = {}
@@ -160,6 +161,7 @@ class Upkeep:
             try:
                 blob = self.snapshot(name)
                 await asyncio.to_thread(snapshots.write, self._path(name), blob)
+                self.saved_s[name] = self._wall()
             except OSError as exc:
                 self._events.add("snapshot_failed", name, f"not saved: {exc}")
 

@@ -239,6 +239,7 @@ def build(
             (LOOK_SAVE_S, at_once(lookout.save)),
         ],
     )
+    metrics.add_source(lambda: gauges.saved(upkeep.saved_s))
     authenticator = build_authenticator(settings)
     gateway = Gateway(
         settings,
