@@ -1,11 +1,17 @@
 """JSON bodies and header fields, read strictly: what cannot be read is said, never guessed."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
 from backends.types import BadRequest, Headers, InvalidAnswer
 
+DEPTH_MAX = 200
+"""Levels of a document: orjson reads 1,024 and writes 254, Python shows and walks some 900; what is
+kept of one stands a few levels deep in the journal."""
+
+_WRITTEN_DEPTH = 254  # of orjson.dumps
 _SHOWN_CHARS = (
     80  # of a client's own text in an error: enough to find it, too little to flood a log
 )
@@ -22,11 +28,14 @@ def header(headers: Headers, name: bytes) -> bytes | None:
 def load_request(body: bytes) -> Any:
     """Return a request's JSON document; BadRequest where it is none."""
     try:
-        return orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         if not body:
             raise BadRequest("the body is empty; send a JSON document") from exc
         raise BadRequest(f"the body is not JSON: {exc} (NaN and Infinity are not JSON)") from exc
+    if not _is_shallow(body, document):
+        raise BadRequest(f"the document is nested too deeply: {DEPTH_MAX} levels at most")
+    return document
 
 
 def check_coding(headers: Headers) -> None:
@@ -39,12 +48,61 @@ def check_coding(headers: Headers) -> None:
 def load_reply(body: bytes) -> Any:
     """Return a reply's JSON document; InvalidAnswer where it is none."""
     try:
-        return orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise InvalidAnswer(f"not JSON: {exc}" if body else "an empty body") from exc
+    if not _is_shallow(body, document):
+        raise InvalidAnswer(f"nested more than {DEPTH_MAX} levels deep")
+    return document
+
+
+def _is_shallow(body: bytes, document: Any) -> bool:
+    """Say whether a document has at most DEPTH_MAX levels; it takes as many brackets to have more.
+
+    Of documents with fewer brackets only these are counted (half a microsecond for a kilobyte);
+    others are written once, which takes about as long as reading them.
+    """
+    if body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
+        return True
+    for _ in range(_WRITTEN_DEPTH - DEPTH_MAX):
+        document = [document]
+    try:
+        orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        return False
+    return True
 
 
 def shown(value: object) -> str:
-    """Return a client's value as an error may show it: quoted, on one line, short."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+    """Return a client's value as an error may show it: quoted, on one line, short.
+
+    No more of it is looked at than is shown: it may be a document of megabytes.
+    """
+    text = ""
+    for piece in _pieces(value):
+        text += piece
+        if len(text) > _SHOWN_CHARS:
+            return text[: _SHOWN_CHARS - 3] + "..."
+    return text
+
+
+def _pieces(value: object) -> Iterator[str]:
+    """Yield the parts of a value's `repr`, as much as it takes to fill an error."""
+    if isinstance(value, str | bytes):
+        yield repr(value[: _SHOWN_CHARS + 1])
+    elif isinstance(value, list):
+        yield "["
+        for at, element in enumerate(value):
+            yield ", " if at else ""
+            yield from _pieces(element)
+        yield "]"
+    elif isinstance(value, dict):
+        yield "{"
+        for at, (key, element) in enumerate(value.items()):
+            yield ", " if at else ""
+            yield from _pieces(key)
+            yield ": "
+            yield from _pieces(element)
+        yield "}"
+    else:
+        yield repr(value)

@@ -93,7 +93,7 @@ def _by_default(document: Any, outputs: Tensors) -> Any:
         if name not in _NOT_ANSWERS:
             return _single(elements)
     for output in document["outputs"]:
-        if output["name"] in PROBABILITIES:
+        if output["name"] in PROBABILITIES and output["datatype"] in tensors.FLOATS:
             return _single(_greatest(outputs.elements[output["name"]], _classes(output)))
     raise InvalidAnswer("a confidence, and no answer")
 

@@ -38,7 +38,6 @@ _NEEDS: dict[bytes, tuple[str, tuple[type, ...]]] = {
     b"/embeddings": ("input", (str, list)),
     b"/responses": ("input", (str, list)),
 }
-WRITTEN_DEPTH = 200
 _FINISHED = frozenset(("stop", "tool_calls", "function_call"))
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
 _TYPES |= {429: "rate_limit_error"}
@@ -59,7 +58,6 @@ class OpenAI:
             raise BadRequest(f"the document must be an object, not {shown(document)}")
         if not isinstance(document.get("model"), str):
             raise BadRequest(f"model: {shown(document.get('model'))} must be a string")
-        _check_depth(call.body, document)
         path = call.target.partition(b"?")[0]
         for end, (key, kinds) in _NEEDS.items():
             if path.endswith(end):
@@ -162,19 +160,6 @@ class Stream(openai_stream.Completion):
         return _streamed(self)
 
 
-def _check_depth(body: bytes, document: Any) -> None:
-    """Raise BadRequest for a document that could be read, and not be written anew.
-
-    orjson reads to a depth of 1,024 and writes to one of 254, which takes as many brackets.
-    """
-    if body.count(b"[") + body.count(b"{") < WRITTEN_DEPTH:
-        return
-    try:
-        orjson.dumps(document)
-    except orjson.JSONEncodeError as exc:
-        raise BadRequest(f"the document is nested too deeply ({exc})") from exc
-
-
 def _must_ask(document: dict[str, Any]) -> bool:
     """Whether a request must be made to ask for its usage; responses tell it unasked."""
     return (
@@ -204,16 +189,16 @@ def _with_seconds(tokens: Usage | None, headers: Headers) -> Usage | None:
 def _streamed(completion: openai_stream.Completion) -> Answer:
     if completion.error:
         raise InvalidAnswer(f"an error in the stream: {shown(completion.error)}")
-    if not completion.text and completion.finish_reason not in _FINISHED:
+    text, told = completion.text, _told(completion.finish_reason, len(completion.text))
+    if not text and not told[0]:
         raise InvalidAnswer("an empty stream")
-    text = completion.text
-    return Answer(text or None, _told(completion.finish_reason, len(text)))
+    return Answer(text or None, told)
 
 
 def _output(document: dict[str, Any]) -> Answer:
     """Read a response: the text of its messages, or its tool calls."""
     items = [item for item in document["output"] if isinstance(item, dict)]
-    parts = [part for item in items for part in item.get("content") or () if isinstance(part, dict)]
+    parts = [part for item in items for part in _listed(item.get("content"))]
     text = "".join(str(part.get("text") or part.get("refusal") or "") for part in parts)
     calls = [item for item in items if str(item.get("type")).endswith("_call")]
     if not (text or calls):
@@ -257,8 +242,14 @@ def _choice(choices: Any) -> Answer:
     return Answer(value, _told(choice.get("finish_reason"), length) + _logprobs(choice))
 
 
+def _listed(member: Any) -> list[dict[str, Any]]:
+    """Return the objects in a list; none where it is no list."""
+    return [each for each in member if isinstance(each, dict)] if isinstance(member, list) else []
+
+
 def _told(finish_reason: Any, chars: int) -> tuple[float, ...]:
-    return float(finish_reason in _FINISHED), min(math.log1p(chars) / 10, 1.0)
+    finished = isinstance(finish_reason, str) and finish_reason in _FINISHED
+    return float(finished), min(math.log1p(chars) / 10, 1.0)
 
 
 def _logprobs(choice: dict[str, Any]) -> tuple[float, ...]:
@@ -268,8 +259,7 @@ def _logprobs(choice: dict[str, Any]) -> tuple[float, ...]:
         return ()
     found = logprobs.get("token_logprobs")  # completions; chat has a list of objects
     if not isinstance(found, list):
-        tokens = logprobs.get("content")
-        found = [t.get("logprob") for t in tokens or () if isinstance(t, dict)]
+        found = [token.get("logprob") for token in _listed(logprobs.get("content"))]
     logs = [log for log in found if isinstance(log, int | float) and log <= 0]
     if not logs:
         return ()

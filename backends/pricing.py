@@ -17,6 +17,10 @@ NANO_PER_USD = 1_000_000_000
 MAX_NANO = 2**53
 """9.0 million dollars: the most that a ledger counts exactly, so no price and no call is above."""
 
+# What one device can be shared by, and idle for: beyond these there is a mistake, not a price.
+CALLS_MAX = 1_000_000
+SHARE_MIN = Decimal("0.000001")
+
 _LIKE = {
     "per_request_usd": "0.0001",
     "device_usd_per_hour": "2.50",
@@ -251,10 +255,12 @@ def _number(table: Mapping[str, object], key: str, default: str) -> Decimal:
         raise _wrong(key, value, "is not a number", fix) from exc
     if not number.is_finite() or number < 0:
         raise _wrong(key, value, "must be finite and not negative", fix)
-    if key == "utilization" and not 0 < number <= 1:
+    if key == "utilization" and not SHARE_MIN <= number <= 1:
         raise _wrong(key, value, "must be above 0 and at most 1", fix)
-    if key == "concurrency" and (number < 1 or number != number.to_integral_value()):
-        raise _wrong(key, value, "must be a whole number from 1", fix)
+    if key == "concurrency" and not (
+        1 <= number <= CALLS_MAX and number == number.to_integral_value()
+    ):
+        raise _wrong(key, value, f"must be a whole number from 1 to {CALLS_MAX}", fix)
     return number
 
 

@@ -12,6 +12,9 @@ from backends.types import Headers, Usage
 
 DEVICE_SECONDS = b"x-device-seconds"
 
+COUNT_MAX = 1e15
+"""Tokens or seconds that no call uses; sums of what is below stay finite where it is learned."""
+
 _MEMBERS = ("device_s", "input_tokens", "cached_input_tokens", "output_tokens")
 
 
@@ -24,9 +27,12 @@ def from_headers(headers: Headers) -> Usage | None:
     if value is None:
         return None
     try:
-        return Usage(device_s=float(value))
+        device_s = float(value)
     except ValueError as exc:
         raise ValueError(f"x-device-seconds: {shown(value)} is not a number") from exc
+    if abs(device_s) > COUNT_MAX:
+        raise ValueError(f"x-device-seconds: {shown(value)} is beyond belief")
+    return Usage(device_s=device_s)
 
 
 def from_member(member: Any) -> Usage | None:
@@ -49,4 +55,6 @@ def number(member: dict[str, Any], name: str) -> float:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name}: {shown(value)} is not a number")
+    if abs(value) > COUNT_MAX:
+        raise ValueError(f"{name}: {shown(value)} is beyond belief")
     return float(value)

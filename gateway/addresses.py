@@ -24,7 +24,7 @@ def address_of(host: str) -> Address | None:
     except ValueError:
         try:
             return ipaddress.IPv4Address(socket.inet_aton(host))
-        except (OSError, UnicodeError):
+        except (OSError, ValueError):  # ValueError: what is not ASCII, or holds a NUL
             return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped

@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as Path
 
+from backends.documents import load_request
+from backends.types import BadRequest
 from gateway import explain, openapi
 from gateway.auth import Authenticator
 from gateway.counter import Counter
@@ -121,9 +123,9 @@ class Control:
             if tenant is None:
                 raise Refused(401, "Unauthorized", "send a key as Authorization: Bearer KEY")
         try:
-            document = orjson.loads(await request.body())
-        except orjson.JSONDecodeError as exc:
-            raise Refused(400, "Bad feedback", f"the body is not JSON: {exc}") from exc
+            document = load_request(await request.body())
+        except BadRequest as exc:
+            raise Refused(400, "Bad feedback", str(exc)) from exc
         many = isinstance(document, list)
         told = document if many else [document]
         if len(told) > FEEDBACK_MAX:

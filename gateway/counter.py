@@ -25,7 +25,13 @@ from gateway.journal import Journal
 from gateway.ledger.office import Details, Office
 from gateway.ledger.types import NANO, LedgerDown
 
-_TAKES = {"limit": "limit_usd", "credit": "amount_usd", "reset": "", "release": "lease"}
+_USD_MAX = 10**9
+_TAKES: dict[str, str] = {
+    "limit": "limit_usd",
+    "credit": "amount_usd",
+    "reset": "",
+    "release": "lease",
+}
 
 
 class Counter:
@@ -79,9 +85,11 @@ def _read(body: bytes) -> Mapping[str, str]:
         asked = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise Refused(400, "Bad change", f"the body is not JSON: {exc}") from exc
-    if not isinstance(asked, dict) or asked.get("action") not in _TAKES:
+    asked = asked if isinstance(asked, dict) else {}
+    action = asked.get("action")
+    if not isinstance(action, str) or action not in _TAKES:
         raise Refused(422, "Bad change", f"action must be one of {', '.join(_TAKES)}")
-    wanted = {"action", "who", "why", _TAKES[asked["action"]]} - {""}
+    wanted = {"action", "who", "why", _TAKES[action]} - {""}
     for key in sorted(wanted | asked.keys()):
         if key not in wanted:
             raise Refused(422, "Bad change", f"{asked['action']} takes no {key!r}")
@@ -93,8 +101,11 @@ def _read(body: bytes) -> Mapping[str, str]:
 def _nano(asked: Mapping[str, str], key: str) -> int:
     try:
         dollars = Decimal(asked[key])
+        # Beyond what a ledger counts anyway: int() of 1e999999 would take minutes.
+        if not -_USD_MAX <= dollars <= _USD_MAX:
+            raise ValueError
         exact = dollars * NANO
-        if not dollars.is_finite() or exact != int(exact):
+        if exact != int(exact):
             raise ValueError
     except (InvalidOperation, ValueError) as exc:
         why = f"{key} = {asked[key][:40]!r}: must be dollars with at most nine decimals"

@@ -141,15 +141,20 @@ def relayed(
     if backend.price.is_fixed:
         usage = Usage()
         return Verdict(backend.price.cost_nano(usage), USAGE, usage, answer, error, left)
-    told = follower.told(headers)
+    told = None
     try:
+        told = follower.told(headers)
         if told is not None and told.exact and backend.price.is_told_by(told):
             return Verdict(backend.price.cost_nano(told), USAGE, told, answer, error, left)
     except ValueError:
         told = None  # NaN, infinite or negative usage is no usage
     seen = told.output_tokens if told is not None else 0.0
     bound = replace(quote.usage, output_tokens=seen, device_s=latency_s, exact=False)
-    cost_nano = backend.price.cost_nano(bound)
+    try:
+        cost_nano = backend.price.cost_nano(bound)
+    except ValueError:  # tokens told beyond belief, and no seconds beside them
+        bound = replace(bound, output_tokens=0.0)
+        cost_nano = backend.price.cost_nano(bound)
     if not (error or left):
         cost_nano = max(cost_nano, quote.expected_nano)
     return Verdict(cost_nano, ESTIMATED, bound, answer, error, partial=True)

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from backends.documents import load_reply
 from backends.types import BackendError, BadRequest, Call, Headers, Payload
 from gateway import models
 from gateway.auth import Authenticator
@@ -448,7 +449,7 @@ class Proxy:
                 deadline_s = self._clock() + backend.timeout_s
                 reply = await backend.transport.send(backend.address(call), deadline_s)
                 body = await reply.read(1 << 20)
-                document = orjson.loads(body)
+                document = load_reply(body)
             except (BackendError, ValueError):
                 continue
             if reply.status == 200 and isinstance(document, dict):

@@ -28,15 +28,18 @@ def unpack(blob: bytes) -> tuple[dict[str, bytes], float]:
     """Return (parts, time); ValueError where the snapshot is cut or damaged."""
     line, newline, data = blob.partition(b"\n")
     head = orjson.loads(line) if newline else {}
-    if head.get("tollway_snapshot") != 1:
+    if not isinstance(head, dict) or head.get("tollway_snapshot") != 1:
         raise ValueError("not a snapshot")
-    if hashlib.sha256(data).hexdigest() != head["sha256"]:
+    if hashlib.sha256(data).hexdigest() != head.get("sha256"):
         raise ValueError("the snapshot is damaged: its checksum does not fit")
     parts, at = {}, 0
-    for name, length in head["parts"].items():
-        parts[name] = data[at : at + length]
-        at += length
-    return parts, float(head["time"])
+    try:
+        for name, length in head["parts"].items():
+            parts[name] = data[at : at + length]
+            at += length
+        return parts, float(head["time"])
+    except (AttributeError, KeyError, TypeError) as exc:  # the checksum is not of the head
+        raise ValueError("the snapshot is damaged: its head does not fit") from exc
 
 
 def write(path: Path, blob: bytes, *, durable: bool = True) -> None:

@@ -53,7 +53,7 @@ def _month(day: date, shift: int) -> date:
 def _hours(hour: datetime, zone: ZoneInfo) -> set[int]:
     """Return every instant at which a clock near `hour` shows a full hour."""
     instants = set()
-    for naive in (hour + timedelta(hours=n) for n in range(-3, 4)):
+    for naive in (hour + timedelta(hours=n) for n in (*range(-3, 4), 24, 25)):  # a day may be left
         for fold in (0, 1):
             instant = naive.replace(tzinfo=zone, fold=fold).astimezone(UTC)
             if instant.astimezone(zone).replace(tzinfo=None) == naive:  # not in a gap

@@ -16,21 +16,25 @@ import orjson
 from backends.documents import load_reply, load_request
 from backends.oip_body import read, split
 from backends.paths import compile_path
-from backends.pricing import parse_price
+from backends.pricing import MAX_NANO, Price, parse_price
 from backends.registry import PROTOCOLS, protocol
 from backends.rule_file import compile_rules
 from backends.sse import Events
-from backends.types import BadRequest, Call, InvalidAnswer, Payload, Reply
-from gateway import settings
+from backends.transport import open_transport
+from backends.types import BadRequest, Call, Headers, Payload, Usage
+from gateway import addresses, learner, paths, settings, snapshots
+from gateway.auth import Authenticator
 from gateway.errors import Refused
 from gateway.guarded import guarded
 from gateway.headers import forwarded, returned
 from gateway.heads import Limits
-from gateway.journal import unseal
+from gateway.journal import seal, unseal
+from gateway.ledger.windows import window_at
 from gateway.passage import parent
 from gateway.problems import ConfigError
-from simulations.journal_rows import Damage
+from gateway.replays import key_of
 from tests.backends.test_http1_connection import Wire, cut, outcome
+from tests.fuzz import onward
 
 Target = Callable[[bytes], None]
 _LOOP = asyncio.new_event_loop()
@@ -46,17 +50,27 @@ def http1_reply(data: bytes) -> None:
 
 
 def http1_request(data: bytes) -> None:
-    """A client's bytes: whole requests reach the application, and nothing else happens."""
+    """A client's bytes: whole requests reach the application, and each goes on as one."""
     sent, places = data[2:], list(data[:2])
-    assert served([sent]) == served(cut(sent, places))
+    seen = accepted([sent])
+    assert seen == accepted(cut(sent, places))
+    for method, target, headers, body in seen:
+        with suppress(Refused):
+            onward.forward(method, target, headers, body)
 
 
 def served(parts: list[bytes]) -> list[tuple[str, bytes, bytes]]:
     """Return what an application sees of a client's bytes: method, raw path, body."""
-    return _LOOP.run_until_complete(_served(parts))
+    seen = accepted(parts)
+    return [(method, target.partition(b"?")[0], body) for method, target, _, body in seen]
 
 
-async def _served(parts: list[bytes]) -> list[tuple[str, bytes, bytes]]:
+def accepted(parts: list[bytes]) -> list[tuple[str, bytes, Headers, bytes]]:
+    """Return what an application sees: method, target, fields, body."""
+    return _LOOP.run_until_complete(_accepted(parts))
+
+
+async def _accepted(parts: list[bytes]) -> list[tuple[str, bytes, Headers, bytes]]:
     import uvicorn
     from uvicorn.server import ServerState
 
@@ -69,7 +83,9 @@ async def _served(parts: list[bytes]) -> list[tuple[str, bytes, bytes]]:
             if message["type"] == "http.disconnect":
                 return
             body += message["body"]
-        seen.append((scope["method"], scope["raw_path"], body))
+        asked = scope["query_string"]
+        target = scope["raw_path"] + (b"?" + asked if asked else b"")
+        seen.append((scope["method"], target, scope["headers"], body))
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -126,9 +142,7 @@ def chat_stream(data: bytes) -> None:
             for part in cut(data[2:], list(data[:2])):
                 follower.feed(part)
             follower.close()
-        follower.told([])
-        with suppress(InvalidAnswer):
-            follower.answer()
+        onward.end(name, follower)
 
 
 def requests(data: bytes) -> None:
@@ -140,23 +154,19 @@ def requests(data: bytes) -> None:
             with suppress(BadRequest):
                 call = Call(b"POST", b"/v1/chat/completions", fields, data[1:])
                 payload = wire.parse(call)
-                wire.readdress(call, b"/base", "model", payload)
-                wire.bound(call, payload)
-                wire.prompt(payload)
+                sent = wire.readdress(call, b"/base", "model", payload)
+                assert sent.body == call.body or orjson.loads(sent.body)
+                onward.choose(wire, call, payload)
 
 
 def replies(data: bytes) -> None:
-    """A reply of every protocol: an answer or none, a usage or none."""
+    """A reply of every protocol: an answer or none, a usage or none, and always a verdict."""
     length = b"%d" % (data[0] if data else 0)
     body = data[1:]
     for name in PROTOCOLS:
-        wire = protocol(name)
         for fields in ([], [(b"inference-header-content-length", length)]):
-            reply = Reply(200, fields, None)  # type: ignore[arg-type] # its stream has been read
-            with suppress(InvalidAnswer):
-                wire.answer(Payload(), reply, body)
-            with suppress(ValueError):
-                wire.usage(Payload(), reply, body)
+            onward.settle(name, fields, body)
+    onward.settle("openai", [(b"content-type", b"text/event-stream")], b"data: %b\n\n" % body)
 
 
 def documents(data: bytes) -> None:
@@ -178,23 +188,37 @@ def fields(data: bytes) -> None:
     pairs = [line.partition(b":") for line in data.split(b"\n")]
     headers = [(name.strip().lower(), value.strip()) for name, _, value in pairs]
     with suppress(Refused):
-        forwarded(headers, b"gw")
+        kept, demands = forwarded(headers, b"gw")
+        assert not [name for name, _ in kept if name.startswith(b"x-tollway-")]
+        assert demands.floor is None or 0 <= demands.floor <= 1
+        assert demands.deadline_s is None or 0 < demands.deadline_s <= 86_400
+        assert demands.cost_nano_max is None or 0 <= demands.cost_nano_max < 10**15
+    with suppress(Refused):
+        key_of(headers)
     returned(headers, b"gw")
     parent(headers)
+    assert Authenticator({}).tenant(headers) is None
 
 
 def json_paths(data: bytes) -> None:
     """A path into a document, and the document."""
     path, _, document = data.partition(b"\n")
+    text = path.decode("utf-8", "replace")
     with suppress(ValueError):
-        get = compile_path(path.decode("utf-8", "replace"))
-        get(orjson.loads(document))
+        compile_path(text)(load_request(document))
+    with suppress(ValueError):
+        steps, found = paths.parse(text), load_request(document)
+        paths.first(found, steps)
+        paths.numbers(found, steps)
+        paths.texts(found, steps)
 
 
 def configuration(data: bytes) -> None:
     """A `tollway.toml`."""
-    with suppress(ConfigError):
-        settings.parse(data.decode("utf-8", "replace"), {})
+    try:
+        settings.parse(data.decode("utf-8", "replace"), {}).effective()
+    except ConfigError as exc:
+        assert str(exc)
 
 
 def rules(data: bytes) -> None:
@@ -204,22 +228,70 @@ def rules(data: bytes) -> None:
     except ValueError:
         return
     with suppress(ValueError):
-        compile_rules(table)
+        decide = compile_rules(table)
+        for document in (None, {}, {"x": "text"}, {"x": [1, 2.5]}, {"x": [1, "a", None]}):
+            confidence = decide(document).confidence
+            assert confidence is None or 0 <= confidence <= 1
+
+
+def price(data: bytes) -> None:
+    """A table of prices: what it lets a call cost can be held."""
     with suppress(ValueError):
-        parse_price(table)
+        table = orjson.loads(data)
+        read_ = parse_price(table) if isinstance(table, dict) else Price()
+        for usage in (Usage(), Usage(1, 2.5, 1000, 10, 10), Usage(1, 1e300, 1e300, 0, 0)):
+            with suppress(ValueError):
+                assert 0 <= read_.cost_nano(usage) <= MAX_NANO
 
 
 def journal(data: bytes) -> None:
-    """A journal's line."""
+    """Lines of a journal, and snapshots: what is damaged is passed over, or refused."""
+    for line in data.splitlines(keepends=True):
+        row = unseal(line)
+        assert row is None or isinstance(row, dict)
     with suppress(ValueError):
-        unseal(data)
-    Damage()
+        parts, _ = snapshots.unpack(data)
+        assert all(isinstance(part, bytes) for part in parts.values())
+
+
+def told(data: bytes) -> None:
+    """Feedback, and changes to budgets."""
+    with suppress(BadRequest, learner.BadFeedback):
+        feedback = learner.parse(load_request(data))
+        assert feedback.quality is None or 0 <= feedback.quality <= 1
+        assert 0 < feedback.probability <= 1
+        seal({"label": feedback.label})
+    with suppress(Refused):
+        onward.change(data, _LOOP)
+
+
+def urls(data: bytes) -> None:
+    """Addresses of the configuration: checked, and then opened, or refused."""
+    text = data.decode("utf-8", "replace")
+    addresses.is_link_local(text)
+    for check in (addresses.check_listen, addresses.check_web_url):
+        with suppress(ValueError):
+            check(text)
+    with suppress(ValueError):
+        addresses.check_backend_url(text)
+        addresses.server_of(text)
+        open_transport(text)
+
+
+def windows(data: bytes) -> None:
+    """A time: it lies in its window, in any zone."""
+    now_s = float(int.from_bytes(data[:5], "big") % 7_000_000_000)  # to the year 2191
+    zone = ("UTC", "Europe/Berlin", "Pacific/Apia", "Australia/Lord_Howe")[len(data) % 4]
+    for window in ("hour", "day", "week", "month"):
+        span = window_at(window, zone, now_s)  # type: ignore[arg-type]
+        assert span.end_s is not None
+        assert span.start_s <= now_s < span.end_s
 
 
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
         *(http1_reply, http1_request, events, chat_stream, requests, replies, documents),
-        *(fields, json_paths, configuration, rules, journal),
+        *(fields, json_paths, configuration, rules, journal, price, told, urls, windows),
     )
 }

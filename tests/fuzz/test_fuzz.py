@@ -14,6 +14,7 @@ from tests.fuzz.targets import TARGETS, served
 from tests.gateway.corpus import SERVED
 
 HERE = Path(__file__).parent
+FEW_WAYS = ("price", "told", "urls", "windows")
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -48,7 +49,8 @@ def test_the_target_of_requests_serves_what_is_sound() -> None:
 )
 def test_fuzzing_for_a_moment_finds_nothing(tmp_path: Path) -> None:
     """`scripts/fuzz` does it for as long as one likes."""
-    failed, waiting = [], list(TARGETS)
+    # Chance and the corpus are enough for what has few ways through it.
+    failed, waiting = [], [name for name in TARGETS if name not in FEW_WAYS]
     running: list[tuple[str, subprocess.Popen[str]]] = []
     while waiting or running:
         while waiting and len(running) < 2:
