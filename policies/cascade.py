@@ -38,7 +38,7 @@ class Cascade(Lagrangian):
         names, costs = offered(arms)
         told = [replace(arm, name=context.held) if arm.name == ACCEPT else arm for arm in arms]
         qualities = self._quality.predict(context, told)
-        labels = [self._quality.labels[arm.name] for arm in told]
+        labels = self._quality.labels([arm.name for arm in told])
         plain = Offer(names, qualities, costs, labels, context.scopes)
         if context.held:
             self._options.observe(context, names, qualities, costs)

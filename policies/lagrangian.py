@@ -95,7 +95,7 @@ class Lagrangian:
         """Draw one of `arms`; see the port. ValueError for values that are not finite."""
         names, costs = offered(arms)
         qualities = self._quality.predict(context, arms)
-        labels = [self._quality.labels[name] for name in names]
+        labels = self._quality.labels(names)
         offer = Offer(names, qualities, costs, labels, context.scopes)
         self._see(context, offer)
         return self._draw(offer, rng, floor)
@@ -172,11 +172,7 @@ class Lagrangian:
         # At this price of money even an arm that is always right may not be worth its cost.
         hopeless = [s + (1.0 - q) < best for s, q in zip(scores, offer.qualities, strict=True)]
         pmf, extra = self._explore.pmf(
-            scores,
-            offer.costs_usd,
-            offer.labels,
-            hopeless,
-            self._base_usd(offer),
+            scores, offer.costs_usd, offer.labels, hopeless, self._base_usd(offer)
         )
         self.explored_usd += extra
         return pmf

@@ -30,119 +30,134 @@ SUSPECT = 0  # labels that an arm that has become worse counts for: it is tried 
 DOUBT = 0.2  # squared deviations' worth of evidence that the head is to be believed
 
 
+class _Arm:
+    """What is known of one arm: its prior, its mean, how far to believe the head, its drift."""
+
+    __slots__ = ("count", "drift", "labels", "mean", "prior", "same", "slope", "square")
+
+    # The mutable state: the mean, the slope with its two sums, the watch for drift, how many labels
+    # were learned, and how many count as evidence.
+
+    def __init__(self, prior: float) -> None:
+        self.prior = prior
+        self.mean = 0.0
+        self.drift = Drift()
+        self.labels = self.count = 0
+        self.lean(DOUBT, DOUBT)
+
+    def lean(self, same: float, square: float) -> None:
+        """Take the sums of the slope: how far to follow the head away from the mean."""
+        self.same, self.square = same, square
+        self.slope = min(1.0, max(0.0, same / square))
+
+    def believed(self, value: Value) -> Value:
+        """Return the quality to expect where the head says `value`, before any drift."""
+        return self.prior + self.mean + self.slope * (value - self.mean)
+
+    def learn(self, arm: str, quality: float, value: float) -> Change | None:
+        """Take a label and what the head had said; return the change where one is noticed."""
+        target, surprise = quality - self.prior, quality - self.believed(value)
+        off = value - self.mean
+        self.lean(BELIEF * self.same + (target - self.mean) * off, BELIEF * self.square + off * off)
+        self.count += 1
+        self.mean += max(MEAN_RATE, 1.0 / (self.count + 1.0)) * (target - self.mean)
+        change = self.drift.observe(arm, surprise)
+        self.labels = SUSPECT if self.drift.fallen else self.labels + 1
+        return change
+
+
 class Quality:
     """Predicts quality in [0, 1] and learns from labels."""
 
-    # The mutable state is, by name of arm: the prior, the mean and the slope's two sums, the watch
-    # for drift, the labels that count as evidence; and the head's.
+    # The mutable state is what is known of each arm, by its name, and the head's.
 
     def __init__(self, head: Head, *, default: float) -> None:
         """`default`: the prior of an arm that declares none."""
         self._head = head
         self._default = default
         self.revalued = head.cheap_many
-        self._priors: dict[str, float] = {}
-        self._means: dict[str, float] = {}
-        self._slopes: dict[str, list[float]] = {}
-        self._drifts: dict[str, Drift] = {}
-        self._counts: dict[str, int] = {}
-        self.labels: dict[str, int] = {}
+        self._arms: dict[str, _Arm] = {}
 
     def predict(self, context: Context, arms: Sequence[Arm]) -> list[float]:
         """Return a quality in [0, 1] per arm, in their order."""
         names = [arm.name for arm in arms]
-        for name in names:
-            if name not in self._priors:
-                self._introduce(arms)
+        try:
+            known = [self._arms[name] for name in names]
+        except KeyError:
+            self._introduce(arms)
+            known = [self._arms[name] for name in names]
         values = self._head.predict(context, names)
         return [
-            min(1.0, max(0.0, self._believed(name, value) + self._drifts[name].bias))
-            for name, value in zip(names, values, strict=True)
+            min(1.0, max(0.0, arm.believed(value) + arm.drift.bias))
+            for arm, value in zip(known, values, strict=True)
         ]
 
     def predict_many(self, contexts: Sequence[Context], arms: Sequence[str]) -> Matrix:
         """Return the qualities that `predict` would now, as contexts x arms."""
         table = self._head.predict_many(contexts, arms)
-        for column, arm in zip(table.T, arms, strict=True):
-            column[:] = self._believed(arm, column) + self._drifts[arm].bias
+        for column, name in zip(table.T, arms, strict=True):
+            arm = self._arms[name]
+            column[:] = arm.believed(column) + arm.drift.bias
         return table.clip(0.0, 1.0)
 
-    def _believed(self, arm: str, value: Value) -> Value:
-        mean = self._means[arm]
-        same, square = self._slopes[arm]
-        slope = min(1.0, max(0.0, same / square))
-        return self._priors[arm] + mean + slope * (value - mean)
+    def labels(self, arms: Sequence[str]) -> list[int]:
+        """Return how many labels of each arm count as evidence; the arms were predicted before."""
+        return [self._arms[arm].labels for arm in arms]
 
     def learn(self, context: Context, arm: str, quality: float) -> Change | None:
         """Learn a label in [0, 1]; return the change of the arm where one is noticed."""
         if not 0.0 <= quality <= 1.0:
             raise ValueError(f"a quality of {quality}, not in [0, 1]")
-        if arm not in self._priors:
-            self._meet(arm, None)
-        target = quality - self._priors[arm]
-        value = self._head.learn(context, arm, target)
-        surprise = quality - self._believed(arm, value)
-        mean, slope = self._means[arm], self._slopes[arm]
-        off = value - mean
-        slope[0] = BELIEF * slope[0] + (target - mean) * off
-        slope[1] = BELIEF * slope[1] + off * off
-        self._counts[arm] += 1
-        self._means[arm] += max(MEAN_RATE, 1.0 / (self._counts[arm] + 1.0)) * (target - mean)
-        change = self._drifts[arm].observe(arm, surprise)
-        self.labels[arm] = SUSPECT if self._drifts[arm].fallen else self.labels[arm] + 1
-        return change
+        known = self._arms.get(arm) or self._meet(arm, None)
+        value = self._head.learn(context, arm, quality - known.prior)
+        return known.learn(arm, quality, value)
 
     def _introduce(self, arms: Sequence[Arm]) -> None:
         """Meet the arms not met before, the cheaper first."""
         best, best_usd = None, 0.0
         for arm in sorted(arms, key=lambda arm: arm.cost_usd):
-            if arm.name not in self._priors:
+            known = self._arms.get(arm.name)
+            if known is None:
                 prior = arm.prior_quality
                 if prior is None and best is not None:
                     prior = _presumed(best, best_usd, arm.cost_usd)
-                self._meet(arm.name, prior)
-            quality = min(1.0, max(0.0, self._priors[arm.name] + self._means[arm.name]))
+                known = self._meet(arm.name, prior)
+            quality = min(1.0, max(0.0, known.prior + known.mean))
             if best is None or quality >= best:
                 best, best_usd = quality, arm.cost_usd
 
-    def _meet(self, arm: str, prior: float | None) -> None:
+    def _meet(self, arm: str, prior: float | None) -> _Arm:
         if prior is not None and not 0.0 <= prior <= 1.0:
             raise ValueError(f"arm {arm!r} declares a quality of {prior}, not in [0, 1]")
-        self._priors[arm] = self._default if prior is None else prior
-        self._means[arm] = 0.0
-        self._slopes[arm] = [DOUBT, DOUBT]
-        self._drifts[arm] = Drift()
-        self.labels[arm] = self._counts[arm] = 0
+        known = self._arms[arm] = _Arm(self._default if prior is None else prior)
+        return known
 
     def save(self) -> bytes:
         """Return what was learned, with a checksum."""
+        arms = self._arms
         values = {
-            "priors": self._priors,
-            "means": self._means,
-            "slopes": self._slopes,
-            "drifts": {name: drift.save() for name, drift in self._drifts.items()},
-            "labels": self.labels,
-            "counts": self._counts,
+            "priors": {name: arm.prior for name, arm in arms.items()},
+            "means": {name: arm.mean for name, arm in arms.items()},
+            "slopes": {name: [arm.same, arm.square] for name, arm in arms.items()},
+            "drifts": {name: arm.drift.save() for name, arm in arms.items()},
+            "labels": {name: arm.labels for name, arm in arms.items()},
+            "counts": {name: arm.count for name, arm in arms.items()},
         }
         return pack(KIND, values, {"head": self._head.save()})
 
     def load(self, state: bytes) -> None:
         """Take a saved state; ValueError, and no change, where it is damaged."""
         values, parts = unpack(KIND, state)
-        priors, means = _numbers(values["priors"]), _numbers(values["means"])
-        drifts = {name: Drift() for name in values["drifts"]}
-        for name, drift in drifts.items():
-            drift.load(values["drifts"][name])
-        labels, counts = (
-            {str(name): int(count) for name, count in values[key].items()}
-            for key in ("labels", "counts")
-        )
-        slopes = {name: [float(a), float(b)] for name, (a, b) in values["slopes"].items()}
+        means, arms = _numbers(values["means"]), {}
+        for name, prior in _numbers(values["priors"]).items():
+            arm = arms[name] = _Arm(prior)
+            arm.mean = means[name]
+            arm.lean(*map(float, values["slopes"][name]))
+            arm.drift.load(values["drifts"][name])
+            arm.labels, arm.count = int(values["labels"][name]), int(values["counts"][name])
         self._head.load(parts["head"])
         # An arm that was met here and not there stays: the recent contexts may hold it.
-        self._priors, self._means = self._priors | priors, self._means | means
-        self._drifts, self._slopes = self._drifts | drifts, self._slopes | slopes
-        self.labels, self._counts = self.labels | labels, self._counts | counts
+        self._arms |= arms
 
 
 def _presumed(quality: float, cost_usd: float, dearer_usd: float) -> float:
