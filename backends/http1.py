@@ -95,7 +95,7 @@ class Http1Transport:
             self._idle.append(connection)
             if self._sweep is None:
                 self._arm_sweep()
-        self.slots.leave(asyncio.get_running_loop().time() - connection.entered_s)
+        self.slots.leave(connection.idle_since_s - connection.entered_s)
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
@@ -108,12 +108,13 @@ class Http1Transport:
     # -- inside
 
     async def _attempt(self, head: bytes, call: Call, deadline_s: float) -> Reply:
+        loop = asyncio.get_running_loop()  # once: before Python 3.12 each costs a system call
         await self.slots.enter(deadline_s)
-        entered_s = asyncio.get_running_loop().time()
+        entered_s = loop.time()
         try:
             connection = self._take() or await self._connect(deadline_s)
         except BaseException:
-            self.slots.leave(asyncio.get_running_loop().time() - entered_s)
+            self.slots.leave(loop.time() - entered_s)
             raise
         # From here on the slot is the exchange's: `ended` gives it back, once.
         connection.entered_s = entered_s
@@ -125,7 +126,7 @@ class Http1Transport:
             raise
         if exchange.error is not None:
             raise exchange.error
-        self.slots.answered(asyncio.get_running_loop().time() - entered_s, exchange.status)
+        self.slots.answered(loop.time() - entered_s, exchange.status)
         return Reply(exchange.status, exchange.headers, exchange)
 
     def _take(self) -> Connection | None:
