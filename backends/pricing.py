@@ -272,6 +272,9 @@ def _round_up(nano: float) -> int:
     """Return `nano` rounded up, forgiving it the error of binary fractions (0.1 * 3 > 0.3)."""
     if not nano < MAX_NANO:
         raise ValueError(f"a cost of {nano} nano-dollars is above {MAX_NANO}")
+    nearest = int(nano)
+    if nearest == nano:  # nearly always, where a call has a price
+        return nearest
     nearest = round(nano)
     # 1e-15: five products and their sum are off by at most nine units of 2^-53, relatively.
     return nearest if abs(nano - nearest) <= 1e-15 * nano else math.ceil(nano)

@@ -55,10 +55,11 @@ class Slots:
     @property
     def full(self) -> bool:
         """Whether a call now would be refused."""
-        if self.busy < self.limit:
+        limiter = self._limiter
+        if self.busy < (self._most if limiter is None else limiter.limit):
             return False
-        if self._limiter is not None:
-            self._limiter.press(asyncio.get_running_loop().time())
+        if limiter is not None:
+            limiter.press(asyncio.get_running_loop().time())
             self._admit()
             if self.busy < self.limit:
                 return False
@@ -66,7 +67,7 @@ class Slots:
             return True
         if self._patience_s is None:
             return False
-        most = self._most if self._limiter is None else self._limiter.usual
+        most = self._most if limiter is None else limiter.usual
         return (self.waiting + 1) * self._held_s / most > ADMIT * self._patience_s
 
     async def enter(self, deadline_s: float) -> None:

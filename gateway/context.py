@@ -66,7 +66,8 @@ class Encoder:
         if self._range is not None:
             low, high = self._range
             middle, half = (low + high) / 2, (high - low) / 2
-            return [_clipped((number - middle) / half) for number in numbers]
+            scaled = [(number - middle) / half for number in numbers]
+            return [x if -CLIP <= x <= CLIP else _clipped(x) for x in scaled]
         return [moments.scaled(number) for moments, number in zip(known, numbers, strict=True)]
 
     def _shape(self, text: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""Estimates what a call would cost and take: learned usage times today's price.
+"""Estimates what a call would cost: learned usage times today's price.
 
 What is learned is usage (device-seconds, tokens), never dollars, so that a new price acts on the
 next request. The logarithm of usage is regressed on the context by a head; what the mean is above
@@ -17,13 +17,12 @@ from policies.packing import pack, unpack
 from policies.types import Context
 
 KIND = "estimator 3"
-LATENCY_RATE = 0.05  # the mean of about the last twenty
 CALL = Usage()
 
 
 @record
 class Quote:
-    """What a backend is expected to charge and take.
+    """What a backend is expected to charge.
 
     ceiling: covers 95 % of calls, as learned. maximum: certain where every part of the price is
     bounded beforehand; else the largest that was ever seen, doubled. usage: what it is expected to
@@ -33,7 +32,6 @@ class Quote:
     expected_nano: int
     ceiling_nano: int
     maximum_nano: int
-    latency_s: float
     usage: Usage = CALL
     known: Usage = CALL
 
@@ -41,14 +39,13 @@ class Quote:
 class Estimator:
     """Quotes the backends of one route."""
 
-    # The mutable state: a usage model and a latency per backend, the head that the models share,
-    # and the fixed quotes, kept because they are most of what a gateway before model servers asks.
+    # The mutable state: a usage model per backend, the head that the models share, and the fixed
+    # quotes, kept because they are most of what a gateway before model servers asks.
 
     def __init__(self) -> None:
         # 0.2: a usage is heavy-tailed even in its logarithm; at 0.5 one outlier swings the head.
         self._head = VowpalHead(learning_rate=0.2)
         self._models: dict[str, UsageModel] = {}
-        self._latency_s: dict[str, float] = {}
         self._fixed: dict[str, tuple[Price, Quote]] = {}
         self._memo: tuple[Context, dict[str, float]] = (Context(()), {})
 
@@ -79,26 +76,20 @@ class Estimator:
             expected_nano,
             max(ceiling_nano, expected_nano),
             max(maximum, expected_nano),
-            self._latency_s.get(backend, 0.0),
             expected,
             known,
         )
 
-    def observe(  # noqa: PLR0917 - the router passes what it has, in the order of the path
+    def observe(
         self,
         context: Context,
         backend: str,
         quote: Quote,
         price: Price,
         usage: Usage,
-        latency_s: float,
     ) -> None:
-        """Learn what a call used and took. ValueError for a usage that has no price."""
-        if math.isfinite(latency_s) and latency_s >= 0.0:
-            before = self._latency_s.setdefault(backend, latency_s)
-            self._latency_s[backend] = before + LATENCY_RATE * (latency_s - before)
+        """Learn what a call used. ValueError for a usage that has no price."""
         if price.is_fixed:
-            self._quote_fixed(backend, price)
             return
         cost_nano = price.cost_nano(usage)
         model = self._model(backend)
@@ -118,8 +109,7 @@ class Estimator:
 
     def _quote_fixed(self, backend: str, price: Price) -> Quote:
         cost_nano = price.cost_nano(CALL)
-        latency_s = self._latency_s.get(backend, 0.0)
-        quote = Quote(cost_nano, cost_nano, cost_nano, latency_s)
+        quote = Quote(cost_nano, cost_nano, cost_nano)
         self._fixed[backend] = (price, quote)
         return quote
 
@@ -152,10 +142,7 @@ class Estimator:
 
     def save(self) -> bytes:
         """Return what was learned, with a checksum."""
-        values = {
-            "models": {backend: model.save() for backend, model in self._models.items()},
-            "latency_s": self._latency_s,
-        }
+        values = {"models": {backend: model.save() for backend, model in self._models.items()}}
         return pack(KIND, values, {"head": self._head.save()})
 
     def load(self, state: bytes) -> None:
@@ -166,7 +153,6 @@ class Estimator:
             model.load(values["models"][backend])
         self._head.load(parts["head"])
         self._models = models
-        self._latency_s = {str(name): float(s) for name, s in values["latency_s"].items()}
         self._fixed.clear()
         self._memo = (Context(()), {})
 

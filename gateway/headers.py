@@ -69,7 +69,7 @@ def forwarded(
             kept.append((name, value))
         elif name == b"connection":
             named += [token.strip().lower() for token in value.split(b",")]
-    if any(via in value for value in passed_by):
+    if passed_by and any(via in value for value in passed_by):
         raise Refused(508, "Loop detected", "this request has been through this gateway before")
     if named:
         dropped = frozenset(named)

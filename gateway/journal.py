@@ -31,6 +31,7 @@ import orjson
 log = logging.getLogger("tollway.journal")
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PAIRS = [one + other for one in _DIGITS for other in _DIGITS]
 _ID = re.compile(r"([0-9a-z]{1,24})\.([0-9a-z]{1,12})\.([0-9a-z]{4})")
 _CRC_BYTES = len(b',"crc":"00000000"}\n')
 FOLLOWED_BYTES = 256 << 20  # half a second of reading, in a thread
@@ -46,11 +47,10 @@ Row = dict[str, Any]
 def base36(number: int) -> str:
     """Return a non-negative integer in base 36."""
     digits = ""
-    while True:
-        number, digit = divmod(number, 36)
-        digits = _DIGITS[digit] + digits
-        if not number:
-            return digits
+    while number >= 1296:
+        number, pair = divmod(number, 1296)
+        digits = _PAIRS[pair] + digits
+    return (_PAIRS[number] + digits).lstrip("0") or "0"
 
 
 def seal(row: Row) -> bytes:

@@ -11,6 +11,8 @@ from typing import Any
 
 _TOKEN = re.compile(r"\.?([A-Za-z_$][\w$-]*)|\[(-?\d+|\*)\]")
 
+_NUMBERS = frozenset((float, int))  # and no bool
+
 Step = str | int | None
 """A key, an index, or None for every element."""
 
@@ -65,7 +67,7 @@ def numbers(document: Any, steps: tuple[Step, ...]) -> list[float]:
 
 def _gather(value: Any, found: list[float]) -> None:
     if isinstance(value, list):
-        if all(type(v) is float or type(v) is int for v in value):
+        if _NUMBERS.issuperset(map(type, value)):
             found.extend(value)
             return
         for element in value:

@@ -17,9 +17,11 @@ Ended = Callable[[str, bool], None]
 
 def is_stream(reply: Reply) -> bool:
     """Whether a reply is a stream of events."""
-    return reply.status == 200 and any(
-        name == b"content-type" and value.startswith(EVENT_STREAM) for name, value in reply.headers
-    )
+    if reply.status == 200:
+        for name, value in reply.headers:
+            if name == b"content-type" and value.startswith(EVENT_STREAM):
+                return True
+    return False
 
 
 class Relay:

@@ -110,8 +110,9 @@ class Router:
         """Quote the backends that are up and may still be asked; in a cascade, those above."""
         route, now_s = turn.inference.route, self._clock()
         arms = [Arm(ACCEPT, 0.0)] if turn.held else []
+        closed = turn.closed
         for backend in route.backends.values():
-            if turn.closed(backend.name) or not backend.breaker.allows(now_s):
+            if backend.name in closed or not backend.breaker.allows(now_s):
                 continue
             if backend.full:
                 turn.crowded = True
@@ -368,7 +369,6 @@ class Router:
                 attempt.quote,
                 backend.price,
                 verdict.usage,
-                attempt.latency_s,
             )
         if backend.cache is not None and turn.prompt is not None and attempt.status == 200:
             self._remember(backend.cache, turn.prompt, verdict)
@@ -405,7 +405,7 @@ class Router:
         below = [
             route.backends[name]
             for name in route.ladder.rungs
-            if name in route.backends and name != backend.name and not turn.closed(name)
+            if name in route.backends and name != backend.name and name not in turn.closed
         ]
         if not below and route.ladder.last_resort is None:
             return until_s
@@ -421,7 +421,7 @@ class Router:
         if turn.held or not route.fallback:
             return
         for backend in self._below(turn):
-            if turn.closed(backend.name) or not backend.breaker.allows(self._clock()):
+            if backend.name in turn.closed or not backend.breaker.allows(self._clock()):
                 continue
             if backend.full:
                 continue

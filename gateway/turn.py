@@ -15,7 +15,7 @@ from policies.types import Choice, Context
 LAST_RESORT = "last_resort"
 """Whose a reply is that no backend gave, and why."""
 
-NO_QUOTE = Quote(0, 0, 0, 0.0)
+NO_QUOTE = Quote(0, 0, 0)
 
 
 @record
@@ -133,13 +133,10 @@ class Turn:
             return any(refusal.reason != "exhausted" for refusal in self.refusals.values())
         return not self.quotes
 
-    def closed(self, backend: str) -> bool:
-        """Whether a backend is out of the question for the rest of this request."""
-        return (
-            backend in self.refusals
-            or backend in self.failed
-            or backend in [attempt.backend for attempt in self.attempts]
-        )
+    @property
+    def closed(self) -> set[str]:
+        """The backends that are out of the question for the rest of this request."""
+        return {*self.refusals, *self.failed, *[attempt.backend for attempt in self.attempts]}
 
     def affords(self, quote: Quote) -> bool:
         """Whether the client's own ceiling leaves room for an attempt."""

@@ -111,6 +111,7 @@ class Lagrangian:
     def _draw(self, offer: Offer, rng: Random, floor: float | None) -> Choice:
         """Draw by quality less the price of money times cost."""
         names, count = offer.names, len(offer.names)
+        prices = self._prices(offer.scopes)
         kept, met = list(range(count)), True
         shadow: tuple[float, ...] = ()
         if floor is not None:
@@ -120,7 +121,7 @@ class Lagrangian:
             index, reason = kept[0], "floor_unmet"
             pmf = certain(count, index)
         else:
-            spread, tops = self._spread(offer, kept)
+            spread, tops = self._spread(offer, kept, prices)
             if held is not None:
                 shadow = tuple(spread)
                 spread = held_back(spread, names.index(self._baseline), held.share)
@@ -134,7 +135,7 @@ class Lagrangian:
             index,
             tuple(offer.qualities),
             tuple(offer.costs_usd),
-            self._prices(offer.scopes).high,
+            prices.high,
             reason,
             self.version,
             shadow,
@@ -147,9 +148,10 @@ class Lagrangian:
             return self.prices
         return self._scoped.dearest(self.prices, scopes)
 
-    def _spread(self, offer: Offer, kept: list[int]) -> tuple[list[float], set[int]]:
+    def _spread(
+        self, offer: Offer, kept: list[int], prices: Prices
+    ) -> tuple[list[float], set[int]]:
         """Return the probabilities of the arms, and which are the best at either price."""
-        prices = self._prices(offer.scopes)
         high, low, share = prices.high, prices.low, prices.share
         costs = offer.costs_usd
         scores = [q - high * c for q, c in zip(offer.qualities, costs, strict=True)]

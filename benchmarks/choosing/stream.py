@@ -128,7 +128,7 @@ def run(
         unit = prices[a].output_token_nano
         usage = Usage(output_tokens=cost * 1e9 / unit) if unit else Usage()
         quote = quotes[choice.index]
-        estimator.observe(context, table.arms[a], quote, prices[a], usage, 0.1)
+        estimator.observe(context, table.arms[a], quote, prices[a], usage)
         policy.charge(choice, cost)
         if auditor is not None:
             drawn = auditor.draw(choice.arm, choice, spent_nano=0, audit_nano=0, rng=labels) > 0.0
