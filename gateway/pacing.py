@@ -3,12 +3,16 @@
 For a budget over a window: what is left, spread over the requests still to come, which are the
 recent rate of those it binds times the seconds to the window's end. Of the budgets that bind all
 requests of a route the tightest counts; one that binds only some (a tenant's, a tag's) paces those.
+Gateways that share a budget know each other's number from the ledger, not each other's traffic.
+Each takes its own rate times their number for all that is to come, and so spends an equal part of
+what is left: together all of it by the window's end, however unequal their traffic is.
 A budget without an end (`ever`), a soft one, and one of a single backend set no pace: they hold by
 the ledger alone.
 """
 
 import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from gateway.ledger.types import NANO, BudgetStatus
 
@@ -44,6 +48,28 @@ class Traffic:
         return self._rate_per_s
 
 
+class Sharing:
+    """Over how many gateways a budget is spread, evened out: an idle one comes and goes."""
+
+    # The mutable state is the number, and when it was last told of.
+    __slots__ = ("_number", "_told_s")
+
+    def __init__(self) -> None:
+        self._number = 1.0
+        self._told_s = -math.inf
+
+    def tell(self, gateways: float, now_s: float) -> None:
+        """Say over how many it is spread now."""
+        fresh = -math.expm1(-(now_s - self._told_s) * math.log(2) / HALF_LIFE_S)
+        self._number += fresh * (max(1.0, gateways) - self._number)
+        self._told_s = now_s
+
+    @property
+    def gateways(self) -> float:
+        """How many, at least 1."""
+        return self._number
+
+
 class Demand:
     """The recent rates of a route's requests: of all, and of those that a budget binds."""
 
@@ -75,9 +101,12 @@ class Demand:
 
 
 def allowances_usd(
-    statuses: Iterable[BudgetStatus], demands: Mapping[str, Demand], wall_s: float
+    statuses: Iterable[BudgetStatus],
+    demands: Mapping[str, Demand],
+    wall_s: float,
+    sharing: Mapping[str, Sharing] = MappingProxyType({}),
 ) -> dict[str, dict[str, float]]:
-    """Return, by route, the dollars that one request may cost.
+    """Return, by route, the dollars that one request may cost; `sharing` is by budget.
 
     Under "" what holds for all its requests, and under the names of the budgets that bind only some
     of them what holds for those. Where no budget sets a pace there is nothing.
@@ -94,7 +123,9 @@ def allowances_usd(
             for route, demand in demands.items()
             if budget.scope.route in (None, route)
         }
-        to_come = max(1.0, sum(bound.values()) * (status.resets_at_s - wall_s))
+        shared = sharing.get(budget.name)
+        gateways = 1.0 if shared is None else shared.gateways
+        to_come = max(1.0, gateways * sum(bound.values()) * (status.resets_at_s - wall_s))
         allowance = max(0, status.limit_nano - status.used_nano) / NANO / to_come
         for route in bound:
             found[route][name] = min(allowance, found[route].get(name, math.inf))

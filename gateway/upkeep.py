@@ -6,6 +6,7 @@ simulator calls them itself, at its own times.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gateway.events import Events
 from gateway.journal import Journal
 from gateway.ledger.wallet import Wallet
 from gateway.metrics import Metrics
-from gateway.pacing import Demand, allowances_usd
+from gateway.pacing import Demand, Sharing, allowances_usd
 from gateway.route import Route
 from policies.types import Notice
 
@@ -46,13 +47,16 @@ class Upkeep:
         wall: Callable[[], float],
         totals: Callable[[str], Callable[[int], int]],
         learns: bool = True,
+        workers: int = 1,
         more: Sequence[tuple[float, Callable[[], Awaitable[None]]]] = (),
     ) -> None:
         """`totals` gives what turns a route's count of requests here into that of all workers;
-        only the worker that `learns` saves; `more` are further duties: (seconds, duty).
+        only the worker that `learns` saves; `workers` is how many there are; `more` are further
+        duties: (seconds, duty).
         """
         self._totals = totals
         self._learns = learns
+        self._workers = workers
         self._more = more
         self._routes = routes
         self._wallet = wallet
@@ -67,6 +71,7 @@ class Upkeep:
         self.saved_s: dict[str, float] = {}
         self._total: dict[str, Callable[[int], int]] = {}
         self._demands: dict[str, Demand] = {}
+        self._sharing: defaultdict[str, Sharing] = defaultdict(Sharing)
         self._paced: dict[str, set[str]] = {}
         self.revise()
         self._tasks: list[asyncio.Task[None]] = []
@@ -105,7 +110,10 @@ class Upkeep:
         for name, route in self._routes.items():
             own = self._metrics.requests(name)
             self._demands[name].tell(self._total[name](own), own, route.bound, now_s)
-        for name, allowances in allowances_usd(statuses, self._demands, wall_s).items():
+        for status in statuses:
+            self._sharing[status.budget.name].tell(status.spenders / self._workers, now_s)
+        told = allowances_usd(statuses, self._demands, wall_s, self._sharing)
+        for name, allowances in told.items():
             policy, gone = self._routes[name].policy, self._paced[name] - allowances.keys()
             policy.pace(allowances.pop("", None))
             for scope in gone - {""}:

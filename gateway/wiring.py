@@ -230,6 +230,7 @@ def build(
         clock=clock,
         wall=wall,
         learns=seat.learns,
+        workers=seat.count,
         totals=seat.total,
         more=[
             *duties(seat, crew, routes, events),

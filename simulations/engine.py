@@ -202,7 +202,7 @@ class World:
                 "window_start_s": book.window_start_s,
                 "limit_usd": book.limit_nano / 1e9,
                 "spent_usd": book.spent_nano / 1e9,
-                "unaccounted_usd": book.position().unaccounted_nano / 1e9,
+                "unaccounted_usd": book.unaccounted_nano / 1e9,
             }
             for book in sorted(
                 self.ledger.books(), key=lambda book: (book.budget, book.window_start_s)

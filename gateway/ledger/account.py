@@ -319,6 +319,7 @@ class Account:
             unaccounted_nano=position.unaccounted_nano,
             credit_nano=position.credit_nano,
             carried_nano=carried_nano,
+            spenders=position.spenders,
         )
 
     @property

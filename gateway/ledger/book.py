@@ -52,6 +52,7 @@ from gateway.ledger.types import (
 LEASE_S = 30.0  # outlasts a restart of the ledger; money of a lost machine is in doubt as long
 SMALLEST_PART = 200  # a slice is at least 1/200 of the limit: else the last dollar costs most calls
 KEEP_CLOSED_S = 600.0  # a closing exchange is asked again for as long as its answer is lost
+SPENT_S = 60.0  # who has little to do leases for a second at a time
 KEEP_ENDED_S = 86_400.0  # without a charge, an ended lease only waits for late settlements
 CARRY_WINDOWS = 60  # an overdraft is made good in as many windows, or forgiven
 
@@ -123,7 +124,7 @@ class Book:
         """How far all that is used and leased is above the limit."""
         return max(0, self.balance_nano + self.carried_nano)
 
-    def position(self) -> Position:
+    def position(self, now_s: float) -> Position:
         """Return the totals."""
         return Position(
             self.limit_nano,
@@ -133,9 +134,22 @@ class Book:
             self.open_nano,
             self.unaccounted_nano,
             self.carried_nano,
+            self._spenders(now_s),
         )
 
-    def statement(self) -> Statement:
+    def _spenders(self, now_s: float) -> int:
+        """Return how many holders have a lease, or had one a moment ago."""
+        since_s = now_s - SPENT_S + KEEP_CLOSED_S
+        return len(
+            {
+                name.rpartition(".")[0]
+                for name, lease in self.leases.items()
+                if lease.state == "live"
+                or (lease.state == "closed" and lease.expires_at_s > since_s)
+            }
+        )
+
+    def statement(self, now_s: float) -> Statement:
         """Return the book as operators see it."""
         leases = tuple(
             LeaseView(
@@ -150,7 +164,7 @@ class Book:
             for name, lease in sorted(self.leases.items())
             if lease.state != "closed" or lease.charged_nano
         )
-        return Statement(self.budget, self.window_start_s, self.position(), leases)
+        return Statement(self.budget, self.window_start_s, self.position(now_s), leases)
 
     # ------------------------------------------------------------------ what holders ask
 
@@ -160,15 +174,15 @@ class Book:
         lease = self.leases.get(asked.key.lease)
         if lease is None:
             if asked.close and asked.seq > 1:  # closed long ago, and forgotten
-                return Reply(0, self.position(), ended=True)
+                return Reply(0, self.position(now_s), ended=True)
             lease = self.leases[asked.key.lease] = Lease()
         if asked.seq > lease.seq:
             self._apply(lease, asked, now_s)
         elif asked.seq < lease.seq:  # a copy that the network kept back: its answer is of no use
-            return Reply(0, self.position(), ended=lease.state != "live")
+            return Reply(0, self.position(now_s), ended=lease.state != "live")
         return Reply(
             lease.grant_nano,
-            self.position(),
+            self.position(now_s),
             ended=lease.state == "ended",
             short=now_s < self.short_until_s,
             stale=lease.stale,
@@ -327,7 +341,7 @@ class Book:
         assert self.open_nano == sum(lease.open_nano for lease in live)
         charged = sum(lease.charged_nano for lease in self.leases.values())
         assert self.unaccounted_nano == charged >= 0 <= self.spent_nano
-        position = self.position()
+        position = self.position(0.0)
         assert self.carried_nano >= 0
         assert self.limit_nano + position.overdraft_nano == (
             self.carried_nano + self.spent_nano + self.leased_nano + position.free_nano

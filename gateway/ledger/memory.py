@@ -104,8 +104,9 @@ class MemoryLedger:
         found = []
         for key in keys:
             with self._book(*key) as book:
-                book.expire(self._clock())
-                found.append(book.statement())
+                now_s = self._clock()
+                book.expire(now_s)
+                found.append(book.statement(now_s))
         return tuple(found)
 
     async def change(self, change: Change) -> Position:
@@ -120,7 +121,7 @@ class MemoryLedger:
             else:
                 book.release(change.lease, self._clock())
             known.changes.append(change)
-            return book.position()
+            return book.position(self._clock())
 
     async def changes(self, budget: str) -> tuple[Change, ...]:
         """Return the acts on a budget, oldest first."""

@@ -12,6 +12,7 @@
 -- everything, so each comparison that lets money go is written such that false means no.
 
 local LEASE_S, SMALLEST_PART, KEEP_CLOSED_S, KEEP_ENDED_S, SHORT_S = 30, 200, 600, 86400, 1
+local SPENT_S = 60
 local KEEP_BOOK_S = 3456000 -- 40 days untouched, a book is gone: longer than any month
 local CARRY_WINDOWS = 60
 local EXACT = 9007199254740991
@@ -243,8 +244,16 @@ end
 -- ---------------------------------------------------------------- what may be asked
 
 local function position()
+  local spenders, seen, since = 0, {}, now - SPENT_S + KEEP_CLOSED_S
+  for name, lease in pairs(leases) do
+    local holder = string.match(name, '^(.*)%.') or ''
+    if not seen[holder] and (lease.state == 'live'
+        or (lease.state == 'closed' and lease.expires > since)) then
+      seen[holder], spenders = true, spenders + 1
+    end
+  end
   return {text(book.limit), text(book.credit), text(book.spent), text(book.leased),
-          text(book.open), text(book.unaccounted), text(book.carried)}
+          text(book.open), text(book.unaccounted), text(book.carried), text(spenders)}
 end
 
 local function answer(granted, ended, short, stale, crossed, overdrawn)

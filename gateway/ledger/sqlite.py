@@ -215,8 +215,9 @@ class SqliteLedger:
         with self._transaction() as db:
             for key in keys:
                 with self._book(db, *key) as book:
-                    book.expire(self._clock())
-                    found.append(book.statement())
+                    now_s = self._clock()
+                    book.expire(now_s)
+                    found.append(book.statement(now_s))
         return tuple(found)
 
     def _change(self, change: Change) -> Position:
@@ -230,7 +231,7 @@ class SqliteLedger:
                 elif change.kind == "release":
                     book.release(change.lease, self._clock())
                 self._keep(db, change)
-                return book.position()
+                return book.position(self._clock())
 
     def _changes(self, budget: str) -> tuple[Change, ...]:
         assert self._db is not None

@@ -125,8 +125,9 @@ class BudgetStatus:
 
     `carried_nano` is what earlier windows overspent and this one makes good. `limit_nano` includes
     `credit_nano`, what operators added to this window; `held_nano` is all that is leased to any
-    process, reserved or idle; `unaccounted_nano` is the part of `spent_nano` that nobody can prove:
-    open calls of processes that died, and leases that were never returned.
+    process, reserved or idle, and `spenders` how many have spent of late; `unaccounted_nano` is
+    the part of `spent_nano` that nobody can prove: open calls of processes that died, and leases
+    that were never returned.
     """
 
     budget: Budget
@@ -140,6 +141,7 @@ class BudgetStatus:
     unaccounted_nano: int
     credit_nano: int = 0
     carried_nano: int = 0
+    spenders: int = 0
 
     @property
     def used_nano(self) -> int:
@@ -219,7 +221,10 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A budget's figures in one window, over all holders; idle is leased but not reserved."""
+    """A budget's figures in one window, over all holders; idle is leased but not reserved.
+
+    `spenders` is how many holders have leased in the last minute.
+    """
 
     limit_nano: int
     credit_nano: int
@@ -228,6 +233,7 @@ class Position:
     open_nano: int
     unaccounted_nano: int
     carried_nano: int = 0
+    spenders: int = 0
 
     @property
     def used_nano(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ledger.book import KEEP_CLOSED_S, KEEP_ENDED_S, LEASE_S
+from gateway.ledger.book import KEEP_CLOSED_S, KEEP_ENDED_S, LEASE_S, SPENT_S
 from gateway.ledger.types import MAX_LIMIT_NANO, Budget, Change, Claim, Exchange, Key, Scope
 from tests.ledger.ledgers import START_S, Bench, Implementation
 from tests.ledger.redis_server import RedisServer, redis_server
@@ -53,6 +53,21 @@ def test_what_is_asked_ahead_of_need_is_shared_but_need_is_met(ledger: Implement
         assert (first.grant_nano, second.grant_nano) == (500, 166)
         needy = await bench.say("z", need_nano=10, due_nano=334, want_nano=334)
         assert needy.grant_nano == 334
+
+    ledger.run(main)
+
+
+def test_how_many_have_leased_in_the_last_minute_is_told(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.lease("x.1", 10)
+        assert (await bench.lease("x.2", 10)).position.spenders == 1
+        assert (await bench.lease("y.1", 10)).position.spenders == 2
+        assert (await bench.say("y.1", close=True, settled_nano=10)).position.spenders == 2
+        await bench.turn(START_S + SPENT_S - 1)
+        await bench.lease("x.3", 10)
+        assert (await bench.account()).position.spenders == 2
+        await bench.turn(START_S + SPENT_S + 1)
+        assert (await bench.account()).position.spenders == 1
 
     ledger.run(main)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.ledger.types import NANO, Budget, BudgetStatus, Scope
-from gateway.pacing import Demand, Traffic, allowances_usd
+from gateway.pacing import Demand, Sharing, Traffic, allowances_usd
 
 
 def status(budget: Budget, spent_usd: float = 0.0, resets_at_s: int | None = 100) -> BudgetStatus:
@@ -82,3 +82,28 @@ def test_a_rate_follows_a_burst_within_minutes_and_not_at_once() -> None:
     assert traffic.rate_per_s == pytest.approx(10.0)
     traffic.tell(600 + 1000, 61.0)
     assert 15.0 < traffic.rate_per_s < 30.0
+
+
+def test_gateways_that_share_a_budget_spend_it_together_by_its_end_however_unequal() -> None:
+    """Each knows how many they are, and its own requests."""
+    rates, left_usd = (9, 1), 100.0
+    sharing = {"all": Sharing()}
+    sharing["all"].tell(2, 0.0)
+    for second in range(100):
+        now = status(budget("all", Scope(), 100.0), 100.0 - left_usd)
+        for rate in rates:
+            allowed = allowances_usd([now], {"r": demand(rate)}, float(second), sharing)
+            left_usd -= rate * allowed["r"][""]
+        assert left_usd == pytest.approx(99 - second, abs=2.0)
+
+
+def test_over_how_many_a_budget_is_spread_is_evened_out() -> None:
+    sharing = Sharing()
+    assert sharing.gateways == 1.0
+    sharing.tell(0.0, 0.0)
+    assert sharing.gateways == 1.0  # we are one, whether or not we have leased
+    sharing.tell(3.0, 60.0)
+    assert sharing.gateways == pytest.approx(2.0)
+    for now_s in range(61, 1000):
+        sharing.tell(2.0, float(now_s))
+    assert sharing.gateways == pytest.approx(2.0, abs=0.01)
