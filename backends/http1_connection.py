@@ -26,6 +26,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from backends.tls_alerts import refuses_us
 from backends.types import BackendError, BadReply, Call, ConnectFailed, DeadlineExceeded, Headers
 
 MAX_FIELDS = 200
@@ -293,6 +294,8 @@ class Connection(asyncio.Protocol):
             exchange.wake()
         elif self._phase == HEAD and self._used and self._mute == 0 and self._interim == 0:
             self._fail(Stale(0 if exc else unheard(self._transport)))
+        elif self._phase == HEAD and not self._mute and refuses_us(exc):
+            self._fail(ConnectFailed(f"the backend does not take our certificate: {exc}"))
         else:
             self._fail(BadReply(f"the connection broke off: {exc or 'closed too early'}"))
         if self._alarm is not None:

@@ -5,12 +5,14 @@ call is cancelled at the wrong moment. httpcore2 is the same pool, repaired.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
 import httpcore2
 import httpx
+
+from backends.tls_alerts import refuses_us
 
 
 class Httpcore2Pool(httpx.AsyncBaseTransport):
@@ -24,6 +26,7 @@ class Httpcore2Pool(httpx.AsyncBaseTransport):
         http2: bool = False,
         proxy: str | None = None,
         tls: ssl.SSLContext | None = None,
+        barred: Callable[[str], bool] | None = None,
     ) -> None:
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=tls or ssl.create_default_context(),
@@ -31,6 +34,7 @@ class Httpcore2Pool(httpx.AsyncBaseTransport):
             max_connections=connections,
             keepalive_expiry=idle_expiry_s,
             http2=http2,
+            network_backend=_Looking(barred),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -58,6 +62,28 @@ class Httpcore2Pool(httpx.AsyncBaseTransport):
         """Close every connection."""
         with _errors_of_httpx():
             await self._pool.aclose()
+
+
+class _Looking(httpcore2.AnyIOBackend):
+    """Looks at where a connection has come to before anything is sent (see `open_transport`)."""
+
+    def __init__(self, barred: Callable[[str], bool] | None) -> None:
+        self._barred = barred
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's own
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        stream = await super().connect_tcp(host, port, timeout, local_address, socket_options)
+        peer = stream.get_extra_info("server_addr")
+        if self._barred is not None and peer and self._barred(peer[0]):
+            await stream.aclose()
+            raise httpcore2.ConnectError(f"{host} leads to {peer[0]}, where nothing may be sent")
+        return stream
 
 
 class _Stream(httpx.AsyncByteStream):
@@ -104,3 +130,6 @@ def _errors_of_httpx() -> Iterator[None]:
         raise cast(type[httpx.TransportError], getattr(httpx, type(exc).__name__))(
             str(exc)
         ) from exc
+    except ssl.SSLError as exc:  # of reading and writing, which httpcore2 lets through
+        error = httpx.ConnectError if refuses_us(exc) else httpx.ReadError
+        raise error(str(exc)) from exc

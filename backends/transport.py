@@ -10,6 +10,9 @@ from backends.http1_connection import Connection
 from backends.slots import Slots
 from backends.types import Transport
 
+Barred = Callable[[str], bool]
+"""Says of an address whether nothing may be sent there."""
+
 
 def open_transport(
     url: str,
@@ -22,27 +25,34 @@ def open_transport(
     http2: bool = False,
     proxy: str | None = None,
     tls: ssl.SSLContext | None = None,
+    barred: Barred | None = None,
 ) -> Transport:
     """Return a transport to the origin of `url`; nothing is connected until the first call.
 
     `http://host:port`, `https://host:port` and `unix:/path/to/socket` speak HTTP/1.1; `http2` and
     `proxy` (an http or https URL) take the slower way over httpx. The URL's path is not the
     transport's concern. At most `connections` are open at once, or as `slots` say; times are in
-    seconds; `tls` is the context for https, the system's trust by default. Raises ValueError for a
-    URL that no transport serves.
+    seconds; `tls` is the context for https, the system's trust by default. `barred` says of the
+    address that a connection has come to, whatever name led there, whether nothing may be sent.
+    Raises ValueError for a URL that no transport serves.
     """
     parts = urlsplit(url)
     if parts.scheme not in _CONNECT:
         raise ValueError(f"{url!r}: the scheme must be one of {', '.join(_CONNECT)}")
     slots = slots or Slots(connections)
-    connect, host = _CONNECT[parts.scheme](parts, tls)
+    connect, host = _CONNECT[parts.scheme](parts, tls, barred)
     if http2 or proxy:
         # Imported where it is used: it takes a quarter of a second, and few need it.
         from backends.httpcore2_pool import Httpcore2Pool  # noqa: PLC0415
         from backends.httpx_transport import HttpxTransport  # noqa: PLC0415
 
         pool = Httpcore2Pool(
-            connections=connections, idle_expiry_s=idle_expiry_s, http2=http2, proxy=proxy, tls=tls
+            connections=connections,
+            idle_expiry_s=idle_expiry_s,
+            http2=http2,
+            proxy=proxy,
+            tls=tls,
+            barred=barred,
         )
         return HttpxTransport(
             pool,
@@ -61,7 +71,9 @@ def open_transport(
     )
 
 
-def _tcp(parts: SplitResult, tls: ssl.SSLContext | None) -> tuple[Connect, bytes]:
+def _tcp(
+    parts: SplitResult, tls: ssl.SSLContext | None, barred: Barred | None
+) -> tuple[Connect, bytes]:
     host, secure = parts.hostname, parts.scheme == "https"
     if not host or not parts.netloc.isascii() or parts.username is not None:
         raise ValueError("a backend's URL names a host, in its ASCII form, and no user")
@@ -69,7 +81,11 @@ def _tcp(parts: SplitResult, tls: ssl.SSLContext | None) -> tuple[Connect, bytes
     context = _context(tls) if secure else None
 
     async def connect(loop: asyncio.AbstractEventLoop, factory: Callable[[], Connection]) -> None:
-        await loop.create_connection(factory, host, port, ssl=context)
+        transport, _ = await loop.create_connection(factory, host, port, ssl=context)
+        peer = transport.get_extra_info("peername")  # once a connection: 1 us of some hundred
+        if barred is not None and peer and barred(peer[0]):
+            transport.abort()
+            raise OSError(f"{host} leads to {peer[0]}, where nothing may be sent")
 
     return connect, parts.netloc.encode("ascii")
 
@@ -80,7 +96,9 @@ def _context(tls: ssl.SSLContext | None) -> ssl.SSLContext:
     return context
 
 
-def _unix(parts: SplitResult, tls: ssl.SSLContext | None) -> tuple[Connect, bytes]:
+def _unix(
+    parts: SplitResult, tls: ssl.SSLContext | None, barred: Barred | None
+) -> tuple[Connect, bytes]:
     if not parts.path or parts.netloc:
         raise ValueError("a socket's URL is unix:/path/to/socket")
     path = unquote(parts.path)

@@ -10,8 +10,17 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # The link-local ones are found by their networks; these are the others.
 _METADATA_HOSTS = frozenset({"metadata.google.internal", "metadata.goog"})
 _METADATA_ADDRESSES = frozenset(
-    {ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_address("100.100.100.200")}
+    map(
+        ipaddress.ip_address,
+        (
+            *("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254"),  # AWS: instances, pods; Google
+            *("100.100.100.200", "168.63.129.16", "192.0.0.192"),  # Alibaba, Azure, Oracle
+        ),
+    )
 )
+# Where IPv6 addresses hold an IPv4 address to which they lead, in their last 32 bits: mapped,
+# compatible (RFC 4291 2.5.5) and translated (NAT64, RFC 6052).
+_HOLD_IPV4 = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96")))
 
 
 def address_of(host: str) -> Address | None:
@@ -26,8 +35,17 @@ def address_of(host: str) -> Address | None:
             return ipaddress.IPv4Address(socket.inet_aton(host))
         except (OSError, ValueError):  # ValueError: what is not ASCII, or holds a NUL
             return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
+    return _inner(address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def _inner(address: ipaddress.IPv6Address) -> Address:
+    """Return the IPv4 address to which an IPv6 address leads, else itself."""
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address.is_loopback or address.is_unspecified:
+        return address
+    if any(address in network for network in _HOLD_IPV4):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
 

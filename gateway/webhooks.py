@@ -23,6 +23,7 @@ import orjson
 
 from backends.transport import open_transport
 from backends.types import BackendError, Call, Transport
+from gateway.addresses import is_link_local
 from gateway.events import Event
 
 log = logging.getLogger("tollway.webhooks")
@@ -146,7 +147,7 @@ class Webhooks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, target: Target, queue: asyncio.Queue[Event]) -> None:
-        transport = open_transport(target.origin, connections=1)
+        transport = open_transport(target.origin, connections=1, barred=is_link_local)
         try:
             while True:
                 event = await queue.get()

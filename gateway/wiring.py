@@ -24,6 +24,7 @@ from backends.transport import open_transport
 from backends.types import Transport, WireProtocol
 from gateway import explain, gauges, tls
 from gateway import settings as config
+from gateway.addresses import is_link_local
 from gateway.anomaly import TICK_S, Anomalies
 from gateway.app import App
 from gateway.audits import Audits
@@ -526,6 +527,7 @@ def build_transport(
                 connect_timeout_s=settings.connect_timeout_s,
                 http2=settings.http2,
                 tls=context,
+                barred=None if settings.allow_link_local else is_link_local,
             ),
         )
         for url in (settings.url, *settings.replicas)
