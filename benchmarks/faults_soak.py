@@ -1,6 +1,6 @@
 """Faults by lot, several at once: is every request answered, and every cent told?
 
-    python benchmarks/faults_soak.py [--seconds 300] [--rate 50] [--seed 1] [--json FILE]
+    python benchmarks/faults_soak.py [--seconds 300] [--rate 50] [--seed 1] [--workers 1]
 
 The stage of benchmarks/faults.py. Between the gateway and each of the two models and Redis, peace
 and a fault take turns, each for a time and of a kind drawn by lot, and now and then Redis itself is
@@ -141,7 +141,7 @@ async def run(args: argparse.Namespace) -> Soak:
         models = Models(Path(folder), train.FOLDER)
         try:
             await models.start()
-            stage = Stage(Path(folder), models, sentinel=False, workers=1)
+            stage = Stage(Path(folder), models, sentinel=False, workers=args.workers)
             return await soak(stage, args.seconds, args.rate, args.seed)
         finally:
             models.stop()
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="of the gateway")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     found = asyncio.run(run(args))
