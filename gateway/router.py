@@ -10,6 +10,7 @@ an outage.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +34,8 @@ from gateway.relay import Relay, is_stream
 from gateway.route import NO_PAYLOAD, Backend, Inference
 from gateway.turn import LAST_RESORT, Attempt, Draw, Turn, resort, rows, settlement_row
 from policies.types import ACCEPT, Arm, Context
+
+log = logging.getLogger("tollway.router")
 
 RECENT = 20  # decisions that are kept at hand, for people to look at
 
@@ -292,6 +295,9 @@ class Router:
             if turn.outrun:
                 verdict = unread(quote, OUTRUN, ran=True)
             raise
+        except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
+            log.exception("backend %s answered what cannot be read", backend.name)
+            verdict = unread(quote, f"unreadable: {type(exc).__name__}", ran=True)
         finally:  # a cancelled task settles too: its call may have run
             attempt = Attempt(
                 backend=backend.name,

@@ -9,6 +9,7 @@ import pytest
 from configs import budget, two_backends
 from harness import Running, Upstream, run, running, serving
 
+from backends.oip import Oip
 from gateway.breaker import FAILURES_IN_A_ROW
 from gateway.journal import rows, segments
 
@@ -301,3 +302,25 @@ price = { per_request_usd = 0.0002 }
             assert reply.headers["x-tollway-backend"] == expected
 
     run(main)
+
+
+def test_a_reply_that_we_choke_on_fails_over_and_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake in our own reading of replies: there should be none, and there have been."""
+
+    class Choking(Oip):
+        def answer(self, payload: Any, reply: Any, body: bytes) -> Any:
+            raise TypeError("unhashable type: 'dict'")
+
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            async with running(two_backends(a, b), tmp_path) as tollway:
+                tollway.gateway.routes["m"].backends["cheap"].protocol = Choking()
+                reply = await tollway.infer()
+                assert (reply.status_code, reply.headers["x-tollway-backend"]) == (200, "dear")
+                first, _ = journalled(tollway, "attempt")
+                assert (first["error"], first["cost_nano"]) == ("unreadable: TypeError", 100_000)
+
+    run(main)
+    assert "unhashable" in caplog.text
