@@ -39,6 +39,7 @@ class Backend:
     model: str | None = None
     declared_quality: float | None = None
     timeout_s: float = 30.0
+    first_byte_s: float | None = None
     unbound: Usage = field(init=False)
     breaker: Breaker = field(default_factory=Breaker)
     slots: Slots | None = None

@@ -12,12 +12,13 @@ an outage.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from random import Random
+from typing import TypeVar
 
-from backends.types import BackendError, Call, Overloaded
+from backends.types import BackendError, Call, DeadlineExceeded, Overloaded
 from gateway import errors
 from gateway.estimator import Quote
 from gateway.hedge import Hedge, first_good
@@ -36,6 +37,8 @@ from gateway.turn import LAST_RESORT, Attempt, Draw, Turn, resort, rows, settlem
 from policies.types import ACCEPT, Arm, Context
 
 log = logging.getLogger("tollway.router")
+
+T = TypeVar("T")
 
 RECENT = 20  # decisions that are kept at hand, for people to look at
 
@@ -271,13 +274,17 @@ class Router:
         verdict = unread(quote, "cancelled", ran=True)
         try:
             call = addressed(inference, backend, deadline_s - started_s)
-            reply = await backend.transport.send(call, deadline_s)
+            sending = backend.transport.send(call, deadline_s)
+            due_s = backend.first_byte_s
+            reply = await (sending if due_s is None else within(due_s, sending))
             follower = None
             if is_stream(reply):
                 follower = backend.protocol.follow(call.payload or NO_PAYLOAD)
             if follower is not None and not (inference.route.cascade or audit):
                 opened = Relay(reply, follower)
-                await opened.begin()
+                begun = opened.begin()
+                passed_s = self._clock() - started_s
+                await (begun if due_s is None else within(due_s - passed_s, begun))
                 relay, verdict = opened, UNDER_WAY
             else:
                 body = await reply.read(inference.route.reply_bytes_max)
@@ -505,6 +512,15 @@ class Router:
         if turn.quotes:
             return errors.too_dear(route, turn.inference.cost_nano_max or 0)
         return errors.no_backend(route, "their circuit breakers are open")
+
+
+async def within(seconds: float, begun: Awaitable[T]) -> T:
+    """Wait for a reply to begin (3 us); raises DeadlineExceeded where that takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await begun
+    except TimeoutError:
+        raise DeadlineExceeded("its reply did not begin in time", ran=True) from None
 
 
 def addressed(inference: Inference, backend: Backend, left_s: float) -> Call:

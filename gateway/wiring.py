@@ -488,6 +488,7 @@ def build_backend(settings: config.Backend) -> Backend:
         model=settings.model,
         declared_quality=settings.declared_accuracy,
         timeout_s=settings.timeout_s,
+        first_byte_s=settings.first_byte_timeout_s,
         slots=slots,
         cache=build_cache(settings),
     )

@@ -123,6 +123,12 @@ class Backend(Table):
         "the gain pays for the move; 0: quotes count on the usual share of cached tokens instead.",
     )
     timeout_s: Seconds = Field(default=30, description="The longest that one attempt may take.")
+    first_byte_timeout_s: Seconds | None = Field(
+        default=None,
+        description="How long until its reply, or of a stream the first event, must begin; by "
+        "default as long as the attempt may take.",
+        examples=[2],
+    )
     connect_timeout_s: Seconds = Field(
         default=2, description="The longest that connecting may take."
     )

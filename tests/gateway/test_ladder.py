@@ -214,6 +214,23 @@ def test_a_backend_that_hangs_leaves_time_for_those_below(tmp_path: Path) -> Non
 
 
 @pytest.mark.integration
+def test_a_backend_whose_reply_does_not_begin_in_time_is_left(tmp_path: Path) -> None:
+    async def main() -> None:
+        hangs = Upstream(hold=asyncio.Event())
+        async with serving(hangs) as a, serving(Upstream(label=2)) as b:
+            backend = "first_byte_timeout_s = 0.2"
+            async with running(two_backends(a, b, backend=backend), tmp_path) as tollway:
+                reply = await tollway.infer()
+                assert (reply.status_code, reply.headers["x-tollway-backend"]) == (200, "dear")
+                first, _ = journalled(tollway, "attempt")
+                assert first["error"] == "its reply did not begin in time"
+                assert first["cost_nano"] == 100_000
+                hangs.hold.set()
+
+    run(main)
+
+
+@pytest.mark.integration
 def test_a_dead_address_of_a_backend_is_not_noticed_and_deadlines_go_on(tmp_path: Path) -> None:
     alive, dear = Upstream(), Upstream()
 

@@ -228,6 +228,21 @@ def test_what_fails_before_its_first_event_goes_to_the_fallback(
     run(main)
 
 
+def test_a_stream_whose_first_event_is_late_goes_to_the_fallback(tmp_path: Path) -> None:
+    async def main() -> None:
+        late = Model(b"data: ", chunk("never"), gate=asyncio.Event())
+        good = Model(chunk("fine", "stop"), usage(10, 1), END)
+        async with serving(late) as one, serving(good) as two:
+            config = CONFIG.format(one=one, two=two, route="")
+            config = config.replace('name = "one"', 'name = "one"\nfirst_byte_timeout_s = 0.2')
+            async with running(config, tmp_path) as tollway:
+                reply = await tollway.client.post(tollway.url + "/v1/chat/completions", json=ASK)
+                assert reply.headers["x-tollway-backend"] == "two"
+                await asyncio.wait_for(late.left.wait(), 10)  # its connection is closed
+
+    run(main)
+
+
 def test_in_a_cascade_a_stream_is_read_whole_and_still_looks_as_it_was_asked_for(
     tmp_path: Path,
 ) -> None:
