@@ -157,7 +157,7 @@ async def made_up(app: Any, start: int, stop: int) -> int:
         ):
             named = [(b"x-tollway-tags", f"team={word},{word}=1".encode())]
             named += [(f"x-{word}".encode(), word.encode()), (b"user-agent", word.encode())]
-            named += [(b"authorization", f"Basic {word}".encode())]
+            named += [(b"authorization", f"Bearer {word}".encode())]
             method = "POST" if "infer" in path else "GET"
             status = await asgi(app, method, path, named, body)
             answered += status == 200 and method == "POST"
