@@ -51,8 +51,16 @@ class Memory:
 class Once:
     """A body of one chunk."""
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield REPLY
+    def __init__(self) -> None:
+        self._chunks = iter((REPLY,))
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         pass

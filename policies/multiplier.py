@@ -41,9 +41,11 @@ FREE = Prices()
 def at(qualities: Matrix, costs: Matrix, price: float | Matrix) -> tuple[float, float]:
     """Return (mean quality, mean cost) of the arms taken at a price, or at one per context."""
     taken = (qualities - price * costs).argmax(axis=1)
-    rows = np.arange(len(taken))
     count = len(taken)
-    return float(qualities[rows, taken].sum()) / count, float(costs[rows, taken].sum()) / count
+    taken += np.arange(0, qualities.size, qualities.shape[1])  # where that is in the whole table
+    # `reduce`, for `sum` itself takes a microsecond more, and this is done twenty times a solution.
+    quality, cost = np.add.reduce(qualities.take(taken)), np.add.reduce(costs.take(taken))
+    return float(quality) / count, float(cost) / count
 
 
 def price_for_spend(mean_at: MeanAt, dearest_usd: float, target_usd: float) -> Prices:
