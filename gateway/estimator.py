@@ -36,17 +36,36 @@ class Quote:
     known: Usage = CALL
 
 
+@record
+class _Kept:
+    """A quote that is the same for every context, until something is learned.
+
+    It is of a price; and where that is not fixed, of what was known of the call.
+    """
+
+    quote: Quote
+    price: Price
+    known: Usage | None = None
+    cached: float | None = None
+
+    def holds(self, price: Price, known: Usage, cached: float | None) -> bool:
+        """Whether it is the quote of such a call."""
+        return self.price is price and (
+            self.known is None or (self.known is known and self.cached == cached)
+        )
+
+
 class Estimator:
     """Quotes the backends of one route."""
 
-    # The mutable state: a usage model per backend, the head that the models share, and the fixed
-    # quotes, kept because they are most of what a gateway before model servers asks.
+    # The mutable state: a usage model per backend, the head that the models share, and the quotes
+    # that do not depend on the context, kept because before model servers most do not.
 
     def __init__(self) -> None:
         # 0.2: a usage is heavy-tailed even in its logarithm; at 0.5 one outlier swings the head.
         self._head = VowpalHead(learning_rate=0.2)
         self._models: dict[str, UsageModel] = {}
-        self._fixed: dict[str, tuple[Price, Quote]] = {}
+        self._kept: dict[str, _Kept] = {}
         self._memo: tuple[Context, dict[str, float]] = (Context(()), {})
 
     def quote(
@@ -62,23 +81,29 @@ class Estimator:
         `known` bounds the usage beforehand: the most input tokens that the request can be, limits
         on its output tokens or device-seconds; 0 where nothing is known.
         """
-        kept = self._fixed.get(backend)
-        if kept is not None and kept[0] is price:
-            return kept[1]
+        kept = self._kept.get(backend)
+        if kept is not None and kept.holds(price, known, cached):
+            return kept.quote
         if price.is_fixed:
-            return self._quote_fixed(backend, price)
-        model = self._model(backend)
-        expected = model.expected(self._logs(context), known, cached)
+            cost_nano = price.cost_nano(CALL)
+            quote = Quote(cost_nano, cost_nano, cost_nano)
+            self._kept[backend] = _Kept(quote, price)
+            return quote
+        model, logs = self._model(backend), self._logs(context)
+        expected = model.expected(logs, known, cached)
         certain, maximum = model.bounds(expected, price, known)
         expected_nano = min(price.cost_nano(expected), maximum if certain else 1 << 53)
         ceiling_nano = min(math.ceil(expected_nano * model.margin), maximum)
-        return Quote(
+        quote = Quote(
             expected_nano,
             max(ceiling_nano, expected_nano),
             max(maximum, expected_nano),
             expected,
             known,
         )
+        if not logs:
+            self._kept[backend] = _Kept(quote, price, known, cached)
+        return quote
 
     def observe(
         self,
@@ -101,20 +126,18 @@ class Estimator:
             lambda key, log: self._head.learn(plain, key, log),
         )
         model.judge(quote.expected_nano, quote.ceiling_nano, cost_nano)
-        self._memo = (Context(()), {})
+        self._forget()
 
     def accuracy(self) -> dict[str, Accuracy]:
         """Return by backend how good its quotes were; none for those with fixed prices."""
         return {backend: model.accuracy for backend, model in self._models.items()}
 
-    def _quote_fixed(self, backend: str, price: Price) -> Quote:
-        cost_nano = price.cost_nano(CALL)
-        quote = Quote(cost_nano, cost_nano, cost_nano)
-        self._fixed[backend] = (price, quote)
-        return quote
+    def _forget(self) -> None:
+        """Forget what was said before something was learned."""
+        self._memo = (Context(()), {})
+        self._kept = {name: kept for name, kept in self._kept.items() if kept.known is None}
 
     def _model(self, backend: str) -> UsageModel:
-        self._fixed.pop(backend, None)
         model = self._models.get(backend)
         if model is None:
             model = self._models[backend] = UsageModel(backend, self._usual)
@@ -153,8 +176,7 @@ class Estimator:
             model.load(values["models"][backend])
         self._head.load(parts["head"])
         self._models = models
-        self._fixed.clear()
-        self._memo = (Context(()), {})
+        self._forget()
 
 
 def _plain(context: Context) -> Context:

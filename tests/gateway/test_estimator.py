@@ -211,3 +211,28 @@ def test_a_backend_that_was_never_asked_is_taken_to_write_as_much_as_the_others(
     copy = Estimator()
     copy.load(estimator.save())
     assert copy.quote(HERE, "newer", TOKENS, known).usage == after.usage
+
+
+def test_a_quote_that_is_kept_is_the_one_that_would_be_made() -> None:
+    estimator, rng = Estimator(), Random(5)
+    kept = 0
+    for number in range(600):
+        context, backend = Context((rng.random(),)), ("gpu", "other")[number % 2]
+        quote = estimator.quote(context, backend, DEVICE, BOUND)
+        again = estimator.quote(Context((rng.random(),)), backend, DEVICE, BOUND)
+        kept += again is quote
+        if number % 50 == 0:
+            fresh = Estimator()
+            fresh.load(estimator.save())
+            assert fresh.quote(context, backend, DEVICE, BOUND) == quote
+        if rng.random() < 0.8:  # of the context it tells nothing, which shows after 200 calls
+            usage = Usage(device_s=0.05 * math.exp(rng.gauss(0, 0.3)))
+            estimator.observe(context, backend, quote, DEVICE, usage)
+            assert estimator.quote(context, backend, DEVICE, BOUND) is not quote
+
+    assert kept > 100
+    dearer = Price(per_device_s_nano=1_400_000.0)
+    quote = estimator.quote(HERE, "gpu", DEVICE, BOUND)
+    assert estimator.quote(HERE, "gpu", dearer, BOUND).expected_nano > 1.9 * quote.expected_nano
+    shorter = Usage(device_s=0.01, exact=False)
+    assert estimator.quote(HERE, "gpu", DEVICE, shorter).maximum_nano == 7_000
