@@ -23,7 +23,7 @@ from gateway.metering import Verdict, judge, relayed
 from gateway.route import Backend
 from gateway.usage_model import UsageModel
 
-QUOTE = Quote(1000, 2000, 4000, 0.1)
+QUOTE = Quote(1000, 2000, 4000)
 PLACES = ("x", "inputs[*].data", "messages[*].content", "instances", "inputs[0].data[-1]")
 
 
