@@ -115,8 +115,8 @@ class Router:
     def _offers(self, turn: Turn) -> list[Arm]:
         """Quote the backends that are up and may still be asked; in a cascade, those above."""
         route, now_s = turn.inference.route, self._clock()
-        arms = [Arm(ACCEPT, 0.0)] if turn.held else []
-        closed = turn.closed
+        held, closed = turn.held, turn.closed
+        arms = [Arm(ACCEPT, 0.0)] if held else []
         for backend in route.backends.values():
             if backend.name in closed or not backend.breaker.allows(now_s):
                 continue
@@ -124,10 +124,11 @@ class Router:
                 turn.crowded = True
                 continue
             quote = turn.quotes.get(backend.name) or self.quote(turn, backend)
-            if turn.affords(quote) and turn.above(quote):
+            above = held is None or quote.expected_nano > held.quote.expected_nano
+            if above and turn.affords(quote):
                 arms.append(Arm(backend.name, quote.expected_nano / NANO, backend.declared_quality))
         arms = self._downgraded(turn, arms)
-        return [] if turn.held and len(arms) == 1 else arms
+        return [] if held and len(arms) == 1 else arms
 
     def quote(self, turn: Turn, backend: Backend) -> Quote:
         """Quote a backend for a turn."""
@@ -271,7 +272,6 @@ class Router:
         backend.breaker.probe(started_s)
         status, headers, body = 0, [], b""
         relay: Relay | None = None
-        verdict = unread(quote, "cancelled", ran=True)
         try:
             call = addressed(inference, backend, deadline_s - started_s)
             sending = backend.transport.send(call, deadline_s)
@@ -298,13 +298,12 @@ class Router:
             verdict = unread(quote, OVERLOADED, ran=False)
         except BackendError as exc:
             verdict = unread(quote, str(exc) or type(exc).__name__, ran=exc.ran)
-        except asyncio.CancelledError:
-            if turn.outrun:
-                verdict = unread(quote, OUTRUN, ran=True)
-            raise
         except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
             log.exception("backend %s answered what cannot be read", backend.name)
             verdict = unread(quote, f"unreadable: {type(exc).__name__}", ran=True)
+        except BaseException:  # cancelled
+            verdict = unread(quote, OUTRUN if turn.outrun else "cancelled", ran=True)
+            raise
         finally:  # a cancelled task settles too: its call may have run
             attempt = Attempt(
                 backend=backend.name,

@@ -100,8 +100,9 @@ class Turn:
         """For how long a backend was being asked; what overlaps counts once."""
         total_s = until_s = 0.0
         for attempt in self.attempts:
-            total_s += max(0.0, attempt.ended_s - max(until_s, attempt.started_s))
-            until_s = max(until_s, attempt.ended_s)
+            ended_s = attempt.ended_s
+            total_s += max(0.0, ended_s - max(until_s, attempt.started_s))
+            until_s = max(until_s, ended_s)
         return total_s
 
     @property
@@ -149,10 +150,6 @@ class Turn:
     def _leaves(self, cost_nano: int) -> bool:
         ceiling_nano = self.inference.cost_nano_max
         return ceiling_nano is None or self.cost_nano + cost_nano <= ceiling_nano
-
-    def above(self, quote: Quote) -> bool:
-        """Whether an attempt would be a step up from the reply in hand."""
-        return self.held is None or quote.expected_nano > self.held.quote.expected_nano
 
     def accept(self, attempt: Attempt) -> None:
         """Take an attempt's reply in hand."""
