@@ -4,10 +4,11 @@ httpx 0.28 is the last of its line, and its own pool (httpcore 1.0) loses a slot
 call is cancelled at the wrong moment. httpcore2 is the same pool, repaired.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import httpcore2
 import httpx
@@ -58,6 +59,18 @@ class Httpcore2Pool(httpx.AsyncBaseTransport):
             reply.status, headers=reply.headers, stream=_Stream(reply), extensions=reply.extensions
         )
 
+    def leave_silent(self, since_s: float) -> None:
+        """Put no new requests on connections of HTTP/2 that nothing came over since `since_s`.
+
+        Nobody would notice that such a connection is dead: each call that goes there keeps it from
+        being idle. Calls that it carries may go on, as after a GOAWAY, which this flag is for.
+        """
+        for connection in self._pool.connections:
+            carried = getattr(connection, "_connection", None)
+            stream = getattr(carried, "_network_stream", None)
+            if isinstance(stream, _Heard) and stream.heard_s < since_s:
+                vars(carried)["_used_all_stream_ids"] = True
+
     async def aclose(self) -> None:
         """Close every connection."""
         with _errors_of_httpx():
@@ -83,7 +96,37 @@ class _Looking(httpcore2.AnyIOBackend):
         if self._barred is not None and peer and self._barred(peer[0]):
             await stream.aclose()
             raise httpcore2.ConnectError(f"{host} leads to {peer[0]}, where nothing may be sent")
-        return stream
+        return _Heard(stream)
+
+
+class _Heard(httpcore2.AsyncNetworkStream):
+    """A socket that knows when it was last heard of."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self.heard_s = asyncio.get_running_loop().time()
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        data = await self._stream.read(max_bytes, timeout)
+        self.heard_s = asyncio.get_running_loop().time()
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore2.AsyncNetworkStream:
+        return _Heard(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 class _Stream(httpx.AsyncByteStream):

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import httpx
 
 from backends.http1_connection import MAX_FIELDS, OWN_FRAMING, needs_length, request_head
+from backends.httpcore2_pool import Httpcore2Pool
 from backends.slots import Slots
 from backends.types import BadReply, Call, ConnectFailed, DeadlineExceeded, Headers, Reply
 
@@ -89,10 +90,13 @@ class HttpxTransport:
             content=call.body,
             extensions={"timeout": self._timeout, "target": call.target, "trace": trace},
         )
+        began_s = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(deadline_s):
                 return await self._pool.handle_async_request(request)
         except TimeoutError as exc:
+            if isinstance(self._pool, Httpcore2Pool):  # what it waited for may be dead
+                self._pool.leave_silent(began_s)
             raise DeadlineExceeded("no reply within the deadline", ran=sent) from exc
         except _NOT_CONNECTED as exc:
             raise ConnectFailed(f"no connection: {exc}") from exc
