@@ -4,7 +4,8 @@ Theory of operation. Of two addresses drawn at random the one with fewer calls u
 (Mitzenmacher 2001: nearly as even as asking the least loaded of all, and no herd). An address is
 left out while it is
 
-    ejected      5 calls in a row failed there: for 30 s, then 60 s, ... at most 300 s
+    ejected      5 calls in a row failed there: for 30 s, then 60 s, ... at most 300 s; after 300 s
+                 without, for 30 s again
     unhealthy    its health check failed last; back with the next that succeeds
 
 but at most half of the addresses are ejected, and where all are left out all are asked: then the
@@ -124,6 +125,8 @@ class Balanced:
         if endpoint.failures < FAILURES_IN_A_ROW or 2 * (ejected + 1) > len(self.endpoints):
             return
         endpoint.failures = 0
+        if now_s > endpoint.ejected_until_s + EJECTED_MAX_S:
+            endpoint.ejections = 0  # it has been well for long: what was before says nothing of it
         endpoint.ejections += 1
         endpoint.ejected_until_s = now_s + min(EJECTED_MAX_S, EJECTED_S * endpoint.ejections)
 

@@ -137,6 +137,20 @@ def test_calls_that_were_under_way_when_an_address_was_ejected_do_not_keep_it_ou
     run(main)
 
 
+def test_an_address_that_was_well_for_long_begins_anew() -> None:
+    async def main() -> None:
+        transport, _ = pool(4)
+        endpoint, now_s = transport.endpoints[0], asyncio.get_running_loop().time()
+        endpoint.ejections = 9
+        for ended_s, ejections in ((now_s - 301.0, 1), (now_s - 299.0, 2)):
+            endpoint.ejected_until_s = ended_s
+            for _ in range(FAILURES_IN_A_ROW):
+                transport.failed(endpoint)
+            assert endpoint.ejections == ejections
+
+    run(main)
+
+
 def test_never_more_than_half_are_ejected() -> None:
     async def main() -> None:
         transport, fakes = pool(3)
