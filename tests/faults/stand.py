@@ -13,6 +13,7 @@ import httpx
 from gateway.journal import rows, segments
 from gateway.ledger.registry import open_ledger
 from gateway.ledger.types import LedgerDown, Position
+from tests.faults.leaks import Held, comes_back, of_process
 from tests.gateway.configs import budget, two_backends
 from tests.gateway.harness import inference
 from tests.gateway.process import Process, free_port
@@ -29,7 +30,7 @@ class Stand:
     process: Process
     url: str
     http: httpx.AsyncClient
-    descriptors: int = 0
+    base: Held  # when it was ready, before the first request
     statuses: list[int] = field(default_factory=list)
 
     async def ask(self, count: int = 1) -> list[httpx.Response]:
@@ -73,10 +74,17 @@ class Stand:
             if row["kind"] == "attempt"
         )
 
-    async def leaves_open(self, most: int) -> None:
-        """Wait until it has at most so many files and sockets more than when it began."""
+    def held(self) -> Held:
+        """Return what it has open and keeps in memory."""
+        return of_process(self.process.pid)
+
+    async def leaves_open(self, most: int, memory_mib: float = 16.0) -> None:
+        """Wait until it has at most so many files and sockets more than when it began, and memory.
+
+        What the first requests of each kind load takes some megabytes, once.
+        """
         await self.http.aclose()
-        await until(lambda: self.process.descriptors <= self.descriptors + most)
+        await comes_back(self.held, self.base, files=most, memory_mib=memory_mib)
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +113,7 @@ async def standing(
     try:
         async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False, limits=limits) as http:
             await process.ready(url, http)
-            yield Stand(folder, process, url, http, process.descriptors)
+            yield Stand(folder, process, url, http, of_process(process.pid))
     finally:
         process.stop()
 

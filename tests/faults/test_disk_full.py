@@ -22,6 +22,7 @@ from tests.gateway.harness import Upstream, run, serving
 pytestmark = pytest.mark.integration
 
 KIB = 2048
+BURST = 40  # connections to the backend, kept
 
 
 class Limited:
@@ -126,6 +127,7 @@ def test_with_the_disk_full_requests_are_served_and_nothing_is_lost_once_there_i
                 await becomes(stand, "tollway_journal_waiting_bytes", empty=True)
                 assert await figure(stand, "tollway_journal_dropped_rows") == 0
                 assert await told(stand, 1) == {202}
+                await stand.leaves_open(BURST)
                 stand.stop()
                 assert stand.journal_nano == upstream.calls * CHEAP_NANO == 422 * CHEAP_NANO
                 assert snapshot(disk)
@@ -154,6 +156,7 @@ def test_a_ledger_whose_disk_is_full_refuses_and_goes_on_to_the_nano_dollar(
                 assert {*stand.statuses} <= {200, 503}
                 (cap,) = await budgets(stand)
                 assert cap["spent_nano"] == upstream.calls * CHEAP_NANO
+                await stand.leaves_open(BURST)
                 stand.stop()
                 assert stand.journal_nano == upstream.calls * CHEAP_NANO
 

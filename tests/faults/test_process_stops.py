@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from gateway.journal import rows, segments
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.integration
 
 STREAMS = 20
 ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hello there"}]}
+LONG = "word " * 50_000  # a stream of ten megabytes
 CONFIG = """
 [server]
 open = true
@@ -128,6 +131,48 @@ def test_who_does_not_let_go_does_not_keep_it_from_stopping(tmp_path: Path) -> N
                     writer.close()
                 assert stuck.hold is not None
                 stuck.hold.set()
+
+    run(main)
+
+
+def test_a_client_that_takes_nothing_of_its_stream_does_not_keep_it_from_stopping(
+    tmp_path: Path,
+) -> None:
+    """Its buffers are full, and the gateway waits for it to read."""
+
+    async def main() -> None:
+        url = f"http://127.0.0.1:{free_port()}"
+        async with serving(Parrot()) as a:
+            file = tmp_path / "tollway.toml"
+            text = CONFIG.format(one=a, listen=url.removeprefix("http://"))
+            file.write_text(
+                text.replace("drain_s = 20", "drain_s = 1").replace("usd = 1.0", "usd = 1000.0")
+            )
+            process = Process(file)
+            try:
+                await process.ready(url)
+                body = orjson.dumps({**ASK, "messages": [{"role": "user", "content": LONG}]})
+                head = (
+                    f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}"
+                )
+                stuck = []
+                for _ in range(4):
+                    one = socket.socket()
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    one.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+                    one.sendall(head.encode() + b"\r\n\r\n" + body)
+                    assert await asyncio.to_thread(one.recv, 12) == b"HTTP/1.1 200"
+                    stuck.append(one)
+                begun = time.monotonic()
+                assert await asyncio.to_thread(process.end, signal.SIGTERM) == 0
+                assert time.monotonic() - begun < 10
+                for one in stuck:
+                    one.close()
+            finally:
+                process.stop()
+        ends = [*journalled(tmp_path, "settlement")]
+        assert len(ends) == 4
+        assert all(end["cost_nano"] > 0 and end["error"] for end in ends)
 
     run(main)
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from backends.http1 import Http1Transport
+from gateway.route import Backend, Route
+from tests.faults.leaks import alive, comes_back, of_loop
 from tests.gateway.configs import budget, two_backends
 from tests.gateway.harness import Upstream, run, running, serving
 from tests.gateway.reloading import File
@@ -62,6 +65,9 @@ def test_the_old_one_goes_on_whatever_the_new_one_says(tmp_path: Path) -> None:
             async with running(sound, tmp_path) as tollway:
                 file, rng = File(tollway, tmp_path), random.Random(7)
                 over, came = asyncio.Event(), Counter[int]()
+                await asyncio.gather(tollway.infer(), tollway.infer())
+                await file.reload(sound)
+                base, known = of_loop(), alive([Backend, Route, Http1Transport])
 
                 async def client() -> None:
                     while not over.is_set():
@@ -90,6 +96,10 @@ def test_the_old_one_goes_on_whatever_the_new_one_says(tmp_path: Path) -> None:
                 # While one was taken its route could be called otherwise, or its budget be gone.
                 assert came[200] > 0.9 * came.total()
                 assert not {status for status in came if status >= 500} - {502, 503}
+                # What was replaced waits for requests that may know it, then it is gone, with all.
+                await file.reloader.close()
+                await comes_back(of_loop, base, memory_mib=32)
+                assert alive([Backend, Route, Http1Transport]) == known
                 spent = (await tollway.get("/_tollway/spend"))["cost_nano"]
                 assert spent == upstream.calls * 100_000
 
