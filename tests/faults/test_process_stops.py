@@ -205,8 +205,8 @@ def test_gateways_are_replaced_one_by_one_and_no_request_fails(tmp_path: Path) -
                             reply = await http.post(path, json=inference())
                         except httpx.ConnectError:  # nobody there: nothing was sent
                             continue
-                        except httpx.RemoteProtocolError:  # closed as it was about to be used
-                            continue
+                        except (httpx.RemoteProtocolError, httpx.ReadError):
+                            continue  # closed as it was about to be used: see `calls` below
                         assert reply.status_code == 200
                         answered += 1
                         break
@@ -228,7 +228,7 @@ def test_gateways_are_replaced_one_by_one_and_no_request_fails(tmp_path: Path) -
                             await gateways[n].ready(urls[n], http)
                         over.set()
                     (cap,) = (await http.get(urls[0] + "/_tollway/budgets")).json()["budgets"]
-                assert upstream.calls == answered
+                assert upstream.calls == answered  # nothing that was cut had been heard
                 assert cap["spent_nano"] + cap["held_nano"] <= cap["limit_nano"]
                 for gateway in gateways:
                     assert gateway.end(signal.SIGTERM) == 0
