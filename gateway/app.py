@@ -18,7 +18,8 @@ ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 class App:
     """Sends each request to its plane, and opens and closes the gateway with the server."""
 
-    # The mutable state is how many requests of the data plane there are, and the date as written.
+    # The mutable state is how many requests of the data plane there are, the date as written, and
+    # whether connections are to be let go.
 
     def __init__(
         self,
@@ -39,6 +40,15 @@ class App:
         self._most = most
         self._shed = shed
         self._busy = 0
+        self._leaving = False
+
+    def leave(self) -> None:
+        """From now on close each connection with its next reply.
+
+        Else they would be closed at the end, idle, and a request that is just then on its way is
+        lost to a client that cannot tell whether it was heard.
+        """
+        self._leaving = True
 
     def serve(self, proxy: Proxy) -> None:
         """Have requests that come from now on go to another data plane."""
@@ -66,7 +76,9 @@ class App:
             await send({"type": "websocket.close", "code": 1003, "reason": "no WebSocket here"})
 
     def _dated(self, send: Send) -> Send:
-        """Return a `send` that adds a Date where the reply has none: a backend's own is kept."""
+        """Return a `send` that adds a Date where the reply has none (a backend's own is kept), and
+        closes the connection where we leave.
+        """
 
         def dated(message: dict[str, Any]) -> Any:
             if message["type"] == "http.response.start":
@@ -75,6 +87,8 @@ class App:
                         break
                 else:
                     message["headers"] = [*message["headers"], (b"date", self._dates.now())]
+                if self._leaving:
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
             return send(message)
 
         return dated

@@ -145,6 +145,7 @@ class Gateway:
     def leave(self) -> None:
         """Say that new requests are not welcome; they are still served."""
         self.not_ready = "stopping"
+        self.app.leave()
 
     async def close(self) -> None:
         """Hand the money back, save what was learned, and let go of everything."""

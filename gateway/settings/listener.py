@@ -116,8 +116,8 @@ class Server(Table):
         default=0,
         ge=0,
         le=86_400,
-        description="How long requests are still taken after SIGTERM, while `/readyz` says 503: as "
-        "long as the load balancer before it takes to notice.",
+        description="How long requests are still taken after SIGTERM, while `/readyz` says 503 and "
+        "each reply closes its connection: as long as the load balancer before it takes to notice.",
     )
     drain_s: Int = Field(
         default=30, ge=1, le=86_400, description="How long running requests may take after SIGTERM."

@@ -1,6 +1,7 @@
 """A gateway that is stopped with streams open, and gateways that are replaced under load."""
 
 import asyncio
+import contextlib
 import signal
 import socket
 import time
@@ -177,8 +178,13 @@ def test_a_client_that_takes_nothing_of_its_stream_does_not_keep_it_from_stoppin
     run(main)
 
 
-def test_gateways_are_replaced_one_by_one_and_no_request_fails(tmp_path: Path) -> None:
-    """Two on one SQLite ledger; a client that finds one gone asks the other."""
+@pytest.mark.parametrize("balanced", [True, False], ids=["balancer", "clients ask again"])
+def test_gateways_are_replaced_one_by_one_and_no_request_fails(
+    tmp_path: Path, balanced: bool
+) -> None:
+    """Two on one SQLite ledger: behind what asks whether they are ready, with a grace, nothing is
+    ever refused or cut; else a client that finds one gone asks the other.
+    """
 
     async def main() -> None:
         upstream = Upstream()
@@ -187,6 +193,7 @@ def test_gateways_are_replaced_one_by_one_and_no_request_fails(tmp_path: Path) -
             for n in range(2):
                 url = f"http://127.0.0.1:{free_port()}"
                 server = f'open = true\nlisten = "{url.removeprefix("http://")}"'
+                server += "\ngrace_s = 1" * balanced
                 (folder := tmp_path / str(n)).mkdir()
                 files.append(folder / "tollway.toml")
                 urls.append(url)
@@ -194,22 +201,38 @@ def test_gateways_are_replaced_one_by_one_and_no_request_fails(tmp_path: Path) -
                 ledger = f"sqlite:///{tmp_path}/shared.db"
                 files[-1].write_text(two_backends(a, a, server=server, more=more, ledger=ledger))
             gateways = [Process(file) for file in files]
-            over, answered = asyncio.Event(), 0
+            over, answered, ready = asyncio.Event(), 0, [True, True]
+
+            async def watch(n: int) -> None:
+                """Ask now and then whether one may be sent requests, as a balancer does."""
+                while not over.is_set():
+                    async with httpx.AsyncClient(trust_env=False) as http:
+                        try:
+                            reply = await http.get(urls[n] + "/readyz")
+                            ready[n] = reply.status_code == 200
+                        except httpx.TransportError:
+                            ready[n] = False
+                    await asyncio.sleep(0.02)
+
+            async def send(http: httpx.AsyncClient, n: int) -> None:
+                """Send one request to whoever is there; it must be answered."""
+                nonlocal answered
+                path = urls[n if ready[n] else 1 - n] + "/v2/models/m/infer"
+                reply = await http.post(path, json=inference())
+                assert reply.status_code == 200
+                answered += 1
 
             async def client(http: httpx.AsyncClient, n: int) -> None:
-                nonlocal answered
                 while not over.is_set():
+                    if balanced:
+                        await send(http, n % 2)
+                        continue
                     for attempt in range(20):
-                        try:
-                            path = urls[(n + attempt) % 2] + "/v2/models/m/infer"
-                            reply = await http.post(path, json=inference())
-                        except httpx.ConnectError:  # nobody there: nothing was sent
-                            continue
-                        except (httpx.RemoteProtocolError, httpx.ReadError):
-                            continue  # closed as it was about to be used: see `calls` below
-                        assert reply.status_code == 200
-                        answered += 1
-                        break
+                        with contextlib.suppress(  # refused, or closed as it was about to be used
+                            httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError
+                        ):
+                            await send(http, (n + attempt) % 2)
+                            break
                     else:
                         raise AssertionError("nobody answered")
 
@@ -220,12 +243,15 @@ def test_gateways_are_replaced_one_by_one_and_no_request_fails(tmp_path: Path) -
                     async with asyncio.TaskGroup() as group:
                         for n in range(4):
                             group.create_task(client(http, n))
-                        for n in (0, 1, 0, 1):
+                        for n in range(2 * balanced):
+                            group.create_task(watch(n))
+                        for n in (0, 1):
                             seen = answered
                             await until(lambda seen=seen: answered > seen + 50)  # type: ignore[misc]
                             assert await asyncio.to_thread(gateways[n].end, signal.SIGTERM) == 0
                             gateways[n] = Process(files[n])
                             await gateways[n].ready(urls[n], http)
+                            await until(lambda n=n: ready[n])  # type: ignore[misc]
                         over.set()
                     (cap,) = (await http.get(urls[0] + "/_tollway/budgets")).json()["budgets"]
                 assert upstream.calls == answered  # nothing that was cut had been heard
