@@ -14,6 +14,8 @@ from backends.types import BadReply, Call, ConnectFailed
 from tests.contracts import wire_server as wire
 from tests.contracts.wire_server import OK, Script, Wire, WireServer, until
 
+pytestmark = pytest.mark.integration
+
 Test = Callable[[Http1Transport, WireServer], Awaitable[None]]
 
 

@@ -19,6 +19,8 @@ from tests.contracts import wire_server as wire
 from tests.contracts.test_transport_contract import IMPLEMENTATIONS, Implementation, ask, soon
 from tests.contracts.wire_server import OK, Wire
 
+pytestmark = pytest.mark.integration
+
 SLOTS = 10
 CALLS, CLIENTS = 2400, 40
 

@@ -25,6 +25,8 @@ from backends.types import (
 from tests.contracts import wire_server as wire
 from tests.contracts.wire_server import OK, Script, Wire, WireServer, until
 
+pytestmark = pytest.mark.integration
+
 STUCK_S = 20.0  # a test that takes this long hangs
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"

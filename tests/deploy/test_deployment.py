@@ -98,6 +98,7 @@ def test_no_secret_stands_in_a_file() -> None:
     assert "admin_key" not in (DEPLOY / "tollway.compose.toml").read_text().replace("admin key", "")
 
 
+@pytest.mark.integration
 def test_the_commands_of_the_model_servers_are_understood() -> None:
     from examples.digits.serve import main  # noqa: F401 - it is there to be run
 

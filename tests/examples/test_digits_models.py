@@ -13,6 +13,8 @@ from examples.digits import rules, train
 from examples.digits.data import halves
 from examples.digits.measure import measure
 
+pytestmark = pytest.mark.integration
+
 # (least accuracy on the held-out half, and on the surer half of it); measured .864 .966 .994
 BARS = {"rules": (0.84, 0.97), "cpu": (0.95, 0.99), "large": (0.985, 0.995)}
 

@@ -9,6 +9,8 @@ from examples.digits.picture import draw
 from examples.digits.screen import Screen
 from examples.digits.tally import Row
 
+pytestmark = pytest.mark.integration
+
 FIXED = [
     Row("digits-rules", 400, 0.86, 0.004),
     Row("digits-cpu", 400, 0.96, 0.04),

@@ -9,6 +9,8 @@ import pytest
 
 from tests.fuzz.targets import TARGETS, Target
 
+pytestmark = pytest.mark.integration
+
 DOCUMENTS = sorted(Path(__file__).with_name("documents").glob("*/*.json"))
 
 # What a member may turn out to be: one of each type, the ends of numbers, what is empty.

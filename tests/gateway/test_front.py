@@ -15,6 +15,8 @@ from gateway.heads import Limits
 from tests.contracts.wire_server import until
 from tests.gateway.corpus import CHUNKED, CL, HOST, REFUSED, SERVED, get, post
 
+pytestmark = pytest.mark.integration
+
 LIMITS = Limits(body_bytes=20_000)
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 

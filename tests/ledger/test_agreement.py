@@ -182,6 +182,7 @@ OPTIONS = settings(
 )
 
 
+@pytest.mark.integration
 def test_memory_and_sqlite_agree() -> None:
     run_state_machine_as_test(Agreement, settings=OPTIONS)
 

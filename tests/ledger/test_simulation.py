@@ -21,6 +21,7 @@ def test_no_story_overspends_loses_or_invents_money(seed: int, tmp_path: Path) -
     world.check()
 
 
+@pytest.mark.integration
 def test_stories_overdraw_and_carry(tmp_path: Path) -> None:
     """The stories above would prove nothing of carried overdrafts if none of them had any."""
     worlds = [run(story(seed, tmp_path / str(seed))) for seed in range(40)]

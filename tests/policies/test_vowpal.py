@@ -109,6 +109,7 @@ print(go(180_000) - before)
 """
 
 
+@pytest.mark.integration
 def test_two_hundred_thousand_decisions_leak_nothing() -> None:
     run = subprocess.run(
         [sys.executable, "-c", LEAK], capture_output=True, text=True, check=True, timeout=300

@@ -9,6 +9,8 @@ import pytest
 from gateway.cli import main
 from simulations import world_commands
 
+pytestmark = pytest.mark.integration
+
 TINY = """
 name = "tiny"
 about = "Small & quick."

@@ -9,6 +9,8 @@ import pytest
 from gateway.journal import rows, segments
 from simulations import engine, grid, results, scenario
 
+pytestmark = pytest.mark.integration
+
 SMALL = """
 name = "small"
 hours = 1

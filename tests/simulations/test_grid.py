@@ -12,6 +12,8 @@ import pytest
 
 from simulations import grid
 
+pytestmark = pytest.mark.integration
+
 SCENARIO = """
 name = "tiny"
 hours = 0.05
