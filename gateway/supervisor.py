@@ -201,7 +201,7 @@ class Supervisor:
         """Take note of the workers that are ready."""
         for index in ready:
             self._seats[index].ready = True
-        if not self._announced and all(seat.ready for seat in self._seats):
+        if not (self._announced or self._stopping) and all(seat.ready for seat in self._seats):
             self._announced = True
             self._on_ready()
 

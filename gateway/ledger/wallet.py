@@ -51,6 +51,7 @@ SWEEP_S = 1.0  # how often the tills of this machine's dead are looked for
 REFRESH_S = 5.0  # how old a status may be that nothing was asked about
 START_S = 5.0  # how long a start waits for its ledger
 CLOSE_S = 2.0  # how long a stop tries to hand back what it holds
+AGAIN_S = 0.05  # until it tries once more
 TELLS_MAX = 3  # rounds until all is told: one may be under way, and more may be settled meanwhile
 MARKER = "ledger-id"  # beside the tills: which ledger this machine has known
 MATCHES_MAX = 4096  # tags come from clients: the cache of matches forgets all at this size
@@ -483,7 +484,7 @@ class Wallet:
         self._end_round()
         for account in self._accounts.values():
             account.close()
-        with contextlib.suppress(LedgerDown, KeyError, TimeoutError):
+        with contextlib.suppress(KeyError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._hand_back()
         if self._till is not None:
@@ -494,8 +495,14 @@ class Wallet:
         await self._ledger.close()
 
     async def _hand_back(self) -> None:
+        """Ask the ledger until it has all back; what it did not answer is asked again as it was."""
         while steps := self.plan(self._clock()):
-            self.took(steps, await self._call([asked for *_, asked in steps]), self._clock())
+            try:
+                answer = await self._call([asked for *_, asked in steps])
+            except LedgerDown:
+                await asyncio.sleep(AGAIN_S)
+                continue
+            self.took(steps, answer, self._clock())
 
     def _end_round(self) -> None:
         if self._round is not None:

@@ -74,3 +74,31 @@ def test_workers_that_are_told_to_stop_before_they_serve_have_stopped_well() -> 
     command = [sys.executable, "-c", STARTING]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     assert ran.stdout == "done 0\n"
+
+
+LATE = """
+import os, signal, time
+from gateway.supervisor import Supervisor
+
+def work(start):
+    def late(*_):  # it becomes ready as it is told to stop
+        os.write(start.ready_fd, bytes([start.index]))
+        os._exit(0)
+    signal.signal(signal.SIGTERM, late)
+    if start.index == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(30)
+
+said = []
+done = Supervisor(
+    work, 2, drain_s=5, on_ready=lambda: said.append("ready"), on_stop=lambda: said.append("stop")
+).run()
+print(said, done)
+"""
+
+
+def test_a_gateway_that_is_told_to_stop_is_not_announced_any_more() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", LATE], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert ran.stdout == "['stop'] 0\n"
