@@ -71,6 +71,17 @@ def alive(kinds: Iterable[type]) -> dict[str, int]:
     return dict(Counter(type(one).__name__ for one in gc.get_objects() if type(one) in wanted))
 
 
+async def come_back(kinds: Iterable[type], base: dict[str, int]) -> None:
+    """Wait until no other objects of some kinds are alive than at the base.
+
+    What runs now may hold one still: the loop keeps the outcome of what it has just waited for.
+    """
+    end_s = time.monotonic() + PATIENCE_S
+    while (left := alive(kinds)) != base:
+        assert time.monotonic() < end_s, f"{base} -> {left}"
+        await asyncio.sleep(0.02)
+
+
 async def comes_back(
     look: Callable[[], Held], base: Held, *, files: int = 0, memory_mib: float = 16.0
 ) -> None:

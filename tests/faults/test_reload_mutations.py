@@ -10,7 +10,7 @@ import pytest
 
 from backends.http1 import Http1Transport
 from gateway.route import Backend, Route
-from tests.faults.leaks import alive, comes_back, of_loop
+from tests.faults.leaks import alive, come_back, comes_back, of_loop
 from tests.gateway.configs import budget, two_backends
 from tests.gateway.harness import Upstream, run, running, serving
 from tests.gateway.reloading import File
@@ -99,7 +99,7 @@ def test_the_old_one_goes_on_whatever_the_new_one_says(tmp_path: Path) -> None:
                 # What was replaced waits for requests that may know it, then it is gone, with all.
                 await file.reloader.close()
                 await comes_back(of_loop, base, memory_mib=32)
-                assert alive([Backend, Route, Http1Transport]) == known
+                await come_back([Backend, Route, Http1Transport], known)
                 spent = (await tollway.get("/_tollway/spend"))["cost_nano"]
                 assert spent == upstream.calls * 100_000
 
