@@ -60,17 +60,9 @@ class Stand:
         seen = self.statuses.count(status) + count
         await until(lambda: self.statuses.count(status) >= seen)
 
-    async def has_its_ledger(self) -> None:
-        """Wait until the ledger answers it again."""
-        async with asyncio.timeout(PATIENCE_S):
-            while (
-                "\ntollway_ledger_up 1.0" not in (await self.http.get(self.url + "/metrics")).text
-            ):
-                await asyncio.sleep(0.05)
-
-    def stop(self) -> None:
-        """Have it settle all and end."""
-        assert self.process.end(signal.SIGTERM) == 0
+    async def stop(self) -> None:
+        """Have it settle all and end, while what it talks to on this loop goes on."""
+        assert await asyncio.to_thread(self.process.end, signal.SIGTERM) == 0
 
     @property
     def journal_nano(self) -> int:

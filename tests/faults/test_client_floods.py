@@ -71,7 +71,7 @@ def test_ten_thousand_slow_clients_are_cut_and_the_others_do_not_notice(
                 writer.close()
             # Kept for the next ones; the test below shows that it does not grow with each.
             await stand.leaves_open(8, memory_mib=16 + 0.01 * count)
-            stand.stop()
+            await stand.stop()
 
     run(main)
 
@@ -106,7 +106,7 @@ def test_who_says_any_half_of_a_request_and_leaves_leaves_nothing_behind(tmp_pat
             await comes_back(stand.held, kept[0], files=POOLED, memory_mib=1.0)
             await stand.leaves_open(POOLED)
             calls = upstream.calls
-            stand.stop()
+            await stand.stop()
             assert stand.journal_nano == calls * CHEAP_NANO
 
     run(main)
@@ -190,7 +190,7 @@ def test_what_is_too_large_is_refused_early_and_takes_no_memory(tmp_path: Path) 
                 assert upstream.calls == calls
                 assert {reply.status_code for reply in await stand.ask(8)} == {200}
                 await stand.leaves_open(8)
-                stand.stop()
+                await stand.stop()
 
     run(main)
 
@@ -208,7 +208,7 @@ def test_a_reply_that_is_packed_is_not_unpacked(tmp_path: Path) -> None:
                     assert reply.headers["x-tollway-backend"] == "dear"
                 assert bomb_.calls == 4
                 assert stand.held().memory_mib - before_mib < 32
-                stand.stop()
+                await stand.stop()
 
     run(main)
 
@@ -232,7 +232,7 @@ def test_a_gateway_without_free_files_recovers_as_soon_as_there_are_some(tmp_pat
             assert reply.status_code == 200
             assert time.monotonic() - begun < 10
             assert {reply.status_code for reply in await stand.ask(4)} == {200}
-            stand.stop()
+            await stand.stop()
 
     run(main)
 

@@ -128,7 +128,7 @@ def test_with_the_disk_full_requests_are_served_and_nothing_is_lost_once_there_i
                 assert await figure(stand, "tollway_journal_dropped_rows") == 0
                 assert await told(stand, 1) == {202}
                 await stand.leaves_open(BURST)
-                stand.stop()
+                await stand.stop()
                 assert stand.journal_nano == upstream.calls * CHEAP_NANO == 422 * CHEAP_NANO
                 assert snapshot(disk)
                 assert not list(disk.folder.rglob("*.tmp"))
@@ -157,7 +157,7 @@ def test_a_ledger_whose_disk_is_full_refuses_and_goes_on_to_the_nano_dollar(
                 (cap,) = await budgets(stand)
                 assert cap["spent_nano"] == upstream.calls * CHEAP_NANO
                 await stand.leaves_open(BURST)
-                stand.stop()
+                await stand.stop()
                 assert stand.journal_nano == upstream.calls * CHEAP_NANO
 
     run(main)

@@ -85,7 +85,7 @@ def test_whatever_a_backend_does_requests_are_answered_and_its_calls_are_charged
                             await first_answers(stand, words)
                     await stand.leaves_open(0)
                     await until(lambda: proxy.open == cheap.open == 0)
-                    stand.stop()
+                    await stand.stop()
                     # It bills what it was asked, but not what it answered with 503.
                     billed_nano = (len(cheap.requests) - 3) * CHEAP_NANO + dear.calls * DEAR_NANO
                     # Requests that were cut on their way may have come, for all that is known.

@@ -42,7 +42,7 @@ def test_a_gateway_parted_from_redis_spends_its_lease_and_the_others_go_on(tmp_p
                     assert {*parted.statuses, *other.statuses} == {200, 402, 503}
                     for stand in (parted, other):
                         await stand.leaves_open(CLIENTS)  # connections to the backend
-                        stand.stop()
+                        await stand.stop()
                     spent = await position(near)
                     assert spent.leased_nano == spent.unaccounted_nano == 0
                     assert spent.spent_nano == backend.calls * CHEAP_NANO == CALLS * CHEAP_NANO
@@ -68,14 +68,13 @@ def test_a_redis_that_is_killed_stopped_or_loses_replies_costs_nothing(tmp_path:
                         await stand.sees(503, 20)
                         redis.resume()
                         await stand.sees(200, 50)
-                        for words in ("swallow=20", "cut=20", "reset"):
+                        for words in ("swallow=20", "cut=20", "reset", "slice=1,rate=20kB"):
                             async with proxy.struck(parse(words)):
                                 await asyncio.sleep(0.3)  # some exchanges
                             await stand.sees(200, 50)
                     assert set(stand.statuses) == {200, 503}
-                    await stand.has_its_ledger()  # else it leaves its till to prove what it held
                     await stand.leaves_open(CLIENTS)
-                    stand.stop()
+                    await stand.stop()
                     spent = await position(redis.url)
                     assert spent.leased_nano == spent.unaccounted_nano == 0
                     assert spent.spent_nano == backend.calls * CHEAP_NANO == stand.journal_nano
@@ -97,7 +96,7 @@ def test_when_redis_fails_over_spending_goes_on_at_the_new_primary(tmp_path: Pat
                             await stand.sees(200, 500)
                         assert set(stand.statuses) <= {200, 503}
                         await stand.leaves_open(CLIENTS + 2)  # and to the other Sentinels
-                        stand.stop()
+                        await stand.stop()
                         spent = await position(ledger)
                         assert spent.leased_nano == spent.unaccounted_nano == 0
                         assert spent.spent_nano == backend.calls * CHEAP_NANO

@@ -100,7 +100,8 @@ SENTINEL = "toll"
 def sentinels(folder: Path, primary: RedisServer) -> Iterator[str]:
     """Run two replicas of a Redis and three Sentinels beside it; yield the URL of a ledger there.
 
-    They hold the primary to be down after a second of silence.
+    They hold the primary to be down after two seconds of silence: they ask once a second, so that
+    after one they would take a new primary for dead before they have asked it.
     """
     with contextlib.ExitStack() as stack:
         for name in ("copy-1", "copy-2"):
@@ -124,7 +125,7 @@ def _sentinel(folder: Path, port: int, primary: RedisServer) -> "subprocess.Pope
     conf.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
         f"sentinel monitor {SENTINEL} 127.0.0.1 {primary.port} 2\n"
-        f"sentinel down-after-milliseconds {SENTINEL} 1000\n"
+        f"sentinel down-after-milliseconds {SENTINEL} 2000\n"
         f"sentinel failover-timeout {SENTINEL} 5000\n"
     )
     with (folder / "sentinel.log").open("ab") as log:
