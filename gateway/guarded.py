@@ -89,9 +89,14 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._unjudged_bytes += len(data)
         try:
             self.parser.feed_data(data)
+            if self._phase == HEAD and self._unjudged_bytes > self.limits.head_bytes:
+                self._check_size()  # all in one read, and no end to it
         except httptools.HttpParserUpgrade as exc:
             self._reframe()
             self.data_received(data[exc.args[0] :])
+            return
+        except Refused as exc:
+            self._refuse(exc)
             return
         except httptools.HttpParserError as exc:
             cause = exc.__context__

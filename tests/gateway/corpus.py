@@ -154,6 +154,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     # Sizes
     "101 fields": (get(fields=HOST + b"X: y\r\n" * 100), 431),
     "10,000 fields": (get(fields=HOST + b"X: y\r\n" * 10_000), 431),
+    "64 KB of fields, no end": (get(fields=HOST + (b"X: %01000d\r\n" % 1) * 64)[:-2], 431),
     "a field of 33 KiB": (get(fields=HOST + b"X: " + b"y" * 33_792 + b"\r\n"), 431),
     "a field of 1 MiB": (get(fields=HOST + b"X: " + b"y" * (1 << 20) + b"\r\n"), 431),
     "a target of 9 KiB": (get(b"/" + b"a" * 9_216), 414),
