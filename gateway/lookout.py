@@ -45,9 +45,9 @@ class Lookout:
         wall: Callable[[], float],
     ) -> None:
         """`looks`: whether anomalies are looked for here; `file`: where all is kept, if so."""
-        self._anomalies = anomalies
-        self._history = history
-        self._looks = looks
+        self.anomalies = anomalies
+        self.history = history
+        self.looks = looks
         self._crew = crew
         self._wallet = wallet
         self._events = events
@@ -60,8 +60,8 @@ class Lookout:
         """Take up the baselines of before; damaged ones are set aside and told of."""
         try:
             parts, _ = snapshots.unpack(self._file.read_bytes())
-            self._anomalies.load(parts["anomalies"])
-            self._history.load(parts["history"])
+            self.anomalies.load(parts["anomalies"])
+            self.history.load(parts["history"])
         except FileNotFoundError:
             return
         except (ValueError, KeyError) as exc:
@@ -71,9 +71,9 @@ class Lookout:
 
     def save(self) -> None:
         """Keep the baselines."""
-        if not self._looks:
+        if not self.looks:
             return
-        parts = {"anomalies": self._anomalies.save(), "history": self._history.save()}
+        parts = {"anomalies": self.anomalies.save(), "history": self.history.save()}
         try:
             snapshots.write(self._file, snapshots.pack(parts, self._wall()))
         except OSError as exc:
@@ -83,15 +83,15 @@ class Lookout:
         """Look once, and tell of what has begun and what is over."""
         families = (await self._crew.all()).families
         now_s = self._wall()
-        self._history.sample(families, now_s)
-        if not self._looks:
+        self.history.sample(families, now_s)
+        if not self.looks:
             return
         totals = read(families)
-        begun, _ = self._anomalies.observe(totals, now_s)
+        begun, _ = self.anomalies.observe(totals, now_s)
         left = self._left_s(now_s)
         if begun and not self._told:
             self._tell(begun, left)
-        elif not self._anomalies.active and self._told:
+        elif not self.anomalies.active and self._told:
             self._told = False
             self._events.add("spend_usual", "spend", "spend is as usual again")
 

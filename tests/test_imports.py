@@ -103,7 +103,6 @@ def test_a_library_that_could_be_replaced_is_imported_by_one_file() -> None:
             for top in tops(path) & ONE_FILE:
                 users.setdefault(top, set()).add(path.relative_to(ROOT).as_posix())
     for library, files in users.items():
-        files -= {"gateway/wiring.py"}  # the one place that names concrete classes
         assert len(files) <= 1 or files <= TOGETHER.get(library, set()), (
             f"{library} is in {sorted(files)}"
         )

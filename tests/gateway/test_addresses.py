@@ -11,9 +11,10 @@ from harness import Upstream, run, running, serving
 
 from backends.transport import open_transport
 from backends.types import Call, ConnectFailed
-from gateway import settings, wiring
+from gateway import settings
 from gateway.addresses import is_link_local
 from gateway.problems import ConfigError
+from gateway.wiring import backend as wired
 
 LINK_LOCAL = [
     "http://169.254.169.254/latest/meta-data/iam/security-credentials/",
@@ -148,7 +149,7 @@ def test_a_name_that_leads_elsewhere_today_is_sent_nothing(
 def test_a_gateway_asks_no_backend_whose_name_leads_to_where_nothing_may_be_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring, "is_link_local", lambda at: at.startswith("127.") or at == "::1")
+    monkeypatch.setattr(wired, "is_link_local", lambda at: at.startswith("127.") or at == "::1")
 
     async def main() -> None:
         upstream = Upstream()

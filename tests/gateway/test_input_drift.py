@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from gateway.events import Events
 from gateway.input_drift import DRIFTED, REQUESTS, SKIPPED, InputDrift, stability
-from gateway.wiring import look_at_inputs
+from gateway.wiring.route import look_at_inputs
 
 
 def seen(shift: float, count: int = 2 * REQUESTS) -> InputDrift:

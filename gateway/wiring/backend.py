@@ -1,0 +1,93 @@
+"""Builds backends: the price of each, its slots, and the way to it."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from random import Random
+from urllib.parse import urlsplit
+
+from backends.balanced import Balanced, Endpoint
+from backends.limiter import Limiter
+from backends.registry import protocol
+from backends.rules import open_rules
+from backends.slots import Slots
+from backends.transport import open_transport
+from backends.types import Transport, WireProtocol
+from gateway import settings as config
+from gateway import tls
+from gateway.addresses import is_link_local
+from gateway.prompt_cache import PromptCache
+from gateway.route import Backend
+
+
+def build_backend(settings: config.Backend) -> Backend:
+    """Return a backend: its price, and the way to it."""
+    url = urlsplit(settings.url or "")
+    wire = protocol(settings.protocol or "oip")
+    slots = build_slots(settings) if settings.url else None
+    return Backend(
+        name=settings.name,
+        kind=settings.kind,
+        protocol=wire,
+        transport=build_transport(settings, wire, slots),
+        price=settings.parsed_price(),
+        host=url.netloc.encode(),
+        path=url.path.rstrip("/").encode(),
+        model=settings.model,
+        declared_quality=settings.declared_accuracy,
+        timeout_s=settings.timeout_s,
+        first_byte_s=settings.first_byte_timeout_s,
+        slots=slots,
+        cache=build_cache(settings),
+    )
+
+
+def build_cache(settings: config.Backend) -> PromptCache | None:
+    """Return what a backend is taken to hold of prompts; None where that makes no difference."""
+    price = settings.parsed_price()
+    if not settings.prompt_cache_s or price.cached_input_token_nano >= price.input_token_nano:
+        return None
+    return PromptCache(keeps_s=settings.prompt_cache_s)
+
+
+def build_slots(settings: config.Backend) -> Slots:
+    """Return who may call a backend at once, and who waits."""
+    limiter = Limiter(settings.concurrency, tolerance=settings.latency_tolerance)
+    return Slots(
+        settings.concurrency,
+        patience_s=settings.queue_s,
+        limiter=limiter if settings.adaptive else None,
+    )
+
+
+def build_transport(
+    settings: config.Backend, wire: WireProtocol, slots: Slots | None = None
+) -> Transport:
+    """Return the way to a backend; rules have none to go."""
+    if settings.url is None:
+        return open_rules(wire, rules=settings.rules, entry_point=settings.entry_point)
+    context = tls.connecting(settings.tls)
+    endpoints = [
+        Endpoint(
+            urlsplit(url).netloc.encode(),
+            open_transport(
+                url,
+                slots=slots,
+                connect_timeout_s=settings.connect_timeout_s,
+                http2=settings.http2,
+                tls=context,
+                barred=None if settings.allow_link_local else is_link_local,
+            ),
+        )
+        for url in (settings.url, *settings.replicas)
+    ]
+    if len(endpoints) == 1:
+        return endpoints[0].transport
+    health = settings.health_path.encode() if settings.health_path else None
+    return Balanced(endpoints, rng=Random(secrets.randbits(64)), health=health)
+
+
+async def check_health(backends: Mapping[str, Backend]) -> None:
+    """Ask the addresses of all backends that have several how they are."""
+    several = [b.transport for b in backends.values() if isinstance(b.transport, Balanced)]
+    await asyncio.gather(*(transport.check() for transport in several))

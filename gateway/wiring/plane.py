@@ -1,0 +1,117 @@
+"""Builds what requests meet: who is known, how fast each may call, and where a path leads."""
+
+from collections.abc import Sequence
+
+from gateway import explain
+from gateway import settings as config
+from gateway.auth import Authenticator, hash_key
+from gateway.control import Control
+from gateway.counter import Counter
+from gateway.ledger.office import Office
+from gateway.ledger.types import Budget
+from gateway.overview import Overview
+from gateway.proxy import Proxy
+from gateway.rates import Rate
+from gateway.table import RouteTable
+from gateway.wiring.route import describe
+from gateway.wiring.whole import Gateway
+
+
+def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
+    """Return the data plane of a gateway, as its settings are now."""
+    settings, routes = gateway.settings, gateway.routes
+    gateway.watching.know(
+        {route.name: route.path for route in settings.routes},
+        {backend.name: backend.url for backend in settings.backends if backend.url},
+    )
+    return Proxy(
+        RouteTable((r.path, routes[r.name]) for r in settings.routes),
+        gateway.router,
+        authenticator,
+        gateway.metrics,
+        may_call={t.name: frozenset(t.routes) for t in settings.tenants if t.routes is not None},
+        rates=build_rates(settings),
+        ready=lambda: gateway.not_ready,
+        clock=gateway.clock,
+        body_bytes_max=settings.server.max_body_bytes,
+        via=gateway.via,
+        done=gateway.audits.consider,
+        hide_amounts=settings.server.hide_amounts,
+        watch=gateway.watching.watch,
+        replays=gateway.replays,
+    )
+
+
+def build_rates(settings: config.Settings) -> dict[str, Rate]:
+    """Return how fast tenants may call, those that are limited; a worker has its share."""
+    share = 1.0 / settings.server.workers
+    return {
+        tenant.name: Rate(
+            *(
+                None if value is None else value * share
+                for value in (
+                    tenant.rate.requests_per_s,
+                    tenant.rate.burst,
+                    tenant.rate.usd_per_s,
+                )
+            )
+        )
+        for tenant in settings.tenants
+        if tenant.rate is not None
+    }
+
+
+def build_authenticator(settings: config.Settings) -> Authenticator:
+    """Return who knows the keys."""
+    server = settings.server
+    pepper = settings.pepper.get_secret_value() if settings.pepper else None
+    admin_hash = None
+    if server.admin_key is not None:
+        admin_hash = hash_key(server.admin_key.get_secret_value(), pepper)
+    elif server.admin_key_hash is not None:
+        admin_hash = server.admin_key_hash.get_secret_value()
+    viewer_hash = server.viewer_key_hash
+    ends = {key_hash: end_s for t in settings.tenants for key_hash, end_s in t.ends.items()}
+    return Authenticator(
+        {key_hash: t.name for t in settings.tenants for key_hash in (*t.hashes, *t.ends)},
+        ends=ends,
+        admin_hash=admin_hash,
+        viewer_hash=viewer_hash.get_secret_value() if viewer_hash else None,
+        pepper=pepper,
+        open_to_all=server.open,
+    )
+
+
+def build_control(
+    gateway: Gateway, authenticator: Authenticator, budgets: Sequence[Budget]
+) -> Control:
+    """Return the control plane of a gateway."""
+    router, journal, lookout = gateway.router, gateway.journal, gateway.lookout
+    routes, clock = gateway.routes, gateway.clock
+    return Control(
+        authenticator=authenticator,
+        learner=gateway.learner,
+        wallet=gateway.wallet,
+        counter=build_counter(gateway, budgets),
+        metrics=gateway.metrics,
+        crew=gateway.crew,
+        overview=Overview(
+            crew=gateway.crew,
+            wallet=gateway.wallet,
+            history=lookout.history,
+            anomalies=lookout.anomalies,
+            routes=routes,
+            recent=lambda: list(router.recent),
+            story=lambda decision: (
+                explain.decision(found) if (found := journal.find(decision)) else None
+            ),
+            wall=gateway.wall,
+        ),
+        routes=lambda: [describe(route, clock()) for route in routes.values()],
+        ready=lambda: gateway.not_ready,
+    )
+
+
+def build_counter(gateway: Gateway, budgets: Sequence[Budget]) -> Counter:
+    """Return what serves operators of budgets."""
+    return Counter(Office(gateway.ledger, budgets, gateway.wall), gateway.journal)

@@ -1,0 +1,147 @@
+"""Builds routes: what is checked of requests and replies, the policy, and whom it chooses among."""
+
+import asyncio
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from backends.registry import protocol
+from gateway import settings as config
+from gateway.contract import Contract
+from gateway.estimator import Estimator
+from gateway.events import Events
+from gateway.features import Features
+from gateway.hedge import Hedge
+from gateway.input_drift import stability
+from gateway.ladder import Ladder
+from gateway.route import Backend, Route
+from gateway.score import Score, exact, near, unscored
+from gateway.wiring.backend import build_transport
+from policies.audit import Auditor
+from policies.registry import build as build_policy
+
+
+def build_route(
+    route: config.Route, settings: config.Settings, backends: dict[str, Backend]
+) -> Route:
+    """Return a route over its enabled backends."""
+    objective = route.to_objective()
+    told = {backend.name: backend for backend in settings.backends}
+    policy = "cascade" if route.cascade and route.policy == "lagrangian" else route.policy
+    return Route(
+        name=route.name,
+        protocol=protocol(route.protocol),
+        backends={
+            name: on_route(backends[name], told[name], route)
+            for name in route.backends
+            if name in backends
+        },
+        objective=objective,
+        # The route's own seed: a snapshot is only taken back by a policy of the same seed.
+        policy=build_policy(
+            policy,
+            objective,
+            options=route.policy_options,
+            seed=zlib.crc32(route.name.encode()) & 0x7FFFFFFF,
+            guard=route.guard,
+        ),
+        estimator=Estimator(),
+        features=Features(
+            numeric=route.context.numeric,
+            text=route.context.text,
+            categorical=route.context.categorical,
+            span=route.context.range,
+        ),
+        score=build_score(route.score),
+        cascade=route.cascade,
+        fallback=route.fallback,
+        timeout_s=route.timeout_s,
+        reply_bytes_max=settings.server.max_reply_bytes,
+        auditor=build_auditor(route.audit, backends),
+        reference=route.audit.backend if route.audit else "",
+        models=route.models,
+        accepts=build_contract(route.accepts, "inputs"),
+        ladder=Ladder(
+            route.ladder,
+            route.last_resort.encode() if route.last_resort is not None else None,
+            retry_share=route.retry_share,
+        ),
+        hedge=Hedge(route.hedge_share) if route.hedge_share else None,
+    )
+
+
+def on_route(backend: Backend, settings: config.Backend, route: config.Route) -> Backend:
+    """Return a backend as one route sees it.
+
+    Its answer is read where the backend's settings say, or the route's score; rules speak what the
+    route does. The connections and the breaker are the backend's own, on all routes.
+    """
+    scored = (route.score.exact or route.score.near) if route.score else None
+    wire = protocol(
+        route.protocol,
+        answer=settings.answer or scored,
+        confidence=settings.confidence,
+        probabilities=settings.probabilities,
+    )
+    rules = settings.kind == "rules"
+    return replace(
+        backend,
+        protocol=wire,
+        expects=build_contract(route.answers, "outputs"),
+        transport=build_transport(settings, wire) if rules else backend.transport,
+    )
+
+
+def build_contract(clauses: Sequence[config.Clause], tensors: str) -> Contract | None:
+    """Return what checks requests or replies; None where nothing is asked of them."""
+    return Contract([clause.to_clause() for clause in clauses], tensors) if clauses else None
+
+
+def build_auditor(settings: config.Audit | None, backends: Mapping[str, Backend]) -> Auditor | None:
+    """Return who draws a route's audits; nobody where its reference is disabled."""
+    if settings is None or settings.backend not in backends:
+        return None
+    return Auditor(share=settings.share, budget_share=settings.budget_share)
+
+
+def build_score(settings: config.Score | None) -> Score:
+    """Return how a route scores a true label."""
+    if settings is None:
+        return unscored
+    return exact if settings.tolerance is None else near(settings.tolerance)
+
+
+async def look_at_inputs(routes: Mapping[str, Route], events: Events) -> None:
+    """Compare each route's recent requests with its first; tell of features that drifted."""
+    for name, route in list(routes.items()):
+        sample = route.inputs.sample()
+        if sample is None:
+            continue
+        psi = await asyncio.to_thread(stability, *sample)
+        features = route.inputs.found(psi)
+        if features:
+            worst = max(features, key=psi.__getitem__)
+            text = f"features {features[:10]} are no longer as they were; {worst}: {psi[worst]:.2f}"
+            events.add("inputs_drifted", name, text, features=features, psi=psi[worst])
+
+
+def describe(route: Route, now_s: float) -> dict[str, Any]:
+    """Return what the control plane tells of a route."""
+    return {
+        "name": route.name,
+        "protocol": route.protocol.name,
+        "cascade": route.cascade,
+        "objective": route.objective.kind,
+        "floor": route.objective.floor,
+        "policy_version": route.policy.version,
+        "backends": [
+            {
+                "name": b.name,
+                "kind": b.kind,
+                "up": not b.breaker.is_open,
+                "breaker": b.breaker.state(now_s),
+            }
+            for b in route.backends.values()
+        ],
+    }
