@@ -129,6 +129,16 @@ class Price:
             + usage.output_tokens * self.output_token_nano,
         )
 
+    def foreseen_nano(self, usage: Usage) -> int:
+        """Return what a guess, or a limit that a request names, would cost: at most MAX_NANO - 1.
+
+        To name a limit beyond belief is no fault; to report such a usage is.
+        """
+        try:
+            return min(self.cost_nano(usage), MAX_NANO - 1)
+        except ValueError:
+            return MAX_NANO - 1
+
 
 def parse_price(table: Mapping[str, object]) -> Price:
     """Return the price that a settings table says; the parts that it names add up.

@@ -92,7 +92,9 @@ class Estimator:
         model, logs = self._model(backend), self._logs(context)
         expected = model.expected(logs, known, cached)
         certain, maximum = model.bounds(expected, price, known)
-        expected_nano = min(price.cost_nano(expected), maximum if certain else 1 << 53)
+        expected_nano = price.foreseen_nano(expected)
+        if certain:
+            expected_nano = min(expected_nano, maximum)
         ceiling_nano = min(math.ceil(expected_nano * model.margin), maximum)
         quote = Quote(
             expected_nano,

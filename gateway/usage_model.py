@@ -19,6 +19,7 @@ MARGIN_MAX = 20.0
 SURE_CALLS = 200  # before that nobody can say whether a context tells what a call will use
 PAYS = 0.95  # of the mean's squared error: a head that is no better than that is not worth 15 us
 REST = 16  # calls from which a head that does not pay learns one, to be there when that changes
+LEAST = 1e-9  # of a unit; with COUNT_MAX above it every ratio of two usages is a finite number
 LOG_MAX = 8.0  # e^8: beyond three thousand times the usual a regression is extrapolating wildly
 
 
@@ -123,12 +124,14 @@ class UsageModel:
         if certain:
             if known.cached_input_tokens:
                 known = replace(known, cached_input_tokens=0.0)
-            return True, price.cost_nano(known)
+            return True, price.foreseen_nano(known)
         if not self.accuracy.calls:
             # What others write tells what to expect here, and not what it may come to.
             most = max(expected.output_tokens, PRIOR.output_tokens)
             expected = replace(expected, output_tokens=most)
-        return False, min(MAX_NANO - 1, math.ceil(price.cost_nano(expected) * 2.0 * self._worst))
+        return False, min(
+            MAX_NANO - 1, math.ceil(price.foreseen_nano(expected) * 2.0 * self._worst)
+        )
 
     def learn(
         self,
@@ -152,7 +155,7 @@ class UsageModel:
             self._cached += RATE * (share - self._cached)
         for unit in self._units:
             used = float(getattr(usage, unit))
-            if used > 0.0:
+            if used > LEAST:
                 self._learn(unit, used, logs, teach)
 
     def _learn(

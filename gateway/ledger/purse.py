@@ -8,12 +8,15 @@ so a reservation moves room to open, a settlement moves open to settled (and wha
 back to room), and neither asks anybody. `room` may go below zero, when a call costs more than was
 reserved for it: the excess is told to the ledger, which shows it as overdraft if it breaks the
 limit, and nothing more is reserved until the lease is extended.
+
+No ledger counts beyond MAX_LIMIT_NANO: what is told of as settled stays there, and nothing more
+than that is asked for. An exchange that no ledger could take would be asked again for ever.
 """
 
 import math
 
 from gateway.ledger.till import HEARD, OPEN, SETTLED, Cells
-from gateway.ledger.types import Exchange, Key, Reply
+from gateway.ledger.types import MAX_LIMIT_NANO, Exchange, Key, Reply
 
 UNBOUND = 2**62  # the room of a purse that never refuses
 
@@ -75,7 +78,8 @@ class Purse:
 
     def settle(self, amount_nano: int, cost_nano: int) -> None:
         """Turn a reservation into a cost, 0 where it was not used; the till first adds the cost."""
-        self._cells[SETTLED] = self.settled_nano = self.settled_nano + cost_nano
+        settled_nano = min(self.settled_nano + cost_nano, MAX_LIMIT_NANO)
+        self._cells[SETTLED] = self.settled_nano = settled_nano
         self._cells[OPEN] = self.open_nano = self.open_nano - amount_nano
         self.holds -= 1
         self.room_nano += amount_nano - cost_nano
@@ -140,11 +144,11 @@ class Purse:
                 settled_nano=self.settled_nano,
                 held_nano=self._held_nano,
                 flushed_nano=self._flushed_nano,
-                open_nano=self.open_nano,
+                open_nano=min(self.open_nano, MAX_LIMIT_NANO),
                 give_nano=give_nano,
-                need_nano=need_nano,
-                due_nano=due_nano,
-                want_nano=want_nano,
+                need_nano=min(need_nano, MAX_LIMIT_NANO),
+                due_nano=min(due_nano, MAX_LIMIT_NANO),
+                want_nano=min(want_nano, MAX_LIMIT_NANO),
                 close=close,
             )
             # Counted from the first time it was asked: an answer that was lost and asked for again

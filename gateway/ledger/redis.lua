@@ -8,8 +8,9 @@
 --   ARGV[1]  what is asked; the rest belongs to it
 --
 -- All three keys carry the budget's name as their hash tag, so a cluster keeps them together.
--- Amounts are decimal strings outside and doubles inside, exact below 2^53. NaN compares false with
--- everything, so each comparison that lets money go is written such that false means no.
+-- Amounts are decimal strings outside and doubles inside, exact below 2^53, where they stay. NaN
+-- compares false with everything, so each comparison that lets money go is written such that false
+-- means no.
 
 local LEASE_S, SMALLEST_PART, KEEP_CLOSED_S, KEEP_ENDED_S, SHORT_S = 30, 200, 600, 86400, 1
 local SPENT_S = 60
@@ -27,13 +28,12 @@ local function amount(text)
   return tonumber(text)
 end
 
-local function text(number)
-  if not (number >= -EXACT and number <= EXACT) then error('beyond 2^53 nano-dollars') end
-  return string.format('%.0f', number)
-end
-
 local function least(a, b) if a < b then return a end return b end
 local function most(a, b) if a > b then return a end return b end
+local function text(number)
+  if number ~= number then error('not a number') end
+  return string.format('%.0f', most(-EXACT, least(number, EXACT)))
+end
 local function whole(a, b) return (a - a % b) / b end
 
 -- ---------------------------------------------------------------- reading and writing

@@ -34,7 +34,7 @@ from collections.abc import Iterator, MutableSequence
 from pathlib import Path
 from typing import Self, TypeAlias
 
-from gateway.ledger.types import Claim, Key
+from gateway.ledger.types import MAX_LIMIT_NANO, Claim, Key
 
 log = logging.getLogger("tollway.ledger")
 
@@ -136,7 +136,7 @@ class DeadTill:
             Claim(
                 Key(*json.loads(_read_text(cells))),
                 settled_nano=cells[SETTLED],
-                open_nano=cells[OPEN],
+                open_nano=min(cells[OPEN], MAX_LIMIT_NANO),
                 heard=cells[HEARD] != 0,
             )
             for cells in self._slots[1:]

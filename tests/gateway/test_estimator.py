@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from backends.pricing import Price
+from backends.pricing import MAX_NANO, Price
 from backends.types import Usage
 from gateway.estimator import Estimator, Quote
 from policies.types import Context
@@ -236,3 +236,21 @@ def test_a_quote_that_is_kept_is_the_one_that_would_be_made() -> None:
     assert estimator.quote(HERE, "gpu", dearer, BOUND).expected_nano > 1.9 * quote.expected_nano
     shorter = Usage(device_s=0.01, exact=False)
     assert estimator.quote(HERE, "gpu", DEVICE, shorter).maximum_nano == 7_000
+
+
+def test_a_limit_beyond_all_money_is_quoted_as_all_that_a_ledger_counts() -> None:
+    asked = Usage(input_tokens=100.0, output_tokens=1e20, exact=False)  # a request may name any
+
+    quote = Estimator().quote(HERE, "a", TOKENS, asked)
+
+    assert quote.maximum_nano == MAX_NANO - 1
+    assert quote.expected_nano < 1_000_000
+
+
+def test_no_reported_usage_makes_what_follows_unquotable() -> None:
+    estimator = Estimator()
+    for device_s in (1e-300, 1e12, 1e-300, 1e12):
+        quote = estimator.quote(HERE, "a", TOKENS, Usage(exact=False))
+        assert 0 < quote.expected_nano <= quote.ceiling_nano <= quote.maximum_nano < MAX_NANO
+        usage = Usage(device_s=device_s, input_tokens=9.0, output_tokens=9.0)
+        estimator.observe(HERE, "a", quote, TOKENS, usage)
