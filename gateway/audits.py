@@ -18,12 +18,12 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from gateway.attempts import Attempts
 from gateway.errors import Refused
 from gateway.journal import Journal
 from gateway.ledger.types import Refusal
 from gateway.metering import OUTRUN
 from gateway.route import Backend
-from gateway.router import Router
 from gateway.turn import Attempt, Turn, audit_row
 from policies.audit import Auditor
 
@@ -44,7 +44,7 @@ class Audits:
 
     def __init__(
         self,
-        router: Router,
+        attempts: Attempts,
         journal: Journal,
         *,
         teach: Teach,
@@ -53,7 +53,7 @@ class Audits:
         rng: Random,
     ) -> None:
         """`teach` has the gateway learn from feedback: a list of it, and whose it is."""
-        self._router = router
+        self._attempts = attempts
         self._journal = journal
         self._teach = teach
         self._clock = clock
@@ -80,7 +80,7 @@ class Audits:
             if probability:
                 self._begin(self._learn(turn, asked[-1], probability))
         elif self._may_ask(reference):
-            quote = turn.quotes.get(reference.name) or self._router.quote(turn, reference)
+            quote = turn.quotes.get(reference.name) or self._attempts.quote(turn, reference)
             probability = self._draw(turn, route.auditor, held, quote.ceiling_nano)
             if probability:
                 self._begin(self._ask(turn, reference, route.auditor, probability))
@@ -136,7 +136,7 @@ class Audits:
         )
         held_nano, cost_nano = turn.quotes[reference.name].ceiling_nano, 0
         try:
-            asked = await self._router.audit(own, reference, probability)
+            asked = await self._attempts.audit(own, reference, probability)
             if isinstance(asked, Refusal):
                 return
         finally:

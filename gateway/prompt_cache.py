@@ -20,7 +20,7 @@ nobody can make two prompts collide. A collision misquotes a call; it cannot mis
 
 from collections.abc import Hashable, Iterable
 
-from backends.types import record
+from backends.types import Usage, record
 
 BEGINNINGS_MAX = 20_000  # about 3 MB a backend: the last 2,500 requests, of up to eight beginnings
 PARTS_MAX = 512  # beyond these a prompt is its first 512 parts, as far as it is told apart
@@ -82,6 +82,14 @@ class PromptCache:
         """Return the share of a prompt, in [0, 1], that is expected to be charged as cached."""
         share = self.covers(asked, now_s)
         return min(1.0, share * self._found / self._foreseen) if share else 0.0
+
+    def answered(self, asked: Prompt, usage: Usage | None, now_s: float) -> None:
+        """Take note that a prompt was answered, and how much of it was told to be cached."""
+        if usage is not None and usage.exact:
+            foreseen = self.covers(asked, now_s) * usage.input_tokens
+            if foreseen:
+                self.learn(foreseen, usage.cached_input_tokens)
+        self.saw(asked, now_s)
 
     def saw(self, asked: Prompt, now_s: float) -> None:
         """Take note that a prompt was answered."""

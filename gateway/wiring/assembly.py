@@ -11,6 +11,7 @@ from gateway import gauges
 from gateway import settings as config
 from gateway.anomaly import TICK_S
 from gateway.app import App
+from gateway.attempts import Attempts
 from gateway.audits import Audits
 from gateway.auth import ANONYMOUS
 from gateway.crew import Crew
@@ -81,13 +82,14 @@ def build(
     # Another worker's rows are in its segment a turn of its loop later: nothing, to people.
     learner = Learner(journal, routes, metrics, wall, patience_s=0.05 if seat.others else 0.0)
     crew = Crew(seat, metrics=metrics, events=events, wallet=wallet, teach=learner.teach)
-    router = Router(wallet, journal, metrics, clock=clock, wall=wall, rng=rng)
+    attempts = Attempts(wallet, journal, metrics, clock=clock, wall=wall)
+    router = Router(attempts, wallet, journal, metrics, clock=clock, wall=wall, rng=rng)
     lookout = build_lookout(settings, seat, crew, wallet, events, wall)
     if lookout.looks:
         metrics.add_source(lambda: gauges.anomalies(lookout.anomalies, wall()))
     webhooks = build_webhooks(settings, wall)
     events.listen(webhooks.take)
-    audits = Audits(router, journal, teach=crew.teach, clock=clock, wall=wall, rng=rng)
+    audits = Audits(attempts, journal, teach=crew.teach, clock=clock, wall=wall, rng=rng)
     upkeep = Upkeep(
         routes=routes,
         wallet=wallet,

@@ -1,0 +1,326 @@
+"""Attempts: one call of one backend, under a deadline, its money held before and settled after.
+
+Whatever becomes of a call, its reservation ends once: settled for what it cost, or may have cost,
+where it may have run; void where it has not. A cancelled call settles too, for it may have run.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from backends.types import BackendError, Call, DeadlineExceeded, Overloaded
+from gateway.estimator import Quote
+from gateway.hedge import Hedge, first_good
+from gateway.journal import Journal
+from gateway.ladder import LEAVES_LOCAL, LEAVES_WIRE
+from gateway.ledger.account import Account
+from gateway.ledger.types import NANO, Refusal, Reservation
+from gateway.ledger.wallet import Wallet
+from gateway.metering import OUTRUN, OVERLOADED, UNDER_WAY, judge, relayed, unread
+from gateway.metrics import Metrics
+from gateway.prompt_cache import PromptCache, prompt
+from gateway.relay import Relay, is_stream
+from gateway.route import NO_PAYLOAD, Backend, Inference
+from gateway.turn import Attempt, Turn, settlement_row
+
+log = logging.getLogger("tollway.attempts")
+
+T = TypeVar("T")
+
+
+class Attempts:
+    """Makes attempts for turns, and settles them."""
+
+    def __init__(
+        self,
+        wallet: Wallet,
+        journal: Journal,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        """`clock` is monotonic and the deadlines' own; `wall` tells the time of day."""
+        self._wallet = wallet
+        self._journal = journal
+        self._metrics = metrics
+        self._clock = clock
+        self._wall = wall
+
+    def quote(self, turn: Turn, backend: Backend) -> Quote:
+        """Quote a backend for a turn."""
+        inference = turn.inference
+        quote = turn.quotes[backend.name] = inference.route.estimator.quote(
+            turn.context,
+            backend.name,
+            backend.price,
+            backend.known(inference.call),
+            None if backend.cache is None else self._cached(turn, backend.cache),
+        )
+        return quote
+
+    def accounts(self, turn: Turn, backend: str) -> tuple[Account, ...]:
+        """Return the accounts of the budgets that a call would be charged to (0.3 us)."""
+        inference = turn.inference
+        return self._wallet.matching(
+            inference.tenant, inference.route.name, backend, inference.tags
+        )
+
+    def _cached(self, turn: Turn, cache: PromptCache) -> float:
+        """Return what share of a request's prompt a backend is expected to have cached."""
+        if turn.prompt is None:
+            inference = turn.inference
+            parts = inference.route.protocol.prompt(inference.call.payload or NO_PAYLOAD)
+            turn.prompt = prompt(parts, inference.tenant)
+        return cache.expects(turn.prompt, self._clock())
+
+    async def reserve(self, turn: Turn, backend: Backend) -> Reservation | Refusal:
+        """Hold the money for one attempt in every scope that binds it, or in none."""
+        quote = turn.quotes[backend.name]
+        return await self._wallet.reserve(
+            self.accounts(turn, backend.name), quote.ceiling_nano, quote.maximum_nano
+        )
+
+    def reserve_now(self, turn: Turn, backend: Backend) -> Reservation | None:
+        """Hold it without asking anybody; None where it is not at hand. Nearly always it is, and
+        nothing need be awaited.
+        """
+        quote = turn.quotes[backend.name]
+        return self._wallet.reserve_now(
+            self.accounts(turn, backend.name), quote.ceiling_nano, quote.maximum_nano
+        )
+
+    async def hedged(
+        self, turn: Turn, backend: Backend, hold: Reservation, hedge: Hedge
+    ) -> Attempt:
+        """Make an attempt, and once more where it takes long; the first good reply counts."""
+        hedge.earn()
+        payload = turn.inference.call.payload or NO_PAYLOAD
+        if backend.is_local or backend.protocol.follow(payload) is not None:
+            return await self.make(turn, backend, hold)
+        wait_s, started_s = hedge.wait_s(backend.name), self._clock()
+        if wait_s is None:
+            attempt = await self.make(turn, backend, hold)
+        else:
+            attempt = await self._raced(turn, backend, hold, hedge, wait_s)
+        if not attempt.error:
+            hedge.took(backend.name, self._clock() - started_s)
+        return attempt
+
+    async def _raced(
+        self, turn: Turn, backend: Backend, hold: Reservation, hedge: Hedge, wait_s: float
+    ) -> Attempt:
+        """Ask, and when that has taken `wait_s` ask again; give up what has not answered first."""
+        calls = [asyncio.create_task(self.make(turn, backend, hold))]
+        try:
+            await asyncio.wait(calls, timeout=wait_s)
+            if not calls[0].done():
+                again = self._reserve_again(turn, backend)
+                if again is None:
+                    hedge.denied += 1
+                else:
+                    hedge.spend()
+                    calls.append(
+                        asyncio.create_task(self.make(turn, backend, again, hedge_s=wait_s))
+                    )
+            attempt = await first_good(calls, lambda one: not one.error)
+            turn.outrun = True
+        finally:  # whatever happens each is settled before the turn goes on
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            turn.outrun = False
+        if not attempt.error:
+            turn.give_up_all_but(attempt)
+            hedge.won += attempt.hedge_s is not None
+        return attempt
+
+    def _reserve_again(self, turn: Turn, backend: Backend) -> Reservation | None:
+        """Hold the money for a second attempt under way at once, where all of it is at hand."""
+        quote = turn.quotes[backend.name]
+        if backend.full or backend.breaker.is_open or not turn.affords_two(quote):
+            return None
+        return self.reserve_now(turn, backend)
+
+    async def make(
+        self,
+        turn: Turn,
+        backend: Backend,
+        hold: Reservation,
+        *,
+        fallback: bool = False,
+        audit: float = 0.0,
+        hedge_s: float | None = None,
+    ) -> Attempt:
+        """Make one attempt and end its reservation, whatever happens."""
+        inference, quote = turn.inference, turn.quotes[backend.name]
+        started_s = self._clock()
+        deadline_s = min(self._until(turn, backend, started_s), started_s + backend.timeout_s)
+        backend.breaker.probe(started_s)
+        status, headers, body = 0, [], b""
+        relay: Relay | None = None
+        try:
+            call = addressed(inference, backend, deadline_s - started_s)
+            sending = backend.transport.send(call, deadline_s)
+            due_s = backend.first_byte_s
+            reply = await (sending if due_s is None else within(due_s, sending))
+            follower = None
+            if is_stream(reply):
+                follower = backend.protocol.follow(call.payload or NO_PAYLOAD)
+            if follower is not None and not (inference.route.cascade or audit):
+                opened = Relay(reply, follower)
+                begun = opened.begin()
+                passed_s = self._clock() - started_s
+                await (begun if due_s is None else within(due_s - passed_s, begun))
+                relay, verdict = opened, UNDER_WAY
+            else:
+                body = await reply.read(inference.route.reply_bytes_max)
+                verdict = judge(
+                    backend, call, reply, body, quote=quote, latency_s=self._clock() - started_s
+                )
+                if follower is not None and not verdict.error:
+                    body = follower.feed(body) + follower.close()
+            status, headers = reply.status, reply.headers
+        except Overloaded:
+            verdict = unread(quote, OVERLOADED, ran=False)
+        except BackendError as exc:
+            verdict = unread(quote, str(exc) or type(exc).__name__, ran=exc.ran)
+        except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
+            log.exception("backend %s answered what cannot be read", backend.name)
+            verdict = unread(quote, f"unreadable: {type(exc).__name__}", ran=True)
+        except BaseException:  # cancelled
+            verdict = unread(quote, OUTRUN if turn.outrun else "cancelled", ran=True)
+            raise
+        finally:  # a cancelled task settles too: its call may have run
+            attempt = Attempt(
+                backend=backend.name,
+                quote=quote,
+                started_s=started_s,
+                latency_s=self._clock() - started_s,
+                verdict=verdict,
+                status=status,
+                headers=headers,
+                body=body,
+                fallback=fallback,
+                reserved_nano=hold.told(),
+                audit=audit,
+                relay=relay,
+                hedge_s=hedge_s,
+            )
+            turn.attempts.append(attempt)
+            if relay is None:
+                self._settle(turn, backend, hold, attempt)
+            else:
+                relay.on_end = partial(self._ended, turn, backend, hold)
+        return attempt
+
+    async def audit(self, turn: Turn, backend: Backend, probability: float) -> Attempt | Refusal:
+        """Ask a quoted backend once more, for a label and not for the client: reserved anew."""
+        hold = await self.reserve(turn, backend)
+        if isinstance(hold, Refusal):
+            return hold
+        return await self.make(turn, backend, hold, audit=probability)
+
+    def _until(self, turn: Turn, backend: Backend, now_s: float) -> float:
+        """Return until when an attempt may take: where a ladder goes on below it, not all the time.
+
+        A stream may: once it has begun there is no way down from it.
+        """
+        inference = turn.inference
+        route, until_s = inference.route, inference.deadline_s
+        payload = inference.call.payload or NO_PAYLOAD
+        if not route.ladder.is_declared or backend.protocol.follow(payload) is not None:
+            return until_s
+        below = [
+            route.backends[name]
+            for name in route.ladder.rungs
+            if name in route.backends and name != backend.name and name not in turn.closed
+        ]
+        if not below and route.ladder.last_resort is None:
+            return until_s
+        wired = any(not rung.is_local for rung in below)
+        return now_s + (LEAVES_WIRE if wired else LEAVES_LOCAL) * (until_s - now_s)
+
+    def _ended(
+        self,
+        turn: Turn,
+        backend: Backend,
+        hold: Reservation,
+        error: str,
+        left: bool,
+    ) -> None:
+        """Settle a stream that is over."""
+        attempt = turn.held
+        assert attempt is not None
+        assert attempt.relay is not None
+        latency_s = self._clock() - attempt.started_s
+        verdict = relayed(
+            backend,
+            attempt.relay.follower,
+            attempt.headers,
+            quote=attempt.quote,
+            latency_s=latency_s,
+            error=error,
+            left=left,
+        )
+        ended = replace(attempt, verdict=verdict, latency_s=latency_s, relay=None)
+        number = len(turn.attempts) - 1  # a stream ends its turn: nobody is asked after it
+        turn.attempts[number] = turn.held = ended
+        self._settle(turn, backend, hold, ended)
+        self._metrics.tagged(turn.inference.tags, verdict.cost_nano)
+        self._journal.append(settlement_row(turn, number, ended, self._wall()))
+        for draw in turn.draws:
+            if draw.choice.arm == backend.name:
+                turn.inference.route.policy.charge(draw.choice, verdict.cost_nano / NANO)
+
+    def _settle(self, turn: Turn, backend: Backend, hold: Reservation, attempt: Attempt) -> None:
+        """Charge an attempt, and let the breaker, the estimator and the metrics know."""
+        route, verdict = turn.inference.route, attempt.verdict
+        if verdict.ran:
+            self._wallet.settle(hold, verdict.cost_nano)
+        else:
+            self._wallet.void(hold)
+        if verdict.error == OUTRUN:
+            pass  # it was slow, and nobody knows more of it
+        elif verdict.error:
+            turn.failed[backend.name] = verdict.error
+            if verdict.error != OVERLOADED:
+                backend.breaker.failed(self._clock())
+        else:
+            backend.breaker.succeeded()
+        if verdict.usage is not None and not verdict.partial:
+            route.estimator.observe(
+                turn.context,
+                backend.name,
+                attempt.quote,
+                backend.price,
+                verdict.usage,
+            )
+        if backend.cache is not None and turn.prompt is not None and attempt.status == 200:
+            backend.cache.answered(turn.prompt, verdict.usage, self._clock())
+        passage = turn.inference.passage
+        exemplar = None if passage is None else passage.exemplar
+        self._metrics.attempt(route.name, turn.inference.tenant, attempt, exemplar)
+
+
+async def within(seconds: float, begun: Awaitable[T]) -> T:
+    """Wait for a reply to begin (3 us); raises DeadlineExceeded where that takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await begun
+    except TimeoutError:
+        raise DeadlineExceeded("its reply did not begin in time", ran=True) from None
+
+
+def addressed(inference: Inference, backend: Backend, left_s: float) -> Call:
+    """Return the call that a backend gets, with what it is told of its trace and its deadline."""
+    call = backend.address(inference.call)
+    if inference.passage is not None:
+        call.headers = inference.passage.onto(call.headers)
+    if inference.hurried:
+        left_ms = max(1, int(1000 * left_s))
+        call.headers.append((b"x-tollway-deadline-ms", b"%d" % left_ms))
+    return call
