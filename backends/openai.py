@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from backends import openai_prompt, openai_stream, openai_usage, reported
+from backends import openai_bounds, openai_prompt, openai_stream, openai_usage, reported
 from backends.documents import check_coding, header, load_reply, load_request, shown
 from backends.types import (
     UNBOUND,
@@ -85,15 +85,18 @@ class OpenAI:
         return Call(call.method, base + call.target, call.headers, body, payload)
 
     def bound(self, call: Call, payload: Payload) -> Usage:
-        """Return the most tokens that a call can use.
+        """Return the most tokens that a call can use; 0 where the request does not bound them.
 
-        A token is a byte at least, of the whole request; the output's limit is the request's.
+        A token is a byte at least, of the whole request, where all that is read stands in it; the
+        output's limit is the request's. `backends.openai_bounds` has what a client can do to that.
         """
         document = payload.data
         if not isinstance(document, dict):
             return UNBOUND
         return Usage(
-            input_tokens=float(len(call.body)), output_tokens=_limit(document), exact=False
+            input_tokens=float(len(call.body)) if openai_bounds.is_whole(document) else 0.0,
+            output_tokens=openai_bounds.output_tokens(document),
+            exact=False,
         )
 
     def follow(self, payload: Payload) -> Follower | None:
@@ -167,16 +170,6 @@ def _must_ask(document: dict[str, Any]) -> bool:
         and ("messages" in document or "prompt" in document)
         and not openai_stream.asks_for_usage(document)
     )
-
-
-def _limit(document: dict[str, Any]) -> float:
-    """Return the most tokens that a request lets the model write; 0 where it sets no limit."""
-    for key in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
-        limit = document.get(key)
-        if isinstance(limit, int) and limit > 0:
-            many = document.get("n")
-            return float(limit * many if isinstance(many, int) and many > 1 else limit)
-    return 0.0
 
 
 def _with_seconds(tokens: Usage | None, headers: Headers) -> Usage | None:

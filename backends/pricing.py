@@ -95,12 +95,15 @@ class Price:
     def is_told_by(self, usage: Usage) -> bool:
         """Whether a reported usage has every part that costs something here.
 
-        A reply may report tokens where seconds are sold, or nothing but zeros: what it leaves out
-        was not free, so such a call is charged by its quote.
+        A reply may report tokens where seconds are sold, tokens that are free and none that cost,
+        or nothing but zeros: what it leaves out was not free, so it is charged by its quote.
         """
-        device_told = not self.per_device_s_nano or usage.device_s > 0
-        tokens_cost = self.input_token_nano or self.output_token_nano
-        return device_told and (not tokens_cost or usage.input_tokens + usage.output_tokens > 0)
+        if self.per_device_s_nano and not usage.device_s > 0:
+            return False
+        if not (self.input_token_nano or self.output_token_nano):
+            return True
+        given = self.input_token_nano and usage.input_tokens > 0
+        return bool(given or (self.output_token_nano and usage.output_tokens > 0))
 
     def cost_nano(self, usage: Usage) -> int:
         """Return what `usage` costs in nano-dollars, rounded up.

@@ -62,10 +62,12 @@ def judge(
 ) -> Verdict:
     """Judge a whole reply."""
     status = reply.status
-    if status in NOT_RUN:
-        return Verdict(0, VOID, None, NO_ANSWER, f"status {status}")
-    if 400 <= status < 500:  # the client's fault; what a server refused it does not bill
-        return Verdict(0, VOID, None, NO_ANSWER, "")
+    if 400 <= status < 500 or status in NOT_RUN:
+        # The client's fault, or not begun: what a server refused it does not bill, but if it says.
+        told = reported(backend, call, reply, body)
+        cost_nano, provenance, usage = (0, VOID, None) if told is None else told
+        error = f"status {status}" if status in NOT_RUN else ""
+        return Verdict(cost_nano, provenance, usage, NO_ANSWER, error, partial=True)
     cost_nano, provenance, usage = price(
         backend, call, reply, body, quote=quote, latency_s=latency_s
     )
@@ -101,17 +103,26 @@ def price(
     if backend.price.is_fixed:
         usage = Usage()
         return backend.price.cost_nano(usage), USAGE, usage
+    if (told := reported(backend, call, reply, body)) is not None:
+        return told
+    if backend.price.per_device_s_nano and not backend.price.output_token_nano:
+        # Our own watch bounds the device's seconds from above.
+        watched = Usage(device_s=latency_s, exact=False)
+        return backend.price.cost_nano(watched), ESTIMATED, watched
+    return quote.expected_nano, ESTIMATED, None
+
+
+def reported(
+    backend: Backend, call: Call, reply: Reply, body: bytes
+) -> tuple[int, str, Usage] | None:
+    """Return (cost, its provenance, usage) by what a reply reports; None: not all that costs."""
     try:
         told = backend.protocol.usage(call.payload or NO_PAYLOAD, reply, body)
         if told is not None and backend.price.is_told_by(told):
             return backend.price.cost_nano(told), USAGE if told.exact else ESTIMATED, told
     except ValueError:
         pass  # NaN, infinite or negative usage is no usage
-    if backend.price.per_device_s_nano and not backend.price.output_token_nano:
-        # Our own watch bounds the device's seconds from above.
-        watched = Usage(device_s=latency_s, exact=False)
-        return backend.price.cost_nano(watched), ESTIMATED, watched
-    return quote.expected_nano, ESTIMATED, None
+    return None
 
 
 UNDER_WAY = Verdict(0, PENDING, None, NO_ANSWER, "")
@@ -148,13 +159,14 @@ def relayed(
             return Verdict(backend.price.cost_nano(told), USAGE, told, answer, error, left)
     except ValueError:
         told = None  # NaN, infinite or negative usage is no usage
-    seen = told.output_tokens if told is not None else 0.0
+    # One at least: a stream that has begun has read its prompt and made a token of its answer.
+    seen = max(1.0, told.output_tokens if told is not None else 0.0)
     bound = replace(quote.usage, output_tokens=seen, device_s=latency_s, exact=False)
     try:
         cost_nano = backend.price.cost_nano(bound)
     except ValueError:  # tokens told beyond belief, and no seconds beside them
-        bound = replace(bound, output_tokens=0.0)
-        cost_nano = backend.price.cost_nano(bound)
+        bound = replace(bound, output_tokens=1.0)
+        cost_nano = backend.price.foreseen_nano(bound)
     if not (error or left):
         cost_nano = max(cost_nano, quote.expected_nano)
     return Verdict(cost_nano, ESTIMATED, bound, answer, error, partial=True)

@@ -232,6 +232,7 @@ def test_features_tell_how_it_ended_how_long_it_is_and_how_sure() -> None:
             Usage(input_tokens=1, output_tokens=1),
         ),
         ({}, None),
+        ({"prompt_tokens": 10}, None),  # what it wrote is not told, and was not free
         ({"prompt_tokens": None}, None),
         (None, None),
         ([], None),
@@ -244,12 +245,19 @@ def test_token_counts_are_read_as_they_are_billed(member: Any, usage: Usage | No
 
 def test_token_counts_that_are_no_numbers_are_an_error() -> None:
     with pytest.raises(ValueError, match="prompt_tokens"):
-        used({"usage": {"prompt_tokens": "many"}})
+        used({"usage": {"prompt_tokens": "many", "completion_tokens": 1}})
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [(-1, 5), (5, -1)])
+def test_a_count_below_zero_is_not_made_up_for_by_the_total(prompt: int, completion: int) -> None:
+    member = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": 5}
+    with pytest.raises(ValueError, match="below 0"):
+        used({"usage": member})
 
 
 def test_device_seconds_come_beside_tokens() -> None:
     reply = Reply(200, [(b"x-device-seconds", b"0.5")], NoBody())
-    body = orjson.dumps({"usage": {"prompt_tokens": 3}})
+    body = orjson.dumps({"usage": {"prompt_tokens": 3, "total_tokens": 3}})
 
     assert OpenAI().usage(Payload(), reply, body) == Usage(device_s=0.5, input_tokens=3)
 

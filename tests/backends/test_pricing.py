@@ -156,6 +156,8 @@ def test_more_cached_input_than_input_is_refused() -> None:
         (TOKENS, Usage(input_tokens=5), True),
         (TOKENS, Usage(output_tokens=5), True),
         (TOKENS, Usage(device_s=5), False),
+        ({**TOKENS, "input_usd_per_mtok": 0}, Usage(input_tokens=5), False),
+        ({**TOKENS, "output_usd_per_mtok": 0}, Usage(output_tokens=5), False),
         ({**TOKENS, "device_usd_per_hour": 1}, Usage(input_tokens=5), False),
     ],
 )
