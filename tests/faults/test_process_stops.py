@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -14,11 +15,12 @@ import orjson
 import pytest
 
 from gateway.journal import rows, segments
-from tests.faults.stand import standing, until
+from tests.faults.stand import position, standing, until
 from tests.gateway.configs import budget, two_backends
 from tests.gateway.harness import Upstream, inference, run, serving
 from tests.gateway.parrot import Parrot
 from tests.gateway.process import Process, free_port
+from tests.ledger.redis_server import redis_server
 
 pytestmark = pytest.mark.integration
 
@@ -106,6 +108,64 @@ async def refused(url: str) -> None:
             await asyncio.sleep(0.01)
 
 
+def test_a_worker_that_is_killed_takes_its_own_streams_with_it_and_no_others(
+    tmp_path: Path,
+) -> None:
+    """Theirs are settled by what was used; its own are charged as they were reserved."""
+
+    async def main() -> None:
+        parrot = Parrot(hold=asyncio.Event())
+        url = f"http://127.0.0.1:{free_port()}"
+        async with serving(parrot) as a:
+            file = tmp_path / "tollway.toml"
+            text = CONFIG.format(one=a, listen=url.removeprefix("http://"))
+            file.write_text(text.replace("[server]", "[server]\nworkers = 2"))
+            process = Process(file)
+            try:
+                async with httpx.AsyncClient(timeout=20, trust_env=False) as http:
+                    await process.ready(url, http)
+                    await until(lambda: len(process.workers) == 2)
+
+                    async def streamed() -> str:
+                        async with (
+                            httpx.AsyncClient(timeout=20, trust_env=False) as own,
+                            own.stream("POST", url + "/v1/chat/completions", json=ASK) as reply,
+                        ):
+                            return (await reply.aread()).decode()
+
+                    under_way = [asyncio.create_task(streamed()) for _ in range(STREAMS)]
+                    await until(lambda: parrot.calls == STREAMS)
+                    victim = process.workers[0]
+                    os.kill(victim, signal.SIGKILL)
+                    await until(lambda: victim not in process.workers and len(process.workers) == 2)
+                    assert parrot.hold is not None
+                    parrot.hold.set()
+                    told = await asyncio.gather(*under_way, return_exceptions=True)
+                    whole = [one for one in told if isinstance(one, str)]
+                    cut = [one for one in told if isinstance(one, httpx.TransportError)]
+                    assert len(whole) + len(cut) == STREAMS
+                    assert whole
+                    assert cut
+                    assert all(text.endswith("data: [DONE]\n\n") for text in whole)
+
+                    async with asyncio.timeout(20):
+                        while True:
+                            (cap,) = (await http.get(url + "/_tollway/budgets")).json()["budgets"]
+                            if cap["held_nano"] == 0:
+                                break
+                            await asyncio.sleep(0.05)
+                assert await asyncio.to_thread(process.end, signal.SIGTERM) == 0
+            finally:
+                process.stop()
+        ends = [*journalled(tmp_path, "settlement")]
+        assert len(ends) == len(whole)
+        assert cap["unaccounted_nano"] > 0
+        settled_nano = sum(end["cost_nano"] for end in ends)
+        assert cap["spent_nano"] - cap["unaccounted_nano"] == settled_nano
+
+    run(main)
+
+
 def test_who_does_not_let_go_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
     """A backend that never answers, and clients that say half of a request, or nothing."""
 
@@ -178,13 +238,29 @@ def test_a_client_that_takes_nothing_of_its_stream_does_not_keep_it_from_stoppin
     run(main)
 
 
-@pytest.mark.parametrize("balanced", [True, False], ids=["balancer", "clients ask again"])
+@pytest.mark.parametrize(
+    ("balanced", "ledger"),
+    [(True, "SQLite"), (False, "SQLite"), (True, "Redis")],
+    ids=["balancer", "clients ask again", "balancer, Redis"],
+)
 def test_gateways_are_replaced_one_by_one_and_no_request_fails(
-    tmp_path: Path, balanced: bool
+    tmp_path: Path, balanced: bool, ledger: str
 ) -> None:
-    """Two on one SQLite ledger: behind what asks whether they are ready, with a grace, nothing is
-    ever refused or cut; else a client that finds one gone asks the other.
+    """Two on one ledger: behind what asks whether they are ready, with a grace, nothing is ever
+    refused or cut; else a client that finds one gone asks the other.
     """
+    if ledger == "Redis":
+        with redis_server(tmp_path / "redis") as redis:
+            replace_one_by_one(tmp_path, balanced=balanced, ledger=redis.url)
+            left = asyncio.run(position(redis.url))
+            assert left.leased_nano == left.unaccounted_nano == 0
+    else:
+        shared = f"sqlite:///{tmp_path}/shared.db"
+        replace_one_by_one(tmp_path, balanced=balanced, ledger=shared)
+
+
+def replace_one_by_one(tmp_path: Path, *, balanced: bool, ledger: str) -> None:
+    """Replace two gateways under load."""
 
     async def main() -> None:
         upstream = Upstream()
@@ -198,7 +274,6 @@ def test_gateways_are_replaced_one_by_one_and_no_request_fails(
                 files.append(folder / "tollway.toml")
                 urls.append(url)
                 more = budget("cap", "10.0")
-                ledger = f"sqlite:///{tmp_path}/shared.db"
                 files[-1].write_text(two_backends(a, a, server=server, more=more, ledger=ledger))
             gateways = [Process(file) for file in files]
             over, answered, ready = asyncio.Event(), 0, [True, True]
