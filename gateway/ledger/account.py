@@ -145,6 +145,11 @@ class Account:
         """The purses that wind up."""
         return self._drain
 
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything that the ledger may not have heard."""
+        return bool(self._drain) or self.purse is not EMPTY
+
     # ------------------------------------------------------------------ what to say and ask
 
     def plan(self, now_s: float, ledger_now_s: float) -> Iterator[tuple[Purse, Exchange]]:

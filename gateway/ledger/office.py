@@ -41,19 +41,11 @@ class Office:
 
     async def list(self) -> list[BudgetStatus]:
         """Return every budget in its current window, straight from the ledger."""
-        budgets = tuple(self._budgets.values())
-        if not budgets:
-            return []
-        now_s = (await self._ledger.register(budgets)).now_s
-        spans = [window_at(budget.window, budget.timezone, now_s) for budget in budgets]
-        places = [(b.name, span.start_s) for b, span in zip(budgets, spans, strict=True)]
-        accounts = await self._ledger.accounts(places)
-        return [_status(*row) for row in zip(budgets, spans, accounts, strict=True)]
+        return [_status(*row) for row in await self._look(tuple(self._budgets.values()))]
 
     async def show(self, name: str) -> Details:
         """Return one budget with its holders, in the current window, and its changes."""
-        budget, span = await self._find(name)
-        [account] = await self._ledger.accounts([(name, span.start_s)])
+        [(budget, span, account)] = await self._look([self._budgets[name]])
         changes = await self._ledger.changes(name)
         return Details(_status(budget, span, account), account.leases, changes)
 
@@ -61,14 +53,14 @@ class Office:
         """Set the limit, from now on and until the configuration's own limit changes."""
         if not 0 <= limit_nano <= MAX_LIMIT_NANO:
             raise ValueError(f"a limit is 0 to {MAX_LIMIT_NANO} nano-dollars, not {limit_nano}")
-        _, span = await self._find(name)
+        [(_, span, _)] = await self._look([self._budgets[name]])
         return await self._act(Change("limit", name, limit_nano, who, why, span.start_s))
 
     async def credit(self, name: str, amount_nano: int, who: str, why: str) -> Details:
         """Add to the limit of the current window alone."""
         if not 0 < amount_nano <= MAX_LIMIT_NANO:
             raise ValueError(f"a credit is 1 to {MAX_LIMIT_NANO} nano-dollars, not {amount_nano}")
-        _, span = await self._find(name)
+        [(_, span, _)] = await self._look([self._budgets[name]])
         return await self._act(Change("credit", name, amount_nano, who, why, span.start_s))
 
     async def reset(self, name: str, who: str, why: str) -> Details:
@@ -85,13 +77,24 @@ class Office:
 
         Its holder, should it live, spends no more of it, but what it has spent is still charged.
         """
-        _, span = await self._find(name)
+        [(_, span, _)] = await self._look([self._budgets[name]])
         return await self._act(Change("release", name, 0, who, why, span.start_s, lease))
 
-    async def _find(self, name: str) -> tuple[Budget, Span]:
-        budget = self._budgets[name]
-        now_s = (await self._ledger.register([budget])).now_s
-        return budget, window_at(budget.window, budget.timezone, now_s)
+    async def _look(self, budgets: Sequence[Budget]) -> Sequence[tuple[Budget, Span, Statement]]:
+        """Return budgets with their current windows and what the ledger has of them.
+
+        Looking changes nothing: a configuration is registered by the gateways that start with it.
+        Were it here, two whose limits differ would set them to and fro as they are looked at.
+        """
+        now_s = (await self._ledger.register(())).now_s
+        spans = [window_at(budget.window, budget.timezone, now_s) for budget in budgets]
+        places = [(b.name, span.start_s) for b, span in zip(budgets, spans, strict=True)]
+        try:
+            accounts = await self._ledger.accounts(places)
+        except KeyError:  # no gateway has begun with one of them yet
+            await self._ledger.register(budgets)
+            accounts = await self._ledger.accounts(places)
+        return tuple(zip(budgets, spans, accounts, strict=True))
 
     async def _act(self, change: Change) -> Details:
         if not change.who.strip() or not change.why.strip():

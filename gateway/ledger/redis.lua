@@ -355,6 +355,7 @@ local function register()
   return string.format('%.6f', now)
 end
 
+if ARGV[1] == 'now' then return string.format('%.6f', now) end
 local known = read()
 if ARGV[1] == 'register' then return register() end
 if not known and ARGV[1] == 'reconcile' then return '0' end

@@ -123,8 +123,8 @@ class RedisLedger:
             carries, kept = int(budget.carry_overdraft), json.dumps(asdict(change))
             words = ("register", budget.limit_nano, alerts, carries, ledger_id, kept)
             calls.append(((budget.name, 0), words))
-        found = await self._call(calls)
-        return Answer(float(found[0]) if found else 0.0, ledger_id, ())
+        found = await self._call(calls or [(("", 0), ("now",))])
+        return Answer(float(found[0]), ledger_id, ())
 
     async def exchange(self, exchanges: Sequence[Exchange]) -> Answer:
         """Apply each exchange once; replies are in the order asked."""

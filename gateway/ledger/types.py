@@ -352,7 +352,10 @@ class Ledger(Protocol):
         ...
 
     async def register(self, budgets: Sequence[Budget]) -> Answer:
-        """Make budgets known. A limit that differs from the last registered one takes effect."""
+        """Make budgets known. A limit that differs from the last registered one takes effect.
+
+        With none, the answer only tells the time.
+        """
         ...
 
     async def exchange(self, exchanges: Sequence[Exchange]) -> Answer:

@@ -184,7 +184,7 @@ class Wallet:
             lacking = self._lacking(accounts, ceiling_nano, maximum_nano)
             for account, amount_nano in lacking:
                 if reason := self._refuses(account, amount_nano):
-                    if reason != "exhausted" and self._when_down == "open":
+                    if reason != "exhausted" and self._is_open:
                         return self._hold(accounts, ceiling_nano, maximum_nano)
                     return account.refusal(amount_nano, reason)
             if lacking:  # else only a purse was missing, of what needs no money: it is there now
@@ -242,13 +242,17 @@ class Wallet:
         for account in accounts:
             account.roll(now_s + self._lag_s)
             amount_nano = maximum_nano if account.hard else ceiling_nano
-            is_open = bool(self._down) and self._when_down == "open"
-            if not account.limited or not amount_nano or is_open:
+            if not account.limited or not amount_nano or self._is_open:
                 account.provide(now_s, now_s + self._lag_s)
             purse = account.purse
             if amount_nano and (purse.room_nano < amount_nano or now_s >= purse.until_s):
                 lacking.append((account, amount_nano))
         return lacking
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether calls are made unasked: never while closing, for nobody would tell of them."""
+        return bool(self._down) and self._when_down == "open" and not self._closing
 
     def _refuses(self, account: Account, amount_nano: int) -> Reason | None:
         """Return why a reservation is refused now; None: it waits for the ledger's answer."""
@@ -488,7 +492,7 @@ class Wallet:
             async with asyncio.timeout(CLOSE_S):
                 await self._hand_back()
         if self._till is not None:
-            if any(account.draining for account in (*self._accounts.values(), *self._leaving)):
+            if any(account.tells for account in (*self._accounts.values(), *self._leaving)):
                 self._till.abandon()  # the next process of this machine reads it
             else:
                 self._till.close()

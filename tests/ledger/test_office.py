@@ -1,5 +1,7 @@
 """What operators do to budgets, on every ledger."""
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.ledger.book import LEASE_S
@@ -70,5 +72,32 @@ def test_it_sets_limits_and_shows_and_releases_holders(ledger: Implementation) -
         details = await office(bench).release("b", "x", "bob", "the machine burnt down")
         assert (details.status.unaccounted_nano, details.status.free_nano) == (0, 2000)
         assert [change.who for change in details.changes] == ["ann", "bob"]
+
+    ledger.run(main, *BUDGETS)
+
+
+def test_looking_at_budgets_changes_none_of_them(ledger: Implementation) -> None:
+    """Two gateways whose configurations differ, while a new one is rolled out, and an operator."""
+
+    async def main(bench: Bench) -> None:
+        other = Office(bench.ledger, [replace(budget, limit_nano=7) for budget in BUDGETS])
+        await office(bench).set_limit("b", 2000, "ann", "launch")
+        for one in (other, office(bench), other):
+            assert (await one.show("b")).status.limit_nano == 2000
+            assert [status.limit_nano for status in await one.list()] == [2000, 500]
+        await other.credit("b", 5, "bob", "a gift")
+        details = await office(bench).show("b")
+        assert details.status.limit_nano == 2005
+        assert [change.who for change in details.changes] == ["ann", "bob"]
+
+    ledger.run(main, *BUDGETS)
+
+
+def test_a_budget_that_no_gateway_has_begun_with_can_be_looked_at(ledger: Implementation) -> None:
+    async def main(bench: Bench) -> None:
+        both = [*BUDGETS, Budget("new", Scope(), 70)]
+        listed = await Office(bench.ledger, both).list()
+        assert [status.limit_nano for status in listed] == [1000, 500, 70]
+        assert await Office(bench.ledger, []).list() == []
 
     ledger.run(main, *BUDGETS)

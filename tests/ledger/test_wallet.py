@@ -477,6 +477,45 @@ def test_one_lost_answer_refuses_nobody() -> None:
     play(main)
 
 
+def test_who_is_closing_refuses_also_where_it_would_go_on_without_a_ledger() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, line = await stage.wallet(when_down="open")
+        line.cut = True
+        closing = asyncio.create_task(wallet.close())
+        await asyncio.sleep(0.1)
+
+        refusal = await wallet.reserve(wallet.matching("t", "r", "b", {}), 10, 10)
+
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason == "ledger_down"
+        line.cut = False
+        await closing
+
+    play(main)
+
+
+def test_what_a_soft_budget_counts_while_its_wallet_closes_is_not_lost(tmp_path: Path) -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        accounts = wallet.matching("t", "r", "b", {})
+        hold = await wallet.reserve(accounts, 10, 10)
+        assert isinstance(hold, Reservation)
+        wallet.settle(hold, 10)
+        closing = asyncio.create_task(wallet.close())
+        await asyncio.sleep(0.0005)  # it hands back what it has
+        late = await wallet.reserve(accounts, 7, 7)
+        assert isinstance(late, Reservation)
+        wallet.settle(late, 7)
+        await closing
+        stage.wallets.remove(wallet)
+
+        await stage.wallet()
+
+        assert stage.book("soft").spent_nano == 17
+
+    play(main, Budget("soft", Scope(), 100, enforcement="soft"), folder=tmp_path)
+
+
 def test_ledger_gone_and_configured_open_calls_go_on_and_are_charged_later() -> None:
     async def main(stage: Stage) -> None:
         wallet, line = await stage.wallet(when_down="open")
