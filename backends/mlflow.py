@@ -13,7 +13,17 @@ import orjson
 from backends import confidence, reported
 from backends.documents import check_coding, header, load_reply, load_request, shown
 from backends.paths import compile_path
-from backends.types import Answer, BadRequest, Call, InvalidAnswer, Payload, Reply, Unary, Usage
+from backends.types import (
+    ESTRANGED,
+    Answer,
+    BadRequest,
+    Call,
+    InvalidAnswer,
+    Payload,
+    Reply,
+    Unary,
+    Usage,
+)
 
 INPUTS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _PATH = b"/invocations"
@@ -28,6 +38,7 @@ class Mlflow(Unary):
     """The protocol; `answer` is a path into the reply, by default `predictions`."""
 
     name = "mlflow"
+    estranged = ESTRANGED
 
     def __init__(self, answer: str | None = None) -> None:
         self._where = answer

@@ -15,7 +15,7 @@ from backends.documents import check_coding, load_reply, load_request, shown
 from backends.oip_body import read, split
 from backends.oip_target import OipTarget, match
 from backends.tensors import name_of
-from backends.types import Answer, BadRequest, Call, Payload, Reply, Unary, Usage
+from backends.types import ESTRANGED, Answer, BadRequest, Call, Payload, Reply, Unary, Usage
 
 __all__ = ["Oip", "OipTarget", "match"]
 
@@ -26,6 +26,7 @@ class Oip(Unary):
     """The protocol; `answer` is the output that answers, by name or path (see `oip_answer`)."""
 
     name = "oip"
+    estranged = ESTRANGED
 
     def __init__(self, answer: str | None = None) -> None:
         self._value = oip_answer.value_of(answer)

@@ -18,6 +18,7 @@ import orjson
 from backends import openai_bounds, openai_prompt, openai_stream, openai_usage, reported
 from backends.documents import check_coding, header, load_reply, load_request, shown
 from backends.types import (
+    ESTRANGED,
     UNBOUND,
     Answer,
     BadRequest,
@@ -47,6 +48,7 @@ class OpenAI:
     """The protocol. The answer is the first choice's text, or its tool calls."""
 
     name = "openai"
+    estranged = ESTRANGED
 
     def parse(self, call: Call) -> Payload:
         """Read a request; what only a model can judge is left to the model."""

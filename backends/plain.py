@@ -30,6 +30,7 @@ class Plain(Unary):
     """
 
     name = "plain"
+    estranged: frozenset[int] = frozenset()
 
     def __init__(
         self,

@@ -166,6 +166,9 @@ Prompt = list[tuple[Hashable, int]]
 parts are equal where the model reads the same."""
 
 
+ESTRANGED = frozenset({401, 403, 404, 405, 410})
+
+
 class Unary:
     """What protocols share whose replies come whole and whose requests bound nothing."""
 
@@ -220,6 +223,10 @@ class WireProtocol(Protocol):
     """How one protocol's requests and replies are read. Pure: bytes and values in, values out."""
 
     name: str
+    estranged: frozenset[int]
+    """Refusals that say nothing of the request: its servers do not have the model, or do not know
+    us. Empty where clients can bring them about, whose requests say what is to be found.
+    """
 
     def parse(self, call: Call) -> Payload:
         """Read a request's body; BadRequest where it is not of this protocol."""

@@ -66,7 +66,8 @@ def judge(
         # The client's fault, or not begun: what a server refused it does not bill, but if it says.
         told = reported(backend, call, reply, body)
         cost_nano, provenance, usage = (0, VOID, None) if told is None else told
-        error = f"status {status}" if status in NOT_RUN else ""
+        failed = status in NOT_RUN or status in backend.protocol.estranged
+        error = f"status {status}" if failed else ""
         return Verdict(cost_nano, provenance, usage, NO_ANSWER, error, partial=True)
     cost_nano, provenance, usage = price(
         backend, call, reply, body, quote=quote, latency_s=latency_s

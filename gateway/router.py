@@ -19,11 +19,13 @@ from gateway.held import with_reply
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, Refusal
 from gateway.ledger.wallet import Wallet
+from gateway.metering import NOT_RUN
 from gateway.metrics import Metrics
 from gateway.route import NO_PAYLOAD, Backend, Inference
 from gateway.turn import LAST_RESORT, Draw, Turn, resort, rows
 from policies.types import ACCEPT, Arm, Context
 
+OK = 200
 RECENT = 20  # decisions that are kept at hand, for people to look at
 
 
@@ -73,15 +75,17 @@ class Router:
                     if inference.route.hedge is None
                     else attempts.hedged(turn, backend, hold, inference.route.hedge)
                 )
-                if attempt.error:
+                if attempt.error or (turn.held is not None and attempt.status != OK):
                     await self._fall_back(turn)
                     break
                 turn.accept(attempt)
-                if not inference.route.cascade or attempt.status != 200:
+                if not inference.route.cascade or attempt.status != OK:
                     break
                 turn.context = with_reply(first, turn.replies)
             if turn.held is None:
                 self._resort(turn)
+            if turn.held is None:
+                pass_on(turn)
         finally:
             self._record(turn)
         if turn.held is None:
@@ -233,6 +237,16 @@ class Router:
         if turn.quotes:
             return errors.too_dear(route, turn.inference.cost_nano_max or 0)
         return errors.no_backend(route, "their circuit breakers are open")
+
+
+def pass_on(turn: Turn) -> None:
+    """Take in hand what a backend said of the request, where nobody had anything better to say: a
+    client can read it, and it may be the client's fault after all.
+    """
+    for attempt in turn.attempts:
+        if 400 <= attempt.status < 500 and attempt.status not in NOT_RUN:
+            turn.accept(attempt)
+            return
 
 
 def charge(turn: Turn) -> None:

@@ -116,7 +116,7 @@ class Turn:
         if self.held is None:
             return "over_budget" if self.refusals else "failed"
         if self.held.status >= 400:
-            return "client_error"
+            return "failed" if self.held.error else "client_error"
         return "fallback" if self.held.fallback else "ok"
 
     @property

@@ -50,6 +50,7 @@ class Wire(Unary):
     """The protocol of simulated servers."""
 
     name = "simulated"
+    estranged: frozenset[int] = frozenset()
 
     def parse(self, call: Call) -> Payload:
         """Return what the call carries."""

@@ -110,6 +110,62 @@ def test_a_clients_mistake_goes_back_to_the_client_and_costs_nothing(tmp_path: P
     run(main)
 
 
+UNLOADED = Upstream(status=404, body=b'{"error": "model is not ready"}')
+
+
+def test_a_backend_without_the_model_fails_over_and_is_left_alone(tmp_path: Path) -> None:
+    """Its requests are well formed: their route's protocol has checked them."""
+
+    async def main() -> None:
+        UNLOADED.calls = 0
+        async with serving(UNLOADED) as a, serving(Upstream()) as b:
+            async with running(two_backends(a, b), tmp_path) as tollway:
+                replies = [await tollway.infer() for _ in range(FAILURES_IN_A_ROW + 5)]
+                assert replies[0].headers["x-tollway-reason"] == "fallback"
+                assert replies[0].headers["x-tollway-cost-usd"] == "0.001000000"
+                (refused, _) = journalled(tollway, "attempt")[:2]
+                assert (refused["error"], refused["cost_nano"]) == ("status 404", 0)
+        assert all(reply.status_code == 200 for reply in replies)
+        assert UNLOADED.calls == FAILURES_IN_A_ROW
+
+    run(main)
+
+
+def test_what_the_only_backend_says_is_passed_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(UNLOADED) as a, serving(Upstream(status=500)) as b:
+            for route in ("fallback = false", ""):
+                async with running(two_backends(a, b, route=route), tmp_path) as tollway:
+                    reply = await tollway.infer()
+                    told = (reply.status_code, reply.json(), reply.headers["x-tollway-reason"])
+                    assert told == (404, {"error": "model is not ready"}, "failed")
+                    metrics = (await tollway.client.get(tollway.url + "/metrics")).text
+                    assert 'outcome="failed"' in metrics
+
+    run(main)
+
+
+@pytest.mark.parametrize("status", [404, 422])
+def test_a_reply_in_hand_is_kept_where_the_next_backend_has_none(
+    tmp_path: Path, status: int
+) -> None:
+    async def main() -> None:
+        unsure, refusing = Upstream(confidence=0.4), Upstream(status=status, body=b"{}")
+        async with serving(unsure) as a, serving(refusing) as b:
+            config = two_backends(a, b, policy="lagrangian", route="cascade = true")
+            async with running(config, tmp_path) as tollway:
+                replies = [await tollway.infer() for _ in range(60)]
+                asked = journalled(tollway, "attempt")
+        escalated = {one["id"] for one in asked if one["backend"] == "cheap"}
+        escalated &= {one["id"] for one in asked if one["backend"] == "dear"}
+        kept = [one for one in replies if one.headers["x-tollway-decision"] in escalated]
+        assert kept
+        assert {reply.status_code for reply in kept} == {200}
+        assert {reply.headers["x-tollway-backend"] for reply in kept} == {"cheap"}
+
+    run(main)
+
+
 def test_a_deadline_is_kept_and_what_ran_is_charged(tmp_path: Path) -> None:
     async def main() -> None:
         slow = Upstream(delay_s=60.0)
