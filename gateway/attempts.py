@@ -257,20 +257,23 @@ class Attempts:
         assert attempt is not None
         assert attempt.relay is not None
         latency_s = self._clock() - attempt.started_s
-        verdict = relayed(
-            backend,
-            attempt.relay.follower,
-            attempt.headers,
-            quote=attempt.quote,
-            latency_s=latency_s,
-            error=error,
-            left=left,
-        )
+        try:
+            verdict = relayed(
+                backend,
+                attempt.relay.follower,
+                attempt.headers,
+                quote=attempt.quote,
+                latency_s=latency_s,
+                error=error,
+                left=left,
+            )
+        except Exception as exc:  # a mistake of ours in reading it leaves no money held
+            log.exception("backend %s streamed what cannot be read", backend.name)
+            verdict = unread(attempt.quote, f"unreadable: {type(exc).__name__}", ran=True)
         ended = replace(attempt, verdict=verdict, latency_s=latency_s, relay=None)
         number = len(turn.attempts) - 1  # a stream ends its turn: nobody is asked after it
         turn.attempts[number] = turn.held = ended
         self._settle(turn, backend, hold, ended)
-        self._metrics.tagged(turn.inference.tags, verdict.cost_nano)
         self._journal.append(settlement_row(turn, number, ended, self._wall()))
         for draw in turn.draws:
             if draw.choice.arm == backend.name:
@@ -283,6 +286,11 @@ class Attempts:
             self._wallet.settle(hold, verdict.cost_nano)
         else:
             self._wallet.void(hold)
+        inference = turn.inference  # the figures next, so that they agree with what was charged
+        exemplar = None if inference.passage is None else inference.passage.exemplar
+        self._metrics.attempt(route.name, inference.tenant, attempt, exemplar)
+        if inference.tags:
+            self._metrics.tagged(inference.tags, verdict.cost_nano)
         if verdict.error == OUTRUN:
             pass  # it was slow, and nobody knows more of it
         elif verdict.error:
@@ -301,9 +309,6 @@ class Attempts:
             )
         if backend.cache is not None and turn.prompt is not None and attempt.status == 200:
             backend.cache.answered(turn.prompt, verdict.usage, self._clock())
-        passage = turn.inference.passage
-        exemplar = None if passage is None else passage.exemplar
-        self._metrics.attempt(route.name, turn.inference.tenant, attempt, exemplar)
 
 
 async def within(seconds: float, begun: Awaitable[T]) -> T:

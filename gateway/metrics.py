@@ -169,8 +169,6 @@ class Metrics:
         self._outcomes[key] = self._outcomes.get(key, 0) + 1
         if turn.draws:
             self._offered(route, turn.draws[0].choice)
-            if inference.tags:
-                self.tagged(inference.tags, turn.cost_nano)
         for draw in turn.draws:
             drawn = (route, draw.choice.reason)
             self._draws[drawn] = self._draws.get(drawn, 0) + 1

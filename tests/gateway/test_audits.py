@@ -24,10 +24,10 @@ async def settled(tollway: Running) -> None:
         await asyncio.sleep(0)
 
 
-async def audited(tollway: Running) -> tuple[httpx.Response, dict[str, Any]]:
+async def audited(tollway: Running, **headers: str) -> tuple[httpx.Response, dict[str, Any]]:
     """Ask until an answer is audited; return the reply and the decision's document."""
     for _ in range(50):
-        reply = await tollway.infer()
+        reply = await tollway.infer(**headers)
         await settled(tollway)
         told = await tollway.get(f"/_tollway/decisions/{reply.headers['x-tollway-decision']}")
         if len(told["attempts"]) > 1:
@@ -42,7 +42,8 @@ def test_an_audit_is_charged_written_down_and_learned_from(tmp_path: Path) -> No
             more = budget("all", "1.0") + budget("dear", "1.0", {"backend": "dear"})
             config = two_backends(a, b, route=AUDITED, more=more)
             async with running(config, tmp_path) as tollway:
-                reply, told = await audited(tollway)
+                reply, told = await audited(tollway, x_tollway_tags="team=ads")
+                tagged_nano = tollway.gateway.metrics.tags_nano()["team=ads"]
                 status = {
                     row["name"]: row for row in (await tollway.get("/_tollway/budgets"))["budgets"]
                 }
@@ -63,6 +64,7 @@ def test_an_audit_is_charged_written_down_and_learned_from(tmp_path: Path) -> No
         assert dear.calls == 1
         assert status["dear"]["spent_nano"] == DEAR_NANO
         assert status["all"]["spent_nano"] == cheap.calls * CHEAP_NANO + DEAR_NANO
+        assert tagged_nano == status["all"]["spent_nano"]
         labels = 'backend="dear",route="m",tenant="anonymous"'
         assert f"tollway_audits_total{{{labels}}} 1.0" in metrics
         assert f"tollway_audit_cost_usd_total{{{labels}}} 0.001" in metrics

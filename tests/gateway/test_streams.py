@@ -9,6 +9,9 @@ import orjson
 import pytest
 from harness import Running, run, running, serving
 
+from backends.openai import Stream
+from backends.types import Headers
+
 pytestmark = pytest.mark.integration
 
 CONFIG = """
@@ -168,6 +171,24 @@ def test_a_client_that_leaves_stops_the_model_and_pays_for_what_was_made(tmp_pat
                 assert attempt["output_tokens"] == 3
                 assert attempt["error"] == ""
                 assert 30_000 < attempt["cost_nano"] == await spent(tollway)
+
+    run(main)
+
+
+def test_a_stream_that_we_cannot_judge_is_charged_by_its_quote_and_leaves_nothing_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistake(follower: Stream, headers: Headers) -> None:
+        raise TypeError("of ours")
+
+    async def main() -> None:
+        monkeypatch.setattr(Stream, "told", mistake)
+        async with serving(Model(chunk("a", "stop"), END)) as url:
+            async with running(CONFIG.format(one=url, two=url, route=""), tmp_path) as tollway:
+                reply = await tollway.client.post(tollway.url + "/v1/chat/completions", json=ASK)
+                attempt = await row_of(tollway, reply.headers["x-tollway-decision"])
+                assert attempt["error"] == "unreadable: TypeError"
+                assert 0 < attempt["cost_nano"] == await spent(tollway)
 
     run(main)
 
