@@ -60,6 +60,7 @@ class Account:
         "closed",
         "gone",
         "hard",
+        "kept_nano",
         "limited",
         "position",
         "purse",
@@ -77,6 +78,7 @@ class Account:
         self.seen_s = -math.inf
         self.purse: Purse = EMPTY
         self.waiting: list[int] = []
+        self.kept_nano = 0  # what those need who have it here and wait for it elsewhere
         self.closed = False
         self.gone = False
         self._open_purse = open_purse
@@ -217,7 +219,7 @@ class Account:
             return
         used_nano = purse.used_nano - self._mark_used_nano
         self._mark_s, self._mark_used_nano = now_s, purse.used_nano
-        if not used_nano and not self.waiting:
+        if not used_nano and not self.waiting and not self.kept_nano:
             self._slice_nano = 0
             if not self._bare or now_s - purse.told_s >= RENEW_S:
                 self.retire()
@@ -232,8 +234,11 @@ class Account:
         return not (self.purse.idle_nano or self.purse.holds or self.purse.untold_nano)
 
     def _excess(self, purse: Purse) -> int:
-        """Return what a purse has above what it will need soon; all, where others go without."""
-        keep_nano = 0 if self._short else 2 * self._slice_nano
+        """Return what a purse has above what it will need soon; all, where others go without.
+
+        But not what is kept: two budgets that are short would else give it back in turns for ever.
+        """
+        keep_nano = self.kept_nano if self._short else max(self.kept_nano, 2 * self._slice_nano)
         return max(0, purse.idle_nano - keep_nano)
 
     @property

@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -188,7 +188,8 @@ class Wallet:
                         return self._hold(accounts, ceiling_nano, maximum_nano)
                     return account.refusal(amount_nano, reason)
             if lacking:  # else only a purse was missing, of what needs no money: it is there now
-                await self._ask_for(lacking)
+                with self._keeping(accounts, lacking[0][0], ceiling_nano, maximum_nano):
+                    await self._ask_for(lacking)
         return hold
 
     def settle(self, reservation: Reservation, cost_nano: int) -> None:
@@ -259,6 +260,27 @@ class Wallet:
         if self._down or self._closing:
             return self._down or "ledger_down"
         return "exhausted" if account.dry(amount_nano, self._clock()) else None
+
+    @contextlib.contextmanager
+    def _keeping(
+        self, accounts: tuple[Account, ...], until: Account, ceiling_nano: int, maximum_nano: int
+    ) -> Iterator[None]:
+        """Keep what there is in the accounts before the first that lacks, and not beyond it.
+
+        All take budgets in the order of the configuration, so no two wait for each other.
+        """
+        kept = []
+        for account in accounts:
+            if account is until:
+                break
+            amount_nano = maximum_nano if account.hard else ceiling_nano
+            account.kept_nano += amount_nano
+            kept.append((account, amount_nano))
+        try:
+            yield
+        finally:
+            for account, amount_nano in kept:
+                account.kept_nano -= amount_nano
 
     async def _ask_for(self, lacking: list[tuple[Account, int]]) -> None:
         """Wait until the ledger has been asked once more, whatever came of it."""

@@ -12,10 +12,12 @@ from tests.ledger.virtual import run
 from tests.ledger.world import story
 
 SEEDS = int(os.environ.get("TOLLWAY_SEEDS", "100"))
+FOUND = [1004]
+"""Stories that once went wrong: a call that waited for ever, between two budgets that are short."""
 ONE = os.environ.get("TOLLWAY_SEED")
 
 
-@pytest.mark.parametrize("seed", [int(ONE)] if ONE else range(SEEDS))
+@pytest.mark.parametrize("seed", [int(ONE)] if ONE else [*range(SEEDS), *FOUND])
 def test_no_story_overspends_loses_or_invents_money(seed: int, tmp_path: Path) -> None:
     world = run(story(seed, tmp_path))
     world.check()

@@ -477,6 +477,28 @@ def test_one_lost_answer_refuses_nobody() -> None:
     play(main)
 
 
+def test_money_is_kept_for_who_waits_for_that_of_another_budget() -> None:
+    """Two budgets that are short would else give theirs back in turns, and it waits for ever."""
+
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        both = wallet.matching("t", "r", "b", {})
+        hold = await wallet.reserve(both, 20_000, 20_000)
+        assert isinstance(hold, Reservation)
+        wallet.void(hold)
+        first, second = both
+        first._short = second._short = True  # as the ledger says where others want more
+        idle_nano = first.purse.idle_nano
+
+        with wallet._keeping(both, second, 16_000, 16_000):  # it lacks of the second
+            assert first._excess(first.purse) == idle_nano - 16_000
+            assert second._excess(second.purse) == second.purse.idle_nano
+        assert first._excess(first.purse) == idle_nano
+        await asyncio.sleep(2)
+
+    play(main, Budget("first", Scope(), 100_000), Budget("second", Scope(tenant="t"), 100_000))
+
+
 def test_who_is_closing_refuses_also_where_it_would_go_on_without_a_ledger() -> None:
     async def main(stage: Stage) -> None:
         wallet, line = await stage.wallet(when_down="open")

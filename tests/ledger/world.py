@@ -427,6 +427,7 @@ async def story(seed: int, folder: Path) -> World:
         if rng.random() < 0.1 and len(world.gateways) < 4:
             with contextlib.suppress(LedgerDown):
                 await world.start(rng.choice(machines))
-    await world.rest()
-    await world.stop()
+    async with asyncio.timeout(300.0):  # of its own time: else somebody waits for ever
+        await world.rest()
+        await world.stop()
     return world
