@@ -5,9 +5,10 @@ from typing import Any
 
 import orjson
 
+from gateway.asgi import Receive, Scope, Send
 from gateway.dates import Dates
 from gateway.errors import Refused, overloaded
-from gateway.proxy import Proxy, Receive, Scope, Send
+from gateway.proxy import Proxy
 
 _HEALTH = frozenset({"/metrics", "/livez", "/readyz", "/healthz"})
 _CONTROL = "/_tollway/"

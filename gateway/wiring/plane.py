@@ -4,14 +4,17 @@ from collections.abc import Sequence
 
 from gateway import explain
 from gateway import settings as config
+from gateway.admission import Admission
 from gateway.auth import Authenticator, hash_key
 from gateway.control import Control
 from gateway.counter import Counter
+from gateway.descriptions import Descriptions
 from gateway.ledger.office import Office
 from gateway.ledger.types import Budget
 from gateway.overview import Overview
 from gateway.proxy import Proxy
 from gateway.rates import Rate
+from gateway.replies import Replies
 from gateway.table import RouteTable
 from gateway.wiring.route import describe
 from gateway.wiring.whole import Gateway
@@ -24,19 +27,28 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
         {route.name: route.path for route in settings.routes},
         {backend.name: backend.url for backend in settings.backends if backend.url},
     )
-    return Proxy(
-        RouteTable((r.path, routes[r.name]) for r in settings.routes),
-        gateway.router,
+    server, clock, rates = settings.server, gateway.clock, build_rates(settings)
+    table = RouteTable((r.path, routes[r.name]) for r in settings.routes)
+    admission = Admission(
         authenticator,
         gateway.metrics,
         may_call={t.name: frozenset(t.routes) for t in settings.tenants if t.routes is not None},
-        rates=build_rates(settings),
-        ready=lambda: gateway.not_ready,
-        clock=gateway.clock,
-        body_bytes_max=settings.server.max_body_bytes,
+        rates=rates,
+        clock=clock,
+        body_bytes_max=server.max_body_bytes,
         via=gateway.via,
+    )
+    return Proxy(
+        table,
+        gateway.router,
+        admission=admission,
+        replies=Replies(
+            rates=rates, clock=clock, via=gateway.via, hide_amounts=server.hide_amounts
+        ),
+        descriptions=Descriptions(table, admission, ready=lambda: gateway.not_ready, clock=clock),
+        metrics=gateway.metrics,
+        clock=clock,
         done=gateway.audits.consider,
-        hide_amounts=settings.server.hide_amounts,
         watch=gateway.watching.watch,
         replays=gateway.replays,
     )

@@ -1,0 +1,160 @@
+"""Admission: who asks, whether they may, and what; bytes to an Inference.
+
+Whatever is refused here has cost nothing and reached no backend.
+"""
+
+from collections.abc import Callable, Mapping
+
+from backends.types import BadRequest, Call, Payload
+from gateway import models
+from gateway.asgi import Receive, Scope
+from gateway.auth import Authenticator
+from gateway.errors import Refused, unprocessable
+from gateway.headers import forwarded
+from gateway.metrics import Metrics
+from gateway.rates import Rate
+from gateway.route import Inference, Route
+from gateway.table import Match
+from gateway.turn import Turn
+
+
+class Admission:
+    """Lets requests in."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        metrics: Metrics,
+        *,
+        may_call: Mapping[str, frozenset[str]],
+        rates: Mapping[str, Rate],
+        clock: Callable[[], float],
+        body_bytes_max: int,
+        via: bytes,
+    ) -> None:
+        """`may_call` names the routes of those tenants that may not call all, `rates` are those of
+        tenants that may not call as fast as they like.
+        """
+        self._authenticator = authenticator
+        self._metrics = metrics
+        self._may_call = may_call
+        self._rates = rates
+        self._clock = clock
+        self._body_bytes_max = body_bytes_max
+        self._via = via
+
+    def known(self, scope: Scope, route: Route) -> str:
+        """Return whose key it is; Refused where it is nobody's."""
+        tenant = self._authenticator.tenant(scope["headers"])
+        if tenant is None:
+            self._metrics.refused(route.name, "", "unauthorized")
+            refused = Refused(
+                401, "Unauthorized", "send a key of this gateway as Authorization: Bearer KEY"
+            )
+            refused.headers.append((b"www-authenticate", b'Bearer realm="tollway"'))
+            raise refused
+        return tenant
+
+    def tenant(self, scope: Scope, route: Route) -> str:
+        """Return who may call the route with this key; Refused where nobody may."""
+        tenant = self.known(scope, route)
+        if not self.may(tenant, route):
+            self._metrics.refused(route.name, tenant, "forbidden")
+            raise Refused(403, "Forbidden", f"this key may not call route {route.name!r}")
+        return tenant
+
+    def may(self, tenant: str, route: Route) -> bool:
+        """Whether a tenant may call a route."""
+        allowed = self._may_call.get(tenant)
+        return allowed is None or route.name in allowed
+
+    def _admit(self, route: Route, tenant: str) -> None:
+        """Take a request in; Refused where its tenant calls too fast (0.1 us where none may)."""
+        rate = self._rates.get(tenant)
+        if rate is None:
+            return
+        try:
+            rate.admit(self._clock())
+        except Refused as refused:
+            self._metrics.refused(route.name, tenant, refused.reason)
+            raise
+
+    def charge(self, turn: Turn) -> None:
+        """Count what a turn has cost against how fast its tenant may spend."""
+        rate = self._rates.get(turn.inference.tenant)
+        if rate is not None:
+            rate.charge(turn)
+
+    async def read(
+        self, scope: Scope, receive: Receive, match: Match, tenant: str, received_s: float
+    ) -> Inference:
+        """Read the request into an Inference; Refused where it is none."""
+        self._admit(match.route, tenant)
+        route = match.route
+        headers, demands = forwarded(scope["headers"], self._via, scope["http_version"])
+        target: bytes = scope["raw_path"]
+        if scope["query_string"]:
+            target += b"?" + scope["query_string"]
+        call = Call(scope["method"].encode(), target, headers, await self._body(receive))
+        try:
+            call.payload = route.protocol.parse(call)
+        except BadRequest as exc:
+            self._metrics.refused(route.name, tenant, "bad_request")
+            raise Refused(400, "Bad request", str(exc)) from exc
+        if match.shared is not None:
+            route = self._of_model(match, call.payload, tenant)
+        if route.accepts is not None:
+            breach = route.accepts.breach(call.payload.data)
+            if breach is not None:
+                self._metrics.refused(route.name, tenant, "unprocessable")
+                raise unprocessable(breach.field, breach.why)
+        timeout_s = route.timeout_s
+        if demands.deadline_s is not None:
+            timeout_s = min(timeout_s, demands.deadline_s)
+        return Inference(
+            route=route,
+            tenant=tenant,
+            call=call,
+            received_s=received_s,
+            deadline_s=received_s + timeout_s,
+            tags=demands.tags,
+            floor=demands.floor,
+            cost_nano_max=demands.cost_nano_max,
+            hurried=demands.deadline_s is not None,
+        )
+
+    def _of_model(self, match: Match, payload: Payload, tenant: str) -> Route:
+        """Return which of the routes that share a path a request means, by its model's name."""
+        document = payload.data
+        name = document["model"] if isinstance(document, dict) else ""
+        route = match.of_model(name)
+        # One that may not be called is as unknown as one that is not: what there is, is not told.
+        if route is None or not self.may(tenant, route):
+            self._metrics.refused(match.route.name, tenant, "no_model")
+            raise models.unknown(name)
+        return route
+
+    async def _body(self, receive: Receive) -> bytes:
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "Bad request", "the client left before its request was whole")
+            if len(body) > self._body_bytes_max:
+                raise self._too_large()
+            return body
+        chunks, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "Bad request", "the client left before its request was whole")
+            size += len(message.get("body", b""))
+            if size > self._body_bytes_max:
+                raise self._too_large()
+            chunks.append(message.get("body", b""))
+        return b"".join(chunks)
+
+    def _too_large(self) -> Refused:
+        return Refused(
+            413, "Content too large", f"a request has at most {self._body_bytes_max} bytes here"
+        )

@@ -1,0 +1,165 @@
+"""Replies: a turn back to bytes, as the backend wrote them, with what Tollway says in fields."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import orjson
+
+from backends.types import BackendError, Headers
+from gateway.asgi import Receive, Send
+from gateway.errors import Refused, broken_off
+from gateway.headers import returned
+from gateway.ledger.types import NANO
+from gateway.rates import Rate
+from gateway.relay import Relay
+from gateway.replays import Kept
+from gateway.route import Route
+from gateway.turn import Turn
+
+
+class Replies:
+    """Writes what clients get."""
+
+    def __init__(
+        self,
+        *,
+        rates: Mapping[str, Rate],
+        clock: Callable[[], float],
+        via: bytes,
+        hide_amounts: bool,
+    ) -> None:
+        """`rates` are those of tenants that may not call as fast as they like."""
+        self._rates = rates
+        self._clock = clock
+        self._via = via
+        self._hide_amounts = hide_amounts
+
+    async def write(self, turn: Turn, receive: Receive, send: Send) -> None:
+        """Write a turn's reply."""
+        if turn.held is not None and turn.held.relay is not None:
+            await self._relay(turn, turn.held.relay, receive, send)
+        else:
+            await self._write(turn, send)
+
+    async def _write(self, turn: Turn, send: Send) -> None:
+        whole = self.whole(turn)
+        await send(
+            {"type": "http.response.start", "status": whole.status, "headers": whole.headers}
+        )
+        await send({"type": "http.response.body", "body": whole.body})
+
+    def whole(self, turn: Turn) -> Kept:
+        """Return a reply as it goes to the client."""
+        held = turn.held
+        assert held is not None, "a turn without a reply is refused"
+        headers = returned(held.headers, self._via)
+        headers += self._told(turn)
+        # 204 and 304 have no body and no length.
+        if held.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(held.body)))
+        return Kept(held.status, headers, held.body)
+
+    async def _relay(self, turn: Turn, relay: Relay, receive: Receive, send: Send) -> None:
+        """Hand a stream on as it comes; end it when the client leaves or its time is up.
+
+        One that breaks off ends without its last chunk, so that nobody takes it for whole; before
+        that an event tells why.
+        """
+        held, route = turn.held, turn.inference.route
+        assert held is not None
+        headers = [*returned(held.headers, self._via), *self._told(turn)]
+        headers = [(name, value) for name, value in headers if name != b"content-length"]
+        serving = asyncio.current_task()
+        assert serving is not None
+
+        def leave(done: asyncio.Task[None]) -> None:
+            serving.cancel()
+
+        leaving = asyncio.create_task(_left(receive))
+        leaving.add_done_callback(leave)
+        error, left = "the stream was not read to its end", False
+        try:
+            async with asyncio.timeout_at(turn.inference.deadline_s):
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                while chunk := await relay.read():
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            error = "" if relay.complete else "the stream was cut"
+        except TimeoutError:
+            error = "the request's time is up"
+        except BackendError as exc:
+            error = str(exc) or type(exc).__name__
+        except asyncio.CancelledError:
+            if not leaving.done():
+                raise
+            serving.uncancel()
+            error, left = "", True
+        finally:
+            leaving.remove_done_callback(leave)
+            leaving.cancel()
+            await relay.close(error, left=left)
+        if not left:
+            if error:
+                _, problem = route.protocol.error(502, broken_off(error).problem())
+                event = b"data: %b\n\n" % problem
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+                return  # without a last chunk
+            await send({"type": "http.response.body", "body": b""})
+
+    def _told(self, turn: Turn) -> Headers:
+        """Return what Tollway says of a turn."""
+        held = turn.held
+        assert held is not None
+        upstream_s = turn.upstream_s
+        gateway_s = self._clock() - turn.inference.received_s - upstream_s
+        told = [
+            *([(b"x-tollway-decision", turn.id.encode())] if turn.id else ()),
+            (b"x-tollway-backend", held.backend.encode()),
+            (b"x-tollway-reason", turn.reason.encode()),
+            (
+                b"server-timing",
+                b"gateway;dur=%.3f, upstream;dur=%.3f" % (gateway_s * 1e3, upstream_s * 1e3),
+            ),
+        ]
+        if (rate := self._rates.get(turn.inference.tenant)) is not None:
+            told += rate.fields()
+        if not self._hide_amounts:
+            if held.relay is not None:
+                quote_nano = turn.cost_nano + held.quote.expected_nano
+                told.append((b"x-tollway-quote-usd", dollars(quote_nano)))
+            else:
+                told.append((b"x-tollway-cost-usd", dollars(turn.cost_nano)))
+        return told
+
+    async def refuse(
+        self, refused: Refused, route: Route | None, received_s: float, send: Send
+    ) -> None:
+        """Write a refusal, in the shape that the route's clients read."""
+        problem = refused.problem()
+        if self._hide_amounts:
+            problem = {k: v for k, v in problem.items() if not k.endswith("_usd")}
+        if route is None:
+            content_type, body = b"application/problem+json", orjson.dumps(problem)
+        else:
+            content_type, body = route.protocol.error(refused.status, problem)
+        headers = [
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-tollway-reason", refused.reason.encode()),
+            (b"server-timing", b"total;dur=%.3f" % ((self._clock() - received_s) * 1e3)),
+            *refused.headers,
+        ]
+        if not self._hide_amounts:
+            headers.append((b"x-tollway-cost-usd", dollars(refused.cost_nano)))
+        await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _left(receive: Receive) -> None:
+    """Return when the client leaves."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def dollars(nano: int) -> bytes:
+    """Return an amount as it is written in a field: exactly, with nine decimals."""
+    return b"%d.%09d" % divmod(nano, NANO)
