@@ -53,7 +53,7 @@ LEASE_S = 30.0  # outlasts a restart of the ledger; money of a lost machine is i
 SMALLEST_PART = 200  # a slice is at least 1/200 of the limit: else the last dollar costs most calls
 KEEP_CLOSED_S = 600.0  # a closing exchange is asked again for as long as its answer is lost
 SPENT_S = 60.0  # who has little to do leases for a second at a time
-KEEP_ENDED_S = 86_400.0  # without a charge, an ended lease only waits for late settlements
+KEEP_ENDED_S = 3_456_000.0  # 40 days, as a book in Redis: a holder forgotten would be charged anew
 CARRY_WINDOWS = 60  # an overdraft is made good in as many windows, or forgiven
 
 

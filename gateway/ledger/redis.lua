@@ -12,7 +12,7 @@
 -- compares false with everything, so each comparison that lets money go is written such that false
 -- means no.
 
-local LEASE_S, SMALLEST_PART, KEEP_CLOSED_S, KEEP_ENDED_S, SHORT_S = 30, 200, 600, 86400, 1
+local LEASE_S, SMALLEST_PART, KEEP_CLOSED_S, KEEP_ENDED_S, SHORT_S = 30, 200, 600, 3456000, 1
 local SPENT_S = 60
 local KEEP_BOOK_S = 3456000 -- 40 days untouched, a book is gone: longer than any month
 local CARRY_WINDOWS = 60

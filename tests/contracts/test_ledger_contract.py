@@ -521,3 +521,21 @@ def test_a_hundred_at_once_on_a_budget_worth_forty_get_forty(ledger: Implementat
         assert sorted(reply.grant_nano for reply in replies) == [0] * 60 + [25] * 40
 
     ledger.run(main)
+
+
+def test_who_comes_back_after_days_is_charged_once(ledger: Implementation) -> None:
+    """A machine was asleep: its lease has ended with nothing in doubt, and is still known."""
+
+    async def main(bench: Bench) -> None:
+        await bench.lease("x", 100)
+        await bench.say("x", settled_nano=100, held_nano=100)
+        await bench.turn(START_S + LEASE_S)
+        assert (await bench.account()).position.spent_nano == 100
+        await bench.turn(START_S + 5 * 86_400)
+        await bench.account()  # the ledger forgets what it may
+
+        await bench.say("x", settled_nano=150, flushed_nano=100)
+
+        assert (await bench.account()).position.spent_nano == 150
+
+    ledger.run(main)
