@@ -660,9 +660,9 @@ def test_a_dead_process_is_reconciled_by_its_neighbour(tmp_path: Path) -> None:
         neighbour, _ = await stage.wallet()
         assert await spend(wallet, 5000)
         assert isinstance(await reserve(wallet, 1000), Reservation)
-        assert wallet._task is not None and wallet._till is not None
-        wallet._task.cancel()
-        wallet._till.abandon()
+        assert wallet._teller._task is not None and wallet._teller._till is not None
+        wallet._teller._task.cancel()
+        wallet._teller._till.abandon()
         stage.wallets.remove(wallet)
         await asyncio.sleep(1.5)
         book = stage.book()

@@ -129,11 +129,11 @@ class Gateway:
         """End as SIGKILL does: nothing more runs, and the kernel drops the till's lock."""
         for task in self.calls:
             task.cancel()
-        if self.wallet._task is not None:
-            self.wallet._task.cancel()
-        await asyncio.gather(*self.calls, self.wallet._task, return_exceptions=True)  # type: ignore[arg-type]
-        if self.wallet._till is not None:
-            self.wallet._till.abandon()
+        if self.wallet._teller._task is not None:
+            self.wallet._teller._task.cancel()
+        await asyncio.gather(*self.calls, self.wallet._teller._task, return_exceptions=True)  # type: ignore[arg-type]
+        if self.wallet._teller._till is not None:
+            self.wallet._teller._till.abandon()
 
 
 class World:
