@@ -9,18 +9,43 @@ not known yet is hoped to make half of the dearer calls unnecessary, so that it 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 
 from policies.floor import Floor
+from policies.heads.types import Matrix, Rows, Table
 from policies.lagrangian import Lagrangian, Offer, offered
-from policies.multiplier import MeanAt, at
+from policies.multiplier import Arms, Market
 from policies.options import HOPE, Options, extended
-from policies.scoped import Least, raised
+from policies.scoped import Least
 from policies.types import ACCEPT, Arm, Choice, Context
 from policies.value import standing_for, weighted
+from policies.window import Window
 
 REVALUED = 200  # of each arm's recent replies: half a millisecond
+
+
+class Stages:
+    """The market of requests that may ask on: what follows a reply depends on the price too."""
+
+    def __init__(self, window: Window, options: Options, least: Least) -> None:
+        """`least`: the least price of each context, where other budgets set one."""
+        self._window = window
+        self._options = options
+        self._least = least
+        self.dearest_usd = float(window.tables()[1].max(initial=0.0))
+
+    def _at(self, price: float) -> Arms:
+        return Arms(*extended(self._window, self._options.after(price)), self._least)
+
+    def quality(self, price: float) -> float:
+        """Return the mean quality of what is chosen at a price."""
+        return self._at(price).quality(price)
+
+    def cost(self, price: float) -> float:
+        """Return the mean cost in dollars of what is chosen at a price."""
+        return self._at(price).cost(price)
 
 
 class Cascade(Lagrangian):
@@ -28,7 +53,7 @@ class Cascade(Lagrangian):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._options = Options()
+        self._options = Options(self._quality.table)
         self._after: dict[str, tuple[float, float]] = {}
 
     def choose(
@@ -85,25 +110,23 @@ class Cascade(Lagrangian):
     def _revalue(self) -> None:
         """Think again of the recent contexts of every stage."""
         super()._revalue()
+        newest = min(REVALUED, self._quality.revalued)
         for held, window in self._options.windows.items():
-            arms = [held if arm == ACCEPT else arm for arm in window.arms]
-            newest = min(REVALUED, self._quality.revalued)
-            contexts = [window.contexts[at] for at in window.places(newest)]
-            window.revalue(self._quality.predict_many(contexts, arms), newest)
+            window.revalue(partial(self._rethink, held), newest)
+
+    def _rethink(self, held: str, table: Table, rows: Rows, arms: Sequence[str]) -> Matrix:
+        """Think again of replies of an arm: ACCEPT has its quality."""
+        asked = [held if arm == ACCEPT else arm for arm in arms]
+        return self._quality.rethink(table, rows, asked)
 
     def resolve(self) -> None:
         """Solve the prices anew, and what they make of the later stages."""
         super().resolve()
         self._after = self._options.after(self.prices.high)
 
-    def _market(self, least: Least = None) -> tuple[MeanAt, float]:
+    def _market(self, least: Least = None) -> Market:
         """Return what the recent requests would bring and cost over all their stages."""
-
-        def mean_at(price: float) -> tuple[float, float]:
-            worth = extended(self._window, self._options.after(price))
-            return at(*worth, raised(price, least))
-
-        return mean_at, float(self._window.tables()[1].max(initial=0.0))
+        return Stages(self._window, self._options, least)
 
     def reprice(self, arm: str, ratio: float) -> None:
         """Take over an arm's new price at once; ratio = new / old."""

@@ -21,7 +21,7 @@ detector refutes that it holds the floor, the evidence begins anew.
 from typing import Any
 
 from policies.confidence import Detector, LowerBound
-from policies.multiplier import MeanAt, Prices, price_for_quality
+from policies.multiplier import Market, Prices, price_for_quality
 from policies.types import Notice
 
 HORIZON = 100.0  # labels over which a shortfall is made good
@@ -141,9 +141,9 @@ class Floor:
         """The mean quality to aim at now."""
         return min(self.floor + self._margin + self.owed / self._horizon, 1.0)
 
-    def prices(self, mean_at: MeanAt, dearest_usd: float) -> Prices:
+    def prices(self, market: Market) -> Prices:
         """Return the highest prices of money at which the expected quality is on target."""
-        return price_for_quality(mean_at, dearest_usd, self.target)
+        return price_for_quality(market, self.target)
 
     def save(self) -> dict[str, Any]:
         """Return the state."""

@@ -25,12 +25,12 @@ from policies.constraints import feasible
 from policies.drift import Change
 from policies.exploration import Exploration
 from policies.floor import Floor
-from policies.multiplier import FREE, MeanAt, Prices, at
+from policies.multiplier import FREE, Arms, Market, Prices
 from policies.pacer import Pacer
 from policies.packing import pack, unpack
 from policies.quality import Quality
 from policies.sampling import certain, draw
-from policies.scoped import Least, Scoped, raised
+from policies.scoped import Least, Scoped
 from policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective, record
 from policies.uniform import Uniform
 from policies.value import estimated, held_back, standing_for
@@ -82,7 +82,7 @@ class Lagrangian:
         self._pacer = pacer
         self._scoped = Scoped(pacer.fresh)
         self._floor = floor
-        self._window = Window(window)
+        self._window = Window(window, quality.table(window))
         self._every = every
         self._since = 0
         self._event = True
@@ -262,47 +262,40 @@ class Lagrangian:
 
     def _revalue(self) -> None:
         """Think again of the window's contexts, by what was learned since."""
-        window, newest = self._window, self._quality.revalued
-        contexts = [window.contexts[at] for at in window.places(newest)]
-        window.revalue(self._quality.predict_many(contexts, window.arms), newest)
+        self._window.revalue(self._quality.rethink, self._quality.revalued)
 
-    def _market(self, least: Least = None) -> tuple[MeanAt, float]:
-        """Return what the recent contexts would bring and cost at a price, and the dearest cost.
+    def _market(self, least: Least = None) -> Market:
+        """Return what the recent contexts would bring and cost.
 
         `least` is the least price of each, where other budgets set one.
         """
-        qualities, costs = self._window.tables()
-        return (
-            lambda price: at(qualities, costs, raised(price, least)),
-            float(costs.max(initial=0.0)),
-        )
+        return Arms(*self._window.tables(), least)
 
     def _solve(self) -> Prices:
-        mean_at, dearest_usd = self._market()
-        self._scoped.solve(mean_at, dearest_usd)
+        market = self._market()
+        self._scoped.solve(market)
         # What some requests may not spend, because their own budgets are tighter, others may.
         least = self._scoped.least_prices(self._window.contexts)
-        shared = mean_at if least is None else self._market(least)[0]
-        paced = self._pacer.prices(shared, dearest_usd)
+        paced = self._pacer.prices(market if least is None else self._market(least))
         if self._objective.kind == "value" and self._objective.value_per_correct_usd:
             worth = 1.0 / self._objective.value_per_correct_usd
             paced = max(paced, Prices(worth, worth), key=lambda prices: prices.high)
         if self._floor is None:
             return paced
-        held = self._floor.prices(mean_at, dearest_usd)
-        self._note_floor(self._floor, mean_at, held)
+        held = self._floor.prices(market)
+        self._note_floor(self._floor, market, held)
         if self._objective.kind == "min_cost":
             return held
         return min(paced, held, key=lambda prices: prices.high)
 
-    def _note_floor(self, floor: Floor, mean_at: MeanAt, held: Prices) -> None:
+    def _note_floor(self, floor: Floor, market: Market, held: Prices) -> None:
         """Tell the floor what the best there is would reach, and what holding it costs."""
-        notice = floor.reach(mean_at(0.0)[0])
+        notice = floor.reach(market.quality(0.0))
         if notice is not None:
             self.changes.append(notice)
         if self._baseline in self._window.arms:
             own_usd = sum(
-                share * mean_at(price)[1]
+                share * market.cost(price)
                 for price, share in ((held.high, 1.0 - held.share), (held.low, held.share))
             )
             qualities, costs = self._window.column(self._baseline)

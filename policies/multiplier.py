@@ -13,14 +13,12 @@ Units: quality per dollar.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
-MeanAt = Callable[[float], tuple[float, float]]
-"""Returns (mean quality, mean cost in dollars) of what is chosen at a price of money."""
-
 STEPS = 16  # halvings of the logarithm's range: to 0.05 %, far less than BESIDE
 BESIDE = 0.1  # how far each of the two prices is from the step, relatively
 RANGE = 1e9  # the widest ratio of the steepest and the flattest trade between two arms
@@ -38,40 +36,83 @@ class Prices:
 FREE = Prices()
 
 
-def at(qualities: Matrix, costs: Matrix, price: float | Matrix) -> tuple[float, float]:
-    """Return (mean quality, mean cost) of the arms taken at a price, or at one per context."""
-    taken = (qualities - price * costs).argmax(axis=1)
-    count = len(taken)
-    taken += np.arange(0, qualities.size, qualities.shape[1])  # where that is in the whole table
-    # `reduce`, for `sum` itself takes a microsecond more, and this is done twenty times a solution.
-    quality, cost = np.add.reduce(qualities.take(taken)), np.add.reduce(costs.take(taken))
-    return float(quality) / count, float(cost) / count
+class Market(Protocol):
+    """What requests like the recent ones would bring and cost, by the price of money."""
+
+    @property
+    def dearest_usd(self) -> float:
+        """The highest cost there is."""
+
+    def quality(self, price: float) -> float:
+        """Return the mean quality of what is chosen at a price."""
+
+    def cost(self, price: float) -> float:
+        """Return the mean cost in dollars of what is chosen at a price."""
 
 
-def price_for_spend(mean_at: MeanAt, dearest_usd: float, target_usd: float) -> Prices:
+class Arms:
+    """The market of contexts x arms, each context taking one arm."""
+
+    def __init__(self, qualities: Matrix, costs: Matrix, least: Matrix | None = None) -> None:
+        """`least`: the least price of each context, contexts x 1, where other budgets set one."""
+        self._qualities = qualities
+        self._costs = costs
+        self._least = least
+        self._rows = np.arange(0, qualities.size, max(1, qualities.shape[1]))
+
+    @property
+    def dearest_usd(self) -> float:
+        """The highest cost there is."""
+        return float(self._costs.max(initial=0.0))
+
+    def _taken(self, price: float) -> NDArray[np.intp]:
+        """Return where in the tables the arms are that are taken."""
+        asked = price if self._least is None else np.maximum(price, self._least)
+        taken: NDArray[np.intp] = (self._qualities - asked * self._costs).argmax(axis=1)
+        taken += self._rows
+        return taken
+
+    def _mean(self, table: Matrix, taken: NDArray[np.intp]) -> float:
+        # `sum` itself takes a microsecond more, and this is done twenty times a solution.
+        return float(np.add.reduce(table.take(taken))) / len(taken)
+
+    def quality(self, price: float) -> float:
+        """Return the mean quality of the arms taken at a price."""
+        return self._mean(self._qualities, self._taken(price))
+
+    def cost(self, price: float) -> float:
+        """Return the mean cost in dollars of the arms taken at a price."""
+        return self._mean(self._costs, self._taken(price))
+
+    def both(self, price: float) -> tuple[float, float]:
+        """Return (mean quality, mean cost) of the arms taken at a price."""
+        taken = self._taken(price)
+        return self._mean(self._qualities, taken), self._mean(self._costs, taken)
+
+
+def price_for_spend(market: Market, target_usd: float) -> Prices:
     """Return the least prices at which the mean cost is at most `target_usd`.
 
-    `dearest_usd` is the highest cost there is. 0 where money is no object; the highest price there
-    is where nothing is cheap enough.
+    0 where money is no object; the highest price there is where nothing is cheap enough.
     """
-    least, most = _ends(dearest_usd)
-    if mean_at(least)[1] <= target_usd:
+    least, most = _ends(market.dearest_usd)
+    if market.cost(least) <= target_usd:
         return FREE
-    if mean_at(most)[1] > target_usd:
+    if market.cost(most) > target_usd:
         return Prices(most, most, 0.0)
-    low, high = _beside(least, most, lambda price: mean_at(price)[1] <= target_usd)
-    return _share(low, high, mean_at(low)[1], mean_at(high)[1], target_usd)
+    low, high = _beside(least, most, lambda price: market.cost(price) <= target_usd)
+    return _share(low, high, market.cost(low), market.cost(high), target_usd)
 
 
-def price_for_quality(mean_at: MeanAt, dearest_usd: float, target: float) -> Prices:
+def price_for_quality(market: Market, target: float) -> Prices:
     """Return the highest prices at which the mean quality is at least `target`; 0 if none is."""
-    least, most = _ends(dearest_usd)
-    if mean_at(least)[0] < target:
+    least, most = _ends(market.dearest_usd)
+    if market.quality(least) < target:
         return FREE
-    if mean_at(most)[0] >= target:
+    if market.quality(most) >= target:
         return Prices(most, most, 0.0)
-    low, high = _beside(least, most, lambda price: mean_at(price)[0] < target)
-    return _share(low, high, mean_at(low)[0], mean_at(high)[0], target)
+    low, high = _beside(least, most, lambda price: market.quality(price) < target)
+    return _share(low, high, market.quality(low), market.quality(high), target)
 
 
 def _share(low: float, high: float, at_low: float, at_high: float, target: float) -> Prices:

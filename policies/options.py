@@ -6,9 +6,10 @@ that was asked first: without it a cheap arm would be judged by its own answers 
 replies of each arm are kept as the policy saw them, and weighed anew at any price.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from policies.multiplier import Matrix, at
+from policies.heads.types import Table
+from policies.multiplier import Arms, Matrix
 from policies.types import ACCEPT, Context
 from policies.window import Window
 
@@ -22,7 +23,9 @@ class Options:
 
     # The mutable state is a window of offers by name of the arm in hand, and the arms' mean costs.
 
-    def __init__(self) -> None:
+    def __init__(self, table: Callable[[int], Table]) -> None:
+        """`table` makes a table of so many contexts."""
+        self._table = table
         self.windows: dict[str, Window] = {}
 
     def observe(
@@ -33,7 +36,9 @@ class Options:
         costs_usd: Sequence[float],
     ) -> None:
         """Count a reply and what could be done with it: ACCEPT it, or ask one of the others."""
-        window = self.windows.setdefault(context.held, Window(ROWS))
+        window = self.windows.get(context.held)
+        if window is None:
+            window = self.windows[context.held] = Window(ROWS, self._table(ROWS))
         window.add(context, arms, qualities, costs_usd)
 
     def known(self, arm: str) -> bool:
@@ -48,8 +53,7 @@ class Options:
             window = self.windows[held]
             if len(window) < KNOWN:
                 continue
-            qualities, costs = extended(window, after)
-            quality, cost = at(qualities, costs, price)
+            quality, cost = Arms(*extended(window, after)).both(price)
             accepted = float(window.tables()[0][:, window.arms.index(ACCEPT)].mean())
             after[held] = (quality - accepted, cost)
         return after

@@ -8,7 +8,7 @@ only up to a few requests' worth, or a lull would be followed by a spree.
 
 import math
 
-from policies.multiplier import FREE, MeanAt, Prices, price_for_spend
+from policies.multiplier import FREE, Market, Prices, price_for_spend
 
 HORIZON = 200.0  # requests over which an error is paid back
 CREDIT = 20.0  # requests' worth of allowance that may be saved up
@@ -90,11 +90,11 @@ class Pacer:
         # Half and one and a half: the most that one correction may swing the price.
         return min(max(corrected, 0.5 * self.allowance_usd), 1.5 * self.allowance_usd)
 
-    def prices(self, mean_at: MeanAt, dearest_usd: float) -> Prices:
+    def prices(self, market: Market) -> Prices:
         """Return the prices of money, in quality per dollar; 0 where no budget binds."""
         target = self.target_usd
         self._solved_at_usd = self._over_usd
-        return FREE if target is None else price_for_spend(mean_at, dearest_usd, target)
+        return FREE if target is None else price_for_spend(market, target)
 
     def save(self) -> dict[str, float | None]:
         """Return the state."""

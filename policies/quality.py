@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from policies.drift import Change, Drift
-from policies.heads.types import Head, Matrix
+from policies.heads.types import Head, Matrix, Rows, Table
 from policies.packing import pack, unpack
 from policies.types import Arm, Context
 
@@ -92,13 +92,17 @@ class Quality:
             for arm, value in zip(known, values, strict=True)
         ]
 
-    def predict_many(self, contexts: Sequence[Context], arms: Sequence[str]) -> Matrix:
-        """Return the qualities that `predict` would now, as contexts x arms."""
-        table = self._head.predict_many(contexts, arms)
-        for column, name in zip(table.T, arms, strict=True):
+    def table(self, rows: int) -> Table:
+        """Return a table of contexts to think of again and again."""
+        return self._head.table(rows)
+
+    def rethink(self, table: Table, rows: Rows, arms: Sequence[str]) -> Matrix:
+        """Return the qualities that `predict` would now of some rows, as rows x arms."""
+        values = table.predict(rows, arms)
+        for column, name in zip(values.T, arms, strict=True):
             arm = self._arms[name]
             column[:] = arm.believed(column) + arm.drift.bias
-        return table.clip(0.0, 1.0)
+        return values.clip(0.0, 1.0)
 
     def labels(self, arms: Sequence[str]) -> list[int]:
         """Return how many labels of each arm count as evidence; the arms were predicted before."""

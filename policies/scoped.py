@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.multiplier import FREE, Matrix, MeanAt, Prices
+from policies.multiplier import FREE, Market, Matrix, Prices
 from policies.pacer import Pacer
 from policies.types import Context
 
@@ -19,11 +19,6 @@ Least = Matrix | None
 EVERY = 25  # own requests between two solutions
 AT_ONCE = 4  # scopes solved in one go: two milliseconds; the others follow in the next
 SCOPES_MAX = 10_000  # tags come from clients; budgets come from the config, so this stops a leak
-
-
-def raised(price: float, least: Least) -> float | Matrix:
-    """Return a price, raised where the least price of a context is above it."""
-    return price if least is None else np.maximum(price, least)
 
 
 class _Scope:
@@ -107,12 +102,12 @@ class Scoped:
         """Have all prices solved anew: a price of an arm has changed, or what is thought of it."""
         self._due.update(dict.fromkeys(self._scopes))
 
-    def solve(self, mean_at: MeanAt, dearest_usd: float) -> None:
+    def solve(self, market: Market) -> None:
         """Solve the prices that have been due for longest."""
         for name in list(self._due)[:AT_ONCE]:
             del self._due[name]
             scope = self._scopes[name]
-            scope.prices = scope.pacer.prices(mean_at, dearest_usd)
+            scope.prices = scope.pacer.prices(market)
             scope.since = 0
 
     def save(self) -> dict[str, Any]:

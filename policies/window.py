@@ -4,14 +4,17 @@ What the multipliers are solved over. Arms come and go: where one was not offere
 -inf, so that nothing chooses it. Costs follow a price at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.heads.types import Rows, Table
 from policies.types import Context
 
 Matrix = NDArray[np.float64]
+Rethink = Callable[[Table, Rows, Sequence[str]], Matrix]
+"""Returns what is now thought of some rows of a table, as rows x arms."""
 
 
 class Window:
@@ -19,8 +22,9 @@ class Window:
 
     # The mutable state is the ring, the columns' names, and how many rows were ever added.
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, table: Table) -> None:
         self._rows = rows
+        self._table = table
         self._columns: dict[str, int] = {}
         self._quality: Matrix = np.empty((rows, 0))
         self._cost: Matrix = np.empty((rows, 0))
@@ -46,6 +50,7 @@ class Window:
             self._cost[row] = costs_usd
         else:
             fresh = self._add_some(row, arms, qualities, costs_usd)
+        self._table.put(row, context)
         if self._added < self._rows:
             self.contexts.append(context)
         else:
@@ -87,16 +92,14 @@ class Window:
         offered = np.isfinite(qualities)
         return qualities[offered], self._cost[: len(self), at][offered]
 
-    def revalue(self, qualities: Matrix, newest: int) -> None:
-        """Take what is now thought of the arms in the `newest` rows, in the order of `places`."""
-        rows = self.places(newest)
+    def revalue(self, rethink: Rethink, newest: int) -> None:
+        """Take what is now thought of the arms in the `newest` rows."""
+        rows: Rows = slice(len(self))
+        if newest < len(self):
+            rows = [at % self._rows for at in range(self._added - newest, self._added)]
         before = self._quality[rows]
+        qualities = rethink(self._table, rows, self.arms)
         self._quality[rows] = np.where(np.isfinite(before), qualities, before)
-
-    def places(self, newest: int) -> list[int]:
-        """Return where the newest rows are."""
-        count = min(newest, len(self))
-        return [at % self._rows for at in range(self._added - count, self._added)]
 
     def tables(self) -> tuple[Matrix, Matrix]:
         """Return (qualities, costs), each contexts x arms, in no order of time."""

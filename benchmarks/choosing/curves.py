@@ -145,7 +145,7 @@ def _rival(course: Course, effort: Effort, python: Path) -> Iterator[Row]:
 def exact_features(contexts: list[Context]) -> np.ndarray:
     """Return the exact features that the ridge head sees, without its constant."""
     head = RidgeHead()
-    rows = [head._features(context)[1:] for context in contexts]
+    rows = [head.features(context)[1:] for context in contexts]
     width = max(len(row) for row in rows)
     return np.array([np.pad(row, (0, width - len(row))) for row in rows])
 

@@ -14,13 +14,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.heads.types import Matrix
+from policies.heads.types import Matrix, Rows, Table
 from policies.packing import pack, unpack
 from policies.types import Context
 
 KIND = "ridge head 2"
 FEATURE_MAX = 1e6  # in length: beyond it a context is damage
-MEMO_MAX = 1024  # contexts: twice a window, half a megabyte
+FEW = 16  # sparse features that are added one by one; a text's are summed up first
+MEMO_MAX = 1024  # contexts: half a megabyte
 Vector = NDArray[np.float64]
 
 
@@ -30,7 +31,7 @@ SPARSE_BITS = 18  # as `Context` says
 class RidgeHead:
     """A ridge regressor per arm, and in a cascade per pair of reply in hand and arm."""
 
-    cheap_many = 400  # contexts that `predict_many` does in a millisecond
+    cheap_many = 400  # contexts: more than prices are solved over
 
     # The mutable state of a head is, per arm, its row in theta and in the inverses; and a memo.
 
@@ -47,7 +48,7 @@ class RidgeHead:
 
     def predict(self, context: Context, arms: Sequence[str]) -> list[float]:
         """Return a value per arm; see the port."""
-        x = self._features(context)
+        x = self.features(context)
         rows = self._rows_of(context, arms, len(x))
         # All rows: a product is quicker than picking rows from the table first.
         values = self._theta[:, : len(x)].dot(x).tolist()
@@ -61,15 +62,24 @@ class RidgeHead:
             kinds.setdefault(context.held, []).append(at)
         for places in kinds.values():
             # Not by `stack`, which takes five times as long to look at what it is given.
-            each = [self._features(contexts[at]) for at in places]
+            each = [self.features(contexts[at]) for at in places]
             x = np.concatenate(each).reshape(len(each), len(each[0]))
-            rows = self._rows_of(contexts[places[0]], arms, x.shape[1])
-            table[places] = x @ self._theta[rows, : x.shape[1]].T
+            table[places] = self.values(x, contexts[places[0]], arms)
         return table
+
+    def table(self, rows: int) -> Table:
+        """Return a table; see the port."""
+        return _Table(self, rows)
+
+    def values(self, x: Matrix, context: Context, arms: Sequence[str]) -> Matrix:
+        """Return a value per row of features and arm; all have the same reply in hand."""
+        rows = self._rows_of(context, arms, x.shape[1])
+        values: Matrix = x @ self._theta[rows, : x.shape[1]].T
+        return values
 
     def variance(self, context: Context, arm: str) -> float:
         """Return x' A^-1 x: the prediction's variance in units of the noise's."""
-        x = self._features(context)
+        x = self.features(context)
         row = self._row(_key(context, arm), len(x))
         return float(x @ self._inverse[row, : len(x), : len(x)] @ x)
 
@@ -77,7 +87,7 @@ class RidgeHead:
         """Learn from one arm; see the port."""
         if not abs(value) < float("inf"):
             raise ValueError(f"a label of {value}")
-        x = self._features(context)
+        x = self.features(context)
         row = self._row(_key(context, arm), len(x))
         inverse, theta = self._inverse[row, : len(x), : len(x)], self._theta[row, : len(x)]
         inverse /= self._forget
@@ -92,8 +102,8 @@ class RidgeHead:
             inverse *= most / trace
         return before
 
-    def _features(self, context: Context) -> Vector:
-        """Return the features, kept for the contexts that prices are solved over again."""
+    def features(self, context: Context) -> Vector:
+        """Return the features, kept for a label that comes soon."""
         kept = self._memo.get(id(context))
         # The context itself is kept with them, so that its id cannot become another's.
         if kept is not None and kept[0] is context:
@@ -114,11 +124,23 @@ class RidgeHead:
         else:
             x = np.zeros(len(numbers) + self._folds)
             x[: len(numbers)] = numbers
-            if context.sparse:
+            if len(context.sparse) > FEW:
                 x[len(numbers) :] = self._folded(context)
+            else:
+                self._fold(context, x[len(numbers) :])
         if not x.dot(x) <= FEATURE_MAX * FEATURE_MAX:
             raise ValueError("a context that is not finite")
         return x
+
+    def _fold(self, context: Context, folds: Vector) -> None:
+        """Add the few sparse features that names or classes make: 0.2 us each."""
+        at, count = places(self._folds), self._folds
+        for index, value in context.sparse:
+            place = at[index]
+            if place < count:
+                folds[place] += value
+            else:
+                folds[place - count] -= value
 
     def _folded(self, context: Context) -> Vector:
         # A loop: to bring the pairs into numpy takes longer than to add them up here.
@@ -180,6 +202,32 @@ class RidgeHead:
         self._memo.clear()
         self._theta = np.frombuffer(parts["theta"]).reshape(count, size).copy()
         self._inverse = np.frombuffer(parts["inverse"]).reshape(count, size, size).copy()
+
+
+class _Table:
+    """The features of contexts, side by side: a tenth of the time that one by one takes."""
+
+    # The mutable state is the features, a row each, and the context put last.
+
+    def __init__(self, head: RidgeHead, rows: int) -> None:
+        self._head = head
+        self._x: Matrix = np.zeros((rows, 0))
+        self._last = Context(())
+
+    def put(self, row: int, context: Context) -> None:
+        """Have a context in a row; see the port."""
+        x = self._head.features(context)
+        wider = len(x) - self._x.shape[1]
+        if wider > 0:  # the first, or the first with words
+            self._x = np.hstack([self._x, np.zeros((len(self._x), wider))])
+        self._x[row, : len(x)] = x
+        if wider < 0:
+            self._x[row, len(x) :] = 0.0
+        self._last = context
+
+    def predict(self, rows: Rows, arms: Sequence[str]) -> Matrix:
+        """Return a value per row and arm; see the port."""
+        return self._head.values(self._x[rows], self._last, arms)
 
 
 @lru_cache(maxsize=4)

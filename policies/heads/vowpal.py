@@ -21,7 +21,7 @@ import numpy as np
 import pylibvw
 from vowpalwabbit import Workspace
 
-from policies.heads.types import Matrix
+from policies.heads.types import Listed, Matrix, Table
 from policies.packing import pack, unpack
 from policies.types import Context
 
@@ -35,7 +35,7 @@ Feature = tuple[int, float]
 class VowpalHead:
     """A linear regressor per arm with weights shared between arms, adaptive per weight."""
 
-    cheap_many = 64  # contexts that `predict_many` does in a millisecond
+    cheap_many = 64  # contexts that are predicted in a millisecond
 
     # The mutable state of a head is its workspace; the rest is prepared once and used again.
 
@@ -78,6 +78,10 @@ class VowpalHead:
     def predict_many(self, contexts: Sequence[Context], arms: Sequence[str]) -> Matrix:
         """Return a value per context and arm; see the port."""
         return np.array([self.predict(context, arms) for context in contexts])
+
+    def table(self, rows: int) -> Table:
+        """Return a table; see the port."""
+        return Listed(self)
 
     def learn(self, context: Context, arm: str, value: float) -> float:
         """Learn from one arm; see the port."""

@@ -9,7 +9,7 @@ from test_lagrangian import World
 
 from policies.exploration import Exploration
 from policies.floor import SHARE_MIN, Floor
-from policies.heads.types import Matrix
+from policies.heads.types import Listed, Matrix, Rows, Table
 from policies.lagrangian import Lagrangian, Offer
 from policies.pacer import Pacer
 from policies.quality import Quality
@@ -30,6 +30,9 @@ class WrongHead:
     def predict_many(self, contexts: Sequence[Context], arms: Sequence[str]) -> Matrix:
         return np.full((len(contexts), len(arms)), 0.99 - 0.8)
 
+    def table(self, rows: int) -> Table:
+        return Listed(self)
+
     def learn(self, context: Context, arm: str, target: float) -> float:
         return 0.99 - 0.8
 
@@ -47,8 +50,8 @@ class Certain(Quality):
         super().predict(context, arms)  # type: ignore[arg-type]
         return [0.99 for _ in arms]
 
-    def predict_many(self, contexts: Sequence[Context], arms: Sequence[str]) -> Matrix:
-        return np.full((len(contexts), len(arms)), 0.99)
+    def rethink(self, table: Table, rows: Rows, arms: Sequence[str]) -> Matrix:
+        return np.full_like(super().rethink(table, rows, arms), 0.99)
 
 
 def misspecified() -> World:

@@ -5,12 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.multiplier import FREE, MeanAt, Prices, at, price_for_quality, price_for_spend
-
-
-def market(qualities: np.ndarray, costs: np.ndarray) -> tuple[MeanAt, float]:
-    return lambda price: at(qualities, costs, price), float(costs.max())
-
+from policies.multiplier import FREE, Arms, Prices, price_for_quality, price_for_spend
 
 RNG = np.random.default_rng(0)
 QUALITIES = RNG.uniform(0.5, 1.0, (300, 3))
@@ -19,25 +14,25 @@ COSTS = np.array([1e-5, 1e-4, 1e-2]) * RNG.lognormal(0, 0.5, (300, 3))
 
 def mixed(prices: Prices) -> tuple[float, float]:
     """Return (quality, cost) where a share is decided at the lower price."""
-    low, high = at(QUALITIES, COSTS, prices.low), at(QUALITIES, COSTS, prices.high)
+    low, high = Arms(QUALITIES, COSTS).both(prices.low), Arms(QUALITIES, COSTS).both(prices.high)
     quality, cost = (h + prices.share * (lo - h) for lo, h in zip(low, high, strict=True))
     return quality, cost
 
 
 @given(st.floats(1e-5, 1e-2))
 def test_the_spend_is_the_target_wherever_that_can_be(target: float) -> None:
-    prices = price_for_spend(*market(QUALITIES, COSTS), target)
+    prices = price_for_spend(Arms(QUALITIES, COSTS), target)
 
-    cheapest, best = at(QUALITIES, COSTS, 1e30)[1], at(QUALITIES, COSTS, 0.0)[1]
+    cheapest, best = Arms(QUALITIES, COSTS).both(1e30)[1], Arms(QUALITIES, COSTS).both(0.0)[1]
     assert 0.0 <= prices.share <= 1.0
     assert mixed(prices)[1] == pytest.approx(min(max(target, cheapest), best))
 
 
 @given(st.floats(0.5, 1.0))
 def test_the_quality_is_the_target_wherever_that_can_be(target: float) -> None:
-    prices = price_for_quality(*market(QUALITIES, COSTS), target)
+    prices = price_for_quality(Arms(QUALITIES, COSTS), target)
 
-    best, worst = at(QUALITIES, COSTS, 0.0)[0], at(QUALITIES, COSTS, 1e30)[0]
+    best, worst = Arms(QUALITIES, COSTS).both(0.0)[0], Arms(QUALITIES, COSTS).both(1e30)[0]
     assert 0.0 <= prices.share <= 1.0
     assert mixed(prices)[0] == pytest.approx(min(max(target, worst), best))
 
@@ -45,19 +40,19 @@ def test_the_quality_is_the_target_wherever_that_can_be(target: float) -> None:
 def test_where_contexts_say_nothing_the_mix_is_the_hull() -> None:
     qualities, costs = np.tile([0.6, 0.8, 0.85], (50, 1)), np.tile([1.0, 3.0, 9.0], (50, 1))
 
-    prices = price_for_spend(*market(qualities, costs), 2.0)
+    prices = price_for_spend(Arms(qualities, costs), 2.0)
 
-    assert at(qualities, costs, prices.high) == pytest.approx((0.6, 1.0))
-    assert at(qualities, costs, prices.low) == pytest.approx((0.8, 3.0))
+    assert Arms(qualities, costs).both(prices.high) == pytest.approx((0.6, 1.0))
+    assert Arms(qualities, costs).both(prices.low) == pytest.approx((0.8, 3.0))
     assert prices.share == pytest.approx(0.5)
 
 
 def test_money_is_no_object_where_the_best_is_affordable() -> None:
-    assert price_for_spend(*market(QUALITIES, COSTS), 1.0) == FREE
+    assert price_for_spend(Arms(QUALITIES, COSTS), 1.0) == FREE
 
 
 def test_a_target_below_the_cheapest_arm_takes_the_cheapest() -> None:
-    price = price_for_spend(*market(QUALITIES, COSTS), 0.0).high
+    price = price_for_spend(Arms(QUALITIES, COSTS), 0.0).high
 
     scores = QUALITIES - price * COSTS
     assert (scores.argmax(axis=1) == COSTS.argmin(axis=1)).all()
@@ -66,8 +61,8 @@ def test_a_target_below_the_cheapest_arm_takes_the_cheapest() -> None:
 def test_free_arms_have_no_price() -> None:
     free = np.zeros((5, 2))
 
-    assert price_for_spend(*market(QUALITIES[:5, :2], free), 0.0) == FREE
-    assert price_for_quality(*market(QUALITIES[:5, :2], free), 0.4).high >= 0.0
+    assert price_for_spend(Arms(QUALITIES[:5, :2], free), 0.0) == FREE
+    assert price_for_quality(Arms(QUALITIES[:5, :2], free), 0.4).high >= 0.0
 
 
 def test_an_arm_that_was_not_offered_is_never_taken() -> None:
@@ -75,7 +70,7 @@ def test_an_arm_that_was_not_offered_is_never_taken() -> None:
     qualities[:, 0] = -np.inf
     costs[:, 0] = 0.0
 
-    quality, cost = at(qualities, costs, price_for_spend(*market(qualities, costs), 0.0).high)
+    quality, cost = Arms(qualities, costs).both(price_for_spend(Arms(qualities, costs), 0.0).high)
 
     assert np.isfinite(quality)
     assert cost == pytest.approx(COSTS[:, 1:].min(axis=1).mean())

@@ -2,10 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from policies.multiplier import FREE
+from policies.multiplier import FREE, Arms
 from policies.pacer import CREDIT, DEBT, HORIZON, STRAY, Pacer
+
+ONE = Arms(np.array([[1.0]]), np.array([[1.0]]))  # a market of one arm, of quality and cost 1
 
 
 def paced(allowance_usd: float | None = 1.0) -> Pacer:
@@ -15,7 +18,7 @@ def paced(allowance_usd: float | None = 1.0) -> Pacer:
 
 
 def test_without_a_budget_money_is_no_object() -> None:
-    assert paced(None).prices(lambda price: (1.0, 1.0), 1.0) == FREE
+    assert paced(None).prices(ONE) == FREE
 
 
 def test_overspending_is_paid_back_over_the_horizon() -> None:
@@ -55,11 +58,11 @@ def test_the_second_call_of_a_request_does_not_earn_a_second_allowance() -> None
 
 def test_a_dear_streak_calls_for_new_prices_at_once() -> None:
     pacer = paced()
-    pacer.prices(lambda price: (1.0, 1.0), 1.0)
+    pacer.prices(ONE)
 
     pacer.spend(STRAY + 1.5)
     assert pacer.strayed
-    pacer.prices(lambda price: (1.0, 1.0), 1.0)
+    pacer.prices(ONE)
     assert not pacer.strayed
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from policies.heads.ridge import RidgeHead
-from policies.heads.types import Matrix
+from policies.heads.types import Listed, Matrix, Table
 from policies.packing import pack
 from policies.quality import Quality
 from policies.types import Arm, Context
@@ -26,6 +26,9 @@ class Oracle:
 
     def predict_many(self, contexts: Sequence[Context], arms: Sequence[str]) -> Matrix:
         return np.array([self.predict(context, arms) for context in contexts])
+
+    def table(self, rows: int) -> Table:
+        return Listed(self)
 
     def learn(self, context: Context, arm: str, value: float) -> float:
         return context.dense[0]
@@ -59,12 +62,16 @@ def test_a_head_is_believed_as_far_as_it_is_right(truth: float) -> None:
 def test_many_contexts_at_once_are_each_by_itself() -> None:
     quality = taught(0.7)
     contexts = [Context((said,)) for said in (-0.9, -0.1, 0.2, 0.9)]
+    table = quality.table(4)
+    for row, context in enumerate(contexts):
+        table.put(row, context)
 
-    table = quality.predict_many(contexts, ("a",))
+    values = quality.rethink(table, slice(4), ("a",))
 
-    assert table[:, 0] == pytest.approx([quality.predict(each, (ARM,))[0] for each in contexts])
-    assert table.min() >= 0.0
-    assert table.max() <= 1.0
+    assert values[:, 0] == pytest.approx([quality.predict(each, (ARM,))[0] for each in contexts])
+    assert values.min() >= 0.0
+    assert values.max() <= 1.0
+    assert quality.rethink(table, [2, 0], ("a",)).tolist() == values[[2, 0]].tolist()
 
 
 def test_a_declared_quality_is_where_it_starts() -> None:

@@ -2,9 +2,10 @@
 
 from random import Random
 
+import numpy as np
 import pytest
 
-from policies.multiplier import Prices
+from policies.multiplier import Arms, Prices
 from policies.pacer import Pacer
 from policies.registry import build
 from policies.scoped import AT_ONCE, EVERY, Scoped
@@ -12,6 +13,8 @@ from policies.types import Arm, Context, Objective
 
 ARMS = (Arm("cheap", 1e-4), Arm("dear", 1e-3))
 RIGHT = {"cheap": 0.6, "dear": 0.95}
+NOTHING = Arms(np.array([[1.0]]), np.array([[0.0]]))  # a market where all is free
+BUYS_TO_FIVE = Arms(np.array([[0.0, 5.0]]), np.array([[0.0, 1.0]]))  # ... a dollar, below 5
 
 
 def spend(policy: object, scopes: tuple[str, ...], count: int, seed: int = 0) -> float:
@@ -66,7 +69,7 @@ def test_what_a_scope_does_not_use_the_others_may() -> None:
 def test_a_scope_that_is_gone_paces_nothing() -> None:
     scoped = Scoped(Pacer)
     scoped.pace("acme", 1e-4)
-    scoped.solve(lambda price: (1.0, 1.0 if price < 5 else 0.0), 1.0)
+    scoped.solve(BUYS_TO_FIVE)
     assert scoped.dearest(Prices(), ("acme",)).high > 0.0
     scoped.pace("acme", None)
     assert scoped.dearest(Prices(), ("acme",)) == Prices()
@@ -79,7 +82,7 @@ def test_many_scopes_are_solved_a_few_at_a_time_and_none_is_forgotten() -> None:
         scoped.pace(str(at), 1e-4)
     rounds = 0
     while scoped.due:
-        scoped.solve(lambda price: (1.0, 1.0 if price < 5 else 0.0), 1.0)
+        scoped.solve(BUYS_TO_FIVE)
         rounds += 1
     assert rounds == 3
     assert all(scoped.dearest(Prices(), (str(at),)).high > 0.0 for at in range(3 * AT_ONCE))
@@ -89,7 +92,7 @@ def test_a_scope_is_due_by_its_own_requests() -> None:
     scoped = Scoped(Pacer)
     scoped.pace("acme", 1e-4)
     scoped.pace("other", 1e-4)
-    scoped.solve(lambda price: (1.0, 0.0), 1.0)
+    scoped.solve(NOTHING)
     for _ in range(EVERY):
         assert not scoped.due
         scoped.spend(("acme", "never told of"), 1e-4)
