@@ -1,5 +1,6 @@
 """One request's way through the router: what was offered, drawn, asked, answered and charged."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from backends.types import Answer, Headers, record
@@ -16,6 +17,7 @@ LAST_RESORT = "last_resort"
 """Whose a reply is that no backend gave, and why."""
 
 NO_QUOTE = Quote(0, 0, 0)
+NOBODY: frozenset[str] = frozenset()
 
 
 @record
@@ -98,6 +100,8 @@ class Turn:
     @property
     def upstream_s(self) -> float:
         """For how long a backend was being asked; what overlaps counts once."""
+        if len(self.attempts) == 1:
+            return self.attempts[0].latency_s
         total_s = until_s = 0.0
         for attempt in self.attempts:
             ended_s = attempt.ended_s
@@ -135,21 +139,16 @@ class Turn:
         return not self.quotes
 
     @property
-    def closed(self) -> set[str]:
+    def closed(self) -> AbstractSet[str]:
         """The backends that are out of the question for the rest of this request."""
+        if not (self.attempts or self.refusals or self.failed):
+            return NOBODY
         return {*self.refusals, *self.failed, *[attempt.backend for attempt in self.attempts]}
 
-    def affords(self, quote: Quote) -> bool:
-        """Whether the client's own ceiling leaves room for an attempt."""
-        return self._leaves(quote.ceiling_nano)
-
-    def affords_two(self, quote: Quote) -> bool:
-        """Whether it does for a second attempt, while the first is under way."""
-        return self._leaves(2 * quote.ceiling_nano)
-
-    def _leaves(self, cost_nano: int) -> bool:
-        ceiling_nano = self.inference.cost_nano_max
-        return ceiling_nano is None or self.cost_nano + cost_nano <= ceiling_nano
+    def affords(self, quote: Quote, times: int = 1) -> bool:
+        """Whether the client's own ceiling leaves room for so many attempts at once."""
+        most_nano = self.inference.cost_nano_max
+        return most_nano is None or self.cost_nano + times * quote.ceiling_nano <= most_nano
 
     def accept(self, attempt: Attempt) -> None:
         """Take an attempt's reply in hand."""

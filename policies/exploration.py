@@ -50,8 +50,9 @@ class Exploration:
         gammas = [min(self.gamma_first + rise * known, self.gamma) for known in labels]
         pmf = inverse_gap(scores, gammas, self.p_min)
         top = scores.index(max(scores))
-        for index, in_vain in enumerate(hopeless):
-            if in_vain and pmf[index] > self.p_min:
-                pmf[top] += pmf[index] - self.p_min
-                pmf[index] = self.p_min
+        if True in hopeless:
+            for index, in_vain in enumerate(hopeless):
+                if in_vain and pmf[index] > self.p_min:
+                    pmf[top] += pmf[index] - self.p_min
+                    pmf[index] = self.p_min
         return pmf, cap_extra(pmf, top, costs_usd, self.share * base_usd)

@@ -247,9 +247,10 @@ class Lagrangian:
 
     def resolve_due(self) -> bool:
         """Say whether the price should be solved again."""
+        if self._event or self._scoped.due or self._since >= self._every:
+            return True
         # While the window fills, each quarter more of contexts changes the picture.
-        every = min(self._every, 1 + len(self._window) // 4)
-        return self._event or self._scoped.due or self._since >= every
+        return self._since > len(self._window.contexts) // 4
 
     def resolve(self) -> None:
         """Solve the price of money anew."""

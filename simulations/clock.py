@@ -93,13 +93,11 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def _turn(self, task: "asyncio.Task[Any]") -> None:
         due, ready, pop = self._due, self._ready, heapq.heappop
-        while not task.done():
-            while ready:
-                handle = ready.popleft()
-                if not handle.cancelled():
-                    handle._run()
-            if task.done():
-                break
+        while True:
+            if ready:  # nothing else takes a task any further
+                self._run_ready()
+                if task.done():
+                    return
             if not due:
                 raise RuntimeError("everything waits for something else: a deadlock")
             at_s, _, call, value = pop(due)
@@ -107,6 +105,13 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             call(value)
             if self._failure is not None:
                 raise self._failure
+
+    def _run_ready(self) -> None:
+        ready = self._ready
+        while ready:
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
 
     # -- what production code asks of an event loop
 

@@ -80,6 +80,7 @@ class World:
         self.scenario = scenario
         self.seed = seed
         self.loop = VirtualLoop()  # type: ignore[abstract]
+        self._start_s = scenario.start_s
         self.requests = draw(scenario, seed)
         self.truth = reveal(scenario, self.requests)
         self.ledger = MemoryLedger(self.wall)
@@ -106,7 +107,7 @@ class World:
 
     def wall(self) -> float:
         """Return the time of day."""
-        return self.scenario.start_s + self.loop.now_s
+        return self._start_s + self.loop.now_s
 
     async def live(self) -> None:
         """Begin, let everything happen, and end in order."""

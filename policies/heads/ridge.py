@@ -21,7 +21,7 @@ from policies.types import Context
 KIND = "ridge head 2"
 FEATURE_MAX = 1e6  # in length: beyond it a context is damage
 FEW = 16  # sparse features that are added one by one; a text's are summed up first
-MEMO_MAX = 1024  # contexts: half a megabyte
+MEMO_MAX = 512  # contexts, twice: half a megabyte
 Vector = NDArray[np.float64]
 
 
@@ -40,7 +40,9 @@ class RidgeHead:
         if not (prior > 0 and 0 < forget <= 1 and folds > 0):
             raise ValueError(f"prior {prior}, forget {forget}, folds {folds}")
         self._prior, self._forget, self._folds = prior, forget, folds
+        # By a context's id, which cannot become another's: the context is kept with its features.
         self._memo: dict[int, tuple[Context, Vector]] = {}
+        self._older: dict[int, tuple[Context, Vector]] = {}
         self._folding = False
         self._rows: dict[str, int] = {}
         self._theta: Vector = np.zeros((0, 0))
@@ -95,7 +97,7 @@ class RidgeHead:
         gain_over = gain / (1.0 + x @ gain)
         before = float(theta @ x)
         theta += gain_over * (value - before)
-        inverse -= np.outer(gain_over, gain)
+        inverse -= gain_over[:, None] * gain
         most = len(x) / self._prior
         trace = float(inverse.trace())
         if trace > most:
@@ -104,20 +106,25 @@ class RidgeHead:
 
     def features(self, context: Context) -> Vector:
         """Return the features, kept for a label that comes soon."""
-        kept = self._memo.get(id(context))
-        # The context itself is kept with them, so that its id cannot become another's.
-        if kept is not None and kept[0] is context:
+        key = id(context)
+        kept = self._memo.get(key) or self._older.get(key)
+        if kept is not None:
             return kept[1]
-        if len(self._memo) >= MEMO_MAX:
-            del self._memo[next(iter(self._memo))]
+        if len(self._memo) >= MEMO_MAX:  # by halves: to forget the oldest each time takes 1 us
+            self._older, self._memo = self._memo, {}
         x = self._encode(context)
-        self._memo[id(context)] = (context, x)
+        self._memo[key] = (context, x)
         return x
+
+    def _clear(self) -> None:
+        """Forget features of another length."""
+        self._memo.clear()
+        self._older.clear()
 
     def _encode(self, context: Context) -> Vector:
         if context.sparse and not self._folding:
             self._folding = True
-            self._memo.clear()
+            self._clear()
         numbers = (1.0, *context.dense, *context.reply)
         if not self._folding:
             x = np.array(numbers)
@@ -199,7 +206,7 @@ class RidgeHead:
         count, size = len(values["rows"]), values["size"]
         self._rows = {str(key): int(row) for key, row in values["rows"].items()}
         self._folding = bool(values["folding"])
-        self._memo.clear()
+        self._clear()
         self._theta = np.frombuffer(parts["theta"]).reshape(count, size).copy()
         self._inverse = np.frombuffer(parts["inverse"]).reshape(count, size, size).copy()
 
