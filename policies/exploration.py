@@ -1,14 +1,16 @@
 """How much to try arms that do not look best: more while little is known, never beyond its budget.
 
-Gamma is how greedy the inverse gap weighting is against an arm; it rises with the labels seen of
-that arm, so that a newcomer is tried and a well-known loser is left alone. The expected extra spend
-is at most a share of the allowance; where no budget binds, of what requests cost lately.
+Inverse gap weighting (SquareCB: Foster and Rakhlin 2020, arXiv 2002.04926): with b the best of K
+arms, p_a = 1 / (K + gamma_a * (s_b - s_a)) for the others, and b has the rest. Gamma is how greedy
+it is against an arm; it rises with the labels seen of that arm, so that a newcomer is tried and a
+well-known loser is left alone. The expected extra spend is at most a share of the allowance; where
+no budget binds, of what requests cost lately.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policies.sampling import cap_extra, inverse_gap
+from policies.sampling import cap_extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,15 @@ class Exploration:
         were always right, so that nothing can be gained by trying them now.
         """
         rise = (self.gamma - self.gamma_first) / self.labels
-        gammas = [min(self.gamma_first + rise * known, self.gamma) for known in labels]
-        pmf = inverse_gap(scores, gammas, self.p_min)
-        top = scores.index(max(scores))
-        if True in hopeless:
-            for index, in_vain in enumerate(hopeless):
-                if in_vain and pmf[index] > self.p_min:
-                    pmf[top] += pmf[index] - self.p_min
-                    pmf[index] = self.p_min
+        best, count = max(scores), len(scores)
+        top, least = scores.index(best), min(self.p_min, 1.0 / count)
+        pmf = []
+        for score, known, in_vain in zip(scores, labels, hopeless, strict=True):
+            if in_vain:
+                pmf.append(least)
+            else:
+                gamma = min(self.gamma_first + rise * known, self.gamma)
+                pmf.append(max(1.0 / (count + gamma * (best - score)), least))
+        pmf[top] = 0.0
+        pmf[top] = 1.0 - sum(pmf)
         return pmf, cap_extra(pmf, top, costs_usd, self.share * base_usd)

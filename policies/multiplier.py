@@ -90,17 +90,18 @@ class Arms:
         return self._mean(self._qualities, taken), self._mean(self._costs, taken)
 
 
-def price_for_spend(market: Market, target_usd: float) -> Prices:
+def price_for_spend(market: Market, target_usd: float, near: float = 0.0) -> Prices:
     """Return the least prices at which the mean cost is at most `target_usd`.
 
-    0 where money is no object; the highest price there is where nothing is cheap enough.
+    0 where money is no object; the highest price there is where nothing is cheap enough. `near`:
+    the price that was found last, which changes nothing but how soon this one is.
     """
     least, most = _ends(market.dearest_usd)
     if market.cost(least) <= target_usd:
         return FREE
     if market.cost(most) > target_usd:
         return Prices(most, most, 0.0)
-    low, high = _beside(least, most, lambda price: market.cost(price) <= target_usd)
+    low, high = _beside(least, most, lambda price: market.cost(price) <= target_usd, near)
     return _share(low, high, market.cost(low), market.cost(high), target_usd)
 
 
@@ -128,12 +129,24 @@ def _ends(dearest_usd: float) -> tuple[float, float]:
     return 1.0 / dearest_usd / 1e6, 1.0 / dearest_usd * RANGE
 
 
-def _beside(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
-    """Return a price at which `holds` is false, and one a little above at which it is true."""
+def _beside(
+    low: float, high: float, holds: Callable[[float], bool], near: float = 0.0
+) -> tuple[float, float]:
+    """Return a price at which `holds` is false, and one a little above at which it is true.
+
+    It is true from some price on; where that is near the last one, two questions save five.
+    """
     below, above = math.log(low), math.log(high)
+    false_to, true_from = below, above
+    if low < near < high:
+        for guess in (math.log(near) - 2 * BESIDE, math.log(near)):
+            if holds(math.exp(guess)):
+                true_from = min(true_from, guess)
+            else:
+                false_to = max(false_to, guess)
     for _ in range(STEPS):
         middle = (below + above) / 2
-        if holds(math.exp(middle)):
+        if middle >= true_from or (middle > false_to and holds(math.exp(middle))):
             above = middle
         else:
             below = middle

@@ -21,7 +21,7 @@ class Pacer:
     """Keeps the mean spend per request at an allowance."""
 
     # The mutable state of a pacer is its allowance, what was spent above it, now and when the
-    # prices were last solved.
+    # prices were last solved, and the last price.
 
     def __init__(self, *, horizon: float = HORIZON, credit: float = CREDIT) -> None:
         self._horizon = horizon
@@ -29,6 +29,7 @@ class Pacer:
         self.allowance_usd: float | None = None
         self._over_usd = 0.0
         self._solved_at_usd = 0.0
+        self._found = 0.0
         self.mean_usd: float | None = None
 
     def fresh(self) -> "Pacer":
@@ -94,7 +95,11 @@ class Pacer:
         """Return the prices of money, in quality per dollar; 0 where no budget binds."""
         target = self.target_usd
         self._solved_at_usd = self._over_usd
-        return FREE if target is None else price_for_spend(market, target)
+        if target is None:
+            return FREE
+        found = price_for_spend(market, target, self._found)
+        self._found = found.high
+        return found
 
     def save(self) -> dict[str, float | None]:
         """Return the state."""

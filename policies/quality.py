@@ -54,6 +54,13 @@ class _Arm:
         """Return the quality to expect where the head says `value`, before any drift."""
         return self.prior + self.mean + self.slope * (value - self.mean)
 
+    def expected(self, value: float) -> float:
+        """Return the quality to expect now, in [0, 1]."""
+        quality = self.believed(value)
+        if self.drift.active:
+            quality += self.drift.bias
+        return 0.0 if quality < 0.0 else min(quality, 1.0)
+
     def learn(self, arm: str, quality: float, value: float) -> Change | None:
         """Take a label and what the head had said; return the change where one is noticed."""
         target, surprise = quality - self.prior, quality - self.believed(value)
@@ -87,10 +94,7 @@ class Quality:
             self._introduce(arms)
             known = [self._arms[name] for name in names]
         values = self._head.predict(context, names)
-        return [
-            min(1.0, max(0.0, arm.believed(value) + arm.drift.bias))
-            for arm, value in zip(known, values, strict=True)
-        ]
+        return [arm.expected(value) for arm, value in zip(known, values, strict=True)]
 
     def table(self, rows: int) -> Table:
         """Return a table of contexts to think of again and again."""

@@ -37,6 +37,16 @@ def test_the_quality_is_the_target_wherever_that_can_be(target: float) -> None:
     assert mixed(prices)[0] == pytest.approx(min(max(target, worst), best))
 
 
+@given(st.floats(1e-5, 1e-2), st.floats(0.01, 100.0))
+def test_the_price_is_the_same_wherever_the_last_one_was(target: float, off: float) -> None:
+    market = Arms(QUALITIES, COSTS)
+
+    prices = price_for_spend(market, target)
+
+    assert price_for_spend(market, target, off * prices.high) == prices
+    assert price_for_spend(market, target, prices.high) == prices
+
+
 def test_where_contexts_say_nothing_the_mix_is_the_hull() -> None:
     qualities, costs = np.tile([0.6, 0.8, 0.85], (50, 1)), np.tile([1.0, 3.0, 9.0], (50, 1))
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.exploration import Exploration
-from policies.sampling import cap_extra, certain, draw, inverse_gap
+from policies.sampling import cap_extra, certain, draw
 from policies.uniform import Uniform
 
 ARMS = st.integers(1, 12)
@@ -19,9 +19,9 @@ def test_probabilities_are_a_distribution_with_the_best_on_top(
     data: st.DataObject, count: int
 ) -> None:
     scores = data.draw(st.lists(st.floats(-1e6, 1e6), min_size=count, max_size=count))
-    gammas = data.draw(st.lists(st.floats(0, 1e6), min_size=count, max_size=count))
+    labels = data.draw(st.lists(st.integers(0, 50), min_size=count, max_size=count))
 
-    pmf = inverse_gap(scores, gammas)
+    pmf, _ = Exploration(share=1.0).pmf(scores, [1.0] * count, labels, [False] * count, 1.0)
 
     assert sum(pmf) == pytest.approx(1.0)
     assert min(pmf) >= -1e-12
