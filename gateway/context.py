@@ -133,7 +133,10 @@ class _Moments:
         self._mean += step
         self._variance += (before * (number - self._mean) - self._variance) / self._count
         deviation = math.sqrt(self._variance)
-        return _clipped((number - self._mean) / deviation) if deviation > 0.0 else 0.0
+        if not deviation > 0.0:
+            return 0.0
+        scaled = (number - self._mean) / deviation
+        return scaled if -CLIP <= scaled <= CLIP else _clipped(scaled)
 
     def save(self) -> tuple[float, float, float]:
         """Return the state."""

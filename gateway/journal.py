@@ -133,6 +133,10 @@ class Journal:
         nonce, self._nonces = self._nonces[:_NONCE_CHARS], self._nonces[_NONCE_CHARS:]
         return f"{self._tag}.{base36(self._size)}.{nonce}"
 
+    def record(self, decision: str, made: Callable[[], list[Row]]) -> None:
+        """Append the rows of a decision, as they are made; a journal that writes asks at once."""
+        self.append(*made())
+
     def append(self, *appended: Row) -> None:
         """Append rows, together."""
         data = b"".join(map(seal, appended))

@@ -54,14 +54,24 @@ def walk(document: Any, steps: tuple[Step, ...]) -> Iterator[Any]:
 
 def first(document: Any, steps: tuple[Step, ...]) -> Any:
     """Return the first value that the steps lead to, or None."""
-    return next(walk(document, steps), None)
+    for at, step in enumerate(steps):
+        if step is None:
+            return next(walk(document, steps[at:]), None)
+        try:
+            document = document[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return document
 
 
 def numbers(document: Any, steps: tuple[Step, ...]) -> list[float]:
     """Return every number that the steps lead to, nested lists flattened in order."""
     found: list[float] = []
-    for value in walk(document, steps):
-        _gather(value, found)
+    if None in steps:
+        for value in walk(document, steps):
+            _gather(value, found)
+    else:  # nearly always, and there is one value at most
+        _gather(first(document, steps), found)
     return found
 
 

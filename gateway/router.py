@@ -11,6 +11,7 @@ an outage.
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from gateway import errors
@@ -209,7 +210,7 @@ class Router:
         """Write the turn down: rows in the journal, what it cost for the policy, the metrics."""
         if turn.draws:
             turn.id = self._journal.new_id()
-            self._journal.append(*rows(turn, self._wall()))
+            self._journal.record(turn.id, partial(rows, turn, self._wall()))
             self.recent.append(turn.id)
             charge(turn)
         self._metrics.request(turn, self._clock())

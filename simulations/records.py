@@ -1,4 +1,4 @@
-"""The journal of a simulation: rows in memory as long as somebody will ask for them.
+"""The journal of a simulation: decisions in memory as long as somebody will ask for them.
 
 Ids and rows are those of production, in the order they came and without chance in them, so that the
 same seed writes the same bytes. With a folder, what the gateway would have written is written there
@@ -6,6 +6,7 @@ as well, and `tollway simulate replay` and all else that reads journals can read
 """
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from gateway.journal import Journal, Row, base36, seal
@@ -16,13 +17,13 @@ BUFFER_BYTES = 1 << 20
 class Records(Journal):
     """Keeps what was appended last; never waits for a disk."""
 
-    # The mutable state is the rows kept by id, the ids in order, what was marked, and the buffer.
+    # The mutable state is what makes the rows of each decision kept, the ids in order, and the buffer.
 
     def __init__(self, tag: str, folder: Path | None = None, *, keep: int = 200_000) -> None:
         """`keep` decisions are remembered; feedback that comes later still finds nothing."""
         self._tag = tag
         self._keep = keep
-        self._kept: dict[str, list[Row]] = {}
+        self._kept: dict[str, Callable[[], list[Row]]] = {}
         self._order: deque[str] = deque()
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
@@ -44,14 +45,20 @@ class Records(Journal):
         at = self._size if self._file is not None else self._number
         return f"{self._tag}.{base36(at)}.0000"
 
+    def record(self, decision: str, made: Callable[[], list[Row]]) -> None:
+        """Keep a decision; its rows are made when they are written, or asked for."""
+        if self._file is not None:
+            found = made()
+            self.append(*found)
+            made = found.copy
+        self._kept[decision] = made
+        self._order.append(decision)
+        if len(self._order) > self._keep:
+            self._kept.pop(self._order.popleft(), None)
+
     def append(self, *appended: Row) -> None:
-        """Keep the rows of a request, and write them."""
+        """Write rows."""
         self.rows_written += len(appended)
-        if appended[0]["kind"] != "feedback":
-            self._kept[appended[0]["id"]] = list(appended)
-            self._order.append(appended[0]["id"])
-            if len(self._order) > self._keep:
-                self._kept.pop(self._order.popleft(), None)
         if self._file is not None:
             for row in appended:
                 self._write(seal(row))
@@ -70,7 +77,8 @@ class Records(Journal):
 
     def find(self, decision: str) -> list[Row]:
         """Return the rows of a decision that is remembered."""
-        return self._kept.get(decision, [])
+        made = self._kept.get(decision)
+        return made() if made is not None else []
 
     def mark(self, decision: str) -> bool:
         """Forget a decision, for it has had its feedback; False where there is none to forget."""
