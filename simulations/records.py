@@ -17,7 +17,7 @@ BUFFER_BYTES = 1 << 20
 class Records(Journal):
     """Keeps what was appended last; never waits for a disk."""
 
-    # The mutable state is what makes the rows of each decision kept, the ids in order, and the buffer.
+    # The mutable state is what makes the rows of each decision, their order, and the buffer.
 
     def __init__(self, tag: str, folder: Path | None = None, *, keep: int = 200_000) -> None:
         """`keep` decisions are remembered; feedback that comes later still finds nothing."""
