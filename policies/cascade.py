@@ -104,8 +104,9 @@ class Cascade(Lagrangian):
         if not dearer:
             return 0.0, 0.0
         best = max(dearer, key=lambda at: plain.qualities[at] - price * plain.costs_usd[at])
-        gain = max(0.0, plain.qualities[best] - quality)
-        return gain, HOPE * plain.costs_usd[best] if gain else 0.0
+        gain, more = plain.qualities[best] - quality, HOPE * plain.costs_usd[best]
+        # Nobody has to ask on: what is not worth its cost is not hoped for.
+        return (gain, more) if gain > price * more else (0.0, 0.0)
 
     def _revalue(self) -> None:
         """Think again of the recent contexts of every stage."""

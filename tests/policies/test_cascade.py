@@ -90,3 +90,29 @@ def test_the_cost_of_both_calls_is_paced() -> None:
     drive(policy, 600, rng)
 
     assert drive(policy, 2000, rng)[1] == pytest.approx(2.5e-4, rel=0.06)
+
+
+def test_unknown_arms_are_asked_where_a_reply_is_poor_and_money_is_left() -> None:
+    """What is hoped to follow an arm's reply makes it no dearer: nobody must go on."""
+    policy, rng = cascade(Objective()), Random(4)
+    policy.pace(1e-4)
+    local, middle = Arm("local", 1e-7), Arm("middle", 5e-4)
+    spent = 0.0
+    for request in range(3000):
+        sure = rng.random() < 0.7
+        first, cost = Context((1.0,)), 0.0
+        choice = policy.choose(first, (local, middle, DEAR), rng)
+        policy.charge(choice, cost := choice.cost_hat_usd[choice.index])
+        if choice.arm == "local":
+            later = Context((1.0,), (), (0.95 if sure else 0.4,), "local")
+            second = policy.choose(later, (Arm(ACCEPT, 0.0), middle, DEAR), rng)
+            policy.charge(second, second.cost_hat_usd[second.index])
+            cost += second.cost_hat_usd[second.index]
+            if rng.random() < 0.1:  # labels are scarce, and only of what is nearly always asked
+                policy.learn(first, choice, "local", float(sure))
+                policy.learn(later, second, ACCEPT, float(sure))
+        if policy.resolve_due():
+            policy.resolve()
+        spent += cost if request >= 1000 else 0.0
+
+    assert spent / 2000 > 0.8e-4
