@@ -64,6 +64,32 @@ def test_predictions_follow_the_order_and_the_set_of_the_arms_asked(make: Make) 
     assert head.predict(context, ("new", "b"))[1] == pytest.approx(b, abs=1e-6)
 
 
+def test_a_table_predicts_what_its_contexts_would_be_predicted_now(make: Make) -> None:
+    head, rng = make(), Random(11)
+    plain = [Context((rng.random(), rng.random())) for _ in range(3)]
+    few = [Context((rng.random(), 0.5), ((rng.randrange(1 << 18), 1.0),)) for _ in range(3)]
+    many = [
+        Context((0.1, 0.2), tuple((rng.randrange(1 << 18), 0.2) for _ in range(count)))
+        for count in (17, 40, 400)
+    ]
+    table, rows = head.table(4), {}
+    for number, context in enumerate([*plain, *few, *many, *plain]):
+        rows[number % 4] = context
+        table.put(number % 4, context)
+        head.learn(context, "ab"[number % 2], 0.1 * number - 0.5)
+        head.learn(few[0], "b", 0.4)
+        held = slice(len(rows))
+
+        values = table.predict(held, ("b", "a", "new"))
+
+        assert values.shape == (len(rows), 3)
+        for row, found in enumerate(values.tolist()):
+            assert found == pytest.approx(head.predict(rows[row], ("b", "a", "new")), abs=1e-6)
+    assert table.predict([3, 1], ("a",))[:, 0] == pytest.approx(
+        [head.predict(rows[row], ("a",))[0] for row in (3, 1)], abs=1e-6
+    )
+
+
 def test_the_same_lessons_give_the_same_bytes(make: Make) -> None:
     assert taught(make).save() == taught(make).save()
 
