@@ -8,6 +8,7 @@ context on that has any: they come last, so that a route without words has short
 """
 
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -21,7 +22,7 @@ from policies.types import Context
 KIND = "ridge head 2"
 FEATURE_MAX = 1e6  # in length: beyond it a context is damage
 FEW = 16  # sparse features that are added one by one; a text's are summed up first
-MEMO_MAX = 512  # contexts, twice: half a megabyte
+MEMO_MAX = 1024  # contexts: half a megabyte
 Vector = NDArray[np.float64]
 
 
@@ -42,7 +43,7 @@ class RidgeHead:
         self._prior, self._forget, self._folds = prior, forget, folds
         # By a context's id, which cannot become another's: the context is kept with its features.
         self._memo: dict[int, tuple[Context, Vector]] = {}
-        self._older: dict[int, tuple[Context, Vector]] = {}
+        self._order: deque[int] = deque()
         self._folding = False
         self._rows: dict[str, int] = {}
         self._theta: Vector = np.zeros((0, 0))
@@ -107,19 +108,20 @@ class RidgeHead:
     def features(self, context: Context) -> Vector:
         """Return the features, kept for a label that comes soon."""
         key = id(context)
-        kept = self._memo.get(key) or self._older.get(key)
+        kept = self._memo.get(key)
         if kept is not None:
             return kept[1]
-        if len(self._memo) >= MEMO_MAX:  # by halves: to forget the oldest each time takes 1 us
-            self._older, self._memo = self._memo, {}
+        if len(self._order) >= MEMO_MAX:  # `next(iter(memo))` searches through all that is gone
+            del self._memo[self._order.popleft()]
         x = self._encode(context)
         self._memo[key] = (context, x)
+        self._order.append(key)
         return x
 
     def _clear(self) -> None:
         """Forget features of another length."""
         self._memo.clear()
-        self._older.clear()
+        self._order.clear()
 
     def _encode(self, context: Context) -> Vector:
         if context.sparse and not self._folding:
