@@ -40,7 +40,7 @@ KIND = "lagrangian 1"
 WINDOW = 400  # contexts: enough to tell a tenth of a cent, few enough to follow an hour
 THIN = 20  # contexts after a restart: with fewer, the saved price is better than a new one
 CHANGES_MAX = 100  # that nobody fetched
-EVERY = 25  # requests: a solution costs about half a millisecond
+EVERY = 25  # requests: a solution costs about a fifth of a millisecond
 
 
 @record
