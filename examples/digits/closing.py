@@ -55,6 +55,7 @@ async def where_to_look(stage: Stage, report: Report, *, keep: bool) -> None:
     screen.literal(f"  logs           {stage.folder}")
     if keep:
         command = f"{shlex.quote(sys.executable)} -m gateway"
+        screen.literal(f"  dashboard      {stage.url}/_tollway/dashboard")
         screen.literal(f"  metrics        {stage.url}/metrics")
         screen.literal(f"  budgets        {command} budgets list --url {stage.url}")
         screen.literal(f"  a decision     {command} explain {decision} --url {stage.url}")

@@ -118,11 +118,12 @@ const total = (values) => values.reduce((a, b) => a + b, 0);
 const times = (series) => Array.from({ length: Object.values(series.spend_usd)[0]?.length || 0 }, (_, i) => series.start + i * series.step_s);
 
 function bars(series, names) {
-  const W = 720, H = 220, left = 58, bottom = 22, n = series.spend_usd[names[0]].length;
+  // As wide as it is shown on a phone, so that its text is not made small with it.
+  const W = Math.min(720, Math.max(320, innerWidth - 60)), H = 220, left = 58, bottom = 22, n = series.spend_usd[names[0]].length;
   const tops = Array.from({ length: n }, (_, i) => names.reduce((t, name) => t + series.spend_usd[name][i], 0));
   const most = nice(Math.max(...tops) || 1), x = (i) => left + i * (W - left) / n, y = (v) => 10 + (H - bottom - 10) * (1 - v / most);
   const marks = [0, .25, .5, .75, 1].map((f) => h("g", null, h("line", { class: "grid", x1: left, x2: W, y1: y(f * most), y2: y(f * most) }), h("text", { x: left - 6, y: y(f * most) + 4, "text-anchor": "end" }, usd(f * most))));
-  const every = Math.ceil(n / 6), labels = [];
+  const every = Math.ceil(n * 110 / W), labels = [];
   for (let i = 0; i < n; i += every) labels.push(h("text", { x: x(i), y: H - 4 }, series.step_s >= 3600 ? when(series.start + i * series.step_s) : clock(series.start + i * series.step_s).replace(/:\d\d( |$)/, "$1")));
   const base = new Array(n).fill(0), paths = names.map((name) => {
     let path = "";

@@ -71,10 +71,11 @@ def test_the_table_says_what_happened(ran):
 
 
 def test_what_it_keeps_goes_on_serving(ran):
-    (line,) = [line for line in ran[1].stdout.splitlines() if line.strip().startswith("metrics")]
+    for what, says in (("metrics", b"tollway_"), ("dashboard", b"<title>")):
+        (line,) = [line for line in ran[1].stdout.splitlines() if line.strip().startswith(what)]
 
-    with urllib.request.urlopen(line.split()[1]) as reply:
-        assert b"tollway_" in reply.read()
+        with urllib.request.urlopen(line.split()[1]) as reply:
+            assert says in reply.read()
 
 
 def test_told_to_stop_it_stops_what_it_started(tmp_path, ran):
