@@ -32,7 +32,7 @@ SPARSE_BITS = 18  # as `Context` says
 class RidgeHead:
     """A ridge regressor per arm, and in a cascade per pair of reply in hand and arm."""
 
-    cheap_many = 400  # contexts: more than prices are solved over
+    cheap_many = 400  # contexts: all that prices are solved over
 
     # The mutable state of a head is, per arm, its row in theta and in the inverses; and a memo.
 
