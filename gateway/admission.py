@@ -10,7 +10,7 @@ from gateway import models
 from gateway.asgi import Receive, Scope
 from gateway.auth import Authenticator
 from gateway.errors import Refused, unprocessable
-from gateway.headers import forwarded
+from gateway.headers import forwarded, passed_on
 from gateway.metrics import Metrics
 from gateway.rates import Rate
 from gateway.route import Inference, Route
@@ -49,7 +49,9 @@ class Admission:
         if tenant is None:
             self._metrics.refused(route.name, "", "unauthorized")
             refused = Refused(
-                401, "Unauthorized", "send a key of this gateway as Authorization: Bearer KEY"
+                401,
+                "Unauthorized",
+                "send a key of this gateway as Authorization: Bearer KEY, x-api-key or api-key",
             )
             refused.headers.append((b"www-authenticate", b'Bearer realm="tollway"'))
             raise refused
@@ -103,6 +105,10 @@ class Admission:
             raise Refused(400, "Bad request", str(exc)) from exc
         if match.shared is not None:
             route = self._of_model(match, call.payload, tenant)
+        if route.forward_headers:
+            call.headers += passed_on(
+                scope["headers"], route.forward_headers, self._authenticator.is_ours
+            )
         if route.accepts is not None:
             breach = route.accepts.breach(call.payload.data)
             if breach is not None:

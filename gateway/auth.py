@@ -5,10 +5,15 @@ scanner finds it and a typo is told from a wrong key. With that much entropy a p
 enough at rest: there is nothing to guess, and a slow hash would be paid on the request path. With a
 pepper it is HMAC-SHA256, so that a stolen configuration cannot even confirm a stolen key.
 
+A key comes where clients put keys: `Authorization: Bearer KEY` (or the bare key there),
+`x-api-key`, `api-key` or `x-goog-api-key`. A request may carry other credentials beside it, which
+are ignored.
+
 On the path a key costs one dictionary look-up: headers that were accepted are remembered, bounded.
 Nothing is remembered of those that were refused, so that guessing cannot push anyone out.
 """
 
+import base64
 import hashlib
 import hmac
 import re
@@ -25,10 +30,15 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_CHARS = 43  # log2(62^43) = 256 bits
 _CHECK_CHARS = 6  # 62^6 > 2^32: room for a CRC-32
 _HASH = re.compile(r"(sha256|hmac-sha256):[0-9a-f]{64}")
+_KEY = re.compile(rb"tw_[0-9A-Za-z]{49}")
 _HEADER_BYTES_MAX = 512  # ours take 59 with "Bearer "; longer ones are nobody's
+_AUTHORIZATION = b"authorization"
+KEY_HEADERS = frozenset({_AUTHORIZATION, b"x-api-key", b"api-key", b"x-goog-api-key"})
+"""Where clients put keys: OpenAI's SDKs, Anthropic's, Azure's, Google's."""
 _REMEMBERED_MAX = 65_536  # headers of callers in good standing; about 15 MB if it were ever full
 
-Headers = Iterable[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
+Headers = Iterable[Header]
 
 
 def new_key() -> str:
@@ -69,7 +79,7 @@ def check_hash(text: str) -> None:
 
 
 class Authenticator:
-    """Finds the tenant of a request by the key in its `Authorization: Bearer KEY`."""
+    """Finds the tenant of a request by the key that it carries."""
 
     # The mutable state of an authenticator is what it remembers of headers that it accepted.
 
@@ -96,21 +106,31 @@ class Authenticator:
         self._viewer_hash = viewer_hash
         self._pepper = pepper
         self._open = open_to_all
-        self._remembered: dict[bytes, tuple[str, float]] = {}
+        self._remembered: dict[Header, tuple[str, float]] = {}
+
+    @property
+    def anyone_is_admin(self) -> bool:
+        """Whether the control plane asks for no key."""
+        return self._open and self._admin_hash is None
 
     def tenant(self, headers: Headers) -> str | None:
-        """Return whose request it is, None where that cannot be told and the request is refused."""
-        header = _authorization(headers)
-        if header is None:
-            return ANONYMOUS if self._open else None
-        known = self._remembered.get(header)
+        """Return the tenant of a request; None where the request must be refused.
+
+        Costs 1 us. Refused are: no key (unless open), a key of ours that is unknown or has ended,
+        two different keys, and a header for keys that stands twice and holds one of ours.
+        """
+        known: tuple[str, float] | None = None
+        for header in _credentials(headers):
+            one = self._remembered.get(header) or self._find(header)
+            if one is None:
+                if _claims_to_be_ours(header[1]):
+                    return None
+            elif known is not None and one != known:
+                return None
+            else:
+                known = one
         if known is None:
-            key = _bearer(header)
-            known = self._owner(key) if key else None
-            if known is None:
-                ours = key is None or key.startswith(PREFIX)
-                return ANONYMOUS if self._open and not ours else None
-            self._remember(header, known)
+            return ANONYMOUS if self._open else None
         tenant, end_s = known
         if end_s and self._wall() >= end_s:
             return None
@@ -128,10 +148,34 @@ class Authenticator:
             return True
         return self.is_admin(headers)
 
+    def is_ours(self, name: bytes, value: bytes) -> bool:
+        """Say whether a header field holds a key of this gateway, which must not leave it.
+
+        Whatever looks like a key of ours is one, known or not; so is a key of another form that a
+        tenant or an operator has. Hashes the value: 2 us, paid where a route forwards credentials.
+        """
+        if _KEY.search(value) or _claims_to_be_ours(value):
+            return True
+        if _KEY.search(_basic(value)):
+            return True
+        key = _key(name, value)
+        if key is None:
+            return False
+        operators = (self._admin_hash, self._viewer_hash)
+        return self._owner(key) is not None or any(
+            hashed is not None and verify(key, hashed, self._pepper) for hashed in operators
+        )
+
     def _bears(self, headers: Headers, hashed: str) -> bool:
-        header = _authorization(headers)
-        key = None if header is None else _bearer(header)
-        return key is not None and verify(key, hashed, self._pepper)
+        keys = [_key(*header) for header in _credentials(headers)]
+        return any(key is not None and verify(key, hashed, self._pepper) for key in keys)
+
+    def _find(self, header: Header) -> tuple[str, float] | None:
+        key = _key(*header)
+        known = None if key is None else self._owner(key)
+        if known is not None:
+            self._remember(header, known)
+        return known
 
     def _owner(self, key: str) -> tuple[str, float] | None:
         # Looked up by its hash: what timing could tell is about the hash, which leads to no key.
@@ -143,32 +187,61 @@ class Authenticator:
                 return self._tenants[hashed], self._ends.get(hashed, 0.0)
         return None
 
-    def _remember(self, header: bytes, known: tuple[str, float]) -> None:
+    def _remember(self, header: Header, known: tuple[str, float]) -> None:
         if len(self._remembered) >= _REMEMBERED_MAX:
             self._remembered.clear()
         self._remembered[header] = known
 
 
-def _authorization(headers: Headers) -> bytes | None:
-    """Return the one Authorization header, None without one; of several, none can be believed."""
-    found: bytes | None = None
-    for name, value in headers:
-        if name == b"authorization":
-            if found is not None:
-                return b""
-            found = value
-    return found
+def _credentials(headers: Headers) -> list[Header]:
+    """Return the header fields in which clients put keys; of one that stands twice nothing is
+    believed, so both values are joined to one that is nobody's.
+    """
+    found = [field for field in headers if field[0] in KEY_HEADERS]
+    if len(found) < 2:
+        return found
+    joined: dict[bytes, bytes] = {}
+    for name, value in found:
+        joined[name] = value if name not in joined else joined[name] + b", " + value
+    return list(joined.items())
 
 
-def _bearer(header: bytes) -> str | None:
-    """Return the key in a header, None where it holds none that could be ours."""
-    if len(header) > _HEADER_BYTES_MAX or header[:7].lower() != b"bearer ":
+def _key(name: bytes, header: bytes) -> str | None:
+    """Return the key in a header field, None where it holds none that could be ours.
+
+    `Authorization` holds it after `Bearer`, or bare where it has our prefix; the others hold it
+    bare.
+    """
+    if len(header) > _HEADER_BYTES_MAX:
         return None
+    text = header.strip()
+    if name == _AUTHORIZATION:
+        if text[:7].lower() == b"bearer ":
+            text = text[7:].strip()
+        elif not text.startswith(PREFIX.encode()):
+            return None
     try:
-        key = header[7:].strip().decode("ascii")
+        return text.decode("ascii") or None
     except UnicodeDecodeError:
         return None
-    return key or None
+
+
+def _claims_to_be_ours(header: bytes) -> bool:
+    """Say whether any word of a header field begins like a key of ours, whatever the scheme."""
+    prefix = PREFIX.encode()
+    return prefix in header and any(
+        word.startswith(prefix) for word in header.replace(b",", b" ").split()
+    )
+
+
+def _basic(header: bytes) -> bytes:
+    """Return what a `Basic` credential says: `user:password`; nothing where it is none."""
+    if header[:6].lower() != b"basic ":
+        return b""
+    try:
+        return base64.b64decode(header[6:].strip())
+    except ValueError:
+        return b""
 
 
 def _checksum(body: str) -> str:

@@ -4,7 +4,7 @@ RFC 9110 7.6.1: a proxy drops Connection, every field that it names, and the hop
 ways; 7.6.3: it adds itself to Via. Tollway's own request fields are read here and go no further.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
@@ -24,15 +24,23 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+CREDENTIALS = frozenset(
+    {
+        b"authorization",
+        b"x-api-key",  # Anthropic
+        b"api-key",  # Azure OpenAI
+        b"x-goog-api-key",  # Gemini
+        b"ocp-apim-subscription-key",  # Azure API Management
+        b"x-amz-security-token",  # AWS, beside a signed Authorization
+        b"cookie",
+    }
+)
+"""What clients prove themselves with: to us, or to a backend where the route passes it on."""
+
 # The framing is the transport's; the host is the backend's; a reply has to be read here, so it may
-# not come compressed; an expectation was answered by the listener; the key is ours, not theirs.
-_NOT_FORWARDED = HOP_BY_HOP | {
-    b"host",
-    b"content-length",
-    b"accept-encoding",
-    b"expect",
-    b"authorization",
-}
+# not come compressed; an expectation was answered by the listener.
+FRAMING = frozenset({b"host", b"content-length", b"accept-encoding", b"expect"})
+_NOT_FORWARDED = HOP_BY_HOP | FRAMING | CREDENTIALS
 _NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"server"}
 TAGS_MAX = 16  # a call carries a handful: cost center, environment, team, feature
 TAG_CHARS_MAX = 64
@@ -77,6 +85,28 @@ def forwarded(
     passed_by.append(version.encode() + b" " + via)
     kept.append((b"via", b", ".join(passed_by)))
     return kept, demands
+
+
+def passed_on(
+    headers: Iterable[tuple[bytes, bytes]],
+    names: Collection[bytes],
+    is_ours: Callable[[bytes, bytes], bool],
+) -> Headers:
+    """Return the credentials of a request that its route passes on: those in `names`.
+
+    Except what `is_ours`, and what the request's own Connection field names.
+    """
+    if not names:
+        return []
+    given = list(headers)
+    dropped = {
+        token.strip().lower()
+        for name, value in given
+        if name == b"connection"
+        for token in value.split(b",")
+    }
+    wanted = CREDENTIALS.intersection(names) - dropped
+    return [(name, value) for name, value in given if name in wanted and not is_ours(name, value)]
 
 
 def returned(headers: Headers, via: bytes) -> Headers:

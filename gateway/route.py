@@ -93,6 +93,7 @@ class Route:
     that binds only some of the route's requests, how many it bound. With an `auditor` some answers
     are compared to those of the backend `reference`. `models`: by which names of a model requests
     to a shared path mean this route. `accepts`: what requests must look like, where that is said.
+    `forward_headers`: which of a client's own credentials its backends get.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Route:
     accepts: Contract | None = None
     ladder: Ladder = field(default_factory=Ladder)
     hedge: Hedge | None = None
+    forward_headers: frozenset[bytes] = frozenset()
     inputs: InputDrift = field(default_factory=InputDrift)
 
     @property

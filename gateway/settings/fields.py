@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from backends.pricing import parse_price
 from backends.registry import PROTOCOLS
-from gateway import addresses, auth, paths
+from gateway import addresses, auth, headers, paths
 from gateway.problems import did_you_mean
 from gateway.settings import consistency
 from policies.registry import POLICIES
@@ -26,6 +26,7 @@ context would say it too, but pydantic-settings' models do not pass one on.)"""
 
 # Names are label values in Prometheus and travel in headers, in paths and in variables' names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")  # a token of RFC 9110, in lower case
 
 
 def _checked(check: Callable[[Any], object]) -> AfterValidator:
@@ -57,6 +58,19 @@ def _check_name(name: str) -> None:
     if _NAME.fullmatch(name) is None:
         said = "1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit"
         raise ValueError(f"must be {said}; write it like digits-gpu")
+
+
+def _check_forwarded(name: str) -> None:
+    _check_header_name(name)
+    if name.encode() in headers.HOP_BY_HOP | headers.FRAMING:
+        raise ValueError("is a field of the connection, never passed on; remove it")
+    if name.startswith("x-tollway-"):
+        raise ValueError("is a field of the gateway's own, never passed on; remove it")
+
+
+def _check_header_name(name: str) -> None:
+    if _HEADER_NAME.fullmatch(name) is None:
+        raise ValueError("is no name of a header field; write it like authorization")
 
 
 def _check_price(table: dict[str, Any]) -> None:
@@ -122,6 +136,8 @@ Protocol = Annotated[str, _checked(_check_protocol)]
 PolicyName = Annotated[str, _checked(_check_policy)]
 JsonPath = Annotated[str, _checked(paths.parse)]
 RoutePath = Annotated[str, _checked(consistency.check_path)]
+HeaderName = Annotated[str, AfterValidator(str.lower), _checked(_check_header_name)]
+ForwardedHeader = Annotated[str, AfterValidator(str.lower), _checked(_check_forwarded)]
 Listener = Annotated[str, _checked(addresses.check_listen)]
 BackendUrl = Annotated[str, _checked(addresses.check_backend_url)]
 WebUrl = Annotated[

@@ -15,6 +15,7 @@ from gateway.settings.clause import Clause
 from gateway.settings.fields import (
     PROTOCOL_NAMES,
     Float,
+    ForwardedHeader,
     FreeTable,
     JsonPath,
     Name,
@@ -203,6 +204,14 @@ class Route(Table):
         max_length=64,
         description="What replies must hold; others count as failures of their backend.",
         examples=['[{ at = "label", type = "integer", range = [0, 9] }]'],
+    )
+    forward_headers: tuple[ForwardedHeader, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Which of a client's own credentials go on to the backends: `authorization`, "
+        "`x-api-key`, `api-key`, `x-goog-api-key`, `cookie`, ... By default none does. A key of "
+        "this gateway never does, and a backend's `auth` replaces the field of the same name.",
+        examples=[["authorization"]],
     )
     timeout_s: Seconds = Field(
         default=30, description="The longest that a request may take in all."

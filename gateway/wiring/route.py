@@ -68,6 +68,7 @@ def build_route(
             retry_share=route.retry_share,
         ),
         hedge=Hedge(route.hedge_share) if route.hedge_share else None,
+        forward_headers=frozenset(name.encode() for name in route.forward_headers),
     )
 
 

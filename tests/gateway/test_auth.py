@@ -1,3 +1,5 @@
+import base64
+
 import pytest
 
 from gateway.auth import (
@@ -80,7 +82,12 @@ def test_a_tenant_is_found_by_its_key_again_and_again(pepper: str | None) -> Non
         bearer(ACME[:-1]),
         bearer(""),
         [(b"authorization", b"Basic " + ACME.encode())],
-        [(b"authorization", ACME.encode())],
+        [(b"authorization", b"Token " + ACME.encode())],
+        [(b"authorization", b"Bearer:" + ACME.encode())],
+        [(b"x-api-key", b"Bearer " + ACME.encode())],
+        [(b"x-api-key", ACME.encode()), (b"x-api-key", ACME.encode())],
+        [*bearer(ACME), (b"x-api-key", OTHER.encode())],
+        [(b"cookie", ACME.encode())],
         [(b"authorization", b"Bearer \xff\xfe")],
         [(b"authorization", b"Bearer " + b"x" * 10_000_000)],
         [(b"authorization", b"Bearer ' OR 1=1 --")],
@@ -117,6 +124,84 @@ def test_an_open_gateway_serves_strangers_but_not_a_mistyped_key_of_ours() -> No
     assert keys.tenant(bearer("sk-what-a-client-library-insists-on")) == ANONYMOUS
     assert keys.tenant(bearer(ACME)) == "acme"
     assert keys.tenant(bearer(OTHER)) is None
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"])
+def test_a_key_is_taken_from_where_sdks_put_it(name: bytes) -> None:
+    keys = Authenticator({hash_key(ACME): "acme"}, admin_hash=hash_key("admin"))
+    for _ in range(2):
+        assert keys.tenant([(b"accept", b"*/*"), (name, ACME.encode())]) == "acme"
+    assert not keys.is_admin([(name, ACME.encode())])
+    assert keys.is_admin([(b"x-api-key", b"admin")])
+
+
+def test_a_provider_s_credential_beside_a_key_of_ours_is_passed_over() -> None:
+    keys = Authenticator({hash_key(ACME): "acme", hash_key("sk-old"): "old"})
+    assert keys.tenant([*bearer(ACME), (b"x-api-key", b"sk-ant-1")]) == "acme"
+    assert keys.tenant([*bearer("eyJ0." * 2000), (b"api-key", ACME.encode())]) == "acme"
+    assert keys.tenant([*bearer(ACME), (b"x-api-key", ACME.encode())]) == "acme"
+    assert keys.tenant([*bearer(ACME), (b"x-api-key", b"sk-old")]) is None, "two tenants at once"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Basic dXNlcjpwYXNz",
+        b'Digest username="tw", realm="r", nonce="n"',
+        b"Bearer eyJhbGciOi." + b"x" * 6000,
+        b"Bearer \xff\xfe",
+        b"AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/bedrock/aws4_request",
+        b"sk-raw",
+        b"",
+        b"Bearer",
+    ],
+)
+@pytest.mark.parametrize("name", [b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"])
+def test_an_open_gateway_ignores_whatever_an_sdk_must_send(name: bytes, value: bytes) -> None:
+    keys = Authenticator({hash_key(ACME): "acme"}, open_to_all=True)
+    assert keys.tenant([(name, value)]) == ANONYMOUS
+    assert keys.tenant([(name, value), (name, value)]) == ANONYMOUS
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"])
+@pytest.mark.parametrize("scheme", [b"", b"Bearer ", b"bearer   ", b"Basic ", b"Token "])
+def test_an_open_gateway_refuses_an_unknown_key_of_ours_wherever_it_stands(
+    name: bytes, scheme: bytes
+) -> None:
+    now = [100.0]
+    keys = Authenticator(
+        {hash_key(ACME): "acme"},
+        ends={hash_key(ACME): 50.0},
+        open_to_all=True,
+        wall=lambda: now[0],
+    )
+    for key in (ACME, OTHER, "tw_short", "tw_" + "x" * 5000):
+        assert keys.tenant([(name, scheme + key.encode())]) is None
+        assert keys.tenant([(b"api-key", b"sk-1"), (name, scheme + key.encode())]) is None
+
+
+def test_a_key_of_this_gateway_is_recognised_in_any_wrapping() -> None:
+    keys = Authenticator(
+        {hash_key("sk-old", "p"): "old"}, admin_hash=hash_key("the-admin-key"), pepper="p"
+    )
+    made, basic = new_key().encode(), b"Basic " + base64.b64encode(b"user:" + new_key().encode())
+    for name, value in (
+        (b"authorization", b"Bearer " + made),
+        (b"authorization", basic),
+        (b"authorization", b"Bearer sk-old"),
+        (b"authorization", b"Bearer the-admin-key"),
+        (b"cookie", b"a=1; session=" + made),
+        (b"x-api-key", b"sk-old"),
+    ):
+        assert keys.is_ours(name, value), value
+    for name, value in (
+        (b"authorization", b"Bearer sk-provider"),
+        (b"authorization", b"Basic dXNlcjpwYXNz"),
+        (b"authorization", b"Basic not base64!"),
+        (b"cookie", b"raw_tw_1=x"),
+        (b"x-api-key", b"\xff"),
+    ):
+        assert not keys.is_ours(name, value), value
 
 
 def test_the_control_plane_takes_the_admin_key_and_no_other() -> None:
