@@ -11,6 +11,8 @@ DEPTH_MAX = 200
 """Levels of a document: orjson reads 1,024 and writes 254, Python shows and walks some 900; what is
 kept of one stands a few levels deep in the journal."""
 
+EVENT_STREAM = b"text/event-stream"
+
 _WRITTEN_DEPTH = 254  # of orjson.dumps
 _SHOWN_CHARS = (
     80  # of a client's own text in an error: enough to find it, too little to flood a log
@@ -23,6 +25,14 @@ def header(headers: Headers, name: bytes) -> bytes | None:
         if field == name:
             return value
     return None
+
+
+def media_type(headers: Headers) -> bytes:
+    """Return the media type in lower case and without its parameters; empty where none is given.
+
+    RFC 9110 8.3.1: types compare without regard to case (0.4 us).
+    """
+    return (header(headers, b"content-type") or b"").partition(b";")[0].strip().lower()
 
 
 def load_request(body: bytes) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends import confidence, reported
-from backends.documents import check_coding, header, load_reply, load_request, shown
+from backends.documents import check_coding, load_reply, load_request, media_type, shown
 from backends.paths import compile_path
 from backends.types import (
     ESTRANGED,
@@ -49,7 +49,7 @@ class Mlflow(Unary):
         if not call.body and call.method in (b"GET", b"HEAD"):
             return Payload()
         check_coding(call.headers)
-        kind = header(call.headers, b"content-type") or b"application/json"
+        kind = media_type(call.headers) or b"application/json"
         if b"json" not in kind:
             raise BadRequest(f"content-type {shown(kind)}: send application/json")
         document = load_request(call.body)

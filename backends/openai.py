@@ -16,7 +16,14 @@ from typing import Any
 import orjson
 
 from backends import openai_bounds, openai_prompt, openai_stream, openai_usage, reported
-from backends.documents import check_coding, header, load_reply, load_request, shown
+from backends.documents import (
+    EVENT_STREAM,
+    check_coding,
+    load_reply,
+    load_request,
+    media_type,
+    shown,
+)
 from backends.types import (
     ESTRANGED,
     UNBOUND,
@@ -151,11 +158,6 @@ class OpenAI:
 class Stream(openai_stream.Completion):
     """A streamed reply, followed."""
 
-    @property
-    def whole(self) -> bool:
-        """Whether the stream said that it was at its end."""
-        return self.done
-
     def told(self, headers: Headers) -> Usage | None:
         """Return the tokens that the stream told or showed, and device seconds of its head."""
         return _with_seconds(self.usage, headers)
@@ -203,7 +205,7 @@ def _output(document: dict[str, Any]) -> Answer:
 
 
 def _is_stream(headers: Headers) -> bool:
-    return (header(headers, b"content-type") or b"").startswith(b"text/event-stream")
+    return media_type(headers) == EVENT_STREAM
 
 
 def _tokens(headers: Headers, body: bytes) -> Usage | None:

@@ -13,7 +13,7 @@ import orjson
 
 from backends import openai_usage
 from backends.sse import Event, Events
-from backends.types import InvalidAnswer, Usage
+from backends.types import Usage
 
 DONE = b"[DONE]"
 _ENDS = {
@@ -51,6 +51,7 @@ class Completion:
         self._texts: list[str] = []
         self.finish_reason: str | None = None
         self.error: Any = None
+        self.begun = False
         self.done = False
         self._events = Events()
 
@@ -62,13 +63,20 @@ class Completion:
         return b"".join([self.relay(event) for event in events])
 
     def close(self) -> bytes:
-        """Return what is left at the end: an event that was cut."""
-        return self._events.close()
+        """Return what is left at the end: an event without its blank line."""
+        last = self._events.close()
+        return b"" if last is None else self.relay(last)
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes of an unfinished event are buffered."""
+        return self._events.waiting
 
     def relay(self, event: Event) -> bytes:
         """Take note of an event; return what of it goes to the client (perhaps nothing)."""
         if event.data is None:
             return event.raw  # a comment, to keep the connection alive
+        self.begun = True
         if event.data.strip() == DONE:
             self.done = True
             return event.raw
@@ -146,10 +154,8 @@ class Completion:
 
 
 def follow(body: bytes) -> Completion:
-    """Follow a whole streamed body; InvalidAnswer where it is none."""
+    """Follow a whole streamed body."""
     completion = Completion()
-    try:
-        completion.feed(body)
-    except ValueError as exc:
-        raise InvalidAnswer(str(exc)) from exc
+    completion.feed(body)
+    completion.close()
     return completion

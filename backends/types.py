@@ -191,10 +191,12 @@ UNBOUND = Usage(exact=False)
 class Follower(Protocol):
     """Reads a streamed reply as it passes, and says what of it goes to the client.
 
-    `error` is what the stream said went wrong, None where nothing did.
+    `error` is what the stream said went wrong, None where nothing did. `begun`: whether an event
+    has come that carries data; a comment does not.
     """
 
     error: Any
+    begun: bool
 
     def feed(self, chunk: bytes) -> bytes:
         """Take a chunk; return what of all taken so far goes on. ValueError where it is no stream.
@@ -203,11 +205,11 @@ class Follower(Protocol):
         """
 
     def close(self) -> bytes:
-        """Return what is left at the end: an event that was cut."""
+        """Return what is left at the end: an event without its blank line."""
 
     @property
-    def whole(self) -> bool:
-        """Whether the stream said that it was at its end."""
+    def waiting(self) -> int:
+        """How many bytes of an unfinished event are buffered."""
 
     def told(self, headers: Headers) -> Usage | None:
         """Return the usage: exact where the stream told it, else what was seen, at least.

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from backends.types import BackendError, Call, DeadlineExceeded, Overloaded
+from gateway.buffers import Buffers
 from gateway.estimator import Quote
 from gateway.hedge import Hedge, first_good
 from gateway.journal import Journal
@@ -40,13 +41,17 @@ class Attempts:
         journal: Journal,
         metrics: Metrics,
         *,
+        buffers: Buffers,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        """`clock` is monotonic and the deadlines' own; `wall` tells the time of day."""
+        """`buffers` bound what streams keep of unfinished events; `clock` is monotonic and the
+        deadlines' own; `wall` tells the time of day.
+        """
         self._wallet = wallet
         self._journal = journal
         self._metrics = metrics
+        self._buffers = buffers
         self._clock = clock
         self._wall = wall
 
@@ -171,7 +176,7 @@ class Attempts:
             if is_stream(reply):
                 follower = backend.protocol.follow(call.payload or NO_PAYLOAD)
             if follower is not None and not (inference.route.cascade or audit):
-                opened = Relay(reply, follower)
+                opened = Relay(reply, follower, self._buffers.open(inference.tenant))
                 begun = opened.begin()
                 passed_s = self._clock() - started_s
                 await (begun if due_s is None else within(due_s - passed_s, begun))

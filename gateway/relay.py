@@ -1,15 +1,19 @@
 """A streamed reply on its way from a backend to the client, event by event.
 
-Nothing is read from the backend that the client does not take: a slow client slows the backend. It
-ends once, however it ends (at its end, broken off, left by the client, past its deadline), and then
-says so to whoever settles it.
+Nothing is read from the backend that the client does not take: a slow client slows the backend. The
+stream is over when its body is, whatever its events said of an end; it ends once, however it ends
+(at its end, broken off, left by the client, past its deadline), and then says so to whoever settles
+it.
 """
 
 from collections.abc import Callable
 
+from backends.documents import EVENT_STREAM, media_type
 from backends.types import BackendError, BadReply, Follower, Reply
+from gateway.buffers import Buffer
 
-EVENT_STREAM = b"text/event-stream"
+COMMENTS_BYTES_MAX = 64 << 10
+"""Of comments before the first event that are kept for the client: a ping a second, for an hour."""
 
 Ended = Callable[[str, bool], None]
 """(why it broke off or "", whether the client left)"""
@@ -17,22 +21,19 @@ Ended = Callable[[str, bool], None]
 
 def is_stream(reply: Reply) -> bool:
     """Whether a reply is a stream of events."""
-    if reply.status == 200:
-        for name, value in reply.headers:
-            if name == b"content-type" and value.startswith(EVENT_STREAM):
-                return True
-    return False
+    return reply.status == 200 and media_type(reply.headers) == EVENT_STREAM
 
 
 class Relay:
-    """Reads a stream through a follower."""
+    """Reads a stream through a follower, within what it may buffer."""
 
     # The mutable state is what was read and not yet taken, and whether the stream is over.
 
-    def __init__(self, reply: Reply, follower: Follower) -> None:
+    def __init__(self, reply: Reply, follower: Follower, buffer: Buffer) -> None:
         self.reply = reply
         self.follower = follower
         self.on_end: Ended = lambda error, left: None
+        self._buffer = buffer
         self._chunks = aiter(reply.stream)
         self._first = b""
         self._drained = False
@@ -41,15 +42,22 @@ class Relay:
     async def begin(self) -> None:
         """Wait for the first event: until then nothing has been promised to the client.
 
-        Raises BackendError where none comes, or where the first says that the call failed.
+        A comment is none: it goes to the client with what follows. Raises BackendError where no
+        event comes, or where the first says that the call failed.
         """
         try:
-            self._first = await self._next()
-            if not self._first:
-                raise BadReply("an empty stream")
+            first, size = [], 0
+            while not self.follower.begun and (part := await self._next()):
+                if self.follower.begun or size + len(part) <= COMMENTS_BYTES_MAX:
+                    first.append(part)
+                    size += len(part)
             if self.follower.error:
                 raise BadReply(f"an error in the stream: {self.follower.error}")
+            if not self.follower.begun:
+                raise BadReply("an empty stream")
+            self._first = b"".join(first)
         except BaseException:
+            self._buffer.close()
             await self.reply.stream.aclose()
             raise
 
@@ -73,20 +81,18 @@ class Relay:
 
     def _feed(self, chunk: bytes) -> bytes:
         try:
-            return self.follower.feed(chunk)
+            out = self.follower.feed(chunk)
+            self._buffer.hold(self.follower.waiting)
         except ValueError as exc:
             raise BadReply(str(exc)) from exc
-
-    @property
-    def complete(self) -> bool:
-        """Whether it was read to an end that the backend said was one."""
-        return self._drained and self.follower.whole
+        return out
 
     async def close(self, error: str = "", *, left: bool = False) -> None:
         """End it, at whatever point it is; once."""
         if self._ended:
             return
         self._ended = True
+        self._buffer.close()
         try:
             await self.reply.stream.aclose()
         except BackendError as exc:

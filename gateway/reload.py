@@ -47,6 +47,8 @@ FIXED: dict[str, tuple[str, ...]] = {
         "listen",
         "tls",
         "workers",
+        "max_event_bytes",
+        "stream_buffer_bytes",
         "max_header_bytes",
         "max_headers",
         "max_in_flight",

@@ -83,7 +83,7 @@ class Replies:
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 while chunk := await relay.read():
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            error = "" if relay.complete else "the stream was cut"
+            error = ""
         except TimeoutError:
             error = "the request's time is up"
         except BackendError as exc:

@@ -87,6 +87,20 @@ class Server(Table):
         le=1 << 31,
         description="Largest reply that is read whole; above it, 502.",
     )
+    max_event_bytes: Int = Field(
+        default=64 << 20,
+        ge=64 << 10,
+        le=1 << 30,
+        description="Largest event of a stream; above it, that stream ends with an error.",
+    )
+    stream_buffer_bytes: Int = Field(
+        default=256 << 20,
+        ge=64 << 10,
+        le=1 << 34,
+        description="How much memory the unfinished events of all streams may take in each worker; "
+        "one tenant gets half of it, and always room for one event of `max_event_bytes`. A stream "
+        "that needs more ends with an error.",
+    )
     max_header_bytes: Int = Field(
         default=32 << 10, ge=1024, le=1 << 20, description="Largest request head; above it, 431."
     )
@@ -125,6 +139,9 @@ class Server(Table):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.stream_buffer_bytes < self.max_event_bytes:
+            why = f"is smaller than max_event_bytes, {self.max_event_bytes}"
+            raise WrongKey("stream_buffer_bytes", f"{why}; raise it, or lower max_event_bytes")
         if self.admin_key and self.admin_key_hash:
             raise WrongKey("admin_key", "stands beside admin_key_hash; keep one of them")
         if self.admin_key and len(self.admin_key.get_secret_value()) < _ADMIN_KEY_CHARS_MIN:

@@ -29,6 +29,7 @@ from gateway.seat import Seat
 from gateway.upkeep import Upkeep, at_once
 from gateway.wiring.backend import build_backend, check_health
 from gateway.wiring.parts import (
+    build_buffers,
     build_journal,
     build_ledger,
     build_lookout,
@@ -82,7 +83,9 @@ def build(
     # Another worker's rows are in its segment a turn of its loop later: nothing, to people.
     learner = Learner(journal, routes, metrics, wall, patience_s=0.05 if seat.others else 0.0)
     crew = Crew(seat, metrics=metrics, events=events, wallet=wallet, teach=learner.teach)
-    attempts = Attempts(wallet, journal, metrics, clock=clock, wall=wall)
+    attempts = Attempts(
+        wallet, journal, metrics, buffers=build_buffers(settings), clock=clock, wall=wall
+    )
     router = Router(attempts, wallet, journal, metrics, clock=clock, wall=wall, rng=rng)
     lookout = build_lookout(settings, seat, crew, wallet, events, wall)
     if lookout.looks:

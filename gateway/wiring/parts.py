@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway import settings as config
 from gateway.anomaly import Anomalies
+from gateway.buffers import Buffers
 from gateway.crew import Crew
 from gateway.events import Events
 from gateway.history import History
@@ -33,6 +34,14 @@ def build_journal(settings: config.Settings) -> Journal:
         settings.journal.dir,
         segment_bytes_max=settings.journal.segment_mb << 20,
         waiting_bytes_max=settings.journal.waiting_mb << 20,
+    )
+
+
+def build_buffers(settings: config.Settings) -> Buffers:
+    """Return what streams may buffer of unfinished events in this worker."""
+    return Buffers(
+        event_bytes_max=settings.server.max_event_bytes,
+        bytes_max=settings.server.stream_buffer_bytes,
     )
 
 

@@ -4,11 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.sse import EVENT_BYTES_MAX, Events
+from backends import sse
+from backends.sse import Event, Events
 
 PIECES = st.sampled_from(
     [b"data: ", b"data:", b"data", b": ", b"a", b"\n", b"\r", b"\r\n", b"\n\n"]
 )
+
+
+def rest_of(events: Events) -> bytes:
+    last = events.close()
+    return b"" if last is None else last.raw
 
 
 @given(st.lists(st.lists(PIECES, max_size=8).map(b"".join), max_size=6))
@@ -17,8 +23,8 @@ def test_an_event_is_the_same_however_the_stream_is_cut(chunks: list[bytes]) -> 
     as_cut, at_once = Events(), Events()
     cut = [event for chunk in chunks for event in as_cut.feed(chunk)]
     whole = at_once.feed(stream)
-    assert b"".join(event.raw for event in cut) + as_cut.close() == stream
-    assert b"".join(event.raw for event in whole) + at_once.close() == stream
+    assert b"".join(event.raw for event in cut) + rest_of(as_cut) == stream
+    assert b"".join(event.raw for event in whole) + rest_of(at_once) == stream
     # A CR at the end of a chunk may be half of a CR LF: then an event waits for what follows.
     if b"\r" not in stream:
         assert cut == whole
@@ -35,6 +41,7 @@ def test_an_event_is_the_same_however_the_stream_is_cut(chunks: list[bytes]) -> 
         (b"event: x\ndata: a\ndata: b\n\n", b"a\nb"),
         (b": a comment\n\n", None),
         (b"database: a\n\n", None),
+        (b"\xef\xbb\xbfdata: a\n\n", b"a"),
     ],
 )
 def test_the_data_of_an_event_is_read(raw: bytes, data: bytes | None) -> None:
@@ -42,6 +49,38 @@ def test_the_data_of_an_event_is_read(raw: bytes, data: bytes | None) -> None:
     assert (event.raw, event.data) == (raw, data)
 
 
-def test_an_event_without_an_end_is_refused() -> None:
-    with pytest.raises(ValueError, match="more than"):
-        Events().feed(b"data: " + b"x" * EVENT_BYTES_MAX)
+def test_a_last_event_without_its_blank_line_is_left_at_the_end() -> None:
+    events = Events()
+    assert events.feed(b"data: a\n\ndata: b\n") == [Event(b"data: a\n\n", b"a")]
+    assert events.waiting == len(b"data: b\n")
+    assert events.close() == Event(b"data: b\n", b"b")
+    assert (events.waiting, events.close()) == (0, None)
+
+
+def test_each_byte_of_a_large_event_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = 0
+    find = sse._BLANK.search
+
+    class Counting:
+        def search(self, text: bytes, at: int) -> object:
+            nonlocal searched
+            searched += len(text) - at
+            return find(text, at)
+
+    monkeypatch.setattr(sse, "_BLANK", Counting())
+    events, chunk = Events(), b"x" * 1000
+    events.feed(b"data: ")
+    for _ in range(1000):
+        assert events.feed(chunk) == []
+    (event,) = events.feed(b"\n\n")
+    assert event.data == chunk * 1000
+    assert searched < 1_010_000
+
+
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n", b"\r\n\n", b"\n\r\n"])
+def test_a_blank_line_is_found_however_it_is_cut(blank: bytes) -> None:
+    for cut in range(1, len(blank)):
+        events = Events()
+        events.feed(b"data: a" + blank[:cut])
+        (event, *_) = events.feed(blank[cut:] + b"data: b")
+        assert event == Event(b"data: a" + blank, b"a")

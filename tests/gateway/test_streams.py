@@ -216,19 +216,34 @@ def test_a_stream_that_breaks_off_says_so_and_does_not_end_cleanly(tmp_path: Pat
     run(main)
 
 
-def test_a_stream_that_ends_without_its_end_is_cut_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [b"", usage(3, 2), usage(3, 2).rstrip()])
+def test_a_stream_is_whole_when_its_body_is_though_nothing_in_it_says_so(
+    last: bytes, tmp_path: Path
+) -> None:
     async def main() -> None:
-        model = Model(chunk("a"))  # closed properly, but never [DONE]
+        model = Model(chunk("a"), *[last] * bool(last))  # no [DONE], no finish reason
         async with serving(model) as url:
             async with running(CONFIG.format(one=url, two=url, route=""), tmp_path) as tollway:
-                with pytest.raises(httpx.RemoteProtocolError):
-                    await tollway.client.post(tollway.url + "/v1/chat/completions", json=ASK)
+                reply = await tollway.client.post(tollway.url + "/v1/chat/completions", json=ASK)
+                assert reply.content == chunk("a")
+                attempt = await row_of(tollway, reply.headers["x-tollway-decision"])
+                assert attempt["error"] == ""
+                assert attempt["provenance"] == ("usage" if last else "estimated")
+                if last:
+                    assert attempt["cost_nano"] == 3 * 1000 + 2 * 10_000
 
     run(main)
 
 
 @pytest.mark.parametrize(
-    "first", [b"", b'data: {"error": {"message": "no memory"}}\n\n', b"data: x" * 200_000]
+    "first",
+    [
+        b"",
+        b": ping\n\n",
+        b'data: {"error": {"message": "no memory"}}\n\n',
+        b': ping\n\ndata: {"error": {"message": "no memory"}}\n\n',
+        b"data: x" * 200_000,
+    ],
 )
 def test_what_fails_before_its_first_event_goes_to_the_fallback(
     first: bytes, tmp_path: Path
@@ -240,6 +255,7 @@ def test_what_fails_before_its_first_event_goes_to_the_fallback(
         route = "fallback = true"
         async with serving(bad) as one, serving(good) as two:
             config = CONFIG.format(one=one, two=two, route=route)
+            config = config.replace("open = true", "open = true\nmax_event_bytes = 1_000_000")
             async with running(config, tmp_path) as tollway:
                 reply = await tollway.client.post(tollway.url + "/v1/chat/completions", json=ASK)
                 assert reply.content == chunk("fine", "stop") + END
