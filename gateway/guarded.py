@@ -30,10 +30,11 @@ from uvicorn._types import (
     ASGI3Application,
     ASGIReceiveCallable,
     ASGISendCallable,
+    ASGISendEvent,
     HTTPResponseStartEvent,
     Scope,
 )
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.cork import CorkedTransport
 from gateway.heads import METHODS, Limits, Refused, framing, judge, no_websocket, origin_form
@@ -161,6 +162,8 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._body_bytes = self._unjudged_bytes = 0
         self._upgrade = framing(self.headers) if upgrade else None
         super().on_headers_complete()
+        if version == "1.0":
+            until_close(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Hand a part of the body on, within the limit."""
@@ -288,6 +291,26 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.close)
+
+
+def until_close(cycle: RequestResponseCycle) -> None:
+    """Have a reply of unknown length end with the connection: HTTP/1.0 knows no chunks.
+
+    RFC 9112 6.1. uvicorn chunks such replies whatever the client's version.
+    """
+    send, lasts = cycle.send, False
+
+    async def unchunked(message: ASGISendEvent) -> None:
+        nonlocal lasts
+        if message["type"] == "http.response.start":
+            lasts = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+            if lasts:
+                cycle.chunked_encoding = False
+        elif message["type"] == "http.response.body" and lasts:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    cycle.send = unchunked  # type: ignore[method-assign]
 
 
 def guarded(limits: Limits) -> type[GuardedHttpToolsProtocol]:

@@ -353,6 +353,62 @@ def test_connections_beyond_the_limit_are_turned_away() -> None:
     serve(test, connections=2)
 
 
+# -- HTTP/1.0
+
+
+async def in_parts(scope: Any, receive: Any, send: Any) -> None:
+    """Reply in two parts, with a length where the path is /known; break off where it is /cut."""
+    if scope["type"] == "lifespan":
+        for _ in range(2):
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+        return
+    headers = [(b"content-length", b"6")] if scope["path"] == "/known" else []
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for part in (b"abc", b"def"):
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    if scope["path"] != "/cut":
+        await send({"type": "http.response.body", "body": b""})
+
+
+def said_to(request: bytes) -> tuple[bytes, bytes]:
+    """Return head and body of what `in_parts` replies; the connection must have been closed."""
+    replies = []
+
+    async def test(app: Any, client: Client) -> None:
+        replies.append(await client.say(request))
+
+    serve(test, app=in_parts)  # type: ignore[arg-type]
+    head, _, body = replies[0].partition(b"\r\n\r\n")
+    return head.lower(), body
+
+
+@pytest.mark.parametrize("fields", [b"", b"Connection: keep-alive\r\n"])
+@pytest.mark.parametrize("path", [b"/", b"/cut"])
+def test_a_reply_of_unknown_length_to_http_1_0_ends_with_the_connection(
+    path: bytes, fields: bytes
+) -> None:
+    head, body = said_to(b"GET " + path + b" HTTP/1.0\r\nHost: x\r\n" + fields + b"\r\n")
+    assert body == b"abcdef"
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+
+
+def test_a_reply_of_known_length_to_http_1_0_is_as_it_was() -> None:
+    head, body = said_to(b"GET /known HTTP/1.0\r\nHost: x\r\n\r\n")
+    assert (b"content-length: 6" in head, body) == (True, b"abcdef")
+
+
+def test_a_head_request_over_http_1_0_has_no_body() -> None:
+    assert said_to(b"HEAD / HTTP/1.0\r\nHost: x\r\n\r\n")[1] == b""
+
+
+def test_http_1_1_still_gets_chunks() -> None:
+    head, body = said_to(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head
+    assert body == b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
+
+
 # -- serving
 
 
