@@ -85,6 +85,11 @@ def floors(at: Setting) -> Iterator[Row]:
         yield from curves.floors(pair, at.effort, at.args.floors)
 
 
+def cascade_floors(at: Setting) -> Iterator[Row]:
+    for table in at.services:
+        yield from cascades.floors(table, at.effort)
+
+
 def drift(at: Setting) -> Iterator[Row]:
     for pair in at.pairs:
         if len(pair.table.arms) >= 3:
@@ -133,6 +138,7 @@ def labels(at: Setting) -> Iterator[Row]:
 STUDIES: dict[str, tuple[Callable[[Setting], Iterator[Row]], str]] = {
     "curves": (curves_of, "quality at seven budgets, against rivals, hull and optima"),
     "floors": (floors, "the cost of holding an accuracy floor, against the hull's"),
+    "cascade-floors": (cascade_floors, "what a cascade saves at a floor, stretch by stretch"),
     "drift": (drift, "a price is cut, or the middle arm's quality, for a third of the stream"),
     "newcomer": (newcomer, "an arm comes after a third: how soon it has 5 % of 100 requests"),
     "cascades": (cascading, "accept or ask on, at --shares of the best single service's price"),

@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import Any
 
 from backends.types import Answer
-from policies.types import Context
+from policies.types import Choice, Context
+from policies.value import onward
 
 CONFIDENCES = 3
 SPARSE_SIZE = 1 << 18
@@ -20,8 +21,11 @@ LABEL_CHARS_MAX = 64  # a longer text is not a label, and would be a feature of 
 KNOTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # closer where most models are, most of the time
 
 
-def with_reply(context: Context, replies: Sequence[tuple[str, Answer]]) -> Context:
-    """Return the context for the choice after `replies` (backend, answer), in their order."""
+def with_reply(context: Context, replies: Sequence[tuple[str, Answer]], choice: Choice) -> Context:
+    """Return the context for the choice after `replies` (backend, answer), in their order.
+
+    `context` is the first one; `choice` led to the last reply.
+    """
     backend, answer = replies[-1]
     told = [*answer.features[:CONFIDENCES], *[0.0] * (CONFIDENCES - len(answer.features))]
     earlier = [other.value for _, other in replies[:-1]]
@@ -29,7 +33,7 @@ def with_reply(context: Context, replies: Sequence[tuple[str, Answer]]) -> Conte
     shares = around(told[0])
     reply = (*told, agreeing, float(len(earlier)), *shares)
     sparse = (*context.sparse, *_answers(replies, shares))
-    return Context(context.dense, sparse, reply, backend, context.scopes)
+    return Context(context.dense, sparse, reply, backend, context.scopes, *onward(choice))
 
 
 def around(confidence: float) -> tuple[float, ...]:

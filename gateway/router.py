@@ -82,7 +82,7 @@ class Router:
                 turn.accept(attempt)
                 if not inference.route.cascade or attempt.status != OK:
                     break
-                turn.context = with_reply(first, turn.replies)
+                turn.context = with_reply(first, turn.replies, turn.draws[-1].choice)
             if turn.held is None:
                 self._resort(turn)
             if turn.held is None:

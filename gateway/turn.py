@@ -237,6 +237,8 @@ def _draw(turn: Turn, draw: Draw, head: Row) -> Row:
         row["shadow"] = choice.shadow
     if choice.reached != 1.0:
         row["reached"] = choice.reached
+    if choice.reached_most != 1.0:
+        row["reached_most"] = choice.reached_most
     if choice.guarded_by:
         row["guarded_by"] = choice.guarded_by
     if turn.prompt is not None and any(cached := _cached(turn, choice.arms)):
@@ -301,6 +303,7 @@ def contexts(found: list[Row]) -> list[Draw]:
                 tuple(row.get("shadow", ())),
                 row.get("reached", 1.0),
                 row.get("guarded_by", ""),
+                reached_most=row.get("reached_most", max(row.get("reached", 1.0), 1.0)),
             ),
             row["redrawn"],
         )

@@ -20,7 +20,7 @@ from policies.multiplier import Arms, Market
 from policies.options import HOPE, Options, extended
 from policies.scoped import Least
 from policies.types import ACCEPT, Arm, Choice, Context
-from policies.value import standing_for, weighted
+from policies.value import own_part, standing_for, weighted
 from policies.window import Window
 
 REVALUED = 200  # of each arm's recent replies: half a millisecond
@@ -71,16 +71,13 @@ class Cascade(Lagrangian):
             self._see(context, plain)
         choice = self._draw(self._foreseen(plain), rng, floor)
         # What is logged is of the arm itself: estimates from the journal compare it with labels.
-        reached = self._reached(context.held)
         return replace(
-            choice, quality_hat=tuple(qualities), cost_hat_usd=tuple(costs), reached=reached
+            choice,
+            quality_hat=tuple(qualities),
+            cost_hat_usd=tuple(costs),
+            reached=context.reached,
+            reached_most=context.reached_most,
         )
-
-    def _reached(self, held: str) -> float:
-        """Return how much likelier the learned policy alone would have got this reply."""
-        if self._floor is None or not held or held == self._baseline:
-            return 1.0  # of the baseline's reply nobody can tell any more who asked for it
-        return 1.0 / self._floor.share
 
     def _foreseen(self, plain: Offer) -> Offer:
         """Return an offer with what may follow each arm's reply added."""
@@ -145,7 +142,8 @@ class Cascade(Lagrangian):
 
     def _judge(self, floor: Floor, choice: Choice, quality: float, weight: float) -> None:
         """Judge the floor by a request's last choice, weighted by how it came to it."""
-        self._note(floor.observe(quality, *standing_for(weight, weighted(choice, quality))))
+        estimate = standing_for(weight, weighted(choice, quality))
+        self._note(floor.observe(quality, *estimate, part=own_part(choice)))
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Count what a choice has cost: a request's first counts the request."""

@@ -13,9 +13,10 @@ policy is the largest whose mix is not below the floor, less a slack:
     share = (q_b - (floor - slack)) / (q_b - L), at most 1 and at least a tenth
 
 Nothing is known at first, L = 0, and most requests go to the baseline. As labels come L rises, and
-the policy is released. (A tenth is more than the formula's where the baseline is hardly above the
-floor: the price of labels is then a tenth of what the learned policy falls short by.) When a
-detector refutes that it holds the floor, the evidence begins anew.
+the policy is released. Without a baseline nothing is drawn, and the policy has all requests. (A
+tenth is more than the formula's where the baseline is hardly above the floor: the price of labels
+is then a tenth of what the learned policy falls short by.) When a detector refutes that it holds
+the floor, the evidence begins anew.
 """
 
 from typing import Any
@@ -71,14 +72,17 @@ class Floor:
         self._in_vain = False
         self._share()
 
-    def observe(self, quality: float, value: float, least: float, most: float) -> Notice | None:
+    def observe(
+        self, quality: float, value: float, least: float, most: float, part: float = 1.0
+    ) -> Notice | None:
         """Count an answer that was given: its quality, and what it says of the learned policy.
 
         value: the estimate of the learned policy's quality; least, most: see `value.Estimate`.
-        Returns what an operator should hear of it.
+        part: the share of such requests that is the learned policy's own, so that one answer which
+        stands for ten does not owe ten. Returns what an operator should hear of it.
         """
         self.estimate += (quality - self.estimate) / self._horizon
-        owed = self.owed + self.floor + self._margin - value
+        owed = self.owed + part * (self.floor + self._margin - value)
         self.owed = min(max(owed, -CREDIT), DEBT)
         refuted = self._failing.observe(1.0 - value, 1.0 - most)
         if refuted:

@@ -37,6 +37,8 @@ class Context:
     length. In a cascade's later stage `reply` holds what the reply in hand says of itself (top
     probability, margin, entropy, ...) and `held` names the arm that gave it. `scopes` are
     the budgets that bind this request and not all of its route's: no feature, but they pace it.
+    Nor is `reached` a feature: how many times likelier the learned policy alone would have come to
+    this stage, and `reached_most`, the most that this could have been (`value.onward`).
     """
 
     dense: tuple[float, ...]
@@ -44,6 +46,8 @@ class Context:
     reply: tuple[float, ...] = ()
     held: str = ""
     scopes: tuple[str, ...] = ()
+    reached: float = 1.0
+    reached_most: float = 1.0
 
 
 @record
@@ -66,8 +70,7 @@ class Choice:
     `pmf` is final: after every mask and cap. `quality_hat` are the head's predictions in [0, 1];
     `price_of_money` is lambda in quality per dollar (0: money is no object). `shadow` is the
     distribution that a learned policy wanted where it was held back, () where it was not, and
-    `guarded_by` the fixed arm of a guard. In a cascade's later stage `reached` says how much
-    likelier the learned policy alone would have come to it.
+    `guarded_by` the fixed arm of a guard. `reached` and `reached_most` are the context's.
     """
 
     arms: tuple[str, ...]
@@ -82,6 +85,7 @@ class Choice:
     reached: float = 1.0
     guarded_by: str = ""
     scopes: tuple[str, ...] = ()
+    reached_most: float = 1.0
 
     @property
     def arm(self) -> str:

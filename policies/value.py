@@ -39,12 +39,28 @@ def weighted(choice: Choice, quality: float) -> Estimate:
     For cascades, where what an arm is worth depends on what follows. Losses are weighted, not
     qualities: they are the rarer.
     """
-    wanted = choice.shadow or choice.pmf
+    weight, most = onward(choice)
+    return 1.0 - weight * (1.0 - quality), 1.0 - most, 1.0
+
+
+def onward(choice: Choice) -> tuple[float, float]:
+    """Return (times likelier the learned policy alone would have come to this, the most of it).
+
+    Over all stages so far. The first is the request's own weight; the second was known before any
+    draw, so it may decide what is staked on the request.
+    """
+    if not choice.shadow:
+        return choice.reached, choice.reached_most
     weights = [
-        choice.reached * mine / drawn if drawn > 0.0 else 0.0
-        for mine, drawn in zip(wanted, choice.pmf, strict=True)
+        mine / drawn if drawn > 0.0 else 0.0
+        for mine, drawn in zip(choice.shadow, choice.pmf, strict=True)
     ]
-    return 1.0 - weights[choice.index] * (1.0 - quality), 1.0 - max(weights), 1.0
+    return choice.reached * weights[choice.index], choice.reached_most * max(weights)
+
+
+def own_part(choice: Choice) -> float:
+    """Return the share of requests like this one that is the learned policy's own, at least."""
+    return 1.0 / max(onward(choice)[1], 1.0)
 
 
 def standing_for(weight: float, estimate: Estimate) -> Estimate:

@@ -6,6 +6,7 @@ that was seen, the passed-over ones too, and no other.
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -18,6 +19,9 @@ from choosing.tables import Table
 from gateway.held import with_reply
 from policies.registry import build
 from policies.types import ACCEPT, Arm, Choice, Context, Objective, Policy
+
+BELOW_BEST = 0.01
+STRETCHES = (0, 250, 500, 1000, 2000, 4000)  # requests, each with its label
 
 
 def run(
@@ -64,7 +68,7 @@ def run(
             seen.append(held)
             said = Answer(str(table.said[row, held]), (float(table.sure[row, held]),))
             replies.append((choice.arm, said))
-            context = with_reply(first, replies)
+            context = with_reply(first, replies, choice)
         if labelled >= 1.0 or labels.random() < labelled:
             learning += teach(policy, draws, {table.arms[at]: right[at] for at in seen})
         if policy.resolve_due():
@@ -130,3 +134,35 @@ def curve(table: Table, effort: Effort) -> Iterator[Row]:
     rows = list(study(table, effort, [usd / dearest for usd in budgets_of(table).tolist()]))
     saved = figures.saving(rows, table)
     yield from ({**row, "saving_at_best": saved} for row in rows)
+
+
+def floors(table: Table, effort: Effort) -> Iterator[Row]:
+    """Yield what a cascade saves at a floor, against the best service, from a cold start.
+
+    The floor is a point below what the best service reaches. Each row is a stretch of the stream.
+    """
+    quality, cost = table.quality.mean(axis=0), table.cost.mean(axis=0)
+    best = int(np.lexsort((cost, -quality))[0])
+    floor = max(float(quality[best]) - BELOW_BEST, 0.0)
+    for baseline in (table.arms[best], None):
+
+        def one(seed: int, baseline: str | None = baseline) -> Record:
+            order = np.random.default_rng(seed).permutation(len(table))[: STRETCHES[-1]]
+            objective = Objective("min_cost", floor=floor, baseline=baseline)
+            policy = build("cascade", objective, options={}, seed=seed)
+            return run(policy, table, order, None, seed)
+
+        records = seeded(effort, f"{table.name}: floor {floor:.3g}, baseline {baseline}", one)
+        for begin, end in pairwise(STRETCHES):
+            if begin >= len(table):
+                break
+            spent = float(np.mean([record.cost[begin:end].mean() for record in records]))
+            yield {
+                "table": table.name,
+                "floor": floor,
+                "baseline": baseline or "none",
+                "requests": f"{begin} to {min(end, len(table))}",
+                "quality": float(np.mean([record.quality[begin:end].mean() for record in records])),
+                "best_service": float(quality[best]),
+                "saving": 1.0 - spent / float(cost[best]) if cost[best] else None,
+            }

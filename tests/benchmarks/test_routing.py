@@ -107,6 +107,7 @@ def test_every_study_runs_on_any_table(folder: Path) -> None:
     studies = [
         "curves",
         "floors",
+        "cascade-floors",
         "drift",
         "newcomer",
         "cascades",
@@ -129,6 +130,7 @@ def test_every_study_runs_on_any_table(folder: Path) -> None:
     for row in curves:
         # Each knows more than the one before it.
         assert row["hull"] <= row["group"] + 1e-6 <= row["clairvoyant"] + 2e-6
+    assert {row["baseline"] for row in result["cascade-floors"]} > {"none"}
     always = [row for row in result["curves"] if row.get("policy") == "always arm3"]
     assert {row["table"] for row in always} == {"of_20", "test"}
     assert {row["table"] for row in result["newcomer"]} == {"of_20", "test"}

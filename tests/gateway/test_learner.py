@@ -161,6 +161,41 @@ def test_a_label_scores_every_reply_of_a_cascade(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("baseline", ["", 'baseline = "dear"'])
+def test_the_journal_says_what_a_lot_for_the_baseline_made_of_each_reply(
+    tmp_path: Path, baseline: str
+) -> None:
+    """And where no baseline is drawn every reply stands for itself."""
+
+    async def main() -> None:
+        async with serving(Upstream(label=1)) as a, serving(Upstream(label=2)) as b:
+            floor = f'objective = "min_cost"\naccuracy_floor = 0.9\ncascade = true\n{baseline}'
+            config = two_backends(a, b, policy="lagrangian", route=floor)
+            async with running(config, tmp_path) as tollway:
+                watched = Watched(tollway)
+                for _ in range(60):
+                    reply = await tollway.infer()
+                    await tollway.feedback(
+                        {"decision": reply.headers["x-tollway-decision"], "label": 1}
+                    )
+            later = [(x, choice) for x, choice, _, _ in watched.told if x.held == "cheap"]
+            first = [choice for x, choice, _, _ in watched.told if not x.held]
+            assert later
+            if not baseline:
+                assert {choice.reached for _, choice in later} == {1.0}
+                return
+            weights = {c.shadow[c.index] / c.propensity for c in first if c.arm == "cheap"}
+            assert weights
+            assert all(
+                any(choice.reached == pytest.approx(weight) for weight in weights)
+                for _, choice in later
+            )
+            assert all(choice.reached_most >= choice.reached > 1.0 for _, choice in later)
+
+    run(main)
+
+
+@pytest.mark.integration
 def test_a_fallbacks_answer_is_not_learned_as_if_it_had_been_drawn(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream(status=500)) as a, serving(Upstream()) as b:

@@ -1,11 +1,13 @@
 """Accept or escalate, in a world where the cheap reply knows when it is wrong."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from policies.registry import build
 from policies.types import ACCEPT, Arm, Choice, Context, Objective, Policy
+from policies.value import onward, weighted
 
 CHEAP, DEAR = Arm("cheap", 1e-4), Arm("dear", 1e-3)
 
@@ -25,7 +27,8 @@ def drive(policy: Policy, count: int, rng: Random, labels: str = "all") -> tuple
         given, cost = choice.arm, choice.cost_hat_usd[choice.index]
         policy.charge(choice, cost)
         if choice.arm == "cheap":
-            later = Context((1.0,), (), (0.95 if sure else 0.4,), "cheap")
+            reply = (0.95 if sure else 0.4,)
+            later = Context((1.0,), (), reply, "cheap", (), *onward(choice))
             choice = policy.choose(later, (Arm(ACCEPT, 0.0), DEAR), rng)
             draws.append((later, choice))
             policy.charge(choice, choice.cost_hat_usd[choice.index])
@@ -116,3 +119,98 @@ def test_unknown_arms_are_asked_where_a_reply_is_poor_and_money_is_left() -> Non
         spent += cost if request >= 1000 else 0.0
 
     assert spent / 2000 > 0.8e-4
+
+
+@pytest.mark.parametrize("labels", ["all", "given"])
+def test_a_floor_without_a_baseline_saves_within_a_few_hundred_labels(labels: str) -> None:
+    """No request is drawn for a baseline, so no label stands for more than its own request."""
+    policy, rng = cascade(Objective("min_cost", floor=0.95)), Random(5)
+    first, _ = drive(policy, 300, rng, labels)
+
+    quality, spent = drive(policy, 600, rng, labels)
+
+    assert spent < 0.65 * DEAR.cost_usd
+    assert (first * 300 + quality * 600) / 900 > 0.94
+
+
+def test_a_floor_with_a_baseline_saves_from_the_first_labels_on() -> None:
+    policy, rng = cascade(Objective("min_cost", floor=0.95, baseline="dear")), Random(6)
+
+    spent = [drive(policy, 400, rng)[1] for _ in range(4)]
+
+    assert spent[0] < 0.96 * DEAR.cost_usd
+    assert spent[-1] < 0.75 * DEAR.cost_usd
+
+
+def first_choice(objective: Objective) -> Choice:
+    """Return a first choice of the cheap arm by a policy that knows its two arms."""
+    policy, rng = cascade(objective), Random(7)
+    drive(policy, 300, rng)
+    while True:
+        choice = policy.choose(Context((1.0,)), (CHEAP, DEAR), rng)
+        if choice.arm == "cheap":
+            return choice
+
+
+def second_choice(first: Choice, objective: Objective) -> Choice:
+    later = Context((1.0,), (), (0.95,), first.arm, (), *onward(first))
+    return cascade(objective).choose(later, (Arm(ACCEPT, 0.0), DEAR), Random(8))
+
+
+def test_a_reply_stands_for_itself_where_no_baseline_is_drawn() -> None:
+    objective = Objective("min_cost", floor=0.95)
+
+    choice = second_choice(first_choice(objective), objective)
+
+    assert (choice.reached, choice.reached_most) == (1.0, 1.0)
+
+
+def test_a_reply_stands_for_those_that_the_lot_gave_to_the_baseline() -> None:
+    objective = Objective("min_cost", floor=0.95, baseline="dear")
+    first = first_choice(objective)
+    asked, drawn = first.shadow[first.index], first.propensity
+
+    choice = second_choice(first, objective)
+
+    assert choice.reached == pytest.approx(asked / drawn)
+    assert choice.reached == choice.reached_most > 1.0
+
+
+def test_a_reply_that_a_client_demanded_stands_for_itself() -> None:
+    """A demand above the floor goes before the guard, so no lot was drawn for its request."""
+    objective = Objective("min_cost", floor=0.95, baseline="dear")
+    policy, rng = cascade(objective), Random(7)
+    drive(policy, 300, rng)
+
+    demanded = policy.choose(Context((1.0,)), (CHEAP, DEAR), rng, 0.999)
+
+    assert policy.figures()["floor_share"] < 1.0
+    assert second_choice(demanded, objective).reached == 1.0
+
+
+def test_what_a_request_may_say_is_known_before_its_lot_is_drawn() -> None:
+    """Else luck decides what is staked, and the bound on the learned policy is none.
+
+    The baseline is not the dearest arm here: its own replies may be passed over too.
+    """
+    first = Choice(
+        ("cheap", "base", "dear"),
+        (0.1, 0.9, 0.0),
+        0,
+        (0.9, 0.9, 0.9),
+        (1e-4, 5e-4, 1e-3),
+        0.0,
+        "best",
+        0,
+        shadow=(1.0, 0.0, 0.0),
+    )
+    values = []
+    for index, losses in ((0, 0.4), (1, 0.02)):
+        drawn = replace(first, index=index)
+        later = Context((1.0,), (), (0.9,), drawn.arm, (), *onward(drawn))
+        choice = cascade(Objective()).choose(later, (Arm(ACCEPT, 0.0), DEAR), Random(0))
+        values.append(weighted(choice, 1.0 - losses))
+
+    (own, least, _), (other, same, _) = values
+    assert least == same == pytest.approx(-9.0)
+    assert 0.1 * own + 0.9 * other == pytest.approx(1.0 - 0.4)  # of the learned policy alone
