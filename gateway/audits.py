@@ -21,6 +21,7 @@ from typing import Any
 from gateway.attempts import Attempts
 from gateway.errors import Refused
 from gateway.journal import Journal
+from gateway.learner import GATEWAY
 from gateway.ledger.types import Refusal
 from gateway.metering import OUTRUN
 from gateway.route import Backend
@@ -34,7 +35,7 @@ CROWDED = 0.5  # of the reference's slots: the rest is the clients'
 DRAIN_S = 5.0  # how long a stop waits for audits under way; what is cancelled then is still charged
 SOURCE = "audit"
 
-Teach = Callable[[list[Any], str | None], Awaitable[object]]
+Teach = Callable[[list[Any], str | None, str], Awaitable[object]]
 
 
 class Audits:
@@ -160,7 +161,7 @@ class Audits:
             "probability": probability,
         }
         try:
-            await self._teach([told], None)
+            await self._teach([told], None, GATEWAY)
         except Refused as refused:
             log.warning("an audit was not learned from: %s", refused.detail)
             return

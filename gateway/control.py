@@ -25,17 +25,18 @@ from gateway.counter import Counter
 from gateway.crew import Crew
 from gateway.dashboard import PAGE, POLICY
 from gateway.errors import Refused
+from gateway.feedback import FEEDBACK_MAX, LABEL_BYTES_MAX
 from gateway.learner import Learner
 from gateway.ledger.types import NANO, LedgerDown
 from gateway.ledger.wallet import Wallet
 from gateway.metrics import Metrics
 from gateway.overview import RANGES, Overview, Query
 from gateway.problems import ConfigError
+from gateway.rates import FeedbackRates
 
-FEEDBACK_BYTES_MAX = 1 << 20
+FEEDBACK_BYTES_MAX = FEEDBACK_MAX * (LABEL_BYTES_MAX + 1024)  # 1024: an id, a source, the names
 _SAFE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 LIVE_S = 2.0
-FEEDBACK_MAX = 1000  # in one call; a larger batch is several calls
 _FED = {"learned": 202, "duplicate": 200, "unknown": 404, "unwritten": 503}
 """What one feedback came to, as a status; else it was refused."""
 
@@ -58,8 +59,11 @@ class Control:
         overview: Overview,
         routes: Callable[[], Iterable[dict[str, Any]]],
         ready: Callable[[], str],
+        rates: FeedbackRates,
+        clock: Callable[[], float],
     ) -> None:
-        """`routes` describes the routes; `ready` says why the gateway is not, "" where it is.
+        """`routes` describes the routes; `ready` says why the gateway is not, "" where it is;
+        `rates` limit how fast tenants may send feedback, by `clock`.
 
         `reload`, where the gateway can, takes up the configuration anew.
         """
@@ -73,6 +77,8 @@ class Control:
         self._overview = overview
         self._routes = routes
         self._ready = ready
+        self.rates = rates
+        self._clock = clock
 
     def revise(self, authenticator: Authenticator, counter: Counter) -> None:
         """Take over the keys and the budgets of another configuration."""
@@ -129,7 +135,10 @@ class Control:
         many = isinstance(document, list)
         told = document if many else [document]
         if len(told) > FEEDBACK_MAX:
-            raise Refused(413, "Content too large", f"at most {FEEDBACK_MAX} feedbacks in a call")
+            detail = f"{len(told)} feedbacks in one call; send at most {FEEDBACK_MAX}"
+            raise Refused(413, "Content too large", detail)
+        if tenant is not None:
+            self.rates.admit(tenant, len(told), self._clock())
         results = await self._crew.teach(told, tenant)
         if many:
             return _json({"results": results})

@@ -22,6 +22,7 @@ import orjson
 from gateway import snapshots, sums
 from gateway.errors import Refused
 from gateway.events import Events
+from gateway.learner import ADMIN
 from gateway.ledger.types import LedgerDown
 from gateway.ledger.wallet import Wallet
 from gateway.metrics import Metrics
@@ -32,7 +33,7 @@ log = logging.getLogger("tollway.crew")
 
 Spend = dict[tuple[str, str, str], int]
 Taught = list[dict[str, str]]
-Teach = Callable[[list[Any], str | None], Awaitable[Taught]]
+Teach = Callable[[list[Any], str | None, str], Awaitable[Taught]]
 
 LEAVE_SHARE = 50  # with thousands of tenants a report takes tens of milliseconds
 LEARNER_TRIES = 3  # of TIMEOUT_S and a pause each: a learner that died is back within a second
@@ -172,14 +173,14 @@ class Crew:
 
     # ------------------------------------------------------------------ learning
 
-    async def teach(self, told: list[Any], tenant: str | None) -> Taught:
+    async def teach(self, told: list[Any], tenant: str | None, by: str = ADMIN) -> Taught:
         """Have the learner learn from feedback; return its answers. Refused where it is gone."""
         if self._seat.learns:
-            return await self._teach(told, tenant)
+            return await self._teach(told, tenant, by)
         assert self._peers is not None
         for _ in range(LEARNER_TRIES):
             try:
-                taught: Taught = await self._peers.ask(LEARNER, "teach", [told, tenant])
+                taught: Taught = await self._peers.ask(LEARNER, "teach", [told, tenant, by])
                 return taught
             except Silent:
                 await asyncio.sleep(LEARNER_PAUSE_S)

@@ -71,13 +71,18 @@ def unseal(line: bytes) -> Row | None:
     return row if isinstance(row, dict) else None
 
 
-def rows(path: Path) -> Iterator[Row]:
-    """Yield the sound rows of a segment, in order; a cut tail and damaged rows are passed over."""
+def rows(path: Path, damaged: Callable[[], None] = lambda: None) -> Iterator[Row]:
+    """Yield the sound rows of a segment, in order; a cut tail and damaged rows are passed over.
+
+    `damaged` is called for each line that is whole and whose checksum does not fit.
+    """
     with path.open("rb") as file:
         for line in file:
             row = unseal(line)
             if row is not None:
                 yield row
+            elif line.endswith(b"\n"):
+                damaged()
 
 
 def segments(folder: Path) -> list[Path]:
@@ -152,6 +157,25 @@ class Journal:
         elif not self._scheduled:
             self._scheduled = True
             self._soon(self.flush)
+
+    def put(self, row: Row) -> bool:
+        """Append a row and hand it to the operating system now; False where the disk refuses it.
+
+        A row that is refused is not appended: whoever sent it may send it again.
+        """
+        self.flush()
+        if self._waiting:
+            return False
+        line = seal(row)
+        try:
+            written = os.write(self._fd, line)
+        except OSError:
+            return False
+        self._size += len(line)
+        self.rows_written += 1
+        if rest := line[written:]:  # the disk is full now: the row's end waits for room
+            self._waiting, self._waiting_bytes = [rest], len(rest)
+        return True
 
     @property
     def waiting_bytes(self) -> int:
@@ -243,6 +267,18 @@ class Journal:
         for path in [own, *others]:
             left -= _follow(path, int(offset, 36) if path == own else 0, decision, left, rows)
         return rows[len(found) :]
+
+    def marked(self, decision: str) -> bool:
+        """Whether a decision was marked as one that had its feedback; OSError as `mark`."""
+        match = _ID.fullmatch(decision)
+        if match is None:
+            return False
+        try:
+            with (self._folder / f"journal-{match[1]}.marks").open("rb") as file:
+                file.seek(int(match[2], 36) // MARK_BYTES)
+                return file.read(1) == b"\x01"
+        except FileNotFoundError:
+            return False
 
     def mark(self, decision: str) -> bool:
         """Mark a decision as one that had its feedback; False where it was marked before.

@@ -6,86 +6,67 @@ before a restart. It is learned from once; what comes again is told so.
 
 One feedback may teach several things. A true label scores every reply that the request saw: in a
 cascade also the cheap one that was passed over. A quality is that of the reply the client got.
+
+It is checked first, then written, then marked, then learned from. Killed between any two of these,
+a gateway neither loses nor doubles a label: a row that is not yet in a snapshot is learned from at
+the next start, and marked then.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway import readback
+from gateway.feedback import PROBABILITY_MIN, BadFeedback, Feedback, parse
 from gateway.journal import Journal, Row, rows, segments
 from gateway.metrics import Metrics
+from gateway.readback import BadRow
 from gateway.route import Route
-from gateway.turn import contexts
+from gateway.turn import Draw
+from gateway.weights import Weights
 from policies.types import ACCEPT
 
+__all__ = ["BadFeedback", "Feedback", "Learner", "answered", "parse", "qualities", "teach"]
+
+log = logging.getLogger("tollway.learner")
+
 CATCH_UP_SEGMENTS_MAX = 4  # a gigabyte at the default size: seconds at start, not minutes
+UNMARKED_MAX = 10_000  # decisions learned from that the disk would not mark: a megabyte of ids
+SKIPS_LOGGED_MAX = 5  # of the rows that a start skips: they tend to be damaged alike
 
-
-_MEMBERS = {"decision", "quality", "correct", "label", "source", "probability"}
-WEIGHT_MAX = 4.0  # a label that was unlikely to be asked for counts for at most so many
-WEIGHT_RATE = 0.05  # of the mean that weights are relative to: about the last twenty labels
-
-
-class BadFeedback(ValueError):  # noqa: N818 - reads as what happened
-    """Feedback that says nothing that can be learned; the message says what to send."""
+ADMIN = "admin"
+GATEWAY = "gateway"
+"""Who says what an answer was worth, where that is no tenant: the admin key, and audits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Feedback:
-    """What a client says of an answer: exactly one of a quality and a true label.
+class CaughtUp:
+    """What a start made of the journal's feedback: how many rows it learned from and skipped."""
 
-    `probability`: with which this answer was chosen to be judged.
-    """
-
-    decision: str
-    quality: float | None = None
-    label: Any = None
-    source: str = ""
-    probability: float = 1.0
+    learned: int
+    skipped: int
 
 
-def parse(document: Any) -> Feedback:
-    """Read one feedback; BadFeedback says what is wrong with it."""
-    if not isinstance(document, dict) or not isinstance(document.get("decision"), str):
-        raise BadFeedback('send {"decision": "<id>"} with one of quality, correct, label')
-    unknown = document.keys() - _MEMBERS
-    if unknown:
-        raise BadFeedback(f"unknown member {min(unknown)!r}; send quality, correct or label")
-    return replace(_told(document), probability=_probability(document.get("probability", 1.0)))
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one feedback says of a decision, checked: `known` by backend, as `teller` says."""
 
-
-def _probability(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise BadFeedback("probability must be a number above 0 and up to 1")
-    return float(value)
-
-
-def _told(document: dict[str, Any]) -> Feedback:
-    told = [name for name in ("quality", "correct", "label") if document.get(name) is not None]
-    if len(told) != 1:
-        raise BadFeedback(f"send exactly one of quality, correct and label, not {told or 'none'}")
-    source = document.get("source", "")
-    if not isinstance(source, str) or len(source) > 64:
-        raise BadFeedback("source must be a text of at most 64 characters")
-    value = document[told[0]]
-    if told[0] == "label":
-        return Feedback(document["decision"], label=value, source=source)
-    if told[0] == "correct":
-        if not isinstance(value, bool):
-            raise BadFeedback("correct must be true or false")
-        return Feedback(document["decision"], quality=float(value), source=source)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise BadFeedback("quality must be a number from 0 to 1")
-    return Feedback(document["decision"], quality=float(value), source=source)
+    route: Route
+    drawn: list[Draw]
+    found: list[Row]
+    known: Mapping[str, float]
+    teller: str
+    probability: float
 
 
 class Learner:
     """Takes feedback to the policies of the routes it is about."""
 
-    # The mutable state is, by route, the mean of 1 / probability of the labels lately.
+    # The mutable state is the labels' weights, and the decisions that could not be marked.
 
     def __init__(
         self,
@@ -102,18 +83,29 @@ class Learner:
         self._routes = routes
         self._metrics = metrics
         self._wall = wall
-        self._odds: dict[str, float] = {}
+        self._weights = Weights()
+        self._unmarked: set[str] = set()
 
-    async def teach(self, told: list[Any], tenant: str | None) -> list[dict[str, str]]:
-        """Learn from feedback as it was sent, one after the other; return what came of each."""
-        return [await self._taught(document, tenant) for document in told]
+    async def teach(
+        self, told: list[Any], tenant: str | None, by: str = ADMIN
+    ) -> list[dict[str, str]]:
+        """Learn from feedback as it was sent, one after the other; return what came of each.
 
-    async def _taught(self, document: Any, tenant: str | None) -> dict[str, str]:
+        The loop has its turn after each one: a call of many holds nobody up for longer than one.
+        """
+        results = []
+        for document in told:
+            results.append(await self._taught(document, tenant, by))
+            await asyncio.sleep(0)
+        return results
+
+    async def _taught(self, document: Any, tenant: str | None, by: str) -> dict[str, str]:
         decision = document.get("decision") if isinstance(document, dict) else None
+        least = readback.PROBABILITY_MIN if by == GATEWAY else PROBABILITY_MIN
         try:
-            feedback = parse(document)
+            feedback = parse(document, probability_min=least)
             await self.found(feedback.decision)
-            result = {"result": self.take(feedback, tenant)}
+            result = {"result": self.take(feedback, tenant, by)}
         except BadFeedback as exc:
             result = {"result": "refused", "detail": str(exc)}
         if result["result"] == "unknown":
@@ -134,76 +126,115 @@ class Learner:
         """Return the rows of a found decision that came after its own: audits, feedback."""
         return await asyncio.to_thread(self._journal.follow, found)
 
-    def take(self, feedback: Feedback, tenant: str | None) -> str:
+    def take(self, feedback: Feedback, tenant: str | None, by: str = ADMIN) -> str:
         """Learn from one feedback; return `learned`, `duplicate`, `unknown` or `unwritten`.
 
-        `tenant` may only speak of its own requests; None may speak of all. BadFeedback where a
-        label is sent and the route was not told how to score one.
+        `tenant` may only speak of its own requests; None may speak of all, as whom `by` says.
+        BadFeedback where nothing can be learned from it.
         """
         found = self._journal.find(feedback.decision)
-        route = self._routes.get(found[0]["route"]) if found else None
-        if route is None or (tenant is not None and found[0]["tenant"] != tenant):
+        route = self._routes.get(found[0].get("route", "")) if found else None
+        if route is None or (tenant is not None and found[0].get("tenant") != tenant):
             self._metrics.feedback("", "unknown")
             return "unknown"
-        known = qualities(route, found, feedback)
         try:
-            first = self._journal.mark(feedback.decision)
-        except OSError:  # learned from unmarked, it would be learned from as often as it is sent
-            self._metrics.feedback(route.name, "unwritten")
+            drawn = readback.draws(found)
+            known = qualities(route, found, feedback)
+        except BadRow as exc:
+            raise BadFeedback(f"the journal's rows of this decision are damaged: {exc}") from exc
+        lesson = Lesson(route, drawn, found, known, tenant or by, feedback.probability)
+        result = self._written(lesson, feedback)
+        if result == "learned":
+            self._learn(lesson)
+            if feedback.probability == 1.0:  # audits look where it is doubtful: no mean of them
+                answer = answered(found)
+                for backend, quality in known.items():
+                    self._metrics.label(route.name, backend, quality, answered=backend == answer)
+        self._metrics.feedback(route.name, result)
+        return result
+
+    def _written(self, lesson: Lesson, feedback: Feedback) -> str:
+        """Write a feedback down and mark its decision; return `learned` where it is to be now."""
+        decision = feedback.decision
+        try:
+            if decision in self._unmarked or self._journal.marked(decision):
+                return "duplicate"
+        except OSError:
             return "unwritten"
-        if not first:
-            self._metrics.feedback(route.name, "duplicate")
-            return "duplicate"
-        self._journal.append(
+        if len(self._unmarked) >= UNMARKED_MAX or not self._journal.put(
             {
                 "kind": "feedback",
-                "id": feedback.decision,
+                "id": decision,
                 "time": round(self._wall(), 6),
-                "route": route.name,
-                "tenant": found[0]["tenant"],
-                "quality": known.get(answered(found)),
-                "known": known,
+                "route": lesson.route.name,
+                "tenant": lesson.found[0]["tenant"],
+                "by": lesson.teller,
+                "quality": lesson.known.get(answered(lesson.found)),
+                "known": lesson.known,
                 "label": feedback.label,
                 "source": feedback.source,
                 "probability": feedback.probability,
             }
-        )
-        teach(route, found, known, self._weight(route.name, feedback.probability))
-        if feedback.probability == 1.0:  # audits look where it is doubtful: no mean is made of them
-            answer = answered(found)
-            for backend, quality in known.items():
-                self._metrics.label(route.name, backend, quality, answered=backend == answer)
-        self._metrics.feedback(route.name, "learned")
+        ):
+            return "unwritten"
+        self._mark(decision)
         return "learned"
+
+    def _mark(self, decision: str) -> None:
+        try:
+            self._journal.mark(decision)
+        except OSError:  # the row is written: the next start marks it, and until then this does
+            self._unmarked.add(decision)
+
+    def _learn(self, lesson: Lesson) -> None:
+        weight = self._weights.weigh(lesson.route.name, lesson.teller, lesson.probability)
+        teach(lesson.route, lesson.drawn, lesson.found, lesson.known, weight)
 
     def catch_up(
         self, folder: Path, since: Mapping[str, float], most: int = CATCH_UP_SEGMENTS_MAX
-    ) -> int:
+    ) -> CaughtUp:
         """Learn again from journalled feedback that is newer than the routes' snapshots.
 
-        Returns how many. A route without a snapshot learns from all that the newest segments hold,
-        of which at most `most` are read.
+        A route without a snapshot learns from all that the newest segments hold, of which at most
+        `most` are read. A row that cannot be learned from is skipped and counted: it never stops a
+        start.
         """
-        count = 0
+        seen: set[str] = set()
+        learned = skipped = 0
+
+        def skip(why: object = "its checksum is wrong") -> None:
+            nonlocal skipped
+            skipped += 1
+            if skipped <= SKIPS_LOGGED_MAX:
+                log.warning("a row of the journal is skipped: %s", why)
+
         oldest = min(since.values(), default=0.0)
         recent = [path for path in segments(folder) if path.stat().st_mtime >= oldest]
         for path in recent[-most:]:
-            for row in rows(path):
-                if row.get("kind") != "feedback" or row["time"] <= since.get(row["route"], 0.0):
-                    continue
-                route, found = self._routes.get(row["route"]), self._journal.find(row["id"])
-                if route is not None and found:
-                    weight = self._weight(route.name, row.get("probability", 1.0))
-                    teach(route, found, row["known"], weight)
-                    count += 1
-        return count
+            for row in rows(path, skip):
+                if row.get("kind") == "feedback":
+                    try:
+                        learned += self._relearn(row, since, seen)
+                    except (BadRow, KeyError, TypeError, ValueError, ArithmeticError) as exc:
+                        skip(exc)
+        self._metrics.rows_skipped += skipped
+        return CaughtUp(learned, skipped)
 
-    def _weight(self, route: str, probability: float) -> float:
-        """Return for how many answers a label stands, relative to the route's other labels."""
-        odds = 1.0 / probability
-        mean = self._odds.get(route, odds)
-        self._odds[route] = mean + WEIGHT_RATE * (odds - mean)
-        return min(odds / mean, WEIGHT_MAX)
+    def _relearn(self, row: Row, since: Mapping[str, float], seen: set[str]) -> bool:
+        """Learn from a feedback's row, unless that was done; BadRow where it cannot be."""
+        name, decision = readback.text(row, "route"), readback.text(row, "id")
+        if readback.time_s(row) <= since.get(name, 0.0) or decision in seen:
+            return False
+        route, found = self._routes.get(name), self._journal.find(decision)
+        if route is None or not found:
+            return False
+        known, probability = readback.known(row), readback.probability(row)
+        drawn = readback.draws(found)
+        teller = row.get("by") or readback.text(row, "tenant")
+        seen.add(decision)
+        self._mark(decision)
+        self._learn(Lesson(route, drawn, found, known, str(teller), probability))
+        return True
 
 
 def answered(found: Iterable[Row]) -> str:
@@ -234,11 +265,17 @@ def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, f
     return known
 
 
-def teach(route: Route, found: list[Row], known: Mapping[str, float], weight: float = 1.0) -> None:
+def teach(
+    route: Route,
+    drawn: Iterable[Draw],
+    found: list[Row],
+    known: Mapping[str, float],
+    weight: float = 1.0,
+) -> None:
     """Have a route's policy learn what a decision's replies were worth."""
     arms = {backend for backend in known if backend in route.backends}
     fallbacks = {row["backend"] for row in found if row["kind"] == "attempt" and row["fallback"]}
-    for draw in contexts(found):
+    for draw in drawn:
         held, arm = draw.context.held, draw.choice.arm
         if held in arms and ACCEPT in draw.choice.arms:
             route.policy.learn(draw.context, draw.choice, ACCEPT, known[held], weight)

@@ -98,6 +98,7 @@ class Metrics:
         self._draws: dict[tuple[str, str], int] = {}
         self._feedback: dict[tuple[str, str], int] = {}
         self._answers: dict[tuple[str], Mean] = {}
+        self.rows_skipped = 0
         self._labels: dict[tuple[str, str], Mean] = {}
         self._offers: dict[tuple[str, str], Offers] = {}
         self._tags: dict[str, int] = {}
@@ -321,6 +322,12 @@ class Metrics:
         for feedback_key, count in self._feedback.items():
             feedback.add_metric(feedback_key, count)
         yield feedback
+        skipped = CounterMetricFamily(
+            "tollway_journal_rows_skipped",
+            "Rows of the journal that a start could not learn from",
+        )
+        skipped.add_metric([], self.rows_skipped)
+        yield skipped
         for name, text, labels, means, read in self._means():
             family = CounterMetricFamily(f"tollway_{name}", text, labels=labels)
             for mean_key, mean in means.items():

@@ -7,6 +7,7 @@ people read of them, in docs/. That it is true is tested by requests made from i
 from importlib.metadata import version
 from typing import Any
 
+from gateway.feedback import FEEDBACK_MAX, PROBABILITY_MIN
 from gateway.overview import RANGES
 
 Json = dict[str, Any]
@@ -105,12 +106,12 @@ def _body(schema: Json) -> Json:
 
 def _feedback() -> Json:
     one: Json = {"$ref": "#/components/schemas/Feedback"}
-    many = {"type": "array", "items": one, "maxItems": 1000}
+    many = {"type": "array", "items": one, "maxItems": FEEDBACK_MAX}
     return {
         "summary": "What answers were worth, one or many; a tenant's key speaks of its own",
         "requestBody": _body({"oneOf": [one, many]}),
         "responses": {
-            **_responses(_json(), 400, 401, 413),
+            **_responses(_json(), 400, 401, 413, 429),
             "202": {**_json(), "description": "Learned"},
             "404": {**_json(), "description": "No decision of this id"},
             "422": {**_json(), "description": "It says nothing that can be learned"},
@@ -123,7 +124,7 @@ def _told() -> Json:
     values = {
         "quality": {"type": "number", "minimum": 0, "maximum": 1},
         "correct": {"type": "boolean"},
-        "label": {"type": ["string", "number", "boolean"]},
+        "label": {"type": ["string", "number", "boolean", "array", "object"]},
     }
     return {
         "type": "object",
@@ -132,7 +133,7 @@ def _told() -> Json:
             "decision": {"type": "string"},
             **values,
             "source": {"type": "string", "maxLength": 64},
-            "probability": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+            "probability": {"type": "number", "minimum": PROBABILITY_MIN, "maximum": 1},
         },
         "oneOf": [{"required": [name]} for name in values],
         "additionalProperties": False,

@@ -4,11 +4,16 @@ Two token buckets a tenant. One of requests: each takes a token, and where there
 refused with 429 before anything is read. One of dollars: a request needs it not to be empty, and
 takes from it what it has cost, so it may go below zero by what was under way; the next ones wait.
 This smooths spend; what holds it to a limit exactly is a budget. Pure: the time is an argument.
+
+Feedback has a bucket of its own for each tenant, limited by default: every label costs the worker
+that learns about a third of a millisecond.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.errors import Refused
+from gateway.feedback import FEEDBACK_MAX
 from gateway.ledger.types import NANO
 from gateway.turn import Turn
 
@@ -88,3 +93,47 @@ class Rate:
         again_s = max(1, -int(-wait_s // 1))
         refused.headers = [(b"retry-after", b"%d" % again_s), *self.fields()]
         return refused
+
+
+FEEDBACK_BURST_S = 10.0  # seconds' worth of labels at once: a batch job catches up, and waits
+
+
+class FeedbackRates:
+    """How many labels a second each tenant may send."""
+
+    # The mutable state is a bucket for each tenant that has sent feedback: tenants are known by
+    # their keys, so there are no more than the configuration names.
+
+    def __init__(self, default_per_s: float, own_per_s: Mapping[str, float]) -> None:
+        """`own_per_s`: of the tenants that have a rate of their own."""
+        self._buckets: dict[str, Bucket] = {}
+        self.revise(default_per_s, own_per_s)
+
+    def revise(self, default_per_s: float, own_per_s: Mapping[str, float]) -> None:
+        """Take other rates; the buckets of tenants whose rate is the same stay as they are."""
+        self._default_per_s, self._own_per_s = default_per_s, dict(own_per_s)
+        for tenant, bucket in list(self._buckets.items()):
+            if bucket.rate != self._rate(tenant):
+                del self._buckets[tenant]
+
+    def admit(self, tenant: str, labels: int, now_s: float) -> None:
+        """Take labels in, all or none; Refused with 429 where there are too many."""
+        bucket = self._buckets.get(tenant)
+        if bucket is None:
+            rate = self._rate(tenant)
+            size = max(rate * FEEDBACK_BURST_S, float(FEEDBACK_MAX))  # a whole call always fits
+            bucket = self._buckets[tenant] = Bucket(rate, size, size, now_s)
+        if bucket.fill(now_s) >= labels:
+            bucket.tokens -= labels
+            return
+        wait_s = bucket.wait_s(labels)
+        refused = Refused(
+            429,
+            "Too many requests",
+            f"this key may send {bucket.rate:g} labels a second; wait {wait_s:.1f} s",
+        )
+        refused.headers = [(b"retry-after", b"%d" % max(1, -int(-wait_s // 1)))]
+        raise refused
+
+    def _rate(self, tenant: str) -> float:
+        return self._own_per_s.get(tenant, self._default_per_s)

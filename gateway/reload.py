@@ -37,6 +37,7 @@ from gateway.wiring import (
     build_counter,
     build_proxy,
     build_route,
+    feedback_rates,
 )
 from policies.types import Context
 
@@ -144,6 +145,7 @@ class Reloader:
             gateway.metrics.declare(name, one.backends, tenants)
         gateway.app.serve(build_proxy(gateway, authenticator))
         gateway.control.revise(authenticator, build_counter(gateway, budgets))
+        gateway.control.rates.revise(*feedback_rates(new))
         for backend in gone:
             self._let_go(backend, patience_s)
         return told

@@ -80,6 +80,15 @@ class Records(Journal):
         made = self._kept.get(decision)
         return made() if made is not None else []
 
+    def put(self, row: Row) -> bool:
+        """Write a row; nothing refuses it."""
+        self.append(row)
+        return True
+
+    def marked(self, decision: str) -> bool:
+        """Whether a decision had its feedback, or is forgotten."""
+        return decision not in self._kept
+
     def mark(self, decision: str) -> bool:
         """Forget a decision, for it has had its feedback; False where there is none to forget."""
         return self._kept.pop(decision, None) is not None

@@ -113,6 +113,14 @@ class Server(Table):
         le=1_000_000,
         description="Most requests at once in each worker; above it, 503 with Retry-After.",
     )
+    feedback_per_s: Float = Field(
+        default=500,
+        gt=0,
+        le=1e6,
+        description="Most labels a second that one tenant may send, ten seconds' worth at once; "
+        "above it, 429 with Retry-After. The admin key may send any number. Workers have equal "
+        "shares.",
+    )
     idempotency_s: Float = Field(
         default=3600,
         ge=0,

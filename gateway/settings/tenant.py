@@ -45,6 +45,13 @@ class TenantRate(Table):
         le=1e6,
         description="Dollars a second, over a few of them; what holds spend exactly is a budget.",
     )
+    feedback_per_s: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1e6,
+        description="Labels a second, ten seconds' worth at once; `server.feedback_per_s` by "
+        "default.",
+    )
 
 
 class Tenant(Table):

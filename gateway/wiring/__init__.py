@@ -2,7 +2,12 @@
 
 from gateway.wiring.assembly import build
 from gateway.wiring.backend import build_backend
-from gateway.wiring.plane import build_authenticator, build_counter, build_proxy
+from gateway.wiring.plane import (
+    build_authenticator,
+    build_counter,
+    build_proxy,
+    feedback_rates,
+)
 from gateway.wiring.route import build_route
 from gateway.wiring.whole import Gateway
 
@@ -14,4 +19,5 @@ __all__ = [
     "build_counter",
     "build_proxy",
     "build_route",
+    "feedback_rates",
 ]

@@ -13,7 +13,7 @@ from gateway.ledger.office import Office
 from gateway.ledger.types import Budget
 from gateway.overview import Overview
 from gateway.proxy import Proxy
-from gateway.rates import Rate
+from gateway.rates import FeedbackRates, Rate
 from gateway.replies import Replies
 from gateway.table import RouteTable
 from gateway.wiring.route import describe
@@ -73,6 +73,17 @@ def build_rates(settings: config.Settings) -> dict[str, Rate]:
     }
 
 
+def feedback_rates(settings: config.Settings) -> tuple[float, dict[str, float]]:
+    """Return how many labels a second tenants may send: by default, and by name."""
+    share = 1.0 / settings.server.workers
+    own = {
+        tenant.name: tenant.rate.feedback_per_s * share
+        for tenant in settings.tenants
+        if tenant.rate is not None and tenant.rate.feedback_per_s is not None
+    }
+    return settings.server.feedback_per_s * share, own
+
+
 def build_authenticator(settings: config.Settings) -> Authenticator:
     """Return who knows the keys."""
     server = settings.server
@@ -121,6 +132,8 @@ def build_control(
         ),
         routes=lambda: [describe(route, clock()) for route in routes.values()],
         ready=lambda: gateway.not_ready,
+        rates=FeedbackRates(*feedback_rates(gateway.settings)),
+        clock=clock,
     )
 
 

@@ -90,9 +90,12 @@ class Gateway:
 
     def _catch_up(self, times: Mapping[str, float]) -> None:
         most = CATCH_UP_SEGMENTS_MAX * self.seat.count  # each worker writes segments of its own
-        learned = self.learner.catch_up(self.settings.journal.dir, times, most)
-        if learned:
-            self.events.add("caught_up", "journal", f"learned again from {learned} feedbacks")
+        done = self.learner.catch_up(self.settings.journal.dir, times, most)
+        if done.learned:
+            self.events.add("caught_up", "journal", f"learned again from {done.learned} feedbacks")
+        if done.skipped:
+            text = f"{done.skipped} rows cannot be learned from and were skipped; see the log"
+            self.events.add("journal_rows_skipped", "journal", text, rows=done.skipped)
 
     def leave(self) -> None:
         """Say that new requests are not welcome; they are still served."""

@@ -1,0 +1,105 @@
+"""Feedback as clients send it: read, bounded, and refused with what to send instead.
+
+Everything here comes from outside, so nothing is believed before it is bounded: a probability of
+5e-324 is a weight of infinity, and a label may be a document of any depth.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+PROBABILITY_MIN = 0.001
+"""The least chance with which a client may say that an answer was chosen to be judged: below one in
+a thousand a single label would stand for more answers than a bound on quality is made of."""
+
+FEEDBACK_MAX = 100  # in one call; a larger batch is several calls
+LABEL_BYTES_MAX = 4096  # a class, a vector of a few hundred numbers, a short text
+LABEL_DEPTH_MAX = 8  # levels: a batch of vectors has two
+SOURCE_CHARS_MAX = 64
+_MEMBERS = {"decision", "quality", "correct", "label", "source", "probability"}
+
+
+class BadFeedback(ValueError):  # noqa: N818 - reads as what happened
+    """Feedback that says nothing that can be learned; the message says what to send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a client says of an answer: exactly one of a quality and a true label.
+
+    `probability`: with which this answer was chosen to be judged.
+    """
+
+    decision: str
+    quality: float | None = None
+    label: Any = None
+    source: str = ""
+    probability: float = 1.0
+
+
+def parse(document: Any, *, probability_min: float = PROBABILITY_MIN) -> Feedback:
+    """Read one feedback; BadFeedback says what is wrong with it."""
+    if not isinstance(document, dict) or not isinstance(document.get("decision"), str):
+        raise BadFeedback('send {"decision": "<id>"} with one of quality, correct, label')
+    unknown = document.keys() - _MEMBERS
+    if unknown:
+        raise BadFeedback(f"unknown member {min(unknown)[:64]!r}; send quality, correct or label")
+    probability = check_probability(document.get("probability", 1.0), probability_min)
+    return replace(_told(document), probability=probability)
+
+
+def check_probability(value: Any, least: float = PROBABILITY_MIN) -> float:
+    """Return a probability that may be believed; BadFeedback where it is none."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not least <= value <= 1:
+        raise BadFeedback(f"probability must be a number from {least:g} to 1")
+    return float(value)
+
+
+def check_quality(value: Any) -> float:
+    """Return a quality; BadFeedback where it is none."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise BadFeedback("quality must be a number from 0 to 1")
+    return float(value)
+
+
+def _told(document: dict[str, Any]) -> Feedback:
+    told = [name for name in ("quality", "correct", "label") if document.get(name) is not None]
+    if len(told) != 1:
+        raise BadFeedback(f"send exactly one of quality, correct and label, not {told or 'none'}")
+    source = document.get("source", "")
+    if not isinstance(source, str) or len(source) > SOURCE_CHARS_MAX:
+        raise BadFeedback(f"source must be a text of at most {SOURCE_CHARS_MAX} characters")
+    value = document[told[0]]
+    if told[0] == "label":
+        _check_label(value)
+        return Feedback(document["decision"], label=value, source=source)
+    if told[0] == "correct":
+        if not isinstance(value, bool):
+            raise BadFeedback("correct must be true or false")
+        return Feedback(document["decision"], quality=float(value), source=source)
+    return Feedback(document["decision"], quality=check_quality(value), source=source)
+
+
+def _check_label(label: Any) -> None:
+    """Raise BadFeedback where a label is too large or nested too deeply to be compared."""
+    level, depth = [label], 0
+    while level:
+        depth += 1
+        if depth > LABEL_DEPTH_MAX:
+            raise BadFeedback(f"label is nested too deeply: {LABEL_DEPTH_MAX} levels at most")
+        level = [part for value in level for part in _parts(value)]
+    size = len(orjson.dumps(label))
+    if size > LABEL_BYTES_MAX:
+        raise BadFeedback(f"label has {size} bytes of JSON; send at most {LABEL_BYTES_MAX}")
+
+
+def _parts(value: Any) -> list[Any]:
+    """Return what a list or an object holds; a scalar holds nothing."""
+    if isinstance(value, dict):
+        return list(value.values()) or [None]
+    if isinstance(value, list):
+        return value or [None]
+    return []
