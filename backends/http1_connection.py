@@ -26,6 +26,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from backends.documents import streams_events
 from backends.tls_alerts import refuses_us
 from backends.types import BackendError, BadReply, Call, ConnectFailed, DeadlineExceeded, Headers
 
@@ -200,6 +201,7 @@ class Connection(asyncio.Protocol):
         self._bodiless = False
         self._keep = False
         self._until_close = False
+        self._watched = False  # whether the body may not fall silent: a whole reply may
         self._paused = False
         self._used = False
         self._heard_s = 0.0
@@ -377,12 +379,13 @@ class Connection(asyncio.Protocol):
                     raise ValueError("a transfer coding other than chunked, once")
                 framed = True
         self._until_close = not framed
+        self._watched = streams_events(headers)
         self._keep = self._parser.should_keep_alive()
 
     def _streaming(self, exchange: Exchange) -> None:
-        """Watch the silence between two parts of a body as well as the deadline."""
+        """Watch the silence between two parts of a stream as well as the deadline."""
         self._heard_s = self._loop.time()
-        if not exchange.head.done():
+        if self._watched and not exchange.head.done():
             self._arm(self._heard_s + self._idle_limit_s)
 
     def _end(self, *, reusable: bool) -> None:
@@ -419,7 +422,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is None:
             return
         now_s = self._loop.time()
-        quiet = self._phase == BODY and not self._paused
+        quiet = self._phase == BODY and self._watched and not self._paused
         due_s = self._heard_s + self._idle_limit_s if quiet else self._deadline_s
         if now_s >= self._deadline_s:
             self._fail(DeadlineExceeded("no whole reply within the deadline", ran=True))

@@ -6,10 +6,12 @@ a refusal of heads that HTTP does not allow, and the knowledge whether a request
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 import httpx
 
+from backends.documents import streams_events
 from backends.http1_connection import MAX_FIELDS, OWN_FRAMING, needs_length, request_head
 from backends.httpcore2_pool import Httpcore2Pool
 from backends.slots import Slots
@@ -22,7 +24,8 @@ class HttpxTransport:
     """Carries calls to the origin of `url` over an httpx transport; see `Transport`.
 
     `pool` is closed with this transport. `slots` say how many calls are under way at once; times
-    are in seconds, `stream_idle_s` being the silence allowed between two parts of a body.
+    are in seconds, `stream_idle_s` being the silence allowed between two parts of a stream of
+    events.
     """
 
     # The mutable state of this transport is its slots and whether it is closed.
@@ -52,7 +55,9 @@ class HttpxTransport:
             slot.leave()
             raise
         self.slots.answered(slot.held_s, response.status_code)
-        body = _Body(response, slot, deadline_s, self._stream_idle_s)
+        watched = streams_events(response.headers.raw)
+        idle_s = self._stream_idle_s if watched else math.inf
+        body = _Body(response, slot, deadline_s, idle_s)
         try:
             return Reply(response.status_code, _head(response), body)
         except BaseException:

@@ -16,7 +16,7 @@ from gateway.buffers import Buffers
 from gateway.estimator import Quote
 from gateway.hedge import Hedge, first_good
 from gateway.journal import Journal
-from gateway.ladder import LEAVES_LOCAL, LEAVES_WIRE
+from gateway.ladder import leaving
 from gateway.ledger.account import Account
 from gateway.ledger.types import NANO, Refusal, Reservation
 from gateway.ledger.wallet import Wallet
@@ -169,12 +169,12 @@ class Attempts:
         relay: Relay | None = None
         try:
             call = addressed(inference, backend, deadline_s - started_s)
+            follower = backend.protocol.follow(call.payload or NO_PAYLOAD)
             sending = backend.transport.send(call, deadline_s)
-            due_s = backend.first_byte_s
+            due_s = backend.due_s(follower is not None)
             reply = await (sending if due_s is None else within(due_s, sending))
-            follower = None
-            if is_stream(reply):
-                follower = backend.protocol.follow(call.payload or NO_PAYLOAD)
+            if not is_stream(reply):
+                follower = None
             if follower is not None and not (inference.route.cascade or audit):
                 opened = Relay(reply, follower, self._buffers.open(inference.tenant))
                 begun = opened.begin()
@@ -247,7 +247,7 @@ class Attempts:
         if not below and route.ladder.last_resort is None:
             return until_s
         wired = any(not rung.is_local for rung in below)
-        return now_s + (LEAVES_WIRE if wired else LEAVES_LOCAL) * (until_s - now_s)
+        return leaving(now_s, until_s, wired=wired)
 
     def _ended(
         self,

@@ -14,6 +14,19 @@ RETRIES_MAX = 100.0  # Finagle's: ten retries a second over its window of ten se
 LEAVES_WIRE, LEAVES_LOCAL = 0.5, 0.9
 """How much of the time left one attempt may take while rungs remain: over the wire, or inside."""
 
+RESERVED_MOST_S = 60.0
+"""The most time that is kept back for the rungs below: half of the ten minutes that a language
+model may take would end a long reply that needs no fallback, and be billed all the same."""
+
+
+def leaving(now_s: float, until_s: float, *, wired: bool) -> float:
+    """Return until when an attempt may take, so that those below it can still be asked.
+
+    `wired`: one of those below is reached over the wire.
+    """
+    share = LEAVES_WIRE if wired else LEAVES_LOCAL
+    return max(now_s + share * (until_s - now_s), until_s - RESERVED_MOST_S)
+
 
 class Ladder:
     """One route's way down; `rungs` are names of backends, `last_resort` a reply's body."""

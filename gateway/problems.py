@@ -177,6 +177,8 @@ def of_validation(
     for found in error.errors(include_url=False):
         if found["type"] == "too_short" and found["input"]:
             continue  # it counts sound entries only, and what ails the others is said already
+        if found["type"] == "default_factory_not_called":
+            continue  # another key of the table is wrong, and reported
         location: Location = tuple(found["loc"])
         value, why = found["input"], _why(found, model, location)
         cause = found.get("ctx", {}).get("error")

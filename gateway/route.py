@@ -40,6 +40,7 @@ class Backend:
     declared_quality: float | None = None
     timeout_s: float = 30.0
     first_byte_s: float | None = None
+    first_event_s: float | None = None
     unbound: Usage = field(init=False)
     breaker: Breaker = field(default_factory=Breaker)
     slots: Slots | None = None
@@ -59,6 +60,14 @@ class Backend:
     def __post_init__(self) -> None:
         """Know what bounds a call that says nothing: our own deadline."""
         self.unbound = Usage(device_s=self.timeout_s, exact=False)
+
+    def due_s(self, streamed: bool) -> float | None:
+        """Return how long until a reply, or the first event of a stream, must begin, if limited."""
+        if not streamed or self.first_event_s is None:
+            return self.first_byte_s
+        if self.first_byte_s is None:
+            return self.first_event_s
+        return min(self.first_byte_s, self.first_event_s)
 
     def address(self, call: Call) -> Call:
         """Return the call as this backend wants it: its path, its model's name, its host."""

@@ -146,7 +146,9 @@ class Backend(Table):
     """A backend as the gateway knows it, and as it really is."""
 
     name: Name = Field(description="Its name.", examples=["large"])
-    kind: Literal["gpu", "cpu", "rules"] = Field(default="cpu", description="What it runs on.")
+    kind: Literal["gpu", "cpu", "api", "rules"] = Field(
+        default="cpu", description="What it runs on."
+    )
     price: PriceTable = Field(
         min_length=1,
         description="As a backend's `price`.",

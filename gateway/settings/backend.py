@@ -16,6 +16,7 @@ from gateway.problems import (
 from gateway.settings.fields import (
     PROTOCOL_NAMES,
     BackendUrl,
+    DefaultBy,
     Float,
     Int,
     JsonPath,
@@ -52,8 +53,10 @@ class Backend(Table):
     """One model server with a price, or rules that run inside the gateway."""
 
     name: Name = Field(description="Its name in routes, metrics and reply headers.")
-    kind: Literal["gpu", "cpu", "rules"] = Field(
-        description="What it runs on; `rules` run inside the gateway.", examples=["gpu"]
+    kind: Literal["gpu", "cpu", "api", "rules"] = Field(
+        description="What it runs on: `api` is a provider's paid API, whose room is not ours to "
+        "watch; `rules` run inside the gateway.",
+        examples=["gpu"],
     )
     enabled: bool = Field(default=True, description="Whether it is offered at all.")
     protocol: Protocol | None = Field(
@@ -122,19 +125,40 @@ class Backend(Table):
         "taken to keep a prompt that it has answered, so that a conversation stays with it unless "
         "the gain pays for the move; 0: quotes count on the usual share of cached tokens instead.",
     )
-    timeout_s: Seconds = Field(default=30, description="The longest that one attempt may take.")
+    timeout_s: Seconds = Field(
+        default_factory=DefaultBy("protocol", 30, openai=600),
+        description="The longest that one attempt may take, to the last byte of its reply.",
+        examples=[30],
+    )
     first_byte_timeout_s: Seconds | None = Field(
         default=None,
         description="How long until its reply, or of a stream the first event, must begin; by "
-        "default as long as the attempt may take.",
+        "default as long as the attempt may take. A model that answers without a stream begins "
+        "its reply when it has finished.",
         examples=[2],
+    )
+    first_event_timeout_s: Seconds | None = Field(
+        default_factory=DefaultBy("protocol", None, openai=120),
+        description="How long until the first event of a streamed reply.",
+        examples=[120],
+    )
+    event_idle_timeout_s: Seconds = Field(
+        default=60,
+        description="The longest silence between two parts of a streamed reply; comments and "
+        "pings end a silence as events do.",
     )
     connect_timeout_s: Seconds = Field(
         default=2, description="The longest that connecting may take."
     )
-    concurrency: Int = Field(default=64, ge=1, le=65_536, description="Most calls to it at once.")
+    concurrency: Int = Field(
+        default_factory=DefaultBy("kind", 64, api=1000),
+        ge=1,
+        le=65_536,
+        description="Most calls to it at once.",
+        examples=[64],
+    )
     adaptive: bool = Field(
-        default=True,
+        default_factory=DefaultBy("kind", True, api=False),
         description="Whether fewer than `concurrency` calls are made at once where more would only "
         "wait for each other there.",
     )

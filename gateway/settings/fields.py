@@ -124,6 +124,20 @@ def _ledger_url(url: str) -> str:
     return f"sqlite:///{_beside_the_file(Path(rest[1:]))}"
 
 
+class DefaultBy:
+    """A default that depends on another key of the same table, which must stand above it."""
+
+    def __init__(self, key: str, otherwise: Any, **by: Any) -> None:
+        """`by`: the default for each value of `key` that has one of its own."""
+        self.key = key
+        self.otherwise = otherwise
+        self.by: dict[Any, Any] = by
+
+    def __call__(self, table: dict[str, Any]) -> Any:
+        """Return the default for a table, of which the keys above are read."""
+        return self.by.get(table.get(self.key), self.otherwise)
+
+
 Int = Annotated[int, BeforeValidator(_not_a_boolean)]
 Float = Annotated[float, BeforeValidator(_not_a_boolean)]
 Share = Annotated[Float, Field(ge=0, le=1)]

@@ -14,6 +14,7 @@ from gateway.problems import (
 from gateway.settings.clause import Clause
 from gateway.settings.fields import (
     PROTOCOL_NAMES,
+    DefaultBy,
     Float,
     ForwardedHeader,
     FreeTable,
@@ -214,7 +215,9 @@ class Route(Table):
         examples=[["authorization"]],
     )
     timeout_s: Seconds = Field(
-        default=30, description="The longest that a request may take in all."
+        default_factory=DefaultBy("protocol", 30, openai=600),
+        description="The longest that a request may take in all.",
+        examples=[30],
     )
     context: Features = Field(default=Features(), description="What the policy sees.")
     score: Score | None = Field(

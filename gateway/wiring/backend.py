@@ -37,6 +37,7 @@ def build_backend(settings: config.Backend) -> Backend:
         declared_quality=settings.declared_accuracy,
         timeout_s=settings.timeout_s,
         first_byte_s=settings.first_byte_timeout_s,
+        first_event_s=settings.first_event_timeout_s,
         slots=slots,
         cache=build_cache(settings),
     )
@@ -74,6 +75,7 @@ def build_transport(
                 url,
                 slots=slots,
                 connect_timeout_s=settings.connect_timeout_s,
+                stream_idle_s=settings.event_idle_timeout_s,
                 http2=settings.http2,
                 tls=context,
                 barred=None if settings.allow_link_local else is_link_local,

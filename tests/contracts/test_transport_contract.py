@@ -30,6 +30,7 @@ pytestmark = pytest.mark.integration
 STUCK_S = 20.0  # a test that takes this long hangs
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+EVENTS = HEAD + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -315,7 +316,7 @@ def test_a_reply_above_the_readers_limit_is_cut(over: Implementation) -> None:
 def test_a_stream_that_falls_silent_is_cut(over: Implementation) -> None:
     async def script(one: Wire) -> None:
         await one.request()
-        await one.say(CHUNKED + b"2\r\nok\r\n")
+        await one.say(EVENTS + b"2\r\nok\r\n")
         await one.gone()
 
     async def test(transport: Transport, server: WireServer) -> None:
@@ -325,6 +326,39 @@ def test_a_stream_that_falls_silent_is_cut(over: Implementation) -> None:
         await server.all_closed()
 
     against(over, script, test, stream_idle_s=0.05)
+
+
+@pytest.mark.parametrize("begun", [CHUNKED, CHUNKED + b"1\r\n \r\n"])
+def test_a_whole_reply_may_be_silent_for_longer_than_a_stream(
+    over: Implementation, begun: bytes
+) -> None:
+    async def script(one: Wire) -> None:
+        await one.request()
+        await one.say(begun)
+        await asyncio.sleep(0.3)
+        await one.say(b"2\r\n{}\r\n0\r\n\r\n")
+
+    async def test(transport: Transport, server: WireServer) -> None:
+        reply = await transport.send(post(), soon())
+        assert (await reply.read(100)).strip() == b"{}"
+
+    against(over, script, test, stream_idle_s=0.05)
+
+
+def test_comments_end_the_silence_of_a_stream(over: Implementation) -> None:
+    async def script(one: Wire) -> None:
+        await one.request()
+        await one.say(EVENTS)
+        for _ in range(8):
+            await asyncio.sleep(0.1)
+            await one.say(b"3\r\n:\n\n\r\n")
+        await one.say(b"0\r\n\r\n")
+
+    async def test(transport: Transport, server: WireServer) -> None:
+        reply = await transport.send(post(), soon())
+        assert await reply.read(100) == 8 * b":\n\n"
+
+    against(over, script, test, stream_idle_s=0.4)
 
 
 # -- what breaks

@@ -16,7 +16,7 @@ from process import Process, free_port
 
 from gateway import settings as config
 from gateway.journal import rows, segments
-from gateway.ladder import RETRIES_MAX, Ladder
+from gateway.ladder import RETRIES_MAX, Ladder, leaving
 from gateway.problems import ConfigError
 
 LAST = '{"outputs": [{"name": "label", "shape": [1], "datatype": "INT64", "data": [7]}]}'
@@ -197,6 +197,13 @@ def test_the_last_resort_answers_where_all_are_dead_but_not_where_money_is_out(
             assert (await tollway.infer()).status_code == 402
 
     run(main)
+
+
+def test_of_a_long_time_at_most_a_minute_is_left_for_those_below() -> None:
+    assert leaving(0.0, 30.0, wired=True) == 15.0
+    assert leaving(0.0, 30.0, wired=False) == 27.0
+    assert leaving(0.0, 600.0, wired=True) == 540.0
+    assert leaving(570.0, 600.0, wired=True) == 585.0
 
 
 @pytest.mark.integration

@@ -858,3 +858,62 @@ def test_whatever_is_set_is_read_or_refused(environ: dict[str, str]) -> None:
         parse(GOOD, environ)
     except ConfigError as refused:
         assert all(str(problem) for problem in refused.problems)
+
+
+LLM = """
+[server]
+open = true
+
+[[backends]]
+name = "llm"
+kind = "{kind}"
+protocol = "openai"
+url = "http://127.0.0.1:9002"
+price = {{ per_request_usd = 0.00001 }}
+{more}
+
+[[routes]]
+name = "chat"
+path = "/v1/*"
+protocol = "openai"
+backends = ["llm"]
+"""
+
+
+def test_a_language_model_has_ten_minutes_and_others_half_a_minute() -> None:
+    llm, digits = parse(LLM.format(kind="gpu", more=""), {}), parse(GOOD, {})
+    assert (llm.backends[0].timeout_s, llm.routes[0].timeout_s) == (600.0, 600.0)
+    assert llm.backends[0].first_byte_timeout_s is None
+    assert llm.backends[0].first_event_timeout_s == 120.0
+    assert llm.backends[0].event_idle_timeout_s == 60.0
+    assert (digits.backends[1].timeout_s, digits.routes[0].timeout_s) == (30.0, 30.0)
+    assert digits.backends[1].first_event_timeout_s is None
+
+
+def test_what_is_written_wins_over_a_default_that_depends_on_another_key() -> None:
+    more = "timeout_s = 5\nconcurrency = 3\nadaptive = true"
+    backend = parse(LLM.format(kind="api", more=more), {}).backends[0]
+    assert (backend.timeout_s, backend.concurrency, backend.adaptive) == (5.0, 3, True)
+
+
+def test_a_paid_api_has_a_thousand_places_that_are_not_adapted() -> None:
+    api = parse(LLM.format(kind="api", more=""), {}).backends[0]
+    own = parse(LLM.format(kind="gpu", more=""), {}).backends[0]
+    assert (api.concurrency, api.adaptive) == (1000, False)
+    assert (own.concurrency, own.adaptive) == (64, True)
+
+
+def test_defaults_that_depend_on_another_key_are_shown_by_check_config() -> None:
+    settings = parse(LLM.format(kind="api", more=""), {})
+    shown = as_toml(settings.effective())
+    for line in ("timeout_s = 600", "first_event_timeout_s = 120", "concurrency = 1000"):
+        assert line in shown
+    assert parse(shown, {}) == settings
+
+
+def test_a_wrong_key_is_reported_without_the_defaults_that_depend_on_it() -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(LLM.format(kind="apis", more=""), {})
+    (problem,) = refused.value.problems
+    assert problem.key == "backends[0].kind"
+    assert "did you mean 'api'?" in problem.why
