@@ -24,6 +24,7 @@ from backends.documents import (
     media_type,
     shown,
 )
+from backends.paths import compile_path
 from backends.types import (
     ESTRANGED,
     UNBOUND,
@@ -52,10 +53,20 @@ _TYPES |= {429: "rate_limit_error"}
 
 
 class OpenAI:
-    """The protocol. The answer is the first choice's text, or its tool calls."""
+    """The protocol. The answer is the first choice's text, or its tool calls.
+
+    `answer` is a path into the reply where the answer is something else. Of a stream only the text
+    is put together: so where the path leads to the text, that is its answer; else a stream has
+    none, and no label can score it. Raises ValueError for what is no path.
+    """
 
     name = "openai"
     estranged = ESTRANGED
+
+    def __init__(self, answer: str | None = None) -> None:
+        self._answer = compile_path(answer) if answer is not None else None
+        # As in `choices[0].message.content`, `choices[0].text` and `output[0].content[0].text`.
+        self._is_text = answer is None or answer.rpartition(".")[2] in ("content", "text")
 
     def parse(self, call: Call) -> Payload:
         """Read a request; what only a model can judge is left to the model."""
@@ -113,7 +124,7 @@ class OpenAI:
         document = payload.data
         if not isinstance(document, dict) or document.get("stream") is not True:
             return None
-        return Stream(strip=_must_ask(document))
+        return Stream(strip=_must_ask(document), is_text=self._is_text)
 
     def prompt(self, payload: Payload) -> Prompt:
         """Return the prompt, of which a server may have cached the beginning."""
@@ -130,17 +141,14 @@ class OpenAI:
     def answer(self, payload: Payload, reply: Reply, body: bytes) -> Answer:
         """Read the answer; of an embedding the value is None."""
         if _is_stream(reply.headers):
-            return _streamed(openai_stream.follow(body))
+            return _streamed(openai_stream.follow(body), is_text=self._is_text)
         document = load_reply(body)
         if not isinstance(document, dict):
             raise InvalidAnswer(f"not an object: {shown(document)}")
         if document.get("error"):
             raise InvalidAnswer(f"an error with status 200: {shown(document['error'])}")
-        if isinstance(document.get("data"), list):
-            return _embeddings(document["data"])
-        if isinstance(document.get("output"), list):
-            return _output(document)
-        return _choice(document.get("choices"))
+        answer = _read(document)
+        return answer if self._answer is None else replace(answer, value=self._answer(document))
 
     def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
         """Return the problem with OpenAI's own `error` object beside its members."""
@@ -156,7 +164,11 @@ class OpenAI:
 
 
 class Stream(openai_stream.Completion):
-    """A streamed reply, followed."""
+    """A streamed reply, followed; `is_text`: its text is the answer that is asked for."""
+
+    def __init__(self, *, strip: bool = False, is_text: bool = True) -> None:
+        super().__init__(strip=strip)
+        self._is_text = is_text
 
     def told(self, headers: Headers) -> Usage | None:
         """Return the tokens that the stream told or showed, and device seconds of its head."""
@@ -164,7 +176,15 @@ class Stream(openai_stream.Completion):
 
     def answer(self) -> Answer:
         """Return the answer so far; InvalidAnswer where it is none."""
-        return _streamed(self)
+        return _streamed(self, is_text=self._is_text)
+
+
+def _read(document: dict[str, Any]) -> Answer:
+    if isinstance(document.get("data"), list):
+        return _embeddings(document["data"])
+    if isinstance(document.get("output"), list):
+        return _output(document)
+    return _choice(document.get("choices"))
 
 
 def _must_ask(document: dict[str, Any]) -> bool:
@@ -183,13 +203,13 @@ def _with_seconds(tokens: Usage | None, headers: Headers) -> Usage | None:
     return replace(tokens, device_s=seconds.device_s)
 
 
-def _streamed(completion: openai_stream.Completion) -> Answer:
+def _streamed(completion: openai_stream.Completion, *, is_text: bool) -> Answer:
     if completion.error:
         raise InvalidAnswer(f"an error in the stream: {shown(completion.error)}")
     text, told = completion.text, _told(completion.finish_reason, len(completion.text))
     if not text and not told[0]:
         raise InvalidAnswer("an empty stream")
-    return Answer(text or None, told)
+    return Answer((text or None) if is_text else None, told)
 
 
 def _output(document: dict[str, Any]) -> Answer:

@@ -19,7 +19,7 @@ PROTOCOLS: dict[str, Callable[..., WireProtocol]] = {
 def protocol(name: str, **options: str | None) -> WireProtocol:
     """Return the protocol called `name`.
 
-    `options` say where in a reply its parts are: `answer` (mlflow, oip, plain); `confidence` and
+    `options` say where in a reply its parts are: `answer`; `confidence` and
     `probabilities` (plain). Those that are None are left out. Raises ValueError for a name or an
     option that there is none of.
     """

@@ -253,13 +253,16 @@ def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, f
     if feedback.quality is not None:
         return {answered(found): feedback.quality}
     known = {}
+    # A stream's answer is known at its end, which is a row of its own.
+    ends = {row["attempt"]: row for row in found if row["kind"] == "settlement"}
     for row in found:
         if _replied(row):
-            quality = route.score(row["answer"], feedback.label)
+            answer = ends.get(row["attempt"], row)["answer"]
+            quality = route.score(answer, feedback.label)
             if quality is None or not math.isfinite(quality):
                 raise BadFeedback(
-                    f"route {route.name!r} cannot score a label; send a quality, or add a score "
-                    "to the route in the config"
+                    f"route {route.name!r} cannot score a label of this reply; send a quality, or "
+                    "have the route's score in the config lead to the answer"
                 )
             known[row["backend"]] = quality
     return known

@@ -371,3 +371,41 @@ def test_a_refusal_has_openais_error_object_too(status: int, kind: str) -> None:
         "code": "budget_exhausted",
     }
     assert document["scope"] == "x"
+
+
+def test_the_answer_is_where_a_path_says() -> None:
+    document = {"choices": [{"message": {"content": '{"city": "Paris"}', "n": 7}}], "id": "x"}
+    body = orjson.dumps(document)
+
+    def at(path: str) -> Any:
+        return OpenAI(path).answer(Payload(), Reply(200, [], NoBody()), body).value
+
+    assert at("choices[0].message.content") == '{"city": "Paris"}'
+    assert at("choices[0].message.n") == 7
+    assert at("choices[0].message.nowhere") is None  # passed on all the same
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("choices[0].message.content", "Paris"),
+        ("choices[0].text", "Paris"),
+        ("choices[0].message.tool_calls[0].function.name", None),
+    ],
+)
+def test_of_a_stream_the_text_is_the_answer_and_nothing_else_can_be(
+    path: str, value: str | None
+) -> None:
+    body = delta("Par") + delta("is", finish_reason="stop") + USAGE + DONE
+
+    whole = OpenAI(path).answer(Payload(), Reply(200, STREAM, NoBody()), body)
+    follower = OpenAI(path).follow(chat(stream=True).payload)  # type: ignore[arg-type]
+    assert follower is not None
+    follower.feed(body)
+
+    assert whole.value == follower.answer().value == value
+
+
+def test_what_is_no_path_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot read the path"):
+        OpenAI("choices[")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from configs import two_backends
 from harness import Running, Upstream, run, running, serving
+from parrot import Parrot
 
 from gateway.learner import BadFeedback, parse
 from policies.types import ACCEPT, Choice, Context
@@ -252,5 +253,52 @@ def test_a_label_that_was_less_likely_stands_for_more_answers(tmp_path: Path) ->
         assert watched.weights[2] == pytest.approx(2.0)
         assert watched.weights[3] < 0.6
         assert watched.weights[4] == 4.0  # the most that one label may count for
+
+    run(main)
+
+
+CHAT_ROUTE = """
+[server]
+open = true
+
+[ledger]
+url = "memory://"
+
+[[backends]]
+name = "llm"
+kind = "gpu"
+protocol = "openai"
+url = "{url}"
+price = {{ per_request_usd = 0.001 }}
+
+[[routes]]
+name = "m"
+path = "/v1/chat/completions"
+protocol = "openai"
+backends = ["llm"]
+score = {{ exact = "choices[0].message.content" }}
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("label", "quality"), [("Paris", 1.0), ("London", 0.0)])
+def test_a_label_scores_the_text_of_a_chat(
+    tmp_path: Path, stream: bool, label: str, quality: float
+) -> None:
+    async def main() -> None:
+        async with (
+            serving(Parrot()) as url,
+            running(CHAT_ROUTE.format(url=url), tmp_path) as tollway,
+        ):
+            watched = Watched(tollway)
+            asked = {"model": "m", "messages": [{"role": "user", "content": "Paris"}]}
+            reply = await tollway.client.post(
+                tollway.url + "/v1/chat/completions", json={**asked, "stream": stream}
+            )
+            assert reply.status_code == 200, reply.text
+            told = {"decision": reply.headers["x-tollway-decision"], "label": label}
+            assert (await tollway.feedback(told)).status_code == 202
+            assert [learned for _, _, _, learned in watched.told] == [quality]
 
     run(main)
