@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 
 from backends.http1_connection import Connection, Stale, request_head
 from backends.slots import Slots
-from backends.types import Call, ConnectFailed, DeadlineExceeded, Reply
+from backends.types import Call, ConnectFailed, DeadlineExceeded, Reply, mark_unsent
 
 Connect = Callable[[asyncio.AbstractEventLoop, Callable[[], Connection]], Awaitable[None]]
 """Opens a socket and ties the protocol that the factory makes to it."""
@@ -110,12 +110,16 @@ class Http1Transport:
 
     async def _attempt(self, head: bytes, call: Call, deadline_s: float) -> Reply:
         loop = asyncio.get_running_loop()  # once: before Python 3.12 each costs a system call
-        await self.slots.enter(deadline_s)
-        entered_s = loop.time()
         try:
-            connection = self._take() or await self._connect(deadline_s)
-        except BaseException:
-            self.slots.leave(loop.time() - entered_s)
+            await self.slots.enter(deadline_s)
+            entered_s = loop.time()
+            try:
+                connection = self._take() or await self._connect(deadline_s)
+            except BaseException:
+                self.slots.leave(loop.time() - entered_s)
+                raise
+        except asyncio.CancelledError as exc:
+            mark_unsent(exc)
             raise
         # From here on the slot is the exchange's: `ended` gives it back, once.
         connection.entered_s = entered_s

@@ -15,7 +15,15 @@ from backends.documents import streams_events
 from backends.http1_connection import MAX_FIELDS, OWN_FRAMING, needs_length, request_head
 from backends.httpcore2_pool import Httpcore2Pool
 from backends.slots import Slots
-from backends.types import BadReply, Call, ConnectFailed, DeadlineExceeded, Headers, Reply
+from backends.types import (
+    BadReply,
+    Call,
+    ConnectFailed,
+    DeadlineExceeded,
+    Headers,
+    Reply,
+    mark_unsent,
+)
 
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
@@ -71,7 +79,11 @@ class HttpxTransport:
         await self._pool.aclose()
 
     async def _enter(self, deadline_s: float) -> "_Slot":
-        await self.slots.enter(deadline_s)
+        try:
+            await self.slots.enter(deadline_s)
+        except asyncio.CancelledError as exc:
+            mark_unsent(exc)
+            raise
         slot = _Slot(self.slots)
         if self._closed:
             slot.leave()
@@ -99,6 +111,10 @@ class HttpxTransport:
         try:
             async with asyncio.timeout_at(deadline_s):
                 return await self._pool.handle_async_request(request)
+        except asyncio.CancelledError as exc:
+            if not sent:
+                mark_unsent(exc)
+            raise
         except TimeoutError as exc:
             if isinstance(self._pool, Httpcore2Pool):  # what it waited for may be dead
                 self._pool.leave_silent(began_s)

@@ -4,6 +4,7 @@ Three parts make a backend: a `Price` (what usage costs), a `WireProtocol` (how 
 are read; pure) and a `Transport` (how bytes get there and back; I/O).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, dataclass_transform
@@ -60,6 +61,22 @@ class BadReply(BackendError):  # noqa: N818
 
 class BadRequest(ValueError):  # noqa: N818
     """The client's request cannot be read as the route's protocol; the message says why."""
+
+
+_NOT_SENT = "nothing was sent"
+
+
+def mark_unsent(cancelled: asyncio.CancelledError) -> None:
+    """Note in a cancellation that the call it ends had not been sent.
+
+    Not a class of its own: `asyncio.timeout` (3.11) knows only the builtin one.
+    """
+    cancelled.args = (_NOT_SENT,)
+
+
+def is_unsent(cancelled: BaseException | None) -> bool:
+    """Whether what ended a call is a cancellation before anything was sent."""
+    return isinstance(cancelled, asyncio.CancelledError) and cancelled.args == (_NOT_SENT,)
 
 
 class InvalidAnswer(ValueError):  # noqa: N818
@@ -129,7 +146,8 @@ class Transport(Protocol):
         """Return the reply once its head is there.
 
         `deadline_s` is absolute, on the running loop's clock, and binds the whole attempt up to the
-        last byte of the body. Cancellation at any point leaks nothing. Raises BackendError.
+        last byte of the body. Cancellation at any point leaks nothing; before anything was sent it
+        is marked (`mark_unsent`). Raises BackendError.
         """
 
     async def aclose(self) -> None:

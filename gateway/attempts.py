@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from backends.types import BackendError, Call, DeadlineExceeded, Overloaded
+from backends.types import BackendError, Call, DeadlineExceeded, Overloaded, is_unsent
 from gateway.buffers import Buffers
 from gateway.estimator import Quote
 from gateway.hedge import Hedge, first_good
@@ -20,7 +20,7 @@ from gateway.ladder import leaving
 from gateway.ledger.account import Account
 from gateway.ledger.types import NANO, Refusal, Reservation
 from gateway.ledger.wallet import Wallet
-from gateway.metering import OUTRUN, OVERLOADED, UNDER_WAY, judge, relayed, unread
+from gateway.metering import GIVEN_UP, LEFT, OUTRUN, OVERLOADED, UNDER_WAY, judge, relayed, unread
 from gateway.metrics import Metrics
 from gateway.prompt_cache import PromptCache, prompt
 from gateway.relay import Relay, is_stream
@@ -196,8 +196,9 @@ class Attempts:
         except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
             log.exception("backend %s answered what cannot be read", backend.name)
             verdict = unread(quote, f"unreadable: {type(exc).__name__}", ran=True)
-        except BaseException:  # cancelled
-            verdict = unread(quote, OUTRUN if turn.outrun else "cancelled", ran=True)
+        except BaseException as exc:  # cancelled
+            why = OUTRUN if turn.outrun else LEFT if inference.left else "cancelled"
+            verdict = replace(unread(quote, why, ran=not is_unsent(exc)), partial=True)
             raise
         finally:  # a cancelled task settles too: its call may have run
             attempt = Attempt(
@@ -296,8 +297,8 @@ class Attempts:
         self._metrics.attempt(route.name, inference.tenant, attempt, exemplar)
         if inference.tags:
             self._metrics.tagged(inference.tags, verdict.cost_nano)
-        if verdict.error == OUTRUN:
-            pass  # it was slow, and nobody knows more of it
+        if verdict.error in GIVEN_UP:
+            pass  # it was slow perhaps, and nobody knows more of it
         elif verdict.error:
             turn.failed[backend.name] = verdict.error
             if verdict.error != OVERLOADED:
@@ -321,8 +322,9 @@ async def within(seconds: float, begun: Awaitable[T]) -> T:
     try:
         async with asyncio.timeout(seconds):
             return await begun
-    except TimeoutError:
-        raise DeadlineExceeded("its reply did not begin in time", ran=True) from None
+    except TimeoutError as exc:
+        ran = not is_unsent(exc.__cause__ or exc.__context__)
+        raise DeadlineExceeded("its reply did not begin in time", ran=ran) from None
 
 
 def addressed(inference: Inference, backend: Backend, left_s: float) -> Call:

@@ -23,7 +23,7 @@ from gateway.errors import Refused
 from gateway.journal import Journal
 from gateway.learner import GATEWAY
 from gateway.ledger.types import Refusal
-from gateway.metering import OUTRUN
+from gateway.metering import GIVEN_UP
 from gateway.route import Backend
 from gateway.turn import Attempt, Turn, audit_row
 from policies.audit import Auditor
@@ -72,7 +72,7 @@ class Audits:
         asked = [
             attempt
             for attempt in turn.attempts
-            if attempt.backend == reference.name and attempt.error != OUTRUN
+            if attempt.backend == reference.name and attempt.error not in GIVEN_UP
         ]
         if asked and asked[-1].error:
             return

@@ -36,6 +36,7 @@ from uvicorn._types import (
 )
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gateway.client import EXTENSION, Client
 from gateway.cork import CorkedTransport
 from gateway.heads import METHODS, Limits, Refused, framing, judge, no_websocket, origin_form
 
@@ -64,6 +65,9 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._refused = False
         self._upgrade: bytes | None = None
         self._reframing = False
+        self._client = Client()
+        self._extensions: dict[str, Any] = {EXTENSION: self._client}
+        self._serving: RequestResponseCycle | None = None
 
     # -- asyncio's protocol
 
@@ -77,8 +81,11 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clock, and the work for the client."""
+        if self._serving is not None and not self._serving.response_complete:
+            self._serving.disconnected = True  # uvicorn says so of the latest request alone
         super().connection_lost(exc)
+        self._client.leave()
         if self._alarm is not None:
             self._alarm.cancel()
 
@@ -121,6 +128,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._since_s = None
         self._unjudged_bytes = self._read_bytes
         super().on_message_begin()
+        self.scope["extensions"] = self._extensions
 
     def on_url(self, url: bytes) -> None:
         """Gather the target, within its limit."""
@@ -179,8 +187,15 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             self._phase = WAITING
             self._since_s = None
             super().on_message_complete()
+            if self.flow.read_paused and not self.pipeline:
+                self.flow.resume_reading()  # else nobody hears that the client leaves
 
     # -- uvicorn's request cycle
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Note which of the pipelined requests is being served."""
+        self._serving = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Start the next request that is waiting, or the clock of an idle connection.

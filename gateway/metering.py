@@ -26,6 +26,12 @@ OVERLOADED = "overloaded"
 OUTRUN = "outrun"
 """The error of a call that was given up because another, of the same backend, had answered."""
 
+LEFT = "client left"
+"""The error of a call that was given up because its client had left."""
+
+GIVEN_UP = frozenset({OUTRUN, LEFT})
+"""Errors that are none of the backend's."""
+
 NO_ANSWER = Answer()
 
 

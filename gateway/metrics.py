@@ -24,7 +24,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from gateway.histogram import Buckets
 from gateway.ledger.types import NANO
-from gateway.metering import ESTIMATED, OUTRUN, USAGE
+from gateway.metering import ESTIMATED, GIVEN_UP, USAGE
 from gateway.sums import Family
 from gateway.turn import Attempt, Turn
 from policies.types import Choice
@@ -143,7 +143,7 @@ class Metrics:
             tally = self._tallies[route, attempt.backend, tenant] = Tally()
         verdict = attempt.verdict
         tally.attempts += 1
-        if verdict.error and verdict.error != OUTRUN:
+        if verdict.error and verdict.error not in GIVEN_UP:
             tally.errors += 1
         if attempt.fallback:
             tally.fallbacks += 1

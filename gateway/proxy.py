@@ -4,11 +4,13 @@ Finds the route, has the request admitted (who asks, whether they may, what), ha
 router, and has its reply written.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from gateway.admission import Admission
 from gateway.asgi import Receive, Scope, Send
+from gateway.client import Client, client_of
 from gateway.descriptions import SERVER, Descriptions
 from gateway.errors import Refused, no_route
 from gateway.metrics import Metrics
@@ -102,14 +104,32 @@ class Proxy:
             if self._replays is not None and (given := key_of(inference.call.headers)) is not None:
                 await self._once(self._replays, given, inference, receive, send)
                 return
-            # Not cancelled when the client leaves: what was begun is paid for, so it is settled.
-            turn = await self._router.answer(inference)
+            turn = await self._route(inference, client_of(scope))
         except Refused as refused:
             if passage is not None:
                 passage.reason = refused.reason
             await self._replies.refuse(refused, match.route if match else None, received_s, send)
             return
-        await self._hand_over(turn, receive, send)
+        if turn is not None:
+            await self._hand_over(turn, receive, send)
+
+    async def _route(self, inference: Inference, client: Client | None) -> Turn | None:
+        """Return the turn whose reply is to be written; None: its client has left before one came.
+
+        What was under way then is given up, so that a model stops whose answer nobody reads.
+        """
+        if client is None:  # this server does not say when clients leave
+            return await self._router.answer(inference)
+        inference.client = client
+        client.awaits(asyncio.current_task())
+        try:
+            turn = None if client.left else await self._router.answer(inference)
+        finally:
+            client.awaits(None)
+        if turn is not None and turn.held is None:
+            self._admission.charge(turn)
+            return None
+        return turn
 
     async def _hand_over(self, turn: Turn, receive: Receive, send: Send) -> None:
         """Write a turn's reply."""
@@ -137,6 +157,7 @@ class Proxy:
             await send({"type": "http.response.body", "body": kept.body})
             return
         try:
+            # Not given up when the client leaves: it may ask again, and then gets this answer.
             turn = await self._router.answer(inference)
             held = turn.held
             if held is not None and held.relay is None and not held.error:

@@ -8,6 +8,7 @@ from backends.pricing import Price
 from backends.slots import Slots
 from backends.types import UNBOUND, Call, Payload, Transport, Usage, WireProtocol
 from gateway.breaker import Breaker
+from gateway.client import Client
 from gateway.contract import Contract
 from gateway.estimator import Estimator
 from gateway.features import Features
@@ -138,7 +139,8 @@ class Inference:
     """A request: who asks what of which route, by when, at what most, how good at least.
 
     Times are on the router's clock, in seconds; the deadline is absolute. `passage`: where somebody
-    watches. `hurried`: the client named a deadline, so backends are told theirs.
+    watches. `hurried`: the client named a deadline, so backends are told theirs. `client`: where
+    the request is given up when its client leaves.
     """
 
     route: Route
@@ -151,3 +153,9 @@ class Inference:
     cost_nano_max: int | None = None
     passage: Passage | None = None
     hurried: bool = False
+    client: Client | None = None
+
+    @property
+    def left(self) -> bool:
+        """Whether nobody waits for the reply any more."""
+        return self.client is not None and self.client.left

@@ -9,6 +9,7 @@ rung reserved anew and never learned from as if it had been drawn. A floor degra
 an outage.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -55,7 +56,11 @@ class Router:
         self.recent: deque[str] = deque(maxlen=RECENT)
 
     async def answer(self, inference: Inference) -> Turn:
-        """Return the finished turn, its reply in `held`; Refused where no backend may or can."""
+        """Return the finished turn, its reply in `held`; Refused where no backend may or can.
+
+        Where the client leaves on the way, what is under way is given up and settled, nothing more
+        is begun, and the turn is one that nobody reads.
+        """
         first = self._scoped(inference, inference.route.features(inference.call))
         turn, attempts = Turn(inference, first), self._attempts
         if inference.passage is not None:
@@ -87,9 +92,15 @@ class Router:
                 self._resort(turn)
             if turn.held is None:
                 pass_on(turn)
+        except asyncio.CancelledError:
+            if not inference.left:
+                raise
+            cancelled = asyncio.current_task()
+            assert cancelled is not None
+            cancelled.uncancel()
         finally:
             self._record(turn)
-        if turn.held is None:
+        if turn.held is None and not inference.left:
             raise self._refused(turn)
         return turn
 

@@ -27,7 +27,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from backends.types import Usage
 from gateway.addresses import server_of
 from gateway.explain import usd
-from gateway.metering import OVERLOADED
+from gateway.metering import LEFT, OVERLOADED
 from gateway.passage import Passage
 from gateway.turn import Attempt, Draw, Turn
 
@@ -309,7 +309,7 @@ def error_type(error: str) -> str:
     """Return what kind of failure an error is, of few kinds: its text may quote a reply."""
     if error.startswith("status "):
         return error.removeprefix("status ")
-    known = ("invalid answer", "an error in the stream", OVERLOADED, "cancelled")
+    known = ("invalid answer", "an error in the stream", OVERLOADED, LEFT, "cancelled")
     return next((kind for kind in known if error.startswith(kind)), "backend error")
 
 

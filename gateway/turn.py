@@ -117,6 +117,8 @@ class Turn:
     @property
     def outcome(self) -> str:
         """How the request ended, as a label of a closed set."""
+        if self.inference.left:
+            return "client_left"
         if self.held is None:
             return "over_budget" if self.refusals else "failed"
         if self.held.status >= 400:

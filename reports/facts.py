@@ -18,7 +18,7 @@ import orjson
 
 from gateway.journal import Row, segments, unseal
 from gateway.ledger.types import NANO
-from gateway.metering import OUTRUN, PENDING, VOID
+from gateway.metering import GIVEN_UP, PENDING, VOID
 
 _FEEDBACK = b'{"kind":"feedback"'
 
@@ -157,7 +157,7 @@ def _charge(row: Row) -> Charge:
         backend=row["backend"],
         provenance=row["provenance"],
         cost_nano=row["cost_nano"],
-        failed=row["error"] not in ("", OUTRUN),
+        failed=row["error"] not in ("", *GIVEN_UP),
         refused=row["provenance"] == VOID and row["status"] > 0,
         fallback=row["fallback"],
         audit=bool(row.get("audit")),

@@ -21,6 +21,7 @@ from backends.types import (
     DeadlineExceeded,
     Reply,
     Transport,
+    is_unsent,
 )
 from tests.contracts import wire_server as wire
 from tests.contracts.wire_server import OK, Script, Wire, WireServer, until
@@ -506,6 +507,30 @@ def test_a_cancelled_call_gives_its_slot_back_at_once(over: Implementation) -> N
             with pytest.raises(asyncio.CancelledError):
                 await call
         await server.all_closed()
+
+    against(over, wire.silent, test, connections=1)
+
+
+def test_a_cancellation_tells_whether_anything_was_sent(over: Implementation) -> None:
+    unsent: list[bool] = []
+
+    async def noting(transport: Transport) -> None:
+        try:
+            await ask(transport)
+        except asyncio.CancelledError as exc:
+            unsent.append(is_unsent(exc))
+            raise
+
+    async def test(transport: Transport, server: WireServer) -> None:
+        first = asyncio.create_task(noting(transport))
+        await until(lambda: bool(server.requests))
+        second = asyncio.create_task(noting(transport))  # waits for the slot of the first
+        await asyncio.sleep(0.01)
+        for call in (second, first):
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        assert unsent == [True, False]
 
     against(over, wire.silent, test, connections=1)
 

@@ -129,11 +129,11 @@ def inference(value: float = 0.0) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def running(toml: str, folder: Path, seed: int = 0) -> AsyncIterator[Running]:
-    """Serve the gateway that a configuration describes."""
+async def running(toml: str, folder: Path, seed: int = 0, **options: Any) -> AsyncIterator[Running]:
+    """Serve the gateway that a configuration describes; `options` are uvicorn's."""
     settings = config.parse(toml, {}, folder=folder)
     gateway = build(settings, rng=random.Random(seed))
-    async with serving(gateway.app, lifespan="on") as url:
+    async with serving(gateway.app, lifespan="on", **options) as url:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=30, limits=limits, trust_env=False) as client:
             yield Running(gateway, url, client)
