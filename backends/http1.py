@@ -131,7 +131,10 @@ class Http1Transport:
             raise
         if exchange.error is not None:
             raise exchange.error
-        self.slots.answered(loop.time() - entered_s, exchange.status)
+        streamed = connection.streamed
+        self.slots.answered(loop.time() - entered_s, exchange.status, streamed=streamed)
+        if streamed and exchange.status < 400 and self.slots.awaits_events:
+            exchange.on_first(lambda: self.slots.begun(loop.time() - entered_s))
         return Reply(exchange.status, exchange.headers, exchange)
 
     def _take(self) -> Connection | None:

@@ -21,7 +21,7 @@ import asyncio
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol, cast
 
 import httptools
@@ -128,8 +128,8 @@ class Owner(Protocol):
 class Exchange:
     """One call's reply as it arrives; also the stream of its body."""
 
-    __slots__ = ("_buffered", "_chunks", "_wakeup", "connection", "error", "head", "headers",
-                 "status")  # fmt: skip
+    __slots__ = ("_buffered", "_chunks", "_on_first", "_wakeup", "connection", "error", "head",
+                 "headers", "status")  # fmt: skip
 
     # The mutable state of an exchange belongs to its connection until `connection` is None.
     def __init__(self, connection: "Connection", head: asyncio.Future[None]) -> None:
@@ -140,13 +140,24 @@ class Exchange:
         self.error: BackendError | None = None
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
+        self._on_first: Callable[[], None] | None = None
         self._wakeup: asyncio.Future[None] | None = None
 
     def feed(self, chunk: bytes) -> int:
         """Take a part of the body; return how much memory waits to be read, in bytes."""
         self._chunks.append(chunk)
         self._buffered += len(chunk) + _CHUNK_BYTES
+        if self._on_first is not None:
+            first, self._on_first = self._on_first, None
+            first()
         return self._buffered
+
+    def on_first(self, told: Callable[[], None]) -> None:
+        """Have `told` called when the first part of the body is there, at once if it is."""
+        if self._chunks:
+            told()
+        elif self.connection is not None:
+            self._on_first = told
 
     def wake(self) -> None:
         """Let whoever waits for the head or for more of the body look again."""
@@ -201,7 +212,7 @@ class Connection(asyncio.Protocol):
         self._bodiless = False
         self._keep = False
         self._until_close = False
-        self._watched = False  # whether the body may not fall silent: a whole reply may
+        self.streamed = False  # whether the reply is a stream of events, which may not fall silent
         self._paused = False
         self._used = False
         self._heard_s = 0.0
@@ -379,13 +390,13 @@ class Connection(asyncio.Protocol):
                     raise ValueError("a transfer coding other than chunked, once")
                 framed = True
         self._until_close = not framed
-        self._watched = streams_events(headers)
+        self.streamed = streams_events(headers)
         self._keep = self._parser.should_keep_alive()
 
     def _streaming(self, exchange: Exchange) -> None:
         """Watch the silence between two parts of a stream as well as the deadline."""
         self._heard_s = self._loop.time()
-        if self._watched and not exchange.head.done():
+        if self.streamed and not exchange.head.done():
             self._arm(self._heard_s + self._idle_limit_s)
 
     def _end(self, *, reusable: bool) -> None:
@@ -422,7 +433,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is None:
             return
         now_s = self._loop.time()
-        quiet = self._phase == BODY and self._watched and not self._paused
+        quiet = self._phase == BODY and self.streamed and not self._paused
         due_s = self._heard_s + self._idle_limit_s if quiet else self._deadline_s
         if now_s >= self._deadline_s:
             self._fail(DeadlineExceeded("no whole reply within the deadline", ran=True))

@@ -62,10 +62,11 @@ class HttpxTransport:
         except BaseException:
             slot.leave()
             raise
-        self.slots.answered(slot.held_s, response.status_code)
-        watched = streams_events(response.headers.raw)
-        idle_s = self._stream_idle_s if watched else math.inf
-        body = _Body(response, slot, deadline_s, idle_s)
+        streamed = streams_events(response.headers.raw)
+        self.slots.answered(slot.held_s, response.status_code, streamed=streamed)
+        idle_s = self._stream_idle_s if streamed else math.inf
+        tells = streamed and response.status_code < 400 and self.slots.awaits_events
+        body = _Body(response, slot, deadline_s, idle_s, tells=tells)
         try:
             return Reply(response.status_code, _head(response), body)
         except BaseException:
@@ -155,6 +156,10 @@ class _Slot:
         """How long it has been held."""
         return self._loop.time() - self._since_s
 
+    def begun(self) -> None:
+        """Note that the first event of a stream is there."""
+        self._slots.begun(self.held_s)
+
     def leave(self) -> None:
         """Give it back."""
         self._slots.leave(self.held_s)
@@ -170,7 +175,11 @@ class _Body:
         slot: _Slot,
         deadline_s: float,
         stream_idle_s: float,
+        *,
+        tells: bool,
     ) -> None:
+        """`tells`: whether the slots are told when the first part is there."""
+        self._tells = tells
         self._response: httpx.Response | None = response
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._parts = aiter(response.stream)
@@ -187,7 +196,11 @@ class _Body:
         until_s = min(self._deadline_s, asyncio.get_running_loop().time() + self._idle_s)
         try:
             async with asyncio.timeout_at(until_s):
-                return await anext(self._parts)
+                part = await anext(self._parts)
+            if self._tells:
+                self._tells = False
+                self._slot.begun()
+            return part
         except StopAsyncIteration:
             await self.aclose()
             raise

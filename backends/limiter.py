@@ -46,6 +46,8 @@ class Limiter:
     # The mutable state: the limit, the least latency, the window, and when the probe began or is
     # due.
 
+    by_first_event = False
+
     def __init__(self, most: int, *, tolerance: float = 3.0, least: int = 1) -> None:
         """Start at `most` calls at once, the highest limit; `least` is the lowest."""
         if tolerance < 1.0:
@@ -91,10 +93,18 @@ class Limiter:
         if len(self._window) >= WINDOW_CALLS and now_s - self._since_s >= WINDOW_S:
             self._close(now_s)
 
-    def refused(self) -> None:
+    def refused(self, now_s: float) -> None:
         """Note that the backend said that it has too much to do, or did not answer in time."""
         self._dropped = True
         self._limit = max(self._least, self._limit * (DROP if not self._window else 1.0))
+
+    def grow(self) -> None:
+        """Raise the limit by one for as many calls as it allows."""
+        if self._probe_s is None:
+            self._set(self._limit + 1.0 / self._limit)
+
+    def begun(self, now_s: float, latency_s: float, busy: int) -> None:
+        """Pass over the first event of a stream: its head has told as much."""
 
     def _close(self, now_s: float) -> None:
         """Draw the conclusion of a window."""

@@ -8,13 +8,40 @@ Little's law: (calls waiting + 1) * how long a slot is held / slots.
 
 import asyncio
 from collections import deque
+from typing import Protocol
 
-from backends.limiter import Limiter
 from backends.types import DeadlineExceeded, Overloaded
 
 QUEUE_MAX = 10_000  # futures of a kilobyte each: a limit of last resort
 ADMIT = 0.5  # of the patience: a longer wait than expected is then still in time
 RATE = 0.05  # of the mean holding time: about the last twenty calls
+
+
+class Limit(Protocol):
+    """How many calls at once a backend should have, found from its replies (see `limiter.py`)."""
+
+    by_first_event: bool
+    """Whether the first event of a stream tells more than its head."""
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be made at once."""
+
+    @property
+    def usual(self) -> int:
+        """The limit, but for a change that lasts a moment."""
+
+    def observe(self, now_s: float, latency_s: float, busy: int) -> None:
+        """Take a good reply, whole or its head; `busy` are the calls there were, it included."""
+
+    def begun(self, now_s: float, latency_s: float, busy: int) -> None:
+        """Take the first event of a stream."""
+
+    def refused(self, now_s: float) -> None:
+        """Note that the backend said that it has too much to do."""
+
+    def press(self, now_s: float) -> None:
+        """Note that a call finds no place."""
 
 
 class Slots:
@@ -28,7 +55,7 @@ class Slots:
         *,
         patience_s: float | None = None,
         queue: int = QUEUE_MAX,
-        limiter: Limiter | None = None,
+        limiter: Limit | None = None,
     ) -> None:
         """`most` calls at once, or what `limiter` finds below that. With `patience_s` calls that
         would wait longer are refused; without, they wait until their deadline.
@@ -83,14 +110,32 @@ class Slots:
         self.busy -= 1
         self._admit()
 
-    def answered(self, latency_s: float, status: int) -> None:
-        """Note how long the head of a reply took, and whether the backend had too much to do."""
-        if self._limiter is None:
+    @property
+    def awaits_events(self) -> bool:
+        """Whether it wants to know of the first event of a stream (`begun`)."""
+        return self._limiter is not None and self._limiter.by_first_event
+
+    def answered(self, latency_s: float, status: int, *, streamed: bool = False) -> None:
+        """Note how long the head of a reply took, and whether the backend had too much to do.
+
+        `streamed`: its first event is told of later, where that is wanted.
+        """
+        limiter = self._limiter
+        if limiter is None:
             return
+        now_s = asyncio.get_running_loop().time()
         if status in (429, 503):
-            self._limiter.refused()
+            limiter.refused(now_s)
+        elif limiter.by_first_event:
+            if status < 400 and not streamed:
+                limiter.observe(now_s, latency_s, self.busy)
         elif status < 500:
-            self._limiter.observe(asyncio.get_running_loop().time(), latency_s, self.busy)
+            limiter.observe(now_s, latency_s, self.busy)
+
+    def begun(self, latency_s: float) -> None:
+        """Note how long the first event of a stream took."""
+        if self._limiter is not None:
+            self._limiter.begun(asyncio.get_running_loop().time(), latency_s, self.busy)
 
     def close(self) -> None:
         """Have all who wait fail."""

@@ -160,7 +160,7 @@ class Backend(Table):
     adaptive: bool = Field(
         default_factory=DefaultBy("kind", True, api=False),
         description="Whether fewer than `concurrency` calls are made at once where more would only "
-        "wait for each other there.",
+        "wait for each other there; before `openai` models found from the first events of streams.",
     )
     latency_tolerance: Float = Field(
         default=3.0,

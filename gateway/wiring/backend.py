@@ -7,10 +7,11 @@ from random import Random
 from urllib.parse import urlsplit
 
 from backends.balanced import Balanced, Endpoint
+from backends.first_event_limiter import FirstEventLimiter
 from backends.limiter import Limiter
 from backends.registry import protocol
 from backends.rules import open_rules
-from backends.slots import Slots
+from backends.slots import Limit, Slots
 from backends.transport import open_transport
 from backends.types import Transport, WireProtocol
 from gateway import settings as config
@@ -18,6 +19,9 @@ from gateway import tls
 from gateway.addresses import is_link_local
 from gateway.prompt_cache import PromptCache
 from gateway.route import Backend
+
+BY_LENGTH = frozenset(("openai",))
+"""Protocols of models whose replies take as long as they are long, whatever the load."""
 
 
 def build_backend(settings: config.Backend) -> Backend:
@@ -53,12 +57,11 @@ def build_cache(settings: config.Backend) -> PromptCache | None:
 
 def build_slots(settings: config.Backend) -> Slots:
     """Return who may call a backend at once, and who waits."""
-    limiter = Limiter(settings.concurrency, tolerance=settings.latency_tolerance)
-    return Slots(
-        settings.concurrency,
-        patience_s=settings.queue_s,
-        limiter=limiter if settings.adaptive else None,
-    )
+    limiter: Limit | None = None
+    if settings.adaptive:
+        kind = FirstEventLimiter if settings.protocol in BY_LENGTH else Limiter
+        limiter = kind(settings.concurrency, tolerance=settings.latency_tolerance)
+    return Slots(settings.concurrency, patience_s=settings.queue_s, limiter=limiter)
 
 
 def build_transport(

@@ -130,7 +130,7 @@ def test_a_failure_under_light_load_does_not_make_it_probe() -> None:
     limiter = Limiter(100)
     for number in range(1_000):
         if number % 50 == 0:
-            limiter.refused()
+            limiter.refused(number * 0.02)
         limiter.observe(number * 0.02, 0.02, busy=4)
         assert limiter.limit >= 6
 
@@ -138,7 +138,7 @@ def test_a_failure_under_light_load_does_not_make_it_probe() -> None:
 def test_refusals_lower_the_limit_and_it_never_leaves_its_bounds() -> None:
     limiter = Limiter(64, least=2)
     for _ in range(100):
-        limiter.refused()
+        limiter.refused(0.0)
     assert limiter.limit == 2
     for number in range(5000):
         limiter.observe(number * 0.01, 0.01, limiter.limit)

@@ -1,0 +1,74 @@
+"""Takes members out of a JSON object and leaves every other byte as it is.
+
+Numbers beyond 2^53, the order of keys, duplicate keys and white space come through unchanged, which
+they would not if the document were written again. The values are skipped by the C scanner of the
+standard library: about 5 ms for a megabyte of short messages, so this is for the few requests that
+have such a member.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+# Numbers stay texts: Python reads no integer of more than 4,300 digits.
+_scan = json.JSONDecoder(strict=False, parse_int=str, parse_float=str).raw_decode
+
+
+def without(body: bytes, names: Collection[str]) -> bytes:
+    """Return an object without the members called `names`; a dot leads into an inner object.
+
+    Members that are not there are passed over. ValueError for what is no JSON object.
+    """
+    return _without(body.decode(), names).encode()
+
+
+def has(document: object, name: str) -> bool:
+    """Return whether a parsed document has the member that a dotted name leads to."""
+    for step in name.split("."):
+        if not isinstance(document, dict) or step not in document:
+            return False
+        document = document[step]
+    return True
+
+
+def _without(text: str, names: Collection[str]) -> str:
+    members = list(_members(text))
+    if not members:
+        return text
+    at = members[0][1]
+    head, kept, tail = text[:at], "", text[members[-1][3] :]
+    for key, start, value, end in members:
+        separator, at = text[at:start], end
+        if key in names:
+            continue
+        inner = [name[len(key) + 1 :] for name in names if name.startswith(f"{key}.")]
+        said = text[start:end]
+        if inner and text[value] == "{":
+            said = text[start:value] + _without(text[value:end], inner)
+        kept += (separator if kept else "") + said
+    return head + kept + tail
+
+
+def _members(text: str) -> Iterator[tuple[str, int, int, int]]:
+    """Yield (key, where it begins, where its value begins, where that ends) of an object."""
+    at = _after(text, 0, "{")
+    if text[at : at + 1] == "}":
+        return
+    while True:
+        key, end = _scan(text, at)
+        value = _after(text, end, ":")
+        _, end = _scan(text, value)
+        yield key, at, value, end
+        at = _SPACE.match(text, end).end()  # type: ignore[union-attr] # it matches nothing too
+        if text[at : at + 1] == "}":
+            return
+        at = _after(text, at, ",")
+
+
+def _after(text: str, at: int, mark: str) -> int:
+    """Return where the next token begins after a mark that must come next."""
+    at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
+    if text[at : at + 1] != mark:
+        raise ValueError(f"no {mark!r} at character {at}")
+    return _SPACE.match(text, at + 1).end()  # type: ignore[union-attr]
