@@ -98,7 +98,7 @@ def _add_serve(commands: Any) -> None:
 
 
 def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from gateway.settings import load  # noqa: PLC0415 - the other commands start faster without
+    from gateway.settings import load, services  # noqa: PLC0415 - the other commands start faster
 
     if arguments.listen:
         environ = {**environ, "TOLLWAY_SERVER__LISTEN": arguments.listen}
@@ -109,7 +109,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     load(arguments.file, environ)
     from gateway.serve import serve  # noqa: PLC0415 - slower still, and in vain with a bad file
 
-    return serve(lambda: load(arguments.file, environ))
+    return serve(lambda: load(arguments.file, environ), services.note(environ))
 
 
 # -- check-config
@@ -128,7 +128,7 @@ def _add_check_config(commands: Any) -> None:
 
 def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from gateway import effective  # noqa: PLC0415
-    from gateway.settings import load  # noqa: PLC0415
+    from gateway.settings import load, services  # noqa: PLC0415
 
     try:
         settings = load(arguments.file, environ)
@@ -140,10 +140,13 @@ def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
         )
         return console.USAGE
     if arguments.json:
-        console.say_json({"ok": True, "settings": settings.effective()})
+        notes = [note] if (note := services.note(environ)) else []
+        console.say_json({"ok": True, "settings": settings.effective(), "notes": notes})
         return console.OK
     console.say(effective.as_toml(settings.effective()))
     console.say(*effective.summary(settings))
+    if note := services.note(environ):
+        console.say(f"# note: {note}")
     console.say(f"# {arguments.file}: ok")
     return console.OK
 

@@ -30,14 +30,17 @@ THRESHOLDS = (2000, 20, 100)  # Python's own are 700, 10, 10
 Read = Callable[[], config.Settings]
 
 
-def serve(read: Read) -> int:
+def serve(read: Read, note: str = "") -> int:
     """Serve until SIGTERM or SIGINT; a line on stdout says where, once it does.
 
-    `read` reads the configuration: now, and anew at every SIGHUP. Returns the exit code of the
-    process. Raises ConfigError for a configuration that is wrong at the start.
+    `read` reads the configuration: now, and again at every SIGHUP. `note` is logged.
+    Returns the exit code of the process. Raises ConfigError for a configuration that is wrong at
+    the start.
     """
     settings = read()
     logs.write(settings.log.format, settings.log.level)
+    if note:
+        log.warning("%s", note)
     if settings.server.workers > 1:
         return _in_workers(settings, read)
     listener = front.bind(settings.server.listen)

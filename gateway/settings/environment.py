@@ -4,7 +4,8 @@ Two underscores go one level down, case does not matter. An entry of a list of t
 its name, with an underscore for whatever is neither letter nor digit:
 `TOLLWAY_BACKENDS__DIGITS_GPU__URL`. A value is a text where the key takes one, else it is read as
 TOML. A variable with our prefix that names nothing is an error: a misspelt override that is passed
-over in silence is a setting that nobody made.
+over in silence is a setting that nobody made. What Kubernetes makes for a service called `tollway`
+is left alone (`services`).
 """
 
 import re
@@ -20,6 +21,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from gateway.problems import Location, Problem, did_you_mean, model_in
+from gateway.settings import services
 
 PREFIX = "TOLLWAY_"
 COMMAND_LINE = frozenset({"TOLLWAY_URL", "TOLLWAY_KEY"})
@@ -38,6 +40,8 @@ def apply(
     problems: list[Problem] = []
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable in COMMAND_LINE:
+            continue
+        if services.is_of_a_service(variable, environ[variable]):
             continue
         try:
             location = _put(raw, model, variable, environ[variable])

@@ -194,7 +194,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     calls: list[Settings] = []
     serving = types.ModuleType("gateway.serve")
 
-    def serve(read: Callable[[], Settings]) -> int:
+    def serve(read: Callable[[], Settings], note: str = "") -> int:
         calls.append(read())
         return console.OK
 
@@ -361,3 +361,11 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
 def test_the_printed_configuration_is_toml(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check-config", str(EXAMPLE)], {}) == console.OK
     assert set(tomllib.loads(capsys.readouterr().out)) >= {"server", "backends", "routes"}
+
+
+def test_check_config_notes_what_kubernetes_has_set(capsys: pytest.CaptureFixture[str]) -> None:
+    environ = {"TOLLWAY_SERVICE_HOST": "10.96.0.7", "TOLLWAY_PORT": "tcp://10.96.0.7:8080"}
+    assert cli.main(["check-config", str(EXAMPLE)], environ) == console.OK
+    assert "# note: TOLLWAY_PORT and 1 more: made by Kubernetes" in capsys.readouterr().out
+    assert cli.main(["check-config", str(EXAMPLE), "--json"], environ) == console.OK
+    assert json.loads(capsys.readouterr().out)["notes"][0].startswith("TOLLWAY_PORT and 1 more")

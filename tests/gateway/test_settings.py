@@ -14,7 +14,7 @@ from gateway.auth import hash_key, new_key
 from gateway.effective import as_toml
 from gateway.effective import price as in_words
 from gateway.ledger.types import MAX_LIMIT_NANO, Budget, Scope
-from gateway.settings import ConfigError, Settings, load, parse
+from gateway.settings import ConfigError, Settings, load, parse, services
 from gateway.settings.consistency import compare_paths
 from policies.types import Objective
 
@@ -508,6 +508,51 @@ def test_a_variable_that_cannot_be_meant_is_refused_by_name(
     assert found.startswith(f"environment: {variable}")
     assert said in found
     assert "canary" not in found
+
+
+KUBERNETES = {
+    "TOLLWAY_SERVICE_HOST": "10.96.0.7",
+    "TOLLWAY_SERVICE_PORT": "8080",
+    "TOLLWAY_SERVICE_PORT_HTTP": "8080",
+    "TOLLWAY_SERVICE_PORT_HTTP_METRICS": "9090",
+    "TOLLWAY_PORT": "tcp://10.96.0.7:8080",
+    "TOLLWAY_PORT_8080_TCP": "tcp://10.96.0.7:8080",
+    "TOLLWAY_PORT_8080_TCP_PROTO": "tcp",
+    "TOLLWAY_PORT_8080_TCP_PORT": "8080",
+    "TOLLWAY_PORT_8080_TCP_ADDR": "10.96.0.7",
+    "TOLLWAY_PORT_53_UDP": "udp://[fd00::7]:53",
+    "TOLLWAY_PORT_53_UDP_ADDR": "fd00::7",
+    "TOLLWAY_GATEWAY_SERVICE_HOST": "10.96.0.8",
+    "TOLLWAY_GATEWAY_PORT": "tcp://10.96.0.8:80",
+    "TOLLWAY_GATEWAY_V2_PORT_80_TCP_ADDR": "10.96.0.8",
+    "TOLLWAY_SERVER_PORT": "tcp://10.96.0.9:80",  # of a service called tollway-server
+}
+
+
+@pytest.mark.parametrize("variable", KUBERNETES)
+def test_what_kubernetes_makes_for_a_service_is_no_setting(variable: str) -> None:
+    value = KUBERNETES[variable]
+    assert parse(GOOD, {variable: value}) == parse(GOOD, {})
+    assert variable in services.note({variable: value, "TOLLWAY_KEY": "k"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TOLLWAY_SERVER__PORT", "tcp://10.96.0.9:80"),  # two underscores: meant as a setting
+        ("TOLLWAY_SERVER__SERVICE_PORT", "8080"),
+        ("TOLLWAY_SERVER__LISTN", "10.0.0.1:80"),
+        ("TOLLWAY_PORT", "8080"),  # by hand: Kubernetes writes a URL
+        ("TOLLWAY_SERVICE_HOST", "gateway.example"),
+        ("TOLLWAY_PORT_8080", "tcp://10.96.0.7:8080"),
+        ("TOLLWAY_SERVICE", "10.96.0.7"),
+        ("tollway_port", "tcp://10.96.0.7:8080"),
+    ],
+)
+def test_a_misspelt_variable_is_not_taken_for_one_of_kubernetes(variable: str, value: str) -> None:
+    assert services.note({variable: value}) == ""
+    if variable.startswith("TOLLWAY_"):
+        assert problems(GOOD, {variable: value})
 
 
 def test_settings_depend_on_the_environment_that_is_given_only(
