@@ -14,7 +14,6 @@ the next start, and marked then.
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from gateway.journal import Journal, Row, rows, segments
 from gateway.metrics import Metrics
 from gateway.readback import BadRow
 from gateway.route import Route
+from gateway.score import Incomparable
 from gateway.turn import Draw
 from gateway.weights import Weights
 from policies.types import ACCEPT
@@ -252,19 +252,21 @@ def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, f
     """Return the quality of each backend's reply that a feedback tells."""
     if feedback.quality is not None:
         return {answered(found): feedback.quality}
-    known = {}
+    known, reasons = {}, {}
     # A stream's answer is known at its end, which is a row of its own.
     ends = {row["attempt"]: row for row in found if row["kind"] == "settlement"}
     for row in found:
         if _replied(row):
             answer = ends.get(row["attempt"], row)["answer"]
-            quality = route.score(answer, feedback.label)
-            if quality is None or not math.isfinite(quality):
-                raise BadFeedback(
-                    f"route {route.name!r} cannot score a label of this reply; send a quality, or "
-                    "have the route's score in the config lead to the answer"
-                )
-            known[row["backend"]] = quality
+            try:
+                known[row["backend"]] = route.score.judge(answer, feedback.label)
+            except Incomparable as exc:
+                reasons[row["backend"]] = str(exc)
+    # Of the replies that were passed over some may be judged and others not; the client's must be.
+    if answered(found) in reasons:
+        raise BadFeedback(f"route {route.name!r}: {reasons[answered(found)]}")
+    if not known:
+        raise BadFeedback("no backend answered this request, so there is nothing to compare")
     return known
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from gateway.feedback import BadFeedback, check_probability, check_quality
 from gateway.journal import Row
 from gateway.turn import Draw, contexts
+from policies.types import Choice, Context
 
 PROBABILITY_MIN = 1e-6
 """Of the gateway's own audits, whose share may be far below what clients may claim."""
@@ -69,7 +70,17 @@ def time_s(row: Row) -> float:
 
 def _check(draw: Draw) -> None:
     """Raise ValueError where a draw is one that no policy makes."""
-    choice, context = draw.choice, draw.context
+    _check_choice(draw.choice)
+    for name, times in (
+        ("reached", draw.choice.reached),
+        ("reached_most", draw.choice.reached_most),
+    ):
+        if not _finite(times, name) >= 0.0:
+            raise ValueError(f"{name} is below 0")
+    _check_context(draw.context)
+
+
+def _check_choice(choice: Choice) -> None:
     count = len(choice.arms)
     if not 0 < count <= ARMS_MAX or not all(isinstance(arm, str) for arm in choice.arms):
         raise ValueError(f"{count} arms")
@@ -90,9 +101,10 @@ def _check(draw: Draw) -> None:
         raise ValueError("quality_hat above 1")
     if choice.guarded_by and choice.guarded_by not in choice.arms:
         raise ValueError(f"guarded_by {choice.guarded_by!r} is none of the arms")
-    if not _finite(choice.reached, "reached") > 0.0:
-        raise ValueError("reached is not above 0")
     _finite(choice.price_of_money, "price_of_money")
+
+
+def _check_context(context: Context) -> None:
     if not isinstance(context.held, str):
         raise ValueError("held is not a text")
     for value in (*context.dense, *context.reply, *(pair[1] for pair in context.sparse)):

@@ -1,7 +1,6 @@
 """What a request is inside the gateway: its route, the backends that can answer it, its demands."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backends.pricing import Price
@@ -17,6 +16,7 @@ from gateway.input_drift import InputDrift
 from gateway.ladder import Ladder
 from gateway.passage import Passage
 from gateway.prompt_cache import PromptCache
+from gateway.score import Score
 from policies.audit import Auditor
 from policies.types import Objective, Policy
 
@@ -98,12 +98,12 @@ class Backend:
 class Route:
     """A path that clients call, the backends that can answer it, and how to choose among them.
 
-    `score` tells how good an answer's value is, given the true
-    label: in [0, 1], None where the route was not told how. `bound` counts, by the name of a budget
-    that binds only some of the route's requests, how many it bound. With an `auditor` some answers
-    are compared to those of the backend `reference`. `models`: by which names of a model requests
-    to a shared path mean this route. `accepts`: what requests must look like, where that is said.
-    `forward_headers`: which of a client's own credentials its backends get.
+    `score` tells how good an answer's value is, given the true label. `bound` counts, by the
+    name of a budget that binds only some of the route's requests, how many it bound. With an
+    `auditor` some answers are compared to those of the backend `reference`. `models`: by which
+    names of a model requests to a shared path mean this route. `accepts`: what requests must
+    look like, where that is said. `forward_headers`: which of a client's own credentials its
+    backends get.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Route:
     policy: Policy
     estimator: Estimator
     features: Features
-    score: Callable[[object, object], float | None]
+    score: Score
     cascade: bool = False
     fallback: bool = True
     timeout_s: float = 30.0

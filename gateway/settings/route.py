@@ -63,7 +63,8 @@ class Score(Table):
 
     exact: JsonPath | None = Field(
         default=None,
-        description="The answer's place in the reply: right when it equals the label.",
+        description="The answer's place in the reply: right when it equals the label. A list is "
+        "scored row by row against a list of labels.",
         examples=["outputs[0].data[0]"],
     )
     near: JsonPath | None = Field(
@@ -77,9 +78,18 @@ class Score(Table):
         description="The largest difference that counts as right.",
         examples=[0.5],
     )
+    argmax: bool | None = Field(
+        default=None,
+        description="With `exact`: whether the answer is a list of scores, one for each class, of "
+        "which the greatest counts; the label is then the index of a class, from 0. By default "
+        "where the list holds fractions that add up to 1.",
+        examples=[True],
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.argmax is not None and self.exact is None:
+            raise WrongKey("argmax", "goes with exact; near compares numbers")
         if (self.exact is None) == (self.near is None):
             raise ValueError('needs either exact or near; write { exact = "outputs[0].data[0]" }')
         if (self.near is None) != (self.tolerance is None):

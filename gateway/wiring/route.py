@@ -16,7 +16,7 @@ from gateway.hedge import Hedge
 from gateway.input_drift import stability
 from gateway.ladder import Ladder
 from gateway.route import Backend, Route
-from gateway.score import Score, exact, near, unscored
+from gateway.score import Score, equal, unscored, within
 from gateway.wiring.backend import build_transport
 from policies.audit import Auditor
 from policies.registry import build as build_policy
@@ -109,8 +109,10 @@ def build_auditor(settings: config.Audit | None, backends: Mapping[str, Backend]
 def build_score(settings: config.Score | None) -> Score:
     """Return how a route scores a true label."""
     if settings is None:
-        return unscored
-    return exact if settings.tolerance is None else near(settings.tolerance)
+        return Score(unscored)
+    if settings.tolerance is not None:
+        return Score(within(settings.tolerance), argmax=False)
+    return Score(equal, argmax=settings.argmax)
 
 
 async def look_at_inputs(routes: Mapping[str, Route], events: Events) -> None:

@@ -207,7 +207,7 @@ DAMAGE: list[dict[str, Any]] = [
     {"sparse": [[1]]},
     {"sparse": [[-4, 1.0]]},
     {"quality_hat": [5, 5]},
-    {"reached": 0},
+    {"reached": -1},
     {"held": 3},
 ]
 
@@ -371,5 +371,31 @@ def test_audits_may_be_rarer_than_clients_may_claim(tmp_path: Path) -> None:
             told = [{"decision": await honest.ask(), "quality": 1, "probability": 0.0002}]
             assert (await learner.teach(told, None, ADMIN))[0]["result"] == "refused"
             assert (await learner.teach(told, None, GATEWAY))[0]["result"] == "learned"
+
+    run(main)
+
+
+# -- what cannot be compared is refused with the reason, not learned as wrong
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("label", "why"), [("cat", "different types"), ([1, 2], "send one label"), ({}, "object")]
+)
+def test_a_label_of_another_kind_is_refused_and_may_be_sent_again(
+    tmp_path: Path, label: Any, why: str
+) -> None:
+    async def main() -> None:
+        async with serving(Upstream(label=1)) as a, running(config(a, a), tmp_path) as tollway:
+            honest = As(tollway, "honest")
+            decision = await honest.ask()
+            before = tollway.gateway.routes["m"].policy.save()
+            refused = await honest.tell({"decision": decision, "label": label})
+            assert (refused.status_code, refused.json()["result"]) == (422, "refused")
+            assert why in refused.json()["detail"]
+            assert "'m'" in refused.json()["detail"]
+            assert tollway.gateway.routes["m"].policy.save() == before
+            right = await honest.tell({"decision": decision, "label": 1})
+            assert right.json()["result"] == "learned"
 
     run(main)
