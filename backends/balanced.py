@@ -14,7 +14,7 @@ once, whatever its method; it was one attempt, and is charged as one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -23,6 +23,7 @@ from backends.types import (
     ByteStream,
     Call,
     ConnectFailed,
+    Headers,
     Overloaded,
     Reply,
     Transport,
@@ -54,13 +55,19 @@ class Balanced:
     """A transport over several; the only state is the endpoints'."""
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], *, rng: Random, health: bytes | None = None
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        rng: Random,
+        health: bytes | None = None,
+        own: Callable[[], Headers] = list,
     ) -> None:
-        """`health` is the target of health checks, None for none."""
+        """`health` is the target of health checks, None for none; `own` are their fields."""
         assert endpoints
         self.endpoints = tuple(endpoints)
         self._rng = rng
         self._health = health
+        self._own = own
 
     async def send(self, call: Call, deadline_s: float) -> Reply:
         """Carry a call to one of the addresses (see `Transport`)."""
@@ -131,7 +138,7 @@ class Balanced:
         endpoint.ejected_until_s = now_s + min(EJECTED_MAX_S, EJECTED_S * endpoint.ejections)
 
     async def _check(self, endpoint: Endpoint) -> None:
-        call = Call(b"GET", self._health or b"/", [(b"host", endpoint.host)])
+        call = Call(b"GET", self._health or b"/", [(b"host", endpoint.host), *self._own()])
         until_s = asyncio.get_running_loop().time() + CHECK_S
         try:
             reply = await endpoint.transport.send(call, until_s)

@@ -184,7 +184,7 @@ Prompt = list[tuple[Hashable, int]]
 parts are equal where the model reads the same."""
 
 
-ESTRANGED = frozenset({401, 403, 404, 405, 410})
+ESTRANGED = frozenset({404, 405, 410})
 
 
 class Unary:
@@ -244,8 +244,8 @@ class WireProtocol(Protocol):
 
     name: str
     estranged: frozenset[int]
-    """Refusals that say nothing of the request: its servers do not have the model, or do not know
-    us. Empty where clients can bring them about, whose requests say what is to be found.
+    """Refusals that say nothing of the request: its servers do not have the model. Empty where
+    clients can bring them about, whose requests say what is to be found.
     """
 
     def parse(self, call: Call) -> Payload:

@@ -11,8 +11,16 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from backends.types import BackendError, Call, DeadlineExceeded, Overloaded, is_unsent
+from backends.types import (
+    BackendError,
+    Call,
+    DeadlineExceeded,
+    Headers,
+    Overloaded,
+    is_unsent,
+)
 from gateway.buffers import Buffers
+from gateway.discretion import discreet, presentable, vouch
 from gateway.estimator import Quote
 from gateway.hedge import Hedge, first_good
 from gateway.journal import Journal
@@ -20,7 +28,16 @@ from gateway.ladder import leaving
 from gateway.ledger.account import Account
 from gateway.ledger.types import NANO, Refusal, Reservation
 from gateway.ledger.wallet import Wallet
-from gateway.metering import GIVEN_UP, LEFT, OUTRUN, OVERLOADED, UNDER_WAY, judge, relayed, unread
+from gateway.metering import (
+    GIVEN_UP,
+    LEFT,
+    OUTRUN,
+    OVERLOADED,
+    UNDER_WAY,
+    judge,
+    relayed,
+    unread,
+)
 from gateway.metrics import Metrics
 from gateway.prompt_cache import PromptCache, prompt
 from gateway.relay import Relay, is_stream
@@ -164,8 +181,9 @@ class Attempts:
         inference, quote = turn.inference, turn.quotes[backend.name]
         started_s = self._clock()
         deadline_s = min(self._until(turn, backend, started_s), started_s + backend.timeout_s)
-        backend.breaker.probe(started_s)
-        status, headers, body = 0, [], b""
+        backend.probe(started_s)
+        status, body = 0, b""
+        headers: Headers = []
         relay: Relay | None = None
         try:
             call = addressed(inference, backend, deadline_s - started_s)
@@ -188,7 +206,8 @@ class Attempts:
                 )
                 if follower is not None and not verdict.error:
                     body = follower.feed(body) + follower.close()
-            status, headers = reply.status, reply.headers
+            status = reply.status
+            headers, body = presentable(inference, backend, verdict, reply, body)
         except Overloaded:
             verdict = unread(quote, OVERLOADED, ran=False)
         except BackendError as exc:
@@ -201,6 +220,7 @@ class Attempts:
             verdict = replace(unread(quote, why, ran=not is_unsent(exc)), partial=True)
             raise
         finally:  # a cancelled task settles too: its call may have run
+            verdict = discreet(backend, verdict)
             attempt = Attempt(
                 backend=backend.name,
                 quote=quote,
@@ -273,6 +293,7 @@ class Attempts:
                 error=error,
                 left=left,
             )
+            verdict = discreet(backend, verdict)
         except Exception as exc:  # a mistake of ours in reading it leaves no money held
             log.exception("backend %s streamed what cannot be read", backend.name)
             verdict = unread(attempt.quote, f"unreadable: {type(exc).__name__}", ran=True)
@@ -297,8 +318,12 @@ class Attempts:
         self._metrics.attempt(route.name, inference.tenant, attempt, exemplar)
         if inference.tags:
             self._metrics.tagged(inference.tags, verdict.cost_nano)
+        if backend.credential is not None:
+            vouch(backend.credential, attempt, self._clock())
         if verdict.error in GIVEN_UP:
             pass  # it was slow perhaps, and nobody knows more of it
+        elif verdict.refuses_key:
+            turn.failed[backend.name] = verdict.error  # the server is well: no breaker's matter
         elif verdict.error:
             turn.failed[backend.name] = verdict.error
             if verdict.error != OVERLOADED:

@@ -97,7 +97,7 @@ class Audits:
     def _may_ask(self, reference: Backend) -> bool:
         slots = reference.slots
         crowded = slots is not None and slots.busy >= CROWDED * slots.limit
-        return not crowded and reference.breaker.allows(self._clock())
+        return not crowded and reference.allows(self._clock())
 
     def _draw(self, turn: Turn, auditor: Auditor, held: Attempt, audit_nano: int) -> float:
         choice = turn.draws[-1].choice

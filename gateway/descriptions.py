@@ -56,7 +56,7 @@ class Descriptions:
             return
         self._admission.tenant(scope, route)
         if match.what is READY:
-            up = any(b.breaker.allows(self._clock()) for b in route.backends.values())
+            up = any(b.allows(self._clock()) for b in route.backends.values())
             status, body = (200, {}) if up else (503, {"error": "no backend is up"})
             await _send_json(send, status, orjson.dumps(body))
             return
@@ -76,12 +76,15 @@ class Descriptions:
     async def _metadata(self, scope: Scope, match: Match) -> tuple[int, bytes]:
         """Ask the backends, dearest first, what the model is; it has the name it was asked by."""
         for backend in reversed(match.route.backends.values()):
+            credential = backend.credential
+            if credential is not None and credential.is_refused:
+                continue
             call = Call(b"GET", scope["raw_path"], [], payload=Payload())
             try:
                 deadline_s = self._clock() + backend.timeout_s
                 reply = await backend.transport.send(backend.address(call), deadline_s)
                 body = await reply.read(1 << 20)
-                document = load_reply(body)
+                document = load_reply(body if credential is None else credential.hide_in(body))
             except (BackendError, ValueError):
                 continue
             if reply.status == 200 and isinstance(document, dict):

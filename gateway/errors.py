@@ -65,6 +65,14 @@ def all_failed(route: str, failed: dict[str, str]) -> Refused:
     return Refused(502, "Backends failed", f"no answer on route {route!r} ({tried})")
 
 
+def credential_rejected(route: str, refused: dict[str, str]) -> Refused:
+    """502: the gateway's own keys are refused; an operator has to replace them."""
+    told = "; ".join(f"{backend}: {why}" for backend, why in refused.items())
+    refusal = Refused(502, "Credential rejected", f"no backend of route {route!r} answers ({told})")
+    refusal.headers.append((b"x-should-retry", b"false"))
+    return refusal
+
+
 def broken_off(error: str) -> Refused:
     """502, told inside a stream that had begun: it will not come to its end."""
     return Refused(502, "Stream broken off", error)

@@ -87,10 +87,10 @@ def routes(routes: Mapping[str, Route]) -> Iterator[Metric]:
     """Yield what each route's policy and estimator have come to."""
     yield _gauge(
         "tollway_backend_up",
-        "Whether a backend's circuit breaker lets requests through",
+        "Whether a backend is in service: its circuit breaker is closed and its key accepted",
         ["route", "backend"],
         (
-            ([route.name, name], float(not backend.breaker.is_open))
+            ([route.name, name], float(backend.up))
             for route in routes.values()
             for name, backend in route.backends.items()
         ),

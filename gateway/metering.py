@@ -10,6 +10,7 @@ from backends.documents import load_reply
 from backends.oip_body import read, split
 from backends.types import Answer, Call, Follower, Headers, InvalidAnswer, Reply, Usage, record
 from gateway.contract import Contract
+from gateway.credential import refuses_key
 from gateway.estimator import Quote
 from gateway.route import NO_PAYLOAD, Backend
 
@@ -41,6 +42,7 @@ class Verdict:
 
     `error` is empty where the reply may go to the client: an answer, or a refusal (4xx) of what the
     client sent. `partial`: the client left before the end, so the usage says nothing of others.
+    `refuses_key`: the reply is about the gateway's own credential, so it never goes to a client.
     """
 
     cost_nano: int
@@ -49,6 +51,7 @@ class Verdict:
     answer: Answer
     error: str
     partial: bool = False
+    refuses_key: bool = False
 
     @property
     def ran(self) -> bool:
@@ -68,6 +71,9 @@ def judge(
 ) -> Verdict:
     """Judge a whole reply."""
     status = reply.status
+    if backend.credential is not None and refuses_key(status, body):
+        why = backend.credential.complaint(status)
+        return Verdict(0, VOID, None, NO_ANSWER, why, partial=True, refuses_key=True)
     if 400 <= status < 500 or status in NOT_RUN:
         # The client's fault, or not begun: what a server refused it does not bill, but if it says.
         told = reported(backend, call, reply, body)

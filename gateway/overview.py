@@ -194,7 +194,7 @@ def _route(route: Route, buckets: list[Bucket], query: Query) -> dict[str, Any]:
         "usd_per_correct": usd / (accuracy * answered) if accuracy and answered else None,
         "shares": total(buckets, "tollway_attempts_total", keeps, "backend"),
         "spend_usd": total(buckets, "tollway_cost_usd_total", keeps, "backend"),
-        "up": {name: not backend.breaker.is_open for name, backend in route.backends.items()},
+        "up": {name: backend.up for name, backend in route.backends.items()},
         "fixed": fixed,
         "savings": _savings(route, fixed, usd, answered, accuracy),
         "upstream_s": _quantiles(buckets, "tollway_upstream_duration_seconds", keeps),

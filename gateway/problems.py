@@ -16,6 +16,7 @@ Location = tuple[str | int, ...]
 """Keys and indices from the top of the document: ("routes", 0, "accuracy_floor")."""
 
 _SECRET = re.compile(r"key|secret|password|pepper|token|hash", re.IGNORECASE)
+_SECRET_TABLES = frozenset({"auth", "headers", "proxy"})  # a key is pasted there by mistake
 _USERINFO = re.compile(r"//[^/@\s]*@")
 _SHOWN_CHARS_MAX = 80  # a value is shown to be found again, not to be read in full
 
@@ -79,7 +80,8 @@ def show(value: Any, location: Sequence[str | int] = ()) -> str:
     if value is None or isinstance(value, (dict, BaseModel)):
         return ""
     names = [step for step in location if isinstance(step, str)]
-    if isinstance(value, SecretStr) or (names and _SECRET.search(names[-1])):
+    secret = names and (_SECRET.search(names[-1]) or not _SECRET_TABLES.isdisjoint(names))
+    if isinstance(value, SecretStr) or secret:
         return "(hidden)"
     text = (
         str(value).lower().replace("infinity", "inf")

@@ -131,6 +131,7 @@ class Reloader:
         for route in new.routes:
             keep_learned(gateway, route, routes[route.name])
         gone = [b for name, b in gateway.backends.items() if backends.get(name) is not b]
+        kept = [b for name, b in gateway.backends.items() if backends.get(name) is b]
         patience_s = max((route.timeout_s for route in gateway.routes.values()), default=0.0)
         gateway.settings = new
         replace_all(gateway.backends, backends)
@@ -146,6 +147,9 @@ class Reloader:
         gateway.app.serve(build_proxy(gateway, authenticator))
         gateway.control.revise(authenticator, build_counter(gateway, budgets))
         gateway.control.rates.revise(*feedback_rates(new))
+        for backend in kept:
+            if backend.credential is not None:
+                backend.credential.renew(gateway.clock())
         for backend in gone:
             self._let_go(backend, patience_s)
         return told
@@ -238,7 +242,7 @@ def kept_backends(gateway: Gateway, new: config.Settings) -> dict[str, Backend]:
 
 def _rebuilt(gateway: Gateway, before: config.Backend | None, told: config.Backend) -> Backend:
     """Return a new backend; where it is the same server still, that has the same prompts cached."""
-    new = build_backend(told)
+    new = build_backend(told, gateway.events.add)
     old = gateway.backends.get(told.name)
     if before is None or old is None or new.cache is None or old.cache is None:
         return new

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 from backends.pricing import Price
 from backends.slots import Slots
-from backends.types import UNBOUND, Call, Payload, Transport, Usage, WireProtocol
+from backends.types import UNBOUND, Call, Headers, Payload, Transport, Usage, WireProtocol
 from gateway.breaker import Breaker
 from gateway.client import Client
 from gateway.contract import Contract
+from gateway.credential import Credential
 from gateway.estimator import Estimator
 from gateway.features import Features
 from gateway.hedge import Hedge
@@ -27,7 +28,8 @@ NO_PAYLOAD = Payload()
 class Backend:
     """One model server with a price; called an arm when it is offered to a policy.
 
-    `expects` is what its answers must look like on this route, where the route says.
+    `expects` is what its answers must look like on this route, where the route says; `headers` are
+    added to its calls, and so is its `credential`, in place of what a client sent by those names.
     """
 
     name: str
@@ -47,6 +49,9 @@ class Backend:
     slots: Slots | None = None
     cache: PromptCache | None = None
     expects: Contract | None = None
+    headers: Headers = field(default_factory=list, repr=False)
+    credential: Credential | None = None
+    _replaced: frozenset[bytes] = field(init=False)
 
     @property
     def is_local(self) -> bool:
@@ -61,6 +66,26 @@ class Backend:
     def __post_init__(self) -> None:
         """Know what bounds a call that says nothing: our own deadline."""
         self.unbound = Usage(device_s=self.timeout_s, exact=False)
+        credential = () if self.credential is None else (self.credential.name,)
+        self._replaced = frozenset({b"host", *credential, *[name for name, _ in self.headers]})
+
+    def allows(self, now_s: float) -> bool:
+        """Say whether it may be asked now: its breaker and its credential stand for it (0.1 us)."""
+        if not self.breaker.allows(now_s):
+            return False
+        return self.credential is None or self.credential.allows(now_s)
+
+    def probe(self, now_s: float) -> None:
+        """Take note that it is asked; out of service, it is asked only once in a while."""
+        self.breaker.probe(now_s)
+        if self.credential is not None:
+            self.credential.probe(now_s)
+
+    @property
+    def up(self) -> bool:
+        """Whether it is in service."""
+        refused = self.credential is not None and self.credential.is_refused
+        return not (self.breaker.is_open or refused)
 
     def due_s(self, streamed: bool) -> float | None:
         """Return how long until a reply, or the first event of a stream, must begin, if limited."""
@@ -74,8 +99,12 @@ class Backend:
         """Return the call as this backend wants it: its path, its model's name, its host."""
         payload = call.payload or NO_PAYLOAD
         addressed = self.protocol.readdress(call, self.path, self.model, payload)
-        headers = [(name, value) for name, value in addressed.headers if name != b"host"]
+        replaced = self._replaced
+        headers = [pair for pair in addressed.headers if pair[0] not in replaced]
         headers.append((b"host", self.host))
+        headers += self.headers
+        if self.credential is not None:
+            headers.append(self.credential.field)
         return Call(addressed.method, addressed.target, headers, addressed.body, payload)
 
     def known(self, call: Call) -> Usage:
@@ -127,6 +156,14 @@ class Route:
     hedge: Hedge | None = None
     forward_headers: frozenset[bytes] = frozenset()
     inputs: InputDrift = field(default_factory=InputDrift)
+
+    def keyless(self) -> dict[str, str]:
+        """Return the backends whose provider refuses the gateway's key, and what to say of each."""
+        return {
+            name: backend.credential.complaint()
+            for name, backend in self.backends.items()
+            if backend.credential is not None and backend.credential.is_refused
+        }
 
     @property
     def stages(self) -> int:

@@ -120,7 +120,7 @@ class Router:
         held, closed = turn.held, turn.closed
         arms = [Arm(ACCEPT, 0.0)] if held else []
         for backend in route.backends.values():
-            if backend.name in closed or not backend.breaker.allows(now_s):
+            if backend.name in closed or not backend.allows(now_s):
                 continue
             if backend.full:
                 turn.crowded = True
@@ -171,7 +171,7 @@ class Router:
         if turn.held or not route.fallback:
             return
         for backend in self._below(turn):
-            if backend.name in turn.closed or not backend.breaker.allows(self._clock()):
+            if backend.name in turn.closed or not backend.allows(self._clock()):
                 continue
             if backend.full:
                 continue
@@ -242,8 +242,11 @@ class Router:
             return errors.deadline(route)
         if turn.overloaded:
             return errors.overloaded(f"every backend of route {route!r}")
-        if turn.failed:
-            return errors.all_failed(route, turn.failed)
+        keyless = turn.inference.route.keyless()
+        if turn.failed.keys() - keyless.keys():
+            return errors.all_failed(route, {**keyless, **turn.failed})
+        if keyless and (turn.failed or not turn.quotes):
+            return errors.credential_rejected(route, {**keyless, **turn.failed})
         if turn.downgraded:
             return errors.downgraded(route)
         if turn.quotes:
@@ -256,6 +259,8 @@ def pass_on(turn: Turn) -> None:
     client can read it, and it may be the client's fault after all.
     """
     for attempt in turn.attempts:
+        if attempt.verdict.refuses_key:
+            continue
         if 400 <= attempt.status < 500 and attempt.status not in NOT_RUN:
             turn.accept(attempt)
             return

@@ -11,6 +11,7 @@ from gateway.problems import ConfigError
 from gateway.settings.backend import Backend, BackendTls
 from gateway.settings.budget import BudgetLimit, BudgetScope
 from gateway.settings.clause import Clause
+from gateway.settings.credential import BackendAuth
 from gateway.settings.document import Settings
 from gateway.settings.listener import ListenerTls, Server
 from gateway.settings.reading import load, parse
@@ -24,6 +25,7 @@ __all__ = [
     "Anomalies",
     "Audit",
     "Backend",
+    "BackendAuth",
     "BackendTls",
     "BudgetLimit",
     "BudgetScope",

@@ -13,6 +13,7 @@ from gateway import addresses
 from gateway.problems import (
     WrongKey,
 )
+from gateway.settings.credential import BackendAuth
 from gateway.settings.fields import (
     PROTOCOL_NAMES,
     BackendUrl,
@@ -26,8 +27,11 @@ from gateway.settings.fields import (
     Protocol,
     Seconds,
     Share,
+    StaticHeaders,
 )
 from gateway.settings.table import Table
+
+_REMOTE = ("url", "replicas", "health_path", "protocol", "model", "answer")
 
 
 class BackendTls(Table):
@@ -81,6 +85,19 @@ class Backend(Table):
         description="With `replicas`: a path that is asked at each address every 5 seconds; an "
         "address that does not answer it with 2xx gets no calls while others do.",
         examples=["/v2/health/ready"],
+    )
+    auth: BackendAuth | None = Field(
+        default=None,
+        description="The credential that the gateway adds to its calls, from an environment "
+        "variable or a file. A client's own field of that name is replaced.",
+        examples=['{ bearer_env = "OPENAI_API_KEY" }'],
+    )
+    headers: StaticHeaders = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Header fields that are added to its calls; a client's own of that name are "
+        "replaced. No credentials: those are `auth`.",
+        examples=['{ anthropic-version = "2023-06-01" }'],
     )
     tls: BackendTls | None = Field(
         default=None, description="Whom to trust and what to show, where `url` is https."
@@ -204,7 +221,7 @@ class Backend(Table):
     def _check_rules(self) -> None:
         if (self.rules is None) == (self.entry_point is None):
             raise WrongKey("kind", 'needs one of: rules = "FILE.toml", entry_point = "module:name"')
-        for key in ("url", "replicas", "health_path", "protocol", "model", "answer"):
+        for key in (*_REMOTE, "auth", "headers"):
             if getattr(self, key):
                 raise WrongKey(key, "is not for rules, which run inside the gateway; remove it")
 
@@ -217,6 +234,8 @@ class Backend(Table):
         if self.url is None:
             raise WrongKey("url", 'is missing; write it like url = "http://127.0.0.1:9001"')
         self._check_replicas(self.url)
+        if self.auth is not None and self.auth.field_name in self.headers:
+            raise WrongKey("headers", f"has {self.auth.field_name}, as auth does; remove one")
         if not self.allow_link_local and addresses.is_link_local(addresses.host_of(self.url)):
             raise WrongKey(
                 "url",

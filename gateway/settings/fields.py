@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from backends.pricing import parse_price
 from backends.registry import PROTOCOLS
-from gateway import addresses, auth, headers, paths
+from gateway import addresses, auth, headers, paths, secret
 from gateway.problems import did_you_mean
 from gateway.settings import consistency
 from policies.registry import POLICIES
@@ -66,6 +66,28 @@ def _check_forwarded(name: str) -> None:
         raise ValueError("is a field of the connection, never passed on; remove it")
     if name.startswith("x-tollway-"):
         raise ValueError("is a field of the gateway's own, never passed on; remove it")
+
+
+def _check_added(name: str) -> None:
+    _check_forwarded(name)
+    if name in {"via", "traceparent", "content-type", "content-encoding"}:
+        raise ValueError("is for the gateway or the client to say; remove it")
+
+
+def _check_static(name: str) -> None:
+    _check_added(name)
+    if name.encode() in headers.CREDENTIALS:
+        raise ValueError(
+            "holds a credential, which is not written here; write it like "
+            'auth = { header = "x-api-key", value_env = "PROVIDER_API_KEY" }'
+        )
+
+
+def _check_field_value(value: SecretStr) -> None:
+    text = value.get_secret_value()
+    secret.check_field_value(text)
+    if not text or text != text.strip():
+        raise ValueError("is empty or has blanks around it; write the field's value alone")
 
 
 def _check_header_name(name: str) -> None:
@@ -150,7 +172,11 @@ Protocol = Annotated[str, _checked(_check_protocol)]
 PolicyName = Annotated[str, _checked(_check_policy)]
 JsonPath = Annotated[str, _checked(paths.parse)]
 RoutePath = Annotated[str, _checked(consistency.check_path)]
-HeaderName = Annotated[str, AfterValidator(str.lower), _checked(_check_header_name)]
+HeaderName = Annotated[str, AfterValidator(str.lower), _checked(_check_added)]
+StaticHeaders = dict[
+    Annotated[str, AfterValidator(str.lower), _checked(_check_static)],
+    Annotated[SecretStr, _checked(_check_field_value)],
+]
 ForwardedHeader = Annotated[str, AfterValidator(str.lower), _checked(_check_forwarded)]
 Listener = Annotated[str, _checked(addresses.check_listen)]
 BackendUrl = Annotated[str, _checked(addresses.check_backend_url)]

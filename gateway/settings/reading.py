@@ -45,6 +45,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
         *_unusable_files(settings, path.name),
         *_unusable_options(settings, path.name),
         *_unusable_resorts(settings, path.name),
+        *_unusable_secrets(settings, path.name, environ),
         *_missing(settings, path.name),
     ]
     if problems:
@@ -129,6 +130,18 @@ def _unusable_files(settings: Settings, source: str) -> Iterator[Problem]:
             assert backend.tls is not None
             why = tls.trouble(exc, backend.tls.ca, backend.tls.cert, backend.tls.key)
             yield Problem(source, f"backends[{index}].tls", why)
+
+
+def _unusable_secrets(
+    settings: Settings, source: str, environ: Mapping[str, str]
+) -> Iterator[Problem]:
+    for index, backend in enumerate(settings.backends):
+        if backend.auth is None or not backend.enabled:
+            continue
+        try:
+            backend.auth.secret.read(environ)
+        except ValueError as exc:
+            yield Problem(source, f"backends[{index}].auth.{backend.auth.key}", str(exc))
 
 
 def _unusable_options(settings: Settings, source: str) -> Iterator[Problem]:

@@ -71,7 +71,7 @@ def build(
     ledger = ledger or build_ledger(settings)
     budgets = [budget.to_budget() for budget in settings.budgets]
     wallet = build_wallet(settings, ledger, budgets, clock, events, till_dir)
-    backends = {b.name: build_backend(b) for b in settings.backends if b.enabled}
+    backends = {b.name: build_backend(b, events.add) for b in settings.backends if b.enabled}
     routes = {r.name: build_route(r, settings, backends) for r in settings.routes}
     tenants = [t.name for t in settings.tenants] + [ANONYMOUS] * settings.server.open
     for route in routes.values():

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from urllib.parse import urlsplit
 
@@ -13,10 +13,12 @@ from backends.registry import protocol
 from backends.rules import open_rules
 from backends.slots import Limit, Slots
 from backends.transport import open_transport
-from backends.types import Transport, WireProtocol
+from backends.types import Headers, Transport, WireProtocol
 from gateway import settings as config
 from gateway import tls
 from gateway.addresses import is_link_local
+from gateway.credential import Credential, Tell, tell_nobody
+from gateway.problems import ConfigError, Problem
 from gateway.prompt_cache import PromptCache
 from gateway.route import Backend
 
@@ -24,16 +26,24 @@ BY_LENGTH = frozenset(("openai",))
 """Protocols of models whose replies take as long as they are long, whatever the load."""
 
 
-def build_backend(settings: config.Backend) -> Backend:
-    """Return a backend: its price, and the way to it."""
+def build_backend(settings: config.Backend, tell: Tell = tell_nobody) -> Backend:
+    """Return a backend: its price, and the way to it; `tell` takes events of its credential.
+
+    Raises ConfigError where its secret cannot be read.
+    """
     url = urlsplit(settings.url or "")
     wire = protocol(settings.protocol or "oip")
     slots = build_slots(settings) if settings.url else None
+    credential = build_credential(settings, tell)
+    headers = [
+        (name.encode(), value.get_secret_value().encode("latin-1"))
+        for name, value in settings.headers.items()
+    ]
     return Backend(
         name=settings.name,
         kind=settings.kind,
         protocol=wire,
-        transport=build_transport(settings, wire, slots),
+        transport=build_transport(settings, wire, slots, headers, credential),
         price=settings.parsed_price(),
         host=url.netloc.encode(),
         path=url.path.rstrip("/").encode(),
@@ -44,7 +54,22 @@ def build_backend(settings: config.Backend) -> Backend:
         first_event_s=settings.first_event_timeout_s,
         slots=slots,
         cache=build_cache(settings),
+        headers=headers,
+        credential=credential,
     )
+
+
+def build_credential(settings: config.Backend, tell: Tell) -> Credential | None:
+    """Return what a backend's calls are paid with; None where the gateway adds nothing."""
+    auth = settings.auth
+    if auth is None:
+        return None
+    key, name = f"auth.{auth.key}", auth.field_name.encode()
+    try:
+        return Credential(settings.name, key, auth.secret, name=name, scheme=auth.scheme, tell=tell)
+    except ValueError as exc:
+        place = f'[[backends]] "{settings.name}" {key}'
+        raise ConfigError([Problem("", place, str(exc))]) from None
 
 
 def build_cache(settings: config.Backend) -> PromptCache | None:
@@ -65,9 +90,16 @@ def build_slots(settings: config.Backend) -> Slots:
 
 
 def build_transport(
-    settings: config.Backend, wire: WireProtocol, slots: Slots | None = None
+    settings: config.Backend,
+    wire: WireProtocol,
+    slots: Slots | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    credential: Credential | None = None,
 ) -> Transport:
-    """Return the way to a backend; rules have none to go."""
+    """Return the way to a backend; rules have none to go.
+
+    Health checks, where there are several addresses, carry its `headers` and `credential` too.
+    """
     if settings.url is None:
         return open_rules(wire, rules=settings.rules, entry_point=settings.entry_point)
     context = tls.connecting(settings.tls)
@@ -89,7 +121,11 @@ def build_transport(
     if len(endpoints) == 1:
         return endpoints[0].transport
     health = settings.health_path.encode() if settings.health_path else None
-    return Balanced(endpoints, rng=Random(secrets.randbits(64)), health=health)
+
+    def own() -> Headers:
+        return [*headers, *([] if credential is None else [credential.field])]
+
+    return Balanced(endpoints, rng=Random(secrets.randbits(64)), health=health, own=own)
 
 
 async def check_health(backends: Mapping[str, Backend]) -> None:

@@ -142,7 +142,7 @@ def describe(route: Route, now_s: float) -> dict[str, Any]:
             {
                 "name": b.name,
                 "kind": b.kind,
-                "up": not b.breaker.is_open,
+                "up": b.up,
                 "breaker": b.breaker.state(now_s),
             }
             for b in route.backends.values()

@@ -107,7 +107,12 @@ def priced_backends(name: str) -> tuple[Backend, ...]:
     seconds = {"device_usd_per_hour": 2.5}
     wire = protocol(name)
     return tuple(
-        cast(Backend, SimpleNamespace(protocol=wire, price=parse_price(price), expects=expects))
+        cast(
+            Backend,
+            SimpleNamespace(
+                credential=None, protocol=wire, price=parse_price(price), expects=expects
+            ),
+        )
         for price in ({"per_request_usd": 0.001}, tokens, seconds, {**tokens, **seconds})
     )
 

@@ -10,6 +10,7 @@ from parrot import Parrot
 
 from backends import openai_prompt
 from gateway import settings as config
+from gateway.events import Events
 from gateway.prompt_cache import FIRST, LAST, PromptCache, prompt
 from gateway.reload import kept_backends
 from gateway.wiring import build_backend
@@ -141,7 +142,8 @@ async def ask(tollway: Running, path: str, *messages: Any, **more: Any) -> Any:
 def test_a_new_price_leaves_a_servers_memory_and_a_new_address_does_not(tmp_path: Path) -> None:
     url = "http://127.0.0.1:9001"
     text = CONFIG.format(one=url, two=url, other="9", holder="")
-    gateway: Any = SimpleNamespace(settings=config.parse(text, {}, folder=tmp_path))
+    settings = config.parse(text, {}, folder=tmp_path)
+    gateway: Any = SimpleNamespace(settings=settings, events=Events(lambda: 0.0))
     gateway.backends = {b.name: build_backend(b) for b in gateway.settings.backends}
     old = gateway.backends["other"].cache
     dearer = kept_backends(gateway, config.parse(text.replace("= 9,", "= 8,"), {}))

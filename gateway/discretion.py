@@ -1,0 +1,42 @@
+"""What is kept and told of a reply to a call that carried the gateway's own credential."""
+
+from dataclasses import replace
+
+from backends.types import Headers, Reply
+from gateway.credential import Credential, without_cookies
+from gateway.metering import Verdict
+from gateway.route import Backend, Inference
+from gateway.turn import Attempt
+
+
+def presentable(
+    inference: Inference, backend: Backend, verdict: Verdict, reply: Reply, body: bytes
+) -> tuple[Headers, bytes]:
+    """Return what may be kept of a reply to the gateway's own credential.
+
+    Nothing of a refusal of the key, which may quote it; no quotation of it in another error; and no
+    cookie of a session of the gateway's account, unless the route passes on its clients' cookies.
+    """
+    credential = backend.credential
+    if credential is None:
+        return reply.headers, body
+    if verdict.refuses_key:
+        return [], b""
+    shared = b"cookie" not in inference.route.forward_headers
+    headers = without_cookies(reply.headers) if shared else reply.headers
+    return headers, credential.hide_in(body) if reply.status >= 400 else body
+
+
+def discreet(backend: Backend, verdict: Verdict) -> Verdict:
+    """Return a verdict whose error, which is written down and told, holds no key of ours."""
+    if backend.credential is None or not verdict.error:
+        return verdict
+    return replace(verdict, error=backend.credential.hide(verdict.error))
+
+
+def vouch(credential: Credential, attempt: Attempt, now_s: float) -> None:
+    """Let a credential know what a provider made of it; a failure of the server says nothing."""
+    if attempt.verdict.refuses_key:
+        credential.refused(attempt.status, attempt.started_s, now_s)
+    elif 200 <= attempt.status < 500:
+        credential.accepted(attempt.started_s)

@@ -1,0 +1,99 @@
+"""A secret that is kept outside the configuration: in an environment variable or in a file.
+
+Whatever is wrong with one is said without the secret: not even a part of it, for a key that was
+pasted where its variable's name or its file's path belongs is a secret too.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_FILE_BYTES_MAX = 64 << 10  # tokens of identity providers have a few KB; request heads end at 32
+_LOOKS_LIKE_A_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+
+Stamp = tuple[int, int, int]
+"""What changes with a file: its inode, its size, when it was written (ns)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSecret:
+    """The value of an environment variable."""
+
+    variable: str
+
+    def read(self, environ: Mapping[str, str]) -> str:
+        """Return the secret; ValueError says what is wrong and what to do."""
+        shown = "the environment variable that it names"
+        if _LOOKS_LIKE_A_VARIABLE.fullmatch(self.variable):
+            shown = f"the environment variable {self.variable}"
+        text = environ.get(self.variable)
+        if text is None:
+            raise ValueError(
+                f"{shown} is not set; set it where the gateway is started. The key itself is never "
+                "written here"
+            )
+        try:
+            return sound(text)
+        except ValueError as exc:
+            raise ValueError(f"{shown} {exc}; set it to the key alone") from None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSecret:
+    """The content of a file."""
+
+    path: Path
+
+    def read(self, environ: Mapping[str, str]) -> str:
+        """Return the secret; ValueError says what is wrong and what to do."""
+        return self.read_with_stamp()[0]
+
+    def read_with_stamp(self) -> tuple[str, Stamp]:
+        """Return the secret and the file's stamp from before it was read."""
+        instead = "write the path of a file that holds the key alone"
+        try:
+            with self.path.open("rb") as file:
+                stamp = _stamp(os.fstat(file.fileno()))
+                content = file.read(_FILE_BYTES_MAX + 1)
+        except OSError as exc:
+            why = exc.strerror or type(exc).__name__
+            raise ValueError(f"the file cannot be read: {why}; {instead}") from None
+        if len(content) > _FILE_BYTES_MAX:
+            raise ValueError(f"the file is larger than {_FILE_BYTES_MAX} bytes; {instead}")
+        try:
+            return sound(content.decode("utf-8-sig")), stamp  # editors put a mark before UTF-8
+        except UnicodeDecodeError:
+            raise ValueError(f"the file is not text in UTF-8; {instead}") from None
+        except ValueError as exc:
+            raise ValueError(f"the file {exc}; {instead}") from None
+
+    def stamp(self) -> Stamp | None:
+        """Return the file's stamp (2 us); None where there is no file now."""
+        try:
+            return _stamp(self.path.stat())
+        except OSError:
+            return None
+
+
+Secret = EnvironmentSecret | FileSecret
+
+
+def sound(text: str) -> str:
+    """Return a secret without the blanks around it; ValueError where no header can hold it."""
+    text = text.strip()
+    if not text:
+        raise ValueError("is empty")
+    check_field_value(text)
+    return text
+
+
+def check_field_value(text: str) -> None:
+    """Raise ValueError unless a text can be the value of a header field (RFC 9110 5.5)."""
+    if any(not (c == "\t" or " " <= c <= "~" or "\xa0" <= c <= "\xff") for c in text):
+        raise ValueError("holds a line break or another character that no header may hold")
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return found.st_ino, found.st_size, found.st_mtime_ns
