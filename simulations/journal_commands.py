@@ -121,7 +121,7 @@ def _add_log(command: Any) -> None:
         ("--propensity", default.propensity, "its probability"),
         ("--quality", default.quality, "its quality, 0 to 1; empty where it was not told"),
         ("--cost", default.cost, "its cost in dollars"),
-        ("--time", default.time, "seconds"),
+        ("--time", default.time, "seconds since 1970, or ISO 8601"),
         ("--latency", default.latency, "seconds"),
     ):
         command.add_argument(

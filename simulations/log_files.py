@@ -7,14 +7,13 @@ that are named.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 import polars as pl
 
-from simulations import journal_rows
+from simulations import journal_rows, times
 from simulations.columns import Columns
 from simulations.logs import SCHEMA, BadLog, Log, Scratch, Spool, settle
 
@@ -223,7 +222,7 @@ def _obd(scan: pl.LazyFrame) -> Iterator[dict[str, Any]]:
     nothing: list[float | None] = [None] * len(arms)
     frame = scan.select("timestamp", "item_id", "click", "propensity_score").collect()
     for at, (when, item, click, propensity) in enumerate(frame.iter_rows()):
-        time = datetime.fromisoformat(str(when)).timestamp()
+        time = times.parse(str(when))
         more = {"propensity": float(propensity), "quality": float(click), "time": time}
         yield {**_row(at, str(item), arms, nothing, **more), "taught_s": time}
 
@@ -254,7 +253,9 @@ def _named(
     nothing = pl.lit([None] * len(known), dtype=pl.List(pl.Float64))
     empty = pl.lit([], dtype=pl.List(pl.Float64))
     counted = scan.with_row_index("_row")
-    time = has(columns.time, pl.col("_row").cast(pl.Float64))
+    time = pl.col("_row").cast(pl.Float64)
+    if columns.time in names:
+        time = times.seconds(scan, columns.time, source)
     frame = counted.select(
         id=pl.col("_row").cast(pl.String),
         excluded=pl.lit(""),

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from simulations import journal_rows
+from simulations import journal_rows, times
 from simulations.columns import Columns
 from simulations.logs import BadLog, Scratch, Spool
 from simulations.waiting import Service
@@ -115,7 +115,7 @@ def _calls(
             raise BadLog(f"{path.name} has no column {name!r}; name it with {option}: {there}")
     return scan.select(
         backend=pl.col(columns.arm).cast(pl.String),
-        time=pl.col(columns.time).cast(pl.Float64),
+        time=times.seconds(scan, columns.time, path.name),
         latency_s=pl.col(columns.latency).cast(pl.Float64),
     )
 

@@ -224,7 +224,7 @@ def test_damage_is_counted_and_a_file_of_nothing_else_is_refused(tmp_path: Path)
         read(tmp_path, Scratch(), Columns(), Damage())
     table = tmp_path / "calls.csv"
     table.write_text("arm,time,latency_s\n" + "a,soon,0.1\n" * 200)
-    with pytest.raises(BadLog, match="cannot be read"):
+    with pytest.raises(BadLog, match="row 1: time = 'soon' is no time"):
         read(table, Scratch(), Columns(), Damage())
 
 
