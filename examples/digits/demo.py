@@ -11,38 +11,15 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from . import closing, runs
 from .data import halves
+from .options import parser
 from .screen import Screen
 from .stage import Stage
 
 EPOCHS = 5  # of 899 images: what a demo of a minute has time for
 EPOCHS_QUICK = 1
-CONCURRENCY = 16
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--keep", action="store_true", help="leave gateway and models running")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="write the PNG there")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the requests")
-    parser.add_argument("--requests", type=int, metavar="N", help="how many to send each way")
-    parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the traffic's order (%(default)s)")
-    folders = {"--dir": (".tollway/demo", "its files"), "--models": (".tollway/digits", "models")}
-    for option, (default, what) in folders.items():
-        parser.add_argument(
-            option, type=Path, default=Path(default), help=f"folder of {what} (%(default)s)"
-        )
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

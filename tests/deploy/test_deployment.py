@@ -162,6 +162,16 @@ def test_the_packages_of_the_image_are_those_of_the_lock_with_their_hashes() -> 
     }
 
 
+def test_the_packages_of_the_demo_are_those_of_the_lock_with_their_hashes() -> None:
+    lock, demo = blocks(ROOT / "requirements.lock"), blocks(ROOT / "requirements-demo.lock")
+    assert {name: lock.get(name) for name in demo} == demo
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    names = {re.match(r"[\w-]+", one)[0] for one in asked}  # type: ignore[index]
+    assert names <= {name.split("==")[0] for name in demo}
+    assert not {"ray", "pytest"} & {name.split("==")[0] for name in demo}
+
+
 def blocks(path: Path) -> dict[str, list[str]]:
     """Return the hashes by pinned package."""
     found: dict[str, list[str]] = {}
