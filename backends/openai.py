@@ -28,6 +28,7 @@ from backends.paths import compile_path
 from backends.types import (
     ESTRANGED,
     UNBOUND,
+    Addition,
     Answer,
     BadRequest,
     Call,
@@ -50,6 +51,10 @@ _NEEDS: dict[bytes, tuple[str, tuple[type, ...]]] = {
 _FINISHED = frozenset(("stop", "tool_calls", "function_call"))
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
 _TYPES |= {429: "rate_limit_error"}
+
+
+_ADDED = (Addition("stream_options", "stream_options", (b"stream_options", b"include_usage")),)
+_ADDED_TO_OPTIONS = (replace(_ADDED[0], path="stream_options.include_usage"),)
 
 
 class OpenAI:
@@ -126,6 +131,14 @@ class OpenAI:
             return None
         return Stream(strip=_must_ask(document), is_text=self._is_text)
 
+    def added(self, payload: Payload) -> tuple[Addition, ...]:
+        """Return `stream_options.include_usage`, where the client has not asked for it."""
+        document = payload.data
+        if not isinstance(document, dict) or not _must_ask(document):
+            return ()
+        options = isinstance(document.get("stream_options"), dict)
+        return _ADDED_TO_OPTIONS if options else _ADDED
+
     def prompt(self, payload: Payload) -> Prompt:
         """Return the prompt, of which a server may have cached the beginning."""
         return openai_prompt.parts(payload.data)
@@ -188,10 +201,15 @@ def _read(document: dict[str, Any]) -> Answer:
 
 
 def _must_ask(document: dict[str, Any]) -> bool:
-    """Whether a request must be made to ask for its usage; responses tell it unasked."""
+    """Whether a request must be made to ask for its usage.
+
+    Responses tell it unasked and refuse the option: theirs is an `input`, or a stored prompt that
+    is an object.
+    """
+    prompted = document.get("prompt") is not None and "input" not in document
     return (
         document.get("stream") is True
-        and ("messages" in document or "prompt" in document)
+        and ("messages" in document or (prompted and not isinstance(document["prompt"], dict)))
         and not openai_stream.asks_for_usage(document)
     )
 

@@ -187,6 +187,19 @@ parts are equal where the model reads the same."""
 ESTRANGED = frozenset({404, 405, 410})
 
 
+@record
+class Addition:
+    """A field that the gateway adds to a request of its own.
+
+    `path` is the dotted name of what has to be taken out of the request again to undo it, and
+    `words` are those by which a refusal of it would name it.
+    """
+
+    name: str
+    path: str
+    words: tuple[bytes, ...]
+
+
 class Unary:
     """What protocols share whose replies come whole and whose requests bound nothing."""
 
@@ -201,6 +214,10 @@ class Unary:
     def prompt(self, payload: Payload) -> Prompt:
         """Return nothing: there is no prompt."""
         return []
+
+    def added(self, payload: Payload) -> tuple[Addition, ...]:
+        """Return nothing: requests go on as they are."""
+        return ()
 
 
 UNBOUND = Usage(exact=False)
@@ -259,6 +276,9 @@ class WireProtocol(Protocol):
 
     def follow(self, payload: Payload) -> Follower | None:
         """Return a reader of the streamed reply that a request asks for; None: it asks for none."""
+
+    def added(self, payload: Payload) -> tuple[Addition, ...]:
+        """Return the fields that `readdress` adds of its own, which a backend may refuse."""
 
     def prompt(self, payload: Payload) -> Prompt:
         """Return the prompt whose beginning a server may have cached; empty where there is none."""

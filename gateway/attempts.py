@@ -6,19 +6,13 @@ where it may have run; void where it has not. A cancelled call settles too, for 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from backends.types import (
-    BackendError,
-    Call,
-    DeadlineExceeded,
-    Headers,
-    Overloaded,
-    is_unsent,
-)
+from backends.types import BackendError, Headers, Overloaded, is_unsent
+from gateway.asking import asked, within
 from gateway.buffers import Buffers
 from gateway.discretion import discreet, presentable, vouch
 from gateway.estimator import Quote
@@ -41,7 +35,7 @@ from gateway.metering import (
 from gateway.metrics import Metrics
 from gateway.prompt_cache import PromptCache, prompt
 from gateway.relay import Relay, is_stream
-from gateway.route import NO_PAYLOAD, Backend, Inference
+from gateway.route import NO_PAYLOAD, Backend
 from gateway.turn import Attempt, Turn, settlement_row
 
 log = logging.getLogger("tollway.attempts")
@@ -186,18 +180,15 @@ class Attempts:
         headers: Headers = []
         relay: Relay | None = None
         try:
-            call = addressed(inference, backend, deadline_s - started_s)
-            follower = backend.protocol.follow(call.payload or NO_PAYLOAD)
-            sending = backend.transport.send(call, deadline_s)
+            follower = backend.protocol.follow(inference.call.payload or NO_PAYLOAD)
             due_s = backend.due_s(follower is not None)
-            reply = await (sending if due_s is None else within(due_s, sending))
+            call, reply = await asked(inference, backend, deadline_s, due_s, self._clock)
             if not is_stream(reply):
                 follower = None
             if follower is not None and not (inference.route.cascade or audit):
                 opened = Relay(reply, follower, self._buffers.open(inference.tenant))
-                begun = opened.begin()
-                passed_s = self._clock() - started_s
-                await (begun if due_s is None else within(due_s - passed_s, begun))
+                left_s = None if due_s is None else started_s + due_s - self._clock()
+                await within(left_s, opened.begin())
                 relay, verdict = opened, UNDER_WAY
             else:
                 body = await reply.read(inference.route.reply_bytes_max)
@@ -340,24 +331,3 @@ class Attempts:
             )
         if backend.cache is not None and turn.prompt is not None and attempt.status == 200:
             backend.cache.answered(turn.prompt, verdict.usage, self._clock())
-
-
-async def within(seconds: float, begun: Awaitable[T]) -> T:
-    """Wait for a reply to begin (3 us); raises DeadlineExceeded where that takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await begun
-    except TimeoutError as exc:
-        ran = not is_unsent(exc.__cause__ or exc.__context__)
-        raise DeadlineExceeded("its reply did not begin in time", ran=ran) from None
-
-
-def addressed(inference: Inference, backend: Backend, left_s: float) -> Call:
-    """Return the call that a backend gets, with what it is told of its trace and its deadline."""
-    call = backend.address(inference.call)
-    if inference.passage is not None:
-        call.headers = inference.passage.onto(call.headers)
-    if inference.hurried:
-        left_ms = max(1, int(1000 * left_s))
-        call.headers.append((b"x-tollway-deadline-ms", b"%d" % left_ms))
-    return call

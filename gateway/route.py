@@ -1,11 +1,13 @@
 """What a request is inside the gateway: its route, the backends that can answer it, its demands."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from backends.dialect import Dialect, left_out
 from backends.pricing import Price
 from backends.slots import Slots
-from backends.types import UNBOUND, Call, Headers, Payload, Transport, Usage, WireProtocol
+from backends.types import UNBOUND, Addition, Call, Headers, Payload, Transport, Usage, WireProtocol
 from gateway.breaker import Breaker
 from gateway.client import Client
 from gateway.contract import Contract
@@ -48,6 +50,7 @@ class Backend:
     breaker: Breaker = field(default_factory=Breaker)
     slots: Slots | None = None
     cache: PromptCache | None = None
+    dialect: Dialect = field(default_factory=Dialect)
     expects: Contract | None = None
     headers: Headers = field(default_factory=list, repr=False)
     credential: Credential | None = None
@@ -95,8 +98,12 @@ class Backend:
             return self.first_event_s
         return min(self.first_byte_s, self.first_event_s)
 
-    def address(self, call: Call) -> Call:
-        """Return the call as this backend wants it: its path, its model's name, its host."""
+    def address(self, call: Call, without: Sequence[Addition] = ()) -> Call:
+        """Return the call as this backend wants it: its path, its model's name, its host.
+
+        `without` fields that the gateway adds, and those that the backend does not take (3 us and
+        more, where there are any).
+        """
         payload = call.payload or NO_PAYLOAD
         addressed = self.protocol.readdress(call, self.path, self.model, payload)
         replaced = self._replaced
@@ -105,7 +112,12 @@ class Backend:
         headers += self.headers
         if self.credential is not None:
             headers.append(self.credential.field)
-        return Call(addressed.method, addressed.target, headers, addressed.body, payload)
+        body = addressed.body
+        if without or not self.dialect.is_plain:
+            added = self.protocol.added(payload)
+            names = self.dialect.unwanted(payload.data, added, [one.name for one in without])
+            body = left_out(body, names)
+        return Call(addressed.method, addressed.target, headers, body, payload)
 
     def known(self, call: Call) -> Usage:
         """Return what bounds a call's usage before it is made."""

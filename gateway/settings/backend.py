@@ -18,6 +18,7 @@ from gateway.settings.fields import (
     PROTOCOL_NAMES,
     BackendUrl,
     DefaultBy,
+    FieldPath,
     Float,
     Int,
     JsonPath,
@@ -123,6 +124,12 @@ class Backend(Table):
         "entry point group `tollway.rules`.",
         examples=["package.module:function"],
     )
+    drop_fields: Annotated[tuple[FieldPath, ...], Field(max_length=64)] = Field(
+        default=(),
+        description="Fields of requests that it refuses, and that are taken out of what is sent to "
+        "it: names at the top level, or dotted ones below. Every other byte stays as it is.",
+        examples=[["top_k", "chat_template_kwargs"]],
+    )
     price: PriceTable = Field(
         min_length=1,
         description="What a call costs: a sum of `per_request_usd`, device time "
@@ -216,6 +223,15 @@ class Backend(Table):
         for key in ("confidence", "probabilities"):
             if self.protocol != "plain" and getattr(self, key) is not None:
                 raise WrongKey(key, 'is for protocol = "plain"; remove it')
+        return self
+
+    @model_validator(mode="after")
+    def _check_what_it_takes(self) -> Self:
+        if self.drop_fields and self.protocol != "openai":
+            raise WrongKey("drop_fields", 'is for protocol = "openai"; remove it')
+        for name in ("model", "stream"):
+            if name in self.drop_fields:
+                raise WrongKey("drop_fields", f"cannot name {name!r}, which every reply depends on")
         return self
 
     def _check_rules(self) -> None:

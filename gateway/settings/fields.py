@@ -118,6 +118,13 @@ def _check_policy(name: str) -> None:
         raise ValueError(f"must be one of {', '.join(names)}; {near}")
 
 
+def _check_field(name: str) -> None:
+    if len(name) > 256 or not all(step.strip() for step in name.split(".")):
+        raise ValueError(
+            "must be the name of a field, with dots to fields below; write it like a.b"
+        )
+
+
 def _check_timezone(name: str) -> None:
     try:
         ZoneInfo(name)
@@ -171,6 +178,7 @@ PROTOCOL_NAMES = ", ".join(f"`{name}`" for name in sorted(PROTOCOLS))
 Protocol = Annotated[str, _checked(_check_protocol)]
 PolicyName = Annotated[str, _checked(_check_policy)]
 JsonPath = Annotated[str, _checked(paths.parse)]
+FieldPath = Annotated[str, _checked(_check_field)]
 RoutePath = Annotated[str, _checked(consistency.check_path)]
 HeaderName = Annotated[str, AfterValidator(str.lower), _checked(_check_added)]
 StaticHeaders = dict[

@@ -7,6 +7,7 @@ from random import Random
 from urllib.parse import urlsplit
 
 from backends.balanced import Balanced, Endpoint
+from backends.dialect import Dialect
 from backends.first_event_limiter import FirstEventLimiter
 from backends.limiter import Limiter
 from backends.registry import protocol
@@ -56,6 +57,7 @@ def build_backend(settings: config.Backend, tell: Tell = tell_nobody) -> Backend
         cache=build_cache(settings),
         headers=headers,
         credential=credential,
+        dialect=Dialect(settings.drop_fields),
     )
 
 
