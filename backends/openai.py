@@ -15,7 +15,14 @@ from typing import Any
 
 import orjson
 
-from backends import openai_bounds, openai_prompt, openai_stream, openai_usage, reported
+from backends import (
+    openai_bounds,
+    openai_needs,
+    openai_prompt,
+    openai_stream,
+    openai_usage,
+    reported,
+)
 from backends.documents import (
     EVENT_STREAM,
     check_coding,
@@ -24,6 +31,7 @@ from backends.documents import (
     media_type,
     shown,
 )
+from backends.needs import Needs
 from backends.paths import compile_path
 from backends.types import (
     ESTRANGED,
@@ -138,6 +146,14 @@ class OpenAI:
             return ()
         options = isinstance(document.get("stream_options"), dict)
         return _ADDED_TO_OPTIONS if options else _ADDED
+
+    def needs(self, call: Call, payload: Payload, room: float) -> Needs:
+        """Return the features that a request needs, and its tokens if they might exceed `room`."""
+        return openai_needs.needs(payload.data, call.body, room)
+
+    def outgrown(self, refusal: bytes) -> bool:
+        """Whether the body of a 4xx says that the request is too long for the model's context."""
+        return openai_needs.outgrown(refusal)
 
     def prompt(self, payload: Payload) -> Prompt:
         """Return the prompt, of which a server may have cached the beginning."""

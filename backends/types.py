@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, dataclass_transform
 
+from backends.needs import NOTHING, Needs
+
 Headers = list[tuple[bytes, bytes]]
 """Header fields in order, names in lower case."""
 
@@ -219,6 +221,14 @@ class Unary:
         """Return nothing: requests go on as they are."""
         return ()
 
+    def needs(self, call: Call, payload: Payload, room: float) -> Needs:
+        """Return nothing: all backends can do all requests."""
+        return NOTHING
+
+    def outgrown(self, refusal: bytes) -> bool:
+        """Return False: there is no context that a request could outgrow."""
+        return False
+
 
 UNBOUND = Usage(exact=False)
 
@@ -279,6 +289,12 @@ class WireProtocol(Protocol):
 
     def added(self, payload: Payload) -> tuple[Addition, ...]:
         """Return the fields that `readdress` adds of its own, which a backend may refuse."""
+
+    def needs(self, call: Call, payload: Payload, room: float) -> Needs:
+        """Return what a request needs of a model; `room` is the smallest context on its route."""
+
+    def outgrown(self, refusal: bytes) -> bool:
+        """Whether the body of a 4xx says that the request is too long for the model's context."""
 
     def prompt(self, payload: Payload) -> Prompt:
         """Return the prompt whose beginning a server may have cached; empty where there is none."""

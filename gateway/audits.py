@@ -80,7 +80,7 @@ class Audits:
             probability = self._draw(turn, route.auditor, held, 0)
             if probability:
                 self._begin(self._learn(turn, asked[-1], probability))
-        elif self._may_ask(reference):
+        elif reference.name not in turn.left_out and self._may_ask(reference):
             quote = turn.quotes.get(reference.name) or self._attempts.quote(turn, reference)
             probability = self._draw(turn, route.auditor, held, quote.ceiling_nano)
             if probability:

@@ -1,5 +1,6 @@
 """Refusals: what Tollway itself answers instead of a backend, as RFC 9457 problems."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.ledger.types import Refusal
@@ -76,6 +77,13 @@ def credential_rejected(route: str, refused: dict[str, str]) -> Refused:
 def broken_off(error: str) -> Refused:
     """502, told inside a stream that had begun: it will not come to its end."""
     return Refused(502, "Stream broken off", error)
+
+
+def beyond_all(route: str, left_out: Mapping[str, str]) -> Refused:
+    """400: the request needs what every backend lacks; which, by backend."""
+    lacking = "; ".join(f"{backend} {why}" for backend, why in left_out.items())
+    why = f"no backend of route {route!r} can do what this request asks for ({lacking})"
+    return Refused(400, "Not supported", why)
 
 
 def deadline(route: str) -> Refused:

@@ -86,6 +86,7 @@ def _stage(row: Row) -> dict[str, Any]:
             {"arm": arm, "probability": p, "quality_hat": quality, "cost_hat_usd": cost}
             for arm, p, quality, cost in offered
         ],
+        **({"left_out": row["left_out"]} if "left_out" in row else {}),
         **({"cached": _cached(row)} if "cached_hat" in row else {}),
     }
 
@@ -116,6 +117,9 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
             f"{held.strip()}, offered {offered}; a dollar was worth "
             f"{row['price_of_money']:.4g} quality. Drawn: {row['arm']} ({row['reason']})."
         )
+        if "left_out" in row:
+            left_out = "; ".join(f"{arm} {why}" for arm, why in row["left_out"].items())
+            sentences.append(f"Not offered, because the request asks for more: {left_out}.")
         if "cached_hat" in row:
             cached = [f"{tokens} of {arm}" for arm, tokens in _cached(row).items()]
             sentences.append(

@@ -1,5 +1,6 @@
 """What a request is inside the gateway: its route, the backends that can answer it, its demands."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ class Backend:
     slots: Slots | None = None
     cache: PromptCache | None = None
     dialect: Dialect = field(default_factory=Dialect)
+    lacks: frozenset[str] = frozenset()
+    context_tokens: int | None = None
     expects: Contract | None = None
     headers: Headers = field(default_factory=list, repr=False)
     credential: Credential | None = None
@@ -168,6 +171,14 @@ class Route:
     hedge: Hedge | None = None
     forward_headers: frozenset[bytes] = frozenset()
     inputs: InputDrift = field(default_factory=InputDrift)
+    is_limited: bool = field(init=False)
+    room: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know whether there is a backend that cannot do everything, and the smallest context."""
+        sizes = [one.context_tokens for one in self.backends.values() if one.context_tokens]
+        self.room = float(min(sizes, default=math.inf))
+        self.is_limited = bool(sizes) or any(one.lacks for one in self.backends.values())
 
     def keyless(self) -> dict[str, str]:
         """Return the backends whose provider refuses the gateway's key, and what to say of each."""

@@ -16,6 +16,7 @@ from functools import partial
 from random import Random
 
 from gateway import errors
+from gateway.able import left_out, no_larger
 from gateway.attempts import Attempts
 from gateway.held import with_reply
 from gateway.journal import Journal
@@ -24,10 +25,11 @@ from gateway.ledger.wallet import Wallet
 from gateway.metering import NOT_RUN
 from gateway.metrics import Metrics
 from gateway.route import NO_PAYLOAD, Backend, Inference
-from gateway.turn import LAST_RESORT, Draw, Turn, resort, rows
+from gateway.turn import LAST_RESORT, Attempt, Draw, Turn, resort, rows
 from policies.types import ACCEPT, Arm, Context
 
 OK = 200
+TOO_LONG = frozenset((400, 413, 422))  # with an error that says so: see `outgrown`
 RECENT = 20  # decisions that are kept at hand, for people to look at
 
 
@@ -62,7 +64,8 @@ class Router:
         is begun, and the turn is one that nobody reads.
         """
         first = self._scoped(inference, inference.route.features(inference.call))
-        turn, attempts = Turn(inference, first), self._attempts
+        turn = Turn(inference, first, left_out=left_out(inference))
+        attempts = self._attempts
         if inference.passage is not None:
             inference.passage.turn = turn
         inference.route.ladder.earn()
@@ -81,7 +84,8 @@ class Router:
                     if inference.route.hedge is None
                     else attempts.hedged(turn, backend, hold, inference.route.hedge)
                 )
-                if attempt.error or (turn.held is not None and attempt.status != OK):
+                failed = attempt.error or (turn.held is not None and attempt.status != OK)
+                if failed or outgrows(turn, attempt):
                     await self._fall_back(turn)
                     break
                 turn.accept(attempt)
@@ -185,7 +189,7 @@ class Router:
                 turn.refusals[backend.name] = hold
                 continue
             attempt = await self._attempts.make(turn, backend, hold, fallback=True)
-            if not attempt.error:
+            if not (attempt.error or outgrows(turn, attempt)):
                 turn.accept(attempt)
                 turn.reason = "fallback"
                 return
@@ -249,9 +253,29 @@ class Router:
             return errors.credential_rejected(route, {**keyless, **turn.failed})
         if turn.downgraded:
             return errors.downgraded(route)
+        if turn.is_beyond_all:
+            return errors.beyond_all(route, turn.left_out)
         if turn.quotes:
             return errors.too_dear(route, turn.inference.cost_nano_max or 0)
         return errors.no_backend(route, "their circuit breakers are open")
+
+
+def outgrows(turn: Turn, attempt: Attempt) -> bool:
+    """Whether a backend refused a request as too long, and one with a larger context may take it.
+
+    Those whose context is no larger are left out from then on.
+    """
+    route = turn.inference.route
+    if (
+        attempt.status not in TOO_LONG
+        or attempt.error
+        or turn.held is not None
+        or not route.fallback
+        or not route.protocol.outgrown(attempt.body)
+    ):
+        return False
+    turn.left_out |= no_larger(route.backends, attempt.backend)
+    return not turn.closed >= set(route.backends)
 
 
 def pass_on(turn: Turn) -> None:

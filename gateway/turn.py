@@ -72,6 +72,7 @@ class Draw:
 class Turn:
     """The state of one request, owned by the task that serves it.
 
+    `left_out`: which backends cannot do what is asked, and why.
     `prompt`: where a backend was quoted that caches prompts, the request's. `outrun`: of two calls
     of one backend one has answered, so the other is given up.
     """
@@ -89,6 +90,7 @@ class Turn:
     attempts: list[Attempt] = field(default_factory=list)
     refusals: dict[str, Refusal] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     prompt: Prompt | None = None
     outrun: bool = False
 
@@ -119,11 +121,18 @@ class Turn:
         """How the request ended, as a label of a closed set."""
         if self.inference.left:
             return "client_left"
+        if self.held is None and self.is_beyond_all:
+            return "client_error"
         if self.held is None:
             return "over_budget" if self.refusals else "failed"
         if self.held.status >= 400:
             return "failed" if self.held.error else "client_error"
         return "fallback" if self.held.fallback else "ok"
+
+    @property
+    def is_beyond_all(self) -> bool:
+        """Whether none of the route's backends can do what is asked."""
+        return len(self.left_out) == len(self.inference.route.backends)
 
     @property
     def overloaded(self) -> bool:
@@ -143,9 +152,10 @@ class Turn:
     @property
     def closed(self) -> AbstractSet[str]:
         """The backends that are out of the question for the rest of this request."""
-        if not (self.attempts or self.refusals or self.failed):
+        if not (self.attempts or self.refusals or self.failed or self.left_out):
             return NOBODY
-        return {*self.refusals, *self.failed, *[attempt.backend for attempt in self.attempts]}
+        asked = [attempt.backend for attempt in self.attempts]
+        return {*self.refusals, *self.failed, *self.left_out, *asked}
 
     def affords(self, quote: Quote, times: int = 1) -> bool:
         """Whether the client's own ceiling leaves room for so many attempts at once."""
@@ -243,6 +253,8 @@ def _draw(turn: Turn, draw: Draw, head: Row) -> Row:
         row["reached_most"] = choice.reached_most
     if choice.guarded_by:
         row["guarded_by"] = choice.guarded_by
+    if turn.left_out:
+        row["left_out"] = turn.left_out
     if turn.prompt is not None and any(cached := _cached(turn, choice.arms)):
         row["cached_hat"] = cached
     return row

@@ -8,6 +8,7 @@ from pydantic import (
     model_validator,
 )
 
+from backends.needs import Feature
 from backends.pricing import Price, parse_price
 from gateway import addresses
 from gateway.problems import (
@@ -124,6 +125,18 @@ class Backend(Table):
         "entry point group `tollway.rules`.",
         examples=["package.module:function"],
     )
+    context_tokens: Int | None = Field(
+        default=None,
+        ge=1,
+        description="How many tokens its prompt and reply may have together; a request that cannot "
+        "fit, by a low estimate, goes to another backend.",
+        examples=[128_000],
+    )
+    lacks: tuple[Feature, ...] = Field(
+        default=(),
+        description="What its model cannot do; a request that needs it goes to another backend.",
+        examples=[["vision", "tools"]],
+    )
     drop_fields: Annotated[tuple[FieldPath, ...], Field(max_length=64)] = Field(
         default=(),
         description="Fields of requests that it refuses, and that are taken out of what is sent to "
@@ -229,6 +242,9 @@ class Backend(Table):
     def _check_what_it_takes(self) -> Self:
         if self.drop_fields and self.protocol != "openai":
             raise WrongKey("drop_fields", 'is for protocol = "openai"; remove it')
+        for key in ("context_tokens", "lacks"):
+            if getattr(self, key) and self.protocol != "openai" and self.kind != "rules":
+                raise WrongKey(key, 'is for protocol = "openai" and for rules; remove it')
         for name in ("model", "stream"):
             if name in self.drop_fields:
                 raise WrongKey("drop_fields", f"cannot name {name!r}, which every reply depends on")

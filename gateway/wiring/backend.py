@@ -58,6 +58,8 @@ def build_backend(settings: config.Backend, tell: Tell = tell_nobody) -> Backend
         headers=headers,
         credential=credential,
         dialect=Dialect(settings.drop_fields),
+        lacks=frozenset(settings.lacks),
+        context_tokens=settings.context_tokens,
     )
 
 

@@ -1,0 +1,121 @@
+"""What a request to OpenAI's API needs of a model."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from backends import openai_needs
+from backends.needs import FEATURES, Needs
+from backends.openai_needs import outgrown
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + 90_000 * "A"}}
+SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
+def needs(document: Any, room: float = 0.0) -> Needs:
+    return openai_needs.needs(document, orjson.dumps(document), room)
+
+
+def chat(*parts: Any, **more: Any) -> dict[str, Any]:
+    content = list(parts) or "hello"
+    return {"model": "m", "messages": [{"role": "user", "content": content}], **more}
+
+
+CASES: list[tuple[dict[str, Any], set[str]]] = [
+    (chat(), set()),
+    (chat(tools=[TOOL]), {"tools"}),
+    (chat(tools=[], functions=None), set()),
+    (chat(functions=[{"name": "f"}]), {"tools"}),
+    (chat({"type": "text", "text": "what is it?"}), set()),
+    (chat({"type": "text", "text": "what is it?"}, IMAGE), {"vision"}),
+    ({"input": [{"content": [{"type": "input_image", "file_id": "f"}]}]}, {"vision"}),
+    ({"input": [{"type": "input_image", "image_url": "x"}]}, {"vision"}),
+    (chat(SOUND), {"audio"}),
+    (chat(modalities=["text", "audio"], audio={"voice": "x"}), {"audio"}),
+    (chat(modalities=["text"]), set()),
+    (chat({"type": "file", "file": {"file_id": "f"}}), {"files"}),
+    (chat(response_format=FORMAT), {"json_schema"}),
+    (chat(response_format={"type": "text"}), set()),
+    (chat(response_format={"type": "json_object"}), {"json_object"}),
+    ({"input": "x", "text": {"format": {"type": "json_schema", "name": "x"}}}, {"json_schema"}),
+    (chat(reasoning_effort="low"), {"reasoning"}),
+    (chat(reasoning_effort="none"), set()),
+    ({"input": "x", "reasoning": {"effort": "high"}}, {"reasoning"}),
+    ({"input": "x", "reasoning": {"effort": None, "summary": None}}, set()),
+    (chat(logprobs=True), {"logprobs"}),
+    (chat(logprobs=False), set()),
+    ({"prompt": "x", "logprobs": 0}, {"logprobs"}),
+    (chat(n=2), {"n"}),
+    (chat(n=1), set()),
+    (chat(stream=True), {"streaming"}),
+    (chat(stream=False), set()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("document,features", CASES)
+def test_features_are_read_from_the_body(document: dict[str, Any], features: set[str]) -> None:
+    assert needs(document).features == features
+
+
+def test_every_feature_of_the_list_is_one_that_can_be_needed() -> None:
+    assert set().union(*[features for _, features in CASES]) == FEATURES
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {"messages": {"content": 3}},
+        {"messages": [None, 3, {"content": [None, {"type": ["x"]}]}], "text": 3},
+        {"input": [[], [1]], "modalities": "audio", "tools": {"a": [3]}, "n": "2", "best_of": None},
+        {"messages": [{"content": None, "tool_calls": [{"function": {"arguments": 3}}]}]},
+        {"response_format": {"type": ["x"]}, "reasoning": 3, "max_tokens": "many"},
+    ],
+)
+def test_what_makes_no_sense_is_left_to_the_model(document: Any) -> None:
+    assert needs(document).tokens >= 0
+
+
+@pytest.mark.parametrize(
+    "document,least,most",
+    [
+        (chat() | {"messages": [{"role": "user", "content": 4000 * "word "}]}, 2500, 4000),
+        (chat() | {"messages": [{"role": "user", "content": 3000 * "語"}]}, 1000, 3000),
+        (chat(IMAGE), 0, 10),
+        ({"prompt": [1] * 500}, 500, 500),
+        ({"input": ["word " * 100, "word " * 4000, "x"]}, 2500, 4000),  # three texts to embed
+        ({"input": [[1] * 7, [2] * 900]}, 900, 900),
+        (chat(max_tokens=100, max_completion_tokens=50), 50, 60),
+        ({"input": "x", "max_output_tokens": 1000, "instructions": 600 * "x"}, 1100, 1200),
+        ({"input": [{"type": "reasoning", "encrypted_content": 90_000 * "A"}]}, 0, 0),
+    ],
+)
+def test_tokens_are_estimated_on_the_low_side(
+    document: dict[str, Any], least: float, most: float
+) -> None:
+    assert least <= needs(document).tokens <= most
+
+
+@pytest.mark.parametrize("text", ["word " * 4000, "\n" * 4000, "語" * 4000])
+def test_a_prompt_that_might_exceed_the_room_is_never_left_unmeasured(text: str) -> None:
+    for document in ({"prompt": text}, {"prompt": [1] * 4000}, chat(max_tokens=9000)):
+        measured = needs(document)
+        assert needs(document, room=measured.tokens - 1).tokens == measured.tokens
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b'{"error":{"code":"context_length_exceeded","message":"..."}}',
+        b'{"message":"This model\'s maximum context length is 4096 tokens."}',
+        b'{"error":{"message":"The input (9 tokens) is longer than the model\'s context length"}}',
+        b'{"error":{"type":"exceed_context_size_error"}}',
+    ],
+)
+def test_a_refusal_as_too_long_is_recognised(refusal: bytes) -> None:
+    assert outgrown(refusal)
+    assert not outgrown(b'{"error":{"message":"unknown parameter","param":"messages"}}')
