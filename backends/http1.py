@@ -22,6 +22,9 @@ from backends.types import Call, ConnectFailed, DeadlineExceeded, Reply, mark_un
 Connect = Callable[[asyncio.AbstractEventLoop, Callable[[], Connection]], Awaitable[None]]
 """Opens a socket and ties the protocol that the factory makes to it."""
 
+Rewrite = Callable[[Call], Call]
+"""Returns a call as a proxy wants it."""
+
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
@@ -44,8 +47,10 @@ class Http1Transport:
         connect_timeout_s: float = 2.0,
         idle_expiry_s: float = 4.0,
         stream_idle_s: float = 60.0,
+        rewrite: Rewrite | None = None,
     ) -> None:
         self._open_socket = connect
+        self._rewrite = rewrite
         self._host = host
         self.slots = slots
         self._connect_timeout_s = connect_timeout_s
@@ -68,6 +73,8 @@ class Http1Transport:
 
     async def send(self, call: Call, deadline_s: float) -> Reply:
         """Carry `call` there and return its reply once the head is there (see `Transport`)."""
+        if self._rewrite is not None:
+            call = self._rewrite(call)
         head = request_head(call, self._host)
         try:
             return await self._attempt(head, call, deadline_s)

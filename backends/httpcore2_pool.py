@@ -13,11 +13,12 @@ from typing import Any, cast
 import httpcore2
 import httpx
 
+from backends.proxies import Proxy
 from backends.tls_alerts import refuses_us
 
 
 class Httpcore2Pool(httpx.AsyncBaseTransport):
-    """A pool of at most `connections`; `proxy` is the URL of an http(s) proxy."""
+    """A pool of at most `connections`, through a `proxy` where there is one."""
 
     def __init__(
         self,
@@ -25,13 +26,13 @@ class Httpcore2Pool(httpx.AsyncBaseTransport):
         connections: int = 100,
         idle_expiry_s: float = 4.0,
         http2: bool = False,
-        proxy: str | None = None,
+        proxy: Proxy | None = None,
         tls: ssl.SSLContext | None = None,
         barred: Callable[[str], bool] | None = None,
     ) -> None:
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=tls or ssl.create_default_context(),
-            proxy=httpcore2.Proxy(proxy) if proxy else None,
+            proxy=None if proxy is None else _proxy(proxy),
             max_connections=connections,
             keepalive_expiry=idle_expiry_s,
             http2=http2,
@@ -75,6 +76,11 @@ class Httpcore2Pool(httpx.AsyncBaseTransport):
         """Close every connection."""
         with _errors_of_httpx():
             await self._pool.aclose()
+
+
+def _proxy(proxy: Proxy) -> httpcore2.Proxy:
+    shown = (proxy.user, proxy.password) if proxy.authorization is not None else None
+    return httpcore2.Proxy(f"http://{proxy.authority}", auth=shown)
 
 
 class _Looking(httpcore2.AnyIOBackend):

@@ -5,10 +5,12 @@ import ssl
 from collections.abc import Callable
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from backends.http1 import Connect, Http1Transport
+from backends.http1 import Connect, Http1Transport, Rewrite
 from backends.http1_connection import Connection
+from backends.proxies import Proxy, parse_proxy
 from backends.slots import Slots
-from backends.types import Transport
+from backends.tunnel import connect_through
+from backends.types import Call, Transport
 
 Barred = Callable[[str], bool]
 """Says of an address whether nothing may be sent there."""
@@ -29,19 +31,25 @@ def open_transport(
 ) -> Transport:
     """Return a transport to the origin of `url`; nothing is connected until the first call.
 
-    `http://host:port`, `https://host:port` and `unix:/path/to/socket` speak HTTP/1.1; `http2` and
-    `proxy` (an http or https URL) take the slower way over httpx. The URL's path is not the
-    transport's concern. At most `connections` are open at once, or as `slots` say; times are in
-    seconds; `tls` is the context for https, the system's trust by default. `barred` says of the
-    address that a connection has come to, whatever name led there, whether nothing may be sent.
+    `http://host:port`, `https://host:port` and `unix:/path/to/socket` speak HTTP/1.1; `http2` takes
+    the slower way over httpx. `proxy` is the URL of a proxy: https goes through a tunnel, http is
+    asked of it in the absolute form. The URL's path is not the transport's concern. At most
+    `connections` are open at once, or as `slots` say; times are in seconds; `tls` is the context
+    for https, the system's trust by default. `barred` says of the address that a connection has
+    come to, whatever name led there, whether nothing may be sent; it is not asked where a proxy
+    leads, which looks names up by itself.
     Raises ValueError for a URL that no transport serves.
     """
     parts = urlsplit(url)
     if parts.scheme not in _CONNECT:
         raise ValueError(f"{url!r}: the scheme must be one of {', '.join(_CONNECT)}")
     slots = slots or Slots(connections)
+    led = parse_proxy(proxy) if proxy else None
     connect, host = _CONNECT[parts.scheme](parts, tls, barred)
-    if http2 or proxy:
+    rewrite: Rewrite | None = None
+    if led is not None and not http2:
+        connect, rewrite = _through(parts, led, tls)
+    if http2:
         # Imported where it is used: it takes a quarter of a second, and few need it.
         from backends.httpcore2_pool import Httpcore2Pool  # noqa: PLC0415
         from backends.httpx_transport import HttpxTransport  # noqa: PLC0415
@@ -50,7 +58,7 @@ def open_transport(
             connections=connections,
             idle_expiry_s=idle_expiry_s,
             http2=http2,
-            proxy=proxy,
+            proxy=led,
             tls=tls,
             barred=barred,
         )
@@ -68,7 +76,38 @@ def open_transport(
         connect_timeout_s=connect_timeout_s,
         idle_expiry_s=idle_expiry_s,
         stream_idle_s=stream_idle_s,
+        rewrite=rewrite,
     )
+
+
+def _through(
+    parts: SplitResult, proxy: Proxy, tls: ssl.SSLContext | None
+) -> tuple[Connect, Rewrite | None]:
+    """Return the way through a proxy; it is the proxy that looks the host's name up."""
+    host = parts.hostname or ""
+    if parts.scheme == "https":
+        context, port = _context(tls), parts.port or 443
+
+        async def tunnel(
+            loop: asyncio.AbstractEventLoop, factory: Callable[[], Connection]
+        ) -> None:
+            await connect_through(loop, proxy, (host, port), context, factory)
+
+        return tunnel, None
+
+    async def connect(loop: asyncio.AbstractEventLoop, factory: Callable[[], Connection]) -> None:
+        await loop.create_connection(factory, proxy.host, proxy.port)
+
+    origin = b"http://" + parts.netloc.encode("ascii")
+    authorization = proxy.authorization
+
+    def absolute(call: Call) -> Call:
+        headers = list(call.headers)
+        if authorization is not None:
+            headers.append((b"proxy-authorization", authorization))
+        return Call(call.method, origin + call.target, headers, call.body, call.payload)
+
+    return connect, absolute
 
 
 def _tcp(

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from backends.types import BadRequest, Call, Payload
 from gateway import models
 from gateway.asgi import Receive, Scope
-from gateway.auth import Authenticator
+from gateway.auth import ANONYMOUS, Authenticator
 from gateway.errors import Refused, unprocessable
 from gateway.headers import forwarded, passed_on
+from gateway.loopback import trouble
 from gateway.metrics import Metrics
 from gateway.rates import Rate
 from gateway.route import Inference, Route
@@ -31,8 +32,10 @@ class Admission:
         clock: Callable[[], float],
         body_bytes_max: int,
         via: bytes,
+        local_only: frozenset[str] = frozenset(),
     ) -> None:
-        """`may_call` names the routes of those tenants that may not call all, `rates` are those of
+        """`local_only` names the routes that callers without a key may use from this machine alone;
+        `may_call` names the routes of those tenants that may not call all, `rates` are those of
         tenants that may not call as fast as they like.
         """
         self._authenticator = authenticator
@@ -42,6 +45,7 @@ class Admission:
         self._clock = clock
         self._body_bytes_max = body_bytes_max
         self._via = via
+        self._local_only = local_only
 
     def known(self, scope: Scope, route: Route) -> str:
         """Return whose key it is; Refused where it is nobody's."""
@@ -63,7 +67,23 @@ class Admission:
         if not self.may(tenant, route):
             self._metrics.refused(route.name, tenant, "forbidden")
             raise Refused(403, "Forbidden", f"this key may not call route {route.name!r}")
+        self._keep_local(scope, route, tenant)
         return tenant
+
+    def _keep_local(self, scope: Scope, route: Route, tenant: str) -> None:
+        """Refuse a stranger who would spend on a key of the gateway's."""
+        if tenant != ANONYMOUS or route.name not in self._local_only:
+            return
+        why = trouble(scope)
+        if why:
+            self._metrics.refused(route.name, tenant, "forbidden")
+            raise Refused(
+                403,
+                "Forbidden",
+                f"route {route.name!r} spends on a key of the gateway's, so calls without a key "
+                f"are taken from this machine alone, and {why}; send a key of this gateway, or "
+                "have its operator add a hard budget for tenant 'anonymous'",
+            )
 
     def may(self, tenant: str, route: Route) -> bool:
         """Whether a tenant may call a route."""
@@ -105,6 +125,7 @@ class Admission:
             raise Refused(400, "Bad request", str(exc)) from exc
         if match.shared is not None:
             route = self._of_model(match, call.payload, tenant)
+            self._keep_local(scope, route, tenant)
         if route.forward_headers:
             call.headers += passed_on(
                 scope["headers"], route.forward_headers, self._authenticator.is_ours

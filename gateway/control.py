@@ -29,6 +29,7 @@ from gateway.feedback import FEEDBACK_MAX, LABEL_BYTES_MAX
 from gateway.learner import Learner
 from gateway.ledger.types import NANO, LedgerDown
 from gateway.ledger.wallet import Wallet
+from gateway.loopback import trouble
 from gateway.metrics import Metrics
 from gateway.overview import RANGES, Overview, Query
 from gateway.problems import ConfigError
@@ -112,19 +113,33 @@ class Control:
 
     def _admin(self, request: Request) -> None:
         headers, reads = request.scope["headers"], request.method in {"GET", "HEAD"}
-        if self._authenticator.is_admin(headers):
+        if self._is_admin(request):
             return
+        if self._authenticator.anyone_is_admin:
+            why = trouble(request.scope)
+            raise Refused(
+                403,
+                "Forbidden",
+                f"without an admin key this is for this machine alone, and {why}; "
+                "set server.admin_key_hash (tollway keys new) and send that key",
+            )
         if self._authenticator.is_viewer(headers):
             if reads:
                 return
             raise Refused(403, "Forbidden", "this key may read, and change nothing")
         raise Refused(401, "Unauthorized", "send the admin key as Authorization: Bearer KEY")
 
+    def _is_admin(self, request: Request) -> bool:
+        """Say whether a request may do all; where no key is asked for, only this machine's may."""
+        if not self._authenticator.is_admin(request.scope["headers"]):
+            return False
+        return not (self._authenticator.anyone_is_admin and trouble(request.scope))
+
     async def feedback(self, request: Request) -> Response:
         """Take one feedback or a list of them; each is answered for itself, in order."""
         headers = request.scope["headers"]
         tenant = None
-        if not self._authenticator.is_admin(headers):
+        if not self._is_admin(request):
             tenant = self._authenticator.tenant(headers)
             if tenant is None:
                 raise Refused(401, "Unauthorized", "send a key as Authorization: Bearer KEY")

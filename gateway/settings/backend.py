@@ -27,6 +27,7 @@ from gateway.settings.fields import (
     Name,
     PriceTable,
     Protocol,
+    ProxyUrl,
     Seconds,
     Share,
     StaticHeaders,
@@ -100,6 +101,12 @@ class Backend(Table):
         description="Header fields that are added to its calls; a client's own of that name are "
         "replaced. No credentials: those are `auth`.",
         examples=['{ anthropic-version = "2023-06-01" }'],
+    )
+    proxy: ProxyUrl | None = Field(
+        default=None,
+        description="The proxy that leads to it, or `none`. By default the environment says: "
+        "`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, except for `NO_PROXY` and this machine.",
+        examples=["http://user:password@proxy:3128"],
     )
     tls: BackendTls | None = Field(
         default=None, description="Whom to trust and what to show, where `url` is https."
@@ -253,7 +260,7 @@ class Backend(Table):
     def _check_rules(self) -> None:
         if (self.rules is None) == (self.entry_point is None):
             raise WrongKey("kind", 'needs one of: rules = "FILE.toml", entry_point = "module:name"')
-        for key in (*_REMOTE, "auth", "headers"):
+        for key in (*_REMOTE, "auth", "headers", "proxy"):
             if getattr(self, key):
                 raise WrongKey(key, "is not for rules, which run inside the gateway; remove it")
 
@@ -285,6 +292,16 @@ class Backend(Table):
                 raise WrongKey("replicas", "must have the base path of url; write it the same")
             if not self.allow_link_local and addresses.is_link_local(addresses.host_of(replica)):
                 raise WrongKey("replicas", "has a link-local or metadata address; remove it")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All of its addresses; rules have none."""
+        return () if self.url is None else (self.url, *self.replicas)
+
+    @property
+    def proxy_setting(self) -> str | None:
+        """The proxy as it is written; None where the environment says."""
+        return None if self.proxy is None else self.proxy.get_secret_value()
 
     def parsed_price(self) -> Price:
         """Return the price table as a Price."""

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from backends.pricing import parse_price
+from backends.proxies import DIRECT, parse_proxy
 from backends.registry import PROTOCOLS
 from gateway import addresses, auth, headers, paths, secret
 from gateway.problems import did_you_mean
@@ -88,6 +89,11 @@ def _check_field_value(value: SecretStr) -> None:
     secret.check_field_value(text)
     if not text or text != text.strip():
         raise ValueError("is empty or has blanks around it; write the field's value alone")
+
+
+def _check_proxy(value: SecretStr) -> None:
+    if value.get_secret_value() != DIRECT:
+        parse_proxy(value.get_secret_value())
 
 
 def _check_header_name(name: str) -> None:
@@ -181,6 +187,7 @@ JsonPath = Annotated[str, _checked(paths.parse)]
 FieldPath = Annotated[str, _checked(_check_field)]
 RoutePath = Annotated[str, _checked(consistency.check_path)]
 HeaderName = Annotated[str, AfterValidator(str.lower), _checked(_check_added)]
+ProxyUrl = Annotated[SecretStr, _checked(_check_proxy)]
 StaticHeaders = dict[
     Annotated[str, AfterValidator(str.lower), _checked(_check_static)],
     Annotated[SecretStr, _checked(_check_field_value)],

@@ -11,6 +11,7 @@ from pydantic import (
 )
 
 from backends.documents import load_reply
+from backends.proxies import parse_proxy, proxy_url
 from backends.registry import protocol
 from backends.rules import Whole, open_rules
 from backends.types import Payload, Reply
@@ -23,7 +24,7 @@ from gateway.problems import (
     of_validation,
     show,
 )
-from gateway.settings import consistency, environment
+from gateway.settings import consistency, environment, open_relay
 from gateway.settings.document import Settings
 from gateway.settings.fields import (
     FOLDER,
@@ -46,6 +47,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
         *_unusable_options(settings, path.name),
         *_unusable_resorts(settings, path.name),
         *_unusable_secrets(settings, path.name, environ),
+        *_unusable_proxies(settings, environ),
         *_missing(settings, path.name),
     ]
     if problems:
@@ -83,6 +85,11 @@ def parse(
         _problem(source, location, value, why, overridden)
         for location, value, why in consistency.check(raw)
     ]
+    if settings is not None:
+        problems += [
+            _problem(source, ("server", "open"), show(True), why, overridden)
+            for why in open_relay.check(settings)
+        ]
     if settings is None or problems:
         raise ConfigError(problems)
     return settings
@@ -142,6 +149,23 @@ def _unusable_secrets(
             backend.auth.secret.read(environ)
         except ValueError as exc:
             yield Problem(source, f"backends[{index}].auth.{backend.auth.key}", str(exc))
+
+
+def _unusable_proxies(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Check the environment's proxies, those that lead to a backend."""
+    for variable in sorted(
+        {
+            variable
+            for backend in settings.backends
+            for url in backend.urls
+            for _, variable in [proxy_url(url, backend.proxy_setting, environ)]
+            if variable
+        }
+    ):
+        try:
+            parse_proxy(environ[variable])
+        except ValueError as exc:
+            yield Problem("environment", variable, str(exc), "(hidden)")
 
 
 def _unusable_options(settings: Settings, source: str) -> Iterator[Problem]:

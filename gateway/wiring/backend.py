@@ -1,6 +1,7 @@
 """Builds backends: the price of each, its slots, and the way to it."""
 
 import asyncio
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -10,6 +11,7 @@ from backends.balanced import Balanced, Endpoint
 from backends.dialect import Dialect
 from backends.first_event_limiter import FirstEventLimiter
 from backends.limiter import Limiter
+from backends.proxies import proxy_url
 from backends.registry import protocol
 from backends.rules import open_rules
 from backends.slots import Limit, Slots
@@ -114,13 +116,14 @@ def build_transport(
                 url,
                 slots=slots,
                 connect_timeout_s=settings.connect_timeout_s,
+                proxy=proxy_url(url, settings.proxy_setting, os.environ)[0] or None,
                 stream_idle_s=settings.event_idle_timeout_s,
                 http2=settings.http2,
                 tls=context,
                 barred=None if settings.allow_link_local else is_link_local,
             ),
         )
-        for url in (settings.url, *settings.replicas)
+        for url in settings.urls
     ]
     if len(endpoints) == 1:
         return endpoints[0].transport

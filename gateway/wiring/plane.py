@@ -15,6 +15,7 @@ from gateway.overview import Overview
 from gateway.proxy import Proxy
 from gateway.rates import FeedbackRates, Rate
 from gateway.replies import Replies
+from gateway.settings import open_relay
 from gateway.table import RouteTable
 from gateway.wiring.route import describe
 from gateway.wiring.whole import Gateway
@@ -37,6 +38,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
         clock=clock,
         body_bytes_max=server.max_body_bytes,
         via=gateway.via,
+        local_only=frozenset(route.name for route, _ in open_relay.unbounded(settings)),
     )
     return Proxy(
         table,

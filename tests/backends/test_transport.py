@@ -38,7 +38,9 @@ def test_httpx_carries_only_what_http1_cannot() -> None:
     assert isinstance(open_transport("http://h"), Http1Transport)
     assert isinstance(open_transport("https://h"), Http1Transport)
     assert isinstance(open_transport("https://h", http2=True), HttpxTransport)
-    assert isinstance(open_transport("http://h", proxy="http://p:1"), HttpxTransport)
+    assert isinstance(open_transport("http://h", proxy="http://p:1"), Http1Transport)
+    assert isinstance(open_transport("https://h", proxy="http://p:1"), Http1Transport)
+    assert isinstance(open_transport("https://h", proxy="p:1", http2=True), HttpxTransport)
 
 
 def test_a_unix_socket_is_reached(tmp_path: Path) -> None:

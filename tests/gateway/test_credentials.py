@@ -551,3 +551,36 @@ def test_what_is_about_the_key_and_what_about_the_request(
     status: int, body: bytes, ours: bool
 ) -> None:
     assert refuses_key(status, body) is ours
+
+
+# -- the credentials of proxies
+
+
+def test_a_proxy_s_password_is_shown_nowhere(tmp_path: Path) -> None:
+    auth = f'{{ bearer_env = "SET_KEY" }}\nproxy = "http://user:{CANARY}@proxy:3128"'
+    file = tmp_path / "tollway.toml"
+    file.write_text(paid("https://a.example", "https://b.example", auth))
+    settings = load(file, {"SET_KEY": "sk-1", "HTTPS_PROXY": "http://proxy:3128"})
+    assert settings.backends[0].proxy_setting == f"http://user:{CANARY}@proxy:3128"
+    assert CANARY not in str(settings.effective())
+    assert CANARY not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "environ", "place"),
+    [
+        (f'"socks5://{CANARY}@proxy:1"', {}, "backends[0].proxy"),
+        (f'["http://{CANARY}"]', {}, "backends[0].proxy"),
+        ('"none"', {"HTTPS_PROXY": f"socks5://user:{CANARY}@proxy:1"}, "HTTPS_PROXY"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_stops_the_start_without_its_password(
+    tmp_path: Path, proxy: str, environ: dict[str, str], place: str
+) -> None:
+    file = tmp_path / "tollway.toml"
+    auth = f'{{ bearer_env = "SET_KEY" }}\nproxy = {proxy}'
+    file.write_text(paid("https://a.example", "https://b.example", auth))
+    with pytest.raises(ConfigError) as refused:
+        load(file, {"SET_KEY": "sk-1", **environ})
+    assert place in str(refused.value)
+    assert CANARY not in str(refused.value)
