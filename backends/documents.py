@@ -1,5 +1,7 @@
 """JSON bodies and header fields, read strictly: what cannot be read is said, never guessed."""
 
+import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,10 @@ DEPTH_MAX = 200
 kept of one stands a few levels deep in the journal."""
 
 EVENT_STREAM = b"text/event-stream"
+
+LENIENT_BYTES_MAX = 256 * 1024
+"""The largest reply that is read a second time, leniently: Python's reader takes about 2 ms for it,
+and all other requests wait meanwhile."""
 
 _WRITTEN_DEPTH = 254  # of orjson.dumps
 _SHOWN_CHARS = (
@@ -64,14 +70,51 @@ def check_coding(headers: Headers) -> None:
 
 
 def load_reply(body: bytes) -> Any:
-    """Return a reply's JSON document; InvalidAnswer where it is none."""
+    """Return a reply's JSON document; InvalidAnswer where it is none.
+
+    Servers written in Python also send NaN, Infinity, lone surrogates and byte order marks, so what
+    the strict reader refuses is read again by one that takes them.
+    """
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        raise InvalidAnswer(f"not JSON: {exc}" if body else "an empty body") from exc
+        document = _load_leniently(body, exc)
     if not _is_shallow(body, document):
         raise InvalidAnswer(f"nested more than {DEPTH_MAX} levels deep")
     return document
+
+
+def _load_leniently(body: bytes, refused: orjson.JSONDecodeError) -> Any:
+    """Return a document that orjson refuses; in it no text and no number that it cannot write."""
+    if not body:
+        raise InvalidAnswer("an empty body") from refused
+    if len(body) > LENIENT_BYTES_MAX:
+        raise InvalidAnswer(f"not JSON: {refused}") from refused
+    try:
+        text = body.decode("utf-8-sig", "replace")
+        document = json.loads(text, parse_int=_number)
+        if "\\ud" in text.lower():  # an escaped surrogate, which may stand alone
+            written = json.dumps(document, ensure_ascii=False)
+            document = json.loads(written.encode("utf-8", "replace"), parse_int=_number)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidAnswer(f"not JSON: {refused}") from exc
+    return document
+
+
+def _number(digits: str) -> int | float:
+    """Return an integer that fits 64 bits as one, any other as a float, as orjson does."""
+    return int(digits) if len(digits) < 19 else float(digits)
+
+
+def has_gap(value: Any) -> bool:
+    """Say whether an answer, or one of a list of answers, is null, NaN or infinite."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, list):
+        if set(map(type, value)) <= {int, float} and math.isfinite(sum(value)):
+            return False  # nearly all lists: NaN and infinity would show in the sum
+        return any(map(has_gap, value))
+    return value is None
 
 
 def _is_shallow(body: bytes, document: Any) -> bool:

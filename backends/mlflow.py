@@ -11,7 +11,14 @@ from typing import Any
 import orjson
 
 from backends import confidence, reported
-from backends.documents import check_coding, load_reply, load_request, media_type, shown
+from backends.documents import (
+    check_coding,
+    has_gap,
+    load_reply,
+    load_request,
+    media_type,
+    shown,
+)
 from backends.paths import compile_path
 from backends.types import (
     ESTRANGED,
@@ -92,8 +99,8 @@ class Mlflow(Unary):
         features = _features(rows)
         if self._get is None:
             values = [_value(row, probable=len(features) > 1) for row in rows]
-            if None in values:
-                raise InvalidAnswer(f"a prediction is null: {shown(predictions)}")
+            if has_gap(values):
+                raise InvalidAnswer(f"a prediction is null, NaN or infinite: {shown(predictions)}")
             return Answer(values[0] if len(values) == 1 else values, features)
         value = self._get(document)
         if value is None:

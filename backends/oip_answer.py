@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backends import confidence, tensors
-from backends.documents import load_reply, shown
+from backends.documents import has_gap, load_reply, shown
 from backends.oip_body import Tensors, read, split
 from backends.paths import Get, compile_path
 from backends.types import Answer, Headers, InvalidAnswer
@@ -25,9 +25,17 @@ Value = Callable[[Any, Tensors], Any]
 
 
 def answer(value: Value, headers: Headers, body: bytes) -> Answer:
-    """Read a reply; InvalidAnswer where it is malformed, empty, not finite or an error."""
+    """Read a reply; InvalidAnswer where it is malformed, an error, or its answer is not finite.
+
+    What other outputs hold, NaN or nothing at all, does not matter.
+    """
     document, outputs = _outputs(headers, body)
-    return Answer(value(document, outputs), _features(document, outputs))
+    found = value(document, outputs)
+    if has_gap(found) and found is not None:  # None: too large to be looked at
+        raise InvalidAnswer(f"the answer holds NaN or infinity: {shown(found)}")
+    if found == []:
+        raise InvalidAnswer("the answer is empty")
+    return Answer(found, _features(document, outputs))
 
 
 def value_of(where: str | None) -> Value:
@@ -71,13 +79,6 @@ def _outputs(headers: Headers, body: bytes) -> tuple[Any, Tensors]:
         raise
     except ValueError as exc:
         raise InvalidAnswer(str(exc)) from exc
-    for output in document["outputs"]:
-        name = output["name"]
-        if 0 in output["shape"]:
-            raise InvalidAnswer(f"{name!r} is empty")
-        raw = outputs.raw.get(name)
-        if raw is not None and not tensors.is_finite(raw, output["datatype"]):
-            raise InvalidAnswer(f"{name!r} holds NaN or infinity")
     return document, outputs
 
 
@@ -88,14 +89,23 @@ def _single(elements: list[Any] | None) -> Any:
 def _by_default(document: Any, outputs: Tensors) -> Any:
     for name in LABELS:
         if name in outputs.elements:
+            if outputs.elements[name] == []:
+                raise InvalidAnswer(f"{name!r} is empty")
             return _single(outputs.elements[name])
     for name, elements in outputs.elements.items():
         if name not in _NOT_ANSWERS:
             return _single(elements)
     for output in document["outputs"]:
         if output["name"] in PROBABILITIES and output["datatype"] in tensors.FLOATS:
-            return _single(_greatest(outputs.elements[output["name"]], _classes(output)))
+            found = _probabilities(outputs.elements[output["name"]])
+            return _single(_greatest(found, _classes(output)))
     raise InvalidAnswer("a confidence, and no answer")
+
+
+def _probabilities(elements: list[Any] | None) -> list[Any] | None:
+    if elements is not None and (not elements or has_gap(elements)):
+        raise InvalidAnswer("the probabilities are empty or hold NaN or infinity")
+    return elements
 
 
 def _classes(output: dict[str, Any]) -> int:

@@ -46,6 +46,7 @@ from backends.types import (
     Payload,
     Prompt,
     Reply,
+    ReportedFailure,
     Usage,
 )
 
@@ -168,15 +169,19 @@ class OpenAI:
         return _with_seconds(_tokens(reply.headers, body), reply.headers)
 
     def answer(self, payload: Payload, reply: Reply, body: bytes) -> Answer:
-        """Read the answer; of an embedding the value is None."""
+        """Read the answer; of an embedding, and of what is not text, the value is None."""
         if _is_stream(reply.headers):
             return _streamed(openai_stream.follow(body), is_text=self._is_text)
+        kind = media_type(reply.headers)
+        if kind and b"json" not in kind and not body.lstrip().startswith((b"{", b"<")):
+            return Answer()  # speech, an image, a file
         document = load_reply(body)
         if not isinstance(document, dict):
             raise InvalidAnswer(f"not an object: {shown(document)}")
-        if document.get("error"):
-            raise InvalidAnswer(f"an error with status 200: {shown(document['error'])}")
-        answer = _read(document)
+        if error := document.get("error"):
+            said = f"an error with status 200: {shown(error)}"
+            raise ReportedFailure(said) if _is_failure(error) else InvalidAnswer(said)
+        answer = _read(document, payload.data)
         return answer if self._answer is None else replace(answer, value=self._answer(document))
 
     def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
@@ -208,11 +213,13 @@ class Stream(openai_stream.Completion):
         return _streamed(self, is_text=self._is_text)
 
 
-def _read(document: dict[str, Any]) -> Answer:
+def _read(document: dict[str, Any], request: Any) -> Answer:
     if isinstance(document.get("data"), list):
         return _embeddings(document["data"])
     if isinstance(document.get("output"), list):
         return _output(document)
+    if "choices" not in document and not _asks_for_choices(request):
+        return Answer()  # moderations, transcriptions, ranks, ...
     return _choice(document.get("choices"))
 
 
@@ -230,6 +237,19 @@ def _must_ask(document: dict[str, Any]) -> bool:
     )
 
 
+def _is_failure(error: Any) -> bool:
+    """Whether an error object tells of a failure upstream, and not of a refusal of the request.
+
+    Aggregators such as OpenRouter put the provider's status into `code` and send status 200.
+    """
+    code = error.get("code") if isinstance(error, dict) else None
+    return isinstance(code, int) and (code >= 500 or code == 429)
+
+
+def _asks_for_choices(document: Any) -> bool:
+    return not isinstance(document, dict) or "messages" in document or "prompt" in document
+
+
 def _with_seconds(tokens: Usage | None, headers: Headers) -> Usage | None:
     seconds = reported.from_headers(headers)
     if seconds is None or tokens is None:
@@ -239,10 +259,10 @@ def _with_seconds(tokens: Usage | None, headers: Headers) -> Usage | None:
 
 def _streamed(completion: openai_stream.Completion, *, is_text: bool) -> Answer:
     if completion.error:
-        raise InvalidAnswer(f"an error in the stream: {shown(completion.error)}")
+        raise ReportedFailure(f"an error in the stream: {shown(completion.error)}")
     text, told = completion.text, _told(completion.finish_reason, len(completion.text))
-    if not text and not told[0]:
-        raise InvalidAnswer("an empty stream")
+    if not text and not completion.acted:
+        raise InvalidAnswer("a stream without text")
     return Answer((text or None) if is_text else None, told)
 
 
@@ -252,6 +272,8 @@ def _output(document: dict[str, Any]) -> Answer:
     parts = [part for item in items for part in _listed(item.get("content"))]
     text = "".join(str(part.get("text") or part.get("refusal") or "") for part in parts)
     calls = [item for item in items if str(item.get("type")).endswith("_call")]
+    if document.get("status") in ("queued", "in_progress"):
+        return Answer()  # a background response is asked for later
     if not (text or calls):
         raise InvalidAnswer(f"an empty response: {shown(document['output'])}")
     finished = "stop" if document.get("status") == "completed" else document.get("status")
@@ -273,8 +295,10 @@ def _tokens(headers: Headers, body: bytes) -> Usage | None:
 
 
 def _embeddings(data: list[Any]) -> Answer:
-    for entry in data or [None]:
-        if not isinstance(entry, dict) or not entry.get("embedding"):
+    if not data:
+        raise InvalidAnswer("an empty list")
+    for entry in data:
+        if isinstance(entry, dict) and "embedding" in entry and not entry["embedding"]:
             raise InvalidAnswer(f"an empty embedding: {shown(entry)}")
     return Answer()
 
@@ -287,6 +311,10 @@ def _choice(choices: Any) -> Answer:
     said = message if isinstance(message, dict) else choice  # completions: `text` in the choice
     text = said.get("content") or said.get("text") or said.get("refusal")
     value = text or said.get("tool_calls") or said.get("function_call")
+    if not value and (audio := said.get("audio") or said.get("images")):
+        transcript = audio.get("transcript") if isinstance(audio, dict) else None
+        length = len(transcript) if isinstance(transcript, str) else 0
+        return Answer(transcript or None, _told(choice.get("finish_reason"), length))
     if not value:
         raise InvalidAnswer(f"an empty choice: {shown(choice)}")
     length = len(text) if isinstance(text, str) else 0

@@ -16,6 +16,8 @@ from backends.sse import Event, Events
 from backends.types import Usage
 
 DONE = b"[DONE]"
+_ACTS = frozenset(("tool_calls", "function_call", "refusal", "audio", "images"))
+
 _ENDS = {
     "response.completed": "stop",
     "response.incomplete": "length",
@@ -53,6 +55,7 @@ class Completion:
         self.error: Any = None
         self.begun = False
         self.done = False
+        self.acted = False  # whether it answered by other means than text: a call, a sound, ...
         self._events = Events()
 
     def feed(self, chunk: bytes) -> bytes:
@@ -129,6 +132,7 @@ class Completion:
         """Take note of an event of the responses API."""
         if kind.endswith(".delta"):
             self._deltas += 1
+            self.acted = self.acted or any(act in kind for act in ("_call", "audio", "refusal"))
             if kind == "response.output_text.delta" and isinstance(chunk.get("delta"), str):
                 self._texts.append(chunk["delta"])
         response = chunk.get("response")
@@ -147,6 +151,8 @@ class Completion:
         # A chunk holds a token at least: of text, of reasoning, or of a call's arguments.
         if text or said.get("tool_calls") or said.get("reasoning_content") or said.get("reasoning"):
             self._deltas += 1
+        if not (self.acted or _ACTS.isdisjoint(said)) and any(map(said.get, _ACTS)):
+            self.acted = True
         if choice.get("index", 0) == 0:
             if isinstance(text, str):
                 self._texts.append(text)

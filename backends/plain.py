@@ -12,7 +12,7 @@ import orjson
 
 from backends import confidence as confidences
 from backends import reported
-from backends.documents import check_coding, load_reply, load_request, shown
+from backends.documents import check_coding, has_gap, load_reply, load_request, shown
 from backends.paths import compile_path
 from backends.ruling import Ruling
 from backends.types import Answer, Call, Headers, InvalidAnswer, Payload, Reply, Unary, Usage
@@ -25,8 +25,8 @@ class Plain(Unary):
     """The protocol. `answer`, `confidence` and `probabilities` are paths into the reply.
 
     Without `answer` it is the reply's `label`, `answer`, `prediction` or `result`, else the reply
-    itself; a path that is given and leads nowhere makes a reply invalid. Raises ValueError for what
-    is no path.
+    itself; where a path that is given leads nowhere, the reply holds no answer. Raises ValueError
+    for what is no path.
     """
 
     name = "plain"
@@ -69,6 +69,8 @@ class Plain(Unary):
         value = self._answer(document)
         if value is None or value in ("", [], {}):
             raise InvalidAnswer(f"nothing at {self._where}" if self._where else "an empty reply")
+        if has_gap(value):
+            raise InvalidAnswer(f"the answer holds null, NaN or infinity: {shown(value)}")
         return Answer(value, self._features(document))
 
     def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:

@@ -113,11 +113,6 @@ def decode(tensor: dict[str, Any], name: str, raw: bytes) -> list[Any] | None:
     return numbers
 
 
-def is_finite(raw: bytes, datatype: str) -> bool:
-    """Say whether a raw tensor is free of NaN and infinity, which JSON cannot hold anyway."""
-    return datatype not in FLOATS or bool(np.isfinite(_array(raw, datatype)).all())
-
-
 def _array(raw: bytes, datatype: str) -> np.ndarray[Any, Any]:
     if datatype == "BF16":  # the upper half of a 32-bit float
         return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")

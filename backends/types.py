@@ -82,7 +82,17 @@ def is_unsent(cancelled: BaseException | None) -> bool:
 
 
 class InvalidAnswer(ValueError):  # noqa: N818
-    """A reply that came, but is no answer: NaN, empty, wrong shape, an error with status 200."""
+    """A reply that came and holds no answer: empty, NaN, or nothing where the answer should be.
+
+    It says nothing about the backend's health, and the reply still goes to the client.
+    """
+
+
+class ReportedFailure(InvalidAnswer):
+    """A well-formed reply with status 200 that reports that the call failed upstream.
+
+    Another backend may be asked; where none answers, the reply goes to the client unchanged.
+    """
 
 
 @dataclass(slots=True)

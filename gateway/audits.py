@@ -24,7 +24,7 @@ from gateway.journal import Journal
 from gateway.learner import GATEWAY
 from gateway.ledger.types import Refusal
 from gateway.metering import GIVEN_UP
-from gateway.route import Backend
+from gateway.route import Backend, Route
 from gateway.turn import Attempt, Turn, audit_row
 from policies.audit import Auditor
 
@@ -66,7 +66,7 @@ class Audits:
     def consider(self, turn: Turn) -> None:
         """Draw whether a finished turn is audited, and begin that (15 us; without audits 0.1)."""
         route, held = turn.inference.route, turn.held
-        if route.auditor is None or held is None or not self._eligible(held):
+        if route.auditor is None or held is None or not self._eligible(route, held):
             return
         reference = route.backends[route.reference]
         asked = [
@@ -86,9 +86,13 @@ class Audits:
             if probability:
                 self._begin(self._ask(turn, reference, route.auditor, probability))
 
-    def _eligible(self, held: Attempt) -> bool:
+    def _eligible(self, route: Route, held: Attempt) -> bool:
         """Whether a label of this answer could be learned from, and one more audit is allowed."""
-        answered = held.status == 200 and held.verdict.answer.value is not None
+        verdict = held.verdict
+        answered = held.status == 200 and (
+            verdict.answer.value is not None
+            or (bool(verdict.no_answer) and route.no_answer is not None)
+        )
         # A fallback was not drawn: nothing is ever learned from it.
         return (
             answered and not held.fallback and not self._closing and len(self._tasks) < AUDITS_MAX

@@ -34,6 +34,10 @@ __all__ = ["BadFeedback", "Feedback", "Learner", "answered", "parse", "qualities
 
 log = logging.getLogger("tollway.learner")
 
+NO_ANSWER = (
+    "the reply held no answer, so a label says nothing about it; send a quality, or write "
+    'no_answer = "wrong" on the route to count such replies as wrong'
+)
 CATCH_UP_SEGMENTS_MAX = 4  # a gigabyte at the default size: seconds at start, not minutes
 UNMARKED_MAX = 10_000  # decisions learned from that the disk would not mark: a megabyte of ids
 SKIPS_LOGGED_MAX = 5  # of the rows that a start skips: they tend to be damaged alike
@@ -256,10 +260,17 @@ def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, f
     # A stream's answer is known at its end, which is a row of its own.
     ends = {row["attempt"]: row for row in found if row["kind"] == "settlement"}
     for row in found:
-        if _replied(row):
-            answer = ends.get(row["attempt"], row)["answer"]
+        if row["kind"] != "attempt" or row.get("audit"):
+            continue
+        end = ends.get(row["attempt"], row)
+        if end.get("no_answer"):
+            if route.no_answer is None:
+                reasons[row["backend"]] = NO_ANSWER
+            else:
+                known[row["backend"]] = route.no_answer
+        elif _replied(row):
             try:
-                known[row["backend"]] = route.score.judge(answer, feedback.label)
+                known[row["backend"]] = route.score.judge(end["answer"], feedback.label)
             except Incomparable as exc:
                 reasons[row["backend"]] = str(exc)
     # Of the replies that were passed over some may be judged and others not; the client's must be.

@@ -4,15 +4,29 @@ The price is that of the backend called, bound when it was called. Where usage c
 the quote that is charged, marked `estimated`; a call that may have run is never free.
 """
 
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from backends.documents import load_reply
 from backends.oip_body import read, split
-from backends.types import Answer, Call, Follower, Headers, InvalidAnswer, Reply, Usage, record
+from backends.types import (
+    Answer,
+    Call,
+    Follower,
+    Headers,
+    InvalidAnswer,
+    Reply,
+    ReportedFailure,
+    Usage,
+    record,
+)
 from gateway.contract import Contract
 from gateway.credential import refuses_key
 from gateway.estimator import Quote
 from gateway.route import NO_PAYLOAD, Backend
+
+log = logging.getLogger("tollway.metering")
 
 USAGE, ESTIMATED, VOID, PENDING = "usage", "estimated", "void", "pending"
 """Where a cost comes from: usage that the backend told or that is certain (a call), the quote, or
@@ -40,8 +54,11 @@ NO_ANSWER = Answer()
 class Verdict:
     """What an attempt has cost, and what its reply says.
 
-    `error` is empty where the reply may go to the client: an answer, or a refusal (4xx) of what the
-    client sent. `partial`: the client left before the end, so the usage says nothing of others.
+    `error` says why another backend is asked instead; empty where the reply may go to the client
+    at once. `no_answer` says why a reply that goes to the client holds nothing that can be scored;
+    empty where it does. `forbidden`: the reply breaks the route's `answers`, so it never reaches
+    the client. `bug`: our own code failed to read it. `partial`: the client left before the end,
+    so the usage says nothing of others.
     `refuses_key`: the reply is about the gateway's own credential, so it never goes to a client.
     """
 
@@ -52,6 +69,9 @@ class Verdict:
     error: str
     partial: bool = False
     refuses_key: bool = False
+    no_answer: str = ""
+    forbidden: bool = False
+    bug: bool = False
 
     @property
     def ran(self) -> bool:
@@ -86,13 +106,49 @@ def judge(
     )
     if status >= 500:
         return Verdict(cost_nano, provenance, usage, NO_ANSWER, f"status {status}")
-    try:
-        answer = backend.protocol.answer(call.payload or NO_PAYLOAD, reply, body)
-        if backend.expects is not None:
+    if backend.expects is not None:
+        try:
             keep(backend.expects, reply.headers, body)
+        except InvalidAnswer as breach:
+            error = f"invalid answer: {breach}"
+            return Verdict(cost_nano, provenance, usage, NO_ANSWER, error, forbidden=True)
+    said = read_answer(
+        backend, lambda: backend.protocol.answer(call.payload or NO_PAYLOAD, reply, body)
+    )
+    if status != 200 or not call.body:  # no model was asked, so no answer is missing
+        said = replace(said, no_answer="")
+    return Verdict(
+        cost_nano,
+        provenance,
+        usage,
+        said.answer,
+        said.error,
+        no_answer=said.no_answer,
+        bug=said.bug,
+    )
+
+
+@record
+class Said:
+    """What a reply says; see `Verdict` for the parts."""
+
+    answer: Answer
+    error: str = ""
+    no_answer: str = ""
+    bug: bool = False
+
+
+def read_answer(backend: Backend, read: Callable[[], Answer]) -> Said:
+    """Read a reply's answer. Whatever cannot be read is no answer, and the reply is passed on."""
+    try:
+        return Said(read())
+    except ReportedFailure as failure:
+        return Said(NO_ANSWER, error=str(failure))
     except InvalidAnswer as invalid:
-        return Verdict(cost_nano, provenance, usage, NO_ANSWER, f"invalid answer: {invalid}")
-    return Verdict(cost_nano, provenance, usage, answer, "")
+        return Said(NO_ANSWER, no_answer=str(invalid))
+    except Exception as exc:  # a mistake of ours in reading keeps nobody from the reply
+        log.exception("the answer of backend %s could not be read", backend.name)
+        return Said(NO_ANSWER, no_answer=f"unreadable: {type(exc).__name__}", bug=True)
 
 
 def keep(contract: Contract, headers: Headers, body: bytes) -> None:
@@ -135,6 +191,8 @@ def reported(
             return backend.price.cost_nano(told), USAGE if told.exact else ESTIMATED, told
     except ValueError:
         pass  # NaN, infinite or negative usage is no usage
+    except Exception:  # a mistake of ours; the quote is charged instead
+        log.exception("the usage of backend %s could not be read", backend.name)
     return None
 
 
@@ -158,18 +216,29 @@ def relayed(
     whole and told nothing is charged by its quote, if that is more.
     """
     error = error or (str(follower.error) if follower.error else "")
-    try:
-        answer = NO_ANSWER if error or left else follower.answer()
-    except InvalidAnswer as invalid:
-        answer, error = NO_ANSWER, f"invalid answer: {invalid}"
+    said = Said(NO_ANSWER) if error or left else read_answer(backend, follower.answer)
+    error = error or said.error
+
+    def verdict(cost_nano: int, provenance: str, usage: Usage, partial: bool) -> Verdict:
+        return Verdict(
+            cost_nano,
+            provenance,
+            usage,
+            said.answer,
+            error,
+            partial,
+            no_answer=said.no_answer,
+            bug=said.bug,
+        )
+
     if backend.price.is_fixed:
         usage = Usage()
-        return Verdict(backend.price.cost_nano(usage), USAGE, usage, answer, error, left)
+        return verdict(backend.price.cost_nano(usage), USAGE, usage, left)
     told = None
     try:
         told = follower.told(headers)
         if told is not None and told.exact and backend.price.is_told_by(told):
-            return Verdict(backend.price.cost_nano(told), USAGE, told, answer, error, left)
+            return verdict(backend.price.cost_nano(told), USAGE, told, left)
     except ValueError:
         told = None  # NaN, infinite or negative usage is no usage
     # One at least: a stream that has begun has read its prompt and made a token of its answer.
@@ -182,4 +251,4 @@ def relayed(
         cost_nano = backend.price.foreseen_nano(bound)
     if not (error or left):
         cost_nano = max(cost_nano, quote.expected_nano)
-    return Verdict(cost_nano, ESTIMATED, bound, answer, error, partial=True)
+    return verdict(cost_nano, ESTIMATED, bound, True)

@@ -42,6 +42,7 @@ class Tally:
 
     attempts: int = 0
     errors: int = 0
+    internal_errors: int = 0
     fallbacks: int = 0
     audits: int = 0
     audit_nano: int = 0
@@ -101,6 +102,7 @@ class Metrics:
         self.rows_skipped = 0
         self._labels: dict[tuple[str, str], Mean] = {}
         self._offers: dict[tuple[str, str], Offers] = {}
+        self._no_answer: dict[str, int] = {}
         self._tags: dict[str, int] = {}
         self._reloads = {"ok": 0, "refused": 0}
         self._sources: list[Source] = []
@@ -122,6 +124,7 @@ class Metrics:
             self._labels.setdefault((route, backend), Mean())
             self._offers.setdefault((route, backend), Offers())
             self._upstream.setdefault((route, backend), Buckets(LATENCY_S))
+            self._no_answer.setdefault(backend, 0)
             for tenant in tenants:
                 zero = Tally(cost_nano={USAGE: 0, ESTIMATED: 0})
                 self._tallies.setdefault((route, backend, tenant), zero)
@@ -145,6 +148,11 @@ class Metrics:
         tally.attempts += 1
         if verdict.error and verdict.error not in GIVEN_UP:
             tally.errors += 1
+        if verdict.bug:
+            tally.internal_errors += 1
+        if verdict.no_answer:
+            backend = attempt.backend
+            self._no_answer[backend] = self._no_answer.get(backend, 0) + 1
         if attempt.fallback:
             tally.fallbacks += 1
         if attempt.audit:
@@ -328,6 +336,14 @@ class Metrics:
         )
         skipped.add_metric([], self.rows_skipped)
         yield skipped
+        no_answer = CounterMetricFamily(
+            "tollway_no_answer",
+            "Replies that held no answer, and were passed on",
+            labels=["backend"],
+        )
+        for backend, count in self._no_answer.items():
+            no_answer.add_metric([backend], count)
+        yield no_answer
         for name, text, labels, means, read in self._means():
             family = CounterMetricFamily(f"tollway_{name}", text, labels=labels)
             for mean_key, mean in means.items():
@@ -352,6 +368,11 @@ class Metrics:
 _TALLIED: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
     ("attempts", "Calls to backends", lambda t: t.attempts),
     ("attempt_errors", "Calls to backends that brought no usable answer", lambda t: t.errors),
+    (
+        "internal_errors",
+        "Replies that the gateway failed to read because of a mistake of its own",
+        lambda t: t.internal_errors,
+    ),
     ("fallbacks", "Calls to a backend because another had failed", lambda t: t.fallbacks),
     ("audits", "Calls to a reference to judge another's answer", lambda t: t.audits),
     ("audit_cost_usd", "Money spent on audits; part of all", lambda t: t.audit_nano / NANO),

@@ -148,6 +148,7 @@ class Route:
     names of a model requests to a shared path mean this route. `accepts`: what requests must
     look like, where that is said. `forward_headers`: which of a client's own credentials its
     backends get.
+    `no_answer`: the quality of a reply that holds no answer; None where it is unknown.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Route:
     hedge: Hedge | None = None
     forward_headers: frozenset[bytes] = frozenset()
     inputs: InputDrift = field(default_factory=InputDrift)
+    no_answer: float | None = None
     is_limited: bool = field(init=False)
     room: float = field(init=False)
 

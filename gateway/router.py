@@ -84,7 +84,7 @@ class Router:
                     if inference.route.hedge is None
                     else attempts.hedged(turn, backend, hold, inference.route.hedge)
                 )
-                failed = attempt.error or (turn.held is not None and attempt.status != OK)
+                failed = attempt.error or turn.passes_over(attempt)
                 if failed or outgrows(turn, attempt):
                     await self._fall_back(turn)
                     break

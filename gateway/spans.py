@@ -309,7 +309,14 @@ def error_type(error: str) -> str:
     """Return what kind of failure an error is, of few kinds: its text may quote a reply."""
     if error.startswith("status "):
         return error.removeprefix("status ")
-    known = ("invalid answer", "an error in the stream", OVERLOADED, LEFT, "cancelled")
+    known = (
+        "invalid answer",
+        "no answer",
+        "an error in the stream",
+        OVERLOADED,
+        LEFT,
+        "cancelled",
+    )
     return next((kind for kind in known if error.startswith(kind)), "backend error")
 
 

@@ -125,8 +125,10 @@ class Turn:
             return "client_error"
         if self.held is None:
             return "over_budget" if self.refusals else "failed"
+        if self.held.error:
+            return "failed"
         if self.held.status >= 400:
-            return "failed" if self.held.error else "client_error"
+            return "client_error"
         return "fallback" if self.held.fallback else "ok"
 
     @property
@@ -166,6 +168,19 @@ class Turn:
         """Take an attempt's reply in hand."""
         self.held = attempt
         self.stage += 1
+
+    def passes_over(self, attempt: Attempt) -> bool:
+        """Keep the reply in hand where a later one of a cascade is no better; say whether so."""
+        held, why = self.held, attempt.verdict.no_answer
+        if held is None:
+            return False
+        if attempt.status != 200:
+            return True
+        if not why or held.verdict.no_answer:
+            return False
+        verdict = replace(attempt.verdict, error=f"no answer: {why}")
+        self.attempts[-1] = replace(attempt, verdict=verdict)
+        return True
 
     def give_up_all_but(self, winner: Attempt) -> None:
         """Have one of two calls of a backend count, in the order in which they were made."""
@@ -284,6 +299,8 @@ def _attempt(kind: str, head: Row, number: int, attempt: Attempt) -> Row:
         "latency_s": round(attempt.latency_s, 6),
         "answer": verdict.answer.value,
     }
+    if verdict.no_answer:
+        row["no_answer"] = verdict.no_answer
     if verdict.usage is not None:
         row["device_s"] = verdict.usage.device_s
         row["input_tokens"] = verdict.usage.input_tokens

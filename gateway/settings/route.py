@@ -213,7 +213,8 @@ class Route(Table):
     answers: tuple[Clause, ...] = Field(
         default=(),
         max_length=64,
-        description="What replies must hold; others count as failures of their backend.",
+        description="What replies must hold; for others another backend is asked, and they never "
+        "reach the client.",
         examples=['[{ at = "label", type = "integer", range = [0, 9] }]'],
     )
     forward_headers: tuple[ForwardedHeader, ...] = Field(
@@ -223,6 +224,11 @@ class Route(Table):
         "`x-api-key`, `api-key`, `x-goog-api-key`, `cookie`, ... By default none does. A key of "
         "this gateway never does, and a backend's `auth` replaces the field of the same name.",
         examples=[["authorization"]],
+    )
+    no_answer: Literal["unknown", "wrong"] = Field(
+        default="unknown",
+        description="What a label or an audit says of a reply that holds no answer (empty, null, "
+        "NaN): nothing, or that it was wrong. The reply reaches the client in either case.",
     )
     timeout_s: Seconds = Field(
         default_factory=DefaultBy("protocol", 30, openai=600),

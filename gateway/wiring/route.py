@@ -69,6 +69,7 @@ def build_route(
         ),
         hedge=Hedge(route.hedge_share) if route.hedge_share else None,
         forward_headers=frozenset(name.encode() for name in route.forward_headers),
+        no_answer=0.0 if route.no_answer == "wrong" else None,
     )
 
 
