@@ -157,7 +157,7 @@ class Attempts:
     def _reserve_again(self, turn: Turn, backend: Backend) -> Reservation | None:
         """Hold the money for a second attempt under way at once, where all of it is at hand."""
         quote = turn.quotes[backend.name]
-        if backend.full or backend.breaker.is_open or not turn.affords(quote, times=2):
+        if backend.full or not backend.up or not turn.affords(quote, times=2):
             return None
         return self.reserve_now(turn, backend)
 

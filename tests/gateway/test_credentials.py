@@ -584,3 +584,21 @@ def test_a_proxy_that_cannot_be_used_stops_the_start_without_its_password(
         load(file, {"SET_KEY": "sk-1", **environ})
     assert place in str(refused.value)
     assert CANARY not in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", [True, False])
+def test_a_backend_is_reached_through_its_proxy_or_the_environment_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: bool
+) -> None:
+    async def main() -> None:
+        upstream = Upstream()
+        async with serving(upstream) as proxy:
+            monkeypatch.setenv("http_proxy", "http://127.0.0.1:1" if setting else proxy)
+            toml = two_backends("http://a.invalid", "http://b.invalid")
+            if setting:
+                toml = toml.replace('name = "cheap"', f'name = "cheap"\nproxy = "{proxy}"')
+            async with running(toml, tmp_path) as tollway:
+                assert (await tollway.infer()).headers["x-tollway-backend"] == "cheap"
+        assert sent(upstream)[b"host"] == b"a.invalid"
+
+    run(main)
