@@ -148,6 +148,7 @@ class Admission:
             floor=demands.floor,
             cost_nano_max=demands.cost_nano_max,
             hurried=demands.deadline_s is not None,
+            accepts=demands.accepts,
         )
 
     def _of_model(self, match: Match, payload: Payload, tenant: str) -> Route:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from backends.dialect import REFUSED, named
 from backends.rules import Whole
 from backends.types import Addition, Call, DeadlineExceeded, Reply, is_unsent
+from gateway.decoding import readable
 from gateway.route import NO_PAYLOAD, Backend, Inference
 
 T = TypeVar("T")
@@ -30,7 +31,8 @@ async def asked(
     """
     started_s = clock()
     call = addressed(inference, backend, deadline_s - started_s)
-    reply = await within(due_s, backend.transport.send(call, deadline_s))
+    came = await within(due_s, backend.transport.send(call, deadline_s))
+    reply = readable(came, inference.accepts)
     if reply.status not in REFUSED:
         return call, reply
     # Not only what is still added: another call may have been refused while this one was under way.
@@ -44,7 +46,8 @@ async def asked(
     now_s = clock()
     call = addressed(inference, backend, deadline_s - now_s, without=refused)
     left_s = None if due_s is None else started_s + due_s - now_s
-    reply = await within(left_s, backend.transport.send(call, deadline_s))
+    came = await within(left_s, backend.transport.send(call, deadline_s))
+    reply = readable(came, inference.accepts)
     if reply.status < 400:  # else the request had another fault, and nothing is known
         backend.dialect.learn(backend.name, refused)
     return call, reply

@@ -14,6 +14,7 @@ from typing import TypeVar
 from backends.types import BackendError, Headers, Overloaded, is_unsent
 from gateway.asking import asked, within
 from gateway.buffers import Buffers
+from gateway.decoding import as_accepted
 from gateway.discretion import discreet, presentable, vouch
 from gateway.estimator import Quote
 from gateway.hedge import Hedge, first_good
@@ -198,7 +199,7 @@ class Attempts:
                 if follower is not None and not verdict.error:
                     body = follower.feed(body) + follower.close()
             status = reply.status
-            headers, body = presentable(inference, backend, verdict, reply, body)
+            headers, body = presentable(inference, backend, verdict, *as_accepted(reply, body))
         except Overloaded:
             verdict = unread(quote, OVERLOADED, ran=False)
         except BackendError as exc:

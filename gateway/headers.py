@@ -55,6 +55,7 @@ class Demands:
     floor: float | None = None
     cost_nano_max: int | None = None
     deadline_s: float | None = None
+    accepts: bytes = b""
 
 
 def forwarded(
@@ -77,6 +78,8 @@ def forwarded(
             kept.append((name, value))
         elif name == b"connection":
             named += [token.strip().lower() for token in value.split(b",")]
+        elif name == b"accept-encoding":
+            demands.accepts += b"," + value
     if passed_by and any(via in value for value in passed_by):
         raise Refused(508, "Loop detected", "this request has been through this gateway before")
     if named:

@@ -143,6 +143,7 @@ class Proxy:
         self, replays: Replays, given: bytes, inference: Inference, receive: Receive, send: Send
     ) -> None:
         """Answer a request that names its Idempotency-Key: asked and charged once."""
+        inference.accepts = b""  # what is kept must suit whoever asks again
         route, tenant = inference.route.name, inference.tenant
         key = tenant, route, given
         try:

@@ -26,6 +26,9 @@ from policies.types import Objective, Policy
 
 NO_PAYLOAD = Payload()
 
+IDENTITY = (b"accept-encoding", b"identity")
+"""Replies are read here, so they are asked for uncompressed; a server told nothing may choose."""
+
 
 @dataclass(slots=True)
 class Backend:
@@ -111,7 +114,7 @@ class Backend:
         addressed = self.protocol.readdress(call, self.path, self.model, payload)
         replaced = self._replaced
         headers = [pair for pair in addressed.headers if pair[0] not in replaced]
-        headers.append((b"host", self.host))
+        headers += ((b"host", self.host), IDENTITY)
         headers += self.headers
         if self.credential is not None:
             headers.append(self.credential.field)
@@ -202,7 +205,7 @@ class Inference:
 
     Times are on the router's clock, in seconds; the deadline is absolute. `passage`: where somebody
     watches. `hurried`: the client named a deadline, so backends are told theirs. `client`: where
-    the request is given up when its client leaves.
+    the request is given up when its client leaves. `accepts`: the client's Accept-Encoding.
     """
 
     route: Route
@@ -216,6 +219,7 @@ class Inference:
     passage: Passage | None = None
     hurried: bool = False
     client: Client | None = None
+    accepts: bytes = b""
 
     @property
     def left(self) -> bool:

@@ -256,8 +256,8 @@ async def everything(url: str, out: list[str]) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("http2", ["false", "true"])
-def test_a_bomb_from_a_backend_is_not_opened(tmp_path: Path, http2: str) -> None:
-    """Nobody asked for gzip: a reply that comes so is no answer, and stays as small as it came."""
+def test_a_bomb_from_a_backend_is_stopped_early(tmp_path: Path, http2: str) -> None:
+    """A reply that expands a thousand times is no answer, and takes little memory."""
     bomb = gzip.compress(bytes(64 << 20))
 
     async def main() -> None:
@@ -272,7 +272,7 @@ def test_a_bomb_from_a_backend_is_not_opened(tmp_path: Path, http2: str) -> None
                 assert reply.headers["x-tollway-cost-usd"] == "0.001100000"
                 assert peak() - before < 16 << 10  # KiB
         asked = packed.requests[0][2]
-        assert b"accept-encoding" not in asked or asked[b"accept-encoding"] == b"identity"
+        assert asked[b"accept-encoding"] == b"identity"
 
     run(main)
 

@@ -78,3 +78,10 @@ def test_tags_are_read() -> None:
         "cost_center": "ads",
         "environment": "staging",
     }
+
+
+def test_what_codings_a_client_takes_is_known_and_not_forwarded() -> None:
+    head = [(b"accept-encoding", b"gzip"), (b"accept-encoding", b"br;q=0")]
+    kept, demands = forwarded(head, b"gw")
+    assert kept == [(b"via", b"1.1 gw")]
+    assert demands.accepts == b",gzip,br;q=0"

@@ -1,0 +1,26 @@
+"""Replies in content codings: read decoded here, and given to clients in a coding that they take."""
+
+from backends.codings import Decoded, accepts, codings, decoded
+from backends.types import Reply
+from gateway.relay import is_stream
+
+
+def readable(reply: Reply, accepted: bytes) -> Reply:
+    """Return a reply without content coding; as it came, too, where its client takes the coding.
+
+    Streams are decoded for all, since an event may be taken out of them, and errors, since what
+    they quote may be hidden.
+    """
+    coded = codings(reply.headers)
+    if not coded:
+        return reply
+    as_it_came = reply.status < 400 and not is_stream(reply) and accepts(accepted, coded)
+    return decoded(reply, coded, keeps=as_it_came)
+
+
+def as_accepted(reply: Reply, body: bytes) -> tuple[Reply, bytes]:
+    """Return (reply, body) for the client: as they came where that was kept."""
+    stream = reply.stream
+    if isinstance(stream, Decoded) and stream.raw is not None:
+        return Reply(reply.status, stream.headers, stream), stream.raw
+    return reply, body
