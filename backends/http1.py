@@ -6,16 +6,19 @@ holds it until its reply has ended. With a slot in hand it takes the connection 
 busy + idle never exceed the slots. Slots, not connections, are handed from one call to the
 next: a connection may die on the way, a slot cannot.
 
-An idle connection is dropped before its server drops it (most do after 5 s). Where the server was
-faster, the call that hits the closed connection is repeated once on a new one, if nothing of a
-reply was seen and repeating is safe: the method is idempotent, or the close crossed the request on
-the wire, which the kernel knows. Otherwise a model might run, and be paid for, twice.
+An idle connection is dropped before its server drops it (most do after 5 s), and is not kept at all
+after replies after which the server closes without saying so (`reuse.py` learns that). Where the
+server was faster, the call that hits the closed connection is repeated once on a new one, if
+nothing of a reply was seen and repeating is safe: the method is idempotent, or the close crossed
+the request on the wire, which the kernel knows. Otherwise a model might run, and be paid for,
+twice.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 from backends.http1_connection import Connection, Stale, request_head
+from backends.reuse import SOON_S, Reuse
 from backends.slots import Slots
 from backends.types import Call, ConnectFailed, DeadlineExceeded, Reply, mark_unsent
 
@@ -34,7 +37,8 @@ class Http1Transport:
     `host` is the Host field for calls that bring none. Times in seconds: `connect_timeout_s` binds
     opening a connection, `idle_expiry_s` how long one is kept unused, `stream_idle_s` the silence
     between two parts of a stream of events. (A whole reply may keep silent until its deadline: some
-    servers send its head at once, and its body when the model has finished.)
+    servers send its head at once, and its body when the model has finished.) `keep_alive`: whether
+    connections are used again; None: learned.
     """
 
     # The mutable state of a pool is its slots and its connections.
@@ -48,7 +52,9 @@ class Http1Transport:
         idle_expiry_s: float = 4.0,
         stream_idle_s: float = 60.0,
         rewrite: Rewrite | None = None,
+        keep_alive: bool | None = None,
     ) -> None:
+        self._reuse = Reuse(keep_alive)
         self._open_socket = connect
         self._rewrite = rewrite
         self._host = host
@@ -79,9 +85,10 @@ class Http1Transport:
         try:
             return await self._attempt(head, call, deadline_s)
         except Stale as exc:
+            self._reuse.closed(exc.chunked, asyncio.get_running_loop().time())
+            self._drop_idle()  # of the same age or older: as dead, and a repeat needs a new one
             if call.method not in _IDEMPOTENT and exc.unheard < len(head) + len(call.body):
                 raise
-        self._drop_idle()  # of the same age or older: as dead, and the repeat needs a new one
         return await self._attempt(head, call, deadline_s)
 
     async def aclose(self) -> None:
@@ -99,7 +106,11 @@ class Http1Transport:
 
     def ended(self, connection: Connection, reusable: bool) -> None:
         """Take a connection back, and give its slot to the next in the queue."""
-        if reusable:
+        if not reusable:
+            pass
+        elif not self._reuse.allows(connection.chunked, connection.idle_since_s):
+            connection.close()
+        else:
             self._idle.append(connection)
             if self._sweep is None:
                 self._arm_sweep()
@@ -110,6 +121,9 @@ class Http1Transport:
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+            now_s = asyncio.get_running_loop().time()
+            if now_s < connection.idle_since_s + SOON_S:
+                self._reuse.closed(connection.chunked, now_s)
         if not self._open and self._emptied is not None:
             self._emptied.set()
 

@@ -56,15 +56,21 @@ _U64 = struct.Struct("=Q")
 _BODY_EXPECTED = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
+CLOSED = "the backend closed the connection instead of replying"
+"""The error of a call that a reused connection may have lost."""
+
+
 class Stale(BadReply):
     """A reused connection turned out to be closed before any byte of the reply came.
 
-    `unheard`: how many bytes the backend had certainly not received when it closed.
+    `unheard`: how many bytes the backend had certainly not received when it closed; `chunked`:
+    whether the reply before was chunked.
     """
 
-    def __init__(self, unheard: int) -> None:
-        super().__init__("the backend closed the connection instead of replying")
+    def __init__(self, unheard: int, *, chunked: bool = False) -> None:
+        super().__init__(CLOSED)
         self.unheard = unheard
+        self.chunked = chunked
 
 
 def request_head(call: Call, host: bytes) -> bytes:
@@ -199,6 +205,7 @@ class Connection(asyncio.Protocol):
         self.idle_since_s = 0.0
         self.entered_s = 0.0  # when the call that it carries took its slot; its owner's to set
         self.closed = False
+        self.chunked = False  # whether the last reply was
         self._owner = owner
         self._loop = loop
         self._idle_limit_s = idle_limit_s
@@ -306,7 +313,8 @@ class Connection(asyncio.Protocol):
             self._end(reusable=False)
             exchange.wake()
         elif self._phase == HEAD and self._used and self._mute == 0 and self._interim == 0:
-            self._fail(Stale(0 if exc else unheard(self._transport)))
+            unheard_bytes = 0 if exc else unheard(self._transport)
+            self._fail(Stale(unheard_bytes, chunked=self.chunked))
         elif self._phase == HEAD and not self._mute and refuses_us(exc):
             self._fail(ConnectFailed(f"the backend does not take our certificate: {exc}"))
         else:
@@ -381,14 +389,14 @@ class Connection(asyncio.Protocol):
             raise ValueError("neither HTTP/1.1 nor HTTP/1.0")
         if self._mute > MAX_HEAD_BYTES and sum(map(_field_bytes, headers)) > MAX_HEAD_BYTES:
             raise ValueError(f"a head above {MAX_HEAD_BYTES} bytes")
-        framed = False
+        framed = self.chunked = False
         for name, value in headers:
             if name == b"content-length":
                 framed = True
             elif name == b"transfer-encoding":
                 if framed or value.strip().lower() != b"chunked":
                     raise ValueError("a transfer coding other than chunked, once")
-                framed = True
+                framed = self.chunked = True
         self._until_close = not framed
         self.streamed = streams_events(headers)
         self._keep = self._parser.should_keep_alive()

@@ -24,6 +24,7 @@ def open_transport(
     connect_timeout_s: float = 2.0,
     idle_expiry_s: float = 4.0,
     stream_idle_s: float = 60.0,
+    keep_alive: bool | None = None,
     http2: bool = False,
     proxy: str | None = None,
     tls: ssl.SSLContext | None = None,
@@ -38,6 +39,7 @@ def open_transport(
     for https, the system's trust by default. `barred` says of the address that a connection has
     come to, whatever name led there, whether nothing may be sent; it is not asked where a proxy
     leads, which looks names up by itself.
+    `keep_alive` says whether connections are used again; None: learned (over httpx: yes).
     Raises ValueError for a URL that no transport serves.
     """
     parts = urlsplit(url)
@@ -56,7 +58,7 @@ def open_transport(
 
         pool = Httpcore2Pool(
             connections=connections,
-            idle_expiry_s=idle_expiry_s,
+            idle_expiry_s=0.0 if keep_alive is False else idle_expiry_s,
             http2=http2,
             proxy=led,
             tls=tls,
@@ -77,6 +79,7 @@ def open_transport(
         idle_expiry_s=idle_expiry_s,
         stream_idle_s=stream_idle_s,
         rewrite=rewrite,
+        keep_alive=keep_alive,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from backends.http1_connection import CLOSED
 from backends.types import BackendError, Headers, Overloaded, is_unsent
 from gateway.asking import asked, within
 from gateway.buffers import Buffers
@@ -110,6 +111,25 @@ class Attempts:
             self.accounts(turn, backend.name), quote.ceiling_nano, quote.maximum_nano
         )
 
+    async def ask(
+        self, turn: Turn, backend: Backend, hold: Reservation, *, fallback: bool = False
+    ) -> Attempt:
+        """Make an attempt, and once more where its reused connection was lost and the backend is
+        one that may be asked twice. The first may have run, so it is charged; the second has a
+        reservation of its own.
+        """
+        attempt = await self.make(turn, backend, hold, fallback=fallback)
+        lost = attempt.error == CLOSED and backend.repeat_on_close
+        if not lost or not turn.affords(attempt.quote):
+            return attempt
+        again = await self.reserve(turn, backend)
+        if isinstance(again, Refusal):
+            return attempt
+        attempt = await self.make(turn, backend, again, fallback=fallback)
+        if not attempt.error:
+            turn.failed.pop(backend.name, None)
+        return attempt
+
     async def hedged(
         self, turn: Turn, backend: Backend, hold: Reservation, hedge: Hedge
     ) -> Attempt:
@@ -117,10 +137,10 @@ class Attempts:
         hedge.earn()
         payload = turn.inference.call.payload or NO_PAYLOAD
         if backend.is_local or backend.protocol.follow(payload) is not None:
-            return await self.make(turn, backend, hold)
+            return await self.ask(turn, backend, hold)
         wait_s, started_s = hedge.wait_s(backend.name), self._clock()
         if wait_s is None:
-            attempt = await self.make(turn, backend, hold)
+            attempt = await self.ask(turn, backend, hold)
         else:
             attempt = await self._raced(turn, backend, hold, hedge, wait_s)
         if not attempt.error:

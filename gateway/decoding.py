@@ -1,4 +1,4 @@
-"""Replies in content codings: read decoded here, and given to clients in a coding that they take."""
+"""Replies in content codings: read decoded here, given to clients in a coding that they take."""
 
 from backends.codings import Decoded, accepts, codings, decoded
 from backends.types import Reply

@@ -36,6 +36,8 @@ class Backend:
 
     `expects` is what its answers must look like on this route, where the route says; `headers` are
     added to its calls, and so is its `credential`, in place of what a client sent by those names.
+    `repeat_on_close`: whether a call that a closed connection may have lost is made again, and paid
+    twice perhaps.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Backend:
     expects: Contract | None = None
     headers: Headers = field(default_factory=list, repr=False)
     credential: Credential | None = None
+    repeat_on_close: bool = False
     _replaced: frozenset[bytes] = field(init=False)
 
     @property

@@ -80,7 +80,7 @@ class Router:
                     turn.refusals[backend.name] = hold
                     continue
                 attempt = await (
-                    attempts.make(turn, backend, hold)
+                    attempts.ask(turn, backend, hold)
                     if inference.route.hedge is None
                     else attempts.hedged(turn, backend, hold, inference.route.hedge)
                 )
@@ -188,7 +188,7 @@ class Router:
             if isinstance(hold, Refusal):
                 turn.refusals[backend.name] = hold
                 continue
-            attempt = await self._attempts.make(turn, backend, hold, fallback=True)
+            attempt = await self._attempts.ask(turn, backend, hold, fallback=True)
             if not (attempt.error or outgrows(turn, attempt)):
                 turn.accept(attempt)
                 turn.reason = "fallback"

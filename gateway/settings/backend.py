@@ -194,6 +194,18 @@ class Backend(Table):
     connect_timeout_s: Seconds = Field(
         default=2, description="The longest that connecting may take."
     )
+    keep_alive: bool | None = Field(
+        default=None,
+        description="Whether connections to it are used for more than one call; left out, learned: "
+        "a server that closes them after a reply without saying so gets a new one for each call.",
+        examples=[False],
+    )
+    repeat_on_close: bool = Field(
+        default=False,
+        description="Make a call again where its reused connection was closed instead of a reply "
+        "and the first may have run: both are charged then. What certainly did not run is repeated "
+        "free in any case.",
+    )
     concurrency: Int = Field(
         default_factory=DefaultBy("kind", 64, api=1000),
         ge=1,
@@ -260,7 +272,7 @@ class Backend(Table):
     def _check_rules(self) -> None:
         if (self.rules is None) == (self.entry_point is None):
             raise WrongKey("kind", 'needs one of: rules = "FILE.toml", entry_point = "module:name"')
-        for key in (*_REMOTE, "auth", "headers", "proxy"):
+        for key in (*_REMOTE, "auth", "headers", "proxy", "repeat_on_close"):
             if getattr(self, key):
                 raise WrongKey(key, "is not for rules, which run inside the gateway; remove it")
 

@@ -62,6 +62,7 @@ def build_backend(settings: config.Backend, tell: Tell = tell_nobody) -> Backend
         dialect=Dialect(settings.drop_fields),
         lacks=frozenset(settings.lacks),
         context_tokens=settings.context_tokens,
+        repeat_on_close=settings.repeat_on_close,
     )
 
 
@@ -118,6 +119,7 @@ def build_transport(
                 connect_timeout_s=settings.connect_timeout_s,
                 proxy=proxy_url(url, settings.proxy_setting, os.environ)[0] or None,
                 stream_idle_s=settings.event_idle_timeout_s,
+                keep_alive=settings.keep_alive,
                 http2=settings.http2,
                 tls=context,
                 barred=None if settings.allow_link_local else is_link_local,

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import uvloop
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.integration
 Test = Callable[[Http1Transport, WireServer], Awaitable[None]]
 
 
-def against(script: Script, test: Test, **options: float) -> None:
+def against(script: Script, test: Test, **options: Any) -> None:
     async def main() -> None:
         async with asyncio.timeout(20), wire.wire_server(script) as server:
             transport = open_transport(server.url, **options)
@@ -86,6 +87,57 @@ def closes_second(wait_s: float) -> Script:
         await asyncio.sleep(wait_s)
 
     return script
+
+
+STREAM = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+
+async def closes_after_streams(one: Wire) -> None:
+    """Stream to a POST and close, without saying so; keep the connection after a GET."""
+    while True:
+        head, _ = await one.request()
+        if head.startswith(b"POST"):
+            await one.say(STREAM)
+            return
+        await one.say(OK)
+
+
+def test_a_server_that_closes_after_streams_loses_no_call_once_that_is_known() -> None:
+    async def test(transport: Http1Transport, server: WireServer) -> None:
+        assert await ask(transport) == b"ok"
+        await server.all_closed()
+        await until(lambda: not transport.opened)  # closed at once, which costs nothing to learn
+        for _ in range(5):
+            assert await ask(transport) == b"ok"
+            assert not transport._idle  # the next call cannot be put on it
+        assert (server.accepted, len(server.requests)) == (6, 6)
+        for _ in range(5):
+            await ask(transport, b"GET")
+        assert server.accepted == 7  # after replies of known length it is used again
+
+    against(closes_after_streams, test)
+
+
+def test_the_first_call_that_a_close_lost_teaches_too() -> None:
+    async def test(transport: Http1Transport, server: WireServer) -> None:
+        await ask(transport)
+        with pytest.raises(BadReply):
+            await ask(transport)
+        for _ in range(3):
+            await ask(transport)
+        assert (server.accepted, len(server.requests)) == (4, 5)
+
+    against(closes_second(0.1), test)
+
+
+@pytest.mark.parametrize(("keep_alive", "accepted"), [(True, 1), (None, 1), (False, 3)])
+def test_connections_are_kept_as_configured(keep_alive: bool | None, accepted: int) -> None:
+    async def test(transport: Http1Transport, server: WireServer) -> None:
+        for _ in range(3):
+            await ask(transport)
+        assert server.accepted == accepted
+
+    against(wire.replies(OK), test, keep_alive=keep_alive)
 
 
 async def resets_second(one: Wire) -> None:
