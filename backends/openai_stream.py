@@ -17,7 +17,7 @@ from backends.types import Usage
 
 DONE = b"[DONE]"
 _ACTS = frozenset(("tool_calls", "function_call", "refusal", "audio", "images"))
-
+_READ_BYTES_MAX = 4 << 20  # of an event's data, without what is only base64: 8 ms
 _ENDS = {
     "response.completed": "stop",
     "response.incomplete": "length",
@@ -80,6 +80,8 @@ class Completion:
         if event.data is None:
             return event.raw  # a comment, to keep the connection alive
         self.begun = True
+        if len(event.data) > _READ_BYTES_MAX:
+            return event.raw  # what it says of usage is not worth stopping all others
         if event.data.strip() == DONE:
             self.done = True
             return event.raw

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import sse
-from backends.sse import Event, Events
+from backends.sse import LARGE_BYTES, Event, Events
 
 PIECES = st.sampled_from(
     [b"data: ", b"data:", b"data", b": ", b"a", b"\n", b"\r", b"\r\n", b"\n\n"]
@@ -84,3 +84,25 @@ def test_a_blank_line_is_found_however_it_is_cut(blank: bytes) -> None:
         events.feed(b"data: a" + blank[:cut])
         (event, *_) = events.feed(blank[cut:] + b"data: b")
         assert event == Event(b"data: a" + blank, b"a")
+
+
+def test_what_is_only_base64_is_left_out_of_a_large_events_data_and_not_of_the_event() -> None:
+    events, chunk = Events(), b"QUJD" * 1000
+    parts = [b'data: {"image": "', *[chunk] * 1000, b'", "usage": 1}\n', b"\n"]
+    (event,) = [event for part in parts for event in events.feed(part)]
+    assert event.raw == b"".join(parts)
+    assert event.data is not None
+    assert len(event.data) < LARGE_BYTES + 2 * len(chunk)
+    assert event.data.startswith(b'{"image": "QUJD')
+    assert event.data.endswith(b'QUJD", "usage": 1}')
+    assert events.feed(b"data: next\n\n") == [Event(b"data: next\n\n", b"next")]
+
+
+def test_text_in_a_large_event_is_all_read() -> None:
+    events, chunk = Events(), b"a word, " * 1000
+    parts = [b"data: ", *[chunk] * 200]
+    for part in parts:
+        assert events.feed(part) == []
+    event = events.close()
+    assert event is not None
+    assert event.data == chunk * 200
