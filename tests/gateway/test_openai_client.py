@@ -342,7 +342,7 @@ def test_an_exhausted_budget_raises_at_once_and_is_not_tried_again(
     play(part, limit="0.000000001", max_retries=5)
 
 
-def test_a_client_that_times_out_raises_and_what_was_begun_is_settled(
+def test_a_client_that_times_out_raises_and_what_was_begun_is_given_up_and_charged(
     play: Callable[..., None],
 ) -> None:
     async def part(on: Scene) -> None:
@@ -350,10 +350,12 @@ def test_a_client_that_times_out_raises_and_what_was_begun_is_settled(
         quick = on.client.with_options(timeout=0.2, max_retries=0)
         with pytest.raises(openai.APITimeoutError):
             await quick.chat.completions.create(model="any", messages=HELLO)
-        on.parrot.hold.set()
-        while not on.gateway.router.recent:
+        while not on.gateway.router.recent:  # the model has not answered, and need not
             await asyncio.sleep(0.001)
-        assert on.spent_nano == 2 * NANO_IN + 2 * NANO_OUT
+        (attempt,) = on.settled()
+        assert (attempt["error"], attempt["provenance"]) == ("client left", "estimated")
+        assert on.spent_nano == attempt["cost_nano"] == attempt["ceiling_nano"]
+        on.parrot.hold.set()
 
     play(part)
 
