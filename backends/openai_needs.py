@@ -13,8 +13,8 @@
     streaming     `stream`
 
 The body is searched for the names of parts before the messages are looked at, and the messages are
-measured only where they might exceed a context: 5 us for a short chat, 2 ms for a megabyte of
-10,000 messages.
+measured only where they might exceed a context: 6 to 8 us of processor time for a short chat,
+0.4 ms for 200 messages of a kilobyte, 5 ms for a megabyte of 25,000 (which takes 7 ms to parse).
 """
 
 from collections.abc import Iterator, Sequence
