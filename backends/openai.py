@@ -57,6 +57,8 @@ _NEEDS: dict[bytes, tuple[str, tuple[type, ...]]] = {
     b"/embeddings": ("input", (str, list)),
     b"/responses": ("input", (str, list)),
 }
+# What stands in a reply that reports its usage elsewhere than in `usage...`.
+_REPORTS = (b'"billed_units"', b'"b64_json"', b'"url"', b'invocationMetrics"')
 _FINISHED = frozenset(("stop", "tool_calls", "function_call"))
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
 _TYPES |= {429: "rate_limit_error"}
@@ -131,6 +133,7 @@ class OpenAI:
             input_tokens=float(len(call.body)) if openai_bounds.is_whole(document) else 0.0,
             output_tokens=openai_bounds.output_tokens(document),
             exact=False,
+            more=openai_bounds.further(document, call.target),
         )
 
     def follow(self, payload: Payload) -> Follower | None:
@@ -166,7 +169,8 @@ class OpenAI:
         A stream that was cut, or not asked for it, reports none: what came of it says nothing of
         the prompt, and would be too little.
         """
-        return _with_seconds(_tokens(reply.headers, body), reply.headers)
+        told = _with_seconds(_tokens(reply.headers, body), reply.headers)
+        return told or _spoken(payload.data, reply.headers)
 
     def answer(self, payload: Payload, reply: Reply, body: bytes) -> Answer:
         """Read the answer; of an embedding, and of what is not text, the value is None."""
@@ -288,10 +292,17 @@ def _tokens(headers: Headers, body: bytes) -> Usage | None:
     if _is_stream(headers):
         completion = openai_stream.follow(body)
         return completion.usage if completion.is_told else None
-    if b'"usage"' not in body:
+    if b'"usage' not in body and not any(mark in body for mark in _REPORTS):
         return None
-    document = load_reply(body)
-    return openai_usage.read(document.get("usage")) if isinstance(document, dict) else None
+    return openai_usage.of(load_reply(body))
+
+
+def _spoken(document: Any, headers: Headers) -> Usage | None:
+    """Return the characters that a request had read aloud: speech is billed by them."""
+    if not media_type(headers).startswith(b"audio/"):
+        return None
+    more = openai_bounds.characters(document)
+    return None if more is None else Usage(more=more)
 
 
 def _embeddings(data: list[Any]) -> Answer:

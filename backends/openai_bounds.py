@@ -6,6 +6,8 @@ a server read or write more than it seems counts, and what is not understood bou
 
 from typing import Any
 
+from backends.types import Details
+
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _MANY = ("n", "best_of")
 _ELSEWHERE = ("previous_response_id", "conversation", "web_search_options", "chat_template")
@@ -24,7 +26,27 @@ def output_tokens(document: dict[str, Any]) -> float:
     many = [many for name in _MANY if (many := document.get(name)) is not None]
     if not limits or not all(_is_count(value) for value in (*limits, *many)):
         return 0.0
+    if "modalities" in document and document["modalities"] != ["text"]:
+        return 0.0  # sounds and images cost more a token than any price of text says
     return float(max(limits)) * float(max(many, default=1)) * _prompts(document.get("prompt"))
+
+
+def further(document: dict[str, Any], target: bytes) -> Details | None:
+    """Return what a request bounds of other units than tokens, and the service tier it asks for."""
+    if "voice" in document and (spoken := characters(document)) is not None:
+        return spoken
+    tier = document.get("service_tier")
+    if isinstance(tier, str) and tier not in ("auto", "default"):
+        return Details(service_tier=tier[:32].lower())
+    if b"/images/" in target:
+        return Details((("images", float(document["n"]) if _is_count(document.get("n")) else 1.0),))
+    return None
+
+
+def characters(document: Any) -> Details | None:
+    """Return the characters of a request for speech; None where it is none."""
+    text = document.get("input") if isinstance(document, dict) else None
+    return Details((("characters", float(len(text))),)) if isinstance(text, str) and text else None
 
 
 def is_whole(document: dict[str, Any]) -> bool:

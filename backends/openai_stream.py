@@ -7,6 +7,7 @@ tokens that were seen are then a lower bound.
 """
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -49,6 +50,9 @@ class Completion:
     def __init__(self, *, strip: bool = False) -> None:
         self._strip = strip
         self._told: Usage | None = None
+        self._reports: dict[str, Any] = {}
+        self._tier: Any = None
+        self._is_final = False
         self._deltas = 0
         self._texts: list[str] = []
         self.finish_reason: str | None = None
@@ -91,7 +95,8 @@ class Completion:
             return event.raw
         if not isinstance(chunk, dict):
             return event.raw
-        return b"" if self._note(chunk) and self._strip else event.raw
+        reports = b'"usage' in event.data or b'invocationMetrics"' in event.data
+        return b"" if self._note(chunk, reports) and self._strip else event.raw
 
     @property
     def text(self) -> str:
@@ -101,8 +106,11 @@ class Completion:
     @property
     def usage(self) -> Usage:
         """What the stream has used: as reported, or at least the tokens that were seen."""
-        if self._told is not None:
+        if self._told is not None and (self._is_final or self.done or self.finish_reason):
             return self._told
+        if self._told is not None:  # told on the way, as some servers do with every chunk
+            seen = max(self._told.output_tokens, float(self._deltas))
+            return replace(self._told, output_tokens=seen, exact=False)
         return Usage(output_tokens=float(self._deltas), exact=False)
 
     @property
@@ -110,25 +118,44 @@ class Completion:
         """Whether the server reported the usage."""
         return self._told is not None
 
-    def _note(self, chunk: dict[str, Any]) -> bool:
-        """Take note of a chunk; say whether it holds nothing but usage."""
+    def _note(self, chunk: dict[str, Any], reports: bool) -> bool:
+        """Take note of a chunk; say whether it holds nothing but usage.
+
+        `reports`: somewhere in it usage may be reported.
+        """
         kind = chunk.get("type")
         if isinstance(kind, str) and kind.startswith("response."):
             self._note_response(kind, chunk)
             return False
         usage = chunk.get("usage")
-        if usage is not None:
-            with suppress(ValueError):  # counts that are no numbers tell nothing
-                self._told = openai_usage.read(usage) or self._told
+        if usage is None and reports and "usage" not in chunk:
+            usage = openai_usage.member_of(chunk)
+        if isinstance(usage, dict):
+            self._note_usage(chunk, usage)
         self.error = chunk.get("error") or self.error
         choices = chunk.get("choices")
         if (
             not isinstance(choices, list) or not choices
         ):  # [] by OpenAI, null by some versions of vLLM
-            return isinstance(usage, dict) and not chunk.get("error")
+            self._is_final |= usage is not None and kind != "message_start" and _ends(chunk)
+            return isinstance(chunk.get("usage"), dict) and not (kind or chunk.get("error"))
         for choice in choices:
             self._follow(choice)
         return False
+
+    def _note_usage(self, chunk: dict[str, Any], usage: dict[str, Any]) -> None:
+        """Take note of a report of usage: later ones go on from it, or stand for it.
+
+        Anthropic's first event reports what was read, its last what was written.
+        """
+        self._tier = chunk.get("service_tier") or self._tier
+        news = {name: value for name, value in usage.items() if value is not None}
+        merged = {**self._reports, **news}
+        with suppress(ValueError):  # counts that are no numbers tell nothing
+            told = openai_usage.read(merged, tier=self._tier)
+            if told is not None:
+                self._told = told
+            self._reports = merged
 
     def _note_response(self, kind: str, chunk: dict[str, Any]) -> None:
         """Take note of an event of the responses API."""
@@ -140,7 +167,7 @@ class Completion:
         response = chunk.get("response")
         if kind in _ENDS and isinstance(response, dict):
             with suppress(ValueError):
-                self._told = openai_usage.read(response.get("usage")) or self._told
+                self._told = openai_usage.of(response) or self._told
             self.error = response.get("error") or self.error
             self.finish_reason, self.done = _ENDS[kind], True
 
@@ -159,6 +186,14 @@ class Completion:
             if isinstance(text, str):
                 self._texts.append(text)
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+
+def _ends(chunk: dict[str, Any]) -> bool:
+    """Whether what a chunk reports is the whole stream's: Gemini's do so from the first on."""
+    candidates = chunk.get("candidates")
+    if not isinstance(candidates, list):
+        return True
+    return any(isinstance(one, dict) and one.get("finishReason") for one in candidates)
 
 
 def follow(body: bytes) -> Completion:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends import confidence as confidences
-from backends import reported
+from backends import openai_usage, reported
 from backends.documents import check_coding, has_gap, load_reply, load_request, shown
 from backends.paths import compile_path
 from backends.ruling import Ruling
@@ -58,10 +58,9 @@ class Plain(Unary):
     def usage(self, payload: Payload, reply: Reply, body: bytes) -> Usage | None:
         """Return the usage that a reply reports, None where it reports none."""
         told = reported.from_headers(reply.headers)
-        if told is not None or b'"usage"' not in body:
+        if told is not None or not (b'"usage' in body or b'"billed_units"' in body):
             return told
-        document = load_reply(body)
-        return reported.from_member(document.get("usage") if isinstance(document, dict) else None)
+        return _usage(load_reply(body))
 
     def answer(self, payload: Payload, reply: Reply, body: bytes) -> Answer:
         """Read the answer and its confidence."""
@@ -84,6 +83,16 @@ class Plain(Unary):
         if isinstance(found, list) and found and set(map(type, found)) <= {int, float}:
             return confidences.features(found)
         return confidences.alone(self._confidence(document))
+
+
+def _usage(document: Any) -> Usage | None:
+    """Return what a document reports: in our own names, else as providers do."""
+    if not isinstance(document, dict):
+        return None
+    member = document.get("usage")
+    if isinstance(member, dict) and member.keys() <= reported.OWN:
+        return reported.from_member(member)
+    return openai_usage.of(document) or reported.from_member(member)
 
 
 def _usual_answer(document: Any) -> Any:

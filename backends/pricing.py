@@ -1,157 +1,78 @@
-"""What a call costs: usage times the price of the backend that was called.
+"""Reads price tables: what settings say that usage costs at a backend.
 
 Prices are written in dollars and held in nano-dollars per unit. They are read as decimals, so that
 what is written is what is charged: 0.00001 dollars are 10,000 nano-dollars, and not 10,001.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation, localcontext
 from difflib import get_close_matches
 
-from backends.types import Usage
+from backends.price import MAX_NANO, NANO_PER_USD, Price, bounded
+from backends.units import BY_NAME, MORE, UNITS, Unit
 
-NANO_PER_USD = 1_000_000_000
-
-MAX_NANO = 2**53
-"""9.0 million dollars: the most that a ledger counts exactly, so no price and no call is above."""
+__all__ = ["MAX_NANO", "NANO_PER_USD", "Price", "parse_price"]
 
 # What one device can be shared by, and idle for: beyond these there is a mistake, not a price.
 CALLS_MAX = 1_000_000
 SHARE_MIN = Decimal("0.000001")
+FACTOR_MAX = 1000
+TIERS_MAX = 32  # of each kind: a provider has three or four
+_DAY = 24 * 60
 
-_LIKE = {
-    "per_request_usd": "0.0001",
+_LIKE = {unit.price_key: unit.like for unit in UNITS if unit.price_key} | {
     "device_usd_per_hour": "2.50",
     "concurrency": "8",
     "utilization": "0.6",
-    "input_usd_per_mtok": "0.15",
-    "cached_input_usd_per_mtok": "0.075",
-    "output_usd_per_mtok": "0.60",
+    "committed_usd_per_hour": "36",
+    "committed_requests_per_hour": "1000",
+    "committed_mtok_per_hour": "20",
     "tiers": "[{ above_input_tokens = 200000, ... }]",
+    "service_tiers": "{ flex = 0.5, priority = 2.0 }",
+    "hours": '[{ from = "16:30", to = "00:30", factor = 0.5 }]',
     "free": "true",
 }
 
-_TOKENS = ("input_usd_per_mtok", "cached_input_usd_per_mtok", "output_usd_per_mtok")
+_OF_CONDITIONS = {"above_input_tokens": "200000", "factor": "0.5"}
+
+_TOKENS = tuple(
+    unit.price_key
+    for unit in UNITS
+    if unit.name in ("input_tokens", "output_tokens") or unit.part_of
+)
+_SHAPES = ("tiers", "service_tiers", "hours")
+"""The keys that hold prices under a condition; all others add up."""
 
 _NEEDS = {
     "concurrency": ("device_usd_per_hour", "2.50"),
     "utilization": ("device_usd_per_hour", "2.50"),
-    "cached_input_usd_per_mtok": ("input_usd_per_mtok", "0.15"),
     "output_usd_per_mtok": ("input_usd_per_mtok", "0.15` (0 where input is free)"),
     "tiers": ("input_usd_per_mtok", "0.15`, what tokens cost below all tiers"),
+    "service_tiers": ("input_usd_per_mtok", "0.15`, what tokens cost in the standard tier"),
     "input_usd_per_mtok": ("output_usd_per_mtok", "0.60` (0 where there is no output)"),
+    "committed_requests_per_hour": ("committed_usd_per_hour", "36"),
+    "committed_mtok_per_hour": ("committed_usd_per_hour", "36"),
+} | {
+    unit.price_key: (BY_NAME[unit.part_of].price_key, BY_NAME[unit.part_of].like)
+    for unit in UNITS
+    if unit.part_of
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """A sum of prices per unit, in nano-dollars; a part that is 0 does not count.
-
-    Cached input tokens are a part of the input tokens, and are charged once, at their own price.
-    `tiers`: (input tokens, price of a call with more), from the highest; it then prices the whole
-    call, and in no part below the tier under it.
-    """
-
-    per_request_nano: int | float = 0
-    per_device_s_nano: float = 0.0
-    input_token_nano: float = 0.0
-    cached_input_token_nano: float = 0.0
-    output_token_nano: float = 0.0
-    tiers: tuple[tuple[float, "Price"], ...] = ()
-
-    def __post_init__(self) -> None:
-        assert all(0 <= part < MAX_NANO for part in self.parts), self
-
-    @property
-    def parts(self) -> tuple[float, ...]:
-        """What the units cost below all tiers, in the order of the fields."""
-        return (
-            self.per_request_nano,
-            self.per_device_s_nano,
-            self.input_token_nano,
-            self.cached_input_token_nano,
-            self.output_token_nano,
-        )
-
-    def at(self, input_tokens: float) -> "Price":
-        """Return the price of a call with so many input tokens."""
-        for above, price in self.tiers:
-            if input_tokens > above:
-                return price
-        return self
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether a call's cost is known to the nano-dollar before it is made."""
-        return not (
-            self.per_device_s_nano
-            or self.input_token_nano
-            or self.cached_input_token_nano
-            or self.output_token_nano
-        )
-
-    def is_told_by(self, usage: Usage) -> bool:
-        """Whether a reported usage has every part that costs something here.
-
-        A reply may report tokens where seconds are sold, tokens that are free and none that cost,
-        or nothing but zeros: what it leaves out was not free, so it is charged by its quote.
-        """
-        if self.per_device_s_nano and not usage.device_s > 0:
-            return False
-        if not (self.input_token_nano or self.output_token_nano):
-            return True
-        given = self.input_token_nano and usage.input_tokens > 0
-        return bool(given or (self.output_token_nano and usage.output_tokens > 0))
-
-    def cost_nano(self, usage: Usage) -> int:
-        """Return what `usage` costs in nano-dollars, rounded up.
-
-        Raises ValueError where the usage is NaN, infinite, negative or beyond belief, or counts
-        more cached input tokens than input tokens: such a call is charged by its quote.
-        """
-        if self.tiers and (price := self.at(usage.input_tokens)) is not self:
-            return price.cost_nano(usage)
-        cached = usage.cached_input_tokens
-        fresh = usage.input_tokens - cached
-        # A comparison with NaN is false, so this also refuses NaN.
-        if not (
-            usage.calls >= 0
-            and usage.device_s >= 0
-            and cached >= 0
-            and fresh >= 0
-            and usage.output_tokens >= 0
-        ):
-            raise ValueError(f"not a usage: {usage}")
-        return _round_up(
-            usage.calls * self.per_request_nano
-            + usage.device_s * self.per_device_s_nano
-            + fresh * self.input_token_nano
-            + cached * self.cached_input_token_nano
-            + usage.output_tokens * self.output_token_nano,
-        )
-
-    def foreseen_nano(self, usage: Usage) -> int:
-        """Return what a guess, or a limit that a request names, would cost: at most MAX_NANO - 1.
-
-        To name a limit beyond belief is no fault; to report such a usage is.
-        """
-        try:
-            return min(self.cost_nano(usage), MAX_NANO - 1)
-        except ValueError:
-            return MAX_NANO - 1
 
 
 def parse_price(table: Mapping[str, object]) -> Price:
     """Return the price that a settings table says; the parts that it names add up.
 
-    - `per_request_usd`
+    - `per_request_usd`, and the other keys of `backends.units`: tokens of each kind, images,
+      characters, pages, hours of audio, searches
     - `device_usd_per_hour`, with `concurrency` (calls that share the device, 1) and `utilization`
       (the share of its time that is sold, in (0, 1], 1): a device-second then costs
       usd / 3600 / concurrency / utilization, so that busy seconds pay for idle ones
-    - `input_usd_per_mtok` and `output_usd_per_mtok`, with `cached_input_usd_per_mtok` (as input),
-      and `tiers`: what tokens cost in a call whose input is longer than `above_input_tokens`
+    - `committed_usd_per_hour`, paid whatever is used, spread over what is expected to be used:
+      `committed_requests_per_hour` or `committed_mtok_per_hour`
+    - `tiers`: what tokens cost in a call whose input is longer than `above_input_tokens`
+    - `service_tiers`: by the tier that replies name, a factor or a table of its own
+    - `hours`: by the time of day in UTC, `from`, `to` and a factor
     - `free = true`, alone
 
     Raises ValueError naming the key, the value and what to write instead.
@@ -159,47 +80,87 @@ def parse_price(table: Mapping[str, object]) -> Price:
     _check_keys(table)
     if "free" in table:
         return _free(table)
-    price = _sum({key: value for key, value in table.items() if key != "tiers"})
-    price = _tiered(price, table)
+    price = _standard(table)
     if not any(price.parts):
         raise ValueError(
             f"price = {dict(table)!r}: a price of 0; write `free = true` if calls cost nothing"
         )
-    return price
+    price = replace(price, service_tiers=tuple(_service_tiers(price, table)))
+    return bounded(replace(price, hours=_hours(price, table)))
+
+
+def _standard(table: Mapping[str, object]) -> Price:
+    """Return the price of a table with its tiers, whatever the service tier and the hour."""
+    return _tiered(_sum({key: table[key] for key in table if key not in _SHAPES}), table)
 
 
 def _sum(table: Mapping[str, object]) -> Price:
     sharing = _number(table, "concurrency", "1") * _number(table, "utilization", "1")
-    input_nano = _per_token(table, "input_usd_per_mtok", 0.0)
-    return Price(
-        per_request_nano=_nano(table, "per_request_usd", Decimal(1)),
+    input_nano = _unit_price(table, BY_NAME["input_tokens"], 0.0)
+    price = Price(
+        per_request_nano=_unit_price(table, BY_NAME["calls"], 0),
         per_device_s_nano=_nano(table, "device_usd_per_hour", 3600 * sharing),
         input_token_nano=input_nano,
-        cached_input_token_nano=_per_token(table, "cached_input_usd_per_mtok", input_nano),
-        output_token_nano=_per_token(table, "output_usd_per_mtok", 0.0),
+        cached_input_token_nano=_unit_price(table, BY_NAME["cached_input_tokens"], input_nano),
+        output_token_nano=_unit_price(table, BY_NAME["output_tokens"], 0.0),
+        more=tuple(
+            (unit.name, _unit_price(table, unit, 0.0)) for unit in MORE if unit.price_key in table
+        ),
+    )
+    return _committed(price, table)
+
+
+def _committed(price: Price, table: Mapping[str, object]) -> Price:
+    """Return a price with a fixed cost per hour spread over the use that is expected."""
+    key = "committed_usd_per_hour"
+    if key not in table:
+        return price
+    over = [name for name in table if name.startswith("committed_") and name != key]
+    if len(over) != 1:
+        raise _wrong(
+            key,
+            table[key],
+            "is spread over what is used",
+            "add one of `committed_requests_per_hour = 1000`, `committed_mtok_per_hour = 20`",
+        )
+    used = _number(table, over[0], "0")
+    if not used:
+        raise _wrong(over[0], table[over[0]], "must be above 0", "write what is used in an hour")
+    if over[0] == "committed_requests_per_hour":
+        return replace(price, per_request_nano=price.per_request_nano + _nano(table, key, used))
+    each = _nano(table, key, used * 1_000_000)
+    return replace(
+        price,
+        input_token_nano=price.input_token_nano + each,
+        cached_input_token_nano=price.cached_input_token_nano + each,
+        output_token_nano=price.output_token_nano + each,
+        more=tuple(
+            (name, rate + each if BY_NAME[name].part_of else rate) for name, rate in price.more
+        ),
     )
 
 
 def _tiered(price: Price, table: Mapping[str, object]) -> Price:
-    """Return a price with the tiers of its table: dearer the longer the input is."""
+    """Return a price with the tiers of its table: the longer the input, the higher."""
     told = table.get("tiers", [])
     if not isinstance(told, Sequence) or isinstance(told, str):
         raise _wrong("tiers", told, "is not a list of tables", f"write e.g. {_LIKE['tiers']}")
+    _check_count("tiers", told)
     tiers: list[tuple[float, Price]] = []
     below = price
     for number, tier in enumerate(told):
-        above, dearer = _tier(price, tier, f"tiers[{number}]")
+        above, higher = _tier(price, tier, f"tiers[{number}]")
         if tiers and above <= tiers[-1][0]:
             raise _wrong(f"tiers[{number}]", tier, "is not above the tier before it", "sort them")
-        if any(part < under for part, under in zip(dearer.parts, below.parts, strict=True)):
+        if any(higher.rate(unit.name) < below.rate(unit.name) for unit in UNITS):
             raise _wrong(
                 f"tiers[{number}]",
                 tier,
                 "is cheaper in a part than what is below it",
                 "write prices that do not fall",
             )
-        tiers.append((above, dearer))
-        below = dearer
+        tiers.append((above, higher))
+        below = higher
     return replace(price, tiers=tuple(reversed(tiers)))
 
 
@@ -213,13 +174,94 @@ def _tier(price: Price, tier: object, where: str) -> tuple[float, Price]:
             f"{where}.{unknown[0]}", tokens[unknown[0]], "is no price of tokens", "move it"
         )
     _check_keys(tokens)
-    dearer = _sum(tokens)
+    higher = _sum(tokens)
     return float(_number(tier, "above_input_tokens", "0")), replace(
         price,
-        input_token_nano=dearer.input_token_nano,
-        cached_input_token_nano=dearer.cached_input_token_nano,
-        output_token_nano=dearer.output_token_nano,
+        input_token_nano=higher.input_token_nano,
+        cached_input_token_nano=higher.cached_input_token_nano,
+        output_token_nano=higher.output_token_nano,
+        more=tuple(_further(price, higher)),
     )
+
+
+def _further(price: Price, higher: Price) -> Iterator[tuple[str, float]]:
+    """Yield the prices of further units in a tier: its own, else never less than below it."""
+    below, own = dict(price.more), dict(higher.more)
+    for unit in MORE:
+        if unit.name in own:
+            yield unit.name, own[unit.name]
+        elif unit.name in below:
+            usual = higher.rates[unit.name] if unit.part_of else 0.0
+            yield unit.name, max(below[unit.name], usual)
+
+
+def _service_tiers(price: Price, table: Mapping[str, object]) -> Iterator[tuple[str, Price]]:
+    told = table.get("service_tiers", {})
+    like = f"write e.g. {_LIKE['service_tiers']}"
+    if not isinstance(told, Mapping):
+        raise _wrong("service_tiers", told, "is not a table", like)
+    _check_count("service_tiers", told)
+    for name, value in told.items():
+        where = f"service_tiers.{name}"
+        if not isinstance(value, Mapping):
+            yield name.lower(), price.times(_factor(told, name, where))
+            continue
+        if nested := [key for key in value if key in ("service_tiers", "hours", "free")]:
+            raise _wrong(f"{where}.{nested[0]}", value[nested[0]], "is not for a tier", "move it")
+        try:
+            _check_keys(value)
+            yield name.lower(), _standard(value)
+        except ValueError as exc:
+            raise ValueError(f"price.{where}: {str(exc).removeprefix('price.')}") from None
+
+
+def _hours(price: Price, table: Mapping[str, object]) -> tuple[tuple[int, int, Price], ...]:
+    """Return the windows of a day, (from, to, price) in minutes; ValueError where they overlap."""
+    told = table.get("hours", [])
+    like = f"write e.g. {_LIKE['hours']}"
+    if not isinstance(told, Sequence) or isinstance(told, str):
+        raise _wrong("hours", told, "is not a list of tables", like)
+    _check_count("hours", told)
+    windows: list[tuple[int, int, Price]] = []
+    taken: set[int] = set()
+    for number, window in enumerate(told):
+        where = f"hours[{number}]"
+        if not isinstance(window, Mapping) or window.keys() != {"from", "to", "factor"}:
+            raise _wrong(where, window, "needs from, to and factor, and nothing else", like)
+        start, end = (_minute(window[key], f"{where}.{key}") for key in ("from", "to"))
+        minutes = {(start + i) % _DAY for i in range((end - start) % _DAY)}
+        if not minutes:
+            raise _wrong(where, window, "is empty", "write an end other than its beginning")
+        if minutes & taken:
+            raise _wrong(where, window, "overlaps with one before it", "write each minute once")
+        taken |= minutes
+        factor = _factor(window, "factor", f"{where}.factor")
+        windows.append((start, end, price.times(factor)))
+    return tuple(windows)
+
+
+def _minute(value: object, where: str) -> int:
+    """Return the minute of the day that `HH:MM` names."""
+    hour, colon, minute = str(value).partition(":")
+    digits = hour.isascii() and hour.isdigit() and minute.isascii() and minute.isdigit()
+    if not (colon and digits and len(minute) == 2 and int(hour) < 24 and int(minute) < 60):
+        raise _wrong(where, value, "is not a time of day in UTC", 'write it like "16:30"')
+    return int(hour) * 60 + int(minute)
+
+
+def _factor(table: Mapping[str, object], key: str, where: str) -> Decimal:
+    try:
+        factor = _number({"factor": table[key]}, "factor", "1")
+    except ValueError as exc:
+        raise ValueError(str(exc).replace("price.factor", f"price.{where}", 1)) from None
+    if not 0 < factor <= FACTOR_MAX:
+        raise _wrong(where, table[key], f"must be above 0 and at most {FACTOR_MAX}", "write 0.5")
+    return factor
+
+
+def _check_count(key: str, told: Sequence[object] | Mapping[str, object]) -> None:
+    if len(told) > TIERS_MAX:
+        raise _wrong(key, f"({len(told)} entries)", f"has more than {TIERS_MAX}", "merge some")
 
 
 def _free(table: Mapping[str, object]) -> Price:
@@ -243,8 +285,10 @@ def _check_keys(table: Mapping[str, object]) -> None:
             raise _wrong(key, table[key], f"needs {other} beside it", f"add `{other} = {like}")
 
 
-def _per_token(table: Mapping[str, object], key: str, default: float) -> float:
-    return _nano(table, key, Decimal(1_000_000)) if key in table else default
+def _unit_price(table: Mapping[str, object], unit: Unit, default: float) -> int | float:
+    """Return what one of a unit costs."""
+    key = unit.price_key
+    return _nano(table, key, Decimal(unit.per)) if key in table else default
 
 
 def _nano(table: Mapping[str, object], key: str, units: Decimal) -> int | float:
@@ -259,7 +303,7 @@ def _nano(table: Mapping[str, object], key: str, units: Decimal) -> int | float:
 
 def _number(table: Mapping[str, object], key: str, default: str) -> Decimal:
     value = table.get(key, default)
-    fix = f"write a number, e.g. `{key} = {_LIKE.get(key, '200000')}`"
+    fix = f"write a number, e.g. `{key} = {_LIKE.get(key) or _OF_CONDITIONS[key]}`"
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise _wrong(key, value, "is not a number", fix)
     try:
@@ -279,15 +323,3 @@ def _number(table: Mapping[str, object], key: str, default: str) -> Decimal:
 
 def _wrong(key: str, value: object, what: str, fix: str) -> ValueError:
     return ValueError(f"price.{key} = {value!r}: {what}; {fix}")
-
-
-def _round_up(nano: float) -> int:
-    """Return `nano` rounded up, forgiving it the error of binary fractions (0.1 * 3 > 0.3)."""
-    if not nano < MAX_NANO:
-        raise ValueError(f"a cost of {nano} nano-dollars is above {MAX_NANO}")
-    nearest = int(nano)
-    if nearest == nano:  # nearly always, where a call has a price
-        return nearest
-    nearest = round(nano)
-    # 1e-15: five products and their sum are off by at most nine units of 2^-53, relatively.
-    return nearest if abs(nano - nearest) <= 1e-15 * nano else math.ceil(nano)

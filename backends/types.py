@@ -167,6 +167,29 @@ class Transport(Protocol):
 
 
 @record
+class Details:
+    """What few calls have of usage, so that the others need not carry it.
+
+    units: (name, count) of units that are not fields of Usage, see `backends.units`. billed_nano:
+    what the backend says that it charges. service_tier: as which the call was served, empty for the
+    standard one. is_zero: the backend reported that nothing was used. is_doubtful: its counts do
+    not add up. guessed: the units, or `service_tier`, that have no price at the backend.
+    """
+
+    units: tuple[tuple[str, float], ...] = ()
+    billed_nano: int | None = None
+    service_tier: str = ""
+    is_zero: bool = False
+    is_doubtful: bool = False
+    guessed: tuple[str, ...] = ()
+
+    @property
+    def bill(self) -> int | None:
+        """The backend's own charge; None where it gave none, or one of 0 for what was used."""
+        return self.billed_nano if self.billed_nano or self.is_zero else None
+
+
+@record
 class Usage:
     """What a call used. `exact` is False where it is only a lower bound or an expectation."""
 
@@ -176,6 +199,12 @@ class Usage:
     cached_input_tokens: float = 0.0
     output_tokens: float = 0.0
     exact: bool = True
+    more: Details | None = None
+
+    @property
+    def units(self) -> tuple[tuple[str, float], ...]:
+        """The units that are not fields, as (name, count)."""
+        return () if self.more is None else self.more.units
 
 
 @record

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backends.pricing import Price
+from backends.units import HOT, UNITS, Unit
 from gateway.settings import Route, Settings
 
 
@@ -63,19 +64,32 @@ def _aim(route: Route) -> str:
 def price(price: Price) -> str:
     """Return a price in words: `$0.0001 a request + $0.0001447 a device-second`."""
     tiers = [f"; above {above:,.0f} input tokens {_sum(dearer)}" for above, dearer in price.tiers]
-    return "".join([_sum(price), *reversed(tiers)])
+    served = [f"; served as {name} {_sum(other)}" for name, other in price.service_tiers]
+    hours = [f"; {_clock(start)}-{_clock(end)} UTC {_sum(o)}" for start, end, o in price.hours]
+    return "".join([_sum(price), *reversed(tiers), *served, *hours])
+
+
+def _clock(minute: int) -> str:
+    return f"{minute // 60:02}:{minute % 60:02}"
 
 
 def _sum(price: Price) -> str:
+    declared = {*HOT, *[name for name, _ in price.more]}
     parts = {
-        "a request": price.per_request_nano / 1e9,
-        "a device-second": price.per_device_s_nano / 1e9,
-        "a million input tokens": price.input_token_nano / 1e3,
-        "a million cached input tokens": price.cached_input_token_nano / 1e3,
-        "a million output tokens": price.output_token_nano / 1e3,
+        _each(unit): price.rate(unit.name) * unit.per / 1e9
+        for unit in UNITS
+        if unit.name in declared
     }
     said = [f"${_number(usd)} {unit}" for unit, usd in parts.items() if usd]
     return " + ".join(said) or "free"
+
+
+def _each(unit: Unit) -> str:
+    """Return for how much of a unit its price is: `a million input tokens`."""
+    if unit.per == 1:
+        one = unit.text.removesuffix("s") if unit.text != "searches" else "search"
+        return f"an {one}" if one[0] in "aeiou" else f"a {one}"
+    return {3600: "an hour of audio"}.get(unit.per, f"a million {unit.text}")
 
 
 def _number(usd: float) -> str:

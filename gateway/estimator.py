@@ -86,7 +86,7 @@ class Estimator:
             return kept.quote
         if price.is_fixed:
             cost_nano = price.cost_nano(CALL)
-            quote = Quote(cost_nano, cost_nano, cost_nano)
+            quote = Quote(cost_nano, cost_nano, price.most.cost_nano(CALL))
             self._kept[backend] = _Kept(quote, price)
             return quote
         model, logs = self._model(backend), self._logs(context)

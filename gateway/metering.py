@@ -10,9 +10,11 @@ from dataclasses import replace
 
 from backends.documents import load_reply
 from backends.oip_body import read, split
+from backends.pricing import Price
 from backends.types import (
     Answer,
     Call,
+    Details,
     Follower,
     Headers,
     InvalidAnswer,
@@ -31,6 +33,9 @@ log = logging.getLogger("tollway.metering")
 USAGE, ESTIMATED, VOID, PENDING = "usage", "estimated", "void", "pending"
 """Where a cost comes from: usage that the backend told or that is certain (a call), the quote, or
 nowhere: the call certainly did not run. Of a stream under way it is not known yet."""
+
+REPORTED = "reported"
+"""Where a cost comes from that the backend itself said in dollars."""
 
 NOT_RUN = frozenset({429, 503})
 """Statuses by which a server says that it did no work."""
@@ -188,12 +193,25 @@ def reported(
     try:
         told = backend.protocol.usage(call.payload or NO_PAYLOAD, reply, body)
         if told is not None and backend.price.is_told_by(told):
-            return backend.price.cost_nano(told), USAGE if told.exact else ESTIMATED, told
+            return reckoned(backend.price, told)
     except ValueError:
         pass  # NaN, infinite or negative usage is no usage
     except Exception:  # a mistake of ours; the quote is charged instead
         log.exception("the usage of backend %s could not be read", backend.name)
     return None
+
+
+def reckoned(price: Price, told: Usage) -> tuple[int, str, Usage]:
+    """Return (cost, its provenance, usage) of a reported usage; ValueError where it is none."""
+    cost_nano, more = price.cost_nano(told), told.more
+    if more is None:
+        return cost_nano, USAGE if told.exact else ESTIMATED, told
+    if more.bill is not None:
+        return cost_nano, REPORTED, told
+    if guessed := price.guesses(told):
+        told = replace(told, more=replace(more, guessed=guessed))
+    sure = told.exact and not (guessed or more.is_doubtful)
+    return cost_nano, USAGE if sure else ESTIMATED, told
 
 
 UNDER_WAY = Verdict(0, PENDING, None, NO_ANSWER, "")
@@ -238,12 +256,19 @@ def relayed(
     try:
         told = follower.told(headers)
         if told is not None and told.exact and backend.price.is_told_by(told):
-            return verdict(backend.price.cost_nano(told), USAGE, told, left)
+            return verdict(*reckoned(backend.price, told), left)
     except ValueError:
         told = None  # NaN, infinite or negative usage is no usage
     # One at least: a stream that has begun has read its prompt and made a token of its answer.
     seen = max(1.0, told.output_tokens if told is not None else 0.0)
-    bound = replace(quote.usage, output_tokens=seen, device_s=latency_s, exact=False)
+    more = quote.usage.more
+    bound = replace(
+        quote.usage,
+        output_tokens=seen,
+        device_s=latency_s,
+        exact=False,
+        more=Details(service_tier=more.service_tier) if more and more.service_tier else None,
+    )
     try:
         cost_nano = backend.price.cost_nano(bound)
     except ValueError:  # tokens told beyond belief, and no seconds beside them

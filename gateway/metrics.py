@@ -22,15 +22,18 @@ from prometheus_client.core import (
 )
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from backends.types import Details
+from backends.units import MORE
 from gateway.histogram import Buckets
 from gateway.ledger.types import NANO
-from gateway.metering import ESTIMATED, GIVEN_UP, USAGE
+from gateway.metering import ESTIMATED, GIVEN_UP, REPORTED, USAGE
 from gateway.sums import Family
 from gateway.turn import Attempt, Turn
 from policies.types import Choice
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+TOLD = (USAGE, REPORTED)  # where a cost comes from what the backend said
 TAGS_MAX = 1000  # key and value pairs whose spend is counted
 REASONS = ("best", "explore", "baseline", "floor_unmet")  # those that alerts count from zero
 OVERHEAD_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1)
@@ -52,6 +55,7 @@ class Tally:
     input_tokens: float = 0.0
     cached_input_tokens: float = 0.0
     output_tokens: float = 0.0
+    units: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -104,6 +108,8 @@ class Metrics:
         self._offers: dict[tuple[str, str], Offers] = {}
         self._no_answer: dict[str, int] = {}
         self._tags: dict[str, int] = {}
+        self._zero: dict[str, int] = {}
+        self._guessed: dict[tuple[str, str], int] = {}
         self._reloads = {"ok": 0, "refused": 0}
         self._sources: list[Source] = []
         self._version = version
@@ -122,6 +128,7 @@ class Metrics:
         self._draws = {(route, reason): 0 for reason in REASONS} | self._draws
         for backend in backends:
             self._labels.setdefault((route, backend), Mean())
+            self._zero.setdefault(backend, 0)
             self._offers.setdefault((route, backend), Offers())
             self._upstream.setdefault((route, backend), Buckets(LATENCY_S))
             self._no_answer.setdefault(backend, 0)
@@ -160,14 +167,26 @@ class Metrics:
             tally.audit_nano += verdict.cost_nano
         spent = tally.cost_nano
         spent[verdict.provenance] = spent.get(verdict.provenance, 0) + verdict.cost_nano
-        if verdict.provenance == USAGE:
+        if verdict.provenance in TOLD:
             tally.quoted_nano += attempt.quote.expected_nano
         if verdict.usage is not None:
             tally.device_s += verdict.usage.device_s
             tally.input_tokens += verdict.usage.input_tokens
             tally.cached_input_tokens += verdict.usage.cached_input_tokens
             tally.output_tokens += verdict.usage.output_tokens
+            if verdict.usage.more is not None:
+                self._count_details(tally, attempt.backend, verdict.usage.more)
         self._upstream[route, attempt.backend].observe(attempt.latency_s, exemplar)
+
+    def _count_details(self, tally: Tally, backend: str, more: Details) -> None:
+        """Count what few calls have: further units, guessed prices, nothing used at all."""
+        for unit, count in more.units:
+            tally.units[unit] = tally.units.get(unit, 0.0) + count
+        for unit in more.guessed:
+            key = (backend, unit)
+            self._guessed[key] = self._guessed.get(key, 0) + 1
+        if more.is_zero:
+            self._zero[backend] = self._zero.get(backend, 0) + 1
 
     def request(self, turn: Turn, now_s: float) -> None:
         """Count one request (1 us)."""
@@ -363,6 +382,35 @@ class Metrics:
             for key, tally in self._tallies.items():
                 family.add_metric(key, read(tally))
             yield family
+        yield from self._further(keys)
+
+    def _further(self, keys: list[str]) -> Iterator[Metric]:
+        """Yield the units that few calls have, each where there were such calls."""
+        for unit in MORE:
+            found = [(key, t.units.get(unit.name, 0.0)) for key, t in self._tallies.items()]
+            found = [(key, count) for key, count in found if count]
+            if found:
+                name = f"tollway_{unit.metric_name}"
+                family = CounterMetricFamily(name, f"Calls used: {unit.text}", labels=keys)
+                for key, count in found:
+                    family.add_metric(key, count)
+                yield family
+        zero = CounterMetricFamily(
+            "tollway_zero_usage",
+            "Calls that cost nothing because their backend reported that nothing was used",
+            labels=["backend"],
+        )
+        for backend, count in self._zero.items():
+            zero.add_metric([backend], count)
+        yield zero
+        guessed = CounterMetricFamily(
+            "tollway_unpriced_usage",
+            "Calls with a unit, or a service tier, that their backend has no price for",
+            labels=["backend", "unit"],
+        )
+        for guess, count in self._guessed.items():
+            guessed.add_metric(guess, count)
+        yield guessed
 
 
 _TALLIED: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (

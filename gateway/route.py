@@ -38,6 +38,8 @@ class Backend:
     added to its calls, and so is its `credential`, in place of what a client sent by those names.
     `repeat_on_close`: whether a call that a closed connection may have lost is made again, and paid
     twice perhaps.
+    `tariff`: the price table where the price depends on the time of day; `price` is then what is in
+    force.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Backend:
     headers: Headers = field(default_factory=list, repr=False)
     credential: Credential | None = None
     repeat_on_close: bool = False
+    tariff: Price | None = None
     _replaced: frozenset[bytes] = field(init=False)
 
     @property
@@ -141,6 +144,7 @@ class Backend:
             bound.cached_input_tokens,
             bound.output_tokens,
             exact=False,
+            more=bound.more,
         )
 
 

@@ -330,4 +330,6 @@ def _tokens(usage: Usage | None) -> Attributes:
     }
     if usage.cached_input_tokens:
         told["gen_ai.usage.cache_read.input_tokens"] = round(usage.cached_input_tokens)
+    for unit, count in usage.units:
+        told[f"tollway.usage.{unit}"] = round(count)
     return told

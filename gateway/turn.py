@@ -3,7 +3,7 @@
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from backends.types import Answer, Headers, record
+from backends.types import Answer, Details, Headers, record
 from gateway.estimator import Quote
 from gateway.journal import Row
 from gateway.ledger.types import Refusal
@@ -306,8 +306,20 @@ def _attempt(kind: str, head: Row, number: int, attempt: Attempt) -> Row:
         row["input_tokens"] = verdict.usage.input_tokens
         row["cached_input_tokens"] = verdict.usage.cached_input_tokens
         row["output_tokens"] = verdict.usage.output_tokens
+        if verdict.usage.more is not None:
+            row.update(_details(verdict.usage.more))
     if attempt.hedge_s is not None:
         row["hedge_s"] = round(attempt.hedge_s, 6)
+    return row
+
+
+def _details(more: Details) -> Row:
+    """Return what a row says of a usage that few calls have: only what there is."""
+    row: Row = dict(more.units)
+    if more.service_tier:
+        row["service_tier"] = more.service_tier
+    if more.guessed:
+        row["guessed"] = more.guessed
     return row
 
 

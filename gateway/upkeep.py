@@ -12,14 +12,17 @@ from pathlib import Path
 
 import orjson
 
+from backends.pricing import Price
+from backends.types import UNBOUND
 from gateway import snapshots
+from gateway.estimator import Estimator
 from gateway.events import Events
 from gateway.journal import Journal
 from gateway.ledger.wallet import Wallet
 from gateway.metrics import Metrics
 from gateway.pacing import Demand, Sharing, allowances_usd
 from gateway.route import Route
-from policies.types import Notice
+from policies.types import Context, Notice
 
 log = logging.getLogger("tollway.upkeep")
 
@@ -122,6 +125,27 @@ class Upkeep:
                 policy.pace(allowance, scope)
             self._paced[name] = set(allowances)
 
+    def reprice(self) -> None:
+        """Put the prices in force that hold at this time of day, and tell the policies.
+
+        A call is charged at the price of when it ends, as by DeepSeek, the provider that has such
+        prices; the most that it can cost counts on any hour's.
+        """
+        now_s = self._wall()
+        changed: dict[str, tuple[Price, Price]] = {}
+        for route in self._routes.values():
+            for name, backend in route.backends.items():
+                if backend.tariff is None:
+                    continue
+                was, price = backend.price, backend.tariff.at_time(now_s)
+                if price is not was:
+                    backend.price = price
+                    changed[name] = was, price
+        for name, (was, price) in changed.items():
+            for route in self._routes.values():
+                if name in route.backends:
+                    route.policy.reprice(name, ratio(route.estimator, name, was, price))
+
     def snapshot(self, name: str) -> bytes:
         """Return what is to be saved of a route; OSError where a head cannot be written."""
         route = self._routes[name]
@@ -175,9 +199,11 @@ class Upkeep:
 
     def start(self) -> None:
         """Run all duties on timers, on the running loop."""
+        self.reprice()
         duties = [
             (RESOLVE_S, at_once(self.resolve)),
             (PACE_S, at_once(self.pace)),
+            (PACE_S, at_once(self.reprice)),
             (self._fsync_s, self._sync),
             *self._more,
         ]
@@ -196,6 +222,14 @@ class Upkeep:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._learns:
             await self.save()
+
+
+def ratio(estimator: Estimator, backend: str, was: Price, price: Price) -> float:
+    """Return by what factor a price has changed, for what a backend's calls use now."""
+    was_nano, is_nano = (
+        estimator.quote(Context(()), backend, one, UNBOUND).expected_nano for one in (was, price)
+    )
+    return is_nano / was_nano if was_nano else 1.0
 
 
 def at_once(duty: Callable[[], None]) -> Callable[[], Awaitable[None]]:

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.pricing import MAX_NANO, Price
-from backends.types import Usage
+from backends.types import Details, Usage
+from backends.units import BY_NAME
 
 PRIOR = Usage(device_s=1.0, input_tokens=500.0, output_tokens=500.0)
 """What a call is taken to use before any was seen, within its bounds."""
 
 SHARE = 0.3  # of the most input tokens that a request can be: a token is three or four bytes
 RATE = 0.01  # of the mean corrections: about the last hundred calls
+SHARE_RATE = 0.05  # of a unit's share of its whole: the last twenty calls
 QUANTILE = 0.95
 STEP = 0.05  # of the quantile's logarithm: found within a hundred calls, then within a few percent
 MARGIN_MAX = 20.0
@@ -62,6 +64,7 @@ class UsageModel:
         self._input_share = SHARE
         self._inputs = 0
         self._cached = 0.0
+        self._shares: dict[str, float] = {}
         self._log_margin = math.log(4.0)
         self._worst = 4.0
         self.accuracy = Accuracy()
@@ -96,13 +99,33 @@ class UsageModel:
             inputs = known.input_tokens * self._input_share
         else:
             inputs = self._input or PRIOR.input_tokens
-        return Usage(
+        expected = Usage(
             calls=known.calls,
             device_s=self._expected("device_s", logs, known.device_s),
             input_tokens=inputs,
             cached_input_tokens=inputs * min(1.0, self._cached if cached is None else cached),
             output_tokens=self._expected("output_tokens", logs, known.output_tokens),
             exact=False,
+            more=known.more,
+        )
+        return replace(expected, more=self._details(expected, known)) if self._shares else expected
+
+    def _details(self, expected: Usage, known: Usage) -> Details:
+        """Return the further units of an expected usage: the usual shares of their wholes."""
+        left = {
+            "input_tokens": expected.input_tokens - expected.cached_input_tokens,
+            "output_tokens": expected.output_tokens,
+        }
+        told = dict(known.units)
+        for unit, share in self._shares.items():
+            whole = BY_NAME[unit].part_of
+            if whole:
+                told[unit] = min(share * float(getattr(expected, whole)), left[whole])
+                left[whole] -= told[unit]
+            else:
+                told.setdefault(unit, share)
+        return Details(
+            tuple(told.items()), service_tier=known.more.service_tier if known.more else ""
         )
 
     def _expected(self, unit: str, logs: Mapping[str, float], bound: float) -> float:
@@ -120,7 +143,9 @@ class UsageModel:
             (not price.per_device_s_nano or known.device_s > 0)
             and (not price.input_token_nano or known.input_tokens > 0)
             and (not price.output_token_nano or known.output_tokens > 0)
+            and (not price.more or set(price.standalone) <= dict(known.units).keys())
         )
+        price = price.most
         if certain:
             if known.cached_input_tokens:
                 known = replace(known, cached_input_tokens=0.0)
@@ -153,10 +178,23 @@ class UsageModel:
                 self._input_share += max(RATE, 1 / self._inputs) * (ratio - self._input_share)
             share = usage.cached_input_tokens / usage.input_tokens
             self._cached += RATE * (share - self._cached)
+        if usage.more is not None or self._shares:
+            self._learn_shares(usage)
         for unit in self._units:
             used = float(getattr(usage, unit))
             if used > LEAST:
                 self._learn(unit, used, logs, teach)
+
+    def _learn_shares(self, usage: Usage) -> None:
+        """Take what share of their wholes the further units are; of others, how many there are."""
+        used = dict(usage.units)
+        for unit in self._shares.keys() | used.keys():
+            whole = BY_NAME[unit].part_of
+            over = float(getattr(usage, whole)) if whole else 1.0
+            if over > 0:
+                share = used.get(unit, 0.0) / over
+                before = self._shares.get(unit, 0.0)
+                self._shares[unit] = before + SHARE_RATE * (share - before)
 
     def _learn(
         self,
@@ -207,6 +245,7 @@ class UsageModel:
             "input_share": self._input_share,
             "inputs": self._inputs,
             "cached": self._cached,
+            "shares": self._shares,
             "log_margin": self._log_margin,
             "worst": self._worst,
             "calls": self.accuracy.calls,
@@ -219,6 +258,9 @@ class UsageModel:
         for table, values in zip(_TABLES, state["units"], strict=True):
             setattr(self, table, {str(unit): float(value) for unit, value in values.items()})
         self._input, self._cached = float(state["input"]), float(state["cached"])
+        # Snapshots of before there were further units have no shares of them.
+        shares = state.get("shares", {})
+        self._shares = {unit: float(shares[unit]) for unit in shares if unit in BY_NAME}
         self._input_share, self._inputs = float(state["input_share"]), int(state["inputs"])
         self._log_margin, self._worst = float(state["log_margin"]), float(state["worst"])
         self.accuracy = Accuracy(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import orjson
 
+from backends.units import MORE_NAMES
 from gateway.journal import Row, segments, unseal
 from gateway.ledger.types import NANO
 from gateway.metering import GIVEN_UP, PENDING, VOID
@@ -45,6 +46,7 @@ class Charge:
     cached_input_tokens: float
     output_tokens: float
     device_s: float
+    units: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ def _charge(row: Row) -> Charge:
         cached_input_tokens=row.get("cached_input_tokens", 0.0),
         output_tokens=row.get("output_tokens", 0.0),
         device_s=row.get("device_s", 0.0),
+        units=tuple([(unit, row[unit]) for unit in sorted(MORE_NAMES & row.keys())]),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from backends.units import MORE, UNITS
 from reports.tables import Column, Kind, Table, Value
 from reports.totals import Key, Totals
 
@@ -67,12 +68,15 @@ class _Line:
 
     @property
     def consumed(self) -> tuple[float, str]:
-        """What was used, and its unit: tokens, else a device's seconds, else calls."""
+        """What was used, and its unit: tokens, a device's seconds, another unit, or calls."""
         tokens = self.totals.input_tokens + self.totals.output_tokens
         if tokens:
             return tokens, "Tokens"
         if self.totals.device_s:
             return self.totals.device_s, "Seconds"
+        for unit in MORE:
+            if self.totals.units[unit.name]:
+                return self.totals.used(unit.name), unit.column
         return self.totals.calls, "Requests"
 
     @property
@@ -87,6 +91,10 @@ def _time(moment: datetime) -> str:
 
 def _part(at: int) -> Callable[[_Line], Value]:
     return lambda line: line.key[at]
+
+
+def _used(unit: str) -> Callable[[_Line], Value]:
+    return lambda line: line.totals.used(unit)
 
 
 _MONEY = Kind.MONEY
@@ -123,9 +131,7 @@ _COLUMNS: tuple[tuple[str, Kind, Callable[[_Line], Value]], ...] = (
     ("SubAccountId", Kind.TEXT, _TENANT),
     ("SubAccountName", Kind.TEXT, _TENANT),
     ("Tags", Kind.TEXT, _TAGS),
-    ("x_InputTokens", Kind.NUMBER, lambda line: line.totals.input_tokens),
-    ("x_OutputTokens", Kind.NUMBER, lambda line: line.totals.output_tokens),
-    ("x_DeviceSeconds", Kind.NUMBER, lambda line: line.totals.device_s),
+    *[(f"x_{unit.column}", Kind.NUMBER, _used(unit.name)) for unit in UNITS],
     ("x_AuditCost", _MONEY, lambda line: line.totals.audit_nano),
     ("x_Provenance", Kind.TEXT, _PROVENANCE),
 )

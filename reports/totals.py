@@ -1,12 +1,14 @@
 """Totals: facts added up by day, route, backend, tenant, provenance and tags."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 
 import orjson
 
+from backends.units import HOT
 from gateway.metering import ESTIMATED
 from gateway.overview import wilson
 from reports.facts import Charge, Fact
@@ -62,7 +64,12 @@ class Totals:
     cached_input_tokens: float = 0.0
     output_tokens: float = 0.0
     device_s: float = 0.0
+    units: Counter[str] = field(default_factory=Counter)
     offers: dict[str, Offers] = field(default_factory=dict)
+
+    def used(self, unit: str) -> float:
+        """Return how many of a unit the calls used."""
+        return float(getattr(self, unit) if unit in HOT else self.units[unit])
 
     def add(self, fact: Fact) -> None:
         """Add one fact."""
@@ -97,6 +104,8 @@ class Totals:
         self.cached_input_tokens += charge.cached_input_tokens
         self.output_tokens += charge.output_tokens
         self.device_s += charge.device_s
+        for unit, count in charge.units:
+            self.units[unit] += count  # type: ignore[assignment] # counts are not always whole
 
     @property
     def accuracy(self) -> float | None:

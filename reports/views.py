@@ -1,7 +1,8 @@
 """Views: totals as the tables of each report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+from backends.units import BY_NAME, MORE
 from reports.drift import Drift, said
 from reports.returns import Terms, best_fixed, fixed, most_accurate, value_nano
 from reports.tables import Column, Kind, Table, Value
@@ -39,7 +40,7 @@ _CHARGES: tuple[tuple[Column, Read], ...] = (
 
 def spend(title: str, grouping: Grouping, note: str = "") -> Table:
     """Return what each group has cost, and what all have."""
-    figures = _CHARGES if grouping.of_charges else _REQUESTS
+    figures = (*_CHARGES, *_further(grouping)) if grouping.of_charges else _REQUESTS
     rows = [
         (*key, *(read(totals) for _, read in figures)) for key, totals in grouping.groups.items()
     ]
@@ -51,6 +52,18 @@ def spend(title: str, grouping: Grouping, note: str = "") -> Table:
     named = tuple(Column(name, name.replace("_", " ")) for name in grouping.by)
     columns = (*named, *(column for column, _ in figures))
     return Table(title, columns, tuple(rows), note, total)
+
+
+def _further(grouping: Grouping) -> Iterator[tuple[Column, Read]]:
+    """Yield a column for each further unit that was used."""
+    for unit in ("cached_input_tokens", *[unit.name for unit in MORE]):
+        if any(totals.used(unit) for totals in grouping.groups.values()):
+            kind = Kind.NUMBER if unit.endswith("_s") else Kind.COUNT
+            yield Column(unit, BY_NAME[unit].text, kind), _reader(unit)
+
+
+def _reader(unit: str) -> Read:
+    return lambda totals: totals.used(unit)
 
 
 def together(groups: Mapping[Key, Totals]) -> Totals:

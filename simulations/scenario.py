@@ -345,6 +345,7 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
         if names.index(backend.name) != at:
             yield f"backends[{at}].name", "is another's too; rename one", show(backend.name)
         yield from _of_classes(backend.quality, classes, f"backends[{at}].quality")
+        yield from _of_price(backend.price, f"backends[{at}].price")
     if all(backend.from_h > 0 for backend in scenario.backends):
         yield "backends[0].from_h", "one backend must be there from the start; write 0", ""
     for at, change in enumerate(scenario.changes):
@@ -364,6 +365,12 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
         yield "route.policy_options", str(exc), ""
 
 
+def _of_price(price: Mapping[str, Any] | None, key: str) -> Iterator[tuple[str, str, str]]:
+    if price is not None and "hours" in price:
+        why = "is not simulated; write [[changes]] of the price at the hours when it changes"
+        yield f"{key}.hours", why, show(price["hours"])
+
+
 def _of_classes(
     quality: ByClass | None, classes: Mapping[str, float], key: str
 ) -> Iterator[tuple[str, str, str]]:
@@ -378,6 +385,7 @@ def _of_classes(
 
 def _of_change(scenario: Scenario, change: Change, key: str) -> Iterator[tuple[str, str, str]]:
     backends, budgets = [b.name for b in scenario.backends], [b.name for b in scenario.budgets]
+    yield from _of_price(change.price, f"{key}.price")
     of_backend = [change.price, change.quality, change.latency_times, change.up, change.errors]
     if change.backend is None and any(value is not None for value in of_backend):
         yield f"{key}.backend", "is missing; name the backend that changes", ""

@@ -153,8 +153,8 @@ class Backend(Table):
     price: PriceTable = Field(
         min_length=1,
         description="What a call costs: a sum of `per_request_usd`, device time "
-        "(`device_usd_per_hour` with `concurrency` and `utilization`) and tokens (with `tiers` for "
-        "long inputs).",
+        "(`device_usd_per_hour` with `concurrency` and `utilization`), tokens of each kind and "
+        "other units, by length, service tier and hour: see [prices](prices.md).",
         examples=["{ per_request_usd = 0.0001 }"],
     )
     declared_accuracy: Share | None = Field(

@@ -42,12 +42,14 @@ def build_backend(settings: config.Backend, tell: Tell = tell_nobody) -> Backend
         (name.encode(), value.get_secret_value().encode("latin-1"))
         for name, value in settings.headers.items()
     ]
+    price = settings.parsed_price()
     return Backend(
         name=settings.name,
         kind=settings.kind,
         protocol=wire,
         transport=build_transport(settings, wire, slots, headers, credential),
-        price=settings.parsed_price(),
+        price=price,
+        tariff=price if price.hours else None,
         host=url.netloc.encode(),
         path=url.path.rstrip("/").encode(),
         model=settings.model,

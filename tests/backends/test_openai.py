@@ -12,7 +12,17 @@ from backends import openai_usage
 from backends.openai import OpenAI
 from backends.openai_stream import Completion, asking_for_usage, asks_for_usage
 from backends.sse import Event, Events
-from backends.types import Answer, BadRequest, Call, Headers, InvalidAnswer, Payload, Reply, Usage
+from backends.types import (
+    Answer,
+    BadRequest,
+    Call,
+    Details,
+    Headers,
+    InvalidAnswer,
+    Payload,
+    Reply,
+    Usage,
+)
 
 CHAT = {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]}
 STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
@@ -216,7 +226,12 @@ def test_features_tell_how_it_ended_how_long_it_is_and_how_sure() -> None:
                 "prompt_tokens_details": {"cached_tokens": 6},
                 "completion_tokens_details": {"reasoning_tokens": 3},
             },
-            Usage(input_tokens=10, cached_input_tokens=6, output_tokens=4),
+            Usage(
+                input_tokens=10,
+                cached_input_tokens=6,
+                output_tokens=4,
+                more=Details((("reasoning_tokens", 3.0),)),
+            ),
         ),
         ({"prompt_tokens": 10, "total_tokens": 10}, Usage(input_tokens=10)),
         (

@@ -110,7 +110,7 @@ def test_usage_is_read_from_a_header_or_a_member() -> None:
     )
 
 
-@pytest.mark.parametrize("count", ["7", True, [7]])
+@pytest.mark.parametrize("count", ["seven", "1_000", True, [7]])
 def test_usage_that_is_no_number_is_an_error(count: Any) -> None:
     with pytest.raises(ValueError, match="input_tokens"):
         used({"usage": {"input_tokens": count}})

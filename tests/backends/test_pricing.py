@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.pricing import MAX_NANO, Price, parse_price
-from backends.types import Usage
+from backends.types import Details, Usage
+from backends.units import MORE
 
 TOKENS = {
     "input_usd_per_mtok": 0.15,
@@ -180,7 +181,7 @@ def test_a_call_is_free_only_where_the_table_says_so() -> None:
         ({"free": False}, r"price\.free = False.*leave it out"),
         ({"free": True, "per_request_usd": 1}, "keep one of the two"),
         ({"per_reqest_usd": 1}, r"price\.per_reqest_usd = 1: .*write per_request_usd"),
-        ({"cents": 1}, "write cached_input_usd_per_mtok or concurrency"),
+        ({"cents": 1}, "write .*cached_input_usd_per_mtok or .*concurrency"),
         ({"per_request_usd": -0.1}, r"price\.per_request_usd = -0\.1: .*not negative; write"),
         ({"per_request_usd": math.nan}, r"per_request_usd = nan: must be finite"),
         ({"per_request_usd": math.inf}, "must be finite"),
@@ -221,3 +222,191 @@ def test_a_cost_stays_within_what_ledgers_count_exactly() -> None:
     assert price.cost_nano(Usage()) < MAX_NANO
     with pytest.raises(ValueError, match="above"):
         price.cost_nano(Usage(calls=2))
+
+
+# -- units, service tiers, hours, commitments
+
+
+def test_a_token_is_charged_once_at_the_price_of_its_kind() -> None:
+    price = parse_price({**TOKENS, "cache_write_5m_usd_per_mtok": 0.2})
+    more = Details((("cache_write_5m_tokens", 300.0), ("reasoning_tokens", 5.0)))
+
+    usage = Usage(input_tokens=1000, cached_input_tokens=400, output_tokens=10, more=more)
+
+    assert price.cost_nano(usage) == 300 * 150 + 400 * 75 + 300 * 200 + 10 * 600
+    assert not price.guesses(usage)
+
+
+@pytest.mark.parametrize(
+    ("unit", "nano"),
+    [
+        ("cache_write_5m_tokens", 1.25 * 1000),
+        ("cache_write_1h_tokens", 2 * 1000),
+        ("reasoning_tokens", 10_000),
+        ("audio_input_tokens", 16 * 1000),
+        ("audio_output_tokens", 8 * 10_000),
+    ],
+)
+def test_the_defaults_are_those_that_docs_promise(unit: str, nano: float) -> None:
+    price = parse_price({"input_usd_per_mtok": 1, "output_usd_per_mtok": 10})
+
+    assert price.rate(unit) == nano
+
+
+def test_what_is_free_has_no_kind_that_costs() -> None:
+    price = parse_price({"input_usd_per_mtok": 0, "output_usd_per_mtok": 10})
+    usage = Usage(input_tokens=9, output_tokens=1, more=Details((("audio_input_tokens", 9.0),)))
+
+    assert price.cost_nano(usage) == 10_000
+    assert not price.guesses(usage)
+
+
+TIERED = {**TOKENS, "service_tiers": {"flex": 0.5, "Priority": 2.0, "scale": dict(LONG)}}
+del TIERED["service_tiers"]["scale"]["above_input_tokens"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("tier", "nano", "guessed"),
+    [
+        ("", 1000 * 150 + 10 * 600, False),
+        ("flex", 1000 * 75 + 10 * 300, False),
+        ("priority", 1000 * 300 + 10 * 1200, False),
+        ("scale", 1000 * 300 + 10 * 900, False),
+        ("batch", 1000 * 150 + 10 * 600, True),
+        ("fast", 6 * (1000 * 150 + 10 * 600), True),
+        ("platinum", 2 * (1000 * 150 + 10 * 600), True),
+    ],
+)
+def test_a_service_tier_has_its_price_or_one_that_is_not_below_it(
+    tier: str, nano: int, guessed: bool
+) -> None:
+    price = parse_price(TIERED)
+    usage = Usage(input_tokens=1000, output_tokens=10, more=Details(service_tier=tier))
+
+    assert price.cost_nano(usage) == nano
+    assert bool(price.guesses(usage)) == guessed
+
+
+HOURS = [
+    {"from": "16:30", "to": "00:30", "factor": 0.5},
+    {"from": "08:00", "to": "09:00", "factor": 3},
+]
+
+
+@pytest.mark.parametrize(
+    ("at", "times"),
+    [("00:29", 0.5), ("00:30", 1), ("16:29", 1), ("16:30", 0.5), ("08:59", 3), ("09:00", 1)],
+)
+def test_hours_are_of_utc_and_begin_and_end_to_the_minute(at: str, times: float) -> None:
+    price = parse_price({**TOKENS, "hours": HOURS})
+    hour, minute = map(int, at.split(":"))
+    now_s = 20_000 * 86_400 + hour * 3600 + minute * 60 + 59
+
+    assert price.at_time(now_s).cost_nano(Usage(input_tokens=1000)) == 150_000 * times
+
+
+def test_an_hours_price_has_its_tiers_and_service_tiers_too() -> None:
+    table = {**TOKENS, "tiers": [LONG], "service_tiers": {"flex": 0.5}, "hours": HOURS}
+    price = parse_price(table).at_time(20_000 * 86_400)
+    more = Details(service_tier="flex")
+
+    assert price.cost_nano(Usage(input_tokens=2000)) == 2000 * 150
+    assert price.cost_nano(Usage(input_tokens=2000, more=more)) == 2000 * 75
+
+
+def test_the_most_that_a_call_may_cost_counts_on_any_kind_tier_and_hour() -> None:
+    table = {
+        **TOKENS,
+        "tiers": [LONG],
+        "cache_write_1h_usd_per_mtok": 0.3,
+        "service_tiers": {"flex": 0.5, "priority": 2},
+        "hours": HOURS,
+    }
+    price = parse_price(table)
+    for one in (price, price.at_time(8.5 * 3600), price.at_time(0.0)):
+        most = one.most
+        assert most.cost_nano(Usage(input_tokens=1000)) == 1000 * 300 * 2 * 3
+        assert most.cost_nano(Usage(output_tokens=10)) == 10 * 600 * 2 * 3
+        assert most.cost_nano(Usage(input_tokens=1001)) == 1001 * 600 * 2 * 3
+        priority = Usage(output_tokens=10, more=Details(service_tier="priority"))
+        assert most.cost_nano(priority) == 10 * 600 * 2 * 3
+
+
+def test_a_price_without_conditions_is_its_own_most() -> None:
+    price = parse_price({**TOKENS, "tiers": [LONG]})
+
+    assert price.most is price
+
+
+def test_a_commitment_is_spread_over_what_is_expected_to_be_used() -> None:
+    requests = parse_price({"committed_usd_per_hour": 36, "committed_requests_per_hour": 1000})
+    tokens = parse_price({"committed_usd_per_hour": 36, "committed_mtok_per_hour": 20})
+
+    assert requests.cost_nano(Usage()) == 36_000_000
+    assert requests.is_fixed
+    assert tokens.cost_nano(Usage(input_tokens=100, cached_input_tokens=50, output_tokens=10)) == (
+        110 * 1800
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"reasoning_usd_per_mtok": 1}, r"needs output_usd_per_mtok beside it; add"),
+        ({"audio_input_usd_per_mtok": 1}, r"needs input_usd_per_mtok beside it; add"),
+        ({**TOKENS, "cache_write_usd_per_mtok": 1}, "write cache_write_5m_usd_per_mtok"),
+        ({**TOKENS, "per_image_usd": -1}, r"price\.per_image_usd = -1: .*not negative"),
+        ({**TOKENS, "service_tiers": [0.5]}, r"service_tiers = \[0\.5\]: is not a table"),
+        ({"per_request_usd": 1, "service_tiers": {"flex": 0.5}}, "needs input_usd_per_mtok"),
+        ({**TOKENS, "service_tiers": {"flex": 0}}, r"service_tiers\.flex = 0: must be above 0"),
+        (
+            {**TOKENS, "service_tiers": {"flex": "half"}},
+            r"service_tiers\.flex = 'half': is not a n",
+        ),
+        ({**TOKENS, "service_tiers": {"flex": {}}}, r"service_tiers\.flex: .*no price"),
+        ({**TOKENS, "service_tiers": {"f": {"free": True}}}, r"service_tiers\.f\.free = True"),
+        ({**TOKENS, "service_tiers": {"f": {"imput_usd_per_mtok": 1}}}, "write input_usd_per_mtok"),
+        ({**TOKENS, "hours": {"from": "1:00"}}, "is not a list of tables"),
+        ({**TOKENS, "hours": [{"from": "1:00", "to": "2:00"}]}, "needs from, to and factor"),
+        (
+            {**TOKENS, "hours": [{**HOURS[0], "from": "24:00"}]},
+            r"hours\[0\]\.from = '24:00': is no",
+        ),
+        ({**TOKENS, "hours": [{**HOURS[0], "to": "9h"}]}, r"hours\[0\]\.to = '9h': is not a time"),
+        ({**TOKENS, "hours": [{**HOURS[0], "to": "16:30"}]}, r"hours\[0\] .* is empty"),
+        ({**TOKENS, "hours": [HOURS[0], HOURS[0]]}, r"hours\[1\] .* overlaps"),
+        (
+            {**TOKENS, "hours": [{**HOURS[0], "factor": -1}]},
+            r"hours\[0\]\.factor = -1: must be fin",
+        ),
+        ({**TOKENS, "hours": HOURS * 20}, "has more than 32"),
+        ({"committed_usd_per_hour": 36}, "add one of `committed_requests_per_hour"),
+        ({"committed_mtok_per_hour": 36}, "needs committed_usd_per_hour"),
+        ({"committed_usd_per_hour": 1, "committed_mtok_per_hour": 0}, "must be above 0"),
+    ],
+)
+def test_a_bad_condition_is_refused_with_its_place_its_value_and_the_fix(
+    table: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_price(table)
+
+
+@given(
+    st.dictionaries(st.sampled_from([unit.name for unit in MORE]), st.floats(0, 1e6), max_size=4),
+    st.floats(0, 1e7),
+    st.floats(0, 1e7),
+)
+def test_a_usage_with_details_costs_no_less_than_nothing_and_no_more_than_money_counts(
+    units: dict[str, float], given: float, made: float
+) -> None:
+    price = parse_price({**TOKENS, "per_image_usd": 0.04, "service_tiers": {"flex": 0.5}})
+    usage = Usage(
+        input_tokens=given, output_tokens=made, more=Details(tuple(units.items()), None, "flex")
+    )
+    try:
+        cost = price.cost_nano(usage)
+    except ValueError:
+        return  # parts beyond their whole
+    assert isinstance(cost, int)
+    assert 0 <= cost < MAX_NANO

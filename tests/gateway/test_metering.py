@@ -9,7 +9,7 @@ from backends.openai import OpenAI, Stream
 from backends.pricing import Price, parse_price
 from backends.types import Call, Payload, Reply, Usage
 from gateway.estimator import Quote
-from gateway.metering import ESTIMATED, USAGE, VOID, Verdict, judge, relayed
+from gateway.metering import ESTIMATED, REPORTED, USAGE, VOID, Verdict, judge, relayed
 from gateway.route import Backend
 
 TOKENS = parse_price({"input_usd_per_mtok": 1, "output_usd_per_mtok": 10})
@@ -35,8 +35,9 @@ def judged(usage: Any, *, price: Price = TOKENS, status: int = 200) -> Verdict:
         ({"prompt_tokens": 10}, TOKENS),
         ({"prompt_tokens": 10, "completion_tokens": -5, "total_tokens": 10}, TOKENS),
         ({"prompt_tokens": 10, "completion_tokens": 1e300}, TOKENS),
-        ({"prompt_tokens": 10, "completion_tokens": "20"}, TOKENS),
-        ({"prompt_tokens": 0, "completion_tokens": 0}, TOKENS),
+        ({"prompt_tokens": 10, "completion_tokens": "twenty"}, TOKENS),
+        ({"prompt_tokens": 10, "completion_tokens": "NaN"}, TOKENS),
+        ({"prompt_tokens": 10, "completion_tokens": "inf"}, TOKENS),
         ({"prompt_tokens": 10, "completion_tokens": 0}, OUTPUT),
         ({"prompt_tokens": 10}, OUTPUT),
         (None, TOKENS),
@@ -49,6 +50,38 @@ def test_a_usage_that_lies_or_leaves_out_what_costs_is_charged_by_the_quote(
 
     assert (verdict.cost_nano, verdict.provenance) == (QUOTE.expected_nano, ESTIMATED)
     assert not verdict.error
+
+
+ZERO = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+def test_a_backend_that_reports_that_nothing_was_used_is_believed() -> None:
+    verdict = judged(ZERO)
+
+    assert (verdict.cost_nano, verdict.provenance) == (0, USAGE)
+    assert verdict.ran
+
+
+def test_a_cost_that_the_backend_reports_is_charged_and_marked_as_reported() -> None:
+    verdict = judged({"prompt_tokens": 10, "completion_tokens": 4, "cost": "0.00000123"})
+
+    assert (verdict.cost_nano, verdict.provenance) == (1230, REPORTED)
+
+
+def test_what_has_no_price_is_charged_as_an_estimate_that_says_so() -> None:
+    details = {"prompt_tokens_details": {"audio_tokens": 6}}
+    verdict = judged({"prompt_tokens": 10, "completion_tokens": 4, **details})
+
+    assert (verdict.cost_nano, verdict.provenance) == (4 * 1000 + 6 * 16_000 + 40_000, ESTIMATED)
+    assert verdict.usage is not None
+    assert verdict.usage.more is not None
+    assert verdict.usage.more.guessed == ("audio_input_tokens",)
+
+
+def test_a_total_below_its_parts_is_an_estimate() -> None:
+    verdict = judged({"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 4})
+
+    assert (verdict.cost_nano, verdict.provenance) == (10 * 1000 + 4 * 10_000, ESTIMATED)
 
 
 @pytest.mark.parametrize("status", [400, 424, 429, 503])
@@ -97,3 +130,17 @@ def test_a_stream_that_lies_about_its_usage_is_charged_for_what_was_seen() -> No
     verdict = ended(ROLE, TEXT, TEXT, LIE, DONE)
 
     assert (verdict.cost_nano, verdict.provenance) == (50 * 1000 + 2 * 10_000, ESTIMATED)
+
+
+def test_a_stream_is_charged_as_its_usage_says_of_every_kind() -> None:
+    def told(**usage: Any) -> tuple[int, str]:
+        tokens = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
+        verdict = ended(ROLE, TEXT, event({"choices": [], "usage": {**tokens, **usage}}), DONE)
+        return verdict.cost_nano, verdict.provenance
+
+    plain = 10 * 1000 + 4 * 10_000
+    assert told() == (plain, USAGE)
+    assert told(cost=0.5) == (500_000_000, REPORTED)
+    assert told(total_tokens=3) == (plain, ESTIMATED)
+    assert told(service_tier="priority") == (2 * plain, ESTIMATED)
+    assert told(**ZERO) == (0, USAGE)

@@ -1,0 +1,329 @@
+"""A price: what usage costs at one backend, in nano-dollars.
+
+Theory of operation. Most calls use the units that are fields of `Usage`: their cost is five
+products and a sum. What few calls have (`Usage.more`: cache writes, audio, a service tier, the
+backend's own bill) is priced apart from them, by `rates`: what one of each further unit costs here,
+whether declared or by the default of `backends.units`.
+
+    tiers           by the length of the input: another price for the whole call
+    service_tiers   by the tier that the reply names: another price
+    hours           by the time of day in UTC: another price (upkeep puts it in force)
+    dearest         the most that any of these can make of a call, to bound it beforehand
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+from backends.types import Details, Usage
+from backends.units import BY_NAME, MORE
+
+NANO_PER_USD = 1_000_000_000
+
+MAX_NANO = 2**53
+"""9.0 million dollars: the most that a ledger counts exactly, so no price and no call is above."""
+
+CHEAPER_TIERS = frozenset({"flex", "batch", "scale", "reserved", "provisioned"})
+"""Service tiers that no provider charges more for than for the standard one."""
+
+TIER_TIMES = {"fast": 6.0}  # Anthropic's fast mode
+TIER_TIMES_ELSE = 2.0  # OpenAI's and Google's `priority` cost at most twice as much
+"""How many times the standard price a service tier is taken to cost that has no price here."""
+
+_MINUTES = 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A sum of prices per unit, in nano-dollars; a part that is 0 does not count.
+
+    Cached input tokens are a part of the input tokens, and are charged once, at their own price.
+    `tiers`: (input tokens, price of a call with more), from the highest; it then prices the whole
+    call, and in no part below the tier under it. `more`: (unit, price of one) of further units.
+    `hours`: (from, to, price) in minutes of a day of UTC.
+    """
+
+    per_request_nano: int | float = 0
+    per_device_s_nano: float = 0.0
+    input_token_nano: float = 0.0
+    cached_input_token_nano: float = 0.0
+    output_token_nano: float = 0.0
+    tiers: tuple[tuple[float, "Price"], ...] = ()
+    more: tuple[tuple[str, float], ...] = ()
+    service_tiers: tuple[tuple[str, "Price"], ...] = ()
+    hours: tuple[tuple[int, int, "Price"], ...] = ()
+    dearest: "Price | None" = None
+    rates: dict[str, float] = field(init=False, repr=False, compare=False, hash=False)
+    guessed: frozenset[str] = field(init=False, repr=False, compare=False, hash=False)
+
+    def __post_init__(self) -> None:
+        assert all(0 <= part < MAX_NANO for part in self.parts), self
+        rates, guessed = self._defaults()
+        object.__setattr__(self, "rates", rates)
+        object.__setattr__(self, "guessed", guessed)
+
+    def _defaults(self) -> tuple[dict[str, float], frozenset[str]]:
+        """Return what one of each further unit costs, and which of these are guesses."""
+        rates, guessed = dict(self.more), set()
+        for unit in MORE:
+            if unit.name in rates:
+                continue
+            if unit.part_of:
+                rate, guess = self.rate(unit.part_of) * unit.times, unit.guessed
+            else:
+                sold = self.input_token_nano or self.output_token_nano
+                rate = float(unit.usd or 0) * NANO_PER_USD / unit.per if sold else 0.0
+                guess = True
+            rates[unit.name] = rate
+            if guess and rate:
+                guessed.add(unit.name)
+        return rates, frozenset(guessed)
+
+    def rate(self, unit: str) -> float:
+        """Return what one of a unit costs, in nano-dollars, below all tiers."""
+        name = _FIELDS.get(unit)
+        return self.rates[unit] if name is None else float(getattr(self, name))
+
+    @property
+    def parts(self) -> tuple[float, ...]:
+        """What the units cost below all tiers, in the order of the fields."""
+        return (
+            self.per_request_nano,
+            self.per_device_s_nano,
+            self.input_token_nano,
+            self.cached_input_token_nano,
+            self.output_token_nano,
+            *[rate for _, rate in self.more],
+        )
+
+    def at(self, input_tokens: float) -> "Price":
+        """Return the price of a call with so many input tokens."""
+        for above, price in self.tiers:
+            if input_tokens > above:
+                return price
+        return self
+
+    def at_time(self, now_s: float) -> "Price":
+        """Return the price at a time, in seconds since 1970."""
+        minute = int(now_s // 60) % _MINUTES
+        for start, end, price in self.hours:
+            inside = start <= minute < end if start < end else minute >= start or minute < end
+            if inside:
+                return price
+        return self
+
+    @property
+    def most(self) -> "Price":
+        """The price that no way to charge a call exceeds, of its declared parts."""
+        return self.dearest or self
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a call's cost is known to the nano-dollar before it is made."""
+        return not (
+            self.per_device_s_nano
+            or self.input_token_nano
+            or self.cached_input_token_nano
+            or self.output_token_nano
+            or self.more
+        )
+
+    @property
+    def standalone(self) -> tuple[str, ...]:
+        """The further units with a price here that are no part of tokens."""
+        return tuple([name for name, _ in self.more if not BY_NAME[name].part_of])
+
+    def is_told_by(self, usage: Usage) -> bool:
+        """Whether a reported usage has every part that costs something here.
+
+        A reply may report tokens where seconds are sold, or tokens that are free and none that
+        cost: what it leaves out was not free, so it is charged by its quote. One that says that
+        nothing was used, or what it is billed for, has said all.
+        """
+        if usage.more is not None and usage.more.bill is not None:
+            return True
+        if self.per_device_s_nano and not usage.device_s > 0:
+            return False
+        sold = self.input_token_nano or self.output_token_nano
+        if not (sold or self.more):
+            return True
+        if sold:
+            given = self.input_token_nano and usage.input_tokens > 0
+            if given or (self.output_token_nano and usage.output_tokens > 0):
+                return True
+        if usage.more is None:
+            return False
+        return usage.more.is_zero or any(n > 0 and self.rates[unit] for unit, n in usage.units)
+
+    def guesses(self, usage: Usage) -> tuple[str, ...]:
+        """Return for which units of a usage, or for its service tier, there is no price here."""
+        more = usage.more
+        if more is None or more.bill is not None:
+            return ()
+        found = [unit for unit, count in more.units if count and unit in self.guessed]
+        tier = more.service_tier
+        if tier and all(name != tier for name, _ in self.service_tiers) and not self.is_fixed:
+            found.append("service_tier")
+        return tuple(found)
+
+    def cost_nano(self, usage: Usage) -> int:
+        """Return what `usage` costs in nano-dollars, rounded up.
+
+        Raises ValueError where the usage is NaN, infinite, negative or beyond belief, or counts
+        more of a part than of the whole (cached input tokens, of input tokens): such a call is
+        charged by its quote.
+        """
+        if usage.more is not None:
+            return self._cost_of(usage, usage.more)
+        if self.tiers and (price := self.at(usage.input_tokens)) is not self:
+            return price.cost_nano(usage)
+        cached = usage.cached_input_tokens
+        fresh = usage.input_tokens - cached
+        # A comparison with NaN is false, so this also refuses NaN.
+        if not (
+            usage.calls >= 0
+            and usage.device_s >= 0
+            and cached >= 0
+            and fresh >= 0
+            and usage.output_tokens >= 0
+        ):
+            raise ValueError(f"not a usage: {usage}")
+        return _round_up(
+            usage.calls * self.per_request_nano
+            + usage.device_s * self.per_device_s_nano
+            + fresh * self.input_token_nano
+            + cached * self.cached_input_token_nano
+            + usage.output_tokens * self.output_token_nano,
+        )
+
+    def _cost_of(self, usage: Usage, more: Details) -> int:
+        """Return what a usage with details costs."""
+        if more.bill is not None:
+            return more.bill
+        price, times = self._served_as(more.service_tier)
+        price = price.at(usage.input_tokens)
+        fresh, said = usage.input_tokens - usage.cached_input_tokens, usage.output_tokens
+        nano, least = 0.0, min(usage.calls, usage.device_s, usage.cached_input_tokens)
+        for name, count in more.units:
+            nano += count * price.rates[name]
+            least = min(least, count)
+            part_of = BY_NAME[name].part_of
+            if part_of == "input_tokens":
+                fresh -= count
+            elif part_of == "output_tokens":
+                said -= count
+        if not (least >= 0 and fresh >= 0 and said >= 0):
+            raise ValueError(f"not a usage: {usage}")
+        # NaN is not below anything here; it makes the sum NaN, which is refused below.
+        nano += usage.calls * price.per_request_nano + usage.device_s * price.per_device_s_nano
+        nano += usage.cached_input_tokens * price.cached_input_token_nano
+        nano += fresh * price.input_token_nano + said * price.output_token_nano
+        return _round_up(nano * times)
+
+    def _served_as(self, tier: str) -> "tuple[Price, float]":
+        """Return the price of a service tier, and a factor where that is a guess."""
+        if not tier:
+            return self, 1.0
+        for name, price in self.service_tiers:
+            if name == tier:
+                return price, 1.0
+        return self, 1.0 if tier in CHEAPER_TIERS else TIER_TIMES.get(tier, TIER_TIMES_ELSE)
+
+    def foreseen_nano(self, usage: Usage) -> int:
+        """Return what a guess, or a limit that a request names, would cost: at most MAX_NANO - 1.
+
+        To name a limit beyond belief is no fault; to report such a usage is.
+        """
+        try:
+            return min(self.cost_nano(usage), MAX_NANO - 1)
+        except ValueError:
+            return MAX_NANO - 1
+
+    def times(self, factor: Decimal) -> "Price":
+        """Return this price with all its parts multiplied."""
+        return replace(
+            self,
+            per_request_nano=_scaled(self.per_request_nano, factor),
+            per_device_s_nano=_scaled(self.per_device_s_nano, factor),
+            input_token_nano=_scaled(self.input_token_nano, factor),
+            cached_input_token_nano=_scaled(self.cached_input_token_nano, factor),
+            output_token_nano=_scaled(self.output_token_nano, factor),
+            tiers=tuple((above, price.times(factor)) for above, price in self.tiers),
+            more=tuple((unit, _scaled(rate, factor)) for unit, rate in self.more),
+            service_tiers=tuple((name, one.times(factor)) for name, one in self.service_tiers),
+        )
+
+
+_FIELDS = {
+    "calls": "per_request_nano",
+    "device_s": "per_device_s_nano",
+    "input_tokens": "input_token_nano",
+    "cached_input_tokens": "cached_input_token_nano",
+    "output_tokens": "output_token_nano",
+}
+"""The fields of a price, by unit."""
+
+
+def bounded(price: Price) -> Price:
+    """Return a price that knows the most that its service tiers, hours and parts make of a call."""
+    ways = [*_ways(price)]
+    most = _most(ways)
+    thresholds = sorted({above for way in ways for above, _ in way.tiers}, reverse=True)
+    tiers = tuple((above, _most(way.at(above + 1.0) for way in ways)) for above in thresholds)
+    most = replace(most, tiers=tiers)
+    most = replace(most, service_tiers=tuple((name, most) for name, _ in price.service_tiers))
+    depends = price.service_tiers or price.hours
+    if not depends and most.parts == price.parts and tiers == price.tiers:
+        return price
+    hours = tuple((start, end, replace(one, dearest=most)) for start, end, one in price.hours)
+    return replace(price, dearest=most, hours=hours)
+
+
+def _ways(price: Price) -> Iterator[Price]:
+    """Yield every price that a call may be charged by."""
+    yield price
+    for _, tier in price.service_tiers:
+        yield tier
+    for _, _, one in price.hours:
+        yield from _ways(one)
+
+
+def _most(prices: Iterable[Price]) -> Price:
+    """Return a price whose parts are the greatest of all, tokens as the greatest of their kinds."""
+    found = list(prices)
+
+    def greatest(unit: str) -> float:
+        parts = [one.rate(unit) for one in found]
+        for one in found:
+            parts += [rate for name, rate in one.more if BY_NAME[name].part_of == unit]
+        return max(parts)
+
+    given = max(greatest("input_tokens"), greatest("cached_input_tokens"))
+    declared = {name for one in found for name, _ in one.more}
+    return Price(
+        per_request_nano=greatest("calls"),
+        per_device_s_nano=greatest("device_s"),
+        input_token_nano=given,
+        cached_input_token_nano=min(given, greatest("cached_input_tokens")),
+        output_token_nano=greatest("output_tokens"),
+        more=tuple((name, greatest(name)) for name in BY_NAME if name in declared),
+    )
+
+
+def _scaled(nano: float, factor: Decimal) -> Any:
+    scaled = Decimal(repr(nano)) * factor
+    return int(scaled) if scaled == int(scaled) else float(scaled)
+
+
+def _round_up(nano: float) -> int:
+    """Return `nano` rounded up, forgiving it the error of binary fractions (0.1 * 3 > 0.3)."""
+    if not nano < MAX_NANO:
+        raise ValueError(f"a cost of {nano} nano-dollars is above {MAX_NANO}")
+    nearest = int(nano)
+    if nearest == nano:  # nearly always, where a call has a price
+        return nearest
+    nearest = round(nano)
+    # 1e-15: five products and their sum are off by at most nine units of 2^-53, relatively.
+    return nearest if abs(nano - nearest) <= 1e-15 * nano else math.ceil(nano)
