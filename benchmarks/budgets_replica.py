@@ -85,7 +85,7 @@ class Replica:
                 found = await self.wallet.reserve(accounts, price, price)
                 if isinstance(found, Refusal):
                     self.refused += 1
-                    self.writer.write(b"R\n" if found.reason == "exhausted" else b"D\n")
+                    self.writer.write(b"R\n" if found.by_budget else b"D\n")
                     await asyncio.sleep(REFUSED_PAUSE_S)
                     continue
                 hold = found

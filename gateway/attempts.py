@@ -77,6 +77,8 @@ class Attempts:
             backend.price,
             backend.known(inference.call),
             None if backend.cache is None else self._cached(turn, backend.cache),
+            tenant=inference.tenant,
+            now_s=self._clock(),
         )
         return quote
 
@@ -95,21 +97,39 @@ class Attempts:
             turn.prompt = prompt(parts, inference.tenant)
         return cache.expects(turn.prompt, self._clock())
 
-    async def reserve(self, turn: Turn, backend: Backend) -> Reservation | Refusal:
-        """Hold the money for one attempt in every scope that binds it, or in none."""
-        quote = turn.quotes[backend.name]
-        return await self._wallet.reserve(
-            self.accounts(turn, backend.name), quote.ceiling_nano, quote.maximum_nano
+    async def reserve(
+        self, turn: Turn, backend: Backend, *, wait: bool = False
+    ) -> Reservation | Refusal:
+        """Hold the money for one attempt in every scope that binds it, or in none.
+
+        `wait`: for money that other calls hold, within the request's deadline.
+        """
+        quote, tenant = turn.quotes[backend.name], turn.inference.tenant
+        accounts = self.accounts(turn, backend.name)
+        asked = accounts, quote.ceiling_nano, quote.maximum_nano
+        found: Reservation | Refusal
+        ahead = self._wallet.held.line.ahead(tenant, accounts)
+        if ahead is None:
+            found = await self._wallet.reserve(*asked)
+        else:  # older calls of the same tenant wait for this budget
+            amount_nano = quote.maximum_nano if ahead.hard else quote.ceiling_nano
+            found = ahead.refusal(amount_nano, "held")
+        if not wait or isinstance(found, Reservation) or found.reason != "held":
+            return found
+        inference = turn.inference
+        return await self._wallet.held.wait(
+            found, *asked, tenant=tenant, deadline_s=inference.deadline_s
         )
 
     def reserve_now(self, turn: Turn, backend: Backend) -> Reservation | None:
         """Hold it without asking anybody; None where it is not at hand. Nearly always it is, and
         nothing need be awaited.
         """
-        quote = turn.quotes[backend.name]
-        return self._wallet.reserve_now(
-            self.accounts(turn, backend.name), quote.ceiling_nano, quote.maximum_nano
-        )
+        quote, accounts = turn.quotes[backend.name], self.accounts(turn, backend.name)
+        line = self._wallet.held.line
+        if line.count and line.ahead(turn.inference.tenant, accounts):
+            return None
+        return self._wallet.reserve_now(accounts, quote.ceiling_nano, quote.maximum_nano)
 
     async def ask(
         self, turn: Turn, backend: Backend, hold: Reservation, *, fallback: bool = False
@@ -349,6 +369,8 @@ class Attempts:
                 attempt.quote,
                 backend.price,
                 verdict.usage,
+                tenant=turn.inference.tenant,
+                now_s=self._clock(),
             )
         if backend.cache is not None and turn.prompt is not None and attempt.status == 200:
             backend.cache.answered(turn.prompt, verdict.usage, self._clock())

@@ -114,10 +114,11 @@ def downgraded(route: str) -> Refused:
 def over_budget(refusal: Refusal) -> Refused:
     """402: a budget has nothing left for any backend that could answer.
 
-    Not 429: waiting a moment does not help, and clients that retry on 429 would storm. A ledger
-    that cannot be asked is another matter: 503, and trying again does help.
+    Not 429: waiting a moment does not help, and clients that retry on 429 would storm. Money that
+    other calls hold is another matter (429), and so is a ledger that cannot be asked (503): trying
+    again does help.
     """
-    if refusal.reason != "exhausted":
+    if not refusal.by_budget:
         refused = Refused(
             503,
             "Ledger unreachable",
@@ -126,17 +127,22 @@ def over_budget(refusal: Refusal) -> Refused:
         )
         refused.headers.append((b"retry-after", b"1"))
         return refused
+    is_held = refusal.reason == "held"
     refused = Refused(
-        402,
-        "Budget exhausted",
-        f"budget {refusal.budget!r} cannot pay for any backend that could answer",
+        429 if is_held else 402,
+        "Budget held" if is_held else "Budget exhausted",
+        f"what budget {refusal.budget!r} has left is held by calls under way; try again"
+        if is_held
+        else f"budget {refusal.budget!r} cannot pay for any backend that could answer",
         budget=refusal.budget,
         scope=refusal.scope,
         limit_usd=refusal.limit_nano / 1e9,
         spent_usd=refusal.spent_nano / 1e9,
         held_usd=refusal.held_nano / 1e9,
         resets_at=refusal.resets_at,
-        retryable=False,
+        retryable=is_held,
     )
-    refused.headers.append((b"x-should-retry", b"false"))
+    if is_held:
+        refused.headers.append((b"retry-after", b"1"))
+    refused.headers.append((b"x-should-retry", b"true" if is_held else b"false"))
     return refused

@@ -12,6 +12,7 @@ import math
 from backends.pricing import Price
 from backends.types import Usage, record
 from gateway.usage_model import Accuracy, UsageModel, prior
+from gateway.worst import USUAL
 from policies.heads.vowpal import VowpalHead
 from policies.packing import pack, unpack
 from policies.types import Context
@@ -25,8 +26,8 @@ class Quote:
     """What a backend is expected to charge.
 
     ceiling: covers 95 % of calls, as learned. maximum: certain where every part of the price is
-    bounded beforehand; else the largest that was ever seen, doubled. usage: what it is expected to
-    use. known: what bounded that.
+    bounded beforehand; else twice the largest of its tenant lately (`worst.py`). usage: what it is
+    expected to use. known: what bounded that.
     """
 
     expected_nano: int
@@ -40,18 +41,21 @@ class Quote:
 class _Kept:
     """A quote that is the same for every context, until something is learned.
 
-    It is of a price; and where that is not fixed, of what was known of the call.
+    It is of a price; and where that is not fixed, of what was known of the call, and of how far
+    above the expected cost its tenant's costliest call was.
     """
 
     quote: Quote
     price: Price
     known: Usage | None = None
     cached: float | None = None
+    worst: float = USUAL
 
-    def holds(self, price: Price, known: Usage, cached: float | None) -> bool:
+    def holds(self, price: Price, known: Usage, cached: float | None, worst: float) -> bool:
         """Whether it is the quote of such a call."""
         return self.price is price and (
-            self.known is None or (self.known is known and self.cached == cached)
+            self.known is None
+            or (self.known is known and self.cached == cached and self.worst == worst)
         )
 
 
@@ -75,14 +79,18 @@ class Estimator:
         price: Price,
         known: Usage,
         cached: float | None = None,
+        *,
+        tenant: str = "",
+        now_s: float = 0.0,
     ) -> Quote:
         """Return the quote of a backend at `price`; `cached`: what share of the input is, if known.
 
         `known` bounds the usage beforehand: the most input tokens that the request can be, limits
         on its output tokens or device-seconds; 0 where nothing is known.
         """
-        kept = self._kept.get(backend)
-        if kept is not None and kept.holds(price, known, cached):
+        kept, found = self._kept.get(backend), self._models.get(backend)
+        worst = USUAL if found is None else found.worst.of(tenant, now_s)
+        if kept is not None and kept.holds(price, known, cached, worst):
             return kept.quote
         if price.is_fixed:
             cost_nano = price.cost_nano(CALL)
@@ -91,7 +99,7 @@ class Estimator:
             return quote
         model, logs = self._model(backend), self._logs(context)
         expected = model.expected(logs, known, cached)
-        certain, maximum = model.bounds(expected, price, known)
+        certain, maximum = model.bounds(expected, price, known, worst)
         expected_nano = price.foreseen_nano(expected)
         if certain:
             expected_nano = min(expected_nano, maximum)
@@ -104,7 +112,7 @@ class Estimator:
             known,
         )
         if not logs:
-            self._kept[backend] = _Kept(quote, price, known, cached)
+            self._kept[backend] = _Kept(quote, price, known, cached, worst)
         return quote
 
     def observe(
@@ -114,6 +122,9 @@ class Estimator:
         quote: Quote,
         price: Price,
         usage: Usage,
+        *,
+        tenant: str = "",
+        now_s: float = 0.0,
     ) -> None:
         """Learn what a call used. ValueError for a usage that has no price."""
         if price.is_fixed:
@@ -127,7 +138,7 @@ class Estimator:
             quote.known,
             lambda key, log: self._head.learn(plain, key, log),
         )
-        model.judge(quote.expected_nano, quote.ceiling_nano, cost_nano)
+        model.judge(quote.expected_nano, quote.ceiling_nano, cost_nano, tenant=tenant, now_s=now_s)
         self._forget()
 
     def accuracy(self) -> dict[str, Accuracy]:

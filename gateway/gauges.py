@@ -11,6 +11,7 @@ from gateway.breaker import STATES
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, BudgetStatus
 from gateway.ledger.wallet import Wallet
+from gateway.metrics import histogram
 from gateway.route import Backend, Route
 
 _BUDGET: tuple[tuple[str, str, Callable[[BudgetStatus], int]], ...] = (
@@ -60,6 +61,28 @@ def budgets(wallet: Wallet) -> Iterator[Metric]:
         "Times this process has asked the ledger",
         [],
         [([], wallet.ledger_calls)],
+    )
+
+
+def held_money(wallet: Wallet) -> Iterator[Metric]:
+    """Yield how requests waited for money that other calls hold."""
+    line = wallet.held.line
+    waits = CounterMetricFamily(
+        "tollway_budget_waits",
+        "Waits for money that other calls hold, by how they ended",
+        labels=["result"],
+    )
+    for end, count in line.ends.items():
+        waits.add_metric([end], count)
+    yield waits
+    yield histogram(
+        "tollway_budget_wait_seconds",
+        "Time that requests waited for money that other calls hold",
+        [],
+        {(): line.waited},
+    )
+    yield _gauge(
+        "tollway_budget_waiting", "Requests that wait for money now", [], [([], line.count)]
     )
 
 

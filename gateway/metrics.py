@@ -285,13 +285,13 @@ class Metrics:
 
     def _collect(self) -> Iterator[Metric]:
         yield from self._counters()
-        yield _histogram(
+        yield histogram(
             "tollway_gateway_duration_seconds",
             "Time a request spent in the gateway itself, its backends' time taken off",
             ["route"],
             self._overhead,
         )
-        yield _histogram(
+        yield histogram(
             "tollway_upstream_duration_seconds",
             "Time an attempt took at a backend",
             ["route", "backend"],
@@ -445,9 +445,10 @@ class _Collector:
     collect: Callable[[], Iterator[Metric]]
 
 
-def _histogram(
+def histogram(
     name: str, text: str, labels: list[str], found: Mapping[tuple[str, ...], Buckets]
 ) -> Metric:
+    """Return histograms as Prometheus reads them, by their labels' values."""
     family = HistogramMetricFamily(name, text, labels=labels)
     for values, buckets in found.items():
         told: list[tuple[str, float] | tuple[str, float, Exemplar]] = []

@@ -134,6 +134,7 @@ class Reloader:
         kept = [b for name, b in gateway.backends.items() if backends.get(name) is b]
         patience_s = max((route.timeout_s for route in gateway.routes.values()), default=0.0)
         gateway.settings = new
+        gateway.wallet.held.wait_s = new.server.hold_wait_s
         replace_all(gateway.backends, backends)
         replace_all(gateway.routes, routes)
         gateway.upkeep.revise()

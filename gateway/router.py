@@ -4,7 +4,8 @@
     -> reserve (all scopes or none) -> ask -> settle -> in a cascade: accept, or draw again
     -> journal, metrics
 
-A refusal by a budget drops that arm and draws again. A failure goes down the route's ladder, each
+A refusal by a budget drops that arm and draws again; where all that is left is money that other
+calls hold, the request waits for it. A failure goes down the route's ladder, each
 rung reserved anew and never learned from as if it had been drawn. A floor degrades, it never causes
 an outage.
 """
@@ -73,12 +74,16 @@ class Router:
         try:
             while turn.stage < inference.route.stages:
                 arms = self._offers(turn)
-                if not arms or (backend := self._draw(turn, arms)) is None:
+                backend = self._draw(turn, arms) if arms else self._awaited(turn)
+                if backend is None:
                     break  # nothing more to be had, or the reply in hand is good enough
-                hold = attempts.reserve_now(turn, backend) or await attempts.reserve(turn, backend)
+                hold = attempts.reserve_now(turn, backend) or await attempts.reserve(
+                    turn, backend, wait=not arms
+                )
                 if isinstance(hold, Refusal):
                     turn.refusals[backend.name] = hold
                     continue
+                turn.refusals.pop(backend.name, None)
                 attempt = await (
                     attempts.ask(turn, backend, hold)
                     if inference.route.hedge is None
@@ -166,6 +171,15 @@ class Router:
         turn.reason = choice.reason
         return None if choice.arm == ACCEPT else route.backends[choice.arm]
 
+    @staticmethod
+    def _awaited(turn: Turn) -> Backend | None:
+        """Return the backend to wait for, once, where all that can answer have their money only
+        held.
+        """
+        name = turn.awaited
+        turn.waited = True
+        return None if name is None else turn.inference.route.backends[name]
+
     async def _fall_back(self, turn: Turn) -> None:
         """Ask those below: the ladder's rungs, else once the policy's next best; or keep what is
         held.
@@ -174,7 +188,8 @@ class Router:
         turn.reason = "escalation_failed" if turn.held else "failed"
         if turn.held or not route.fallback:
             return
-        for backend in self._below(turn):
+        below = self._below(turn)
+        for backend in below:
             if backend.name in turn.closed or not backend.allows(self._clock()):
                 continue
             if backend.full:
@@ -184,7 +199,8 @@ class Router:
                 continue
             if not backend.is_local and not route.ladder.retry():
                 continue
-            hold = await self._attempts.reserve(turn, backend)
+            last = backend is below[-1] or not route.ladder.rungs
+            hold = await self._attempts.reserve(turn, backend, wait=last)
             if isinstance(hold, Refusal):
                 turn.refusals[backend.name] = hold
                 continue
@@ -240,8 +256,8 @@ class Router:
 
     def _why(self, turn: Turn) -> errors.Refused:  # noqa: PLR0911 - a table of reasons
         route = turn.inference.route.name
-        if turn.refusals:
-            return errors.over_budget(next(iter(turn.refusals.values())))
+        if (refusal := turn.refusal) is not None:
+            return errors.over_budget(refusal)
         if self._clock() >= turn.inference.deadline_s:
             return errors.deadline(route)
         if turn.overloaded:

@@ -74,7 +74,8 @@ class Turn:
 
     `left_out`: which backends cannot do what is asked, and why.
     `prompt`: where a backend was quoted that caches prompts, the request's. `outrun`: of two calls
-    of one backend one has answered, so the other is given up.
+    of one backend one has answered, so the other is given up. `waited`: it has waited, or had no
+    reason to, for money that other calls hold.
     """
 
     inference: Inference
@@ -93,6 +94,7 @@ class Turn:
     left_out: dict[str, str] = field(default_factory=dict)
     prompt: Prompt | None = None
     outrun: bool = False
+    waited: bool = False
 
     @property
     def cost_nano(self) -> int:
@@ -121,10 +123,8 @@ class Turn:
         """How the request ended, as a label of a closed set."""
         if self.inference.left:
             return "client_left"
-        if self.held is None and self.is_beyond_all:
-            return "client_error"
         if self.held is None:
-            return "over_budget" if self.refusals else "failed"
+            return self._why_none
         if self.held.error:
             return "failed"
         if self.held.status >= 400:
@@ -132,9 +132,32 @@ class Turn:
         return "fallback" if self.held.fallback else "ok"
 
     @property
+    def _why_none(self) -> str:
+        if self.is_beyond_all:
+            return "client_error"
+        if (refusal := self.refusal) is None:
+            return "failed"
+        return "budget_held" if refusal.reason == "held" else "over_budget"
+
+    @property
     def is_beyond_all(self) -> bool:
         """Whether none of the route's backends can do what is asked."""
         return len(self.left_out) == len(self.inference.route.backends)
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """The budget's refusal that the client is told of: one that may not last, if there is."""
+        refusals = self.refusals.values()
+        held = [refusal for refusal in refusals if refusal.reason == "held"]
+        return next(iter(held or refusals), None)
+
+    @property
+    def awaited(self) -> str | None:
+        """The first backend drawn whose money is only held, if there is nothing else to be had."""
+        if self.held is not None or self.failed or self.waited:
+            return None
+        held = [name for name, refusal in self.refusals.items() if refusal.reason == "held"]
+        return held[0] if held else None
 
     @property
     def overloaded(self) -> bool:
@@ -148,7 +171,7 @@ class Turn:
         if self.failed or self.crowded:
             return True
         if self.refusals:
-            return any(refusal.reason != "exhausted" for refusal in self.refusals.values())
+            return any(not refusal.by_budget for refusal in self.refusals.values())
         return not self.quotes
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 from backends.pricing import MAX_NANO, Price
 from backends.types import Details, Usage
 from backends.units import BY_NAME
+from gateway.worst import USUAL, Worst
 
 PRIOR = Usage(device_s=1.0, input_tokens=500.0, output_tokens=500.0)
 """What a call is taken to use before any was seen, within its bounds."""
@@ -48,7 +49,7 @@ class UsageModel:
 
     # The mutable state: per unit the first usage seen, a mean correction, the mean logarithm, and
     # how far the head and that mean were off; the cached share; the margin of the ceiling; the
-    # largest cost in terms of what was expected; the accuracy.
+    # costliest calls in terms of what was expected; the accuracy.
 
     def __init__(self, backend: str, usual: Callable[[str], float] = prior) -> None:
         """`usual`: what a call uses of a unit, as far as known before any was seen here."""
@@ -66,7 +67,7 @@ class UsageModel:
         self._cached = 0.0
         self._shares: dict[str, float] = {}
         self._log_margin = math.log(4.0)
-        self._worst = 4.0
+        self.worst = Worst()
         self.accuracy = Accuracy()
 
     @property
@@ -137,8 +138,13 @@ class UsageModel:
             value *= self._actual[unit] / self._guessed[unit]
         return min(value, bound) if bound else float(value)
 
-    def bounds(self, expected: Usage, price: Price, known: Usage) -> tuple[bool, int]:
-        """Return whether the most that a call can cost is certain, and that cost."""
+    def bounds(
+        self, expected: Usage, price: Price, known: Usage, worst: float = USUAL
+    ) -> tuple[bool, int]:
+        """Return whether the most that a call can cost is certain, and that cost.
+
+        `worst`: how far above the expected one the costliest of such calls was.
+        """
         certain = (
             (not price.per_device_s_nano or known.device_s > 0)
             and (not price.input_token_nano or known.input_tokens > 0)
@@ -154,9 +160,7 @@ class UsageModel:
             # What others write tells what to expect here, and not what it may come to.
             most = max(expected.output_tokens, PRIOR.output_tokens)
             expected = replace(expected, output_tokens=most)
-        return False, min(
-            MAX_NANO - 1, math.ceil(price.foreseen_nano(expected) * 2.0 * self._worst)
-        )
+        return False, min(MAX_NANO - 1, math.ceil(price.foreseen_nano(expected) * 2.0 * worst))
 
     def learn(
         self,
@@ -216,12 +220,20 @@ class UsageModel:
         self._mean_error[unit] = _mean(self._mean_error.get(unit), (mean_log - log) ** 2)
         self._mean_log[unit] = _mean(self._mean_log.get(unit), log)
 
-    def judge(self, expected_nano: int, ceiling_nano: int, cost_nano: int) -> None:
+    def judge(
+        self,
+        expected_nano: int,
+        ceiling_nano: int,
+        cost_nano: int,
+        *,
+        tenant: str = "",
+        now_s: float = 0.0,
+    ) -> None:
         """Take what a call has cost in the end, to learn the ceiling and the accuracy from."""
         if cost_nano <= 0 or expected_nano <= 0:
             return
         ratio = cost_nano / expected_nano
-        self._worst = max(self._worst, ratio)
+        self.worst.see(tenant, ratio, now_s)
         # Robbins and Monro: steps that balance where 5 % of the calls are above.
         above = math.log(ratio) > self._log_margin
         self._log_margin += STEP * (QUANTILE if above else QUANTILE - 1.0)
@@ -247,7 +259,7 @@ class UsageModel:
             "cached": self._cached,
             "shares": self._shares,
             "log_margin": self._log_margin,
-            "worst": self._worst,
+            "worst": self.worst.save(),
             "calls": self.accuracy.calls,
             "coverage": self.accuracy.coverage,
             "relative_error": self.accuracy.relative_error,
@@ -262,7 +274,8 @@ class UsageModel:
         shares = state.get("shares", {})
         self._shares = {unit: float(shares[unit]) for unit in shares if unit in BY_NAME}
         self._input_share, self._inputs = float(state["input_share"]), int(state["inputs"])
-        self._log_margin, self._worst = float(state["log_margin"]), float(state["worst"])
+        self._log_margin = float(state["log_margin"])
+        self.worst.load(state["worst"])
         self.accuracy = Accuracy(
             int(state["calls"]), float(state["coverage"]), float(state["relative_error"])
         )

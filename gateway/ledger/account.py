@@ -279,6 +279,12 @@ class Account:
         waited_s = now_s - self._short_since_s
         return self._elsewhere_nano < short_nano or waited_s >= PATIENCE_S
 
+    def lacks(self, amount_nano: int) -> Reason:
+        """Say why there is too little for a reservation: it is spent, or others hold it."""
+        status = self.status()
+        left_nano = status.limit_nano - status.used_nano
+        return "held" if amount_nano <= left_nano else "exhausted"
+
     @property
     def _elsewhere_nano(self) -> int:
         """What others may yet hand back, with what is free: enough to wait for?"""

@@ -89,15 +89,16 @@ class Reservation:
         return {held.key.budget: amount_nano for held, amount_nano in self.holds}
 
 
-Reason = Literal["exhausted", "ledger_down", "ledger_lost"]
+Reason = Literal["exhausted", "held", "ledger_down", "ledger_lost"]
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why an attempt may not be made: the budget that has too little, and its state.
 
-    `reason`: `exhausted`, or the ledger cannot be asked (`ledger_down`) or has lost what it knew
-    (`ledger_lost`); only the first is the budget's doing. `then` is what that budget says to do.
+    `reason`: `exhausted` (what is not spent is less than the call needs), `held` (it would be
+    enough, but other calls hold it), or the ledger cannot be asked (`ledger_down`) or has lost what
+    it knew (`ledger_lost`). `then` is what that budget says to do.
     """
 
     budget: str
@@ -110,6 +111,11 @@ class Refusal:
     resets_at_s: int | None
     reason: Reason = "exhausted"
     then: Then = "reject"
+
+    @property
+    def by_budget(self) -> bool:
+        """Whether the budget refuses; else its ledger could not be asked."""
+        return self.reason in ("exhausted", "held")
 
     @property
     def resets_at(self) -> str | None:

@@ -2,6 +2,7 @@
 
     reserve_now    in memory, all or nothing; None where some budget's purse has too little
     reserve        the same, asking the ledger first for what is missing
+    held.wait      the same, waiting in line while other calls hold what is missing
     settle, void   end a reservation, once
 
 Its teller does all else, off the path: it leases ahead of need, and tells what was spent.
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.ledger.account import EMPTY, Account
+from gateway.ledger.held_money import HOLD_WAIT_S, HeldMoney
+from gateway.ledger.line import Lacking, Waiter
 from gateway.ledger.teller import TICK_S, Teller
 from gateway.ledger.types import (
     Budget,
@@ -36,7 +39,10 @@ def ignore(event: BudgetEvent) -> None:
 
 
 class Wallet:
-    """The money of one process. Its own mutable state is two caches of which budgets bind whom."""
+    """The money of one process.
+
+    Its own mutable state is two caches of which budgets bind whom, and those who wait.
+    """
 
     def __init__(
         self,
@@ -48,6 +54,7 @@ class Wallet:
         till_dir: Path | None = None,
         on_event: Callable[[BudgetEvent], None] = ignore,
         when_down: Literal["closed", "open"] = "closed",
+        hold_wait_s: float = HOLD_WAIT_S,
     ) -> None:
         """`clock` never goes back (`time.monotonic`); the time of day is the ledger's.
 
@@ -59,6 +66,8 @@ class Wallet:
         )
         self._clock = clock
         self._when_down = when_down
+        self.held = HeldMoney(self._take, self._ask_for, self.void, clock, wait_s=hold_wait_s)
+        """Those who wait for money that other calls hold."""
         self._matches: dict[tuple[object, ...], tuple[Account, ...]] = {}
         self._pacing: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._know(budgets)
@@ -139,18 +148,34 @@ class Wallet:
         self, accounts: tuple[Account, ...], ceiling_nano: int, maximum_nano: int
     ) -> Reservation | Refusal:
         """Hold an attempt's money, asking the ledger for what is missing."""
+        while isinstance(found := self._try(accounts, ceiling_nano, maximum_nano), list):
+            with self._keeping(accounts, found[0][0], ceiling_nano, maximum_nano):
+                await self._ask_for(found)
+        return found
+
+    def _try(
+        self, accounts: tuple[Account, ...], ceiling_nano: int, maximum_nano: int
+    ) -> Reservation | Refusal | Lacking:
+        """Hold an attempt's money or refuse it; else return what the ledger must be asked for."""
         while (hold := self.reserve_now(accounts, ceiling_nano, maximum_nano)) is None:
             accounts = tuple(account for account in accounts if not account.gone)
             lacking = self._lacking(accounts, ceiling_nano, maximum_nano)
             for account, amount_nano in lacking:
                 if reason := self._refuses(account, amount_nano):
-                    if reason != "exhausted" and self._is_open:
+                    if reason not in ("exhausted", "held") and self._is_open:
                         return self._hold(accounts, ceiling_nano, maximum_nano)
                     return account.refusal(amount_nano, reason)
             if lacking:  # else only a purse was missing, of what needs no money: it is there now
-                with self._keeping(accounts, lacking[0][0], ceiling_nano, maximum_nano):
-                    await self._ask_for(lacking)
+                return lacking
         return hold
+
+    def _take(self, waiter: Waiter) -> Reservation | Refusal | Lacking:
+        """Hold or refuse what one in the line asks for; else return what it lacks."""
+        found = self._try(waiter.accounts, waiter.ceiling_nano, waiter.maximum_nano)
+        if isinstance(found, Refusal) and found.reason == "held":
+            accounts = tuple(account for account in waiter.accounts if not account.gone)
+            return self._lacking(accounts, waiter.ceiling_nano, waiter.maximum_nano)
+        return found
 
     def settle(self, reservation: Reservation, cost_nano: int) -> None:
         """Charge what an attempt has cost, and free the rest of what was held for it; once."""
@@ -161,6 +186,8 @@ class Wallet:
         reservation.ended = True
         for purse, amount_nano in reservation.holds:
             purse.settle(amount_nano, cost_nano)
+        if self.held.line.count:
+            self.held.hand_out()
 
     def void(self, reservation: Reservation) -> None:
         """Free what was held for an attempt that was not made; once."""
@@ -211,7 +238,7 @@ class Wallet:
         """Return why a reservation is refused now; None: it waits for the ledger's answer."""
         if self._teller.down or self._teller.closing:
             return self._teller.down or "ledger_down"
-        return "exhausted" if account.dry(amount_nano, self._clock()) else None
+        return account.lacks(amount_nano) if account.dry(amount_nano, self._clock()) else None
 
     @contextlib.contextmanager
     def _keeping(
@@ -277,6 +304,7 @@ class Wallet:
 
     async def close(self) -> None:
         """Tell the ledger all, hand back what is left, and let go."""
+        await self.held.close()
         await self._teller.close()
 
     @property

@@ -121,6 +121,13 @@ class Server(Table):
         "above it, 429 with Retry-After. The admin key may send any number. Workers have equal "
         "shares.",
     )
+    hold_wait_s: Float = Field(
+        default=10,
+        ge=0,
+        le=600,
+        description="How long a request waits, within its own deadline, for money of a budget that "
+        "other calls hold; then 429 with Retry-After. 0: not at all.",
+    )
     idempotency_s: Float = Field(
         default=3600,
         ge=0,

@@ -77,6 +77,7 @@ def build(
     for route in routes.values():
         metrics.declare(route.name, route.backends, tenants)
     metrics.add_source(lambda: gauges.budgets(wallet))
+    metrics.add_source(lambda: gauges.held_money(wallet))
     metrics.add_source(lambda: gauges.journal(journal))
     metrics.add_source(lambda: gauges.routes(routes))
     metrics.add_source(lambda: gauges.backends(backends, clock()))

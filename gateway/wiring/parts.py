@@ -77,6 +77,7 @@ def build_wallet(  # noqa: PLR0917 - the parts in the order they are built
             window_start=event.window_start_s,
         ),
         when_down=settings.ledger.when_down,
+        hold_wait_s=settings.server.hold_wait_s,
     )
 
 

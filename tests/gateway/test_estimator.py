@@ -8,6 +8,7 @@ import pytest
 from backends.pricing import MAX_NANO, Price
 from backends.types import Usage
 from gateway.estimator import Estimator, Quote
+from gateway.worst import USUAL, Worst
 from policies.types import Context
 
 FIXED = Price(per_request_nano=10_000)
@@ -254,3 +255,43 @@ def test_no_reported_usage_makes_what_follows_unquotable() -> None:
         assert 0 < quote.expected_nano <= quote.ceiling_nano <= quote.maximum_nano < MAX_NANO
         usage = Usage(device_s=device_s, input_tokens=9.0, output_tokens=9.0)
         estimator.observe(HERE, "a", quote, TOKENS, usage)
+
+
+def test_one_costly_call_of_a_tenant_raises_what_is_held_for_nobody_else_and_not_for_ever() -> None:
+    estimator = Estimator()
+    unbounded = Usage(exact=False)
+
+    def quoted(tenant: str, now_s: float) -> int:
+        quote = estimator.quote(HERE, "llm", TOKENS, unbounded, tenant=tenant, now_s=now_s)
+        return quote.maximum_nano
+
+    def call(tenant: str, now_s: float, output_tokens: float) -> None:
+        quote = estimator.quote(HERE, "llm", TOKENS, unbounded, tenant=tenant, now_s=now_s)
+        used = Usage(input_tokens=100.0, output_tokens=output_tokens)
+        estimator.observe(HERE, "llm", quote, TOKENS, used, tenant=tenant, now_s=now_s)
+
+    for n in range(300):
+        call("ab"[n % 2], float(n), 100.0)
+    usual = quoted("b", 300.0)
+    for _ in range(3):
+        call("a", 300.0, 50_000.0)
+    assert quoted("a", 300.0) > 5 * quoted("b", 300.0)
+    others_grew = quoted("b", 300.0) / usual  # by the mean alone, which they share
+    for n in range(200):
+        call("b", 300.0 + n, 100.0)
+    assert quoted("b", 500.0) < min(2.0, others_grew) * usual + 1
+    assert quoted("a", 300.0 + 7200.0) < 1.2 * quoted("b", 300.0 + 7200.0)
+    call("a", 8000.0, 1e9)
+    assert quoted("a", 8000.0) <= 13 * quoted("b", 8000.0)  # 50 over the usual 4: not without limit
+
+
+def test_a_saved_worst_call_still_fades_after_a_restart() -> None:
+    worst, again = Worst(), Worst()
+    worst.see("a", 40.0, 1e6)
+    again.load(worst.save())
+    assert again.of("a", 5.0) == 40.0
+    assert again.of("a", 605.0) == pytest.approx(22.0)
+    again.see("a", 1.0, 90_000.0)
+    assert again.save() == {}
+    again.load(7.5)  # as older snapshots have it
+    assert again.of("a", 0.0) == USUAL

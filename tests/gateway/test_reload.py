@@ -106,14 +106,15 @@ def test_budgets_come_go_and_change_with_money_reserved(tmp_path: Path) -> None:
     async def main() -> None:
         slow = Upstream(hold=asyncio.Event())
         async with serving(slow) as a, serving(Upstream()) as b:
-            plain = two_backends(a, b, policy="cheapest")
+            server = "open = true\nhold_wait_s = 0"
+            plain = two_backends(a, b, policy="cheapest", server=server)
             small = plain + budget("gone", "0.0003") + budget("kept", "0.0004")
             async with running(small, tmp_path) as tollway:
                 file = File(tollway, tmp_path)
                 held = [asyncio.ensure_future(tollway.infer()) for _ in range(3)]
                 while slow.calls < 3:
                     await asyncio.sleep(0.01)
-                assert (await tollway.infer()).status_code == 402  # by the budget that goes
+                assert (await tollway.infer()).status_code == 429  # by the budget that goes
                 told = await file.reload(plain + budget("kept", "0.0005") + budget("new", "9.0"))
                 assert told.json()["changed"] == [
                     "budget gone removed",

@@ -314,7 +314,7 @@ def test_a_refusal_says_what_is_left_and_when_more_comes() -> None:
         assert isinstance(refusal, Refusal) and isinstance(hold, Reservation)
         figures = refusal.limit_nano, refusal.spent_nano, refusal.held_nano, refusal.free_nano
         assert sum(figures[1:]) == figures[0] == 1000
-        assert (refusal.asked_nano, refusal.reason, refusal.then) == (101, "exhausted", "cheapest")
+        assert (refusal.asked_nano, refusal.reason, refusal.then) == (101, "held", "cheapest")
         assert refusal.resets_at_s == START_S - START_S % HOUR_S + HOUR_S
         assert refusal.resets_at == "2096-10-02T08:00:00Z"
         wallet.void(hold)
