@@ -145,7 +145,9 @@ def as_json(tables: Sequence[Table]) -> str:
 def write_parquet(table: Table, path: Path) -> None:
     """Write a table as Parquet; Unknowable without polars."""
     if find_spec("polars") is None:
-        raise Unknowable("Parquet needs polars; install it with: pip install 'tollway[simulate]'")
+        raise Unknowable(
+            "Parquet needs polars; install it in a clone of Tollway: pip install '.[simulate]'"
+        )
     import polars as pl  # noqa: PLC0415 - an extra, and slow to import
 
     types: dict[Kind, Any] = {

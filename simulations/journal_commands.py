@@ -160,7 +160,8 @@ def _lazily(module: str) -> Callable[[argparse.Namespace, Mapping[str, str]], in
     def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if find_spec("polars") is None:
             return console.fail(
-                console.FAILED, "needs polars; install it with: pip install 'tollway[simulate]'"
+                console.FAILED,
+                "needs polars; install it in a clone of Tollway: pip install '.[simulate]'",
             )
         return int(import_module(f"simulations.{module}").run(arguments))
 

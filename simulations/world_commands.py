@@ -255,7 +255,7 @@ def _cells(arguments: argparse.Namespace, wanted: list[grid.Cell]) -> list[Any]:
 
 
 def _missing(option: str, library: str, extra: str) -> Problem:
-    why = f"needs {library}; install it with: pip install 'tollway[{extra}]'"
+    why = f"needs {library}; install it in a clone of Tollway: pip install '.[{extra}]'"
     return Problem("command line", option, why)
 
 

@@ -197,7 +197,7 @@ def _unusable_resorts(settings: Settings, source: str) -> Iterator[Problem]:
 
 def _missing(settings: Settings, source: str) -> Iterator[Problem]:
     if settings.tracing.endpoint is not None and find_spec("opentelemetry") is None:
-        why = "needs OpenTelemetry; install it with: pip install 'tollway[otel]'"
+        why = "needs OpenTelemetry; install it in a clone of Tollway: pip install '.[otel]'"
         yield Problem(source, "tracing.endpoint", why)
 
 

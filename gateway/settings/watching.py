@@ -73,7 +73,7 @@ class Log(Table):
 
 
 class Tracing(Table):
-    """OpenTelemetry traces; needs `tollway[otel]`."""
+    """OpenTelemetry traces; needs the extra `otel`."""
 
     endpoint: BackendUrl | None = Field(
         default=None,
