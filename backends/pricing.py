@@ -49,7 +49,6 @@ _NEEDS = {
     "utilization": ("device_usd_per_hour", "2.50"),
     "output_usd_per_mtok": ("input_usd_per_mtok", "0.15` (0 where input is free)"),
     "tiers": ("input_usd_per_mtok", "0.15`, what tokens cost below all tiers"),
-    "service_tiers": ("input_usd_per_mtok", "0.15`, what tokens cost in the standard tier"),
     "input_usd_per_mtok": ("output_usd_per_mtok", "0.60` (0 where there is no output)"),
     "committed_requests_per_hour": ("committed_usd_per_hour", "36"),
     "committed_mtok_per_hour": ("committed_usd_per_hour", "36"),
@@ -85,6 +84,9 @@ def parse_price(table: Mapping[str, object]) -> Price:
         raise ValueError(
             f"price = {dict(table)!r}: a price of 0; write `free = true` if calls cost nothing"
         )
+    if "service_tiers" in table and price.is_fixed:
+        told = table["service_tiers"]
+        raise _wrong("service_tiers", told, "needs a price of what replies report", "add tokens")
     price = replace(price, service_tiers=tuple(_service_tiers(price, table)))
     return bounded(replace(price, hours=_hours(price, table)))
 
@@ -226,8 +228,8 @@ def _hours(price: Price, table: Mapping[str, object]) -> tuple[tuple[int, int, P
     taken: set[int] = set()
     for number, window in enumerate(told):
         where = f"hours[{number}]"
-        if not isinstance(window, Mapping) or window.keys() != {"from", "to", "factor"}:
-            raise _wrong(where, window, "needs from, to and factor, and nothing else", like)
+        if not isinstance(window, Mapping) or not {"from", "to"} < window.keys():
+            raise _wrong(where, window, "needs from, to, and a factor or prices", like)
         start, end = (_minute(window[key], f"{where}.{key}") for key in ("from", "to"))
         minutes = {(start + i) % _DAY for i in range((end - start) % _DAY)}
         if not minutes:
@@ -235,9 +237,22 @@ def _hours(price: Price, table: Mapping[str, object]) -> tuple[tuple[int, int, P
         if minutes & taken:
             raise _wrong(where, window, "overlaps with one before it", "write each minute once")
         taken |= minutes
-        factor = _factor(window, "factor", f"{where}.factor")
-        windows.append((start, end, price.times(factor)))
+        windows.append((start, end, _within(price, window, where)))
     return tuple(windows)
+
+
+def _within(price: Price, window: Mapping[str, object], where: str) -> Price:
+    """Return the price of a window of the day: a factor, or a table of its own."""
+    if window.keys() == {"from", "to", "factor"}:
+        return price.times(_factor(window, "factor", f"{where}.factor"))
+    table = {key: value for key, value in window.items() if key not in ("from", "to")}
+    if nested := [key for key in ("factor", "service_tiers", "hours", "free") if key in table]:
+        raise _wrong(f"{where}.{nested[0]}", table[nested[0]], "is not beside prices", "move it")
+    try:
+        _check_keys(table)
+        return _standard(table)
+    except ValueError as exc:
+        raise ValueError(f"price.{where}: {str(exc).removeprefix('price.')}") from None
 
 
 def _minute(value: object, where: str) -> int:

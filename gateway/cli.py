@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gateway import auth, budget_commands, console
+from gateway import auth, budget_commands, console, price_commands
 from gateway.problems import ConfigError
 from gateway.remote import Declined, Unreachable
 
@@ -22,6 +22,7 @@ a first run:
   tollway serve tollway.toml                serve it
   tollway simulate run steady               see what a policy does in a world of your own
   tollway budgets list                      see what is spent and what is left
+  tollway prices show openai/gpt-4o-mini    see what a known model costs
   tollway report daily                      see what each day has cost, and for whom
   tollway gameday --help                    let faults strike, and see what it does then
   tollway explain ID                        see why a request went where it went; its id is
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_gameday(commands)
     _add_explain(commands)
     budget_commands.add(commands)
+    price_commands.add(commands)
     _add_keys(commands)
     return parser
 

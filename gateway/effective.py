@@ -76,7 +76,7 @@ def _clock(minute: int) -> str:
 def _sum(price: Price) -> str:
     declared = {*HOT, *[name for name, _ in price.more]}
     parts = {
-        _each(unit): price.rate(unit.name) * unit.per / 1e9
+        each(unit): price.rate(unit.name) * unit.per / 1e9
         for unit in UNITS
         if unit.name in declared
     }
@@ -84,7 +84,7 @@ def _sum(price: Price) -> str:
     return " + ".join(said) or "free"
 
 
-def _each(unit: Unit) -> str:
+def each(unit: Unit) -> str:
     """Return for how much of a unit its price is: `a million input tokens`."""
     if unit.per == 1:
         one = unit.text.removesuffix("s") if unit.text != "searches" else "search"

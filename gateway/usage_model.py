@@ -149,7 +149,7 @@ class UsageModel:
             (not price.per_device_s_nano or known.device_s > 0)
             and (not price.input_token_nano or known.input_tokens > 0)
             and (not price.output_token_nano or known.output_tokens > 0)
-            and (not price.more or set(price.standalone) <= dict(known.units).keys())
+            and (not price.more or self._bounds_more(price, known))
         )
         price = price.most
         if certain:
@@ -161,6 +161,16 @@ class UsageModel:
             most = max(expected.output_tokens, PRIOR.output_tokens)
             expected = replace(expected, output_tokens=most)
         return False, min(MAX_NANO - 1, math.ceil(price.foreseen_nano(expected) * 2.0 * worst))
+
+    def _bounds_more(self, price: Price, known: Usage) -> bool:
+        """Whether what is known bounds the units that are no tokens.
+
+        A request that stands whole in what was sent has no tool that the provider runs: such calls
+        search nothing, unless their model does so unasked, as was then seen.
+        """
+        told = dict(known.units).keys()
+        searches = known.input_tokens > 0 and not self._shares.get("searches")
+        return all(unit in told or (unit == "searches" and searches) for unit in price.standalone)
 
     def learn(
         self,

@@ -8,6 +8,8 @@ from pydantic import (
     model_validator,
 )
 
+from backends import catalog
+from backends.catalog import CatalogMissing, Entry, UnknownModel
 from backends.needs import Feature
 from backends.pricing import Price, parse_price
 from gateway import addresses
@@ -16,6 +18,7 @@ from gateway.problems import (
 )
 from gateway.settings.credential import BackendAuth
 from gateway.settings.fields import (
+    FROM_CATALOG,
     PROTOCOL_NAMES,
     BackendUrl,
     DefaultBy,
@@ -25,7 +28,7 @@ from gateway.settings.fields import (
     JsonPath,
     LocalPath,
     Name,
-    PriceTable,
+    PriceOrCatalog,
     Protocol,
     ProxyUrl,
     Seconds,
@@ -150,12 +153,20 @@ class Backend(Table):
         "it: names at the top level, or dotted ones below. Every other byte stays as it is.",
         examples=[["top_k", "chat_template_kwargs"]],
     )
-    price: PriceTable = Field(
+    price: PriceOrCatalog = Field(
         min_length=1,
         description="What a call costs: a sum of `per_request_usd`, device time "
         "(`device_usd_per_hour` with `concurrency` and `utilization`), tokens of each kind and "
-        "other units, by length, service tier and hour: see [prices](prices.md).",
+        'other units, by length, service tier and hour; or `"catalog"`, the price that a known '
+        "model has in the catalogue: see [prices](prices.md).",
         examples=["{ per_request_usd = 0.0001 }"],
+    )
+    catalog: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="The model's name in the catalogue of prices, where that is not `model`.",
+        examples=["openai/gpt-4o-mini"],
     )
     declared_accuracy: Share | None = Field(
         default=None,
@@ -252,6 +263,7 @@ class Backend(Table):
             self._check_rules()
         else:
             self._check_remote()
+        self._check_price()
         for key in ("confidence", "probabilities"):
             if self.protocol != "plain" and getattr(self, key) is not None:
                 raise WrongKey(key, 'is for protocol = "plain"; remove it')
@@ -315,6 +327,33 @@ class Backend(Table):
         """The proxy as it is written; None where the environment says."""
         return None if self.proxy is None else self.proxy.get_secret_value()
 
+    @property
+    def from_catalog(self) -> bool:
+        """Whether its price is the catalogue's."""
+        return self.price == FROM_CATALOG
+
+    def _check_price(self) -> None:
+        if not self.from_catalog:
+            if self.catalog is not None:
+                raise WrongKey("catalog", 'is for price = "catalog"; write that or remove it')
+            return
+        if self.catalog is None and self.model is None:
+            like = 'catalog = "openai/gpt-4o-mini"'
+            raise WrongKey("catalog", f"is missing, and there is no model; write it like {like}")
+        try:
+            self._from_catalog()
+        except CatalogMissing as exc:
+            raise WrongKey("price", f"{exc}, or write the prices") from None
+        except UnknownModel as exc:
+            key = "model" if self.catalog is None else "catalog"
+            raise WrongKey(key, f"has no price: {exc}") from None
+
+    def _from_catalog(self) -> Entry:
+        # A name that is given means that model, wherever the backend is.
+        return catalog.find(
+            self.catalog or self.model or "", "" if self.catalog else self.url or ""
+        )
+
     def parsed_price(self) -> Price:
-        """Return the price table as a Price."""
-        return parse_price(self.price)
+        """Return the price table, or the catalogue's, as a Price."""
+        return parse_price(self._from_catalog().table if self.from_catalog else self.price)

@@ -108,6 +108,18 @@ def _check_price(table: dict[str, Any]) -> None:
         raise ValueError(str(exc).removeprefix("price.")) from None
 
 
+FROM_CATALOG = {"catalog": True}
+
+
+def _catalog_as_table(value: Any) -> Any:
+    return FROM_CATALOG if value == "catalog" else value
+
+
+def _check_price_or_catalog(table: dict[str, Any]) -> None:
+    if table != FROM_CATALOG:
+        _check_price(table)
+
+
 def _check_protocol(name: str) -> None:
     if name not in PROTOCOLS:
         known = ", ".join(sorted(PROTOCOLS))
@@ -204,3 +216,7 @@ LocalPath = Annotated[Path, AfterValidator(_beside_the_file)]
 KeyHash = Annotated[SecretStr, _checked(lambda value: auth.check_hash(value.get_secret_value()))]
 FreeTable = Annotated[dict[str, Any], BeforeValidator(_plain)]
 PriceTable = Annotated[FreeTable, _checked(_check_price)]
+PriceOrCatalog = Annotated[
+    FreeTable, _checked(_check_price_or_catalog), BeforeValidator(_catalog_as_table)
+]
+"""A price table; or `"catalog"`, which is read as FROM_CATALOG."""

@@ -305,6 +305,14 @@ def test_hours_are_of_utc_and_begin_and_end_to_the_minute(at: str, times: float)
     assert price.at_time(now_s).cost_nano(Usage(input_tokens=1000)) == 150_000 * times
 
 
+def test_an_hour_may_have_a_table_of_its_own() -> None:
+    night = {"from": "16:30", "to": "00:30", "input_usd_per_mtok": 0.1, "output_usd_per_mtok": 0.4}
+    price = parse_price({**TOKENS, "hours": [night]})
+
+    assert price.at_time(17 * 3600.0).cost_nano(Usage(input_tokens=1000)) == 100_000
+    assert price.most.cost_nano(Usage(input_tokens=1000)) == 150_000
+
+
 def test_an_hours_price_has_its_tiers_and_service_tiers_too() -> None:
     table = {**TOKENS, "tiers": [LONG], "service_tiers": {"flex": 0.5}, "hours": HOURS}
     price = parse_price(table).at_time(20_000 * 86_400)
@@ -357,7 +365,7 @@ def test_a_commitment_is_spread_over_what_is_expected_to_be_used() -> None:
         ({**TOKENS, "cache_write_usd_per_mtok": 1}, "write cache_write_5m_usd_per_mtok"),
         ({**TOKENS, "per_image_usd": -1}, r"price\.per_image_usd = -1: .*not negative"),
         ({**TOKENS, "service_tiers": [0.5]}, r"service_tiers = \[0\.5\]: is not a table"),
-        ({"per_request_usd": 1, "service_tiers": {"flex": 0.5}}, "needs input_usd_per_mtok"),
+        ({"per_request_usd": 1, "service_tiers": {"flex": 0.5}}, "needs a price of what replies"),
         ({**TOKENS, "service_tiers": {"flex": 0}}, r"service_tiers\.flex = 0: must be above 0"),
         (
             {**TOKENS, "service_tiers": {"flex": "half"}},
@@ -367,7 +375,11 @@ def test_a_commitment_is_spread_over_what_is_expected_to_be_used() -> None:
         ({**TOKENS, "service_tiers": {"f": {"free": True}}}, r"service_tiers\.f\.free = True"),
         ({**TOKENS, "service_tiers": {"f": {"imput_usd_per_mtok": 1}}}, "write input_usd_per_mtok"),
         ({**TOKENS, "hours": {"from": "1:00"}}, "is not a list of tables"),
-        ({**TOKENS, "hours": [{"from": "1:00", "to": "2:00"}]}, "needs from, to and factor"),
+        ({**TOKENS, "hours": [{"from": "1:00", "to": "2:00"}]}, "needs from, to, and a factor"),
+        (
+            {**TOKENS, "hours": [{**HOURS[0], **TOKENS}]},
+            r"hours\[0\]\.factor = .*not beside prices",
+        ),
         (
             {**TOKENS, "hours": [{**HOURS[0], "from": "24:00"}]},
             r"hours\[0\]\.from = '24:00': is no",
