@@ -4,7 +4,8 @@ Theory of operation. Of two addresses drawn at random the one with fewer calls u
 (Mitzenmacher 2001: nearly as even as asking the least loaded of all, and no herd). An address is
 left out while it is
 
-    ejected      5 calls in a row failed there: for 30 s, then 60 s, ... at most 300 s; after 300 s
+    ejected      5 calls in a row failed there (no connection, a timeout, 502, 503, 504; another 5xx
+                 may be the request's fault): for 30 s, then 60 s, ... at most 300 s; after 300 s
                  without, for 30 s again
     unhealthy    its health check failed last; back with the next that succeeds
 
@@ -23,6 +24,7 @@ from backends.types import (
     ByteStream,
     Call,
     ConnectFailed,
+    DeadlineExceeded,
     Headers,
     Overloaded,
     Reply,
@@ -31,6 +33,8 @@ from backends.types import (
 
 FAILURES_IN_A_ROW = 5  # these three are Envoy's defaults for outlier detection
 EJECTED_S, EJECTED_MAX_S = 30.0, 300.0
+GATEWAY_ERRORS = frozenset({502, 503, 504})
+DEADLINE = b"x-tollway-deadline-ms"
 CHECK_S = 2.0  # the longest that a health check may take
 
 
@@ -109,12 +113,12 @@ class Balanced:
             reply = await endpoint.transport.send(addressed, deadline_s)
         except BaseException as exc:
             endpoint.busy -= 1
-            if isinstance(exc, BackendError) and not isinstance(exc, Overloaded):
+            if isinstance(exc, BackendError) and not _is_clients(exc, call):
                 self.failed(endpoint)
             raise
-        if reply.status >= 500:
+        if reply.status in GATEWAY_ERRORS:
             self.failed(endpoint)
-        else:
+        elif reply.status < 500:  # another 5xx may be the request's fault: it counts neither way
             endpoint.failures = 0
         reply.stream = _Counted(self, endpoint, reply.stream)
         return reply
@@ -149,6 +153,14 @@ class Balanced:
             endpoint.healthy = False
         else:
             endpoint.healthy = 200 <= reply.status < 300
+
+
+def _is_clients(failure: BackendError, call: Call) -> bool:
+    """Whether a failure says nothing about an address: our own slots, a client's short deadline."""
+    if isinstance(failure, Overloaded):
+        return True
+    hurried = any(name == DEADLINE for name, _ in call.headers)
+    return hurried and isinstance(failure, DeadlineExceeded)
 
 
 class _Counted:

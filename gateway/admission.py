@@ -149,6 +149,7 @@ class Admission:
             cost_nano_max=demands.cost_nano_max,
             hurried=demands.deadline_s is not None,
             accepts=demands.accepts,
+            caller=caller_of(scope, tenant),
         )
 
     def _of_model(self, match: Match, payload: Payload, tenant: str) -> Route:
@@ -186,3 +187,11 @@ class Admission:
         return Refused(
             413, "Content too large", f"a request has at most {self._body_bytes_max} bytes here"
         )
+
+
+def caller_of(scope: Scope, tenant: str) -> str:
+    """Return who calls: the tenant, or where anybody may call, the client's address (0.2 us)."""
+    if tenant != ANONYMOUS:
+        return tenant
+    client = scope.get("client")
+    return client[0] if client else ""

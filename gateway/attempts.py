@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from backends.http1_connection import CLOSED
 from backends.types import BackendError, Headers, Overloaded, is_unsent
+from gateway import health
 from gateway.asking import asked, within
 from gateway.buffers import Buffers
 from gateway.decoding import as_accepted
@@ -37,7 +38,8 @@ from gateway.metering import (
 from gateway.metrics import Metrics
 from gateway.prompt_cache import PromptCache, prompt
 from gateway.relay import Relay, is_stream
-from gateway.route import NO_PAYLOAD, Backend
+from gateway.rest import PUSHED_BACK, asked_for
+from gateway.route import NO_PAYLOAD, Backend, Inference
 from gateway.turn import Attempt, Turn, settlement_row
 
 log = logging.getLogger("tollway.attempts")
@@ -216,7 +218,8 @@ class Attempts:
         inference, quote = turn.inference, turn.quotes[backend.name]
         started_s = self._clock()
         deadline_s = min(self._until(turn, backend, started_s), started_s + backend.timeout_s)
-        backend.probe(started_s)
+        backend.probe(started_s, inference.caller)
+        said = None
         status, body = 0, b""
         headers: Headers = []
         relay: Relay | None = None
@@ -241,12 +244,14 @@ class Attempts:
             status = reply.status
             headers, body = presentable(inference, backend, verdict, *as_accepted(reply, body))
         except Overloaded:
-            verdict = unread(quote, OVERLOADED, ran=False)
+            verdict, said = unread(quote, OVERLOADED, ran=False), health.UNKNOWN
         except BackendError as exc:
+            said = health.of_failure(exc, fair=_is_fair(inference, backend, started_s, deadline_s))
             verdict = unread(quote, str(exc) or type(exc).__name__, ran=exc.ran)
         except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
             log.exception("backend %s answered what cannot be read", backend.name)
             verdict = unread(quote, f"unreadable: {type(exc).__name__}", ran=True)
+            verdict, said = replace(verdict, bug=True), health.UNKNOWN
         except BaseException as exc:  # cancelled
             why = OUTRUN if turn.outrun else LEFT if inference.left else "cancelled"
             verdict = replace(unread(quote, why, ran=not is_unsent(exc)), partial=True)
@@ -270,7 +275,7 @@ class Attempts:
             )
             turn.attempts.append(attempt)
             if relay is None:
-                self._settle(turn, backend, hold, attempt)
+                self._settle(turn, backend, hold, attempt, said)
             else:
                 relay.on_end = partial(self._ended, turn, backend, hold)
         return attempt
@@ -332,13 +337,41 @@ class Attempts:
         ended = replace(attempt, verdict=verdict, latency_s=latency_s, relay=None)
         number = len(turn.attempts) - 1  # a stream ends its turn: nobody is asked after it
         turn.attempts[number] = turn.held = ended
-        self._settle(turn, backend, hold, ended)
+        said = health.of_stream(verdict.error)
+        self._settle(turn, backend, hold, ended, said)
         self._journal.append(settlement_row(turn, number, ended, self._wall()))
         for draw in turn.draws:
             if draw.choice.arm == backend.name:
                 turn.inference.route.policy.charge(draw.choice, verdict.cost_nano / NANO)
 
-    def _settle(self, turn: Turn, backend: Backend, hold: Reservation, attempt: Attempt) -> None:
+    def _tell_health(
+        self, inference: Inference, backend: Backend, attempt: Attempt, said: str | None
+    ) -> None:
+        """Have the breaker learn from an attempt, and a rest begin where the reply asks for one."""
+        verdict, now_s = attempt.verdict, self._clock()
+        if said is None:
+            said = health.of_status(attempt.status, verdict.error, local=backend.is_local)
+        if verdict.error in GIVEN_UP or verdict.refuses_key:
+            return  # nothing is known of the server, or the gateway's own key is at fault
+        if said == health.WELL:
+            backend.breaker.succeeded()
+        elif said == health.SUSPECT:
+            backend.breaker.suspected(now_s, inference.caller)
+        elif said == health.BROKEN:
+            backend.breaker.failed(now_s)
+        if attempt.status in PUSHED_BACK and not backend.is_local:
+            wait_s = asked_for(attempt.status, attempt.headers, self._wall())
+            if wait_s:
+                backend.rest.begin(now_s, wait_s, inference.caller)
+
+    def _settle(
+        self,
+        turn: Turn,
+        backend: Backend,
+        hold: Reservation,
+        attempt: Attempt,
+        said: str | None = None,
+    ) -> None:
         """Charge an attempt, and let the breaker, the estimator and the metrics know."""
         route, verdict = turn.inference.route, attempt.verdict
         if verdict.ran:
@@ -352,16 +385,9 @@ class Attempts:
             self._metrics.tagged(inference.tags, verdict.cost_nano)
         if backend.credential is not None:
             vouch(backend.credential, attempt, self._clock())
-        if verdict.error in GIVEN_UP:
-            pass  # it was slow perhaps, and nobody knows more of it
-        elif verdict.refuses_key:
-            turn.failed[backend.name] = verdict.error  # the server is well: no breaker's matter
-        elif verdict.error:
+        if verdict.error and verdict.error not in GIVEN_UP:
             turn.failed[backend.name] = verdict.error
-            if verdict.error != OVERLOADED:
-                backend.breaker.failed(self._clock())
-        else:
-            backend.breaker.succeeded()
+        self._tell_health(inference, backend, attempt, said)
         if verdict.usage is not None and not verdict.partial:
             route.estimator.observe(
                 turn.context,
@@ -374,3 +400,13 @@ class Attempts:
             )
         if backend.cache is not None and turn.prompt is not None and attempt.status == 200:
             backend.cache.answered(turn.prompt, verdict.usage, self._clock())
+
+
+def _is_fair(inference: Inference, backend: Backend, started_s: float, deadline_s: float) -> bool:
+    """Whether an attempt that took too long had as much time as the settings give it."""
+    route = inference.route
+    chosen = inference.hurried and inference.deadline_s < inference.received_s + route.timeout_s
+    if chosen and deadline_s < started_s + backend.timeout_s:
+        return False  # the client's deadline
+    allowed_s = min(backend.timeout_s, route.timeout_s)
+    return deadline_s - started_s >= health.FAIR_SHARE * allowed_s

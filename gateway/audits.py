@@ -80,7 +80,9 @@ class Audits:
             probability = self._draw(turn, route.auditor, held, 0)
             if probability:
                 self._begin(self._learn(turn, asked[-1], probability))
-        elif reference.name not in turn.left_out and self._may_ask(reference):
+        elif reference.name not in turn.left_out and self._may_ask(
+            reference, turn.inference.caller
+        ):
             quote = turn.quotes.get(reference.name) or self._attempts.quote(turn, reference)
             probability = self._draw(turn, route.auditor, held, quote.ceiling_nano)
             if probability:
@@ -98,10 +100,10 @@ class Audits:
             answered and not held.fallback and not self._closing and len(self._tasks) < AUDITS_MAX
         )
 
-    def _may_ask(self, reference: Backend) -> bool:
+    def _may_ask(self, reference: Backend, caller: str) -> bool:
         slots = reference.slots
         crowded = slots is not None and slots.busy >= CROWDED * slots.limit
-        return not crowded and reference.allows(self._clock())
+        return not crowded and reference.allows(self._clock(), caller)
 
     def _draw(self, turn: Turn, auditor: Auditor, held: Attempt, audit_nano: int) -> float:
         choice = turn.draws[-1].choice

@@ -24,14 +24,20 @@ def presentable(
         return [], b""
     shared = b"cookie" not in inference.route.forward_headers
     headers = without_cookies(reply.headers) if shared else reply.headers
-    return headers, credential.hide_in(body) if reply.status >= 400 else body
+    is_error = reply.status >= 400 or verdict.error or verdict.no_answer
+    return headers, credential.hide_in(body) if is_error else body
 
 
 def discreet(backend: Backend, verdict: Verdict) -> Verdict:
-    """Return a verdict whose error, which is written down and told, holds no key of ours."""
-    if backend.credential is None or not verdict.error:
+    """Return a verdict whose texts, which are written down and told, hold no key of ours."""
+    credential = backend.credential
+    if credential is None or not (verdict.error or verdict.no_answer):
         return verdict
-    return replace(verdict, error=backend.credential.hide(verdict.error))
+    return replace(
+        verdict,
+        error=credential.hide(verdict.error),
+        no_answer=credential.hide(verdict.no_answer),
+    )
 
 
 def vouch(credential: Credential, attempt: Attempt, now_s: float) -> None:

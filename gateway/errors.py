@@ -1,5 +1,6 @@
 """Refusals: what Tollway itself answers instead of a backend, as RFC 9457 problems."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,15 @@ def overloaded(what: str) -> Refused:
     """503: there are as many requests as can be answered in time; another would only wait."""
     refused = Refused(503, "Overloaded", f"{what} has more to do than it can answer in time")
     refused.headers.append((b"retry-after", b"1"))
+    return refused
+
+
+def resting(route: str, seconds: float) -> Refused:
+    """429: every backend that could answer has asked to be left alone for a while."""
+    wait_s = max(1, math.ceil(seconds))
+    why = f"the backends of route {route!r} limit their rate; ask again in {wait_s} s"
+    refused = Refused(429, "Rate limited", why)
+    refused.headers.append((b"retry-after", str(wait_s).encode()))
     return refused
 
 

@@ -20,6 +20,7 @@ from gateway.input_drift import InputDrift
 from gateway.ladder import Ladder
 from gateway.passage import Passage
 from gateway.prompt_cache import PromptCache
+from gateway.rest import Rest
 from gateway.score import Score
 from policies.audit import Auditor
 from policies.types import Objective, Policy
@@ -56,6 +57,7 @@ class Backend:
     first_event_s: float | None = None
     unbound: Usage = field(init=False)
     breaker: Breaker = field(default_factory=Breaker)
+    rest: Rest = field(default_factory=Rest)
     slots: Slots | None = None
     cache: PromptCache | None = None
     dialect: Dialect = field(default_factory=Dialect)
@@ -84,15 +86,17 @@ class Backend:
         credential = () if self.credential is None else (self.credential.name,)
         self._replaced = frozenset({b"host", *credential, *[name for name, _ in self.headers]})
 
-    def allows(self, now_s: float) -> bool:
-        """Say whether it may be asked now: its breaker and its credential stand for it (0.1 us)."""
-        if not self.breaker.allows(now_s):
+    def allows(self, now_s: float, caller: str = "") -> bool:
+        """Say whether a caller may ask it now: neither its breaker, nor its credential, nor a rest
+        that it asked for, stands in the way (0.3 us).
+        """
+        if not self.breaker.allows(now_s, caller) or self.rest.left_s(now_s, caller):
             return False
         return self.credential is None or self.credential.allows(now_s)
 
-    def probe(self, now_s: float) -> None:
+    def probe(self, now_s: float, caller: str = "") -> None:
         """Take note that it is asked; out of service, it is asked only once in a while."""
-        self.breaker.probe(now_s)
+        self.breaker.probe(now_s, caller)
         if self.credential is not None:
             self.credential.probe(now_s)
 
@@ -213,6 +217,7 @@ class Inference:
     Times are on the router's clock, in seconds; the deadline is absolute. `passage`: where somebody
     watches. `hurried`: the client named a deadline, so backends are told theirs. `client`: where
     the request is given up when its client leaves. `accepts`: the client's Accept-Encoding.
+    `caller`: who is told apart when a backend fails: the tenant, or an anonymous client's address.
     """
 
     route: Route
@@ -225,6 +230,7 @@ class Inference:
     cost_nano_max: int | None = None
     passage: Passage | None = None
     hurried: bool = False
+    caller: str = ""
     client: Client | None = None
     accepts: bytes = b""
 

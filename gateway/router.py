@@ -23,13 +23,13 @@ from gateway.held import with_reply
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, Refusal
 from gateway.ledger.wallet import Wallet
-from gateway.metering import NOT_RUN
 from gateway.metrics import Metrics
 from gateway.route import NO_PAYLOAD, Backend, Inference
 from gateway.turn import LAST_RESORT, Attempt, Draw, Turn, resort, rows
 from policies.types import ACCEPT, Arm, Context
 
 OK = 200
+TOO_MANY = 429
 TOO_LONG = frozenset((400, 413, 422))  # with an error that says so: see `outgrown`
 RECENT = 20  # decisions that are kept at hand, for people to look at
 
@@ -129,7 +129,7 @@ class Router:
         held, closed = turn.held, turn.closed
         arms = [Arm(ACCEPT, 0.0)] if held else []
         for backend in route.backends.values():
-            if backend.name in closed or not backend.allows(now_s):
+            if backend.name in closed or not backend.allows(now_s, turn.inference.caller):
                 continue
             if backend.full:
                 turn.crowded = True
@@ -190,7 +190,9 @@ class Router:
             return
         below = self._below(turn)
         for backend in below:
-            if backend.name in turn.closed or not backend.allows(self._clock()):
+            if backend.name in turn.closed or not backend.allows(
+                self._clock(), turn.inference.caller
+            ):
                 continue
             if backend.full:
                 continue
@@ -273,6 +275,8 @@ class Router:
             return errors.beyond_all(route, turn.left_out)
         if turn.quotes:
             return errors.too_dear(route, turn.inference.cost_nano_max or 0)
+        if rest_s := turn.rest_s(self._clock()):
+            return errors.resting(route, rest_s)
         return errors.no_backend(route, "their circuit breakers are open")
 
 
@@ -295,15 +299,13 @@ def outgrows(turn: Turn, attempt: Attempt) -> bool:
 
 
 def pass_on(turn: Turn) -> None:
-    """Take in hand what a backend said of the request, where nobody had anything better to say: a
-    client can read it, and it may be the client's fault after all.
+    """Give the client what a backend replied, where none had anything better: its status, body and
+    fields. Of several the last, but a 429 before all others: it says when to ask again.
     """
-    for attempt in turn.attempts:
-        if attempt.verdict.refuses_key:
-            continue
-        if 400 <= attempt.status < 500 and attempt.status not in NOT_RUN:
-            turn.accept(attempt)
-            return
+    replied = [attempt for attempt in turn.attempts if attempt.is_telling]
+    if replied:
+        slowed = [attempt for attempt in replied if attempt.status == TOO_MANY]
+        turn.accept((slowed or replied)[-1])
 
 
 def charge(turn: Turn) -> None:

@@ -7,7 +7,7 @@ from backends.types import Answer, Details, Headers, record
 from gateway.estimator import Quote
 from gateway.journal import Row
 from gateway.ledger.types import Refusal
-from gateway.metering import NO_ANSWER, OUTRUN, OVERLOADED, VOID, Verdict
+from gateway.metering import GIVEN_UP, NO_ANSWER, OUTRUN, OVERLOADED, VOID, Verdict
 from gateway.prompt_cache import Prompt
 from gateway.relay import Relay
 from gateway.route import Inference
@@ -47,6 +47,13 @@ class Attempt:
     def error(self) -> str:
         """Why the reply may not go to the client; empty where it may."""
         return self.verdict.error
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether its reply may tell the client why it gets no answer."""
+        verdict = self.verdict
+        hidden = verdict.refuses_key or verdict.forbidden or verdict.error in GIVEN_UP
+        return self.status != 0 and not hidden and not self.audit
 
     @property
     def ended_s(self) -> float:
@@ -181,6 +188,15 @@ class Turn:
             return NOBODY
         asked = [attempt.backend for attempt in self.attempts]
         return {*self.refusals, *self.failed, *self.left_out, *asked}
+
+    def rest_s(self, now_s: float) -> float:
+        """Return how long until a backend that asked for a pause may be asked; 0: none did."""
+        inference = self.inference
+        left = [
+            backend.rest.left_s(now_s, inference.caller)
+            for backend in inference.route.backends.values()
+        ]
+        return min(filter(None, left), default=0.0)
 
     def affords(self, quote: Quote, times: int = 1) -> bool:
         """Whether the client's own ceiling leaves room for so many attempts at once."""

@@ -115,7 +115,7 @@ def test_an_address_that_keeps_failing_is_left_out_and_tried_again_later(
 
     async def main() -> None:
         transport, fakes = pool(2)
-        fakes[0].does = 500
+        fakes[0].does = 503
         await ask(transport, 100)
         assert transport.endpoints[0].ejections > 1  # it came back at once, and failed again
         monkeypatch.setattr(balanced, "EJECTED_S", 30.0)
@@ -155,7 +155,7 @@ def test_never_more_than_half_are_ejected() -> None:
     async def main() -> None:
         transport, fakes = pool(3)
         for fake in fakes:
-            fake.does = 500
+            fake.does = 503
         await ask(transport, 200)
         assert sum(end.ejections > 0 for end in transport.endpoints) == 1
 
