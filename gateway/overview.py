@@ -139,11 +139,14 @@ def _spend(buckets: list[Bucket], query: Query) -> dict[str, Any]:
     outcomes = total(buckets, "tollway_requests_total", query.keeps, "outcome")
     answered = outcomes.get("ok", 0.0) + outcomes.get("fallback", 0.0)
     refused = outcomes.get("over_budget", 0.0)
+    changed = total(buckets, "tollway_choices_changed_total", query.keeps, "by")
     return {
         "usd": usd,
         "requests": sum(outcomes.values()),
         "answered": answered,
         "over_budget": refused,
+        "changed_by_pace": changed.get("pace", 0.0),
+        "changed_by_budget": changed.get("budget", 0.0),
         "failed": outcomes.get("failed", 0.0),
         "per_request_usd": usd / answered if answered else None,
     }

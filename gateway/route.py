@@ -178,6 +178,7 @@ class Route:
     timeout_s: float = 30.0
     reply_bytes_max: int = 16 << 20
     bound: Counter[str] = field(default_factory=Counter)
+    paced_by: dict[str, str] = field(default_factory=dict)
     auditor: Auditor | None = None
     reference: str = ""
     models: tuple[str, ...] = ()

@@ -114,13 +114,11 @@ class Router:
         return turn
 
     def _scoped(self, inference: Inference, context: Context) -> Context:
-        """Note which budgets pace this request and not all of its route's."""
+        """Note which budgets may pace this request and not all of its route's."""
         route = inference.route
         scopes = self._wallet.pacing(inference.tenant, route.name, inference.tags)
         if not scopes:
             return context
-        for budget in scopes:
-            route.bound[budget] += 1
         return Context(context.dense, context.sparse, scopes=scopes)
 
     def _offers(self, turn: Turn) -> list[Arm]:
@@ -139,6 +137,8 @@ class Router:
             if above and turn.affords(quote):
                 arms.append(Arm(backend.name, quote.expected_nano / NANO, backend.declared_quality))
         arms = self._downgraded(turn, arms)
+        if turn.refusals:
+            arms = left_over(turn, arms)
         return [] if held and len(arms) == 1 else arms
 
     def _downgraded(self, turn: Turn, arms: list[Arm]) -> list[Arm]:
@@ -241,6 +241,8 @@ class Router:
 
     def _record(self, turn: Turn) -> None:
         """Write the turn down: rows in the journal, what it cost for the policy, the metrics."""
+        if turn.context.scopes and turn.is_demand:
+            turn.inference.route.bound.update(turn.context.scopes)
         if turn.draws:
             turn.id = self._journal.new_id()
             self._journal.record(turn.id, partial(rows, turn, self._wall()))
@@ -296,6 +298,20 @@ def outgrows(turn: Turn, attempt: Attempt) -> bool:
         return False
     turn.left_out |= no_larger(route.backends, attempt.backend)
     return not turn.closed >= set(route.backends)
+
+
+def left_over(turn: Turn, arms: list[Arm]) -> list[Arm]:
+    """Return the arms that are offered once a budget is spent: the cheapest, or none where it says
+    so. Money that is only held leaves the choice among the others as it is.
+    """
+    spent = [one for one in turn.refusals.values() if one.reason == "exhausted"]
+    if not spent:
+        return arms
+    if any(one.on_exhausted == "reject" for one in spent):
+        return []
+    others = [arm for arm in arms if arm.name != ACCEPT]
+    cheapest = min(others, key=lambda arm: arm.cost_usd, default=None)
+    return [arm for arm in arms if arm.name == ACCEPT or arm is cheapest]
 
 
 def pass_on(turn: Turn) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from backends.types import Answer, Details, Headers, record
+from gateway import changed
 from gateway.estimator import Quote
 from gateway.journal import Row
 from gateway.ledger.types import Refusal
@@ -150,6 +151,11 @@ class Turn:
     def is_beyond_all(self) -> bool:
         """Whether none of the route's backends can do what is asked."""
         return len(self.left_out) == len(self.inference.route.backends)
+
+    @property
+    def is_demand(self) -> bool:
+        """Whether it counts as demand: it was routed, and will not be repeated for held money."""
+        return bool(self.draws) and self.outcome != "budget_held"
 
     @property
     def refusal(self) -> Refusal | None:
@@ -311,6 +317,7 @@ def _draw(turn: Turn, draw: Draw, head: Row) -> Row:
         row["left_out"] = turn.left_out
     if turn.prompt is not None and any(cached := _cached(turn, choice.arms)):
         row["cached_hat"] = cached
+    row.update(changed.told(turn, draw))
     return row
 
 

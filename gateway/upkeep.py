@@ -111,19 +111,21 @@ class Upkeep:
         statuses = self._wallet.status()
         now_s, wall_s = self._clock(), self._wall()
         for name, route in self._routes.items():
-            own = self._metrics.requests(name)
-            self._demands[name].tell(self._total[name](own), own, route.bound, now_s)
+            own = self._metrics.routed(name)
+            self._demands[name].tell(self._total[name](own), own, route.bound, now_s, wall_s)
         for status in statuses:
             self._sharing[status.budget.name].tell(status.spenders / self._workers, now_s)
-        told = allowances_usd(statuses, self._demands, wall_s, self._sharing)
+        objectives = {name: route.objective.kind for name, route in self._routes.items()}
+        told = allowances_usd(statuses, self._demands, wall_s, self._sharing, objectives)
         for name, allowances in told.items():
-            policy, gone = self._routes[name].policy, self._paced[name] - allowances.keys()
-            policy.pace(allowances.pop("", None))
-            for scope in gone - {""}:
-                policy.pace(None, scope)
-            for scope, allowance in allowances.items():
-                policy.pace(allowance, scope)
-            self._paced[name] = set(allowances)
+            route, gone = self._routes[name], self._paced[name] - allowances.keys()
+            route.paced_by = {scope: budget for scope, (_, budget) in allowances.items()}
+            for scope in gone | {""}:
+                if scope not in allowances:
+                    route.policy.pace(None, scope)
+            for scope, (allowance, _) in allowances.items():
+                route.policy.pace(allowance, scope)
+            self._paced[name] = allowances.keys() - {""}
 
     def reprice(self) -> None:
         """Put the prices in force that hold at this time of day, and tell the policies.
@@ -154,6 +156,7 @@ class Upkeep:
             "estimator": route.estimator.save(),
             "features": route.features.save(),
             "auditor": orjson.dumps(route.auditor.save() if route.auditor else None),
+            "demand": orjson.dumps(self._demands[name].save()),
         }
         return snapshots.pack(parts, self._wall())
 
@@ -172,6 +175,7 @@ class Upkeep:
                 route.estimator.load(parts["estimator"])
                 route.features.load(parts["features"])
                 audited = orjson.loads(parts["auditor"])
+                self._demands[name].load(orjson.loads(parts.get("demand", b"{}")))
                 # One worker's purse is not to be handed out to all of them.
                 if self._learns and route.auditor is not None and audited is not None:
                     route.auditor.load(audited)

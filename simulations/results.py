@@ -109,9 +109,13 @@ def phases(run: Run) -> Iterator[Phase]:
 
 
 def _paces(budget: BudgetLimit) -> bool:
-    """Say whether a budget sets a pace for all requests, as `gateway.pacing` has it."""
+    """Say whether a budget binds all requests of a window: how it should best be spread over it.
+
+    Also one that is only a cap: what a pace would have been worth is what the bar shows.
+    """
     told = budget.to_budget()
-    return told.paces and not told.paces_some and told.window != "ever"
+    spread = told.window != "ever" and told.enforcement != "soft" and told.scope.backend is None
+    return spread and not (told.scope.tenant or told.scope.tags)
 
 
 def _windows(scenario: Scenario, budget: BudgetLimit) -> Iterator[tuple[float, float]]:

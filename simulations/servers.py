@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from backends.rules import Whole
 from backends.types import (
     Answer,
     Call,
@@ -36,8 +37,7 @@ class Said(Reply):
     """A reply without bytes: what the answer is, and what it used."""
 
     def __init__(self, status: int, answer: Answer | None, usage: Usage | None) -> None:
-        self.status = status
-        self.headers = []
+        super().__init__(status, [], Whole(b""))
         self.answer = answer
         self.usage = usage
 

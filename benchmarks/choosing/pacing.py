@@ -104,7 +104,8 @@ def _hour(scenario: Scenario, seed: int) -> Hour:
         demand.tell(count, count, {"tenant": bound}, float(s))
         limits = {name: limit(s) for name, limit in scenario.limits.items()}
         statuses = [_status(name, limits[name], spent[name]) for name in limits]
-        allowances = allowances_usd(statuses, {"route": demand}, float(s))["route"]
+        told = allowances_usd(statuses, {"route": demand}, float(s))["route"]
+        allowances = {scope: allowance for scope, (allowance, _) in told.items()}
         for scope, allowance in allowances.items():
             policy.pace(allowance, scope)
         if scenario.price(s) != ratio:
@@ -156,7 +157,7 @@ def _status(name: str, limit_usd: float, spent_usd: float) -> BudgetStatus:
     scope = Scope(tenant="acme") if name == "tenant" else Scope()
     limit_nano, spent_nano = int(limit_usd * NANO), int(spent_usd * NANO)
     return BudgetStatus(
-        budget=Budget(name, scope, limit_nano, window="hour"),
+        budget=Budget(name, scope, limit_nano, window="hour", pacing="even"),
         window_start_s=0,
         resets_at_s=HOUR_S,
         limit_nano=limit_nano,

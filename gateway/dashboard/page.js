@@ -96,7 +96,8 @@ function figures(d) {
     !filtered && tile("Saved", would ? share(1 - spent / would) : "–", would ? `${usd(would - spent)} less than always the most accurate` : "when requests have come", `1 - sum(increase(tollway_cost_usd_total${selector()}[${range()}])) / sum(increase(tollway_offered_cost_usd_total${selector('backend="MOST ACCURATE"')}[${range()}]))`, would && spent < would ? "good" : ""),
     !filtered && tile("Against the best fixed", wouldFixed ? share(1 - spentFixed / wouldFixed) : "–", wouldFixed ? fixed.map((r) => `${r.name}: always ${r.savings.best_fixed.backend}`).join("; ") : "no single backend is known to be as accurate", null, wouldFixed && spentFixed < wouldFixed ? "good" : ""),
     !filtered && tile("Accuracy", labels ? share(right / labels, 2) : "–", labels ? `${count(labels)} labels${below.length ? "; below its floor: " + below.map((r) => r.name).join(", ") : ""}` : "send feedback to see it", `sum(increase(tollway_answer_quality_total${selector()}[${range()}])) / sum(increase(tollway_answers_total${selector()}[${range()}]))`, below.length ? "bad" : "", labels ? right / labels : null),
-    tile("Refused", count(s.over_budget), `for their budgets; ${count(s.failed)} failed`, `sum(increase(tollway_requests_total${selector('outcome="over_budget"')}[${range()}]))`, s.failed ? "warn" : "", s.over_budget));
+    tile("Refused", count(s.over_budget), `for their budgets; ${count(s.failed)} failed`, `sum(increase(tollway_requests_total${selector('outcome="over_budget"')}[${range()}]))`, s.failed ? "warn" : "", s.over_budget),
+    !filtered && tile("Changed by budgets", count(s.changed_by_pace + s.changed_by_budget), `choices: ${count(s.changed_by_pace)} by the pace of a budget, ${count(s.changed_by_budget)} by what it could not pay`, `sum by (by) (increase(tollway_choices_changed_total${selector()}[${range()}]))`));
 }
 
 // A young gateway's first hour would be a bar at the edge: begin where its history does.

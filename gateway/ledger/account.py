@@ -312,6 +312,7 @@ class Account:
             resets_at_s=status.resets_at_s,
             reason=reason,
             then=self.budget.then,
+            on_exhausted=self.budget.on_exhausted,
         )
 
     def status(self) -> BudgetStatus:

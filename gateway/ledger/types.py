@@ -18,6 +18,8 @@ MAX_LIMIT_NANO = 2**53 - 1
 Enforcement = Literal["hard", "expected", "soft"]
 Window = Literal["hour", "day", "week", "month", "ever"]
 Then = Literal["reject", "cheapest", "rules"]
+Pacing = Literal["none", "even", "forecast"]
+OnExhausted = Literal["cheapest", "reject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,20 @@ class Budget:
     downgrade_max_usd: float | None = None
     then: Then = "reject"
     carry_overdraft: bool = False
+    pacing: Pacing | None = None
+    on_exhausted: OnExhausted = "cheapest"
 
     @property
     def paces(self) -> bool:
-        """Whether it sets a pace: one without an end, a soft one, or a backend's does not."""
+        """Whether it may set a pace: one without an end, a soft one, or a backend's does not."""
         windowed = self.window != "ever" and self.enforcement != "soft"
-        return windowed and self.scope.backend is None
+        return windowed and self.scope.backend is None and self.pacing != "none"
+
+    def pacing_of(self, objective: str) -> Pacing:
+        """Return how it paces a route: as it says, else by forecast for the best within it."""
+        if not self.paces:
+            return "none"
+        return self.pacing or ("forecast" if objective == "max_quality" else "none")
 
     @property
     def paces_some(self) -> bool:
@@ -111,6 +121,7 @@ class Refusal:
     resets_at_s: int | None
     reason: Reason = "exhausted"
     then: Then = "reject"
+    on_exhausted: OnExhausted = "cheapest"
 
     @property
     def by_budget(self) -> bool:

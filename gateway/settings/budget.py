@@ -7,7 +7,16 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.ledger.types import MAX_LIMIT_NANO, NANO, Budget, Enforcement, Scope, Window
+from gateway.ledger.types import (
+    MAX_LIMIT_NANO,
+    NANO,
+    Budget,
+    Enforcement,
+    OnExhausted,
+    Pacing,
+    Scope,
+    Window,
+)
 from gateway.problems import (
     WrongKey,
 )
@@ -72,6 +81,20 @@ class BudgetLimit(Table):
         description="What a call gets that the budget does not pay for: a refusal, the cheapest "
         "backend that it does pay for, or a rules backend.",
     )
+    pacing: Pacing | None = Field(
+        default=None,
+        description="How the limit is spread over its window, on routes that choose by it: `none`, "
+        "a cap only; `even`, over the requests to come if they come as in the last minutes; "
+        "`forecast`, over those that the same hours of earlier days and weeks lead one to expect, "
+        "and a cap only until a day is known. Left out: `forecast` on routes of objective "
+        "`max_quality`, `none` on others.",
+        examples=["even"],
+    )
+    on_exhausted: OnExhausted = Field(
+        default="cheapest",
+        description="What a request gets when the budget is spent: `cheapest`, the cheapest "
+        "backend that the budget does not bind, if there is one; `reject`, 402.",
+    )
     carry_overdraft: bool = Field(
         default=False,
         description="Whether what bills overspent in a window is taken from the next one's limit.",
@@ -84,6 +107,13 @@ class BudgetLimit(Table):
                 "carry_overdraft",
                 "needs a window that ends and an enforcement that refuses; set window, and "
                 'enforcement = "hard" or "expected", or leave it out',
+            )
+        spreads = self.window != "ever" and self.enforcement != "soft" and not self.scope.backend
+        if self.pacing in ("even", "forecast") and not spreads:
+            raise WrongKey(
+                "pacing",
+                "needs a window that ends, an enforcement that refuses, and a scope without a "
+                'backend; set window, and enforcement = "hard" or "expected", or write "none"',
             )
         if self.limit_nano > MAX_LIMIT_NANO:
             raise WrongKey(
@@ -119,4 +149,6 @@ class BudgetLimit(Table):
             downgrade_max_usd=self.downgrade_max_usd,
             then=self.then,
             carry_overdraft=self.carry_overdraft,
+            pacing=self.pacing,
+            on_exhausted=self.on_exhausted,
         )

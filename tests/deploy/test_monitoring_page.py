@@ -39,7 +39,7 @@ def exported(tmp_path: Path) -> list[str]:
     return told
 
 
-CAP = budget("cap", "1.0", more='window = "month"')
+CAP = budget("cap", "1.0", more='window = "month"\npacing = "even"')
 BY_TIME = "{ device_usd_per_hour = 2.5 }"
 
 

@@ -646,6 +646,12 @@ def test_a_key_in_place_of_its_hash_is_refused_and_not_shown() -> None:
             'refuses; set window, and enforcement = "hard" or "expected", or leave it out',
         ),
         (
+            GOOD.replace('window = "day"', 'pacing = "even"'),
+            'budgets[0].pacing = "even": needs a window that ends, an enforcement that refuses, '
+            'and a scope without a backend; set window, and enforcement = "hard" or "expected", or '
+            'write "none"',
+        ),
+        (
             GOOD.replace('window = "day"', 'then = "rules"').replace(
                 '["digits-rules", "digits-gpu"]', '["digits-gpu"]'
             ),
