@@ -96,6 +96,16 @@ def journal(journal: Journal) -> Iterator[Metric]:
         yield _gauge(f"tollway_journal_{name}", text, [], [([], value)])
 
 
+def to_come(requests: Mapping[str, float]) -> Iterator[Metric]:
+    """Yield what the pace of budgets rests on."""
+    yield _gauge(
+        "tollway_budget_requests_to_come",
+        "Requests that a budget which paces is taken to have to pay for until its window ends",
+        ["budget"],
+        (([budget], count) for budget, count in requests.items()),
+    )
+
+
 def saved(times_s: Mapping[str, float]) -> Iterator[Metric]:
     """Yield when what routes have learned was last saved."""
     yield _gauge(

@@ -16,6 +16,7 @@ set no pace.
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -163,20 +164,29 @@ class Demand:
         self._forecasts = forecasts
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What one request may cost, by which budget, and how many are taken to be to come."""
+
+    allowance_usd: float
+    budget: str
+    to_come: float
+
+
 def allowances_usd(
     statuses: Iterable[BudgetStatus],
     demands: Mapping[str, Demand],
     wall_s: float,
     sharing: Mapping[str, Sharing] = MappingProxyType({}),
     objectives: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, dict[str, tuple[float, str]]]:
-    """Return, by route, the dollars that one request may cost and the budget that says so.
+) -> dict[str, dict[str, Pace]]:
+    """Return, by route, what one request may cost.
 
     Under "" what holds for all its requests, and under the names of the budgets that bind only some
     of them what holds for those. Where no budget sets a pace there is nothing. `sharing` is by
     budget; `objectives` are the routes', where they are not `max_quality`.
     """
-    found: dict[str, dict[str, tuple[float, str]]] = {route: {} for route in demands}
+    found: dict[str, dict[str, Pace]] = {route: {} for route in demands}
     for status in statuses:
         budget, end_s = status.budget, status.resets_at_s
         bound = [route for route in demands if budget.scope.route in (None, route)]
@@ -196,6 +206,7 @@ def allowances_usd(
         to_come = max(1.0, gateways * sum(known))
         allowance = max(0, status.limit_nano - status.used_nano) / NANO / to_come
         for route in paced:
-            told = allowance, budget.name
-            found[route][name] = min(told, found[route].get(name, told))
+            before = found[route].get(name)
+            if before is None or allowance < before.allowance_usd:
+                found[route][name] = Pace(allowance, budget.name, to_come)
     return found

@@ -16,6 +16,7 @@ _ADDED = {
     "tollway_backend_calls",
     "tollway_backend_calls_limit",
     "tollway_backend_calls_waiting",
+    "tollway_budget_waiting",
     "tollway_explored_usd",
     "tollway_journal_dropped_rows",
     "tollway_journal_rows",

@@ -76,6 +76,8 @@ class Upkeep:
         self._demands: dict[str, Demand] = {}
         self._sharing: defaultdict[str, Sharing] = defaultdict(Sharing)
         self._paced: dict[str, set[str]] = {}
+        self.to_come: dict[str, float] = {}
+        """How many requests each budget that paces is taken to have to pay for in its window."""
         self.revise()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -117,14 +119,15 @@ class Upkeep:
             self._sharing[status.budget.name].tell(status.spenders / self._workers, now_s)
         objectives = {name: route.objective.kind for name, route in self._routes.items()}
         told = allowances_usd(statuses, self._demands, wall_s, self._sharing, objectives)
+        self.to_come = {p.budget: p.to_come for paces in told.values() for p in paces.values()}
         for name, allowances in told.items():
             route, gone = self._routes[name], self._paced[name] - allowances.keys()
-            route.paced_by = {scope: budget for scope, (_, budget) in allowances.items()}
+            route.paced_by = {scope: pace.budget for scope, pace in allowances.items()}
             for scope in gone | {""}:
                 if scope not in allowances:
                     route.policy.pace(None, scope)
-            for scope, (allowance, _) in allowances.items():
-                route.policy.pace(allowance, scope)
+            for scope, pace in allowances.items():
+                route.policy.pace(pace.allowance_usd, scope)
             self._paced[name] = allowances.keys() - {""}
 
     def reprice(self) -> None:

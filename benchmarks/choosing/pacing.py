@@ -105,7 +105,7 @@ def _hour(scenario: Scenario, seed: int) -> Hour:
         limits = {name: limit(s) for name, limit in scenario.limits.items()}
         statuses = [_status(name, limits[name], spent[name]) for name in limits]
         told = allowances_usd(statuses, {"route": demand}, float(s))["route"]
-        allowances = {scope: allowance for scope, (allowance, _) in told.items()}
+        allowances = {scope: pace.allowance_usd for scope, pace in told.items()}
         for scope, allowance in allowances.items():
             policy.pace(allowance, scope)
         if scenario.price(s) != ratio:

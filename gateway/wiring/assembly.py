@@ -117,6 +117,7 @@ def build(
         ],
     )
     metrics.add_source(lambda: gauges.saved(upkeep.saved_s))
+    metrics.add_source(lambda: gauges.to_come(upkeep.to_come))
     authenticator = build_authenticator(settings)
     gateway = Gateway(
         settings,

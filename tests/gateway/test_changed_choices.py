@@ -73,6 +73,7 @@ def test_a_choice_that_a_pace_changed_says_so(tmp_path: Path) -> None:
                 upkeep.pace()
                 upkeep.resolve()
                 assert tollway.gateway.routes["m"].paced_by == {"": "day"}
+                assert upkeep.to_come["day"] > 1
                 reply = await tollway.infer()
                 told = await tollway.get(
                     f"/_tollway/decisions/{reply.headers['x-tollway-decision']}"

@@ -38,7 +38,9 @@ def demand(rate_per_s: int, workers: int = 1, **bound: int) -> Demand:
 def allowances(*given: Any, **more: Any) -> dict[str, dict[str, float]]:
     """Return what each request may cost, without the budgets that say so."""
     found = allowances_usd(*given, **more)
-    return {r: {scope: usd for scope, (usd, _) in told.items()} for r, told in found.items()}
+    return {
+        r: {scope: pace.allowance_usd for scope, pace in told.items()} for r, told in found.items()
+    }
 
 
 def budget(name: str, scope: Scope, usd: float = 10.0, **more: object) -> Budget:

@@ -36,6 +36,7 @@ BUDGET = """
 name = "hour"
 limit_usd = 0.5
 window = "hour"
+pacing = "even"
 """
 
 
@@ -105,7 +106,7 @@ def test_a_policy_learns_which_requests_need_the_dear_backend() -> None:
 
 
 def _day(limit_usd: float) -> dict[str, Any]:
-    return {"name": "day", "limit_usd": limit_usd, "window": "day"}
+    return {"name": "day", "limit_usd": limit_usd, "window": "day", "pacing": "even"}
 
 
 def test_fixed_policies_have_no_regret_for_being_the_only_choice() -> None:
