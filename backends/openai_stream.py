@@ -95,8 +95,7 @@ class Completion:
             return event.raw
         if not isinstance(chunk, dict):
             return event.raw
-        reports = b'"usage' in event.data or b'invocationMetrics"' in event.data
-        return b"" if self._note(chunk, reports) and self._strip else event.raw
+        return b"" if self._note(chunk, event.data) and self._strip else event.raw
 
     @property
     def text(self) -> str:
@@ -118,17 +117,14 @@ class Completion:
         """Whether the server reported the usage."""
         return self._told is not None
 
-    def _note(self, chunk: dict[str, Any], reports: bool) -> bool:
-        """Take note of a chunk; say whether it holds nothing but usage.
-
-        `reports`: somewhere in it usage may be reported.
-        """
+    def _note(self, chunk: dict[str, Any], data: bytes) -> bool:
+        """Take note of a chunk, `data` as it came; say whether it holds nothing but usage."""
         kind = chunk.get("type")
         if isinstance(kind, str) and kind.startswith("response."):
             self._note_response(kind, chunk)
             return False
         usage = chunk.get("usage")
-        if usage is None and reports and "usage" not in chunk:
+        if usage is None and "usage" not in chunk and _reports(data):
             usage = openai_usage.member_of(chunk)
         if isinstance(usage, dict):
             self._note_usage(chunk, usage)
@@ -186,6 +182,11 @@ class Completion:
             if isinstance(text, str):
                 self._texts.append(text)
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+
+def _reports(data: bytes) -> bool:
+    """Whether usage may be reported somewhere in a chunk (0.1 us)."""
+    return b'"usage' in data or b'invocationMetrics"' in data
 
 
 def _ends(chunk: dict[str, Any]) -> bool:

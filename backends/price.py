@@ -314,6 +314,8 @@ def _most(prices: Iterable[Price]) -> Price:
 
 def _scaled(nano: float, factor: Decimal) -> Any:
     scaled = Decimal(repr(nano)) * factor
+    if scaled >= MAX_NANO:
+        raise ValueError(f"price: multiplied by {factor} it is above 9 million dollars; lower it")
     return int(scaled) if scaled == int(scaled) else float(scaled)
 
 

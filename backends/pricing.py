@@ -128,16 +128,23 @@ def _committed(price: Price, table: Mapping[str, object]) -> Price:
     used = _number(table, over[0], "0")
     if not used:
         raise _wrong(over[0], table[over[0]], "must be above 0", "write what is used in an hour")
+
+    def with_share(nano: float) -> float:
+        if nano + each >= MAX_NANO:
+            raise _wrong(key, table[key], "brings a price above 9 million dollars", "lower it")
+        return nano + each
+
     if over[0] == "committed_requests_per_hour":
-        return replace(price, per_request_nano=price.per_request_nano + _nano(table, key, used))
+        each = _nano(table, key, used)
+        return replace(price, per_request_nano=with_share(price.per_request_nano))
     each = _nano(table, key, used * 1_000_000)
     return replace(
         price,
-        input_token_nano=price.input_token_nano + each,
-        cached_input_token_nano=price.cached_input_token_nano + each,
-        output_token_nano=price.output_token_nano + each,
+        input_token_nano=with_share(price.input_token_nano),
+        cached_input_token_nano=with_share(price.cached_input_token_nano),
+        output_token_nano=with_share(price.output_token_nano),
         more=tuple(
-            (name, rate + each if BY_NAME[name].part_of else rate) for name, rate in price.more
+            (name, with_share(rate) if BY_NAME[name].part_of else rate) for name, rate in price.more
         ),
     )
 

@@ -134,6 +134,7 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
             f"{_why(row)} {row['backend']}: {came} in "
             f"{row['latency_s'] * 1e3:.1f} ms; charged ${usd(row['cost_nano']):.9f} "
             f"({row['provenance']}; expected ${usd(row['expected_nano']):.9f}){_budgets(row)}."
+            f"{_guessed(row)}"
         )
     return sentences
 
@@ -162,6 +163,13 @@ def _why(row: Row) -> str:
     if "hedge_s" in row:
         return f"When {row['hedge_s'] * 1e3:.1f} ms had brought no answer, asked again"
     return "Fell back to" if row["fallback"] else "Asked"
+
+
+def _guessed(row: Row) -> str:
+    """Say which units the backend has no price for, where there are any."""
+    if not row.get("guessed"):
+        return ""
+    return f" Its price does not say what these cost: {', '.join(row['guessed'])}."
 
 
 def _budgets(row: Row) -> str:

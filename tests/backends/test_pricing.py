@@ -394,7 +394,19 @@ def test_a_commitment_is_spread_over_what_is_expected_to_be_used() -> None:
         ({**TOKENS, "hours": HOURS * 20}, "has more than 32"),
         ({"committed_usd_per_hour": 36}, "add one of `committed_requests_per_hour"),
         ({"committed_mtok_per_hour": 36}, "needs committed_usd_per_hour"),
-        ({"committed_usd_per_hour": 1, "committed_mtok_per_hour": 0}, "must be above 0"),
+        (
+            {"committed_usd_per_hour": 1, "committed_mtok_per_hour": 0},
+            "must be above 0",
+        ),
+        ({**TOKENS, "input_usd_per_mtok": 8e12, "service_tiers": {"f": 999}}, "above 9 million"),
+        (
+            {
+                "per_request_usd": 8e6,
+                "committed_usd_per_hour": 5e6,
+                "committed_requests_per_hour": 2,
+            },
+            "brings a price above 9 million",
+        ),
     ],
 )
 def test_a_bad_condition_is_refused_with_its_place_its_value_and_the_fix(

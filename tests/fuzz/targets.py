@@ -21,7 +21,7 @@ from backends.registry import PROTOCOLS, protocol
 from backends.rule_file import compile_rules
 from backends.sse import Events
 from backends.transport import open_transport
-from backends.types import BadRequest, Call, Headers, Payload, Usage
+from backends.types import BadRequest, Call, Details, Headers, Payload, Usage
 from gateway import addresses, learner, paths, settings, snapshots
 from gateway.auth import Authenticator
 from gateway.errors import Refused
@@ -240,7 +240,14 @@ def price(data: bytes) -> None:
     with suppress(ValueError):
         table = orjson.loads(data)
         read_ = parse_price(table) if isinstance(table, dict) else Price()
-        for usage in (Usage(), Usage(1, 2.5, 1000, 10, 10), Usage(1, 1e300, 1e300, 0, 0)):
+        more = Details((("reasoning_tokens", 3.0), ("images", 2.0)), service_tier="flex")
+        usages = (
+            Usage(),
+            Usage(1, 2.5, 1000, 10, 10),
+            Usage(1, 2.5, 1000, 10, 10, True, more),
+            Usage(1, 1e300, 1e300, 0, 0),
+        )
+        for usage in usages:
             with suppress(ValueError):
                 assert 0 <= read_.cost_nano(usage) <= MAX_NANO
 

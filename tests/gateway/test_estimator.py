@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from backends.pricing import MAX_NANO, Price
-from backends.types import Usage
+from backends.pricing import MAX_NANO, Price, parse_price
+from backends.types import Details, Usage
 from gateway.estimator import Estimator, Quote
 from gateway.worst import USUAL, Worst
 from policies.types import Context
@@ -295,3 +295,69 @@ def test_a_saved_worst_call_still_fades_after_a_restart() -> None:
     assert again.save() == {}
     again.load(7.5)  # as older snapshots have it
     assert again.of("a", 0.0) == USUAL
+
+
+def test_quotes_learn_what_share_of_the_tokens_is_of_another_kind() -> None:
+    price = parse_price(
+        {"input_usd_per_mtok": 1, "output_usd_per_mtok": 10, "cache_write_1h_usd_per_mtok": 2}
+    )
+    unbounded = Usage(device_s=30.0, exact=False)
+    estimator = Estimator()
+    more = Details((("cache_write_1h_tokens", 500.0),))
+    used = Usage(input_tokens=1000.0, output_tokens=10.0, more=more)
+    for _ in range(200):
+        quote = estimator.quote(HERE, "llm", price, unbounded)
+        estimator.observe(HERE, "llm", quote, price, used)
+    expected = estimator.quote(HERE, "llm", price, unbounded).expected_nano
+
+    assert expected == pytest.approx(500 * 1000 + 500 * 2000 + 10 * 10_000, rel=0.02)
+    again = Estimator()
+    again.load(estimator.save())
+    assert again.quote(HERE, "llm", price, unbounded).expected_nano == expected
+
+
+def test_a_certain_maximum_counts_on_any_kind_of_token_and_tier() -> None:
+    price = parse_price(
+        {
+            "input_usd_per_mtok": 1,
+            "output_usd_per_mtok": 10,
+            "cache_write_1h_usd_per_mtok": 2,
+            "service_tiers": {"priority": 2.0},
+        }
+    )
+    known = Usage(device_s=30.0, input_tokens=1000.0, output_tokens=100.0, exact=False)
+
+    quote = Estimator().quote(HERE, "llm", price, known)
+
+    assert quote.maximum_nano == 2 * (1000 * 2000 + 100 * 10_000)
+    for tier in ("", "priority"):
+        for unit, count in (("cache_write_1h_tokens", 1000.0), ("reasoning_tokens", 100.0)):
+            more = Details(((unit, count),), service_tier=tier)
+            used = Usage(input_tokens=1000.0, output_tokens=100.0, more=more)
+            assert price.cost_nano(used) <= quote.maximum_nano
+
+
+@pytest.mark.parametrize(("tier", "times"), [("", 1), ("flex", 1), ("priority", 2)])
+def test_a_tier_that_is_asked_for_and_has_no_price_is_held_as_it_would_be_charged(
+    tier: str, times: int
+) -> None:
+    more = Details(service_tier=tier) if tier else None
+    known = Usage(input_tokens=1000.0, output_tokens=100.0, exact=False, more=more)
+
+    quote = Estimator().quote(HERE, "llm", TOKENS, known)
+
+    assert quote.maximum_nano == times * (1000 * 150 + 100 * 600)
+
+
+def test_searches_are_bounded_where_no_tool_is_named_until_they_are_seen_all_the_same() -> None:
+    price = parse_price(
+        {"input_usd_per_mtok": 1, "output_usd_per_mtok": 10, "per_search_usd": 0.01}
+    )
+    known = Usage(input_tokens=1000.0, output_tokens=100.0, exact=False)
+    estimator = Estimator()
+    quote = estimator.quote(HERE, "llm", price, known)
+
+    assert quote.maximum_nano == 1000 * 1000 + 100 * 10_000
+    used = Usage(input_tokens=500.0, output_tokens=10.0, more=Details((("searches", 2.0),)))
+    estimator.observe(HERE, "llm", quote, price, used)
+    assert estimator.quote(HERE, "llm", price, known).maximum_nano > quote.maximum_nano
