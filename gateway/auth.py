@@ -92,6 +92,7 @@ class Authenticator:
         viewer_hash: str | None = None,
         pepper: str | None = None,
         open_to_all: bool = False,
+        labellers: Iterable[str] = (),
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Know `tenants` by the hashes of their keys, of which some end at a time (`ends`).
@@ -106,6 +107,7 @@ class Authenticator:
         self._viewer_hash = viewer_hash
         self._pepper = pepper
         self._open = open_to_all
+        self._labellers = frozenset(labellers)
         self._remembered: dict[Header, tuple[str, float]] = {}
 
     @property
@@ -135,6 +137,10 @@ class Authenticator:
         if end_s and self._wall() >= end_s:
             return None
         return tenant
+
+    def is_labeller(self, tenant: str) -> bool:
+        """Say whether a tenant's labels are trusted."""
+        return tenant in self._labellers
 
     def is_admin(self, headers: Headers) -> bool:
         """Say whether a request may use all of the control plane."""

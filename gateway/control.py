@@ -26,7 +26,7 @@ from gateway.crew import Crew
 from gateway.dashboard import PAGE, POLICY
 from gateway.errors import Refused
 from gateway.feedback import FEEDBACK_MAX, LABEL_BYTES_MAX
-from gateway.learner import Learner
+from gateway.learner import ADMIN, LABELLER, TENANT, Learner
 from gateway.ledger.types import NANO, LedgerDown
 from gateway.ledger.wallet import Wallet
 from gateway.loopback import trouble
@@ -138,11 +138,12 @@ class Control:
     async def feedback(self, request: Request) -> Response:
         """Take one feedback or a list of them; each is answered for itself, in order."""
         headers = request.scope["headers"]
-        tenant = None
+        tenant, by = None, ADMIN
         if not self._is_admin(request):
             tenant = self._authenticator.tenant(headers)
             if tenant is None:
                 raise Refused(401, "Unauthorized", "send a key as Authorization: Bearer KEY")
+            by = LABELLER if self._authenticator.is_labeller(tenant) else TENANT
         try:
             document = load_request(await request.body())
         except BadRequest as exc:
@@ -154,7 +155,7 @@ class Control:
             raise Refused(413, "Content too large", detail)
         if tenant is not None:
             self.rates.admit(tenant, len(told), self._clock())
-        results = await self._crew.teach(told, tenant)
+        results = await self._crew.teach(told, tenant, by)
         if many:
             return _json({"results": results})
         status = _FED.get(results[0]["result"], 422)

@@ -17,9 +17,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gateway import readback
+from gateway.events import Events
 from gateway.feedback import PROBABILITY_MIN, BadFeedback, Feedback, parse
 from gateway.journal import Journal, Row, rows, segments
 from gateway.metrics import Metrics
@@ -39,12 +41,15 @@ NO_ANSWER = (
     'no_answer = "wrong" on the route to count such replies as wrong'
 )
 CATCH_UP_SEGMENTS_MAX = 4  # a gigabyte at the default size: seconds at start, not minutes
+BELIEF_MIN = 1e-3  # of a label: what is believed less is not worth the time
 UNMARKED_MAX = 10_000  # decisions learned from that the disk would not mark: a megabyte of ids
 SKIPS_LOGGED_MAX = 5  # of the rows that a start skips: they tend to be damaged alike
 
-ADMIN = "admin"
-GATEWAY = "gateway"
-"""Who says what an answer was worth, where that is no tenant: the admin key, and audits."""
+ADMIN, GATEWAY, LABELLER, TENANT = "admin", "gateway", "labeller", "tenant"
+"""Who says what an answer was worth: the admin key, an audit, a tenant whose labels the operator
+trusts, any other. A row names the tenant too: `tenant:acme`."""
+
+ASIDE_EVERY = 100  # labels of a tenant on a route: then it is seen whether most were set aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,8 @@ class Lesson:
 class Learner:
     """Takes feedback to the policies of the routes it is about."""
 
-    # The mutable state is the labels' weights, and the decisions that could not be marked.
+    # The mutable state is the labels' weights, the decisions that could not be marked, and how many
+    # labels each tenant has sent on a route since that was last looked at, and of these set aside.
 
     def __init__(
         self,
@@ -80,8 +86,13 @@ class Learner:
         wall: Callable[[], float],
         *,
         patience_s: float = 0.0,
+        events: Events | None = None,
     ) -> None:
-        """`patience_s`: how long after a reply another worker may still be writing its rows."""
+        """`patience_s`: how long after a reply another worker may still be writing its rows;
+        `events` hear of tenants whose labels are mostly set aside.
+        """
+        self._events = events
+        self._aside: dict[tuple[str, str], list[float]] = {}
         self._patience_s = patience_s
         self._journal = journal
         self._routes = routes
@@ -133,27 +144,34 @@ class Learner:
     def take(self, feedback: Feedback, tenant: str | None, by: str = ADMIN) -> str:
         """Learn from one feedback; return `learned`, `duplicate`, `unknown` or `unwritten`.
 
-        `tenant` may only speak of its own requests; None may speak of all, as whom `by` says.
-        BadFeedback where nothing can be learned from it.
+        `tenant` may only speak of its own requests, or of none, as the route has it; None may speak
+        of all; `by` says what the teller is. BadFeedback where nothing can be learned from it.
         """
         found = self._journal.find(feedback.decision)
         route = self._routes.get(found[0].get("route", "")) if found else None
-        if route is None or (tenant is not None and found[0].get("tenant") != tenant):
+        if route is None or not _may_know(route, found, tenant, by):
             self._metrics.feedback("", "unknown")
             return "unknown"
+        if route.labellers_only and by == TENANT:
+            raise BadFeedback(
+                f"route {route.name!r} takes labels of tenants with labeller = true only"
+            )
+        teller = f"{by}:{tenant}" if tenant is not None else by
         try:
             drawn = readback.draws(found)
             known = qualities(route, found, feedback)
         except BadRow as exc:
             raise BadFeedback(f"the journal's rows of this decision are damaged: {exc}") from exc
-        lesson = Lesson(route, drawn, found, known, tenant or by, feedback.probability)
+        lesson = Lesson(route, drawn, found, known, teller, feedback.probability)
         result = self._written(lesson, feedback)
         if result == "learned":
-            self._learn(lesson)
+            beliefs = self._learn(lesson)
             if feedback.probability == 1.0:  # audits look where it is doubtful: no mean of them
                 answer = answered(found)
                 for backend, quality in known.items():
-                    self._metrics.label(route.name, backend, quality, answered=backend == answer)
+                    if beliefs.get(backend, 1.0) == 1.0:
+                        mine = backend == answer
+                        self._metrics.label(route.name, backend, quality, answered=mine)
         self._metrics.feedback(route.name, result)
         return result
 
@@ -190,9 +208,40 @@ class Learner:
         except OSError:  # the row is written: the next start marks it, and until then this does
             self._unmarked.add(decision)
 
-    def _learn(self, lesson: Lesson) -> None:
-        weight = self._weights.weigh(lesson.route.name, lesson.teller, lesson.probability)
-        teach(lesson.route, lesson.drawn, lesson.found, lesson.known, weight)
+    def _learn(self, lesson: Lesson) -> dict[str, float]:
+        """Learn as far as the teller is believed; return how far that is, by backend."""
+        route, teller = lesson.route, lesson.teller
+        kind, _, tenant = teller.partition(":")
+        share = route.traffic.share(tenant) if kind == TENANT else 1.0
+        known = {backend: q for backend, q in lesson.known.items() if backend in route.backends}
+        expected = {
+            arm: quality
+            for draw in lesson.drawn
+            for arm, quality in zip(draw.choice.arms, draw.choice.quality_hat, strict=True)
+        }
+        beliefs = route.influence.believe(teller, share, known, expected)
+        weight = self._weights.weigh(route.name, teller, lesson.probability)
+        teach(route, lesson.drawn, lesson.found, known, weight, beliefs)
+        if kind == TENANT and beliefs:
+            self._count_aside(route.name, tenant, 1.0 - min(beliefs.values()))
+        return beliefs
+
+    def _count_aside(self, route: str, tenant: str, part: float) -> None:
+        """Count what was set aside of a label; tell of a tenant of whose labels most are."""
+        self._metrics.set_aside(route, tenant, part)
+        counts = self._aside.setdefault((route, tenant), [0.0, 0.0])
+        counts[0] += 1.0
+        counts[1] += part
+        if counts[0] < ASIDE_EVERY:
+            return
+        del self._aside[route, tenant]
+        if counts[1] > ASIDE_EVERY / 2.0 and self._events is not None:
+            text = (
+                f"{counts[1]:.0f} of {tenant}'s last {ASIDE_EVERY} labels differ from the others' "
+                "and were set aside; mark it labeller = true if they are right, or give it a route "
+                "of its own"
+            )
+            self._events.add("labels_set_aside", route, text, tenant=tenant)
 
     def catch_up(
         self, folder: Path, since: Mapping[str, float], most: int = CATCH_UP_SEGMENTS_MAX
@@ -216,13 +265,25 @@ class Learner:
         recent = [path for path in segments(folder) if path.stat().st_mtime >= oldest]
         for path in recent[-most:]:
             for row in rows(path, skip):
-                if row.get("kind") == "feedback":
+                if row.get("kind") in {"feedback", "decision"}:
                     try:
-                        learned += self._relearn(row, since, seen)
+                        if row["kind"] == "decision":
+                            self._recount(row, since)
+                        else:
+                            learned += self._relearn(row, since, seen)
                     except (BadRow, KeyError, TypeError, ValueError, ArithmeticError) as exc:
                         skip(exc)
         self._metrics.rows_skipped += skipped
         return CaughtUp(learned, skipped)
+
+    def _recount(self, row: Row, since: Mapping[str, float]) -> None:
+        """Count a request's first draw as traffic; BadRow where it cannot be."""
+        name = readback.text(row, "route")
+        route = self._routes.get(name)
+        if route is None or row.get("stage") != 0 or row.get("redrawn"):
+            return
+        if readback.time_s(row) > since.get(name, 0.0):
+            route.traffic.count(readback.text(row, "tenant"))
 
     def _relearn(self, row: Row, since: Mapping[str, float], seen: set[str]) -> bool:
         """Learn from a feedback's row, unless that was done; BadRow where it cannot be."""
@@ -234,11 +295,20 @@ class Learner:
             return False
         known, probability = readback.known(row), readback.probability(row)
         drawn = readback.draws(found)
-        teller = row.get("by") or readback.text(row, "tenant")
+        teller = row.get("by")
+        if teller not in {ADMIN, GATEWAY} and ":" not in str(teller):  # an older version's
+            teller = f"{TENANT}:{readback.text(row, 'tenant')}"
         seen.add(decision)
         self._mark(decision)
         self._learn(Lesson(route, drawn, found, known, str(teller), probability))
         return True
+
+
+def _may_know(route: Route, found: list[Row], tenant: str | None, by: str) -> bool:
+    """Whether a teller may know that a decision was made: its own, or every one of the route."""
+    if tenant is None or found[0].get("tenant") == tenant:
+        return True
+    return route.labellers_only and by == LABELLER
 
 
 def answered(found: Iterable[Row]) -> str:
@@ -281,19 +351,30 @@ def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, f
     return known
 
 
-def teach(
+def teach(  # noqa: PLR0917 - in the order that they are found
     route: Route,
     drawn: Iterable[Draw],
     found: list[Row],
     known: Mapping[str, float],
     weight: float = 1.0,
+    beliefs: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Have a route's policy learn what a decision's replies were worth."""
-    arms = {backend for backend in known if backend in route.backends}
+    """Have a route's policy learn what a decision's replies were worth, as far as believed."""
+    believed = {backend: beliefs.get(backend, 1.0) for backend in known}
+    arms = {arm for arm, part in believed.items() if part > BELIEF_MIN and arm in route.backends}
     fallbacks = {row["backend"] for row in found if row["kind"] == "attempt" and row["fallback"]}
     for draw in drawn:
         held, arm = draw.context.held, draw.choice.arm
         if held in arms and ACCEPT in draw.choice.arms:
-            route.policy.learn(draw.context, draw.choice, ACCEPT, known[held], weight)
+            _teach(route, draw, ACCEPT, known[held], weight, believed[held])
         if arm in arms and arm not in fallbacks:
-            route.policy.learn(draw.context, draw.choice, arm, known[arm], weight)
+            _teach(route, draw, arm, known[arm], weight, believed[arm])
+
+
+def _teach(  # noqa: PLR0917 - the port's own
+    route: Route, draw: Draw, arm: str, quality: float, weight: float, belief: float
+) -> None:
+    if belief == 1.0:  # nearly always, and policies that know of no belief serve
+        route.policy.learn(draw.context, draw.choice, arm, quality, weight)
+    else:
+        route.policy.learn(draw.context, draw.choice, arm, quality, weight, belief=belief)

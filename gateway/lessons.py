@@ -3,13 +3,16 @@
 Every second, where something was learned, the learner writes each route's policy and the scales of
 its features beside the workers' sockets, with a checksum, and renames it into place; the others
 take it up. A lesson is whole or refused. What a worker learns by its own traffic alone (its pace,
-what calls use) stays its own.
+what calls use) stays its own. The others write whose requests they had lately, for the learner to
+know each tenant's share of all.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway import snapshots
+import orjson
+
+from gateway import snapshots, traffic
 from gateway.events import Events
 from gateway.route import Route
 
@@ -19,8 +22,12 @@ class Lessons:
 
     # The mutable state is, by route, the version last given and the file last taken.
 
-    def __init__(self, folder: Path, routes: Mapping[str, Route], events: Events) -> None:
+    def __init__(
+        self, folder: Path, routes: Mapping[str, Route], events: Events, index: int = 0
+    ) -> None:
+        """`index`: the worker's own seat."""
         self._folder = folder
+        self._index = index
         self._routes = routes
         self._events = events
         self._given: dict[str, int] = {}
@@ -28,6 +35,7 @@ class Lessons:
 
     def give(self) -> None:
         """Write what is new since it was last given (about a millisecond a route)."""
+        self._hear()
         for name, route in self._routes.items():
             if self._given.get(name) != route.policy.version:
                 parts = {"policy": route.policy.save(), "features": route.features.save()}
@@ -49,6 +57,26 @@ class Lessons:
                 continue
             except (ValueError, KeyError) as exc:
                 self._events.add("lesson_damaged", name, f"not taken from the learner: {exc}")
+
+        self._say()
+
+    def _say(self) -> None:
+        """Write whose requests this worker had lately."""
+        told = {name: route.traffic.save() for name, route in self._routes.items()}
+        path = self._folder / f"{self._index}.traffic"
+        snapshots.write(path, orjson.dumps(told), durable=False)
+
+    def _hear(self) -> None:
+        """Read whose requests the other workers had lately."""
+        told = []
+        for path in self._folder.glob("*.traffic"):
+            try:
+                document = orjson.loads(path.read_bytes())
+                told.append({name: traffic.read(counts) for name, counts in document.items()})
+            except (ValueError, TypeError, AttributeError) as exc:
+                self._events.add("lesson_damaged", path.name, f"not read: {exc}")
+        for name, route in self._routes.items():
+            route.traffic.others = [one[name] for one in told if name in one]
 
     def _path(self, route: str) -> Path:
         return self._folder / f"{route}.lesson"

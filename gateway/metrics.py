@@ -107,6 +107,7 @@ class Metrics:
         self._feedback: dict[tuple[str, str], int] = {}
         self._answers: dict[tuple[str], Mean] = {}
         self.rows_skipped = 0
+        self._set_aside: dict[tuple[str, str], float] = {}
         self._labels: dict[tuple[str, str], Mean] = {}
         self._offers: dict[tuple[str, str], Offers] = {}
         self._no_answer: dict[str, int] = {}
@@ -250,6 +251,11 @@ class Metrics:
         key = (route, outcome)
         self._feedback[key] = self._feedback.get(key, 0) + 1
 
+    def set_aside(self, route: str, tenant: str, part: float) -> None:
+        """Count the part of a tenant's label that was not believed."""
+        key = (route, tenant)
+        self._set_aside[key] = self._set_aside.get(key, 0.0) + part
+
     def routed(self, route: str) -> int:
         """Return for how many requests a route has wanted money since the start."""
         return self._routed.get(route, 0)
@@ -365,6 +371,14 @@ class Metrics:
         for feedback_key, count in self._feedback.items():
             feedback.add_metric(feedback_key, count)
         yield feedback
+        aside = CounterMetricFamily(
+            "tollway_labels_set_aside",
+            "Labels of a tenant that differ from the others' and were not learned from",
+            labels=["route", "tenant"],
+        )
+        for aside_key, amount in self._set_aside.items():
+            aside.add_metric(aside_key, amount)
+        yield aside
         skipped = CounterMetricFamily(
             "tollway_journal_rows_skipped",
             "Rows of the journal that a start could not learn from",

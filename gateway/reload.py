@@ -281,6 +281,7 @@ def keep_learned(gateway: Gateway, told: config.Route, new: Route) -> None:
     if old is None or before is None:
         return
     new.estimator, new.bound = old.estimator, old.bound
+    new.traffic, new.influence = old.traffic, old.influence
     if before.audit == told.audit:
         new.auditor = old.auditor
     if before.context != told.context or before.protocol != told.protocol:

@@ -22,7 +22,9 @@ from gateway.passage import Passage
 from gateway.prompt_cache import PromptCache
 from gateway.rest import Rest
 from gateway.score import Score
+from gateway.traffic import Traffic
 from policies.audit import Auditor
+from policies.influence import Influence
 from policies.types import Objective, Policy
 
 NO_PAYLOAD = Payload()
@@ -187,6 +189,9 @@ class Route:
     hedge: Hedge | None = None
     forward_headers: frozenset[bytes] = frozenset()
     inputs: InputDrift = field(default_factory=InputDrift)
+    labellers_only: bool = False
+    traffic: Traffic = field(default_factory=Traffic)
+    influence: Influence = field(default_factory=Influence)
     no_answer: float | None = None
     is_limited: bool = field(init=False)
     room: float = field(init=False)

@@ -247,6 +247,7 @@ class Router:
             turn.id = self._journal.new_id()
             self._journal.record(turn.id, partial(rows, turn, self._wall()))
             self.recent.append(turn.id)
+            turn.inference.route.traffic.count(turn.inference.tenant)
             charge(turn)
         self._metrics.request(turn, self._clock())
 

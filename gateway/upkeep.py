@@ -160,6 +160,8 @@ class Upkeep:
             "features": route.features.save(),
             "auditor": orjson.dumps(route.auditor.save() if route.auditor else None),
             "demand": orjson.dumps(self._demands[name].save()),
+            "influence": orjson.dumps(route.influence.save()),
+            "traffic": orjson.dumps(route.traffic.save()),
         }
         return snapshots.pack(parts, self._wall())
 
@@ -182,10 +184,13 @@ class Upkeep:
                 # One worker's purse is not to be handed out to all of them.
                 if self._learns and route.auditor is not None and audited is not None:
                     route.auditor.load(audited)
+                if self._learns and "influence" in parts:  # older snapshots have none
+                    route.influence.load(orjson.loads(parts["influence"]))
+                    route.traffic.load(orjson.loads(parts["traffic"]))
                 times[name] = time_s
             except FileNotFoundError:
                 continue
-            except (ValueError, KeyError) as exc:
+            except (ValueError, KeyError, TypeError) as exc:
                 aside = path.with_suffix(".damaged")
                 path.replace(aside)
                 self._events.add("snapshot_damaged", name, f"{exc}; set aside as {aside}")

@@ -32,7 +32,14 @@ class Baseline:
         """Nothing is solved."""
 
     def learn(
-        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        quality: float,
+        weight: float = 1.0,
+        *,
+        belief: float = 1.0,
     ) -> None:
         """Nothing is learned."""
 
@@ -125,14 +132,21 @@ class MostAccurate(Fixed):
         return max(range(len(arms)), key=worth)
 
     def learn(
-        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        quality: float,
+        weight: float = 1.0,
+        *,
+        belief: float = 1.0,
     ) -> None:
         """Count a label in [0, 1]."""
         if not 0.0 <= quality <= 1.0:
             raise ValueError(f"a quality of {quality}, not in [0, 1]")
         sums = self._sums.setdefault(arm, [0.0, 0.0])
-        sums[0] += quality
-        sums[1] += 1.0
+        sums[0] += belief * quality
+        sums[1] += belief
         self.version += 1
 
     def save(self) -> bytes:

@@ -132,12 +132,25 @@ class Cascade(Lagrangian):
         self._options.reprice(arm, ratio)
 
     def learn(
-        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        quality: float,
+        weight: float = 1.0,
+        *,
+        belief: float = 1.0,
     ) -> None:
         """Learn what an arm's reply, or the one in hand (ACCEPT), was worth."""
-        self._note(self._quality.learn(context, context.held if arm == ACCEPT else arm, quality))
+        held = context.held if arm == ACCEPT else arm
+        self._note(self._quality.learn(context, held, quality, belief))
         self.version += 1
-        if self._floor is not None and arm == choice.arm and _is_last(choice):
+        if (
+            self._floor is not None
+            and arm == choice.arm
+            and _is_last(choice)
+            and self._whole.add(belief)
+        ):
             self._judge(self._floor, choice, quality, weight)
 
     def _judge(self, floor: Floor, choice: Choice, quality: float, weight: float) -> None:

@@ -39,7 +39,7 @@ class Exploration:
         self,
         scores: Sequence[float],
         costs_usd: Sequence[float],
-        labels: Sequence[int],
+        labels: Sequence[float],
         hopeless: Sequence[bool],
         base_usd: float,
     ) -> tuple[list[float], float]:

@@ -19,6 +19,7 @@ from policies.heads.vowpal import check_finite, loaded, saved
 from policies.packing import pack, unpack
 from policies.sampling import draw
 from policies.types import Arm, Choice, Context
+from policies.whole import Whole
 
 STEP = 0.01  # per request, in units of 1 / allowance: ParetoBandit's rate is of the same order
 
@@ -38,6 +39,7 @@ class Folded(Baseline):
         self._workspace: Any = Workspace(self._arguments)
         self._allowance_usd: float | None = None
         self._over = 0.0  # lambda, in units of 1 / allowance
+        self._whole = Whole()
 
     def _lines(
         self, context: Context, arms: Sequence[str], drawn: str = "", label: str = ""
@@ -83,10 +85,17 @@ class Folded(Baseline):
         )
 
     def learn(
-        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        quality: float,
+        weight: float = 1.0,
+        *,
+        belief: float = 1.0,
     ) -> None:
         """Learn the loss at the price of money that held when the arm was drawn."""
-        if arm != choice.arm:
+        if arm != choice.arm or not self._whole.add(belief):
             return
         if not 0.0 <= quality <= 1.0:
             raise ValueError(f"a quality of {quality}, not in [0, 1]")

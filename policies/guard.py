@@ -28,6 +28,7 @@ from policies.packing import pack, unpack
 from policies.sampling import draw
 from policies.types import Arm, Choice, Context, Notice, Policy
 from policies.value import covered, dot, estimated, held_back
+from policies.whole import Whole
 
 KIND = "guard 1"
 TRIAL = 0.1  # of the requests: the learned policy's in the shadow, the fixed arm's afterwards
@@ -72,6 +73,7 @@ class Guard:
         self._losing = Detector(0.0, alpha=alarm)
         self._means: dict[str, list[float]] = {}
         self._fixed = baseline or ""
+        self._whole = Whole()
         self._notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
 
     def choose(
@@ -133,14 +135,24 @@ class Guard:
         return best
 
     def learn(
-        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        quality: float,
+        weight: float = 1.0,
+        *,
+        belief: float = 1.0,
     ) -> None:
         """Learn what an arm's answer was worth, and what that says of the learned policy."""
-        self._inner.learn(context, choice, arm, quality, weight)
+        if belief == 1.0:
+            self._inner.learn(context, choice, arm, quality, weight)
+        else:
+            self._inner.learn(context, choice, arm, quality, weight, belief=belief)
         self.version = self._inner.version
         if arm != choice.arm or not choice.guarded_by:
             return
-        if not covered(choice.shadow, choice.pmf):
+        if not covered(choice.shadow, choice.pmf) or not self._whole.add(belief):
             return
         gain, least, most = (weight * value for value in self._estimate(choice, quality))
         if self.active:

@@ -34,6 +34,7 @@ from policies.scoped import Least, Scoped
 from policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective, record
 from policies.uniform import Uniform
 from policies.value import estimated, held_back, standing_for
+from policies.whole import Whole
 from policies.window import Window
 
 KIND = "lagrangian 1"
@@ -50,7 +51,7 @@ class Offer:
     names: tuple[str, ...]
     qualities: list[float]
     costs_usd: list[float]
-    labels: list[int]
+    labels: list[float]
     scopes: tuple[str, ...] = ()
 
 
@@ -88,6 +89,7 @@ class Lagrangian:
         self._event = True
         self._solved = False
         self._least = 1
+        self._whole = Whole()
 
     def choose(
         self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
@@ -205,12 +207,19 @@ class Lagrangian:
         return self.prices.high
 
     def learn(
-        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        quality: float,
+        weight: float = 1.0,
+        *,
+        belief: float = 1.0,
     ) -> None:
         """Learn what an arm's answer was worth; see the port."""
-        self._note(self._quality.learn(context, arm, quality))
+        self._note(self._quality.learn(context, arm, quality, belief))
         self.version += 1
-        if self._floor is not None and arm == choice.arm:
+        if self._floor is not None and arm == choice.arm and self._whole.add(belief):
             self._judge(self._floor, choice, quality, weight)
 
     def _note(self, change: Change | Notice | None) -> None:

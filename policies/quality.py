@@ -20,6 +20,7 @@ from policies.drift import Change, Drift
 from policies.heads.types import Head, Matrix, Rows, Table
 from policies.packing import pack, unpack
 from policies.types import Arm, Context
+from policies.whole import Whole
 
 KIND = "quality 3"
 Value = TypeVar("Value", float, Matrix)
@@ -33,7 +34,7 @@ DOUBT = 0.2  # squared deviations' worth of evidence that the head is to be beli
 class _Arm:
     """What is known of one arm: its prior, its mean, how far to believe the head, its drift."""
 
-    __slots__ = ("count", "drift", "labels", "mean", "prior", "same", "slope", "square")
+    __slots__ = ("count", "drift", "labels", "mean", "prior", "same", "slope", "square", "whole")
 
     # The mutable state: the mean, the slope with its two sums, the watch for drift, how many labels
     # were learned, and how many count as evidence.
@@ -42,7 +43,8 @@ class _Arm:
         self.prior = prior
         self.mean = 0.0
         self.drift = Drift()
-        self.labels = self.count = 0
+        self.whole = Whole()
+        self.labels = self.count = 0.0
         self.lean(DOUBT, DOUBT)
 
     def lean(self, same: float, square: float) -> None:
@@ -61,15 +63,19 @@ class _Arm:
             quality += self.drift.bias
         return 0.0 if quality < 0.0 else min(quality, 1.0)
 
-    def learn(self, arm: str, quality: float, value: float) -> Change | None:
+    def learn(self, arm: str, quality: float, value: float, belief: float) -> Change | None:
         """Take a label and what the head had said; return the change where one is noticed."""
         target, surprise = quality - self.prior, quality - self.believed(value)
         off = value - self.mean
-        self.lean(BELIEF * self.same + (target - self.mean) * off, BELIEF * self.square + off * off)
-        self.count += 1
-        self.mean += max(MEAN_RATE, 1.0 / (self.count + 1.0)) * (target - self.mean)
-        change = self.drift.observe(arm, surprise)
-        self.labels = SUSPECT if self.drift.fallen else self.labels + 1
+        kept = BELIEF if belief == 1.0 else BELIEF**belief
+        self.lean(
+            kept * self.same + belief * (target - self.mean) * off,
+            kept * self.square + belief * off * off,
+        )
+        self.count += belief
+        self.mean += belief * max(MEAN_RATE, 1.0 / (self.count + 1.0)) * (target - self.mean)
+        change = self.drift.observe(arm, surprise) if self.whole.add(belief) else None
+        self.labels = SUSPECT if self.drift.fallen else self.labels + belief
         return change
 
 
@@ -108,17 +114,28 @@ class Quality:
             column[:] = arm.believed(column) + arm.drift.bias
         return values.clip(0.0, 1.0)
 
-    def labels(self, arms: Sequence[str]) -> list[int]:
+    def labels(self, arms: Sequence[str]) -> list[float]:
         """Return how many labels of each arm count as evidence; the arms were predicted before."""
         return [self._arms[arm].labels for arm in arms]
 
-    def learn(self, context: Context, arm: str, quality: float) -> Change | None:
-        """Learn a label in [0, 1]; return the change of the arm where one is noticed."""
+    def learn(
+        self, context: Context, arm: str, quality: float, belief: float = 1.0
+    ) -> Change | None:
+        """Learn a label in [0, 1]; return the change of the arm where one is noticed.
+
+        `belief`: how far to believe it, from above 0 to 1.
+        """
+        if not 0.0 < belief <= 1.0:
+            raise ValueError(f"a belief of {belief}, not above 0 and up to 1")
         if not 0.0 <= quality <= 1.0:
             raise ValueError(f"a quality of {quality}, not in [0, 1]")
         known = self._arms.get(arm) or self._meet(arm, None)
-        value = self._head.learn(context, arm, quality - known.prior)
-        return known.learn(arm, quality, value)
+        target = quality - known.prior
+        if belief == 1.0:
+            value = self._head.learn(context, arm, target)
+        else:
+            value = self._head.learn(context, arm, target, belief)
+        return known.learn(arm, quality, value, belief)
 
     def _introduce(self, arms: Sequence[Arm]) -> None:
         """Meet the arms not met before, the cheaper first."""
@@ -162,7 +179,7 @@ class Quality:
             arm.mean = means[name]
             arm.lean(*map(float, values["slopes"][name]))
             arm.drift.load(values["drifts"][name])
-            arm.labels, arm.count = int(values["labels"][name]), int(values["counts"][name])
+            arm.labels, arm.count = float(values["labels"][name]), float(values["counts"][name])
         self._head.load(parts["head"])
         # An arm that was met here and not there stays: the recent contexts may hold it.
         self._arms |= arms

@@ -137,12 +137,20 @@ class Policy(Protocol):
         """Draw one of `arms` (at least one). `floor` may be stricter than the objective's."""
 
     def learn(
-        self, context: Context, choice: Choice, arm: str, quality: float, weight: float = 1.0
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        quality: float,
+        weight: float = 1.0,
+        *,
+        belief: float = 1.0,
     ) -> None:
         """Learn that `arm` gave `quality` in [0, 1].
 
         `weight`: for how many answers the label stands, 1 in the mean; not 1 where some were
-        likelier to be judged than others.
+        likelier to be judged than others. `belief`: how far the label is believed, from above 0 to
+        1, where its teller's labels may count in part only (`influence`).
 
         `arm` is `choice.arm`, or in a cascade also another whose answer was seen and could be
         scored (such as ACCEPT, when a true label scores the cheap reply that was passed over).

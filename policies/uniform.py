@@ -18,7 +18,7 @@ class Uniform:
         self,
         scores: Sequence[float],
         costs_usd: Sequence[float],
-        labels: Sequence[int],
+        labels: Sequence[float],
         hopeless: Sequence[bool],
         base_usd: float,
     ) -> tuple[list[float], float]:

@@ -239,7 +239,11 @@ class Route(Table):
     score: Score | None = Field(
         default=None, description="How a true label is turned into quality."
     )
-
+    feedback: Literal["own", "labellers"] = Field(
+        default="own",
+        description="Who may say what answers were worth. `own`: each tenant, of its own requests. "
+        "`labellers`: tenants marked `labeller` alone, of all requests. The admin key may always.",
+    )
     audit: Audit | None = Field(
         default=None,
         description="Where labels are scarce: answers of which backend others are compared to.",

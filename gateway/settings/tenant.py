@@ -71,6 +71,11 @@ class Tenant(Table):
         default=None, min_length=1, description="The routes it may call; all, if left out."
     )
     rate: TenantRate | None = Field(default=None, description="How fast it may call.")
+    labeller: bool = Field(
+        default=False,
+        description="Whether its labels are trusted: they count in full, whatever others say, and "
+        'on routes with `feedback = "labellers"` it may label every request.',
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -82,7 +82,8 @@ def build(
     metrics.add_source(lambda: gauges.routes(routes))
     metrics.add_source(lambda: gauges.backends(backends, clock()))
     # Another worker's rows are in its segment a turn of its loop later: nothing, to people.
-    learner = Learner(journal, routes, metrics, wall, patience_s=0.05 if seat.others else 0.0)
+    patience_s = 0.05 if seat.others else 0.0
+    learner = Learner(journal, routes, metrics, wall, patience_s=patience_s, events=events)
     crew = Crew(seat, metrics=metrics, events=events, wallet=wallet, teach=learner.teach)
     attempts = Attempts(
         wallet, journal, metrics, buffers=build_buffers(settings), clock=clock, wall=wall
@@ -162,6 +163,6 @@ def duties(
     """Return what a worker of several owes the others now and then: (seconds, duty)."""
     if seat.folder is None:
         return []
-    lessons = Lessons(seat.folder, routes, events)
+    lessons = Lessons(seat.folder, routes, events, seat.index)
     teach = lessons.give if seat.learns else lessons.take
     return [(1.0, at_once(crew.leave_in_turn)), (1.0, at_once(teach))]

@@ -104,6 +104,7 @@ def build_authenticator(settings: config.Settings) -> Authenticator:
         viewer_hash=viewer_hash.get_secret_value() if viewer_hash else None,
         pepper=pepper,
         open_to_all=server.open,
+        labellers=[t.name for t in settings.tenants if t.labeller],
     )
 
 

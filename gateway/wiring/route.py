@@ -54,6 +54,7 @@ def build_route(
             span=route.context.range,
         ),
         score=build_score(route.score),
+        labellers_only=route.feedback == "labellers",
         cascade=route.cascade,
         fallback=route.fallback,
         timeout_s=route.timeout_s,

@@ -86,16 +86,16 @@ class RidgeHead:
         row = self._row(_key(context, arm), len(x))
         return float(x @ self._inverse[row, : len(x), : len(x)] @ x)
 
-    def learn(self, context: Context, arm: str, value: float) -> float:
+    def learn(self, context: Context, arm: str, value: float, weight: float = 1.0) -> float:
         """Learn from one arm; see the port."""
         if not abs(value) < float("inf"):
             raise ValueError(f"a label of {value}")
         x = self.features(context)
         row = self._row(_key(context, arm), len(x))
         inverse, theta = self._inverse[row, : len(x), : len(x)], self._theta[row, : len(x)]
-        inverse /= self._forget
+        inverse /= self._forget if weight == 1.0 else self._forget**weight
         gain = inverse @ x
-        gain_over = gain / (1.0 + x @ gain)
+        gain_over = gain / (1.0 / weight + x @ gain)
         before = float(theta @ x)
         theta += gain_over * (value - before)
         inverse -= gain_over[:, None] * gain

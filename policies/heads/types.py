@@ -42,9 +42,10 @@ class Head(Protocol):
     def table(self, rows: int) -> Table:
         """Return a table of so many rows."""
 
-    def learn(self, context: Context, arm: str, value: float) -> float:
+    def learn(self, context: Context, arm: str, value: float, weight: float = 1.0) -> float:
         """Learn that `arm` had `value` there; return what was predicted before.
 
+        `weight`: for how much of an observation it counts, from above 0 to 1.
         ValueError, and no change, where the value or the context is not finite.
         """
 

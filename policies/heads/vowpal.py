@@ -83,13 +83,16 @@ class VowpalHead:
         """Return a table; see the port."""
         return Listed(self)
 
-    def learn(self, context: Context, arm: str, value: float) -> float:
+    def learn(self, context: Context, arm: str, value: float, weight: float = 1.0) -> float:
         """Learn from one arm; see the port."""
         if not abs(value) <= LABEL_MAX:
             raise ValueError(f"a label of {value}")
         check_finite(context)
         if arm not in self._actions:
             self._prepare(arm)
+        if weight != 1.0:  # `dm` ignores weights of its examples: a step of part of the way
+            before = self.predict(context, [arm])[0]
+            value = before + weight * (value - before)
         # 1: the probability is ignored by `dm`, but a label without one is dropped silently.
         labelled = self._example({"a": self._names[arm]}, f"0:{value:.9g}:1")
         pylibvw.vw.learn_multi(self._workspace, [self._shared(context), labelled])

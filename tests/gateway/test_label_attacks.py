@@ -399,3 +399,104 @@ def test_a_label_of_another_kind_is_refused_and_may_be_sent_again(
             assert right.json()["result"] == "learned"
 
     run(main)
+
+
+# -- labels of one tenant weigh what the others bear out
+
+
+async def traffic(tollway: Running, name: str, count: int, label: int) -> list[Any]:
+    """Send requests as a tenant, and say of each that `label` was right."""
+    holder = As(tollway, name)
+    told = []
+    for _ in range(count // 20):
+        ids = await asyncio.gather(*(holder.ask() for _ in range(20)))
+        reply = await holder.tell([{"decision": one, "label": label} for one in ids])
+        told += reply.json()["results"]
+    return told
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("policy", ["lagrangian", "epsilon_greedy"])
+def test_a_hundred_false_zeros_of_one_tenant_move_no_arm(tmp_path: Path, policy: str) -> None:
+    async def main() -> None:
+        async with serving(Upstream(label=1)) as a:
+            async with running(config(a, a, policy=policy), tmp_path) as tollway:
+                await traffic(tollway, "honest", 300, 1)
+                arms = ("cheap", "dear")
+                before = [quality_hat(tollway, arm) for arm in arms]
+                told = await traffic(tollway, "mallory", 100, 2)
+                assert {one["result"] for one in told} == {"learned"}
+                after = [quality_hat(tollway, arm) for arm in arms]
+                assert max(abs(x - y) for x, y in zip(before, after, strict=True)) <= 0.01
+                metrics = (await tollway.client.get(tollway.url + "/metrics")).text
+                (line,) = [
+                    one
+                    for one in metrics.splitlines()
+                    if 'set_aside_total{route="m"' in one and "mallory" in one
+                ]
+                assert float(line.split()[-1]) > 90
+                kinds = [event["kind"] for event in tollway.gateway.events.newest()]
+                assert "labels_set_aside" in kinds
+            async with running(config(a, a, policy=policy), tmp_path) as tollway:
+                await traffic(tollway, "mallory", 40, 2)  # nor after a restart
+                after = [quality_hat(tollway, arm) for arm in arms]
+                assert max(abs(x - y) for x, y in zip(before, after, strict=True)) <= 0.01
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_a_start_without_a_snapshot_believes_no_more(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream(label=1)) as a:
+            async with running(config(a, a), tmp_path) as tollway:
+                await traffic(tollway, "honest", 300, 1)
+                before = quality_hat(tollway)
+                await traffic(tollway, "mallory", 100, 2)
+                place = tollway.gateway.upkeep._path("m")
+            place.unlink()
+            async with running(config(a, a), tmp_path) as tollway:
+                assert tollway.gateway.routes["m"].policy.version > 300
+                assert quality_hat(tollway) == pytest.approx(before, abs=0.01)
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_a_tenant_that_the_operator_trusts_is_believed_in_full(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream(label=1)) as a:
+            async with running(config(a, a, mallory="labeller = true"), tmp_path) as tollway:
+                await traffic(tollway, "honest", 300, 1)
+                before = quality_hat(tollway)
+                await traffic(tollway, "mallory", 100, 2)
+                assert min(quality_hat(tollway, arm) for arm in ("cheap", "dear")) < before - 0.1
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_who_may_label_what_is_the_routes_to_say(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream(label=1)) as a:
+            own = config(a, a, mallory="labeller = true")
+            async with running(own, tmp_path / "own") as tollway:
+                honest, mallory = As(tollway, "honest"), As(tollway, "mallory")
+                told = {"decision": await honest.ask(), "label": 1}
+                assert (await mallory.tell(told)).status_code == 404
+                assert (await honest.tell(told)).status_code == 202
+            only = config(a, a, route='feedback = "labellers"', mallory="labeller = true")
+            async with running(only, tmp_path / "only") as tollway:
+                honest, mallory = As(tollway, "honest"), As(tollway, "mallory")
+                told = {"decision": await honest.ask(), "label": 1}
+                refused = await honest.tell(told)
+                assert refused.status_code == 422
+                assert "labeller = true" in refused.json()["detail"]
+                assert (await mallory.tell(told)).status_code == 202
+                admin = As(tollway, "admin")
+                told = {"decision": await honest.ask(), "label": 1}
+                assert (await admin.tell(told)).status_code == 202
+                foreign = {"decision": await mallory.ask(), "label": 1}
+                assert (await honest.tell(foreign)).status_code == 404
+
+    run(main)
