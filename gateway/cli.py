@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gateway import auth, budget_commands, console, price_commands
+from gateway import auth, budget_commands, console, policy_commands, price_commands
 from gateway.problems import ConfigError
 from gateway.remote import Declined, Unreachable
 
@@ -24,6 +24,7 @@ a first run:
   tollway budgets list                      see what is spent and what is left
   tollway prices show openai/gpt-4o-mini    see what a known model costs
   tollway report daily                      see what each day has cost, and for whom
+  tollway policy relearn --help             learn again without the labels of a tenant
   tollway gameday --help                    let faults strike, and see what it does then
   tollway explain ID                        see why a request went where it went; its id is
                                             the reply's x-tollway-decision
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     budget_commands.add(commands)
     price_commands.add(commands)
+    policy_commands.add(commands)
     _add_keys(commands)
     return parser
 

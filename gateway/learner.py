@@ -237,9 +237,9 @@ class Learner:
         del self._aside[route, tenant]
         if counts[1] > ASIDE_EVERY / 2.0 and self._events is not None:
             text = (
-                f"{counts[1]:.0f} of {tenant}'s last {ASIDE_EVERY} labels differ from the others' "
-                "and were set aside; mark it labeller = true if they are right, or give it a route "
-                "of its own"
+                f"{counts[1]:.0f} of {tenant}'s last {ASIDE_EVERY} labels were set aside: they "
+                "differ from the others', or are more than its share of the traffic; mark it "
+                "labeller = true if they are right, or give it a route of its own"
             )
             self._events.add("labels_set_aside", route, text, tenant=tenant)
 
@@ -268,15 +268,15 @@ class Learner:
                 if row.get("kind") in {"feedback", "decision"}:
                     try:
                         if row["kind"] == "decision":
-                            self._recount(row, since)
+                            self.recount(row, since)
                         else:
-                            learned += self._relearn(row, since, seen)
+                            learned += self.relearn(row, since, seen)
                     except (BadRow, KeyError, TypeError, ValueError, ArithmeticError) as exc:
                         skip(exc)
         self._metrics.rows_skipped += skipped
         return CaughtUp(learned, skipped)
 
-    def _recount(self, row: Row, since: Mapping[str, float]) -> None:
+    def recount(self, row: Row, since: Mapping[str, float]) -> None:
         """Count a request's first draw as traffic; BadRow where it cannot be."""
         name = readback.text(row, "route")
         route = self._routes.get(name)
@@ -285,7 +285,7 @@ class Learner:
         if readback.time_s(row) > since.get(name, 0.0):
             route.traffic.count(readback.text(row, "tenant"))
 
-    def _relearn(self, row: Row, since: Mapping[str, float], seen: set[str]) -> bool:
+    def relearn(self, row: Row, since: Mapping[str, float], seen: set[str]) -> bool:
         """Learn from a feedback's row, unless that was done; BadRow where it cannot be."""
         name, decision = readback.text(row, "route"), readback.text(row, "id")
         if readback.time_s(row) <= since.get(name, 0.0) or decision in seen:

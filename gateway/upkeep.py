@@ -14,7 +14,7 @@ import orjson
 
 from backends.pricing import Price
 from backends.types import UNBOUND
-from gateway import snapshots
+from gateway import kept, snapshots
 from gateway.estimator import Estimator
 from gateway.events import Events
 from gateway.journal import Journal
@@ -173,6 +173,9 @@ class Upkeep:
         times = {}
         for name, route in self._routes.items():
             path = self._path(name)
+            asked = kept.restore(self._state_dir, name)
+            if asked.exists() and self._learns:
+                path = asked  # what an operator asked for goes before what was saved
             try:
                 parts, time_s = snapshots.unpack(path.read_bytes())
                 take = route.policy.load if self._learns else route.policy.adopt
@@ -188,6 +191,8 @@ class Upkeep:
                     route.influence.load(orjson.loads(parts["influence"]))
                     route.traffic.load(orjson.loads(parts["traffic"]))
                 times[name] = time_s
+                if path == asked:
+                    asked.replace(self._path(name))
             except FileNotFoundError:
                 continue
             except (ValueError, KeyError, TypeError) as exc:
@@ -196,16 +201,39 @@ class Upkeep:
                 self._events.add("snapshot_damaged", name, f"{exc}; set aside as {aside}")
         return times
 
+    def _take_up(self, name: str) -> None:
+        """Go on with what an operator asked for, where that is there."""
+        asked = kept.restore(self._state_dir, name)
+        try:
+            parts, _ = snapshots.unpack(asked.read_bytes())
+            route = self._routes[name]
+            route.policy.load(parts["policy"])
+            if "influence" in parts:
+                route.influence.load(orjson.loads(parts["influence"]))
+            asked.replace(self._path(name))
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError) as exc:
+            aside = asked.with_suffix(".damaged")
+            asked.replace(aside)
+            self._events.add("snapshot_damaged", name, f"{exc}; set aside as {aside}")
+            return
+        self._events.add("policy_restored", name, "goes on with what an operator asked for")
+
     def _path(self, route: str) -> Path:
-        return self._state_dir / f"{route}.snapshot"
+        return kept.newest(self._state_dir, route)
 
     async def save(self) -> None:
         """Write the snapshots, in a thread; what the disk refuses is told of and tried again."""
         for name in [*self._routes]:
             try:
+                self._take_up(name)
                 blob = self.snapshot(name)
                 await asyncio.to_thread(snapshots.write, self._path(name), blob)
                 self.saved_s[name] = self._wall()
+                if kept.due(self._state_dir, name, self._wall()):
+                    at_s = self._wall()
+                    await asyncio.to_thread(kept.keep, self._state_dir, name, blob, at_s)
             except OSError as exc:
                 self._events.add("snapshot_failed", name, f"not saved: {exc}")
 
