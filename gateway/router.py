@@ -82,6 +82,7 @@ class Router:
                 )
                 if isinstance(hold, Refusal):
                     turn.refusals[backend.name] = hold
+                    turn.waited = not arms and hold.reason == "held"
                     continue
                 turn.refusals.pop(backend.name, None)
                 attempt = await (
@@ -173,11 +174,11 @@ class Router:
 
     @staticmethod
     def _awaited(turn: Turn) -> Backend | None:
-        """Return the backend to wait for, once, where all that can answer have their money only
-        held.
+        """Return the backend to wait for, where all that can answer have their money only held.
+
+        If that turns out to be spent, the next one is waited for.
         """
         name = turn.awaited
-        turn.waited = True
         return None if name is None else turn.inference.route.backends[name]
 
     async def _fall_back(self, turn: Turn) -> None:

@@ -82,8 +82,8 @@ class Turn:
 
     `left_out`: which backends cannot do what is asked, and why.
     `prompt`: where a backend was quoted that caches prompts, the request's. `outrun`: of two calls
-    of one backend one has answered, so the other is given up. `waited`: it has waited, or had no
-    reason to, for money that other calls hold.
+    of one backend one has answered, so the other is given up. `waited`: it has waited in vain for
+    money that other calls hold.
     """
 
     inference: Inference

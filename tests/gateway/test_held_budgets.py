@@ -204,3 +204,37 @@ declared_accuracy = 0.8
                 await first
 
     run(main)
+
+
+def test_money_that_turns_out_to_be_spent_for_every_arm_is_not_said_to_be_held(
+    tmp_path: Path,
+) -> None:
+    """Both arms' money is held when the second call comes, and spent when the first has ended."""
+
+    async def main() -> None:
+        costly = REPLY.replace(b'"completion_tokens":1000', b'"completion_tokens":19000')
+        upstream = Upstream(body=costly, hold=asyncio.Event())
+        async with serving(upstream) as url:
+            toml = configuration(url, 0.1).replace('["llm"]', '["llm", "half"]')
+            half = f"""
+[[backends]]
+name = "half"
+kind = "gpu"
+protocol = "openai"
+url = "{url}"
+price = {{ input_usd_per_mtok = 0, output_usd_per_mtok = 5.0 }}
+"""
+            async with running(toml + half, tmp_path) as app:
+                first = asyncio.create_task(ask(app, 20_000))  # $0.10 at half the price
+                while not upstream.calls:
+                    await asyncio.sleep(0.01)
+                second = asyncio.create_task(ask(app, 9_000))
+                while not await figure(app, "tollway_budget_waiting"):
+                    await asyncio.sleep(0.01)
+                assert upstream.hold is not None
+                upstream.hold.set()
+                assert (await first).status_code == 200
+                spent = await second
+                assert (spent.status_code, spent.json()["retryable"]) == (402, False)
+
+    run(main)
