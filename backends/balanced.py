@@ -44,11 +44,17 @@ class Endpoint:
 
     host: bytes
     transport: Transport
+    url: str = ""
     busy: int = 0
     failures: int = 0
     ejections: int = 0
     ejected_until_s: float = 0.0
     healthy: bool = True
+
+    def adopt(self, old: "Endpoint") -> None:
+        """Go on with the standing that the same address had before its settings changed."""
+        self.failures, self.ejections = old.failures, old.ejections
+        self.ejected_until_s, self.healthy = old.ejected_until_s, old.healthy
 
     def serves(self, now_s: float) -> bool:
         """Whether it is neither ejected nor unhealthy."""

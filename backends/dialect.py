@@ -27,8 +27,7 @@ _READ_BYTES = 65_536  # of a refusal: error messages have some hundred bytes
 class Dialect:
     """One backend's, on all routes."""
 
-    # The mutable state: which additions it was seen to refuse. It lasts as long as the backend's
-    # settings do.
+    # The mutable state: which additions it was seen to refuse.
 
     def __init__(self, drops: Sequence[str] = ()) -> None:
         """`drops`: dotted names of the fields that are taken out of every request."""
@@ -55,6 +54,10 @@ class Dialect:
         drops = [name for name in self._drops if has(document, name)]
         refused = [one for one in added if one.name in self._refused or one.name in without]
         return drops + [one.path for one in refused]
+
+    def adopt(self, old: "Dialect") -> None:
+        """Go on with what the same server was seen to refuse before its settings changed."""
+        self._refused = old._refused
 
     def learn(self, backend: str, refused: Sequence[Addition]) -> None:
         """Remember additions that a request was refused for, and accepted without."""

@@ -35,6 +35,11 @@ class FirstEventLimiter:
         self._served = Served()
         self._dropped_s = float("-inf")
 
+    def adopt(self, old: "FirstEventLimiter") -> None:
+        """Go on where a limiter with other settings has come to; `old` is not used any more."""
+        self._gradient.adopt(old._gradient)
+        self._served, self._dropped_s = old._served, old._dropped_s
+
     @property
     def limit(self) -> int:
         """Calls that may be made at once."""

@@ -48,17 +48,24 @@ class Http1Transport:
         host: bytes,
         *,
         slots: Slots,
+        owns_slots: bool = True,
         connect_timeout_s: float = 2.0,
         idle_expiry_s: float = 4.0,
         stream_idle_s: float = 60.0,
         rewrite: Rewrite | None = None,
         keep_alive: bool | None = None,
+        url: str = "",
     ) -> None:
-        self._reuse = Reuse(keep_alive)
+        """`owns_slots`: whether nobody else uses the slots, so that they close with this; `url`:
+        the address by which a transport with other settings knows this one.
+        """
+        self.reuse = Reuse(keep_alive)
         self._open_socket = connect
         self._rewrite = rewrite
         self._host = host
         self.slots = slots
+        self.url = url
+        self._owns_slots = owns_slots
         self._connect_timeout_s = connect_timeout_s
         self._idle_expiry_s = idle_expiry_s
         self._stream_idle_s = stream_idle_s
@@ -85,17 +92,18 @@ class Http1Transport:
         try:
             return await self._attempt(head, call, deadline_s)
         except Stale as exc:
-            self._reuse.closed(exc.chunked, asyncio.get_running_loop().time())
+            self.reuse.closed(exc.chunked, asyncio.get_running_loop().time())
             self._drop_idle()  # of the same age or older: as dead, and a repeat needs a new one
             if call.method not in _IDEMPOTENT and exc.unheard < len(head) + len(call.body):
                 raise
         return await self._attempt(head, call, deadline_s)
 
     async def aclose(self) -> None:
-        """Close every connection; calls under way and calls that wait fail."""
+        """Close every connection; calls under way fail, and those that wait for own slots."""
         if self._sweep is not None:
             self._sweep.cancel()
-        self.slots.close()
+        if self._owns_slots:
+            self.slots.close()
         if self._open:
             self._emptied = asyncio.Event()
             for connection in list(self._open):
@@ -108,7 +116,7 @@ class Http1Transport:
         """Take a connection back, and give its slot to the next in the queue."""
         if not reusable:
             pass
-        elif not self._reuse.allows(connection.chunked, connection.idle_since_s):
+        elif not self.reuse.allows(connection.chunked, connection.idle_since_s):
             connection.close()
         else:
             self._idle.append(connection)
@@ -123,7 +131,7 @@ class Http1Transport:
             self._idle.remove(connection)
             now_s = asyncio.get_running_loop().time()
             if now_s < connection.idle_since_s + SOON_S:
-                self._reuse.closed(connection.chunked, now_s)
+                self.reuse.closed(connection.chunked, now_s)
         if not self._open and self._emptied is not None:
             self._emptied.set()
 

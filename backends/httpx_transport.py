@@ -43,12 +43,14 @@ class HttpxTransport:
         url: str,
         *,
         slots: Slots,
+        owns_slots: bool = True,
         connect_timeout_s: float = 2.0,
         stream_idle_s: float = 60.0,
     ) -> None:
         self._pool = pool
         self._origin = httpx.URL(url).copy_with(raw_path=b"/")
         self.slots = slots
+        self._owns_slots = owns_slots
         self._timeout = {"connect": connect_timeout_s}
         self._stream_idle_s = stream_idle_s
         self._closed = False
@@ -74,9 +76,10 @@ class HttpxTransport:
             raise
 
     async def aclose(self) -> None:
-        """Close every connection; calls under way and calls that wait fail."""
+        """Close every connection; calls under way fail, and those that wait for own slots."""
         self._closed = True
-        self.slots.close()
+        if self._owns_slots:
+            self.slots.close()
         await self._pool.aclose()
 
     async def _enter(self, deadline_s: float) -> "_Slot":

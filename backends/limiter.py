@@ -67,6 +67,16 @@ class Limiter:
         self._rate = 0.0
         self._before = self._limit
 
+    def adopt(self, old: "Limiter") -> None:
+        """Go on where a limiter with other settings has come to; `old` is not used any more."""
+        was_open = old._limit >= old._most
+        self._limit = float(self._most) if was_open else min(float(self._most), old._limit)
+        self._before = min(float(self._most), old._before)
+        self._base_s, self._rate = old._base_s, old._rate
+        self._window, self._ended, self._since_s = old._window, old._ended, old._since_s
+        self._busiest, self._dropped = old._busiest, old._dropped
+        self._probe_s, self._next_probe_s = old._probe_s, old._next_probe_s
+
     @property
     def limit(self) -> int:
         """Calls that may be made at once."""

@@ -26,6 +26,10 @@ class Reuse:
         """Whether a connection may be used again after a reply (0.1 us)."""
         return now_s >= self._until_s[chunked] if self._fixed is None else self._fixed
 
+    def adopt(self, old: "Reuse") -> None:
+        """Share what was learned of the same address before its settings changed."""
+        self._until_s, self._pause_s = old._until_s, old._pause_s
+
     def closed(self, chunked: bool, now_s: float) -> None:
         """Learn that the server closed a connection after a reply without saying so."""
         if now_s < self._until_s[chunked]:

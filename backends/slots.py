@@ -8,7 +8,7 @@ Little's law: (calls waiting + 1) * how long a slot is held / slots.
 
 import asyncio
 from collections import deque
-from typing import Protocol
+from typing import Protocol, Self
 
 from backends.types import DeadlineExceeded, Overloaded
 
@@ -20,8 +20,12 @@ RATE = 0.05  # of the mean holding time: about the last twenty calls
 class Limit(Protocol):
     """How many calls at once a backend should have, found from its replies (see `limiter.py`)."""
 
-    by_first_event: bool
-    """Whether the first event of a stream tells more than its head."""
+    @property
+    def by_first_event(self) -> bool:
+        """Whether the first event of a stream tells more than its head."""
+
+    def adopt(self, old: Self) -> None:
+        """Go on where a limiter of the same kind with other settings has come to."""
 
     @property
     def limit(self) -> int:
@@ -73,6 +77,15 @@ class Slots:
     def limit(self) -> int:
         """Calls that may be made at once, as of now."""
         return self._most if self._limiter is None else self._limiter.limit
+
+    def revise(self, most: int, *, patience_s: float | None, limiter: Limit | None) -> None:
+        """Take other settings. Calls keep their slots and their places in the queue, and a limiter
+        of the same kind goes on where the last one has come to.
+        """
+        if limiter is not None and type(limiter) is type(self._limiter):
+            limiter.adopt(self._limiter)
+        self._most, self._patience_s, self._limiter = most, patience_s, limiter
+        self._admit()
 
     @property
     def waiting(self) -> int:

@@ -45,6 +45,7 @@ def open_transport(
     parts = urlsplit(url)
     if parts.scheme not in _CONNECT:
         raise ValueError(f"{url!r}: the scheme must be one of {', '.join(_CONNECT)}")
+    owns_slots = slots is None
     slots = slots or Slots(connections)
     led = parse_proxy(proxy) if proxy else None
     connect, host = _CONNECT[parts.scheme](parts, tls, barred)
@@ -68,6 +69,7 @@ def open_transport(
             pool,
             url,
             slots=slots,
+            owns_slots=owns_slots,
             connect_timeout_s=connect_timeout_s,
             stream_idle_s=stream_idle_s,
         )
@@ -75,11 +77,13 @@ def open_transport(
         connect,
         host,
         slots=slots,
+        owns_slots=owns_slots,
         connect_timeout_s=connect_timeout_s,
         idle_expiry_s=idle_expiry_s,
         stream_idle_s=stream_idle_s,
         rewrite=rewrite,
         keep_alive=keep_alive,
+        url=url,
     )
 
 

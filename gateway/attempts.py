@@ -179,7 +179,7 @@ class Attempts:
             if not calls[0].done():
                 again = self._reserve_again(turn, backend)
                 if again is None:
-                    hedge.denied += 1
+                    hedge.waits.denied += 1
                 else:
                     hedge.spend()
                     calls.append(
@@ -194,7 +194,7 @@ class Attempts:
             turn.outrun = False
         if not attempt.error:
             turn.give_up_all_but(attempt)
-            hedge.won += attempt.hedge_s is not None
+            hedge.waits.won += attempt.hedge_s is not None
         return attempt
 
     def _reserve_again(self, turn: Turn, backend: Backend) -> Reservation | None:

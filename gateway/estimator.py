@@ -8,6 +8,7 @@ are equal.
 """
 
 import math
+from collections.abc import Collection
 
 from backends.pricing import Price
 from backends.types import Usage, record
@@ -144,6 +145,13 @@ class Estimator:
     def accuracy(self) -> dict[str, Accuracy]:
         """Return by backend how good its quotes were; none for those with fixed prices."""
         return {backend: model.accuracy for backend, model in self._models.items()}
+
+    def keep(self, backends: Collection[str]) -> None:
+        """Forget all backends but these."""
+        for name in self._models.keys() - set(backends):
+            del self._models[name]
+            self._kept.pop(name, None)
+        self._forget()
 
     def _forget(self) -> None:
         """Forget what was said before something was learned."""

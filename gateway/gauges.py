@@ -163,7 +163,7 @@ def _retries(routes: Mapping[str, Route]) -> Iterator[Metric]:
         labels=["route", "result"],
     )
     for route in routes.values():
-        ladder = route.ladder
+        ladder = route.ladder.retries
         retries.add_metric([route.name, "made"], ladder.made)
         retries.add_metric([route.name, "denied"], ladder.denied)
         retries.add_metric([route.name, "last_resort"], ladder.resorted)
@@ -174,7 +174,8 @@ def _retries(routes: Mapping[str, Route]) -> Iterator[Metric]:
         labels=["route", "result"],
     )
     for route in routes.values():
-        if (hedge := route.hedge) is not None:
+        if route.hedge is not None:
+            hedge = route.hedge.waits
             hedges.add_metric([route.name, "made"], hedge.made)
             hedges.add_metric([route.name, "won"], hedge.won)
             hedges.add_metric([route.name, "denied"], hedge.denied)

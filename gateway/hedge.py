@@ -12,7 +12,8 @@ second call won took longer, and no more needs to be known of it.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,46 +23,65 @@ STEP = 0.1  # e-fold in about ten calls up, 200 down at a share of 5 %
 PURSE_MAX = 10.0  # second calls in a row, after a lull
 
 
+@dataclass(slots=True)
+class Waits:
+    """The state of a route's hedging: the purse, each backend's wait and how many calls it was
+    learned from, and counts. A reload keeps it.
+    """
+
+    purse: float = PURSE_MAX
+    waits_s: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    made: int = 0
+    won: int = 0
+    denied: int = 0
+
+
 class Hedge:
     """One route's second calls: how long to wait for a first one, and how many there may be."""
 
-    # The mutable state is the purse, the waits (and of how many calls), and what came of it all.
+    # The mutable state is `waits`; the rest is configuration.
 
     def __init__(self, share: float) -> None:
         """`share`: of the requests, in (0, 1)."""
         self._share = share
-        self._purse = PURSE_MAX
-        self._waits_s: dict[str, float] = {}
-        self._seen: dict[str, int] = {}
-        self.made = self.won = self.denied = 0
+        self.waits = Waits()
 
     def earn(self) -> None:
         """Take note of a request."""
-        self._purse = min(PURSE_MAX, self._purse + self._share)
+        self.waits.purse = min(PURSE_MAX, self.waits.purse + self._share)
 
     def wait_s(self, backend: str) -> float | None:
         """Return how long a call may take before it is made again; None where that is not known
         yet, or no second call can be had.
         """
-        if self._purse < 1.0 or self._seen.get(backend, 0) < KNOWN_AT:
+        waits = self.waits
+        if waits.purse < 1.0 or waits.seen.get(backend, 0) < KNOWN_AT:
             return None
-        return self._waits_s[backend]
+        return waits.waits_s[backend]
 
     def spend(self) -> None:
         """Take note that a second call is made."""
-        self._purse -= 1.0
-        self.made += 1
+        self.waits.purse -= 1.0
+        self.waits.made += 1
 
     def took(self, backend: str, latency_s: float) -> None:
         """Learn how long a first call took, or when it was given up (0.4 us)."""
-        seen = self._seen[backend] = self._seen.get(backend, 0) + 1
-        wait_s = self._waits_s.get(backend, 0.0)
+        waits_s = self.waits.waits_s
+        seen = self.waits.seen[backend] = self.waits.seen.get(backend, 0) + 1
+        wait_s = waits_s.get(backend, 0.0)
         if seen <= KNOWN_AT:
-            self._waits_s[backend] = max(wait_s, latency_s)
+            waits_s[backend] = max(wait_s, latency_s)
         elif latency_s > wait_s:
-            self._waits_s[backend] = wait_s * (1.0 + STEP * (1.0 - self._share))
+            waits_s[backend] = wait_s * (1.0 + STEP * (1.0 - self._share))
         else:
-            self._waits_s[backend] = wait_s * (1.0 - STEP * self._share)
+            waits_s[backend] = wait_s * (1.0 - STEP * self._share)
+
+    def adopt(self, old: "Hedge", backends: Collection[str]) -> None:
+        """Share the state of the hedging that this one replaces, of `backends` that go on."""
+        self.waits = old.waits
+        for name in self.waits.seen.keys() - set(backends):
+            del self.waits.seen[name], self.waits.waits_s[name]
 
 
 async def first_good(calls: Sequence[asyncio.Task[T]], good: Callable[[T], bool]) -> T:

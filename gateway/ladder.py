@@ -9,6 +9,7 @@ purse is full at the start: the first failures of a quiet route must not wait fo
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 RETRIES_MAX = 100.0  # Finagle's: ten retries a second over its window of ten seconds
 LEAVES_WIRE, LEAVES_LOCAL = 0.5, 0.9
@@ -28,10 +29,20 @@ def leaving(now_s: float, until_s: float, *, wired: bool) -> float:
     return max(now_s + share * (until_s - now_s), until_s - RESERVED_MOST_S)
 
 
+@dataclass(slots=True)
+class Retries:
+    """The state of a route's ladder: retries left, and counts. A reload keeps it."""
+
+    left: float = RETRIES_MAX
+    made: int = 0
+    denied: int = 0
+    resorted: int = 0
+
+
 class Ladder:
     """One route's way down; `rungs` are names of backends, `last_resort` a reply's body."""
 
-    # The mutable state is the purse of retries, and the counts of what came of it.
+    # The mutable state is `retries`; the rest is configuration.
 
     def __init__(
         self,
@@ -44,8 +55,7 @@ class Ladder:
         self.rungs = tuple(rungs)
         self.last_resort = last_resort
         self._share = retry_share
-        self._purse = RETRIES_MAX if retry_share else 0.0
-        self.made = self.denied = self.resorted = 0
+        self.retries = Retries()
 
     @property
     def is_declared(self) -> bool:
@@ -54,14 +64,20 @@ class Ladder:
 
     def earn(self) -> None:
         """Take note of a request (0.2 us)."""
-        if self._purse < RETRIES_MAX:
-            self._purse = min(RETRIES_MAX, self._purse + self._share)
+        retries = self.retries
+        if retries.left < RETRIES_MAX:
+            retries.left = min(RETRIES_MAX, retries.left + self._share)
 
     def retry(self) -> bool:
-        """Take out one retry; False where there is none left."""
-        if self._purse < 1.0:
-            self.denied += 1
+        """Take out one retry; False where there is none left, or the route allows none."""
+        retries = self.retries
+        if not self._share or retries.left < 1.0:
+            retries.denied += 1
             return False
-        self._purse -= 1.0
-        self.made += 1
+        retries.left -= 1.0
+        retries.made += 1
         return True
+
+    def adopt(self, old: "Ladder") -> None:
+        """Share the state of the ladder that this one replaces."""
+        self.retries = old.retries

@@ -69,6 +69,10 @@ class PromptCache:
     def __len__(self) -> int:
         return len(self._seen)
 
+    def revise(self, *, keeps_s: float) -> None:
+        """Take another time for which the server keeps prompts."""
+        self._keeps_s = keeps_s
+
     def covers(self, asked: Prompt, now_s: float) -> float:
         """Return the share of a prompt, in [0, 1], of which the same beginning was answered."""
         since_s = now_s - self._keeps_s

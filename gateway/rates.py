@@ -9,7 +9,7 @@ Feedback has a bucket of its own for each tenant, limited by default: every labe
 that learns about a third of a millisecond.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from gateway.errors import Refused
@@ -28,6 +28,16 @@ class Bucket:
     burst: float
     tokens: float
     at_s: float = 0.0
+
+    @classmethod
+    def full(cls, rate: float, burst: float, now_s: float = 0.0) -> "Bucket":
+        """Return a bucket with as many tokens as it holds."""
+        return cls(rate, burst, burst, now_s)
+
+    def revise(self, rate: float, burst: float, now_s: float) -> None:
+        """Take another rate and burst; the tokens stay, as far as they fit in."""
+        self.fill(now_s)
+        self.rate, self.burst, self.tokens = rate, burst, min(self.tokens, burst)
 
     def fill(self, now_s: float) -> float:
         """Return how many tokens there are now."""
@@ -52,12 +62,23 @@ class Rate:
 
         None of a rate: it is not limited.
         """
-        self._requests = self._dollars = None
+        self._requests: Bucket | None = None
+        self._dollars: Bucket | None = None
+        self.revise(requests_per_s, burst, usd_per_s, 0.0)
+
+    def revise(
+        self,
+        requests_per_s: float | None,
+        burst: float | None,
+        usd_per_s: float | None,
+        now_s: float,
+    ) -> None:
+        """Take other rates; what is in a bucket, or owed, stays."""
+        size = None
         if requests_per_s is not None:
             size = max(1.0, burst if burst is not None else requests_per_s)
-            self._requests = Bucket(requests_per_s, size, size)
-        if usd_per_s is not None:
-            self._dollars = Bucket(usd_per_s, usd_per_s, usd_per_s)
+        self._requests = _revised(self._requests, requests_per_s, size, now_s)
+        self._dollars = _revised(self._dollars, usd_per_s, usd_per_s, now_s)
 
     def admit(self, now_s: float) -> None:
         """Take a request in; Refused with 429 where there are too many (1.2 us)."""
@@ -95,6 +116,18 @@ class Rate:
         return refused
 
 
+def _revised(
+    bucket: Bucket | None, rate: float | None, burst: float | None, now_s: float
+) -> Bucket | None:
+    """Return a bucket of this rate, the same one where there is one; None: not limited."""
+    if rate is None or burst is None:
+        return None
+    if bucket is None:
+        return Bucket.full(rate, burst, now_s)
+    bucket.revise(rate, burst, now_s)
+    return bucket
+
+
 FEEDBACK_BURST_S = 10.0  # seconds' worth of labels at once: a batch job catches up, and waits
 
 
@@ -107,22 +140,30 @@ class FeedbackRates:
     def __init__(self, default_per_s: float, own_per_s: Mapping[str, float]) -> None:
         """`own_per_s`: of the tenants that have a rate of their own."""
         self._buckets: dict[str, Bucket] = {}
-        self.revise(default_per_s, own_per_s)
-
-    def revise(self, default_per_s: float, own_per_s: Mapping[str, float]) -> None:
-        """Take other rates; the buckets of tenants whose rate is the same stay as they are."""
         self._default_per_s, self._own_per_s = default_per_s, dict(own_per_s)
-        for tenant, bucket in list(self._buckets.items()):
-            if bucket.rate != self._rate(tenant):
-                del self._buckets[tenant]
+
+    def revise(
+        self,
+        default_per_s: float,
+        own_per_s: Mapping[str, float],
+        *,
+        tenants: Collection[str],
+        now_s: float,
+    ) -> None:
+        """Take other rates; what is in the buckets of `tenants`, those there are now, stays."""
+        self._default_per_s, self._own_per_s = default_per_s, dict(own_per_s)
+        for tenant in self._buckets.keys() - set(tenants):
+            del self._buckets[tenant]
+        for tenant, bucket in self._buckets.items():
+            rate = self._rate(tenant)
+            bucket.revise(rate, _burst(rate), now_s)
 
     def admit(self, tenant: str, labels: int, now_s: float) -> None:
         """Take labels in, all or none; Refused with 429 where there are too many."""
         bucket = self._buckets.get(tenant)
         if bucket is None:
             rate = self._rate(tenant)
-            size = max(rate * FEEDBACK_BURST_S, float(FEEDBACK_MAX))  # a whole call always fits
-            bucket = self._buckets[tenant] = Bucket(rate, size, size, now_s)
+            bucket = self._buckets[tenant] = Bucket.full(rate, _burst(rate), now_s)
         if bucket.fill(now_s) >= labels:
             bucket.tokens -= labels
             return
@@ -137,3 +178,8 @@ class FeedbackRates:
 
     def _rate(self, tenant: str) -> float:
         return self._own_per_s.get(tenant, self._default_per_s)
+
+
+def _burst(rate: float) -> float:
+    """Return how many labels may come at once; a whole call always fits."""
+    return max(rate * FEEDBACK_BURST_S, float(FEEDBACK_MAX))

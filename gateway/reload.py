@@ -3,13 +3,14 @@
 Theory of operation. Everything new is built beside the old, and the ledger is told of the budgets;
 until then an error leaves all as it was. Then, without waiting for anything, the new takes its
 place. Requests under way end on the routes and backends with which they began, and are charged to
-the budgets that bound them then. What has not changed stays the same object: a backend its
-connections, breaker and limit, a route what it has learned, a budget its leases.
+the budgets that bound them then. What has not changed stays the same object; what has changed is
+replaced and goes on with all state that the change does not concern (`keeping.py`).
 
     changed                          what becomes of it
-    a backend                        a new one; the old one's connections end with its last request
-    its price                        as above, and policies are told of the ratio at once; what it
-                                     has cached of prompts is still known
+    a backend                        a new one; connections that it does not use end with their
+                                     last request
+    its price                        as above, and policies are told of the ratio at once
+    a tenant's rates                 what is left in its buckets stays, as far as it fits
     a route's policy or objective    what was learned is taken over where the new policy can read it
     a route's context                learning begins anew: its features mean something else
     a budget                         its leases go back; what is spent stays spent
@@ -21,21 +22,23 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from backends.types import UNBOUND
 from gateway import settings as config
 from gateway import tls
+from gateway.auth import ANONYMOUS
+from gateway.keeping import SERVER, adopt_backend, adopt_route, rebuilt, same
 from gateway.ledger.types import LedgerDown
 from gateway.problems import ConfigError, Problem
 from gateway.route import Backend, Route
 from gateway.wiring import (
     Gateway,
     build_authenticator,
-    build_backend,
     build_counter,
     build_proxy,
+    build_rates,
     build_route,
     feedback_rates,
 )
@@ -68,18 +71,6 @@ FIXED: dict[str, tuple[str, ...]] = {
     "tracing": (),
 }
 """Settings that cannot change while a gateway runs; the keys of a table, or all of it."""
-
-SAME = (
-    "policy",
-    "policy_options",
-    "objective",
-    "accuracy_floor",
-    "value_per_correct_usd",
-    "baseline",
-    "guard",
-    "cascade",
-)
-"""What makes a route's policy what it is."""
 
 
 class Reloader:
@@ -128,10 +119,9 @@ class Reloader:
         await gateway.wallet.revise(budgets)
         # From here to the end nothing is waited for, so no request sees half of it.
         ratios = reprices(gateway, new, backends)
-        for route in new.routes:
-            keep_learned(gateway, route, routes[route.name])
-        gone = [b for name, b in gateway.backends.items() if backends.get(name) is not b]
-        kept = [b for name, b in gateway.backends.items() if backends.get(name) is b]
+        adopt_state(gateway, new, backends, routes)
+        gone = ways_out(gateway.backends, backends)
+        known = [backend.credential for backend in gateway.backends.values()]
         patience_s = max((route.timeout_s for route in gateway.routes.values()), default=0.0)
         gateway.settings = new
         gateway.wallet.held.wait_s = new.server.hold_wait_s
@@ -142,17 +132,19 @@ class Reloader:
             for one in routes.values():
                 if name in one.backends:
                     one.policy.reprice(name, ratio)
-        tenants = [t.name for t in new.tenants] + ["anonymous"] * new.server.open
+        tenants = [t.name for t in new.tenants] + [ANONYMOUS] * new.server.open
         for name, one in routes.items():
             gateway.metrics.declare(name, one.backends, tenants)
+        now_s = gateway.clock()
+        gateway.rates = build_rates(new, gateway.rates, now_s)
         gateway.app.serve(build_proxy(gateway, authenticator))
         gateway.control.revise(authenticator, build_counter(gateway, budgets))
-        gateway.control.rates.revise(*feedback_rates(new))
-        for backend in kept:
-            if backend.credential is not None:
-                backend.credential.renew(gateway.clock())
-        for backend in gone:
-            self._let_go(backend, patience_s)
+        gateway.control.rates.revise(*feedback_rates(new), tenants=tenants, now_s=now_s)
+        for backend in backends.values():
+            if backend.credential is not None and backend.credential in known:
+                backend.credential.renew(now_s)
+        for close in gone:
+            self._let_go(close, patience_s)
         return told
 
     def begin(self) -> None:
@@ -175,14 +167,14 @@ class Reloader:
         os.kill(os.getppid(), signal.SIGHUP)
         return told
 
-    def _let_go(self, backend: Backend, patience_s: float) -> None:
+    def _let_go(self, close: Callable[[], Awaitable[None]], patience_s: float) -> None:
         """Close a backend's connections once no request that knows it can be under way."""
 
         async def leave() -> None:
             try:
                 await asyncio.sleep(patience_s)
             finally:
-                await backend.transport.aclose()
+                await close()
 
         self._keep(asyncio.create_task(leave()))
 
@@ -230,28 +222,64 @@ def differences(old: config.Settings, new: config.Settings) -> list[str]:
 
 
 def kept_backends(gateway: Gateway, new: config.Settings) -> dict[str, Backend]:
-    """Return the backends of a configuration: those that have not changed are as they were."""
+    """Return the backends of a configuration; one whose settings have not changed is the same."""
     before = {backend.name: backend for backend in gateway.settings.backends}
     return {
         told.name: gateway.backends[told.name]
         if told.name in gateway.backends and before[told.name] == told
-        else _rebuilt(gateway, before.get(told.name), told)
+        else rebuilt(gateway.backends.get(told.name), before.get(told.name), told, gateway.events)
         for told in new.backends
         if told.enabled
     }
 
 
-def _rebuilt(gateway: Gateway, before: config.Backend | None, told: config.Backend) -> Backend:
-    """Return a new backend; where it is the same server still, that has the same prompts cached."""
-    new = build_backend(told, gateway.events.add)
-    old = gateway.backends.get(told.name)
-    if before is None or old is None or new.cache is None or old.cache is None:
-        return new
-    if all(
-        getattr(before, key) == getattr(told, key) for key in ("url", "model", "prompt_cache_s")
-    ):
-        new.cache = old.cache
-    return new
+def ways_out(
+    old: Mapping[str, Backend], new: Mapping[str, Backend]
+) -> list[Callable[[], Awaitable[None]]]:
+    """Return what closes the connections that the new backends do not use; a queue of calls goes
+    with them unless a new backend has it too.
+    """
+    transports = [backend.transport for backend in new.values()]
+    queues = [backend.slots for backend in new.values()]
+    return [
+        backend.transport.aclose if backend.slots in queues else backend.aclose
+        for backend in old.values()
+        if backend.transport not in transports
+    ]
+
+
+def adopt_state(
+    gateway: Gateway,
+    new: config.Settings,
+    backends: Mapping[str, Backend],
+    routes: Mapping[str, Route],
+) -> None:
+    """Have what is new go on with the state of what it replaces."""
+    was = {backend.name: backend for backend in gateway.settings.backends}
+    servers = set()
+    for told in new.backends:
+        one, old, before = (
+            backends.get(told.name),
+            gateway.backends.get(told.name),
+            was.get(told.name),
+        )
+        if one is None or old is None or before is None or not same(before, told, SERVER):
+            continue
+        servers.add(told.name)
+        if one is not old:
+            adopt_backend(one, old, told)
+    asked = {route.name: route for route in gateway.settings.routes}
+    for route in new.routes:
+        if route.name in asked and route.name in gateway.routes:
+            adopt_route(
+                routes[route.name],
+                gateway.routes[route.name],
+                asked[route.name],
+                route,
+                servers=servers,
+                settings=new,
+                events=gateway.events,
+            )
 
 
 def reprices(
@@ -272,29 +300,6 @@ def reprices(
                     ratios[name] = is_nano / was_nano
                 break
     return ratios
-
-
-def keep_learned(gateway: Gateway, told: config.Route, new: Route) -> None:
-    """Have a route go on with what was learned on it, as far as that means the same there."""
-    old = gateway.routes.get(told.name)
-    before = next((one for one in gateway.settings.routes if one.name == told.name), None)
-    if old is None or before is None:
-        return
-    new.estimator, new.bound = old.estimator, old.bound
-    new.traffic, new.influence = old.traffic, old.influence
-    if before.audit == told.audit:
-        new.auditor = old.auditor
-    if before.context != told.context or before.protocol != told.protocol:
-        return
-    new.features, new.inputs = old.features, old.inputs
-    if all(getattr(before, key) == getattr(told, key) for key in SAME):
-        new.policy = old.policy
-        return
-    try:
-        new.policy.load(old.policy.save())
-    except (ValueError, KeyError):
-        text = "its policy is another kind now, and begins anew"
-        gateway.events.add("learning_begins_anew", told.name, text)
 
 
 def replace_all(table: dict[str, Any], now: Mapping[str, Any]) -> None:

@@ -108,6 +108,12 @@ class Backend:
         refused = self.credential is not None and self.credential.is_refused
         return not (self.breaker.is_open or refused)
 
+    async def aclose(self) -> None:
+        """Fail the calls that wait for their turn, and close every connection."""
+        if self.slots is not None:
+            self.slots.close()
+        await self.transport.aclose()
+
     def due_s(self, streamed: bool) -> float | None:
         """Return how long until a reply, or the first event of a stream, must begin, if limited."""
         if not streamed or self.first_event_s is None:

@@ -236,7 +236,7 @@ class Router:
             return
         if inference.route.protocol.follow(inference.call.payload or NO_PAYLOAD) is not None:
             return  # who asks for a stream cannot read it
-        ladder.resorted += 1
+        ladder.retries.resorted += 1
         turn.reason = LAST_RESORT
         turn.held = resort(ladder.last_resort, self._clock())
 

@@ -42,10 +42,7 @@ class Auditor:
 
     def __init__(self, *, share: float, budget_share: float | None = None) -> None:
         """`share` of all answers in the mean; `budget_share` of what they cost, None: no bound."""
-        if not 0.0 < share <= 1.0 or (budget_share is not None and not budget_share > 0.0):
-            raise ValueError(f"an audit share of {share}, a budget share of {budget_share}")
-        self._share = share
-        self._budget_share = budget_share
+        self.revise(share=share, budget_share=budget_share)
         self._worth = 0.0
         self._spent_nano = 0.0
         self._audit_nano = 0.0
@@ -53,6 +50,13 @@ class Auditor:
         self._owed = 0.0
         self.purse_nano = 0
         self.labels: dict[str, float] = {}
+
+    def revise(self, *, share: float, budget_share: float | None = None) -> None:
+        """Take other shares, and keep what was learned and saved up."""
+        if not 0.0 < share <= 1.0 or (budget_share is not None and not budget_share > 0.0):
+            raise ValueError(f"an audit share of {share}, a budget share of {budget_share}")
+        self._share = share
+        self._budget_share = budget_share
 
     def draw(
         self, arm: str, choice: Choice, *, spent_nano: int, audit_nano: int, rng: Random

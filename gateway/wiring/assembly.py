@@ -37,7 +37,7 @@ from gateway.wiring.parts import (
     build_watching,
     build_webhooks,
 )
-from gateway.wiring.plane import build_authenticator, build_control, build_proxy
+from gateway.wiring.plane import build_authenticator, build_control, build_proxy, build_rates
 from gateway.wiring.route import build_route, look_at_inputs
 from gateway.wiring.whole import Gateway
 
@@ -145,6 +145,7 @@ def build(
         gateway.replays = Replays(
             keeps_s=settings.server.idempotency_s, bytes_max=settings.server.idempotency_mb << 20
         )
+    gateway.rates = build_rates(settings, {}, clock())
     gateway.control = build_control(gateway, authenticator, budgets)
     gateway.app = App(
         build_proxy(gateway, authenticator),

@@ -29,15 +29,23 @@ BY_LENGTH = frozenset(("openai",))
 """Protocols of models whose replies take as long as they are long, whatever the load."""
 
 
-def build_backend(settings: config.Backend, tell: Tell = tell_nobody) -> Backend:
+def build_backend(
+    settings: config.Backend,
+    tell: Tell = tell_nobody,
+    *,
+    slots: Slots | None = None,
+    credential: Credential | None = None,
+    transport: Transport | None = None,
+) -> Backend:
     """Return a backend: its price, and the way to it; `tell` takes events of its credential.
 
-    Raises ConfigError where its secret cannot be read.
+    Those parts that are given are used, and the others made. Raises ConfigError where its secret
+    cannot be read.
     """
     url = urlsplit(settings.url or "")
     wire = protocol(settings.protocol or "oip")
-    slots = build_slots(settings) if settings.url else None
-    credential = build_credential(settings, tell)
+    slots = slots or (build_slots(settings) if settings.url else None)
+    credential = credential or build_credential(settings, tell)
     headers = [
         (name.encode(), value.get_secret_value().encode("latin-1"))
         for name, value in settings.headers.items()
@@ -47,7 +55,7 @@ def build_backend(settings: config.Backend, tell: Tell = tell_nobody) -> Backend
         name=settings.name,
         kind=settings.kind,
         protocol=wire,
-        transport=build_transport(settings, wire, slots, headers, credential),
+        transport=transport or build_transport(settings, wire, slots, headers, credential),
         price=price,
         tariff=price if price.hours else None,
         host=url.netloc.encode(),
@@ -91,11 +99,16 @@ def build_cache(settings: config.Backend) -> PromptCache | None:
 
 def build_slots(settings: config.Backend) -> Slots:
     """Return who may call a backend at once, and who waits."""
-    limiter: Limit | None = None
-    if settings.adaptive:
-        kind = FirstEventLimiter if settings.protocol in BY_LENGTH else Limiter
-        limiter = kind(settings.concurrency, tolerance=settings.latency_tolerance)
+    limiter = build_limiter(settings)
     return Slots(settings.concurrency, patience_s=settings.queue_s, limiter=limiter)
+
+
+def build_limiter(settings: config.Backend) -> Limit | None:
+    """Return what finds how many calls at once a backend can take; None: `concurrency`, always."""
+    if not settings.adaptive:
+        return None
+    kind = FirstEventLimiter if settings.protocol in BY_LENGTH else Limiter
+    return kind(settings.concurrency, tolerance=settings.latency_tolerance)
 
 
 def build_transport(
@@ -126,6 +139,7 @@ def build_transport(
                 tls=context,
                 barred=None if settings.allow_link_local else is_link_local,
             ),
+            url,
         )
         for url in settings.urls
     ]

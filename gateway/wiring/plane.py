@@ -1,6 +1,6 @@
 """Builds what requests meet: who is known, how fast each may call, and where a path leads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gateway import explain
 from gateway import settings as config
@@ -28,7 +28,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
         {route.name: route.path for route in settings.routes},
         {backend.name: backend.url for backend in settings.backends if backend.url},
     )
-    server, clock, rates = settings.server, gateway.clock, build_rates(settings)
+    server, clock, rates = settings.server, gateway.clock, gateway.rates
     table = RouteTable((r.path, routes[r.name]) for r in settings.routes)
     admission = Admission(
         authenticator,
@@ -56,23 +56,27 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
     )
 
 
-def build_rates(settings: config.Settings) -> dict[str, Rate]:
-    """Return how fast tenants may call, those that are limited; a worker has its share."""
+def build_rates(
+    settings: config.Settings, kept: Mapping[str, Rate], now_s: float
+) -> dict[str, Rate]:
+    """Return how fast tenants may call, those that are limited; a worker has its share.
+
+    `kept` rates are revised and go on with what is in their buckets.
+    """
     share = 1.0 / settings.server.workers
-    return {
-        tenant.name: Rate(
-            *(
-                None if value is None else value * share
-                for value in (
-                    tenant.rate.requests_per_s,
-                    tenant.rate.burst,
-                    tenant.rate.usd_per_s,
-                )
-            )
-        )
-        for tenant in settings.tenants
-        if tenant.rate is not None
-    }
+    rates = {}
+    for tenant in settings.tenants:
+        if tenant.rate is None:
+            continue
+        told = (tenant.rate.requests_per_s, tenant.rate.burst, tenant.rate.usd_per_s)
+        requests, burst, dollars = (None if one is None else one * share for one in told)
+        rate = kept.get(tenant.name)
+        if rate is None:
+            rate = Rate(requests, burst, dollars)
+        else:
+            rate.revise(requests, burst, dollars, now_s)
+        rates[tenant.name] = rate
+    return rates
 
 
 def feedback_rates(settings: config.Settings) -> tuple[float, dict[str, float]]:

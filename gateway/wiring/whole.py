@@ -16,6 +16,7 @@ from gateway.ledger.types import Ledger
 from gateway.ledger.wallet import Wallet
 from gateway.lookout import Lookout
 from gateway.metrics import Metrics
+from gateway.rates import Rate
 from gateway.replays import Replays
 from gateway.route import Backend, Route
 from gateway.router import Router
@@ -68,6 +69,7 @@ class Gateway:
     watching: Watching
     app: App = field(init=False)
     control: Control = field(init=False)
+    rates: dict[str, Rate] = field(default_factory=dict, init=False)
     replays: Replays | None = field(default=None, init=False)
     via: bytes = field(default_factory=_own_name)
     opened: Callable[[], None] = field(default=lambda: None, init=False)
@@ -114,5 +116,5 @@ class Gateway:
         await self.closed()
         await self.watching.close()
         for backend in self.backends.values():
-            await backend.transport.aclose()
+            await backend.aclose()
         self.journal.close()

@@ -160,11 +160,11 @@ def test_where_there_is_no_money_for_two_calls_one_is_waited_for(tmp_path: Path)
                 asked = asyncio.create_task(tollway.infer(x_tollway_max_cost_usd="0.00015"))
                 hedge = tollway.gateway.routes["m"].hedge
                 assert hedge is not None
-                while not hedge.denied:
+                while not hedge.waits.denied:
                     await asyncio.sleep(0.001)
                 late.set()
                 assert (await asked).status_code == 200
-                assert (upstream.calls, hedge.made) == (KNOWN_AT + 1, 0)
+                assert (upstream.calls, hedge.waits.made) == (KNOWN_AT + 1, 0)
 
     run(main)
 
