@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 
-from gateway.guarded import guarded
+from gateway.guarded import GuardedHttpToolsProtocol, guarded
 from gateway.heads import Limits
 
 __all__ = ["Limits", "bind", "bind_each", "run", "server", "serving"]
@@ -112,6 +112,7 @@ def server(
     app: Any,
     *,
     limits: Limits | None = None,
+    protocol: type[GuardedHttpToolsProtocol] | None = None,
     connections: int = 10_000,
     keep_alive_s: float = 75.0,
     drain_s: float = 30.0,
@@ -125,12 +126,14 @@ def server(
     An idle connection is kept for `keep_alive_s` (nginx keeps its own to us for 60 s, and must be
     the first to let go). On SIGTERM, `leaving` is called and requests are served for `grace_s`
     more; then those under way have `drain_s` to end, and no more are taken. The application says
-    `date` and `server` itself, so that a proxied reply has them once.
+    `date` and `server` itself, so that a proxied reply has them once. `protocol` is for callers
+    that change its limits later (`guarded`); else it is made with `limits` and `connections`.
     """
-    limits = replace(limits or Limits(), connections=connections)
+    if protocol is None:
+        protocol = guarded(replace(limits or Limits(), connections=connections))
     config = uvicorn.Config(
         app,
-        http=guarded(limits),
+        http=protocol,
         ws="none",
         lifespan="on",
         loop="auto",
@@ -145,7 +148,7 @@ def server(
         timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type] # any number of seconds will do
         timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]
     )
-    return Server(config, grace_s, leaving, limits.head_s)
+    return Server(config, grace_s, leaving, protocol.limits.head_s)
 
 
 def run(app: Any, *, listen: str | socket.socket, **options: Any) -> None:

@@ -22,6 +22,7 @@ framed, and goes on from there.
 
 import asyncio
 import json
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -51,6 +52,11 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
 
     limits = Limits()
 
+    @classmethod
+    def limit_bodies(cls, most: int) -> None:
+        """Allow bodies of `most` bytes from the next request on, on open connections too."""
+        cls.limits = replace(cls.limits, body_bytes=most)
+
     # The mutable state that is ours: what is being received, since when, how much of it; and
     # whether the connection has been refused.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -59,6 +65,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._read_bytes = 0
         self._unjudged_bytes = 0
         self._body_bytes = 0
+        self._body_bytes_max = 0
         self._since_s: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_s = 0.0
@@ -168,6 +175,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._phase = BODY
         self._since_s = None
         self._body_bytes = self._unjudged_bytes = 0
+        self._body_bytes_max = self.limits.body_bytes
         self._upgrade = framing(self.headers) if upgrade else None
         super().on_headers_complete()
         if version == "1.0":
@@ -177,8 +185,8 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         """Hand a part of the body on, within the limit."""
         self._unjudged_bytes = 0
         self._body_bytes += len(body)
-        if self._body_bytes > self.limits.body_bytes:
-            raise Refused(413, f"a body of more than {self.limits.body_bytes} bytes")
+        if self._body_bytes > self._body_bytes_max:
+            raise Refused(413, f"a body of more than {self._body_bytes_max} bytes")
         super().on_body(body)
 
     def on_message_complete(self) -> None:

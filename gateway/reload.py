@@ -124,6 +124,7 @@ class Reloader:
         known = [backend.credential for backend in gateway.backends.values()]
         patience_s = max((route.timeout_s for route in gateway.routes.values()), default=0.0)
         gateway.settings = new
+        gateway.limit_bodies(new.server.max_body_bytes)
         gateway.wallet.held.wait_s = new.server.hold_wait_s
         replace_all(gateway.backends, backends)
         replace_all(gateway.routes, routes)

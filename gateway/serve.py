@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gateway import front, logs
 from gateway import settings as config
+from gateway.guarded import guarded
 from gateway.heads import Limits
 from gateway.problems import ConfigError
 from gateway.reload import Reloader, check
@@ -87,14 +88,17 @@ def _run(
     gateway.opened = ready
     gateway.closed = reloader.close
     gateway.control.reload = reloader.reload if alone else reloader.ask_all
+    limits = Limits(
+        fields=server.max_headers,
+        head_bytes=server.max_header_bytes,
+        body_bytes=server.max_body_bytes,
+    )
+    protocol = guarded(limits)
+    gateway.limit_bodies = protocol.limit_bodies
     front.run(
         gateway.app,
         listen=listener,
-        limits=Limits(
-            fields=server.max_headers,
-            head_bytes=server.max_header_bytes,
-            body_bytes=server.max_body_bytes,
-        ),
+        protocol=protocol,
         keep_alive_s=server.keep_alive_s,
         drain_s=server.drain_s,
         tls=reloader.tls,

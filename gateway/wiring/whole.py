@@ -74,6 +74,7 @@ class Gateway:
     via: bytes = field(default_factory=_own_name)
     opened: Callable[[], None] = field(default=lambda: None, init=False)
     closed: Callable[[], Awaitable[None]] = field(default=_nothing, init=False)
+    limit_bodies: Callable[[int], None] = field(default=lambda most: None, init=False)
     not_ready: str = field(default="starting", init=False)
 
     async def open(self) -> None:

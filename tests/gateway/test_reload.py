@@ -1,6 +1,7 @@
 """Reloading: whole or not at all, with requests under way, and nothing learned or spent is lost."""
 
 import asyncio
+import json
 import signal
 from collections import Counter
 from pathlib import Path
@@ -208,6 +209,47 @@ def test_sighup_reloads_every_process(tmp_path: Path, workers: int) -> None:
                     async with asyncio.timeout(20):
                         while [await label() for _ in range(8)] != [1] * 8:
                             await asyncio.sleep(0.05)
+                assert gateway.end(signal.SIGTERM) == 0
+            finally:
+                gateway.stop()
+
+    run(main)
+
+
+def test_another_limit_of_bodies_binds_the_next_request_of_an_open_connection(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        url = f"http://127.0.0.1:{free_port()}"
+        async with serving(Upstream()) as a:
+            file = tmp_path / "tollway.toml"
+
+            def write(most: int) -> None:
+                server = f'open = true\nmax_body_bytes = {most}\nlisten = "{url[7:]}"'
+                file.write_text(two_backends(a, a, server=server))
+
+            write(2048)
+            gateway = Process(file)
+            try:
+                await gateway.ready(url)
+                async with httpx.AsyncClient(trust_env=False) as client:
+
+                    async def status(size: int) -> int:
+                        body = json.dumps(inference() | {"parameters": {"x": "x" * size}})
+                        path = url + "/v2/models/m/infer"
+                        return (await client.post(path, content=body)).status_code
+
+                    seen = []
+                    for most in (2048, 8192, 4096):
+                        write(most)
+                        reloaded = await client.post(url + "/_tollway/reload")
+                        assert reloaded.status_code == 200
+                        seen.append([await status(size) for size in (1000, 3000, 6000, 9000)])
+                assert seen == [
+                    [200, 413, 413, 413],
+                    [200, 200, 200, 413],
+                    [200, 200, 413, 413],
+                ]
                 assert gateway.end(signal.SIGTERM) == 0
             finally:
                 gateway.stop()
