@@ -46,6 +46,7 @@ from backends.types import (
     Payload,
     Prompt,
     Reply,
+    ReportedError,
     ReportedFailure,
     Usage,
 )
@@ -184,7 +185,7 @@ class OpenAI:
             raise InvalidAnswer(f"not an object: {shown(document)}")
         if error := document.get("error"):
             said = f"an error with status 200: {shown(error)}"
-            raise ReportedFailure(said) if _is_failure(error) else InvalidAnswer(said)
+            raise ReportedFailure(said) if _is_failure(error) else ReportedError(said)
         answer = _read(document, payload.data)
         return answer if self._answer is None else replace(answer, value=self._answer(document))
 
@@ -263,7 +264,8 @@ def _with_seconds(tokens: Usage | None, headers: Headers) -> Usage | None:
 
 def _streamed(completion: openai_stream.Completion, *, is_text: bool) -> Answer:
     if completion.error:
-        raise ReportedFailure(f"an error in the stream: {shown(completion.error)}")
+        said = f"an error in the stream: {shown(completion.error)}"
+        raise ReportedFailure(said, begun=completion.spoken_bytes > 0)
     text, told = completion.text, _told(completion.finish_reason, len(completion.text))
     if not text and not completion.acted:
         raise InvalidAnswer("a stream without text")

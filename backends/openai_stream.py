@@ -14,6 +14,7 @@ import orjson
 
 from backends import openai_usage
 from backends.sse import Event, Events
+from backends.stream_text import spoken_bytes
 from backends.types import Usage
 
 DONE = b"[DONE]"
@@ -55,6 +56,8 @@ class Completion:
         self._is_final = False
         self._deltas = 0
         self._texts: list[str] = []
+        self._keeps_text = True
+        self.spoken_bytes = 0
         self.finish_reason: str | None = None
         self.error: Any = None
         self.begun = False
@@ -73,6 +76,11 @@ class Completion:
         """Return what is left at the end: an event without its blank line."""
         last = self._events.close()
         return b"" if last is None else self.relay(last)
+
+    def mute(self) -> None:
+        """Keep no more text from now on: nobody will ask for the answer."""
+        self._keeps_text = False
+        self._texts.clear()
 
     @property
     def waiting(self) -> int:
@@ -95,6 +103,7 @@ class Completion:
             return event.raw
         if not isinstance(chunk, dict):
             return event.raw
+        self.spoken_bytes += spoken_bytes(chunk)
         return b"" if self._note(chunk, event.data) and self._strip else event.raw
 
     @property
@@ -159,7 +168,7 @@ class Completion:
             self._deltas += 1
             self.acted = self.acted or any(act in kind for act in ("_call", "audio", "refusal"))
             if kind == "response.output_text.delta" and isinstance(chunk.get("delta"), str):
-                self._texts.append(chunk["delta"])
+                self._keep(chunk["delta"])
         response = chunk.get("response")
         if kind in _ENDS and isinstance(response, dict):
             with suppress(ValueError):
@@ -180,8 +189,12 @@ class Completion:
             self.acted = True
         if choice.get("index", 0) == 0:
             if isinstance(text, str):
-                self._texts.append(text)
+                self._keep(text)
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+    def _keep(self, text: str) -> None:
+        if self._keeps_text:
+            self._texts.append(text)
 
 
 def _reports(data: bytes) -> bool:

@@ -61,6 +61,17 @@ class BadReply(BackendError):  # noqa: N818
         super().__init__(message, ran=True)
 
 
+class FailedAtOnce(BadReply):
+    """A stream whose first event reports an error: no token was generated.
+
+    `told`: what it reports of usage.
+    """
+
+    def __init__(self, message: str, told: "Usage | None" = None) -> None:
+        super().__init__(message)
+        self.told = told
+
+
 class BadRequest(ValueError):  # noqa: N818
     """The client's request cannot be read as the route's protocol; the message says why."""
 
@@ -88,8 +99,19 @@ class InvalidAnswer(ValueError):  # noqa: N818
     """
 
 
-class ReportedFailure(InvalidAnswer):
-    """A well-formed reply with status 200 that reports that the call failed upstream.
+class ReportedError(InvalidAnswer):
+    """A well-formed reply with status 200 that holds an error in place of an answer.
+
+    `begun`: part of an answer came before it, so tokens were generated.
+    """
+
+    def __init__(self, message: str, *, begun: bool = False) -> None:
+        super().__init__(message)
+        self.begun = begun
+
+
+class ReportedFailure(ReportedError):  # noqa: N818 - reads as what happened
+    """One that reports that the call failed upstream.
 
     Another backend may be asked; where none answers, the reply goes to the client unchanged.
     """
@@ -276,11 +298,13 @@ class Follower(Protocol):
     """Reads a streamed reply as it passes, and says what of it goes to the client.
 
     `error` is what the stream said went wrong, None where nothing did. `begun`: whether an event
-    has come that carries data; a comment does not.
+    has come that carries data; a comment does not. `spoken_bytes`: how much text has come, in
+    UTF-8.
     """
 
     error: Any
     begun: bool
+    spoken_bytes: int
 
     def feed(self, chunk: bytes) -> bytes:
         """Take a chunk; return what of all taken so far goes on. ValueError where it is no stream.
@@ -290,6 +314,9 @@ class Follower(Protocol):
 
     def close(self) -> bytes:
         """Return what is left at the end: an event without its blank line."""
+
+    def mute(self) -> None:
+        """Keep no more of the answer: from now on only the usage is of interest."""
 
     @property
     def waiting(self) -> int:

@@ -31,13 +31,16 @@ from gateway.metering import (
     OUTRUN,
     OVERLOADED,
     UNDER_WAY,
+    Ending,
+    Verdict,
+    broken,
     judge,
     relayed,
     unread,
 )
 from gateway.metrics import Metrics
 from gateway.prompt_cache import PromptCache, prompt
-from gateway.relay import Relay, is_stream
+from gateway.relay import CLOSE, Relay, is_stream
 from gateway.rest import PUSHED_BACK, asked_for
 from gateway.route import NO_PAYLOAD, Backend, Inference
 from gateway.turn import Attempt, Turn, settlement_row
@@ -230,7 +233,13 @@ class Attempts:
             if not is_stream(reply):
                 follower = None
             if follower is not None and not (inference.route.cascade or audit):
-                opened = Relay(reply, follower, self._buffers.open(inference.tenant))
+                opened = Relay(
+                    reply,
+                    follower,
+                    self._buffers.open(inference.tenant),
+                    clock=self._clock,
+                    drain_s=backend.drain_s,
+                )
                 left_s = None if due_s is None else started_s + due_s - self._clock()
                 await within(left_s, opened.begin())
                 relay, verdict = opened, UNDER_WAY
@@ -247,14 +256,15 @@ class Attempts:
             verdict, said = unread(quote, OVERLOADED, ran=False), health.UNKNOWN
         except BackendError as exc:
             said = health.of_failure(exc, fair=_is_fair(inference, backend, started_s, deadline_s))
-            verdict = unread(quote, str(exc) or type(exc).__name__, ran=exc.ran)
+            latency_s = self._clock() - started_s
+            verdict = broken(
+                backend, exc, quote=quote, latency_s=latency_s, hold_nano=hold.hard_nano
+            )
         except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
             log.exception("backend %s answered what cannot be read", backend.name)
-            verdict = unread(quote, f"unreadable: {type(exc).__name__}", ran=True)
-            verdict, said = replace(verdict, bug=True), health.UNKNOWN
+            verdict, said = unreadable(exc, quote, hold), health.UNKNOWN
         except BaseException as exc:  # cancelled
-            why = OUTRUN if turn.outrun else LEFT if inference.left else "cancelled"
-            verdict = replace(unread(quote, why, ran=not is_unsent(exc)), partial=True)
+            verdict = cancelled(exc, turn, quote, hold)
             raise
         finally:  # a cancelled task settles too: its call may have run
             verdict = discreet(backend, verdict)
@@ -313,27 +323,34 @@ class Attempts:
         backend: Backend,
         hold: Reservation,
         error: str,
-        left: bool,
+        abandoned: str,
     ) -> None:
         """Settle a stream that is over."""
         attempt = turn.held
         assert attempt is not None
-        assert attempt.relay is not None
-        latency_s = self._clock() - attempt.started_s
+        relay = attempt.relay
+        assert relay is not None
+        now_s = self._clock()
+        latency_s = now_s - attempt.started_s
+        silence_s = (now_s if relay.spoke_s is None else relay.spoke_s) - attempt.started_s
+        ending = Ending(latency_s, silence_s, error, abandoned, relay.whole)
+        rate = turn.inference.route.estimator.rate(backend.name)
         try:
             verdict = relayed(
                 backend,
-                attempt.relay.follower,
+                relay.follower,
                 attempt.headers,
+                ending,
                 quote=attempt.quote,
-                latency_s=latency_s,
-                error=error,
-                left=left,
+                rate=rate,
+                hold_nano=hold.hard_nano,
             )
+            if verdict.usage is not None and not verdict.partial:
+                rate.learn(verdict.usage, relay.follower.spoken_bytes, silence_s)
             verdict = discreet(backend, verdict)
         except Exception as exc:  # a mistake of ours in reading it leaves no money held
             log.exception("backend %s streamed what cannot be read", backend.name)
-            verdict = unread(attempt.quote, f"unreadable: {type(exc).__name__}", ran=True)
+            verdict = unreadable(exc, attempt.quote, hold)
         ended = replace(attempt, verdict=verdict, latency_s=latency_s, relay=None)
         number = len(turn.attempts) - 1  # a stream ends its turn: nobody is asked after it
         turn.attempts[number] = turn.held = ended
@@ -400,6 +417,24 @@ class Attempts:
             )
         if backend.cache is not None and turn.prompt is not None and attempt.status == 200:
             backend.cache.answered(turn.prompt, verdict.usage, self._clock())
+
+
+def unreadable(exc: Exception, quote: Quote, hold: Reservation) -> Verdict:
+    """Judge a reply that our own code failed to read."""
+    why = f"unreadable: {type(exc).__name__}"
+    return replace(unread(quote, why, ran=True, hold_nano=hold.hard_nano), bug=True)
+
+
+def cancelled(exc: BaseException, turn: Turn, quote: Quote, hold: Reservation) -> Verdict:
+    """Judge a call that was given up: its client left, another was faster, or we stop."""
+    why = OUTRUN if turn.outrun else LEFT if turn.inference.left else "cancelled"
+    return unread(
+        quote,
+        why,
+        ran=not is_unsent(exc),
+        hold_nano=hold.hard_nano,
+        abandoned=CLOSE if why == LEFT else "",
+    )
 
 
 def _is_fair(inference: Inference, backend: Backend, started_s: float, deadline_s: float) -> bool:

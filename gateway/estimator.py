@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from backends.pricing import Price
 from backends.types import Usage, record
+from gateway.token_rate import TokenRate
 from gateway.usage_model import Accuracy, UsageModel, prior
 from gateway.worst import USUAL
 from policies.heads.vowpal import VowpalHead
@@ -71,6 +72,7 @@ class Estimator:
         self._head = VowpalHead(learning_rate=0.2)
         self._models: dict[str, UsageModel] = {}
         self._kept: dict[str, _Kept] = {}
+        self._rates: dict[str, TokenRate] = {}
         self._memo: tuple[Context, dict[str, float]] = (Context(()), {})
 
     def quote(
@@ -142,6 +144,13 @@ class Estimator:
         model.judge(quote.expected_nano, quote.ceiling_nano, cost_nano, tenant=tenant, now_s=now_s)
         self._forget()
 
+    def rate(self, backend: str) -> TokenRate:
+        """Return how many tokens a backend's streams hold per byte and second, to learn and ask."""
+        rate = self._rates.get(backend)
+        if rate is None:
+            rate = self._rates[backend] = TokenRate()
+        return rate
+
     def accuracy(self) -> dict[str, Accuracy]:
         """Return by backend how good its quotes were; none for those with fixed prices."""
         return {backend: model.accuracy for backend, model in self._models.items()}
@@ -186,7 +195,10 @@ class Estimator:
 
     def save(self) -> bytes:
         """Return what was learned, with a checksum."""
-        values = {"models": {backend: model.save() for backend, model in self._models.items()}}
+        values = {
+            "models": {backend: model.save() for backend, model in self._models.items()},
+            "rates": {backend: rate.save() for backend, rate in self._rates.items()},
+        }
         return pack(KIND, values, {"head": self._head.save()})
 
     def load(self, state: bytes) -> None:
@@ -195,8 +207,10 @@ class Estimator:
         models = {backend: UsageModel(backend, self._usual) for backend in values["models"]}
         for backend, model in models.items():
             model.load(values["models"][backend])
+        # Snapshots of before there were rates have none.
+        rates = {name: TokenRate.load(rate) for name, rate in values.get("rates", {}).items()}
         self._head.load(parts["head"])
-        self._models = models
+        self._models, self._rates = models, rates
         self._forget()
 
 

@@ -8,6 +8,7 @@ from backends.balanced import Balanced
 from backends.slots import Slots
 from gateway.anomaly import Anomalies
 from gateway.breaker import STATES
+from gateway.drains import Drains
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, BudgetStatus
 from gateway.ledger.wallet import Wallet
@@ -84,6 +85,24 @@ def held_money(wallet: Wallet) -> Iterator[Metric]:
     yield _gauge(
         "tollway_budget_waiting", "Requests that wait for money now", [], [([], line.count)]
     )
+
+
+def drains(drains: Drains) -> Iterator[Metric]:
+    """Yield how many streams are read on whose clients left, and how such readings ended."""
+    yield _gauge(
+        "tollway_drained_streams",
+        "Streams that are read on after their clients left.",
+        [],
+        [([], float(drains.count))],
+    )
+    ends = CounterMetricFamily(
+        "tollway_streams_drained",
+        "Streams that were to be read on after their clients left, by how that ended.",
+        labels=["end"],
+    )
+    for end, count in drains.ends.items():
+        ends.add_metric([end], count)
+    yield ends
 
 
 def journal(journal: Journal) -> Iterator[Metric]:

@@ -1,11 +1,13 @@
 """Metering: what a call has cost, from what came back.
 
-The price is that of the backend called, bound when it was called. Where usage cannot be read it is
-the quote that is charged, marked `estimated`; a call that may have run is never free.
+The price is that of the backend called, bound when it was called. A whole reply whose usage cannot
+be read is charged by its quote, marked `estimated`. What error replies and calls without a complete
+reply cost is said in `charges`.
 """
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from backends.documents import load_reply
@@ -13,20 +15,34 @@ from backends.oip_body import read, split
 from backends.pricing import Price
 from backends.types import (
     Answer,
+    BackendError,
     Call,
-    Details,
+    FailedAtOnce,
     Follower,
     Headers,
     InvalidAnswer,
     Reply,
+    ReportedError,
     ReportedFailure,
     Usage,
     record,
+)
+from gateway.charges import (
+    BY_ESTIMATE,
+    BY_USAGE,
+    NOT_RUN,
+    Charge,
+    estimated,
+    given_up,
+    refused,
+    unanswered,
+    used_at_least,
 )
 from gateway.contract import Contract
 from gateway.credential import refuses_key
 from gateway.estimator import Quote
 from gateway.route import NO_PAYLOAD, Backend
+from gateway.token_rate import TokenRate
 
 log = logging.getLogger("tollway.metering")
 
@@ -37,8 +53,8 @@ nowhere: the call certainly did not run. Of a stream under way it is not known y
 REPORTED = "reported"
 """Where a cost comes from that the backend itself said in dollars."""
 
-NOT_RUN = frozenset({429, 503})
-"""Statuses by which a server says that it did no work."""
+FAILED = 500
+"""The status of which an error in place of an answer is taken to be, where the reply's is 200."""
 
 OVERLOADED = "overloaded"
 """The error of a call that was not made, because the backend had enough to do."""
@@ -63,7 +79,8 @@ class Verdict:
     at once. `no_answer` says why a reply that goes to the client holds nothing that can be scored;
     empty where it does. `forbidden`: the reply breaks the route's `answers`, so it never reaches
     the client. `bug`: our own code failed to read it. `partial`: the client left before the end,
-    so the usage says nothing of others.
+    so the usage says nothing of others. `charged_by`: where no complete reply came, the rule that
+    the cost follows (see `charges`). `abandoned`: where its client left, what was done then.
     `refuses_key`: the reply is about the gateway's own credential, so it never goes to a client.
     """
 
@@ -77,6 +94,8 @@ class Verdict:
     no_answer: str = ""
     forbidden: bool = False
     bug: bool = False
+    charged_by: str = ""
+    abandoned: str = ""
 
     @property
     def ran(self) -> bool:
@@ -84,11 +103,63 @@ class Verdict:
         return self.provenance != VOID
 
 
-def unread(quote: Quote, error: str, *, ran: bool) -> Verdict:
-    """Judge a call that brought no whole reply: charged in full where it may have run."""
+def unread(
+    quote: Quote, error: str, *, ran: bool, hold_nano: int | None = None, abandoned: str = ""
+) -> Verdict:
+    """Judge a call that brought no whole reply: charged in full where it may have run.
+
+    `hold_nano` is what a hard budget holds for it; None where none binds it. `abandoned`: where
+    its client left, what was done then.
+    """
     if not ran:
-        return Verdict(0, VOID, None, NO_ANSWER, error)
-    return Verdict(quote.ceiling_nano, ESTIMATED, None, NO_ANSWER, error)
+        return Verdict(0, VOID, None, NO_ANSWER, error, partial=True, abandoned=abandoned)
+    charge = unanswered(quote, hold_nano)
+    return Verdict(
+        charge.cost_nano,
+        ESTIMATED,
+        None,
+        NO_ANSWER,
+        error,
+        partial=True,
+        charged_by=charge.rule,
+        abandoned=abandoned,
+    )
+
+
+def broken(
+    backend: Backend,
+    failure: BackendError,
+    *,
+    quote: Quote,
+    latency_s: float,
+    hold_nano: int | None,
+) -> Verdict:
+    """Judge a call that brought no whole reply, by how it failed."""
+    why = str(failure) or type(failure).__name__
+    if isinstance(failure, FailedAtOnce):  # as an error reply
+        told = None
+        usage = None if backend.price.is_fixed else failure.told
+        if usage is not None and usage.exact and backend.price.is_told_by(usage):
+            with suppress(ValueError):  # NaN, infinite or negative usage is no usage
+                told = reckoned(backend.price, usage)
+        return failed(backend, told, why, status=FAILED, latency_s=latency_s)
+    return unread(quote, why, ran=failure.ran, hold_nano=hold_nano)
+
+
+def failed(
+    backend: Backend,
+    told: tuple[int, str, Usage] | None,
+    error: str,
+    *,
+    status: int,
+    latency_s: float,
+) -> Verdict:
+    """Judge an error reply; `told` is what its own report of usage makes it cost."""
+    if told is not None:
+        return Verdict(*told, NO_ANSWER, error, partial=True)
+    cost_nano, usage = refused(backend, status, latency_s)
+    provenance = VOID if usage is None else USAGE if backend.price.is_fixed else ESTIMATED
+    return Verdict(cost_nano, provenance, usage, NO_ANSWER, error, partial=True)
 
 
 def judge(
@@ -99,18 +170,14 @@ def judge(
     if backend.credential is not None and refuses_key(status, body):
         why = backend.credential.complaint(status)
         return Verdict(0, VOID, None, NO_ANSWER, why, partial=True, refuses_key=True)
-    if 400 <= status < 500 or status in NOT_RUN:
-        # The client's fault, or not begun: what a server refused it does not bill, but if it says.
-        told = reported(backend, call, reply, body)
-        cost_nano, provenance, usage = (0, VOID, None) if told is None else told
-        failed = status in NOT_RUN or status in backend.protocol.estranged
-        error = f"status {status}" if failed else ""
-        return Verdict(cost_nano, provenance, usage, NO_ANSWER, error, partial=True)
+    if status >= 400:
+        estranged = status >= 500 or status in NOT_RUN or status in backend.protocol.estranged
+        error = f"status {status}" if estranged else ""
+        told = None if backend.price.is_fixed else reported(backend, call, reply, body)
+        return failed(backend, told, error, status=status, latency_s=latency_s)
     cost_nano, provenance, usage = price(
         backend, call, reply, body, quote=quote, latency_s=latency_s
     )
-    if status >= 500:
-        return Verdict(cost_nano, provenance, usage, NO_ANSWER, f"status {status}")
     if backend.expects is not None:
         try:
             keep(backend.expects, reply.headers, body)
@@ -120,6 +187,9 @@ def judge(
     said = read_answer(
         backend, lambda: backend.protocol.answer(call.payload or NO_PAYLOAD, reply, body)
     )
+    if said.refused and usage is None:  # nothing was generated, and no usage is reported
+        verdict = failed(backend, None, said.error, status=FAILED, latency_s=latency_s)
+        return replace(verdict, no_answer=said.no_answer)
     if status != 200 or not call.body:  # no model was asked, so no answer is missing
         said = replace(said, no_answer="")
     return Verdict(
@@ -141,14 +211,19 @@ class Said:
     error: str = ""
     no_answer: str = ""
     bug: bool = False
+    refused: bool = False
+    """Whether it is an error in place of an answer, as an error reply is."""
 
 
 def read_answer(backend: Backend, read: Callable[[], Answer]) -> Said:
     """Read a reply's answer. Whatever cannot be read is no answer, and the reply is passed on."""
     try:
         return Said(read())
-    except ReportedFailure as failure:
-        return Said(NO_ANSWER, error=str(failure))
+    except ReportedError as failure:
+        why, refused = str(failure), not failure.begun
+        if isinstance(failure, ReportedFailure):
+            return Said(NO_ANSWER, error=why, refused=refused)
+        return Said(NO_ANSWER, no_answer=why, refused=refused)
     except InvalidAnswer as invalid:
         return Said(NO_ANSWER, no_answer=str(invalid))
     except Exception as exc:  # a mistake of ours in reading keeps nobody from the reply
@@ -218,62 +293,81 @@ UNDER_WAY = Verdict(0, PENDING, None, NO_ANSWER, "")
 """Of a stream that has begun."""
 
 
+@record
+class Ending:
+    """How a stream ended.
+
+    `error`: why it broke off, if it did. `abandoned`: where its client left, what was done then
+    (`close` or `drain`). `whole`: it was read to the end of its body. `latency_s`: how long the
+    call took; `silence_s`: of these, until its first text.
+    """
+
+    latency_s: float
+    silence_s: float
+    error: str = ""
+    abandoned: str = ""
+    whole: bool = False
+
+
 def relayed(
     backend: Backend,
     follower: Follower,
     headers: Headers,
+    ending: Ending,
     *,
     quote: Quote,
-    latency_s: float,
-    error: str,
-    left: bool,
+    rate: TokenRate,
+    hold_nano: int | None = None,
 ) -> Verdict:
     """Judge a stream that is over: at its end, broken off, or left by its client.
 
-    By the usage that it told at its end; without one, by what was seen of it. A stream that came
-    whole and told nothing is charged by its quote, if that is more.
+    By the usage that it told at its end. Without one, a stream that came whole is charged by what
+    was seen of it or by its quote, whichever is more; any other by the hold of a hard budget
+    (`hold_nano`), or where none binds it by what was seen.
     """
-    error = error or (str(follower.error) if follower.error else "")
-    said = Said(NO_ANSWER) if error or left else read_answer(backend, follower.answer)
-    error = error or said.error
-
-    def verdict(cost_nano: int, provenance: str, usage: Usage, partial: bool) -> Verdict:
-        return Verdict(
-            cost_nano,
-            provenance,
-            usage,
-            said.answer,
-            error,
-            partial,
-            no_answer=said.no_answer,
-            bug=said.bug,
-        )
-
+    error = ending.error or (str(follower.error) if follower.error else "")
+    skip = error or ending.abandoned
+    said = Said(NO_ANSWER) if skip else read_answer(backend, follower.answer)
+    verdict = Verdict(
+        0,
+        USAGE,
+        Usage(),
+        said.answer,
+        error or said.error,
+        no_answer=said.no_answer,
+        bug=said.bug,
+        abandoned=ending.abandoned,
+        charged_by=BY_USAGE if skip else "",
+    )
     if backend.price.is_fixed:
-        usage = Usage()
-        return verdict(backend.price.cost_nano(usage), USAGE, usage, left)
+        cost_nano = backend.price.cost_nano(Usage())
+        return replace(verdict, cost_nano=cost_nano, partial=not ending.whole)
     told = None
     try:
         told = follower.told(headers)
         if told is not None and told.exact and backend.price.is_told_by(told):
-            return verdict(*reckoned(backend.price, told), left)
+            cost_nano, provenance, usage = reckoned(backend.price, told)
+            return replace(
+                verdict,
+                cost_nano=cost_nano,
+                provenance=provenance,
+                usage=usage,
+                partial=not ending.whole,
+            )
     except ValueError:
         told = None  # NaN, infinite or negative usage is no usage
-    # One at least: a stream that has begun has read its prompt and made a token of its answer.
-    seen = max(1.0, told.output_tokens if told is not None else 0.0)
-    more = quote.usage.more
-    bound = replace(
-        quote.usage,
-        output_tokens=seen,
-        device_s=latency_s,
-        exact=False,
-        more=Details(service_tier=more.service_tier) if more and more.service_tier else None,
+    tokens = rate.tokens(follower.spoken_bytes, ending.silence_s)
+    seen = used_at_least(quote, told, tokens, ending.latency_s)
+    charge = estimated(backend.price, seen)
+    if ending.whole and not verdict.error:
+        charge = Charge(max(charge.cost_nano, quote.expected_nano), BY_ESTIMATE)
+    else:
+        charge = given_up(charge.cost_nano, hold_nano)
+    return replace(
+        verdict,
+        cost_nano=charge.cost_nano,
+        provenance=ESTIMATED,
+        usage=seen,
+        partial=True,
+        charged_by=charge.rule,
     )
-    try:
-        cost_nano = backend.price.cost_nano(bound)
-    except ValueError:  # tokens told beyond belief, and no seconds beside them
-        bound = replace(bound, output_tokens=1.0)
-        cost_nano = backend.price.foreseen_nano(bound)
-    if not (error or left):
-        cost_nano = max(cost_nano, quote.expected_nano)
-    return verdict(cost_nano, ESTIMATED, bound, True)

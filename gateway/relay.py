@@ -9,14 +9,17 @@ it.
 from collections.abc import Callable
 
 from backends.documents import EVENT_STREAM, media_type
-from backends.types import BackendError, BadReply, Follower, Reply
+from backends.types import BackendError, BadReply, FailedAtOnce, Follower, Reply
 from gateway.buffers import Buffer
 
 COMMENTS_BYTES_MAX = 64 << 10
 """Of comments before the first event that are kept for the client: a ping a second, for an hour."""
 
-Ended = Callable[[str, bool], None]
-"""(why it broke off or "", whether the client left)"""
+CLOSE, DRAIN = "close", "drain"
+"""What is done with a stream whose client has left."""
+
+Ended = Callable[[str, str], None]
+"""(why it broke off or "", where the client left: CLOSE or DRAIN, as was done; else "")"""
 
 
 def is_stream(reply: Reply) -> bool:
@@ -27,16 +30,31 @@ def is_stream(reply: Reply) -> bool:
 class Relay:
     """Reads a stream through a follower, within what it may buffer."""
 
-    # The mutable state is what was read and not yet taken, and whether the stream is over.
+    # The mutable state is what was read and not yet taken, when the first text came, and whether
+    # the stream is over.
 
-    def __init__(self, reply: Reply, follower: Follower, buffer: Buffer) -> None:
+    def __init__(
+        self,
+        reply: Reply,
+        follower: Follower,
+        buffer: Buffer,
+        *,
+        clock: Callable[[], float],
+        drain_s: float = 0.0,
+    ) -> None:
+        """`drain_s`: for how long it is read on where its client leaves; 0: it is closed then."""
         self.reply = reply
         self.follower = follower
-        self.on_end: Ended = lambda error, left: None
+        self.on_end: Ended = lambda error, abandoned: None
+        self.drain_s = drain_s
+        self.spoke_s: float | None = None
+        """When its first text came, on `clock`; None before."""
+        self._clock = clock
         self._buffer = buffer
         self._chunks = aiter(reply.stream)
         self._first = b""
-        self._drained = False
+        self.whole = False
+        """Whether it was read to the end of its body."""
         self._ended = False
 
     async def begin(self) -> None:
@@ -52,7 +70,7 @@ class Relay:
                     first.append(part)
                     size += len(part)
             if self.follower.error:
-                raise BadReply(f"an error in the stream: {self.follower.error}")
+                raise self._failure()
             if not self.follower.begun:
                 raise BadReply("an empty stream")
             self._first = b"".join(first)
@@ -60,6 +78,16 @@ class Relay:
             self._buffer.close()
             await self.reply.stream.aclose()
             raise
+
+    def _failure(self) -> BadReply:
+        """Return what its first events say went wrong."""
+        why = f"an error in the stream: {self.follower.error}"
+        if self.follower.spoken_bytes:
+            return BadReply(why)
+        try:
+            return FailedAtOnce(why, self.follower.told(self.reply.headers))
+        except ValueError:  # NaN, infinite or negative usage is no usage
+            return FailedAtOnce(why)
 
     async def read(self) -> bytes:
         """Return what goes to the client next; empty at the end. BackendError: it broke off."""
@@ -69,10 +97,10 @@ class Relay:
         return await self._next()
 
     async def _next(self) -> bytes:
-        while not self._drained:
+        while not self.whole:
             chunk = await anext(self._chunks, None)
             if chunk is None:
-                self._drained = True
+                self.whole = True
                 if rest := self.follower.close():
                     return rest
             elif out := self._feed(chunk):
@@ -83,11 +111,13 @@ class Relay:
         try:
             out = self.follower.feed(chunk)
             self._buffer.hold(self.follower.waiting)
+            if self.spoke_s is None and self.follower.spoken_bytes:
+                self.spoke_s = self._clock()
         except ValueError as exc:
             raise BadReply(str(exc)) from exc
         return out
 
-    async def close(self, error: str = "", *, left: bool = False) -> None:
+    async def close(self, error: str = "", *, abandoned: str = "") -> None:
         """End it, at whatever point it is; once."""
         if self._ended:
             return
@@ -98,4 +128,4 @@ class Relay:
         except BackendError as exc:
             error = error or str(exc)
         finally:
-            self.on_end(error, left)
+            self.on_end(error, abandoned)

@@ -7,11 +7,12 @@ import orjson
 
 from backends.types import BackendError, Headers
 from gateway.asgi import Receive, Send
+from gateway.drains import Drains
 from gateway.errors import Refused, broken_off
 from gateway.headers import returned
 from gateway.ledger.types import NANO
 from gateway.rates import Rate
-from gateway.relay import Relay
+from gateway.relay import CLOSE, DRAIN, Relay
 from gateway.replays import Kept
 from gateway.route import Route
 from gateway.turn import Turn
@@ -27,12 +28,16 @@ class Replies:
         clock: Callable[[], float],
         via: bytes,
         hide_amounts: bool,
+        drains: Drains,
     ) -> None:
-        """`rates` are those of tenants that may not call as fast as they like."""
+        """`rates` are those of tenants that may not call as fast as they like; `drains` reads on
+        streams whose clients leave, where their backends ask for that.
+        """
         self._rates = rates
         self._clock = clock
         self._via = via
         self._hide_amounts = hide_amounts
+        self._drains = drains
 
     async def write(self, turn: Turn, receive: Receive, send: Send) -> None:
         """Write a turn's reply."""
@@ -60,7 +65,8 @@ class Replies:
         return Kept(held.status, headers, held.body)
 
     async def _relay(self, turn: Turn, relay: Relay, receive: Receive, send: Send) -> None:
-        """Hand a stream on as it comes; end it when the client leaves or its time is up.
+        """Hand a stream on as it comes; end it when its time is up. When the client leaves, close
+        it at once or read it on, as its backend is set.
 
         One that breaks off ends without its last chunk, so that nobody takes it for whole; before
         that an event tells why.
@@ -77,7 +83,7 @@ class Replies:
 
         leaving = asyncio.create_task(_left(receive))
         leaving.add_done_callback(leave)
-        error, left = "the stream was not read to its end", False
+        error, abandoned = "the stream was not read to its end", ""
         try:
             async with asyncio.timeout_at(turn.inference.deadline_s):
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -92,12 +98,14 @@ class Replies:
             if not leaving.done():
                 raise
             serving.uncancel()
-            error, left = "", True
+            error, abandoned = "", CLOSE
+            if await self._drains.drain(relay, turn.inference.tenant):
+                abandoned = DRAIN
         finally:
             leaving.remove_done_callback(leave)
             leaving.cancel()
-            await relay.close(error, left=left)
-        if not left:
+            await relay.close(error, abandoned=abandoned)
+        if not abandoned:
             if error:
                 _, problem = route.protocol.error(502, broken_off(error).problem())
                 event = b"data: %b\n\n" % problem

@@ -41,6 +41,7 @@ class Backend:
     added to its calls, and so is its `credential`, in place of what a client sent by those names.
     `repeat_on_close`: whether a call that a closed connection may have lost is made again, and paid
     twice perhaps.
+    `drain_s`: for how long a stream is read on whose client has left; 0: it is closed at once.
     `tariff`: the price table where the price depends on the time of day; `price` is then what is in
     force.
     """
@@ -69,6 +70,7 @@ class Backend:
     headers: Headers = field(default_factory=list, repr=False)
     credential: Credential | None = None
     repeat_on_close: bool = False
+    drain_s: float = 0.0
     tariff: Price | None = None
     _replaced: frozenset[bytes] = field(init=False)
 

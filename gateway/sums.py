@@ -17,6 +17,7 @@ _ADDED = {
     "tollway_backend_calls_limit",
     "tollway_backend_calls_waiting",
     "tollway_budget_waiting",
+    "tollway_drained_streams",
     "tollway_explored_usd",
     "tollway_journal_dropped_rows",
     "tollway_journal_rows",

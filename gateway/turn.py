@@ -354,6 +354,10 @@ def _attempt(kind: str, head: Row, number: int, attempt: Attempt) -> Row:
         row["output_tokens"] = verdict.usage.output_tokens
         if verdict.usage.more is not None:
             row.update(_details(verdict.usage.more))
+    if verdict.abandoned:
+        row["abandoned"] = verdict.abandoned
+    if verdict.charged_by:
+        row["charged_by"] = verdict.charged_by
     if attempt.hedge_s is not None:
         row["hedge_s"] = round(attempt.hedge_s, 6)
     return row

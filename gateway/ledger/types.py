@@ -88,10 +88,12 @@ class Reservation:
     """A hold for one attempt over all budgets that bind it; settled or voided exactly once."""
 
     # The mutable state of a reservation is whether it has ended; the wallet changes it.
-    __slots__ = ("ended", "holds")
+    __slots__ = ("ended", "hard_nano", "holds")
 
-    def __init__(self, holds: tuple[tuple[Held, int], ...]) -> None:
+    def __init__(self, holds: tuple[tuple[Held, int], ...], hard_nano: int | None = None) -> None:
+        """`hard_nano` is the most that a hard budget holds of it; None where none binds it."""
         self.holds = holds
+        self.hard_nano = hard_nano
         self.ended = False
 
     def told(self) -> dict[str, int]:

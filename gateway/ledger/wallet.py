@@ -134,15 +134,16 @@ class Wallet:
     def _hold(
         self, accounts: tuple[Account, ...], ceiling_nano: int, maximum_nano: int
     ) -> Reservation:
-        holds = []
+        holds, hard_nano = [], None
         for account in accounts:
-            purse = account.purse
-            amount_nano = maximum_nano if account.hard else ceiling_nano
+            purse, amount_nano = account.purse, ceiling_nano
+            if account.hard:
+                amount_nano = hard_nano = maximum_nano
             purse.hold(amount_nano)
             holds.append((purse, amount_nano))
             if purse.room_nano < purse.low_nano:
                 self._teller.wanted.set()
-        return Reservation(tuple(holds))
+        return Reservation(tuple(holds), hard_nano)
 
     async def reserve(
         self, accounts: tuple[Account, ...], ceiling_nano: int, maximum_nano: int

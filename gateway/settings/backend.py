@@ -202,6 +202,18 @@ class Backend(Table):
         description="The longest silence between two parts of a streamed reply; comments and "
         "pings end a silence as events do.",
     )
+    on_abandon: Literal["close", "drain"] = Field(
+        default="close",
+        description="What is done with a stream whose client leaves: `close` the connection to the "
+        "backend at once, or, for a provider that generates and bills it to its end all the same, "
+        "`drain` it: read on for the usage at its end.",
+        examples=["drain"],
+    )
+    abandoned_drain_s: Seconds = Field(
+        default=60,
+        description="How long such a stream is read on at most, within `timeout_s`; one that takes "
+        "longer is closed.",
+    )
     connect_timeout_s: Seconds = Field(
         default=2, description="The longest that connecting may take."
     )

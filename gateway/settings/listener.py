@@ -113,6 +113,16 @@ class Server(Table):
         le=1_000_000,
         description="Most requests at once in each worker; above it, 503 with Retry-After.",
     )
+    drained_streams: Int = Field(
+        default=64,
+        ge=0,
+        le=100_000,
+        description="Most streams at once in each worker that are read on after their clients left "
+        '(`on_abandon = "drain"`); one beyond that is closed.',
+    )
+    drained_streams_per_tenant: Int = Field(
+        default=8, ge=0, le=100_000, description="Most of them of one tenant."
+    )
     feedback_per_s: Float = Field(
         default=500,
         gt=0,

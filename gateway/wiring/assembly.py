@@ -141,6 +141,7 @@ def build(
         wall,
         build_watching(settings, clock, wall, trace),
     )
+    metrics.add_source(lambda: gauges.drains(gateway.drains))
     if settings.server.idempotency_s:
         gateway.replays = Replays(
             keeps_s=settings.server.idempotency_s, bytes_max=settings.server.idempotency_mb << 20

@@ -73,6 +73,7 @@ def build_backend(
         lacks=frozenset(settings.lacks),
         context_tokens=settings.context_tokens,
         repeat_on_close=settings.repeat_on_close,
+        drain_s=settings.abandoned_drain_s if settings.on_abandon == "drain" else 0.0,
     )
 
 

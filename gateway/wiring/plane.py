@@ -29,6 +29,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
         {backend.name: backend.url for backend in settings.backends if backend.url},
     )
     server, clock, rates = settings.server, gateway.clock, gateway.rates
+    gateway.drains.revise(server.drained_streams, server.drained_streams_per_tenant)
     table = RouteTable((r.path, routes[r.name]) for r in settings.routes)
     admission = Admission(
         authenticator,
@@ -45,7 +46,11 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> Proxy:
         gateway.router,
         admission=admission,
         replies=Replies(
-            rates=rates, clock=clock, via=gateway.via, hide_amounts=server.hide_amounts
+            rates=rates,
+            clock=clock,
+            via=gateway.via,
+            hide_amounts=server.hide_amounts,
+            drains=gateway.drains,
         ),
         descriptions=Descriptions(table, admission, ready=lambda: gateway.not_ready, clock=clock),
         metrics=gateway.metrics,

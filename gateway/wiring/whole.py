@@ -9,6 +9,7 @@ from gateway.app import App
 from gateway.audits import Audits
 from gateway.control import Control
 from gateway.crew import Crew
+from gateway.drains import Drains
 from gateway.events import Events
 from gateway.journal import Journal
 from gateway.learner import CATCH_UP_SEGMENTS_MAX, Learner
@@ -71,6 +72,7 @@ class Gateway:
     control: Control = field(init=False)
     rates: dict[str, Rate] = field(default_factory=dict, init=False)
     replays: Replays | None = field(default=None, init=False)
+    drains: Drains = field(default_factory=Drains, init=False)
     via: bytes = field(default_factory=_own_name)
     opened: Callable[[], None] = field(default=lambda: None, init=False)
     closed: Callable[[], Awaitable[None]] = field(default=_nothing, init=False)

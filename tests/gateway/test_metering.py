@@ -1,5 +1,6 @@
 """What a call has cost, by what came back of it: never nothing, where it may have run."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -9,9 +10,21 @@ from backends.openai import OpenAI, Stream
 from backends.pricing import Price, parse_price
 from backends.types import Call, Payload, Reply, Usage
 from gateway.estimator import Quote
-from gateway.metering import ESTIMATED, REPORTED, USAGE, VOID, Verdict, judge, relayed
+from gateway.metering import (
+    ESTIMATED,
+    REPORTED,
+    USAGE,
+    VOID,
+    Ending,
+    Verdict,
+    judge,
+    relayed,
+    unread,
+)
 from gateway.route import Backend
+from gateway.token_rate import TokenRate
 
+NO_RATE = TokenRate(text_bytes=4.0, text_tokens=1.0, hidden_tokens=0.0)
 TOKENS = parse_price({"input_usd_per_mtok": 1, "output_usd_per_mtok": 10})
 OUTPUT = parse_price({"input_usd_per_mtok": 0, "output_usd_per_mtok": 10})
 QUOTE = Quote(7_000, 8_000, 9_000, Usage(input_tokens=50.0, output_tokens=20.0, exact=False))
@@ -94,6 +107,56 @@ def test_a_refusal_is_charged_for_what_it_reports_and_for_nothing_else(status: i
     assert judged(None, status=status).provenance == VOID
 
 
+@pytest.mark.parametrize("status", [500, 502, 504, 599])
+def test_an_error_reply_of_a_token_price_is_free_unless_it_reports_usage(status: int) -> None:
+    verdict = judged(None, status=status)
+
+    assert (verdict.cost_nano, verdict.provenance, verdict.error) == (0, VOID, f"status {status}")
+    told = judged({"prompt_tokens": 10, "completion_tokens": 4}, status=status)
+    assert (told.cost_nano, told.provenance) == (10 * 1000 + 4 * 10_000, USAGE)
+
+
+@pytest.mark.parametrize(
+    ("status", "fixed_nano", "device_nano"),
+    [(400, 0, 100_000), (404, 0, 100_000), (429, 0, 0), (500, 5_000, 100_000), (503, 0, 0)],
+)
+def test_an_error_reply_costs_the_request_where_it_failed_and_the_time_of_the_device(
+    status: int, fixed_nano: int, device_nano: int
+) -> None:
+    fixed = parse_price({"per_request_usd": "0.000005"})
+    device = parse_price({"device_usd_per_hour": "3.6"})
+
+    assert judged(None, price=fixed, status=status).cost_nano == fixed_nano
+    assert judged(None, price=device, status=status).cost_nano == device_nano
+
+
+def body_judged(body: Any) -> Verdict:
+    reply = Reply(200, [], None)  # type: ignore[arg-type] # its body has been read
+    call = Call(b"POST", b"/v1/chat/completions", [], b"{}", payload=Payload({"messages": []}))
+    return judge(backend(TOKENS), call, reply, orjson.dumps(body), quote=QUOTE, latency_s=0.1)
+
+
+@pytest.mark.parametrize("code", [502, 400, "insufficient_quota"])
+def test_an_error_with_status_200_is_free_unless_it_reports_usage(code: Any) -> None:
+    error = {"error": {"message": "no", "code": code}}
+
+    assert (body_judged(error).cost_nano, body_judged(error).provenance) == (0, VOID)
+    told = body_judged({**error, "usage": {"prompt_tokens": 10, "completion_tokens": 4}})
+    assert told.cost_nano == 10 * 1000 + 4 * 10_000
+
+
+@pytest.mark.parametrize("hold_nano", [None, 90_000])
+def test_a_call_without_a_reply_is_charged_the_hold_of_a_hard_budget_else_the_quote(
+    hold_nano: int | None,
+) -> None:
+    late = unread(QUOTE, "late", ran=True, hold_nano=hold_nano)
+    unsent = unread(QUOTE, "unsent", ran=False, hold_nano=hold_nano)
+
+    expected = (8_000, "estimate") if hold_nano is None else (90_000, "hold")
+    assert (late.cost_nano, late.charged_by) == expected
+    assert (unsent.cost_nano, unsent.provenance) == (0, VOID)
+
+
 def event(document: Any) -> bytes:
     return b"data: %b\n\n" % orjson.dumps(document)
 
@@ -104,12 +167,23 @@ LIE = event({"choices": [], "usage": {"prompt_tokens": -9, "completion_tokens": 
 DONE = b"data: [DONE]\n\n"
 
 
-def ended(*events: bytes, price: Price = TOKENS, left: bool = False, error: str = "") -> Verdict:
+def ended(
+    *events: bytes,
+    price: Price = TOKENS,
+    abandoned: str = "",
+    error: str = "",
+    hold_nano: int | None = None,
+    rate: TokenRate = NO_RATE,
+    silence_s: float = 0.0,
+    quote: Quote = QUOTE,
+) -> Verdict:
     stream, fields = Stream(), list[tuple[bytes, bytes]]()
     for one in events:
         stream.feed(one)
+    whole = not (abandoned or error)
+    ending = Ending(0.1, silence_s, error, abandoned, whole)
     return relayed(
-        backend(price), stream, fields, quote=QUOTE, latency_s=0.1, error=error, left=left
+        backend(price), stream, fields, ending, quote=quote, rate=rate, hold_nano=hold_nano
     )
 
 
@@ -119,7 +193,8 @@ def ended(*events: bytes, price: Price = TOKENS, left: bool = False, error: str 
 def test_a_stream_is_never_free_wherever_it_is_cut(cut: int, price: Price, how: str) -> None:
     events = (ROLE, TEXT, TEXT, TEXT)[:cut]
 
-    verdict = ended(*events, price=price, left=how == "left", error="cut" * (how == "broken"))
+    abandoned, error = ("close", "") if how == "left" else ("", "cut")
+    verdict = ended(*events, price=price, abandoned=abandoned, error=error)
 
     made = max(1, cut - 1)
     given = 50 * 1000 if price is TOKENS else 0
@@ -144,3 +219,62 @@ def test_a_stream_is_charged_as_its_usage_says_of_every_kind() -> None:
     assert told(total_tokens=3) == (plain, ESTIMATED)
     assert told(service_tier="priority") == (2 * plain, ESTIMATED)
     assert told(**ZERO) == (0, USAGE)
+
+
+LONG = event({"choices": [{"index": 0, "delta": {"content": "word" * 200}}]})
+USED = event({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}})
+
+
+def test_a_stream_left_under_a_hard_budget_is_charged_all_that_is_held_for_it() -> None:
+    left = ended(ROLE, TEXT, abandoned="close", hold_nano=400_000)
+    cut = ended(ROLE, TEXT, error="closed", hold_nano=400_000)
+
+    assert (left.cost_nano, left.charged_by, left.abandoned) == (400_000, "hold", "close")
+    assert (cut.cost_nano, cut.charged_by, cut.abandoned) == (400_000, "hold", "")
+
+
+def test_a_stream_that_told_its_usage_is_charged_by_it_whatever_is_held() -> None:
+    drained = ended(ROLE, TEXT, USED, DONE, abandoned="drain", hold_nano=400_000)
+
+    assert (drained.cost_nano, drained.provenance) == (9 * 1000 + 4 * 10_000, USAGE)
+    assert (drained.charged_by, drained.abandoned) == ("usage", "drain")
+
+
+def test_a_hold_that_is_too_small_does_not_hide_what_was_seen() -> None:
+    left = ended(ROLE, LONG, abandoned="close", hold_nano=60_000)
+
+    assert left.cost_nano == 50 * 1000 + 200 * 10_000
+
+
+def test_a_stream_left_is_estimated_from_its_text_and_not_from_the_number_of_events() -> None:
+    left = ended(ROLE, LONG, LONG, abandoned="close")
+
+    assert (left.cost_nano, left.charged_by) == (50 * 1000 + 400 * 10_000, "estimate")
+
+
+def test_reasoning_that_is_not_shown_is_estimated_from_the_silence_before_the_text() -> None:
+    rate = TokenRate(text_bytes=4.0, text_tokens=1.0, hidden_tokens=100.0, silent_s=2.0)
+
+    left = ended(ROLE, abandoned="close", rate=rate, silence_s=3.0)
+
+    assert left.cost_nano == 50 * 1000 + 150 * 10_000
+
+
+def test_an_estimate_of_a_stream_stays_below_the_limit_that_its_request_named() -> None:
+    quote = replace(QUOTE, known=Usage(output_tokens=30.0, exact=False))
+
+    left = ended(ROLE, LONG, abandoned="close", quote=quote)
+
+    assert left.cost_nano == 50 * 1000 + 30 * 10_000
+
+
+def test_the_input_that_a_stream_told_on_the_way_is_known() -> None:
+    begun = {
+        "type": "message_start",
+        "message": {"usage": {"input_tokens": 70, "output_tokens": 1}},
+    }
+
+    left = ended(event(begun), LONG, abandoned="close")
+
+    assert left.usage is not None
+    assert left.usage.input_tokens == 70

@@ -354,7 +354,9 @@ def test_a_client_that_times_out_raises_and_what_was_begun_is_given_up_and_charg
             await asyncio.sleep(0.001)
         (attempt,) = on.settled()
         assert (attempt["error"], attempt["provenance"]) == ("client left", "estimated")
-        assert on.spent_nano == attempt["cost_nano"] == attempt["ceiling_nano"]
+        (held_nano,) = attempt["reserved_nano"].values()
+        assert (attempt["abandoned"], attempt["charged_by"]) == ("close", "hold")
+        assert on.spent_nano == attempt["cost_nano"] == held_nano
         on.parrot.hold.set()
 
     play(part)
@@ -374,7 +376,7 @@ def test_a_deadline_of_the_clients_own_is_an_error_of_the_server(play: Callable[
     play(part, max_retries=0)
 
 
-def test_a_stream_that_is_left_stops_the_model_and_is_charged_for_what_was_made(
+def test_a_stream_that_is_left_stops_the_model_and_is_charged_its_hold(
     play: Callable[..., None],
 ) -> None:
     async def part(on: Scene) -> None:
@@ -387,8 +389,10 @@ def test_a_stream_that_is_left_stops_the_model_and_is_charged_for_what_was_made(
         await on.parrot.left.wait()
         row = await settled_of(on)
         assert row["provenance"] == "estimated"
-        assert row["output_tokens"] == 1
-        assert on.spent_nano == row["cost_nano"] > 0
+        assert row["output_tokens"] >= 1
+        (held_nano,) = row["reserved_nano"].values()
+        assert (row["abandoned"], row["charged_by"]) == ("close", "hold")
+        assert on.spent_nano == row["cost_nano"] == held_nano
 
     play(part)
 

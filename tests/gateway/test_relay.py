@@ -36,7 +36,7 @@ class Body:
 
 def relay(body: Body, *, strip: bool = False, buffers: Buffers | None = None) -> Relay:
     buffers = buffers or Buffers(event_bytes_max=1 << 20, bytes_max=4 << 20)
-    return Relay(Reply(200, [], body), Stream(strip=strip), buffers.open("a"))
+    return Relay(Reply(200, [], body), Stream(strip=strip), buffers.open("a"), clock=lambda: 0.0)
 
 
 async def read_on(stream: Relay) -> list[bytes]:
