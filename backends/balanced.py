@@ -4,9 +4,10 @@ Theory of operation. Of two addresses drawn at random the one with fewer calls u
 (Mitzenmacher 2001: nearly as even as asking the least loaded of all, and no herd). An address is
 left out while it is
 
-    ejected      5 calls in a row failed there (no connection, a timeout, 502, 503, 504; another 5xx
-                 may be the request's fault): for 30 s, then 60 s, ... at most 300 s; after 300 s
-                 without, for 30 s again
+    ejected      5 calls in a row failed there (no connection, a timeout, 502, 503, 504): for 30 s,
+                 then 60 s, ... at most 300 s; after 300 s without, for 30 s again. Another 5xx may
+                 be the request's fault: it counts where several callers had one, with no success
+                 in between, while every other address answers
     unhealthy    its health check failed last; back with the next that succeeds
 
 but at most half of the addresses are ejected, and where all are left out all are asked: then the
@@ -16,7 +17,7 @@ once, whatever its method; it was one attempt, and is charged as one.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from backends.types import (
@@ -35,6 +36,7 @@ FAILURES_IN_A_ROW = 5  # these three are Envoy's defaults for outlier detection
 EJECTED_S, EJECTED_MAX_S = 30.0, 300.0
 GATEWAY_ERRORS = frozenset({502, 503, 504})
 DEADLINE = b"x-tollway-deadline-ms"
+SEVERAL = 2  # callers: one alone says nothing of an address
 CHECK_S = 2.0  # the longest that a health check may take
 
 
@@ -50,15 +52,38 @@ class Endpoint:
     ejections: int = 0
     ejected_until_s: float = 0.0
     healthy: bool = True
+    suspicions: int = 0
+    suspect_since_s: float = 0.0
+    suspects: set[str] = field(default_factory=set)
+    well_at_s: float = float("-inf")
 
     def adopt(self, old: "Endpoint") -> None:
         """Go on with the standing that the same address had before its settings changed."""
         self.failures, self.ejections = old.failures, old.ejections
         self.ejected_until_s, self.healthy = old.ejected_until_s, old.healthy
+        self.suspicions, self.suspect_since_s = old.suspicions, old.suspect_since_s
+        self.suspects, self.well_at_s = set(old.suspects), old.well_at_s
 
     def serves(self, now_s: float) -> bool:
         """Whether it is neither ejected nor unhealthy."""
         return self.healthy and now_s >= self.ejected_until_s
+
+    def is_well(self, now_s: float) -> None:
+        """Take note that it answered."""
+        self.failures = self.suspicions = 0
+        self.suspects.clear()
+        self.well_at_s = now_s
+
+    def suspect(self, now_s: float, caller: str) -> bool:
+        """Count a failure that may be the request's own; return whether several callers had
+        enough of them.
+        """
+        if not self.suspicions:
+            self.suspect_since_s = now_s
+        self.suspicions += 1
+        if len(self.suspects) < SEVERAL:
+            self.suspects.add(caller)
+        return self.suspicions >= FAILURES_IN_A_ROW and len(self.suspects) >= SEVERAL
 
 
 class Balanced:
@@ -91,10 +116,16 @@ class Balanced:
                 raise
             return await self._send(self._pick(endpoint), call, deadline_s)
 
-    async def check(self) -> None:
-        """Ask every address for its health, and take note."""
-        if self._health is not None:
-            await asyncio.gather(*(self._check(endpoint) for endpoint in self.endpoints))
+    async def check(self) -> bool | None:
+        """Ask every address for its health, and take note; return whether one is well, None where
+        that cannot be told.
+        """
+        if self._health is None:
+            return None
+        said = await asyncio.gather(*(self._check(endpoint) for endpoint in self.endpoints))
+        if True in said:
+            return True
+        return False if False in said else None
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -124,8 +155,10 @@ class Balanced:
             raise
         if reply.status in GATEWAY_ERRORS:
             self.failed(endpoint)
-        elif reply.status < 500:  # another 5xx may be the request's fault: it counts neither way
-            endpoint.failures = 0
+        elif reply.status < 500:
+            endpoint.is_well(asyncio.get_running_loop().time())
+        else:
+            self._suspected(endpoint, call.caller)
         reply.stream = _Counted(self, endpoint, reply.stream)
         return reply
 
@@ -138,27 +171,55 @@ class Balanced:
         if now_s < endpoint.ejected_until_s:
             return
         endpoint.failures += 1
-        ejected = sum(now_s < other.ejected_until_s for other in self.endpoints)
-        if endpoint.failures < FAILURES_IN_A_ROW or 2 * (ejected + 1) > len(self.endpoints):
+        if endpoint.failures >= FAILURES_IN_A_ROW:
+            self._eject(endpoint, now_s)
+
+    def _suspected(self, endpoint: Endpoint, caller: str) -> None:
+        """Count a failure that may be the request's own: then it would fail elsewhere too."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < endpoint.ejected_until_s or not endpoint.suspect(now_s, caller):
             return
-        endpoint.failures = 0
+        others = [other for other in self.endpoints if other is not endpoint]
+        if all(
+            not other.suspicions and other.well_at_s > endpoint.suspect_since_s
+            for other in others
+            if other.serves(now_s)
+        ):
+            self._eject(endpoint, now_s)
+
+    def _eject(self, endpoint: Endpoint, now_s: float) -> None:
+        """Leave an address out for a while, unless half of them are."""
+        ejected = sum(now_s < other.ejected_until_s for other in self.endpoints)
+        if 2 * (ejected + 1) > len(self.endpoints):
+            return
+        endpoint.failures = endpoint.suspicions = 0
+        endpoint.suspects.clear()
         if now_s > endpoint.ejected_until_s + EJECTED_MAX_S:
             endpoint.ejections = 0  # it has been well for long: what was before says nothing of it
         endpoint.ejections += 1
         endpoint.ejected_until_s = now_s + min(EJECTED_MAX_S, EJECTED_S * endpoint.ejections)
 
-    async def _check(self, endpoint: Endpoint) -> None:
+    async def _check(self, endpoint: Endpoint) -> bool | None:
         call = Call(b"GET", self._health or b"/", [(b"host", endpoint.host), *self._own()])
         until_s = asyncio.get_running_loop().time() + CHECK_S
         try:
             reply = await endpoint.transport.send(call, until_s)
             await reply.read(1 << 20)
         except Overloaded:
-            return  # our own slots are taken: that says nothing of the address
+            return None  # our own slots are taken: that says nothing of the address
         except BackendError:
             endpoint.healthy = False
-        else:
-            endpoint.healthy = 200 <= reply.status < 300
+            return False
+        said = is_well(reply.status)
+        endpoint.healthy = said is True
+        return said
+
+
+def is_well(status: int) -> bool | None:
+    """Return what the status of a health path says; None where the path itself may be wrong."""
+    if 200 <= status < 300:
+        return True
+    return False if status >= 500 else None
 
 
 def _is_clients(failure: BackendError, call: Call) -> bool:

@@ -130,7 +130,8 @@ class Call:
     """A request: origin-form target (raw path and query), end-to-end headers, body.
 
     `payload` is the body as the route's protocol parsed it, where it was parsed: a backend inside
-    the gateway (rules) need not parse it again.
+    the gateway (rules) need not parse it again. `caller` is whose request it is, where that is
+    known: whether several callers or one alone see an address fail makes a difference.
     """
 
     method: bytes
@@ -138,6 +139,7 @@ class Call:
     headers: Headers
     body: bytes = b""
     payload: Payload | None = None
+    caller: str = ""
 
 
 class ByteStream(Protocol):

@@ -70,6 +70,7 @@ def addressed(
 ) -> Call:
     """Return the call that a backend gets, with what it is told of its trace and its deadline."""
     call = backend.address(inference.call, without)
+    call.caller = inference.caller
     if inference.passage is not None:
         call.headers = inference.passage.onto(call.headers)
     if inference.hurried:

@@ -374,6 +374,8 @@ class Attempts:
             backend.breaker.succeeded()
         elif said == health.SUSPECT:
             backend.breaker.suspected(now_s, inference.caller)
+            if backend.trial is not None:
+                backend.trial.begin(backend.breaker, now_s, self._clock)
         elif said == health.BROKEN:
             backend.breaker.failed(now_s)
         if attempt.status in PUSHED_BACK and not backend.is_local:

@@ -11,20 +11,18 @@ opened say nothing new when they fail: fifty that hang would make the pause 30 s
 probe.
 
 A failure that the request itself may have caused (500 for an image that cannot be read) is only a
-suspicion: it counts once another caller has failed too, with no success in between. A caller whose
-own calls alone fail, SOLE_FAILURES in a row, is rested by itself; everybody else is let through, as
-the trial that decides.
+suspicion, and opens the breaker for the callers that have had one: see `suspicion`. Any other
+caller is let through, and its request is the trial: a success closes the breaker for everybody.
 
 The last calls are bits of one integer, a failure a 1, so that the share of failures is a
-count of bits.
+count of bits. Suspicions are not among them: two callers with bad requests would open it for all.
 """
+
+from gateway.suspicion import Suspicions
 
 FAILURES_IN_A_ROW = 5  # Envoy's default for consecutive gateway errors
 WINDOW = 50  # calls: enough that chance alone does not make a backend with 20 % failures seem dead
 FAILURES_IN_WINDOW = 25  # half: the default of Resilience4j
-SOLE_FAILURES = 25
-"""In a row, of one caller: as many as open it by themselves in a window. Where a gateway has one
-caller only, nobody else can make the trial."""
 PAUSE_S = 1.0
 PAUSE_MAX_S = 30.0
 _MASK = (1 << WINDOW) - 1
@@ -35,18 +33,16 @@ STATES = ("closed", "open", "half_open")
 class Breaker:
     """Says whether a backend may be called."""
 
-    # The mutable state of a breaker is its run of failures, its last calls, whether it is open, its
-    # pause, when it may probe, and whether a probe is under way; and of suspicions: their run, the
-    # caller of the last, whether several callers had one, and how long their only caller rests.
+    # The mutable state of a breaker is its run of failures, its last calls, whether it is open and
+    # whether for everybody, its pause, when it may probe, whether a probe is under way, and its
+    # suspicions.
     __slots__ = (
         "_failures",
+        "_for_all",
         "_last",
         "_pause_s",
         "_probe_at_s",
         "_probing",
-        "_rested_until_s",
-        "_several",
-        "_suspect",
         "_suspicions",
         "is_open",
     )
@@ -57,40 +53,38 @@ class Breaker:
         self._pause_s = PAUSE_S
         self._probe_at_s = 0.0
         self._probing = False
-        self._suspicions = 0
-        self._suspect = ""
-        self._several = False
-        self._rested_until_s = 0.0
+        self._for_all = False
+        self._suspicions = Suspicions(pause_s=PAUSE_S, pause_max_s=PAUSE_MAX_S)
         self.is_open = False  # whether the backend is held to be down
 
     def state(self, now_s: float) -> str:
         """Return which of STATES it is in."""
         if not self.is_open:
             return "closed"
-        return "half_open" if now_s >= self._probe_at_s else "open"
+        probe_at_s = self._probe_at_s if self._for_all else self._suspicions.rested_until_s
+        return "half_open" if now_s >= probe_at_s else "open"
 
     def allows(self, now_s: float, caller: str = "") -> bool:
         """Say whether a caller's call may be made now; claims nothing (see `probe`)."""
-        if self.is_open:
+        if self._for_all:
             return now_s >= self._probe_at_s
-        return now_s >= self._rested_until_s or caller != self._suspect
+        return not self._suspicions.callers or self._suspicions.allows(now_s, caller)
 
     def probe(self, now_s: float, caller: str = "") -> None:
         """Take note that a call is made: in the half-open state it is the only one for a pause."""
-        if self.is_open:
+        if self._for_all:
             self._probing = True
             self._probe_at_s = now_s + self._pause_s
-        elif self._rested_until_s and caller == self._suspect:
-            self._rested_until_s = now_s + self._pause_s
+        elif self._suspicions.callers:
+            self._suspicions.probe(now_s, caller)
 
     def succeeded(self) -> None:
         """Close (0.1 us)."""
         self._failures = 0
-        if self._suspicions:
-            self._suspicions, self._several, self._rested_until_s = 0, False, 0.0
-            self._pause_s = PAUSE_S
+        if self._suspicions.callers:
+            self._suspicions.clear()
         if self.is_open:
-            self.is_open = self._probing = False
+            self.is_open = self._for_all = self._probing = False
             self._last = 0
             self._pause_s = PAUSE_S
         elif self._last:
@@ -100,38 +94,53 @@ class Breaker:
         """Count a failure; open where it is one too many, for longer where a probe fails."""
         self._failures += 1
         self._last = (self._last << 1 | 1) & _MASK
-        if self.is_open:
-            if not self._probing:
-                return
-            self._probing = False
-            self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
-        elif self._run < FAILURES_IN_A_ROW and self._last.bit_count() < FAILURES_IN_WINDOW:
-            return
-        self.is_open = True
-        self._probe_at_s = now_s + self._pause_s
+        if self._for_all:
+            self._probe_failed(now_s)
+        elif self._failures >= FAILURES_IN_A_ROW or self._last.bit_count() >= FAILURES_IN_WINDOW:
+            self._open(now_s)
 
     def suspected(self, now_s: float, caller: str) -> None:
-        """Count a failure that the request may have caused; of a second caller it is one."""
-        trial = bool(self._suspicions) and caller != self._suspect
-        self._suspicions += 1
-        self._suspect = caller
-        self._several = self._several or trial
-        if trial:
-            self._rested_until_s = 0.0
-            self._suspicions -= 1  # counted as a failure instead
-            self.failed(now_s)
-        elif self.is_open:
+        """Count a failure that the request may have caused: it can rest its caller, and everybody
+        only where too many callers have had one to tell them apart.
+        """
+        suspicions = self._suspicions
+        known = suspicions.add(caller)
+        if self._for_all:
+            if not known:
+                self._probe_failed(now_s)
             self._probing = False  # the same caller's request again says nothing new
-        elif self._several:
-            if self._run >= FAILURES_IN_A_ROW:
-                self.is_open = True
-                self._probe_at_s = now_s + self._pause_s
-        elif self._suspicions >= SOLE_FAILURES:
-            if self._rested_until_s:
-                self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
-            self._rested_until_s = now_s + self._pause_s
+            return
+        shared = suspicions.shared(caller)
+        if shared and self._failures + shared >= FAILURES_IN_A_ROW:
+            self.is_open = True
+            suspicions.rest(now_s, caller)
+        elif suspicions.is_often(caller):
+            suspicions.rest(now_s, caller)
+        if self.is_open and suspicions.are_full:
+            self._open(now_s)
 
-    @property
-    def _run(self) -> int:
-        """How many calls in a row have failed, with suspicions where several callers had them."""
-        return self._failures + (self._suspicions if self._several else 0)
+    def confirmed(self, now_s: float) -> None:
+        """Count suspicions as failures: the backend's own health path has failed."""
+        self._failures += self._suspicions.take()
+        if not self._for_all and self._failures >= FAILURES_IN_A_ROW:
+            self._open(now_s)
+
+    def cleared(self) -> None:
+        """Hold no suspicion against the backend: its health path is well. Those callers are each
+        judged alone from now on.
+        """
+        self._suspicions.excuse()
+        if not self._for_all:
+            self.is_open = False
+
+    def _open(self, now_s: float) -> None:
+        self.is_open = self._for_all = True
+        self._suspicions.clear()
+        self._probe_at_s = now_s + self._pause_s
+
+    def _probe_failed(self, now_s: float) -> None:
+        if not self._probing:
+            return
+        self._probing = False
+        self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
+        self._probe_at_s = now_s + self._pause_s

@@ -23,6 +23,7 @@ from gateway.prompt_cache import PromptCache
 from gateway.rest import Rest
 from gateway.score import Score
 from gateway.traffic import Traffic
+from gateway.trial import Trial
 from policies.audit import Auditor
 from policies.influence import Influence
 from policies.types import Objective, Policy
@@ -61,6 +62,7 @@ class Backend:
     unbound: Usage = field(init=False)
     breaker: Breaker = field(default_factory=Breaker)
     rest: Rest = field(default_factory=Rest)
+    trial: Trial | None = None
     slots: Slots | None = None
     cache: PromptCache | None = None
     dialect: Dialect = field(default_factory=Dialect)

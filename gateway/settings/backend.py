@@ -88,8 +88,10 @@ class Backend(Table):
     )
     health_path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = Field(
         default=None,
-        description="With `replicas`: a path that is asked at each address every 5 seconds; an "
-        "address that does not answer it with 2xx gets no calls while others do.",
+        description="A path that tells whether the server is well. It is asked when a call has "
+        "failed for a reason that may be the request's own, such as a 500: if it fails as well, "
+        "the failure counts for everybody. With `replicas` it is also asked at each address every "
+        "5 seconds; an address that does not answer it with 2xx gets no calls while others do.",
         examples=["/v2/health/ready"],
     )
     auth: BackendAuth | None = Field(
@@ -321,8 +323,6 @@ class Backend(Table):
     def _check_replicas(self, url: str) -> None:
         if len({url, *self.replicas}) != 1 + len(self.replicas):
             raise WrongKey("replicas", "names an address twice; remove one")
-        if self.health_path is not None and not self.replicas:
-            raise WrongKey("health_path", "chooses among several addresses; add replicas")
         for replica in self.replicas:
             if urlsplit(replica).path.rstrip("/") != urlsplit(url).path.rstrip("/"):
                 raise WrongKey("replicas", "must have the base path of url; write it the same")

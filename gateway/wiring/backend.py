@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from urllib.parse import urlsplit
 
@@ -24,6 +24,7 @@ from gateway.credential import Credential, Tell, tell_nobody
 from gateway.problems import ConfigError, Problem
 from gateway.prompt_cache import PromptCache
 from gateway.route import Backend
+from gateway.trial import Trial, of_one, of_several
 
 BY_LENGTH = frozenset(("openai",))
 """Protocols of models whose replies take as long as they are long, whatever the load."""
@@ -45,20 +46,24 @@ def build_backend(
     url = urlsplit(settings.url or "")
     wire = protocol(settings.protocol or "oip")
     slots = slots or (build_slots(settings) if settings.url else None)
+    host = url.netloc.encode()
     credential = credential or build_credential(settings, tell)
     headers = [
         (name.encode(), value.get_secret_value().encode("latin-1"))
         for name, value in settings.headers.items()
     ]
     price = settings.parsed_price()
+    own = own_fields(headers, credential)
+    transport = transport or build_transport(settings, wire, slots, own)
     return Backend(
         name=settings.name,
         kind=settings.kind,
         protocol=wire,
-        transport=transport or build_transport(settings, wire, slots, headers, credential),
+        transport=transport,
+        trial=build_trial(settings, transport, host, own),
         price=price,
         tariff=price if price.hours else None,
-        host=url.netloc.encode(),
+        host=host,
         path=url.path.rstrip("/").encode(),
         model=settings.model,
         declared_quality=settings.declared_accuracy,
@@ -112,16 +117,37 @@ def build_limiter(settings: config.Backend) -> Limit | None:
     return kind(settings.concurrency, tolerance=settings.latency_tolerance)
 
 
+def own_fields(
+    headers: Sequence[tuple[bytes, bytes]], credential: Credential | None
+) -> Callable[[], Headers]:
+    """Return what gives the fields that are added to a backend's calls, as they are now."""
+
+    def own() -> Headers:
+        return [*headers, *([] if credential is None else [credential.field])]
+
+    return own
+
+
+def build_trial(
+    settings: config.Backend, transport: Transport, host: bytes, own: Callable[[], Headers]
+) -> Trial | None:
+    """Return how a suspect backend is tried; None where it has no health path."""
+    if settings.health_path is None:
+        return None
+    if isinstance(transport, Balanced):
+        return Trial(of_several(transport))
+    return Trial(of_one(transport, host, settings.health_path.encode(), own))
+
+
 def build_transport(
     settings: config.Backend,
     wire: WireProtocol,
     slots: Slots | None = None,
-    headers: Sequence[tuple[bytes, bytes]] = (),
-    credential: Credential | None = None,
+    own: Callable[[], Headers] = list,
 ) -> Transport:
     """Return the way to a backend; rules have none to go.
 
-    Health checks, where there are several addresses, carry its `headers` and `credential` too.
+    Health checks, where there are several addresses, carry its `own` fields too.
     """
     if settings.url is None:
         return open_rules(wire, rules=settings.rules, entry_point=settings.entry_point)
@@ -147,10 +173,6 @@ def build_transport(
     if len(endpoints) == 1:
         return endpoints[0].transport
     health = settings.health_path.encode() if settings.health_path else None
-
-    def own() -> Headers:
-        return [*headers, *([] if credential is None else [credential.field])]
-
     return Balanced(endpoints, rng=Random(secrets.randbits(64)), health=health, own=own)
 
 

@@ -180,3 +180,55 @@ def test_an_unhealthy_address_gets_no_calls_until_it_is_well_unless_all_are() ->
         assert [end.healthy for end in transport.endpoints] == [False, True]
 
     run(main)
+
+
+def by(caller: str) -> Call:
+    return Call(b"POST", b"/x", [(b"host", b"first")], b"{}", caller=caller)
+
+
+async def ask_as(transport: Balanced, callers: str) -> None:
+    for caller in callers:
+        await (await transport.send(by(caller), 1e9)).read(100)
+
+
+def ejected(transport: Balanced) -> list[int]:
+    now_s = asyncio.get_running_loop().time()
+    return [n for n, one in enumerate(transport.endpoints) if not one.serves(now_s)]
+
+
+def test_an_address_that_answers_only_500_to_several_callers_is_left_out() -> None:
+    async def main() -> None:
+        transport, fakes = pool(3)
+        fakes[1].does = 500
+        await ask_as(transport, "abcdef" * 10)
+        assert ejected(transport) == [1]
+        assert len(fakes[1].calls) == FAILURES_IN_A_ROW
+
+    run(main)
+
+
+@pytest.mark.parametrize("callers", ["a", "ab", "abcdefgh"])
+def test_requests_that_fail_everywhere_leave_no_address_out(callers: str) -> None:
+    async def main() -> None:
+        transport, fakes = pool(3)
+        for fake in fakes:
+            fake.does = 500
+        await ask_as(transport, callers * 40)
+        assert ejected(transport) == []
+
+    run(main)
+
+
+def test_one_callers_500s_leave_no_address_out_where_others_are_answered() -> None:
+    async def main() -> None:
+        transport, fakes = pool(2)
+        for _ in range(100):
+            for fake in fakes:
+                fake.does = 500
+            await ask_as(transport, "aaa")
+            for fake in fakes:
+                fake.does = 200
+            await ask_as(transport, "b")
+        assert ejected(transport) == []
+
+    run(main)

@@ -1,5 +1,6 @@
 """What counts against a backend, and what one caller cannot do to the others."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,16 @@ import pytest
 from configs import two_backends
 from harness import Running, Upstream, inference, run, running, serving
 
+from gateway import trial
 from gateway.auth import hash_key, new_key
-from gateway.breaker import FAILURES_IN_A_ROW, SOLE_FAILURES, Breaker
+from gateway.breaker import FAILURES_IN_A_ROW, PAUSE_MAX_S, PAUSE_S, Breaker
 from gateway.rest import Rest, asked_for
+from gateway.suspicion import CALLERS_MAX, SOLE_FAILURES
 
-A, B = new_key(), new_key()
+A, B, KEY_C = new_key(), new_key(), new_key()
 TENANTS = "".join(
     f'\n[[tenants]]\nname = "{name}"\nkey_hash = "{hash_key(key)}"\n'
-    for name, key in (("a", A), ("b", B))
+    for name, key in (("a", A), ("b", B), ("c", KEY_C))
 )
 
 
@@ -73,6 +76,97 @@ def test_a_success_clears_a_suspicion() -> None:
     assert not breaker.is_open
 
 
+def test_callers_with_bad_requests_cost_nobody_else_a_refusal_however_long_they_go_on() -> None:
+    breaker, now_s = Breaker(), 0.0
+    for n in range(3000):
+        now_s += 0.01
+        caller = f"bad{n % (CALLERS_MAX - 1)}"
+        if breaker.allows(now_s, caller):
+            breaker.probe(now_s, caller)
+            breaker.suspected(now_s, caller)
+        assert breaker.allows(now_s, "good")
+    assert breaker.is_open
+    breaker.probe(now_s, "good")
+    breaker.succeeded()
+    assert not breaker.is_open and breaker.allows(now_s, "bad0")
+
+
+def test_bad_requests_among_good_ones_never_open_it() -> None:
+    breaker = Breaker()
+    for n in range(1000):
+        breaker.suspected(0.0, "ab"[n % 2])
+        if n % 4 == 3:
+            breaker.succeeded()
+        assert not breaker.is_open
+
+
+def test_suspicions_do_not_turn_one_refused_connection_into_an_outage() -> None:
+    breaker = Breaker()
+    for n in range(8):
+        breaker.suspected(0.0, "ab"[n % 2])
+    breaker.failed(0.0)
+    assert breaker.allows(0.0, "good")
+
+
+def test_one_suspect_does_not_make_another_wait_longer() -> None:
+    breaker, now_s = Breaker(), 0.0
+    for caller in "aaaabb":
+        breaker.suspected(now_s, caller)
+    for _ in range(10):
+        now_s += 2 * PAUSE_MAX_S
+        breaker.probe(now_s, "a")
+        breaker.suspected(now_s, "a")
+        assert breaker.allows(now_s, "b")
+
+
+def test_a_server_that_is_broken_costs_each_caller_one_call_until_many_have_failed() -> None:
+    breaker, calls = Breaker(), 0
+    for n in range(10 * CALLERS_MAX):
+        caller = f"t{n % (2 * CALLERS_MAX)}"
+        if breaker.allows(0.0, caller):
+            breaker.probe(0.0, caller)
+            breaker.suspected(0.0, caller)
+            calls += 1
+    assert calls <= CALLERS_MAX + FAILURES_IN_A_ROW
+    assert not breaker.allows(0.0, "somebody else")
+    assert breaker.allows(PAUSE_S, "somebody else")
+
+
+def test_a_suspects_probes_come_ever_less_often() -> None:
+    breaker = Breaker()
+    for caller in "aaaab":
+        breaker.suspected(0.0, caller)
+    now_s, probes = 0.0, 0
+    while now_s < 100.0:
+        now_s += 0.1
+        if breaker.allows(now_s, "b"):
+            breaker.probe(now_s, "b")
+            breaker.suspected(now_s, "b")
+            probes += 1
+    assert probes <= 8  # after 1, 2, 4, 8, 16, 30, 30 s
+    for _ in range(50):  # under way when it failed: they say nothing new
+        breaker.suspected(now_s, "b")
+    assert breaker.allows(now_s + PAUSE_MAX_S, "b")
+
+
+def test_a_failing_health_path_opens_it_for_everybody_and_a_good_one_for_nobody() -> None:
+    breaker = Breaker()
+    for _ in range(FAILURES_IN_A_ROW - 1):
+        breaker.suspected(0.0, "a")
+        breaker.confirmed(0.0)
+        assert not breaker.is_open
+    breaker.suspected(0.0, "a")
+    breaker.confirmed(0.0)
+    assert not breaker.allows(0.0, "b")
+    breaker = Breaker()
+    for n in range(10 * FAILURES_IN_A_ROW):
+        breaker.suspected(0.0, "ab"[n % 2])
+        breaker.cleared()
+        assert not breaker.is_open
+    assert not breaker.allows(0.0, "a")  # alone, as often as that: it rests
+    assert breaker.allows(0.0, "c")
+
+
 @pytest.mark.parametrize(
     ("status", "said", "seconds"),
     [
@@ -125,7 +219,7 @@ def test_what_one_tenant_gets_shuts_nobody_else_out(tmp_path: Path, status: int)
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("status", "calls"), [(502, 5), (503, 5), (504, 5), (500, 5)])
+@pytest.mark.parametrize(("status", "calls"), [(502, 5), (503, 5), (504, 5), (500, 6)])
 def test_a_backend_that_is_down_for_everybody_is_left_alone(
     tmp_path: Path, status: int, calls: int
 ) -> None:
@@ -230,5 +324,75 @@ def test_a_last_reply_without_http_is_a_problem_of_ours(tmp_path: Path) -> None:
         async with running(two_backends(gone, gone), tmp_path) as t:
             reply = await t.client.post(t.url + "/v2/models/m/infer", json=inference())
             assert reply.status_code == 502
+
+    run(main)
+
+
+class Health:
+    """A model server with a health path that says what it is told to."""
+
+    def __init__(self, health: int, status: int = 500, hang: bool = False) -> None:
+        self.health, self.status, self.hang = health, status, hang
+        self.asked = 0
+        self.model = Upstream(status=status, body=b"{}")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/well":
+            await self.model(scope, receive, send)
+            return
+        self.asked += 1
+        if self.hang:
+            await asyncio.sleep(60)
+        await send({"type": "http.response.start", "status": self.health, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("health", [200, 204, 500, 503, 404, 401])
+def test_a_health_path_decides_whose_fault_a_500_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, health: int
+) -> None:
+    monkeypatch.setattr(trial, "EVERY_S", 0.0)
+
+    async def main() -> None:
+        server = Health(health)
+        async with (
+            serving(server) as url,
+            running(alone(url, backend='health_path = "/well"'), tmp_path) as t,
+        ):
+            backend = t.gateway.backends["cheap"]
+            assert backend.trial is not None
+            for n in range(8):
+                await ask(t, A)
+                while backend.trial.is_under_way:
+                    await asyncio.sleep(0)
+                if health >= 500 and n + 1 >= FAILURES_IN_A_ROW:
+                    assert backend.breaker.is_open
+                else:
+                    assert not backend.breaker.is_open
+            for _ in range(6):
+                await ask(t, A)
+                await ask(t, B)
+            server.model.status, server.model.body = 200, None
+            expected = 503 if health >= 500 else 200
+            assert (await ask(t, KEY_C)).status_code == expected
+            assert server.asked >= (FAILURES_IN_A_ROW if health >= 500 else 8)
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_a_health_path_is_asked_once_a_second_whatever_fails_and_nobody_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        server = Health(200, hang=True)
+        async with (
+            serving(server) as url,
+            running(alone(url, backend='health_path = "/well"'), tmp_path) as t,
+        ):
+            for _ in range(20):
+                assert (await ask(t, A)).status_code == 500
+            assert server.asked == 1
 
     run(main)
