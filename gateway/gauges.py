@@ -12,6 +12,7 @@ from gateway.drains import Drains
 from gateway.journal import Journal
 from gateway.ledger.types import NANO, BudgetStatus
 from gateway.ledger.wallet import Wallet
+from gateway.lines import Background
 from gateway.metrics import histogram
 from gateway.route import Backend, Route
 
@@ -91,7 +92,7 @@ def drains(drains: Drains) -> Iterator[Metric]:
     """Yield how many streams are read on whose clients left, and how such readings ended."""
     yield _gauge(
         "tollway_drained_streams",
-        "Streams that are read on after their clients left.",
+        "Streams that are read on after their clients left",
         [],
         [([], float(drains.count))],
     )
@@ -122,6 +123,15 @@ def to_come(requests: Mapping[str, float]) -> Iterator[Metric]:
         "Requests that a budget which paces is taken to have to pay for until its window ends",
         ["budget"],
         (([budget], count) for budget, count in requests.items()),
+    )
+
+
+def log_lines(lines: Background) -> Iterator[Metric]:
+    """Yield how many lines of the log were dropped."""
+    yield CounterMetricFamily(
+        "tollway_log_lines_dropped",
+        "Lines of the log that were dropped because nobody read them as fast as they came",
+        value=lines.dropped,
     )
 
 

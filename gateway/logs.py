@@ -3,23 +3,31 @@
 A line in JSON is one object: time, level, logger, message, and what the line is about (`decision`,
 `trace_id`, ...) as members of their own. The path of a request writes no line unless `requests`
 says so. What a request's line holds is listed here, in `told`: no body, no header field, no query.
+Nobody waits for a line to be written: see `lines.py`.
 """
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from functools import partial
+from typing import Any
 
 import orjson
 
 from gateway.explain import usd
+from gateway.lines import Background, Direct
 from gateway.passage import Passage
 
 REQUESTS = "tollway.requests"
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; the rest is what a line was told with `extra`."""
+
+
+Put = Callable[[str], None]
+"""Takes a line without its end; returns at once."""
 
 
 class Json(logging.Formatter):
@@ -65,13 +73,40 @@ def _time(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
 
 
-def write(form: str, level: str) -> None:
-    """Have this process write its log on stderr from now on.
+class Handler(logging.Handler):
+    """Hands records on as lines."""
+
+    def __init__(self, put: Put) -> None:
+        super().__init__()
+        self._put = put
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record on; what cannot be formatted must not stop who logs it."""
+        try:
+            self._put(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+def lost(form: str, count: int) -> str:
+    """Return the line that says how many lines are missing before it."""
+    line = json_line if form == "json" else text_line
+    message = f"{count} log lines were dropped: they were not read as fast as they came"
+    return line(time.time(), "warning", "tollway.logs", message, {})
+
+
+def background(form: str) -> Background:
+    """Return what writes lines to stderr in a thread."""
+    return Background(sys.stderr, note=partial(lost, form))
+
+
+def write(form: str, level: str, put: Put | None = None) -> None:
+    """Have this process write its log on stderr from now on, by `put`, or directly.
 
     `level` is of Tollway's own lines. Of libraries there are warnings only: some tell whole
     addresses, queries included, when they are asked for more.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Handler(put or Direct(sys.stderr).put)
     handler.setFormatter(Json() if form == "json" else Text())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("tollway").setLevel(level.upper())
@@ -84,11 +119,11 @@ class RequestLog:
     """
 
     def __init__(
-        self, form: str, *, failed_only: bool, out: TextIO, wall: Callable[[], float]
+        self, form: str, *, failed_only: bool, put: Put, wall: Callable[[], float]
     ) -> None:
         self._line: Line = json_line if form == "json" else text_line
         self._failed_only = failed_only
-        self._out = out
+        self._put = put
         self._wall = wall
 
     def __call__(self, passage: Passage, now_s: float) -> None:
@@ -97,7 +132,7 @@ class RequestLog:
             return
         message = f"{passage.method} {passage.path} {passage.status or 'left'}"
         line = self._line(self._wall(), "info", REQUESTS, message, told(passage, now_s))
-        self._out.write(f"{line}\n")
+        self._put(line)
 
 
 def told(passage: Passage, now_s: float) -> dict[str, Any]:

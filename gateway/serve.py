@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from gateway import front, logs
 from gateway import settings as config
 from gateway.guarded import guarded
 from gateway.heads import Limits
+from gateway.lines import Background
 from gateway.problems import ConfigError
 from gateway.reload import Reloader, check
 from gateway.seat import Board, Seat
@@ -45,10 +47,22 @@ def serve(read: Read, note: str = "") -> int:
     if settings.server.workers > 1:
         return _in_workers(settings, read)
     listener = front.bind(settings.server.listen)
-    gateway = build(settings)
-    reloader = Reloader(gateway, read)
-    _run(gateway, listener, reloader, lambda: _announce(listener, settings))
+    with _logging(settings) as lines:
+        gateway = build(settings, lines=lines)
+        reloader = Reloader(gateway, read)
+        _run(gateway, listener, reloader, lambda: _announce(listener, settings))
     return OK
+
+
+@contextmanager
+def _logging(settings: config.Settings) -> Iterator[Background]:
+    """Write this process' log in a thread; at the end wait for a while until it is written."""
+    lines = logs.background(settings.log.format)
+    logs.write(settings.log.format, settings.log.level, lines.put)
+    try:
+        yield lines
+    finally:
+        lines.close()
 
 
 def collect_seldom() -> None:
@@ -120,8 +134,9 @@ def _in_workers(settings: config.Settings, read: Read) -> int:
         for other in listeners:
             if other is not listener:
                 other.close()
-        gateway = build(newest(settings, read), seat=seat)
-        _run(gateway, listener, Reloader(gateway, read), lambda: _ready(start), alone=False)
+        with _logging(settings) as lines:
+            gateway = build(newest(settings, read), seat=seat, lines=lines)
+            _run(gateway, listener, Reloader(gateway, read), lambda: _ready(start), alone=False)
         return OK
 
     def stop() -> None:

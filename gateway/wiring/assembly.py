@@ -7,7 +7,7 @@ from importlib.metadata import version
 from random import Random
 from typing import Any
 
-from gateway import gauges
+from gateway import gauges, logs
 from gateway import settings as config
 from gateway.anomaly import TICK_S
 from gateway.app import App
@@ -20,6 +20,7 @@ from gateway.journal import Journal
 from gateway.learner import Learner
 from gateway.ledger.types import Ledger
 from gateway.lessons import Lessons
+from gateway.lines import Background
 from gateway.lookout import SAVE_S as LOOK_SAVE_S
 from gateway.metrics import Metrics
 from gateway.replays import Replays
@@ -56,13 +57,17 @@ def build(
     ledger: Ledger | None = None,
     journal: Journal | None = None,
     trace: Callable[[str], Any] | None = None,
+    lines: Background | None = None,
 ) -> Gateway:
     """Return a gateway that is wired and not yet open.
 
     `clock` is the loop's (CLOCK_MONOTONIC); `rng` draws the arms, seeded by the system if None;
     `seat` says which of several workers this is. A simulation brings its own `ledger`, which then
     goes without tills, and its own `journal`. `trace` makes of an OTLP endpoint what takes spans.
+    `lines` writes the log; without it the gateway has its own, for requests.
     """
+    own_lines = lines is None
+    lines = lines or logs.background(settings.log.format)
     rng = rng or Random(secrets.randbits(64))
     events = Events(wall)
     metrics = Metrics(version("tollway"), linked=settings.tracing.endpoint is not None)
@@ -117,6 +122,7 @@ def build(
             (LOOK_SAVE_S, at_once(lookout.save)),
         ],
     )
+    metrics.add_source(lambda: gauges.log_lines(lines))
     metrics.add_source(lambda: gauges.saved(upkeep.saved_s))
     metrics.add_source(lambda: gauges.to_come(upkeep.to_come))
     authenticator = build_authenticator(settings)
@@ -139,9 +145,11 @@ def build(
         ledger,
         clock,
         wall,
-        build_watching(settings, clock, wall, trace),
+        build_watching(settings, clock, wall, trace, lines.put),
     )
     metrics.add_source(lambda: gauges.drains(gateway.drains))
+    if own_lines:
+        gateway.lines = lines
     if settings.server.idempotency_s:
         gateway.replays = Replays(
             keeps_s=settings.server.idempotency_s, bytes_max=settings.server.idempotency_mb << 20

@@ -3,7 +3,6 @@
 import os
 import secrets
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -19,7 +18,7 @@ from gateway.journal import Journal
 from gateway.ledger.registry import open_ledger
 from gateway.ledger.types import Budget, Ledger
 from gateway.ledger.wallet import Wallet
-from gateway.logs import RequestLog
+from gateway.logs import Put, RequestLog
 from gateway.lookout import Lookout
 from gateway.passage import random_ids
 from gateway.seat import Seat
@@ -108,8 +107,9 @@ def build_watching(
     clock: Callable[[], float],
     wall: Callable[[], float],
     trace: Callable[[str], Any] | None,
+    put: Put,
 ) -> Watching:
-    """Return who watches requests."""
+    """Return who watches requests; `put` takes the lines of the log."""
     endpoint, requests = settings.tracing.endpoint, settings.log.requests
     watching = Watching()
     followers: list[Follower] = []
@@ -124,7 +124,7 @@ def build_watching(
         watching.know, watching.close = made.know, made.close
     if requests != "off":
         form, failed_only = settings.log.format, requests == "failed"
-        followers.append(RequestLog(form, failed_only=failed_only, out=sys.stderr, wall=wall))
+        followers.append(RequestLog(form, failed_only=failed_only, put=put, wall=wall))
     if followers:
         traces, share = endpoint is not None, settings.tracing.sample
         watching.watch = Watch(followers, traces=traces, share=share, rng=rng)

@@ -1,5 +1,6 @@
 """The gateway as a whole: its parts, and their opening and closing."""
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from gateway.journal import Journal
 from gateway.learner import CATCH_UP_SEGMENTS_MAX, Learner
 from gateway.ledger.types import Ledger
 from gateway.ledger.wallet import Wallet
+from gateway.lines import Background
 from gateway.lookout import Lookout
 from gateway.metrics import Metrics
 from gateway.rates import Rate
@@ -76,6 +78,7 @@ class Gateway:
     via: bytes = field(default_factory=_own_name)
     opened: Callable[[], None] = field(default=lambda: None, init=False)
     closed: Callable[[], Awaitable[None]] = field(default=_nothing, init=False)
+    lines: Background | None = field(default=None, init=False)
     limit_bodies: Callable[[int], None] = field(default=lambda most: None, init=False)
     not_ready: str = field(default="starting", init=False)
 
@@ -121,3 +124,5 @@ class Gateway:
         for backend in self.backends.values():
             await backend.aclose()
         self.journal.close()
+        if self.lines is not None:
+            await asyncio.to_thread(self.lines.close)

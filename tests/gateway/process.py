@@ -17,15 +17,19 @@ class Process:
     """A gateway; what it says goes to the file `log` beside its configuration."""
 
     def __init__(
-        self, config: Path, *options: str, program: tuple[str, ...] = ("-m", "gateway")
+        self,
+        config: Path,
+        *options: str,
+        program: tuple[str, ...] = ("-m", "gateway"),
+        stderr: int | None = None,
     ) -> None:
-        """`program` is what Python runs."""
+        """`program` is what Python runs; `stderr` a descriptor, if that is not the log's."""
         self._log = (config.parent / "log").open("ab")
         self._process = subprocess.Popen(
             [sys.executable, *program, "serve", str(config), *options],
             cwd=ROOT,
             stdout=self._log,
-            stderr=self._log,
+            stderr=self._log if stderr is None else stderr,
         )
 
     async def ready(self, url: str, http: httpx.AsyncClient | None = None) -> None:

@@ -105,7 +105,7 @@ def test_no_key_no_body_no_query_and_no_field_is_logged_or_traced(
             server = 'admin_key = "admin-secret-16ch"'
             tenant = f'[[tenants]]\nname = "acme"\nkey_hash = "{hash_key(KEY)}"\n'
             more = tenant + LOGGED.format(requests="all") + ALWAYS
-            for first, second in ((a, b), (c, c)):
+            for first, second in ((a, b), (a, a), (c, c)):
                 toml = two_backends(first, second, server=server, more=more)
                 gateway = build(
                     config.parse(toml, {}, folder=tmp_path),
@@ -131,7 +131,7 @@ def test_no_key_no_body_no_query_and_no_field_is_logged_or_traced(
         run(main)
     told = log.getvalue()
     spans = "".join(span.to_json() for span in exporter.get_finished_spans())
-    assert {line["status"] for line in lines(log)} >= {200, 400, 401, 502}
+    assert {line["status"] for line in lines(log)} >= {200, 400, 401, 500}
     assert all(line["trace_id"] == TRACE for line in lines(log))
     assert OIP in spans
     for secret in SECRETS:

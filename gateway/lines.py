@@ -1,0 +1,185 @@
+"""Writes log lines without ever waiting for their reader.
+
+A pipe that nobody reads is full after 64 KiB, and a write to it then waits for ever: on the event
+loop that would stop the gateway. Two ways not to wait:
+
+    Background   a queue and a thread that writes; what the queue cannot hold is dropped and counted
+    Direct       writes at once what the kernel takes without waiting; the rest is dropped. For the
+                 supervisor, which must have no threads when it forks, and for the last lines of a
+                 process that stops
+
+The thread writes to the file descriptor, not to Python's stream: a stream whose writer hangs is
+locked, and would hang the end of the process too. Whoever reads the log is told how many lines are
+missing, once there is room again.
+"""
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import TextIO
+
+WAITING_BYTES_MAX = 4 << 20
+"""Some ten thousand lines of requests: a second or two of what a process can answer."""
+
+BATCH_BYTES = 65_536  # what a pipe holds
+PIPE_BYTES = 4096  # POSIX: what poll() calls writable takes this much without waiting (PIPE_BUF)
+FLUSH_S = 2.0
+"""How long a process that stops waits for its log's reader: well within what supervisors allow."""
+
+Write = Callable[[bytes], None]
+
+
+class Direct:
+    """Writes what can be written at once."""
+
+    # The mutable state is the count of lines that were dropped.
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.dropped = 0
+
+    def put(self, line: str) -> None:
+        """Write a line, or as much of it as is taken without waiting."""
+        data = encoded(line)
+        number = descriptor(self._out)
+        if number is None:
+            self._out.write(data.decode())
+            return
+        try:
+            for start in range(0, len(data), PIPE_BYTES):
+                if not takes(number, 0):
+                    self.dropped += 1
+                    return
+                os.write(number, data[start : start + PIPE_BYTES])
+        except OSError:  # nobody is there to read it, or the disk is full
+            self.dropped += 1
+
+
+class Background:
+    """Writes lines from a thread of its own, which begins with the first."""
+
+    # The mutable state is the queue, its size in bytes, the thread, and the count of lines that
+    # were dropped; under one lock, for any thread may log.
+
+    def __init__(
+        self,
+        out: TextIO,
+        *,
+        note: Callable[[int], str] = "{} log lines were dropped".format,
+        bytes_max: int = WAITING_BYTES_MAX,
+    ) -> None:
+        """`note` makes the line that says how many are missing."""
+        self._out = out
+        self._note = note
+        self._bytes_max = bytes_max
+        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed: Direct | None = None
+        self.dropped = 0
+
+    def put(self, line: str) -> None:
+        """Have a line written, or count it as dropped (1 us; never waits)."""
+        data = encoded(line)
+        with self._lock:
+            if self._closed is not None:
+                self._closed.put(line)
+                return
+            if self._waiting_bytes + len(data) > self._bytes_max:
+                self.dropped += 1
+                return
+            self._waiting_bytes += len(data)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+        self._queue.put(data)
+
+    def close(self, limit_s: float = FLUSH_S) -> None:
+        """Write what waits, for at most `limit_s`; lines that come later are written directly."""
+        with self._lock:
+            if self._closed is not None:
+                return
+            self._closed = Direct(self._out)
+            thread = self._thread
+        if thread is not None:
+            self._queue.put(None)
+            thread.join(limit_s)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        write, told = writer(self._out), 0
+        ended = False
+        while not ended:
+            batch, ended = self._batch()
+            data = b"".join(batch)
+            missing = self.dropped - told
+            try:
+                write(data)
+                if missing:
+                    write(encoded(self._note(missing)))
+                    told += missing
+            except OSError:  # the reader is gone, or the disk is full: both may be mended
+                with self._lock:
+                    self.dropped += len(batch)
+            with self._lock:
+                self._waiting_bytes -= len(data)
+
+    def _batch(self) -> tuple[list[bytes], bool]:
+        """Return the next lines, and whether they are the last; wait for the first."""
+        batch: list[bytes] = []
+        one = self._queue.get()
+        size = 0
+        while one is not None:
+            batch.append(one)
+            size += len(one)
+            if size >= BATCH_BYTES:
+                return batch, False
+            try:
+                one = self._queue.get_nowait()
+            except Empty:
+                return batch, False
+        return batch, True
+
+
+def encoded(line: str) -> bytes:
+    """Return a line as it is written; what UTF-8 does not have is escaped."""
+    return f"{line}\n".encode("utf-8", "backslashreplace")
+
+
+def descriptor(out: TextIO) -> int | None:
+    """Return a stream's file descriptor; None where it is in memory."""
+    try:
+        return out.fileno()
+    except (OSError, ValueError):  # io.UnsupportedOperation is both
+        return None
+
+
+def takes(number: int, wait_ms: int | None) -> bool:
+    """Whether a write would not wait, now or after at most `wait_ms`; None: however long."""
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return bool(poll.poll(wait_ms))
+
+
+def writer(out: TextIO) -> Write:
+    """Return what writes bytes to a stream, all of them, and waits for that."""
+    number = descriptor(out)
+    if number is None:
+
+        def keep(data: bytes) -> None:
+            out.write(data.decode())
+
+        return keep
+
+    def write(data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(number, data) :]
+            except BlockingIOError:  # a parent may have left it non-blocking
+                takes(number, None)
+
+    return write
