@@ -3,8 +3,6 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
-
 from gateway.asgi import Receive, Scope, Send
 from gateway.dates import Dates
 from gateway.errors import Refused, overloaded
@@ -55,6 +53,12 @@ class App:
         """Have requests that come from now on go to another data plane."""
         self._proxy = proxy
 
+    def shape(self, path: bytes, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Return the content type and body of a problem, in the shape that a path's clients read:
+        for requests that are refused before a route has seen them.
+        """
+        return self._proxy.shape(path, status, problem)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] == "http":
@@ -63,7 +67,9 @@ class App:
                 await self._control(scope, receive, self._dated(send))
             elif self._busy >= self._most:
                 self._shed()
-                await refuse(overloaded("this gateway"), self._dated(send))
+                refused = overloaded("this gateway")
+                written = self.shape(scope["raw_path"], refused.status, refused.problem())
+                await refuse(refused, written, self._dated(send))
             else:
                 self._busy += 1
                 try:
@@ -108,12 +114,11 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def refuse(refused: Refused, send: Send) -> None:
-    """Answer a request that nobody has read: no route's protocol is known of it."""
-    # `error` too: some clients read only that.
-    body = orjson.dumps({**refused.problem(), "error": refused.detail})
+async def refuse(refused: Refused, written: tuple[bytes, bytes], send: Send) -> None:
+    """Answer a request that nobody has read, with a content type and a body."""
+    content_type, body = written
     headers = [
-        (b"content-type", b"application/problem+json"),
+        (b"content-type", content_type),
         (b"content-length", b"%d" % len(body)),
         (b"x-tollway-reason", refused.reason.encode()),
         *refused.headers,

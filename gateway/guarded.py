@@ -22,6 +22,7 @@ framed, and goes on from there.
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, cast
@@ -47,10 +48,23 @@ WAITING, HEAD, BODY = range(3)
 _LINGER_S = 1.0
 
 
+Shape = Callable[[bytes, int, dict[str, Any]], tuple[bytes, bytes]]
+"""Returns the content type and the body of a problem: for a raw path and a status."""
+
+_TITLES = {413: "Content Too Large", 414: "URI Too Long"}
+"""RFC 9110's; Python's names of these differ between its versions, and clients compare them."""
+
+
+def plain(path: bytes, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Return a problem as RFC 9457 has it, whatever the path."""
+    return b"application/problem+json", json.dumps(problem).encode()
+
+
 class GuardedHttpToolsProtocol(HttpToolsProtocol):
     """The protocol class for uvicorn's `http=`; `guarded(limits)` makes one with other limits."""
 
     limits = Limits()
+    shape: Shape = staticmethod(plain)
 
     @classmethod
     def limit_bodies(cls, most: int) -> None:
@@ -293,7 +307,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         own = self._phase == BODY  # the request at fault has a cycle of its own
         if own and self.pipeline and self.pipeline[0][0] is cycle:
             cycle.keep_alive = False
-            self.pipeline[0] = (cycle, _refusal_app(why))
+            self.pipeline[0] = (cycle, _refusal_app(why.status, *self._written(why)))
         elif own:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -303,13 +317,39 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         else:
             self._say(why)
 
+    def _written(self, why: Refused) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Return a refusal's fields and body, in the shape that the path's clients read."""
+        title = _title(why.status)
+        problem = {"type": "about:blank", "title": title, "status": why.status}
+        problem["detail"] = why.detail
+        content_type, body = self.shape(self._path(), why.status, problem)
+        fields = [
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        return fields, body
+
+    def _path(self) -> bytes:
+        """Return the path of the request that is being received; empty where it is not known."""
+        if self._phase == WAITING:
+            return b""
+        target: bytes = self.url
+        if target[:1] != b"/":
+            try:
+                target, _ = origin_form(target, b"")
+            except Refused:
+                return b""
+        return target.partition(b"?")[0]
+
     def _say(self, why: Refused | None) -> None:
         if self.transport.is_closing():
             return
         if why is not None:
-            headers = b"".join(b"%b: %b\r\n" % pair for pair in _refusal_headers(why))
-            status = b"%d %b" % (why.status, HTTPStatus(why.status).phrase.encode())
-            self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, headers, _problem(why)))
+            fields, body = self._written(why)
+            headers = b"".join(b"%b: %b\r\n" % pair for pair in fields)
+            status = b"%d %b" % (why.status, _title(why.status).encode())
+            self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, headers, body))
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -336,34 +376,28 @@ def until_close(cycle: RequestResponseCycle) -> None:
     cycle.send = unchunked  # type: ignore[method-assign]
 
 
-def guarded(limits: Limits) -> type[GuardedHttpToolsProtocol]:
-    """Return the protocol class with other limits: uvicorn makes its instances itself."""
-    return type("Guarded", (GuardedHttpToolsProtocol,), {"limits": limits})
+def guarded(limits: Limits, shape: Shape = plain) -> type[GuardedHttpToolsProtocol]:
+    """Return the protocol class with other limits: uvicorn makes its instances itself.
+
+    `shape` writes refusals; it is only called where a request is refused.
+    """
+    own = {"limits": limits, "shape": staticmethod(shape)}
+    return type("Guarded", (GuardedHttpToolsProtocol,), own)
 
 
-def _problem(why: Refused) -> bytes:
-    title = HTTPStatus(why.status).phrase
-    problem = {"type": "about:blank", "title": title, "status": why.status, "detail": why.detail}
-    return json.dumps(problem).encode()
+def _title(status: int) -> str:
+    return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
-def _refusal_headers(why: Refused) -> list[tuple[bytes, bytes]]:
-    return [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(_problem(why))),
-        (b"connection", b"close"),
-    ]
-
-
-def _refusal_app(why: Refused) -> ASGI3Application:
+def _refusal_app(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> ASGI3Application:
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         start: HTTPResponseStartEvent = {
             "type": "http.response.start",
-            "status": why.status,
-            "headers": _refusal_headers(why),
+            "status": status,
+            "headers": headers,
             "trailers": False,
         }
         await send(start)
-        await send({"type": "http.response.body", "body": _problem(why), "more_body": False})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
     return app

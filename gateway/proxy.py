@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from gateway.admission import Admission
 from gateway.asgi import Receive, Scope, Send
 from gateway.client import Client, client_of
@@ -54,6 +56,15 @@ class Proxy:
         self._done = done
         self._watch = watch
         self._replays = replays
+
+    def shape(self, path: bytes, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Return the content type and body of a problem at a raw path."""
+        match = self._table.match(path)
+        if match is None:
+            # `error` too: whose protocol was meant cannot be told, and some clients read only that.
+            told = {**problem, "error": problem["detail"]}
+            return b"application/problem+json", orjson.dumps(told)
+        return match.route.protocol.error(status, problem)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

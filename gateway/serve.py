@@ -107,7 +107,7 @@ def _run(
         head_bytes=server.max_header_bytes,
         body_bytes=server.max_body_bytes,
     )
-    protocol = guarded(limits)
+    protocol = guarded(limits, gateway.app.shape)
     gateway.limit_bodies = protocol.limit_bodies
     front.run(
         gateway.app,

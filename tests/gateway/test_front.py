@@ -1,6 +1,7 @@
 """The front over real sockets: what it refuses, what it passes, what it costs a slow client."""
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,10 @@ import pytest
 import uvloop
 
 from gateway import front
+from gateway import settings as config
+from gateway.guarded import guarded
 from gateway.heads import Limits
+from gateway.wiring import build
 from tests.contracts.wire_server import until
 from tests.gateway.corpus import CHUNKED, CL, HOST, REFUSED, SERVED, get, post
 
@@ -440,3 +444,77 @@ def test_an_ipv6_address_is_bound() -> None:
     bound = front.bind("[::1]:0")
     assert bound.getsockname()[1] > 0
     bound.close()
+
+
+PATH_SHAPES = (
+    (b"/v1/chat/completions", "openai"),
+    (b"/v2/models/m/infer", "oip"),
+    (b"/score", "plain"),
+    (b"/nothing", ""),
+)
+
+
+def routed(folder: Path) -> Any:
+    """Return a gateway with a route of each protocol."""
+    parts = [
+        f"""
+[[backends]]
+name = "{protocol}"
+kind = "cpu"
+protocol = "{protocol}"
+url = "http://127.0.0.1:9"
+price = {{ per_request_usd = 0.001 }}
+[[routes]]
+name = "{protocol}"
+path = "{path.decode()}"
+protocol = "{protocol}"
+backends = ["{protocol}"]
+"""
+        for path, protocol in PATH_SHAPES
+        if protocol
+    ]
+    text = '[server]\nopen = true\n[ledger]\nurl = "memory://"\n' + "".join(parts)
+    return build(config.parse(text, {}, folder=folder))
+
+
+def request(path: bytes, fields: bytes, body: bytes = b"", host: bytes = HOST) -> bytes:
+    return b"POST " + path + b" HTTP/1.1\r\n" + host + fields + b"\r\n" + body
+
+
+@pytest.mark.parametrize(("path", "protocol"), PATH_SHAPES)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_refusal_of_the_listener_has_the_shape_that_the_paths_clients_read(
+    tmp_path: Path, path: bytes, protocol: str, absolute: bool
+) -> None:
+    target = b"http://a" * absolute + path + b"?x=1"
+    chunk = b"4e21\r\n" + b"x" * 20_001 + b"\r\n"
+    said = {
+        413: request(target, CL + b"20001\r\n"),
+        -413: request(target, CHUNKED, chunk),
+        400: request(target, CL + b"1\r\n", host=HOST + b"Host: b\r\n"),
+        431: request(target, b"".join(b"x-%d: 1\r\n" % n for n in range(200))),
+        501: request(target, b"Transfer-Encoding: gzip\r\n"),
+        417: request(target, b"Expect: tea\r\n"),
+    }
+
+    async def main() -> None:
+        gateway = routed(tmp_path)
+        protocol_class = guarded(LIMITS, gateway.app.shape)
+        async with front.serving(gateway.app, protocol=protocol_class) as address:
+            for status, sent in said.items():
+                reply = await Client(address).say(sent)
+                head, _, body = reply.partition(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 %d " % abs(status)), (status, reply)
+                told = json.loads(body)
+                assert told["status"] == abs(status)
+                if protocol == "openai":
+                    assert told["error"]["message"] == told["detail"]
+                    assert told["error"]["type"] == (
+                        "server_error" if status == 501 else "invalid_request_error"
+                    )
+                elif protocol == "plain":
+                    assert "error" not in told
+                else:
+                    assert told["error"] == told["detail"]
+
+    asyncio.run(main())

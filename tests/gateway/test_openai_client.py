@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from gateway import front
 from gateway import settings as config
 from gateway.auth import hash_key, new_key
+from gateway.guarded import guarded
 from gateway.wiring import Gateway, build
 
 pytestmark = pytest.mark.integration
@@ -107,7 +108,8 @@ def play(tmp_path: Path) -> Callable[..., None]:
         async with serving(parrot) as url:
             settings = config.parse(CONFIG.format(url=url, limit=limit), {}, folder=tmp_path)
             gateway = build(settings)
-            async with front.serving(gateway.app) as (host, port):
+            protocol = guarded(front.Limits(body_bytes=100_000), gateway.app.shape)
+            async with front.serving(gateway.app, protocol=protocol) as (host, port):
                 base_url = f"http://{host}:{port}/v1"
                 options = {"api_key": KEY, **options}
                 async with openai.AsyncOpenAI(base_url=base_url, **options) as client:
@@ -417,6 +419,34 @@ def test_a_ceiling_of_the_clients_own_is_held_and_told(play: Callable[..., None]
                 model="any", messages=HELLO, extra_headers=ceiling
             )
         assert (refused.value.status_code, refused.value.code) == (402, "cost_ceiling")
+        assert on.parrot.calls == 0
+
+    play(part)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_above_the_limit_is_the_clients_own_error_with_status_413(
+    play: Callable[..., None], chunked: bool
+) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b" " * 5_000
+
+    async def part(on: Scene) -> None:
+        with pytest.raises(openai.APIStatusError) as caught:
+            if chunked:
+                await on.client.post("/chat/completions", cast_to=object, content=parts())
+            else:
+                content = "x" * 200_000
+                await on.client.chat.completions.create(
+                    model="any", messages=[{"role": "user", "content": content}]
+                )
+        assert caught.value.status_code == 413
+        assert caught.value.message.endswith("a body of more than 100000 bytes")
+        assert (caught.value.type, caught.value.code) == (
+            "invalid_request_error",
+            "content_too_large",
+        )
         assert on.parrot.calls == 0
 
     play(part)
