@@ -249,7 +249,9 @@ Prompt = list[tuple[Hashable, int]]
 parts are equal where the model reads the same."""
 
 
-ESTRANGED = frozenset({404, 405, 410})
+ESTRANGED = frozenset({301, 302, 303, 307, 308, 404, 405, 410})
+"""Statuses by which a server says that what is asked for is not there, or elsewhere: its URL in the
+configuration is wrong, or the request's path."""
 
 
 @record

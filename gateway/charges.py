@@ -2,7 +2,7 @@
 
 error reply        token prices: nothing, unless the reply reports usage; a price per device
                    second: the time it took; a price per request: one request for a 5xx, except
-                   503, and nothing for a 4xx (so do providers bill)
+                   503 and 529, and nothing for a 3xx or 4xx (so do providers bill)
 given up, cut off, usage if the backend reported it; else the whole hold where a hard budget
 left by its client binds the call, for the backend may bill it in full; else an estimate
 """
@@ -14,8 +14,8 @@ from backends.types import Details, Usage, record
 from gateway.estimator import Quote
 from gateway.route import Backend
 
-NOT_RUN = frozenset({429, 503})
-"""Statuses by which a server says that it did no work."""
+NOT_RUN = frozenset({429, 503, 529})
+"""Statuses by which a server says that it did no work; 529 is Anthropic's for an overload."""
 
 BY_USAGE, BY_HOLD, BY_ESTIMATE = "usage", "hold", "estimate"
 """By which rule a call was charged that brought no complete reply."""

@@ -4,7 +4,8 @@ BROKEN    no connection, our own timeout, 502, 503, 504: counts at once
 SUSPECT   another 5xx, a reply that broke off: the request may have caused it, so a trial by
           another caller decides (see `breaker`)
 UNKNOWN   nothing: a deadline that the client chose, a client that left, back-pressure (429),
-          a path or method that the client got wrong, a reply that breaks the route's `answers`
+          (529 too), a path or method that the client got wrong, a reply that breaks the route's
+          `answers`
 WELL      it replied
 """
 
@@ -13,6 +14,7 @@ from backends.types import BackendError, ConnectFailed, DeadlineExceeded
 UNKNOWN, WELL, SUSPECT, BROKEN = "", "well", "suspect", "broken"
 
 GATEWAY_ERRORS = frozenset({502, 503, 504})
+OVERLOADED = 529  # Anthropic's: back-pressure, as a 429
 
 FAIR_SHARE = 0.25
 """Of the time an attempt may take by its settings: a backend that was given less, because others
@@ -25,7 +27,7 @@ def of_status(status: int, error: str, *, local: bool) -> str:
         return WELL
     if status in GATEWAY_ERRORS:
         return UNKNOWN if local else BROKEN
-    return SUSPECT if status >= 500 else UNKNOWN
+    return SUSPECT if status >= 500 and status != OVERLOADED else UNKNOWN
 
 
 def of_failure(failure: BackendError, *, fair: bool) -> str:

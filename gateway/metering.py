@@ -170,9 +170,12 @@ def judge(
     if backend.credential is not None and refuses_key(status, body):
         why = backend.credential.complaint(status)
         return Verdict(0, VOID, None, NO_ANSWER, why, partial=True, refuses_key=True)
-    if status >= 400:
+    redirects = status < 400 and status in backend.protocol.estranged
+    if status >= 400 or redirects:
         estranged = status >= 500 or status in NOT_RUN or status in backend.protocol.estranged
         error = f"status {status}" if estranged else ""
+        if redirects:
+            error += ", a redirect, which is not followed: check the backend's url"
         told = None if backend.price.is_fixed else reported(backend, call, reply, body)
         return failed(backend, told, error, status=status, latency_s=latency_s)
     cost_nano, provenance, usage = price(

@@ -4,19 +4,22 @@ A rate limit may be that of one caller's key, so a rest is first that caller's a
 caller is told the same meanwhile, the backend rests for everybody.
 """
 
+import re
 from email.utils import parsedate_to_datetime
 
 from backends.documents import header
 from backends.types import Headers
 
 REST_S = 1.0
-"""Where a 429 does not say how long: what clients of language models wait at first."""
+"""Where a 429 or 529 does not say how long: what clients of language models wait at first."""
 
 REST_MAX_S = 60.0
 """Windows of rate limits are mostly a minute; a longer wait is found out by asking once more."""
 
 PUSHED_BACK = frozenset({429, 503, 529})
 """Statuses whose Retry-After is honoured; 529 is Anthropic's for an overload."""
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 class Rest:
@@ -49,16 +52,27 @@ def asked_for(status: int, headers: Headers, wall_s: float) -> float:
     """Return for how many seconds a reply asks to be left alone; 0 where it does not ask."""
     if status not in PUSHED_BACK:
         return 0.0
-    said = header(headers, b"retry-after")
-    if said is None:
-        return REST_S if status == 429 else 0.0
-    text = said.decode("latin-1").strip()
-    try:
-        seconds = float(text) if text.isdigit() else _until(text) - wall_s
-    except (ValueError, OverflowError):
-        seconds = REST_S
+    seconds = _seconds(headers, wall_s)
+    if seconds is None:
+        return 0.0 if status == 503 else REST_S
     return min(REST_MAX_S, seconds) if seconds > 0 else REST_S
 
 
-def _until(date: str) -> float:
-    return parsedate_to_datetime(date).timestamp()
+def _seconds(headers: Headers, wall_s: float) -> float | None:
+    """Return for how long a reply asks; 0 where that cannot be read, None where it does not ask.
+
+    In milliseconds by Azure's and OpenAI's `retry-after-ms`; some send fractions of seconds.
+    """
+    for name, unit_s in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
+        said = header(headers, name)
+        if said is None:
+            continue
+        text = said.decode("latin-1").strip()
+        if _NUMBER.fullmatch(text):
+            return unit_s * float(text)
+        if name == b"retry-after":
+            try:
+                return parsedate_to_datetime(text).timestamp() - wall_s
+            except (ValueError, OverflowError):
+                return 0.0
+    return None

@@ -51,10 +51,13 @@ class Attempt:
 
     @property
     def is_telling(self) -> bool:
-        """Whether its reply may tell the client why it gets no answer."""
+        """Whether its reply may tell the client why it gets no answer; a redirect would lead it
+        past the gateway.
+        """
         verdict = self.verdict
         hidden = verdict.refuses_key or verdict.forbidden or verdict.error in GIVEN_UP
-        return self.status != 0 and not hidden and not self.audit
+        redirects = 300 <= self.status < 400
+        return self.status != 0 and not (redirects or hidden or self.audit)
 
     @property
     def ended_s(self) -> float:

@@ -9,7 +9,7 @@ import pytest
 from configs import two_backends
 from harness import Running, Upstream, inference, run, running, serving
 
-from gateway import trial
+from gateway import health, trial
 from gateway.auth import hash_key, new_key
 from gateway.breaker import FAILURES_IN_A_ROW, PAUSE_MAX_S, PAUSE_S, Breaker
 from gateway.rest import Rest, asked_for
@@ -178,6 +178,12 @@ def test_a_failing_health_path_opens_it_for_everybody_and_a_good_one_for_nobody(
         (429, b"9" * 400, 60.0),
         (429, b"Thu, 01 Jan 1970 00:16:50 GMT", 10.0),
         (429, b"Thu, 01 Jan 1970 00:00:00 GMT", 1.0),
+        (429, b"7.66", 7.66),
+        (429, b"nan", 1.0),
+        (429, b"1e9", 1.0),
+        (429, b"\xb2", 1.0),
+        (529, b"7", 7.0),
+        (529, None, 1.0),
         (503, b"3", 3.0),
         (503, None, 0.0),
         (500, b"3", 0.0),
@@ -188,6 +194,21 @@ def test_a_rest_is_as_long_as_asked_within_bounds(
 ) -> None:
     headers = [] if said is None else [(b"retry-after", said)]
     assert asked_for(status, headers, 1000.0) == seconds
+
+
+def test_back_pressure_is_no_failure_of_a_server() -> None:
+    for status in (429, 529):
+        assert health.of_status(status, f"status {status}", local=False) == health.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "seconds"), [(b"2500", 2.5), (b"0", 1.0), (b"soon", 7.0), (b"9" * 400, 60.0)]
+)
+def test_a_rest_in_milliseconds_comes_before_one_in_seconds(
+    milliseconds: bytes, seconds: float
+) -> None:
+    headers = [(b"retry-after", b"7"), (b"retry-after-ms", milliseconds)]
+    assert asked_for(429, headers, 1000.0) == seconds
 
 
 def test_a_rest_is_one_callers_until_another_is_told_the_same() -> None:
@@ -394,5 +415,42 @@ def test_a_health_path_is_asked_once_a_second_whatever_fails_and_nobody_waits_fo
             for _ in range(20):
                 assert (await ask(t, A)).status_code == 500
             assert server.asked == 1
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_a_redirect_is_an_address_that_is_wrong_and_leads_no_client_past_the_gateway(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as other:
+            moved = Upstream(status=307, body=b"", headers=[(b"location", other.encode())])
+            async with serving(moved) as url:
+                async with running(alone(url), tmp_path) as t:
+                    reply = await ask(t, A)
+                    assert reply.status_code == 502
+                    assert "location" not in reply.headers
+                    assert "redirect" in reply.text
+                    assert reply.headers["x-tollway-cost-usd"] == "0.000000000"
+                folder = tmp_path / "two"
+                folder.mkdir()
+                async with running(two_backends(url, other), folder) as t:
+                    assert (await t.infer()).headers["x-tollway-backend"] == "dear"
+
+    run(main)
+
+
+@pytest.mark.integration
+def test_an_overload_of_529_rests_its_backend_for_whom_it_refused_and_is_free(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        upstream = Upstream(status=529, body=b"{}")
+        async with serving(upstream) as url, running(alone(url), tmp_path) as t:
+            reply = await ask(t, A)
+            assert (reply.status_code, reply.headers["x-tollway-cost-usd"]) == (529, "0.000000000")
+            assert (await ask(t, A)).status_code == 429
+            assert upstream.calls == 1
 
     run(main)

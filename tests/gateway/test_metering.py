@@ -97,7 +97,7 @@ def test_a_total_below_its_parts_is_an_estimate() -> None:
     assert (verdict.cost_nano, verdict.provenance) == (10 * 1000 + 4 * 10_000, ESTIMATED)
 
 
-@pytest.mark.parametrize("status", [400, 424, 429, 503])
+@pytest.mark.parametrize("status", [307, 400, 424, 429, 503, 529])
 def test_a_refusal_is_charged_for_what_it_reports_and_for_nothing_else(status: int) -> None:
     assert (judged(None, status=status).cost_nano, judged(None, status=status).ran) == (0, False)
 
