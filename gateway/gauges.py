@@ -98,7 +98,7 @@ def drains(drains: Drains) -> Iterator[Metric]:
     )
     ends = CounterMetricFamily(
         "tollway_streams_drained",
-        "Streams that were to be read on after their clients left, by how that ended.",
+        "Streams that were to be read on after their clients left, by how that ended",
         labels=["end"],
     )
     for end, count in drains.ends.items():
