@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -93,14 +94,24 @@ def cells(
 
 def run_cell(cell: Cell) -> Result:
     """Run one cell."""
-    quiet()
-    found = scenario.load(cell.scenario, dict(cell.changes))
-    return results.summarise(engine.run(found, seed=cell.seed))
+    with quiet():
+        found = scenario.load(cell.scenario, dict(cell.changes))
+        return results.summarise(engine.run(found, seed=cell.seed))
 
 
-def quiet() -> None:
-    """Keep the gateways' own log out of a simulation's output: it is in the results as events."""
-    logging.getLogger("tollway").setLevel(logging.CRITICAL + 1)
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the gateways' own log out of a simulation's output: it is in the results as events.
+
+    The log has its former level afterwards, for a simulation may run inside a larger process.
+    """
+    log = logging.getLogger("tollway")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def run(

@@ -108,9 +108,9 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _one(arguments: argparse.Namespace, name: str, changes: dict[str, Any]) -> int:
-    grid.quiet()
-    found = scenario.load(name, changes)
-    run = engine.run(found, seed=arguments.seed, journal=arguments.journal)
+    with grid.quiet():
+        found = scenario.load(name, changes)
+        run = engine.run(found, seed=arguments.seed, journal=arguments.journal)
     result = results.summarise(run)
     console.say(*telling.run_lines(result))
     _write(arguments, result, lambda: telling.run_page(result))

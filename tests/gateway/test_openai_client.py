@@ -86,7 +86,10 @@ class Scene:
 
     def settled(self) -> list[dict[str, Any]]:
         """Return the rows of the last decision's attempts and settlements."""
-        rows = self.gateway.journal.find(self.gateway.router.recent[-1]) or []
+        return self.settled_of(self.gateway.router.recent[-1])
+
+    def settled_of(self, decision: str) -> list[dict[str, Any]]:
+        rows = self.gateway.journal.find(decision) or []
         return [row for row in rows if row["kind"] in ("attempt", "settlement")]
 
     @property
@@ -349,16 +352,25 @@ def test_a_client_that_times_out_raises_and_what_was_begun_is_given_up_and_charg
 ) -> None:
     async def part(on: Scene) -> None:
         on.parrot.hold = asyncio.Event()
-        quick = on.client.with_options(timeout=0.2, max_retries=0)
-        with pytest.raises(openai.APITimeoutError):
-            await quick.chat.completions.create(model="any", messages=HELLO)
-        while not on.gateway.router.recent:  # the model has not answered, and need not
+        timeout_s = 0.1
+        while not on.parrot.calls:  # on a busy machine it may give up before the model is asked
+            timeout_s *= 2
+            quick = on.client.with_options(timeout=timeout_s, max_retries=0)
+            with pytest.raises(openai.APITimeoutError):
+                await quick.chat.completions.create(model="any", messages=HELLO)
+
+        def charged() -> list[dict[str, Any]]:
+            rows = [row for one in on.gateway.router.recent for row in on.settled_of(one)]
+            return [row for row in rows if row["cost_nano"]]
+
+        while len(charged()) < on.parrot.calls:  # the model has not answered, and need not
             await asyncio.sleep(0.001)
-        (attempt,) = on.settled()
-        assert (attempt["error"], attempt["provenance"]) == ("client left", "estimated")
-        (held_nano,) = attempt["reserved_nano"].values()
-        assert (attempt["abandoned"], attempt["charged_by"]) == ("close", "hold")
-        assert on.spent_nano == attempt["cost_nano"] == held_nano
+        for attempt in charged():
+            assert (attempt["error"], attempt["provenance"]) == ("client left", "estimated")
+            (held_nano,) = attempt["reserved_nano"].values()
+            assert (attempt["abandoned"], attempt["charged_by"]) == ("close", "hold")
+            assert attempt["cost_nano"] == held_nano
+        assert on.spent_nano == sum(attempt["cost_nano"] for attempt in charged())
         on.parrot.hold.set()
 
     play(part)
@@ -372,7 +384,7 @@ def test_a_deadline_of_the_clients_own_is_an_error_of_the_server(play: Callable[
                 model="any", messages=HELLO, extra_headers={"x-tollway-deadline-ms": "100"}
             )
         assert (late.value.status_code, late.value.code) == (504, "deadline_exceeded")
-        assert on.parrot.calls == 1
+        assert on.parrot.calls <= 1  # 0: on a busy machine the time is up before it is asked
         on.parrot.hold.set()
 
     play(part, max_retries=0)

@@ -28,7 +28,14 @@ def worker_of(decision: str) -> str:
 
 @asynccontextmanager
 async def workers(
-    folder: Path, upstream: Upstream, *, count: int = 2, policy: str = "cheapest", more: str = ""
+    folder: Path,
+    upstream: Upstream,
+    *,
+    count: int = 2,
+    policy: str = "cheapest",
+    server: str = "",
+    route: str = "",
+    more: str = "",
 ) -> AsyncIterator[tuple[Process, str]]:
     """Run a gateway of `count` workers over one upstream; yield it and its address."""
     url = f"http://127.0.0.1:{free_port()}"
@@ -39,7 +46,8 @@ async def workers(
                 backend,
                 backend,
                 policy=policy,
-                server=f'open = true\nlisten = "{url.removeprefix("http://")}"',
+                route=route,
+                server=f'open = true\nlisten = "{url.removeprefix("http://")}"\n{server}',
                 more=more,
                 ledger="sqlite:///tollway.db",
             )
@@ -154,10 +162,13 @@ def test_what_one_worker_is_told_all_workers_learn(tmp_path: Path) -> None:
 def test_two_workers_spend_a_budget_to_its_end_and_no_further(tmp_path: Path) -> None:
     async def main() -> None:
         upstream = Upstream()
-        async with workers(tmp_path, upstream, more=budget("cap", "0.03")) as (_, url):
+        # However busy the machine, nobody gives up waiting for money that the other worker holds.
+        patient = "hold_wait_s = 600"
+        more, route = budget("cap", "0.03"), "timeout_s = 600"
+        async with workers(tmp_path, upstream, server=patient, route=route, more=more) as (_, url):
             async with httpx.AsyncClient(
                 trust_env=False,
-                timeout=30,
+                timeout=600,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             ) as client:
 

@@ -1,5 +1,6 @@
 """Running scenarios: the same bytes for the same seed, nothing lost, money within its limits."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ pacing = "even"
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
-    grid.quiet()
+def _quiet() -> Iterator[None]:
+    with grid.quiet():
+        yield
 
 
 def run(text: str, changes: dict[str, Any] | None = None, **more: Any) -> engine.Run:

@@ -1,5 +1,6 @@
 """Grids: paired, in order, done once, the same on every engine."""
 
+import logging
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import orjson
 import polars as pl
 import pytest
 
+from gateway.problems import ConfigError
 from simulations import grid
 
 pytestmark = pytest.mark.integration
@@ -66,6 +68,20 @@ def test_what_is_done_is_kept_and_not_done_again(
     monkeypatch.setattr(grid, "run_cell", lambda cell: pytest.fail("done again"))
     assert grid.run(wanted, parts=parts) == first
     assert [result["total"]["quality"] for result in first] == [0.7, 0.7, 0.9, 0.9]
+
+
+def test_a_cell_leaves_the_log_as_loud_as_it_was(scenario: str) -> None:
+    log = logging.getLogger("tollway")
+    before = log.level
+    log.setLevel(logging.INFO)
+    try:
+        grid.run_cell(a_grid(scenario)[0])
+        assert log.level == logging.INFO
+        with pytest.raises(ConfigError):
+            grid.run_cell(grid.Cell(scenario, 1, (("route.policy", "no such policy"),)))
+        assert log.level == logging.INFO
+    finally:
+        log.setLevel(before)
 
 
 def test_a_cell_that_was_interrupted_is_done_again(scenario: str, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 Each figure is of the production router in a simulated world; a failure prints its seed.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -44,8 +46,9 @@ SMALL, LARGE = 0, 1
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
-    grid.quiet()
+def _quiet() -> Iterator[None]:
+    with grid.quiet():
+        yield
 
 
 def run(pacing: str, seed: int, **world: object) -> engine.Run:
