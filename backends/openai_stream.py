@@ -12,12 +12,13 @@ from typing import Any
 
 import orjson
 
-from backends import openai_usage
+from backends import openai_errors, openai_usage
 from backends.sse import Event, Events
 from backends.stream_text import spoken_bytes
 from backends.types import Usage
 
 DONE = b"[DONE]"
+_ERROR_EVENT = b"event: error"
 _ACTS = frozenset(("tool_calls", "function_call", "refusal", "audio", "images"))
 _READ_BYTES_MAX = 4 << 20  # of an event's data, without what is only base64: 8 ms
 _ENDS = {
@@ -100,11 +101,21 @@ class Completion:
         try:
             chunk = orjson.loads(event.data)
         except orjson.JSONDecodeError:
+            if event.raw.startswith(_ERROR_EVENT):
+                self.error = event.data.decode(errors="replace") or self.error
             return event.raw
+        self.error = openai_errors.told(chunk) or self.error
         if not isinstance(chunk, dict):
             return event.raw
         self.spoken_bytes += spoken_bytes(chunk)
         return b"" if self._note(chunk, event.data) and self._strip else event.raw
+
+    def refusal(self) -> tuple[int, bytes]:
+        """Return the status and the body of a reply that says what the stream reports as error."""
+        document = openai_errors.body_of(self.error)
+        if self._reports:
+            document["usage"] = self._reports
+        return openai_errors.status_of(self.error), orjson.dumps(document)
 
     @property
     def text(self) -> str:
@@ -137,7 +148,6 @@ class Completion:
             usage = openai_usage.member_of(chunk)
         if isinstance(usage, dict):
             self._note_usage(chunk, usage)
-        self.error = chunk.get("error") or self.error
         choices = chunk.get("choices")
         if (
             not isinstance(choices, list) or not choices

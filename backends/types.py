@@ -64,12 +64,13 @@ class BadReply(BackendError):  # noqa: N818
 class FailedAtOnce(BadReply):
     """A stream whose first event reports an error: no token was generated.
 
-    `told`: what it reports of usage.
+    `status` and `body` are those of a reply that says so without a stream.
     """
 
-    def __init__(self, message: str, told: "Usage | None" = None) -> None:
+    def __init__(self, message: str, status: int, body: bytes) -> None:
         super().__init__(message)
-        self.told = told
+        self.status = status
+        self.body = body
 
 
 class BadRequest(ValueError):  # noqa: N818
@@ -321,6 +322,9 @@ class Follower(Protocol):
 
     def mute(self) -> None:
         """Keep no more of the answer: from now on only the usage is of interest."""
+
+    def refusal(self) -> tuple[int, bytes]:
+        """Return the status and the body of a reply that says what the stream reports as error."""
 
     @property
     def waiting(self) -> int:

@@ -12,7 +12,15 @@ from functools import partial
 from typing import TypeVar
 
 from backends.http1_connection import CLOSED
-from backends.types import BackendError, Headers, Overloaded, is_unsent
+from backends.types import (
+    BackendError,
+    FailedAtOnce,
+    Follower,
+    Headers,
+    Overloaded,
+    Reply,
+    is_unsent,
+)
 from gateway import health
 from gateway.asking import asked, within
 from gateway.buffers import Buffers
@@ -33,14 +41,13 @@ from gateway.metering import (
     UNDER_WAY,
     Ending,
     Verdict,
-    broken,
     judge,
     relayed,
     unread,
 )
 from gateway.metrics import Metrics
 from gateway.prompt_cache import PromptCache, prompt
-from gateway.relay import CLOSE, Relay, is_stream
+from gateway.relay import CLOSE, Relay, is_stream, refusal
 from gateway.rest import PUSHED_BACK, asked_for
 from gateway.route import NO_PAYLOAD, Backend, Inference
 from gateway.turn import Attempt, Turn, settlement_row
@@ -233,22 +240,16 @@ class Attempts:
             if not is_stream(reply):
                 follower = None
             if follower is not None and not (inference.route.cascade or audit):
-                opened = Relay(
-                    reply,
-                    follower,
-                    self._buffers.open(inference.tenant),
-                    clock=self._clock,
-                    drain_s=backend.drain_s,
-                )
                 left_s = None if due_s is None else started_s + due_s - self._clock()
-                await within(left_s, opened.begin())
-                relay, verdict = opened, UNDER_WAY
+                relay, reply = await self._begun(inference, backend, reply, follower, left_s)
+            if relay is not None:
+                verdict = UNDER_WAY
             else:
                 body = await reply.read(inference.route.reply_bytes_max)
                 verdict = judge(
                     backend, call, reply, body, quote=quote, latency_s=self._clock() - started_s
                 )
-                if follower is not None and not verdict.error:
+                if follower is not None and is_stream(reply) and not verdict.error:
                     body = follower.feed(body) + follower.close()
             status = reply.status
             headers, body = presentable(inference, backend, verdict, *as_accepted(reply, body))
@@ -256,10 +257,8 @@ class Attempts:
             verdict, said = unread(quote, OVERLOADED, ran=False), health.UNKNOWN
         except BackendError as exc:
             said = health.of_failure(exc, fair=_is_fair(inference, backend, started_s, deadline_s))
-            latency_s = self._clock() - started_s
-            verdict = broken(
-                backend, exc, quote=quote, latency_s=latency_s, hold_nano=hold.hard_nano
-            )
+            why = str(exc) or type(exc).__name__
+            verdict = unread(quote, why, ran=exc.ran, hold_nano=hold.hard_nano)
         except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
             log.exception("backend %s answered what cannot be read", backend.name)
             verdict, said = unreadable(exc, quote, hold), health.UNKNOWN
@@ -289,6 +288,30 @@ class Attempts:
             else:
                 relay.on_end = partial(self._ended, turn, backend, hold)
         return attempt
+
+    async def _begun(
+        self,
+        inference: Inference,
+        backend: Backend,
+        reply: Reply,
+        follower: Follower,
+        left_s: float | None,
+    ) -> tuple[Relay | None, Reply]:
+        """Return a stream whose first event has come; or None, where that is an error, and the
+        reply that it stands for.
+        """
+        relay = Relay(
+            reply,
+            follower,
+            self._buffers.open(inference.tenant),
+            clock=self._clock,
+            drain_s=backend.drain_s,
+        )
+        try:
+            await within(left_s, relay.begin())
+        except FailedAtOnce as failure:
+            return None, refusal(reply, failure)
+        return relay, reply
 
     async def audit(self, turn: Turn, backend: Backend, probability: float) -> Attempt | Refusal:
         """Ask a quoted backend once more, for a label and not for the client: reserved anew."""

@@ -7,7 +7,6 @@ reply cost is said in `charges`.
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 from backends.documents import load_reply
@@ -15,9 +14,7 @@ from backends.oip_body import read, split
 from backends.pricing import Price
 from backends.types import (
     Answer,
-    BackendError,
     Call,
-    FailedAtOnce,
     Follower,
     Headers,
     InvalidAnswer,
@@ -124,26 +121,6 @@ def unread(
         charged_by=charge.rule,
         abandoned=abandoned,
     )
-
-
-def broken(
-    backend: Backend,
-    failure: BackendError,
-    *,
-    quote: Quote,
-    latency_s: float,
-    hold_nano: int | None,
-) -> Verdict:
-    """Judge a call that brought no whole reply, by how it failed."""
-    why = str(failure) or type(failure).__name__
-    if isinstance(failure, FailedAtOnce):  # as an error reply
-        told = None
-        usage = None if backend.price.is_fixed else failure.told
-        if usage is not None and usage.exact and backend.price.is_told_by(usage):
-            with suppress(ValueError):  # NaN, infinite or negative usage is no usage
-                told = reckoned(backend.price, usage)
-        return failed(backend, told, why, status=FAILED, latency_s=latency_s)
-    return unread(quote, why, ran=failure.ran, hold_nano=hold_nano)
 
 
 def failed(

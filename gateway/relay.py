@@ -9,6 +9,7 @@ it.
 from collections.abc import Callable
 
 from backends.documents import EVENT_STREAM, media_type
+from backends.rules import Whole
 from backends.types import BackendError, BadReply, FailedAtOnce, Follower, Reply
 from gateway.buffers import Buffer
 
@@ -17,6 +18,8 @@ COMMENTS_BYTES_MAX = 64 << 10
 
 CLOSE, DRAIN = "close", "drain"
 """What is done with a stream whose client has left."""
+
+_OF_THE_STREAM = frozenset({b"content-type", b"content-length", b"content-encoding"})
 
 Ended = Callable[[str, str], None]
 """(why it broke off or "", where the client left: CLOSE or DRAIN, as was done; else "")"""
@@ -84,10 +87,7 @@ class Relay:
         why = f"an error in the stream: {self.follower.error}"
         if self.follower.spoken_bytes:
             return BadReply(why)
-        try:
-            return FailedAtOnce(why, self.follower.told(self.reply.headers))
-        except ValueError:  # NaN, infinite or negative usage is no usage
-            return FailedAtOnce(why)
+        return FailedAtOnce(why, *self.follower.refusal())
 
     async def read(self) -> bytes:
         """Return what goes to the client next; empty at the end. BackendError: it broke off."""
@@ -129,3 +129,10 @@ class Relay:
             error = error or str(exc)
         finally:
             self.on_end(error, abandoned)
+
+
+def refusal(reply: Reply, failure: FailedAtOnce) -> Reply:
+    """Return the reply that a server would have sent had it known of an error before its head."""
+    headers = [pair for pair in reply.headers if pair[0] not in _OF_THE_STREAM]
+    headers.append((b"content-type", b"application/json"))
+    return Reply(failure.status, headers, Whole(failure.body))

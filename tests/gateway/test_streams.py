@@ -265,6 +265,33 @@ def test_what_fails_before_its_first_event_goes_to_the_fallback(
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        ({"error": {"message": "bad image", "type": "invalid_request_error", "code": 400}}, 400),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}, 529),
+        ({"type": "error", "code": "server_error", "message": "boom"}, 500),
+        ({"object": "error", "message": "slow", "type": "RateLimitError", "code": 429}, 429),
+    ],
+)
+def test_a_first_event_that_is_an_error_reaches_the_client_as_the_reply_it_stands_for(
+    event: dict[str, Any], status: int, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        bad = Model(b"data: %b\n\n" % orjson.dumps(event))
+        async with serving(bad) as url:
+            config = CONFIG.format(one=url, two=url, route="").replace('["one", "two"]', '["one"]')
+            async with running(config, tmp_path) as tollway:
+                reply = await tollway.client.post(tollway.url + "/v1/chat/completions", json=ASK)
+                assert reply.status_code == status
+                assert reply.headers["content-type"] == "application/json"
+                assert reply.headers["x-tollway-cost-usd"] == "0.000000000"
+                said = event.get("error", event)
+                assert reply.json()["error"]["message"] == said["message"]
+
+    run(main)
+
+
 def test_a_stream_whose_first_event_is_late_goes_to_the_fallback(tmp_path: Path) -> None:
     async def main() -> None:
         late = Model(b"data: ", chunk("never"), gate=asyncio.Event())
