@@ -13,7 +13,8 @@ from backends.http1_connection import MAX_INTERIM, Connection
 from backends.transport import open_transport
 from backends.types import BadReply, Call, ConnectFailed
 from tests.contracts import wire_server as wire
-from tests.contracts.wire_server import OK, Script, Wire, WireServer, until
+from tests.contracts.wire_server import OK, Script, Wire, WireServer
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 

@@ -24,7 +24,8 @@ from backends.types import (
     is_unsent,
 )
 from tests.contracts import wire_server as wire
-from tests.contracts.wire_server import OK, Script, Wire, WireServer, until
+from tests.contracts.wire_server import OK, Script, Wire, WireServer
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 

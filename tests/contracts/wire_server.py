@@ -8,13 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.support.until import until
+
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for what another task brings about; the test's own timeout bounds it."""
-    while not true():  # there is no event in a socket's far end
-        await asyncio.sleep(0.001)
 
 
 @dataclass

@@ -4,7 +4,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import httpx
 import yaml
+
+from tests.support.until import until_now
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -82,7 +83,7 @@ def running(url: str, log: Path, *command: str, ready: str = "/-/ready") -> Iter
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
         try:
             with httpx.Client(trust_env=False) as client:
-                until(lambda: _ready(client, url + ready, process, log))
+                until_now(lambda: _ready(client, url + ready, process, log))
             yield url
         finally:
             process.terminate()
@@ -94,15 +95,6 @@ def _ready(client: httpx.Client, url: str, process: "subprocess.Popen[bytes]", l
         return client.get(url).status_code == 200
     except httpx.TransportError:
         return False
-
-
-def until(holds: Any, stuck_s: float = STUCK_S) -> Any:
-    """Return what `holds` returns once it is true; AssertionError where nothing comes of it."""
-    give_up_s = time.monotonic() + stuck_s
-    while not (found := holds()):
-        assert time.monotonic() < give_up_s, "nothing came of it"
-        time.sleep(0.1)
-    return found
 
 
 @contextmanager

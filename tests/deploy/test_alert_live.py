@@ -16,6 +16,7 @@ import pytest
 from tests.deploy import monitors
 from tests.gateway.configs import budget, two_backends
 from tests.gateway.harness import Upstream, inference, run, serving
+from tests.support.until import until_now
 
 pytestmark = pytest.mark.integration
 
@@ -80,7 +81,7 @@ def watch(config: str, folder: Path) -> None:
         watching = monitors.prometheus_config(folder, [address], receiver.removeprefix("http://"))
         with monitors.prometheus(folder, watching) as prometheus:
             ask(gateway, 50)
-            monitors.until(lambda: value(prometheus, USED) == 0.5)
+            until_now(lambda: value(prometheus, USED) == 0.5)
             assert not monitors.query(prometheus, 'ALERTS{alertname="TollwayBudgetThreshold"}')
             ask(gateway, 30)
             info = page_of(told, "80")

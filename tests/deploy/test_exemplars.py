@@ -9,6 +9,7 @@ import pytest
 from tests.deploy import monitors
 from tests.gateway.configs import two_backends
 from tests.gateway.harness import inference
+from tests.support.until import until_now
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +30,7 @@ def test_a_latency_leads_to_its_trace(tmp_path: Path) -> None:
         watching = monitors.prometheus_config(tmp_path, [address], nobody)
         keeps = "--enable-feature=exemplar-storage"
         with monitors.prometheus(tmp_path, watching, keeps) as prometheus:
-            (found, *_) = monitors.until(lambda: exemplars(prometheus))
+            (found, *_) = until_now(lambda: exemplars(prometheus))
             assert found["exemplars"][0]["labels"]["trace_id"] == TRACE
             (up,) = monitors.query(prometheus, 'up{job="tollway"}')
             assert up["value"][1] == "1"

@@ -14,6 +14,7 @@ from tests.deploy import monitors
 from tests.deploy.test_alert_live import ask
 from tests.gateway.configs import budget, two_backends
 from tests.gateway.harness import Upstream, run, serving
+from tests.support.until import until_now
 
 GRAFANA = monitors.DEPLOY / "grafana"
 DASHBOARD = json.loads((GRAFANA / "dashboards" / "tollway.json").read_text())
@@ -121,7 +122,7 @@ def look(config: str, folder: Path) -> None:
                 if title not in QUIET and "usual" not in expr
             )
 
-        monitors.until(shown)
+        until_now(shown)
 
 
 def anything(found: list[dict[str, Any]]) -> bool:

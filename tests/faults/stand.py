@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import signal
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests.faults.leaks import Held, comes_back, of_process
 from tests.gateway.configs import budget, two_backends
 from tests.gateway.harness import inference
 from tests.gateway.process import Process, free_port
+from tests.support.until import until
 
 CHEAP_NANO, DEAR_NANO = 100_000, 1_000_000
 PATIENCE_S = 20.0
@@ -131,11 +131,3 @@ async def position(url: str) -> Position:
                 await asyncio.sleep(0.1)
     await ledger.close()
     return account.position
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for what processes bring about."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < end_s, "it did not come true"
-        await asyncio.sleep(0.01)

@@ -12,8 +12,9 @@ import orjson
 import pytest
 
 from tests.faults.leaks import Held, comes_back
-from tests.faults.stand import CHEAP_NANO, Stand, standing, until
+from tests.faults.stand import CHEAP_NANO, Stand, standing
 from tests.gateway.harness import Upstream, inference, run, serving
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 

@@ -18,6 +18,7 @@ from gateway.ledger.till import CHUNK_CELLS, SETTLED, Till, dead_tills
 from gateway.ledger.types import Budget, Key, LedgerDown, Scope
 from tests.faults.stand import CHEAP_NANO, Stand, standing
 from tests.gateway.harness import Upstream, run, serving
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -90,9 +91,10 @@ async def figure(stand: Stand, name: str) -> float:
 
 
 async def becomes(stand: Stand, name: str, empty: bool) -> None:
-    async with asyncio.timeout(20):
-        while (await figure(stand, name) == 0) is not empty:
-            await asyncio.sleep(0.02)
+    async def is_so() -> bool:
+        return (await figure(stand, name) == 0) is empty
+
+    await until(is_so)
 
 
 def snapshot(disk: Limited) -> tuple[dict[str, bytes], float]:
@@ -109,18 +111,18 @@ def test_with_the_disk_full_requests_are_served_and_nothing_is_lost_once_there_i
             more = "[state]\ninterval_s = 0.1\n"
             async with standing(disk.folder, a, a, ledger="memory://", more=more) as stand:
                 assert await told(stand, 20) == {202}
-                async with asyncio.timeout(20):
-                    while not (disk.folder / ".tollway" / "state" / "m.snapshot").exists():
-                        await asyncio.sleep(0.02)
+                await until((disk.folder / ".tollway" / "state" / "m.snapshot").exists)
                 await asyncio.to_thread(disk.fill, stand)
                 fed: set[int] = set()
                 for _ in range(10):
                     fed |= await told(stand, 40)
                 assert fed <= {202, 404, 503}
                 await becomes(stand, "tollway_journal_waiting_bytes", empty=False)
-                async with asyncio.timeout(20):
-                    while "snapshot_failed" not in await events(stand):
-                        await asyncio.sleep(0.02)
+
+                async def is_told() -> bool:
+                    return "snapshot_failed" in await events(stand)
+
+                await until(is_told)
                 assert snapshot(disk)
                 await asyncio.to_thread(disk.free, stand)
                 assert await told(stand, 1) <= {202, 404}

@@ -10,8 +10,9 @@ from gameday.proxy import FaultProxy
 from gateway.ladder import RETRIES_MAX
 from gateway.ledger.registry import open_ledger
 from tests.contracts.wire_server import Wire, wire_server
-from tests.faults.stand import CHEAP_NANO, DEAR_NANO, Stand, standing, until
+from tests.faults.stand import CHEAP_NANO, DEAR_NANO, Stand, standing
 from tests.gateway.harness import Upstream, run, serving
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 

@@ -15,12 +15,13 @@ import orjson
 import pytest
 
 from gateway.journal import rows, segments
-from tests.faults.stand import position, standing, until
+from tests.faults.stand import position, standing
 from tests.gateway.configs import budget, two_backends
 from tests.gateway.harness import Upstream, inference, run, serving
 from tests.gateway.parrot import Parrot
 from tests.gateway.process import Process, free_port
 from tests.ledger.redis_server import redis_server
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 

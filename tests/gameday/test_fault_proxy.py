@@ -9,6 +9,7 @@ import pytest
 
 from gameday.faults import NOTHING, parse
 from gameday.proxy import FaultProxy
+from tests.support.until import until
 
 SAID = bytes(range(256)) * 40
 
@@ -89,8 +90,7 @@ def test_without_faults_it_passes_all_on_and_ends_when_either_side_does() -> Non
             assert proxy.open == 1
             one.writer.write_eof()
             assert await one.reader.read() == b""
-        while proxy.open:
-            await asyncio.sleep(0)
+        await until(lambda: not proxy.open)
 
     proxied(main)
 

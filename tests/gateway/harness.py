@@ -15,6 +15,7 @@ import uvicorn
 
 from gateway import settings as config
 from gateway.wiring import Gateway, build
+from tests.support.until import until
 
 
 @dataclass
@@ -86,11 +87,10 @@ async def serving(app: Any, lifespan: str = "off", **options: Any) -> AsyncItera
         )
         server = uvicorn.Server(settings)
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            if task.done():
-                task.result()
-                raise RuntimeError("the server did not start")
-            await asyncio.sleep(0.01)
+        await until(lambda: server.started or task.done())
+        if task.done():
+            task.result()
+            raise RuntimeError("the server did not start")
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:

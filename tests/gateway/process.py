@@ -1,6 +1,5 @@
 """`tollway serve` as a process of its own."""
 
-import asyncio
 import contextlib
 import signal
 import socket
@@ -9,6 +8,8 @@ import sys
 from pathlib import Path
 
 import httpx
+
+from tests.support.until import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,13 +36,15 @@ class Process:
     async def ready(self, url: str, http: httpx.AsyncClient | None = None) -> None:
         async with contextlib.AsyncExitStack() as stack:
             client = http or await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-            while True:
+
+            async def is_ready() -> bool:
                 assert self._process.poll() is None, "the gateway ended while starting"
                 try:
-                    if (await client.get(url + "/readyz")).status_code == 200:
-                        return
+                    return (await client.get(url + "/readyz")).status_code == 200
                 except httpx.TransportError:
-                    await asyncio.sleep(0.05)
+                    return False
+
+            await until(is_ready, within_s=60, every_s=0.05)
 
     @property
     def pid(self) -> int:

@@ -13,6 +13,7 @@ import pytest
 from harness import Running, run, running, serving
 
 from gateway.journal import Journal
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -125,8 +126,7 @@ class Stand:
 
     async def until_drained(self, count: int) -> None:
         async with asyncio.timeout(10):
-            while self.tollway.gateway.drains.count != count:
-                await asyncio.sleep(0.005)
+            await until(lambda: self.tollway.gateway.drains.count == count)
 
 
 def settlements(journal: Journal, decision: str) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from harness import Running, Upstream, inference, run, running, serving
 from gateway.guarded import guarded
 from gateway.heads import Limits
 from tests.contracts.wire_server import Wire, wire_server
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -76,8 +77,7 @@ class Stand:
         writer.write(b"\r\n".join(head) + b"\r\n\r\n" + body)
         try:
             async with asyncio.timeout(10):
-                while not ready():
-                    await asyncio.sleep(0.005)
+                await until(ready)
         finally:
             writer.close()
             await writer.wait_closed()
@@ -86,8 +86,7 @@ class Stand:
         """Return the attempts of the last decision, once they are written."""
         router = self.tollway.gateway.router
         async with asyncio.timeout(10):
-            while not router.recent:
-                await asyncio.sleep(0.005)
+            await until(lambda: router.recent)
         told = await self.tollway.get(f"/_tollway/decisions/{router.recent[-1]}")
         attempts: list[dict[str, Any]] = told["attempts"]
         assert count in (None, len(attempts))
@@ -159,8 +158,7 @@ def test_a_client_that_leaves_the_queue_is_charged_nothing(tmp_path: Path) -> No
         assert slots is not None
         over = asyncio.Event()
         first = asyncio.create_task(stand.leave(over.is_set))
-        while not stand.asked:
-            await asyncio.sleep(0.005)
+        await until(lambda: stand.asked)
         await stand.leave(lambda: slots.waiting == 1)
         (attempt,) = await stand.rows()
         assert (attempt["error"], attempt["cost_nano"]) == ("client left", 0)

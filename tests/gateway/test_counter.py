@@ -11,6 +11,7 @@ from harness import Running, Upstream, run, running, serving
 
 from gateway import cli, console
 from gateway.journal import rows, segments
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -22,16 +23,20 @@ async def command(tollway: Running, *words: str) -> int:
 
 async def answered(tollway: Running) -> None:
     """Ask until there is money again: a refusal is good for a moment, at most 0.8 s."""
-    async with asyncio.timeout(5):
-        while (await tollway.infer()).status_code != 200:
-            await asyncio.sleep(0.05)
+
+    async def is_answered() -> bool:
+        return bool((await tollway.infer()).status_code == 200)
+
+    await until(is_answered, every_s=0.05)
 
 
 async def settled(tollway: Running) -> None:
     """Wait until the ledger has been told of every call."""
-    async with asyncio.timeout(5):
-        while (await tollway.get("/_tollway/budgets/cap"))["held_nano"]:
-            await asyncio.sleep(0.05)
+
+    async def is_settled() -> bool:
+        return not (await tollway.get("/_tollway/budgets/cap"))["held_nano"]
+
+    await until(is_settled, every_s=0.05)
 
 
 async def changed(tollway: Running, **document: Any) -> Any:
@@ -128,11 +133,12 @@ def test_who_holds_money_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[
             config = two_backends(a, a, more=budget("cap", "1"))
             async with running(config, tmp_path) as tollway:
                 under_way = asyncio.create_task(tollway.infer())
-                lease: dict[str, Any] = {"open_nano": 0}
-                while lease["open_nano"] != 100_000:
+
+                async def held() -> list[dict[str, Any]]:
                     shown = await tollway.get("/_tollway/budgets/cap")
-                    lease = shown["holders"][0] if shown["holders"] else lease
-                    await asyncio.sleep(0.05)
+                    return [one for one in shown["holders"] if one["open_nano"] == 100_000]
+
+                (lease,) = await until(held, every_s=0.05)
                 assert await command(tollway, "budgets", "holders", "cap") == console.OK
                 assert lease["lease"] in capsys.readouterr().out
                 hold.set()

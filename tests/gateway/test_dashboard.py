@@ -11,6 +11,7 @@ from harness import Running, Upstream, run, running, serving
 
 from gateway.dashboard import PAGE, POLICY
 from gateway.overview import wilson
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -59,9 +60,11 @@ async def traffic(tollway: Running) -> None:
 
 async def spent_event(tollway: Running) -> None:
     """Wait for the event that a budget is spent: the ledger is told off the path."""
-    async with asyncio.timeout(20):
-        while "100% of the limit" not in str(await tollway.get("/_tollway/events")):
-            await asyncio.sleep(0.05)
+
+    async def is_told() -> bool:
+        return "100% of the limit" in str(await tollway.get("/_tollway/events"))
+
+    await until(is_told, every_s=0.05)
 
 
 def test_the_page_shows_what_the_api_says(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from gateway import settings as config
 from gateway.guarded import guarded
 from gateway.heads import Limits
 from gateway.wiring import build
-from tests.contracts.wire_server import until
 from tests.gateway.corpus import CHUNKED, CL, HOST, REFUSED, SERVED, get, post
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 

@@ -14,6 +14,7 @@ from gateway.auth import hash_key, new_key
 from gateway.breaker import FAILURES_IN_A_ROW, PAUSE_MAX_S, PAUSE_S, Breaker
 from gateway.rest import Rest, asked_for
 from gateway.suspicion import CALLERS_MAX, SOLE_FAILURES
+from tests.support.until import until
 
 A, B, KEY_C = new_key(), new_key(), new_key()
 TENANTS = "".join(
@@ -385,8 +386,7 @@ def test_a_health_path_decides_whose_fault_a_500_is(
             assert backend.trial is not None
             for n in range(8):
                 await ask(t, A)
-                while backend.trial.is_under_way:
-                    await asyncio.sleep(0)
+                await until(lambda: not backend.trial.is_under_way)
                 if health >= 500 and n + 1 >= FAILURES_IN_A_ROW:
                     assert backend.breaker.is_open
                 else:

@@ -15,6 +15,7 @@ from gateway.hedge import KNOWN_AT, PURSE_MAX, Hedge, first_good
 from gateway.metering import OUTRUN
 from simulations.journal_rows import Damage as JournalDamage
 from simulations.journal_rows import stream
+from tests.support.until import until
 
 HEDGE = "hedge_share = 0.05\nfallback = false"
 
@@ -160,8 +161,7 @@ def test_where_there_is_no_money_for_two_calls_one_is_waited_for(tmp_path: Path)
                 asked = asyncio.create_task(tollway.infer(x_tollway_max_cost_usd="0.00015"))
                 hedge = tollway.gateway.routes["m"].hedge
                 assert hedge is not None
-                while not hedge.waits.denied:
-                    await asyncio.sleep(0.001)
+                await until(lambda: hedge.waits.denied)
                 late.set()
                 assert (await asked).status_code == 200
                 assert (upstream.calls, hedge.waits.made) == (KNOWN_AT + 1, 0)

@@ -11,6 +11,7 @@ from harness import Running, Upstream, run, running, serving
 
 from gateway.guarded import guarded
 from gateway.heads import Limits
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -70,6 +71,10 @@ async def ask(app: Running, max_tokens: int, **headers: str) -> httpx.Response:
     )
 
 
+async def none_waits(app: Running) -> bool:
+    return not await figure(app, "tollway_budget_waiting")
+
+
 async def figure(app: Running, name: str) -> float:
     text = (await app.client.get(app.url + "/metrics")).text
     [line] = [line for line in text.splitlines() if line.startswith(name + " ")]
@@ -110,8 +115,7 @@ def test_who_waits_in_vain_gets_429_that_clients_repeat(tmp_path: Path) -> None:
             toml = configuration(url, 0.05, server="hold_wait_s = 0.2")
             async with running(toml, tmp_path) as app:
                 first = asyncio.create_task(ask(app, 5000))
-                while not upstream.calls:
-                    await asyncio.sleep(0.01)
+                await until(lambda: upstream.calls)
                 held = await ask(app, 1000)
                 assert held.status_code == 429
                 assert held.headers["retry-after"] == "1"
@@ -139,8 +143,7 @@ def test_a_request_waits_no_longer_than_its_own_deadline(tmp_path: Path) -> None
         async with serving(upstream) as url:
             async with running(configuration(url, 0.05), tmp_path) as app:
                 first = asyncio.create_task(ask(app, 5000))
-                while not upstream.calls:
-                    await asyncio.sleep(0.01)
+                await until(lambda: upstream.calls)
                 async with asyncio.timeout(5):
                     held = await ask(app, 1000, x_tollway_deadline_ms="200")
                 assert held.status_code == 429
@@ -158,15 +161,12 @@ def test_a_client_that_leaves_while_it_waits_costs_nothing(tmp_path: Path) -> No
             toml = configuration(url, 0.05)
             async with running(toml, tmp_path, http=guarded(Limits())) as app:
                 first = asyncio.create_task(ask(app, 5000))
-                while not upstream.calls:
-                    await asyncio.sleep(0.01)
+                await until(lambda: upstream.calls)
                 waits = asyncio.create_task(ask(app, 1000))
-                while not await figure(app, "tollway_budget_waiting"):
-                    await asyncio.sleep(0.01)
+                await until(lambda: figure(app, "tollway_budget_waiting"))
                 waits.cancel()
                 await asyncio.gather(waits, return_exceptions=True)
-                while await figure(app, "tollway_budget_waiting"):
-                    await asyncio.sleep(0.01)
+                await until(lambda: none_waits(app))
                 assert await figure(app, 'tollway_budget_waits_total{result="left"}') == 1
                 assert upstream.hold is not None
                 upstream.hold.set()
@@ -195,8 +195,7 @@ declared_accuracy = 0.8
 """
             async with running(toml + free, tmp_path) as app:
                 first = asyncio.create_task(ask(app, 5000))
-                while not upstream.calls:
-                    await asyncio.sleep(0.01)
+                await until(lambda: upstream.calls)
                 answer = await ask(app, 1000)
                 assert answer.headers["x-tollway-backend"] == "free"
                 assert upstream.hold is not None
@@ -226,11 +225,9 @@ price = {{ input_usd_per_mtok = 0, output_usd_per_mtok = 5.0 }}
 """
             async with running(toml + half, tmp_path) as app:
                 first = asyncio.create_task(ask(app, 20_000))  # $0.10 at half the price
-                while not upstream.calls:
-                    await asyncio.sleep(0.01)
+                await until(lambda: upstream.calls)
                 second = asyncio.create_task(ask(app, 9_000))
-                while not await figure(app, "tollway_budget_waiting"):
-                    await asyncio.sleep(0.01)
+                await until(lambda: figure(app, "tollway_budget_waiting"))
                 assert upstream.hold is not None
                 upstream.hold.set()
                 assert (await first).status_code == 200

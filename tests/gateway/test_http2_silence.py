@@ -12,6 +12,7 @@ from test_tls_backends import Authority
 
 from backends.transport import open_transport
 from backends.types import Call, DeadlineExceeded
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -56,8 +57,7 @@ def test_a_dead_connection_is_left_and_what_it_carries_goes_on(tmp_path: Path) -
 
             assert await ask(10) == b"ok"
             patient = asyncio.create_task(ask(20))
-            while asked < 2:
-                await asyncio.sleep(0.001)
+            await until(lambda: asked >= 2)
             with pytest.raises(DeadlineExceeded):
                 await ask(0.2)
             assert [await ask(10) for _ in range(3)] == [b"ok"] * 3

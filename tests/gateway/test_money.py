@@ -26,6 +26,7 @@ from gateway.ledger.redis import RedisLedger
 from gateway.ledger.types import Position
 from reports.commands import main as report
 from tests.ledger.redis_server import redis_server
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -268,11 +269,17 @@ def agreed(found: dict[str, Any]) -> bool:
 async def agree(clients: Clients, redis: str) -> None:
     """Wait until every view of every budget is the same, and it is what the backends billed."""
     found: dict[str, Any] = {}
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(STUCK_S):
-            while not agreed(found := await views(clients, redis)):
-                await asyncio.sleep(0.2)
-    assert agreed(found), found
+
+    async def agree() -> bool:
+        nonlocal found
+        found = await views(clients, redis)
+        return agreed(found)
+
+    try:
+        await until(agree, within_s=STUCK_S, every_s=0.2)
+    except AssertionError:
+        assert agreed(found), found
+        raise
     assert found["ledger"]["few"] <= 20_000_000
 
 

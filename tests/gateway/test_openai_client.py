@@ -18,6 +18,7 @@ from gateway import settings as config
 from gateway.auth import hash_key, new_key
 from gateway.guarded import guarded
 from gateway.wiring import Gateway, build
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -130,8 +131,7 @@ def play(tmp_path: Path) -> Callable[..., None]:
 
 async def settled_of(on: Scene) -> dict[str, Any]:
     """Return the row that says what the last call cost, once its stream is settled."""
-    while on.settled()[-1]["provenance"] == "pending":
-        await asyncio.sleep(0.001)
+    await until(lambda: on.settled()[-1]["provenance"] != "pending")
     row: dict[str, Any] = on.settled()[-1]
     return row
 
@@ -363,8 +363,8 @@ def test_a_client_that_times_out_raises_and_what_was_begun_is_given_up_and_charg
             rows = [row for one in on.gateway.router.recent for row in on.settled_of(one)]
             return [row for row in rows if row["cost_nano"]]
 
-        while len(charged()) < on.parrot.calls:  # the model has not answered, and need not
-            await asyncio.sleep(0.001)
+        # The model has not answered, and need not.
+        await until(lambda: len(charged()) >= on.parrot.calls)
         for attempt in charged():
             assert (attempt["error"], attempt["provenance"]) == ("client left", "estimated")
             (held_nano,) = attempt["reserved_nano"].values()

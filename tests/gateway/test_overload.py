@@ -6,6 +6,8 @@ from pathlib import Path
 from configs import budget, two_backends
 from harness import Upstream, inference, run, running, serving
 
+from tests.support.until import until
+
 TIGHT = "concurrency = 1\nqueue_s = 0.05\n"
 
 
@@ -15,8 +17,7 @@ def test_a_call_that_would_wait_too_long_goes_to_another_backend(tmp_path: Path)
         async with serving(cheap) as a, serving(dear) as b:
             async with running(two_backends(a, b, backend=TIGHT), tmp_path) as gateway:
                 first = asyncio.create_task(gateway.infer())
-                while not cheap.calls:
-                    await asyncio.sleep(0.001)
+                await until(lambda: cheap.calls)
                 second = await gateway.infer()
                 assert second.status_code == 200
                 assert second.headers["x-tollway-backend"] == "dear"
@@ -45,8 +46,7 @@ def test_where_all_backends_are_full_a_503_says_when_to_come_back_and_nothing_is
             toml = two_backends(a, a, backend=TIGHT, more=more)
             async with running(toml, tmp_path) as gateway:
                 asked = [asyncio.create_task(gateway.infer()) for _ in range(2)]
-                while upstream.calls < 2:
-                    await asyncio.sleep(0.001)
+                await until(lambda: upstream.calls >= 2)
                 for _ in range(8):  # more failures than open a breaker: these are none
                     refused = await gateway.infer()
                     assert refused.status_code == 503
@@ -77,8 +77,7 @@ def test_above_the_limit_of_requests_at_once_a_request_is_refused_unread(tmp_pat
             toml = two_backends(a, a, server="open = true\nmax_in_flight = 2")
             async with running(toml, tmp_path) as gateway:
                 asked = [asyncio.create_task(gateway.infer()) for _ in range(2)]
-                while upstream.calls < 2:
-                    await asyncio.sleep(0.001)
+                await until(lambda: upstream.calls >= 2)
                 refused = await gateway.client.post(
                     gateway.url + "/v2/models/m/infer", json=inference() | {"pad": "x" * 100_000}
                 )

@@ -10,6 +10,7 @@ from configs import budget, two_backends
 from harness import Upstream, inference, run, running, serving
 
 from gateway.auth import hash_key, new_key
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -209,12 +210,14 @@ def test_a_client_that_leaves_is_charged_for_what_it_began(tmp_path: Path) -> No
                 head += f"Content-Length: {len(body)}\r\n\r\n"
                 with socket.create_connection((host, int(port))) as client:
                     client.sendall(head.encode() + body)
-                    while not cheap.calls:
-                        await asyncio.sleep(0.01)
+                    await until(lambda: cheap.calls)
                 assert cheap.hold is not None
                 cheap.hold.set()
-                while not (await tollway.get("/_tollway/spend"))["cost_nano"]:
-                    await asyncio.sleep(0.01)
+
+                async def cost_nano() -> int:
+                    return int((await tollway.get("/_tollway/spend"))["cost_nano"])
+
+                await until(cost_nano)
                 (status,) = (await tollway.get("/_tollway/budgets"))["budgets"]
                 assert status["spent_nano"] == 100_000
 

@@ -15,6 +15,7 @@ from process import Process, free_port
 from reloading import File
 
 from gateway.auth import hash_key
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -28,8 +29,7 @@ def test_backends_change_under_load_and_nobody_notices(tmp_path: Path) -> None:
             async with running(before, tmp_path) as tollway:
                 file = File(tollway, tmp_path)
                 held = [asyncio.ensure_future(tollway.infer()) for _ in range(5)]
-                while old.calls < 5:
-                    await asyncio.sleep(0.01)
+                await until(lambda: old.calls >= 5)
                 assert (await file.reload(after)).json() == {"changed": ["backend dear changed"]}
                 statuses: Counter[int] = Counter()
                 for _ in range(20):
@@ -113,8 +113,7 @@ def test_budgets_come_go_and_change_with_money_reserved(tmp_path: Path) -> None:
             async with running(small, tmp_path) as tollway:
                 file = File(tollway, tmp_path)
                 held = [asyncio.ensure_future(tollway.infer()) for _ in range(3)]
-                while slow.calls < 3:
-                    await asyncio.sleep(0.01)
+                await until(lambda: slow.calls >= 3)
                 assert (await tollway.infer()).status_code == 429  # by the budget that goes
                 told = await file.reload(plain + budget("kept", "0.0005") + budget("new", "9.0"))
                 assert told.json()["changed"] == [
@@ -186,29 +185,26 @@ def test_sighup_reloads_every_process(tmp_path: Path, workers: int) -> None:
                             reply = await fresh.post(path, json=inference())
                         return reply.json()["outputs"][0]["data"][0]
 
+                    async def all_say(wanted: int) -> bool:
+                        return [await label() for _ in range(8)] == [wanted] * 8
+
+                    async def is_refused() -> bool:
+                        return "reload_refused" in (await client.get(url + "/_tollway/events")).text
+
                     assert await label() == 1
                     file.write_text("no = toml = at all")
                     gateway.tell(signal.SIGHUP)
-                    async with asyncio.timeout(20):
-                        while (
-                            "reload_refused"
-                            not in (await client.get(url + "/_tollway/events")).text
-                        ):
-                            await asyncio.sleep(0.05)
+                    await until(is_refused, every_s=0.05)
                     assert await label() == 1
                     file.write_text(two_backends(b, a, **options))
                     gateway.tell(signal.SIGHUP)
-                    async with asyncio.timeout(20):
-                        while [await label() for _ in range(8)] != [2] * 8:
-                            await asyncio.sleep(0.05)
+                    await until(lambda: all_say(2))
                     file.write_text(two_backends(a, b, **options))
                     asked = await client.post(url + "/_tollway/reload")
                     assert asked.json() == {
                         "changed": ["backend cheap changed", "backend dear changed"]
                     }
-                    async with asyncio.timeout(20):
-                        while [await label() for _ in range(8)] != [1] * 8:
-                            await asyncio.sleep(0.05)
+                    await until(lambda: all_say(1))
                 assert gateway.end(signal.SIGTERM) == 0
             finally:
                 gateway.stop()

@@ -9,6 +9,7 @@ from harness import Upstream, run, running, serving
 
 from gateway.errors import Refused
 from gateway.replays import Kept, Replays
+from tests.support.until import until
 
 KEY = ("acme", "m", b"k")
 
@@ -75,8 +76,7 @@ def test_who_asks_again_gets_the_first_answer_and_is_charged_once(tmp_path: Path
         async with serving(cheap) as a, serving(Upstream()) as b:
             async with running(two_backends(a, b, more=budget("cap", "1.0")), tmp_path) as tollway:
                 first = asyncio.create_task(tollway.infer(idempotency_key="once"))
-                while not cheap.calls:
-                    await asyncio.sleep(0)
+                await until(lambda: cheap.calls)
                 assert (await tollway.infer(idempotency_key="once")).status_code == 409
                 cheap.hold.set()
                 reply, again = await first, await tollway.infer(idempotency_key="once")

@@ -12,6 +12,7 @@ from harness import Running, Upstream, run, running, serving
 from backends.oip import Oip
 from gateway.breaker import FAILURES_IN_A_ROW
 from gateway.journal import rows, segments
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -317,10 +318,13 @@ def test_a_budget_near_its_limit_allows_only_cheap_calls(
                 two_backends(a, b, policy="most_accurate", more=more), tmp_path
             ) as t:
                 replies = []
+
+                async def is_settled() -> bool:
+                    return not (await t.get("/_tollway/budgets"))["budgets"][0]["held_nano"]
+
                 for _ in range(8):
                     replies.append(await t.infer())
-                    while (await t.get("/_tollway/budgets"))["budgets"][0]["held_nano"]:
-                        await asyncio.sleep(0.02)  # a posture is as fresh as the ledger's word
+                    await until(is_settled)  # a posture is as fresh as the ledger's word
         assert [reply.headers["x-tollway-backend"] for reply in replies] == expected
 
     run(main)

@@ -17,7 +17,7 @@ from harness import Upstream, run, running, serving
 
 from backends.transport import open_transport
 from backends.types import Call, ConnectFailed
-from tests.contracts.wire_server import until
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 

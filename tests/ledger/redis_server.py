@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from redis import Redis
+
+from tests.support.until import until_now
 
 
 def binary() -> str:
@@ -109,13 +111,13 @@ def sentinels(folder: Path, primary: RedisServer) -> Iterator[str]:
             copying += ("--repl-diskless-sync-delay", "0")
             stack.enter_context(redis_server(folder / name, *copying))
         # Sentinels ask for replicas once in 10 s, so let there be some when they ask first.
-        _wait(lambda: _copies(primary.port) == 2)
+        until_now(lambda: _copies(primary.port) == 2)
         ports = [free_port() for _ in range(3)]
         for port in ports:
             process = _sentinel(folder, port, primary)
             stack.callback(process.wait)
             stack.callback(process.kill)
-        _wait(lambda: all(_knows(port) == (2, 2) for port in ports))
+        until_now(lambda: all(_knows(port) == (2, 2) for port in ports))
         hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
         yield f"redis://{hosts}/0?sentinel={SENTINEL}&replicas=1"
 
@@ -139,7 +141,7 @@ def wait_for_another(url: str, port: int) -> None:
     """Wait until the first Sentinel of a ledger's URL names another primary than that port's."""
     sentinel = int(url.partition(",")[0].rpartition(":")[2])
     with Redis(port=sentinel) as asked:
-        _wait(lambda: asked.sentinel_get_master_addr_by_name(SENTINEL)[1] != port)
+        until_now(lambda: asked.sentinel_get_master_addr_by_name(SENTINEL)[1] != port)
 
 
 def _copies(port: int) -> int:
@@ -152,10 +154,3 @@ def _knows(port: int) -> tuple[int, int]:
     with Redis(port=port) as sentinel:
         told = sentinel.sentinel_master(SENTINEL)
         return told["num-slaves"], told["num-other-sentinels"]
-
-
-def _wait(true: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    until_s = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < until_s, "Redis did not come so far"
-        time.sleep(0.05)
