@@ -32,8 +32,12 @@ def add(commands: Any) -> None:
     credit = _changing(actions, "credit", _credit, "add to the limit of one in this window")
     credit.add_argument("amount_usd", help="dollars, such as 5")
     _changing(actions, "reset", _reset, "make the whole limit of one free again in this window")
-    release = _changing(actions, "release", _release, "free what a lost machine has leased")
+    text = "free what a lost machine has leased, or a killed gateway had open"
+    release = _changing(actions, "release", _release, text)
     release.add_argument("lease", help="the lease, as `budgets holders` shows it")
+    release.add_argument(
+        "--billed", metavar="USD", help="what the provider billed of it: that stays spent"
+    )
 
 
 def _named(command: Any) -> Any:
@@ -135,7 +139,8 @@ def _reset(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _release(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    return _change(arguments, environ, "release", lease=arguments.lease)
+    billed = {} if arguments.billed is None else {"billed_usd": arguments.billed}
+    return _change(arguments, environ, "release", lease=arguments.lease, **billed)
 
 
 def _change(

@@ -6,7 +6,8 @@ POST the same                 {"action", "who", "why"} and what the action takes
     limit    limit_usd: a new limit, from now on
     credit   amount_usd: added to the current window alone
     reset    the whole limit is free again, what was spent stands beside it
-    release  lease: of a machine that is gone for good; its money was not spent
+    release  lease: of a process that is gone; its money was not spent, but for `billed_usd`, which
+             may be left out: what the provider's usage API or invoice says of it
 
 Every change is kept in the ledger, and written into the journal.
 """
@@ -57,7 +58,8 @@ class Counter:
             if action == "credit":
                 return office.credit(name, _nano(asked, "amount_usd"), who, why)
             if action == "release":
-                return office.release(name, asked["lease"], who, why)
+                billed_nano = _nano(asked, "billed_usd") if "billed_usd" in asked else 0
+                return office.release(name, asked["lease"], who, why, billed_nano)
             return office.reset(name, who, why)
 
         details = await self._asked(name, act)
@@ -90,6 +92,8 @@ def _read(body: bytes) -> Mapping[str, str]:
     if not isinstance(action, str) or action not in _TAKES:
         raise Refused(422, "Bad change", f"action must be one of {', '.join(_TAKES)}")
     wanted = {"action", "who", "why", _TAKES[action]} - {""}
+    if action == "release" and "billed_usd" in asked:
+        wanted.add("billed_usd")
     for key in sorted(wanted | asked.keys()):
         if key not in wanted:
             raise Refused(422, "Bad change", f"{asked['action']} takes no {key!r}")

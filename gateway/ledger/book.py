@@ -320,10 +320,11 @@ class Book:
         lease.state = "closed"
         return self.free_nano - before
 
-    def release(self, name: str, now_s: float) -> int:
-        """Take an operator's word that a lease's charge was not spent; return what that freed.
+    def release(self, name: str, now_s: float, billed_nano: int = 0) -> int:
+        """Take proof that a lease's charge was not spent, but for what was billed of it.
 
-        A live lease ends first: its holder, should it live, may spend no more of it.
+        Return what that freed. What was billed is spent and no longer in doubt. A live lease ends
+        first: its holder, should it live, may spend no more of it.
         """
         lease = self.leases.get(name)
         if lease is None:
@@ -331,6 +332,7 @@ class Book:
         before = self.free_nano
         if lease.state == "live":
             self._end(lease, now_s)
+        self._settle(lease, lease.settled_nano + billed_nano)
         self._uncharge(lease, lease.charged_nano)
         return self.free_nano - before
 

@@ -119,7 +119,7 @@ class MemoryLedger:
             elif change.kind == "credit":
                 book.credit_nano += change.amount_nano
             else:
-                book.release(change.lease, self._clock())
+                book.release(change.lease, self._clock(), change.amount_nano)
             known.changes.append(change)
             return book.position(self._clock())
 

@@ -72,13 +72,17 @@ class Office:
         amount_nano = before.status.used_nano - before.status.credit_nano
         return await self.credit(name, amount_nano, who, why) if amount_nano > 0 else before
 
-    async def release(self, name: str, lease: str, who: str, why: str) -> Details:
-        """Declare that a lease's money was not spent, by a machine that is gone for good.
+    async def release(
+        self, name: str, lease: str, who: str, why: str, billed_nano: int = 0
+    ) -> Details:
+        """Declare that a lease's money was not spent, but for what a provider billed of it.
 
         Its holder, should it live, spends no more of it, but what it has spent is still charged.
         """
         [(_, span, _)] = await self._look([self._budgets[name]])
-        return await self._act(Change("release", name, 0, who, why, span.start_s, lease))
+        if not 0 <= billed_nano <= MAX_LIMIT_NANO:
+            raise ValueError(f"a bill is 0 to {MAX_LIMIT_NANO} nano-dollars, not {billed_nano}")
+        return await self._act(Change("release", name, billed_nano, who, why, span.start_s, lease))
 
     async def _look(self, budgets: Sequence[Budget]) -> Sequence[tuple[Budget, Span, Statement]]:
         """Return budgets with their current windows and what the ledger has of them.

@@ -317,10 +317,11 @@ local function account()
   return found
 end
 
-local function release(name)
+local function release(name, billed)
   local lease = leases[name]
   if not lease then return false end
   if lease.state == 'live' then finish(lease) end
+  settle(lease, lease.settled + billed)
   uncharge(lease, lease.charged)
   dirty[name] = true
   return true
@@ -335,7 +336,7 @@ local function change()
   elseif kind == 'credit' then
     book.credit = book.credit + amount(ARGV[3])
     book.limit = least(tonumber(meta.limit) + book.credit, EXACT)
-  elseif not release(ARGV[4]) then
+  elseif not release(ARGV[4], amount(ARGV[3])) then
     return redis.error_reply('NOLEASE there is no such lease')
   end
   write()

@@ -229,7 +229,7 @@ class SqliteLedger:
                 if change.kind == "credit":
                     book.credit_nano += change.amount_nano
                 elif change.kind == "release":
-                    book.release(change.lease, self._clock())
+                    book.release(change.lease, self._clock(), change.amount_nano)
                 self._keep(db, change)
                 return book.position(self._clock())
 

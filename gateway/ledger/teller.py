@@ -25,6 +25,8 @@ from gateway.ledger.types import (
     Answer,
     Budget,
     BudgetEvent,
+    Change,
+    Claim,
     Exchange,
     Key,
     Ledger,
@@ -277,10 +279,39 @@ class Teller:
                 await self._ledger.reconcile(claims)
                 for claim in claims:
                     if claim.open_nano and claim.key.budget in self.accounts:
-                        detail = "calls that a dead process had open are charged as reserved"
-                        account = self.accounts[claim.key.budget]
-                        self._tell("unaccounted", account, detail, claim.open_nano)
+                        await self._charge_open(claim)
             till.delete()
+
+    async def _charge_open(self, claim: Claim) -> None:
+        """Tell of calls that a dead process had open; their reservations are charged by now.
+
+        A hard budget reserved what they can cost at most: that stays unproven until somebody knows
+        better. Any other reserved an estimate of their cost, which is taken for it.
+        """
+        account, key = self.accounts[claim.key.budget], claim.key
+        if account.hard:
+            detail = "calls that a dead process had open are charged as reserved"
+            self._tell("unaccounted", account, detail, claim.open_nano)
+            return
+        [statement] = await self._ledger.accounts([(key.budget, key.window_start_s)])
+        charged = {lease.lease: lease.charged_nano for lease in statement.leases}
+        if not (amount_nano := charged.get(key.lease, 0)):
+            return  # another process was first
+        detail = "calls that a dead process had open are charged by their estimate"
+        at_s = self._clock() + self.lag_s
+        await self._ledger.change(
+            Change(
+                "release",
+                key.budget,
+                amount_nano,
+                "tollway",
+                detail,
+                key.window_start_s,
+                key.lease,
+                at_s,
+            )
+        )
+        self._tell("estimated", account, detail, amount_nano)
 
     async def refresh(self, age_s: float) -> None:
         """Read from the ledger the accounts whose last figures are as old as `age_s`."""

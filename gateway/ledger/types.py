@@ -174,7 +174,8 @@ class BudgetEvent:
 
     Kinds: `threshold` (a share of the limit was crossed; once per window on all replicas),
     `overdraft` (settlements broke the limit, by `amount_nano` more than before), `unaccounted` (a
-    dead process's open calls were charged), `fenced` (this process's lease had ended),
+    dead process's open calls were charged), `estimated` (the same, by their estimate: the budget is
+    not hard), `fenced` (this process's lease had ended),
     `ledger_down`, `ledger_up`, `ledger_lost`.
     """
 
@@ -337,7 +338,8 @@ class Change:
     """An operator's act on a budget, kept for ever.
 
     `limit` sets the limit to `amount_nano`; `credit` adds `amount_nano` to one window's limit;
-    `release` declares that a lease's unproven charge was not spent. Nothing ever sets spent to 0.
+    `release` declares that of a lease's unproven charge `amount_nano` was billed, and the rest was
+    not spent. Nothing ever sets spent to 0.
     """
 
     kind: Literal["limit", "credit", "release"]
