@@ -186,8 +186,11 @@ class Http1Transport:
             self.lost(connection)
             if isinstance(exc, TimeoutError) and until_s == deadline_s:
                 raise DeadlineExceeded("not connected within the deadline", ran=False) from exc
-            if isinstance(exc, OSError):  # TimeoutError, a failed look-up and a refusal are such
-                raise ConnectFailed(f"no connection: {exc or type(exc).__name__}") from exc
+            if isinstance(exc, TimeoutError) and not str(exc):  # our own, which says nothing
+                limit = f"within {self._connect_timeout_s:g} s (connect_timeout_s)"
+                raise ConnectFailed(f"no connection {limit}") from exc
+            if isinstance(exc, OSError):  # a failed look-up and a refusal are such
+                raise ConnectFailed(f"no connection: {str(exc) or type(exc).__name__}") from exc
             raise
         return connection
 

@@ -2,13 +2,13 @@
 
     feature       is needed by a request with
     tools         `tools` or `functions` that are not empty
-    vision        a part of type `image_url` or `input_image`
-    audio         a part of type `input_audio`; `audio` among the `modalities`
+    vision        a part of type `image_url`, `input_image`, `image` or `video_url`
+    audio         a part of type `input_audio` or `audio_url`; `audio` among the `modalities`
     files         a part of type `file` or `input_file`
     json_schema   `response_format` or `text.format` of type `json_schema`
     json_object   the same of type `json_object`
     reasoning     `reasoning_effort` or `reasoning.effort`, other than `none`
-    logprobs      `logprobs` or `top_logprobs`
+    logprobs      `logprobs`, or `top_logprobs` above 0
     n             `n` or `best_of` above 1
     streaming     `stream`
 
@@ -25,7 +25,10 @@ from backends.needs import CHARS_A_TOKEN, NOTHING, Needs
 _PARTS = {
     "image_url": "vision",
     "input_image": "vision",
+    "image": "vision",  # Anthropic's, which some servers take
+    "video_url": "vision",
     "input_audio": "audio",
+    "audio_url": "audio",
     "file": "files",
     "input_file": "files",
 }
@@ -46,6 +49,16 @@ _OUTGROWN = (
     b"prompt is too long",  # Anthropic, Fireworks
     b"exceeds the maximum number of tokens",  # Gemini
     b"context window",
+    b"exceed context limit",  # Anthropic
+    b"too long for requested model",  # Bedrock
+    b"maximum prompt length",  # xAI
+    b"reduce the length of the messages",  # OpenAI, Groq
+    b"maximum model length",  # vLLM
+    b"max_model_len",
+    b"exceeds the maximum allowed length",  # SGLang
+    b"inputs` must have less than",  # TGI
+    b"tokens in the prompt cannot exceed",  # Cohere
+    b"range of input length should be",  # Qwen
 )
 _READ_BYTES = 16_384  # of a refusal: error messages have some hundred bytes
 
@@ -90,9 +103,9 @@ def _fields(document: dict[str, Any]) -> Iterator[str]:
     efforts = document.get("reasoning_effort"), _member(document.get("reasoning"), "effort")
     if any(effort not in (None, "none") for effort in efforts):
         yield "reasoning"
-    if _asked(document.get("logprobs")) or _asked(document.get("top_logprobs")):
+    if _asked(document.get("logprobs")) or _above(document.get("top_logprobs"), 0):
         yield "logprobs"
-    if any(_above_one(document.get(name)) for name in ("n", "best_of")):
+    if any(_above(document.get(name), 1) for name in ("n", "best_of")):
         yield "n"
     if document.get("stream") is True:
         yield "streaming"
@@ -171,5 +184,5 @@ def _asked(value: Any) -> bool:
     return value is True or (isinstance(value, int) and value is not False)
 
 
-def _above_one(value: Any) -> bool:
-    return isinstance(value, int) and value > 1
+def _above(value: Any, least: int) -> bool:
+    return type(value) is int and value > least

@@ -47,6 +47,11 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
     ({"input": "x", "reasoning": {"effort": None, "summary": None}}, set()),
     (chat(logprobs=True), {"logprobs"}),
     (chat(logprobs=False), set()),
+    (chat(logprobs=False, top_logprobs=0), set()),
+    (chat(logprobs=True, top_logprobs=2), {"logprobs"}),
+    (chat({"type": "image", "source": {"type": "base64", "data": "AA"}}), {"vision"}),
+    (chat({"type": "video_url", "video_url": {"url": "x"}}), {"vision"}),
+    (chat({"type": "audio_url", "audio_url": {"url": "x"}}), {"audio"}),
     ({"prompt": "x", "logprobs": 0}, {"logprobs"}),
     (chat(n=2), {"n"}),
     (chat(n=1), set()),
@@ -114,8 +119,23 @@ def test_a_prompt_that_might_exceed_the_room_is_never_left_unmeasured(text: str)
         b'{"message":"This model\'s maximum context length is 4096 tokens."}',
         b'{"error":{"message":"The input (9 tokens) is longer than the model\'s context length"}}',
         b'{"error":{"type":"exceed_context_size_error"}}',
+        b"input length and `max_tokens` exceed context limit: 199000 + 8192 > 200000",
+        b"Input is too long for requested model.",
+        b"This model's maximum prompt length is 131072 but the request contains 140000 tokens.",
+        b"Please reduce the length of the messages or completion.",
+        b"The decoder prompt (length 9) is longer than the maximum model length of 8.",
+        b"The engine prompt length 9 exceeds the max_model_len 8. Please reduce prompt.",
+        b"Input length (9 tokens) exceeds the maximum allowed length (8 tokens).",
+        b"Input validation error: `inputs` must have less than 4095 tokens. Given: 5000",
+        b"too many tokens: total number of tokens in the prompt cannot exceed 4081",
+        b"Range of input length should be [1, 6000]",
     ],
 )
 def test_a_refusal_as_too_long_is_recognised(refusal: bytes) -> None:
     assert outgrown(refusal)
-    assert not outgrown(b'{"error":{"message":"unknown parameter","param":"messages"}}')
+    for other in (
+        b'{"error":{"message":"unknown parameter","param":"messages"}}',
+        b"max_tokens is too large: 100000. This model supports at most 16384 completion tokens",
+        b"String too long. Expected a string with maximum length 10",
+    ):
+        assert not outgrown(other)

@@ -225,7 +225,7 @@ def test_a_silent_proxy_is_a_failed_connection_in_time(
         transport = open_transport(
             "https://api.invalid", proxy=f"http://127.0.0.1:{port}", connect_timeout_s=0.1
         )
-        with pytest.raises(ConnectFailed):
+        with pytest.raises(ConnectFailed, match=r"no connection within 0.1 s"):
             await ask(transport)
         assert transport.busy == 0  # type: ignore[attr-defined]
         await transport.aclose()
