@@ -60,10 +60,13 @@ class Inflate:
 
 
 def codings(headers: Headers) -> list[bytes]:
-    """Return the codings of a body in the order in which they were applied (0.3 us)."""
+    """Return the codings of a body in the order in which they were applied."""
+    for name, _ in headers:
+        if name == b"content-encoding":
+            break
+    else:  # nearly always (0.2 us)
+        return []
     found = [value for name, value in headers if name == b"content-encoding"]
-    if not found:
-        return found
     listed = [coding.strip().lower() for coding in b",".join(found).split(b",")]
     return [coding for coding in listed if coding not in (b"", b"identity")]
 

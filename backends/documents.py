@@ -38,7 +38,8 @@ def media_type(headers: Headers) -> bytes:
 
     RFC 9110 8.3.1: types compare without regard to case (0.4 us).
     """
-    return (header(headers, b"content-type") or b"").partition(b";")[0].strip().lower()
+    given = header(headers, b"content-type") or b""
+    return given if given == b"application/json" else given.partition(b";")[0].strip().lower()
 
 
 _STREAMS = frozenset((EVENT_STREAM, b"application/x-ndjson", b"application/vnd.amazon.eventstream"))

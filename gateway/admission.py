@@ -67,7 +67,8 @@ class Admission:
         if not self.may(tenant, route):
             self._metrics.refused(route.name, tenant, "forbidden")
             raise Refused(403, "Forbidden", f"this key may not call route {route.name!r}")
-        self._keep_local(scope, route, tenant)
+        if tenant == ANONYMOUS:
+            self._keep_local(scope, route, tenant)
         return tenant
 
     def _keep_local(self, scope: Scope, route: Route, tenant: str) -> None:

@@ -22,16 +22,16 @@ async def asked(
     inference: Inference,
     backend: Backend,
     deadline_s: float,
-    due_s: float | None,
+    begun_by_s: float | None,
     clock: Callable[[], float],
 ) -> tuple[Call, Reply]:
     """Return the call that was made, or made last, and its reply. Raises BackendError.
 
-    `due_s`: within how many seconds the reply must begin.
+    `begun_by_s`: until when the reply must begin, if that is limited.
     """
-    started_s = clock()
-    call = addressed(inference, backend, deadline_s - started_s)
-    came = await within(due_s, backend.transport.send(call, deadline_s))
+    call = addressed(inference, backend, deadline_s, clock)
+    sending = backend.transport.send(call, deadline_s)
+    came = await (sending if begun_by_s is None else within(begun_by_s - clock(), sending))
     reply = readable(came, inference.accepts)
     if reply.status not in REFUSED:
         return call, reply
@@ -43,10 +43,9 @@ async def asked(
     refused = named(added, body)
     if not refused:
         return call, Reply(reply.status, reply.headers, Whole(body))
-    now_s = clock()
-    call = addressed(inference, backend, deadline_s - now_s, without=refused)
-    left_s = None if due_s is None else started_s + due_s - now_s
-    came = await within(left_s, backend.transport.send(call, deadline_s))
+    call = addressed(inference, backend, deadline_s, clock, without=refused)
+    sending = backend.transport.send(call, deadline_s)
+    came = await (sending if begun_by_s is None else within(begun_by_s - clock(), sending))
     reply = readable(came, inference.accepts)
     if reply.status < 400:  # else the request had another fault, and nothing is known
         backend.dialect.learn(backend.name, refused)
@@ -66,7 +65,11 @@ async def within(seconds: float | None, begun: Awaitable[T]) -> T:
 
 
 def addressed(
-    inference: Inference, backend: Backend, left_s: float, without: Sequence[Addition] = ()
+    inference: Inference,
+    backend: Backend,
+    deadline_s: float,
+    clock: Callable[[], float],
+    without: Sequence[Addition] = (),
 ) -> Call:
     """Return the call that a backend gets, with what it is told of its trace and its deadline."""
     call = backend.address(inference.call, without)
@@ -74,6 +77,6 @@ def addressed(
     if inference.passage is not None:
         call.headers = inference.passage.onto(call.headers)
     if inference.hurried:
-        left_ms = max(1, int(1000 * left_s))
+        left_ms = max(1, int(1000 * (deadline_s - clock())))
         call.headers.append((b"x-tollway-deadline-ms", b"%d" % left_ms))
     return call

@@ -80,9 +80,11 @@ class Attempts:
         self._clock = clock
         self._wall = wall
 
-    def quote(self, turn: Turn, backend: Backend) -> Quote:
+    def quote(self, turn: Turn, backend: Backend, now_s: float | None = None) -> Quote:
         """Quote a backend for a turn."""
         inference = turn.inference
+        if now_s is None:
+            now_s = self._clock()
         quote = turn.quotes[backend.name] = inference.route.estimator.quote(
             turn.context,
             backend.name,
@@ -90,7 +92,7 @@ class Attempts:
             backend.known(inference.call),
             None if backend.cache is None else self._cached(turn, backend.cache),
             tenant=inference.tenant,
-            now_s=self._clock(),
+            now_s=now_s,
         )
         return quote
 
@@ -236,11 +238,12 @@ class Attempts:
         try:
             follower = backend.protocol.follow(inference.call.payload or NO_PAYLOAD)
             due_s = backend.due_s(follower is not None)
-            call, reply = await asked(inference, backend, deadline_s, due_s, self._clock)
+            begun_by_s = None if due_s is None else started_s + due_s
+            call, reply = await asked(inference, backend, deadline_s, begun_by_s, self._clock)
             if not is_stream(reply):
                 follower = None
             if follower is not None and not (inference.route.cascade or audit):
-                left_s = None if due_s is None else started_s + due_s - self._clock()
+                left_s = None if begun_by_s is None else begun_by_s - self._clock()
                 relay, reply = await self._begun(inference, backend, reply, follower, left_s)
             if relay is not None:
                 verdict = UNDER_WAY
@@ -390,7 +393,9 @@ class Attempts:
         """Have the breaker learn from an attempt, and a rest begin where the reply asks for one."""
         verdict, now_s = attempt.verdict, self._clock()
         if said is None:
-            said = health.of_status(attempt.status, verdict.error, local=backend.is_local)
+            said = health.WELL
+            if verdict.error:
+                said = health.of_status(attempt.status, verdict.error, local=backend.is_local)
         if verdict.error in GIVEN_UP or verdict.refuses_key:
             return  # nothing is known of the server, or the gateway's own key is at fault
         if said == health.WELL:

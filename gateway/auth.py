@@ -122,7 +122,8 @@ class Authenticator:
         two different keys, and a header for keys that stands twice and holds one of ours.
         """
         known: tuple[str, float] | None = None
-        for header in _credentials(headers):
+        fields = [field for field in headers if field[0] in KEY_HEADERS]
+        for header in fields if len(fields) < 2 else _credentials(headers):
             one = self._remembered.get(header) or self._find(header)
             if one is None:
                 if _claims_to_be_ours(header[1]):

@@ -8,6 +8,7 @@ reply cost is said in `charges`.
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from backends.documents import load_reply
 from backends.oip_body import read, split
@@ -164,9 +165,8 @@ def judge(
         except InvalidAnswer as breach:
             error = f"invalid answer: {breach}"
             return Verdict(cost_nano, provenance, usage, NO_ANSWER, error, forbidden=True)
-    said = read_answer(
-        backend, lambda: backend.protocol.answer(call.payload or NO_PAYLOAD, reply, body)
-    )
+    payload = call.payload or NO_PAYLOAD
+    said = read_answer(backend, partial(backend.protocol.answer, payload, reply, body))
     if said.refused and usage is None:  # nothing was generated, and no usage is reported
         verdict = failed(backend, None, said.error, status=FAILED, latency_s=latency_s)
         return replace(verdict, no_answer=said.no_answer)

@@ -202,7 +202,7 @@ class Metrics:
         self._outcomes[key] = self._outcomes.get(key, 0) + 1
         if turn.is_demand:
             self._routed[route] = self._routed.get(route, 0) + 1
-        for by in changed.by(turn):
+        for by in changed.by(turn) if turn.refusals or turn.inference.route.paced_by else ():
             self._changed[route, by] = self._changed.get((route, by), 0) + 1
         if turn.draws:
             self._offered(route, turn.draws[0].choice)

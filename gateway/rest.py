@@ -26,12 +26,13 @@ class Rest:
     """When a backend may be asked again, and by whom."""
 
     # The mutable state is who rests until when, and until when everybody does.
-    __slots__ = ("_all_s", "_caller", "_one_s")
+    __slots__ = ("_all_s", "_caller", "_one_s", "until_s")
 
     def __init__(self) -> None:
         self._caller = ""
         self._one_s = 0.0
         self._all_s = 0.0
+        self.until_s = 0.0  # from then on nobody rests
 
     def begin(self, now_s: float, seconds: float, caller: str) -> None:
         """Take note that a caller was told to wait."""
@@ -39,6 +40,7 @@ class Rest:
         if now_s < self._one_s and caller != self._caller:
             self._all_s = max(self._all_s, until_s)
         self._caller, self._one_s = caller, until_s
+        self.until_s = max(self._all_s, until_s)
 
     def left_s(self, now_s: float, caller: str) -> float:
         """Return for how long a caller has to wait; 0 where not at all (0.1 us)."""

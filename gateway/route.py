@@ -96,7 +96,9 @@ class Backend:
         """Say whether a caller may ask it now: neither its breaker, nor its credential, nor a rest
         that it asked for, stands in the way (0.3 us).
         """
-        if not self.breaker.allows(now_s, caller) or self.rest.left_s(now_s, caller):
+        if not self.breaker.allows(now_s, caller):
+            return False
+        if now_s < self.rest.until_s and self.rest.left_s(now_s, caller):
             return False
         return self.credential is None or self.credential.allows(now_s)
 

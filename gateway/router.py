@@ -65,7 +65,8 @@ class Router:
         is begun, and the turn is one that nobody reads.
         """
         first = self._scoped(inference, inference.route.features(inference.call))
-        turn = Turn(inference, first, left_out=left_out(inference))
+        lacking = left_out(inference) if inference.route.is_limited else {}
+        turn = Turn(inference, first, left_out=lacking)
         attempts = self._attempts
         if inference.passage is not None:
             inference.passage.turn = turn
@@ -90,8 +91,8 @@ class Router:
                     if inference.route.hedge is None
                     else attempts.hedged(turn, backend, hold, inference.route.hedge)
                 )
-                failed = attempt.error or turn.passes_over(attempt)
-                if failed or outgrows(turn, attempt):
+                failed = attempt.error or (turn.held is not None and turn.passes_over(attempt))
+                if failed or (attempt.status in TOO_LONG and outgrows(turn, attempt)):
                     await self._fall_back(turn)
                     break
                 turn.accept(attempt)
@@ -133,7 +134,7 @@ class Router:
             if backend.full:
                 turn.crowded = True
                 continue
-            quote = turn.quotes.get(backend.name) or self._attempts.quote(turn, backend)
+            quote = turn.quotes.get(backend.name) or self._attempts.quote(turn, backend, now_s)
             above = held is None or quote.expected_nano > held.quote.expected_nano
             if above and turn.affords(quote):
                 arms.append(Arm(backend.name, quote.expected_nano / NANO, backend.declared_quality))
@@ -243,7 +244,9 @@ class Router:
     def _record(self, turn: Turn) -> None:
         """Write the turn down: rows in the journal, what it cost for the policy, the metrics."""
         if turn.context.scopes and turn.is_demand:
-            turn.inference.route.bound.update(turn.context.scopes)
+            bound = turn.inference.route.bound
+            for scope in turn.context.scopes:
+                bound[scope] += 1
         if turn.draws:
             turn.id = self._journal.new_id()
             self._journal.record(turn.id, partial(rows, turn, self._wall()))

@@ -158,7 +158,8 @@ class Turn:
     @property
     def is_demand(self) -> bool:
         """Whether it counts as demand: it was routed, and will not be repeated for held money."""
-        return bool(self.draws) and self.outcome != "budget_held"
+        answered = self.held is not None
+        return bool(self.draws) and (answered or self.outcome != "budget_held")
 
     @property
     def refusal(self) -> Refusal | None:
@@ -320,7 +321,8 @@ def _draw(turn: Turn, draw: Draw, head: Row) -> Row:
         row["left_out"] = turn.left_out
     if turn.prompt is not None and any(cached := _cached(turn, choice.arms)):
         row["cached_hat"] = cached
-    row.update(changed.told(turn, draw))
+    if turn.refusals or turn.inference.route.paced_by:
+        row.update(changed.told(turn, draw))
     return row
 
 
