@@ -205,7 +205,7 @@ class Clients:
 
     async def call_on(self) -> None:
         """Call until refused often enough, or until as many calls as the budget could never pay."""
-        while self.refused < C and self._number < 2.5 * HOLDS:
+        while self.refused < C and self._number < 3 * HOLDS:
             self._number += 1
             self._trust()
             await self._call(f"call-{self._number}")
