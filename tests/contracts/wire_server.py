@@ -154,12 +154,17 @@ def drips(head: bytes, drop: bytes, every_s: float = 0.005) -> Script:
 
 
 def floods(head: bytes, part: bytes) -> Script:
-    """Like `drips`, as fast as it goes."""
+    """Like `drips`, as fast as whoever listens in the same loop can read it.
+
+    Without a turn for others it writes until the socket's buffers are full: for seconds, where the
+    parts are small.
+    """
 
     async def script(wire: Wire) -> None:
         await wire.request()
         await wire.say(head)
         while not wire.writer.is_closing():
             await wire.say(part)
+            await asyncio.sleep(0)
 
     return script

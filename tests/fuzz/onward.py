@@ -19,11 +19,17 @@ from gateway.counter import Counter
 from gateway.estimator import Quote
 from gateway.features import Features
 from gateway.headers import forwarded
-from gateway.metering import Verdict, judge, relayed
+from gateway.metering import Ending, Verdict, judge, relayed
 from gateway.route import Backend
+from gateway.token_rate import TokenRate
 from gateway.usage_model import UsageModel
 
 QUOTE = Quote(1000, 2000, 4000)
+ENDINGS = (
+    Ending(latency_s=0.1, silence_s=0.0, whole=True),
+    Ending(latency_s=0.1, silence_s=0.1, error="broken off"),
+    Ending(latency_s=0.1, silence_s=0.1, abandoned="close"),
+)
 PLACES = ("x", "inputs[*].data", "messages[*].content", "instances", "inputs[0].data[-1]")
 
 
@@ -69,10 +75,11 @@ def end(name: str, follower: Follower) -> None:
     for backend in priced_backends(name):
         for told in (b"0.5", b"soon", b"1e300", b"nan"):
             headers = [(b"x-device-seconds", told)]
-            verdict = relayed(
-                backend, follower, headers, quote=QUOTE, latency_s=0.1, error="", left=False
-            )
-            _check(backend, verdict)
+            for ending in ENDINGS:
+                verdict = relayed(
+                    backend, follower, headers, ending, quote=QUOTE, rate=TokenRate(), hold_nano=9
+                )
+                _check(backend, verdict)
 
 
 def _check(backend: Backend, verdict: Verdict) -> None:

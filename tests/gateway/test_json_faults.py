@@ -13,7 +13,8 @@ from harness import Upstream, inference, run, running, serving
 from backends.documents import DEPTH_MAX, load_request, shown
 from backends.registry import protocol
 from backends.types import BadRequest, Payload
-from gateway.metering import ESTIMATED, relayed
+from gateway.metering import ESTIMATED, Ending, relayed
+from gateway.token_rate import TokenRate
 from tests.fuzz.onward import QUOTE, priced_backends
 
 DEEP = b"[" * 900 + b"]" * 900
@@ -158,10 +159,9 @@ def test_a_stream_whose_head_tells_nonsense_is_settled_all_the_same(told: bytes)
             backend,
             follower,
             [(b"x-device-seconds", told)],
+            Ending(latency_s=0.1, silence_s=0.0, whole=True),
             quote=replace(QUOTE, expected_nano=7),
-            latency_s=0.1,
-            error="",
-            left=False,
+            rate=TokenRate(),
         )
         assert verdict.answer.value == "a"
         assert math.isfinite(verdict.cost_nano)

@@ -437,7 +437,8 @@ CONFIGURED = {
     Backend: {
         *("name", "kind", "protocol", "price", "tariff", "host", "path", "model", "expects"),
         *("declared_quality", "timeout_s", "first_byte_s", "first_event_s", "unbound", "lacks"),
-        *("context_tokens", "headers", "repeat_on_close", "_replaced"),
+        *("context_tokens", "headers", "repeat_on_close", "drain_s", "_replaced"),
+        "trial",  # of its state, one that is under way ends, and nothing else is worth keeping
     },
     Route: {
         *("name", "protocol", "backends", "objective", "score", "cascade", "fallback"),
