@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -29,6 +27,10 @@ class Half:
 
 def halves(seed: int = 0) -> tuple[Half, Half]:
     """Return (898 to train on, 899 held out), stratified by digit; always the same for a seed."""
+    # Imported here, for it takes seconds and most who import this module need its types only.
+    from sklearn.datasets import load_digits  # noqa: PLC0415
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+
     images, labels = load_digits(return_X_y=True)
     split = train_test_split(
         images.astype(np.float32),

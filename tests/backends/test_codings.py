@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backends.codings import RATIO_FROM_BYTES, accepts, codings, decoded
 from backends.types import BadReply, Reply
 
-TEXT = bytes(range(256)) * 2000  # half a megabyte
+TEXT = bytes(range(256)) * 200  # 50 KB
 
 
 class Body:
@@ -98,7 +98,7 @@ def test_the_bound_of_a_reply_is_that_of_its_decoded_size() -> None:
 
 
 def test_a_bomb_is_stopped_before_it_takes_memory() -> None:
-    bomb = gzip.compress(bytes(256 << 20))
+    bomb = gzip.compress(bytes(256 << 20), compresslevel=1)
     tracemalloc.start()
     with pytest.raises(BadReply, match="expands more than"):
         read(b"gzip", bomb, most=1 << 30)

@@ -1,8 +1,11 @@
 """Nothing that is sent was trained on."""
 
 import numpy as np
+import pytest
 
 from examples.digits.data import halves, traffic
+
+pytestmark = pytest.mark.integration  # it imports scikit-learn
 
 
 def test_the_halves_share_no_image_and_are_the_same_each_time():

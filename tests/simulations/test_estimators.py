@@ -1,5 +1,8 @@
 """Estimates from logs: like those of VW's own package, near the truth, and refused where blind."""
 
+from collections.abc import Iterator
+from functools import cache
+
 import numpy as np
 import pytest
 from estimators.bandits import ips, snips
@@ -17,10 +20,32 @@ def fixed(log_world: World, arm: int) -> np.ndarray:
     return target
 
 
-def answer(found: World, target: np.ndarray, method: str = "bernstein") -> Estimate | Refused:
+@cache
+def learned(seed: int) -> tuple[World, np.ndarray]:
+    """Return a log of a logger that learns, and its outcome model: several tests share them."""
+    found = world(800, seed, p_min=0.12)
+    return found, outcome_model.qualities(found.log)
+
+
+def estimates(arm: int) -> Iterator[Estimate]:
+    """Estimate what one arm is worth, from each log of a logger that learns."""
+    for seed in range(LOGS):
+        found, model = learned(seed)
+        got = answer(found, fixed(found, arm), model=model)
+        assert isinstance(got, Estimate)
+        yield got
+
+
+def answer(
+    found: World,
+    target: np.ndarray,
+    method: str = "bernstein",
+    model: np.ndarray | None = None,
+) -> Estimate | Refused:
     log = found.log
     weights = weigh(target, log.pmf, log.arm, log.propensity)
-    model = outcome_model.qualities(log)
+    if model is None:
+        model = outcome_model.qualities(log)
     refused = refuse(weights)
     return refused or estimate(log.quality, model, log.arm, weights, method=method)
 
@@ -43,10 +68,7 @@ def test_ips_and_snips_are_those_of_vw_estimators() -> None:
 @pytest.mark.parametrize("arm", [0, 1, 2])
 def test_intervals_cover_the_truth_on_logs_of_a_logger_that_learns(arm: int) -> None:
     covered, widths = 0, []
-    for seed in range(LOGS):
-        found = world(800, seed, p_min=0.12)
-        got = answer(found, fixed(found, arm))
-        assert isinstance(got, Estimate)
+    for got in estimates(arm):
         covered += got.low <= LEVEL[arm] <= got.high
         widths.append(got.high - got.low)
     assert covered >= 0.95 * LOGS
@@ -55,10 +77,7 @@ def test_intervals_cover_the_truth_on_logs_of_a_logger_that_learns(arm: int) -> 
 
 def test_the_doubly_robust_estimate_is_unbiased_and_steadier_than_ips() -> None:
     doubly, plain = [], []
-    for seed in range(LOGS):
-        found = world(800, seed, p_min=0.12)
-        got = answer(found, fixed(found, 2))
-        assert isinstance(got, Estimate)
+    for got in estimates(2):
         doubly.append(got.value)
         plain.append(got.ips)
     error = float(np.std(doubly)) / LOGS**0.5

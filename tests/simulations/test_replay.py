@@ -151,6 +151,7 @@ def test_draws_that_were_not_as_logged_are_left_out_and_counted(tmp_path: Path) 
     assert any("above 1 %" in note for note in notes)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("labels", [True, False], ids=["true labels", "what the client got"])
 def test_the_first_arm_of_a_cascade_is_estimated_whatever_feedback_tells(
     tmp_path: Path, labels: bool
