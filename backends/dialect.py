@@ -13,7 +13,8 @@ Whatever a client sent and nobody declared goes to the backend as it is.
 import logging
 from collections.abc import Sequence
 
-from backends.json_members import has, without
+from backends.json_members import has, with_first, with_number, without
+from backends.output import ANOTHER, OutputLimit
 from backends.types import Addition
 
 log = logging.getLogger("tollway.dialect")
@@ -29,10 +30,45 @@ class Dialect:
 
     # The mutable state: which additions it was seen to refuse.
 
-    def __init__(self, drops: Sequence[str] = ()) -> None:
-        """`drops`: dotted names of the fields that are taken out of every request."""
+    def __init__(self, drops: Sequence[str] = (), limit_field: str | None = None) -> None:
+        """`drops`: dotted names of the fields that are taken out of every request.
+
+        `limit_field`: the name that chat requests have for the limit of their output here.
+        """
         self._drops = tuple(drops)
         self._refused: frozenset[str] = frozenset()
+        self._limit_field = limit_field
+        self.output_max: int | None = None
+        """The largest limit of output that may be inserted, once a larger one was refused."""
+
+    @property
+    def drops(self) -> tuple[str, ...]:
+        """The fields that are taken out of every request."""
+        return self._drops
+
+    def limit_field(self, usual: str) -> str:
+        """Return the field for a limit of output, where `usual` is its name in the protocol."""
+        if usual not in ANOTHER:
+            return usual  # only chat requests have two names for it
+        field = self._limit_field or usual
+        return ANOTHER[field] if field in self._drops and field in ANOTHER else field
+
+    def learn_field(self, backend: str, field: str) -> None:
+        """Remember the field that a request was accepted with, after another was refused."""
+        if field != self._limit_field:
+            self._limit_field = field
+            log.warning("backend %s takes %s, and is sent no other limit", backend, field)
+
+    def learn_most(self, backend: str, tokens: int) -> None:
+        """Remember a limit that was accepted after a larger one was refused."""
+        if self.output_max is None or tokens < self.output_max:
+            self.output_max = tokens
+            log.warning(
+                "backend %s refused a larger limit of output than %d tokens; declare its "
+                "max_output_tokens",
+                backend,
+                tokens,
+            )
 
     @property
     def refused(self) -> frozenset[str]:
@@ -76,3 +112,10 @@ def named(added: Sequence[Addition], refusal: bytes) -> list[Addition]:
 def left_out(body: bytes, names: Sequence[str]) -> bytes:
     """Return a request's body without the members called `names`."""
     return without(body, names) if names else body
+
+
+def limited(body: bytes, limit: OutputLimit) -> bytes:
+    """Return a request's body with a limit of its output."""
+    if limit.present:
+        return with_number(body, limit.present, limit.tokens)
+    return with_first(body, limit.field, limit.tokens)

@@ -1,4 +1,4 @@
-"""Takes members out of a JSON object and leaves every other byte as it is.
+"""Takes members out of a JSON object, or sets them, and leaves every other byte as it is.
 
 Numbers beyond 2^53, the order of keys, duplicate keys and white space come through unchanged, which
 they would not if the document were written again. The values are skipped by the C scanner of the
@@ -21,6 +21,26 @@ def without(body: bytes, names: Collection[str]) -> bytes:
     Members that are not there are passed over. ValueError for what is no JSON object.
     """
     return _without(body.decode(), names).encode()
+
+
+def with_number(body: bytes, names: Collection[str], number: int) -> bytes:
+    """Return an object in which the members called `names` are `number`, each time they occur.
+
+    ValueError for what is no JSON object.
+    """
+    text = body.decode()
+    kept, at = "", 0
+    for key, _, value, end in _members(text):
+        if key in names:
+            kept += f"{text[at:value]}{number}"
+            at = end
+    return (kept + text[at:]).encode()
+
+
+def with_first(body: bytes, name: str, number: int) -> bytes:
+    """Return an object that has members with one more before them (0.2 us; a copy of the body)."""
+    at = body.index(b"{") + 1
+    return b'%b"%b":%d,%b' % (body[:at], name.encode(), number, body[at:])
 
 
 def has(document: object, name: str) -> bool:

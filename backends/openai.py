@@ -32,6 +32,7 @@ from backends.documents import (
     shown,
 )
 from backends.needs import Needs
+from backends.output import Output
 from backends.paths import compile_path
 from backends.types import (
     ESTRANGED,
@@ -136,6 +137,13 @@ class OpenAI:
             exact=False,
             more=openai_bounds.further(document, call.target),
         )
+
+    def output(self, call: Call, payload: Payload) -> Output | None:
+        """Return what a request says of its answers' length, and where a limit can be written."""
+        document = payload.data
+        if not isinstance(document, dict):
+            return None
+        return openai_bounds.output(document, call.target)
 
     def follow(self, payload: Payload) -> Follower | None:
         """Return a reader of the stream that a request asks for."""

@@ -6,10 +6,13 @@ a server read or write more than it seems counts, and what is not understood bou
 
 from typing import Any
 
+from backends.output import FIELDS, MAX_COMPLETION_TOKENS, MAX_OUTPUT_TOKENS, MAX_TOKENS, Output
 from backends.types import Details
 
-_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_LIMITS = FIELDS
 _MANY = ("n", "best_of")
+_NO_OUTPUT = (b"/embeddings", b"/rerank", b"/score", b"/moderations", b"/tokenize", b"/detokenize")
+"""Ends of paths whose replies have no tokens of output."""
 _ELSEWHERE = ("previous_response_id", "conversation", "web_search_options", "chat_template")
 _TEXTS = frozenset(("text", "input_text", "output_text", "refusal"))
 _OURS = frozenset(("function", "custom"))
@@ -29,6 +32,50 @@ def output_tokens(document: dict[str, Any]) -> float:
     if "modalities" in document and document["modalities"] != ["text"]:
         return 0.0  # sounds and images cost more a token than any price of text says
     return float(max(limits)) * float(max(many, default=1)) * _prompts(document.get("prompt"))
+
+
+def output(document: dict[str, Any], target: bytes) -> Output:
+    """Return which limits a request sets on its answers, how many it asks for, and where a limit
+    can be written (2 us).
+    """
+    field = _field(document, target)
+    present = [name for name in _heeded(document, field) if name in document]
+    present = [name for name in present if document[name] is not None] or present
+    limits = {name: document[name] if _is_count(document[name]) else 0 for name in present}
+    many = [many for name in _MANY if (many := document.get(name)) is not None]
+    answers = float(max(many, default=1)) if all(_is_count(value) for value in many) else 0.0
+    return Output(
+        limits=limits,
+        answers=answers * _prompts(document.get("prompt")),
+        field=field,
+        modality=_modality(document),
+        generates=not target.partition(b"?")[0].endswith(_NO_OUTPUT),
+    )
+
+
+def _field(document: dict[str, Any], target: bytes) -> str:
+    """Return the field that limits the output on a path; empty where there is none."""
+    if target.partition(b"?")[0].endswith(b"/responses"):
+        return MAX_OUTPUT_TOKENS
+    if "messages" in document or isinstance(document.get("prompt"), str | list):
+        return MAX_TOKENS
+    return ""
+
+
+def _heeded(document: dict[str, Any], field: str) -> tuple[str, ...]:
+    """Return the limits that a server can be relied on to keep, where `field` is its own."""
+    if field == MAX_TOKENS and "messages" in document:
+        return (MAX_COMPLETION_TOKENS, MAX_TOKENS)
+    return (field,) if field else _LIMITS
+
+
+def _modality(document: dict[str, Any]) -> str:
+    """Return the unit of what a request wants generated beside text; empty where that is all."""
+    wanted = document.get("modalities")
+    if wanted is None or wanted == ["text"]:
+        return ""
+    audio = isinstance(wanted, list) and all(kind in ("text", "audio") for kind in wanted)
+    return "audio_output_tokens" if audio else "image_output_tokens"
 
 
 def further(document: dict[str, Any], target: bytes) -> Details | None:

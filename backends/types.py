@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, dataclass_transform
 
 from backends.needs import NOTHING, Needs
+from backends.output import Output
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields in order, names in lower case."""
@@ -275,6 +276,10 @@ class Unary:
         """Return that nothing is known."""
         return UNBOUND
 
+    def output(self, call: Call, payload: Payload) -> Output | None:
+        """Return None: no request limits its reply."""
+        return None
+
     def follow(self, payload: Payload) -> "Follower | None":
         """Return None: no reply is streamed."""
         return None
@@ -357,6 +362,9 @@ class WireProtocol(Protocol):
 
     def bound(self, call: Call, payload: Payload) -> Usage:
         """Return the most that a call can use, as its request says; 0 where it says nothing."""
+
+    def output(self, call: Call, payload: Payload) -> Output | None:
+        """Return what a request says of the length of its answers; None where nothing can."""
 
     def follow(self, payload: Payload) -> Follower | None:
         """Return a reader of the streamed reply that a request asks for; None: it asks for none."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from backends.http1_connection import CLOSED
+from backends.output import OutputLimit
 from backends.types import (
     BackendError,
     FailedAtOnce,
@@ -24,6 +25,7 @@ from backends.types import (
 from gateway import health
 from gateway.asking import asked, within
 from gateway.buffers import Buffers
+from gateway.call_bounds import Unbounded, bounds
 from gateway.decoding import as_accepted
 from gateway.discretion import discreet, presentable, vouch
 from gateway.estimator import Quote
@@ -118,16 +120,18 @@ class Attempts:
 
         `wait`: for money that other calls hold, within the request's deadline.
         """
-        quote, tenant = turn.quotes[backend.name], turn.inference.tenant
-        accounts = self.accounts(turn, backend.name)
-        asked = accounts, quote.ceiling_nano, quote.maximum_nano
+        tenant, accounts = turn.inference.tenant, self.accounts(turn, backend.name)
+        amounts = self._amounts(turn, backend, accounts)
+        if isinstance(amounts, Refusal):
+            return amounts
+        asked = accounts, *amounts
         found: Reservation | Refusal
         ahead = self._wallet.held.line.ahead(tenant, accounts)
         if ahead is None:
             found = await self._wallet.reserve(*asked)
         else:  # older calls of the same tenant wait for this budget
-            amount_nano = quote.maximum_nano if ahead.hard else quote.ceiling_nano
-            found = ahead.refusal(amount_nano, "held")
+            ceiling_nano, maximum_nano, _ = amounts
+            found = ahead.refusal(maximum_nano if ahead.hard else ceiling_nano, "held")
         if not wait or isinstance(found, Reservation) or found.reason != "held":
             return found
         inference = turn.inference
@@ -139,11 +143,36 @@ class Attempts:
         """Hold it without asking anybody; None where it is not at hand. Nearly always it is, and
         nothing need be awaited.
         """
-        quote, accounts = turn.quotes[backend.name], self.accounts(turn, backend.name)
+        accounts = self.accounts(turn, backend.name)
         line = self._wallet.held.line
         if line.count and line.ahead(turn.inference.tenant, accounts):
             return None
-        return self._wallet.reserve_now(accounts, quote.ceiling_nano, quote.maximum_nano)
+        amounts = self._amounts(turn, backend, accounts)
+        if isinstance(amounts, Refusal):
+            return None
+        ceiling_nano, maximum_nano, _ = amounts
+        return self._wallet.reserve_now(accounts, ceiling_nano, maximum_nano)
+
+    def _amounts(
+        self, turn: Turn, backend: Backend, accounts: tuple[Account, ...]
+    ) -> tuple[int, int, int | None] | Refusal:
+        """Return what soft and hard budgets hold of a call, and what hard ones hold at least.
+
+        0.1 us; 25 us where a hard budget binds and tokens are sold.
+        """
+        quote, call = turn.quotes[backend.name], turn.inference.call
+        hard = [account for account in accounts if account.hard] if backend.sells_tokens else None
+        if not (hard and call.body):
+            return quote.ceiling_nano, quote.maximum_nano, None
+        longest = turn.inference.route.estimator.longest(backend.name, turn.inference.tenant)
+        left_nano = min([account.left_nano for account in hard])
+        try:
+            found = bounds(backend, quote, call, longest=longest, left_nano=left_nano)
+        except Unbounded as exc:
+            return hard[0].refusal(quote.maximum_nano, "unbounded", str(exc))
+        turn.bounds[backend.name] = found
+        maximum_nano = min(found.maximum_nano, max(left_nano, found.least_nano))
+        return min(quote.ceiling_nano, maximum_nano), maximum_nano, found.least_nano
 
     async def ask(
         self, turn: Turn, backend: Backend, hold: Reservation, *, fallback: bool = False
@@ -227,7 +256,7 @@ class Attempts:
         hedge_s: float | None = None,
     ) -> Attempt:
         """Make one attempt and end its reservation, whatever happens."""
-        inference, quote = turn.inference, turn.quotes[backend.name]
+        inference, (quote, limit) = turn.inference, _limited(turn, backend, hold)
         started_s = self._clock()
         deadline_s = min(self._until(turn, backend, started_s), started_s + backend.timeout_s)
         backend.probe(started_s, inference.caller)
@@ -239,7 +268,9 @@ class Attempts:
             follower = backend.protocol.follow(inference.call.payload or NO_PAYLOAD)
             due_s = backend.due_s(follower is not None)
             begun_by_s = None if due_s is None else started_s + due_s
-            call, reply = await asked(inference, backend, deadline_s, begun_by_s, self._clock)
+            call, reply, limit = await asked(
+                inference, backend, deadline_s, begun_by_s, self._clock, limit=limit
+            )
             if not is_stream(reply):
                 follower = None
             if follower is not None and not (inference.route.cascade or audit):
@@ -284,6 +315,7 @@ class Attempts:
                 audit=audit,
                 relay=relay,
                 hedge_s=hedge_s,
+                output_limit=0 if limit is None else limit.tokens,
             )
             turn.attempts.append(attempt)
             if relay is None:
@@ -445,6 +477,13 @@ class Attempts:
                 tenant=turn.inference.tenant,
                 now_s=self._clock(),
             )
+            if (bound := turn.bounds.get(backend.name)) is not None and bound.answers:
+                route.estimator.answered(
+                    backend.name,
+                    turn.inference.tenant,
+                    verdict.usage.output_tokens / bound.answers,
+                    attempt.output_limit or bound.most,
+                )
         if backend.cache is not None and turn.prompt is not None and attempt.status == 200:
             backend.cache.answered(turn.prompt, verdict.usage, self._clock())
 
@@ -475,3 +514,11 @@ def _is_fair(inference: Inference, backend: Backend, started_s: float, deadline_
         return False  # the client's deadline
     allowed_s = min(backend.timeout_s, route.timeout_s)
     return deadline_s - started_s >= health.FAIR_SHARE * allowed_s
+
+
+def _limited(turn: Turn, backend: Backend, hold: Reservation) -> tuple[Quote, OutputLimit | None]:
+    """Return the quote of a call that costs no more than is held, and the limit that sees to it."""
+    quote, found = turn.quotes[backend.name], turn.bounds.get(backend.name)
+    if found is None or hold.hard_nano is None:
+        return quote, None
+    return found.quoted(quote, hold.hard_nano), found.limit(hold.hard_nano)

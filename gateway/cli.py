@@ -132,7 +132,7 @@ def _add_check_config(commands: Any) -> None:
 
 def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from gateway import effective  # noqa: PLC0415
-    from gateway.settings import load, services  # noqa: PLC0415
+    from gateway.settings import hard_bounds, load, services  # noqa: PLC0415
 
     try:
         settings = load(arguments.file, environ)
@@ -143,14 +143,16 @@ def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
             {"ok": False, "problems": [problem.document() for problem in exc.problems]}
         )
         return console.USAGE
+    notes = hard_bounds.notes(settings)
+    if note := services.note(environ):
+        notes.append(note)
     if arguments.json:
-        notes = [note] if (note := services.note(environ)) else []
         console.say_json({"ok": True, "settings": settings.effective(), "notes": notes})
         return console.OK
     console.say(effective.as_toml(settings.effective()))
     console.say(*effective.summary(settings))
-    if note := services.note(environ):
-        console.say(f"# note: {note}")
+    for one in notes:
+        console.say(f"# note: {one}")
     console.say(f"# {arguments.file}: ok")
     return console.OK
 

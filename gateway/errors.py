@@ -137,6 +137,8 @@ def over_budget(refusal: Refusal) -> Refused:
         )
         refused.headers.append((b"retry-after", b"1"))
         return refused
+    if refusal.reason == "unbounded":
+        return _unbounded(refusal)
     is_held = refusal.reason == "held"
     refused = Refused(
         429 if is_held else 402,
@@ -155,4 +157,18 @@ def over_budget(refusal: Refusal) -> Refused:
     if is_held:
         refused.headers.append((b"retry-after", b"1"))
     refused.headers.append((b"x-should-retry", b"true" if is_held else b"false"))
+    return refused
+
+
+def _unbounded(refusal: Refusal) -> Refused:
+    """422: nothing bounds what the call can cost, and a hard budget would have to hold it."""
+    refused = Refused(
+        422,
+        "Cost unbounded",
+        f"nothing bounds what this call can cost, and budget {refusal.budget!r} is hard: "
+        f'{refusal.why}, or enforcement = "expected" of the budget',
+        budget=refusal.budget,
+        retryable=False,
+    )
+    refused.headers.append((b"x-should-retry", b"false"))
     return refused

@@ -151,6 +151,14 @@ class Estimator:
             rate = self._rates[backend] = TokenRate()
         return rate
 
+    def longest(self, backend: str, tenant: str) -> float:
+        """Return how many tokens nearly all answers of a tenant have had at most."""
+        return self._model(backend).longest.of(tenant)
+
+    def answered(self, backend: str, tenant: str, tokens: float, limit: int) -> None:
+        """Learn how many tokens an answer had, and its limit; 0 where it had none."""
+        self._model(backend).longest.see(tenant, tokens, limit)
+
     def accuracy(self) -> dict[str, Accuracy]:
         """Return by backend how good its quotes were; none for those with fixed prices."""
         return {backend: model.accuracy for backend, model in self._models.items()}

@@ -136,6 +136,10 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
             f"({row['provenance']}; expected ${usd(row['expected_nano']):.9f}){_budgets(row)}."
             f"{_guessed(row)}"
         )
+        if "output_limit" in row:
+            sentences.append(
+                f"A hard budget limited each of its answers to {row['output_limit']} tokens."
+            )
     return sentences
 
 
@@ -151,6 +155,7 @@ def _changed(row: Row) -> list[str]:
     if "refused_by" in row:
         why = {
             "exhausted": "too little of it is left",
+            "unbounded": "nothing bounds what the call can cost",
             "held": "what is left of it was held by other calls",
         }.get(row["refused_for"], "its ledger could not be asked")
         told.append(f"Budget {row['refused_by']} did not pay for {row['arm']}: {why}.")

@@ -128,6 +128,8 @@ class Replies:
                 b"gateway;dur=%.3f, upstream;dur=%.3f" % (gateway_s * 1e3, upstream_s * 1e3),
             ),
         ]
+        if held.output_limit:
+            told.append((b"x-tollway-output-limit", b"%d" % held.output_limit))
         if (rate := self._rates.get(turn.inference.tenant)) is not None:
             told += rate.fields()
         if not self._hide_amounts:

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from backends.dialect import Dialect, left_out
+from backends.dialect import Dialect, left_out, limited
+from backends.output import OutputLimit
 from backends.pricing import Price
 from backends.slots import Slots
 from backends.types import UNBOUND, Addition, Call, Headers, Payload, Transport, Usage, WireProtocol
@@ -43,6 +44,9 @@ class Backend:
     `repeat_on_close`: whether a call that a closed connection may have lost is made again, and paid
     twice perhaps.
     `drain_s`: for how long a stream is read on whose client has left; 0: it is closed at once.
+    `input_tokens_max`: what bounds the input where the request does not: its context, declared or
+    from the catalogue. `max_output_tokens`: what its answers have at most; `min_output_tokens`:
+    what a limit under a hard budget leaves them at least. `sells_tokens`: the price has tokens.
     `tariff`: the price table where the price depends on the time of day; `price` is then what is in
     force.
     """
@@ -68,12 +72,16 @@ class Backend:
     dialect: Dialect = field(default_factory=Dialect)
     lacks: frozenset[str] = frozenset()
     context_tokens: int | None = None
+    input_tokens_max: int | None = None
+    max_output_tokens: int | None = None
+    min_output_tokens: int | None = None
     expects: Contract | None = None
     headers: Headers = field(default_factory=list, repr=False)
     credential: Credential | None = None
     repeat_on_close: bool = False
     drain_s: float = 0.0
     tariff: Price | None = None
+    sells_tokens: bool = field(init=False)
     _replaced: frozenset[bytes] = field(init=False)
 
     @property
@@ -89,6 +97,8 @@ class Backend:
     def __post_init__(self) -> None:
         """Know what bounds a call that says nothing: our own deadline."""
         self.unbound = Usage(device_s=self.timeout_s, exact=False)
+        most = self.price.most
+        self.sells_tokens = bool(most.input_token_nano or most.output_token_nano)
         credential = () if self.credential is None else (self.credential.name,)
         self._replaced = frozenset({b"host", *credential, *[name for name, _ in self.headers]})
 
@@ -128,11 +138,13 @@ class Backend:
             return self.first_event_s
         return min(self.first_byte_s, self.first_event_s)
 
-    def address(self, call: Call, without: Sequence[Addition] = ()) -> Call:
+    def address(
+        self, call: Call, without: Sequence[Addition] = (), limit: OutputLimit | None = None
+    ) -> Call:
         """Return the call as this backend wants it: its path, its model's name, its host.
 
         `without` fields that the gateway adds, and those that the backend does not take (3 us and
-        more, where there are any).
+        more, where there are any). With `limit` as that of its output.
         """
         payload = call.payload or NO_PAYLOAD
         addressed = self.protocol.readdress(call, self.path, self.model, payload)
@@ -147,6 +159,8 @@ class Backend:
             added = self.protocol.added(payload)
             names = self.dialect.unwanted(payload.data, added, [one.name for one in without])
             body = left_out(body, names)
+        if limit is not None:
+            body = limited(body, limit)
         return Call(addressed.method, addressed.target, headers, body, payload)
 
     def known(self, call: Call) -> Usage:

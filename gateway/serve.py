@@ -22,6 +22,7 @@ from gateway.lines import Background
 from gateway.problems import ConfigError
 from gateway.reload import Reloader, check
 from gateway.seat import Board, Seat
+from gateway.settings import hard_bounds
 from gateway.supervisor import OK, Start, Supervisor
 from gateway.wiring import Gateway, build
 
@@ -42,8 +43,9 @@ def serve(read: Read, note: str = "") -> int:
     """
     settings = read()
     logs.write(settings.log.format, settings.log.level)
-    if note:
-        log.warning("%s", note)
+    for one in [note, *hard_bounds.notes(settings)]:
+        if one:
+            log.warning("%s", one)
     if settings.server.workers > 1:
         return _in_workers(settings, read)
     listener = front.bind(settings.server.listen)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from backends.types import Answer, Details, Headers, record
 from gateway import changed
+from gateway.call_bounds import CallBounds
 from gateway.estimator import Quote
 from gateway.journal import Row
 from gateway.ledger.types import Refusal
@@ -26,8 +27,9 @@ class Attempt:
     """One call to one backend and what came of it; `reserved_nano` is what each budget held.
 
     `audit`: where the call was made to judge another's answer, the probability of that; else 0.
-    `relay`: where the reply is a stream under way, that. `hedge_s`: of a second call of the same
-    backend, how long after the first it was made.
+    `relay`: where the reply is a stream under way, that. `output_limit`: the limit of each answer's
+    tokens that the gateway wrote into the request, 0 where it wrote none. `hedge_s`: of a second
+    call of the same backend, how long after the first it was made.
     """
 
     backend: str
@@ -43,6 +45,7 @@ class Attempt:
     audit: float = 0.0
     relay: Relay | None = None
     hedge_s: float | None = None
+    output_limit: int = 0
 
     @property
     def error(self) -> str:
@@ -83,7 +86,8 @@ class Draw:
 class Turn:
     """The state of one request, owned by the task that serves it.
 
-    `left_out`: which backends cannot do what is asked, and why.
+    `left_out`: which backends cannot do what is asked, and why. `bounds`: by backend, of a call
+    under a hard budget, as it was last reserved.
     `prompt`: where a backend was quoted that caches prompts, the request's. `outrun`: of two calls
     of one backend one has answered, so the other is given up. `waited`: it has waited in vain for
     money that other calls hold.
@@ -96,6 +100,7 @@ class Turn:
     reason: str = ""
     held: Attempt | None = None
     quotes: dict[str, Quote] = field(default_factory=dict)
+    bounds: dict[str, CallBounds] = field(default_factory=dict)
     downgraded: bool = False
     crowded: bool = False
     draws: list[Draw] = field(default_factory=list)
@@ -166,7 +171,8 @@ class Turn:
         """The budget's refusal that the client is told of: one that may not last, if there is."""
         refusals = self.refusals.values()
         held = [refusal for refusal in refusals if refusal.reason == "held"]
-        return next(iter(held or refusals), None)
+        others = [refusal for refusal in refusals if refusal.reason != "unbounded"]
+        return next(iter(held or others or refusals), None)
 
     @property
     def awaited(self) -> str | None:
@@ -363,6 +369,8 @@ def _attempt(kind: str, head: Row, number: int, attempt: Attempt) -> Row:
         row["abandoned"] = verdict.abandoned
     if verdict.charged_by:
         row["charged_by"] = verdict.charged_by
+    if attempt.output_limit:
+        row["output_limit"] = attempt.output_limit
     if attempt.hedge_s is not None:
         row["hedge_s"] = round(attempt.hedge_s, 6)
     return row

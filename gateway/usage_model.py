@@ -8,6 +8,7 @@ from typing import Any
 from backends.pricing import MAX_NANO, Price
 from backends.types import Details, Usage
 from backends.units import BY_NAME
+from gateway.longest import Longest
 from gateway.worst import USUAL, Worst
 
 PRIOR = Usage(device_s=1.0, input_tokens=500.0, output_tokens=500.0)
@@ -49,7 +50,7 @@ class UsageModel:
 
     # The mutable state: per unit the first usage seen, a mean correction, the mean logarithm, and
     # how far the head and that mean were off; the cached share; the margin of the ceiling; the
-    # costliest calls in terms of what was expected; the accuracy.
+    # costliest calls in terms of what was expected; the longest answers; the accuracy.
 
     def __init__(self, backend: str, usual: Callable[[str], float] = prior) -> None:
         """`usual`: what a call uses of a unit, as far as known before any was seen here."""
@@ -68,6 +69,7 @@ class UsageModel:
         self._shares: dict[str, float] = {}
         self._log_margin = math.log(4.0)
         self.worst = Worst()
+        self.longest = Longest()
         self.accuracy = Accuracy()
 
     @property
@@ -270,6 +272,7 @@ class UsageModel:
             "shares": self._shares,
             "log_margin": self._log_margin,
             "worst": self.worst.save(),
+            "longest": self.longest.save(),
             "calls": self.accuracy.calls,
             "coverage": self.accuracy.coverage,
             "relative_error": self.accuracy.relative_error,
@@ -286,6 +289,7 @@ class UsageModel:
         self._input_share, self._inputs = float(state["input_share"]), int(state["inputs"])
         self._log_margin = float(state["log_margin"])
         self.worst.load(state["worst"])
+        self.longest.load(state.get("longest", {}))  # snapshots of before have none
         self.accuracy = Accuracy(
             int(state["calls"]), float(state["coverage"]), float(state["relative_error"])
         )

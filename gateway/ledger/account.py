@@ -281,9 +281,17 @@ class Account:
 
     def lacks(self, amount_nano: int) -> Reason:
         """Say why there is too little for a reservation: it is spent, or others hold it."""
-        status = self.status()
-        left_nano = status.limit_nano - status.used_nano
-        return "held" if amount_nano <= left_nano else "exhausted"
+        return "held" if amount_nano <= self.left_nano else "exhausted"
+
+    @property
+    def left_nano(self) -> int:
+        """What is not spent, as far as known here, whoever holds it (0.5 us)."""
+        position, start_s = self.position, self.span.start_s
+        untold_nano = self.purse.untold_nano
+        for purse in self._drain:
+            if purse.key.window_start_s == start_s:
+                untold_nano += purse.untold_nano
+        return position.limit_nano - position.used_nano - untold_nano
 
     @property
     def _elsewhere_nano(self) -> int:
@@ -298,7 +306,7 @@ class Account:
 
     # ------------------------------------------------------------------ what others may know
 
-    def refusal(self, amount_nano: int, reason: Reason) -> Refusal:
+    def refusal(self, amount_nano: int, reason: Reason, why: str = "") -> Refusal:
         """Say why a reservation is refused."""
         status = self.status()
         return Refusal(
@@ -313,6 +321,8 @@ class Account:
             reason=reason,
             then=self.budget.then,
             on_exhausted=self.budget.on_exhausted,
+            left_nano=self.left_nano,
+            why=why,
         )
 
     def status(self) -> BudgetStatus:

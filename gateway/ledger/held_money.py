@@ -46,6 +46,7 @@ class HeldMoney:
         accounts: Accounts,
         ceiling_nano: int,
         maximum_nano: int,
+        least_nano: int | None = None,
         *,
         tenant: str,
         deadline_s: float,
@@ -53,7 +54,9 @@ class HeldMoney:
         """Hold what was refused, once the calls that hold it now give it back.
 
         A refusal if they have not done so in time, or if it turns out to be spent. Whoever waits
-        must hold no money meanwhile. Cancelled where the client leaves, it leaves nothing held.
+        must hold no money meanwhile. Where less than `maximum_nano` is left at all, what is left is
+        held, if that is at least `least_nano`. Cancelled where the client leaves, it leaves nothing
+        held.
         """
         now_s, line = self._clock(), self.line
         until_s = min(now_s + self.wait_s, deadline_s)
@@ -65,6 +68,7 @@ class HeldMoney:
             accounts,
             ceiling_nano=ceiling_nano,
             maximum_nano=maximum_nano,
+            least_nano=least_nano,
             lacking=[(account, refusal.asked_nano) for account in short],
             now_s=now_s,
         )

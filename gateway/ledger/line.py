@@ -42,6 +42,7 @@ class Waiter:
     number: int
     since_s: float
     lacking: Lacking
+    least_nano: int | None = None
     found: asyncio.Future[Reservation | Refusal] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -74,6 +75,7 @@ class Line:
         maximum_nano: int,
         lacking: Lacking,
         now_s: float,
+        least_nano: int | None = None,
     ) -> Waiter | None:
         """Queue a reservation; None where its tenant's queue is full."""
         length = self._lengths.get(tenant, 0)
@@ -81,7 +83,9 @@ class Line:
             self.ends["full"] += 1
             return None
         number = next(self._numbers)
-        waiter = Waiter(tenant, accounts, ceiling_nano, maximum_nano, number, now_s, lacking)
+        waiter = Waiter(
+            tenant, accounts, ceiling_nano, maximum_nano, number, now_s, lacking, least_nano
+        )
         self._queues.setdefault(tenant, {}).setdefault(accounts, deque()).append(waiter)
         self._lengths[tenant] = length + 1
         self.count += 1

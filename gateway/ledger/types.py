@@ -101,7 +101,7 @@ class Reservation:
         return {held.key.budget: amount_nano for held, amount_nano in self.holds}
 
 
-Reason = Literal["exhausted", "held", "ledger_down", "ledger_lost"]
+Reason = Literal["exhausted", "held", "unbounded", "ledger_down", "ledger_lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,9 @@ class Refusal:
     """Why an attempt may not be made: the budget that has too little, and its state.
 
     `reason`: `exhausted` (what is not spent is less than the call needs), `held` (it would be
-    enough, but other calls hold it), or the ledger cannot be asked (`ledger_down`) or has lost what
-    it knew (`ledger_lost`). `then` is what that budget says to do.
+    enough, but other calls hold it), `unbounded` (nothing bounds what the call can cost; `why` says
+    what is missing), or the ledger cannot be asked (`ledger_down`) or has lost what it knew
+    (`ledger_lost`). `then` is what that budget says to do; `left_nano` what is not spent of it.
     """
 
     budget: str
@@ -124,11 +125,13 @@ class Refusal:
     reason: Reason = "exhausted"
     then: Then = "reject"
     on_exhausted: OnExhausted = "cheapest"
+    left_nano: int = 0
+    why: str = ""
 
     @property
     def by_budget(self) -> bool:
         """Whether the budget refuses; else its ledger could not be asked."""
-        return self.reason in ("exhausted", "held")
+        return self.reason in ("exhausted", "held", "unbounded")
 
     @property
     def resets_at(self) -> str | None:

@@ -146,13 +146,27 @@ class Wallet:
         return Reservation(tuple(holds), hard_nano)
 
     async def reserve(
-        self, accounts: tuple[Account, ...], ceiling_nano: int, maximum_nano: int
+        self,
+        accounts: tuple[Account, ...],
+        ceiling_nano: int,
+        maximum_nano: int,
+        least_nano: int | None = None,
     ) -> Reservation | Refusal:
-        """Hold an attempt's money, asking the ledger for what is missing."""
-        while isinstance(found := self._try(accounts, ceiling_nano, maximum_nano), list):
-            with self._keeping(accounts, found[0][0], ceiling_nano, maximum_nano):
-                await self._ask_for(found)
-        return found
+        """Hold an attempt's money, asking the ledger for what is missing.
+
+        Where what is not spent is less than `maximum_nano`, all of it is held, if that is at least
+        `least_nano`: the caller then limits what the call can cost to `Reservation.hard_nano`.
+        """
+        while True:
+            found = self._try(accounts, ceiling_nano, maximum_nano)
+            if isinstance(found, list):
+                with self._keeping(accounts, found[0][0], ceiling_nano, maximum_nano):
+                    await self._ask_for(found)
+                continue
+            lower_nano = _lower(found, maximum_nano, least_nano)
+            if lower_nano is None:
+                return found
+            maximum_nano, ceiling_nano = lower_nano, min(ceiling_nano, lower_nano)
 
     def _try(
         self, accounts: tuple[Account, ...], ceiling_nano: int, maximum_nano: int
@@ -172,7 +186,16 @@ class Wallet:
 
     def _take(self, waiter: Waiter) -> Reservation | Refusal | Lacking:
         """Hold or refuse what one in the line asks for; else return what it lacks."""
+        if waiter.least_nano is not None:  # no need to ask the ledger for what is spent for certain
+            lefts = [account.left_nano for account in waiter.accounts if account.hard]
+            left_nano = min(lefts, default=waiter.maximum_nano)
+            if waiter.least_nano <= left_nano < waiter.maximum_nano:
+                waiter.maximum_nano = left_nano
+                waiter.ceiling_nano = min(waiter.ceiling_nano, left_nano)
         found = self._try(waiter.accounts, waiter.ceiling_nano, waiter.maximum_nano)
+        while (lower := _lower(found, waiter.maximum_nano, waiter.least_nano)) is not None:
+            waiter.maximum_nano, waiter.ceiling_nano = lower, min(waiter.ceiling_nano, lower)
+            found = self._try(waiter.accounts, waiter.ceiling_nano, waiter.maximum_nano)
         if isinstance(found, Refusal) and found.reason == "held":
             accounts = tuple(account for account in waiter.accounts if not account.gone)
             return self._lacking(accounts, waiter.ceiling_nano, waiter.maximum_nano)
@@ -317,6 +340,13 @@ class Wallet:
     def ledger_calls(self) -> int:
         """How often the ledger was asked."""
         return self._teller.calls
+
+
+def _lower(found: object, maximum_nano: int, least_nano: int | None) -> int | None:
+    """Return the smaller amount to hold where a hard budget has less left than the maximum."""
+    if least_nano is None or not isinstance(found, Refusal) or found.reason != "exhausted":
+        return None
+    return found.left_nano if least_nano <= found.left_nano < maximum_nano else None
 
 
 def _binds(scope: Scope, tenant: str, route: str, backend: str, tags: Mapping[str, str]) -> bool:

@@ -141,8 +141,29 @@ class Backend(Table):
         default=None,
         ge=1,
         description="How many tokens its prompt and reply may have together; a request that cannot "
-        "fit, by a low estimate, goes to another backend.",
+        "fit, by a low estimate, goes to another backend. Under a hard budget it also bounds what "
+        "the request does not: images, sounds, stored conversations; left out, the catalogue's.",
         examples=[128_000],
+    )
+    max_output_tokens: Int | None = Field(
+        default=None,
+        ge=1,
+        description="How many tokens one answer has at most, reasoning included, whatever the "
+        "request allows: what a hard budget holds where the request sets no lower limit.",
+        examples=[16_384],
+    )
+    min_output_tokens: Int | None = Field(
+        default=None,
+        ge=1,
+        description="The least limit that is written into a request because a hard budget has no "
+        "more left; below it the request is refused. By default twice the longest answers of late, "
+        "within 16 and 256.",
+        examples=[512],
+    )
+    limit_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
+        default=None,
+        description="The field that limits the output of its chat requests. Left out, learned: "
+        "`max_tokens`, until the backend refuses it and takes the other.",
     )
     lacks: tuple[Feature, ...] = Field(
         default=(),
@@ -285,11 +306,13 @@ class Backend(Table):
 
     @model_validator(mode="after")
     def _check_what_it_takes(self) -> Self:
-        if self.drop_fields and self.protocol != "openai":
-            raise WrongKey("drop_fields", 'is for protocol = "openai"; remove it')
-        for key in ("context_tokens", "lacks"):
-            if getattr(self, key) and self.protocol != "openai" and self.kind != "rules":
-                raise WrongKey(key, 'is for protocol = "openai" and for rules; remove it')
+        for key in ("drop_fields", "limit_field", "min_output_tokens"):
+            if getattr(self, key) and self.protocol != "openai":
+                raise WrongKey(key, 'is for protocol = "openai"; remove it')
+        if self.lacks and self.protocol != "openai" and self.kind != "rules":
+            raise WrongKey("lacks", 'is for protocol = "openai" and for rules; remove it')
+        if self.max_output_tokens and (self.min_output_tokens or 0) > self.max_output_tokens:
+            raise WrongKey("min_output_tokens", "is above max_output_tokens; write it lower")
         for name in ("model", "stream"):
             if name in self.drop_fields:
                 raise WrongKey("drop_fields", f"cannot name {name!r}, which every reply depends on")
@@ -365,6 +388,13 @@ class Backend(Table):
         return catalog.find(
             self.catalog or self.model or "", "" if self.catalog else self.url or ""
         )
+
+    @property
+    def input_tokens_max(self) -> int | None:
+        """What bounds the input of a call: the context, as declared or as the catalogue has it."""
+        if self.context_tokens is None and self.from_catalog:
+            return self._from_catalog().context_tokens
+        return self.context_tokens
 
     def parsed_price(self) -> Price:
         """Return the price table, or the catalogue's, as a Price."""

@@ -74,9 +74,12 @@ def build_backend(
         cache=build_cache(settings),
         headers=headers,
         credential=credential,
-        dialect=Dialect(settings.drop_fields),
+        dialect=Dialect(settings.drop_fields, settings.limit_field),
         lacks=frozenset(settings.lacks),
         context_tokens=settings.context_tokens,
+        input_tokens_max=settings.input_tokens_max,
+        max_output_tokens=settings.max_output_tokens,
+        min_output_tokens=settings.min_output_tokens,
         repeat_on_close=settings.repeat_on_close,
         drain_s=settings.abandoned_drain_s if settings.on_abandon == "drain" else 0.0,
     )

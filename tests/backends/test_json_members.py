@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from backends.json_members import has, without
+from backends.json_members import has, with_first, with_number, without
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,24 @@ def test_whether_a_document_has_a_dotted_member() -> None:
     assert not has(document, "c.d")
     assert not has(document, "a.c")
     assert not has([], "a")
+
+
+@pytest.mark.parametrize(
+    ("body", "names", "left"),
+    [
+        (b'{"a":1,"b":2}', ["a"], b'{"a":7,"b":2}'),
+        (b' { "a" : null ,"b":{"a":1}, "a":"x" } ', ["a"], b' { "a" : 7 ,"b":{"a":1}, "a":7 } '),
+        (b'{"\\u0061":[1,{"a":2}],"n":12345678901234567890123}', ["a"],
+         b'{"\\u0061":7,"n":12345678901234567890123}'),
+        (b'{"a":1,"b":2}', ["b", "a"], b'{"a":7,"b":7}'),
+        (b'{"c":1}', ["a"], b'{"c":1}'),
+    ],
+)  # fmt: skip
+def test_members_are_set_wherever_they_occur_and_nothing_else(
+    body: bytes, names: list[str], left: bytes
+) -> None:
+    assert with_number(body, names, 7) == left
+
+
+def test_a_member_is_put_before_all_others() -> None:
+    assert with_first(b' {"b":1}', "a", 7) == b' {"a":7,"b":1}'

@@ -39,6 +39,7 @@ backends = ["up"]
 name = "all"
 limit_usd = 1.0
 window = "month"
+enforcement = "expected"
 """
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}

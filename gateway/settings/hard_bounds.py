@@ -1,0 +1,50 @@
+"""Which calls hard budgets will refuse, because their backend declares no bound of their cost.
+
+A hard budget holds the most that a call can cost. Where a request does not bound that, its
+backend's `context_tokens` and `max_output_tokens` do; without them the request is refused.
+"""
+
+from collections.abc import Iterator
+
+from gateway.settings.backend import Backend
+from gateway.settings.budget import BudgetLimit
+from gateway.settings.document import Settings
+
+
+def notes(settings: Settings) -> list[str]:
+    """Return a line for each backend under a hard budget that lacks a bound."""
+    hard = [budget for budget in settings.budgets if budget.enforcement == "hard"]
+    backends = {backend.name: backend for backend in settings.backends if backend.enabled}
+    bound: dict[str, str] = {}
+    for route in settings.routes:
+        for budget in hard:
+            for name in route.backends:
+                if name in backends and _may_bind(budget, route.name, name):
+                    bound.setdefault(name, budget.name)
+    return [
+        f'[[backends]] "{name}": budget {budget!r} is hard, and {lacking}'
+        for name, budget in bound.items()
+        for lacking in _lacking(backends[name])
+    ]
+
+
+def _may_bind(budget: BudgetLimit, route: str, backend: str) -> bool:
+    scope = budget.scope
+    return scope.route in (None, route) and scope.backend in (None, backend)
+
+
+def _lacking(backend: Backend) -> Iterator[str]:
+    """Yield which of a backend's calls nothing bounds, and the key that would."""
+    price = backend.parsed_price().most
+    is_openai = backend.protocol == "openai"
+    if price.input_token_nano and backend.input_tokens_max is None:
+        which = (
+            "requests with images, sounds, files, stored conversations or tools that the server "
+            "runs are"
+            if is_openai
+            else "every request is"
+        )
+        yield f"{which} refused, as nothing bounds their input; set context_tokens"
+    declared = backend.max_output_tokens or backend.input_tokens_max
+    if price.output_token_nano and not (is_openai or declared):
+        yield "every request is refused, as nothing bounds its output; set max_output_tokens"
