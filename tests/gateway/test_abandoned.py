@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from harness import Running, run, running, serving
 
 from gateway.journal import Journal
+from tests.gateway.harness import Running, run, running, serving
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration

@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from harness import Running, run, running, serving
 
 from backends.needs import Needs
 from gateway.able import no_larger, unable
 from gateway.settings import ConfigError, parse
 from gateway.wiring.backend import build_backend
+from tests.gateway.harness import Running, run, running, serving
 
 CONFIG = """
 [server]

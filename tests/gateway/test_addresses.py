@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configs import two_backends
-from harness import Upstream, run, running, serving
 
 from backends.transport import open_transport
 from backends.types import Call, ConnectFailed
@@ -15,6 +13,8 @@ from gateway import settings
 from gateway.addresses import is_link_local
 from gateway.problems import ConfigError
 from gateway.wiring import backend as wired
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Upstream, run, running, serving
 
 LINK_LOCAL = [
     "http://169.254.169.254/latest/meta-data/iam/security-credentials/",

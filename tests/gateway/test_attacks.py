@@ -14,14 +14,14 @@ from typing import Any
 import httpx
 import pytest
 import uvloop
-from configs import budget, two_backends
-from harness import Upstream, inference, run, running, serving
 
 from gateway import front
 from gateway import settings as config
 from gateway.auth import Authenticator, hash_key, new_key
 from gateway.metrics import TAGS_MAX
 from gateway.wiring import build
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, running, serving
 from tests.gateway.test_front import Client
 
 KEY = new_key()

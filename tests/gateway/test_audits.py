@@ -6,10 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
-from configs import budget, two_backends
-from harness import Running, Upstream, run, running, serving
 
 from gateway.ledger.types import NANO
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Running, Upstream, run, running, serving
 
 pytestmark = pytest.mark.integration
 

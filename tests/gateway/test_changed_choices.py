@@ -4,10 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, run, running, serving
 
 from gateway.auth import hash_key
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, run, running, serving
 
 KEY = "tw_0123456789abcdef"
 

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import orjson
 import pytest
-from harness import Running, Upstream, inference, run, running, serving
 
 from gateway.guarded import guarded
 from gateway.heads import Limits
 from tests.contracts.wire_server import Wire, wire_server
+from tests.gateway.harness import Running, Upstream, inference, run, running, serving
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 import pytest
-from harness import Running, Upstream, run, running, serving
+
+from tests.gateway.harness import Running, Upstream, run, running, serving
 
 pytestmark = pytest.mark.integration
 

@@ -5,8 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, run, running, serving
+
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, run, running, serving
 
 pytestmark = pytest.mark.integration
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configs import budget, two_backends
-from harness import Running, Upstream, run, running, serving
 
 from gateway import cli, console
 from gateway.journal import rows, segments
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration

@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, inference, run, serving
-from process import Process, free_port
 
 from gateway.journal import rows, segments
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, serving
+from tests.gateway.process import Process, free_port
 
 pytestmark = pytest.mark.integration
 
@@ -93,9 +93,7 @@ def test_sigkill_in_mid_traffic_loses_no_spend_breaks_no_budget_and_learning_goe
             assert cap["spent_nano"] >= seen() > 0
             assert route["policy_version"] >= version
             assert await traffic(url, 0.5) > 0
-            assert gateway.end(signal.SIGTERM) in (0, -15)
-            async with httpx.AsyncClient():
-                pass
+            assert gateway.end(signal.SIGTERM) == 0
 
     run(main)
 
@@ -153,7 +151,7 @@ def test_twenty_kills_at_random_moments_lose_no_settled_spend(tmp_path: Path) ->
             await gateway.ready(url)
             check(await state(url), backend, told, tmp_path, KILLS)
             assert len(told) > 5 * KILLS
-            gateway.end(signal.SIGTERM)
+            assert gateway.end(signal.SIGTERM) == 0
 
     run(main)
 
@@ -197,12 +195,12 @@ def test_sigterm_hands_back_all_that_was_not_spent(tmp_path: Path) -> None:
                 gateway = Process(config)
                 await gateway.ready(url)
                 assert await traffic(url, 0.3) > 0
-                gateway.end(signal.SIGTERM)
+                assert gateway.end(signal.SIGTERM) == 0
             gateway = Process(config)
             await gateway.ready(url)
             cap, _ = await state(url)
             assert cap["spent_nano"] == cheap.calls * 100_000
             assert cap["unaccounted_nano"] == 0
-            gateway.end(signal.SIGTERM)
+            assert gateway.end(signal.SIGTERM) == 0
 
     run(main)

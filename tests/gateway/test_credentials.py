@@ -9,8 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from configs import two_backends
-from harness import Upstream, inference, run, running, serving
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from test_logs import log  # noqa: F401 - a fixture
@@ -23,6 +21,8 @@ from gateway.secret import FileSecret
 from gateway.settings import ConfigError, load, parse
 from gateway.wiring import build
 from gateway.wiring.backend import check_health
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Upstream, inference, run, running, serving
 
 OWN = {
     "authorization": "Bearer sk-client",

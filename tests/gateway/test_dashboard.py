@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from configs import budget, two_backends
-from harness import Running, Upstream, run, running, serving
 
 from gateway.dashboard import PAGE, POLICY
 from gateway.overview import wilson
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from harness import Running, run, running, serving
 
 from backends.dialect import Dialect, named
 from backends.openai import OpenAI
 from backends.types import Payload
+from tests.gateway.harness import Running, run, running, serving
 
 CONFIG = """
 [server]

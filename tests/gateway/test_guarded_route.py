@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from configs import two_backends
-from harness import Upstream, run, running, serving
+
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Upstream, run, running, serving
 
 pytestmark = pytest.mark.integration
 

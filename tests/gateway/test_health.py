@@ -6,14 +6,14 @@ from typing import Any
 
 import orjson
 import pytest
-from configs import two_backends
-from harness import Running, Upstream, inference, run, running, serving
 
 from gateway import health, trial
 from gateway.auth import hash_key, new_key
 from gateway.breaker import FAILURES_IN_A_ROW, PAUSE_MAX_S, PAUSE_S, Breaker
 from gateway.rest import Rest, asked_for
 from gateway.suspicion import CALLERS_MAX, SOLE_FAILURES
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Running, Upstream, inference, run, running, serving
 from tests.support.until import until
 
 A, B, KEY_C = new_key(), new_key(), new_key()

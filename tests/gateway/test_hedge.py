@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configs import budget, two_backends
-from harness import Running, Upstream, run, running, serving
 from test_ladder import journalled
 
 from gateway.hedge import KNOWN_AT, PURSE_MAX, Hedge, first_good
 from gateway.metering import OUTRUN
 from simulations.journal_rows import Damage as JournalDamage
 from simulations.journal_rows import stream
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
 
 HEDGE = "hedge_share = 0.05\nfallback = false"

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from harness import Running, Upstream, run, running, serving
 
 from gateway.guarded import guarded
 from gateway.heads import Limits
+from tests.gateway.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration

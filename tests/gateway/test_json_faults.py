@@ -7,8 +7,6 @@ from typing import Any
 
 import orjson
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, inference, run, running, serving
 
 from backends.documents import DEPTH_MAX, load_request, shown
 from backends.registry import protocol
@@ -16,6 +14,8 @@ from backends.types import BadRequest, Payload
 from gateway.metering import ESTIMATED, Ending, relayed
 from gateway.token_rate import TokenRate
 from tests.fuzz.onward import QUOTE, priced_backends
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, running, serving
 
 DEEP = b"[" * 900 + b"]" * 900
 HUGE = b"9" * 1_000_000

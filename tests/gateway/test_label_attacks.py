@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configs import two_backends
-from harness import Running, Upstream, run, running, serving
 
 from gateway import auth
 from gateway.feedback import FEEDBACK_MAX, LABEL_BYTES_MAX, BadFeedback, parse
 from gateway.journal import Journal, seal, segments
 from gateway.learner import ADMIN, GATEWAY
 from gateway.weights import WEIGHT_MAX, Weights
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Running, Upstream, run, running, serving
 
 KEYS = {name: auth.new_key() for name in ("honest", "mallory", "admin")}
 ADMIN_KEY = {"authorization": f"Bearer {KEYS['admin']}"}

@@ -10,14 +10,14 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from configs import budget, two_backends
-from harness import Running, Upstream, inference, run, running, serving
-from process import Process, free_port
 
 from gateway import settings as config
 from gateway.journal import rows, segments
 from gateway.ladder import RETRIES_MAX, Ladder, leaving
 from gateway.problems import ConfigError
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Running, Upstream, inference, run, running, serving
+from tests.gateway.process import Process, free_port
 
 LAST = '{"outputs": [{"name": "label", "shape": [1], "datatype": "INT64", "data": [7]}]}'
 RULES = '[[rules]]\nwhen = ["x > 100"]\nanswer = 9\n[features]\nx = { path = "inputs[0].data", '

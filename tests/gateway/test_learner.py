@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configs import two_backends
-from harness import Running, Upstream, run, running, serving
-from parrot import Parrot
 
 from gateway.learner import BadFeedback, parse
 from policies.types import ACCEPT, Choice, Context
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Running, Upstream, run, running, serving
+from tests.gateway.parrot import Parrot
 
 UNKNOWN = "zzz.0.aaaa"
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from configs import two_backends
-from harness import Upstream, inference, run, serving
-from process import ROOT, Process, free_port
 
 from gateway.lines import Background, Direct
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Upstream, inference, run, serving
+from tests.gateway.process import ROOT, Process, free_port
 
 
 @pytest.fixture

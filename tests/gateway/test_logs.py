@@ -10,8 +10,6 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from configs import two_backends
-from harness import Upstream, run, running, serving
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from test_traces import ALWAYS, OIP, PARENT, TRACE
@@ -20,6 +18,8 @@ from gateway import logs
 from gateway import settings as config
 from gateway.auth import hash_key
 from gateway.wiring import build
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Upstream, run, running, serving
 
 LOGGED = '[log]\nformat = "json"\nrequests = "{requests}"\n'
 

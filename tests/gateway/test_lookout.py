@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, run, serving
 
 from gateway import settings as config
 from gateway.anomaly import TICK_S
 from gateway.wiring import build
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, run, serving
 
 pytestmark = pytest.mark.integration
 

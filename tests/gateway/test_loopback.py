@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, inference, run, running, serving
 
 from gateway.loopback import trouble
 from gateway.settings import ConfigError, parse
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, running, serving
 
 PAID = 'open = true\nadmin_key = "0123456789abcdef"'
 STRANGERS = [

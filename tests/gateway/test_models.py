@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from harness import Upstream, run, running, serving
-from parrot import Parrot
 
 from gateway.auth import hash_key, new_key
 from gateway.models import listed_at
+from tests.gateway.harness import Upstream, run, running, serving
+from tests.gateway.parrot import Parrot
 
 CONFIG = """
 [server]

@@ -16,15 +16,15 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, inference, run, serving
-from process import Process, free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.journal import rows, segments
 from gateway.ledger.redis import RedisLedger
 from gateway.ledger.types import Position
 from reports.commands import main as report
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, serving
+from tests.gateway.process import Process, free_port
 from tests.ledger.redis_server import redis_server
 from tests.support.until import until
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 import pytest
-from configs import two_backends
-from harness import Running, Upstream, inference, run, running, serving
 
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Running, Upstream, inference, run, running, serving
 from tests.gateway.test_router import journalled
 
 pytestmark = pytest.mark.integration

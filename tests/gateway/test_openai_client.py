@@ -9,8 +9,6 @@ from typing import Any
 
 import openai
 import pytest
-from harness import run, serving
-from parrot import Parrot
 from pydantic import BaseModel
 
 from gateway import front
@@ -18,6 +16,8 @@ from gateway import settings as config
 from gateway.auth import hash_key, new_key
 from gateway.guarded import guarded
 from gateway.wiring import Gateway, build
+from tests.gateway.harness import run, serving
+from tests.gateway.parrot import Parrot
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration

@@ -7,8 +7,6 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from configs import budget, two_backends
-from harness import Upstream, run, running, serving
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS
 from starlette.routing import Route
@@ -16,6 +14,8 @@ from starlette.routing import Route
 from gateway import openapi
 from gateway.reload import Reloader
 from gateway.wiring import Gateway
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, run, running, serving
 
 pytestmark = pytest.mark.integration
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from configs import budget
-from harness import Running, Upstream, run, running, serving
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.gateway.configs import budget
+from tests.gateway.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
 
 TOKENS = orjson.dumps(

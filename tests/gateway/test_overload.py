@@ -3,9 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from configs import budget, two_backends
-from harness import Upstream, inference, run, running, serving
-
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, running, serving
 from tests.support.until import until
 
 TIGHT = "concurrency = 1\nqueue_s = 0.05\n"

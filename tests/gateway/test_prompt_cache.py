@@ -5,8 +5,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from harness import Running, run, running, serving
-from parrot import Parrot
 
 from backends import openai_prompt
 from gateway import settings as config
@@ -14,6 +12,8 @@ from gateway.events import Events
 from gateway.prompt_cache import FIRST, LAST, PromptCache, prompt
 from gateway.reload import kept_backends
 from gateway.wiring import build_backend
+from tests.gateway.harness import Running, run, running, serving
+from tests.gateway.parrot import Parrot
 
 
 def asked(*said: str, whose: str = "acme", **more: Any) -> Any:

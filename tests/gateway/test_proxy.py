@@ -6,10 +6,10 @@ from pathlib import Path
 
 import orjson
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, inference, run, running, serving
 
 from gateway.auth import hash_key, new_key
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, running, serving
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration

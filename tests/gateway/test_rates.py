@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from configs import two_backends
-from harness import Upstream, run, running, serving
 
 from gateway.auth import hash_key
 from gateway.errors import Refused
 from gateway.rates import Rate
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Upstream, run, running, serving
 
 SLOW, FREE, VIEWER, ADMIN = "tw_slow", "tw_free", "tw_viewer", "tw_admin"
 KEYS = f"""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Upstream, run, running, serving
-from parrot import Parrot
+
+from tests.gateway.harness import Upstream, run, running, serving
+from tests.gateway.parrot import Parrot
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = [

@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, inference, run, running, serving
-from process import Process, free_port
-from reloading import File
 
 from gateway.auth import hash_key
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, running, serving
+from tests.gateway.process import Process, free_port
+from tests.gateway.reloading import File
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration

@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 import pytest
-from harness import run, running
 
 from tests.contracts.wire_server import Wire, wire_server
+from tests.gateway.harness import run, running
 
 pytestmark = pytest.mark.integration
 

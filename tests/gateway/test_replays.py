@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, run, running, serving
 
 from gateway.errors import Refused
 from gateway.replays import Kept, Replays
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, run, running, serving
 from tests.support.until import until
 
 KEY = ("acme", "m", b"k")

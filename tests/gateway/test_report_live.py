@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configs import budget, two_backends
-from harness import Running, Upstream, run, running, serving
 from test_streams import ASK, CONFIG, END, Model, chunk, row_of, usage
 
 from gateway.cli import main as tollway
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Running, Upstream, run, running, serving
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
-from harness import run, running, serving
+
+from tests.gateway.harness import run, running, serving
 
 CHAT = """
 [server]

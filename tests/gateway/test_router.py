@@ -6,12 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
-from configs import budget, two_backends
-from harness import Running, Upstream, run, running, serving
 
 from backends.oip import Oip
 from gateway.breaker import FAILURES_IN_A_ROW
 from gateway.journal import rows, segments
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration

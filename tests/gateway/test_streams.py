@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from harness import Running, run, running, serving
 
 from backends.openai import Stream
 from backends.types import Headers
+from tests.gateway.harness import Running, run, running, serving
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,8 @@ from typing import Any
 import openai
 import orjson
 import pytest
-from harness import Running, run, running, serving
+
+from tests.gateway.harness import Running, run, running, serving
 
 pytestmark = pytest.mark.integration
 

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 import uvloop
-from configs import two_backends
-from harness import Upstream, inference, run, serving
-from process import Process, free_port
 
 from gateway import front, settings
 from gateway.problems import ConfigError
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Upstream, inference, run, serving
+from tests.gateway.process import Process, free_port
 
 pytestmark = pytest.mark.integration
 

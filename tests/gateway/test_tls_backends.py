@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import uvloop
-from configs import budget, two_backends
-from harness import Upstream, run, running, serving
 
 from backends.transport import open_transport
 from backends.types import Call, ConnectFailed
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, run, running, serving
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration

@@ -7,8 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, inference, run, running, serving
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -20,6 +18,8 @@ from test_streams import ASK, CONFIG, END, Model, chunk, usage
 from gateway import settings as config
 from gateway.passage import parent
 from gateway.wiring import build
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, running, serving
 
 pytestmark = pytest.mark.integration
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import run, running
 
 from examples.digits import processes
+from tests.gateway.harness import run, running
 
 pytestmark = pytest.mark.integration
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import orjson
 import pytest
-from harness import Upstream, run, running, serving
+
+from tests.gateway.harness import Upstream, run, running, serving
 
 pytestmark = pytest.mark.integration
 

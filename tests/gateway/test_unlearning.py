@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Running, Upstream, run, running, serving
 from test_label_attacks import As, config, quality_hat, traffic
 
 from gateway import cli, kept, snapshots
 from gateway.unlearning import Without
+from tests.gateway.harness import Running, Upstream, run, running, serving
 
 CAPSYS = pytest.CaptureFixture[str]
 

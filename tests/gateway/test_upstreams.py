@@ -4,8 +4,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from configs import two_backends
-from harness import Upstream, inference, run, running, serving
+
+from tests.gateway.configs import two_backends
+from tests.gateway.harness import Upstream, inference, run, running, serving
 
 pytestmark = pytest.mark.integration
 

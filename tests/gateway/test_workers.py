@@ -12,9 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
-from configs import budget, two_backends
-from harness import Upstream, inference, run, serving
-from process import Process, free_port
+
+from tests.gateway.configs import budget, two_backends
+from tests.gateway.harness import Upstream, inference, run, serving
+from tests.gateway.process import Process, free_port
 
 pytestmark = pytest.mark.integration
 
