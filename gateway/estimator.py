@@ -165,9 +165,9 @@ class Estimator:
 
     def keep(self, backends: Collection[str]) -> None:
         """Forget all backends but these."""
-        for name in self._models.keys() - set(backends):
-            del self._models[name]
-            self._kept.pop(name, None)
+        for known in (self._models, self._rates, self._kept):
+            for name in known.keys() - set(backends):
+                del known[name]
         self._forget()
 
     def _forget(self) -> None:

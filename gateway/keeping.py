@@ -8,7 +8,7 @@ all state that those settings do not concern. Each kind of state has the setting
       fields, hedge wait
     credential                               SERVER, auth
     prompt cache                             SERVER; dropped where cached tokens cost the same
-    connections                              how the server is reached (WAY)
+    connections, trials                      how the server is reached (WAY)
     an address' health and keep-alive        the address
     retries, hedging's purse, traffic,       never
       tenants' influence, counters
@@ -88,6 +88,8 @@ def rebuilt(
         transport=old.transport if same(before, told, WAY) else None,
     )
     new.breaker, new.rest = old.breaker, old.rest
+    if new.transport is old.transport:
+        new.trial = old.trial
     if new.cache is not None and old.cache is not None:
         new.cache = old.cache
     return new

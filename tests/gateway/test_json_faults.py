@@ -34,7 +34,7 @@ REQUESTS = {
     "a comment": b"{} // yes",
 }
 
-# Each as one of the protocol could be read, but for its fault.
+# Each could be read as a reply of the protocol, but for its fault.
 REPLIES = {
     "deep": b'{"outputs":' + DEEP + b"}",
     "a number of a million digits": b'{"outputs":' + HUGE + b"}",
@@ -64,7 +64,9 @@ def test_what_is_no_sound_json_is_a_400_and_reaches_no_backend(tmp_path: Path) -
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", REPLIES)
-def test_what_is_no_sound_answer_is_charged_and_another_is_asked(tmp_path: Path, name: str) -> None:
+def test_a_reply_that_cannot_be_read_is_passed_on_and_charged_once(
+    tmp_path: Path, name: str
+) -> None:
     async def main() -> None:
         sound = Upstream()
         async with serving(Upstream(body=REPLIES[name])) as bad, serving(sound) as good:
@@ -72,10 +74,12 @@ def test_what_is_no_sound_answer_is_charged_and_another_is_asked(tmp_path: Path,
             async with running(toml, tmp_path) as tollway:
                 reply = await tollway.infer()
                 assert reply.status_code == 200
-                assert reply.headers["x-tollway-reason"] == "fallback"
-                assert reply.headers["x-tollway-cost-usd"] == "0.001100000"  # both ran
+                assert reply.content == REPLIES[name]
+                assert reply.headers["x-tollway-backend"] == "cheap"
+                assert reply.headers["x-tollway-cost-usd"] == "0.000100000"
                 (status,) = (await tollway.get("/_tollway/budgets"))["budgets"]
-                assert status["spent_nano"] == 1_100_000
+                assert status["spent_nano"] == 100_000
+        assert sound.calls == 0
 
     run(main)
 
