@@ -53,6 +53,7 @@ from gateway.relay import CLOSE, Relay, is_stream, refusal
 from gateway.rest import PUSHED_BACK, asked_for
 from gateway.route import NO_PAYLOAD, Backend, Inference
 from gateway.turn import Attempt, Turn, settlement_row
+from gateway.unlabelled import labelled
 
 log = logging.getLogger("tollway.attempts")
 
@@ -271,10 +272,9 @@ class Attempts:
             call, reply, limit = await asked(
                 inference, backend, deadline_s, begun_by_s, self._clock, limit=limit
             )
-            if not is_stream(reply):
-                follower = None
+            left_s = None if begun_by_s is None else begun_by_s - self._clock()
+            reply, follower = await _streamed(reply, follower, left_s)
             if follower is not None and not (inference.route.cascade or audit):
-                left_s = None if begun_by_s is None else begun_by_s - self._clock()
                 relay, reply = await self._begun(inference, backend, reply, follower, left_s)
             if relay is not None:
                 verdict = UNDER_WAY
@@ -504,6 +504,17 @@ def cancelled(exc: BaseException, turn: Turn, quote: Quote, hold: Reservation) -
         hold_nano=hold.hard_nano,
         abandoned=CLOSE if why == LEFT else "",
     )
+
+
+async def _streamed(
+    reply: Reply, follower: Follower | None, left_s: float | None
+) -> tuple[Reply, Follower | None]:
+    """Return a reply, and its follower where it is the stream that was asked for."""
+    if follower is None:
+        return reply, None
+    if not is_stream(reply):
+        reply = await within(left_s, labelled(reply))
+    return reply, follower if is_stream(reply) else None
 
 
 def _is_fair(inference: Inference, backend: Backend, started_s: float, deadline_s: float) -> bool:

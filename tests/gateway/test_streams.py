@@ -69,8 +69,14 @@ END = b"data: [DONE]\n\n"
 class Model:
     """Streams what it is told to, part by part; `gate` holds it after the first part."""
 
-    def __init__(self, *parts: bytes, gate: asyncio.Event | None = None, cut: bool = False) -> None:
-        self.parts, self.gate, self.cut = parts, gate, cut
+    def __init__(
+        self,
+        *parts: bytes,
+        gate: asyncio.Event | None = None,
+        cut: bool = False,
+        label: bytes | None = b"text/event-stream",
+    ) -> None:
+        self.parts, self.gate, self.cut, self.label = parts, gate, cut, label
         self.asked: list[dict[str, Any]] = []
         self.left = asyncio.Event()
         self.written = 0
@@ -79,7 +85,7 @@ class Model:
         if scope["type"] != "http":
             return
         self.asked.append(orjson.loads((await receive())["body"]))
-        headers = [(b"content-type", b"text/event-stream")]
+        headers = [] if self.label is None else [(b"content-type", self.label)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for number, part in enumerate(self.parts):
             await send({"type": "http.response.body", "body": part, "more_body": True})
@@ -139,6 +145,33 @@ def test_chunks_arrive_as_they_come_and_the_usage_is_charged_and_hidden(tmp_path
                 assert attempt["answer"] == "Hello"
                 assert await spent(tollway) == 600_000
                 assert (await tollway.get("/_tollway/spend"))["cost_nano"] == 600_000
+
+    run(main)
+
+
+@pytest.mark.parametrize("label", [None, b"text/plain", b"application/octet-stream"])
+def test_a_stream_that_is_not_labelled_as_one_is_relayed_and_charged_as_one(
+    label: bytes | None, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        gate = asyncio.Event()
+        model = Model(
+            chunk("Hel"), chunk("lo", "stop"), usage(100, 50), END, gate=gate, label=label
+        )
+        async with serving(model) as url:
+            async with running(CONFIG.format(one=url, two=url, route=""), tmp_path) as tollway:
+                path = tollway.url + "/v1/chat/completions"
+                async with tollway.client.stream("POST", path, json=ASK) as reply:
+                    assert reply.headers["content-type"] == "text/event-stream"
+                    parts = reply.aiter_raw()
+                    got = await anext(parts)
+                    assert got == chunk("Hel")  # before the rest is made
+                    gate.set()
+                    async for part in parts:
+                        got += part
+                assert got == chunk("Hel") + chunk("lo", "stop") + END
+                attempt = await row_of(tollway, reply.headers["x-tollway-decision"])
+                assert (attempt["cost_nano"], attempt["provenance"]) == (600_000, "usage")
 
     run(main)
 
