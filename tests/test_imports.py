@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,9 +64,16 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield node.module
 
 
-def tops(path: Path) -> set[str]:
+@cache
+def parsed(path: Path) -> tuple[frozenset[str], str | None]:
+    """Return the top-level packages that a file imports anywhere in it, and its docstring."""
+    tree = ast.parse(path.read_text())
+    return frozenset(name.partition(".")[0] for name in imported(tree)), ast.get_docstring(tree)
+
+
+def tops(path: Path) -> frozenset[str]:
     """Return the top-level packages that a file imports anywhere in it."""
-    return {name.partition(".")[0] for name in imported(ast.parse(path.read_text()))}
+    return parsed(path)[0]
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
@@ -111,7 +119,7 @@ def test_a_library_that_could_be_replaced_is_imported_by_one_file() -> None:
 def test_every_module_opens_by_saying_what_it_is() -> None:
     for package in MAY_IMPORT:
         for path in modules(package):
-            assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+            assert parsed(path)[1], f"{path} has no docstring"
 
 
 def test_the_gateway_imports_nothing_that_only_tests_or_the_demo_install() -> None:

@@ -6,6 +6,8 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 from backends.pricing import parse_price
 from backends.types import Details, Usage
 from backends.units import BY_NAME, HOT, MORE, UNITS
@@ -60,6 +62,8 @@ def test_a_further_unit_without_a_price_never_costs_less_than_what_it_is_part_of
 NEW_UNIT = """
 import sys, csv, tempfile, orjson
 from pathlib import Path
+
+import pytest
 import backends.units as units
 
 new = units.Unit("thumbs", "thumbs", "Thumbs", "per_thumb_usd", 1, "0.5")
@@ -119,6 +123,7 @@ assert main(["report", "daily", str(folder), "--by", "backend", "--format", "jso
 """
 
 
+@pytest.mark.integration
 def test_a_new_unit_is_one_row_of_the_table() -> None:
     done = subprocess.run(
         [sys.executable, "-c", NEW_UNIT], cwd=ROOT, capture_output=True, text=True, check=False

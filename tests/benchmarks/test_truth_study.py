@@ -41,6 +41,7 @@ def test_what_held_what_was_promoted_and_what_wrongly_is_counted(study: ModuleTy
     assert found["answered_below_ess"] == 0
 
 
+@pytest.mark.integration
 def test_twenty_policies_are_estimated_from_each_log_and_held(
     study: ModuleType,
     tmp_path: Path,

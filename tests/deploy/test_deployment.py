@@ -221,6 +221,7 @@ def test_the_steps_of_the_image_make_a_gateway_that_runs(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.integration
 def test_the_command_of_the_image_is_understood() -> None:
     told = dict(steps("gateway"))
     command = re.findall(r'"([^"]+)"', told["ENTRYPOINT"] + told["CMD"])[1:]

@@ -347,6 +347,7 @@ def test_dollars_are_written_exactly(nano: int, said: str) -> None:
     assert console.usd(nano) == said
 
 
+@pytest.mark.integration
 def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     script = "import sys; from gateway.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", script, "check-config", str(EXAMPLE)]

@@ -253,6 +253,7 @@ def test_a_cost_above_its_reservation_is_charged_and_shown_as_overdraft() -> Non
     play(main)
 
 
+@pytest.mark.integration
 def test_an_overdraft_is_made_good_in_the_next_window_where_that_is_wanted() -> None:
     async def main(stage: Stage) -> None:
         wallet, _ = await stage.wallet()
@@ -409,6 +410,7 @@ def test_a_raised_limit_is_seen_within_a_second() -> None:
 # ---------------------------------------------------------------------- windows
 
 
+@pytest.mark.integration
 def test_a_new_window_has_its_own_money_and_a_late_settlement_goes_to_the_old() -> None:
     async def main(stage: Stage) -> None:
         wallet, _ = await stage.wallet()
@@ -424,6 +426,7 @@ def test_a_new_window_has_its_own_money_and_a_late_settlement_goes_to_the_old() 
     play(main, Budget("all", Scope(), 1000, window="hour"))
 
 
+@pytest.mark.integration
 def test_nothing_is_reserved_from_a_window_that_has_ended() -> None:
     async def main(stage: Stage) -> None:
         wallet, _ = await stage.wallet()

@@ -12,6 +12,7 @@ def weighted(rng: Random, mean: float, share: float) -> float:
     return float(rng.random() < share and rng.random() < mean) / share
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("mean", "share"), [(0.9, 1.0), (0.5, 1.0), (0.9, 0.2)])
 def test_the_bound_is_ever_wrong_in_fewer_than_alpha_of_all_streams(
     mean: float, share: float

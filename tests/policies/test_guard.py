@@ -69,6 +69,7 @@ def test_it_takes_over_once_it_is_shown_to_be_worth_more() -> None:
     assert shadowed.policy.figures()["guard_active"] == 1.0
 
 
+@pytest.mark.integration
 def test_it_never_takes_over_where_the_fixed_arm_is_the_best_for_all() -> None:
     for seed in range(5):
         shadowed = world(objective=Objective("value", value_per_correct_usd=0.005))

@@ -97,6 +97,7 @@ def share_late(rate: float, places: int, within_s: float) -> float:
     return float((np.array(done, float) - arrivals > within_s).mean())
 
 
+@pytest.mark.integration
 def test_as_many_replicas_as_it_says_keep_the_target_in_a_simulated_queue_and_fewer_do_not() -> (
     None
 ):

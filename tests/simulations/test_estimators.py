@@ -65,6 +65,7 @@ def test_ips_and_snips_are_those_of_vw_estimators() -> None:
     assert ours.snips == pytest.approx(theirs_snips.get(), rel=1e-9)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("arm", [0, 1, 2])
 def test_intervals_cover_the_truth_on_logs_of_a_logger_that_learns(arm: int) -> None:
     covered, widths = 0, []
@@ -75,6 +76,7 @@ def test_intervals_cover_the_truth_on_logs_of_a_logger_that_learns(arm: int) -> 
     assert np.median(widths) < 0.5  # an interval that says nothing would cover too
 
 
+@pytest.mark.integration
 def test_the_doubly_robust_estimate_is_unbiased_and_steadier_than_ips() -> None:
     doubly, plain = [], []
     for got in estimates(2):

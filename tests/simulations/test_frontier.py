@@ -52,6 +52,7 @@ def test_the_intervals_of_the_learned_line_hold_the_truth() -> None:
         assert told.high - told.low < 0.2
 
 
+@pytest.mark.integration
 def test_hindsight_and_learned_lines_go_from_cheap_to_good() -> None:
     found = frontier(Replay(world(4000, 2, p_min=0.2).log))
     kinds = {one.kind for one in found}
@@ -79,6 +80,7 @@ def test_the_command_prints_every_line_and_writes_a_page(
     assert "<svg" in page.read_text()
 
 
+@pytest.mark.integration
 def test_only_points_on_a_lines_own_hull_are_priced_and_prices_rise() -> None:
     found = frontier(Replay(world(4000, 2, p_min=0.2).log))
     for kind in ("arm", "learned", "hindsight"):
