@@ -161,7 +161,7 @@ class Account:
         for purse in self._drain:
             if asked := self._wind_up(purse, now_s):
                 yield purse, asked
-        if self.limited and self.waiting and not self.closed and now_s >= self._dry_until_s:
+        if self.limited and self.waiting and not self.closed and not self._rests(now_s):
             self.provide(now_s, ledger_now_s)
         if self.purse is not EMPTY and (asked := self._current(self.purse, now_s)):
             yield self.purse, asked
@@ -189,10 +189,10 @@ class Account:
     def _current(self, purse: Purse, now_s: float) -> Exchange | None:
         if purse.pending:
             return purse.ask(now_s)
-        if self.limited and now_s >= self._dry_until_s:
-            if self.waiting:
+        if self.limited:
+            if self.waiting and not self._rests(now_s):
                 return self._ask_for_waiting(purse, now_s)
-            if purse.room_nano < purse.low_nano:
+            if not self.waiting and purse.room_nano < purse.low_nano and now_s >= self._dry_until_s:
                 purse.low_nano = 0
                 return purse.ask(now_s, need_nano=self._unit_nano, want_nano=self._slice_nano)
         give_nano, since_s = self._excess(purse), now_s - purse.told_s
@@ -300,8 +300,18 @@ class Account:
         idle_nano = position.leased_nano - position.open_nano - self.purse.idle_nano
         return idle_nano + position.free_nano
 
-    def wakes_s(self, now_s: float) -> float:
-        """Return when those who wait may be asked for again."""
+    def _rests(self, now_s: float) -> bool:
+        """Whether the ledger is not asked for those who wait: it has just refused no more."""
+        smallest_nano = min(self.waiting) - self.purse.room_nano
+        return now_s < self._dry_until_s and smallest_nano >= self._dry_nano
+
+    def wakes_s(self, amount_nano: int, now_s: float) -> float:
+        """Return when the ledger may be asked for what a reservation lacks.
+
+        At once, where it has refused only a larger amount: that says nothing of this one.
+        """
+        if amount_nano - self.purse.room_nano < self._dry_nano:
+            return now_s
         return max(now_s, self._dry_until_s)
 
     # ------------------------------------------------------------------ what others may know

@@ -288,7 +288,7 @@ class Wallet:
     async def _ask_for(self, lacking: list[tuple[Account, int]]) -> None:
         """Wait until the ledger has been asked once more, whatever came of it."""
         now_s = self._clock()
-        wakes_s = max(account.wakes_s(now_s) for account, _ in lacking)
+        wakes_s = max(account.wakes_s(amount_nano, now_s) for account, amount_nano in lacking)
         if wakes_s > now_s:  # the ledger has said no a moment ago, and money is to come back
             await asyncio.sleep(wakes_s - now_s)
             return

@@ -737,3 +737,44 @@ def test_each_threshold_is_one_event_on_all_replicas() -> None:
         assert shares == [0.8, 0.9, 1.0]
 
     play(main)
+
+
+def test_the_last_money_is_held_without_waiting_where_less_than_the_maximum_will_do() -> None:
+    """A refusal of a large amount says nothing of a smaller one, so nobody waits for it to pass."""
+
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        accounts = wallet.matching("t", "r", "b", {})
+        started_s, held = asyncio.get_running_loop().time(), []
+        for _ in range(40):
+            found = wallet.reserve_now(accounts, 2_000, 2_000)
+            found = found or await wallet.reserve(accounts, 2_000, 2_000, 300)
+            assert isinstance(found, Reservation)
+            held.append(found.hard_nano)
+            await asyncio.sleep(0.002)
+            wallet.settle(found, 1_000)
+        assert held == [*[2_000] * 39, 1_000]
+        assert asyncio.get_running_loop().time() - started_s < 0.3  # of virtual time
+        refused = await wallet.reserve(accounts, 2_000, 2_000, 300)
+        assert isinstance(refused, Refusal)
+        assert (refused.reason, refused.left_nano) == ("exhausted", 0)
+
+    play(main)
+
+
+def test_no_less_is_held_than_makes_a_call_worth_while() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        accounts = wallet.matching("t", "r", "b", {})
+        first = await wallet.reserve(accounts, 39_800, 39_800)
+        assert isinstance(first, Reservation)
+        wallet.settle(first, 39_800)
+        refused = await wallet.reserve(accounts, 2_000, 2_000, 300)
+        assert isinstance(refused, Refusal)
+        assert refused.reason == "exhausted"
+        last = await wallet.reserve(accounts, 2_000, 2_000, 200)
+        assert isinstance(last, Reservation)
+        assert last.hard_nano == 200
+        wallet.void(last)
+
+    play(main)
