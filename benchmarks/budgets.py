@@ -2,6 +2,7 @@
 
     python benchmarks/budgets.py [--json FILE] [--fault NAME] [--replicas N] [--c N]
     python benchmarks/budgets.py --gateways     # whole gateways over HTTP, not wallets alone
+    python benchmarks/budgets.py --chat         # chat requests of unknown cost, 100 and 400 clients
     python benchmarks/budgets.py --litellm      # LiteLLM's proxy on the same budget
     python benchmarks/budgets.py --held         # calls that hold more than they cost
 
@@ -31,9 +32,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import budgets_chat  # noqa: E402
 from benchmarks.budgets_backend import PRICE_NANO, Backend  # noqa: E402
+from benchmarks.budgets_chat import ChatRow  # noqa: E402
 from benchmarks.budgets_held import HeldRow, held_cell  # noqa: E402
-from benchmarks.budgets_http import REPLICAS, HttpCell  # noqa: E402
+from benchmarks.budgets_http import REPLICAS, HttpCell, Upstream  # noqa: E402
 from gameday.faults import Faults  # noqa: E402
 from gameday.proxy import FaultProxy  # noqa: E402
 from gateway.ledger.registry import open_ledger  # noqa: E402
@@ -274,7 +277,7 @@ async def http_cells(args: argparse.Namespace, what: str) -> list[HttpRow]:
                 requests = args.requests or round(5 * c * replicas / PACE[c])
                 backend = Backend(requests * PRICE_NANO, PACE[c])
                 with tempfile.TemporaryDirectory() as folder:
-                    cell = HttpCell(Path(folder), REPLICAS[what], backend)
+                    cell = HttpCell(Path(folder), REPLICAS[what], Upstream(backend))
                     kills = fault != "nothing"
                     own_usd = await cell.run(c, replicas, kills, HTTP_QUIET_S, HTTP_CELL_S)
                     name = cell.replicas[0].name
@@ -311,7 +314,7 @@ async def held_cells(args: argparse.Namespace) -> list[HeldRow]:
     return rows
 
 
-def show(row: Row | HttpRow | HeldRow, first: bool) -> None:
+def show(row: Row | HttpRow | HeldRow | ChatRow, first: bool) -> None:
     values = asdict(row)
     if first:
         print("| " + " | ".join(values) + " |")
@@ -320,20 +323,31 @@ def show(row: Row | HttpRow | HeldRow, first: bool) -> None:
     print("| " + " | ".join(cells) + " |", flush=True)
 
 
+async def chat_cells(args: argparse.Namespace) -> list[ChatRow]:
+    rows: list[ChatRow] = []
+    async for row in budgets_chat.rows(args.fault, args.c, args.replicas, args.requests):
+        rows.append(row)
+        show(row, first=len(rows) == 1)
+    return rows
+
+
 def main() -> None:
     faulthandler.register(signal.SIGUSR1)  # where it hangs, if it does
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path, help="write the rows there too")
-    parser.add_argument("--fault", choices=FAULTS)
+    parser.add_argument("--fault", choices=[*FAULTS, "budget edited"])
     parser.add_argument("--replicas", type=int)
-    parser.add_argument("--c", type=int, choices=PACE)
+    parser.add_argument("--c", type=int, choices=[*PACE, 400])
     parser.add_argument("--requests", type=int, help="what the budget is worth, in calls")
     parser.add_argument("--gateways", action="store_true", help="whole gateways over HTTP")
     parser.add_argument("--litellm", action="store_true", help="LiteLLM's proxy instead")
     parser.add_argument("--held", action="store_true", help="calls hold more than they cost")
+    parser.add_argument("--chat", action="store_true", help="chat requests of unknown cost")
     args = parser.parse_args()
-    rows: list[Row] | list[HttpRow] | list[HeldRow]
-    if args.held:
+    rows: list[Row] | list[HttpRow] | list[HeldRow] | list[ChatRow]
+    if args.chat:
+        rows = asyncio.run(chat_cells(args))
+    elif args.held:
         rows = asyncio.run(held_cells(args))
     elif args.litellm:
         rows = asyncio.run(http_cells(args, "litellm"))

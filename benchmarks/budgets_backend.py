@@ -36,16 +36,16 @@ class Backend:
                     self.begin(partial(answer, writer, line[2:]))
         writer.close()
 
-    def begin(self, done: Callable[[], None]) -> None:
+    def begin(self, done: Callable[[], None], price_nano: int = PRICE_NANO) -> None:
         """Run a call; it is billed when it ends, and `done` then called."""
-        self.open_nano += PRICE_NANO
+        self.open_nano += price_nano
         self.last_s = time.monotonic()
         self.begun.set()
-        asyncio.get_running_loop().call_later(self.takes_s, self.end, done)
+        asyncio.get_running_loop().call_later(self.takes_s, self.end, done, price_nano)
 
-    def end(self, done: Callable[[], None]) -> None:
-        self.open_nano -= PRICE_NANO
-        self.billed_nano += PRICE_NANO
+    def end(self, done: Callable[[], None], price_nano: int) -> None:
+        self.open_nano -= price_nano
+        self.billed_nano += price_nano
         self.calls += 1
         done()
 

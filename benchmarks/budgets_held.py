@@ -2,8 +2,8 @@
 
 `benchmarks/budgets.py --held` comes here. Whole gateways (`tollway serve`) on one Redis; a model
 server priced by tokens, whose every reply costs $0.01; a hard budget of $0.40; 100 calls at a
-concurrency, each holding what its `max_tokens` allows. `fits` is what the budget can answer: the
-last call needs its whole hold to be left. A call that is told 429 is repeated, as SDKs do.
+concurrency, each with a `max_tokens` that allows more. `fits` is what the budget can answer: the
+gateway lowers the limit where less is left. A call that is told 429 is repeated, as SDKs do.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ async def ask(http: httpx.AsyncClient, url: str, max_tokens: int) -> int:
 
 async def held_cell(replicas_count: int, c: int, cents: int) -> HeldRow:
     """Have 100 calls spend the budget, each holding so many cents."""
-    row = HeldRow(replicas_count, c, cents / 100, LIMIT_CENTS - cents + 1)
+    row = HeldRow(replicas_count, c, cents / 100, LIMIT_CENTS)
     max_tokens = 1000 * cents
     upstream, started_s = Upstream(), time.monotonic()
     with contextlib.ExitStack() as stack:

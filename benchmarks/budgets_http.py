@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -138,12 +138,16 @@ class Tollway:
                 port=port,
                 redis=given.redis,
                 upstream=given.upstream,
-                limit_usd=given.limit_usd,
+                limit_usd=self.configured(given.limit_usd),
             )
         )
         command = [sys.executable, "-m", "gateway", "serve", str(config)]
         self.process = _spawn(command, given.folder, {})
         await _ready(self.process, self.url + "/readyz")
+
+    def configured(self, limit_usd: float) -> float:
+        """Return the limit that stands in its configuration."""
+        return limit_usd
 
 
 class LiteLLM:
@@ -248,25 +252,37 @@ async def served(app: Any) -> AsyncIterator[str]:
 class HttpCell:
     """One cell of the table: its processes and clients, from start to end."""
 
-    def __init__(self, folder: Path, make: Callable[[], Replica], backend: Backend) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        make: Callable[[], Replica],
+        upstream: "Upstream",
+        asked: dict[str, Any] = ASKED,
+        edit: Callable[["HttpCell"], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        """`asked` is what clients send; `edit` is done while they do."""
         self.folder = folder
         self.make = make
-        self.backend = backend
+        self.upstream = upstream
+        self.backend = upstream.backend
+        self.asked = asked
+        self.edit = edit
         self.replicas: list[Replica] = []
+        self.pairs: list[tuple[Replica, Given]] = []
         self.failed = 0
 
     async def run(self, c: int, replicas: int, kills: bool, quiet_s: float, most_s: float) -> float:
         """Spend the budget; return what the gateways themselves say was spent, in dollars."""
         redis = RedisServer(self.folder / "redis")
         try:
-            async with served(Upstream(self.backend)) as upstream:
+            async with served(self.upstream) as upstream:
                 limit_usd = self.backend.limit_nano / 1e9
                 self.replicas = [self.make() for _ in range(replicas)]
                 givens = [
                     Given(self.folder / str(number), upstream, redis.port, limit_usd)
                     for number in range(replicas)
                 ]
-                pairs = list(zip(self.replicas, givens, strict=True))
+                pairs = self.pairs = list(zip(self.replicas, givens, strict=True))
                 await asyncio.gather(*(replica.start(given) for replica, given in pairs))
                 async with httpx.AsyncClient(
                     trust_env=False, timeout=30, limits=httpx.Limits(max_connections=None)
@@ -278,6 +294,8 @@ class HttpCell:
                     ]
                     if kills:
                         tasks.append(asyncio.create_task(self.kill(pairs)))
+                    if self.edit is not None:
+                        tasks.append(asyncio.create_task(self.edit(self)))
                     await self.spent(quiet_s, most_s)
                     for task in tasks:
                         task.cancel()
@@ -303,7 +321,7 @@ class HttpCell:
         while True:
             try:
                 reply = await http.post(
-                    f"{replica.url}/v1/chat/completions", json=ASKED, headers=replica.headers
+                    f"{replica.url}/v1/chat/completions", json=self.asked, headers=replica.headers
                 )
             except httpx.TransportError:  # it was killed
                 self.failed += 1
