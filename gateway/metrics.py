@@ -102,7 +102,6 @@ class Metrics:
         self._tallies: dict[tuple[str, str, str], Tally] = {}
         self._outcomes: dict[tuple[str, str, str], int] = {}
         self._draws: dict[tuple[str, str], int] = {}
-        self._routed: dict[str, int] = {}
         self._changed: dict[tuple[str, str], int] = {}
         self._feedback: dict[tuple[str, str], int] = {}
         self._answers: dict[tuple[str], Mean] = {}
@@ -200,8 +199,6 @@ class Metrics:
         outcome = turn.outcome
         key = (route, inference.tenant, outcome)
         self._outcomes[key] = self._outcomes.get(key, 0) + 1
-        if turn.is_demand:
-            self._routed[route] = self._routed.get(route, 0) + 1
         for by in changed.by(turn) if turn.refusals or turn.inference.route.paced_by else ():
             self._changed[route, by] = self._changed.get((route, by), 0) + 1
         if turn.draws:
@@ -255,10 +252,6 @@ class Metrics:
         """Count the part of a tenant's label that was not believed."""
         key = (route, tenant)
         self._set_aside[key] = self._set_aside.get(key, 0.0) + part
-
-    def routed(self, route: str) -> int:
-        """Return for how many requests a route has wanted money since the start."""
-        return self._routed.get(route, 0)
 
     def spend_nano(self) -> dict[tuple[str, str, str], int]:
         """Return what each (route, backend, tenant) has cost since the start."""

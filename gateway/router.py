@@ -18,6 +18,7 @@ from random import Random
 
 from gateway import errors
 from gateway.able import left_out, no_larger
+from gateway.arrivals import Arrivals
 from gateway.attempts import Attempts
 from gateway.held import with_reply
 from gateway.journal import Journal
@@ -57,6 +58,7 @@ class Router:
         self._wall = wall
         self._rng = rng
         self.recent: deque[str] = deque(maxlen=RECENT)
+        self.arrivals = Arrivals()
 
     async def answer(self, inference: Inference) -> Turn:
         """Return the finished turn, its reply in `held`; Refused where no backend may or can.
@@ -253,6 +255,7 @@ class Router:
             self.recent.append(turn.id)
             turn.inference.route.traffic.count(turn.inference.tenant)
             charge(turn)
+        self.arrivals.count(turn)
         self._metrics.request(turn, self._clock())
 
     def _refused(self, turn: Turn) -> errors.Refused:

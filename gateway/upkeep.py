@@ -15,11 +15,11 @@ import orjson
 from backends.pricing import Price
 from backends.types import UNBOUND
 from gateway import kept, snapshots
+from gateway.arrivals import Arrivals
 from gateway.estimator import Estimator
 from gateway.events import Events
 from gateway.journal import Journal
 from gateway.ledger.wallet import Wallet
-from gateway.metrics import Metrics
 from gateway.pacing import Demand, Sharing, allowances_usd
 from gateway.route import Route
 from policies.types import Context, Notice
@@ -41,7 +41,7 @@ class Upkeep:
         routes: Mapping[str, Route],
         wallet: Wallet,
         journal: Journal,
-        metrics: Metrics,
+        arrivals: Arrivals,
         events: Events,
         state_dir: Path,
         fsync_s: float,
@@ -64,7 +64,7 @@ class Upkeep:
         self._routes = routes
         self._wallet = wallet
         self._journal = journal
-        self._metrics = metrics
+        self._arrivals = arrivals
         self._events = events
         self._state_dir = state_dir
         self._fsync_s = fsync_s
@@ -83,6 +83,7 @@ class Upkeep:
 
     def revise(self) -> None:
         """Take note of routes that have come or gone."""
+        self._arrivals.keep(self._routes)
         for name in self._demands.keys() - self._routes.keys():
             del self._demands[name], self._paced[name], self._total[name]
         for name in self._routes.keys() - self._demands.keys():
@@ -113,7 +114,7 @@ class Upkeep:
         statuses = self._wallet.status()
         now_s, wall_s = self._clock(), self._wall()
         for name, route in self._routes.items():
-            own = self._metrics.routed(name)
+            own = self._arrivals.of(name)
             self._demands[name].tell(self._total[name](own), own, route.bound, now_s, wall_s)
         for status in statuses:
             self._sharing[status.budget.name].tell(status.spenders / self._workers, now_s)

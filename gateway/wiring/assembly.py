@@ -104,7 +104,7 @@ def build(
         routes=routes,
         wallet=wallet,
         journal=journal,
-        metrics=metrics,
+        arrivals=router.arrivals,
         events=events,
         state_dir=settings.state.dir,
         fsync_s=settings.journal.fsync_s,

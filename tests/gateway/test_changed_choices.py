@@ -105,7 +105,7 @@ key_hash = "{hash_key(KEY)}"
             few = budget("few", "0.0002")
             text = two_backends(a, b, more=tenants + few, server="")
             async with running(text, tmp_path) as tollway:
-                routed = tollway.gateway.metrics.routed
+                routed = tollway.gateway.router.arrivals.of
                 path, known = tollway.url + "/v2/models/m/infer", f"Bearer {KEY}"
                 for headers, body, status in (
                     ({"authorization": known}, b"{", 400),

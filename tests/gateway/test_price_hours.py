@@ -8,6 +8,7 @@ import pytest
 
 from backends.pricing import Price, parse_price
 from backends.types import Usage
+from gateway.arrivals import Arrivals
 from gateway.estimator import Estimator
 from gateway.upkeep import Upkeep
 
@@ -34,7 +35,7 @@ def upkeep(routes: dict[str, Any], clock: dict[str, float]) -> Upkeep:
         routes=routes,
         wallet=nothing,
         journal=nothing,
-        metrics=nothing,
+        arrivals=Arrivals(),
         events=nothing,
         state_dir=Path(),
         fsync_s=1.0,
