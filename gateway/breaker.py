@@ -43,8 +43,8 @@ class Breaker:
         "_pause_s",
         "_probe_at_s",
         "_probing",
-        "_suspicions",
         "is_open",
+        "suspicions",
     )
 
     def __init__(self) -> None:
@@ -54,35 +54,35 @@ class Breaker:
         self._probe_at_s = 0.0
         self._probing = False
         self._for_all = False
-        self._suspicions = Suspicions(pause_s=PAUSE_S, pause_max_s=PAUSE_MAX_S)
+        self.suspicions = Suspicions(pause_s=PAUSE_S, pause_max_s=PAUSE_MAX_S)
         self.is_open = False  # whether the backend is held to be down
 
     def state(self, now_s: float) -> str:
         """Return which of STATES it is in."""
         if not self.is_open:
             return "closed"
-        probe_at_s = self._probe_at_s if self._for_all else self._suspicions.rested_until_s
+        probe_at_s = self._probe_at_s if self._for_all else self.suspicions.rested_until_s
         return "half_open" if now_s >= probe_at_s else "open"
 
     def allows(self, now_s: float, caller: str = "") -> bool:
         """Say whether a caller's call may be made now; claims nothing (see `probe`)."""
         if self._for_all:
             return now_s >= self._probe_at_s
-        return not self._suspicions.callers or self._suspicions.allows(now_s, caller)
+        return not self.suspicions.callers or self.suspicions.allows(now_s, caller)
 
     def probe(self, now_s: float, caller: str = "") -> None:
         """Take note that a call is made: in the half-open state it is the only one for a pause."""
         if self._for_all:
             self._probing = True
             self._probe_at_s = now_s + self._pause_s
-        elif self._suspicions.callers:
-            self._suspicions.probe(now_s, caller)
+        elif self.suspicions.callers:
+            self.suspicions.probe(now_s, caller)
 
     def succeeded(self) -> None:
         """Close (0.1 us)."""
         self._failures = 0
-        if self._suspicions.callers:
-            self._suspicions.clear()
+        if self.suspicions.callers:
+            self.suspicions.clear()
         if self.is_open:
             self.is_open = self._for_all = self._probing = False
             self._last = 0
@@ -103,7 +103,7 @@ class Breaker:
         """Count a failure that the request may have caused: it can rest its caller, and everybody
         only where too many callers have had one to tell them apart.
         """
-        suspicions = self._suspicions
+        suspicions = self.suspicions
         known = suspicions.add(caller)
         if self._for_all:
             if not known:
@@ -121,7 +121,7 @@ class Breaker:
 
     def confirmed(self, now_s: float) -> None:
         """Count suspicions as failures: the backend's own health path has failed."""
-        self._failures += self._suspicions.take()
+        self._failures += self.suspicions.take()
         if not self._for_all and self._failures >= FAILURES_IN_A_ROW:
             self._open(now_s)
 
@@ -129,13 +129,13 @@ class Breaker:
         """Hold no suspicion against the backend: its health path is well. Those callers are each
         judged alone from now on.
         """
-        self._suspicions.excuse()
+        self.suspicions.excuse()
         if not self._for_all:
             self.is_open = False
 
     def _open(self, now_s: float) -> None:
         self.is_open = self._for_all = True
-        self._suspicions.clear()
+        self.suspicions.clear()
         self._probe_at_s = now_s + self._pause_s
 
     def _probe_failed(self, now_s: float) -> None:

@@ -106,7 +106,9 @@ class Backend:
         """Say whether a caller may ask it now: neither its breaker, nor its credential, nor a rest
         that it asked for, stands in the way (0.3 us).
         """
-        if not self.breaker.allows(now_s, caller):
+        breaker = self.breaker
+        troubled = breaker.is_open or breaker.suspicions.callers
+        if troubled and not breaker.allows(now_s, caller):
             return False
         if now_s < self.rest.until_s and self.rest.left_s(now_s, caller):
             return False
