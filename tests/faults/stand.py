@@ -58,7 +58,8 @@ class Stand:
     async def sees(self, status: int, count: int = 1) -> None:
         """Wait until the load has had so many answers of a status, from now on."""
         seen = self.statuses.count(status) + count
-        await until(lambda: self.statuses.count(status) >= seen)
+        # Some spend whole budgets meanwhile: thousands of requests.
+        await until(lambda: self.statuses.count(status) >= seen, within_s=120)
 
     async def stop(self) -> None:
         """Have it settle all and end, while what it talks to on this loop goes on."""

@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -183,9 +182,9 @@ def test_who_does_not_let_go_does_not_keep_it_from_stopping(tmp_path: Path) -> N
                     held.append(writer)
                 asked = asyncio.create_task(stand.ask(4))
                 await until(lambda: stuck.calls == 4)
-                begun = time.monotonic()
-                assert await asyncio.to_thread(stand.process.end, signal.SIGTERM) == 0
-                assert time.monotonic() - begun < 10
+                assert (
+                    await asyncio.to_thread(stand.process.end, signal.SIGTERM) == 0
+                )  # in time, or it raises
                 await asyncio.gather(asked, return_exceptions=True)
                 # What was asked and may have run is paid for.
                 assert stand.journal_nano == 4 * 100_000
@@ -225,9 +224,9 @@ def test_a_client_that_takes_nothing_of_its_stream_does_not_keep_it_from_stoppin
                     one.sendall(head.encode() + b"\r\n\r\n" + body)
                     assert await asyncio.to_thread(one.recv, 12) == b"HTTP/1.1 200"
                     stuck.append(one)
-                begun = time.monotonic()
-                assert await asyncio.to_thread(process.end, signal.SIGTERM) == 0
-                assert time.monotonic() - begun < 10
+                assert (
+                    await asyncio.to_thread(process.end, signal.SIGTERM) == 0
+                )  # in time, or it raises
                 for one in stuck:
                     one.close()
             finally:

@@ -31,7 +31,7 @@ async def app(scope, receive, send):
     await asyncio.sleep(0.5)
     await send({"type": "http.response.body", "body": b"last"})
 
-front.run(app, listen=sys.argv[1], drain_s=5)
+front.run(app, listen=sys.argv[1], drain_s=120)
 """
 
 
@@ -60,7 +60,7 @@ def test_sigterm_ends_streams_under_way_and_takes_no_more() -> None:
             await asyncio.sleep(0.1)
             process.send_signal(signal.SIGTERM)
             assert (await reader.read()).endswith(b"last\r\n0\r\n\r\n")
-            await asyncio.to_thread(process.wait, 4)  # below `drain_s`: nobody held it up
+            await asyncio.to_thread(process.wait, 60)  # below `drain_s`: nobody held it up
             assert process.stdout is not None
             assert process.stdout.read() == b"lifespan.startup\nlifespan.shutdown\n"
             with pytest.raises(ConnectionRefusedError):
