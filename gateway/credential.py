@@ -28,7 +28,9 @@ LOOK_S = 1.0
 WAIT_S = 60.0
 WAIT_MAX_S = 600.0
 HIDDEN = "(hidden)"
+_SECRET_BYTES_MIN = 8  # what is shorter, such as `none`, is no key, and may stand in any field
 _BODY_BYTES_MAX = 64 << 10  # errors have a few hundred bytes; a larger body is none of these
+_NO_CREDIT = "Your credit balance is too low"  # Anthropic's, a 400
 _NO_QUOTA = frozenset({"insufficient_quota", "exceeded_current_quota_error"})  # OpenAI, Moonshot
 
 Tell = Callable[[str, str, str], None]
@@ -129,6 +131,13 @@ class Credential:
         plain = self._plain.encode("latin-1")
         return body.replace(plain, HIDDEN.encode()) if plain in body else body
 
+    def hide_in_fields(self, headers: Headers) -> Headers:
+        """Return header fields without the secret (1 us where none holds it)."""
+        plain = self._plain.encode("latin-1")
+        if len(plain) < _SECRET_BYTES_MIN or all(plain not in value for _, value in headers):
+            return headers
+        return [(name, value.replace(plain, HIDDEN.encode())) for name, value in headers]
+
     # -- inside
 
     def _look(self, secret: FileSecret, now_s: float) -> None:
@@ -173,8 +182,9 @@ def refuses_key(status: int, body: bytes) -> bool:
     """Say whether a reply is about the key with which the gateway asked, not about the request.
 
     401 and 403 are, but for a 403 of a provider's moderation (OpenRouter tells its `reasons`); 402,
-    and 429 with OpenAI's `insufficient_quota`: its account has no money; and Google's 400 that says
-    API_KEY_INVALID. What a client may bring about with its text is not looked for in texts.
+    and 429 with OpenAI's `insufficient_quota`: its account has no money; Anthropic's 400 that says
+    so, which begins with a sentence of its own; and Google's 400 that says API_KEY_INVALID. What a
+    client may bring about with its text is not looked for in texts.
     """
     if status in (401, 402):
         return True
@@ -187,6 +197,9 @@ def refuses_key(status: int, body: bytes) -> bool:
         )
     if status == 429:
         return any(_member(error, key) in _NO_QUOTA for key in ("code", "type"))
+    if _member(error, "type") == "invalid_request_error":
+        message = _member(error, "message")
+        return isinstance(message, str) and message.startswith(_NO_CREDIT) and _is_anthropic(body)
     details = _member(error, "details")
     return isinstance(details, list) and any(
         _member(detail, "reason") == "API_KEY_INVALID" for detail in details
@@ -196,6 +209,14 @@ def refuses_key(status: int, body: bytes) -> bool:
 def without_cookies(headers: Headers) -> Headers:
     """Return a reply's fields without Set-Cookie: a session of our account is no client's."""
     return [pair for pair in headers if pair[0] != b"set-cookie"]
+
+
+def _is_anthropic(body: bytes) -> bool:
+    """Whether an error that can be read has Anthropic's shape: other servers may begin with a name
+    that the client chose.
+    """
+    document = orjson.loads(body)
+    return isinstance(document, dict) and document.get("type") == "error"
 
 
 def _error(body: bytes) -> object:

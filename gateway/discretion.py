@@ -14,8 +14,9 @@ def presentable(
 ) -> tuple[Headers, bytes]:
     """Return what may be kept of a reply to the gateway's own credential.
 
-    Nothing of a refusal of the key, which may quote it; no quotation of it in another error; and no
-    cookie of a session of the gateway's account, unless the route passes on its clients' cookies.
+    Nothing of a refusal of the key, which may quote it; no quotation of it in another error or in
+    a header field; and no cookie of a session of the gateway's account, unless the route passes on
+    its clients' cookies.
     """
     credential = backend.credential
     if credential is None:
@@ -24,6 +25,7 @@ def presentable(
         return [], b""
     shared = b"cookie" not in inference.route.forward_headers
     headers = without_cookies(reply.headers) if shared else reply.headers
+    headers = credential.hide_in_fields(headers)
     is_error = reply.status >= 400 or verdict.error or verdict.no_answer
     return headers, credential.hide_in(body) if is_error else body
 

@@ -255,19 +255,21 @@ def test_a_refusal_where_the_gateway_attached_nothing_is_the_client_s_and_hurts_
     run(main)
 
 
-def test_a_session_of_our_account_at_a_provider_is_no_client_s(
+def test_a_session_of_our_account_or_its_key_in_a_field_is_no_client_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROVIDER_KEY", "sk-provider")
 
     async def main() -> None:
-        upstream = Upstream(headers=[(b"set-cookie", b"__cf_bm=ours"), (b"x-kept", b"1")])
+        fields = [(b"set-cookie", b"__cf_bm=ours"), (b"x-kept", b"1")]
+        upstream = Upstream(headers=[*fields, (b"x-debug", b"got Bearer sk-provider")])
         async with serving(upstream) as url:
             toml = paid(url, url, '{ bearer_env = "PROVIDER_KEY" }')
             async with running(toml, tmp_path) as tollway:
                 reply = await tollway.infer()
         assert "set-cookie" not in reply.headers
         assert reply.headers["x-kept"] == "1"
+        assert reply.headers["x-debug"] == "got Bearer (hidden)"
 
     run(main)
 
@@ -527,6 +529,12 @@ def test_a_file_that_cannot_be_used_leaves_the_last_key_in_force(tmp_path: Path)
     assert one.field[1] == b"sk-2"
 
 
+NO_CREDIT = (
+    b'{"type": "error", "error": {"type": "invalid_request_error", '
+    b'"message": "Your credit balance is too low to access the Anthropic API."}}'
+)
+
+
 @pytest.mark.parametrize(
     ("status", "body", "ours"),
     [
@@ -542,6 +550,10 @@ def test_a_file_that_cannot_be_used_leaves_the_last_key_in_force(tmp_path: Path)
         (400, b'[{"error": {"details": [{"reason": "API_KEY_INVALID"}]}}]', True),
         (400, b'{"error": {"message": "API_KEY_INVALID"}}', False),
         (400, b'{"error": {"code": "insufficient_quota"}}', False),
+        (400, NO_CREDIT, True),
+        (400, NO_CREDIT.replace(b"Your", b"messages: Your"), False),
+        (400, NO_CREDIT.replace(b'"type": "error", ', b""), False),
+        (400, b"[%b]" % NO_CREDIT, False),
         (404, b"", False),
         (500, b"", False),
         (200, b'{"error": {"code": "insufficient_quota"}}', False),
