@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from harness import run, serving
-from process import Process
 
+from tests.gateway.harness import run, serving
+from tests.gateway.process import Process
 from tests.ledger.redis_server import free_port
 
 pytestmark = pytest.mark.integration

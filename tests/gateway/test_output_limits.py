@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from harness import Running, Upstream, run, running, serving
+
+from tests.gateway.harness import Running, Upstream, run, running, serving
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -337,9 +339,7 @@ def test_short_answers_let_a_small_budget_serve_many_at_once(tmp_path: Path) -> 
         model.hold = asyncio.Event()
         before = model.calls
         asked = [asyncio.create_task(ask(app)) for _ in range(32)]
-        async with asyncio.timeout(5):
-            while model.calls < before + 32:
-                await asyncio.sleep(0.01)
+        await until(lambda: model.calls >= before + 32)
         model.hold.set()
         assert {(await one).status_code for one in asked} == {200}
 
