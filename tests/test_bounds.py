@@ -65,6 +65,7 @@ def test_all_tests_wait_by_until() -> None:
     found = [
         f"{path.relative_to(TESTS)}:{line}"
         for path in sorted(TESTS.rglob("*.py"))
-        for line in waits(ast.parse(path.read_text()))
+        if "sleep(" in (text := path.read_text())
+        for line in waits(ast.parse(text))
     ]
     assert found == []

@@ -867,6 +867,7 @@ def test_a_file_of_no_end_is_not_read_to_it() -> None:
         load(Path("/dev/zero"), {})
 
 
+@pytest.mark.integration
 def test_the_page_of_the_documentation_is_current() -> None:
     root = Path(__file__).parent.parent.parent
     script = [sys.executable, str(root / "scripts" / "generate-config-docs"), "--check"]

@@ -11,6 +11,8 @@ from simulations.servers import Server
 from simulations.truth import Condition
 from simulations.waiting import Service, carried, late, mean_wait_s, waiting_chance
 
+pytestmark = pytest.mark.integration
+
 CALLS = 500_000
 WARM = 5_000  # calls that find the queue emptier than it will be
 
