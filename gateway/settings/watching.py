@@ -57,7 +57,9 @@ class Webhook(Table):
 
 
 class Log(Table):
-    """The log, on stderr."""
+    """The log, on stderr. Nobody waits for its reader: lines that it does not take are dropped, and
+    counted in `tollway_log_lines_dropped_total`.
+    """
 
     format: Literal["text", "json"] = Field(
         default="text", description="Lines for people, or one JSON object a line."
