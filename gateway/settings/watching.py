@@ -57,9 +57,7 @@ class Webhook(Table):
 
 
 class Log(Table):
-    """The log, on stderr. Nobody waits for its reader: lines that it does not take are dropped, and
-    counted in `tollway_log_lines_dropped_total`.
-    """
+    """The log, on stderr; lines that its reader does not take in time are dropped and counted."""
 
     format: Literal["text", "json"] = Field(
         default="text", description="Lines for people, or one JSON object a line."
