@@ -283,7 +283,9 @@ class Attempts:
                 verdict = judge(
                     backend, call, reply, body, quote=quote, latency_s=self._clock() - started_s
                 )
-                if follower is not None and is_stream(reply) and not verdict.error:
+                if follower is not None and not is_stream(reply):
+                    said = health.of_event(reply.status, verdict.error)
+                elif follower is not None and not verdict.error:
                     body = follower.feed(body) + follower.close()
             status = reply.status
             headers, body = presentable(inference, backend, verdict, *as_accepted(reply, body))
@@ -291,8 +293,9 @@ class Attempts:
             verdict, said = unread(quote, OVERLOADED, ran=False), health.UNKNOWN
         except BackendError as exc:
             said = health.of_failure(exc, fair=_is_fair(inference, backend, started_s, deadline_s))
-            why = str(exc) or type(exc).__name__
-            verdict = unread(quote, why, ran=exc.ran, hold_nano=hold.hard_nano)
+            verdict = unread(
+                quote, str(exc) or type(exc).__name__, ran=exc.ran, hold_nano=hold.hard_nano
+            )
         except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
             log.exception("backend %s answered what cannot be read", backend.name)
             verdict, said = unreadable(exc, quote, hold), health.UNKNOWN

@@ -13,6 +13,7 @@ from backends.types import BackendError, ConnectFailed, DeadlineExceeded
 
 UNKNOWN, WELL, SUSPECT, BROKEN = "", "well", "suspect", "broken"
 
+FAILED = 500
 GATEWAY_ERRORS = frozenset({502, 503, 504})
 OVERLOADED = 529  # Anthropic's: back-pressure, as a 429
 
@@ -28,6 +29,14 @@ def of_status(status: int, error: str, *, local: bool) -> str:
     if status in GATEWAY_ERRORS:
         return UNKNOWN if local else BROKEN
     return SUSPECT if status >= 500 and status != OVERLOADED else UNKNOWN
+
+
+def of_event(status: int, error: str) -> str:
+    """Return what an error as the first event of a stream says, by the status that it stands for.
+
+    The server itself answered, so a 502 in it is that of a provider behind it.
+    """
+    return of_status(FAILED if status in GATEWAY_ERRORS else status, error, local=False)
 
 
 def of_failure(failure: BackendError, *, fair: bool) -> str:

@@ -325,6 +325,20 @@ def test_a_first_event_that_is_an_error_reaches_the_client_as_the_reply_it_stand
     run(main)
 
 
+def test_a_gateway_error_that_a_first_event_reports_opens_no_breaker(tmp_path: Path) -> None:
+    async def main() -> None:
+        bad = Model(b'data: {"error": {"message": "provider", "code": 502}}\n\n')
+        async with serving(bad) as url:
+            config = CONFIG.format(one=url, two=url, route="").replace('["one", "two"]', '["one"]')
+            async with running(config, tmp_path) as tollway:
+                for _ in range(8):
+                    path = tollway.url + "/v1/chat/completions"
+                    assert (await tollway.client.post(path, json=ASK)).status_code == 502
+                assert len(bad.asked) == 8
+
+    run(main)
+
+
 def test_a_stream_whose_first_event_is_late_goes_to_the_fallback(tmp_path: Path) -> None:
     async def main() -> None:
         late = Model(b"data: ", chunk("never"), gate=asyncio.Event())
