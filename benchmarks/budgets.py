@@ -325,7 +325,9 @@ def show(row: Row | HttpRow | HeldRow | ChatRow, first: bool) -> None:
 
 async def chat_cells(args: argparse.Namespace) -> list[ChatRow]:
     rows: list[ChatRow] = []
-    async for row in budgets_chat.rows(args.fault, args.c, args.replicas, args.requests):
+    async for row in budgets_chat.rows(
+        args.limit, args.fault, args.c, args.replicas, args.requests
+    ):
         rows.append(row)
         show(row, first=len(rows) == 1)
     return rows
@@ -339,6 +341,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int)
     parser.add_argument("--c", type=int, choices=[*PACE, 400])
     parser.add_argument("--requests", type=int, help="what the budget is worth, in calls")
+    parser.add_argument("--limit", choices=budgets_chat.LIMITS, help="of the chat requests")
     parser.add_argument("--gateways", action="store_true", help="whole gateways over HTTP")
     parser.add_argument("--litellm", action="store_true", help="LiteLLM's proxy instead")
     parser.add_argument("--held", action="store_true", help="calls hold more than they cost")

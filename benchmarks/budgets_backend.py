@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +18,12 @@ class Backend:
         self.takes_s = takes_s
         self.billed_nano = self.open_nano = 0
         self.calls = self.refused = self.refused_down = 0
+        self.refused_falsely = 0
         self.stranded_nano = 0
         self.stranded_s = 0.0
         self.false_since_s: float | None = None
         self.false_last_s = 0.0
+        self.first_s = math.inf
         self.last_s = time.monotonic()
         self.begun = asyncio.Event()
 
@@ -40,6 +43,7 @@ class Backend:
         """Run a call; it is billed when it ends, and `done` then called."""
         self.open_nano += price_nano
         self.last_s = time.monotonic()
+        self.first_s = min(self.first_s, self.last_s)
         self.begun.set()
         asyncio.get_running_loop().call_later(self.takes_s, self.end, done, price_nano)
 
@@ -57,6 +61,7 @@ class Backend:
         if free_nano < PRICE_NANO:
             self.false_since_s = None
             return
+        self.refused_falsely += 1
         self.stranded_nano = max(self.stranded_nano, free_nano)
         if self.false_since_s is None or now_s - self.false_last_s > 0.5:
             self.false_since_s = now_s

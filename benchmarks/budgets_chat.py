@@ -101,19 +101,26 @@ class ChatRow:
     worth: int
     answered: int
     refused: int
+    refused_falsely: int
     refused_ledger_down: int
     failed: int
     used_pct: float
     overshoot_usd: float
     stranded_pct: float
     ledger_minus_billed_usd: float
+    spending_s: float
+    load: float
 
 
 async def rows(
-    fault: str | None, c: int | None, replicas: int | None, requests: int | None
+    limit: str | None,
+    fault: str | None,
+    c: int | None,
+    replicas: int | None,
+    requests: int | None,
 ) -> AsyncIterator[ChatRow]:
     """Measure all cells, or those that are asked for."""
-    for name in LIMITS:
+    for name in [limit] if limit else LIMITS:
         for what in [fault] if fault else FAULTS:
             for clients in [c] if c else PACE_S:
                 yield await _row(name, what, clients, replicas or 2, requests or 1000)
@@ -140,6 +147,7 @@ async def _row(name: str, fault: str, c: int, replicas: int, worth: int) -> Chat
         worth=worth,
         answered=backend.calls,
         refused=backend.refused,
+        refused_falsely=backend.refused_falsely,
         refused_ledger_down=backend.refused_down,
         failed=cell.failed,
         used_pct=100 * backend.billed_nano / backend.limit_nano,
@@ -147,4 +155,6 @@ async def _row(name: str, fault: str, c: int, replicas: int, worth: int) -> Chat
         # What is refused before the budget is doubled is not refused falsely.
         stranded_pct=0.0 if edited else 100 * backend.stranded_nano / backend.limit_nano,
         ledger_minus_billed_usd=own_usd - backend.billed_nano / 1e9,
+        spending_s=backend.last_s - backend.first_s,
+        load=os.getloadavg()[0],
     )

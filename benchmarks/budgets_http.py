@@ -8,6 +8,7 @@ They call until the budget is gone and go on asking for a while. What was spent 
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
 import shutil
@@ -30,6 +31,7 @@ from tests.ledger.redis_server import RedisServer, free_port
 
 LITELLM = "litellm[proxy]==1.106.2"
 START_S = 300.0  # LiteLLM takes half a minute to start, minutes on a busy machine
+POOL = 50  # clients that share a connection pool, which searches all its connections for each call
 REFUSED_PAUSE_S = 0.02  # clients that were refused come back soon, as impatient ones do
 SLOW = 6  # LiteLLM's first call takes seconds, on a busy machine a dozen
 KILL_EVERY_S = 3.0  # a gateway needs a second or two to start
@@ -284,13 +286,14 @@ class HttpCell:
                 ]
                 pairs = self.pairs = list(zip(self.replicas, givens, strict=True))
                 await asyncio.gather(*(replica.start(given) for replica, given in pairs))
-                async with httpx.AsyncClient(
-                    trust_env=False, timeout=30, limits=httpx.Limits(max_connections=None)
-                ) as http:
+                async with contextlib.AsyncExitStack() as stack:
+                    pools = [
+                        await stack.enter_async_context(_pool()) for _ in range(math.ceil(c / POOL))
+                    ]
                     tasks = [
-                        asyncio.create_task(self.client(http, replica))
+                        asyncio.create_task(self.client(pools[number // POOL], replica))
                         for replica in self.replicas
-                        for _ in range(c)
+                        for number in range(c)
                     ]
                     if kills:
                         tasks.append(asyncio.create_task(self.kill(pairs)))
@@ -354,6 +357,10 @@ class HttpCell:
         [account] = await ledger.accounts([("budget", 0)])
         await ledger.close()
         return account.position.spent_nano / 1e9
+
+
+def _pool() -> httpx.AsyncClient:
+    return httpx.AsyncClient(trust_env=False, timeout=30, limits=httpx.Limits(max_connections=None))
 
 
 def _get(port: int, key: str) -> float:

@@ -136,8 +136,17 @@ class Attempts:
         if not wait or isinstance(found, Reservation) or found.reason != "held":
             return found
         inference = turn.inference
+
+        def revised() -> tuple[int, int] | Refusal:
+            now = self._amounts(turn, backend, accounts)
+            return now if isinstance(now, Refusal) else now[:2]
+
         return await self._wallet.held.wait(
-            found, *asked, tenant=tenant, deadline_s=inference.deadline_s
+            found,
+            *asked,
+            tenant=tenant,
+            deadline_s=inference.deadline_s,
+            revise=None if amounts[2] is None else revised,
         )
 
     def reserve_now(self, turn: Turn, backend: Backend) -> Reservation | None:

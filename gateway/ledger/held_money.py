@@ -8,7 +8,7 @@ again, for other gateways may hold what is missing. The wallet says what can be 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from gateway.ledger.line import Accounts, Lacking, Line, Take, Waiter
+from gateway.ledger.line import Accounts, Lacking, Line, Revise, Take, Waiter
 from gateway.ledger.types import Refusal, Reservation
 
 HOLD_WAIT_S = 10.0  # most calls of a model are over by then, and few clients give up before
@@ -50,13 +50,15 @@ class HeldMoney:
         *,
         tenant: str,
         deadline_s: float,
+        revise: Revise | None = None,
     ) -> Reservation | Refusal:
         """Hold what was refused, once the calls that hold it now give it back.
 
         A refusal if they have not done so in time, or if it turns out to be spent. Whoever waits
         must hold no money meanwhile. Where less than `maximum_nano` is left at all, what is left is
-        held, if that is at least `least_nano`. Cancelled where the client leaves, it leaves nothing
-        held.
+        held, if that is at least `least_nano`. `revise` works out the two amounts again during the
+        wait, as other calls may have cost less than expected. Cancelled where the client leaves, it
+        leaves nothing held.
         """
         now_s, line = self._clock(), self.line
         until_s = min(now_s + self.wait_s, deadline_s)
@@ -69,6 +71,7 @@ class HeldMoney:
             ceiling_nano=ceiling_nano,
             maximum_nano=maximum_nano,
             least_nano=least_nano,
+            revise=revise,
             lacking=[(account, refusal.asked_nano) for account in short],
             now_s=now_s,
         )

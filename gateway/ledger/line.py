@@ -30,10 +30,22 @@ Lacking = list[tuple[Account, int]]
 End = Literal["granted", "timed_out", "left", "refused", "full"]
 ENDS: tuple[End, ...] = ("granted", "timed_out", "left", "refused", "full")
 
+REVISED_S = 0.1  # how old a waiter's amounts may be: working them out takes 30 us, and each call
+# that ends tries the oldest waiter of every tenant
+
+Revise = Callable[[], tuple[int, int] | Refusal]
+"""Works out what a waiter needs by now, as (ceiling, maximum); a refusal where it cannot be made
+any more.
+"""
+
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A reservation that waits; `lacking` is what it lacked when it was last tried."""
+    """A reservation that waits; `lacking` is what it lacked when it was last tried.
+
+    `revise` works out its amounts again, for the limit under a hard budget depends on what other
+    calls have turned out to cost meanwhile.
+    """
 
     tenant: str
     accounts: Accounts
@@ -43,9 +55,21 @@ class Waiter:
     since_s: float
     lacking: Lacking
     least_nano: int | None = None
+    revise: Revise | None = None
+    revised_s: float = 0.0
     found: asyncio.Future[Reservation | Refusal] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def refresh(self, now_s: float) -> Refusal | None:
+        """Work out the amounts again, where they are old."""
+        if self.revise is None or now_s - self.revised_s < REVISED_S:
+            return None
+        found, self.revised_s = self.revise(), now_s
+        if isinstance(found, Refusal):
+            return found
+        self.ceiling_nano, self.maximum_nano = found
+        return None
 
 
 Take = Callable[[Waiter], Reservation | Refusal | Lacking]
@@ -76,6 +100,7 @@ class Line:
         lacking: Lacking,
         now_s: float,
         least_nano: int | None = None,
+        revise: Revise | None = None,
     ) -> Waiter | None:
         """Queue a reservation; None where its tenant's queue is full."""
         length = self._lengths.get(tenant, 0)
@@ -84,7 +109,16 @@ class Line:
             return None
         number = next(self._numbers)
         waiter = Waiter(
-            tenant, accounts, ceiling_nano, maximum_nano, number, now_s, lacking, least_nano
+            tenant,
+            accounts,
+            ceiling_nano,
+            maximum_nano,
+            number,
+            now_s,
+            lacking,
+            least_nano,
+            revise,
+            revised_s=now_s,
         )
         self._queues.setdefault(tenant, {}).setdefault(accounts, deque()).append(waiter)
         self._lengths[tenant] = length + 1

@@ -186,6 +186,8 @@ class Wallet:
 
     def _take(self, waiter: Waiter) -> Reservation | Refusal | Lacking:
         """Hold or refuse what one in the line asks for; else return what it lacks."""
+        if (refusal := waiter.refresh(self._clock())) is not None:
+            return refusal
         if waiter.least_nano is not None:  # no need to ask the ledger for what is spent for certain
             lefts = [account.left_nano for account in waiter.accounts if account.hard]
             left_nano = min(lefts, default=waiter.maximum_nano)

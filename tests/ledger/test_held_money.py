@@ -65,6 +65,60 @@ def test_a_budget_answers_as_many_calls_at_any_concurrency(
     play(main, ALL)
 
 
+def test_who_waits_holds_only_what_calls_have_turned_out_to_need_by_then() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        accounts, need_nano = wallet.matching("t", "r", "b", {}), LIMIT
+        first = await reserve(wallet, LIMIT)
+        assert isinstance(first, Reservation)
+
+        async def one() -> Reservation | Refusal:
+            found = await wallet.reserve(accounts, LIMIT, LIMIT)
+            assert isinstance(found, Refusal)
+            return await wallet.held.wait(
+                found,
+                accounts,
+                LIMIT,
+                LIMIT,
+                tenant="t",
+                deadline_s=1e9,
+                revise=lambda: (need_nano, need_nano),
+            )
+
+        waiting = [asyncio.create_task(one()) for _ in range(10)]
+        await asyncio.sleep(3)
+        need_nano = LIMIT // 20
+        wallet.settle(first, need_nano)
+        await asyncio.sleep(0.1)
+        held = [task.result() for task in waiting]  # all at once, though each asked for everything
+        for hold in held:
+            assert isinstance(hold, Reservation)
+            assert hold.hard_nano == need_nano
+            wallet.settle(hold, need_nano)
+        await wallet.tell()
+        assert stage.book().spent_nano == 11 * need_nano
+
+    play(main, ALL)
+
+
+def test_who_waits_is_refused_once_nothing_bounds_its_call_any_more() -> None:
+    async def main(stage: Stage) -> None:
+        wallet, _ = await stage.wallet()
+        accounts = wallet.matching("t", "r", "b", {})
+        unbounded = accounts[0].refusal(100, "unbounded", "the backend takes no limit")
+        first = await reserve(wallet, LIMIT)
+        found = await wallet.reserve(accounts, 100, 100)
+        assert isinstance(first, Reservation) and isinstance(found, Refusal)
+        ended = await wallet.held.wait(
+            found, accounts, 100, 100, tenant="t", deadline_s=1e9, revise=lambda: unbounded
+        )
+        assert ended is unbounded
+        assert wallet.held.line.count == 0
+        wallet.settle(first, 0)
+
+    play(main, ALL)
+
+
 def test_who_waits_gets_what_another_process_gives_back() -> None:
     async def main(stage: Stage) -> None:
         (one, _), (other, _) = await stage.wallet(), await stage.wallet()
