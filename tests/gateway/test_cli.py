@@ -62,6 +62,14 @@ class ControlPlane(BaseHTTPRequestHandler):
         else:
             self.answer(404, {"title": "No decision", "detail": f"none at {self.path}"})
 
+    def do_POST(self) -> None:
+        assert self.path == "/_tollway/budgets/acme-daily"
+        change = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if change.get("billed_usd", "0") not in ("0", "0.002"):
+            self.answer(400, {"title": "Bad change", "detail": "billed_usd: not an amount"})
+        else:
+            self.answer(200, {**BUDGET, "change": change})
+
     def answer(self, status: int, document: dict[str, Any]) -> None:
         body = json.dumps(document).encode()
         self.send_response(status)
@@ -291,6 +299,29 @@ def test_a_budget_is_shown_by_name_and_a_wrong_name_is_told(
     assert "spent          $1.234567891" in capsys.readouterr().out
     assert cli.main(["budgets", "show", "acme"], environ) == console.FAILED
     assert "none at /_tollway/budgets/acme" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "asked"), [([], {}), (["--billed", "0.002"], {"billed_usd": "0.002"})]
+)
+def test_a_release_names_the_lease_the_reason_and_what_was_billed_if_that_is_known(
+    more: list[str], asked: dict[str, str], gateway_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"TOLLWAY_URL": gateway_url, "TOLLWAY_KEY": "admin"}
+    words = ["budgets", "release", "acme-daily", "w.1", "--who", "ann", "--why", "invoice 7"]
+    assert cli.main([*words, *more, "--json"], environ) == console.OK
+    change = json.loads(capsys.readouterr().out)["change"]
+    by = {"action": "release", "lease": "w.1", "who": "ann", "why": "invoice 7"}
+    assert change == {**by, **asked}
+
+
+def test_a_release_of_what_is_no_amount_fails_and_says_which(
+    gateway_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"TOLLWAY_URL": gateway_url, "TOLLWAY_KEY": "admin"}
+    words = ["budgets", "release", "acme-daily", "w.1", "--why", "x", "--billed", "much"]
+    assert cli.main(words, environ) == console.FAILED
+    assert "Bad change: billed_usd: not an amount" in capsys.readouterr().err
 
 
 def test_a_decision_is_told_as_a_story(

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 
+from gateway import cli, console
 from tests.gateway.harness import run, serving
 from tests.gateway.process import Process
 from tests.ledger.redis_server import free_port
@@ -107,22 +107,15 @@ def test_what_a_killed_gateway_had_open_is_released_by_an_operator_alone(
             await asyncio.sleep(2.5)  # longer than two sweeps
             assert (await shown(url))["unaccounted_nano"] == budget["unaccounted_nano"]
             (holder,) = [one for one in budget["holders"] if one["charged_nano"]]
-            asked = {
-                "action": "release",
-                "who": "ann",
-                "why": "invoice 7",
-                "lease": holder["lease"],
-            }
+            words = ["budgets", "release", "cap", holder["lease"], "--url", url]
+            words += ["--who", "ann", "--why", "invoice 7"]
             if billed is not None:
-                asked["billed_usd"] = billed
-            async with httpx.AsyncClient(trust_env=False) as client:
-                reply = await client.post(
-                    url + "/_tollway/budgets/cap", content=orjson.dumps(asked)
-                )
-                assert reply.status_code == 200, reply.text
+                words += ["--billed", billed]
+            assert await asyncio.to_thread(cli.main, words, {}) == console.OK
             budget = await shown(url)
             assert (budget["unaccounted_nano"], budget["spent_nano"]) == (0, spent_nano)
-            assert budget["changes"][-1]["why"] == "invoice 7"
+            change = budget["changes"][-1]
+            assert (change["who"], change["kind"], change["why"]) == ("ann", "release", "invoice 7")
         finally:
             gateway.end(signal.SIGTERM)
 
