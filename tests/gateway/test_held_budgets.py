@@ -229,6 +229,7 @@ kind = "gpu"
 protocol = "openai"
 url = "{url}"
 price = {{ input_usd_per_mtok = 0, output_usd_per_mtok = 5.0 }}
+min_output_tokens = 20_000
 """
             async with running(toml + half, tmp_path) as app:
                 first = asyncio.create_task(ask(app, 20_000))  # $0.10 at half the price
