@@ -304,6 +304,8 @@ class HttpCell:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
                     await asyncio.sleep(2 * self.backend.takes_s)
+                    if kills:
+                        await self.restore(pairs)
                     return await self.own(redis.port)
         finally:
             for replica in self.replicas:
@@ -347,6 +349,13 @@ class HttpCell:
                 await asyncio.sleep(KILL_EVERY_S)
                 end(replica)
                 await replica.start(given)
+
+    @staticmethod
+    async def restore(pairs: list[tuple[Replica, Given]]) -> None:
+        """Start what is dead, so that the ledger has heard of what each had open when killed."""
+        for replica, given in pairs:
+            end(replica)
+            await replica.start(given)
 
     async def own(self, redis: int) -> float:
         """Return what the gateways say was spent: Tollway's ledger, or LiteLLM's key in Redis."""
