@@ -38,6 +38,8 @@ class Dialect:
         self._drops = tuple(drops)
         self._refused: frozenset[str] = frozenset()
         self._limit_field = limit_field
+        self.is_plain = not self._drops
+        """Whether nothing is left out."""
         self.output_max: int | None = None
         """The largest limit of output that may be inserted, once a larger one was refused."""
 
@@ -75,11 +77,6 @@ class Dialect:
         """The additions that it was seen to refuse."""
         return self._refused
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing is left out."""
-        return not self._drops and not self._refused
-
     def unwanted(
         self, document: object, added: Sequence[Addition], without: Sequence[str] = ()
     ) -> list[str]:
@@ -94,12 +91,14 @@ class Dialect:
     def adopt(self, old: "Dialect") -> None:
         """Go on with what the same server was seen to refuse before its settings changed."""
         self._refused = old._refused
+        self.is_plain = not self._drops and not self._refused
 
     def learn(self, backend: str, refused: Sequence[Addition]) -> None:
         """Remember additions that a request was refused for, and accepted without."""
         names = {one.name for one in refused} - self._refused
         if names:
             self._refused |= names
+            self.is_plain = False
             log.warning("backend %s refuses %s: not sent to it again", backend, ", ".join(names))
 
 

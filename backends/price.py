@@ -42,7 +42,8 @@ class Price:
     Cached input tokens are a part of the input tokens, and are charged once, at their own price.
     `tiers`: (input tokens, price of a call with more), from the highest; it then prices the whole
     call, and in no part below the tier under it. `more`: (unit, price of one) of further units.
-    `hours`: (from, to, price) in minutes of a day of UTC.
+    `hours`: (from, to, price) in minutes of a day of UTC. `is_fixed`: what a call costs is known to
+    the nano-dollar before it is made, and is `call_nano`.
     """
 
     per_request_nano: int | float = 0
@@ -55,11 +56,22 @@ class Price:
     service_tiers: tuple[tuple[str, "Price"], ...] = ()
     hours: tuple[tuple[int, int, "Price"], ...] = ()
     dearest: "Price | None" = None
+    is_fixed: bool = field(init=False, repr=False, compare=False, hash=False)
+    call_nano: int = field(init=False, repr=False, compare=False, hash=False)
     rates: dict[str, float] = field(init=False, repr=False, compare=False, hash=False)
     guessed: frozenset[str] = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
         assert all(0 <= part < MAX_NANO for part in self.parts), self
+        varies = (
+            self.per_device_s_nano
+            or self.input_token_nano
+            or self.cached_input_token_nano
+            or self.output_token_nano
+            or self.more
+        )
+        object.__setattr__(self, "is_fixed", not varies)
+        object.__setattr__(self, "call_nano", self.cost_nano(Usage()))
         rates, guessed = self._defaults()
         object.__setattr__(self, "rates", rates)
         object.__setattr__(self, "guessed", guessed)
@@ -118,17 +130,6 @@ class Price:
     def most(self) -> "Price":
         """The price that no way to charge a call exceeds, of its declared parts."""
         return self.dearest or self
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether a call's cost is known to the nano-dollar before it is made."""
-        return not (
-            self.per_device_s_nano
-            or self.input_token_nano
-            or self.cached_input_token_nano
-            or self.output_token_nano
-            or self.more
-        )
 
     @property
     def standalone(self) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from collections.abc import Collection
 
-from gateway.turn import Turn
-
 
 class Arrivals:
     """One process' counts since its start.
@@ -17,11 +15,9 @@ class Arrivals:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def count(self, turn: Turn) -> None:
-        """Count a request, unless it wanted no money (0.2 us)."""
-        if turn.is_demand:
-            name = turn.inference.route.name
-            self._counts[name] = self._counts.get(name, 0) + 1
+    def count(self, route: str) -> None:
+        """Count a request that wanted money, see `Turn.is_demand` (0.1 us)."""
+        self._counts[route] = self._counts.get(route, 0) + 1
 
     def of(self, route: str) -> int:
         """Return how many a route has had."""

@@ -1,4 +1,4 @@
-"""Asks a backend once, and again where it refuses a field that the gateway added.
+"""Asks a backend once more where it refuses a field that the gateway added.
 
 The client never sent that field, so a 400 or 422 that names it is no answer for the client. A
 refused call is free: nothing ran. So the same call is repeated without the field, or with another
@@ -24,29 +24,33 @@ T = TypeVar("T")
 REPEATS = 3  # the name of the limit, its size, and an added field may be refused, each once
 
 
-async def asked(
+async def asked_again(
     inference: Inference,
     backend: Backend,
+    call: Call,
+    reply: Reply,
+    sent: "Sent",
+    *,
     deadline_s: float,
     begun_by_s: float | None,
     clock: Callable[[], float],
-    *,
-    limit: OutputLimit | None = None,
 ) -> tuple[Call, Reply, OutputLimit | None]:
-    """Return the call that was made, or made last, its reply, and the limit of its output.
+    """Return the call that was made last, its reply, and the limit of its output.
 
-    Raises BackendError. `begun_by_s`: until when the reply must begin, if that is limited; `limit`:
-    what the call's output is to be limited to.
+    `reply` is the first refusal (a status in REFUSED), of `call`, into which the gateway put what
+    `sent` says. Raises BackendError. `begun_by_s`: until when a reply must begin, if that is
+    limited.
     """
-    sent = UNCHANGED if limit is None else Sent(limit=limit)
+    limit = sent.limit
     repeats = 0
     while True:
-        call = addressed(inference, backend, deadline_s, clock, sent)
-        sending = backend.transport.send(call, deadline_s)
-        came = await (sending if begun_by_s is None else within(begun_by_s - clock(), sending))
-        reply = readable(came, inference.accepts)
-        if reply.status < 400 and repeats:  # else it had another fault, and nothing is known
-            _learn(backend, sent, limit)
+        if repeats:
+            call = addressed(inference, backend, deadline_s, clock, sent)
+            sending = backend.transport.send(call, deadline_s)
+            came = await (sending if begun_by_s is None else within(begun_by_s - clock(), sending))
+            reply = readable(came, inference.accepts)
+            if reply.status < 400:  # else it had another fault, and nothing is known
+                _learn(backend, sent, limit)
         if reply.status not in REFUSED or repeats == REPEATS:
             return call, reply, sent.limit
         # Not only what is still added: another call may have been refused while this one was
@@ -124,7 +128,7 @@ def addressed(
     backend: Backend,
     deadline_s: float,
     clock: Callable[[], float],
-    sent: Sent,
+    sent: Sent = UNCHANGED,
 ) -> Call:
     """Return the call that a backend gets, with what it is told of its trace and its deadline."""
     call = backend.address(inference.call, sent.without, sent.limit)

@@ -6,11 +6,13 @@ where it may have run; void where it has not. A cancelled call settles too, for 
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from backends.codings import Decoded
+from backends.dialect import REFUSED
 from backends.http1_connection import CLOSED
 from backends.output import OutputLimit
 from backends.types import (
@@ -23,10 +25,10 @@ from backends.types import (
     is_unsent,
 )
 from gateway import health
-from gateway.asking import asked, within
+from gateway.asking import UNCHANGED, Sent, addressed, asked_again, within
 from gateway.buffers import Buffers
 from gateway.call_bounds import Unbounded, bounds
-from gateway.decoding import as_accepted
+from gateway.decoding import as_accepted, readable
 from gateway.discretion import discreet, presentable, vouch
 from gateway.estimator import Quote
 from gateway.hedge import Hedge, first_good
@@ -157,6 +159,9 @@ class Attempts:
         line = self._wallet.held.line
         if line.count and line.ahead(turn.inference.tenant, accounts):
             return None
+        if not backend.sells_tokens:  # as `_amounts` has it
+            quote = turn.quotes[backend.name]
+            return self._wallet.reserve_now(accounts, quote.ceiling_nano, quote.maximum_nano)
         amounts = self._amounts(turn, backend, accounts)
         if isinstance(amounts, Refusal):
             return None
@@ -184,16 +189,24 @@ class Attempts:
         maximum_nano = min(found.maximum_nano, max(left_nano, found.least_nano))
         return min(quote.ceiling_nano, maximum_nano), maximum_nano, found.least_nano
 
-    async def ask(
+    def ask(
         self, turn: Turn, backend: Backend, hold: Reservation, *, fallback: bool = False
-    ) -> Attempt:
+    ) -> Awaitable[Attempt]:
         """Make an attempt, and once more where its reused connection was lost and the backend is
-        one that may be asked twice. The first may have run, so it is charged; the second has a
-        reservation of its own.
+        one that may be asked twice.
+        """
+        if not backend.repeat_on_close:
+            return self.make(turn, backend, hold, fallback=fallback)
+        return self._ask_twice(turn, backend, hold, fallback=fallback)
+
+    async def _ask_twice(
+        self, turn: Turn, backend: Backend, hold: Reservation, *, fallback: bool
+    ) -> Attempt:
+        """Make an attempt, and once more where its reused connection was lost. The first may have
+        run, so it is charged; the second has a reservation of its own.
         """
         attempt = await self.make(turn, backend, hold, fallback=fallback)
-        lost = attempt.error == CLOSED and backend.repeat_on_close
-        if not lost or not turn.affords(attempt.quote):
+        if attempt.error != CLOSED or not turn.affords(attempt.quote):
             return attempt
         again = await self.reserve(turn, backend)
         if isinstance(again, Refusal):
@@ -266,25 +279,42 @@ class Attempts:
         hedge_s: float | None = None,
     ) -> Attempt:
         """Make one attempt and end its reservation, whatever happens."""
-        inference, (quote, limit) = turn.inference, _limited(turn, backend, hold)
+        inference = turn.inference
+        quote, limit = (
+            _limited(turn, backend, hold) if turn.bounds else (turn.quotes[backend.name], None)
+        )
         started_s = self._clock()
         deadline_s = min(self._until(turn, backend, started_s), started_s + backend.timeout_s)
         backend.probe(started_s, inference.caller)
-        said = None
-        status, body = 0, b""
+        said, status, body = None, 0, b""
         headers: Headers = []
         relay: Relay | None = None
         try:
             follower = backend.protocol.follow(inference.call.payload or NO_PAYLOAD)
-            due_s = backend.due_s(follower is not None)
+            due_s = backend.first_byte_s if follower is None else backend.due_s(streamed=True)
             begun_by_s = None if due_s is None else started_s + due_s
-            call, reply, limit = await asked(
-                inference, backend, deadline_s, begun_by_s, self._clock, limit=limit
-            )
-            left_s = None if begun_by_s is None else begun_by_s - self._clock()
-            reply, follower = await _streamed(reply, follower, left_s)
-            if follower is not None and not (inference.route.cascade or audit):
-                relay, reply = await self._begun(inference, backend, reply, follower, left_s)
+            sent = UNCHANGED if limit is None else Sent(limit=limit)
+            call = addressed(inference, backend, deadline_s, self._clock, sent)
+            sending = backend.transport.send(call, deadline_s)
+            if begun_by_s is not None:
+                sending = within(begun_by_s - self._clock(), sending)
+            reply = readable(await sending, inference.accepts)
+            if reply.status in REFUSED:
+                call, reply, limit = await asked_again(
+                    inference,
+                    backend,
+                    call,
+                    reply,
+                    sent,
+                    deadline_s=deadline_s,
+                    begun_by_s=begun_by_s,
+                    clock=self._clock,
+                )
+            if follower is not None:
+                left_s = None if begun_by_s is None else begun_by_s - self._clock()
+                reply, follower = await _streamed(reply, follower, left_s)
+                if follower is not None and not (inference.route.cascade or audit):
+                    relay, reply = await self._begun(inference, backend, reply, follower, left_s)
             if relay is not None:
                 verdict = UNDER_WAY
             else:
@@ -292,19 +322,17 @@ class Attempts:
                 verdict = judge(
                     backend, call, reply, body, quote=quote, latency_s=self._clock() - started_s
                 )
-                if follower is not None and not is_stream(reply):
-                    said = health.of_event(reply.status, verdict.error)
-                elif follower is not None and not verdict.error:
-                    body = follower.feed(body) + follower.close()
+                if follower is not None:
+                    said, body = _read_whole(reply, follower, verdict, body)
             status = reply.status
-            headers, body = presentable(inference, backend, verdict, *as_accepted(reply, body))
-        except Overloaded:
-            verdict, said = unread(quote, OVERLOADED, ran=False), health.UNKNOWN
-        except BackendError as exc:
-            said = health.of_failure(exc, fair=_is_fair(inference, backend, started_s, deadline_s))
-            verdict = unread(
-                quote, str(exc) or type(exc).__name__, ran=exc.ran, hold_nano=hold.hard_nano
+            headers, body = (
+                (reply.headers, body)
+                if backend.credential is None and not isinstance(reply.stream, Decoded)
+                else presentable(inference, backend, verdict, *as_accepted(reply, body))
             )
+        except BackendError as exc:
+            fair = _is_fair(inference, backend, started_s, deadline_s)
+            verdict, said = failed(exc, quote, hold, fair=fair)
         except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
             log.exception("backend %s answered what cannot be read", backend.name)
             verdict, said = unreadable(exc, quote, hold), health.UNKNOWN
@@ -329,12 +357,18 @@ class Attempts:
                 hedge_s=hedge_s,
                 output_limit=0 if limit is None else limit.tokens,
             )
-            turn.attempts.append(attempt)
-            if relay is None:
-                self._settle(turn, backend, hold, attempt, said)
-            else:
-                relay.on_end = partial(self._ended, turn, backend, hold)
+            self._over(turn, backend, hold, attempt, said)
         return attempt
+
+    def _over(
+        self, turn: Turn, backend: Backend, hold: Reservation, attempt: Attempt, said: str | None
+    ) -> None:
+        """Add an attempt to its turn, and settle it: a stream under way at its end."""
+        turn.attempts.append(attempt)
+        if attempt.relay is None:
+            self._settle(turn, backend, hold, attempt, said)
+        else:
+            attempt.relay.on_end = partial(self._ended, turn, backend, hold)
 
     async def _begun(
         self,
@@ -478,7 +512,10 @@ class Attempts:
             vouch(backend.credential, attempt, self._clock())
         if verdict.error and verdict.error not in GIVEN_UP:
             turn.failed[backend.name] = verdict.error
-        self._tell_health(inference, backend, attempt, said)
+        if attempt.status == 200 and said is None and not verdict.error:  # nearly always
+            backend.breaker.succeeded()
+        else:
+            self._tell_health(inference, backend, attempt, said)
         if verdict.usage is not None and not verdict.partial:
             route.estimator.observe(
                 turn.context,
@@ -500,6 +537,17 @@ class Attempts:
             backend.cache.answered(turn.prompt, verdict.usage, self._clock())
 
 
+def failed(
+    exc: BackendError, quote: Quote, hold: Reservation, *, fair: bool
+) -> tuple[Verdict, str]:
+    """Judge a call that brought no reply; and return what that says of the backend's health."""
+    if isinstance(exc, Overloaded):
+        return unread(quote, OVERLOADED, ran=False), health.UNKNOWN
+    why = str(exc) or type(exc).__name__
+    verdict = unread(quote, why, ran=exc.ran, hold_nano=hold.hard_nano)
+    return verdict, health.of_failure(exc, fair=fair)
+
+
 def unreadable(exc: Exception, quote: Quote, hold: Reservation) -> Verdict:
     """Judge a reply that our own code failed to read."""
     why = f"unreadable: {type(exc).__name__}"
@@ -519,14 +567,23 @@ def cancelled(exc: BaseException, turn: Turn, quote: Quote, hold: Reservation) -
 
 
 async def _streamed(
-    reply: Reply, follower: Follower | None, left_s: float | None
+    reply: Reply, follower: Follower, left_s: float | None
 ) -> tuple[Reply, Follower | None]:
     """Return a reply, and its follower where it is the stream that was asked for."""
-    if follower is None:
-        return reply, None
     if not is_stream(reply):
         reply = await within(left_s, labelled(reply))
     return reply, follower if is_stream(reply) else None
+
+
+def _read_whole(
+    reply: Reply, follower: Follower, verdict: Verdict, body: bytes
+) -> tuple[str | None, bytes]:
+    """Return what a stream that was read whole says of its backend's health, if that is not in the
+    verdict, and what of it goes to the client.
+    """
+    if not is_stream(reply):  # an error stood in its first event
+        return health.of_event(reply.status, verdict.error), body
+    return None, body if verdict.error else follower.feed(body) + follower.close()
 
 
 def _is_fair(inference: Inference, backend: Backend, started_s: float, deadline_s: float) -> bool:

@@ -121,9 +121,23 @@ class Authenticator:
         Costs 1 us. Refused are: no key (unless open), a key of ours that is unknown or has ended,
         two different keys, and a header for keys that stands twice and holds one of ours.
         """
+        found = None
+        for field in headers:
+            if field[0] in KEY_HEADERS:
+                if found is not None:
+                    return self._tenant_of(_credentials(headers))
+                found = field
+        if found is None:
+            return ANONYMOUS if self._open else None
+        known = self._remembered.get(found)
+        if known is None or known[1]:  # nearly never: a key that is new here, or one that ends
+            return self._tenant_of((found,))
+        return known[0]
+
+    def _tenant_of(self, fields: Headers) -> str | None:
+        """Return the tenant whose key stands in header fields, of which none stands twice."""
         known: tuple[str, float] | None = None
-        fields = [field for field in headers if field[0] in KEY_HEADERS]
-        for header in fields if len(fields) < 2 else _credentials(headers):
+        for header in fields:
             one = self._remembered.get(header) or self._find(header)
             if one is None:
                 if _claims_to_be_ours(header[1]):

@@ -11,6 +11,11 @@ def readable(reply: Reply, accepted: bytes) -> Reply:
     Streams are decoded for all, since an event may be taken out of them, and errors, since what
     they quote may be hidden.
     """
+    for name, _ in reply.headers:
+        if name == b"content-encoding":
+            break
+    else:  # nearly always (0.2 us)
+        return reply
     coded = codings(reply.headers)
     if not coded:
         return reply

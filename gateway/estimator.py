@@ -91,12 +91,15 @@ class Estimator:
         `known` bounds the usage beforehand: the most input tokens that the request can be, limits
         on its output tokens or device-seconds; 0 where nothing is known.
         """
-        kept, found = self._kept.get(backend), self._models.get(backend)
+        kept = self._kept.get(backend)
+        if kept is not None and kept.known is None and kept.price is price:
+            return kept.quote  # a fixed price
+        found = self._models.get(backend)
         worst = USUAL if found is None else found.worst.of(tenant, now_s)
         if kept is not None and kept.holds(price, known, cached, worst):
             return kept.quote
         if price.is_fixed:
-            cost_nano = price.cost_nano(CALL)
+            cost_nano = price.call_nano
             quote = Quote(cost_nano, cost_nano, price.most.cost_nano(CALL))
             self._kept[backend] = _Kept(quote, price)
             return quote

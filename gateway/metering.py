@@ -8,7 +8,6 @@ reply cost is said in `charges`.
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from backends.documents import load_reply
 from backends.oip_body import read, split
@@ -67,6 +66,9 @@ GIVEN_UP = frozenset({OUTRUN, LEFT})
 """Errors that are none of the backend's."""
 
 NO_ANSWER = Answer()
+
+CALL = Usage()
+"""What every call uses; all of it where the price is fixed."""
 
 
 @record
@@ -148,7 +150,7 @@ def judge(
     if backend.credential is not None and refuses_key(status, body):
         why = backend.credential.complaint(status)
         return Verdict(0, VOID, None, NO_ANSWER, why, partial=True, refuses_key=True)
-    redirects = status < 400 and status in backend.protocol.estranged
+    redirects = 300 <= status < 400 and status in backend.protocol.estranged
     if status >= 400 or redirects:
         estranged = status >= 500 or status in NOT_RUN or status in backend.protocol.estranged
         error = f"status {status}" if estranged else ""
@@ -166,7 +168,12 @@ def judge(
             error = f"invalid answer: {breach}"
             return Verdict(cost_nano, provenance, usage, NO_ANSWER, error, forbidden=True)
     payload = call.payload or NO_PAYLOAD
-    said = read_answer(backend, partial(backend.protocol.answer, payload, reply, body))
+    try:
+        answer = backend.protocol.answer(payload, reply, body)
+    except Exception as exc:  # whatever cannot be read is no answer
+        said = no_answer(backend, exc)
+    else:
+        return Verdict(cost_nano, provenance, usage, answer, "")
     if said.refused and usage is None:  # nothing was generated, and no usage is reported
         verdict = failed(backend, None, said.error, status=FAILED, latency_s=latency_s)
         return replace(verdict, no_answer=said.no_answer)
@@ -199,16 +206,22 @@ def read_answer(backend: Backend, read: Callable[[], Answer]) -> Said:
     """Read a reply's answer. Whatever cannot be read is no answer, and the reply is passed on."""
     try:
         return Said(read())
-    except ReportedError as failure:
-        why, refused = str(failure), not failure.begun
-        if isinstance(failure, ReportedFailure):
+    except Exception as exc:
+        return no_answer(backend, exc)
+
+
+def no_answer(backend: Backend, exc: Exception) -> Said:
+    """Return what a reply says whose answer could not be read, by the exception that was raised."""
+    if isinstance(exc, ReportedError):
+        why, refused = str(exc), not exc.begun
+        if isinstance(exc, ReportedFailure):
             return Said(NO_ANSWER, error=why, refused=refused)
         return Said(NO_ANSWER, no_answer=why, refused=refused)
-    except InvalidAnswer as invalid:
-        return Said(NO_ANSWER, no_answer=str(invalid))
-    except Exception as exc:  # a mistake of ours in reading keeps nobody from the reply
-        log.exception("the answer of backend %s could not be read", backend.name)
-        return Said(NO_ANSWER, no_answer=f"unreadable: {type(exc).__name__}", bug=True)
+    if isinstance(exc, InvalidAnswer):
+        return Said(NO_ANSWER, no_answer=str(exc))
+    # A mistake of ours in reading keeps nobody from the reply.
+    log.error("the answer of backend %s could not be read", backend.name, exc_info=exc)
+    return Said(NO_ANSWER, no_answer=f"unreadable: {type(exc).__name__}", bug=True)
 
 
 def keep(contract: Contract, headers: Headers, body: bytes) -> None:
@@ -230,8 +243,7 @@ def price(
 ) -> tuple[int, str, Usage | None]:
     """Return (cost, its provenance, usage) of a call that ran."""
     if backend.price.is_fixed:
-        usage = Usage()
-        return backend.price.cost_nano(usage), USAGE, usage
+        return backend.price.call_nano, USAGE, CALL
     if (told := reported(backend, call, reply, body)) is not None:
         return told
     if backend.price.per_device_s_nano and not backend.price.output_token_nano:

@@ -115,7 +115,12 @@ class Proxy:
             if self._replays is not None and (given := key_of(inference.call.headers)) is not None:
                 await self._once(self._replays, given, inference, receive, send)
                 return
-            turn = await self._route(inference, client_of(scope))
+            client = client_of(scope)
+            turn = await (
+                self._router.answer(inference)
+                if client is None  # this server does not say when clients leave
+                else self._route(inference, client)
+            )
         except Refused as refused:
             if passage is not None:
                 passage.reason = refused.reason
@@ -124,13 +129,11 @@ class Proxy:
         if turn is not None:
             await self._hand_over(turn, receive, send)
 
-    async def _route(self, inference: Inference, client: Client | None) -> Turn | None:
+    async def _route(self, inference: Inference, client: Client) -> Turn | None:
         """Return the turn whose reply is to be written; None: its client has left before one came.
 
         What was under way then is given up, so that a model stops whose answer nobody reads.
         """
-        if client is None:  # this server does not say when clients leave
-            return await self._router.answer(inference)
         inference.client = client
         client.awaits(asyncio.current_task())
         try:

@@ -83,6 +83,7 @@ class Backend:
     tariff: Price | None = None
     sells_tokens: bool = field(init=False)
     _replaced: frozenset[bytes] = field(init=False)
+    _added: Headers = field(init=False, repr=False)
 
     @property
     def is_local(self) -> bool:
@@ -101,6 +102,7 @@ class Backend:
         self.sells_tokens = bool(most.input_token_nano or most.output_token_nano)
         credential = () if self.credential is None else (self.credential.name,)
         self._replaced = frozenset({b"host", *credential, *[name for name, _ in self.headers]})
+        self._added = [(b"host", self.host), IDENTITY, *self.headers]
 
     def allows(self, now_s: float, caller: str = "") -> bool:
         """Say whether a caller may ask it now: neither its breaker, nor its credential, nor a rest
@@ -116,7 +118,9 @@ class Backend:
 
     def probe(self, now_s: float, caller: str = "") -> None:
         """Take note that it is asked; out of service, it is asked only once in a while."""
-        self.breaker.probe(now_s, caller)
+        breaker = self.breaker
+        if breaker.is_open or breaker.suspicions.callers:
+            breaker.probe(now_s, caller)
         if self.credential is not None:
             self.credential.probe(now_s)
 
@@ -152,8 +156,7 @@ class Backend:
         addressed = self.protocol.readdress(call, self.path, self.model, payload)
         replaced = self._replaced
         headers = [pair for pair in addressed.headers if pair[0] not in replaced]
-        headers += ((b"host", self.host), IDENTITY)
-        headers += self.headers
+        headers += self._added
         if self.credential is not None:
             headers.append(self.credential.field)
         body = addressed.body

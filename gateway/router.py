@@ -93,7 +93,9 @@ class Router:
                     if inference.route.hedge is None
                     else attempts.hedged(turn, backend, hold, inference.route.hedge)
                 )
-                failed = attempt.error or (turn.held is not None and turn.passes_over(attempt))
+                failed = attempt.verdict.error or (
+                    turn.held is not None and turn.passes_over(attempt)
+                )
                 if failed or (attempt.status in TOO_LONG and outgrows(turn, attempt)):
                     await self._fall_back(turn)
                     break
@@ -245,7 +247,8 @@ class Router:
 
     def _record(self, turn: Turn) -> None:
         """Write the turn down: rows in the journal, what it cost for the policy, the metrics."""
-        if turn.context.scopes and turn.is_demand:
+        is_demand = turn.is_demand
+        if is_demand and turn.context.scopes:
             bound = turn.inference.route.bound
             for scope in turn.context.scopes:
                 bound[scope] += 1
@@ -255,7 +258,8 @@ class Router:
             self.recent.append(turn.id)
             turn.inference.route.traffic.count(turn.inference.tenant)
             charge(turn)
-        self.arrivals.count(turn)
+        if is_demand:
+            self.arrivals.count(turn.inference.route.name)
         self._metrics.request(turn, self._clock())
 
     def _refused(self, turn: Turn) -> errors.Refused:

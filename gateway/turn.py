@@ -137,15 +137,16 @@ class Turn:
     @property
     def outcome(self) -> str:
         """How the request ended, as a label of a closed set."""
-        if self.inference.left:
+        held, client = self.held, self.inference.client
+        if client is not None and client.left:
             return "client_left"
-        if self.held is None:
+        if held is None:
             return self._why_none
-        if self.held.error:
+        if held.verdict.error:
             return "failed"
-        if self.held.status >= 400:
+        if held.status >= 400:
             return "client_error"
-        return "fallback" if self.held.fallback else "ok"
+        return "fallback" if held.fallback else "ok"
 
     @property
     def _why_none(self) -> str:

@@ -2,8 +2,6 @@
 
 import ast
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 from gateway.arrivals import Arrivals
 
@@ -16,15 +14,10 @@ SHOWN_BY = {"crew.py", "control.py"}
 """These add up the figures of several workers, and show them."""
 
 
-def turn(route: str, *, demand: bool = True) -> Any:
-    inference = SimpleNamespace(route=SimpleNamespace(name=route))
-    return SimpleNamespace(inference=inference, is_demand=demand)
-
-
-def test_arrivals_count_what_wants_money_and_forget_routes_that_are_gone() -> None:
+def test_arrivals_are_counted_by_route_and_forgotten_with_it() -> None:
     arrivals = Arrivals()
-    for one in (turn("a"), turn("a"), turn("b"), turn("a", demand=False)):
-        arrivals.count(one)
+    for route in ("a", "a", "b"):
+        arrivals.count(route)
     assert (arrivals.of("a"), arrivals.of("b"), arrivals.of("c")) == (2, 1, 0)
     arrivals.keep(["b"])
     assert (arrivals.of("a"), arrivals.of("b")) == (0, 1)

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from gateway.traffic import TENANTS_MAX, Traffic
+from gateway.traffic import KEPT, TENANTS_MAX, Traffic
 
 
 def test_the_only_tenant_has_the_whole_share() -> None:
@@ -49,3 +49,16 @@ def test_tenants_beyond_count_are_forgotten() -> None:
     began = time.thread_time()
     assert len(traffic.save()) <= TENANTS_MAX
     assert time.thread_time() - began < 1.0
+
+
+def test_requests_counted_in_batches_weigh_as_if_counted_one_by_one() -> None:
+    whole, asked = Traffic(), Traffic()
+    rng, expected = Random(1), {"a": 0.0, "b": 0.0, "c": 0.0}
+    for _ in range(1000):
+        tenant = rng.choices("abc", (6, 3, 1))[0]
+        expected = {name: KEPT * count + (name == tenant) for name, count in expected.items()}
+        whole.count(tenant)
+        asked.count(tenant)
+        asked.share("a")  # so that batches of all lengths are counted
+    assert whole.save() == pytest.approx(expected)
+    assert asked.save() == pytest.approx(expected)
