@@ -115,7 +115,7 @@ class Proxy:
             if self._replays is not None and (given := key_of(inference.call.headers)) is not None:
                 await self._once(self._replays, given, inference, receive, send)
                 return
-            client = client_of(scope)
+            client = client_of(scope) if "extensions" in scope else None
             turn = await (
                 self._router.answer(inference)
                 if client is None  # this server does not say when clients leave

@@ -247,7 +247,7 @@ class Router:
 
     def _record(self, turn: Turn) -> None:
         """Write the turn down: rows in the journal, what it cost for the policy, the metrics."""
-        is_demand = turn.is_demand
+        is_demand = bool(turn.draws) if turn.held is not None else turn.is_demand
         if is_demand and turn.context.scopes:
             bound = turn.inference.route.bound
             for scope in turn.context.scopes:
