@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Any
 
-from backends.pricing import parse_price
+from tollway.backends.pricing import parse_price
 
 PACKAGE = "genai-prices"
 INSTALL = 'pip install "tollway[catalog]"'

@@ -13,9 +13,9 @@ Whatever a client sent and nobody declared goes to the backend as it is.
 import logging
 from collections.abc import Sequence
 
-from backends.json_members import has, with_first, with_number, without
-from backends.output import ANOTHER, OutputLimit
-from backends.types import Addition
+from tollway.backends.json_members import has, with_first, with_number, without
+from tollway.backends.output import ANOTHER, OutputLimit
+from tollway.backends.types import Addition
 
 log = logging.getLogger("tollway.dialect")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from backends.types import BadRequest, Headers, InvalidAnswer
+from tollway.backends.types import BadRequest, Headers, InvalidAnswer
 
 DEPTH_MAX = 200
 """Levels of a document: orjson reads 1,024 and writes 254, Python shows and walks some 900; what is

@@ -3,7 +3,7 @@
 Theory of operation. Most calls use the units that are fields of `Usage`: their cost is five
 products and a sum. What few calls have (`Usage.more`: cache writes, audio, a service tier, the
 backend's own bill) is priced apart from them, by `rates`: what one of each further unit costs here,
-whether declared or by the default of `backends.units`.
+whether declared or by the default of `tollway.backends.units`.
 
     tiers           by the length of the input: another price for the whole call
     service_tiers   by the tier that the reply names: another price
@@ -17,10 +17,9 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from backends.types import Details, Usage
-from backends.units import BY_NAME, MORE
-
-NANO_PER_USD = 1_000_000_000
+from tollway.backends.money import NANO_PER_USD
+from tollway.backends.types import Details, Usage
+from tollway.backends.units import BY_NAME, MORE
 
 MAX_NANO = 2**53
 """9.0 million dollars: the most that a ledger counts exactly, so no price and no call is above."""
@@ -55,7 +54,7 @@ class Price:
     more: tuple[tuple[str, float], ...] = ()
     service_tiers: tuple[tuple[str, "Price"], ...] = ()
     hours: tuple[tuple[int, int, "Price"], ...] = ()
-    dearest: "Price | None" = None
+    max_price: "Price | None" = None
     is_fixed: bool = field(init=False, repr=False, compare=False, hash=False)
     call_nano: int = field(init=False, repr=False, compare=False, hash=False)
     rates: dict[str, float] = field(init=False, repr=False, compare=False, hash=False)
@@ -129,7 +128,7 @@ class Price:
     @property
     def most(self) -> "Price":
         """The price that no way to charge a call exceeds, of its declared parts."""
-        return self.dearest or self
+        return self.max_price or self
 
     @property
     def standalone(self) -> tuple[str, ...]:
@@ -278,8 +277,8 @@ def bounded(price: Price) -> Price:
     depends = price.service_tiers or price.hours
     if not depends and most.parts == price.parts and tiers == price.tiers:
         return price
-    hours = tuple((start, end, replace(one, dearest=most)) for start, end, one in price.hours)
-    return replace(price, dearest=most, hours=hours)
+    hours = tuple((start, end, replace(one, max_price=most)) for start, end, one in price.hours)
+    return replace(price, max_price=most, hours=hours)
 
 
 def _ways(price: Price) -> Iterator[Price]:

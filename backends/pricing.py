@@ -9,8 +9,9 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation, localcontext
 from difflib import get_close_matches
 
-from backends.price import MAX_NANO, NANO_PER_USD, Price, bounded
-from backends.units import BY_NAME, MORE, UNITS, Unit
+from tollway.backends.money import NANO_PER_USD
+from tollway.backends.price import MAX_NANO, Price, bounded
+from tollway.backends.units import BY_NAME, MORE, UNITS, Unit
 
 __all__ = ["MAX_NANO", "NANO_PER_USD", "Price", "parse_price"]
 
@@ -62,7 +63,8 @@ _NEEDS = {
 def parse_price(table: Mapping[str, object]) -> Price:
     """Return the price that a settings table says; the parts that it names add up.
 
-    - `per_request_usd`, and the other keys of `backends.units`: tokens of each kind, images,
+    - `per_request_usd`, and the other keys of `tollway.backends.units`: tokens of each kind,
+    images,
       characters, pages, hours of audio, searches
     - `device_usd_per_hour`, with `concurrency` (calls that share the device, 1) and `utilization`
       (the share of its time that is sold, in (0, 1], 1): a device-second then costs

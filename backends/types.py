@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, dataclass_transform
 
-from backends.needs import NOTHING, Needs
-from backends.output import Output
+from tollway.backends.needs import NOTHING, Needs
+from tollway.backends.output import Output
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields in order, names in lower case."""
@@ -155,7 +155,7 @@ class ByteStream(Protocol):
 
 
 @dataclass(slots=True)
-class Reply:
+class HttpReply:
     """A reply's head, and its body as a stream."""
 
     status: int
@@ -180,7 +180,7 @@ class Reply:
 class Transport(Protocol):
     """Carries one call to one backend and its reply back. Rules are one too, without a wire."""
 
-    async def send(self, call: Call, deadline_s: float) -> Reply:
+    async def send(self, call: Call, deadline_s: float) -> HttpReply:
         """Return the reply once its head is there.
 
         `deadline_s` is absolute, on the running loop's clock, and binds the whole attempt up to the
@@ -196,7 +196,8 @@ class Transport(Protocol):
 class Details:
     """What few calls have of usage, so that the others need not carry it.
 
-    units: (name, count) of units that are not fields of Usage, see `backends.units`. billed_nano:
+    units: (name, count) of units that are not fields of Usage, see `tollway.backends.units`.
+    billed_nano:
     what the backend says that it charges. service_tier: as which the call was served, empty for the
     standard one. is_zero: the backend reported that nothing was used. is_doubtful: its counts do
     not add up. guessed: the units, or `service_tier`, that have no price at the backend.
@@ -234,7 +235,7 @@ class Usage:
 
 
 @record
-class Answer:
+class ModelAnswer:
     """What a reply says, as a policy and a score can use it.
 
     `value` is the answer itself (a label, a number, a text, or None where it cannot be told);
@@ -251,7 +252,7 @@ Prompt = list[tuple[Hashable, int]]
 parts are equal where the model reads the same."""
 
 
-ESTRANGED = frozenset({301, 302, 303, 307, 308, 404, 405, 410})
+FAILOVER_STATUSES = frozenset({301, 302, 303, 307, 308, 404, 405, 410})
 """Statuses by which a server says that what is asked for is not there, or elsewhere: its URL in the
 configuration is wrong, or the request's path."""
 
@@ -269,7 +270,7 @@ class Addition:
     words: tuple[bytes, ...]
 
 
-class Unary:
+class UnaryProtocol:
     """What protocols share whose replies come whole and whose requests bound nothing."""
 
     def bound(self, call: Call, payload: Payload) -> Usage:
@@ -280,7 +281,7 @@ class Unary:
         """Return None: no request limits its reply."""
         return None
 
-    def follow(self, payload: Payload) -> "Follower | None":
+    def follow(self, payload: Payload) -> "StreamReader | None":
         """Return None: no reply is streamed."""
         return None
 
@@ -304,7 +305,7 @@ class Unary:
 UNBOUND = Usage(exact=False)
 
 
-class Follower(Protocol):
+class StreamReader(Protocol):
     """Reads a streamed reply as it passes, and says what of it goes to the client.
 
     `error` is what the stream said went wrong, None where nothing did. `begun`: whether an event
@@ -341,7 +342,7 @@ class Follower(Protocol):
         `headers` are the reply's: they may tell device seconds.
         """
 
-    def answer(self) -> Answer:
+    def answer(self) -> ModelAnswer:
         """Return the answer so far; InvalidAnswer where it is none."""
 
 
@@ -349,7 +350,7 @@ class WireProtocol(Protocol):
     """How one protocol's requests and replies are read. Pure: bytes and values in, values out."""
 
     name: str
-    estranged: frozenset[int]
+    failover_statuses: frozenset[int]
     """Refusals that say nothing of the request: its servers do not have the model. Empty where
     clients can bring them about, whose requests say what is to be found.
     """
@@ -366,7 +367,7 @@ class WireProtocol(Protocol):
     def output(self, call: Call, payload: Payload) -> Output | None:
         """Return what a request says of the length of its answers; None where nothing can."""
 
-    def follow(self, payload: Payload) -> Follower | None:
+    def follow(self, payload: Payload) -> StreamReader | None:
         """Return a reader of the streamed reply that a request asks for; None: it asks for none."""
 
     def added(self, payload: Payload) -> tuple[Addition, ...]:
@@ -381,10 +382,10 @@ class WireProtocol(Protocol):
     def prompt(self, payload: Payload) -> Prompt:
         """Return the prompt whose beginning a server may have cached; empty where there is none."""
 
-    def usage(self, payload: Payload, reply: Reply, body: bytes) -> Usage | None:
+    def usage(self, payload: Payload, reply: HttpReply, body: bytes) -> Usage | None:
         """Return what the reply says was used; None where it says nothing."""
 
-    def answer(self, payload: Payload, reply: Reply, body: bytes) -> Answer:
+    def answer(self, payload: Payload, reply: HttpReply, body: bytes) -> ModelAnswer:
         """Read the answer; InvalidAnswer where it is none."""
 
     def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:

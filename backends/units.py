@@ -1,7 +1,8 @@
 """The units that usage is counted in: one table.
 
 Readers of usage, prices, journal rows, metrics, reports and the FOCUS export iterate it, so a new
-unit is a new row here. The units of `HOT` are fields of `backends.types.Usage`, which the request
+unit is a new row here. The units of `HOT` are fields of `tollway.backends.types.Usage`, which the
+request
 path creates for every call; all others travel in `Usage.more`, and only where they occur.
 
 A unit may be a part of another: cached tokens are input tokens. It is then counted in both, and
@@ -47,7 +48,7 @@ HOT = ("calls", "device_s", "input_tokens", "cached_input_tokens", "output_token
 
 UNITS: tuple[Unit, ...] = (
     Unit("calls", "requests", "Requests", "per_request_usd", 1, "0.0001"),
-    # Its price is per hour of a device that calls share: see `backends.pricing`.
+    # Its price is per hour of a device that calls share: see `tollway.backends.pricing`.
     Unit("device_s", "device-seconds", "DeviceSeconds", metric="device_seconds"),
     Unit("input_tokens", "input tokens", "InputTokens", "input_usd_per_mtok", M, "0.15"),
     Unit(

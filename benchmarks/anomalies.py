@@ -26,7 +26,7 @@ if sys.path and Path(sys.path[0]).resolve() == HERE.resolve():
     # A script's folder comes first on the path, and gateway.py there hides the package.
     sys.path.pop(0)
 
-from gateway.anomaly import TICK_S, Anomalies, Anomaly, Total  # noqa: E402
+from tollway.gateway.anomalies.detector import TICK_S, Anomaly, AnomalyDetector, Total  # noqa: E402
 
 WEEK_S = 7 * 86_400
 MONDAY_S = 4 * 86_400  # 1970 began on a Thursday
@@ -107,7 +107,7 @@ def season(now_s: float) -> float:
 
 
 def watch(
-    anomalies: Anomalies, traffic: Traffic, start_s: float, end_s: float, world: World = QUIET
+    anomalies: AnomalyDetector, traffic: Traffic, start_s: float, end_s: float, world: World = QUIET
 ) -> list[tuple[float, Anomaly]]:
     """Run from one time to another; return what began, and when."""
     found = []
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
-    anomalies, traffic = Anomalies(), Traffic(given.rate, given.seed)
+    anomalies, traffic = AnomalyDetector(), Traffic(given.rate, given.seed)
     quiet = []
     for week in range(given.weeks):
         start_s = MONDAY_S + week * WEEK_S
@@ -164,7 +164,7 @@ def main() -> None:
 
 
 def inject(
-    name: str, anomalies: Anomalies, traffic: Traffic, start_s: float, times: int, seed: int
+    name: str, anomalies: AnomalyDetector, traffic: Traffic, start_s: float, times: int, seed: int
 ) -> dict:
     """Inject one kind at several hours of the week; each time for half an hour, from a copy."""
     world, cause = KINDS[name]
@@ -195,7 +195,7 @@ def inject(
     }
 
 
-def skip(anomalies: Anomalies, traffic: Traffic, start_s: float, end_s: float) -> None:
+def skip(anomalies: AnomalyDetector, traffic: Traffic, start_s: float, end_s: float) -> None:
     """Go on quietly for the last half hour before `end_s`."""
     watch(anomalies, traffic, max(start_s, end_s - 1800), end_s)
 

@@ -37,11 +37,11 @@ from benchmarks.budgets_backend import PRICE_NANO, Backend  # noqa: E402
 from benchmarks.budgets_chat import ChatRow  # noqa: E402
 from benchmarks.budgets_held import HeldRow, held_cell  # noqa: E402
 from benchmarks.budgets_http import REPLICAS, HttpCell, Upstream  # noqa: E402
-from gameday.faults import Faults  # noqa: E402
-from gameday.proxy import FaultProxy  # noqa: E402
-from gateway.ledger.registry import open_ledger  # noqa: E402
-from gateway.ledger.types import Ledger, LedgerDown, Position  # noqa: E402
-from tests.ledger.redis_server import RedisServer, sentinels  # noqa: E402
+from tests.support.redis_server import RedisServer, sentinels  # noqa: E402
+from tollway.gameday.faults import Faults  # noqa: E402
+from tollway.gameday.proxy import FaultProxy  # noqa: E402
+from tollway.gateway.budgets.protocol import BudgetPosition, Ledger, LedgerUnavailable  # noqa: E402
+from tollway.gateway.budgets.stores.registry import open_ledger  # noqa: E402
 
 QUIET_S = 2.5  # clients go on asking for as long after the last call was answered
 CELL_S = 25.0  # no cell lasts longer
@@ -170,12 +170,12 @@ class Cell:
         row.path_us = max(paths, default=0.0)  # none lives while one is started anew
 
     @staticmethod
-    async def position(ledger: Ledger) -> Position:
+    async def position(ledger: Ledger) -> BudgetPosition:
         """Ask until it answers: after a failover the other copy may not have joined yet."""
         while True:
             try:
                 return (await ledger.accounts([("budget", 0)]))[0].position
-            except LedgerDown:
+            except LedgerUnavailable:
                 await asyncio.sleep(0.5)
 
     def slow(self) -> str:

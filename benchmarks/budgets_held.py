@@ -19,7 +19,7 @@ import httpx
 import orjson
 
 from benchmarks.budgets_http import TOLLWAY, Given, Tollway, end, served
-from tests.ledger.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 LIMIT_CENTS, CALLS = 40, 100
 TAKES_S = 0.3

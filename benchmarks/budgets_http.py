@@ -26,8 +26,8 @@ import orjson
 import uvicorn
 
 from benchmarks.budgets_backend import PRICE_NANO, Backend
-from gateway.ledger.registry import open_ledger
-from tests.ledger.redis_server import RedisServer, free_port
+from tests.support.redis_server import RedisServer, free_port
+from tollway.gateway.budgets.stores.registry import open_ledger
 
 LITELLM = "litellm[proxy]==1.106.2"
 START_S = 300.0  # LiteLLM takes half a minute to start, minutes on a busy machine
@@ -37,7 +37,7 @@ SLOW = 6  # LiteLLM's first call takes seconds, on a busy machine a dozen
 KILL_EVERY_S = 3.0  # a gateway needs a second or two to start
 TOLLWAY = """
 [server]
-open = true
+allow_anonymous = true
 listen = "127.0.0.1:{port}"
 [ledger]
 url = "redis://127.0.0.1:{redis}/0"
@@ -143,7 +143,7 @@ class Tollway:
                 limit_usd=self.configured(given.limit_usd),
             )
         )
-        command = [sys.executable, "-m", "gateway", "serve", str(config)]
+        command = [sys.executable, "-m", "tollway", "serve", str(config)]
         self.process = _spawn(command, given.folder, {})
         await _ready(self.process, self.url + "/readyz")
 

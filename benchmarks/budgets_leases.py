@@ -18,10 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gateway.ledger.memory import MemoryLedger  # noqa: E402
-from gateway.ledger.types import Budget, Refusal, Scope  # noqa: E402
-from gateway.ledger.wallet import Wallet  # noqa: E402
-from tests.ledger import virtual  # noqa: E402
+from tests.support import virtual  # noqa: E402
+from tollway.gateway.budgets.model import Budget, BudgetRefusal, Scope  # noqa: E402
+from tollway.gateway.budgets.reservations import Reservations  # noqa: E402
+from tollway.gateway.budgets.stores.memory import MemoryLedger  # noqa: E402
 
 PRICE_NANO = 1_000_000
 CLIENTS = 10
@@ -40,14 +40,14 @@ class Row:
     stranded: int = 0
 
 
-async def spend(wallet: Wallet, row: Row, rng: random.Random) -> None:
+async def spend(wallet: Reservations, row: Row, rng: random.Random) -> None:
     """Call until a call is refused."""
     accounts = wallet.matching("t", "r", "b", {})
     while True:
         hold = wallet.reserve_now(accounts, PRICE_NANO, PRICE_NANO)
         if hold is None:
             found = await wallet.reserve(accounts, PRICE_NANO, PRICE_NANO)
-            if isinstance(found, Refusal):
+            if isinstance(found, BudgetRefusal):
                 return
             hold = found
         row.answered += 1
@@ -60,7 +60,9 @@ async def study(row: Row) -> Row:
     loop = asyncio.get_running_loop()
     ledger = MemoryLedger(lambda: START_S + loop.time())
     budget = Budget("budget", Scope(), row.worth * PRICE_NANO)
-    wallets = [Wallet(ledger, [budget], holder="w", clock=loop.time) for _ in range(row.replicas)]
+    wallets = [
+        Reservations(ledger, [budget], holder="w", clock=loop.time) for _ in range(row.replicas)
+    ]
     for wallet in wallets:
         await wallet.open()
     opened, rng = sum(wallet.ledger_calls for wallet in wallets), random.Random(1)

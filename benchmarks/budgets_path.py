@@ -15,16 +15,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gateway.ledger.registry import open_ledger
-from gateway.ledger.types import Budget, Reservation, Scope
-from gateway.ledger.wallet import Wallet
+from tollway.gateway.budgets.model import Budget, Reservation, Scope
+from tollway.gateway.budgets.reservations import Reservations
+from tollway.gateway.budgets.stores.registry import open_ledger
 
 ROUNDS, CALLS = 200, 100
 
 
 async def measure(folder: Path, scopes: int) -> dict[str, float]:
     budgets = [Budget(f"b{n}", Scope(), 10**15) for n in range(scopes)]
-    wallet = Wallet(
+    wallet = Reservations(
         open_ledger(f"sqlite:///{folder / 'ledger.db'}"),
         budgets,
         holder="bench",

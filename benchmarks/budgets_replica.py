@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from gateway.ledger.registry import open_ledger
-from gateway.ledger.types import Budget, Refusal, Scope
-from gateway.ledger.wallet import Wallet
+from tollway.gateway.budgets.model import Budget, BudgetRefusal, Scope
+from tollway.gateway.budgets.reservations import Reservations
+from tollway.gateway.budgets.stores.registry import open_ledger
 
 REFUSED_PAUSE_S = 0.02  # clients that were refused come back soon, as impatient ones do
 
@@ -28,7 +28,7 @@ class Replica:
         self.given = given
         self.price_nano = int(str(given["price_nano"]))
         budget = Budget("budget", Scope(), int(str(given["limit_nano"])))
-        self.wallet = Wallet(
+        self.wallet = Reservations(
             open_ledger(str(given["ledger"])),
             [budget],
             holder="replica",
@@ -83,7 +83,7 @@ class Replica:
             quick = hold is not None
             if hold is None:
                 found = await self.wallet.reserve(accounts, price, price)
-                if isinstance(found, Refusal):
+                if isinstance(found, BudgetRefusal):
                     self.refused += 1
                     self.writer.write(b"R\n" if found.by_budget else b"D\n")
                     await asyncio.sleep(REFUSED_PAUSE_S)

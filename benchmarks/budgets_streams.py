@@ -28,9 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.budgets_http import served  # noqa: E402
-from gateway import settings as config  # noqa: E402
-from gateway.front import serving  # noqa: E402
-from gateway.wiring import build  # noqa: E402
+from tollway.gateway import settings as config  # noqa: E402
+from tollway.gateway.listener.server import serving  # noqa: E402
+from tollway.gateway.wiring import build  # noqa: E402
 
 INPUT_NANO, OUTPUT_NANO = 1_000, 10_000
 PROMPT, TOKENS, HIDDEN, MOST = 12, 60, 40, 150  # tokens: read, shown, hidden, allowed
@@ -40,7 +40,7 @@ C = 8
 CELL_S = 60.0
 TOML = """
 [server]
-open = true
+allow_anonymous = true
 drained_streams_per_tenant = 64
 [ledger]
 url = "memory://"

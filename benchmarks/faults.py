@@ -43,9 +43,9 @@ sys.path[:] = [
 from benchmarks.faults_stage import Answer, Models, Stage  # noqa: E402
 from benchmarks.throughput.processes import family  # noqa: E402
 from examples.digits import train  # noqa: E402
-from gameday.faults import parse  # noqa: E402
-from gameday.proxy import FaultProxy  # noqa: E402
-from tests.ledger.redis_server import wait_for_another  # noqa: E402
+from tests.support.redis_server import wait_for_another  # noqa: E402
+from tollway.gameday.faults import parse  # noqa: E402
+from tollway.gameday.proxy import FaultProxy  # noqa: E402
 
 PEACE_S = 3.0  # before each fault
 WELL_S = 2.0  # without anything unusual, and the row is over

@@ -28,8 +28,8 @@ from benchmarks.faults import well  # noqa: E402
 from benchmarks.faults_stage import Models, Stage  # noqa: E402
 from benchmarks.throughput.processes import rss_mib  # noqa: E402
 from examples.digits import train  # noqa: E402
-from gameday.faults import parse  # noqa: E402
-from gameday.proxy import FaultProxy  # noqa: E402
+from tollway.gameday.faults import parse  # noqa: E402
+from tollway.gameday.proxy import FaultProxy  # noqa: E402
 
 PEACE_S, FAULT_S = (0.2, 4.0), (0.2, 5.0)
 REDIS_EVERY_S = (10.0, 30.0)

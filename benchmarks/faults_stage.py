@@ -13,10 +13,11 @@ from examples.digits.client import connect
 from examples.digits.data import Images, halves
 from examples.digits.http1 import Http
 from examples.digits.processes import Running
-from gameday.proxy import FaultProxy
-from gateway.journal import rows, segments
-from gateway.ledger.registry import open_ledger
-from tests.ledger.redis_server import RedisServer, free_port, sentinels
+from tests.support.redis_server import RedisServer, free_port, sentinels
+from tollway.gameday.proxy import FaultProxy
+from tollway.gateway.budgets.stores.registry import open_ledger
+from tollway.gateway.storage.journal import segments
+from tollway.gateway.storage.journal_format import rows
 
 PRICES_NANO = {"large": 1_000_000, "cpu": 100_000}
 PATIENCE_S = 10.0  # of clients
@@ -24,7 +25,7 @@ IDLE_S = 6.0  # connections to backends are kept for 4 s
 CONFIG = """
 [server]
 listen = "127.0.0.1:{port}"
-open = true
+allow_anonymous = true
 [ledger]
 url = "{ledger}"
 [[backends]]
@@ -54,10 +55,10 @@ name = "digits"
 path = "/v2/models/digits/infer"
 protocol = "oip"
 backends = ["large", "cpu", "rules"]
-ladder = ["cpu", "rules"]
+fallbacks = ["cpu", "rules"]
 policy = "most_accurate"
 timeout_s = 2
-answers = [{{ tensor = "label", datatype = "INT64", shape = [1], range = [0, 9] }}]
+response_schema = [{{ tensor = "label", datatype = "INT64", shape = [1], range = [0, 9] }}]
 [[budgets]]
 name = "all"
 limit_usd = 1000
@@ -165,7 +166,7 @@ class Stage:
 
     async def start_gateway(self) -> None:
         """Start the gateway."""
-        arguments = ["-m", "gateway", "serve", str(self.folder / "tollway.toml")]
+        arguments = ["-m", "tollway", "serve", str(self.folder / "tollway.toml")]
         arguments += ["--workers", str(self.workers)]
         self.gateway = await processes.start("gateway", arguments, self.folder / "gateway.log")
 

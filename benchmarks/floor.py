@@ -15,9 +15,9 @@ from typing import Any
 
 import uvicorn
 
-from backends.transport import open_transport
-from backends.types import Call, Transport
-from gateway import front
+from tollway.backends.http.factory import open_transport
+from tollway.backends.types import Call, Transport
+from tollway.gateway.listener import server as front
 
 REPLY = b'{"outputs":[{"name":"y","shape":[1],"datatype":"INT64","data":[7]}]}'
 FIELDS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(REPLY))]

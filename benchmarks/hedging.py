@@ -21,8 +21,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "gateway")]
 
-from configs import two_backends  # noqa: E402
-from harness import Running, Upstream, running, serving  # noqa: E402
+from tests.support.configs import two_backends  # noqa: E402
+from tests.support.harness import Running, Upstream, running, serving  # noqa: E402
 
 USUAL_S, SLOW_S = 0.005, 0.2
 CLIENTS = 8

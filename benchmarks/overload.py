@@ -35,7 +35,7 @@ LOADS = (0.5, 1.0, 2.0, 4.0)
 
 CONFIG = """
 [server]
-open = true
+allow_anonymous = true
 listen = "127.0.0.1:{port}"
 
 [[backends]]
@@ -165,7 +165,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, upstream() as up:
             port, config = free_port(), Path(folder) / "tollway.toml"
             config.write_text(CONFIG.format(port=port, upstream=up, backend=backend))
-            with started([sys.executable, "-m", "gateway", "serve", str(config)], port, 0):
+            with started([sys.executable, "-m", "tollway", "serve", str(config)], port, 0):
                 rows += [measure(name, port, load, args.seconds) for load in LOADS]
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))

@@ -29,9 +29,9 @@ if sys.path and Path(sys.path[0]).resolve() == HERE.resolve():
     # A script's folder comes first on the path, and gateway.py there hides the package.
     sys.path.pop(0)
 
-from backends.types import Call, Reply  # noqa: E402
-from gateway import settings as config  # noqa: E402
-from gateway.wiring import Gateway, build  # noqa: E402
+from tollway.backends.types import Call, HttpReply  # noqa: E402
+from tollway.gateway import settings as config  # noqa: E402
+from tollway.gateway.wiring import Gateway, build  # noqa: E402
 
 REPLY = b'{"outputs":[{"name":"y","shape":[1],"datatype":"INT64","data":[7]}]}'
 BODY = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
@@ -41,8 +41,8 @@ FIELDS = [(b"content-type", b"application/json"), (b"x-device-seconds", b"0.0005
 class Memory:
     """A backend that answers at once."""
 
-    async def send(self, call: Call, deadline_s: float) -> Reply:
-        return Reply(200, list(FIELDS), Once())
+    async def send(self, call: Call, deadline_s: float) -> HttpReply:
+        return HttpReply(200, list(FIELDS), Once())
 
     async def aclose(self) -> None:
         pass
@@ -168,21 +168,21 @@ async def watched(count: int, rounds: int) -> dict[str, list[float]]:
 
 
 PARTS = {
-    "request: key, fields, JSON, checks": ("gateway/admission.py", "read"),
-    "features": ("gateway/features.py", "__call__"),
-    "three offers, their quotes": ("gateway/router.py", "_offers"),
+    "request: key, fields, JSON, checks": ("gateway/data_plane/admission.py", "read"),
+    "features": ("gateway/features/extractor.py", "__call__"),
+    "three offers, their quotes": ("gateway/routing/router.py", "_offers"),
     "the policy's choice": ("policies/lagrangian.py", "choose"),
     "of that the regression": ("policies/quality.py", "predict"),
     "of that the probabilities": ("policies/lagrangian.py", "_draw"),
-    "budgets: reserve in two scopes": ("gateway/attempts.py", "reserve_now"),
-    "reply: JSON, checks, price": ("gateway/metering.py", "judge"),
-    "settling, learning usage, its metrics": ("gateway/attempts.py", "_settle"),
-    "journal: rows, JSON, checksum": ("gateway/journal.py", "record"),
-    "charging the policy": ("gateway/router.py", "charge"),
-    "metrics of the request": ("gateway/metrics.py", "request"),
-    "reply's fields and body": ("gateway/replies.py", "write"),
+    "budgets: reserve in two scopes": ("gateway/routing/attempts.py", "reserve_now"),
+    "reply: JSON, checks, price": ("gateway/routing/metering.py", "judge"),
+    "settling, learning usage, its metrics": ("gateway/routing/attempts.py", "_settle"),
+    "journal: rows, JSON, checksum": ("gateway/storage/journal.py", "record"),
+    "charging the policy": ("gateway/routing/router.py", "charge"),
+    "metrics of the request": ("gateway/observability/counters.py", "request"),
+    "reply's fields and body": ("gateway/data_plane/responses.py", "write"),
 }
-WHOLE = ("gateway/app.py", "__call__")
+WHOLE = ("gateway/data_plane/app.py", "__call__")
 
 
 def told(profiler: cProfile.Profile, count: int, us: float) -> None:

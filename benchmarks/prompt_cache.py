@@ -26,8 +26,8 @@ HERE = Path(__file__).parent
 if sys.path and Path(sys.path[0]).resolve() == HERE.resolve():
     sys.path.pop(0)  # gateway.py there hides the package
 
-from backends import openai_prompt  # noqa: E402
-from gateway.prompt_cache import PromptCache, prompt  # noqa: E402
+from tollway.backends.protocols.openai import prompt as openai_prompt  # noqa: E402
+from tollway.gateway.estimation.prompt_cache import PromptCacheTracker, prompt  # noqa: E402
 
 MESSAGE = "lorem ipsum dolor sit amet " * 20  # about a hundred words
 
@@ -37,7 +37,7 @@ def cost_us(messages: int, count: int) -> float:
     told = [{"role": "user", "content": f"{number} {MESSAGE}"} for number in range(messages)]
     raw = orjson.dumps({"messages": told})
     documents = [orjson.loads(raw) for _ in range(count)]  # fresh: strings remember their hash
-    caches = [PromptCache(keeps_s=300) for _ in range(3)]
+    caches = [PromptCacheTracker(keeps_s=300) for _ in range(3)]
     caches[0].saw(prompt(openai_prompt.parts({"messages": told[:-2]}), "x"), 0.0)
     started = time.perf_counter()
     for document in documents:
@@ -56,16 +56,16 @@ FRESH_USD, CACHED_USD = 3e-6, 0.3e-6
 def net_usd(rule: str, worth_usd: float, conversations: int) -> float:
     """Return what a turn is worth, less its cost, where servers are chosen by `rule`."""
     rng = random.Random(0)
-    caches = [PromptCache(keeps_s=1e9) for _ in range(3)]
+    caches = [PromptCacheTracker(keeps_s=1e9) for _ in range(3)]
     total = 0.0
     for number in range(conversations):
         told: list[dict[str, str]] = []
         truly = [0, 0, 0]  # tokens of this conversation that each server has read
         first = rng.randrange(3)
-        for turn in range(1, TURNS + 1):
-            told.append({"role": "user", "content": f"{number} {turn} ".ljust(TOKENS * 4, "x")})
+        for state in range(1, TURNS + 1):
+            told.append({"role": "user", "content": f"{number} {state} ".ljust(TOKENS * 4, "x")})
             asked = prompt(openai_prompt.parts({"messages": told}), "x")
-            subject, given = rng.randrange(3), turn * TOKENS
+            subject, given = rng.randrange(3), state * TOKENS
             quality = [0.95 if server == subject else 0.85 for server in range(3)]
             shares = [cache.expects(asked, 0.0) for cache in caches]
             costs = [given * (FRESH_USD - share * (FRESH_USD - CACHED_USD)) for share in shares]

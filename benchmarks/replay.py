@@ -26,13 +26,13 @@ from random import Random
 import numpy as np
 from choosing.tables import Table, discover
 
-from policies.registry import build
-from policies.types import Arm, Context, Objective
-from simulations import log_files
-from simulations.columns import Columns
-from simulations.estimators import ESS_MIN, Refused
-from simulations.logs import Log, Scratch
-from simulations.replay import Options, Replay, fixed
+from tollway.policies.registry import build
+from tollway.policies.types import Arm, Context, Objective
+from tollway.simulations.replay import log_files
+from tollway.simulations.replay.columns import Columns
+from tollway.simulations.replay.estimators import ESS_MIN, Refused
+from tollway.simulations.replay.logs import Log, Scratch
+from tollway.simulations.replay.replay import Options, Replay, fixed
 
 METHODS = ("bernstein", "betting", "normal")
 GROUPS_MAX = 10  # of a table's groups, that a context tells apart; the rest are one

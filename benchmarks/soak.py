@@ -22,13 +22,7 @@ sys.path[:] = [str(HERE.parent), *(entry for entry in sys.path if Path(entry).re
 
 from benchmarks.throughput import cases, contestants  # noqa: E402
 from benchmarks.throughput.load import percentile, wrk  # noqa: E402
-from benchmarks.throughput.processes import (  # noqa: E402
-    descriptors,
-    free_port,
-    rss_mib,
-    started,
-    stay,
-)
+from benchmarks.throughput.processes import descriptors, free_port, rss_mib, started, stay  # noqa: E402
 
 LEG_S = 10
 

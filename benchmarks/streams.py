@@ -33,13 +33,7 @@ sys.path.insert(0, str(BENCHMARKS.parent))
 
 from benchmarks.throughput import contestants  # noqa: E402
 from benchmarks.throughput.contestants import Contestant  # noqa: E402
-from benchmarks.throughput.processes import (  # noqa: E402
-    cpu_s,
-    free_port,
-    rss_mib,
-    started,
-    stay,
-)
+from benchmarks.throughput.processes import cpu_s, free_port, rss_mib, started, stay  # noqa: E402
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 FRAME = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"%d %d"}}]}\n\n'

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from gameday import plan
-from gameday.faults import NOTHING, SIDES, Faults, duration, parse
-from gameday.proxy import Address, FaultProxy
-from gateway import console
+from tollway.gameday import plan
+from tollway.gameday.faults import NOTHING, SIDES, Faults, duration, parse
+from tollway.gameday.proxy import Address, FaultProxy
+from tollway.gateway.cli import terminal
 
 _HELP = f"""\
 faults, several with commas:
@@ -54,9 +54,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         strikes = _strikes(asked)
     except plan.BadPlan as exc:
-        return console.fail(console.USAGE, str(exc))
+        return terminal.fail(terminal.USAGE, str(exc))
     asyncio.run(_run(asked, strikes))
-    return console.OK
+    return terminal.OK
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tollway gameday",
         description="Stand between a gateway and what it calls, and let faults strike there.",
-        epilog=f"{_HELP}\n{console.EXIT_CODES}",
+        epilog=f"{_HELP}\n{terminal.EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -195,5 +195,5 @@ def _say(text: str) -> None:
     """Print a line with the time of day, for comparing with the gateway's own logs."""
     now_s = time.time()
     clock = time.strftime("%H:%M:%S", time.gmtime(now_s))
-    console.say(f"{clock}.{int(now_s % 1 * 1000):03d}Z  {text}")
+    terminal.say(f"{clock}.{int(now_s % 1 * 1000):03d}Z  {text}")
     sys.stdout.flush()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gameday.faults import Faults, duration, parse
+from tollway.gameday.faults import Faults, duration, parse
 
 KEYS = ("at", "for", "fault")
 

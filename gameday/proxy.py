@@ -21,9 +21,9 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from gameday.faults import NOTHING, Faults
-from gameday.link import Link
-from gameday.now import Now
+from tollway.gameday.active_faults import ActiveFaults
+from tollway.gameday.connection import ProxiedConnection
+from tollway.gameday.faults import NOTHING, Faults
 
 Address = tuple[str, int]
 """A host, or an address of IPv4 or IPv6, and a port."""
@@ -44,7 +44,7 @@ class FaultProxy:
         self.to = to
         self.address = listen
         self._seed = seed
-        self._now = Now()
+        self._now = ActiveFaults()
         self._socket: socket.socket | None = None
         self._filler: socket.socket | None = None
         self._resuming: asyncio.TimerHandle | None = None
@@ -57,7 +57,7 @@ class FaultProxy:
 
     @property
     def counts(self) -> Counter[str]:
-        """What has happened so far (see `Now`)."""
+        """What has happened so far (see `ActiveFaults`)."""
         return self._now.counts
 
     @property
@@ -171,7 +171,9 @@ class FaultProxy:
             return
         accepted.setblocking(False)
         self.counts["connections"] += 1
-        link = Link(self._now, random.Random(f"{self._seed}/{self.counts['connections']}"))
+        link = ProxiedConnection(
+            self._now, random.Random(f"{self._seed}/{self.counts['connections']}")
+        )
         task = asyncio.create_task(link.carry(accepted, *self.to))
         self._links.add(task)
         task.add_done_callback(self._links.discard)

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from policies.drift import Change
-from policies.packing import pack, unpack
-from policies.sampling import certain, draw
-from policies.types import Arm, Choice, Context, Notice
+from tollway.policies.evidence.drift import Change
+from tollway.policies.sampling import certain, draw
+from tollway.policies.state_codec import pack, unpack
+from tollway.policies.types import Arm, Choice, Context, Notice
 
 
 class Baseline:
@@ -71,7 +71,7 @@ def _choice(arms: Sequence[Arm], pmf: tuple[float, ...], index: int, reason: str
         index=index,
         quality_hat=tuple([arm.prior_quality or 0.0 for arm in arms]),
         cost_hat_usd=tuple([arm.cost_usd for arm in arms]),
-        price_of_money=0.0,
+        shadow_price=0.0,
         reason=reason,
         version=0,
     )
@@ -107,7 +107,7 @@ def cheapest(arms: Sequence[Arm]) -> int:
     return min(range(len(arms)), key=lambda index: arms[index].cost_usd)
 
 
-def dearest(arms: Sequence[Arm]) -> int:
+def max_price(arms: Sequence[Arm]) -> int:
     """Return the index of the arm that costs most."""
     return max(range(len(arms)), key=lambda index: arms[index].cost_usd)
 

@@ -13,15 +13,15 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from policies.floor import Floor
-from policies.heads.types import Matrix, Rows, Table
-from policies.lagrangian import Lagrangian, Offer, offered
-from policies.multiplier import Arms, Market
-from policies.options import HOPE, Options, extended
-from policies.scoped import Least
-from policies.types import ACCEPT, Arm, Choice, Context
-from policies.value import own_part, standing_for, weighted
-from policies.window import Window
+from tollway.policies.continuation_value import HOPE, ContinuationValue, extended
+from tollway.policies.evidence.off_policy import own_part, standing_for, weighted
+from tollway.policies.floor import Floor
+from tollway.policies.lagrangian import Lagrangian, Offer, offered
+from tollway.policies.pacing.multiplier import Arms, Market
+from tollway.policies.pacing.scoped import MinPrice
+from tollway.policies.recent_contexts import RecentContexts
+from tollway.policies.regressors.types import Matrix, Rows, Table
+from tollway.policies.types import ACCEPT, Arm, Choice, Context
 
 REVALUED = 200  # of each arm's recent replies: half a millisecond
 
@@ -29,7 +29,7 @@ REVALUED = 200  # of each arm's recent replies: half a millisecond
 class Stages:
     """The market of requests that may ask on: what follows a reply depends on the price too."""
 
-    def __init__(self, window: Window, options: Options, least: Least) -> None:
+    def __init__(self, window: RecentContexts, options: ContinuationValue, least: MinPrice) -> None:
         """`least`: the least price of each context, where other budgets set one."""
         self._window = window
         self._options = options
@@ -53,7 +53,7 @@ class Cascade(Lagrangian):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._options = Options(self._quality.table)
+        self._options = ContinuationValue(self._quality.table)
         self._after: dict[str, tuple[float, float]] = {}
 
     def choose(
@@ -122,7 +122,7 @@ class Cascade(Lagrangian):
         super().resolve()
         self._after = self._options.after(self.prices.high)
 
-    def _market(self, least: Least = None) -> Market:
+    def _market(self, least: MinPrice = None) -> Market:
         """Return what the recent requests would bring and cost over all their stages."""
         return Stages(self._window, self._options, least)
 

@@ -10,7 +10,7 @@ no budget binds, of what requests cost lately.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policies.sampling import cap_extra
+from tollway.policies.sampling import cap_extra
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ the floor, the evidence begins anew.
 
 from typing import Any
 
-from policies.confidence import Detector, LowerBound
-from policies.multiplier import Market, Prices, price_for_quality
-from policies.types import Notice
+from tollway.policies.evidence.confidence_sequences import Detector, LowerBound
+from tollway.policies.pacing.multiplier import Market, Prices, price_for_quality
+from tollway.policies.types import Notice
 
 HORIZON = 100.0  # labels over which a shortfall is made good
 CREDIT = 5.0  # labels' worth of surplus that may be used up: small, or good luck is gambled away

@@ -22,13 +22,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
-from policies.confidence import Detector, LowerBound
-from policies.drift import Change
-from policies.packing import pack, unpack
-from policies.sampling import draw
-from policies.types import Arm, Choice, Context, Notice, Policy
-from policies.value import covered, dot, estimated, held_back
-from policies.whole import Whole
+from tollway.policies.evidence.confidence_sequences import Detector, LowerBound
+from tollway.policies.evidence.drift import Change
+from tollway.policies.evidence.off_policy import covered, dot, estimated, held_back
+from tollway.policies.evidence.whole_labels import Whole
+from tollway.policies.sampling import draw
+from tollway.policies.state_codec import pack, unpack
+from tollway.policies.types import Arm, Choice, Context, Notice, Policy
 
 KIND = "guard 1"
 TRIAL = 0.1  # of the requests: the learned policy's in the shadow, the fixed arm's afterwards
@@ -123,7 +123,7 @@ class Guard:
         """Return where the fixed arm is among those offered."""
         if self._baseline in wanted.arms:
             return wanted.arms.index(self._baseline)
-        price = wanted.price_of_money
+        price = wanted.shadow_price
         worth = [self._means[arm][0] - price * self._means[arm][1] for arm in wanted.arms]
         best = worth.index(max(worth))
         if self._fixed in wanted.arms:
@@ -157,22 +157,22 @@ class Guard:
         gain, least, most = (weight * value for value in self._estimate(choice, quality))
         if self.active:
             if self._losing.observe(-gain, -most):
-                self._turn("guard_handed_back")
+                self._state("guard_handed_back")
             return
         self._gain.observe(gain, least)
         if self._gain.value > 0.0:
-            self._turn("guard_took_over")
+            self._state("guard_took_over")
 
     def _estimate(self, choice: Choice, quality: float) -> tuple[float, float, float]:
         """Return (gain, least, most) as one label tells it."""
         instead = list(choice.shadow)
         instead[choice.arms.index(choice.guarded_by)] -= 1.0
         gain, least, most = estimated(choice, quality, instead)
-        saved = -choice.price_of_money * dot(instead, choice.cost_hat_usd)
+        saved = -choice.shadow_price * dot(instead, choice.cost_hat_usd)
         saved = min(max(saved, -GAIN_MAX), GAIN_MAX)
         return gain + saved, least + saved, most + saved
 
-    def _turn(self, kind: str) -> None:
+    def _state(self, kind: str) -> None:
         figures = {"gain": self.gain, "gain_lower_bound": self._gain.value}
         self.active = kind == "guard_took_over"
         self._notices.append(Notice(kind, TEXTS[kind].format(arm=self._fixed), figures))

@@ -21,21 +21,21 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from policies.constraints import feasible
-from policies.drift import Change
-from policies.exploration import Exploration
-from policies.floor import Floor
-from policies.multiplier import FREE, Arms, Market, Prices
-from policies.pacer import Pacer
-from policies.packing import pack, unpack
-from policies.quality import Quality
-from policies.sampling import certain, draw
-from policies.scoped import Least, Scoped
-from policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective, record
-from policies.uniform import Uniform
-from policies.value import estimated, held_back, standing_for
-from policies.whole import Whole
-from policies.window import Window
+from tollway.policies.constraints import feasible
+from tollway.policies.evidence.drift import Change
+from tollway.policies.evidence.off_policy import estimated, held_back, standing_for
+from tollway.policies.evidence.whole_labels import Whole
+from tollway.policies.exploration import Exploration
+from tollway.policies.floor import Floor
+from tollway.policies.pacing.multiplier import FREE, Arms, Market, Prices
+from tollway.policies.pacing.pacer import Pacer
+from tollway.policies.pacing.scoped import MinPrice, ScopedPacers
+from tollway.policies.quality import Quality
+from tollway.policies.recent_contexts import RecentContexts
+from tollway.policies.sampling import certain, draw
+from tollway.policies.state_codec import pack, unpack
+from tollway.policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective, record
+from tollway.policies.uniform import Uniform
 
 KIND = "lagrangian 1"
 WINDOW = 400  # contexts: enough to tell a tenth of a cent, few enough to follow an hour
@@ -81,9 +81,9 @@ class Lagrangian:
         self._quality = quality
         self._explore = explore
         self._pacer = pacer
-        self._scoped = Scoped(pacer.fresh)
+        self._scoped = ScopedPacers(pacer.fresh)
         self._floor = floor
-        self._window = Window(window, quality.table(window))
+        self._window = RecentContexts(window, quality.table(window))
         self._every = every
         self._since = 0
         self._event = True
@@ -148,7 +148,7 @@ class Lagrangian:
         """Return the prices of money for a request; a floor goes before every pacing."""
         if not scopes or self._floor is not None:
             return self.prices
-        return self._scoped.dearest(self.prices, scopes)
+        return self._scoped.max_price(self.prices, scopes)
 
     def _spread(
         self, offer: Offer, kept: list[int], prices: Prices
@@ -202,7 +202,7 @@ class Lagrangian:
         return self._objective.baseline or ""
 
     @property
-    def price_of_money(self) -> float:
+    def shadow_price(self) -> float:
         """Quality that one more dollar must buy."""
         return self.prices.high
 
@@ -226,7 +226,7 @@ class Lagrangian:
         """Act on a change at once, and keep it to be told of."""
         if change is not None:
             self.changes.append(change)
-            self._scoped.stir()
+            self._scoped.invalidate()
             self._event = True
 
     def _judge(self, floor: Floor, choice: Choice, quality: float, weight: float) -> None:
@@ -251,7 +251,7 @@ class Lagrangian:
         if not 0.0 <= ratio < math.inf:
             raise ValueError(f"a price ratio of {ratio}")
         self._window.reprice(arm, ratio)
-        self._scoped.stir()
+        self._scoped.invalidate()
         self._event = True
 
     def resolve_due(self) -> bool:
@@ -274,7 +274,7 @@ class Lagrangian:
         """Think again of the window's contexts, by what was learned since."""
         self._window.revalue(self._quality.rethink, self._quality.revalued)
 
-    def _market(self, least: Least = None) -> Market:
+    def _market(self, least: MinPrice = None) -> Market:
         """Return what the recent contexts would bring and cost.
 
         `least` is the least price of each, where other budgets set one.
@@ -319,7 +319,7 @@ class Lagrangian:
 
     def figures(self) -> dict[str, float]:
         """Return what the policy tells of itself; see the port."""
-        told = {"price_of_money": self.price_of_money, "explored_usd": self.explored_usd}
+        told = {"shadow_price": self.shadow_price, "explored_usd": self.explored_usd}
         if self._pacer.allowance_usd is not None:
             told["allowance_usd"] = self._pacer.allowance_usd
         if self._floor is not None:

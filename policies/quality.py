@@ -16,11 +16,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from policies.drift import Change, Drift
-from policies.heads.types import Head, Matrix, Rows, Table
-from policies.packing import pack, unpack
-from policies.types import Arm, Context
-from policies.whole import Whole
+from tollway.policies.evidence.drift import Change, Drift
+from tollway.policies.evidence.whole_labels import Whole
+from tollway.policies.regressors.types import Matrix, Regressor, Rows, Table
+from tollway.policies.state_codec import pack, unpack
+from tollway.policies.types import Arm, Context
 
 KIND = "quality 3"
 Value = TypeVar("Value", float, Matrix)
@@ -84,7 +84,7 @@ class Quality:
 
     # The mutable state is what is known of each arm, by its name, and the head's.
 
-    def __init__(self, head: Head, *, default: float) -> None:
+    def __init__(self, head: Regressor, *, default: float) -> None:
         """`default`: the prior of an arm that declares none."""
         self._head = head
         self._default = default

@@ -4,20 +4,20 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from policies import baselines
-from policies.cascade import Cascade
-from policies.exploration import Exploration
-from policies.floor import Floor
-from policies.folded import Folded
-from policies.guard import Guard
-from policies.heads.ridge import RidgeHead
-from policies.heads.types import Head
-from policies.heads.vowpal import VowpalHead
-from policies.lagrangian import Lagrangian
-from policies.pacer import Pacer
-from policies.quality import Quality
-from policies.types import Objective, Policy
-from policies.uniform import Uniform
+from tollway.policies import baselines
+from tollway.policies.cascade import Cascade
+from tollway.policies.exploration import Exploration
+from tollway.policies.floor import Floor
+from tollway.policies.guard import Guard
+from tollway.policies.lagrangian import Lagrangian
+from tollway.policies.pacing.pacer import Pacer
+from tollway.policies.quality import Quality
+from tollway.policies.regressors.ridge import RidgeRegressor
+from tollway.policies.regressors.types import Regressor
+from tollway.policies.regressors.vowpal import VowpalRegressor
+from tollway.policies.types import Objective, Policy
+from tollway.policies.uniform import Uniform
+from tollway.policies.vw_cb_adf import VwCbAdf
 
 HEADS: dict[str, dict[str, float]] = {
     "vowpal": {"bits": 18, "learning_rate": 0.5, "power_t": 0.5, "l2": 0.0},
@@ -98,11 +98,11 @@ def _learned(
     )
 
 
-def _head(name: str, found: dict[str, float], seed: int) -> Head:
+def _head(name: str, found: dict[str, float], seed: int) -> Regressor:
     mine: dict[str, Any] = {key: found[key] for key in HEADS[name]}
     if name == "vowpal":
-        return VowpalHead(**mine, seed=seed)
-    return RidgeHead(**{**mine, "folds": int(mine["folds"])})
+        return VowpalRegressor(**mine, seed=seed)
+    return RidgeRegressor(**{**mine, "folds": int(mine["folds"])})
 
 
 def _exploration(found: dict[str, float]) -> Exploration | Uniform:
@@ -144,7 +144,7 @@ def _most_accurate(objective: Objective, options: Options, seed: int) -> Policy:
 
 
 def _folded(objective: Objective, options: Options, seed: int) -> Policy:
-    return Folded(**_numbers(options, {"gamma_scale": 100.0}), seed=seed)
+    return VwCbAdf(**_numbers(options, {"gamma_scale": 100.0}), seed=seed)
 
 
 POLICIES: dict[str, Build] = {

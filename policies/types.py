@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol, TypeVar, dataclass_transform
 
-from policies.drift import Change
+from tollway.policies.evidence.drift import Change
 
 ACCEPT = "accept"
 """The arm of a cascade's later stage that keeps the reply in hand; it costs nothing more."""
@@ -68,7 +68,7 @@ class Choice:
     """What a policy was offered, the probabilities that were drawn from, and the arm drawn.
 
     `pmf` is final: after every mask and cap. `quality_hat` are the head's predictions in [0, 1];
-    `price_of_money` is lambda in quality per dollar (0: money is no object). `shadow` is the
+    `shadow_price` is lambda in quality per dollar (0: money is no object). `shadow` is the
     distribution that a learned policy wanted where it was held back, () where it was not, and
     `guarded_by` the fixed arm of a guard. `reached` and `reached_most` are the context's.
     """
@@ -78,7 +78,7 @@ class Choice:
     index: int
     quality_hat: tuple[float, ...]
     cost_hat_usd: tuple[float, ...]
-    price_of_money: float
+    shadow_price: float
     reason: str
     version: int
     shadow: tuple[float, ...] = ()
@@ -180,7 +180,7 @@ class Policy(Protocol):
     def figures(self) -> dict[str, float]:
         """Return what the policy tells of itself, by name; what it does not have it leaves out.
 
-        `price_of_money` (quality per dollar), `explored_usd`, `allowance_usd`, `accuracy_floor`,
+        `shadow_price` (quality per dollar), `explored_usd`, `allowance_usd`, `accuracy_floor`,
         `accuracy_estimate`, `floor_guarded` (0 or 1), `floor_lower_bound`, `floor_share`,
         `guard_active` (0 or 1), `guard_gain`, `guard_gain_lower_bound`.
         """

@@ -8,12 +8,12 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from gateway import console
-from reports import bill, drift, focus, pages, tables, views
-from reports.returns import Terms
-from reports.sources import Source, open_source, pair
-from reports.tables import FORMATS, Table, Unknowable
-from reports.totals import UNTAGGED, Grouping, Totals, add_up
+from tollway.gateway.cli import terminal
+from tollway.reports import focus, pages, provider_bill, reconciliation, tables, views
+from tollway.reports.returns import Terms
+from tollway.reports.sources import Source, open_source, pair
+from tollway.reports.tables import FORMATS, Table, Unknowable
+from tollway.reports.totals import UNTAGGED, Grouping, Totals, add_up
 
 _EXAMPLES = """\
   tollway report daily                 the days of the journal next to tollway.toml
@@ -49,7 +49,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(
         prog="tollway report",
         description="Say what was spent, by whom, and what it brought.",
-        epilog=f"{_EXAMPLES}\n{console.EXIT_CODES}",
+        epilog=f"{_EXAMPLES}\n{terminal.EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         return int(arguments.run(arguments, environ))
     except Unknowable as exc:
-        return console.fail(console.FAILED, str(exc))
+        return terminal.fail(terminal.FAILED, str(exc))
 
 
 def add(commands: Any) -> None:
@@ -68,7 +68,7 @@ def add(commands: Any) -> None:
         ("tenants", tenants, "tell what each tenant has cost"),
         ("roi", roi, "tell what the money brought, and what fixed backends would have cost"),
     ):
-        command = console.add(commands, name, _tell(TITLES[name], make), summary, _SOURCE)
+        command = terminal.add(commands, name, _tell(TITLES[name], make), summary, _SOURCE)
         add_source(command)
         add_output(command)
         command.add_argument(
@@ -85,7 +85,7 @@ def add(commands: Any) -> None:
 
 def _add_focus(commands: Any) -> None:
     summary = "write what was spent as a FOCUS 1.4 dataset, for FinOps tools"
-    command = console.add(
+    command = terminal.add(
         commands, "focus", _tell("FOCUS 1.4: cost and usage", focused), summary, _SOURCE
     )
     add_source(command)
@@ -100,7 +100,7 @@ def _add_focus(commands: Any) -> None:
 
 def _add_invoice(commands: Any) -> None:
     summary = "compare a provider's bill with what was charged: drift by line, and its likely cause"
-    command = console.add(
+    command = terminal.add(
         commands, "invoice", _tell("A bill against the journal", invoice), summary, _BILL + _SOURCE
     )
     add_source(command)
@@ -150,7 +150,7 @@ def _tell(title: str, make: Callable[[Source, argparse.Namespace], Made]) -> Any
         source = open_source(arguments, environ)
         made, whole = make(source, arguments)
         write(arguments, source, title, made, whole)
-        return console.OK
+        return terminal.OK
 
     return run
 
@@ -252,7 +252,9 @@ def focused(source: Source, arguments: argparse.Namespace) -> Made:
 def invoice(source: Source, arguments: argparse.Namespace) -> Made:
     """Return the drift of a bill."""
     names = {**source.models, **dict(map(pair, arguments.item))}
-    lines = bill.read(arguments.bill, source.span.zone, dict(map(pair, arguments.column)), names)
+    lines = provider_bill.read(
+        arguments.bill, source.span.zone, dict(map(pair, arguments.column)), names
+    )
     dated = any(line.day for line in lines)
     grouping = Grouping(("day", "backend") if dated else ("backend",), source.span)
     whole = Grouping((), source.span)
@@ -263,5 +265,5 @@ def invoice(source: Source, arguments: argparse.Namespace) -> Made:
         for key, totals in grouping.groups.items()
         if key[-1] in wanted
     }
-    found = drift.compare(lines, charged, source.prices, arguments.tolerance)
+    found = reconciliation.compare(lines, charged, source.prices, arguments.tolerance)
     return [views.drifts(found)], whole.groups.get((), Totals())

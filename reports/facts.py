@@ -16,10 +16,11 @@ from pathlib import Path
 
 import orjson
 
-from backends.units import MORE_NAMES
-from gateway.journal import Row, segments, unseal
-from gateway.ledger.types import NANO
-from gateway.metering import GIVEN_UP, PENDING, VOID
+from tollway.backends.units import MORE_NAMES
+from tollway.gateway.budgets.model import NANO
+from tollway.gateway.routing.metering import GIVEN_UP, PENDING, VOID
+from tollway.gateway.storage.journal import segments
+from tollway.gateway.storage.journal_format import Row, unseal
 
 _FEEDBACK = b'{"kind":"feedback"'
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from backends.units import MORE, UNITS
-from reports.tables import Column, Kind, Table, Value
-from reports.totals import Key, Totals
+from tollway.backends.units import MORE, UNITS
+from tollway.reports.tables import Column, Kind, Table, Value
+from tollway.reports.totals import Key, Totals
 
 PERIODS = ("day", "hour")
 DIMENSIONS = ("route", "backend", "tenant", "provenance", "tags")

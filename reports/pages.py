@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
-from gateway.ledger.types import NANO
-from reports.tables import NOTHING, Kind, Table, dollars, shown
-from reports.totals import Totals
-from simulations import report
+from tollway.gateway.budgets.model import NANO
+from tollway.reports.tables import NOTHING, Kind, Table, dollars, shown
+from tollway.reports.totals import Totals
+from tollway.simulations.report import page as report
 
 BARS_MAX = 30  # more are no picture any more; the table has them all
 

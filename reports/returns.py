@@ -11,9 +11,9 @@ Audits and exploration are part of what the route has cost.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.ledger.types import NANO
-from gateway.overview import KNOWN_LABELS
-from reports.totals import Totals
+from tollway.gateway.budgets.model import NANO
+from tollway.gateway.control_plane.dashboard_data import KNOWN_LABELS
+from tollway.reports.totals import Totals
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from backends.pricing import Price
-from gateway.settings import Settings, load
-from reports.facts import Damage, Fact, files, read
-from reports.returns import Terms
-from reports.tables import Unknowable
-from reports.totals import Span, reader
+from tollway.backends.pricing import Price
+from tollway.gateway.settings import Settings, load
+from tollway.reports.facts import Damage, Fact, files, read
+from tollway.reports.returns import Terms
+from tollway.reports.tables import Unknowable
+from tollway.reports.totals import Span, reader
 
 DEFAULTS = (Path("tollway.toml"), Path(".tollway/journal"))
 

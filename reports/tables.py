@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gateway import console
-from gateway.ledger.types import NANO
+from tollway.backends.money import format_usd
+from tollway.gateway.budgets.model import NANO
 
 Value = str | int | float | None
 FORMATS = ("text", "csv", "parquet", "html", "json")
@@ -81,7 +81,7 @@ def shown(value: Value, kind: Kind) -> str:
     if value is None:
         return NOTHING
     if kind is Kind.MONEY:
-        return console.usd(int(value))
+        return format_usd(int(value))
     if kind is Kind.SHARE:
         return f"{value:.2%}"
     if kind is Kind.COUNT:

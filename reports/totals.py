@@ -8,10 +8,10 @@ from datetime import UTC, datetime, tzinfo
 
 import orjson
 
-from backends.units import HOT
-from gateway.metering import ESTIMATED
-from gateway.overview import wilson
-from reports.facts import Charge, Fact
+from tollway.backends.units import HOT
+from tollway.gateway.control_plane.dashboard_data import wilson
+from tollway.gateway.routing.metering import ESTIMATED
+from tollway.reports.facts import Charge, Fact
 
 DIMENSIONS = ("day", "hour", "month", "route", "backend", "tenant", "provenance", "tags")
 """What facts can be told apart by, besides each tag: `tags` is all of them, as JSON."""

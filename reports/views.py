@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from backends.units import BY_NAME, MORE
-from reports.drift import Drift, said
-from reports.returns import Terms, best_fixed, fixed, most_accurate, value_nano
-from reports.tables import Column, Kind, Table, Value
-from reports.totals import Grouping, Key, Totals
+from tollway.backends.units import BY_NAME, MORE
+from tollway.reports.reconciliation import Reconciliation, said
+from tollway.reports.returns import Terms, best_fixed, fixed, most_accurate, value_nano
+from tollway.reports.tables import Column, Kind, Table, Value
+from tollway.reports.totals import Grouping, Key, Totals
 
 ALL = "all"
 Read = Callable[[Totals], Value]
@@ -139,7 +139,7 @@ _DRIFT = (
 )
 
 
-def drifts(found: list[Drift]) -> Table:
+def drifts(found: list[Reconciliation]) -> Table:
     """Return how a bill differs from what was charged."""
     rows = [
         (d.day, d.backend, d.billed_nano, d.charged_nano, d.nano, d.share, d.cause, d.note)

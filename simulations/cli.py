@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway import console
-from simulations import journal_commands, world_commands
+from tollway.gateway.cli import terminal
+from tollway.simulations import journal_commands
+from tollway.simulations.world import commands as world_commands
 
 _EXAMPLES = """\
   tollway simulate run --list               the scenarios that come with Tollway
@@ -20,7 +21,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(
         prog="tollway simulate",
         description="See what a policy would do before it does it.",
-        epilog=f"{_EXAMPLES}\n{console.EXIT_CODES}",
+        epilog=f"{_EXAMPLES}\n{terminal.EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gateway import console
-from simulations.columns import Columns
-from simulations.intervals import METHODS
+from tollway.gateway.cli import terminal
+from tollway.simulations.replay.columns import Columns
+from tollway.simulations.replay.intervals import METHODS
 
 _REPLAY = """\
 JOURNAL is the folder of a gateway's journal-*.jsonl (or the folder above), one of these files, a
@@ -53,7 +53,7 @@ is foretold from those before is told too.
 def add(commands: Any) -> None:
     """Add the commands."""
     summary = "say what other policies would have given and cost, from a journal"
-    command = console.add(commands, "replay", _lazily("replay_commands"), summary, _REPLAY)
+    command = terminal.add(commands, "replay", _lazily("replay.commands"), summary, _REPLAY)
     _add_log(command)
     command.add_argument(
         "--policy",
@@ -73,7 +73,9 @@ def add(commands: Any) -> None:
 
 def _add_frontier(commands: Any) -> None:
     summary = "say what each further point of accuracy costs, from a journal"
-    command = console.add(commands, "frontier", _lazily("frontier_commands"), summary, _FRONTIER)
+    command = terminal.add(
+        commands, "frontier", _lazily("replay.frontier_commands"), summary, _FRONTIER
+    )
     _add_log(command)
     command.add_argument(
         "--policy", action="append", default=[], metavar="POLICY", help="show it too; see replay"
@@ -84,7 +86,7 @@ def _add_frontier(commands: Any) -> None:
 
 def _add_capacity(commands: Any) -> None:
     summary = "say how many replicas a journal's traffic needs, and what they cost"
-    command = console.add(commands, "capacity", _lazily("capacity_commands"), summary, _CAPACITY)
+    command = terminal.add(commands, "capacity", _lazily("capacity.commands"), summary, _CAPACITY)
     command.add_argument("journal", type=Path, metavar="JOURNAL", help="a journal or a file")
     default = Columns()
     for option, name in (
@@ -159,10 +161,10 @@ def _lazily(module: str) -> Callable[[argparse.Namespace, Mapping[str, str]], in
 
     def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if find_spec("polars") is None:
-            return console.fail(
-                console.FAILED,
+            return terminal.fail(
+                terminal.FAILED,
                 "needs polars; install it in a clone of Tollway: pip install '.[simulate]'",
             )
-        return int(import_module(f"simulations.{module}").run(arguments))
+        return int(import_module(f"tollway.simulations.{module}").run(arguments))
 
     return run

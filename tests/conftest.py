@@ -1,10 +1,11 @@
-"""The fast run does not import what it will not run."""
+"""The fast run does not import what it will not run; the ledgers are fixtures for all."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.support.ledger_fixtures"]
 SLOW_ONLY = re.compile(r"^pytestmark = pytest\.mark\.integration$", re.MULTILINE)
 
 

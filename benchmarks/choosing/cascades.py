@@ -1,6 +1,7 @@
 """Streams a table of labels and confidences through a cascade, stage by stage, as the router does.
 
-The context of a later stage is the gateway's own (`gateway.held`). A true label scores every reply
+The context of a later stage is the gateway's own (`tollway.gateway.features.reply_features`). A
+true label scores every reply
 that was seen, the passed-over ones too, and no other.
 """
 
@@ -11,14 +12,14 @@ from random import Random
 
 import numpy as np
 
-from backends.types import Answer
 from choosing import figures
 from choosing.figures import Effort, Row, budgets_of, seeded, summary
 from choosing.stream import Record, median_us
 from choosing.tables import Table
-from gateway.held import with_reply
-from policies.registry import build
-from policies.types import ACCEPT, Arm, Choice, Context, Objective, Policy
+from tollway.backends.types import ModelAnswer
+from tollway.gateway.features.reply_features import with_reply
+from tollway.policies.registry import build
+from tollway.policies.types import ACCEPT, Arm, Choice, Context, Objective, Policy
 
 BELOW_BEST = 0.01
 STRETCHES = (0, 250, 500, 1000, 2000, 4000)  # requests, each with its label
@@ -66,7 +67,7 @@ def run(
             policy.charge(choice, usd[held])
             cost += usd[held]
             seen.append(held)
-            said = Answer(str(table.said[row, held]), (float(table.sure[row, held]),))
+            said = ModelAnswer(str(table.said[row, held]), (float(table.sure[row, held]),))
             replies.append((choice.arm, said))
             context = with_reply(first, replies, choice)
         if labelled >= 1.0 or labels.random() < labelled:
@@ -129,9 +130,9 @@ def study(
 def curve(table: Table, effort: Effort) -> Iterator[Row]:
     """Yield a cascade's quality at the seven budgets, after the fixed arms."""
     quality, cost = table.quality.mean(axis=0), table.cost.mean(axis=0)
-    dearest = float(cost[int(np.lexsort((cost, -quality))[0])]) or 1.0
+    max_price = float(cost[int(np.lexsort((cost, -quality))[0])]) or 1.0
     yield from figures.fixed(table)
-    rows = list(study(table, effort, [usd / dearest for usd in budgets_of(table).tolist()]))
+    rows = list(study(table, effort, [usd / max_price for usd in budgets_of(table).tolist()]))
     saved = figures.saving(rows, table)
     yield from ({**row, "saving_at_best": saved} for row in rows)
 

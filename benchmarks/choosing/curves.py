@@ -10,9 +10,9 @@ from choosing import bounds, figures, rivals, stream
 from choosing.figures import Effort, Row, budgets_of, interval, seeded, summary
 from choosing.stream import Record, World
 from choosing.tables import Pair, Table
-from policies.heads.ridge import RidgeHead
-from policies.registry import build
-from policies.types import Context, Objective
+from tollway.policies.registry import build
+from tollway.policies.regressors.ridge import RidgeRegressor
+from tollway.policies.types import Context, Objective
 
 PUBLISHED = (0.793, 0.813, 0.859, 0.898, 0.917, 0.924, 0.929)
 """ParetoBandit's published mean quality on its test table, by budget (arXiv 2604.00136)."""
@@ -144,7 +144,7 @@ def _rival(course: Course, effort: Effort, python: Path) -> Iterator[Row]:
 
 def exact_features(contexts: list[Context]) -> np.ndarray:
     """Return the exact features that the ridge head sees, without its constant."""
-    head = RidgeHead()
+    head = RidgeRegressor()
     rows = [head.features(context)[1:] for context in contexts]
     width = max(len(row) for row in rows)
     return np.array([np.pad(row, (0, width - len(row))) for row in rows])

@@ -104,8 +104,8 @@ def budgets_of(table: Table, count: int = 7) -> np.ndarray:
     One budget where all arms cost the same. A free arm counts as a thousandth of the dearest.
     """
     means = table.cost.mean(axis=0)
-    dearest = float(means.max())
-    if dearest == 0.0:
+    max_price = float(means.max())
+    if max_price == 0.0:
         return np.array([0.0])
-    least = max(float(means.min()), dearest / 1000)
-    return np.geomspace(least, dearest, count) if least < dearest else np.array([dearest])
+    least = max(float(means.min()), max_price / 1000)
+    return np.geomspace(least, max_price, count) if least < max_price else np.array([max_price])

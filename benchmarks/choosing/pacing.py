@@ -1,6 +1,7 @@
 """Budgets over windows, in virtual time: does spend end at the limit, evenly, whatever happens?
 
-An hour's window at one request a second, three arms, the gateway's own pacing (`gateway.pacing`,
+An hour's window at one request a second, three arms, the gateway's own pacing
+(`tollway.gateway.learning.pacing`,
 told of the traffic every second as upkeep does) and the production policy. A hard limit refuses
 what no longer fits, as the ledger does.
 """
@@ -12,10 +13,10 @@ from random import Random
 import numpy as np
 
 from choosing.figures import Effort, Row
-from gateway.ledger.types import NANO, Budget, BudgetStatus, Scope
-from gateway.pacing import Demand, allowances_usd
-from policies.registry import build
-from policies.types import Arm, Context, Objective
+from tollway.gateway.budgets.model import NANO, Budget, BudgetStatus, Scope
+from tollway.gateway.learning.pacing import Demand, allowances_usd
+from tollway.policies.registry import build
+from tollway.policies.types import Arm, Context, Objective
 
 HOUR_S = 3600
 COSTS = {"cheap": 1e-4, "middle": 5e-4, "dear": 5e-3}

@@ -11,18 +11,18 @@ from random import Random
 import numpy as np
 
 from choosing.tables import Table
-from policies.heads.ridge import RidgeHead
-from policies.lagrangian import Lagrangian
-from policies.pacer import Pacer
-from policies.quality import Quality
-from policies.registry import build
-from policies.types import Context, Objective, Policy
-from policies.uniform import Uniform
+from tollway.policies.lagrangian import Lagrangian
+from tollway.policies.pacing.pacer import Pacer
+from tollway.policies.quality import Quality
+from tollway.policies.registry import build
+from tollway.policies.regressors.ridge import RidgeRegressor
+from tollway.policies.types import Context, Objective, Policy
+from tollway.policies.uniform import Uniform
 
 PACKAGE = "paretobandit==0.1.1"
 
 
-class Optimistic(RidgeHead):
+class Optimistic(RidgeRegressor):
     """LinUCB: the estimate plus `alpha` standard deviations."""
 
     def __init__(self, alpha: float) -> None:
@@ -37,7 +37,7 @@ class Optimistic(RidgeHead):
         ]
 
 
-class Sampled(RidgeHead):
+class Sampled(RidgeRegressor):
     """Linear Thompson sampling: a draw from the posterior, marginally per arm."""
 
     def __init__(self, scale: float, seed: int) -> None:
@@ -52,7 +52,7 @@ class Sampled(RidgeHead):
         ]
 
 
-def paced(head: RidgeHead) -> Policy:
+def paced(head: RidgeRegressor) -> Policy:
     """Return a policy that takes the best by a head's own idea of exploration."""
     return Lagrangian(
         Objective(),

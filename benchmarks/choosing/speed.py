@@ -8,9 +8,9 @@ from random import Random
 
 from choosing.figures import Effort, Row
 from choosing.stream import median_us
-from gateway.context import Encoder
-from policies.registry import build
-from policies.types import Arm, Context, Objective, Policy
+from tollway.gateway.features.encoder import FeatureEncoder
+from tollway.policies.registry import build
+from tollway.policies.types import Arm, Context, Objective, Policy
 
 CASES = (("20 numbers", 3, 0), ("20 numbers", 10, 0), ("200 words", 3, 200))
 COUNT, FRESH = 500, 2500  # learned from beforehand; decided on afterwards
@@ -34,7 +34,7 @@ def _timed(head: str, arms: int, size: int) -> Row:
         else ([rng.random() for _ in range(20)], [])
         for _ in range(COUNT + FRESH)
     ]
-    encoder = Encoder((0.0, 1.0))
+    encoder = FeatureEncoder((0.0, 1.0))
     policy = build("lagrangian", Objective(), options={"head": head}, seed=0)
     policy.pace(2e-4)
     for at in range(COUNT):
@@ -78,7 +78,7 @@ def _serve(policy: Policy, context: Context, offered: list[Arm], rng: Random) ->
 def memory(effort: Effort, decisions: int) -> Iterator[Row]:
     """Yield resident memory along a stream of requests, each with ten words that are all new."""
     rng = Random(0)
-    encoder = Encoder()
+    encoder = FeatureEncoder()
     policy = build("lagrangian", Objective(), options={}, seed=0)
     policy.pace(2e-4)
     offered = [Arm(f"arm{at}", 1e-4 * (at + 1)) for at in range(3)]

@@ -11,14 +11,14 @@ from random import Random
 
 import numpy as np
 
-from backends.pricing import Price
-from backends.types import Usage
 from choosing.tables import Table
-from gateway.context import Encoder
-from gateway.estimator import Estimator
-from policies.audit import Auditor
-from policies.drift import Change
-from policies.types import Arm, Context, Policy
+from tollway.backends.pricing import Price
+from tollway.backends.types import Usage
+from tollway.gateway.estimation.cost_estimator import CostEstimator
+from tollway.gateway.features.encoder import FeatureEncoder
+from tollway.policies.evidence.audit import Auditor
+from tollway.policies.evidence.drift import Change
+from tollway.policies.types import Arm, Context, Policy
 
 TOKENS = 500.0  # what the estimator takes a call to use before it saw one
 
@@ -73,7 +73,7 @@ class Record:
 
 def encode(table: Table) -> list[Context]:
     """Return the contexts, by the gateway's own encoder."""
-    encoder = Encoder()
+    encoder = FeatureEncoder()
     numbers = table.numbers.tolist() if table.numbers is not None else [[]] * len(table)
     texts = [[text] for text in table.texts] if table.texts is not None else [[]] * len(table)
     return [encoder.encode(*values) for values in zip(numbers, texts, strict=True)]
@@ -92,7 +92,7 @@ def run(
     """Stream the requests of `order`; `list_usd` is each arm's list price for a usual call."""
     world = world or World()
     rng, labels = Random(seed), Random(seed + 1)
-    estimator = Estimator()
+    estimator = CostEstimator()
     count = len(order)
     qualities, costs = np.zeros(count), np.zeros(count)
     arms_taken = np.zeros(count, int)

@@ -123,7 +123,7 @@ def gateway(folder: Path, to: int, workers: int = 1) -> Contestant:
         **{f"TOLLWAY_BACKENDS__{name}__URL": up for name in "ABC"},
         **{f"TOLLWAY_BACKENDS__CHAT_{name}__URL": f"{up}/v1" for name in "ABC"},
     }
-    command = [sys.executable, "-m", "gateway", "serve", str(CONFIG)]
+    command = [sys.executable, "-m", "tollway", "serve", str(CONFIG)]
     command += ["--listen", f"127.0.0.1:{port}", "--workers", str(workers)]
     name = "Tollway" if workers == 1 else f"Tollway, {workers} workers"
     return Contestant(name, command, port, ALL, environ, {"authorization": "Bearer bench"})

@@ -126,7 +126,7 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Price of money",
             "none",
-            {"{{route}}": "max by (route) (tollway_price_of_money)"},
+            {"{{route}}": "max by (route) (tollway_shadow_price)"},
             text="The quality that one more dollar would buy.",
         ),
         Panel(

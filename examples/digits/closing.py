@@ -14,10 +14,10 @@ from .stage import Stage
 def show(stage: Stage, report: Report, picture: Path) -> None:
     """Show what was measured."""
     screen, best, tollway = stage.screen, report.best, report.tollway
-    *cheaper, dearest = report.fixed
+    *cheaper, max_price = report.fixed
     screen.say()
     screen.table(
-        [*cheaper, report.split, report.hull, tollway, report.last_half, dearest],
+        [*cheaper, report.split, report.hull, tollway, report.last_half, max_price],
         best,
         {
             "90/10": "nine requests in ten to digits-cpu, one to digits-large, whatever they are",
@@ -27,7 +27,7 @@ def show(stage: Stage, report: Report, picture: Path) -> None:
             f"counted come to ${report.seen_usd:.5f}",
         },
     )
-    screen.bars([*cheaper, report.split, tollway, dearest])
+    screen.bars([*cheaper, report.split, tollway, max_price])
     against = tally.compare(tollway, best)
     screen.say(
         f"\n[bold green]{against.saving:.1%} saved[/bold green] against always {best.name}, "

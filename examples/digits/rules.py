@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.rule_file import load
+from tollway.backends.rules.file import load
 
 from .data import CLASSES, Images
 from .model import Reading, Stopwatch

@@ -81,12 +81,12 @@ class Screen:
 
     def bars(self, rows: Sequence[Row]) -> None:
         """Show spend and errors as bars: the picture, for a terminal."""
-        dearest = max(row.usd_per_request for row in rows)
+        max_price = max(row.usd_per_request for row in rows)
         worst = max(1 - row.accuracy for row in rows)
         self.say()
         self.say(f"{'':<14}{'dollars':<{BAR + 10}}wrong answers")
         for row in rows:
-            spend = _bar(row.usd_per_request / dearest, BAR)
+            spend = _bar(row.usd_per_request / max_price, BAR)
             wrong = _bar((1 - row.accuracy) / worst, BAR // 2)
             style = "bold green" if row.name == "tollway" else "cyan"
             spent, missed = f"{spend} ${row.spend_usd:.3f}", f"{wrong} {1 - row.accuracy:.1%}"

@@ -59,7 +59,7 @@ class Stage:
                 device = (await client.get("/stats"))["device"]
             price = f"${self.prices[name]:.5f} a request"
             self.screen.literal(f"  {name:<13} {url}  {price}  {device}")
-        arguments = ["-m", "gateway", "serve", str(settings)]
+        arguments = ["-m", "tollway", "serve", str(settings)]
         self.gateway = await processes.start("gateway", arguments, self.folder / "gateway.log")
         self.screen.literal(f"  {'the gateway':<13} {self.url}\n")
 

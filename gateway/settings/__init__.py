@@ -7,46 +7,51 @@ agree on (names that refer to each other) is in `consistency.py`, the kinds of v
 reports everything that is wrong at once.
 """
 
-from gateway.problems import ConfigError
-from gateway.settings.backend import Backend, BackendTls
-from gateway.settings.budget import BudgetLimit, BudgetScope
-from gateway.settings.clause import Clause
-from gateway.settings.credential import BackendAuth
-from gateway.settings.document import Settings
-from gateway.settings.listener import ListenerTls, Server
-from gateway.settings.reading import load, parse
-from gateway.settings.route import Audit, Features, Route, Score
-from gateway.settings.stores import Journal, Ledger, State
-from gateway.settings.table import Table
-from gateway.settings.tenant import Tenant, TenantKey, TenantRate
-from gateway.settings.watching import Anomalies, Log, Tracing, Webhook
+from tollway.gateway.settings.backend import BackendConfig, BackendTlsConfig
+from tollway.gateway.settings.base import ConfigTable
+from tollway.gateway.settings.budget import BudgetConfig, BudgetScopeConfig
+from tollway.gateway.settings.credential import BackendAuth
+from tollway.gateway.settings.errors import ConfigError
+from tollway.gateway.settings.loader import load, parse
+from tollway.gateway.settings.observability import (
+    AnomaliesConfig,
+    LogConfig,
+    TracingConfig,
+    WebhookConfig,
+)
+from tollway.gateway.settings.root import Settings
+from tollway.gateway.settings.route import AuditConfig, FeaturesConfig, RouteConfig, ScoreConfig
+from tollway.gateway.settings.server import ListenerTlsConfig, ServerConfig
+from tollway.gateway.settings.storage import JournalConfig, LedgerConfig, StateConfig
+from tollway.gateway.settings.tenant import TenantConfig, TenantKeyConfig, TenantRateConfig
+from tollway.gateway.settings.validation import ConstraintConfig
 
 __all__ = [
-    "Anomalies",
-    "Audit",
-    "Backend",
+    "AnomaliesConfig",
+    "AuditConfig",
     "BackendAuth",
-    "BackendTls",
-    "BudgetLimit",
-    "BudgetScope",
-    "Clause",
+    "BackendConfig",
+    "BackendTlsConfig",
+    "BudgetConfig",
+    "BudgetScopeConfig",
     "ConfigError",
-    "Features",
-    "Journal",
-    "Ledger",
-    "ListenerTls",
-    "Log",
-    "Route",
-    "Score",
-    "Server",
+    "ConfigTable",
+    "ConstraintConfig",
+    "FeaturesConfig",
+    "JournalConfig",
+    "LedgerConfig",
+    "ListenerTlsConfig",
+    "LogConfig",
+    "RouteConfig",
+    "ScoreConfig",
+    "ServerConfig",
     "Settings",
-    "State",
-    "Table",
-    "Tenant",
-    "TenantKey",
-    "TenantRate",
-    "Tracing",
-    "Webhook",
+    "StateConfig",
+    "TenantConfig",
+    "TenantKeyConfig",
+    "TenantRateConfig",
+    "TracingConfig",
+    "WebhookConfig",
     "load",
     "parse",
 ]

@@ -8,16 +8,15 @@ from pydantic import (
     model_validator,
 )
 
-from backends import catalog
-from backends.catalog import CatalogMissing, Entry, UnknownModel
-from backends.needs import Feature
-from backends.pricing import Price, parse_price
-from gateway import addresses
-from gateway.problems import (
-    WrongKey,
-)
-from gateway.settings.credential import BackendAuth
-from gateway.settings.fields import (
+from tollway.backends import catalog
+from tollway.backends.catalog import CatalogMissing, Entry, UnknownModel
+from tollway.backends.needs import Feature
+from tollway.backends.pricing import Price, parse_price
+from tollway.gateway.security import addresses
+from tollway.gateway.settings.base import ConfigTable
+from tollway.gateway.settings.credential import BackendAuth
+from tollway.gateway.settings.errors import KeyProblem
+from tollway.gateway.settings.types import (
     FROM_CATALOG,
     PROTOCOL_NAMES,
     BackendUrl,
@@ -35,12 +34,11 @@ from gateway.settings.fields import (
     Share,
     StaticHeaders,
 )
-from gateway.settings.table import Table
 
 _REMOTE = ("url", "replicas", "health_path", "protocol", "model", "answer")
 
 
-class BackendTls(Table):
+class BackendTlsConfig(ConfigTable):
     """Files of the TLS to a backend, in PEM."""
 
     ca: LocalPath | None = Field(
@@ -55,11 +53,11 @@ class BackendTls(Table):
     def _check(self) -> Self:
         if (self.cert is None) != (self.key is None):
             missing = "key" if self.key is None else "cert"
-            raise WrongKey(missing, "is missing: a certificate and its key go together")
+            raise KeyProblem(missing, "is missing: a certificate and its key go together")
         return self
 
 
-class Backend(Table):
+class BackendConfig(ConfigTable):
     """One model server with a price, or rules that run inside the gateway."""
 
     name: Name = Field(description="Its name in routes, metrics and reply headers.")
@@ -113,7 +111,7 @@ class Backend(Table):
         "`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, except for `NO_PROXY` and this machine.",
         examples=["http://user:password@proxy:3128"],
     )
-    tls: BackendTls | None = Field(
+    tls: BackendTlsConfig | None = Field(
         default=None, description="Whom to trust and what to show, where `url` is https."
     )
     http2: bool = Field(
@@ -301,43 +299,47 @@ class Backend(Table):
         self._check_price()
         for key in ("confidence", "probabilities"):
             if self.protocol != "plain" and getattr(self, key) is not None:
-                raise WrongKey(key, 'is for protocol = "plain"; remove it')
+                raise KeyProblem(key, 'is for protocol = "plain"; remove it')
         return self
 
     @model_validator(mode="after")
     def _check_what_it_takes(self) -> Self:
         for key in ("drop_fields", "limit_field", "min_output_tokens"):
             if getattr(self, key) and self.protocol != "openai":
-                raise WrongKey(key, 'is for protocol = "openai"; remove it')
+                raise KeyProblem(key, 'is for protocol = "openai"; remove it')
         if self.lacks and self.protocol != "openai" and self.kind != "rules":
-            raise WrongKey("lacks", 'is for protocol = "openai" and for rules; remove it')
+            raise KeyProblem("lacks", 'is for protocol = "openai" and for rules; remove it')
         if self.max_output_tokens and (self.min_output_tokens or 0) > self.max_output_tokens:
-            raise WrongKey("min_output_tokens", "is above max_output_tokens; write it lower")
+            raise KeyProblem("min_output_tokens", "is above max_output_tokens; write it lower")
         for name in ("model", "stream"):
             if name in self.drop_fields:
-                raise WrongKey("drop_fields", f"cannot name {name!r}, which every reply depends on")
+                raise KeyProblem(
+                    "drop_fields", f"cannot name {name!r}, which every reply depends on"
+                )
         return self
 
     def _check_rules(self) -> None:
         if (self.rules is None) == (self.entry_point is None):
-            raise WrongKey("kind", 'needs one of: rules = "FILE.toml", entry_point = "module:name"')
+            raise KeyProblem(
+                "kind", 'needs one of: rules = "FILE.toml", entry_point = "module:name"'
+            )
         for key in (*_REMOTE, "auth", "headers", "proxy", "repeat_on_close"):
             if getattr(self, key):
-                raise WrongKey(key, "is not for rules, which run inside the gateway; remove it")
+                raise KeyProblem(key, "is not for rules, which run inside the gateway; remove it")
 
     def _check_remote(self) -> None:
         for key in ("rules", "entry_point"):
             if getattr(self, key) is not None:
-                raise WrongKey(key, 'needs kind = "rules"; write that or remove it')
+                raise KeyProblem(key, 'needs kind = "rules"; write that or remove it')
         if self.protocol is None:
-            raise WrongKey("protocol", 'is missing; write it like protocol = "oip"')
+            raise KeyProblem("protocol", 'is missing; write it like protocol = "oip"')
         if self.url is None:
-            raise WrongKey("url", 'is missing; write it like url = "http://127.0.0.1:9001"')
+            raise KeyProblem("url", 'is missing; write it like url = "http://127.0.0.1:9001"')
         self._check_replicas(self.url)
         if self.auth is not None and self.auth.field_name in self.headers:
-            raise WrongKey("headers", f"has {self.auth.field_name}, as auth does; remove one")
+            raise KeyProblem("headers", f"has {self.auth.field_name}, as auth does; remove one")
         if not self.allow_link_local and addresses.is_link_local(addresses.host_of(self.url)):
-            raise WrongKey(
+            raise KeyProblem(
                 "url",
                 "is a link-local or metadata address, which hands out credentials; write the "
                 "model server's own address, or allow_link_local = true if this is one",
@@ -345,12 +347,12 @@ class Backend(Table):
 
     def _check_replicas(self, url: str) -> None:
         if len({url, *self.replicas}) != 1 + len(self.replicas):
-            raise WrongKey("replicas", "names an address twice; remove one")
+            raise KeyProblem("replicas", "names an address twice; remove one")
         for replica in self.replicas:
             if urlsplit(replica).path.rstrip("/") != urlsplit(url).path.rstrip("/"):
-                raise WrongKey("replicas", "must have the base path of url; write it the same")
+                raise KeyProblem("replicas", "must have the base path of url; write it the same")
             if not self.allow_link_local and addresses.is_link_local(addresses.host_of(replica)):
-                raise WrongKey("replicas", "has a link-local or metadata address; remove it")
+                raise KeyProblem("replicas", "has a link-local or metadata address; remove it")
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -370,18 +372,18 @@ class Backend(Table):
     def _check_price(self) -> None:
         if not self.from_catalog:
             if self.catalog is not None:
-                raise WrongKey("catalog", 'is for price = "catalog"; write that or remove it')
+                raise KeyProblem("catalog", 'is for price = "catalog"; write that or remove it')
             return
         if self.catalog is None and self.model is None:
             like = 'catalog = "openai/gpt-4o-mini"'
-            raise WrongKey("catalog", f"is missing, and there is no model; write it like {like}")
+            raise KeyProblem("catalog", f"is missing, and there is no model; write it like {like}")
         try:
             self._from_catalog()
         except CatalogMissing as exc:
-            raise WrongKey("price", f"{exc}, or write the prices") from None
+            raise KeyProblem("price", f"{exc}, or write the prices") from None
         except UnknownModel as exc:
             key = "model" if self.catalog is None else "catalog"
-            raise WrongKey(key, f"has no price: {exc}") from None
+            raise KeyProblem(key, f"has no price: {exc}") from None
 
     def _from_catalog(self) -> Entry:
         # A name that is given means that model, wherever the backend is.

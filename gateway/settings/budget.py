@@ -7,7 +7,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.ledger.types import (
+from tollway.gateway.budgets.model import (
     MAX_LIMIT_NANO,
     NANO,
     Budget,
@@ -17,20 +17,12 @@ from gateway.ledger.types import (
     Scope,
     Window,
 )
-from gateway.problems import (
-    WrongKey,
-)
-from gateway.settings.fields import (
-    Float,
-    Name,
-    Share,
-    TimeZone,
-    Usd,
-)
-from gateway.settings.table import Table
+from tollway.gateway.settings.base import ConfigTable
+from tollway.gateway.settings.errors import KeyProblem
+from tollway.gateway.settings.types import Float, Name, Share, TimeZone, Usd
 
 
-class BudgetScope(Table):
+class BudgetScopeConfig(ConfigTable):
     """Whom a budget binds: calls that match every part given; none given, every call."""
 
     tenant: str | None = Field(default=None, description="A tenant's name.")
@@ -44,16 +36,17 @@ class BudgetScope(Table):
     )
 
 
-class BudgetLimit(Table):
+class BudgetConfig(ConfigTable):
     """A limit in dollars for a scope and a window."""
 
     name: Name = Field(description="Its name in refusals, metrics and alerts.")
-    scope: BudgetScope = Field(default=BudgetScope(), description="Whom it binds.")
+    scope: BudgetScopeConfig = Field(default=BudgetScopeConfig(), description="Whom it binds.")
     limit_usd: Usd = Field(
         description="The limit for each window; at most 9 decimals.", examples=[10.0]
     )
     window: Window = Field(
-        default="ever", description="`hour`, `day`, `week` (from Monday), `month`, or `ever`."
+        default="lifetime",
+        description="`hour`, `day`, `week` (from Monday), `month`, or `lifetime`.",
     )
     timezone: TimeZone = Field(
         default="UTC", description="Where its days begin.", examples=["Europe/Berlin"]
@@ -102,29 +95,31 @@ class BudgetLimit(Table):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.carry_overdraft and (self.window == "ever" or self.enforcement == "soft"):
-            raise WrongKey(
+        if self.carry_overdraft and (self.window == "lifetime" or self.enforcement == "soft"):
+            raise KeyProblem(
                 "carry_overdraft",
                 "needs a window that ends and an enforcement that refuses; set window, and "
                 'enforcement = "hard" or "expected", or leave it out',
             )
-        spreads = self.window != "ever" and self.enforcement != "soft" and not self.scope.backend
+        spreads = (
+            self.window != "lifetime" and self.enforcement != "soft" and not self.scope.backend
+        )
         if self.pacing in ("even", "forecast") and not spreads:
-            raise WrongKey(
+            raise KeyProblem(
                 "pacing",
                 "needs a window that ends, an enforcement that refuses, and a scope without a "
                 'backend; set window, and enforcement = "hard" or "expected", or write "none"',
             )
         if self.limit_nano > MAX_LIMIT_NANO:
-            raise WrongKey(
+            raise KeyProblem(
                 "limit_usd",
                 "must be below 9007199.254740992 (2^53 nano-dollars); use a shorter window, or "
                 "several budgets",
             )
         if (self.downgrade_at is None) != (self.downgrade_max_usd is None):
-            raise WrongKey("downgrade_at", "goes with downgrade_max_usd; give both or neither")
+            raise KeyProblem("downgrade_at", "goes with downgrade_max_usd; give both or neither")
         if list(self.alert_at) != sorted(set(self.alert_at)):
-            raise WrongKey("alert_at", "must rise; write it like [0.8, 0.9, 1.0]")
+            raise KeyProblem("alert_at", "must rise; write it like [0.8, 0.9, 1.0]")
         return self
 
     @property

@@ -6,17 +6,17 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from gateway.problems import WrongKey
-from gateway.secret import EnvironmentSecret, FileSecret, Secret
-from gateway.settings.fields import HeaderName, LocalPath
-from gateway.settings.table import Table
+from tollway.gateway.security.secrets import EnvironmentSecret, FileSecret, Secret
+from tollway.gateway.settings.base import ConfigTable
+from tollway.gateway.settings.errors import KeyProblem
+from tollway.gateway.settings.types import HeaderName, LocalPath
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SOURCES = ("bearer_env", "bearer_file", "value_env", "value_file")
 _EXAMPLE = '{ bearer_env = "OPENAI_API_KEY" }'
 
 
-class BackendAuth(Table):
+class BackendAuth(ConfigTable):
     """The credential that the gateway adds to a backend's calls, from exactly one source."""
 
     bearer_env: str | None = Field(
@@ -57,9 +57,11 @@ class BackendAuth(Table):
                 f"{_EXAMPLE}"
             )
         if given[0].startswith("value_") and self.header is None:
-            raise WrongKey("header", 'is missing; write it like header = "x-api-key"')
+            raise KeyProblem("header", 'is missing; write it like header = "x-api-key"')
         if given[0].startswith("bearer_") and self.header is not None:
-            raise WrongKey("header", "goes with value_env or value_file; remove it or write those")
+            raise KeyProblem(
+                "header", "goes with value_env or value_file; remove it or write those"
+            )
         if given[0].endswith("_env"):
             _check_variable(given[0], getattr(self, given[0]))
         return self
@@ -89,6 +91,6 @@ class BackendAuth(Table):
 def _check_variable(key: str, name: str) -> None:
     if _VARIABLE.fullmatch(name) is None:
         why = "is no name of an environment variable; write the variable's name, not the key itself"
-        raise WrongKey(key, f'{why}: {key} = "PROVIDER_API_KEY"')
+        raise KeyProblem(key, f'{why}: {key} = "PROVIDER_API_KEY"')
     if name.upper().startswith("TOLLWAY_"):
-        raise WrongKey(key, "begins with TOLLWAY_, as the gateway's own settings do; rename it")
+        raise KeyProblem(key, "begins with TOLLWAY_, as the gateway's own settings do; rename it")

@@ -20,8 +20,8 @@ from typing import Any, Literal, Union
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from gateway.problems import Location, Problem, did_you_mean, model_in
-from gateway.settings import services
+from tollway.gateway.settings import services
+from tollway.gateway.settings.errors import Location, Problem, did_you_mean, model_in
 
 PREFIX = "TOLLWAY_"
 COMMAND_LINE = frozenset({"TOLLWAY_URL", "TOLLWAY_KEY"})

@@ -6,9 +6,9 @@ backend's `context_tokens` and `max_output_tokens` do; without them the request 
 
 from collections.abc import Iterator
 
-from gateway.settings.backend import Backend
-from gateway.settings.budget import BudgetLimit
-from gateway.settings.document import Settings
+from tollway.gateway.settings.backend import BackendConfig
+from tollway.gateway.settings.budget import BudgetConfig
+from tollway.gateway.settings.root import Settings
 
 
 def notes(settings: Settings) -> list[str]:
@@ -28,12 +28,12 @@ def notes(settings: Settings) -> list[str]:
     ]
 
 
-def _may_bind(budget: BudgetLimit, route: str, backend: str) -> bool:
+def _may_bind(budget: BudgetConfig, route: str, backend: str) -> bool:
     scope = budget.scope
     return scope.route in (None, route) and scope.backend in (None, backend)
 
 
-def _lacking(backend: Backend) -> Iterator[str]:
+def _lacking(backend: BackendConfig) -> Iterator[str]:
     """Yield which of a backend's calls nothing bounds, and the key that would."""
     price = backend.parsed_price().most
     is_openai = backend.protocol == "openai"

@@ -1,21 +1,22 @@
 """No open relay: calls without a key may not spend without a bound on a key of the gateway's.
 
-Where the gateway is `open` and a backend has `auth`, whoever reaches the listener spends on that
+Where the gateway has `allow_anonymous` and a backend has `auth`, whoever reaches the listener
+spends on that
 account. That is for programs of this machine alone, or for as much as a hard budget allows.
 """
 
 from collections.abc import Iterator
 
-from gateway import addresses
-from gateway.auth import ANONYMOUS
-from gateway.settings.budget import BudgetLimit
-from gateway.settings.document import Settings
-from gateway.settings.route import Route
+from tollway.gateway.security import addresses
+from tollway.gateway.security.keys import ANONYMOUS
+from tollway.gateway.settings.budget import BudgetConfig
+from tollway.gateway.settings.root import Settings
+from tollway.gateway.settings.route import RouteConfig
 
 
-def unbounded(settings: Settings) -> Iterator[tuple[Route, str]]:
+def unbounded(settings: Settings) -> Iterator[tuple[RouteConfig, str]]:
     """Yield each route, and one backend of it, where calls without a key have no hard budget."""
-    if not settings.server.open:
+    if not settings.server.allow_anonymous:
         return
     paid = {b.name for b in settings.backends if b.auth is not None and b.enabled}
     for route in settings.routes:
@@ -28,9 +29,9 @@ def unbounded(settings: Settings) -> Iterator[tuple[Route, str]]:
 
 
 def check(settings: Settings) -> Iterator[str]:
-    """Yield why `server.open` cannot stand: one line for each route that would be an open relay."""
+    """Yield why `allow_anonymous` cannot stand: a line for each route that is an open relay."""
     if addresses.is_local(settings.server.listen):
-        return  # where each request is looked at: see gateway.loopback
+        return  # where each request is looked at: see tollway.gateway.security.loopback
     for route, backend in unbounded(settings):
         yield (
             f"lets anyone who reaches {settings.server.listen} spend on the key of backend "
@@ -39,7 +40,7 @@ def check(settings: Settings) -> Iterator[str]:
         )
 
 
-def _binds(budget: BudgetLimit, route: str, backend: str) -> bool:
+def _binds(budget: BudgetConfig, route: str, backend: str) -> bool:
     """Say whether a budget bounds every call without a key to this backend of this route."""
     scope = budget.scope
     return (

@@ -7,12 +7,9 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.problems import (
-    WrongKey,
-    did_you_mean,
-)
-from gateway.settings.clause import Clause
-from gateway.settings.fields import (
+from tollway.gateway.settings.base import ConfigTable
+from tollway.gateway.settings.errors import KeyProblem, did_you_mean
+from tollway.gateway.settings.types import (
     PROTOCOL_NAMES,
     DefaultBy,
     Float,
@@ -26,14 +23,14 @@ from gateway.settings.fields import (
     Seconds,
     Share,
 )
-from gateway.settings.table import Table
-from policies.registry import POLICIES
-from policies.types import Objective
+from tollway.gateway.settings.validation import ConstraintConfig
+from tollway.policies.registry import POLICIES
+from tollway.policies.types import Objective
 
 _POLICIES = ", ".join(f"`{name}`" for name in sorted({*POLICIES} - {"cascade"}))
 
 
-class Features(Table):
+class FeaturesConfig(ConfigTable):
     """Which features of a request the policy sees: paths into its JSON."""
 
     numeric: tuple[JsonPath, ...] = Field(
@@ -54,11 +51,11 @@ class Features(Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.range is not None and not self.range[0] < self.range[1]:
-            raise WrongKey("range", "must rise; write it like [0, 16]")
+            raise KeyProblem("range", "must rise; write it like [0, 16]")
         return self
 
 
-class Score(Table):
+class ScoreConfig(ConfigTable):
     """How an answer is scored when feedback brings the true label."""
 
     exact: JsonPath | None = Field(
@@ -89,15 +86,15 @@ class Score(Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.argmax is not None and self.exact is None:
-            raise WrongKey("argmax", "goes with exact; near compares numbers")
+            raise KeyProblem("argmax", "goes with exact; near compares numbers")
         if (self.exact is None) == (self.near is None):
             raise ValueError('needs either exact or near; write { exact = "outputs[0].data[0]" }')
         if (self.near is None) != (self.tolerance is None):
-            raise WrongKey("tolerance", "goes with near; give both or neither")
+            raise KeyProblem("tolerance", "goes with near; give both or neither")
         return self
 
 
-class Audit(Table):
+class AuditConfig(ConfigTable):
     """Some answers are compared to a reference's, off the clients' path, and learned from."""
 
     backend: str = Field(
@@ -117,7 +114,7 @@ class Audit(Table):
     )
 
 
-class Route(Table):
+class RouteConfig(ConfigTable):
     """A path that clients call, the backends that can answer it, and how to choose among them."""
 
     name: Name = Field(description="Its name in budgets, metrics and reports.")
@@ -177,14 +174,14 @@ class Route(Table):
     fallback: bool = Field(
         default=True, description="Whether another backend is asked once when one fails."
     )
-    ladder: tuple[str, ...] = Field(
+    fallbacks: tuple[str, ...] = Field(
         default=(),
         max_length=64,
         description="Whom to ask in place of a backend that fails, first to last, until one "
         "answers; by default once whom the policy thinks next best.",
         examples=[["digits-cpu", "digits-rules"]],
     )
-    last_resort: str | None = Field(
+    static_response: str | None = Field(
         default=None,
         max_length=65_536,
         description="A reply's JSON, given where no backend can; nothing is charged for it.",
@@ -204,13 +201,13 @@ class Route(Table):
         "calls are paid. Not for streams.",
         examples=[0.05],
     )
-    accepts: tuple[Clause, ...] = Field(
+    request_schema: tuple[ConstraintConfig, ...] = Field(
         default=(),
         max_length=64,
         description="What requests must hold; others get 422, and no backend is asked.",
         examples=['[{ tensor = "image", datatype = "FP32", shape = [1, 64], range = [0, 16] }]'],
     )
-    answers: tuple[Clause, ...] = Field(
+    response_schema: tuple[ConstraintConfig, ...] = Field(
         default=(),
         max_length=64,
         description="What replies must hold; for others another backend is asked, and they never "
@@ -235,8 +232,8 @@ class Route(Table):
         description="The longest that a request may take in all.",
         examples=[30],
     )
-    context: Features = Field(default=Features(), description="What the policy sees.")
-    score: Score | None = Field(
+    context: FeaturesConfig = Field(default=FeaturesConfig(), description="What the policy sees.")
+    score: ScoreConfig | None = Field(
         default=None, description="How a true label is turned into quality."
     )
     feedback: Literal["own", "labellers"] = Field(
@@ -244,7 +241,7 @@ class Route(Table):
         description="Who may say what answers were worth. `own`: each tenant, of its own requests. "
         "`labellers`: tenants marked `labeller` alone, of all requests. The admin key may always.",
     )
-    audit: Audit | None = Field(
+    audit: AuditConfig | None = Field(
         default=None,
         description="Where labels are scarce: answers of which backend others are compared to.",
         examples=['{ backend = "digits-gpu", share = 0.01, budget_share = 0.05 }'],
@@ -253,51 +250,51 @@ class Route(Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(set(self.backends)) != len(self.backends):
-            raise WrongKey("backends", "names one of them twice; remove one")
+            raise KeyProblem("backends", "names one of them twice; remove one")
         if self.models and self.protocol != "openai":
-            raise WrongKey("models", "is for protocol openai alone; others have them in the path")
+            raise KeyProblem("models", "is for protocol openai alone; others have them in the path")
         if self.baseline is not None and self.baseline not in self.backends:
             near = did_you_mean(self.baseline, self.backends)
-            raise WrongKey("baseline", f"is not among the route's backends; {near}")
+            raise KeyProblem("baseline", f"is not among the route's backends; {near}")
         weights = self.policy_options.get("weights")
         named = [self.policy_options.get("arm"), *(weights if isinstance(weights, dict) else ())]
         for name in named:
             if isinstance(name, str) and name not in self.backends:
                 near = did_you_mean(name, self.backends)
                 why = f"names {name!r}, which is not among the route's backends; {near}"
-                raise WrongKey("policy_options", why)
+                raise KeyProblem("policy_options", why)
         if self.objective == "min_cost" and self.accuracy_floor is None:
-            raise WrongKey("objective", "needs a floor; write it like accuracy_floor = 0.97")
+            raise KeyProblem("objective", "needs a floor; write it like accuracy_floor = 0.97")
         if self.audit is not None and self.audit.backend not in self.backends:
             near = did_you_mean(self.audit.backend, self.backends)
-            raise WrongKey("audit", f"names no backend of the route; {near}")
+            raise KeyProblem("audit", f"names no backend of the route; {near}")
         if self.audit is not None and self.score is None:
-            raise WrongKey(
+            raise KeyProblem(
                 "audit", "needs to compare answers; add a score, such as { exact = ... }"
             )
         if self.guard != "off" and self.objective == "min_cost":
-            raise WrongKey("guard", "is not for min_cost: its floor is guarded by the baseline")
+            raise KeyProblem("guard", "is not for min_cost: its floor is guarded by the baseline")
         if self.guard != "off" and self.cascade:
-            raise WrongKey("guard", "is not for cascades; remove one of the two")
+            raise KeyProblem("guard", "is not for cascades; remove one of the two")
         if self.objective == "value" and self.value_per_correct_usd is None:
-            raise WrongKey("objective", "needs a value; write value_per_correct_usd = 0.01")
+            raise KeyProblem("objective", "needs a value; write value_per_correct_usd = 0.01")
         return self
 
     @model_validator(mode="after")
     def _check_the_way_down(self) -> Self:
-        for name in self.ladder:
+        for name in self.fallbacks:
             if name not in self.backends:
                 near = did_you_mean(name, self.backends)
                 why = f"names {name!r}, which is not among the route's backends; {near}"
-                raise WrongKey("ladder", why)
-        if len(set(self.ladder)) != len(self.ladder):
-            raise WrongKey("ladder", "names one of them twice; remove one")
-        if self.ladder and not self.fallback:
-            raise WrongKey("ladder", "is a way to fall back; remove fallback = false")
+                raise KeyProblem("ladder", why)
+        if len(set(self.fallbacks)) != len(self.fallbacks):
+            raise KeyProblem("ladder", "names one of them twice; remove one")
+        if self.fallbacks and not self.fallback:
+            raise KeyProblem("ladder", "is a way to fall back; remove fallback = false")
         if self.protocol != "oip":
-            for key in ("accepts", "answers"):
+            for key in ("request_schema", "response_schema"):
                 if any(clause.tensor is not None for clause in getattr(self, key)):
-                    raise WrongKey(key, "names a tensor, which only protocol oip has; write `at`")
+                    raise KeyProblem(key, "names a tensor, which only protocol oip has; write `at`")
         return self
 
     def to_objective(self) -> Objective:

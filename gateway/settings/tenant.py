@@ -8,17 +8,12 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.problems import (
-    WrongKey,
-)
-from gateway.settings.fields import (
-    KeyHash,
-    Name,
-)
-from gateway.settings.table import Table
+from tollway.gateway.settings.base import ConfigTable
+from tollway.gateway.settings.errors import KeyProblem
+from tollway.gateway.settings.types import KeyHash, Name
 
 
-class TenantKey(Table):
+class TenantKeyConfig(ConfigTable):
     """A key that ends by itself, as the one that is being replaced."""
 
     hash: KeyHash = Field(
@@ -30,7 +25,7 @@ class TenantKey(Table):
     )
 
 
-class TenantRate(Table):
+class TenantRateConfig(ConfigTable):
     """How fast the tenant may call; above it, 429 with Retry-After. Workers have equal shares."""
 
     requests_per_s: float | None = Field(
@@ -54,7 +49,7 @@ class TenantRate(Table):
     )
 
 
-class Tenant(Table):
+class TenantConfig(ConfigTable):
     """Someone who calls, known by a key."""
 
     name: Name = Field(description="Its name in budgets, metrics and reports.")
@@ -66,11 +61,13 @@ class Tenant(Table):
     key_hashes: tuple[KeyHash, ...] = Field(
         default=(), description="Several, while a key is being replaced."
     )
-    keys: tuple[TenantKey, ...] = Field(default=(), description="Keys that end by themselves.")
+    keys: tuple[TenantKeyConfig, ...] = Field(
+        default=(), description="Keys that end by themselves."
+    )
     routes: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="The routes it may call; all, if left out."
     )
-    rate: TenantRate | None = Field(default=None, description="How fast it may call.")
+    rate: TenantRateConfig | None = Field(default=None, description="How fast it may call.")
     labeller: bool = Field(
         default=False,
         description="Whether its labels are trusted: they count in full, whatever others say, and "
@@ -80,7 +77,7 @@ class Tenant(Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.hashes and not self.keys:
-            raise WrongKey("key_hash", "is missing; write what this prints: tollway keys new")
+            raise KeyProblem("key_hash", "is missing; write what this prints: tollway keys new")
         return self
 
     @property

@@ -1,16 +1,16 @@
 """Builds the gateway from its settings: the one place that names concrete classes."""
 
-from gateway.wiring.assembly import build
-from gateway.wiring.backend import build_backend, build_limiter
-from gateway.wiring.plane import (
+from tollway.gateway.wiring.backends import build_backend, build_limiter
+from tollway.gateway.wiring.build import build
+from tollway.gateway.wiring.gateway import Gateway
+from tollway.gateway.wiring.planes import (
     build_authenticator,
     build_counter,
     build_proxy,
     build_rates,
     feedback_rates,
 )
-from gateway.wiring.route import build_route
-from gateway.wiring.whole import Gateway
+from tollway.gateway.wiring.routes import build_route
 
 __all__ = [
     "Gateway",

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import front
-from gateway import settings as config
-from gateway.wiring import build
 from tests.contracts import wire_server as wire
 from tests.contracts.wire_server import Script, WireServer
-from tests.gateway.test_front import Client
+from tests.integration.listener.test_front import Client
+from tollway.gateway import settings as config
+from tollway.gateway.listener import server as front
+from tollway.gateway.wiring import build
 
 CONFIG = """
 [server]
-open = true
+allow_anonymous = true
 
 [journal]
 dir = "journal"

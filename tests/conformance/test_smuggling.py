@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gateway.heads import Limits
-from tests.backends.test_http2 import free_port, wait_for
 from tests.conformance.between import Between, between
-from tests.gateway.corpus import REFUSED, SERVED
-from tests.gateway.test_front import Client, statuses
-from tests.gateway.test_front_behind_nginx import NGINX, hurried
+from tests.integration.backends.test_http2 import free_port, wait_for
+from tests.integration.listener.test_front import Client, statuses
+from tests.integration.listener.test_front_behind_nginx import NGINX, client_deadline
+from tests.support.corpus import REFUSED, SERVED
+from tollway.gateway.listener.request_head import HeadLimits
 
 pytestmark = pytest.mark.integration
 
-LIMITS = Limits(body_bytes=20_000)
+LIMITS = HeadLimits(body_bytes=20_000)
 Exchange = Callable[[bytes], tuple[list[int], list[tuple[bytes, bytes]]]]
 
 
@@ -50,7 +50,7 @@ def exchange(
 
         def exchanged(sent: bytes) -> tuple[list[int], list[tuple[bytes, bytes]]]:
             both.backend.requests.clear()
-            reply = runner.run(hurried(client, sent))
+            reply = runner.run(client_deadline(client, sent))
             return statuses(reply), list(both.backend.requests)
 
         yield exchanged

@@ -6,13 +6,13 @@ from random import Random
 
 import pytest
 
-from policies.heads.ridge import RidgeHead
-from policies.heads.types import Head
-from policies.heads.vowpal import VowpalHead
-from policies.types import ACCEPT, Context
+from tollway.policies.regressors.ridge import RidgeRegressor
+from tollway.policies.regressors.types import Regressor
+from tollway.policies.regressors.vowpal import VowpalRegressor
+from tollway.policies.types import ACCEPT, Context
 
-MAKERS = {"vowpal": VowpalHead, "ridge": RidgeHead}
-Make = Callable[[], Head]
+MAKERS = {"vowpal": VowpalRegressor, "ridge": RidgeRegressor}
+Make = Callable[[], Regressor]
 
 
 @pytest.fixture(params=MAKERS)
@@ -31,7 +31,7 @@ def contexts(count: int, seed: int = 0) -> list[Context]:
     ]
 
 
-def taught(make: Make, count: int = 400) -> Head:
+def taught(make: Make, count: int = 400) -> Regressor:
     head = make()
     for at, context in enumerate(contexts(count)):
         arm = "ab"[at % 2]

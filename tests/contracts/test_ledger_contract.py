@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ledger.book import KEEP_CLOSED_S, KEEP_ENDED_S, LEASE_S, SPENT_S
-from gateway.ledger.types import MAX_LIMIT_NANO, Budget, Change, Claim, Exchange, Key, Scope
-from tests.ledger.ledgers import START_S, Bench, Implementation
-from tests.ledger.redis_server import RedisServer, redis_server
+from tests.support.ledgers import START_S, Bench, Implementation
+from tests.support.redis_server import RedisServer, redis_server
+from tollway.gateway.budgets.model import MAX_LIMIT_NANO, Budget, LeaseKey, Scope
+from tollway.gateway.budgets.protocol import BudgetChange, LeaseExchange, RecoveryClaim
+from tollway.gateway.budgets.window_state import KEEP_CLOSED_S, KEEP_ENDED_S, LEASE_S, SPENT_S
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,8 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Implementation:
     return Implementation(request.param, tmp_path, server)
 
 
-def key(lease: str, budget: str = "b") -> Key:
-    return Key(budget, 0, None, lease)
+def key(lease: str, budget: str = "b") -> LeaseKey:
+    return LeaseKey(budget, 0, None, lease)
 
 
 # ---------------------------------------------------------------------- leasing
@@ -198,7 +199,7 @@ def test_money_that_was_in_doubt_is_carried_no_more_once_it_is_proven(
         await bench.lease("y", 400, window=FIRST)
         await bench.say("y", settled_nano=700, window=FIRST)
         assert (await bench.account("b", SECOND[0])).position.carried_nano == 300
-        await bench.ledger.reconcile([Claim(Key("b", *FIRST, "x"), 0, 100)])
+        await bench.ledger.reconcile([RecoveryClaim(LeaseKey("b", *FIRST, "x"), 0, 100)])
         assert (await bench.account("b", SECOND[0])).position.carried_nano == 0
 
     ledger.run(main, CARRYING)
@@ -369,7 +370,7 @@ def test_a_till_proves_what_was_spent_and_the_rest_comes_back(
         await bench.lease("x", 300)
         await bench.say("x", settled_nano=100)
         await bench.turn(START_S + LEASE_S * late)
-        freed = await bench.ledger.reconcile([Claim(key("x"), 130, 50)])
+        freed = await bench.ledger.reconcile([RecoveryClaim(key("x"), 130, 50)])
         assert freed == (120)
         position = (await bench.account()).position
         assert (position.spent_nano, position.unaccounted_nano) == (180, 50)
@@ -381,7 +382,7 @@ def test_a_till_proves_what_was_spent_and_the_rest_comes_back(
 def test_a_reconciled_lease_hears_no_more_and_is_reconciled_once(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         await bench.lease("x", 300)
-        claim = Claim(key("x"), 100, 50)
+        claim = RecoveryClaim(key("x"), 100, 50)
         await bench.ledger.reconcile([claim])
         assert await bench.ledger.reconcile([claim]) == 0
         await bench.say("x", settled_nano=100, give_nano=200)  # sent before it died, come late
@@ -393,7 +394,10 @@ def test_a_reconciled_lease_hears_no_more_and_is_reconciled_once(ledger: Impleme
 
 def test_claims_on_what_is_not_known_are_passed_over(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
-        claims = [Claim(key("never"), 5, 5), Claim(key("x", "no-such-budget"), 5, 5)]
+        claims = [
+            RecoveryClaim(key("never"), 5, 5),
+            RecoveryClaim(key("x", "no-such-budget"), 5, 5),
+        ]
         assert await bench.ledger.reconcile(claims) == 0
         assert (await bench.account()).position.spent_nano == 0
 
@@ -422,9 +426,9 @@ def test_an_operator_sets_limits_adds_credit_and_releases_leases_and_all_is_kept
 ) -> None:
     async def main(bench: Bench) -> None:
         acts = [
-            Change("limit", "b", 2000, "ann", "launch", at_s=1.5),
-            Change("credit", "b", 500, "bob", "refund", at_s=2.5),
-            Change("release", "b", 0, "ann", "the host burnt down", lease="x", at_s=3.5),
+            BudgetChange("limit", "b", 2000, "ann", "launch", at_s=1.5),
+            BudgetChange("credit", "b", 500, "bob", "refund", at_s=2.5),
+            BudgetChange("release", "b", 0, "ann", "the host burnt down", lease="x", at_s=3.5),
         ]
         await bench.lease("x", 300)
         assert (await bench.ledger.change(acts[0])).limit_nano == 2000
@@ -442,7 +446,7 @@ def test_an_operator_sets_limits_adds_credit_and_releases_leases_and_all_is_kept
 def test_a_released_lease_of_a_holder_that_lives_spends_no_more(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         await bench.lease("x", 300)
-        await bench.ledger.change(Change("release", "b", 0, "ann", "gone", lease="x"))
+        await bench.ledger.change(BudgetChange("release", "b", 0, "ann", "gone", lease="x"))
         reply = await bench.lease("x", 10, settled_nano=20)
         assert (reply.ended, reply.grant_nano, reply.position.spent_nano) == (True, 0, 20)
 
@@ -452,8 +456,8 @@ def test_a_released_lease_of_a_holder_that_lives_spends_no_more(ledger: Implemen
 def test_a_change_to_what_is_not_there_is_an_error_and_not_kept(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         for change in (
-            Change("limit", "nope", 1, "ann", "why"),
-            Change("release", "b", 0, "ann", "why", lease="nope"),
+            BudgetChange("limit", "nope", 1, "ann", "why"),
+            BudgetChange("release", "b", 0, "ann", "why", lease="nope"),
         ):
             with pytest.raises(KeyError):
                 await bench.ledger.change(change)
@@ -466,7 +470,7 @@ def test_an_operators_limit_outlasts_restarts_until_the_configuration_changes(
     ledger: Implementation,
 ) -> None:
     async def main(bench: Bench) -> None:
-        await bench.ledger.change(Change("limit", "b", 1500, "ann", "why"))
+        await bench.ledger.change(BudgetChange("limit", "b", 1500, "ann", "why"))
         await bench.ledger.register([Budget("b", Scope(), 1000)])
         assert (await bench.account()).position.limit_nano == 1500
         await bench.ledger.register([Budget("b", Scope(), 1200)])
@@ -481,7 +485,7 @@ def test_a_lowered_limit_takes_nothing_from_its_holders_and_grants_no_more(
 ) -> None:
     async def main(bench: Bench) -> None:
         await bench.lease("x", 800)
-        await bench.ledger.change(Change("limit", "b", 500, "ann", "why"))
+        await bench.ledger.change(BudgetChange("limit", "b", 500, "ann", "why"))
         position = (await bench.say("x", settled_nano=100)).position
         assert (position.leased_nano, position.free_nano, position.overdraft_nano) == (700, 0, 300)
         assert (await bench.lease("y", 1)).grant_nano == 0
@@ -492,7 +496,7 @@ def test_a_lowered_limit_takes_nothing_from_its_holders_and_grants_no_more(
 def test_a_budget_that_was_never_registered_is_an_error(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         with pytest.raises(KeyError):
-            await bench.ledger.exchange([Exchange(key("x", "nope"), 1)])
+            await bench.ledger.exchange([LeaseExchange(key("x", "nope"), 1)])
         with pytest.raises(KeyError):
             await bench.ledger.accounts([("nope", 0)])
 
@@ -504,7 +508,7 @@ def test_a_batch_is_answered_in_its_order_and_each_budget_is_its_own(
 ) -> None:
     async def main(bench: Bench) -> None:
         asked = [
-            Exchange(key("x", name), 1, need_nano=amount, due_nano=amount)
+            LeaseExchange(key("x", name), 1, need_nano=amount, due_nano=amount)
             for name, amount in (("c", 30), ("b", 20), ("odd {name}", 10))
         ]
         answer = await bench.ledger.exchange(asked)

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from policies.registry import build
-from policies.types import Arm, Context, Objective, Policy
+from tollway.policies.registry import build
+from tollway.policies.types import Arm, Context, Objective, Policy
 
 OPTIONS: dict[str, dict[str, object]] = {
     "lagrangian": {},

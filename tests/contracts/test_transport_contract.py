@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 import uvloop
 
-from backends.httpcore2_pool import Httpcore2Pool
-from backends.httpx_transport import HttpxTransport
-from backends.slots import Slots
-from backends.transport import open_transport
-from backends.types import (
+from tests.contracts import wire_server as wire
+from tests.contracts.wire_server import OK, Script, Wire, WireServer
+from tests.support.until import until
+from tollway.backends.concurrency.queue import ConcurrencyQueue
+from tollway.backends.http.factory import open_transport
+from tollway.backends.http.httpcore2_pool import Httpcore2Pool
+from tollway.backends.http.httpx_transport import HttpxTransport
+from tollway.backends.types import (
     BackendError,
     BadReply,
     Call,
     ConnectFailed,
     DeadlineExceeded,
-    Reply,
+    HttpReply,
     Transport,
     is_unsent,
 )
-from tests.contracts import wire_server as wire
-from tests.contracts.wire_server import OK, Script, Wire, WireServer
-from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -54,7 +54,7 @@ def open_httpx(url: str, **options: Any) -> Transport:
     idle_expiry_s = options.pop("idle_expiry_s", 4.0)
     connections = options.pop("connections", 100)
     pool = Httpcore2Pool(idle_expiry_s=idle_expiry_s, connections=connections)
-    return HttpxTransport(pool, url, slots=Slots(connections), **options)
+    return HttpxTransport(pool, url, slots=ConcurrencyQueue(connections), **options)
 
 
 IMPLEMENTATIONS = [
@@ -471,7 +471,7 @@ def test_no_more_connections_are_opened_than_allowed_and_all_calls_come_through(
         nonlocal most
         while True:
             await one.request()
-            most = max(most, one.server.open)
+            most = max(most, one.server.allow_anonymous)
             await asyncio.sleep(0.001)
             await one.say(OK)
 
@@ -560,7 +560,9 @@ def test_cancelling_at_any_moment_loses_no_slot(over: Implementation, seed: int)
     async def test(transport: Transport, server: WireServer) -> None:
         for _ in range(12):
             await asyncio.gather(*(hasty(transport) for _ in range(50)))
-        await until(lambda: server.open <= 5)  # the server may hear of a close a moment later
+        await until(
+            lambda: server.allow_anonymous <= 5
+        )  # the server may hear of a close a moment later
         done = await asyncio.gather(*(patient(transport) for _ in range(20)))
         assert done == [b"ok"] * 20
 
@@ -599,7 +601,7 @@ def test_closing_the_transport_fails_what_is_under_way(over: Implementation) -> 
 
 def test_a_head_is_seen_before_its_body(over: Implementation) -> None:
     async def test(transport: Transport, server: WireServer) -> None:
-        reply: Reply = await transport.send(post(), soon())
+        reply: HttpReply = await transport.send(post(), soon())
         assert reply.status == 200
         await reply.stream.aclose()
 

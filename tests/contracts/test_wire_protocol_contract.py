@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.registry import PROTOCOLS, protocol
-from backends.types import (
+from tollway.backends.protocols.registry import PROTOCOLS, protocol
+from tollway.backends.types import (
     BadRequest,
     Call,
     Headers,
+    HttpReply,
     InvalidAnswer,
     Payload,
-    Reply,
     WireProtocol,
 )
 
@@ -129,8 +129,8 @@ def call(case: Case, body: bytes | None = None, headers: Headers | None = None) 
     return Call(b"POST", case.target, fields, orjson.dumps(case.request) if body is None else body)
 
 
-def reply(headers: Headers | None = None) -> Reply:
-    return Reply(200, headers or [], NoBody())
+def reply(headers: Headers | None = None) -> HttpReply:
+    return HttpReply(200, headers or [], NoBody())
 
 
 def test_it_goes_by_the_name_it_is_registered_under(wire: WireProtocol, name: str) -> None:

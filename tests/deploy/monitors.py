@@ -134,7 +134,7 @@ def gateway(folder: Path, address: str, config: str) -> Iterator[str]:
     """Run a gateway; yield its URL."""
     path = folder / "tollway.toml"
     path.write_text(config)
-    command = (sys.executable, "-m", "gateway", "serve", str(path), "--listen", address)
+    command = (sys.executable, "-m", "tollway", "serve", str(path), "--listen", address)
     with running(f"http://{address}", folder / "gateway.log", *command, ready="/readyz") as url:
         yield url
 

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from tests.deploy import monitors
-from tests.gateway.configs import budget, two_backends
-from tests.gateway.harness import Upstream, inference, run, serving
+from tests.support.configs import budget, two_backends
+from tests.support.harness import Upstream, inference, run, serving
 from tests.support.until import until_now
 
 pytestmark = pytest.mark.integration

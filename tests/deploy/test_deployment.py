@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway import settings
 from tests.deploy.monitors import DEPLOY, ROOT, document
+from tollway.gateway import settings
 
 COMPOSE = document(DEPLOY / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -137,7 +137,8 @@ def test_what_is_copied_is_there_and_not_left_out_of_the_context(stage: str) -> 
 def test_every_package_of_the_wheel_is_in_the_image() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     copied = {rest for instruction, rest in steps("build") if instruction == "COPY"}
-    assert {f"{name} {name}" for name in wheel["targets"]["wheel"]["packages"]} <= copied
+    folders = {*wheel["targets"]["wheel"]["sources"], "tollway"}
+    assert {f"{name} {name}" for name in folders} <= copied
 
 
 def test_the_image_runs_without_root_and_keeps_its_state_in_its_volume() -> None:
@@ -226,7 +227,7 @@ def test_the_command_of_the_image_is_understood() -> None:
     told = dict(steps("gateway"))
     command = re.findall(r'"([^"]+)"', told["ENTRYPOINT"] + told["CMD"])[1:]
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", *command, "--help"],
+        [sys.executable, "-m", "tollway", *command, "--help"],
         cwd=ROOT,
         capture_output=True,
         check=False,

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from tests.deploy import monitors
-from tests.gateway.configs import two_backends
-from tests.gateway.harness import inference
+from tests.support.configs import two_backends
+from tests.support.harness import inference
 from tests.support.until import until_now
 
 pytestmark = pytest.mark.integration

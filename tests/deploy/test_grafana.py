@@ -12,8 +12,8 @@ import pytest
 
 from tests.deploy import monitors
 from tests.deploy.test_alert_live import ask
-from tests.gateway.configs import budget, two_backends
-from tests.gateway.harness import Upstream, run, serving
+from tests.support.configs import budget, two_backends
+from tests.support.harness import Upstream, run, serving
 from tests.support.until import until_now
 
 GRAFANA = monitors.DEPLOY / "grafana"

@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.monitors import ROOT
-from tests.gateway.configs import budget, two_backends
-from tests.gateway.harness import Upstream, run, running, serving
+from tests.support.configs import budget, two_backends
+from tests.support.harness import Upstream, run, running, serving
 
 pytestmark = pytest.mark.integration
 
@@ -29,8 +29,8 @@ def exported(tmp_path: Path) -> list[str]:
                     reply = await tollway.infer(float(n), x_tollway_tags="team=ads")
                     decision = reply.headers["x-tollway-decision"]
                     await tollway.feedback({"decision": decision, "quality": 1.0})
-                await tollway.gateway.upkeep.save()
-                tollway.gateway.upkeep.pace()
+                await tollway.gateway.scheduler.save()
+                tollway.gateway.scheduler.pace()
                 async with httpx.AsyncClient(trust_env=False) as client:
                     text = (await client.get(f"{tollway.url}/metrics")).text
                 told.extend(lines(text))

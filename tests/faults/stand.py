@@ -9,14 +9,15 @@ from pathlib import Path
 
 import httpx
 
-from gateway.journal import rows, segments
-from gateway.ledger.registry import open_ledger
-from gateway.ledger.types import LedgerDown, Position
 from tests.faults.leaks import Held, comes_back, of_process
-from tests.gateway.configs import budget, two_backends
-from tests.gateway.harness import inference
-from tests.gateway.process import Process, free_port
+from tests.support.configs import budget, two_backends
+from tests.support.harness import inference
+from tests.support.process import Process, free_port
 from tests.support.until import until
+from tollway.gateway.budgets.protocol import BudgetPosition, LedgerUnavailable
+from tollway.gateway.budgets.stores.registry import open_ledger
+from tollway.gateway.storage.journal import segments
+from tollway.gateway.storage.journal_format import rows
 
 CHEAP_NANO, DEAR_NANO = 100_000, 1_000_000
 PATIENCE_S = 20.0
@@ -104,7 +105,7 @@ async def standing(
     await asyncio.to_thread(folder.mkdir, exist_ok=True)
     url = f"http://127.0.0.1:{free_port()}"
     config = folder / "tollway.toml"
-    server = f'open = true\nlisten = "{url.removeprefix("http://")}"\n{server}'
+    server = f'allow_anonymous = true\nlisten = "{url.removeprefix("http://")}"\n{server}'
     more = budget("cap", limit_usd) + more
     config.write_text(
         two_backends(cheap, dear, route=route, server=server, more=more, ledger=ledger)
@@ -119,7 +120,7 @@ async def standing(
         process.stop()
 
 
-async def position(url: str) -> Position:
+async def position(url: str) -> BudgetPosition:
     """Return what a ledger in Redis says of `cap`, once it answers."""
     ledger = open_ledger(url + ("&" if "?" in url else "?") + "timeout_ms=2000")
     await ledger.open()
@@ -128,7 +129,7 @@ async def position(url: str) -> Position:
             try:
                 (account,) = await ledger.accounts([("cap", 0)])
                 break
-            except LedgerDown:  # after a failover
+            except LedgerUnavailable:  # after a failover
                 await asyncio.sleep(0.1)
     await ledger.close()
     return account.position

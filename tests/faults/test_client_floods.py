@@ -10,11 +10,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from gateway.heads import Limits
 from tests.faults.leaks import Held, comes_back
 from tests.faults.stand import CHEAP_NANO, Stand, standing
-from tests.gateway.harness import Upstream, inference, run, serving
+from tests.support.harness import Upstream, inference, run, serving
 from tests.support.until import until
+from tollway.gateway.listener.request_head import HeadLimits
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +63,7 @@ def test_ten_thousand_slow_clients_are_cut_and_the_others_do_not_notice(
             async with stand.load(4, pause_s=0.01):
                 # Those who came first must not be cut before the last is there: a machine that is
                 # too busy to connect them all in that time has fewer of them.
-                enough_s = asyncio.get_running_loop().time() + Limits().head_s / 2
+                enough_s = asyncio.get_running_loop().time() + HeadLimits().head_s / 2
                 for n in range(0, count, 200):
                     if asyncio.get_running_loop().time() > enough_s:
                         break

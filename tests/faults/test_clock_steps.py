@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.configs import budget, two_backends
-from tests.gateway.harness import Upstream, inference, run, serving
-from tests.gateway.process import Process, free_port
+from tests.support.configs import budget, two_backends
+from tests.support.harness import Upstream, inference, run, serving
+from tests.support.process import Process, free_port
 
 pytestmark = pytest.mark.integration
 
@@ -27,7 +27,7 @@ real, real_ns = time.time, time.time_ns
 time.time = lambda: real() + struct.unpack("d", step)[0]
 time.time_ns = lambda: real_ns() + int(1e9 * struct.unpack("d", step)[0])
 
-from gateway.cli import main
+from tollway.gateway.cli.main import main
 sys.exit(main())
 """
 
@@ -50,7 +50,7 @@ def test_a_stepped_clock_opens_no_window_twice_and_spends_none_beyond_its_limit(
             step.write_bytes(bytes(8))
             jump(0)
             config = tmp_path / "tollway.toml"
-            server = f'open = true\nlisten = "{url.removeprefix("http://")}"'
+            server = f'allow_anonymous = true\nlisten = "{url.removeprefix("http://")}"'
             hourly = budget("hourly", f"{CALLS * 0.0001:.4f}", more='window = "hour"')
             toml = two_backends(
                 a, a, route="fallback = false", server=server, more=hourly, ledger="sqlite:///l.db"

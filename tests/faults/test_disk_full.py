@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from gateway import snapshots
-from gateway.journal import Journal, rows, segments
-from gateway.ledger.sqlite import SqliteLedger
-from gateway.ledger.till import CHUNK_CELLS, SETTLED, Till, dead_tills
-from gateway.ledger.types import Budget, Key, LedgerDown, Scope
 from tests.faults.stand import CHEAP_NANO, Stand, standing
-from tests.gateway.harness import Upstream, run, serving
+from tests.support.harness import Upstream, run, serving
 from tests.support.until import until
+from tollway.gateway.budgets.model import Budget, LeaseKey, Scope
+from tollway.gateway.budgets.protocol import LedgerUnavailable
+from tollway.gateway.budgets.recovery_file import CHUNK_CELLS, SETTLED, RecoveryFile, dead_tills
+from tollway.gateway.budgets.stores.sqlite import SqliteLedger
+from tollway.gateway.storage import snapshot_file
+from tollway.gateway.storage.journal import Journal, segments
+from tollway.gateway.storage.journal_format import rows
 
 pytestmark = pytest.mark.integration
 
@@ -99,7 +101,7 @@ async def becomes(stand: Stand, name: str, empty: bool) -> None:
 
 def snapshot(disk: Limited) -> tuple[dict[str, bytes], float]:
     """Return the route's snapshot; it is whole, or this fails."""
-    return snapshots.unpack((disk.folder / ".tollway" / "state" / "m.snapshot").read_bytes())
+    return snapshot_file.unpack((disk.folder / ".tollway" / "state" / "m.snapshot").read_bytes())
 
 
 def test_with_the_disk_full_requests_are_served_and_nothing_is_lost_once_there_is_room(
@@ -175,8 +177,8 @@ def test_a_ledger_that_could_not_be_made_is_made_once_there_is_room(
 ) -> None:
     async def main() -> None:
         ledger = SqliteLedger(tmp_path / "new.db", time.time)
-        cap = Budget("cap", Scope(), 1_000_000, window="ever")
-        with at_most(most), contextlib.suppress(LedgerDown):
+        cap = Budget("cap", Scope(), 1_000_000, window="lifetime")
+        with at_most(most), contextlib.suppress(LedgerUnavailable):
             await ledger.open()
             await ledger.register([cap])
         await ledger.open()
@@ -203,16 +205,16 @@ def test_a_till_that_cannot_grow_goes_on_in_memory_and_does_not_end_the_process(
     tmp_path: Path,
 ) -> None:
     """A page of a mapping that finds no block on the disk is SIGBUS."""
-    till = Till(tmp_path / "a.till", "ledger")
+    recovery_file = RecoveryFile(tmp_path / "a.till", "ledger")
     with at_most(CHUNK_CELLS * 8):
-        leases = [till.claim(Key("cap", 0, 1, f"a.{n}")) for n in range(200)]
+        leases = [recovery_file.claim(LeaseKey("cap", 0, 1, f"a.{n}")) for n in range(200)]
         for cells in leases:
             cells[SETTLED] += 1
     proved = [cells for cells in leases if isinstance(cells, memoryview)]
     assert 0 < len(proved) < len(leases)
     for cells in leases:
-        till.release(cells)
-    till.abandon()
+        recovery_file.release(cells)
+    recovery_file.abandon()
     assert [dead.claims("ledger") for dead in dead_tills(tmp_path)] == [[]]
 
 

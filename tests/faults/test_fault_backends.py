@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from gameday.faults import parse
-from gameday.proxy import FaultProxy
-from gateway.ladder import RETRIES_MAX
-from gateway.ledger.registry import open_ledger
 from tests.contracts.wire_server import Wire, wire_server
 from tests.faults.stand import CHEAP_NANO, DEAR_NANO, Stand, standing
-from tests.gateway.harness import Upstream, run, serving
+from tests.support.harness import Upstream, run, serving
 from tests.support.until import until
+from tollway.gameday.faults import parse
+from tollway.gameday.proxy import FaultProxy
+from tollway.gateway.budgets.stores.registry import open_ledger
+from tollway.gateway.routing.fallback import RETRIES_MAX
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +77,7 @@ def test_whatever_a_backend_does_requests_are_answered_and_its_calls_are_charged
         async with wire_server(liar) as cheap, serving(dear) as other:
             async with FaultProxy(("127.0.0.1", cheap.port), seed=3) as proxy:
                 # Half a second is left for the first, half for the other.
-                route = 'ladder = ["dear"]\ntimeout_s = 1'
+                route = 'fallbacks = ["dear"]\ntimeout_s = 1'
                 async with standing(tmp_path, proxy.url, other, route=route) as stand:
                     for name, lie in LIES.items():
                         liar.says = lie
@@ -151,7 +151,7 @@ def test_a_storm_of_failures_is_no_storm_on_the_backends(
                 await wire.say(BUSY if fails(asked) else whole(BODY))
 
         async with wire_server(failing) as one, wire_server(failing) as other:
-            route = 'last_resort = \'{"outputs": [{"name": "label", "shape": [1], '
+            route = 'static_response = \'{"outputs": [{"name": "label", "shape": [1], '
             route += '"datatype": "INT64", "data": [-1]}]}\''
             async with standing(tmp_path, one.url, other.url, route=route) as stand:
                 for _ in range(requests // 30):

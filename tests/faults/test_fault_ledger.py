@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gameday.faults import parse
-from gameday.proxy import FaultProxy
 from tests.faults.stand import CHEAP_NANO, position, standing
-from tests.gateway.harness import Upstream, run, serving
-from tests.ledger.redis_server import redis_server, sentinels, wait_for_another
+from tests.support.harness import Upstream, run, serving
+from tests.support.redis_server import redis_server, sentinels, wait_for_another
+from tollway.gameday.faults import parse
+from tollway.gameday.proxy import FaultProxy
 
 pytestmark = pytest.mark.integration
 

@@ -13,14 +13,15 @@ import httpx
 import orjson
 import pytest
 
-from gateway.journal import rows, segments
 from tests.faults.stand import position, standing
-from tests.gateway.configs import budget, two_backends
-from tests.gateway.harness import Upstream, inference, run, serving
-from tests.gateway.parrot import Parrot
-from tests.gateway.process import Process, free_port
-from tests.ledger.redis_server import redis_server
+from tests.support.configs import budget, two_backends
+from tests.support.harness import Upstream, inference, run, serving
+from tests.support.parrot import Parrot
+from tests.support.process import Process, free_port
+from tests.support.redis_server import redis_server
 from tests.support.until import until
+from tollway.gateway.storage.journal import segments
+from tollway.gateway.storage.journal_format import rows
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +30,7 @@ ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "h
 LONG = "word " * 50_000  # a stream of ten megabytes
 CONFIG = """
 [server]
-open = true
+allow_anonymous = true
 drain_s = 20
 listen = "{listen}"
 
@@ -268,7 +269,7 @@ def replace_one_by_one(tmp_path: Path, *, balanced: bool, ledger: str) -> None:
             urls, files = [], []
             for n in range(2):
                 url = f"http://127.0.0.1:{free_port()}"
-                server = f'open = true\nlisten = "{url.removeprefix("http://")}"'
+                server = f'allow_anonymous = true\nlisten = "{url.removeprefix("http://")}"'
                 server += "\ngrace_s = 1" * balanced
                 (folder := tmp_path / str(n)).mkdir()
                 files.append(folder / "tollway.toml")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from backends.http1 import Http1Transport
-from gateway.route import Backend, Route
 from tests.faults.leaks import alive, come_back, comes_back, of_loop
-from tests.gateway.configs import budget, two_backends
-from tests.gateway.harness import Upstream, run, running, serving
-from tests.gateway.reloading import File
+from tests.support.configs import budget, two_backends
+from tests.support.harness import Upstream, run, running, serving
+from tests.support.reloading import File
+from tollway.backends.http.pool import Http1Transport
+from tollway.gateway.routing.backend import Backend
+from tollway.gateway.routing.route import Route
 
 pytestmark = pytest.mark.integration
 

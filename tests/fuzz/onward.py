@@ -8,21 +8,31 @@ from typing import Any, cast
 
 import h11
 
-from backends.http1_connection import request_head
-from backends.pricing import MAX_NANO, Price, parse_price
-from backends.registry import protocol
-from backends.types import UNBOUND, Call, Follower, Headers, Payload, Reply, Usage, WireProtocol
-from gateway import journal, score
-from gateway.context import CLIP
-from gateway.contract import Clause, Contract
-from gateway.counter import Counter
-from gateway.estimator import Quote
-from gateway.features import Features
-from gateway.headers import forwarded
-from gateway.metering import Ending, Verdict, judge, relayed
-from gateway.route import Backend
-from gateway.token_rate import TokenRate
-from gateway.usage_model import UsageModel
+from tollway.backends import scoring
+from tollway.backends.http.connection import request_head
+from tollway.backends.pricing import MAX_NANO, Price, parse_price
+from tollway.backends.protocols.registry import protocol
+from tollway.backends.types import (
+    UNBOUND,
+    Call,
+    Headers,
+    HttpReply,
+    Payload,
+    StreamReader,
+    Usage,
+    WireProtocol,
+)
+from tollway.backends.validation import Constraint, Validator
+from tollway.gateway.control_plane.budgets import BudgetEndpoints
+from tollway.gateway.data_plane.headers import forwarded
+from tollway.gateway.estimation.cost_estimator import Quote
+from tollway.gateway.estimation.token_rate import TokenRate
+from tollway.gateway.estimation.usage_model import UsageModel
+from tollway.gateway.features.encoder import CLIP
+from tollway.gateway.features.extractor import FeatureExtractor
+from tollway.gateway.routing.backend import Backend
+from tollway.gateway.routing.metering import AttemptOutcome, Ending, evaluate_reply, evaluate_stream
+from tollway.gateway.storage import journal_format
 
 QUOTE = Quote(1000, 2000, 4000)
 ENDINGS = (
@@ -54,44 +64,46 @@ def choose(wire: WireProtocol, call: Call, payload: Payload) -> None:
     call.payload = payload
     assert 0 <= wire.bound(call, payload).output_tokens < math.inf
     hash(tuple(wire.prompt(payload)))
-    context = Features(numeric=PLACES, text=PLACES, categorical=PLACES)(call)
+    context = FeatureExtractor(numeric=PLACES, text=PLACES, categorical=PLACES)(call)
     assert all(abs(number) <= CLIP for number in context.dense)
     for kind in ("number", "text", "list", None):
-        clauses = [Clause(at=place, kind=kind, range=(0, 1)) for place in PLACES]
-        breach = Contract(clauses, "inputs").breach(payload.data)
+        clauses = [Constraint(at=place, kind=kind, range=(0, 1)) for place in PLACES]
+        breach = Validator(clauses, "inputs").breach(payload.data)
         assert breach is None or len(breach.why) < 500
 
 
 def settle(name: str, fields: Headers, body: bytes) -> None:
     """Assert that a reply is judged, whatever it says."""
-    came = Reply(200, fields, None)  # type: ignore[arg-type] # its stream has been read
+    came = HttpReply(200, fields, None)  # type: ignore[arg-type] # its stream has been read
     for backend in priced_backends(name):
         call = Call(b"POST", b"/", [])
-        _check(backend, judge(backend, call, came, body, quote=QUOTE, latency_s=0.1))
+        _check(backend, evaluate_reply(backend, call, came, body, quote=QUOTE, latency_s=0.1))
 
 
-def end(name: str, follower: Follower) -> None:
+def end(name: str, follower: StreamReader) -> None:
     """Assert that a stream that is over is judged, whatever it, or its head, said."""
     for backend in priced_backends(name):
         for told in (b"0.5", b"soon", b"1e300", b"nan"):
             headers = [(b"x-device-seconds", told)]
             for ending in ENDINGS:
-                verdict = relayed(
+                outcome = evaluate_stream(
                     backend, follower, headers, ending, quote=QUOTE, rate=TokenRate(), hold_nano=9
                 )
-                _check(backend, verdict)
+                _check(backend, outcome)
 
 
-def _check(backend: Backend, verdict: Verdict) -> None:
+def _check(backend: Backend, outcome: AttemptOutcome) -> None:
     """Assert that a verdict can be charged, written down, scored, and learned from."""
-    assert 0 <= verdict.cost_nano <= MAX_NANO
-    answer = verdict.answer
+    assert 0 <= outcome.cost_nano <= MAX_NANO
+    answer = outcome.answer
     assert all(0 <= feature <= 1 for feature in answer.features)
-    assert journal.unseal(journal.seal({"answer": answer.value, "error": verdict.error}))
-    for scored in (score.exact(answer.value, 1), score.near(0.5)(answer.value, 1)):
+    assert journal_format.unseal(
+        journal_format.seal({"answer": answer.value, "error": outcome.error})
+    )
+    for scored in (scoring.exact(answer.value, 1), scoring.near(0.5)(answer.value, 1)):
         assert scored is None or 0 <= scored <= 1
-    if verdict.usage is not None and not backend.price.is_fixed:
-        _learn(backend.price, verdict.usage)
+    if outcome.usage is not None and not backend.price.is_fixed:
+        _learn(backend.price, outcome.usage)
 
 
 def _learn(price: Price, usage: Usage) -> None:
@@ -109,7 +121,7 @@ def _learn(price: Price, usage: Usage) -> None:
 @cache
 def priced_backends(name: str) -> tuple[Backend, ...]:
     """Return what a verdict reads of backends: a protocol, a price (of each kind), a contract."""
-    expects = Contract([Clause(at="outputs[0].data", kind="list", optional=True)], "outputs")
+    expects = Validator([Constraint(at="outputs[0].data", kind="list", optional=True)], "outputs")
     tokens = {"input_usd_per_mtok": 0, "output_usd_per_mtok": 2}
     seconds = {"device_usd_per_hour": 2.5}
     wire = protocol(name)
@@ -143,5 +155,5 @@ class _NoJournal:
 
 def change(body: bytes, loop: asyncio.AbstractEventLoop) -> None:
     """Ask for a change of a budget that there is not: always refused."""
-    counter = Counter(_NoOffice(), _NoJournal())  # type: ignore[arg-type]
+    counter = BudgetEndpoints(_NoOffice(), _NoJournal())  # type: ignore[arg-type]
     loop.run_until_complete(counter.change("day", body))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import orjson
 
-from gateway.journal import seal
-from tests.backends.test_http1_connection import REPLIES
 from tests.contracts.test_wire_protocol_contract import CASES
-from tests.gateway.corpus import REFUSED, SERVED
+from tests.support.corpus import REFUSED, SERVED
+from tests.unit.backends.http.test_http1_connection import REPLIES
+from tollway.gateway.storage.journal_format import seal
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(__file__).parent / "corpus"

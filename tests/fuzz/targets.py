@@ -13,28 +13,32 @@ from typing import Any
 
 import orjson
 
-from backends.documents import load_reply, load_request
-from backends.oip_body import read, split
-from backends.paths import compile_path
-from backends.pricing import MAX_NANO, Price, parse_price
-from backends.registry import PROTOCOLS, protocol
-from backends.rule_file import compile_rules
-from backends.sse import Events
-from backends.transport import open_transport
-from backends.types import BadRequest, Call, Details, Headers, Payload, Usage
-from gateway import addresses, learner, paths, settings, snapshots
-from gateway.auth import Authenticator
-from gateway.errors import Refused
-from gateway.guarded import guarded
-from gateway.headers import forwarded, returned
-from gateway.heads import Limits
-from gateway.journal import seal, unseal
-from gateway.ledger.windows import window_at
-from gateway.passage import parent
-from gateway.problems import ConfigError
-from gateway.replays import key_of
-from tests.backends.test_http1_connection import Wire, cut, outcome
 from tests.fuzz import onward
+from tests.unit.backends.http.test_http1_connection import Wire, cut, outcome
+from tollway.backends import json_values
+from tollway.backends.documents import load_reply, load_request
+from tollway.backends.http.factory import open_transport
+from tollway.backends.json_path import compile_path
+from tollway.backends.pricing import MAX_NANO, Price, parse_price
+from tollway.backends.protocols.oip.body import read, split
+from tollway.backends.protocols.registry import PROTOCOLS, protocol
+from tollway.backends.protocols.sse import Events
+from tollway.backends.rules.file import compile_rules
+from tollway.backends.types import BadRequest, Call, Details, Headers, Payload, Usage
+from tollway.gateway import settings
+from tollway.gateway.budgets.calendar import window_at
+from tollway.gateway.data_plane.authentication import Authenticator
+from tollway.gateway.data_plane.headers import forwarded, returned
+from tollway.gateway.data_plane.idempotency import key_of
+from tollway.gateway.data_plane.problems import HttpProblem
+from tollway.gateway.learning import feedback as learner
+from tollway.gateway.listener.http_protocol import limited_protocol
+from tollway.gateway.listener.request_head import HeadLimits
+from tollway.gateway.observability.request_trace import parent
+from tollway.gateway.security import addresses
+from tollway.gateway.settings.errors import ConfigError
+from tollway.gateway.storage import snapshot_file
+from tollway.gateway.storage.journal_format import seal, unseal
 
 Target = Callable[[bytes], None]
 _LOOP = asyncio.new_event_loop()
@@ -55,7 +59,7 @@ def http1_request(data: bytes) -> None:
     seen = accepted([sent])
     assert seen == accepted(cut(sent, places))
     for method, target, headers, body in seen:
-        with suppress(Refused):
+        with suppress(HttpProblem):
             onward.forward(method, target, headers, body)
 
 
@@ -89,11 +93,11 @@ async def _accepted(parts: list[bytes]) -> list[tuple[str, bytes, Headers, bytes
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    limits = Limits(fields=8, head_bytes=512, target_bytes=128, body_bytes=256)
+    limits = HeadLimits(fields=8, head_bytes=512, target_bytes=128, body_bytes=256)
     config = uvicorn.Config(app, lifespan="off", log_config=None, proxy_headers=False)
     config.load()
     state = ServerState()
-    connection = guarded(limits)(config=config, server_state=state, app_state={})
+    connection = limited_protocol(limits)(config=config, server_state=state, app_state={})
     wire = Client()
     connection.connection_made(wire)
     for part in parts:
@@ -188,13 +192,13 @@ def fields(data: bytes) -> None:
     """Header fields, both ways, ours among them."""
     pairs = [line.partition(b":") for line in data.split(b"\n")]
     headers = [(name.strip().lower(), value.strip()) for name, _, value in pairs]
-    with suppress(Refused):
-        kept, demands = forwarded(headers, b"gw")
+    with suppress(HttpProblem):
+        kept, options = forwarded(headers, b"gw")
         assert not [name for name, _ in kept if name.startswith(b"x-tollway-")]
-        assert demands.floor is None or 0 <= demands.floor <= 1
-        assert demands.deadline_s is None or 0 < demands.deadline_s <= 86_400
-        assert demands.cost_nano_max is None or 0 <= demands.cost_nano_max < 10**15
-    with suppress(Refused):
+        assert options.floor is None or 0 <= options.floor <= 1
+        assert options.deadline_s is None or 0 < options.deadline_s <= 86_400
+        assert options.cost_nano_max is None or 0 <= options.cost_nano_max < 10**15
+    with suppress(HttpProblem):
         key_of(headers)
     returned(headers, b"gw")
     parent(headers)
@@ -208,10 +212,10 @@ def json_paths(data: bytes) -> None:
     with suppress(ValueError):
         compile_path(text)(load_request(document))
     with suppress(ValueError):
-        steps, found = paths.parse(text), load_request(document)
-        paths.first(found, steps)
-        paths.numbers(found, steps)
-        paths.texts(found, steps)
+        steps, found = json_values.parse(text), load_request(document)
+        json_values.first(found, steps)
+        json_values.numbers(found, steps)
+        json_values.texts(found, steps)
 
 
 def configuration(data: bytes) -> None:
@@ -258,7 +262,7 @@ def journal(data: bytes) -> None:
         row = unseal(line)
         assert row is None or isinstance(row, dict)
     with suppress(ValueError):
-        parts, _ = snapshots.unpack(data)
+        parts, _ = snapshot_file.unpack(data)
         assert all(isinstance(part, bytes) for part in parts.values())
 
 
@@ -269,7 +273,7 @@ def told(data: bytes) -> None:
         assert feedback.quality is None or 0 <= feedback.quality <= 1
         assert 0 < feedback.probability <= 1
         seal({"label": feedback.label})
-    with suppress(Refused):
+    with suppress(HttpProblem):
         onward.change(data, _LOOP)
 
 

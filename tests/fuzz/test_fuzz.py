@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.seeds import CORPUS, ROOT, seeds
 from tests.fuzz.targets import TARGETS, served
-from tests.gateway.corpus import SERVED
+from tests.support.corpus import SERVED
 
 HERE = Path(__file__).parent
 FEW_WAYS = ("price", "told", "urls", "windows")

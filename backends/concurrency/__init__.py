@@ -1,0 +1,1 @@
+"""How many calls a backend gets at once, and who waits."""

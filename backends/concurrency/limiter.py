@@ -1,0 +1,182 @@
+"""The limiter: how many calls a backend should have at once, found from how long they take.
+
+Theory of operation. A server with c places answers in R seconds while calls find one free. With
+n > c calls there, they wait for each other: each takes n R / c, and no more are answered. So the
+least latency seen tells R, and a latency above it tells of a queue. Over each window of calls
+
+    gradient = tolerance * least / median latency, at most 1, at least 1/2
+    limit   <- limit * gradient + sqrt(limit), smoothed
+
+which comes to rest where the median is `tolerance` times the least: at about tolerance * c calls.
+(Netflix' gradient limiter and Envoy's adaptive concurrency filter; the square root keeps asking for
+more, so that new capacity is found.) A refusal or a failure lowers the limit by a tenth.
+
+    window                        limit
+    calls were below half of it   stays: nobody queued, so nothing can be told
+    else                          as above
+    in use for USE_S, and again   half of c, for one window: the queue at the server drains, and the
+    every PROBE_S                 least latency is measured anew; soon again if it fell
+
+Without the probe a queue that never drains would be taken for the server's own latency, and one
+lucky measurement would bind for ever. c is known by Little's law: the most calls a second that were
+seen lately, times `least`. After a probe the limit is what it was, or where it would come to rest
+if that is lower; a probe that the traffic has left ends as soon as calls press again. Pure: the
+time is an argument.
+"""
+
+import math
+from statistics import median
+
+WINDOW_S = 0.1
+WINDOW_CALLS = 10  # in a window at least: a median of fewer says little
+USE_S = 0.5  # a burst is over by then
+RATE_KEPT = 0.99  # of the highest rate, a window: forgotten in a minute of full use
+LEAST_S = 0.01  # a call's latency has turns of our own loop in it, under load some milliseconds
+PROBE_MOST_S = 1.0  # the traffic may end in the middle of a probe
+PROBE_S = 20.0  # a probe costs a slow backend about two latencies of half its throughput
+FELL = 0.8  # of the latency known before: there was a queue in that
+SMOOTHING = 0.3
+SHRINK = 0.5  # the most that one window may take away
+DROP = 0.9
+
+
+class AdaptiveLimit:
+    """One backend's limit."""
+
+    # The mutable state: the limit, the least latency, the window, and when the probe began or is
+    # due.
+
+    by_first_event = False
+
+    def __init__(self, most: int, *, tolerance: float = 3.0, least: int = 1) -> None:
+        """Start at `most` calls at once, the highest limit; `least` is the lowest."""
+        if tolerance < 1.0:
+            raise ValueError(f"a tolerance of {tolerance}: below 1 no call is fast enough")
+        self._limit = float(most)
+        self._most = most
+        self._least = least
+        self._tolerance = tolerance
+        self._base_s: float | None = None
+        self._window: list[float] = []
+        self._ended = 0
+        self._since_s = -math.inf
+        self._busiest = 0
+        self._dropped = False
+        self._probe_s: float | None = None
+        self._next_probe_s = -math.inf
+        self._rate = 0.0
+        self._before = self._limit
+
+    def adopt(self, old: "AdaptiveLimit") -> None:
+        """Go on where a limiter with other settings has come to; `old` is not used any more."""
+        was_open = old._limit >= old._most
+        self._limit = float(self._most) if was_open else min(float(self._most), old._limit)
+        self._before = min(float(self._most), old._before)
+        self._base_s, self._rate = old._base_s, old._rate
+        self._window, self._ended, self._since_s = old._window, old._ended, old._since_s
+        self._busiest, self._dropped = old._busiest, old._dropped
+        self._probe_s, self._next_probe_s = old._probe_s, old._next_probe_s
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be made at once."""
+        return int(self._limit)
+
+    @property
+    def usual(self) -> int:
+        """The limit, but for a probe that lasts a moment."""
+        return self.limit if self._probe_s is None else int(self._before)
+
+    @property
+    def base_s(self) -> float | None:
+        """The latency of a call that finds a place free, as far as known; LEAST_S at least."""
+        return self._base_s
+
+    def observe(self, now_s: float, latency_s: float, busy: int) -> None:
+        """Take a good call's latency; `busy` are the calls that there were, it included."""
+        if self._probe_s is not None and now_s - latency_s < self._probe_s:
+            return  # it began before the probe, in a queue
+        if not self._window:
+            self._since_s = now_s
+        self._window.append(latency_s)
+        self._busiest = max(self._busiest, busy)
+        if len(self._window) >= WINDOW_CALLS and now_s - self._since_s >= WINDOW_S:
+            self._close(now_s)
+
+    def refused(self, now_s: float) -> None:
+        """Note that the backend said that it has too much to do, or did not answer in time."""
+        self._dropped = True
+        self._limit = max(self._least, self._limit * (DROP if not self._window else 1.0))
+
+    def grow(self) -> None:
+        """Raise the limit by one for as many calls as it allows."""
+        if self._probe_s is None:
+            self._set(self._limit + 1.0 / self._limit)
+
+    def begun(self, now_s: float, latency_s: float, busy: int) -> None:
+        """Pass over the first event of a stream: its head has told as much."""
+
+    def _close(self, now_s: float) -> None:
+        """Draw the conclusion of a window."""
+        middle_s = median(self._window)
+        rate = len(self._window) / (now_s - self._since_s)
+        self._rate = max(rate, RATE_KEPT * self._rate)
+        if self._probe_s is not None:
+            self._probed(now_s, middle_s)
+        else:
+            self._base_s = max(LEAST_S, min(middle_s, self._base_s or middle_s))
+            used = 2 * self._busiest >= self._limit
+            if used or self._dropped:
+                self._move(middle_s)
+            if used:
+                self._probe(now_s)
+            else:
+                self._next_probe_s = max(self._next_probe_s, now_s + USE_S)
+        self._window.clear()
+        self._busiest, self._dropped = 0, False
+
+    def press(self, now_s: float) -> None:
+        """Note that a call finds no place: a probe that too few calls have answered ends then."""
+        if self._probe_s is not None and now_s - self._probe_s > self._patience_s:
+            self._end_probe(now_s, self._before)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a probe takes at most: its queue drains, and a window of calls is answered."""
+        return max(PROBE_MOST_S, (self._tolerance + 2 * WINDOW_CALLS) * (self._base_s or 0.0))
+
+    def _end_probe(self, now_s: float, limit: float, pause_s: float = PROBE_S) -> None:
+        self._probe_s = None
+        self._next_probe_s = now_s + pause_s
+        self._set(limit)
+
+    def _probe(self, now_s: float) -> None:
+        """Begin a probe, if one is due."""
+        if self._next_probe_s == -math.inf:
+            self._next_probe_s = now_s + USE_S
+        if now_s >= self._next_probe_s:
+            self._before, self._probe_s = self._limit, now_s
+            self._set(0.5 * self._places)
+
+    def _probed(self, now_s: float, middle_s: float) -> None:
+        """End a probe: the least latency is what it found."""
+        fell = self._base_s is not None and middle_s < FELL * self._base_s
+        self._base_s = max(LEAST_S, middle_s)
+        rest = self._tolerance * self._places + math.sqrt(self._before)
+        self._end_probe(now_s, min(self._before, rest), USE_S if fell else PROBE_S)
+
+    @property
+    def _places(self) -> float:
+        """How many calls the server can work on at once, as far as seen."""
+        return self._rate * (self._base_s or 0.0)
+
+    def _move(self, middle_s: float) -> None:
+        assert self._base_s is not None
+        ratio = self._tolerance * self._base_s / middle_s if middle_s > 0.0 else 1.0
+        wanted = self._limit * min(1.0, max(SHRINK, ratio)) + math.sqrt(self._limit)
+        if self._dropped:
+            wanted = self._limit * DROP
+        self._set(self._limit + SMOOTHING * (wanted - self._limit))
+
+    def _set(self, limit: float) -> None:
+        self._limit = min(float(self._most), max(float(self._least), limit))

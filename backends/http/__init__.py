@@ -1,0 +1,1 @@
+"""HTTP to backends: connections, pools, proxies, load balancing."""

@@ -1,0 +1,259 @@
+"""One backend at several addresses: which of them a call goes to, and which are left out.
+
+Theory of operation. Of two addresses drawn at random the one with fewer calls under way is asked
+(Mitzenmacher 2001: nearly as even as asking the least loaded of all, and no herd). An address is
+left out while it is
+
+    ejected      5 calls in a row failed there (no connection, a timeout, 502, 503, 504): for 30 s,
+                 then 60 s, ... at most 300 s; after 300 s without, for 30 s again. Another 5xx may
+                 be the request's fault: it counts where several callers had one, with no success
+                 in between, while every other address answers
+    unhealthy    its health check failed last; back with the next that succeeds
+
+but at most half of the addresses are ejected, and where all are left out all are asked: then the
+cause lies elsewhere. A call that found no connection was not sent, so it goes to another address at
+once, whatever its method; it was one attempt, and is charged as one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from tollway.backends.types import (
+    BackendError,
+    ByteStream,
+    Call,
+    ConnectFailed,
+    DeadlineExceeded,
+    Headers,
+    HttpReply,
+    Overloaded,
+    Transport,
+)
+
+FAILURES_IN_A_ROW = 5  # these three are Envoy's defaults for outlier detection
+EJECTED_S, EJECTED_MAX_S = 30.0, 300.0
+GATEWAY_ERRORS = frozenset({502, 503, 504})
+DEADLINE = b"x-tollway-deadline-ms"
+SEVERAL = 2  # callers: one alone says nothing of an address
+CHECK_S = 2.0  # the longest that a health check may take
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """One address; its mutable state is its calls under way, its failures, its health."""
+
+    host: bytes
+    transport: Transport
+    url: str = ""
+    busy: int = 0
+    failures: int = 0
+    ejections: int = 0
+    ejected_until_s: float = 0.0
+    healthy: bool = True
+    suspicions: int = 0
+    suspect_since_s: float = 0.0
+    suspects: set[str] = field(default_factory=set)
+    well_at_s: float = float("-inf")
+
+    def adopt(self, old: "Endpoint") -> None:
+        """Go on with the standing that the same address had before its settings changed."""
+        self.failures, self.ejections = old.failures, old.ejections
+        self.ejected_until_s, self.healthy = old.ejected_until_s, old.healthy
+        self.suspicions, self.suspect_since_s = old.suspicions, old.suspect_since_s
+        self.suspects, self.well_at_s = set(old.suspects), old.well_at_s
+
+    def serves(self, now_s: float) -> bool:
+        """Whether it is neither ejected nor unhealthy."""
+        return self.healthy and now_s >= self.ejected_until_s
+
+    def is_well(self, now_s: float) -> None:
+        """Take note that it answered."""
+        self.failures = self.suspicions = 0
+        self.suspects.clear()
+        self.well_at_s = now_s
+
+    def suspect(self, now_s: float, caller: str) -> bool:
+        """Count a failure that may be the request's own; return whether several callers had
+        enough of them.
+        """
+        if not self.suspicions:
+            self.suspect_since_s = now_s
+        self.suspicions += 1
+        if len(self.suspects) < SEVERAL:
+            self.suspects.add(caller)
+        return self.suspicions >= FAILURES_IN_A_ROW and len(self.suspects) >= SEVERAL
+
+
+class LoadBalancer:
+    """A transport over several; the only state is the endpoints'."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        rng: Random,
+        health: bytes | None = None,
+        own: Callable[[], Headers] = list,
+    ) -> None:
+        """`health` is the target of health checks, None for none; `own` are their fields."""
+        assert endpoints
+        self.endpoints = tuple(endpoints)
+        self._rng = rng
+        self._health = health
+        self._own = own
+
+    async def send(self, call: Call, deadline_s: float) -> HttpReply:
+        """Carry a call to one of the addresses (see `Transport`)."""
+        endpoint = self._pick(None)
+        try:
+            return await self._send(endpoint, call, deadline_s)
+        except Overloaded:
+            raise
+        except ConnectFailed:
+            if len(self.endpoints) == 1:
+                raise
+            return await self._send(self._pick(endpoint), call, deadline_s)
+
+    async def check(self) -> bool | None:
+        """Ask every address for its health, and take note; return whether one is well, None where
+        that cannot be told.
+        """
+        if self._health is None:
+            return None
+        said = await asyncio.gather(*(self._check(endpoint) for endpoint in self.endpoints))
+        if True in said:
+            return True
+        return False if False in said else None
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for endpoint in self.endpoints:
+            await endpoint.transport.aclose()
+
+    def _pick(self, failed: Endpoint | None) -> Endpoint:
+        now_s = asyncio.get_running_loop().time()
+        others = [endpoint for endpoint in self.endpoints if endpoint is not failed]
+        serving = [endpoint for endpoint in others if endpoint.serves(now_s)] or others
+        if len(serving) == 1:
+            return serving[0]
+        one, two = self._rng.sample(serving, 2)
+        return one if one.busy <= two.busy else two
+
+    async def _send(self, endpoint: Endpoint, call: Call, deadline_s: float) -> HttpReply:
+        headers = [(name, value) for name, value in call.headers if name != b"host"]
+        headers.append((b"host", endpoint.host))
+        addressed = Call(call.method, call.target, headers, call.body, call.payload)
+        endpoint.busy += 1
+        try:
+            reply = await endpoint.transport.send(addressed, deadline_s)
+        except BaseException as exc:
+            endpoint.busy -= 1
+            if isinstance(exc, BackendError) and not _is_clients(exc, call):
+                self.failed(endpoint)
+            raise
+        if reply.status in GATEWAY_ERRORS:
+            self.failed(endpoint)
+        elif reply.status < 500:
+            endpoint.is_well(asyncio.get_running_loop().time())
+        else:
+            self._suspected(endpoint, call.caller)
+        reply.stream = _Counted(self, endpoint, reply.stream)
+        return reply
+
+    def failed(self, endpoint: Endpoint) -> None:
+        """Count a failure; eject where it is one too many.
+
+        Calls that were under way when it was ejected say nothing new when they fail.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if now_s < endpoint.ejected_until_s:
+            return
+        endpoint.failures += 1
+        if endpoint.failures >= FAILURES_IN_A_ROW:
+            self._eject(endpoint, now_s)
+
+    def _suspected(self, endpoint: Endpoint, caller: str) -> None:
+        """Count a failure that may be the request's own: then it would fail elsewhere too."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < endpoint.ejected_until_s or not endpoint.suspect(now_s, caller):
+            return
+        others = [other for other in self.endpoints if other is not endpoint]
+        if all(
+            not other.suspicions and other.well_at_s > endpoint.suspect_since_s
+            for other in others
+            if other.serves(now_s)
+        ):
+            self._eject(endpoint, now_s)
+
+    def _eject(self, endpoint: Endpoint, now_s: float) -> None:
+        """Leave an address out for a while, unless half of them are."""
+        ejected = sum(now_s < other.ejected_until_s for other in self.endpoints)
+        if 2 * (ejected + 1) > len(self.endpoints):
+            return
+        endpoint.failures = endpoint.suspicions = 0
+        endpoint.suspects.clear()
+        if now_s > endpoint.ejected_until_s + EJECTED_MAX_S:
+            endpoint.ejections = 0  # it has been well for long: what was before says nothing of it
+        endpoint.ejections += 1
+        endpoint.ejected_until_s = now_s + min(EJECTED_MAX_S, EJECTED_S * endpoint.ejections)
+
+    async def _check(self, endpoint: Endpoint) -> bool | None:
+        call = Call(b"GET", self._health or b"/", [(b"host", endpoint.host), *self._own()])
+        until_s = asyncio.get_running_loop().time() + CHECK_S
+        try:
+            reply = await endpoint.transport.send(call, until_s)
+            await reply.read(1 << 20)
+        except Overloaded:
+            return None  # our own slots are taken: that says nothing of the address
+        except BackendError:
+            endpoint.healthy = False
+            return False
+        said = is_well(reply.status)
+        endpoint.healthy = said is True
+        return said
+
+
+def is_well(status: int) -> bool | None:
+    """Return what the status of a health path says; None where the path itself may be wrong."""
+    if 200 <= status < 300:
+        return True
+    return False if status >= 500 else None
+
+
+def _is_clients(failure: BackendError, call: Call) -> bool:
+    """Whether a failure says nothing about an address: our own slots, a client's short deadline."""
+    if isinstance(failure, Overloaded):
+        return True
+    client_deadline = any(name == DEADLINE for name, _ in call.headers)
+    return client_deadline and isinstance(failure, DeadlineExceeded)
+
+
+class _Counted:
+    """A reply's body, at whose end its address has one call less under way."""
+
+    # The mutable state is whether the call is still counted.
+    def __init__(self, owner: LoadBalancer, endpoint: Endpoint, stream: ByteStream) -> None:
+        self._owner = owner
+        self._endpoint = endpoint
+        self._stream = stream
+        self._chunks = aiter(stream)
+        self._counted = True
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except BackendError:
+            self._owner.failed(self._endpoint)
+            raise
+
+    async def aclose(self) -> None:
+        """End the body."""
+        if self._counted:
+            self._counted = False
+            self._endpoint.busy -= 1
+        await self._stream.aclose()

@@ -1,0 +1,214 @@
+"""A pool of HTTP/1.1 connections to one origin.
+
+Theory of operation. A call first takes one of the slots (`slots.py`) in the order of arrival and
+holds it until its reply has ended. With a slot in hand it takes the connection that was used last
+(the one least likely to have been closed by its server), or opens one where none is idle: so
+busy + idle never exceed the slots. Slots, not connections, are handed from one call to the
+next: a connection may die on the way, a slot cannot.
+
+An idle connection is dropped before its server drops it (most do after 5 s), and is not kept at all
+after replies after which the server closes without saying so (`reuse.py` learns that). Where the
+server was faster, the call that hits the closed connection is repeated once on a new one, if
+nothing of a reply was seen and repeating is safe: the method is idempotent, or the close crossed
+the request on the wire, which the kernel knows. Otherwise a model might run, and be paid for,
+twice.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tollway.backends.concurrency.queue import ConcurrencyQueue
+from tollway.backends.http.connection import Connection, StaleConnection, request_head
+from tollway.backends.http.reuse import SOON_S, Reuse
+from tollway.backends.types import Call, ConnectFailed, DeadlineExceeded, HttpReply, mark_unsent
+
+Connect = Callable[[asyncio.AbstractEventLoop, Callable[[], Connection]], Awaitable[None]]
+"""Opens a socket and ties the protocol that the factory makes to it."""
+
+Rewrite = Callable[[Call], Call]
+"""Returns a call as a proxy wants it."""
+
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+
+
+class Http1Transport:
+    """Carries calls to one origin over plain HTTP/1.1.
+
+    `host` is the Host field for calls that bring none. Times in seconds: `connect_timeout_s` binds
+    opening a connection, `idle_expiry_s` how long one is kept unused, `stream_idle_s` the silence
+    between two parts of a stream of events. (A whole reply may keep silent until its deadline: some
+    servers send its head at once, and its body when the model has finished.) `keep_alive`: whether
+    connections are used again; None: learned.
+    """
+
+    # The mutable state of a pool is its slots and its connections.
+    def __init__(
+        self,
+        connect: Connect,
+        host: bytes,
+        *,
+        slots: ConcurrencyQueue,
+        owns_slots: bool = True,
+        connect_timeout_s: float = 2.0,
+        idle_expiry_s: float = 4.0,
+        stream_idle_s: float = 60.0,
+        rewrite: Rewrite | None = None,
+        keep_alive: bool | None = None,
+        url: str = "",
+    ) -> None:
+        """`owns_slots`: whether nobody else uses the slots, so that they close with this; `url`:
+        the address by which a transport with other settings knows this one.
+        """
+        self.reuse = Reuse(keep_alive)
+        self._open_socket = connect
+        self._rewrite = rewrite
+        self._host = host
+        self.slots = slots
+        self.url = url
+        self._owns_slots = owns_slots
+        self._connect_timeout_s = connect_timeout_s
+        self._idle_expiry_s = idle_expiry_s
+        self._stream_idle_s = stream_idle_s
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Event | None = None
+
+    @property
+    def busy(self) -> int:
+        """Slots in use: calls that are connecting or whose reply has not ended."""
+        return self.slots.busy
+
+    @property
+    def opened(self) -> int:
+        """Connections that are open, busy or idle."""
+        return len(self._open)
+
+    async def send(self, call: Call, deadline_s: float) -> HttpReply:
+        """Carry `call` there and return its reply once the head is there (see `Transport`)."""
+        if self._rewrite is not None:
+            call = self._rewrite(call)
+        head = request_head(call, self._host)
+        try:
+            return await self._attempt(head, call, deadline_s)
+        except StaleConnection as exc:
+            self.reuse.closed(exc.chunked, asyncio.get_running_loop().time())
+            self._drop_idle()  # of the same age or older: as dead, and a repeat needs a new one
+            if call.method not in _IDEMPOTENT and exc.unheard < len(head) + len(call.body):
+                raise
+        return await self._attempt(head, call, deadline_s)
+
+    async def aclose(self) -> None:
+        """Close every connection; calls under way fail, and those that wait for own slots."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        if self._owns_slots:
+            self.slots.close()
+        if self._open:
+            self._emptied = asyncio.Event()
+            for connection in list(self._open):
+                connection.close()
+            await self._emptied.wait()
+
+    # -- the owner's side of a connection
+
+    def ended(self, connection: Connection, reusable: bool) -> None:
+        """Take a connection back, and give its slot to the next in the queue."""
+        if not reusable:
+            pass
+        elif not self.reuse.allows(connection.chunked, connection.idle_since_s):
+            connection.close()
+        else:
+            self._idle.append(connection)
+            if self._sweep is None:
+                self._arm_sweep()
+        self.slots.leave(connection.idle_since_s - connection.entered_s)
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection that is closed."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+            now_s = asyncio.get_running_loop().time()
+            if now_s < connection.idle_since_s + SOON_S:
+                self.reuse.closed(connection.chunked, now_s)
+        if not self._open and self._emptied is not None:
+            self._emptied.set()
+
+    # -- inside
+
+    async def _attempt(self, head: bytes, call: Call, deadline_s: float) -> HttpReply:
+        loop = asyncio.get_running_loop()  # once: before Python 3.12 each costs a system call
+        try:
+            await self.slots.enter(deadline_s)
+            entered_s = loop.time()
+            try:
+                connection = self._take() or await self._connect(deadline_s)
+            except BaseException:
+                self.slots.leave(loop.time() - entered_s)
+                raise
+        except asyncio.CancelledError as exc:
+            mark_unsent(exc)
+            raise
+        # From here on the slot is the exchange's: `ended` gives it back, once.
+        connection.entered_s = entered_s
+        exchange = connection.send(head, call, deadline_s)
+        try:
+            await exchange.head
+        except BaseException:
+            await exchange.aclose()
+            raise
+        if exchange.error is not None:
+            raise exchange.error
+        streamed = connection.streamed
+        self.slots.answered(loop.time() - entered_s, exchange.status, streamed=streamed)
+        if streamed and exchange.status < 400 and self.slots.awaits_events:
+            exchange.on_first(lambda: self.slots.begun(loop.time() - entered_s))
+        return HttpReply(exchange.status, exchange.headers, exchange)
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def _connect(self, deadline_s: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        until_s = min(deadline_s, loop.time() + self._connect_timeout_s)
+        connection = Connection(self, loop, self._stream_idle_s)
+        self._open.add(connection)
+        try:
+            async with asyncio.timeout_at(until_s):
+                await self._open_socket(loop, lambda: connection)
+        except BaseException as exc:
+            connection.close()
+            self.lost(connection)
+            if isinstance(exc, TimeoutError) and until_s == deadline_s:
+                raise DeadlineExceeded("not connected within the deadline", ran=False) from exc
+            if isinstance(exc, TimeoutError) and not str(exc):  # our own, which says nothing
+                limit = f"within {self._connect_timeout_s:g} s (connect_timeout_s)"
+                raise ConnectFailed(f"no connection {limit}") from exc
+            if isinstance(exc, OSError):  # a failed look-up and a refusal are such
+                raise ConnectFailed(f"no connection: {str(exc) or type(exc).__name__}") from exc
+            raise
+        return connection
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def _arm_sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweep = loop.call_later(self._idle_expiry_s / 4, self._expire)
+
+    def _expire(self) -> None:
+        """Close what has been idle for long: the front of the list, which is in order of return."""
+        self._sweep = None
+        oldest_s = asyncio.get_running_loop().time() - self._idle_expiry_s
+        stale = [connection for connection in self._idle if connection.idle_since_s < oldest_s]
+        del self._idle[: len(stale)]
+        for connection in stale:
+            connection.close()
+        if self._idle:
+            self._arm_sweep()

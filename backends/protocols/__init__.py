@@ -1,0 +1,1 @@
+"""How each protocol's requests and replies are read."""

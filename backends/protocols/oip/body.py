@@ -1,0 +1,85 @@
+"""A body of the Open Inference Protocol: a JSON document, and raw tensors behind it.
+
+With the binary tensor extension the header field `Inference-Header-Content-Length` tells where the
+JSON ends; the tensors to which it gives a `binary_data_size` follow in their order, nothing between
+and nothing after them. Requests and replies are built alike. Errors are ValueErrors.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tollway.backends.documents import header, shown
+from tollway.backends.protocols.oip import tensors
+from tollway.backends.types import Headers
+
+HEAD_LENGTH = b"inference-header-content-length"
+
+
+@dataclass(slots=True)
+class Tensors:
+    """A body's tensors by name: their elements (None: too many to look at), and the raw ones."""
+
+    elements: dict[str, list[Any] | None] = field(default_factory=dict)
+    raw: dict[str, bytes] = field(default_factory=dict)
+
+
+def split(headers: Headers, body: bytes) -> tuple[bytes, bytes | None]:
+    """Return (JSON, raw tensors); None for the second where the body is all JSON."""
+    length = header(headers, HEAD_LENGTH)
+    if length is None:
+        return body, None
+    # 19 digits hold any 64-bit length; int() of a million digits would take a second.
+    if not length.isdigit() or len(length) > 19 or int(length) > len(body):
+        raise ValueError(
+            f"inference-header-content-length {shown(length.decode('latin-1'))}: must be the "
+            f"length of the JSON, which is at most the body's {len(body)} bytes"
+        )
+    return body[: int(length)], body[int(length) :]
+
+
+def read(document: Any, kind: str, rest: bytes | None) -> Tensors:
+    """Check the tensors of a document's `inputs` or `outputs`, and decode the raw ones.
+
+    The elements of a raw tensor are put into the document as its `data`, where paths find them.
+    """
+    if not isinstance(document, dict):
+        raise ValueError(f"the document must be an object, not {shown(document)}")
+    found = document.get(kind)
+    if not isinstance(found, list) or not found:
+        raise ValueError(f"{kind}: must be a list of at least one tensor, not {shown(found)}")
+    read = Tensors()
+    at = 0
+    for tensor in found:
+        name = tensors.name_of(tensor)
+        if name in read.elements:
+            raise ValueError(f"{kind}: {name!r} stands twice")
+        size = _binary_size(tensor, name)
+        if size is None:
+            read.elements[name] = tensors.values(tensor, name)
+            continue
+        if rest is None or at + size > len(rest):
+            raise ValueError(f"{name!r}: its {size} bytes of binary data are not in the body")
+        read.raw[name] = raw = rest[at : at + size]
+        at += size
+        read.elements[name] = decoded = tensors.decode(tensor, name, raw)
+        if decoded is not None:
+            tensor["data"] = decoded
+    if rest is not None and at != len(rest):
+        raise ValueError(f"{len(rest) - at} bytes at the end of the body belong to no tensor")
+    return read
+
+
+def _binary_size(tensor: dict[str, Any], name: str) -> int | None:
+    parameters = tensor.get("parameters")
+    if parameters is None:
+        return None
+    if not isinstance(parameters, dict):
+        raise ValueError(f"{name!r}: parameters {shown(parameters)} must be an object")
+    size = parameters.get("binary_data_size")
+    if size is None:
+        return None
+    if type(size) is not int or size < 0:
+        raise ValueError(f"{name!r}: binary_data_size {shown(size)} must be an integer from 0")
+    if "data" in tensor:
+        raise ValueError(f"{name!r}: has both data and binary_data_size")
+    return size

@@ -1,0 +1,133 @@
+"""Server-sent events, cut out of a stream of bytes without changing one of them.
+
+Source: WHATWG HTML, 9.2.6. Lines end with CR LF, LF or CR; a blank line ends an event; its `data`
+lines are joined by LF. What was surprising: a chunk may end between CR and LF, a server may write a
+byte order mark first, and a body may end without the last blank line.
+
+How large an event may become is for the reader to bound, by `waiting`. Each byte is searched once,
+however many chunks an event arrives in. The data of an event above LARGE_BYTES leaves out chunks
+that are nothing but base64: they lie within one string, an image, and reading them would keep all
+other requests waiting (64 MiB: a second). The raw event has every byte.
+"""
+
+import re
+from collections.abc import Sequence
+
+from tollway.backends.types import record
+
+_BLANK = re.compile(rb"\r\n\r\n|\r\n\n|\n\r\n|\n\n|\r\r(?!\n)")
+_BLANK_BYTES = 4  # of the longest of these
+LARGE_BYTES = 1 << 20  # of JSON: 2 ms to read
+_RUN_BYTES = 1 << 10  # no field's name, number or literal is as long
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_"
+_LINE = re.compile(rb"\r\n|\n|\r")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@record
+class Event:
+    """An event as it came, blank line included, and its data (None where it has none)."""
+
+    raw: bytes
+    data: bytes | None
+
+
+class Events:
+    """Cuts a stream into events."""
+
+    # The mutable state is the bytes since the last whole event, and which of them are left out of
+    # its data: (from, to) of each run.
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._runs: list[tuple[int, int]] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes of an unfinished event are buffered."""
+        return len(self._rest)
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Return the events that `chunk` completes."""
+        rest = self._rest
+        if not rest:
+            if (data := _only(chunk)) is not None:
+                return [Event(chunk, data)]
+            events, at = _cut(chunk, 0)
+            rest += chunk[at:]
+            return events
+        if b"\n" not in chunk and b"\r" not in chunk and rest[-1:] != b"\r":
+            self._lengthen(chunk)
+            return []
+        searched = max(0, len(rest) - _BLANK_BYTES + 1)  # a blank line may span two chunks
+        rest += chunk
+        events, at = _cut(rest, searched, self._runs)
+        if at:
+            self._runs = []
+            del rest[:at]
+        return events
+
+    def _lengthen(self, chunk: bytes) -> None:
+        """Take a chunk that ends no line."""
+        at, size = len(self._rest), len(chunk)
+        self._rest += chunk
+        if at < LARGE_BYTES or size < _RUN_BYTES or chunk.translate(None, _BASE64):
+            return
+        if self._runs and self._runs[-1][1] == at:
+            at, _ = self._runs.pop()
+        self._runs.append((at, len(self._rest)))
+
+    def close(self) -> Event | None:
+        """Return what is left when the stream ends: an event without its blank line."""
+        rest, runs = bytes(self._rest), self._runs
+        self._rest, self._runs = bytearray(), []
+        return Event(rest, _data(_without(rest, runs))) if rest else None
+
+
+def _cut(
+    text: bytes | bytearray, searched: int, runs: Sequence[tuple[int, int]] = ()
+) -> tuple[list[Event], int]:
+    """Return the whole events of `text`, and where they end.
+
+    No blank line ends before `searched`; `runs` are left out of the first event's data.
+    """
+    events: list[Event] = []
+    at = 0
+    with memoryview(text) as view:
+        while (blank := _BLANK.search(text, max(at, searched))) is not None:
+            raw = bytes(view[at : blank.end()])
+            events.append(Event(raw, _data(raw if at else _without(raw, runs))))
+            at = blank.end()
+    return events, at
+
+
+def _without(raw: bytes, runs: Sequence[tuple[int, int]]) -> bytes:
+    """Return an event without some runs of its bytes."""
+    if not runs:
+        return raw
+    ends = [0, *[end for _, end in runs]]
+    begins = [*[begin for begin, _ in runs], len(raw)]
+    return b"".join([raw[end:begin] for end, begin in zip(ends, begins, strict=True)])
+
+
+def _only(chunk: bytes) -> bytes | None:
+    """Return the data of a chunk that is one event of one line; None where it is another thing.
+
+    Nearly every chunk is one, and this takes a fifth of the time of reading it in general.
+    """
+    end = len(chunk) - 2
+    if chunk[:6] != b"data: " or chunk.find(b"\n") != end or chunk[end:] != b"\n\n":
+        return None
+    return None if b"\r" in chunk else chunk[6:end]
+
+
+def _data(raw: bytes) -> bytes | None:
+    lines = []
+    text = raw.removeprefix(_BYTE_ORDER_MARK)
+    for line in text.split(b"\n") if b"\r" not in text else _LINE.split(text):
+        if line[:6] == b"data: ":
+            lines.append(line[6:])
+        elif line[:5] == b"data:":
+            lines.append(line[5:])
+        elif line == b"data":
+            lines.append(b"")
+    return b"\n".join(lines) if lines else None

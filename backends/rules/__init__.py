@@ -1,0 +1,1 @@
+"""Rules that answer inside the gateway."""

@@ -1,0 +1,88 @@
+"""What a reply reports of its own usage, outside any protocol that has a place for it.
+
+A backend may say how long it held its device for the call: in the header field `x-device-seconds`,
+or in the document, as `device_s` among the parameters (Open Inference Protocol) or in a `usage`
+member (JSON). A `usage` member may have any unit of `tollway.backends.units`. What is said is
+taken as
+exact.
+"""
+
+import math
+from typing import Any
+
+from tollway.backends.documents import header, shown
+from tollway.backends.types import Details, Headers, Usage
+from tollway.backends.units import MORE_NAMES
+
+DEVICE_SECONDS = b"x-device-seconds"
+
+COUNT_MAX = 1e15
+"""Tokens or seconds that no call uses; sums of what is below stay finite where it is learned."""
+
+COUNT_CHARS_MAX = 32  # more than any number of COUNT_MAX has
+
+_MEMBERS = ("device_s", "input_tokens", "cached_input_tokens", "output_tokens")
+OWN = frozenset((*_MEMBERS, *MORE_NAMES))
+"""The names that a `usage` member of ours may have."""
+
+
+def from_headers(headers: Headers) -> Usage | None:
+    """Return the usage that header fields report, None where they report none.
+
+    Raises ValueError where a field holds no number; the price refuses one that is NaN or negative.
+    """
+    value = header(headers, DEVICE_SECONDS)
+    if value is None:
+        return None
+    try:
+        device_s = float(value)
+    except ValueError as exc:
+        raise ValueError(f"x-device-seconds: {shown(value)} is not a number") from exc
+    if abs(device_s) > COUNT_MAX:
+        raise ValueError(f"x-device-seconds: {shown(value)} is beyond belief")
+    return Usage(device_s=device_s)
+
+
+def from_member(member: Any) -> Usage | None:
+    """Return the usage that a `usage` or `parameters` object reports, None where it reports none.
+
+    Raises ValueError where a count is not a number.
+    """
+    if not isinstance(member, dict):
+        return None
+    names = [name for name in member.keys() & OWN if member[name] is not None]
+    if not names:
+        return None
+    device_s, given, cached, output = (number(member, name) for name in _MEMBERS)
+    further = [(name, number(member, name)) for name in sorted(MORE_NAMES.intersection(names))]
+    more = details(tuple(pair for pair in further if pair[1]))
+    if more is None and "device_s" not in names and not (given or output):
+        more = Details(is_zero=True)
+    return Usage(1.0, device_s, given, cached, output, True, more)
+
+
+def details(units: tuple[tuple[str, float], ...]) -> Details | None:
+    """Return the details of a usage, None where there are none."""
+    return Details(units) if units else None
+
+
+def number(member: dict[str, Any], name: str) -> float:
+    """Return a count, 0 where there is none; ValueError where it is not a number."""
+    value = member.get(name)
+    return 0.0 if value is None else count(value, name)
+
+
+def count(value: Any, name: str) -> float:
+    """Return a count, which some servers put in quotes; ValueError where it is no number."""
+    if type(value) is int or type(value) is float:
+        found = float(value) if abs(value) <= COUNT_MAX else math.inf
+    elif isinstance(value, str) and len(value) <= COUNT_CHARS_MAX and "_" not in value:
+        try:
+            found = float(value)
+        except ValueError as exc:
+            raise ValueError(f"{name}: {shown(value)} is not a number") from exc
+    else:
+        raise ValueError(f"{name}: {shown(value)} is not a number")
+    if not abs(found) <= COUNT_MAX:
+        raise ValueError(f"{name}: {shown(value)} is beyond belief")
+    return found

@@ -1,0 +1,42 @@
+"""What strikes at this moment, and who waits for that to change."""
+
+import asyncio
+import contextlib
+from collections import Counter
+
+from tollway.gameday.faults import NOTHING, Faults
+
+
+class ActiveFaults:
+    """The faults of this moment. Its mutable state: these, and how many replies to swallow yet.
+
+    `counts`: connections, those that the server `refused`; replies `swallowed`; connections `cut`
+    and `reset` by a fault; bytes `corrupted`.
+    """
+
+    def __init__(self) -> None:
+        self.faults = NOTHING
+        self.counts: Counter[str] = Counter()
+        self._swallow = 0
+        self._changed = asyncio.Event()
+
+    def set(self, faults: Faults) -> None:
+        """Put faults in the place of those that there were, and wake who waits."""
+        self.faults = faults
+        self._swallow = faults.swallow
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def swallows(self) -> bool:
+        """Whether a reply that begins now is for nobody."""
+        if self._swallow == 0:
+            return False
+        self._swallow -= 1
+        self.counts["swallowed"] += 1
+        return True
+
+    async def change(self, patience_s: float | None = None) -> None:
+        """Return when the faults change, or after a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._changed.wait()

@@ -1,8 +1,0 @@
-"""Makes `python -m gateway` the same as `tollway`."""
-
-import sys
-
-from gateway.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Finds spend that differs from its baseline, and what explains it."""

@@ -1,0 +1,94 @@
+"""Why spend is not what it was: a ratio of spends as the product of four ratios.
+
+    spend = requests x cost per request;  cost per request = sum over backends of
+            share x usage per request x price of usage
+
+One factor after another is set from what was usual to what is now; the ratio of two steps is that
+factor's, and their product is the whole. (Laspeyres' chain, as in the analysis of variances.)
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Contribution:
+    """What one backend did: requests, usage in its own unit (seconds or tokens), dollars."""
+
+    requests: float = 0.0
+    usage: float = 0.0
+    usd: float = 0.0
+
+    def add(self, requests: float, usage: float, usd: float) -> None:
+        """Count more."""
+        self.requests += requests
+        self.usage += usage
+        self.usd += usd
+
+    def fade(self, by: float) -> None:
+        """Let what was counted count for less."""
+        self.requests *= by
+        self.usage *= by
+        self.usd *= by
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """By how much each factor multiplied the spend; their product is the whole ratio."""
+
+    volume: float
+    mix: float
+    usage: float
+    price: float
+
+    @property
+    def cause(self) -> str:
+        """The factor that did most of it."""
+        return max(("volume", "mix", "usage", "price"), key=lambda name: getattr(self, name))
+
+
+def decompose(
+    was: Mapping[str, Contribution], now: Mapping[str, Contribution], volume: float = math.nan
+) -> Factors:
+    """Return the factors between two compositions by backend, each over the same time.
+
+    `volume`: the ratio of requests, where it is known better than the compositions say. A backend
+    without a past is taken at its present cost: that it is used at all is the mix.
+    """
+    count_was, count = _requests(was), _requests(now)
+    if not (count_was and count):
+        return Factors(volume if math.isfinite(volume) else math.inf, 1.0, 1.0, 1.0)
+    if not math.isfinite(volume):
+        volume = count / count_was
+    past = sum(part.usd for part in was.values()) / count_was
+    mixed = used = priced = 0.0
+    for name, part in now.items():
+        if not part.requests:
+            continue
+        share = part.requests / count
+        usage, price = _usage(part), _price(part)
+        before = was.get(name)
+        usage_was, price_was = (
+            (_usage(before), _price(before)) if before and before.requests else (usage, price)
+        )
+        mixed += share * usage_was * price_was
+        used += share * usage * price_was
+        priced += share * usage * price
+    return Factors(volume, _ratio(mixed, past), _ratio(used, mixed), _ratio(priced, used))
+
+
+def _requests(parts: Mapping[str, Contribution]) -> float:
+    return sum(part.requests for part in parts.values())
+
+
+def _usage(part: Contribution) -> float:
+    return part.usage / part.requests
+
+
+def _price(part: Contribution) -> float:
+    return part.usd / part.usage if part.usage else 0.0
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below else 1.0

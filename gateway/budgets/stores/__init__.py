@@ -1,0 +1,1 @@
+"""The ledgers: where budgets are kept."""

@@ -1,0 +1,252 @@
+"""The ledger in Redis: gateways on several machines share budgets.
+
+One Lua script holds the rules (`redis.lua`), under Redis' own clock. A batch is one pipeline, so
+one round trip; each of its exchanges is applied whole, and at most once, by its number. So an
+error that leaves open whether a command ran needs no care: the same exchange is asked again.
+
+redis-py retries a command ten times by default, which runs a script twice when one reply is lost:
+here it never retries, and gives up after tens of milliseconds.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from tollway.gateway.budgets.model import Budget
+from tollway.gateway.budgets.protocol import (
+    BatchReply,
+    BudgetChange,
+    BudgetPosition,
+    ExchangeReply,
+    LeaseExchange,
+    LeaseView,
+    LedgerUnavailable,
+    RecoveryClaim,
+    WindowStatement,
+)
+
+TIMEOUT_S = 0.05  # a healthy Redis answers in 0.2 ms; what waits longer is refused or leased
+CONNECTIONS = 4  # one exchange is under way at a time, and operators ask besides
+SCRIPT = Path(__file__).with_name("redis.lua")
+KEY = "tollway"
+
+Call = tuple[tuple[str, int], tuple[object, ...]]
+
+
+class RedisLedger:
+    """Keeps books in Redis 6.2 or later."""
+
+    # The mutable state is the client, and the script's name once Redis knows it.
+
+    may_forget = True
+
+    def __init__(self, url: str, password: str | None = None) -> None:
+        """Take a URL of redis-py, with three options of ours in its query.
+
+        `timeout_ms=50`; `replicas=1`: nothing is spent that not so many replicas have heard of, so
+        that a failover forgets no lease; `sentinel=NAME`: the address is a Sentinel's, to be asked
+        for the primary of that name.
+        """
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        timeout_s = float(options.pop("timeout_ms", TIMEOUT_S * 1000)) / 1000
+        self._replicas = int(options.pop("replicas", 0))
+        sentinel = options.pop("sentinel", None)
+        query = "&".join(f"{name}={quote(value)}" for name, value in options.items())
+        self._wait_ms = max(1, int(timeout_s * 500))  # the reply must come before our own timeout
+        self._timeouts: dict[str, Any] = {
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "retry": Retry(NoBackoff(), 0),
+            "decode_responses": True,
+        }
+        if password is not None:
+            self._timeouts["password"] = password
+        self._sentinels: Sequence[Redis] = ()
+        self._redis = self._client(urlunsplit(parts._replace(query=query)), sentinel)
+        self._sha = ""
+
+    def _client(self, url: str, sentinel: str | None) -> Redis:
+        if sentinel is None:
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=CONNECTIONS,
+                timeout=self._timeouts["socket_timeout"],
+                **self._timeouts,
+            )
+            return Redis.from_pool(pool)
+        parts = urlsplit(url)
+        hosts = [host.rpartition(":") for host in parts.netloc.split(",")]
+        asked = Sentinel(  # type: ignore[no-untyped-call]
+            [(host, int(port)) for host, _, port in hosts],
+            sentinel_kwargs={k: v for k, v in self._timeouts.items() if k != "password"},
+            **self._timeouts,
+        )
+        self._sentinels = asked.sentinels
+        return cast(Redis, asked.master_for(sentinel, db=int(parts.path.strip("/") or 0)))
+
+    async def open(self) -> None:
+        """Load the script."""
+        self._sha = str(await self._ask(self._redis.script_load(self.script())))
+
+    def script(self) -> str:
+        """Return the script."""
+        return SCRIPT.read_text()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for client in (self._redis, *self._sentinels):
+            await client.aclose()
+
+    async def register(self, budgets: Sequence[Budget]) -> BatchReply:
+        """Make budgets known."""
+        await self._ask(self._redis.set(f"{KEY}:id", secrets.token_hex(8), nx=True))
+        ledger_id = str(await self._ask(self._redis.get(f"{KEY}:id")))
+        calls: list[Call] = []
+        for budget in budgets:
+            why = "the configuration changed"
+            change = BudgetChange(
+                "limit", budget.name, budget.limit_nano, "config", why, at_s=time.time()
+            )
+            alerts = ",".join(map(repr, budget.alert_at))
+            carries, kept = int(budget.carry_overdraft), json.dumps(asdict(change))
+            words = ("register", budget.limit_nano, alerts, carries, ledger_id, kept)
+            calls.append(((budget.name, 0), words))
+        found = await self._call(calls or [(("", 0), ("now",))])
+        return BatchReply(float(found[0]), ledger_id, ())
+
+    async def exchange(self, exchanges: Sequence[LeaseExchange]) -> BatchReply:
+        """Apply each exchange once; replies are in the order asked."""
+        found = await self._call([(_place(asked), _words(asked)) for asked in exchanges])
+        return BatchReply(float(found[0][0]), found[0][1], tuple(map(_reply, found)))
+
+    async def reconcile(self, claims: Sequence[RecoveryClaim]) -> int:
+        """End dead leases by what their tills prove."""
+        found = await self._call(
+            [
+                (
+                    _place(claim),
+                    (
+                        "reconcile",
+                        claim.key.lease,
+                        claim.settled_nano,
+                        claim.open_nano,
+                        int(claim.heard),
+                    ),
+                )
+                for claim in claims
+            ]
+        )
+        return sum(map(int, found))
+
+    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[WindowStatement, ...]:
+        """Return accounts."""
+        found = await self._call([(key, ("account",)) for key in keys])
+        return tuple(_account(*key, words) for key, words in zip(keys, found, strict=True))
+
+    async def change(self, change: BudgetChange) -> BudgetPosition:
+        """Apply an operator's act; raises KeyError for a budget or a lease that is not there."""
+        place = change.budget, change.window_start_s
+        kept = json.dumps(asdict(change))
+        words = ("change", change.kind, change.amount_nano, change.lease, kept)
+        return BudgetPosition(*map(int, (await self._call([(place, words)]))[0]))
+
+    async def changes(self, budget: str) -> tuple[BudgetChange, ...]:
+        """Return the acts on a budget, oldest first."""
+        kept = await self._ask(cast(Any, self._redis.lrange(_keys(budget, 0)[2], 0, -1)))
+        return tuple(BudgetChange(**json.loads(change)) for change in kept)
+
+    # ------------------------------------------------------------------ calls
+
+    async def _call(self, calls: Sequence[Call]) -> list[Any]:
+        """Run the script for each place in one round trip; load it first where it is gone."""
+        found = await self._run(calls)
+        errors = [words for words in found if isinstance(words, exceptions.RedisError)]
+        if errors and all(isinstance(error, exceptions.NoScriptError) for error in errors):
+            await self.open()  # Redis was restarted, or its scripts flushed
+            found = await self._run(calls)
+        for words in found:
+            if isinstance(words, exceptions.RedisError):
+                if str(words).startswith(("NOBUDGET", "NOLEASE")):
+                    raise KeyError(str(words))
+                raise LedgerUnavailable(str(words)) from words
+        return found
+
+    async def _run(self, calls: Sequence[Call]) -> list[Any]:
+        pipe = self._redis.pipeline(transaction=False)
+        for place, words in calls:
+            pipe.evalsha(self._sha, 3, *_keys(*place), *map(str, words))
+        if self._replicas:
+            pipe.execute_command("WAIT", self._replicas, self._wait_ms)
+        found: list[Any] = await self._ask(pipe.execute(raise_on_error=False))
+        if self._replicas and found.pop() not in range(self._replicas, 1000):
+            raise LedgerUnavailable(f"not {self._replicas} replicas have heard")
+        return found
+
+    async def _ask(self, answer: Awaitable[Any]) -> Any:
+        try:
+            return await answer
+        except (exceptions.RedisError, OSError) as exc:
+            raise LedgerUnavailable(f"{type(exc).__name__}: {exc}") from exc
+
+
+def _keys(budget: str, start_s: int) -> tuple[str, str, str]:
+    base = f"{KEY}:{{{quote(budget, safe='')}}}"
+    return base, f"{base}:{start_s}", f"{base}:changes"
+
+
+def _place(asked: LeaseExchange | RecoveryClaim) -> tuple[str, int]:
+    return asked.key.budget, asked.key.window_start_s
+
+
+def _words(asked: LeaseExchange) -> tuple[object, ...]:
+    end_s = asked.key.window_end_s
+    return (
+        "exchange",
+        asked.key.lease,
+        asked.seq,
+        asked.settled_nano,
+        asked.held_nano,
+        asked.flushed_nano,
+        asked.open_nano,
+        asked.give_nano,
+        asked.need_nano,
+        asked.due_nano,
+        asked.want_nano,
+        int(asked.close),
+        asked.key.window_start_s,
+        "" if end_s is None else end_s,
+    )
+
+
+def _reply(words: list[Any]) -> ExchangeReply:
+    _, _, grant, ended, short, stale, crossed, overdrawn, *position = words
+    return ExchangeReply(
+        int(grant),
+        BudgetPosition(*map(int, position)),
+        ended=bool(ended),
+        short=bool(short),
+        stale=stale == "1",
+        crossed=tuple(map(float, crossed.split(","))) if crossed else (),
+        overdrawn_nano=int(overdrawn),
+    )
+
+
+def _account(budget: str, start_s: int, words: list[Any]) -> WindowStatement:
+    position, *leases = words
+    views = [
+        LeaseView(name, state, int(held), int(opened), int(settled), int(charged), float(until))
+        for name, state, held, opened, settled, charged, until in sorted(leases)
+    ]
+    return WindowStatement(budget, start_s, BudgetPosition(*map(int, position)), tuple(views))

@@ -1,0 +1,27 @@
+"""Which ledger an address names; a new ledger is a new file here and a row below."""
+
+import time
+from urllib.parse import urlsplit
+
+from tollway.gateway.budgets.protocol import Clock, Ledger
+from tollway.gateway.budgets.stores.memory import MemoryLedger
+from tollway.gateway.budgets.stores.sqlite import SqliteLedger
+
+
+def open_ledger(url: str, *, password: str | None = None, clock: Clock = time.time) -> Ledger:
+    """Return the ledger at an address, not connected yet.
+
+    `memory://`, `sqlite:///FILE` (four slashes: an absolute path), `redis://HOST:PORT/DB`,
+    `rediss://...`, `unix:///SOCKET`. `clock` is the time of day, where the ledger has none itself.
+    Raises ValueError for another scheme, ImportError where an extra is not installed.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        return MemoryLedger(clock)
+    if scheme == "sqlite":
+        return SqliteLedger(url.removeprefix("sqlite:///"), clock)
+    if scheme in {"redis", "rediss", "unix"}:
+        from tollway.gateway.budgets.stores.redis import RedisLedger  # noqa: PLC0415 - only with the extra
+
+        return RedisLedger(url, password)
+    raise ValueError(f"no ledger speaks {scheme!r}; use sqlite, redis, rediss, unix or memory")

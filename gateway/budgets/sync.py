@@ -1,0 +1,392 @@
+"""The teller: carries between the accounts of one process and the ledger, off the path.
+
+One exchange is under way at a time, for all budgets at once. `plan`, `took` and `failed` are its
+steps, without waiting and with `now_s` passed; `run` walks through them on the event loop, at once
+where somebody waits for money and else at every tick.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from tollway.gateway.budgets.calendar import WindowSpan
+from tollway.gateway.budgets.leased_budget import LeasedBudget
+from tollway.gateway.budgets.local_lease import LocalLease
+from tollway.gateway.budgets.model import NANO, Budget, BudgetEvent, LeaseKey
+from tollway.gateway.budgets.protocol import (
+    BatchReply,
+    BudgetChange,
+    ExchangeReply,
+    LeaseExchange,
+    Ledger,
+    LedgerUnavailable,
+    RecoveryClaim,
+)
+from tollway.gateway.budgets.recovery_file import RecoveryFile, dead_tills
+from tollway.gateway.budgets.window_state import LEASE_S
+
+log = logging.getLogger("tollway.wallet")
+
+FAILURES = 2  # in a row, until the ledger is said to be down: one lost answer refuses nobody
+TICK_S = 0.1  # so that an idle slice is back within a second, and a refusal is not stale for long
+SWEEP_S = 1.0  # how often the tills of this machine's dead are looked for
+REFRESH_S = 5.0  # how old a status may be that nothing was asked about
+START_S = 5.0  # how long a start waits for its ledger
+CLOSE_S = 2.0  # how long a stop tries to hand back what it holds
+AGAIN_S = 0.05  # until it tries once more
+TELLS_MAX = 3  # rounds until all is told: one may be under way, and more may be settled meanwhile
+MARKER = "ledger-id"  # beside the tills: which ledger this machine has known
+
+Step = tuple[LeasedBudget, LocalLease, LeaseExchange]
+
+
+class LedgerSync:
+    """Who speaks with the ledger for one process; its wallet owns it.
+
+    The mutable state is the accounts, the till, and what is known of the ledger.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        budgets: Sequence[Budget],
+        *,
+        holder: str,
+        clock: Callable[[], float],
+        till_dir: Path | None,
+        on_event: Callable[[BudgetEvent], None],
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._till_dir = till_dir
+        self._on_event = on_event
+        self.holder = f"{holder}-{secrets.token_hex(4)}"
+        self._numbers = itertools.count(1)
+        self.accounts = {budget.name: LeasedBudget(budget, self._open_purse) for budget in budgets}
+        self._leaving: list[LeasedBudget] = []
+        self._recovery_file: RecoveryFile | None = None
+        self._ledger_id = ""
+        self.lag_s = 0.0
+        """The ledger's clock minus ours."""
+        self.down: Literal["", "ledger_down", "ledger_lost"] = ""
+        """Why the ledger cannot be asked now; empty where it can."""
+        self._failures = 0
+        self.closing = False
+        self.wanted = asyncio.Event()
+        """Set by whoever wants the ledger asked before the next tick."""
+        self.calls = 0
+        self._swept_s = -math.inf
+        self._round: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ asked by the wallet
+
+    async def next_round(self) -> None:
+        """Wait until the ledger has been asked once more, whatever came of it."""
+        self.wanted.set()
+        if self._round is None:
+            self._round = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._round)
+
+    async def tell(self) -> None:
+        """Have the ledger know at once all that was settled here, so that others can read it."""
+        for _ in range(TELLS_MAX):
+            untold = [account for account in self.accounts.values() if account.tell_now()]
+            if not untold or self.closing or self._task is None:
+                return
+            await self.next_round()
+
+    async def revise(self, budgets: Sequence[Budget]) -> None:
+        """Hold other budgets from now on; raises LedgerDown, and nothing has changed then.
+
+        What has not changed keeps its leases. What was reserved of one that has gone or changed is
+        settled where it was reserved.
+        """
+        answer = await self._ledger.register(budgets)
+        if answer.ledger_id != self._ledger_id:
+            raise LedgerUnavailable("the ledger is another than the one that was here")
+        before, self.accounts = self.accounts, {}
+        for budget in budgets:
+            account = before.pop(budget.name, None)
+            if account is None:
+                account = LeasedBudget(budget, self._open_purse)
+            elif account.budget != budget:
+                account.revise(budget)
+            self.accounts[budget.name] = account
+        for account in before.values():
+            account.leave()
+            self._leaving.append(account)
+        self.wanted.set()
+
+    # ------------------------------------------------------------------ its steps
+
+    def plan(self, now_s: float) -> list[Step]:
+        """Return what is due to be told to the ledger or asked from it."""
+        steps = []
+        for account in (*self.accounts.values(), *self._leaving):
+            for lease, asked in account.plan(now_s, now_s + self.lag_s):
+                steps.append((account, lease, asked))
+            self._bury(account)
+        self._leaving = [account for account in self._leaving if account.draining]
+        return steps
+
+    def took(self, steps: Sequence[Step], answer: BatchReply, now_s: float) -> None:
+        """Take the ledger's answer to what was planned."""
+        if answer.ledger_id != self._ledger_id:
+            self._lost()
+            return
+        self._set_down("")
+        for (account, lease, asked), reply in zip(steps, answer.replies, strict=True):
+            # The ledger read its clock after we sent: so its windows end no later than this says.
+            self.lag_s = answer.now_s - lease.sent_s
+            was_ended = lease.ended
+            lease.take(reply, now_s, LEASE_S)
+            account.took(lease, asked, reply, now_s, self.lag_s)
+            if lease.ended and not was_ended:
+                self._tell("fenced", account, "a lease ended before its holder; a new one follows")
+            self._announce(account, lease, reply)
+            self._bury(account)
+
+    def _announce(self, account: LeasedBudget, lease: LocalLease, reply: ExchangeReply) -> None:
+        """Tell of what an exchange was the first to cross, and of what it overspent."""
+        name, start_s = lease.key.budget, lease.key.window_start_s  # it may be a late settlement
+        for share in reply.crossed:
+            detail, used_nano = f"{share:.0%} of the limit is spent", reply.position.used_nano
+            self._on_event(BudgetEvent("threshold", name, detail, share, used_nano, start_s))
+        if reply.overdrawn_nano and account.limited:
+            over_nano = reply.overdrawn_nano
+            detail = f"${over_nano / NANO:.9f} more than the limit is spent"
+            self._on_event(BudgetEvent("overdraft", name, detail, None, over_nano, start_s))
+
+    def failed(self, why: str) -> None:
+        """Note that the ledger did not answer; what was asked is asked again as it was."""
+        self._failures += 1
+        if self._failures >= FAILURES:
+            self._set_down("ledger_down", why)
+
+    def _bury(self, account: LeasedBudget) -> None:
+        """Forget the purses that have nothing more to say."""
+        for lease in [lease for lease in account.draining if _is_done(lease)]:
+            account.draining.remove(lease)
+            if self._recovery_file is not None:
+                self._recovery_file.release(lease.cells)
+
+    def _open_purse(self, budget: Budget, span: WindowSpan, now_s: float) -> LocalLease:
+        key = LeaseKey(
+            budget.name, span.start_s, span.end_s, f"{self.holder}.{next(self._numbers)}"
+        )
+        cells = self._recovery_file.claim(key) if self._recovery_file is not None else [0] * 4
+        return LocalLease(key, cells, now_s, limited=budget.enforcement != "soft")
+
+    # ------------------------------------------------------------------ life
+
+    async def open(self, tick_s: float = TICK_S) -> None:
+        """Connect, reconcile what dead processes left, and start upkeep; raises LedgerDown.
+
+        `tick_s` is how often upkeep looks unasked: rarely, where no other gateway wants the money.
+        """
+        until_s = self._clock() + START_S
+        while True:
+            try:
+                await self._connect()
+                break
+            except LedgerUnavailable as exc:
+                if self._clock() >= until_s:
+                    await self.close()
+                    raise
+                log.warning("waiting for the ledger: %s", exc)
+                await asyncio.sleep(TICK_S)
+        self._task = asyncio.create_task(self.run(tick_s))
+
+    async def _connect(self) -> None:
+        await self._ledger.open()
+        sent_s = self._clock()
+        answer = await self._ledger.register([a.budget for a in self.accounts.values()])
+        self.lag_s, self._ledger_id = answer.now_s - sent_s, answer.ledger_id
+        if self._till_dir is not None and self._recovery_file is None:
+            if self._ledger.may_forget:
+                self._remember(self._till_dir / MARKER)
+            await self.sweep()
+            path = self._till_dir / f"{self.holder}-{os.getpid()}.till"
+            self._recovery_file = RecoveryFile(path, self._ledger_id)
+        await self.refresh(REFRESH_S)
+
+    def _remember(self, marker: Path) -> None:
+        """Note which ledger this machine knows; one that has come back empty is another."""
+        if marker.exists() and marker.read_text() != self._ledger_id:
+            self._lost(f"the ledger is not the one that was here; to accept it, delete {marker}")
+            return
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text(self._ledger_id)
+
+    async def run(self, tick_s: float = TICK_S) -> None:
+        """Do what is due until closed: at once when asked, else every `tick_s`."""
+        # The flag too, for redis-py loses a cancellation that meets its own timeout.
+        while not self.closing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(tick_s):
+                    await self.wanted.wait()
+            if not await self.turn():
+                await asyncio.sleep(TICK_S)
+
+    async def turn(self) -> bool:
+        """Do what is due once; return whether that worked."""
+        self.wanted.clear()
+        try:
+            await self.step()
+            self._end_round()
+        except Exception as exc:  # whatever it is, it is tried again; serving goes on
+            if isinstance(exc, KeyError):
+                self._lost()
+            elif not isinstance(exc, LedgerUnavailable):
+                log.exception("upkeep of budgets failed")
+            self.failed(str(exc))
+            self._end_round()
+            return False
+        return True
+
+    async def step(self) -> None:
+        """Exchange what is due with the ledger; sweep and refresh where that is due."""
+        if steps := self.plan(self._clock()):
+            answer = await self._call([asked for _, _, asked in steps])
+            self.took(steps, answer, self._clock())
+        elif self.down == "ledger_down":  # nothing to say, but is it there again?
+            await self.refresh(0.0)
+        now_s = self._clock()
+        if self._till_dir is not None and now_s - self._swept_s >= SWEEP_S:
+            await self.sweep()
+        if any(now_s - account.seen_s >= REFRESH_S for account in self.accounts.values()):
+            await self.refresh(REFRESH_S)
+
+    async def _call(self, asked: Sequence[LeaseExchange]) -> BatchReply:
+        self.calls += 1
+        return await self._ledger.exchange(asked)
+
+    async def sweep(self) -> None:
+        """Have the ledger reconcile what the tills of this machine's dead prove."""
+        assert self._till_dir is not None
+        self._swept_s = self._clock()
+        for recovery_file in dead_tills(self._till_dir):
+            if claims := recovery_file.claims(self._ledger_id):
+                await self._ledger.reconcile(claims)
+                for claim in claims:
+                    if claim.open_nano and claim.key.budget in self.accounts:
+                        await self._charge_open(claim)
+            recovery_file.delete()
+
+    async def _charge_open(self, claim: RecoveryClaim) -> None:
+        """Tell of calls that a dead process had open; their reservations are charged by now.
+
+        A hard budget reserved what they can cost at most: that stays unproven until somebody knows
+        better. Any other reserved an estimate of their cost, which is taken for it.
+        """
+        account, key = self.accounts[claim.key.budget], claim.key
+        if account.hard:
+            detail = "calls that a dead process had open are charged as reserved"
+            self._tell("unaccounted", account, detail, claim.open_nano)
+            return
+        [statement] = await self._ledger.accounts([(key.budget, key.window_start_s)])
+        charged = {lease.lease: lease.charged_nano for lease in statement.leases}
+        if not (amount_nano := charged.get(key.lease, 0)):
+            return  # another process was first
+        detail = "calls that a dead process had open are charged by their estimate"
+        at_s = self._clock() + self.lag_s
+        await self._ledger.change(
+            BudgetChange(
+                "release",
+                key.budget,
+                amount_nano,
+                "tollway",
+                detail,
+                key.window_start_s,
+                key.lease,
+                at_s,
+            )
+        )
+        self._tell("estimated", account, detail, amount_nano)
+
+    async def refresh(self, age_s: float) -> None:
+        """Read from the ledger the accounts whose last figures are as old as `age_s`."""
+        now_s = self._clock()
+        old = [a for a in self.accounts.values() if now_s - a.seen_s >= age_s]
+        for account in old:
+            account.roll(now_s + self.lag_s)
+        self.calls += 1
+        found = await self._ledger.accounts([(a.budget.name, a.span.start_s) for a in old])
+        for account, seen in zip(old, found, strict=True):
+            if seen.window_start_s == account.span.start_s:
+                account.position, account.seen_s = seen.position, now_s
+        self._set_down("")
+
+    async def close(self) -> None:
+        """Tell the ledger all, hand back what is left, and let go."""
+        self.closing = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._end_round()
+        for account in self.accounts.values():
+            account.close()
+        with contextlib.suppress(KeyError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._hand_back()
+        if self._recovery_file is not None:
+            if any(account.tells for account in (*self.accounts.values(), *self._leaving)):
+                self._recovery_file.abandon()  # the next process of this machine reads it
+            else:
+                self._recovery_file.close()
+        await self._ledger.close()
+
+    async def _hand_back(self) -> None:
+        """Ask the ledger until it has all back; what it did not answer is asked again as it was."""
+        while steps := self.plan(self._clock()):
+            try:
+                answer = await self._call([asked for *_, asked in steps])
+            except LedgerUnavailable:
+                await asyncio.sleep(AGAIN_S)
+                continue
+            self.took(steps, answer, self._clock())
+
+    def _end_round(self) -> None:
+        if self._round is not None:
+            self._round.set_result(None)
+            self._round = None
+
+    # ------------------------------------------------------------------ events
+
+    def _set_down(self, state: Literal["", "ledger_down"], why: str = "") -> None:
+        if not state:
+            self._failures = 0
+        if self.down in (state, "ledger_lost"):
+            return
+        self.down = state
+        kind, detail = ("ledger_down", why) if state else ("ledger_up", "the ledger answers again")
+        self._on_event(BudgetEvent(kind, "", detail))
+
+    def _lost(self, detail: str = "the ledger has lost what it knew; restore it, restart") -> None:
+        if self.down != "ledger_lost":
+            self.down = "ledger_lost"
+            self._on_event(BudgetEvent("ledger_lost", "", detail))
+
+    def _tell(
+        self,
+        kind: str,
+        account: LeasedBudget,
+        detail: str,
+        amount_nano: int | None = None,
+    ) -> None:
+        name, start_s = account.budget.name, account.span.start_s
+        self._on_event(BudgetEvent(kind, name, detail, None, amount_nano, start_s))
+
+
+def _is_done(lease: LocalLease) -> bool:
+    if lease.pending or lease.holds:
+        return False
+    return lease.closed or (lease.ended and not lease.untold_nano and not lease.idle_nano)

@@ -1,0 +1,69 @@
+"""Asks a running gateway's control plane, for the commands that look into one."""
+
+import http.client
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+TIMEOUT_S = 10  # people wait for it; the control plane answers in milliseconds
+_REPLY_BYTES_MAX = 64 << 20
+
+
+class Unreachable(Exception):  # noqa: N818 - reads as what happened
+    """No gateway answered."""
+
+
+class Declined(Exception):  # noqa: N818
+    """The gateway answered, but not with what was asked for; the message is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlClient:
+    """A gateway's control plane at `url` (its base), entered with the admin `key`."""
+
+    url: str
+    key: str | None = None
+
+    def get(self, *path: str) -> Any:
+        """Return the JSON at /_tollway/<path>; Unreachable or Declined where there is none."""
+        return self._json("GET", path, None)
+
+    def post(self, document: Mapping[str, str], *path: str) -> Any:
+        """Post a document to /_tollway/<path> and return the JSON answer, as `get` does."""
+        return self._json("POST", path, json.dumps(document).encode())
+
+    def _json(self, method: str, path: tuple[str, ...], sent: bytes | None) -> Any:
+        target = "/".join(["/_tollway", *(quote(part, safe="") for part in path)])
+        status, body = self._ask(method, target, sent)
+        try:
+            document = json.loads(body)
+        except ValueError:
+            raise Declined(f"{self.url} answered {status}, not as a Tollway gateway does") from None
+        if status != 200:
+            said = document if isinstance(document, dict) else {}
+            raise Declined(f"{said.get('title', status)}: {said.get('detail', 'no reason given')}")
+        return document
+
+    def _ask(self, method: str, target: str, sent: bytes | None) -> tuple[int, bytes]:
+        connection = self._connection()
+        headers = {"accept": "application/json"}
+        if self.key:
+            headers["authorization"] = f"Bearer {self.key}"
+        try:
+            connection.request(method, target, body=sent, headers=headers)
+            reply = connection.getresponse()
+            return reply.status, reply.read(_REPLY_BYTES_MAX)
+        except (OSError, http.client.HTTPException) as exc:
+            raise Unreachable(f"no gateway answers at {self.url}: {exc}") from exc
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and parts.hostname:
+            return http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+        if parts.scheme == "https" and parts.hostname:
+            return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+        raise Unreachable(f"{self.url!r} is no address, such as http://127.0.0.1:8080")

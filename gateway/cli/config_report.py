@@ -1,0 +1,97 @@
+"""A configuration as it is in effect, for people: all of it as TOML, its routes in a few lines."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tollway.backends.pricing import Price
+from tollway.backends.units import HOT, UNITS, Unit
+from tollway.gateway.settings import RouteConfig, Settings
+
+
+def as_toml(document: dict[str, Any]) -> str:
+    """Return JSON types as TOML: tables at the top level, all below them inline."""
+    lines = [f"{key} = {_value(value)}" for key, value in document.items() if not _tables(value)]
+    for key, value in document.items():
+        many = isinstance(value, list)
+        for table in _tables(value):
+            lines += ["", f"[[{key}]]" if many else f"[{key}]"]
+            lines += [f"{name} = {_value(inner)}" for name, inner in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, dict):
+        return [value]
+    if isinstance(value, list):
+        return [inner for inner in value if isinstance(inner, dict)]
+    return []
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_key(name)} = {_value(value)}" for name, value in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    bare = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    return name if bare else json.dumps(name)
+
+
+def summary(settings: Settings) -> Iterator[str]:
+    """Yield lines, as TOML comments, on what each route offers at what price."""
+    backends = {backend.name: backend for backend in settings.backends}
+    for route in settings.routes:
+        yield f"# {route.name}: {route.path}, {_aim(route)}"
+        for name in route.backends:
+            backend = backends[name]
+            off = "" if backend.enabled else " (disabled)"
+            yield f"#   {name} ({backend.kind}): {price(backend.parsed_price())}{off}"
+    bound = sum(budget.enforcement != "soft" for budget in settings.budgets)
+    yield f"# {len(settings.budgets)} budgets, {bound} of which refuse calls when they are spent"
+
+
+def _aim(route: RouteConfig) -> str:
+    floor = f" at {route.accuracy_floor:.1%} or more right" if route.accuracy_floor else ""
+    cascade = ", in a cascade" if route.cascade else ""
+    return f"{route.objective}{floor}, chosen by {route.policy}{cascade}"
+
+
+def price(price: Price) -> str:
+    """Return a price in words: `$0.0001 a request + $0.0001447 a device-second`."""
+    tiers = [f"; above {above:,.0f} input tokens {_sum(dearer)}" for above, dearer in price.tiers]
+    served = [f"; served as {name} {_sum(other)}" for name, other in price.service_tiers]
+    hours = [f"; {_clock(start)}-{_clock(end)} UTC {_sum(o)}" for start, end, o in price.hours]
+    return "".join([_sum(price), *reversed(tiers), *served, *hours])
+
+
+def _clock(minute: int) -> str:
+    return f"{minute // 60:02}:{minute % 60:02}"
+
+
+def _sum(price: Price) -> str:
+    declared = {*HOT, *[name for name, _ in price.more]}
+    parts = {
+        each(unit): price.rate(unit.name) * unit.per / 1e9
+        for unit in UNITS
+        if unit.name in declared
+    }
+    said = [f"${_number(usd)} {unit}" for unit, usd in parts.items() if usd]
+    return " + ".join(said) or "free"
+
+
+def each(unit: Unit) -> str:
+    """Return for how much of a unit its price is: `a million input tokens`."""
+    if unit.per == 1:
+        one = unit.text.removesuffix("s") if unit.text != "searches" else "search"
+        return f"an {one}" if one[0] in "aeiou" else f"a {one}"
+    return {3600: "an hour of audio"}.get(unit.per, f"a million {unit.text}")
+
+
+def _number(usd: float) -> str:
+    text = f"{usd:.12f}" if usd >= 1 else f"{usd:.4g}" if usd >= 1e-4 else f"{usd:.12f}"
+    return text.rstrip("0").rstrip(".")

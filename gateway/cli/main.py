@@ -1,0 +1,312 @@
+"""The command line: `tollway COMMAND`. Each command is a function that returns its exit code."""
+
+import argparse
+import getpass
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tollway.backends.money import format_usd
+from tollway.gateway.cli import budgets as budget_commands
+from tollway.gateway.cli import policy, prices, terminal
+from tollway.gateway.cli.client import Declined, Unreachable
+from tollway.gateway.security import keys
+from tollway.gateway.settings.errors import ConfigError
+
+_EXAMPLES = """\
+a first run:
+  tollway keys new                          make a key; put its hash into the configuration
+  tollway check-config tollway.toml         see what is wrong with it, or what it comes to
+  tollway serve tollway.toml                serve it
+  tollway simulate run steady               see what a policy does in a world of your own
+  tollway budgets list                      see what is spent and what is left
+  tollway prices show openai/gpt-4o-mini    see what a known model costs
+  tollway report daily                      see what each day has cost, and for whom
+  tollway policy relearn --help             learn again without the labels of a tenant
+  tollway gameday --help                    let faults strike, and see what it does then
+  tollway explain ID                        see why a request went where it went; its id is
+                                            the reply's x-tollway-decision
+"""
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
+    parser = _parser()
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] in (["simulate"], ["report"], ["gameday"]):  # their options are their own
+        arguments, rest = parser.parse_args(given[:1]), given[1:]
+    else:
+        arguments, rest = parser.parse_known_args(given)
+    if rest and arguments.run not in {_demo, _simulate, _report, _gameday}:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.rest = rest
+    try:
+        code = int(arguments.run(arguments, os.environ if environ is None else environ))
+        sys.stdout.flush()
+        return code
+    except ConfigError as exc:
+        return terminal.fail(terminal.USAGE, *map(str, exc.problems))
+    except Unreachable as exc:
+        return terminal.fail(terminal.UNREACHABLE, f"{exc}; give its address with --url")
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; without this the exit would complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return terminal.FAILED
+    except (Declined, OSError) as exc:
+        return terminal.fail(terminal.FAILED, str(exc))
+    except KeyboardInterrupt:
+        return terminal.fail(terminal.FAILED, "interrupted")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tollway",
+        description="A cost-aware routing gateway: the cheapest model that is good enough,\n"
+        "under budgets that hold exactly.",
+        epilog=f"{_EXAMPLES}\n{terminal.EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tollway {version('tollway')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_serve(commands)
+    _add_check_config(commands)
+    _add_demo(commands)
+    _add_simulate(commands)
+    _add_report(commands)
+    _add_gameday(commands)
+    _add_explain(commands)
+    budget_commands.add(commands)
+    prices.add(commands)
+    policy.add(commands)
+    _add_keys(commands)
+    return parser
+
+
+# -- serve
+
+
+def _add_serve(commands: Any) -> None:
+    more = (
+        "example:\n  tollway serve tollway.toml --listen 0.0.0.0:8080 --workers 4\n\n"
+        "SIGTERM ends what is under way and then the process, with exit code 0. SIGHUP reads the\n"
+        "configuration anew; where that is wrong, the old one goes on.\n"
+    )
+    command = terminal.add(commands, "serve", _serve, "serve a configuration until SIGTERM", more)
+    command.add_argument("file", type=Path, help="the configuration, such as tollway.toml")
+    command.add_argument("--listen", metavar="HOST:PORT", help="instead of the configuration's")
+    command.add_argument(
+        "--workers", metavar="N", help="worker processes, instead of the configuration's"
+    )
+
+
+def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.gateway.settings import load, services  # noqa: PLC0415 - the other commands start faster
+
+    if arguments.listen:
+        environ = {**environ, "TOLLWAY_SERVER__LISTEN": arguments.listen}
+    if arguments.workers:
+        environ = {**environ, "TOLLWAY_SERVER__WORKERS": arguments.workers}
+    # numpy's threads would stand by in every worker, for matrices of a few hundred rows.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    load(arguments.file, environ)
+    from tollway.gateway.cli.serve import serve  # noqa: PLC0415 - slower still, and in vain with a bad file
+
+    return serve(lambda: load(arguments.file, environ), services.note(environ))
+
+
+# -- check-config
+
+
+def _add_check_config(commands: Any) -> None:
+    more = (
+        "Prints the configuration with its defaults and what the environment overrides, as TOML,\n"
+        "secrets hidden, and what each route may cost. Starts nothing.\n"
+    )
+    summary = "say what is wrong with a configuration, or what it comes to"
+    command = terminal.add(commands, "check-config", _check_config, summary, more)
+    command.add_argument("file", type=Path, help="the configuration, such as tollway.toml")
+    terminal.add_json(command)
+
+
+def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.gateway.cli import config_report  # noqa: PLC0415
+    from tollway.gateway.settings import hard_bounds, load, services  # noqa: PLC0415
+
+    try:
+        settings = load(arguments.file, environ)
+    except ConfigError as exc:
+        if not arguments.json:
+            raise
+        terminal.say_json(
+            {"ok": False, "problems": [problem.document() for problem in exc.problems]}
+        )
+        return terminal.USAGE
+    notes = hard_bounds.notes(settings)
+    if note := services.note(environ):
+        notes.append(note)
+    if arguments.json:
+        terminal.say_json({"ok": True, "settings": settings.effective(), "notes": notes})
+        return terminal.OK
+    terminal.say(config_report.as_toml(settings.effective()))
+    terminal.say(*config_report.summary(settings))
+    for one in notes:
+        terminal.say(f"# note: {one}")
+    terminal.say(f"# {arguments.file}: ok")
+    return terminal.OK
+
+
+# -- demo
+
+
+def _add_demo(commands: Any) -> None:
+    more = "All that follows is passed on:\n  tollway demo --keep\n  tollway demo --help\n"
+    command = commands.add_parser(
+        "demo",
+        help="run real models behind a gateway, and show what is saved (needs a checkout)",
+        add_help=False,
+        epilog=more,
+    )
+    command.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    try:
+        demo = importlib.import_module("examples.digits.demo")
+    except ModuleNotFoundError as exc:
+        return terminal.fail(
+            terminal.FAILED,
+            f"the demo cannot start: {exc}",
+            "it comes with the repository, not with the package: run scripts/demo in a checkout",
+        )
+    return int(demo.main(arguments.rest) or terminal.OK)
+
+
+# -- simulate
+
+
+def _add_simulate(commands: Any) -> None:
+    command = commands.add_parser(
+        "simulate",
+        help="see what a policy would do before it does it: scenarios, journals, plans",
+        add_help=False,
+    )
+    command.set_defaults(run=_simulate)
+
+
+def _simulate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.simulations.cli import main  # noqa: PLC0415 - above the gateway, and slow to import
+
+    return main(arguments.rest, environ)
+
+
+# -- report
+
+
+def _add_report(commands: Any) -> None:
+    command = commands.add_parser(
+        "report",
+        help="say what was spent, by whom, and what it brought: days, tenants, return, bills",
+        add_help=False,
+    )
+    command.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.reports.commands import main  # noqa: PLC0415 - above the gateway
+
+    return main(arguments.rest, environ)
+
+
+# -- gameday
+
+
+def _add_gameday(commands: Any) -> None:
+    command = commands.add_parser(
+        "gameday",
+        help="let faults strike between a gateway and what it calls, to see what it does then",
+        add_help=False,
+    )
+    command.set_defaults(run=_gameday)
+
+
+def _gameday(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.gameday.commands import main  # noqa: PLC0415 - beside the gateway
+
+    return main(arguments.rest)
+
+
+# -- explain
+
+
+def _add_explain(commands: Any) -> None:
+    summary = "tell what a request was offered, why that backend, and what it has cost"
+    command = terminal.add(commands, "explain", _explain, summary, terminal.REMOTE)
+    command.add_argument("id", help="the decision's id: the reply's x-tollway-decision")
+    terminal.add_remote(command)
+
+
+def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    told = terminal.remote(arguments, environ).get("decisions", arguments.id)
+    if arguments.json:
+        terminal.say_json(told)
+        return terminal.OK
+    when = datetime.fromtimestamp(told["time"], UTC).isoformat(timespec="milliseconds")
+    tags = ", ".join(f"{name}={value}" for name, value in told["tags"].items())
+    terminal.say(
+        f"{told['id']}  {when}  route {told['route']}  tenant {told['tenant']}  {tags}".rstrip()
+    )
+    terminal.say(*(f"  {sentence}" for sentence in told["story"]))
+    terminal.say(f"  In all: {format_usd(told['cost_nano'])}.")
+    return terminal.OK
+
+
+# -- keys
+
+
+def _add_keys(commands: Any) -> None:
+    summary = "make a key, or hash one that there is"
+    parser = commands.add_parser("keys", help=summary, description=summary)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    more = (
+        "The key goes to whoever calls, its hash into the configuration (a tenant's key_hash, or\n"
+        "admin_key_hash). With TOLLWAY_PEPPER set the hash is made with it, and the gateway\n"
+        "needs the same variable.\n"
+    )
+    new = terminal.add(actions, "new", _keys_new, "make a key and print it with its hash", more)
+    terminal.add_json(new)
+    more = "The key is read from stdin, for arguments are seen by others on this machine:\n"
+    more += "  tollway keys hash < key.txt\n"
+    terminal.add_json(terminal.add(actions, "hash", _keys_hash, "print the hash of a key", more))
+
+
+def _keys_new(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    key = keys.new_key()
+    made = {"key": key, "key_hash": keys.hash_key(key, environ.get("TOLLWAY_PEPPER"))}
+    if arguments.json:
+        terminal.say_json(made)
+    else:
+        terminal.say(f"key       {made['key']}", f"key_hash  {made['key_hash']}")
+    return terminal.OK
+
+
+def _keys_hash(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    key = (getpass.getpass("key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    if not key:
+        return terminal.fail(
+            terminal.USAGE, "there is no key on stdin; write: tollway keys hash < key.txt"
+        )
+    if key.startswith(keys.PREFIX) and not keys.is_key(key):
+        return terminal.fail(
+            terminal.FAILED, "the key was not copied whole, or is mistyped: its checksum is wrong"
+        )
+    hashed = keys.hash_key(key, environ.get("TOLLWAY_PEPPER"))
+    if arguments.json:
+        terminal.say_json({"key_hash": hashed})
+    else:
+        terminal.say(hashed)
+    return terminal.OK

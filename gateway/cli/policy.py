@@ -1,0 +1,298 @@
+"""`tollway policy ...`: what operators do about what was learned wrongly."""
+
+import argparse
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tollway.gateway.cli import terminal
+
+if TYPE_CHECKING:
+    from tollway.gateway.settings import Settings
+
+_HOW = """\
+These commands read and write the state and the journal of a configuration, so run them on the
+gateway's machine. A gateway that runs takes up what is asked for when it next saves
+(state.interval_s, 30 s by default), one that does not when it starts. What a route knew before is
+kept as a snapshot of its own, so a rollback can be rolled back.
+"""
+_SNAPSHOTS = f"""\
+example:
+  tollway policy snapshots tollway.toml
+
+A running gateway keeps one snapshot an hour, two days of them.
+
+{_HOW}"""
+_ROLLBACK = f"""\
+example:
+  tollway policy snapshots tollway.toml           see which there are
+  tollway policy rollback tollway.toml digits.1795973412
+
+Labels told after the snapshot are not learned again; to learn the good ones, use `relearn`.
+
+{_HOW}"""
+_RELEARN = f"""\
+examples:
+  tollway policy relearn tollway.toml --without tenant=acme
+  tollway policy relearn tollway.toml --without tenant=acme --from 2026-11-20 --to 2026-11-22T12:00
+  tollway policy relearn tollway.toml --without source=judge-2 --route digits --dry-run
+
+Builds what a route has learned of quality again from the whole journal, without the labels that
+match: of these tenants, sources or decisions, told between the two times (UTC where no zone is
+given). What was learned of costs and features is kept.
+
+{_HOW}"""
+
+
+def add(commands: Any) -> None:
+    """Add the command and its actions."""
+    summary = "list what was learned, go back to it, or learn again without some labels"
+    parser = commands.add_parser("policy", help=summary, description=summary)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    text = "list the snapshots of what routes have learned"
+    listing = _on_file(actions, "snapshots", _snapshots, text, _SNAPSHOTS)
+    listing.add_argument("--route", help="of this route alone")
+    text = "have a route go on with an earlier snapshot"
+    back = _on_file(actions, "rollback", _rollback, text, _ROLLBACK)
+    back.add_argument("snapshot", help="its id, as `policy snapshots` shows it")
+    text = "learn again from the journal, without some labels"
+    again = _on_file(actions, "relearn", _relearn, text, _RELEARN)
+    again.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="labels to leave out: tenant=NAME, source=NAME or decision=ID; may be repeated",
+    )
+    again.add_argument("--from", dest="begin", metavar="TIME", help="leave out labels from then on")
+    again.add_argument("--to", dest="end", metavar="TIME", help="leave out labels before that")
+    again.add_argument("--route", help="this route alone")
+    again.add_argument("--dry-run", action="store_true", help="say what would change, and stop")
+
+
+def _on_file(actions: Any, name: str, run: Any, text: str, more: str) -> Any:
+    command = terminal.add(actions, name, run, text, more)
+    command.add_argument("file", type=Path, help="the configuration, such as tollway.toml")
+    terminal.add_json(command)
+    return command
+
+
+def _load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> "Settings":
+    from tollway.gateway.settings import load  # noqa: PLC0415 - other commands start faster without
+
+    return load(arguments.file, environ)
+
+
+def _names(arguments: argparse.Namespace, settings: "Settings") -> list[str]:
+    """Return the routes that are meant; empty where the one named is unknown."""
+    names = [route.name for route in settings.routes]
+    return names if arguments.route is None else [n for n in names if n == arguments.route]
+
+
+def _unknown_route(arguments: argparse.Namespace, settings: "Settings") -> int:
+    names = ", ".join(route.name for route in settings.routes)
+    return terminal.fail(
+        terminal.USAGE, f"route {arguments.route!r} is not in {arguments.file}; it has: {names}"
+    )
+
+
+def _snapshots(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.gateway.storage import retained_snapshots  # noqa: PLC0415
+
+    settings = _load(arguments, environ)
+    names = _names(arguments, settings)
+    if not names:
+        return _unknown_route(arguments, settings)
+    found = [one for name in names for one in retained_snapshots.listed(settings.state.dir, name)]
+    if arguments.json:
+        terminal.say_json(
+            [
+                {"id": one.id, "route": one.route, "time": one.time_s, "bytes": one.bytes}
+                for one in found
+            ]
+        )
+        return terminal.OK
+    lines = [("SNAPSHOT", "ROUTE", "TIME", "BYTES")]
+    lines += [(one.id, one.route, _shown(one.time_s), str(one.bytes)) for one in found]
+    terminal.say(*terminal.columns(lines))
+    return terminal.OK
+
+
+def _rollback(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.gateway.storage import retained_snapshots, snapshot_file  # noqa: PLC0415
+
+    settings = _load(arguments, environ)
+    folder, now_s = settings.state.dir, time.time()
+    everyone = [
+        one for route in settings.routes for one in retained_snapshots.listed(folder, route.name)
+    ]
+    chosen = next((one for one in everyone if one.id == arguments.snapshot), None)
+    if chosen is None:
+        return terminal.fail(
+            terminal.USAGE,
+            f"there is no snapshot {arguments.snapshot!r}; see: tollway policy snapshots "
+            f"{arguments.file}",
+        )
+    parts, time_s = snapshot_file.unpack(chosen.path.read_bytes())
+    before = _keep(folder, chosen.route, now_s)
+    retained_snapshots.ask_for(folder, chosen.route, parts, now_s)
+    if arguments.json:
+        terminal.say_json(
+            {"route": chosen.route, "snapshot": chosen.id, "time": time_s, "kept": before}
+        )
+        return terminal.OK
+    terminal.say(
+        f"Route {chosen.route} goes back to what it had learned at {_shown(time_s)}.",
+        *_taken_up(settings, before),
+    )
+    return terminal.OK
+
+
+def _relearn(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.gateway.learning import unlearning  # noqa: PLC0415
+    from tollway.gateway.storage import retained_snapshots, snapshot_file  # noqa: PLC0415
+    from tollway.gateway.wiring import build_backend, build_route  # noqa: PLC0415
+
+    try:
+        without = _without(arguments)
+    except ValueError as exc:
+        return terminal.fail(terminal.USAGE, str(exc))
+    settings = _load(arguments, environ)
+    names = _names(arguments, settings)
+    if not names:
+        return _unknown_route(arguments, settings)
+    folder, journal, now_s = settings.state.dir, settings.journal.dir, time.time()
+    backends = {b.name: build_backend(b) for b in settings.backends if b.enabled}
+    told = {r.name: r for r in settings.routes}
+    routes = {name: build_route(told[name], settings, backends) for name in names}
+    results, skipped = unlearning.relearn(journal, routes, without, time.time)
+    documents = []
+    for name, route in routes.items():
+        result, parts = results[name], _fresh(route)
+        path = retained_snapshots.newest(folder, name)
+        policy = route.policy.save()
+        result.after = unlearning.expected(journal, route)
+        if path.exists():
+            parts, _ = snapshot_file.unpack(path.read_bytes())
+            old = build_route(told[name], settings, backends)
+            old.policy.load(parts["policy"])
+            result.before = unlearning.expected(journal, old)
+        parts |= {"policy": policy, **_said(route)}
+        before = "" if arguments.dry_run else _keep(folder, name, now_s)
+        if not arguments.dry_run:
+            retained_snapshots.ask_for(folder, name, parts, now_s)
+        documents.append(
+            {
+                "route": name,
+                "learned": result.learned,
+                "left_out": result.left_out,
+                "expected_before": result.before,
+                "expected_after": result.after,
+                "kept": before,
+            }
+        )
+    if arguments.json:
+        terminal.say_json({"routes": documents, "skipped": skipped, "dry_run": arguments.dry_run})
+        return terminal.OK
+    for document in documents:
+        _say(document)
+    if skipped:
+        terminal.say(f"{skipped} rows of the journal are damaged and were skipped.")
+    if arguments.dry_run:
+        terminal.say("Nothing was changed.")
+    else:
+        terminal.say(*_taken_up(settings, ""))
+    return terminal.OK
+
+
+def _say(document: dict[str, Any]) -> None:
+    terminal.say(
+        f"Route {document['route']}: {document['learned']} labels learned, "
+        f"{document['left_out']} left out."
+    )
+    for arm, after in document["expected_after"].items():
+        before = document["expected_before"].get(arm)
+        was = "" if before is None else f"{before:.3f} before, "
+        terminal.say(f"  {arm}: quality expected {was}{after:.3f} now")
+    if document["kept"]:
+        terminal.say(f"  What it knew before is kept as {document['kept']}.")
+
+
+def _taken_up(settings: "Settings", before: str) -> list[str]:
+    lines = [f"What it knew before is kept as {before}."] if before else []
+    lines.append(
+        "A running gateway takes it up when it next saves, within "
+        f"{settings.state.interval_s:g} s; otherwise the next start does."
+    )
+    return lines
+
+
+def _keep(folder: Path, route: str, now_s: float) -> str:
+    """Keep a route's newest snapshot; return its id, "" where there is none."""
+    from tollway.gateway.storage import retained_snapshots  # noqa: PLC0415
+
+    path = retained_snapshots.newest(folder, route)
+    return (
+        retained_snapshots.keep(folder, route, path.read_bytes(), now_s).id if path.exists() else ""
+    )
+
+
+def _fresh(route: Any) -> dict[str, bytes]:
+    return {
+        "policy": b"",
+        "estimator": route.estimator.save(),
+        "features": route.features.save(),
+        "auditor": b"null",
+    }
+
+
+def _said(route: Any) -> dict[str, bytes]:
+    import orjson  # noqa: PLC0415
+
+    return {
+        "influence": orjson.dumps(route.influence.save()),
+        "traffic": orjson.dumps(route.traffic.save()),
+    }
+
+
+def _without(arguments: argparse.Namespace) -> Any:
+    """Return which labels are left out; ValueError says what is wrong with the options."""
+    from tollway.gateway.learning.unlearning import Without  # noqa: PLC0415
+
+    named: dict[str, set[str]] = {"tenant": set(), "source": set(), "decision": set()}
+    for text in arguments.without:
+        key, sign, value = text.partition("=")
+        if not sign or key not in named or not value:
+            raise ValueError(f"--without {text!r}: write tenant=NAME, source=NAME or decision=ID")
+        named[key].add(value)
+    begin = _time("--from", arguments.begin, 0.0)
+    end = _time("--to", arguments.end, float("inf"))
+    if not any(named.values()) and arguments.begin is None and arguments.end is None:
+        raise ValueError("say which labels to leave out: --without tenant=NAME, --from, --to")
+    if begin >= end:
+        raise ValueError("--from must be before --to")
+    return Without(
+        frozenset(named["tenant"]),
+        frozenset(named["source"]),
+        frozenset(named["decision"]),
+        begin,
+        end,
+    )
+
+
+def _time(option: str, text: str | None, default: float) -> float:
+    if text is None:
+        return default
+    try:
+        told = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{option} {text!r} is no time; write it like 2026-11-20 or 2026-11-20T14:30Z"
+        ) from None
+    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+
+
+def _shown(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="seconds")

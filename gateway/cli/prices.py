@@ -1,0 +1,208 @@
+"""`tollway prices ...`: what the price catalogue says, and how a configuration differs from it."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tollway.backends import catalog
+from tollway.backends.catalog import CatalogMissing, Entry, UnknownModel
+from tollway.backends.pricing import Price, parse_price
+from tollway.backends.units import HOT, UNITS
+from tollway.gateway.cli import config_report, terminal
+
+_ABOUT = """\
+The catalogue is the data of the installed package genai-prices. It is never fetched while the
+gateway runs. A backend takes its price from there with price = "catalog", under the name that
+catalog = "openai/gpt-4o-mini" gives, or its model.
+"""
+_DRIFT = """\
+Compares what is written in the file with the catalogue. A backend that is not in the catalogue is
+no drift: your own servers have prices of your own. Exit code 1 where a price differs.
+"""
+_UPDATE = """\
+Changes nothing. Prints how to get newer data, and with a configuration the prices to write where
+those in it differ from the installed catalogue. Prices from the catalogue change with the package,
+at the next start or reload: pin its version to decide when.
+"""
+_CLOSE = 1e-6  # relatively: what a price is that was divided and written again
+
+
+def add(commands: Any) -> None:
+    """Add the command and its actions."""
+    summary = "show what known models cost; compare a configuration's prices with that"
+    parser = commands.add_parser(
+        "prices",
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    more = "  tollway prices list sonnet\n  tollway prices list openai/ --json\n"
+    listing = terminal.add(actions, "list", _guarded(_list), "list known models", more)
+    listing.add_argument("text", nargs="?", default="", help="a part of the name or the title")
+    terminal.add_json(listing)
+    more = "  tollway prices show openai/gpt-4o-mini\n\nPrints the price as TOML.\n"
+    show = terminal.add(actions, "show", _guarded(_show), "show what a model costs", more)
+    show.add_argument("model", help="its name, such as openai/gpt-4o-mini")
+    terminal.add_json(show)
+    diff = terminal.add(actions, "diff", _guarded(_diff), "say which prices have drifted", _DRIFT)
+    diff.add_argument("file", type=Path, help="the configuration, such as tollway.toml")
+    terminal.add_json(diff)
+    update = terminal.add(actions, "update", _guarded(_update), "say how to update prices", _UPDATE)
+    update.add_argument("file", type=Path, nargs="?", help="the configuration")
+    terminal.add_json(update)
+
+
+def _guarded(run: Any) -> Any:
+    """Have a command say what to install, or to write, where the catalogue has no answer."""
+
+    def guarded(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+        try:
+            return int(run(arguments, environ))
+        except (CatalogMissing, UnknownModel) as exc:
+            return terminal.fail(terminal.FAILED, str(exc))
+
+    return guarded
+
+
+# -- list, show
+
+
+def _list(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    found = list(catalog.entries(arguments.text))
+    if arguments.json:
+        terminal.say_json([asdict(entry) for entry in found])
+        return terminal.OK
+    if not found:
+        return terminal.fail(terminal.FAILED, f"no known model has {arguments.text!r} in its name")
+    rows: list[tuple[str, ...]] = [
+        ("MODEL", "TITLE", "CONTEXT", "INPUT $/M", "CACHED $/M", "OUTPUT $/M")
+    ]
+    rows += [_row(entry) for entry in found]
+    terminal.say(*terminal.columns(rows), f"{len(found)} models, genai-prices {catalog.version()}")
+    return terminal.OK
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    keys = ("input_usd_per_mtok", "cached_input_usd_per_mtok", "output_usd_per_mtok")
+    prices = [f"{entry.table[key]:g}" if key in entry.table else "-" for key in keys]
+    context = f"{entry.context_tokens}" if entry.context_tokens else "-"
+    return entry.name, entry.title[:32], context, *prices
+
+
+def _show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    entry = catalog.find(arguments.model)
+    if arguments.json:
+        terminal.say_json(asdict(entry))
+        return terminal.OK
+    terminal.say(
+        f"# {entry.name}: {entry.title}", f"# {config_report.price(parse_price(entry.table))}"
+    )
+    if entry.context_tokens:
+        terminal.say(f"# context: {entry.context_tokens:,} tokens")
+    if entry.left_out:
+        terminal.say(f"# not priced here: {', '.join(entry.left_out)}")
+    terminal.say(_toml(entry.table))
+    return terminal.OK
+
+
+def _toml(table: Mapping[str, Any]) -> str:
+    return config_report.as_toml({"price": [table]}).replace("[[price]]", "[price]").strip()
+
+
+# -- diff, update
+
+
+def _diff(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    found = list(_compared(arguments.file, environ))
+    drifted = [one for one in found if one["differs"]]
+    if arguments.json:
+        terminal.say_json({"catalog": catalog.version(), "backends": found})
+    else:
+        terminal.say(*[line for one in found for line in _lines(one)])
+    return terminal.FAILED if drifted else terminal.OK
+
+
+def _update(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    command = "pip install --upgrade genai-prices"
+    found = [] if arguments.file is None else list(_compared(arguments.file, environ))
+    drifted = [one for one in found if one["differs"]]
+    if arguments.json:
+        document = {"catalog": catalog.version(), "command": command, "backends": drifted}
+        terminal.say_json(document)
+        return terminal.OK
+    terminal.say(f"installed: genai-prices {catalog.version()}", f"for newer data: {command}")
+    for one in drifted:
+        terminal.say("", *[f"# {line}" for line in _lines(one)], f"price = {_inline(one['table'])}")
+    if arguments.file is not None and not drifted:
+        terminal.say(f"{arguments.file}: all prices are those of the catalogue, or not in it")
+    return terminal.OK
+
+
+def _inline(table: Mapping[str, Any]) -> str:
+    return config_report.as_toml({"x": [{"price": table}]}).strip().partition("price = ")[2]
+
+
+def _lines(one: Mapping[str, Any]) -> Iterator[str]:
+    name = one["backend"]
+    if one["model"] is None:
+        yield f"{name}: not in the catalogue"
+    elif one["from_catalog"]:
+        yield f"{name}: from the catalogue ({one['model']})"
+    elif not one["differs"]:
+        yield f"{name}: as {one['model']}"
+    for change in one["differs"]:
+        told, known = change["configured_usd"], change["catalog_usd"]
+        yield f"{name}: {change['what']} ${told:g}, in the catalogue ${known:g} ({one['model']})"
+
+
+def _compared(file: Path, environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield of each backend how its price differs from the catalogue's."""
+    from tollway.gateway.settings import load  # noqa: PLC0415 - the other commands start faster without
+
+    for backend in load(file, environ).backends:
+        name = backend.catalog or backend.model
+        entry = None
+        if name is not None and backend.url is not None:
+            try:
+                entry = catalog.find(name, "" if backend.catalog else backend.url)
+            except UnknownModel:
+                entry = None
+        differs: list[dict[str, Any]] = []
+        if entry is not None and not backend.from_catalog:
+            differs = list(_differences(backend.parsed_price(), parse_price(entry.table)))
+        yield {
+            "backend": backend.name,
+            "model": None if entry is None else entry.name,
+            "from_catalog": backend.from_catalog,
+            "differs": differs,
+            "table": None if entry is None else entry.table,
+        }
+
+
+def _differences(told: Price, known: Price) -> Iterator[dict[str, Any]]:
+    """Yield in which of the units that the catalogue prices two prices differ, and where."""
+    lengths = sorted({above for price in (told, known) for above, _ in price.tiers})
+    for above in (0.0, *lengths):
+        where = f" above {above:,.0f} input tokens" if above else ""
+        one, other = told.at(above + 1.0), known.at(above + 1.0)
+        yield from _units_that_differ(one, other, where)
+    tiers = dict(told.service_tiers), dict(known.service_tiers)
+    for name in sorted(tiers[0].keys() & tiers[1].keys()):
+        yield from _units_that_differ(tiers[0][name], tiers[1][name], f", served as {name}")
+
+
+def _units_that_differ(told: Price, known: Price, where: str) -> Iterator[dict[str, Any]]:
+    for unit in UNITS:
+        mine, theirs = told.rate(unit.name), known.rate(unit.name)
+        differs = abs(mine - theirs) > _CLOSE * max(mine, theirs)
+        if differs and (unit.name in HOT or unit.name in dict(known.more)):
+            yield {
+                "what": f"{config_report.each(unit)}{where}",
+                "unit": unit.name,
+                "configured_usd": mine * unit.per / 1e9,
+                "catalog_usd": theirs * unit.per / 1e9,
+            }

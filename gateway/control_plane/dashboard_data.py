@@ -1,0 +1,314 @@
+"""The overview: what the dashboard shows, as one document.
+
+Every figure comes from where the API, the metrics and the reports have it too: budgets from the
+wallet, everything that has been counted from the counters' history. A range, a route and a tenant
+narrow it down; what a filter cannot narrow (budgets, events) it leaves as it is.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tollway.backends.money import to_usd
+from tollway.gateway.anomalies.detector import AnomalyDetector
+from tollway.gateway.budgets.model import BudgetStatus
+from tollway.gateway.budgets.reservations import Reservations
+from tollway.gateway.control_plane import explain
+from tollway.gateway.observability.time_series import Bucket, TimeSeries, total
+from tollway.gateway.routing.route import Route
+from tollway.gateway.workers.group import WorkerGroup
+
+RANGES = {"1h": 3600.0, "6h": 21_600.0, "1d": 86_400.0, "7d": 604_800.0, "30d": 2_592_000.0}
+Z = 1.96  # of a 95 % interval
+KNOWN_LABELS = 100  # before that nothing is said of a backend that declares no accuracy
+TOP = 10
+FORECAST_S = 3600.0  # a budget's rate is that of its last hour
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardQuery:
+    """What is asked for: RANGES' seconds, and a route and a tenant or all of them."""
+
+    range_s: float = RANGES["1h"]
+    route: str = ""
+    tenant: str = ""
+
+    def keeps(self, labels: Mapping[str, str]) -> bool:
+        """Whether a counter's labels are of what is asked for."""
+        return (not self.route or labels.get("route") == self.route) and (
+            not self.tenant or labels.get("tenant", self.tenant) == self.tenant
+        )
+
+
+class DashboardData:
+    """Gathers the document from its sources."""
+
+    # The mutable state is what each budget had spent, now and then over the last hour.
+
+    def __init__(
+        self,
+        *,
+        group: WorkerGroup,
+        wallet: Reservations,
+        history: TimeSeries,
+        anomalies: AnomalyDetector,
+        routes: Mapping[str, Route],
+        recent: Callable[[], list[str]],
+        story: Callable[[str], dict[str, Any] | None],
+        wall: Callable[[], float],
+    ) -> None:
+        """`recent`: the newest decisions' ids, newest last; `story` explains one."""
+        self._group = group
+        self._wallet = wallet
+        self._history = history
+        self._anomalies = anomalies
+        self._routes = routes
+        self._recent = recent
+        self._story = story
+        self._wall = wall
+        self._spent: dict[tuple[str, int], list[tuple[float, int]]] = {}
+
+    async def document(self, query: DashboardQuery) -> dict[str, Any]:
+        """Return the document of now."""
+        report = await self._group.all()
+        now_s = self._wall()
+        self._history.sample(report.families, now_s)
+        step_s, buckets = self._history.buckets(query.range_s, now_s)
+        spend = _spend(buckets, query)
+        tags = sorted(report.tags.items(), key=lambda item: -item[1])[:TOP]
+        routes = [route for route in self._routes.values() if query.route in {"", route.name}]
+        decisions = [self._story(decision) for decision in self._recent()[::-1][:TOP]]
+        return {
+            "now": now_s,
+            "range_s": query.range_s,
+            "routes_known": list(self._routes),
+            "tenants_known": sorted({key[2] for key in report.spend}),
+            "since_start_nano": sum(report.spend.values()),
+            "spend": spend,
+            "series": _series(buckets, query, step_s, now_s),
+            "budgets": [self._budget(status, now_s) for status in self._wallet.status()],
+            "routes": [_route(route, buckets, query) for route in routes],
+            "tenants": _top(buckets, query),
+            "tags": [{"tag": tag, "usd": to_usd(nano)} for tag, nano in tags],
+            "anomalies": [
+                {**asdict(found), "ratio": found.ratio, "cause": found.factors.cause}
+                | {"text": str(found)}
+                for found in self._anomalies.active
+            ],
+            "events": report.events[:20],
+            "decisions": [told for told in decisions if told],
+        }
+
+    def _budget(self, status: BudgetStatus, now_s: float) -> dict[str, Any]:
+        """Return a budget with what it comes to at the rate of the last hour."""
+        rate = self._rate_nano(status, now_s)
+        told = {**explain.budget(status), "usd_per_h": rate * 3600 / 1e9}
+        if status.resets_at_s is None:
+            told["forecast_usd"] = None
+            left_s = math.inf
+        else:
+            left_s = max(0.0, status.resets_at_s - now_s)
+            told["forecast_usd"] = to_usd(status.used_nano) + rate * left_s / 1e9
+            period_s = status.resets_at_s - status.window_start_s
+            even = status.limit_nano / period_s if period_s > 0 else 0.0
+            told["burn"] = rate / even if even else None
+        lasts_s = (status.limit_nano - status.used_nano) / rate if rate else math.inf
+        told["runs_out_in_s"] = max(0.0, lasts_s) if lasts_s < left_s else None
+        return told
+
+    def _rate_nano(self, status: BudgetStatus, now_s: float) -> float:
+        """Return nano-dollars a second: of the last hour, or of the window where it is younger."""
+        key = (status.budget.name, status.window_start_s)
+        for old in [k for k in self._spent if k[0] == key[0] and k != key]:
+            del self._spent[old]
+        seen = self._spent.setdefault(key, [])
+        if not seen or now_s - seen[-1][0] >= 10:
+            seen.append((now_s, status.spent_nano))
+        while len(seen) > 1 and seen[1][0] <= now_s - FORECAST_S:
+            seen.pop(0)
+        then_s, before = seen[0]
+        if now_s - then_s < 30:  # too little seen: the window's mean, where it has a start
+            then_s, before = float(status.window_start_s), 0
+            if not status.window_start_s:
+                return 0.0
+        return max(0, status.spent_nano - before) / max(1.0, now_s - then_s)
+
+
+def _spend(buckets: list[Bucket], query: DashboardQuery) -> dict[str, Any]:
+    usd = total(buckets, "tollway_cost_usd_total", query.keeps).get("", 0.0)
+    outcomes = total(buckets, "tollway_requests_total", query.keeps, "outcome")
+    answered = outcomes.get("ok", 0.0) + outcomes.get("fallback", 0.0)
+    refused = outcomes.get("over_budget", 0.0)
+    changed = total(buckets, "tollway_choices_changed_total", query.keeps, "by")
+    return {
+        "usd": usd,
+        "requests": sum(outcomes.values()),
+        "answered": answered,
+        "over_budget": refused,
+        "changed_by_pace": changed.get("pace", 0.0),
+        "changed_by_budget": changed.get("budget", 0.0),
+        "failed": outcomes.get("failed", 0.0),
+        "per_request_usd": usd / answered if answered else None,
+    }
+
+
+def _series(
+    buckets: list[Bucket], query: DashboardQuery, step_s: float, now_s: float
+) -> dict[str, Any]:
+    """Return spend by backend and requests by outcome over time; what is missing is zero."""
+    count = max(1, min(720, math.ceil(query.range_s / step_s)))
+    start_s = (math.floor(now_s / step_s) - count + 1) * step_s
+    spend: dict[str, list[float]] = {}
+    requests: dict[str, list[float]] = {}
+    for bucket in buckets:
+        at = round((bucket.start_s - start_s) / step_s)
+        if 0 <= at < count:
+            for name, sums, label in (
+                ("tollway_cost_usd_total", spend, "backend"),
+                ("tollway_requests_total", requests, "outcome"),
+            ):
+                for group, value in total([bucket], name, query.keeps, label).items():
+                    sums.setdefault(group, [0.0] * count)[at] += value
+    return {"start": start_s, "step_s": step_s, "spend_usd": spend, "requests": requests}
+
+
+def _route(route: Route, buckets: list[Bucket], query: DashboardQuery) -> dict[str, Any]:
+    """Return a route's money, accuracy, latency and shares."""
+
+    def keeps(labels: Mapping[str, str]) -> bool:
+        return labels.get("route") == route.name and query.keeps(labels)
+
+    usd = total(buckets, "tollway_cost_usd_total", keeps).get("", 0.0)
+    outcomes = total(buckets, "tollway_requests_total", keeps, "outcome")
+    answered = outcomes.get("ok", 0.0) + outcomes.get("fallback", 0.0)
+    labels = total(buckets, "tollway_answers_total", keeps).get("", 0.0)
+    worth = total(buckets, "tollway_answer_quality_total", keeps).get("", 0.0)
+    accuracy = worth / labels if labels else None
+    figures = route.policy.figures()
+    fixed = _fixed(route, buckets, keeps)
+    return {
+        "name": route.name,
+        "objective": route.objective.kind,
+        "floor": route.objective.floor,
+        "usd": usd,
+        "answered": answered,
+        "per_request_usd": usd / answered if answered else None,
+        "accuracy": accuracy,
+        "accuracy_interval": wilson(accuracy, labels) if accuracy is not None else None,
+        "labels": labels,
+        "usd_per_correct": usd / (accuracy * answered) if accuracy and answered else None,
+        "shares": total(buckets, "tollway_attempts_total", keeps, "backend"),
+        "spend_usd": total(buckets, "tollway_cost_usd_total", keeps, "backend"),
+        "up": {name: backend.up for name, backend in route.backends.items()},
+        "fixed": fixed,
+        "savings": _savings(route, fixed, usd, answered, accuracy),
+        "upstream_s": _quantiles(buckets, "tollway_upstream_duration_seconds", keeps),
+        "gateway_s": _quantiles(buckets, "tollway_gateway_duration_seconds", keeps),
+        "figures": figures,
+    }
+
+
+def _fixed(
+    route: Route, buckets: list[Bucket], keeps: Callable[[Mapping[str, str]], bool]
+) -> dict[str, dict[str, float | None]]:
+    """Return what each backend would have cost for all requests, and how good it is.
+
+    How good: as declared, else what the policy thinks of it over all requests. Not the mean of its
+    labels: it was asked what it was thought good for, or what the others were not.
+    """
+    offers = total(buckets, "tollway_offers_total", keeps, "backend")
+    offered = total(buckets, "tollway_counterfactual_cost_usd_total", keeps, "backend")
+    thought = total(buckets, "tollway_counterfactual_quality_total", keeps, "backend")
+    found: dict[str, dict[str, float | None]] = {}
+    for name, backend in route.backends.items():
+        count = offers.get(name, 0.0)
+        accuracy = backend.declared_quality
+        if accuracy is None and count and route.policy.version >= KNOWN_LABELS:
+            accuracy = thought.get(name, 0.0) / count
+        found[name] = {
+            "per_request_usd": offered.get(name, 0.0) / count if count else None,
+            "accuracy": accuracy,
+        }
+    return found
+
+
+def _savings(
+    route: Route,
+    fixed: Mapping[str, Mapping[str, float | None]],
+    usd: float,
+    answered: float,
+    accuracy: float | None,
+) -> dict[str, Any]:
+    """Return what was saved against always the most accurate, and against the best fixed backend.
+
+    The best fixed one is the cheapest that is as accurate as the route was, or holds its floor;
+    without labels there is nothing to tell it by. A filter by tenant leaves none: what a tenant's
+    requests were offered for is not counted apart.
+    """
+    known = {
+        name: (told["per_request_usd"], told["accuracy"])
+        for name, told in fixed.items()
+        if told["per_request_usd"] is not None and told["accuracy"] is not None
+    }
+    if not known or not answered:
+        return {}
+    accurate = max(known, key=lambda name: (known[name][1], -known[name][0]))
+    bar = route.objective.floor if route.objective.floor is not None else accuracy
+    enough = [name for name, (_, good) in known.items() if bar is not None and good >= bar]
+    told = {"most_accurate": _saved(accurate, known[accurate][0], usd, answered)}
+    if enough:
+        best = min(enough, key=lambda name: known[name][0] or 0.0)
+        told["best_fixed"] = _saved(best, known[best][0], usd, answered)
+    return told
+
+
+def _saved(name: str, each_usd: float | None, usd: float, answered: float) -> dict[str, Any]:
+    would = (each_usd or 0.0) * answered
+    return {
+        "backend": name,
+        "would_have_cost_usd": would,
+        "saved_usd": would - usd,
+        "saved_share": 1 - usd / would if would else None,
+    }
+
+
+def _top(buckets: list[Bucket], query: DashboardQuery) -> list[dict[str, Any]]:
+    usd = total(buckets, "tollway_cost_usd_total", query.keeps, "tenant")
+    requests = total(buckets, "tollway_requests_total", query.keeps, "tenant")
+    ranked = sorted(usd.items(), key=lambda item: -item[1])[:TOP]
+    return [
+        {"tenant": name, "usd": spent, "requests": requests.get(name, 0.0)}
+        for name, spent in ranked
+    ]
+
+
+def _quantiles(
+    buckets: list[Bucket], name: str, keeps: Callable[[Mapping[str, str]], bool]
+) -> dict[str, float | None]:
+    """Return the median and the 95th and 99th percentiles of a histogram, within its buckets."""
+    counts = total(buckets, f"{name}_bucket", keeps, "le")
+    bounds = sorted((float(le), count) for le, count in counts.items())
+    return {f"p{q}": _quantile(bounds, q / 100) for q in (50, 95, 99)}
+
+
+def _quantile(bounds: list[tuple[float, float]], q: float) -> float | None:
+    if not bounds or not bounds[-1][1]:
+        return None
+    rank, before_s, before = q * bounds[-1][1], 0.0, 0.0
+    for bound_s, count in bounds:
+        if count >= rank:
+            if math.isinf(bound_s):
+                return before_s
+            inside = count - before
+            return before_s + (bound_s - before_s) * ((rank - before) / inside if inside else 1.0)
+        before_s, before = bound_s, count
+    return before_s
+
+
+def wilson(share: float, count: float) -> tuple[float, float]:
+    """Return the 95 % interval of a share seen in `count` trials (Wilson 1927)."""
+    scale = 1 + Z**2 / count
+    middle = (share + Z**2 / (2 * count)) / scale
+    half = Z / scale * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)

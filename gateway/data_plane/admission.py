@@ -1,0 +1,204 @@
+"""Admission: who asks, whether they may, and what; bytes to an Inference.
+
+Whatever is refused here has cost nothing and reached no backend.
+"""
+
+from collections.abc import Callable, Mapping
+
+from tollway.backends.types import BadRequest, Call, Payload
+from tollway.gateway.data_plane import model_list
+from tollway.gateway.data_plane.asgi import Receive, Scope
+from tollway.gateway.data_plane.authentication import Authenticator
+from tollway.gateway.data_plane.headers import forwarded, passed_on
+from tollway.gateway.data_plane.problems import HttpProblem, unprocessable
+from tollway.gateway.data_plane.rate_limits import RateLimit
+from tollway.gateway.data_plane.route_table import Match
+from tollway.gateway.observability.counters import Metrics
+from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.routing.request_state import RequestState
+from tollway.gateway.routing.route import Route
+from tollway.gateway.security.keys import ANONYMOUS
+from tollway.gateway.security.loopback import trouble
+
+
+class Admission:
+    """Lets requests in."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        metrics: Metrics,
+        *,
+        may_call: Mapping[str, frozenset[str]],
+        rates: Mapping[str, RateLimit],
+        clock: Callable[[], float],
+        body_bytes_max: int,
+        via: bytes,
+        local_only: frozenset[str] = frozenset(),
+    ) -> None:
+        """`local_only` names the routes that callers without a key may use from this machine alone;
+        `may_call` names the routes of those tenants that may not call all, `rates` are those of
+        tenants that may not call as fast as they like.
+        """
+        self._authenticator = authenticator
+        self._metrics = metrics
+        self._may_call = may_call
+        self._rates = rates
+        self._clock = clock
+        self._body_bytes_max = body_bytes_max
+        self._via = via
+        self._local_only = local_only
+
+    def known(self, scope: Scope, route: Route) -> str:
+        """Return whose key it is; Refused where it is nobody's."""
+        tenant = self._authenticator.tenant(scope["headers"])
+        if tenant is None:
+            self._metrics.refused(route.name, "", "unauthorized")
+            refused = HttpProblem(
+                401,
+                "Unauthorized",
+                "send a key of this gateway as Authorization: Bearer KEY, x-api-key or api-key",
+            )
+            refused.headers.append((b"www-authenticate", b'Bearer realm="tollway"'))
+            raise refused
+        return tenant
+
+    def tenant(self, scope: Scope, route: Route) -> str:
+        """Return who may call the route with this key; Refused where nobody may."""
+        tenant = self.known(scope, route)
+        if not self.may(tenant, route):
+            self._metrics.refused(route.name, tenant, "forbidden")
+            raise HttpProblem(403, "Forbidden", f"this key may not call route {route.name!r}")
+        if tenant == ANONYMOUS:
+            self._keep_local(scope, route, tenant)
+        return tenant
+
+    def _keep_local(self, scope: Scope, route: Route, tenant: str) -> None:
+        """Refuse a stranger who would spend on a key of the gateway's."""
+        if tenant != ANONYMOUS or route.name not in self._local_only:
+            return
+        why = trouble(scope)
+        if why:
+            self._metrics.refused(route.name, tenant, "forbidden")
+            raise HttpProblem(
+                403,
+                "Forbidden",
+                f"route {route.name!r} spends on a key of the gateway's, so calls without a key "
+                f"are taken from this machine alone, and {why}; send a key of this gateway, or "
+                "have its operator add a hard budget for tenant 'anonymous'",
+            )
+
+    def may(self, tenant: str, route: Route) -> bool:
+        """Whether a tenant may call a route."""
+        allowed = self._may_call.get(tenant)
+        return allowed is None or route.name in allowed
+
+    def _admit(self, route: Route, tenant: str) -> None:
+        """Take a request in; Refused where its tenant calls too fast (0.1 us where none may)."""
+        rate = self._rates.get(tenant)
+        if rate is None:
+            return
+        try:
+            rate.admit(self._clock())
+        except HttpProblem as refused:
+            self._metrics.refused(route.name, tenant, refused.reason)
+            raise
+
+    def charge(self, state: RequestState) -> None:
+        """Count what a turn has cost against how fast its tenant may spend."""
+        rate = self._rates.get(state.inference.tenant)
+        if rate is not None:
+            rate.charge(state)
+
+    async def read(
+        self, scope: Scope, receive: Receive, match: Match, tenant: str, received_s: float
+    ) -> InferenceRequest:
+        """Read the request into an Inference; Refused where it is none."""
+        self._admit(match.route, tenant)
+        route = match.route
+        headers, options = forwarded(scope["headers"], self._via, scope["http_version"])
+        target: bytes = scope["raw_path"]
+        if scope["query_string"]:
+            target += b"?" + scope["query_string"]
+        call = Call(scope["method"].encode(), target, headers, await self._body(receive))
+        try:
+            call.payload = route.protocol.parse(call)
+        except BadRequest as exc:
+            self._metrics.refused(route.name, tenant, "bad_request")
+            raise HttpProblem(400, "Bad request", str(exc)) from exc
+        if match.shared is not None:
+            route = self._of_model(match, call.payload, tenant)
+            self._keep_local(scope, route, tenant)
+        if route.forward_headers:
+            call.headers += passed_on(
+                scope["headers"], route.forward_headers, self._authenticator.is_ours
+            )
+        if route.request_schema is not None:
+            breach = route.request_schema.breach(call.payload.data)
+            if breach is not None:
+                self._metrics.refused(route.name, tenant, "unprocessable")
+                raise unprocessable(breach.field, breach.why)
+        timeout_s = route.timeout_s
+        if options.deadline_s is not None:
+            timeout_s = min(timeout_s, options.deadline_s)
+        return InferenceRequest(
+            route=route,
+            tenant=tenant,
+            call=call,
+            received_s=received_s,
+            deadline_s=received_s + timeout_s,
+            tags=options.tags,
+            floor=options.floor,
+            cost_nano_max=options.cost_nano_max,
+            client_deadline=options.deadline_s is not None,
+            accepts=options.accepts,
+            caller=caller_of(scope, tenant),
+        )
+
+    def _of_model(self, match: Match, payload: Payload, tenant: str) -> Route:
+        """Return which of the routes that share a path a request means, by its model's name."""
+        document = payload.data
+        name = document["model"] if isinstance(document, dict) else ""
+        route = match.of_model(name)
+        # One that may not be called is as unknown as one that is not: what there is, is not told.
+        if route is None or not self.may(tenant, route):
+            self._metrics.refused(match.route.name, tenant, "no_model")
+            raise model_list.unknown(name)
+        return route
+
+    async def _body(self, receive: Receive) -> bytes:
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            if message["type"] == "http.disconnect":
+                raise HttpProblem(
+                    400, "Bad request", "the client left before its request was whole"
+                )
+            if len(body) > self._body_bytes_max:
+                raise self._too_large()
+            return body
+        chunks, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise HttpProblem(
+                    400, "Bad request", "the client left before its request was whole"
+                )
+            size += len(message.get("body", b""))
+            if size > self._body_bytes_max:
+                raise self._too_large()
+            chunks.append(message.get("body", b""))
+        return b"".join(chunks)
+
+    def _too_large(self) -> HttpProblem:
+        return HttpProblem(
+            413, "Content too large", f"a request has at most {self._body_bytes_max} bytes here"
+        )
+
+
+def caller_of(scope: Scope, tenant: str) -> str:
+    """Return who calls: the tenant, or where anybody may call, the client's address (0.2 us)."""
+    if tenant != ANONYMOUS:
+        return tenant
+    client = scope.get("client")
+    return client[0] if client else ""

@@ -1,0 +1,156 @@
+"""Finds the tenant of a request by the key that it carries."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from tollway.gateway.security.keys import (
+    _KEY,
+    ANONYMOUS,
+    KEY_HEADERS,
+    Header,
+    Headers,
+    _basic,
+    _claims_to_be_ours,
+    _credentials,
+    _key,
+    hash_key,
+    verify,
+)
+
+_REMEMBERED_MAX = 65_536  # headers of callers in good standing; about 15 MB if it were ever full
+
+
+class Authenticator:
+    """Finds the tenant of a request by the key that it carries."""
+
+    # The mutable state of an authenticator is what it remembers of headers that it accepted.
+
+    def __init__(
+        self,
+        tenants: Mapping[str, str],
+        *,
+        ends: Mapping[str, float] | None = None,
+        admin_hash: str | None = None,
+        viewer_hash: str | None = None,
+        pepper: str | None = None,
+        open_to_all: bool = False,
+        labellers: Iterable[str] = (),
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Know `tenants` by the hashes of their keys, of which some end at a time (`ends`).
+
+        Where it is `open_to_all`, callers without a key of ours are ANONYMOUS and, if there is no
+        admin key, administrators too. A key with our prefix that nobody owns is refused even then.
+        """
+        self._tenants = dict(tenants)
+        self._ends = dict(ends or {})
+        self._wall = wall
+        self._admin_hash = admin_hash
+        self._viewer_hash = viewer_hash
+        self._pepper = pepper
+        self._open = open_to_all
+        self._labellers = frozenset(labellers)
+        self._remembered: dict[Header, tuple[str, float]] = {}
+
+    @property
+    def anyone_is_admin(self) -> bool:
+        """Whether the control plane asks for no key."""
+        return self._open and self._admin_hash is None
+
+    def tenant(self, headers: Headers) -> str | None:
+        """Return the tenant of a request; None where the request must be refused.
+
+        Costs 1 us. Refused are: no key (unless open), a key of ours that is unknown or has ended,
+        two different keys, and a header for keys that stands twice and holds one of ours.
+        """
+        found = None
+        for field in headers:
+            if field[0] in KEY_HEADERS:
+                if found is not None:
+                    return self._tenant_of(_credentials(headers))
+                found = field
+        if found is None:
+            return ANONYMOUS if self._open else None
+        known = self._remembered.get(found)
+        if known is None or known[1]:  # nearly never: a key that is new here, or one that ends
+            return self._tenant_of((found,))
+        return known[0]
+
+    def _tenant_of(self, fields: Headers) -> str | None:
+        """Return the tenant whose key stands in header fields, of which none stands twice."""
+        known: tuple[str, float] | None = None
+        for header in fields:
+            one = self._remembered.get(header) or self._find(header)
+            if one is None:
+                if _claims_to_be_ours(header[1]):
+                    return None
+            elif known is not None and one != known:
+                return None
+            else:
+                known = one
+        if known is None:
+            return ANONYMOUS if self._open else None
+        tenant, end_s = known
+        if end_s and self._wall() >= end_s:
+            return None
+        return tenant
+
+    def is_labeller(self, tenant: str) -> bool:
+        """Say whether a tenant's labels are trusted."""
+        return tenant in self._labellers
+
+    def is_admin(self, headers: Headers) -> bool:
+        """Say whether a request may use all of the control plane."""
+        if self._admin_hash is None:
+            return self._open
+        return self._bears(headers, self._admin_hash)
+
+    def is_viewer(self, headers: Headers) -> bool:
+        """Say whether a request may read the control plane."""
+        if self._viewer_hash is not None and self._bears(headers, self._viewer_hash):
+            return True
+        return self.is_admin(headers)
+
+    def is_ours(self, name: bytes, value: bytes) -> bool:
+        """Say whether a header field holds a key of this gateway, which must not leave it.
+
+        Whatever looks like a key of ours is one, known or not; so is a key of another form that a
+        tenant or an operator has. Hashes the value: 2 us, paid where a route forwards credentials.
+        """
+        if _KEY.search(value) or _claims_to_be_ours(value):
+            return True
+        if _KEY.search(_basic(value)):
+            return True
+        key = _key(name, value)
+        if key is None:
+            return False
+        operators = (self._admin_hash, self._viewer_hash)
+        return self._owner(key) is not None or any(
+            hashed is not None and verify(key, hashed, self._pepper) for hashed in operators
+        )
+
+    def _bears(self, headers: Headers, hashed: str) -> bool:
+        keys = [_key(*header) for header in _credentials(headers)]
+        return any(key is not None and verify(key, hashed, self._pepper) for key in keys)
+
+    def _find(self, header: Header) -> tuple[str, float] | None:
+        key = _key(*header)
+        known = None if key is None else self._owner(key)
+        if known is not None:
+            self._remember(header, known)
+        return known
+
+    def _owner(self, key: str) -> tuple[str, float] | None:
+        # Looked up by its hash: what timing could tell is about the hash, which leads to no key.
+        hashes = [hash_key(key)]
+        if self._pepper is not None:
+            hashes.append(hash_key(key, self._pepper))
+        for hashed in hashes:
+            if hashed in self._tenants:
+                return self._tenants[hashed], self._ends.get(hashed, 0.0)
+        return None
+
+    def _remember(self, header: Header, known: tuple[str, float]) -> None:
+        if len(self._remembered) >= _REMEMBERED_MAX:
+            self._remembered.clear()
+        self._remembered[header] = known

@@ -1,0 +1,203 @@
+"""The data plane: bytes to an Inference, its reply back to bytes. Plain ASGI, for it is hot.
+
+Finds the route, has the request admitted (who asks, whether they may, what), hands it over to the
+router, and has its reply written.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from tollway.gateway.data_plane.admission import Admission
+from tollway.gateway.data_plane.asgi import Receive, Scope, Send
+from tollway.gateway.data_plane.idempotency import IdempotencyStore, fingerprint, key_of
+from tollway.gateway.data_plane.model_metadata import SERVER, ModelMetadata
+from tollway.gateway.data_plane.problems import HttpProblem, no_route, of_refusal
+from tollway.gateway.data_plane.responses import Responses
+from tollway.gateway.data_plane.route_table import INFER, Match, RouteTable
+from tollway.gateway.listener.client import Client, client_of
+from tollway.gateway.observability.counters import Metrics
+from tollway.gateway.observability.request_trace import RequestTrace
+from tollway.gateway.observability.watch import TraceRecorder
+from tollway.gateway.routing.refusals import RequestRefused
+from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.routing.request_state import RequestState
+from tollway.gateway.routing.router import Router
+
+
+class DataPlane:
+    """Answers the routes' own paths."""
+
+    def __init__(
+        self,
+        table: RouteTable,
+        router: Router,
+        *,
+        admission: Admission,
+        replies: Responses,
+        descriptions: ModelMetadata,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        done: Callable[[RequestState], None],
+        watch: TraceRecorder | None = None,
+        idempotency: IdempotencyStore | None = None,
+    ) -> None:
+        """`done` is told of each turn once its reply is written; `watch` of each request, where
+        somebody wants that; `idempotency` keeps answers for those who ask again.
+        """
+        self._table = table
+        self._router = router
+        self._admission = admission
+        self._replies = replies
+        self._descriptions = descriptions
+        self._metrics = metrics
+        self._clock = clock
+        self._done = done
+        self._watch = watch
+        self._idempotency = idempotency
+
+    def shape(self, path: bytes, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Return the content type and body of a problem at a raw path."""
+        match = self._table.match(path)
+        if match is None:
+            # `error` too: whose protocol was meant cannot be told, and some clients read only that.
+            told = {**problem, "error": problem["detail"]}
+            return b"application/problem+json", orjson.dumps(told)
+        return match.route.protocol.error(status, problem)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        received_s = self._clock()
+        if self._watch is None:
+            await self._answer(scope, receive, send, received_s, None)
+            return
+        trace = self._watch.begin(scope, received_s)
+        try:
+            await self._answer(scope, receive, noting(send, trace), received_s, trace)
+        finally:
+            self._watch.end(trace, self._clock())
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        received_s: float,
+        trace: RequestTrace | None,
+    ) -> None:
+        match: Match | None = None
+        try:
+            path: bytes = scope["raw_path"]
+            if scope["method"] == "OPTIONS":  # asks nothing of a model, so it is ours to answer
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            match = self._table.match(path)
+            if match is None:
+                if path in SERVER and self._table.speaks("oip"):
+                    await self._descriptions.of_server(path, send)
+                    return
+                raise no_route(path.decode("latin-1"))
+            if trace is not None:
+                trace.route = match.route.name
+            if match.what is not INFER:
+                await self._descriptions.of_model(scope, match, send)
+                return
+            if match.shared is None:
+                tenant = self._admission.tenant(scope, match.route)
+            else:
+                tenant = self._admission.known(scope, match.route)
+            inference = await self._admission.read(scope, receive, match, tenant, received_s)
+            if trace is not None:
+                trace.route = inference.route.name
+                inference.trace = trace
+            if (
+                self._idempotency is not None
+                and (given := key_of(inference.call.headers)) is not None
+            ):
+                await self._once(self._idempotency, given, inference, receive, send)
+                return
+            client = client_of(scope) if "extensions" in scope else None
+            state = await (
+                self._router.answer(inference)
+                if client is None  # this server does not say when clients leave
+                else self._route(inference, client)
+            )
+        except (HttpProblem, RequestRefused) as exc:
+            refused = of_refusal(exc) if isinstance(exc, RequestRefused) else exc
+            if trace is not None:
+                trace.reason = refused.reason
+            await self._replies.refuse(refused, match.route if match else None, received_s, send)
+            return
+        if state is not None:
+            await self._hand_over(state, receive, send)
+
+    async def _route(self, inference: InferenceRequest, client: Client) -> RequestState | None:
+        """Return the turn whose reply is to be written; None: its client has left before one came.
+
+        What was under way then is given up, so that a model stops whose answer nobody reads.
+        """
+        inference.client = client
+        client.awaits(asyncio.current_task())
+        try:
+            state = None if client.left else await self._router.answer(inference)
+        finally:
+            client.awaits(None)
+        if state is not None and state.held is None:
+            self._admission.charge(state)
+            return None
+        return state
+
+    async def _hand_over(self, state: RequestState, receive: Receive, send: Send) -> None:
+        """Write a turn's reply."""
+        try:
+            await self._replies.write(state, receive, send)
+        finally:
+            self._admission.charge(state)
+            self._done(state)
+
+    async def _once(
+        self,
+        idempotency: IdempotencyStore,
+        given: bytes,
+        inference: InferenceRequest,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer a request that names its Idempotency-Key: asked and charged once."""
+        inference.accepts = b""  # what is kept must suit whoever asks again
+        route, tenant = inference.route.name, inference.tenant
+        key = tenant, route, given
+        try:
+            kept = idempotency.begin(key, fingerprint(inference.call), self._clock())
+        except HttpProblem as refused:
+            self._metrics.refused(route, tenant, refused.reason)
+            raise
+        if kept is not None:
+            self._metrics.refused(route, tenant, "replayed")
+            headers = [*kept.headers, (b"idempotency-replayed", b"true")]
+            await send({"type": "http.response.start", "status": kept.status, "headers": headers})
+            await send({"type": "http.response.body", "body": kept.body})
+            return
+        try:
+            # Not given up when the client leaves: it may ask again, and then gets this answer.
+            state = await self._router.answer(inference)
+            held = state.held
+            if held is not None and held.relay is None and not held.error:
+                kept = self._replies.whole(state)
+        finally:
+            idempotency.end(key, kept, self._clock())
+        await self._hand_over(state, receive, send)
+
+
+def noting(send: Send, trace: RequestTrace) -> Send:
+    """Return a `send` that notes the reply's status."""
+
+    def noted(message: dict[str, Any]) -> Any:
+        if message["type"] == "http.response.start":
+            trace.status = message["status"]
+        return send(message)
+
+    return noted

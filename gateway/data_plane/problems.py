@@ -1,0 +1,84 @@
+"""Refusals as HTTP has them: RFC 9457 problems, each reason with its status and title."""
+
+from typing import Any
+
+from tollway.gateway.routing.refusals import Reason, RequestRefused
+
+_STATUSES: dict[Reason, tuple[int, str]] = {
+    "not_supported": (400, "Not supported"),
+    "cost_ceiling": (402, "Cost ceiling"),
+    "budget_downgraded": (402, "Budget downgraded"),
+    "budget_exhausted": (402, "Budget exhausted"),  # spent money is no rate limit
+    "budget_held": (429, "Budget held"),
+    "cost_unbounded": (422, "Cost unbounded"),
+    "rate_limited": (429, "Rate limited"),
+    "backends_failed": (502, "Backends failed"),
+    "credential_rejected": (502, "Credential rejected"),
+    "no_backend": (503, "No backend"),
+    "overloaded": (503, "Overloaded"),
+    "ledger_unreachable": (503, "Ledger unreachable"),
+    "learner_away": (503, "Learner away"),
+    "deadline_exceeded": (504, "Deadline exceeded"),
+}
+
+
+class HttpProblem(Exception):  # noqa: N818 - reads as what happened
+    """A request that gets a problem reply; `members` are RFC 9457 extension members."""
+
+    def __init__(self, status: int, title: str, detail: str, **members: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.members = members
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.cost_nano = 0
+
+    @property
+    def reason(self) -> str:
+        """The title as one word of a closed set."""
+        return self.title.lower().replace(" ", "_")
+
+    def problem(self) -> dict[str, Any]:
+        """Return the problem as an RFC 9457 object."""
+        return {
+            "type": f"urn:tollway:problem:{self.reason.replace('_', '-')}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            **self.members,
+        }
+
+
+def no_route(path: str) -> HttpProblem:
+    """404: the path is none of the routes'."""
+    detail = f"no route answers {path!r}; see [[routes]] in the config"
+    # `error` too: whose protocol was meant cannot be told, and some clients read only that.
+    return HttpProblem(404, "No route", detail, error=detail)
+
+
+def unprocessable(field: str, why: str) -> HttpProblem:
+    """422: the request is of its protocol, and not of what its route accepts."""
+    return HttpProblem(422, "Unprocessable content", f"{field} {why}", field=field)
+
+
+def broken_off(error: str) -> HttpProblem:
+    """502, told inside a stream that had begun: it will not come to its end."""
+    return HttpProblem(502, "Stream broken off", error)
+
+
+def of_refusal(refused: RequestRefused) -> HttpProblem:
+    """Return the problem that tells a client why its request was refused."""
+    status, title = _STATUSES[refused.reason]
+    members = dict(refused.members)
+    if refused.reason in ("budget_exhausted", "budget_held", "cost_unbounded"):
+        members["retryable"] = refused.retryable
+    problem = HttpProblem(status, title, refused.detail, **members)
+    if refused.retry_after_s is not None:
+        problem.headers.append((b"retry-after", b"%d" % refused.retry_after_s))
+    if refused.retryable is not None:
+        problem.headers.append((b"x-should-retry", b"true" if refused.retryable else b"false"))
+    if refused.decision:
+        problem.headers.append((b"x-tollway-decision", refused.decision.encode()))
+    problem.cost_nano = refused.cost_nano
+    return problem

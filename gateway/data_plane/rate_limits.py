@@ -1,0 +1,185 @@
+"""Rates: how many requests and dollars a second a tenant may take, with a burst.
+
+Two token buckets a tenant. One of requests: each takes a token, and where there is none it is
+refused with 429 before anything is read. One of dollars: a request needs it not to be empty, and
+takes from it what it has cost, so it may go below zero by what was under way; the next ones wait.
+This smooths spend; what holds it to a limit exactly is a budget. Pure: the time is an argument.
+
+Feedback has a bucket of its own for each tenant, limited by default: every label costs the worker
+that learns about a third of a millisecond.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from tollway.gateway.budgets.model import NANO
+from tollway.gateway.data_plane.problems import HttpProblem
+from tollway.gateway.learning.feedback_items import FEEDBACK_MAX
+from tollway.gateway.routing.request_state import RequestState
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """A token bucket: `rate` a second come in, at most `burst` are there."""
+
+    # The mutable state is the tokens there were, and when.
+
+    rate: float
+    burst: float
+    tokens: float
+    at_s: float = 0.0
+
+    @classmethod
+    def full(cls, rate: float, burst: float, now_s: float = 0.0) -> "TokenBucket":
+        """Return a bucket with as many tokens as it holds."""
+        return cls(rate, burst, burst, now_s)
+
+    def revise(self, rate: float, burst: float, now_s: float) -> None:
+        """Take another rate and burst; the tokens stay, as far as they fit in."""
+        self.fill(now_s)
+        self.rate, self.burst, self.tokens = rate, burst, min(self.tokens, burst)
+
+    def fill(self, now_s: float) -> float:
+        """Return how many tokens there are now."""
+        self.tokens = min(self.burst, self.tokens + self.rate * max(0.0, now_s - self.at_s))
+        self.at_s = now_s
+        return self.tokens
+
+    def wait_s(self, tokens: float) -> float:
+        """Return how long until there are as many as `tokens`, as of the last look."""
+        return max(0.0, (tokens - self.tokens) / self.rate)
+
+
+class RateLimit:
+    """One tenant's."""
+
+    # The mutable state is the two buckets.
+
+    def __init__(
+        self, requests_per_s: float | None, burst: float | None, usd_per_s: float | None
+    ) -> None:
+        """`burst` requests at once, by default those of a second; of dollars always a second's.
+
+        None of a rate: it is not limited.
+        """
+        self._requests: TokenBucket | None = None
+        self._dollars: TokenBucket | None = None
+        self.revise(requests_per_s, burst, usd_per_s, 0.0)
+
+    def revise(
+        self,
+        requests_per_s: float | None,
+        burst: float | None,
+        usd_per_s: float | None,
+        now_s: float,
+    ) -> None:
+        """Take other rates; what is in a bucket, or owed, stays."""
+        size = None
+        if requests_per_s is not None:
+            size = max(1.0, burst if burst is not None else requests_per_s)
+        self._requests = _revised(self._requests, requests_per_s, size, now_s)
+        self._dollars = _revised(self._dollars, usd_per_s, usd_per_s, now_s)
+
+    def admit(self, now_s: float) -> None:
+        """Take a request in; Refused with 429 where there are too many (1.2 us)."""
+        dollars, requests = self._dollars, self._requests
+        if dollars is not None and dollars.fill(now_s) <= 0.0:
+            raise self._too_many("dollars", dollars.wait_s(0.0))
+        if requests is not None:
+            if requests.fill(now_s) < 1.0:
+                raise self._too_many("requests", requests.wait_s(1.0))
+            requests.tokens -= 1.0
+
+    def charge(self, state: RequestState) -> None:
+        """Take what a request has cost from the dollars."""
+        if self._dollars is not None:
+            self._dollars.tokens -= state.cost_nano / NANO
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """Return the fields RateLimit and RateLimit-Policy, as the IETF's draft 10 has them."""
+        bucket = self._requests
+        if bucket is None:
+            return []
+        left, window_s = max(0, int(bucket.tokens)), max(1, round(bucket.burst / bucket.rate))
+        again_s = -int(-bucket.wait_s(left + 1.0) // 1)
+        return [
+            (b"ratelimit-policy", b'"requests";q=%d;w=%d' % (bucket.burst, window_s)),
+            (b"ratelimit", b'"requests";r=%d;t=%d' % (left, again_s)),
+        ]
+
+    def _too_many(self, what: str, wait_s: float) -> HttpProblem:
+        refused = HttpProblem(
+            429, "Too many requests", f"this key's rate of {what} is used up; wait {wait_s:.1f} s"
+        )
+        again_s = max(1, -int(-wait_s // 1))
+        refused.headers = [(b"retry-after", b"%d" % again_s), *self.fields()]
+        return refused
+
+
+def _revised(
+    bucket: TokenBucket | None, rate: float | None, burst: float | None, now_s: float
+) -> TokenBucket | None:
+    """Return a bucket of this rate, the same one where there is one; None: not limited."""
+    if rate is None or burst is None:
+        return None
+    if bucket is None:
+        return TokenBucket.full(rate, burst, now_s)
+    bucket.revise(rate, burst, now_s)
+    return bucket
+
+
+FEEDBACK_BURST_S = 10.0  # seconds' worth of labels at once: a batch job catches up, and waits
+
+
+class FeedbackRates:
+    """How many labels a second each tenant may send."""
+
+    # The mutable state is a bucket for each tenant that has sent feedback: tenants are known by
+    # their keys, so there are no more than the configuration names.
+
+    def __init__(self, default_per_s: float, own_per_s: Mapping[str, float]) -> None:
+        """`own_per_s`: of the tenants that have a rate of their own."""
+        self._buckets: dict[str, TokenBucket] = {}
+        self._default_per_s, self._own_per_s = default_per_s, dict(own_per_s)
+
+    def revise(
+        self,
+        default_per_s: float,
+        own_per_s: Mapping[str, float],
+        *,
+        tenants: Collection[str],
+        now_s: float,
+    ) -> None:
+        """Take other rates; what is in the buckets of `tenants`, those there are now, stays."""
+        self._default_per_s, self._own_per_s = default_per_s, dict(own_per_s)
+        for tenant in self._buckets.keys() - set(tenants):
+            del self._buckets[tenant]
+        for tenant, bucket in self._buckets.items():
+            rate = self._rate(tenant)
+            bucket.revise(rate, _burst(rate), now_s)
+
+    def admit(self, tenant: str, labels: int, now_s: float) -> None:
+        """Take labels in, all or none; Refused with 429 where there are too many."""
+        bucket = self._buckets.get(tenant)
+        if bucket is None:
+            rate = self._rate(tenant)
+            bucket = self._buckets[tenant] = TokenBucket.full(rate, _burst(rate), now_s)
+        if bucket.fill(now_s) >= labels:
+            bucket.tokens -= labels
+            return
+        wait_s = bucket.wait_s(labels)
+        refused = HttpProblem(
+            429,
+            "Too many requests",
+            f"this key may send {bucket.rate:g} labels a second; wait {wait_s:.1f} s",
+        )
+        refused.headers = [(b"retry-after", b"%d" % max(1, -int(-wait_s // 1)))]
+        raise refused
+
+    def _rate(self, tenant: str) -> float:
+        return self._own_per_s.get(tenant, self._default_per_s)
+
+
+def _burst(rate: float) -> float:
+    """Return how many labels may come at once; a whole call always fits."""
+    return max(rate * FEEDBACK_BURST_S, float(FEEDBACK_MAX))

@@ -1,0 +1,1 @@
+"""What a call will cost, learned from what calls have used."""

@@ -1,0 +1,1 @@
+"""Feedback, labels and audits, and how policies are paced."""

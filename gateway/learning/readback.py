@@ -1,0 +1,121 @@
+"""Reads back from the journal what learning needs, and refuses rows that no gateway writes.
+
+A journal outlives the version that wrote it and the disk that holds it. So a row is checked in full
+before anything is learned from it: a policy that has taken half of a row is worse than one that has
+taken none, and a row that raises must not stop a start.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tollway.gateway.learning.feedback_items import BadFeedback, check_probability, check_quality
+from tollway.gateway.routing.records import contexts
+from tollway.gateway.routing.request_state import Decision
+from tollway.gateway.storage.journal_format import Row
+from tollway.policies.types import Choice, Context
+
+PROBABILITY_MIN = 1e-6
+"""Of the gateway's own audits, whose share may be far below what clients may claim."""
+
+ARMS_MAX = 65  # the backends of a route, and the acceptance of the reply in hand
+ERROR = 1e-6  # of probabilities that were added up as floats
+
+
+class BadRow(ValueError):  # noqa: N818 - reads as what happened
+    """A row that cannot be learned from; the message says what is wrong with it."""
+
+
+def draws(found: Sequence[Row]) -> list[Decision]:
+    """Return the draws that a decision's rows tell of; BadRow where one is damaged."""
+    try:
+        read = contexts(list(found))
+        for draw in read:
+            _check(draw)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+        raise BadRow(f"a decision's row is damaged: {type(exc).__name__}: {exc}") from exc
+    return read
+
+
+def known(row: Row) -> dict[str, float]:
+    """Return the quality of each backend's reply that a feedback's row tells; BadRow if damaged."""
+    told = row.get("known")
+    if not isinstance(told, Mapping) or not told:
+        raise BadRow("a feedback's row says nothing of any backend")
+    try:
+        return {str(backend): check_quality(quality) for backend, quality in told.items()}
+    except BadFeedback as exc:
+        raise BadRow(f"a feedback's row is damaged: {exc}") from exc
+
+
+def probability(row: Row) -> float:
+    """Return with which probability an answer was judged; BadRow where that cannot be."""
+    try:
+        return check_probability(row.get("probability", 1.0), PROBABILITY_MIN)
+    except BadFeedback as exc:
+        raise BadRow(f"a feedback's row is damaged: {exc}") from exc
+
+
+def text(row: Row, member: str) -> str:
+    """Return a member of a row that is a text; BadRow where it is none."""
+    value = row.get(member)
+    if not isinstance(value, str):
+        raise BadRow(f"a row's {member} is {str(value)[:40]!r}, not a text")
+    return value
+
+
+def time_s(row: Row) -> float:
+    """Return when a row was written; BadRow where it does not say."""
+    return _finite(row.get("time"), "time")
+
+
+def _check(draw: Decision) -> None:
+    """Raise ValueError where a draw is one that no policy makes."""
+    _check_choice(draw.choice)
+    for name, times in (
+        ("reached", draw.choice.reached),
+        ("reached_most", draw.choice.reached_most),
+    ):
+        if not _finite(times, name) >= 0.0:
+            raise ValueError(f"{name} is below 0")
+    _check_context(draw.context)
+
+
+def _check_choice(choice: Choice) -> None:
+    count = len(choice.arms)
+    if not 0 < count <= ARMS_MAX or not all(isinstance(arm, str) for arm in choice.arms):
+        raise ValueError(f"{count} arms")
+    for name, values in (
+        ("pmf", choice.pmf),
+        ("quality_hat", choice.quality_hat),
+        ("cost_hat_usd", choice.cost_hat_usd),
+        ("shadow", choice.shadow or choice.pmf),
+    ):
+        if len(values) != count or not all(_finite(value, name) >= -ERROR for value in values):
+            raise ValueError(f"{name} does not fit {count} arms")
+    for name, values in (("pmf", choice.pmf), ("shadow", choice.shadow)):
+        if values and abs(sum(values) - 1.0) > ERROR:
+            raise ValueError(f"{name} adds up to {sum(values)}")
+    if not choice.propensity > 0.0:
+        raise ValueError("an arm was drawn that had no chance")
+    if max(choice.quality_hat) > 1.0 + ERROR:
+        raise ValueError("quality_hat above 1")
+    if choice.guarded_by and choice.guarded_by not in choice.arms:
+        raise ValueError(f"guarded_by {choice.guarded_by!r} is none of the arms")
+    _finite(choice.shadow_price, "price_of_money")
+
+
+def _check_context(context: Context) -> None:
+    if not isinstance(context.held, str):
+        raise ValueError("held is not a text")
+    for value in (*context.dense, *context.reply, *(pair[1] for pair in context.sparse)):
+        _finite(value, "a feature")
+    if any(not isinstance(at, int) or not 0 <= at < 1 << 18 for at, _ in context.sparse):
+        raise ValueError("a sparse feature's index")
+
+
+def _finite(value: Any, name: str) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise BadRow(f"{name} is {str(value)[:40]}, not a finite number")
+    return float(value)

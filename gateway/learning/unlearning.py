@@ -1,0 +1,153 @@
+"""Unlearning: a route's policy is built again from the journal, without some of the labels.
+
+A regression cannot forget one label, but the journal holds all of them, with the contexts and the
+probabilities of their decisions. So the policy is taught anew from an empty state, by the labels
+that remain, in their order. What is learned of costs and features is not of labels, and is kept.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from tollway.gateway.learning.feedback import FeedbackLearner
+from tollway.gateway.learning.readback import BadRow, draws
+from tollway.gateway.routing.observer import Uncounted
+from tollway.gateway.routing.route import Route
+from tollway.gateway.storage.journal import Journal, segments
+from tollway.gateway.storage.journal_format import Row, rows
+from tollway.policies.types import Arm, Context
+
+SAMPLE = 200  # recent requests that are asked about before and after
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """Which labels are left out: all that match every part given, told from `from_s` up to `to_s`.
+
+    `tenants`, `sources`, `decisions`: empty matches all.
+    """
+
+    tenants: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+    decisions: frozenset[str] = frozenset()
+    from_s: float = 0.0
+    to_s: float = float("inf")
+
+    def __call__(self, row: Row) -> bool:
+        """Whether a feedback's row is left out."""
+        time_s = row.get("time")
+        if not isinstance(time_s, (int, float)) or not self.from_s <= time_s < self.to_s:
+            return False
+        by = str(row.get("by") or "")
+        told_by = by.partition(":")[2] if ":" in by else row.get("tenant")
+        return (
+            (not self.tenants or told_by in self.tenants)
+            and (not self.sources or row.get("source") in self.sources)
+            and (not self.decisions or row.get("id") in self.decisions)
+        )
+
+
+class Readable(Journal):
+    """A journal that is only read: no segment is opened, nothing is marked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def mark(self, decision: str) -> bool:
+        """Leave the marks as they are: what is left out now must not come again either."""
+        return True
+
+
+@dataclass(slots=True)
+class Relearned:
+    """What became of one route's labels."""
+
+    learned: int = 0
+    left_out: int = 0
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+
+
+def relearn(
+    folder: Path, routes: Mapping[str, Route], without: Without, wall: Callable[[], float]
+) -> tuple[dict[str, Relearned], int]:
+    """Teach routes, whose policies are empty, by the journal; return what came of it, and how many
+    rows were skipped as damaged.
+    """
+    told = {name: Relearned() for name in routes}
+    metrics = Uncounted()
+    learner = FeedbackLearner(Readable(folder), routes, metrics, wall)
+    rng = Random(0)
+
+    def chosen() -> Iterator[Row]:
+        for path in segments(folder):
+            yield from rows(path)
+
+    seen: set[str] = set()
+    skipped = 0
+    for row in chosen():
+        name = row.get("route")
+        if not isinstance(name, str) or name not in routes:
+            continue
+        try:
+            if row.get("kind") == "decision":
+                _meet(routes[name], row, rng)
+                learner.recount(row, {})
+            elif row.get("kind") == "feedback" and without(row):
+                told[name].left_out += 1
+            elif row.get("kind") == "feedback":
+                told[name].learned += learner.relearn(row, {}, seen)
+        except (BadRow, KeyError, TypeError, ValueError, ArithmeticError):
+            skipped += 1
+    return told, skipped
+
+
+def _meet(route: Route, row: Row, rng: Random) -> None:
+    """Have the policy see a request as it did then, so that it knows its arms and its traffic."""
+    (draw,) = draws([row])
+    if draw.stage or draw.redrawn:
+        return
+    arms = [
+        Arm(name, cost_usd, route.backends[name].declared_quality)
+        for name, cost_usd in zip(draw.choice.arms, draw.choice.cost_hat_usd, strict=True)
+        if name in route.backends
+    ]
+    if arms:
+        route.policy.choose(draw.context, arms, rng)
+        if route.policy.resolve_due():
+            route.policy.resolve()
+
+
+def expected(folder: Path, route: Route) -> dict[str, float]:
+    """Return what a route's policy expects of each arm, in the mean over recent requests."""
+    sums: dict[str, list[float]] = {}
+    for context, arms in _recent(folder, route):
+        choice = route.policy.choose(context, arms, Random(0))
+        for arm, quality in zip(choice.arms, choice.quality_hat, strict=True):
+            sums.setdefault(arm, []).append(quality)
+    return {arm: sum(each) / len(each) for arm, each in sums.items()}
+
+
+def _recent(folder: Path, route: Route) -> list[tuple[Context, list[Arm]]]:
+    found: list[tuple[Context, list[Arm]]] = []
+    for path in segments(folder)[-1:]:
+        for row in rows(path):
+            if row.get("kind") != "decision" or row.get("route") != route.name:
+                continue
+            try:
+                (draw,) = draws([row])
+            except BadRow:
+                continue
+            arms = [
+                Arm(name, cost, route.backends[name].declared_quality)
+                for name, cost in zip(draw.choice.arms, draw.choice.cost_hat_usd, strict=True)
+                if name in route.backends
+            ]
+            if arms and not draw.stage:
+                found.append((draw.context, arms))
+                del found[:-SAMPLE]
+    return found

@@ -1,0 +1,415 @@
+"""uvicorn's HTTP/1.1 protocol, guarded: limits, deadlines, and no ambiguity about what was sent.
+
+Theory of operation. uvicorn over httptools is fast because it checks little: no limit on heads, no
+deadline for receiving, any Host or none, odd transfer codings, and a body that is lost when the
+client offers an upgrade. This class stands between the parser's callbacks and uvicorn's own:
+
+    WAITING -- first byte of a request --> HEAD -- blank line --> BODY -- its end --> WAITING
+
+A head is judged when it is whole, before uvicorn makes a task of it. A refusal raised in a callback
+stops the parser; `_refuse` then answers in the order of requests: at once, or, where an earlier
+request of the same connection is still being answered, by closing after that. What is sent after a
+refusal is read and thrown away for a moment, because closing a socket with unread bytes makes the
+kernel reset it, and the client would never see why it was refused.
+
+Requests that arrive in one read, nearly all, never touch the clock. One lazy alarm a connection
+watches the others.
+
+An offered upgrade makes the parser stop after the head and forget the body (llhttp leaves what
+follows to the new protocol). A fresh parser is then fed a head that says only how the body is
+framed, and goes on from there.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, cast
+
+import httptools
+from uvicorn._types import (
+    ASGI3Application,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPResponseStartEvent,
+    Scope,
+)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from tollway.gateway.listener.client import EXTENSION, Client
+from tollway.gateway.listener.corked_transport import CorkedTransport
+from tollway.gateway.listener.request_head import (
+    METHODS,
+    HeadLimits,
+    RequestRejected,
+    check_head,
+    framing,
+    no_websocket,
+    origin_form,
+)
+
+WAITING, HEAD, BODY = range(3)
+
+# 1 s: what a client needs to read a refusal while it still sends.
+_LINGER_S = 1.0
+
+
+Shape = Callable[[bytes, int, dict[str, Any]], tuple[bytes, bytes]]
+"""Returns the content type and the body of a problem: for a raw path and a status."""
+
+_TITLES = {413: "Content Too Large", 414: "URI Too Long"}
+"""RFC 9110's; Python's names of these differ between its versions, and clients compare them."""
+
+
+def plain(path: bytes, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Return a problem as RFC 9457 has it, whatever the path."""
+    return b"application/problem+json", json.dumps(problem).encode()
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """The protocol class for uvicorn's `http=`; `guarded(limits)` makes one with other limits."""
+
+    limits = HeadLimits()
+    shape: Shape = staticmethod(plain)
+
+    @classmethod
+    def limit_bodies(cls, most: int) -> None:
+        """Allow bodies of `most` bytes from the next request on, on open connections too."""
+        cls.limits = replace(cls.limits, body_bytes=most)
+
+    # The mutable state that is ours: what is being received, since when, how much of it; and
+    # whether the connection has been refused.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._phase = WAITING
+        self._read_bytes = 0
+        self._unjudged_bytes = 0
+        self._body_bytes = 0
+        self._body_bytes_max = 0
+        self._since_s: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_s = 0.0
+        self._refused = False
+        self._upgrade: bytes | None = None
+        self._reframing = False
+        self._client = Client()
+        self._extensions: dict[str, Any] = {EXTENSION: self._client}
+        self._serving: RequestResponseCycle | None = None
+
+    # -- asyncio's protocol
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of the first head, or turn the connection away."""
+        super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, CorkedTransport(transport, self.loop))
+        if len(self.connections) > self.limits.connections:
+            self._refuse(RequestRejected(503, "too many connections"))
+        else:
+            self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock, and the work for the client."""
+        if self._serving is not None and not self._serving.response_complete:
+            self._serving.disconnected = True  # uvicorn says so of the latest request alone
+        super().connection_lost(exc)
+        self._client.leave()
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; start the clock if it was not the end of a request."""
+        if self._refused:
+            return
+        self._read_bytes = len(data)
+        self._unjudged_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+            if self._phase == HEAD and self._unjudged_bytes > self.limits.head_bytes:
+                self._check_size()  # all in one read, and no end to it
+        except httptools.HttpParserUpgrade as exc:
+            self._reframe()
+            self.data_received(data[exc.args[0] :])
+            return
+        except RequestRejected as exc:
+            self._refuse(exc)
+            return
+        except httptools.HttpParserError as exc:
+            cause = exc.__context__
+            malformed = RequestRejected(400, "not a request as RFC 9112 has it")
+            self._refuse(cause if isinstance(cause, RequestRejected) else malformed)
+            return
+        if self._phase == WAITING:
+            self._unjudged_bytes = 0
+        elif self._unjudged_bytes - self._read_bytes > self.limits.head_bytes:
+            self._refuse(
+                RequestRejected(431, f"more than {self.limits.head_bytes} bytes of fields")
+            )
+        elif self._since_s is None:
+            self._start_clock()
+
+    # -- httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        """Note the first byte of a request."""
+        if self._reframing:
+            return
+        self._phase = HEAD
+        self._since_s = None
+        self._unjudged_bytes = self._read_bytes
+        super().on_message_begin()
+        self.scope["extensions"] = self._extensions
+
+    def on_url(self, url: bytes) -> None:
+        """Gather the target, within its limit."""
+        if self._phase == HEAD:
+            self.url += url
+            if len(self.url) > self.limits.target_bytes:
+                raise RequestRejected(
+                    414, f"a target of more than {self.limits.target_bytes} bytes"
+                )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Gather a field, within the limit. Trailers are dropped: they could pose as fields."""
+        if self._phase != HEAD or b"_" in name:  # Content_Length is Content-Length to some
+            return
+        if len(self.headers) >= self.limits.fields:
+            raise RequestRejected(431, f"more than {self.limits.fields} header fields")
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Judge the head; make the target an origin form; let uvicorn start the request."""
+        if self._phase != HEAD:
+            return
+        parser = self.parser
+        method, version = parser.get_method(), parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise RequestRejected(505, "neither HTTP/1.1 nor HTTP/1.0")
+        if method not in METHODS:
+            raise RequestRejected(501, "a method that is not served here")
+        if self._unjudged_bytes > self.limits.head_bytes:
+            self._check_size()
+        self.expect_100_continue = check_head(self.headers, version, self.limits)
+        if self.url[:1] != b"/" or b"#" in self.url:
+            self._address(method)
+        if len(self.pipeline) >= self.limits.pipelined:
+            raise RequestRejected(400, f"more than {self.limits.pipelined} requests before a reply")
+        upgrade = parser.should_upgrade()
+        if upgrade:
+            no_websocket(self.headers)
+        self._phase = BODY
+        self._since_s = None
+        self._body_bytes = self._unjudged_bytes = 0
+        self._body_bytes_max = self.limits.body_bytes
+        self._upgrade = framing(self.headers) if upgrade else None
+        super().on_headers_complete()
+        if version == "1.0":
+            until_close(self.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        """Hand a part of the body on, within the limit."""
+        self._unjudged_bytes = 0
+        self._body_bytes += len(body)
+        if self._body_bytes > self._body_bytes_max:
+            raise RequestRejected(413, f"a body of more than {self._body_bytes_max} bytes")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request."""
+        if self._upgrade is None:
+            self._phase = WAITING
+            self._since_s = None
+            super().on_message_complete()
+            if self.flow.read_paused and not self.pipeline:
+                self.flow.resume_reading()  # else nobody hears that the client leaves
+
+    # -- uvicorn's request cycle
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Note which of the pipelined requests is being served."""
+        self._serving = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Start the next request that is waiting, or the clock of an idle connection.
+
+        As uvicorn's own does, but for its timer a response.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._phase == WAITING:
+            self._start_clock()
+
+    # -- what a head says
+
+    def _address(self, method: bytes) -> None:
+        """Make the target an origin form; the host of an absolute one replaces Host (3.2.2)."""
+        self.url, host = origin_form(self.url, method)
+        if host is not None:
+            self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
+            self.headers.insert(0, (b"host", host))
+
+    def _check_size(self) -> None:
+        """Weigh a head exactly: what was read may be mostly a body, or other requests."""
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self.limits.head_bytes:
+            raise RequestRejected(431, f"more than {self.limits.head_bytes} bytes of fields")
+
+    def _should_upgrade(self) -> bool:
+        """Never: an offer is ignored, and the request answered as it stands (RFC 9110 7.8)."""
+        return False
+
+    def _reframe(self) -> None:
+        """Give a new parser the framing of the body that the old one gave up."""
+        assert self._upgrade is not None
+        head, self._upgrade = b"POST / HTTP/1.1\r\n%b\r\n" % self._upgrade, None
+        self.parser = httptools.HttpRequestParser(self)
+        self._reframing = True
+        self.parser.feed_data(head)
+        self._reframing = False
+
+    # -- deadlines
+
+    def _start_clock(self) -> None:
+        self._since_s = self.loop.time()
+        due_s = self._due_s(self._since_s)
+        if self._alarm is None:
+            self._arm(due_s)
+        elif due_s < self._alarm_s:
+            self._alarm.cancel()
+            self._arm(due_s)
+
+    def _arm(self, when_s: float) -> None:
+        self._alarm_s = when_s
+        self._alarm = self.loop.call_at(when_s, self._on_alarm)
+
+    def _due_s(self, since_s: float) -> float:
+        if self._phase == BODY:
+            needed_s = self._body_bytes / self.limits.body_bytes_per_s
+            return since_s + self.limits.body_grace_s + needed_s
+        idle = self._phase == WAITING and self.cycle is not None
+        return since_s + (self.timeout_keep_alive if idle else self.limits.head_s)
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        if self._since_s is None or self._refused:
+            return
+        now_s = self.loop.time()
+        if self.flow.read_paused or (self._phase == BODY and self.cycle.waiting_for_100_continue):
+            self._since_s = now_s  # the client waits for us
+        due_s = self._due_s(self._since_s)
+        if now_s < due_s:
+            self._arm(max(due_s, now_s + 0.001))  # the loop's clock ticks in milliseconds
+        elif self._phase == WAITING:
+            self.transport.close()
+        else:
+            self._refuse(RequestRejected(408, "the request came too slowly"))
+
+    # -- refusing
+
+    def _refuse(self, why: RequestRejected) -> None:
+        """End what the client may say here: answer, and close once it can have read that."""
+        self._refused = True
+        cycle = self.cycle
+        own = self._phase == BODY  # the request at fault has a cycle of its own
+        if own and self.pipeline and self.pipeline[0][0] is cycle:
+            cycle.keep_alive = False
+            self.pipeline[0] = (cycle, _refusal_app(why.status, *self._written(why)))
+        elif own:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._say(None if cycle.response_started else why)
+        elif cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False  # the last request before the one at fault
+        else:
+            self._say(why)
+
+    def _written(self, why: RequestRejected) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Return a refusal's fields and body, in the shape that the path's clients read."""
+        title = _title(why.status)
+        problem = {"type": "about:blank", "title": title, "status": why.status}
+        problem["detail"] = why.detail
+        content_type, body = self.shape(self._path(), why.status, problem)
+        fields = [
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        return fields, body
+
+    def _path(self) -> bytes:
+        """Return the path of the request that is being received; empty where it is not known."""
+        if self._phase == WAITING:
+            return b""
+        target: bytes = self.url
+        if target[:1] != b"/":
+            try:
+                target, _ = origin_form(target, b"")
+            except RequestRejected:
+                return b""
+        return target.partition(b"?")[0]
+
+    def _say(self, why: RequestRejected | None) -> None:
+        if self.transport.is_closing():
+            return
+        if why is not None:
+            fields, body = self._written(why)
+            headers = b"".join(b"%b: %b\r\n" % pair for pair in fields)
+            status = b"%d %b" % (why.status, _title(why.status).encode())
+            self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, headers, body))
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.close)
+
+
+def until_close(cycle: RequestResponseCycle) -> None:
+    """Have a reply of unknown length end with the connection: HTTP/1.0 knows no chunks.
+
+    RFC 9112 6.1. uvicorn chunks such replies whatever the client's version.
+    """
+    send, lasts = cycle.send, False
+
+    async def unchunked(message: ASGISendEvent) -> None:
+        nonlocal lasts
+        if message["type"] == "http.response.start":
+            lasts = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+            if lasts:
+                cycle.chunked_encoding = False
+        elif message["type"] == "http.response.body" and lasts:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    cycle.send = unchunked  # type: ignore[method-assign]
+
+
+def limited_protocol(limits: HeadLimits, shape: Shape = plain) -> type[LimitedHttpProtocol]:
+    """Return the protocol class with other limits: uvicorn makes its instances itself.
+
+    `shape` writes refusals; it is only called where a request is refused.
+    """
+    own = {"limits": limits, "shape": staticmethod(shape)}
+    return type("Guarded", (LimitedHttpProtocol,), own)
+
+
+def _title(status: int) -> str:
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
+def _refusal_app(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> ASGI3Application:
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        start: HTTPResponseStartEvent = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": headers,
+            "trailers": False,
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    return app

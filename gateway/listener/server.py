@@ -1,0 +1,193 @@
+"""Puts an ASGI application behind uvicorn's server and our guarded protocol."""
+
+import asyncio
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from tollway.gateway.listener.http_protocol import LimitedHttpProtocol, limited_protocol
+from tollway.gateway.listener.request_head import HeadLimits
+
+__all__ = ["HeadLimits", "bind", "bind_each", "run", "server", "serving"]
+
+
+def bind(listen: str, backlog: int = 2048, *, shared: bool = False) -> socket.socket:
+    """Return a socket bound to `host:port`, `[ipv6]:port` (port 0: any free one) or `unix:/path`.
+
+    `shared` lets others of this user bind the same port. Raises ValueError for another form and
+    OSError where the address cannot be had.
+    """
+    if listen.startswith("unix:"):
+        return _bind_unix(listen.removeprefix("unix:"), backlog)
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit():
+        raise ValueError(f"{listen!r} is neither host:port nor unix:/path")
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    where = (bare, int(port))
+    made = socket.create_server(where, family=family, backlog=backlog, reuse_port=shared)
+    # asyncio turns Nagle's algorithm off only where the socket says that it is TCP, and connections
+    # take after their listener: without this a reply of two writes waits 40 ms for an ACK.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
+
+
+def bind_each(listen: str, count: int) -> list[socket.socket]:
+    """Return `count` sockets on one address, as `bind` does, among which the kernel deals evenly.
+
+    Of a Unix socket there is one, `count` times: whoever is idle takes the connection.
+    """
+    first = bind(listen)  # not shared: it fails where another gateway of ours has the port
+    if first.family == socket.AF_UNIX:
+        return [first] * count
+    host, _, _ = listen.rpartition(":")
+    port = first.getsockname()[1]
+    first.close()
+    return [bind(f"{host}:{port}", shared=True) for _ in range(count)]
+
+
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
+    """Return where a bound socket is reached."""
+    address = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{address}"
+    host, port = address[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which on SIGTERM goes on for a while, so that others notice."""
+
+    # The mutable state is the loop it runs on, and whether it has been told to leave.
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        grace_s: float,
+        leaving: Callable[[], None],
+        handshake_s: float,
+    ) -> None:
+        super().__init__(config)
+        self._grace_s = grace_s
+        self._handshake_s = handshake_s
+        self._leaving = leaving
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._left = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        loop = self._loop = asyncio.get_running_loop()
+        if not self.config.is_ssl:
+            await super().startup(sockets)
+            return
+        # uvicorn does not say how long a handshake may take, and asyncio's own idea is a minute.
+        create_server = loop.create_server
+        client_deadline = partial(create_server, ssl_handshake_timeout=self._handshake_s)
+        loop.create_server = client_deadline  # type: ignore[method-assign]
+        try:
+            await super().startup(sockets)
+        finally:
+            loop.create_server = create_server  # type: ignore[method-assign]
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Leave: at SIGTERM after the grace, told twice or by SIGINT at once."""
+        if sig != signal.SIGTERM or self._left or not self._grace_s or self._loop is None:
+            super().handle_exit(sig, frame)
+            return
+        self._left = True
+        self._leaving()
+        later = partial(super().handle_exit, sig, None)
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._grace_s, later)
+
+
+def server(
+    app: Any,
+    *,
+    limits: HeadLimits | None = None,
+    protocol: type[LimitedHttpProtocol] | None = None,
+    connections: int = 10_000,
+    keep_alive_s: float = 75.0,
+    drain_s: float = 30.0,
+    log_level: str = "warning",
+    tls: ssl.SSLContext | None = None,
+    grace_s: float = 0.0,
+    leaving: Callable[[], None] = lambda: None,
+) -> uvicorn.Server:
+    """Return the server of an ASGI application; it still needs a socket (`bind`) to serve.
+
+    An idle connection is kept for `keep_alive_s` (nginx keeps its own to us for 60 s, and must be
+    the first to let go). On SIGTERM, `leaving` is called and requests are served for `grace_s`
+    more; then those under way have `drain_s` to end, and no more are taken. The application says
+    `date` and `server` itself, so that a proxied reply has them once. `protocol` is for callers
+    that change its limits later (`guarded`); else it is made with `limits` and `connections`.
+    """
+    if protocol is None:
+        protocol = limited_protocol(replace(limits or HeadLimits(), connections=connections))
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="on",
+        loop="auto",
+        interface="asgi3",
+        access_log=False,
+        log_level=log_level,
+        log_config=None,  # where the log goes is the process' own affair
+        date_header=False,
+        server_header=False,
+        proxy_headers=False,
+        ssl_context_factory=None if tls is None else lambda config, default: tls,
+        timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type] # any number of seconds will do
+        timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]
+    )
+    return Server(config, grace_s, leaving, protocol.limits.head_s)
+
+
+def run(app: Any, *, listen: str | socket.socket, **options: Any) -> None:
+    """Serve until SIGTERM or SIGINT; `options` are those of `server`."""
+    bound = bind(listen) if isinstance(listen, str) else listen
+    one = server(app, **options)
+    # uvicorn hears the signal once it runs, and raises it again when it has stopped. Before that it
+    # must not be lost; after it, that it has stopped is what was asked.
+    signal.signal(signal.SIGTERM, one.handle_exit)
+    one.run(sockets=[bound])
+
+
+@asynccontextmanager
+async def serving(
+    app: Any, *, listen: str = "127.0.0.1:0", **options: Any
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve inside the running loop, and yield the address that was bound: for tests and demos."""
+    bound = bind(listen)
+    one = server(app, **options)
+    task = asyncio.create_task(one.serve(sockets=[bound]))
+    try:
+        while not one.started and not task.done():  # noqa: ASYNC110 - uvicorn offers no event
+            await asyncio.sleep(0.001)
+        if task.done():
+            await task
+        yield bound.getsockname()[:2]
+    finally:
+        one.should_exit = True
+        await task
+        for connection in list(one.server_state.connections):  # those that outlasted `drain_s`
+            connection.transport.abort()
+        await asyncio.sleep(0)
+
+
+def _bind_unix(path: str, backlog: int) -> socket.socket:
+    with suppress(FileNotFoundError):
+        if Path(path).is_socket():  # left by a process that was killed
+            Path(path).unlink()
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound.bind(path)
+    bound.listen(backlog)
+    return bound

@@ -1,0 +1,61 @@
+"""Sums of metrics: what several workers count, as one gateway's figures.
+
+A family is a plain document, `{"name", "type", "text", "samples": [[name, labels, value], ...]}`.
+Counters and histograms add up, a worker's that has died included. Gauges are what they are now:
+each says below how the workers' make one; those that are not named are the same for all, or the
+highest counts.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+Family = dict[str, Any]
+Combine = Callable[[float, float], float]
+
+_ADDED = {
+    "tollway_backend_calls",
+    "tollway_backend_concurrency_limit",
+    "tollway_backend_calls_waiting",
+    "tollway_budget_waiting",
+    "tollway_drained_streams",
+    "tollway_explored_usd",
+    "tollway_journal_dropped_rows",
+    "tollway_journal_rows",
+    "tollway_journal_waiting_bytes",
+    "tollway_ledger_calls",
+}
+_LOWEST = {
+    "tollway_backend_address_up",
+    "tollway_backend_up",
+    "tollway_budget_free_usd",
+    "tollway_estimate_ceiling_coverage_ratio",
+    "tollway_ledger_up",
+}
+
+
+def add(reports: Sequence[Iterable[Family]]) -> list[Family]:
+    """Return the families of all reports, each once, their samples combined."""
+    found: dict[str, Family] = {}
+    samples: dict[str, dict[tuple[Any, ...], list[Any]]] = {}
+    for report in reports:
+        for family in report:
+            found.setdefault(family["name"], family)
+            held = samples.setdefault(family["name"], {})
+            combine = how(family)
+            for name, labels, value in family["samples"]:
+                sample = held.setdefault((name, *labels.items()), [name, labels, None])
+                before = sample[2]
+                sample[2] = value if before is None else combine(before, value)
+    return [{**family, "samples": list(samples[name].values())} for name, family in found.items()]
+
+
+def how(family: Family) -> Combine:
+    """Return how two workers' values of a family's sample become one."""
+    if family["type"] in {"counter", "histogram"} or family["name"] in _ADDED:
+        return lambda one, other: one + other
+    return min if family["name"] in _LOWEST else max
+
+
+def lasting(families: Iterable[Family]) -> list[Family]:
+    """Return what still counts of a worker that has died: not its gauges."""
+    return [family for family in families if family["type"] in {"counter", "histogram"}]

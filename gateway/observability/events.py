@@ -1,0 +1,54 @@
+"""Events: what an operator should hear of, newest kept, each also logged."""
+
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+EVENTS_MAX = 1000  # a page of them is read by a person; the log has them all
+
+log = logging.getLogger("tollway.events")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened once; `kind` is of a closed set, `about` names what it is about."""
+
+    id: str
+    time: float
+    kind: str
+    about: str
+    text: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class EventLog:
+    """The newest events."""
+
+    # The mutable state is the ring of events, the count of all there ever were, and who listens.
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._ring: deque[Event] = deque(maxlen=EVENTS_MAX)
+        self._boot = secrets.token_hex(4)
+        self._listeners: list[Callable[[Event], None]] = []
+        self.count = 0
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Have `listener` called with every event from now on; it must return at once."""
+        self._listeners.append(listener)
+
+    def add(self, kind: str, about: str, text: str, **details: Any) -> None:
+        """Take note of an event, and log it."""
+        self.count += 1
+        event = Event(f"{self._boot}-{self.count}", self._wall(), kind, about, text, details)
+        self._ring.append(event)
+        log.warning("%s %s: %s", kind, about, text)
+        for listener in self._listeners:
+            listener(event)
+
+    def newest(self, most: int = EVENTS_MAX) -> list[dict[str, Any]]:
+        """Return the newest events, newest first."""
+        return [asdict(event) for event in list(self._ring)[::-1][:most]]

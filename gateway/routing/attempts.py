@@ -1,0 +1,626 @@
+"""Attempts: one call of one backend, under a deadline, its money held before and settled after.
+
+Whatever becomes of a call, its reservation ends once: settled for what it cost, or may have cost,
+where it may have run; void where it has not. A cancelled call settles too, for it may have run.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from tollway.backends.dialect import REFUSED
+from tollway.backends.http.codings import Decoded
+from tollway.backends.http.connection import CLOSED
+from tollway.backends.output import OutputLimit
+from tollway.backends.types import (
+    BackendError,
+    FailedAtOnce,
+    Headers,
+    HttpReply,
+    Overloaded,
+    StreamReader,
+    is_unsent,
+)
+from tollway.gateway.budgets.leased_budget import LeasedBudget
+from tollway.gateway.budgets.model import NANO, BudgetRefusal, Reservation
+from tollway.gateway.budgets.reservations import Reservations
+from tollway.gateway.estimation.cost_estimator import Quote
+from tollway.gateway.estimation.prompt_cache import PromptCacheTracker, prompt
+from tollway.gateway.routing.backend import NO_PAYLOAD, Backend
+from tollway.gateway.routing.call_bounds import Unbounded, bounds
+from tollway.gateway.routing.fallback import leaving
+from tollway.gateway.routing.field_rejections import UNCHANGED, Sent, addressed, asked_again, within
+from tollway.gateway.routing.health import evidence
+from tollway.gateway.routing.health.rest import PUSHED_BACK, asked_for
+from tollway.gateway.routing.hedging import HedgePolicy, first_good
+from tollway.gateway.routing.metering import (
+    GIVEN_UP,
+    HEDGE_LOST,
+    LEFT,
+    OVERLOADED,
+    UNDER_WAY,
+    AttemptOutcome,
+    Ending,
+    evaluate_reply,
+    evaluate_stream,
+    outcome_without_reply,
+)
+from tollway.gateway.routing.observer import Observer
+from tollway.gateway.routing.records import settlement_row
+from tollway.gateway.routing.replies.decoding import as_accepted, readable
+from tollway.gateway.routing.replies.redaction import discreet, presentable, vouch
+from tollway.gateway.routing.replies.stream_buffers import Buffers
+from tollway.gateway.routing.replies.stream_relay import CLOSE, StreamRelay, is_stream, refusal
+from tollway.gateway.routing.replies.unlabelled import labelled
+from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.routing.request_state import Attempt, RequestState
+from tollway.gateway.storage.journal import Journal
+
+log = logging.getLogger("tollway.attempts")
+
+T = TypeVar("T")
+
+
+class Attempts:
+    """Makes attempts for turns, and settles them."""
+
+    def __init__(
+        self,
+        wallet: Reservations,
+        journal: Journal,
+        metrics: Observer,
+        *,
+        buffers: Buffers,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        """`buffers` bound what streams keep of unfinished events; `clock` is monotonic and the
+        deadlines' own; `wall` tells the time of day.
+        """
+        self._wallet = wallet
+        self._journal = journal
+        self._metrics = metrics
+        self._buffers = buffers
+        self._clock = clock
+        self._wall = wall
+
+    def quote(self, state: RequestState, backend: Backend, now_s: float | None = None) -> Quote:
+        """Quote a backend for a turn."""
+        inference = state.inference
+        if now_s is None:
+            now_s = self._clock()
+        quote = state.quotes[backend.name] = inference.route.estimator.quote(
+            state.context,
+            backend.name,
+            backend.price,
+            backend.known(inference.call),
+            None if backend.cache is None else self._cached(state, backend.cache),
+            tenant=inference.tenant,
+            now_s=now_s,
+        )
+        return quote
+
+    def accounts(self, state: RequestState, backend: str) -> tuple[LeasedBudget, ...]:
+        """Return the accounts of the budgets that a call would be charged to (0.3 us)."""
+        inference = state.inference
+        return self._wallet.matching(
+            inference.tenant, inference.route.name, backend, inference.tags
+        )
+
+    def _cached(self, state: RequestState, cache: PromptCacheTracker) -> float:
+        """Return what share of a request's prompt a backend is expected to have cached."""
+        if state.prompt is None:
+            inference = state.inference
+            parts = inference.route.protocol.prompt(inference.call.payload or NO_PAYLOAD)
+            state.prompt = prompt(parts, inference.tenant)
+        return cache.expects(state.prompt, self._clock())
+
+    async def reserve(
+        self, state: RequestState, backend: Backend, *, wait: bool = False
+    ) -> Reservation | BudgetRefusal:
+        """Hold the money for one attempt in every scope that binds it, or in none.
+
+        `wait`: for money that other calls hold, within the request's deadline.
+        """
+        tenant, accounts = state.inference.tenant, self.accounts(state, backend.name)
+        amounts = self._amounts(state, backend, accounts)
+        if isinstance(amounts, BudgetRefusal):
+            return amounts
+        asked = accounts, *amounts
+        found: Reservation | BudgetRefusal
+        ahead = self._wallet.held.line.ahead(tenant, accounts)
+        if ahead is None:
+            found = await self._wallet.reserve(*asked)
+        else:  # older calls of the same tenant wait for this budget
+            ceiling_nano, maximum_nano, _ = amounts
+            found = ahead.refusal(maximum_nano if ahead.hard else ceiling_nano, "held")
+        if not wait or isinstance(found, Reservation) or found.reason != "held":
+            return found
+        inference = state.inference
+
+        def revised() -> tuple[int, int] | BudgetRefusal:
+            now = self._amounts(state, backend, accounts)
+            return now if isinstance(now, BudgetRefusal) else now[:2]
+
+        return await self._wallet.held.wait(
+            found,
+            *asked,
+            tenant=tenant,
+            deadline_s=inference.deadline_s,
+            revise=None if amounts[2] is None else revised,
+        )
+
+    def reserve_now(self, state: RequestState, backend: Backend) -> Reservation | None:
+        """Hold it without asking anybody; None where it is not at hand. Nearly always it is, and
+        nothing need be awaited.
+        """
+        accounts = self.accounts(state, backend.name)
+        line = self._wallet.held.line
+        if line.count and line.ahead(state.inference.tenant, accounts):
+            return None
+        if not backend.sells_tokens:  # as `_amounts` has it
+            quote = state.quotes[backend.name]
+            return self._wallet.reserve_now(accounts, quote.ceiling_nano, quote.maximum_nano)
+        amounts = self._amounts(state, backend, accounts)
+        if isinstance(amounts, BudgetRefusal):
+            return None
+        ceiling_nano, maximum_nano, _ = amounts
+        return self._wallet.reserve_now(accounts, ceiling_nano, maximum_nano)
+
+    def _amounts(
+        self, state: RequestState, backend: Backend, accounts: tuple[LeasedBudget, ...]
+    ) -> tuple[int, int, int | None] | BudgetRefusal:
+        """Return what soft and hard budgets hold of a call, and what hard ones hold at least.
+
+        0.1 us; 25 us where a hard budget binds and tokens are sold.
+        """
+        quote, call = state.quotes[backend.name], state.inference.call
+        hard = [account for account in accounts if account.hard] if backend.sells_tokens else None
+        if not (hard and call.body):
+            return quote.ceiling_nano, quote.maximum_nano, None
+        longest = state.inference.route.estimator.longest(backend.name, state.inference.tenant)
+        left_nano = min([account.left_nano for account in hard])
+        try:
+            found = bounds(backend, quote, call, longest=longest, left_nano=left_nano)
+        except Unbounded as exc:
+            return hard[0].refusal(quote.maximum_nano, "unbounded", str(exc))
+        state.bounds[backend.name] = found
+        maximum_nano = min(found.maximum_nano, max(left_nano, found.least_nano))
+        return min(quote.ceiling_nano, maximum_nano), maximum_nano, found.least_nano
+
+    def ask(
+        self, state: RequestState, backend: Backend, hold: Reservation, *, fallback: bool = False
+    ) -> Awaitable[Attempt]:
+        """Make an attempt, and once more where its reused connection was lost and the backend is
+        one that may be asked twice.
+        """
+        if not backend.repeat_on_close:
+            return self.make(state, backend, hold, fallback=fallback)
+        return self._ask_twice(state, backend, hold, fallback=fallback)
+
+    async def _ask_twice(
+        self, state: RequestState, backend: Backend, hold: Reservation, *, fallback: bool
+    ) -> Attempt:
+        """Make an attempt, and once more where its reused connection was lost. The first may have
+        run, so it is charged; the second has a reservation of its own.
+        """
+        attempt = await self.make(state, backend, hold, fallback=fallback)
+        if attempt.error != CLOSED or not state.affords(attempt.quote):
+            return attempt
+        again = await self.reserve(state, backend)
+        if isinstance(again, BudgetRefusal):
+            return attempt
+        attempt = await self.make(state, backend, again, fallback=fallback)
+        if not attempt.error:
+            state.failed.pop(backend.name, None)
+        return attempt
+
+    async def hedged(
+        self, state: RequestState, backend: Backend, hold: Reservation, hedge: HedgePolicy
+    ) -> Attempt:
+        """Make an attempt, and once more where it takes long; the first good reply counts."""
+        hedge.earn()
+        payload = state.inference.call.payload or NO_PAYLOAD
+        if backend.is_local or backend.protocol.follow(payload) is not None:
+            return await self.ask(state, backend, hold)
+        wait_s, started_s = hedge.wait_s(backend.name), self._clock()
+        if wait_s is None:
+            attempt = await self.ask(state, backend, hold)
+        else:
+            attempt = await self._raced(state, backend, hold, hedge, wait_s)
+        if not attempt.error:
+            hedge.took(backend.name, self._clock() - started_s)
+        return attempt
+
+    async def _raced(
+        self,
+        state: RequestState,
+        backend: Backend,
+        hold: Reservation,
+        hedge: HedgePolicy,
+        wait_s: float,
+    ) -> Attempt:
+        """Ask, and when that has taken `wait_s` ask again; give up what has not answered first."""
+        calls = [asyncio.create_task(self.make(state, backend, hold))]
+        try:
+            await asyncio.wait(calls, timeout=wait_s)
+            if not calls[0].done():
+                again = self._reserve_again(state, backend)
+                if again is None:
+                    hedge.waits.denied += 1
+                else:
+                    hedge.spend()
+                    calls.append(
+                        asyncio.create_task(self.make(state, backend, again, hedge_s=wait_s))
+                    )
+            attempt = await first_good(calls, lambda one: not one.error)
+            state.hedge_lost = True
+        finally:  # whatever happens each is settled before the turn goes on
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            state.hedge_lost = False
+        if not attempt.error:
+            state.give_up_all_but(attempt)
+            hedge.waits.won += attempt.hedge_s is not None
+        return attempt
+
+    def _reserve_again(self, state: RequestState, backend: Backend) -> Reservation | None:
+        """Hold the money for a second attempt under way at once, where all of it is at hand."""
+        quote = state.quotes[backend.name]
+        if backend.full or not backend.up or not state.affords(quote, times=2):
+            return None
+        return self.reserve_now(state, backend)
+
+    async def make(
+        self,
+        state: RequestState,
+        backend: Backend,
+        hold: Reservation,
+        *,
+        fallback: bool = False,
+        audit: float = 0.0,
+        hedge_s: float | None = None,
+    ) -> Attempt:
+        """Make one attempt and end its reservation, whatever happens."""
+        inference = state.inference
+        quote, limit = (
+            _limited(state, backend, hold) if state.bounds else (state.quotes[backend.name], None)
+        )
+        started_s = self._clock()
+        deadline_s = min(self._until(state, backend, started_s), started_s + backend.timeout_s)
+        backend.probe(started_s, inference.caller)
+        said, status, body = None, 0, b""
+        headers: Headers = []
+        relay: StreamRelay | None = None
+        try:
+            follower = backend.protocol.follow(inference.call.payload or NO_PAYLOAD)
+            due_s = backend.first_byte_s if follower is None else backend.due_s(streamed=True)
+            begun_by_s = None if due_s is None else started_s + due_s
+            sent = UNCHANGED if limit is None else Sent(limit=limit)
+            call = addressed(inference, backend, deadline_s, self._clock, sent)
+            sending = backend.transport.send(call, deadline_s)
+            if begun_by_s is not None:
+                sending = within(begun_by_s - self._clock(), sending)
+            reply = readable(await sending, inference.accepts)
+            if reply.status in REFUSED:
+                call, reply, limit = await asked_again(
+                    inference,
+                    backend,
+                    call,
+                    reply,
+                    sent,
+                    deadline_s=deadline_s,
+                    begun_by_s=begun_by_s,
+                    clock=self._clock,
+                )
+            if follower is not None:
+                left_s = None if begun_by_s is None else begun_by_s - self._clock()
+                reply, follower = await _streamed(reply, follower, left_s)
+                if follower is not None and not (inference.route.cascade or audit):
+                    relay, reply = await self._begun(inference, backend, reply, follower, left_s)
+            if relay is not None:
+                outcome = UNDER_WAY
+            else:
+                body = await reply.read(inference.route.reply_bytes_max)
+                outcome = evaluate_reply(
+                    backend, call, reply, body, quote=quote, latency_s=self._clock() - started_s
+                )
+                if follower is not None:
+                    said, body = _read_whole(reply, follower, outcome, body)
+            status = reply.status
+            headers, body = (
+                (reply.headers, body)
+                if backend.credential is None and not isinstance(reply.stream, Decoded)
+                else presentable(inference, backend, outcome, *as_accepted(reply, body))
+            )
+        except BackendError as exc:
+            fair = _is_fair(inference, backend, started_s, deadline_s)
+            outcome, said = failed(exc, quote, hold, fair=fair)
+        except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
+            log.exception("backend %s answered what cannot be read", backend.name)
+            outcome, said = unreadable(exc, quote, hold), evidence.UNKNOWN
+        except BaseException as exc:  # cancelled
+            outcome = cancelled(exc, state, quote, hold)
+            raise
+        finally:  # a cancelled task settles too: its call may have run
+            outcome = discreet(backend, outcome)
+            attempt = Attempt(
+                backend=backend.name,
+                quote=quote,
+                started_s=started_s,
+                latency_s=self._clock() - started_s,
+                outcome=outcome,
+                status=status,
+                headers=headers,
+                body=body,
+                fallback=fallback,
+                reserved_nano=hold.told(),
+                audit=audit,
+                relay=relay,
+                hedge_s=hedge_s,
+                output_limit=0 if limit is None else limit.tokens,
+            )
+            self._over(state, backend, hold, attempt, said)
+        return attempt
+
+    def _over(
+        self,
+        state: RequestState,
+        backend: Backend,
+        hold: Reservation,
+        attempt: Attempt,
+        said: str | None,
+    ) -> None:
+        """Add an attempt to its turn, and settle it: a stream under way at its end."""
+        state.attempts.append(attempt)
+        if attempt.relay is None:
+            self._settle(state, backend, hold, attempt, said)
+        else:
+            attempt.relay.on_end = partial(self._ended, state, backend, hold)
+
+    async def _begun(
+        self,
+        inference: InferenceRequest,
+        backend: Backend,
+        reply: HttpReply,
+        follower: StreamReader,
+        left_s: float | None,
+    ) -> tuple[StreamRelay | None, HttpReply]:
+        """Return a stream whose first event has come; or None, where that is an error, and the
+        reply that it stands for.
+        """
+        relay = StreamRelay(
+            reply,
+            follower,
+            self._buffers.open(inference.tenant),
+            clock=self._clock,
+            drain_s=backend.drain_s,
+        )
+        try:
+            await within(left_s, relay.begin())
+        except FailedAtOnce as failure:
+            return None, refusal(reply, failure)
+        return relay, reply
+
+    async def audit(
+        self, state: RequestState, backend: Backend, probability: float
+    ) -> Attempt | BudgetRefusal:
+        """Ask a quoted backend once more, for a label and not for the client: reserved anew."""
+        hold = await self.reserve(state, backend)
+        if isinstance(hold, BudgetRefusal):
+            return hold
+        return await self.make(state, backend, hold, audit=probability)
+
+    def _until(self, state: RequestState, backend: Backend, now_s: float) -> float:
+        """Return until when an attempt may take: where a ladder goes on below it, not all the time.
+
+        A stream may: once it has begun there is no way down from it.
+        """
+        inference = state.inference
+        route, until_s = inference.route, inference.deadline_s
+        payload = inference.call.payload or NO_PAYLOAD
+        if not route.fallbacks.is_declared or backend.protocol.follow(payload) is not None:
+            return until_s
+        below = [
+            route.backends[name]
+            for name in route.fallbacks.chain
+            if name in route.backends and name != backend.name and name not in state.closed
+        ]
+        if not below and route.fallbacks.static_response is None:
+            return until_s
+        wired = any(not step.is_local for step in below)
+        return leaving(now_s, until_s, wired=wired)
+
+    def _ended(
+        self,
+        state: RequestState,
+        backend: Backend,
+        hold: Reservation,
+        error: str,
+        abandoned: str,
+    ) -> None:
+        """Settle a stream that is over."""
+        attempt = state.held
+        assert attempt is not None
+        relay = attempt.relay
+        assert relay is not None
+        now_s = self._clock()
+        latency_s = now_s - attempt.started_s
+        silence_s = (now_s if relay.spoke_s is None else relay.spoke_s) - attempt.started_s
+        ending = Ending(latency_s, silence_s, error, abandoned, relay.whole)
+        rate = state.inference.route.estimator.rate(backend.name)
+        try:
+            outcome = evaluate_stream(
+                backend,
+                relay.follower,
+                attempt.headers,
+                ending,
+                quote=attempt.quote,
+                rate=rate,
+                hold_nano=hold.hard_nano,
+            )
+            if outcome.usage is not None and not outcome.partial:
+                rate.learn(outcome.usage, relay.follower.spoken_bytes, silence_s)
+            outcome = discreet(backend, outcome)
+        except Exception as exc:  # a mistake of ours in reading it leaves no money held
+            log.exception("backend %s streamed what cannot be read", backend.name)
+            outcome = unreadable(exc, attempt.quote, hold)
+        ended = replace(attempt, outcome=outcome, latency_s=latency_s, relay=None)
+        number = len(state.attempts) - 1  # a stream ends its turn: nobody is asked after it
+        state.attempts[number] = state.held = ended
+        said = evidence.of_stream(outcome.error)
+        self._settle(state, backend, hold, ended, said)
+        self._journal.append(settlement_row(state, number, ended, self._wall()))
+        for draw in state.draws:
+            if draw.choice.arm == backend.name:
+                state.inference.route.policy.charge(draw.choice, outcome.cost_nano / NANO)
+
+    def _tell_health(
+        self, inference: InferenceRequest, backend: Backend, attempt: Attempt, said: str | None
+    ) -> None:
+        """Have the breaker learn from an attempt, and a rest begin where the reply asks for one."""
+        outcome, now_s = attempt.outcome, self._clock()
+        if said is None:
+            said = evidence.WELL
+            if outcome.error:
+                said = evidence.of_status(attempt.status, outcome.error, local=backend.is_local)
+        if outcome.error in GIVEN_UP or outcome.refuses_key:
+            return  # nothing is known of the server, or the gateway's own key is at fault
+        if said == evidence.WELL:
+            backend.breaker.succeeded()
+        elif said == evidence.SUSPECT:
+            backend.breaker.suspected(now_s, inference.caller)
+            if backend.trial is not None:
+                backend.trial.begin(backend.breaker, now_s, self._clock)
+        elif said == evidence.BROKEN:
+            backend.breaker.failed(now_s)
+        if attempt.status in PUSHED_BACK and not backend.is_local:
+            wait_s = asked_for(attempt.status, attempt.headers, self._wall())
+            if wait_s:
+                backend.rest.begin(now_s, wait_s, inference.caller)
+
+    def _settle(
+        self,
+        state: RequestState,
+        backend: Backend,
+        hold: Reservation,
+        attempt: Attempt,
+        said: str | None = None,
+    ) -> None:
+        """Charge an attempt, and let the breaker, the estimator and the metrics know."""
+        route, outcome = state.inference.route, attempt.outcome
+        if outcome.ran:
+            self._wallet.settle(hold, outcome.cost_nano)
+        else:
+            self._wallet.void(hold)
+        inference = state.inference  # the figures next, so that they agree with what was charged
+        exemplar = None if inference.trace is None else inference.trace.exemplar
+        self._metrics.attempt(route.name, inference.tenant, attempt, exemplar)
+        if inference.tags:
+            self._metrics.tagged(inference.tags, outcome.cost_nano)
+        if backend.credential is not None:
+            vouch(backend.credential, attempt, self._clock())
+        if outcome.error and outcome.error not in GIVEN_UP:
+            state.failed[backend.name] = outcome.error
+        if attempt.status == 200 and said is None and not outcome.error:  # nearly always
+            backend.breaker.succeeded()
+        else:
+            self._tell_health(inference, backend, attempt, said)
+        if outcome.usage is not None and not outcome.partial:
+            route.estimator.observe(
+                state.context,
+                backend.name,
+                attempt.quote,
+                backend.price,
+                outcome.usage,
+                tenant=state.inference.tenant,
+                now_s=self._clock(),
+            )
+            if (bound := state.bounds.get(backend.name)) is not None and bound.answers:
+                route.estimator.answered(
+                    backend.name,
+                    state.inference.tenant,
+                    outcome.usage.output_tokens / bound.answers,
+                    attempt.output_limit or bound.most,
+                )
+        if backend.cache is not None and state.prompt is not None and attempt.status == 200:
+            backend.cache.answered(state.prompt, outcome.usage, self._clock())
+
+
+def failed(
+    exc: BackendError, quote: Quote, hold: Reservation, *, fair: bool
+) -> tuple[AttemptOutcome, str]:
+    """Judge a call that brought no reply; and return what that says of the backend's health."""
+    if isinstance(exc, Overloaded):
+        return outcome_without_reply(quote, OVERLOADED, ran=False), evidence.UNKNOWN
+    why = str(exc) or type(exc).__name__
+    outcome = outcome_without_reply(quote, why, ran=exc.ran, hold_nano=hold.hard_nano)
+    return outcome, evidence.of_failure(exc, fair=fair)
+
+
+def unreadable(exc: Exception, quote: Quote, hold: Reservation) -> AttemptOutcome:
+    """Judge a reply that our own code failed to read."""
+    why = f"unreadable: {type(exc).__name__}"
+    return replace(outcome_without_reply(quote, why, ran=True, hold_nano=hold.hard_nano), bug=True)
+
+
+def cancelled(
+    exc: BaseException, state: RequestState, quote: Quote, hold: Reservation
+) -> AttemptOutcome:
+    """Judge a call that was given up: its client left, another was faster, or we stop."""
+    why = HEDGE_LOST if state.hedge_lost else LEFT if state.inference.left else "cancelled"
+    return outcome_without_reply(
+        quote,
+        why,
+        ran=not is_unsent(exc),
+        hold_nano=hold.hard_nano,
+        abandoned=CLOSE if why == LEFT else "",
+    )
+
+
+async def _streamed(
+    reply: HttpReply, follower: StreamReader, left_s: float | None
+) -> tuple[HttpReply, StreamReader | None]:
+    """Return a reply, and its follower where it is the stream that was asked for."""
+    if not is_stream(reply):
+        reply = await within(left_s, labelled(reply))
+    return reply, follower if is_stream(reply) else None
+
+
+def _read_whole(
+    reply: HttpReply, follower: StreamReader, outcome: AttemptOutcome, body: bytes
+) -> tuple[str | None, bytes]:
+    """Return what a stream that was read whole says of its backend's health, if that is not in the
+    verdict, and what of it goes to the client.
+    """
+    if not is_stream(reply):  # an error stood in its first event
+        return evidence.of_event(reply.status, outcome.error), body
+    return None, body if outcome.error else follower.feed(body) + follower.close()
+
+
+def _is_fair(
+    inference: InferenceRequest, backend: Backend, started_s: float, deadline_s: float
+) -> bool:
+    """Whether an attempt that took too long had as much time as the settings give it."""
+    route = inference.route
+    chosen = (
+        inference.client_deadline and inference.deadline_s < inference.received_s + route.timeout_s
+    )
+    if chosen and deadline_s < started_s + backend.timeout_s:
+        return False  # the client's deadline
+    allowed_s = min(backend.timeout_s, route.timeout_s)
+    return deadline_s - started_s >= evidence.FAIR_SHARE * allowed_s
+
+
+def _limited(
+    state: RequestState, backend: Backend, hold: Reservation
+) -> tuple[Quote, OutputLimit | None]:
+    """Return the quote of a call that costs no more than is held, and the limit that sees to it."""
+    quote, found = state.quotes[backend.name], state.bounds.get(backend.name)
+    if found is None or hold.hard_nano is None:
+        return quote, None
+    return found.quoted(quote, hold.hard_nano), found.limit(hold.hard_nano)

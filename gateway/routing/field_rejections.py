@@ -1,0 +1,142 @@
+"""Asks a backend once more where it refuses a field that the gateway added.
+
+The client never sent that field, so a 400 or 422 that names it is no answer for the client. A
+refused call is free: nothing ran. So the same call is repeated without the field, or with another
+limit of its output, within the same attempt: no retry is taken from the route's budget, and only
+the last reply is judged.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from tollway.backends.dialect import REFUSED, named
+from tollway.backends.output import OutputLimit, other_field, smaller
+from tollway.backends.rules.backend import WholeRequestRules
+from tollway.backends.types import Addition, Call, DeadlineExceeded, HttpReply, is_unsent
+from tollway.gateway.routing.backend import NO_PAYLOAD, Backend
+from tollway.gateway.routing.replies.decoding import readable
+from tollway.gateway.routing.request import InferenceRequest
+
+T = TypeVar("T")
+
+
+REPEATS = 3  # the name of the limit, its size, and an added field may be refused, each once
+
+
+async def asked_again(
+    inference: InferenceRequest,
+    backend: Backend,
+    call: Call,
+    reply: HttpReply,
+    sent: "Sent",
+    *,
+    deadline_s: float,
+    begun_by_s: float | None,
+    clock: Callable[[], float],
+) -> tuple[Call, HttpReply, OutputLimit | None]:
+    """Return the call that was made last, its reply, and the limit of its output.
+
+    `reply` is the first refusal (a status in REFUSED), of `call`, into which the gateway put what
+    `sent` says. Raises BackendError. `begun_by_s`: until when a reply must begin, if that is
+    limited.
+    """
+    limit = sent.limit
+    repeats = 0
+    while True:
+        if repeats:
+            call = addressed(inference, backend, deadline_s, clock, sent)
+            sending = backend.transport.send(call, deadline_s)
+            came = await (sending if begun_by_s is None else within(begun_by_s - clock(), sending))
+            reply = readable(came, inference.accepts)
+            if reply.status < 400:  # else it had another fault, and nothing is known
+                _learn(backend, sent, limit)
+        if reply.status not in REFUSED or repeats == REPEATS:
+            return call, reply, sent.limit
+        # Not only what is still added: another call may have been refused while this one was
+        # under way.
+        added = backend.protocol.added(call.payload or NO_PAYLOAD)
+        inserted = sent.limit is not None and sent.limit.is_inserted
+        if not (added or inserted):
+            return call, reply, sent.limit
+        body = await reply.read(inference.route.reply_bytes_max)
+        other = _changed(sent, added, body)
+        if other is None:
+            return call, HttpReply(reply.status, reply.headers, WholeRequestRules(body)), sent.limit
+        sent = other
+        repeats += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the gateway puts into a request of its own: not `without`, and a limit.
+
+    `is_model_wide`: whether the limit was refused for the model, and not for this prompt.
+    `is_renamed`: whether another field was tried.
+    """
+
+    without: tuple[Addition, ...] = ()
+    limit: OutputLimit | None = None
+    is_model_wide: bool = True
+    is_renamed: bool = False
+
+
+UNCHANGED = Sent()
+
+
+def _changed(sent: Sent, added: Sequence[Addition], refusal: bytes) -> Sent | None:
+    """Return what to send instead, if a refusal names something of ours; else None."""
+    limit = sent.limit
+    if limit is not None and (tokens := smaller(limit, refusal)):
+        is_model_wide = b"context" not in refusal
+        return replace(sent, limit=replace(limit, tokens=tokens), is_model_wide=is_model_wide)
+    refused = [one for one in named(added, refusal) if one not in sent.without]
+    if refused:
+        return replace(sent, without=(*sent.without, *refused))
+    field = "" if limit is None or sent.is_renamed else other_field(limit, refusal)
+    if limit is None or not field:
+        return None
+    return replace(sent, limit=replace(limit, field=field), is_renamed=True)
+
+
+def _learn(backend: Backend, sent: Sent, first: OutputLimit | None) -> None:
+    """Remember what a backend took after it had refused something else."""
+    if sent.without:
+        backend.dialect.learn(backend.name, sent.without)
+    if sent.limit is None or first is None:
+        return
+    if sent.limit.field != first.field:
+        backend.dialect.learn_field(backend.name, sent.limit.field)
+    if sent.limit.tokens < first.tokens and sent.is_model_wide:
+        backend.dialect.learn_most(backend.name, sent.limit.tokens)
+
+
+async def within(seconds: float | None, begun: Awaitable[T]) -> T:
+    """Wait for a reply to begin (3 us); DeadlineExceeded where that takes longer, if limited."""
+    if seconds is None:
+        return await begun
+    try:
+        async with asyncio.timeout(seconds):
+            return await begun
+    except TimeoutError as exc:
+        ran = not is_unsent(exc.__cause__ or exc.__context__)
+        raise DeadlineExceeded("its reply did not begin in time", ran=ran) from None
+
+
+def addressed(
+    inference: InferenceRequest,
+    backend: Backend,
+    deadline_s: float,
+    clock: Callable[[], float],
+    sent: Sent = UNCHANGED,
+) -> Call:
+    """Return the call that a backend gets, with what it is told of its trace and its deadline."""
+    call = backend.address(inference.call, sent.without, sent.limit)
+    call.caller = inference.caller
+    if inference.trace is not None:
+        call.headers = inference.trace.onto(call.headers)
+    if inference.client_deadline:
+        left_ms = max(1, int(1000 * (deadline_s - clock())))
+        call.headers.append((b"x-tollway-deadline-ms", b"%d" % left_ms))
+    return call

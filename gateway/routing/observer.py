@@ -1,0 +1,64 @@
+"""The port through which routing and learning report what happened, for counters and traces.
+
+What observes never decides: no control loop reads what it has counted.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from tollway.gateway.routing.request_state import Attempt, RequestState
+
+
+class Observer(Protocol):
+    """Counts requests and attempts."""
+
+    def request(self, state: RequestState, now_s: float) -> None:
+        """Count a request that is over, `now_s` on the router's clock."""
+
+    def attempt(
+        self, route: str, tenant: str, attempt: Attempt, exemplar: dict[str, str] | None = None
+    ) -> None:
+        """Count an attempt that is settled; `exemplar` links it to a trace."""
+
+    def tagged(self, tags: Mapping[str, str], cost_nano: int) -> None:
+        """Count what a request's tags are charged."""
+
+
+class LabelObserver(Protocol):
+    """Counts feedback and labels."""
+
+    rows_skipped: int
+
+    def feedback(self, route: str, outcome: str) -> None:
+        """Count one feedback."""
+
+    def label(self, route: str, backend: str, quality: float, *, answered: bool) -> None:
+        """Count what a reply was worth; `answered`: it is the one that the client got."""
+
+    def set_aside(self, route: str, tenant: str, part: float) -> None:
+        """Count the part of a tenant's label that was not believed."""
+
+
+class Uncounted:
+    """Counts nothing but damaged rows: for learning outside a gateway."""
+
+    # The mutable state is the number of damaged rows.
+
+    def __init__(self) -> None:
+        self.rows_skipped = 0
+
+    def feedback(self, route: str, outcome: str) -> None:
+        """Ignore it."""
+
+    def label(self, route: str, backend: str, quality: float, *, answered: bool) -> None:
+        """Ignore it."""
+
+    def set_aside(self, route: str, tenant: str, part: float) -> None:
+        """Ignore it."""
+
+
+class EventSink(Protocol):
+    """Where an operator hears of something."""
+
+    def add(self, kind: str, about: str, text: str, **details: Any) -> None:
+        """Record an event of a kind about a route, backend or budget."""

@@ -1,0 +1,151 @@
+"""Journal rows of a request: one a decision, one an attempt, one a stream's end."""
+
+from tollway.gateway.routing import budget_effect
+from tollway.gateway.routing.request_state import Attempt, Decision, RequestState, _details
+from tollway.gateway.storage.journal_format import Row
+from tollway.policies.types import Choice, Context
+
+
+def rows(state: RequestState, time_s: float) -> list[Row]:
+    """Return the journal's rows of a finished turn: one a draw, one an attempt."""
+    head = _head(state, time_s)
+    return [_draw(state, draw, head) for draw in state.draws] + [
+        _attempt("attempt", head, number, attempt) for number, attempt in enumerate(state.attempts)
+    ]
+
+
+def audit_row(state: RequestState, attempt: Attempt, time_s: float) -> Row:
+    """Return the row of an audit of a finished turn, which comes after the turn's own."""
+    row = _attempt("attempt", _head(state, time_s), len(state.attempts), attempt)
+    row["audit"] = attempt.audit
+    return row
+
+
+def settlement_row(state: RequestState, number: int, attempt: Attempt, time_s: float) -> Row:
+    """Return the row of a stream's end: what its attempt, whose own row says 0, has cost."""
+    return _attempt("settlement", _head(state, time_s), number, attempt)
+
+
+def _head(state: RequestState, time_s: float) -> Row:
+    inference = state.inference
+    return {
+        "id": state.id,
+        "time": round(time_s, 6),
+        "route": inference.route.name,
+        "tenant": inference.tenant,
+        "tags": inference.tags,
+    }
+
+
+def _draw(state: RequestState, draw: Decision, head: Row) -> Row:
+    choice, context = draw.choice, draw.context
+    row: Row = {
+        "kind": "decision",
+        **head,
+        "stage": draw.stage,
+        "arm": choice.arm,
+        "propensity": choice.propensity,
+        "arms": choice.arms,
+        "pmf": choice.pmf,
+        "quality_hat": choice.quality_hat,
+        "cost_hat_usd": choice.cost_hat_usd,
+        "price_of_money": choice.shadow_price,
+        "reason": choice.reason,
+        "redrawn": draw.redrawn,
+        "policy_version": choice.version,
+        "dense": context.dense,
+        "sparse": context.sparse,
+        "reply": context.reply,
+        "held": context.held,
+    }
+    if choice.shadow:
+        row["shadow"] = choice.shadow
+    if choice.reached != 1.0:
+        row["reached"] = choice.reached
+    if choice.reached_most != 1.0:
+        row["reached_most"] = choice.reached_most
+    if choice.guarded_by:
+        row["guarded_by"] = choice.guarded_by
+    if state.left_out:
+        row["left_out"] = state.left_out
+    if state.prompt is not None and any(cached := _cached(state, choice.arms)):
+        row["cached_hat"] = cached
+    if state.refusals or state.inference.route.paced_by:
+        row.update(budget_effect.told(state, draw))
+    return row
+
+
+def _cached(state: RequestState, arms: tuple[str, ...]) -> tuple[int, ...]:
+    """Return how many input tokens each arm was expected to have in its prompt cache."""
+    quotes = [state.quotes.get(arm) for arm in arms]
+    return tuple([round(quote.usage.cached_input_tokens) if quote else 0 for quote in quotes])
+
+
+def _attempt(kind: str, head: Row, number: int, attempt: Attempt) -> Row:
+    outcome = attempt.outcome
+    row: Row = {
+        "kind": kind,
+        **head,
+        "attempt": number,
+        "backend": attempt.backend,
+        "fallback": attempt.fallback,
+        "status": attempt.status,
+        "error": outcome.error,
+        "cost_nano": outcome.cost_nano,
+        "provenance": outcome.provenance,
+        "expected_nano": attempt.quote.expected_nano,
+        "ceiling_nano": attempt.quote.ceiling_nano,
+        "reserved_nano": attempt.reserved_nano,
+        "latency_s": round(attempt.latency_s, 6),
+        "answer": outcome.answer.value,
+    }
+    if outcome.no_answer:
+        row["no_answer"] = outcome.no_answer
+    if outcome.usage is not None:
+        row["device_s"] = outcome.usage.device_s
+        row["input_tokens"] = outcome.usage.input_tokens
+        row["cached_input_tokens"] = outcome.usage.cached_input_tokens
+        row["output_tokens"] = outcome.usage.output_tokens
+        if outcome.usage.more is not None:
+            row.update(_details(outcome.usage.more))
+    if outcome.abandoned:
+        row["abandoned"] = outcome.abandoned
+    if outcome.charged_by:
+        row["charged_by"] = outcome.charged_by
+    if attempt.output_limit:
+        row["output_limit"] = attempt.output_limit
+    if attempt.hedge_s is not None:
+        row["hedge_s"] = round(attempt.hedge_s, 6)
+    return row
+
+
+def contexts(found: list[Row]) -> list[Decision]:
+    """Return the draws that a decision's rows tell of: what learning needs, as it was drawn."""
+    return [
+        Decision(
+            row["stage"],
+            Context(
+                tuple(row["dense"]),
+                tuple((index, value) for index, value in row["sparse"]),
+                tuple(row["reply"]),
+                row["held"],
+            ),
+            Choice(
+                tuple(row["arms"]),
+                tuple(row["pmf"]),
+                row["arms"].index(row["arm"]),
+                tuple(row["quality_hat"]),
+                tuple(row["cost_hat_usd"]),
+                row["price_of_money"],
+                row["reason"],
+                row["policy_version"],
+                tuple(row.get("shadow", ())),
+                row.get("reached", 1.0),
+                row.get("guarded_by", ""),
+                reached_most=row.get("reached_most", max(row.get("reached", 1.0), 1.0)),
+            ),
+            row["redrawn"],
+        )
+        for row in found
+        if row["kind"] == "decision"
+    ]

@@ -1,0 +1,1 @@
+"""What comes back from a backend: decoded, relayed within bounds, and without its secrets."""

@@ -1,0 +1,55 @@
+"""What is kept and told of a reply to a call that carried the gateway's own credential."""
+
+from dataclasses import replace
+
+from tollway.backends.types import Headers, HttpReply
+from tollway.gateway.routing.backend import Backend
+from tollway.gateway.routing.metering import AttemptOutcome
+from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.routing.request_state import Attempt
+from tollway.gateway.security.credentials import Credential, without_cookies
+
+
+def presentable(
+    inference: InferenceRequest,
+    backend: Backend,
+    outcome: AttemptOutcome,
+    reply: HttpReply,
+    body: bytes,
+) -> tuple[Headers, bytes]:
+    """Return what may be kept of a reply to the gateway's own credential.
+
+    Nothing of a refusal of the key, which may quote it; no quotation of it in another error or in
+    a header field; and no cookie of a session of the gateway's account, unless the route passes on
+    its clients' cookies.
+    """
+    credential = backend.credential
+    if credential is None:
+        return reply.headers, body
+    if outcome.refuses_key:
+        return [], b""
+    shared = b"cookie" not in inference.route.forward_headers
+    headers = without_cookies(reply.headers) if shared else reply.headers
+    headers = credential.hide_in_fields(headers)
+    is_error = reply.status >= 400 or outcome.error or outcome.no_answer
+    return headers, credential.hide_in(body) if is_error else body
+
+
+def discreet(backend: Backend, outcome: AttemptOutcome) -> AttemptOutcome:
+    """Return a verdict whose texts, which are written down and told, hold no key of ours."""
+    credential = backend.credential
+    if credential is None or not (outcome.error or outcome.no_answer):
+        return outcome
+    return replace(
+        outcome,
+        error=credential.hide(outcome.error),
+        no_answer=credential.hide(outcome.no_answer),
+    )
+
+
+def vouch(credential: Credential, attempt: Attempt, now_s: float) -> None:
+    """Let a credential know what a provider made of it; a failure of the server says nothing."""
+    if attempt.outcome.refuses_key:
+        credential.refused(attempt.status, attempt.started_s, now_s)
+    elif 200 <= attempt.status < 500:
+        credential.accepted(attempt.started_s)

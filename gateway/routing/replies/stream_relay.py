@@ -1,0 +1,138 @@
+"""A streamed reply on its way from a backend to the client, event by event.
+
+Nothing is read from the backend that the client does not take: a slow client slows the backend. The
+stream is over when its body is, whatever its events said of an end; it ends once, however it ends
+(at its end, broken off, left by the client, past its deadline), and then says so to whoever settles
+it.
+"""
+
+from collections.abc import Callable
+
+from tollway.backends.documents import EVENT_STREAM, media_type
+from tollway.backends.rules.backend import WholeRequestRules
+from tollway.backends.types import BackendError, BadReply, FailedAtOnce, HttpReply, StreamReader
+from tollway.gateway.routing.replies.stream_buffers import Buffer
+
+COMMENTS_BYTES_MAX = 64 << 10
+"""Of comments before the first event that are kept for the client: a ping a second, for an hour."""
+
+CLOSE, DRAIN = "close", "drain"
+"""What is done with a stream whose client has left."""
+
+_OF_THE_STREAM = frozenset({b"content-type", b"content-length", b"content-encoding"})
+
+Ended = Callable[[str, str], None]
+"""(why it broke off or "", where the client left: CLOSE or DRAIN, as was done; else "")"""
+
+
+def is_stream(reply: HttpReply) -> bool:
+    """Whether a reply is a stream of events."""
+    return reply.status == 200 and media_type(reply.headers) == EVENT_STREAM
+
+
+class StreamRelay:
+    """Reads a stream through a follower, within what it may buffer."""
+
+    # The mutable state is what was read and not yet taken, when the first text came, and whether
+    # the stream is over.
+
+    def __init__(
+        self,
+        reply: HttpReply,
+        follower: StreamReader,
+        buffer: Buffer,
+        *,
+        clock: Callable[[], float],
+        drain_s: float = 0.0,
+    ) -> None:
+        """`drain_s`: for how long it is read on where its client leaves; 0: it is closed then."""
+        self.reply = reply
+        self.follower = follower
+        self.on_end: Ended = lambda error, abandoned: None
+        self.drain_s = drain_s
+        self.spoke_s: float | None = None
+        """When its first text came, on `clock`; None before."""
+        self._clock = clock
+        self._buffer = buffer
+        self._chunks = aiter(reply.stream)
+        self._first = b""
+        self.whole = False
+        """Whether it was read to the end of its body."""
+        self._ended = False
+
+    async def begin(self) -> None:
+        """Wait for the first event: until then nothing has been promised to the client.
+
+        A comment is none: it goes to the client with what follows. Raises BackendError where no
+        event comes, or where the first says that the call failed.
+        """
+        try:
+            first, size = [], 0
+            while not self.follower.begun and (part := await self._next()):
+                if self.follower.begun or size + len(part) <= COMMENTS_BYTES_MAX:
+                    first.append(part)
+                    size += len(part)
+            if self.follower.error:
+                raise self._failure()
+            if not self.follower.begun:
+                raise BadReply("an empty stream")
+            self._first = b"".join(first)
+        except BaseException:
+            self._buffer.close()
+            await self.reply.stream.aclose()
+            raise
+
+    def _failure(self) -> BadReply:
+        """Return what its first events say went wrong."""
+        why = f"an error in the stream: {self.follower.error}"
+        if self.follower.spoken_bytes:
+            return BadReply(why)
+        return FailedAtOnce(why, *self.follower.refusal())
+
+    async def read(self) -> bytes:
+        """Return what goes to the client next; empty at the end. BackendError: it broke off."""
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        return await self._next()
+
+    async def _next(self) -> bytes:
+        while not self.whole:
+            chunk = await anext(self._chunks, None)
+            if chunk is None:
+                self.whole = True
+                if rest := self.follower.close():
+                    return rest
+            elif out := self._feed(chunk):
+                return out
+        return b""
+
+    def _feed(self, chunk: bytes) -> bytes:
+        try:
+            out = self.follower.feed(chunk)
+            self._buffer.hold(self.follower.waiting)
+            if self.spoke_s is None and self.follower.spoken_bytes:
+                self.spoke_s = self._clock()
+        except ValueError as exc:
+            raise BadReply(str(exc)) from exc
+        return out
+
+    async def close(self, error: str = "", *, abandoned: str = "") -> None:
+        """End it, at whatever point it is; once."""
+        if self._ended:
+            return
+        self._ended = True
+        self._buffer.close()
+        try:
+            await self.reply.stream.aclose()
+        except BackendError as exc:
+            error = error or str(exc)
+        finally:
+            self.on_end(error, abandoned)
+
+
+def refusal(reply: HttpReply, failure: FailedAtOnce) -> HttpReply:
+    """Return the reply that a server would have sent had it known of an error before its head."""
+    headers = [pair for pair in reply.headers if pair[0] not in _OF_THE_STREAM]
+    headers.append((b"content-type", b"application/json"))
+    return HttpReply(failure.status, headers, WholeRequestRules(failure.body))

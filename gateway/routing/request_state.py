@@ -1,0 +1,281 @@
+"""One request's way through the router: what was offered, drawn, asked, answered and charged."""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+
+from tollway.backends.types import Details, Headers, ModelAnswer, record
+from tollway.gateway.budgets.model import BudgetRefusal
+from tollway.gateway.estimation.cost_estimator import Quote
+from tollway.gateway.estimation.prompt_cache import Prompt
+from tollway.gateway.routing.call_bounds import CallBounds
+from tollway.gateway.routing.metering import (
+    GIVEN_UP,
+    HEDGE_LOST,
+    NO_ANSWER,
+    OVERLOADED,
+    VOID,
+    AttemptOutcome,
+)
+from tollway.gateway.routing.replies.stream_relay import StreamRelay
+from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.storage.journal_format import Row
+from tollway.policies.types import Choice, Context
+
+STATIC_RESPONSE = "last_resort"
+"""Whose a reply is that no backend gave, and why."""
+
+NO_QUOTE = Quote(0, 0, 0)
+NOBODY: frozenset[str] = frozenset()
+
+
+@record
+class Attempt:
+    """One call to one backend and what came of it; `reserved_nano` is what each budget held.
+
+    `audit`: where the call was made to judge another's answer, the probability of that; else 0.
+    `relay`: where the reply is a stream under way, that. `output_limit`: the limit of each answer's
+    tokens that the gateway wrote into the request, 0 where it wrote none. `hedge_s`: of a second
+    call of the same backend, how long after the first it was made.
+    """
+
+    backend: str
+    quote: Quote
+    started_s: float
+    latency_s: float
+    outcome: AttemptOutcome
+    status: int
+    headers: Headers
+    body: bytes
+    fallback: bool
+    reserved_nano: dict[str, int] = field(default_factory=dict)
+    audit: float = 0.0
+    relay: StreamRelay | None = None
+    hedge_s: float | None = None
+    output_limit: int = 0
+
+    @property
+    def error(self) -> str:
+        """Why the reply may not go to the client; empty where it may."""
+        return self.outcome.error
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether its reply may tell the client why it gets no answer; a redirect would lead it
+        past the gateway.
+        """
+        outcome = self.outcome
+        hidden = outcome.refuses_key or outcome.forbidden or outcome.error in GIVEN_UP
+        redirects = 300 <= self.status < 400
+        return self.status != 0 and not (redirects or hidden or self.audit)
+
+    @property
+    def ended_s(self) -> float:
+        """When it was over, on the router's clock."""
+        return self.started_s + self.latency_s
+
+
+@record
+class Decision:
+    """A choice of the policy, with the context it was made in.
+
+    `redrawn`: an arm drawn before it in the same stage was refused by a budget, so its propensity
+    is conditional on that, and no estimate from the journal may use it.
+    """
+
+    stage: int
+    context: Context
+    choice: Choice
+    redrawn: bool
+
+
+@dataclass(slots=True)
+class RequestState:
+    """The state of one request, owned by the task that serves it.
+
+    `left_out`: which backends cannot do what is asked, and why. `bounds`: by backend, of a call
+    under a hard budget, as it was last reserved.
+    `prompt`: where a backend was quoted that caches prompts, the request's. `hedge_lost`: of two
+    calls
+    of one backend one has answered, so the other is given up. `waited`: it has waited in vain for
+    money that other calls hold.
+    """
+
+    inference: InferenceRequest
+    context: Context
+    id: str = ""
+    stage: int = 0
+    reason: str = ""
+    held: Attempt | None = None
+    quotes: dict[str, Quote] = field(default_factory=dict)
+    bounds: dict[str, CallBounds] = field(default_factory=dict)
+    downgraded: bool = False
+    saturated: bool = False
+    draws: list[Decision] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    refusals: dict[str, BudgetRefusal] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    prompt: Prompt | None = None
+    hedge_lost: bool = False
+    waited: bool = False
+
+    @property
+    def cost_nano(self) -> int:
+        """What the request has cost so far, over all attempts."""
+        return sum(attempt.outcome.cost_nano for attempt in self.attempts)
+
+    @property
+    def upstream_s(self) -> float:
+        """For how long a backend was being asked; what overlaps counts once."""
+        if len(self.attempts) == 1:
+            return self.attempts[0].latency_s
+        total_s = until_s = 0.0
+        for attempt in self.attempts:
+            ended_s = attempt.ended_s
+            total_s += max(0.0, ended_s - max(until_s, attempt.started_s))
+            until_s = max(until_s, ended_s)
+        return total_s
+
+    @property
+    def replies(self) -> list[tuple[str, ModelAnswer]]:
+        """The answers so far, by backend, in their order."""
+        return [(a.backend, a.outcome.answer) for a in self.attempts if not a.error]
+
+    @property
+    def outcome(self) -> str:
+        """How the request ended, as a label of a closed set."""
+        held, client = self.held, self.inference.client
+        if client is not None and client.left:
+            return "client_left"
+        if held is None:
+            return self._why_none
+        if held.outcome.error:
+            return "failed"
+        if held.status >= 400:
+            return "client_error"
+        return "fallback" if held.fallback else "ok"
+
+    @property
+    def _why_none(self) -> str:
+        if self.is_beyond_all:
+            return "client_error"
+        if (refusal := self.refusal) is None:
+            return "failed"
+        return "budget_held" if refusal.reason == "held" else "over_budget"
+
+    @property
+    def is_beyond_all(self) -> bool:
+        """Whether none of the route's backends can do what is asked."""
+        return len(self.left_out) == len(self.inference.route.backends)
+
+    @property
+    def is_demand(self) -> bool:
+        """Whether it counts as demand: it was routed, and will not be repeated for held money."""
+        answered = self.held is not None
+        return bool(self.draws) and (answered or self.outcome != "budget_held")
+
+    @property
+    def refusal(self) -> BudgetRefusal | None:
+        """The budget's refusal that the client is told of: one that may not last, if there is."""
+        refusals = self.refusals.values()
+        held = [refusal for refusal in refusals if refusal.reason == "held"]
+        others = [refusal for refusal in refusals if refusal.reason != "unbounded"]
+        return next(iter(held or others or refusals), None)
+
+    @property
+    def awaited(self) -> str | None:
+        """The first backend drawn whose money is only held, if there is nothing else to be had."""
+        if self.held is not None or self.failed or self.waited:
+            return None
+        held = [name for name, refusal in self.refusals.items() if refusal.reason == "held"]
+        return held[0] if held else None
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether nothing but too many calls stood in the way."""
+        busy = all(error == OVERLOADED for error in self.failed.values())
+        return busy and bool(self.failed or self.saturated)
+
+    @property
+    def backends_unavailable(self) -> bool:
+        """Whether backends, or the ledger, failed it: no budget and no client's ceiling did."""
+        if self.failed or self.saturated:
+            return True
+        if self.refusals:
+            return any(not refusal.by_budget for refusal in self.refusals.values())
+        return not self.quotes
+
+    @property
+    def closed(self) -> AbstractSet[str]:
+        """The backends that are out of the question for the rest of this request."""
+        if not (self.attempts or self.refusals or self.failed or self.left_out):
+            return NOBODY
+        asked = [attempt.backend for attempt in self.attempts]
+        return {*self.refusals, *self.failed, *self.left_out, *asked}
+
+    def rest_s(self, now_s: float) -> float:
+        """Return how long until a backend that asked for a pause may be asked; 0: none did."""
+        inference = self.inference
+        left = [
+            backend.rest.left_s(now_s, inference.caller)
+            for backend in inference.route.backends.values()
+        ]
+        return min(filter(None, left), default=0.0)
+
+    def affords(self, quote: Quote, times: int = 1) -> bool:
+        """Whether the client's own ceiling leaves room for so many attempts at once."""
+        most_nano = self.inference.cost_nano_max
+        return most_nano is None or self.cost_nano + times * quote.ceiling_nano <= most_nano
+
+    def accept(self, attempt: Attempt) -> None:
+        """Take an attempt's reply in hand."""
+        self.held = attempt
+        self.stage += 1
+
+    def passes_over(self, attempt: Attempt) -> bool:
+        """Keep the reply in hand where a later one of a cascade is no better; say whether so."""
+        held, why = self.held, attempt.outcome.no_answer
+        if held is None:
+            return False
+        if attempt.status != 200:
+            return True
+        if not why or held.outcome.no_answer:
+            return False
+        outcome = replace(attempt.outcome, error=f"no answer: {why}")
+        self.attempts[-1] = replace(attempt, outcome=outcome)
+        return True
+
+    def give_up_all_but(self, winner: Attempt) -> None:
+        """Have one of two calls of a backend count, in the order in which they were made."""
+        self.attempts.sort(key=lambda attempt: attempt.started_s)
+        for n, attempt in enumerate(self.attempts):
+            rival = attempt.backend == winner.backend and attempt is not winner
+            if rival and not attempt.error:  # both answered in the same moment
+                outcome = replace(attempt.outcome, error=HEDGE_LOST)
+                self.attempts[n] = replace(attempt, outcome=outcome)
+        self.failed.pop(winner.backend, None)
+
+
+def static_attempt(body: bytes, now_s: float) -> Attempt:
+    """Return a route's last resort as a reply in hand: a call that nobody made."""
+    return Attempt(
+        backend=STATIC_RESPONSE,
+        quote=NO_QUOTE,
+        started_s=now_s,
+        latency_s=0.0,
+        outcome=AttemptOutcome(0, VOID, None, NO_ANSWER, ""),
+        status=200,
+        headers=[(b"content-type", b"application/json")],
+        body=body,
+        fallback=True,
+    )
+
+
+def _details(more: Details) -> Row:
+    """Return what a row says of a usage that few calls have: only what there is."""
+    row: Row = dict(more.units)
+    if more.service_tier:
+        row["service_tier"] = more.service_tier
+    if more.guessed:
+        row["guessed"] = more.guessed
+    return row

@@ -1,0 +1,1 @@
+"""Keys, credentials, addresses and TLS."""

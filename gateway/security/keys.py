@@ -1,0 +1,136 @@
+"""Keys: how they are made, hashed and matched, and which tenant a request's key belongs to.
+
+A key is `tw_`, 43 random base-62 characters (256 bits) and a 6-character checksum, so that a secret
+scanner finds it and a typo is told from a wrong key. With that much entropy a plain SHA-256 is
+enough at rest: there is nothing to guess, and a slow hash would be paid on the request path. With a
+pepper it is HMAC-SHA256, so that a stolen configuration cannot even confirm a stolen key.
+
+A key comes where clients put keys: `Authorization: Bearer KEY` (or the bare key there),
+`x-api-key`, `api-key` or `x-goog-api-key`. A request may carry other credentials beside it, which
+are ignored.
+
+On the path a key costs one dictionary look-up: headers that were accepted are remembered, bounded.
+Nothing is remembered of those that were refused, so that guessing cannot push anyone out.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from collections.abc import Iterable
+
+ANONYMOUS = "anonymous"
+"""The tenant of callers without a key, where the configuration says `allow_anonymous = true`."""
+
+PREFIX = "tw_"
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM_CHARS = 43  # log2(62^43) = 256 bits
+_CHECK_CHARS = 6  # 62^6 > 2^32: room for a CRC-32
+_HASH = re.compile(r"(sha256|hmac-sha256):[0-9a-f]{64}")
+_KEY = re.compile(rb"tw_[0-9A-Za-z]{49}")
+_HEADER_BYTES_MAX = 512  # ours take 59 with "Bearer "; longer ones are nobody's
+_AUTHORIZATION = b"authorization"
+KEY_HEADERS = frozenset({_AUTHORIZATION, b"x-api-key", b"api-key", b"x-goog-api-key"})
+"""Where clients put keys: OpenAI's SDKs, Anthropic's, Azure's, Google's."""
+
+Header = tuple[bytes, bytes]
+Headers = Iterable[Header]
+
+
+def new_key() -> str:
+    """Return a new random key with its checksum."""
+    body = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARS))
+    return f"{PREFIX}{body}{_checksum(body)}"
+
+
+def is_key(text: str) -> bool:
+    """Say whether a text is a key of ours that was copied whole (not whether anyone owns it)."""
+    body, check = text[len(PREFIX) : -_CHECK_CHARS], text[-_CHECK_CHARS:]
+    return text.startswith(PREFIX) and len(body) == _RANDOM_CHARS and _checksum(body) == check
+
+
+def hash_key(key: str, pepper: str | None = None) -> str:
+    """Return a key's hash as configurations hold it: `sha256:<hex>`, or `hmac-sha256:<hex>`."""
+    if pepper is None:
+        return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    return f"hmac-sha256:{hmac.digest(pepper.encode(), key.encode(), 'sha256').hex()}"
+
+
+def verify(key: str, hashed: str, pepper: str | None = None) -> bool:
+    """Say, in time that does not depend on the answer, whether `hashed` is the hash of `key`."""
+    peppered = hashed.startswith("hmac-")
+    if peppered and pepper is None:
+        return False
+    return hmac.compare_digest(hash_key(key, pepper if peppered else None), hashed)
+
+
+def check_hash(text: str) -> None:
+    """Raise ValueError unless a text is a key's hash."""
+    if is_key(text):
+        raise ValueError("is a key, not its hash; write what this prints: tollway keys hash")
+    if _HASH.fullmatch(text) is None:
+        raise ValueError(
+            "must be sha256: or hmac-sha256: and 64 hex digits, as printed by: tollway keys new"
+        )
+
+
+def _credentials(headers: Headers) -> list[Header]:
+    """Return the header fields in which clients put keys; of one that stands twice nothing is
+    believed, so both values are joined to one that is nobody's.
+    """
+    found = [field for field in headers if field[0] in KEY_HEADERS]
+    if len(found) < 2:
+        return found
+    joined: dict[bytes, bytes] = {}
+    for name, value in found:
+        joined[name] = value if name not in joined else joined[name] + b", " + value
+    return list(joined.items())
+
+
+def _key(name: bytes, header: bytes) -> str | None:
+    """Return the key in a header field, None where it holds none that could be ours.
+
+    `Authorization` holds it after `Bearer`, or bare where it has our prefix; the others hold it
+    bare.
+    """
+    if len(header) > _HEADER_BYTES_MAX:
+        return None
+    text = header.strip()
+    if name == _AUTHORIZATION:
+        if text[:7].lower() == b"bearer ":
+            text = text[7:].strip()
+        elif not text.startswith(PREFIX.encode()):
+            return None
+    try:
+        return text.decode("ascii") or None
+    except UnicodeDecodeError:
+        return None
+
+
+def _claims_to_be_ours(header: bytes) -> bool:
+    """Say whether any word of a header field begins like a key of ours, whatever the scheme."""
+    prefix = PREFIX.encode()
+    return prefix in header and any(
+        word.startswith(prefix) for word in header.replace(b",", b" ").split()
+    )
+
+
+def _basic(header: bytes) -> bytes:
+    """Return what a `Basic` credential says: `user:password`; nothing where it is none."""
+    if header[:6].lower() != b"basic ":
+        return b""
+    try:
+        return base64.b64decode(header[6:].strip())
+    except ValueError:
+        return b""
+
+
+def _checksum(body: str) -> str:
+    number = zlib.crc32(body.encode())
+    digits = ""
+    for _ in range(_CHECK_CHARS):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits = _ALPHABET[digit] + digits
+    return digits

@@ -1,0 +1,258 @@
+"""What the tables of a configuration must agree on: names that refer to each other, and paths.
+
+The checks read the raw document, whose types are not to be relied on, so that a dangling name and a
+mistyped number elsewhere are reported together. What has the wrong type is passed over here: the
+model reports it.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any, Literal
+
+from tollway.backends.protocols.registry import PROTOCOLS
+from tollway.gateway.security.keys import ANONYMOUS
+from tollway.gateway.settings.errors import Location, did_you_mean, show
+
+Finding = tuple[Location, str, str]
+"""Where, the value there as shown, and why it cannot stay."""
+
+Raw = dict[str, Any]
+
+# These are the gateway's own, and answered before any route is looked for.
+_RESERVED = ("/_tollway", "/metrics", "/livez", "/healthz", "/readyz")
+
+
+def check(raw: Raw) -> Iterator[Finding]:
+    """Yield everything that the tables of a document disagree on."""
+    for kind in ("backends", "routes", "tenants", "budgets", "webhooks"):
+        yield from _duplicate_names(raw, kind)
+    yield from _routes(raw)
+    yield from _paths(raw)
+    yield from _tenants(raw)
+    yield from _hashes(raw)
+    yield from _scopes(raw)
+    yield from _workers(raw)
+
+
+def _workers(raw: Raw) -> Iterator[Finding]:
+    workers, url = _table(raw, "server").get("workers"), _table(raw, "ledger").get("url")
+    shared = not (isinstance(url, str) and url.startswith("memory:"))
+    if isinstance(workers, int) and workers > 1 and not shared:
+        why = f"is one process' own, and server.workers is {workers}; use sqlite:///tollway.db"
+        yield ("ledger", "url"), show(url), why
+
+
+def _tables(raw: Raw, kind: str) -> list[tuple[int, Raw]]:
+    entries = raw.get(kind)
+    if not isinstance(entries, list):
+        return []
+    return [(index, entry) for index, entry in enumerate(entries) if isinstance(entry, dict)]
+
+
+def _table(raw: Raw, key: str) -> Raw:
+    inner = raw.get(key)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _by_name(raw: Raw, kind: str) -> dict[str, Raw]:
+    found = _tables(raw, kind)
+    return {entry["name"]: entry for _, entry in found if isinstance(entry.get("name"), str)}
+
+
+def _duplicate_names(raw: Raw, kind: str) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for index, entry in _tables(raw, kind):
+        name = entry.get("name")
+        if not isinstance(name, str):
+            continue
+        if name in first:
+            why = f"is the name of {kind}[{first[name]}] too; rename one of them"
+            yield (kind, index, "name"), show(name), why
+        first.setdefault(name, index)
+
+
+def _routes(raw: Raw) -> Iterator[Finding]:
+    backends = _by_name(raw, "backends")
+    for index, route in _tables(raw, "routes"):
+        names = _texts(route.get("backends"))
+        for at, name in enumerate(names):
+            place: Location = ("routes", index, "backends", at)
+            if name not in backends:
+                yield place, show(name), f"is no backend; {did_you_mean(name, backends)}"
+            else:
+                yield from _spoken(place, route, backends[name])
+        if names and all(backends.get(name, {}).get("enabled") is False for name in names):
+            why = "all of its backends are disabled; set enabled = true on one"
+            yield ("routes", index, "backends"), show(names), why
+        baseline = route.get("baseline")
+        if isinstance(baseline, str) and backends.get(baseline, {}).get("enabled") is False:
+            why = "is disabled, and a floor needs what holds it; enable it or name another"
+            yield ("routes", index, "baseline"), show(baseline), why
+
+
+def _spoken(place: Location, route: Raw, backend: Raw) -> Iterator[Finding]:
+    wanted, spoken = route.get("protocol"), backend.get("protocol")
+    known = list(PROTOCOLS)  # a list, for what is written there may be anything
+    if backend.get("kind") == "rules" or wanted not in known or spoken not in known:
+        return  # what is no protocol is reported where it stands
+    if wanted == spoken:
+        return
+    why = f"speaks {spoken!r}, but the route {wanted!r}; a route's backends all speak its protocol"
+    yield place, show(backend["name"]), why
+
+
+def _tenants(raw: Raw) -> Iterator[Finding]:
+    is_open = _table(raw, "server").get("allow_anonymous") is True
+    if not raw.get("tenants") and not is_open:
+        why = "there are none, so nobody could call; add one with a key from: tollway keys new, "
+        yield ("tenants",), "", f"{why}or set allow_anonymous = true in [server] for a demo"
+    routes = _by_name(raw, "routes")
+    for index, tenant in _tables(raw, "tenants"):
+        if tenant.get("name") == ANONYMOUS:
+            why = "is the name of callers without a key; write another"
+            yield ("tenants", index, "name"), show(ANONYMOUS), why
+        for at, name in enumerate(_texts(tenant.get("routes"))):
+            if name not in routes:
+                why = f"is no route; {did_you_mean(name, routes)}"
+                yield ("tenants", index, "routes", at), show(name), why
+
+
+def _hashes(raw: Raw) -> Iterator[Finding]:
+    owners: dict[str, str] = {}
+    peppered: list[Location] = []
+    admin = _table(raw, "server").get("admin_key_hash")
+    held: list[tuple[Location, str, str]] = []
+    if isinstance(admin, str):
+        held.append((("server", "admin_key_hash"), "the control plane", admin))
+    viewer = _table(raw, "server").get("viewer_key_hash")
+    if isinstance(viewer, str):
+        held.append((("server", "viewer_key_hash"), "the viewer", viewer))
+    for index, tenant in _tables(raw, "tenants"):
+        owner = f"tenants[{index}]"
+        if isinstance(tenant.get("key_hash"), str):
+            held.append((("tenants", index, "key_hash"), owner, tenant["key_hash"]))
+        for at, value in enumerate(_texts(tenant.get("key_hashes"))):
+            held.append((("tenants", index, "key_hashes", at), owner, value))
+        for at, key in _tables(tenant, "keys"):
+            if isinstance(key.get("hash"), str):
+                held.append((("tenants", index, "keys", at, "hash"), owner, key["hash"]))
+    for place, owner, value in held:
+        if value in owners:
+            why = f"is a key of {owners[value]} already; give each a key of its own"
+            yield place, "(hidden)", why
+        owners.setdefault(value, owner)
+        if value.startswith("hmac-"):
+            peppered.append(place)
+    if peppered and not raw.get("pepper"):
+        why = "was made with a pepper, and there is none; set TOLLWAY_PEPPER, or hash without it"
+        yield peppered[0], "(hidden)", why
+
+
+def _scopes(raw: Raw) -> Iterator[Finding]:
+    tenants, routes = _by_name(raw, "tenants"), _by_name(raw, "routes")
+    known = {
+        "tenant": set(tenants),
+        "route": set(routes),
+        "backend": set(_by_name(raw, "backends")),
+    }
+    if _table(raw, "server").get("allow_anonymous") is True:
+        known["tenant"].add(ANONYMOUS)
+    for index, budget in _tables(raw, "budgets"):
+        scope = _table(budget, "scope")
+        unknown = False
+        for part, names in known.items():
+            name = scope.get(part)
+            if isinstance(name, str) and name not in names:
+                unknown = True
+                why = f"is no {part}, so it binds nothing; {did_you_mean(name, names)}"
+                yield ("budgets", index, "scope", part), show(name), why
+        if not unknown:
+            yield from _reachable(index, budget, tenants, routes, raw)
+
+
+def _reachable(
+    index: int, budget: Raw, tenants: dict[str, Raw], routes: dict[str, Raw], raw: Raw
+) -> Iterator[Finding]:
+    """Check that some call can match every part of a scope at once."""
+    scope = _table(budget, "scope")
+    open_to = tenants.get(str(scope.get("tenant")), {}).get("routes")
+    reached = [
+        route
+        for name, route in routes.items()
+        if scope.get("route") in (None, name)
+        and (not isinstance(open_to, list) or name in open_to)
+        and (scope.get("backend") is None or scope["backend"] in _texts(route.get("backends")))
+    ]
+    place: Location = ("budgets", index, "scope")
+    if routes and not reached:
+        yield place, "", "matches no call: its parts never meet on one route; remove one of them"
+    elif budget.get("then") == "rules":
+        kinds = {name: backend.get("kind") for name, backend in _by_name(raw, "backends").items()}
+        offered = {kinds.get(name) for route in reached for name in _texts(route.get("backends"))}
+        if "rules" not in offered:
+            why = 'needs a backend of kind = "rules" on a route that it binds; add one, or write '
+            yield ("budgets", index, "then"), show("rules"), f'{why}then = "reject"'
+
+
+def check_path(path: str) -> None:
+    """Raise ValueError unless a path can be a route's."""
+    example = "write it like /v2/models/{model}/infer or /v1/*"
+    if not path.startswith("/") or not path.isascii() or any(c <= " " or c in "?#" for c in path):
+        raise ValueError(f"must begin with / and hold no space, ? or #; {example}")
+    *inner, last = path[1:].split("/")
+    for segment in (*inner, "" if last == "*" else last):
+        named = segment.startswith("{") and segment.endswith("}") and segment[1:-1].isidentifier()
+        if not named and any(c in "{}*" for c in segment):
+            raise ValueError(f"can hold {{name}} for a whole segment and end in /*; {example}")
+    for reserved in _RESERVED:
+        if path == reserved or path.startswith(f"{reserved}/"):
+            raise ValueError(f"is the gateway's own ({reserved}); choose another")
+
+
+def _paths(raw: Raw) -> Iterator[Finding]:
+    routes = [(i, r) for i, r in _tables(raw, "routes") if isinstance(r.get("path"), str)]
+    for (first, one), (second, two) in combinations(routes, 2):
+        path, other = one["path"], two["path"]
+        how = compare_paths(path, other)
+        if how == "crossed" or (how == "same" and not (path == other and _told_apart(one, two))):
+            why = f"matches the same requests as routes[{first}] ({path}); change one of them"
+            if one.get("protocol") == two.get("protocol") == "openai":
+                why += ", or give them `models` by whose names they are told apart"
+            yield ("routes", second, "path"), show(other), why
+
+
+def _told_apart(one: Raw, two: Raw) -> bool:
+    """Whether two routes of one path are meant by different names of models."""
+    mine, others = one.get("models") or [""], two.get("models") or [""]
+    if not isinstance(mine, list) or not isinstance(others, list):
+        return True  # the model reports it
+    openai = one.get("protocol") == two.get("protocol") == "openai"
+    return openai and not any(name in others for name in mine)
+
+
+def compare_paths(a: str, b: str) -> Literal["apart", "same", "nested", "crossed"]:
+    """Say how the requests that two paths match relate.
+
+    `nested`: one matches all that the other does and more, so the other is the more specific one
+    and goes first. `crossed`: some requests match both and neither goes before the other.
+    """
+    a_wider = b_wider = False
+    left, right = a.split("/"), b.split("/")
+    for at in range(max(len(left), len(right))):
+        if at >= len(left) or at >= len(right):
+            return "apart"
+        one, two = left[at], right[at]
+        if one == "*" or two == "*":
+            a_wider, b_wider = a_wider or two != "*", b_wider or one != "*"
+            break
+        one_named, two_named = one.startswith("{"), two.startswith("{")
+        if not one_named and not two_named and one != two:
+            return "apart"
+        a_wider, b_wider = a_wider or one_named > two_named, b_wider or two_named > one_named
+    if a_wider and b_wider:
+        return "crossed"
+    return "nested" if a_wider or b_wider else "same"

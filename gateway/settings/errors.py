@@ -1,0 +1,193 @@
+"""What is wrong with a configuration, said so that it can be mended: where, what, what instead."""
+
+import difflib
+import json
+import re
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+Location = tuple[str | int, ...]
+"""Keys and indices from the top of the document: ("routes", 0, "accuracy_floor")."""
+
+_SECRET = re.compile(r"key|secret|password|pepper|token|hash", re.IGNORECASE)
+_SECRET_TABLES = frozenset({"auth", "headers", "proxy"})  # a key is pasted there by mistake
+_USERINFO = re.compile(r"//[^/@\s]*@")
+_SHOWN_CHARS_MAX = 80  # a value is shown to be found again, not to be read in full
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to mend: the place, the value there (`text` of it, "" where it says nothing), why.
+
+    `source` is the file's name, or "environment", where `key` is then the variable's name.
+    """
+
+    source: str
+    key: str
+    why: str
+    value: str = ""
+
+    def document(self) -> dict[str, str]:
+        """Return it as JSON types."""
+        return {"source": self.source, "key": self.key, "value": self.value, "why": self.why}
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.source, self.key) if part)
+        return f"{place} = {self.value}: {self.why}" if self.value else f"{place}: {self.why}"
+
+
+class ConfigError(Exception):
+    """A configuration that is refused; `problems` are all that is wrong with it."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class KeyProblem(ValueError):  # noqa: N818 - reads as what it says
+    """What a check of a whole table found wrong with one of its keys."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(why)
+        self.key = key
+
+
+def did_you_mean(word: str, words: Iterable[str], *, otherwise: str = "") -> str:
+    """Return "did you mean 'X'?"; no word being near, `otherwise` or the words to choose from."""
+    known = {known.lower(): known for known in sorted(words)}
+    near = difflib.get_close_matches(word.lower(), known, n=1)
+    if near:
+        return f"did you mean {known[near[0]]!r}?"
+    return otherwise or f"there are: {', '.join(known.values()) or 'none'}"
+
+
+def key_of(location: Sequence[str | int]) -> str:
+    """Return a location as it is written: `routes[0].accuracy_floor`."""
+    key = ""
+    for step in location:
+        key += f"[{step}]" if isinstance(step, int) else f".{step}" if key else step
+    return key
+
+
+def show(value: Any, location: Sequence[str | int] = ()) -> str:
+    """Return a value as TOML would write it, short, and never a secret; "" for a table."""
+    if value is None or isinstance(value, (dict, BaseModel)):
+        return ""
+    names = [step for step in location if isinstance(step, str)]
+    secret = names and (_SECRET.search(names[-1]) or not _SECRET_TABLES.isdisjoint(names))
+    if isinstance(value, SecretStr) or secret:
+        return "(hidden)"
+    text = (
+        str(value).lower().replace("infinity", "inf")
+        if isinstance(value, (bool, int, float, Decimal))
+        else json.dumps(value, default=str, ensure_ascii=False)
+    )
+    text = _USERINFO.sub("//(hidden)@", text)
+    return text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 3] + "..."
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that an annotation holds: `M`, `M | None`, `tuple[M, ...]`, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in typing.get_args(annotation):
+        found = model_in(part)
+        if found is not None:
+            return found
+    return None
+
+
+def _field(model: type[BaseModel], location: Location) -> tuple[type[BaseModel], FieldInfo | None]:
+    """Return the last model on the way to a location, and the field there (None: there is none)."""
+    field: FieldInfo | None = None
+    for step in location:
+        if isinstance(step, int):
+            continue
+        if field is not None:
+            inner = model_in(field.annotation)
+            if inner is None:
+                return model, field
+            model = inner
+        field = model.model_fields.get(step)
+        if field is None:
+            return model, None
+    return model, field
+
+
+def example(field: FieldInfo) -> str:
+    """Return a field's first example as TOML writes it; "" where it has none."""
+    if not field.examples:
+        return ""
+    first = field.examples[0]
+    inline_table = isinstance(first, str) and first.startswith("{")
+    return first if inline_table else show(first)
+
+
+def _instead(field: FieldInfo | None) -> str:
+    """Return what to write; without an example the default is one."""
+    if field is None:
+        return ""
+    plain = isinstance(field.default, (str, int, float)) and field.default != ""
+    like = example(field) or (show(field.default) if plain else "")
+    return f"; write it like {like}" if like else ""
+
+
+def _one_of(error: Any) -> str:
+    words = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+    return f"must be one of {', '.join(words)}; {did_you_mean(str(error['input']), words)}"
+
+
+# What pydantic calls an error, and how it is said here.
+_SAID = {
+    "missing": "is missing",
+    "less_than_equal": "must be at most {le:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be more than {gt:g}",
+    "too_short": "must not be empty",
+    "too_long": "has more than {max_length} entries",
+    "string_pattern_mismatch": "must match {pattern}",
+    "decimal_max_places": "has more than 9 decimals, and a nano-dollar is the smallest amount",
+    "finite_number": "must be a finite number",
+}
+
+
+def _why(error: Any, model: type[BaseModel], location: Location) -> str:
+    table, field = _field(model, location)
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key; {did_you_mean(str(location[-1]), table.model_fields)}"
+        case "value_error":
+            return str(error["ctx"]["error"])
+        case "literal_error":
+            return _one_of(error)
+    message = str(error["msg"]).removeprefix("Input ").removeprefix("String ")
+    said = _SAID.get(error["type"])
+    why = said.format(**error.get("ctx", {})) if said else message[:1].lower() + message[1:]
+    return f"{why}{_instead(field)}"
+
+
+def of_validation(
+    error: ValidationError, model: type[BaseModel]
+) -> Iterator[tuple[Location, str, str]]:
+    """Yield (location, value as shown, why) of every error that `model` has found."""
+    for found in error.errors(include_url=False):
+        if found["type"] == "too_short" and found["input"]:
+            continue  # it counts sound entries only, and what ails the others is said already
+        if found["type"] == "default_factory_not_called":
+            continue  # another key of the table is wrong, and reported
+        location: Location = tuple(found["loc"])
+        value, why = found["input"], _why(found, model, location)
+        cause = found.get("ctx", {}).get("error")
+        if isinstance(cause, KeyProblem):
+            location = (*location, cause.key)
+            value = value.get(cause.key) if isinstance(value, dict) else None
+        if found["type"] in {"extra_forbidden", "missing"}:
+            # The value of an unknown key is not shown: it may be a secret under a misspelt name.
+            value = None
+        yield location, show(value, location), why

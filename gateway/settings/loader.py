@@ -1,0 +1,223 @@
+"""Reads a configuration: its file, what the environment overrides, all that is wrong at once."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from importlib.util import find_spec
+from pathlib import Path
+
+from pydantic import (
+    ValidationError,
+)
+
+from tollway.backends import validation
+from tollway.backends.documents import load_reply
+from tollway.backends.http.proxies import parse_proxy, proxy_url
+from tollway.backends.protocols.registry import protocol
+from tollway.backends.rules.backend import WholeRequestRules, open_rules
+from tollway.backends.types import HttpReply, Payload
+from tollway.gateway.security import tls
+from tollway.gateway.settings import cross_checks, environment, open_relay
+from tollway.gateway.settings.errors import (
+    ConfigError,
+    Location,
+    Problem,
+    key_of,
+    of_validation,
+    show,
+)
+from tollway.gateway.settings.root import Settings
+from tollway.gateway.settings.types import FOLDER
+from tollway.policies.registry import build
+
+_FILE_BYTES_MAX = 4 << 20  # ten thousand tenants take about one
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """Read a configuration file with what `environ` overrides; ConfigError names all problems.
+
+    The rules that it names are read too, and its policies are tried with their options.
+    """
+    text, folder = _read(path), path.absolute().parent
+    settings = parse(text, environ, source=path.name, folder=folder)
+    problems = [
+        *_unusable_rules(settings, path.name),
+        *_unusable_files(settings, path.name),
+        *_unusable_options(settings, path.name),
+        *_unusable_resorts(settings, path.name),
+        *_unusable_secrets(settings, path.name, environ),
+        *_unusable_proxies(settings, environ),
+        *_missing(settings, path.name),
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def parse(
+    text: str, environ: Mapping[str, str], *, source: str = "tollway.toml", folder: Path = Path()
+) -> Settings:
+    """Read a configuration's text, as `load` does; relative paths in it begin at `folder`."""
+    try:
+        raw = tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as exc:
+        # What is never closed is noticed "at end of document": say where that is.
+        end = f"at line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}"
+        why = f"is not TOML: {exc}".replace("at end of document", end)
+        raise ConfigError([Problem(source, "", why)]) from None
+    for table in ("server", "ledger", "journal", "state"):
+        raw.setdefault(table, {})  # so that defaults which are paths begin at `folder` too
+    overridden, problems = environment.apply(raw, environ, Settings)
+    settings: Settings | None = None
+    try:
+        token = FOLDER.set(folder)
+        try:
+            settings = Settings(**raw)
+        finally:
+            FOLDER.reset(token)
+    except ValidationError as exc:
+        problems += [
+            _problem(source, location, value, why, overridden)
+            for location, value, why in of_validation(exc, Settings)
+        ]
+    problems += [
+        _problem(source, location, value, why, overridden)
+        for location, value, why in cross_checks.check(raw)
+    ]
+    if settings is not None:
+        problems += [
+            _problem(source, ("server", "allow_anonymous"), show(True), why, overridden)
+            for why in open_relay.check(settings)
+        ]
+    if settings is None or problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _problem(
+    source: str, location: Location, value: str, why: str, overridden: Mapping[Location, str]
+) -> Problem:
+    for length in range(len(location), 0, -1):
+        variable = overridden.get(location[:length])
+        if variable is not None:
+            return Problem("environment", variable, why, value)
+    return Problem(source, key_of(location), why, value)
+
+
+def _unusable_rules(settings: Settings, source: str) -> Iterator[Problem]:
+    for index, backend in enumerate(settings.backends):
+        if backend.kind != "rules":
+            continue
+        key = "rules" if backend.rules is not None else "entry_point"
+        # Rules speak what their routes speak; those of no route are read all the same.
+        spoken = {route.protocol for route in settings.routes if backend.name in route.backends}
+        try:
+            for name in sorted(spoken) or ["oip"]:
+                open_rules(protocol(name), rules=backend.rules, entry_point=backend.entry_point)
+        except OSError as exc:
+            why = f"cannot be read: {exc.strerror}; write the path of a file of rules"
+            yield Problem(source, f"backends[{index}].{key}", why, show(str(backend.rules)))
+        except ValueError as exc:
+            yield Problem(source, f"backends[{index}].{key}", str(exc))
+
+
+def _unusable_files(settings: Settings, source: str) -> Iterator[Problem]:
+    served = settings.server.tls
+    if served is not None:
+        try:
+            tls.listening(served.cert, served.key, served.client_ca)
+        except OSError as exc:
+            why = tls.trouble(exc, served.cert, served.key, served.client_ca)
+            yield Problem(source, "server.tls", why)
+    for index, backend in enumerate(settings.backends):
+        files = backend.tls
+        if files is None:
+            continue
+        try:
+            tls.connecting(files.ca, files.cert, files.key)
+        except OSError as exc:
+            why = tls.trouble(exc, files.ca, files.cert, files.key)
+            yield Problem(source, f"backends[{index}].tls", why)
+
+
+def _unusable_secrets(
+    settings: Settings, source: str, environ: Mapping[str, str]
+) -> Iterator[Problem]:
+    for index, backend in enumerate(settings.backends):
+        if backend.auth is None or not backend.enabled:
+            continue
+        try:
+            backend.auth.secret.read(environ)
+        except ValueError as exc:
+            yield Problem(source, f"backends[{index}].auth.{backend.auth.key}", str(exc))
+
+
+def _unusable_proxies(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Check the environment's proxies, those that lead to a backend."""
+    for variable in sorted(
+        {
+            variable
+            for backend in settings.backends
+            for url in backend.urls
+            for _, variable in [proxy_url(url, backend.proxy_setting, environ)]
+            if variable
+        }
+    ):
+        try:
+            parse_proxy(environ[variable])
+        except ValueError as exc:
+            yield Problem("environment", variable, str(exc), "(hidden)")
+
+
+def _unusable_options(settings: Settings, source: str) -> Iterator[Problem]:
+    for index, route in enumerate(settings.routes):
+        try:
+            build(route.policy, route.to_objective(), options=route.policy_options, seed=0)
+        except ValueError as exc:
+            yield Problem(source, f"routes[{index}].policy_options", str(exc))
+
+
+def _unusable_resorts(settings: Settings, source: str) -> Iterator[Problem]:
+    """Hold each last resort to what the replies of its route are held to."""
+    for index, route in enumerate(settings.routes):
+        if route.static_response is None:
+            continue
+        clauses = validation.Validator(
+            [clause.to_clause() for clause in route.response_schema], "outputs"
+        )
+        body = route.static_response.encode()
+        try:
+            protocol(route.protocol).answer(
+                Payload(), HttpReply(200, [], WholeRequestRules(body)), body
+            )
+            breach = clauses.breach(load_reply(body))
+        except ValueError as exc:
+            why = f"is no answer of protocol {route.protocol}: {exc}"
+            yield Problem(source, f"routes[{index}].last_resort", why, show(route.static_response))
+        else:
+            if breach is not None:
+                why = f"is not what `response_schema` asks for: {breach.field} {breach.why}"
+                yield Problem(source, f"routes[{index}].last_resort", why)
+
+
+def _missing(settings: Settings, source: str) -> Iterator[Problem]:
+    if settings.tracing.endpoint is not None and find_spec("opentelemetry") is None:
+        why = "needs OpenTelemetry; install it in a clone of Tollway: pip install '.[otel]'"
+        yield Problem(source, "tracing.endpoint", why)
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES_MAX + 1)
+    except OSError as exc:
+        why = f"cannot be read: {exc.strerror}; give the path of a file such as tollway.toml"
+        raise ConfigError([Problem(str(path), "", why)]) from None
+    if len(content) > _FILE_BYTES_MAX:
+        why = f"is larger than {_FILE_BYTES_MAX} bytes; split its tenants over several gateways"
+        raise ConfigError([Problem(path.name, "", why)])
+    try:
+        return content.decode()
+    except UnicodeDecodeError as exc:
+        why = f"is not UTF-8 at byte {exc.start}; save it as UTF-8"
+        raise ConfigError([Problem(path.name, "", why)]) from None

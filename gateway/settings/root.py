@@ -1,0 +1,83 @@
+"""A whole configuration: all tables of a `tollway.toml`."""
+
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    Field,
+    SecretStr,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tollway.gateway.settings.backend import BackendConfig
+from tollway.gateway.settings.budget import BudgetConfig
+from tollway.gateway.settings.observability import (
+    AnomaliesConfig,
+    LogConfig,
+    TracingConfig,
+    WebhookConfig,
+)
+from tollway.gateway.settings.route import RouteConfig
+from tollway.gateway.settings.server import ServerConfig
+from tollway.gateway.settings.storage import JournalConfig, LedgerConfig, StateConfig
+from tollway.gateway.settings.tenant import TenantConfig
+
+
+class Settings(BaseSettings):
+    """A whole configuration. Read one with `load`, which also checks what its tables agree on."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the document alone: `environment` has written the overrides into it."""
+        return (init_settings,)
+
+    server: ServerConfig = ServerConfig()
+    ledger: LedgerConfig = LedgerConfig()
+    journal: JournalConfig = JournalConfig()
+    state: StateConfig = StateConfig()
+    backends: tuple[BackendConfig, ...] = Field(min_length=1)
+    routes: tuple[RouteConfig, ...] = Field(min_length=1)
+    tenants: tuple[TenantConfig, ...] = ()
+    budgets: tuple[BudgetConfig, ...] = ()
+    anomalies: AnomaliesConfig = AnomaliesConfig()
+    webhooks: tuple[WebhookConfig, ...] = ()
+    log: LogConfig = LogConfig()
+    tracing: TracingConfig = TracingConfig()
+    pepper: SecretStr | None = Field(
+        default=None,
+        description="The secret that `hmac-sha256:` key hashes are made with. "
+        "Set it as `TOLLWAY_PEPPER`, not in the file.",
+    )
+
+    def effective(self) -> dict[str, Any]:
+        """Return all of it, defaults included and secrets hidden, as JSON types."""
+        document: dict[str, Any] = _shown(self.model_dump(exclude_none=True))
+        return document
+
+
+def _shown(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _shown(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_shown(inner) for inner in value]
+        case SecretStr():
+            return "(hidden)"
+        case Path() | datetime():
+            return str(value)
+        case Decimal():
+            # A number where a double holds it exactly, else its digits: nothing is rounded.
+            number = float(value)
+            return number if Decimal(repr(number)) == value else str(value)
+    return value

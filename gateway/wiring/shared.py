@@ -1,0 +1,150 @@
+"""Builds what all routes share: the journal, the money, who watches, and who is told."""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tollway.gateway import settings as config
+from tollway.gateway.anomalies.detector import AnomalyDetector
+from tollway.gateway.anomalies.monitor import SpendMonitor
+from tollway.gateway.budgets.model import Budget
+from tollway.gateway.budgets.protocol import Ledger
+from tollway.gateway.budgets.reservations import Reservations
+from tollway.gateway.budgets.stores.registry import open_ledger
+from tollway.gateway.observability.access_log import Put, RequestLog
+from tollway.gateway.observability.events import EventLog
+from tollway.gateway.observability.request_trace import random_ids
+from tollway.gateway.observability.time_series import TimeSeries
+from tollway.gateway.observability.watch import Follower, TraceRecorder
+from tollway.gateway.observability.webhooks import Target, Webhooks
+from tollway.gateway.routing.replies.stream_buffers import Buffers
+from tollway.gateway.storage.journal import Journal
+from tollway.gateway.wiring.gateway import Observers
+from tollway.gateway.workers.group import WorkerGroup
+from tollway.gateway.workers.identity import WorkerIdentity
+
+
+def build_journal(settings: config.Settings) -> Journal:
+    """Return a journal with a new segment in its folder."""
+    return Journal(
+        settings.journal.dir,
+        segment_bytes_max=settings.journal.segment_mb << 20,
+        waiting_bytes_max=settings.journal.waiting_mb << 20,
+    )
+
+
+def build_buffers(settings: config.Settings) -> Buffers:
+    """Return what streams may buffer of unfinished events in this worker."""
+    return Buffers(
+        event_bytes_max=settings.server.max_event_bytes,
+        bytes_max=settings.server.stream_buffer_bytes,
+    )
+
+
+def build_ledger(settings: config.Settings) -> Ledger:
+    """Return the ledger at its address, not yet open."""
+    password = settings.ledger.password
+    return open_ledger(
+        settings.ledger.url, password=password.get_secret_value() if password else None
+    )
+
+
+def build_wallet(  # noqa: PLR0917 - the parts in the order they are built
+    settings: config.Settings,
+    ledger: Ledger,
+    budgets: Sequence[Budget],
+    clock: Callable[[], float],
+    events: EventLog,
+    till_dir: Path | None,
+) -> Reservations:
+    """Return the wallet over a ledger; without tills, a crash leaves charged what was open."""
+    return Reservations(
+        ledger,
+        budgets,
+        holder=f"{socket.gethostname()}-{os.getpid()}",
+        clock=clock,
+        till_dir=till_dir,
+        on_event=lambda event: events.add(
+            event.kind,
+            event.budget,
+            event.detail,
+            share=event.share,
+            amount_nano=event.amount_nano,
+            window_start=event.window_start_s,
+        ),
+        on_ledger_failure=settings.ledger.on_ledger_failure,
+        hold_wait_s=settings.server.hold_wait_s,
+    )
+
+
+def build_lookout(  # noqa: PLR0917 - as above
+    settings: config.Settings,
+    identity: WorkerIdentity,
+    group: WorkerGroup,
+    wallet: Reservations,
+    events: EventLog,
+    wall: Callable[[], float],
+) -> SpendMonitor:
+    """Return who looks for anomalies in what all workers spend; only the one that learns does."""
+    watched = settings.anomalies
+    return SpendMonitor(
+        AnomalyDetector(ratio=watched.ratio, min_usd_per_h=watched.min_usd_per_hour),
+        TimeSeries(),
+        looks=watched.enabled and identity.learns,
+        families=group.families,
+        wallet=wallet,
+        events=events,
+        file=settings.state.dir / "history.snapshot",
+        wall=wall,
+    )
+
+
+def build_watching(
+    settings: config.Settings,
+    clock: Callable[[], float],
+    wall: Callable[[], float],
+    trace: Callable[[str], Any] | None,
+    put: Put,
+) -> Observers:
+    """Return who watches requests; `put` takes the lines of the log."""
+    endpoint, requests = settings.tracing.endpoint, settings.log.requests
+    watching = Observers()
+    followers: list[Follower] = []
+    rng = Random(secrets.randbits(64))  # not the router's: its draws stay as they are
+    if endpoint is not None:
+        from tollway.gateway.observability import tracing  # noqa: PLC0415 - an extra
+
+        made = tracing.Tracing(
+            (trace or tracing.exporter)(endpoint), clock=clock, wall=wall, new_id=random_ids(rng)
+        )
+        followers.append(made)
+        watching.know, watching.close = made.know, made.close
+    if requests != "off":
+        form, failed_only = settings.log.format, requests == "failed"
+        followers.append(RequestLog(form, failed_only=failed_only, put=put, wall=wall))
+    if followers:
+        traces, share = endpoint is not None, settings.tracing.sample
+        watching.watch = TraceRecorder(followers, traces=traces, share=share, rng=rng)
+    return watching
+
+
+def build_webhooks(settings: config.Settings, wall: Callable[[], float]) -> Webhooks:
+    """Return what sends events out."""
+    return Webhooks(
+        [
+            Target(
+                name=hook.name,
+                url=hook.url.get_secret_value(),
+                format=hook.format,
+                secret=hook.secret.get_secret_value().encode() if hook.secret else b"",
+                kinds=frozenset(hook.events),
+            )
+            for hook in settings.webhooks
+        ],
+        source=f"tollway/{socket.gethostname()}",
+        wall=wall,
+    )

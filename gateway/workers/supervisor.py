@@ -1,0 +1,264 @@
+"""The supervisor: keeps N workers running behind one address.
+
+Theory of operation. The supervisor binds and forks, and serves nothing itself. It has one thread
+and no event loop, so that a fork copies a process at rest; what was imported before is shared by
+all. Each worker listens on the address with a socket of its own (SO_REUSEPORT): the kernel deals
+connections out evenly. The supervisor holds these sockets open, so that connections which came for
+a worker that died wait for the one that takes its seat.
+
+    seat      worker says it is ready     worker ends                       stopping
+    starting  ready                       stop all (at the first start)     told to drain
+    ready     -                           empty, due after a pause          told to drain
+    empty     -                           -                                 stays empty
+
+The pause doubles while workers of a seat die young, so that one that cannot live does not take the
+machine with it. Workers see the end of a pipe when the supervisor is gone, and drain: none is left
+behind.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+log = logging.getLogger("tollway.supervisor")
+
+PAUSE_S = 0.1  # a worker that was killed is missed: its connections wait
+PAUSE_MAX_S = 5.0
+YOUNG_S = 10.0  # who dies younger than this has its successor wait longer
+GRACE_S = 10.0  # beyond the drain: to settle, save and hand back
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
+
+OK, FAILED = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a worker is told: its seat, and the pipes to and from the supervisor.
+
+    A byte written to `ready_fd` says that it serves; the end of `alive_fd` that nobody watches it.
+    """
+
+    index: int
+    ready_fd: int
+    alive_fd: int
+
+
+@dataclass(slots=True)
+class _WorkerSlot:
+    index: int
+    pid: int = 0
+    since_s: float = 0.0
+    due_s: float = 0.0
+    pause_s: float = PAUSE_S
+    ready: bool = False
+
+
+class Supervisor:
+    """Runs `work` in each of `count` processes until told to stop."""
+
+    # The mutable state is the seats, whether all were ready once, and whether it is stopping.
+
+    def __init__(
+        self,
+        work: Callable[[Start], int],
+        count: int,
+        *,
+        drain_s: float,
+        on_ready: Callable[[], None],
+        on_stop: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`work` serves and returns the exit code of its process. `on_ready` is called once, when
+        all workers serve; `on_stop` when they are told to drain, before they are.
+        """
+        self._work = work
+        self._slots = [_WorkerSlot(index) for index in range(count)]
+        self._drain_s = drain_s
+        self._on_ready = on_ready
+        self._on_stop = on_stop
+        self._clock = clock
+        self._announced = False
+        self._told: list[int] = []
+        self._reload = False
+        self._code = OK
+        self._kill_at_s = float("inf")
+        self._fds: list[int] = []
+
+    def run(self) -> int:
+        """Return once all workers are gone: 0 if they stopped as they were told, else 1."""
+        ready_r, ready_w = os.pipe()
+        alive_r, alive_w = os.pipe()
+        wake_r, wake_w = os.pipe()
+        for fd in (wake_w, wake_r, ready_r):
+            os.set_blocking(fd, False)
+        self._fds = [ready_r, alive_w, wake_r, wake_w]  # which are not for workers
+        with self._hearing(wake_w):
+            gc.freeze()  # what is shared stays so: the collector does not write into it
+            while self._step(ready_w, alive_r):
+                select.select([wake_r, ready_r], [], [], self._patience_s())
+                _drained(wake_r)
+                self._hear(_drained(ready_r))
+        for fd in (*self._fds, ready_w, alive_r):
+            os.close(fd)
+        return self._code
+
+    @contextlib.contextmanager
+    def _hearing(self, wake_fd: int) -> Iterator[None]:
+        """Have signals wake the loop, and nothing else happen by them."""
+        before = {one: signal.signal(one, self._note) for one in SIGNALS}
+        fd = signal.set_wakeup_fd(wake_fd, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(fd)
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if number == signal.SIGHUP:
+            self._reload = True
+        elif number != signal.SIGCHLD:
+            self._told.append(number)
+
+    # ------------------------------------------------------------------ one look around
+
+    def _step(self, ready_fd: int, alive_fd: int) -> bool:
+        """Do what is due; return whether there is anything left to watch."""
+        now_s = self._clock()
+        self._reap(now_s)
+        if self._told:
+            self._stop(now_s)
+        elif self._reload:
+            self._signal(signal.SIGHUP)
+        self._reload = False
+        if self._stopping:
+            if now_s >= self._kill_at_s:
+                self._signal(signal.SIGKILL)
+            return any(identity.pid for identity in self._slots)
+        for identity in self._slots:
+            if not identity.pid and now_s >= identity.due_s:
+                self._start(identity, ready_fd, alive_fd, now_s)
+        return True
+
+    @property
+    def _stopping(self) -> bool:
+        return self._kill_at_s < float("inf")
+
+    def _patience_s(self) -> float | None:
+        """Return how long nothing is due."""
+        if self._stopping:
+            return max(0.0, self._kill_at_s - self._clock())
+        due = [identity.due_s for identity in self._slots if not identity.pid]
+        return max(0.0, min(due) - self._clock()) if due else None
+
+    def _start(self, identity: _WorkerSlot, ready_fd: int, alive_fd: int, now_s: float) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # What comes before the worker has handlers of its own must not end in ours, unheard.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        pid = os.fork()
+        if not pid:
+            code = FAILED
+            try:
+                code = self._serve(Start(identity.index, ready_fd, alive_fd), held)
+            finally:
+                os._exit(code)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        identity.pid, identity.since_s, identity.ready = pid, now_s, False
+
+    def _serve(self, start: Start, mask: Iterable[int]) -> int:
+        """Be a worker, with the signals of `mask` held back: nothing of the supervisor's is left in
+        this process.
+        """
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload, it is up to date
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us
+            for fd in self._fds:
+                os.close(fd)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            return self._work(start)
+        except SystemExit as exc:
+            return exc.code if isinstance(exc.code, int) else FAILED
+        except BaseException:  # whatever it was, this process ends here and not in our caller
+            traceback.print_exc()
+            return FAILED
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+    def _hear(self, ready: bytes) -> None:
+        """Take note of the workers that are ready."""
+        for index in ready:
+            self._slots[index].ready = True
+        if not (self._announced or self._stopping) and all(
+            identity.ready for identity in self._slots
+        ):
+            self._announced = True
+            self._on_ready()
+
+    def _reap(self, now_s: float) -> None:
+        for identity in self._slots:
+            if not identity.pid:
+                continue
+            pid, status = os.waitpid(identity.pid, os.WNOHANG)
+            if pid:
+                self._lost(identity, os.waitstatus_to_exitcode(status), now_s)
+
+    def _lost(self, identity: _WorkerSlot, code: int, now_s: float) -> None:
+        """Have a seat taken again, after a pause; nothing can be served where none could start."""
+        pid, identity.pid = identity.pid, 0
+        if self._stopping:
+            # One that is told to stop before it serves has nothing to drain, and dies of it.
+            as_told = code == OK or (code == -signal.SIGTERM and not identity.ready)
+            self._code = self._code or (OK if as_told else FAILED)
+            return
+        if not self._announced:
+            log.error("worker %d could not start (exit code %d)", identity.index, code)
+            self._code = FAILED
+            self._stop(now_s)
+            return
+        young = now_s - identity.since_s < YOUNG_S
+        identity.pause_s = min(PAUSE_MAX_S, 2 * identity.pause_s) if young else PAUSE_S
+        identity.due_s = now_s + identity.pause_s
+        log.error(
+            "worker %d (process %d) ended with %d; another starts in %.1f s",
+            identity.index,
+            pid,
+            code,
+            identity.pause_s,
+        )
+
+    def _stop(self, now_s: float) -> None:
+        """Tell the workers to drain; told twice by SIGINT, to leave at once."""
+        first = not self._stopping
+        if first:
+            self._kill_at_s = now_s + self._drain_s + GRACE_S
+            self._on_stop()
+            self._signal(signal.SIGTERM)
+        elif signal.SIGINT in self._told:
+            self._signal(signal.SIGINT)
+        self._told.clear()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for identity in self._slots:
+            if identity.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(identity.pid, number)
+
+
+def _drained(fd: int) -> bytes:
+    """Return what can be read now."""
+    with contextlib.suppress(BlockingIOError):
+        return os.read(fd, 4096)
+    return b""

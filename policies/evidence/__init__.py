@@ -1,0 +1,1 @@
+"""What labels prove: intervals, drift, audits, and how far they are believed."""

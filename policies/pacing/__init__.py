@@ -1,0 +1,1 @@
+"""What a dollar must buy so that a budget lasts."""

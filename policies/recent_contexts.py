@@ -1,0 +1,106 @@
+"""The last few hundred contexts as the policy saw them: each arm's expected quality and cost.
+
+What the multipliers are solved over. Arms come and go: where one was not offered its quality is
+-inf, so that nothing chooses it. Costs follow a price at once.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollway.policies.regressors.types import Rows, Table
+from tollway.policies.types import Context
+
+Matrix = NDArray[np.float64]
+Refresh = Callable[[Table, Rows, Sequence[str]], Matrix]
+"""Returns what is now thought of some rows of a table, as rows x arms."""
+
+
+class RecentContexts:
+    """A ring of rows (contexts) over columns (arms)."""
+
+    # The mutable state is the ring, the columns' names, and how many rows were ever added.
+
+    def __init__(self, rows: int, table: Table) -> None:
+        self._rows = rows
+        self._table = table
+        self._columns: dict[str, int] = {}
+        self._quality: Matrix = np.empty((rows, 0))
+        self._cost: Matrix = np.empty((rows, 0))
+        self._added = 0
+        self.contexts: list[Context] = []
+        self.arms: tuple[str, ...] = ()
+        """Every arm that was offered, in the order of the columns."""
+
+    def __len__(self) -> int:
+        return min(self._added, self._rows)
+
+    def add(
+        self,
+        context: Context,
+        arms: Sequence[str],
+        qualities: Sequence[float],
+        costs_usd: Sequence[float],
+    ) -> bool:
+        """Add a context; return whether an arm was offered that never was before."""
+        row, fresh = self._added % self._rows, False
+        if arms == self.arms:  # nearly always; writing a whole row takes a third of the time
+            self._quality[row] = qualities
+            self._cost[row] = costs_usd
+        else:
+            fresh = self._add_some(row, arms, qualities, costs_usd)
+        self._table.put(row, context)
+        if self._added < self._rows:
+            self.contexts.append(context)
+        else:
+            self.contexts[row] = context
+        self._added += 1
+        return fresh
+
+    def _add_some(
+        self, row: int, arms: Sequence[str], qualities: Sequence[float], costs_usd: Sequence[float]
+    ) -> bool:
+        """Write a row of other arms than all, in the order of the columns; return as `add`."""
+        fresh = not self._columns.keys() >= set(arms)
+        if fresh:
+            self._widen(arms)
+        at = [self._columns[arm] for arm in arms]
+        self._quality[row] = -np.inf
+        self._quality[row, at] = qualities
+        self._cost[row, at] = costs_usd
+        return fresh
+
+    def _widen(self, arms: Sequence[str]) -> None:
+        missing = [arm for arm in arms if arm not in self._columns]
+        for arm in missing:
+            self._columns[arm] = len(self._columns)
+        more = (self._rows, len(missing))
+        self._quality = np.hstack([self._quality, np.full(more, -np.inf)])
+        self._cost = np.hstack([self._cost, np.zeros(more)])
+        self.arms = tuple(self._columns)
+
+    def reprice(self, arm: str, ratio: float) -> None:
+        """Take over that an arm's price has become `ratio` times what it was."""
+        if arm in self._columns:
+            self._cost[:, self._columns[arm]] *= ratio
+
+    def column(self, arm: str) -> tuple[Matrix, Matrix]:
+        """Return (qualities, costs) of an arm where it was offered, each by context."""
+        at = self._columns[arm]
+        qualities = self._quality[: len(self), at]
+        offered = np.isfinite(qualities)
+        return qualities[offered], self._cost[: len(self), at][offered]
+
+    def revalue(self, rethink: Refresh, newest: int) -> None:
+        """Take what is now thought of the arms in the `newest` rows."""
+        rows: Rows = slice(len(self))
+        if newest < len(self):
+            rows = [at % self._rows for at in range(self._added - newest, self._added)]
+        before = self._quality[rows]
+        qualities = rethink(self._table, rows, self.arms)
+        self._quality[rows] = np.where(np.isfinite(before), qualities, before)
+
+    def tables(self) -> tuple[Matrix, Matrix]:
+        """Return (qualities, costs), each contexts x arms, in no order of time."""
+        return self._quality[: len(self)], self._cost[: len(self)]

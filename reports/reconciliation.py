@@ -1,0 +1,250 @@
+"""Drift: how a bill differs from what was charged here, line by line, and what likely made it.
+
+Each cause that could be is worked out in money: a factor on every line (tax, a discount), days that
+begin elsewhere, calls that were billed and that the journal does not have, tokens or seconds
+counted otherwise, another price, cached tokens at the full price, calls that were taken as not run
+(a 4xx, 429 or 503 costs nothing here). The one that explains the drift best is named, where it
+explains four fifths of it; else the drift is unexplained. A cause is a lead and not a proof.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from tollway.backends.money import format_usd
+from tollway.backends.pricing import Price
+from tollway.reports.provider_bill import QUANTITIES, BillLine
+from tollway.reports.totals import Totals
+
+SAME = 0.005  # quantities that differ by less are the same: calls under way at midnight
+EXPLAINS = 0.8  # of the drift, for a cause to be named
+ROUNDING_NANO = 10_000_000  # a cent: bills are rounded to cents
+
+AGREES, ABSENT, UNBILLED, UNEXPLAINED = "agrees", "not ours", "not billed", "unexplained"
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """One line of the comparison; `note` says what the cause comes to."""
+
+    day: str
+    backend: str
+    billed_nano: int
+    charged_nano: int
+    cause: str = ""
+    note: str = ""
+
+    @property
+    def nano(self) -> int:
+        """How much more was billed than charged."""
+        return self.billed_nano - self.charged_nano
+
+    @property
+    def share(self) -> float | None:
+        """The same as a share of what was charged."""
+        return self.nano / self.charged_nano if self.charged_nano else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    name: str
+    nano: float
+    note: str
+
+
+def compare(
+    bill: Sequence[BillLine],
+    charged: Mapping[tuple[str, str], Totals],
+    prices: Mapping[str, Price],
+    tolerance: float,
+) -> list[Reconciliation]:
+    """Compare a bill to what was charged, by (day, backend); within `tolerance` they agree.
+
+    `prices` are the backends', as far as they are known: they tell more kinds of drift apart.
+    """
+    billed = {(line.day, line.item): line for line in bill}
+    found = []
+    factor = _factor(billed, charged)
+    shifts = _shifts(billed, charged)
+    for key in sorted({*billed, *charged}):
+        line, totals = billed.get(key), charged.get(key)
+        if totals is None or not totals.calls:
+            if line is not None and line.amount_nano:
+                found.append(
+                    Reconciliation(*key, line.amount_nano, 0, ABSENT, _absent(key[1], charged))
+                )
+            continue
+        if line is None:
+            if totals.cost_nano:
+                why = "no line of the bill is of it: not billed yet, or under another name (--item)"
+                found.append(Reconciliation(*key, 0, totals.cost_nano, UNBILLED, why))
+            continue
+        drift = Reconciliation(*key, line.amount_nano, totals.cost_nano)
+        if abs(drift.nano) <= max(tolerance * drift.charged_nano, ROUNDING_NANO // 2):
+            found.append(replace(drift, cause=AGREES))
+            continue
+        own = _causes(drift, line, totals, prices.get(key[1]))
+        found.append(_judged(drift, line, totals, [*factor(totals), *shifts(key), *own]))
+    return found
+
+
+def _judged(
+    drift: Reconciliation, line: BillLine, totals: Totals, causes: list[_Cause]
+) -> Reconciliation:
+    """Name the cause that explains a drift best; of those alike, the first."""
+    best = min(causes, key=lambda cause: abs(drift.nano - cause.nano), default=None)
+    if best is not None and abs(drift.nano - best.nano) <= (1 - EXPLAINS) * abs(drift.nano):
+        return replace(drift, cause=best.name, note=best.note)
+    if abs(drift.nano) <= totals.estimated_nano:
+        share = totals.estimated_nano / totals.cost_nano
+        note = f"{share:.0%} of what was charged is from quotes"
+        return replace(drift, cause="estimates", note=note)
+    part = best is not None and abs(drift.nano - best.nano) < abs(drift.nano)
+    note = f"in part: {best.note}" if part and best else _ask(line)
+    return replace(drift, cause=UNEXPLAINED, note=note)
+
+
+def _causes(
+    drift: Reconciliation, line: BillLine, totals: Totals, price: Price | None
+) -> Iterator[_Cause]:
+    """Yield what a line by itself may have been caused by, with the money it would make."""
+    ours = dict(
+        zip(
+            QUANTITIES,
+            (float(totals.calls), totals.input_tokens, totals.output_tokens, totals.device_s),
+            strict=True,
+        )
+    )
+    ratios = {name: told / ours[name] for name, told in line.quantities.items() if ours[name]}
+    apart = {name: ratio for name, ratio in ratios.items() if abs(ratio - 1) > SAME}
+    if "requests" in apart:
+        count = line.quantities["requests"] - ours["requests"]
+        note = f"{abs(count):,.0f} calls {'more' if count > 0 else 'fewer'} than the journal has: "
+        note += "made past this gateway" if count > 0 else "not billed, or billed elsewhere"
+        yield _Cause("calls", (ratios["requests"] - 1) * totals.cost_nano, note)
+    elif apart:
+        counted = ", ".join(f"{name.replace('_', ' ')} x{r:.3f}" for name, r in apart.items())
+        nano = _of_usage(line, ours, ratios, totals, price)
+        yield _Cause("usage", nano, f"counted otherwise: {counted}")
+    elif ratios:
+        names = ", ".join(ratios).replace("_", " ")
+        ratio = drift.billed_nano / drift.charged_nano if drift.charged_nano else 0.0
+        yield _Cause("price", drift.nano, f"the same {names} at {ratio:.4g} times our price")
+    if price is not None and totals.cached_input_tokens:
+        each = price.input_token_nano - price.cached_input_token_nano
+        note = f"{totals.cached_input_tokens:,.0f} cached tokens were billed like others"
+        yield _Cause("cached tokens", each * totals.cached_input_tokens, note)
+    if 0 < totals.refused_calls < totals.calls:
+        each = totals.cost_nano / (totals.calls - totals.refused_calls)
+        note = f"{totals.refused_calls:,} calls taken as not run (4xx, 429, 503) were billed"
+        yield _Cause("failed calls", each * totals.refused_calls, note)
+
+
+def _of_usage(
+    line: BillLine,
+    ours: Mapping[str, float],
+    ratios: Mapping[str, float],
+    totals: Totals,
+    price: Price | None,
+) -> float:
+    """Return what the usage that was billed would have cost more, at our price.
+
+    Without a price the money is thought to have grown like the quantity that grew most.
+    """
+    if price is None:
+        return (max(ratios.values(), key=lambda r: abs(r - 1)) - 1) * totals.cost_nano
+    each = (
+        price.per_request_nano,
+        price.input_token_nano,
+        price.output_token_nano,
+        price.per_device_s_nano,
+    )
+    return sum(
+        nano * (line.quantities[name] - ours[name])
+        for name, nano in zip(QUANTITIES, each, strict=True)
+        if name in ratios
+    )
+
+
+def _factor(
+    billed: Mapping[tuple[str, str], BillLine], charged: Mapping[tuple[str, str], Totals]
+) -> "_Factor":
+    """Find the one ratio of all lines, where there are three and it is one."""
+    ratios = [
+        line.amount_nano / totals.cost_nano
+        for key, line in billed.items()
+        if (totals := charged.get(key)) is not None and totals.cost_nano
+    ]
+    items = {item for _, item in billed}
+    middle = median(ratios) if ratios else 1.0
+    one = len(ratios) > 2 and len(items) > 1 and all(abs(r - middle) < SAME for r in ratios)
+    return _Factor(middle if one else 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    ratio: float
+
+    def __call__(self, totals: Totals) -> Iterator[_Cause]:
+        if abs(self.ratio - 1) > SAME:
+            note = f"every line is {self.ratio:.4g} times ours: a tax, a discount, a currency"
+            yield _Cause("factor", (self.ratio - 1) * totals.cost_nano, note)
+
+
+def _shifts(
+    billed: Mapping[tuple[str, str], BillLine], charged: Mapping[tuple[str, str], Totals]
+) -> "_Shifts":
+    """Find the backends whose days differ and whose sum does not."""
+    drifts: dict[str, list[int]] = {}
+    sums: dict[str, int] = {}
+    for day, item in {*billed, *charged}:
+        line, totals = billed.get((day, item)), charged.get((day, item))
+        ours = totals.cost_nano if totals else 0
+        drifts.setdefault(item, []).append((line.amount_nano if line else 0) - ours)
+        sums[item] = sums.get(item, 0) + ours
+    return _Shifts(
+        frozenset(
+            item
+            for item, found in drifts.items()
+            if len(found) > 1
+            and abs(sum(found)) <= max(SAME * sums[item], ROUNDING_NANO)
+            and sum(map(abs, found)) > 2 * abs(sum(found))
+        ),
+        {
+            key: line.amount_nano - charged[key].cost_nano
+            for key, line in billed.items()
+            if key in charged
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shifts:
+    items: frozenset[str]
+    drifts: Mapping[tuple[str, str], int]
+
+    def __call__(self, key: tuple[str, str]) -> Iterator[_Cause]:
+        if key[1] in self.items and key in self.drifts:
+            note = "over all days it agrees: the provider's days begin elsewhere (--timezone)"
+            yield _Cause("days", self.drifts[key], note)
+
+
+def _absent(item: str, charged: Mapping[tuple[str, str], Totals]) -> str:
+    known = {backend for _, backend in charged}
+    if item in known:
+        return "no call of this day is in the journal: made past this gateway, or on another day"
+    return f"no backend is called so; if it is one: --item {item!r}=BACKEND"
+
+
+def _ask(line: BillLine) -> str:
+    if not line.quantities:
+        return "the bill tells no quantities; with tokens or requests more could be said"
+    amounts = ", ".join(f"{q:,.0f} {name.replace('_', ' ')}" for name, q in line.quantities.items())
+    return f"billed for {amounts}"
+
+
+def said(drifts: Sequence[Reconciliation]) -> str:
+    """Say what all lines come to."""
+    billed, charged = (sum(getattr(d, n) for d in drifts) for n in ("billed_nano", "charged_nano"))
+    share = f" ({billed / charged - 1:+.2%})" if charged else ""
+    return f"Billed {format_usd(billed)}, charged {format_usd(charged)}{share}."

@@ -1,0 +1,1 @@
+"""How many replicas a backend needs, from its hours."""

@@ -1,0 +1,192 @@
+"""What each backend was asked to do, hour by hour, and how long a call took there.
+
+Read from the attempts of a journal, every one of them: fallbacks, audits and second stages of a
+cascade are load too. Or from a CSV or Parquet file of one row a call. It goes through Parquet, so
+that it may be larger than memory; kept are counts by minute and a few hundred quantiles.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tollway.simulations.capacity.waiting import Service
+from tollway.simulations.replay import journal_rows, times
+from tollway.simulations.replay.columns import Columns
+from tollway.simulations.replay.logs import BadLog, Scratch, Spool
+
+Floats = NDArray[np.float64]
+HOUR_S, MINUTE_S = 3600, 60
+TIMES = 400  # quantiles of a call's time that are kept: the 99.75 % one is the last
+SAMPLE_MAX = 500_000  # times that quantiles are taken from; the 99.75 % one has a thousand beyond
+CALLS_MIN = 100  # of a backend; fewer tell neither its load nor how long it takes
+CALLS: dict[str, pl.DataType] = {
+    "backend": pl.String(),
+    "time": pl.Float64(),
+    "latency_s": pl.Float64(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """The calls to one backend. `calls` (h) are those of each whole hour from `start_s` on.
+
+    `start_s` is in seconds since 1970, nan in `calls` an hour in which no backend was called: the
+    gateway was not running. `step_s` is an hour, or the whole span where it was less than three.
+    `bursts` is the variance of a minute's calls about their hour's mean, over that mean: 1 where
+    they come by chance.
+    """
+
+    backend: str
+    start_s: float
+    step_s: float
+    calls: Floats
+    bursts: float
+    service: Service
+
+    @property
+    def rates(self) -> Floats:
+        """Calls per second of each hour."""
+        return self.calls / self.step_s
+
+
+def read(
+    path: Path, scratch: Scratch, columns: Columns, damage: journal_rows.Damage
+) -> list[Traffic]:
+    """Read every backend's traffic, the most called first; BadLog where there is too little.
+
+    Lines of a journal that are cut or damaged are counted in `damage`, and left out.
+    """
+    try:
+        return _read(_calls(path, scratch, columns, damage))
+    except (pl.exceptions.PolarsError, OSError) as exc:
+        first = str(exc).partition("\n")[0]
+        raise BadLog(f"{path} cannot be read, is it whole? {first}") from exc
+
+
+def _read(scan: pl.LazyFrame) -> list[Traffic]:
+    counted = (
+        scan.group_by("backend", minute=(pl.col("time") // MINUTE_S).cast(pl.Int64))
+        .agg(calls=pl.len())
+        .sort("minute")
+        .collect()
+    )
+    ends = scan.select(first=pl.col("time").min(), last=pl.col("time").max()).collect().row(0)
+    names = (
+        counted.group_by("backend")
+        .agg(pl.col("calls").sum())
+        .filter(pl.col("calls") >= CALLS_MIN)
+        .sort("calls", "backend", descending=[True, False])["backend"]
+        .to_list()
+    )
+    if not names:
+        raise BadLog(f"no backend was called {CALLS_MIN} times; there is nothing to plan from")
+    return [_traffic(name, scan, counted, ends) for name in names]
+
+
+def _calls(
+    path: Path, scratch: Scratch, columns: Columns, damage: journal_rows.Damage
+) -> pl.LazyFrame:
+    """Return the calls, one a row: backend, time, and latency, null where none was measured."""
+    if not path.exists():
+        raise BadLog(f"{path} does not exist")
+    if path.is_dir() or path.name.startswith("journal-"):
+        files = journal_rows.files(path)
+        if not files:
+            raise BadLog(f"{path} holds no journal-*.jsonl; name the folder the gateway writes to")
+        spool = Spool(scratch.path, "calls", CALLS)
+        for row in _attempts(files, damage):
+            spool.add(row)
+        if damage.bad and damage.bad == damage.lines:
+            raise BadLog(f"none of the {damage.lines} lines of {path} is sound; was it edited?")
+        return spool.scan()
+    scan = pl.scan_csv(path) if path.suffix == ".csv" else pl.scan_parquet(path)
+    names = scan.collect_schema().names()
+    for option, name in (
+        ("--arm", columns.arm),
+        ("--time", columns.time),
+        ("--latency", columns.latency),
+    ):
+        if name not in names:
+            there = ", ".join(names[:20])
+            raise BadLog(f"{path.name} has no column {name!r}; name it with {option}: {there}")
+    return scan.select(
+        backend=pl.col(columns.arm).cast(pl.String),
+        time=times.seconds(scan, columns.time, path.name),
+        latency_s=pl.col(columns.latency).cast(pl.Float64),
+    )
+
+
+def _attempts(files: list[Path], damage: journal_rows.Damage) -> Iterator[dict[str, object]]:
+    for path in files:
+        for row in journal_rows.sound(path, damage):
+            kind = row.get("kind")
+            # A stream's own row knows no more than its first event; its settlement knows its end.
+            if kind == "settlement" or (kind == "attempt" and row.get("provenance") != "pending"):
+                answered = not row["error"]
+                yield {
+                    "backend": row["backend"],
+                    "time": float(row["time"]),
+                    "latency_s": float(row["latency_s"]) if answered else None,
+                }
+
+
+def _traffic(
+    name: str, scan: pl.LazyFrame, counted: pl.DataFrame, ends: tuple[float, float]
+) -> Traffic:
+    minutes = counted.filter(pl.col("backend") == name)
+    at, calls = minutes["minute"].to_numpy(), minutes["calls"].to_numpy().astype(float)
+    first, last = int(ends[0] // HOUR_S) + 1, int(ends[1] // HOUR_S)
+    if last - first < 2:  # too short for whole hours: one rate
+        span_s = max(ends[1] - ends[0], 1.0)
+        service = _service(name, scan, first - 1, np.array([], np.int64))
+        return Traffic(name, ends[0], span_s, np.array([calls.sum()]), 1.0, service)
+    hour = at // 60
+    whole = (hour >= first) & (hour < last)
+    by_hour: Floats = np.bincount(
+        hour[whole] - first, weights=calls[whole], minlength=last - first
+    ).astype(float)
+    asked = np.unique((counted["minute"] // 60).to_numpy())
+    running = np.isin(np.arange(first, last), asked)
+    by_hour[~running] = np.nan
+    service = _service(name, scan, first, _calm(by_hour, first))
+    bursts = _bursts(at[whole] - first * 60, calls[whole], by_hour)
+    return Traffic(name, first * HOUR_S, HOUR_S, by_hour, bursts, service)
+
+
+def _bursts(minute: NDArray[np.int64], calls: Floats, by_hour: Floats) -> float:
+    """Return the variance of a minute's calls about their hour's mean, over it; 1 at least."""
+    squares = np.bincount(minute // 60, weights=calls**2, minlength=len(by_hour))
+    mean = by_hour / 60
+    busy = np.isfinite(mean) & (mean > 0.0)
+    if not busy.any():
+        return 1.0
+    variance = (squares[busy] - 60 * mean[busy] ** 2) / 59
+    # Weighted by calls, for it is the busy hours that are planned for.
+    return max(1.0, float(variance.sum() / mean[busy].sum()))
+
+
+def _calm(by_hour: Floats, first: int) -> NDArray[np.int64]:
+    """Return the hours with the fewest calls that hold a quarter of all: the least was waited."""
+    order = np.argsort(np.where(by_hour > 0.0, by_hour, np.inf), kind="stable")
+    held = np.cumsum(np.nan_to_num(by_hour[order]))
+    enough = int(np.searchsorted(held, 0.25 * held[-1])) + 1
+    return order[:enough] + first
+
+
+def _service(name: str, scan: pl.LazyFrame, first: int, calm: NDArray[np.int64]) -> Service:
+    """Return how long calls took, in the calm hours where there are such."""
+    hour = (pl.col("time") // HOUR_S).cast(pl.Int64)
+    answered = scan.filter(pl.col("backend") == name, pl.col("latency_s") > 0.0)
+    rows = answered.filter(hour.is_in(calm.tolist())) if len(calm) else answered
+    count = int(rows.select(pl.len()).collect().item())
+    if not count:  # in no whole hour
+        rows, count = answered, int(answered.select(pl.len()).collect().item())
+    if not count:
+        raise BadLog(f"no call to {name} was answered: how long it takes is not known")
+    every = max(1, count // SAMPLE_MAX)
+    times = rows.select(pl.col("latency_s").gather_every(every)).collect()["latency_s"].to_numpy()
+    return Service.of(np.quantile(times, (np.arange(TIMES) + 0.5) / TIMES))

@@ -1,0 +1,1 @@
+"""What other policies would have done, from a log."""

@@ -1,0 +1,154 @@
+"""Turns a gateway's journal into rows of logged feedback, one a decision, as a stream.
+
+The rows of one request stand together; feedback comes later, in any segment. So one pass yields
+decisions and feedback apart, a group at a time, and whoever wants both joins them by id.
+
+What may be estimated from: a decision whose draws are the policy's own. Redrawn ones (a budget
+refused an arm drawn before, so the propensity is conditional) and those that fell back or failed
+are yielded with the reason why not. Labels that audits bought are marked as not `fair`: they were
+bought where the policy was in doubt.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tollway.gateway.budgets.model import NANO
+from tollway.gateway.storage.journal import segments
+from tollway.gateway.storage.journal_format import Row, unseal
+from tollway.policies.types import ACCEPT
+
+
+@dataclass(slots=True)
+class Damage:
+    """How many lines of a journal were read, and how many of them were cut or damaged."""
+
+    lines: int = 0
+    bad: int = 0
+
+
+def files(path: Path) -> list[Path]:
+    """Return the segments of a journal: a folder of them, one above it, or a single segment."""
+    if path.is_file():
+        return [path]
+    for folder in (path, path / "journal", path / ".tollway" / "journal"):
+        found = segments(folder)
+        if found:
+            return found
+    return []
+
+
+def stream(paths: Iterable[Path], damage: Damage) -> Iterator[tuple[str, Row]]:
+    """Yield `decision`, `feedback` and `settlement` rows as tables hold them.
+
+    Memory holds one request's rows. A settlement tells what a stream, whose own row says 0, has
+    cost: what is to be added to its decision's costs, and how long it took in all.
+    """
+    for path in paths:
+        group: list[Row] = []
+        for row in sound(path, damage):
+            kind = row.get("kind")
+            if kind == "feedback":
+                yield from _feedback(row)
+            elif kind == "settlement":
+                yield "settlement", _settlement(row)
+            elif kind == "decision" or (kind == "attempt" and not row.get("audit")):
+                if group and group[0]["id"] != row["id"]:
+                    yield "decision", _decision(group)
+                    group = []
+                if group or kind == "decision":  # else the file begins within a request
+                    group.append(row)
+        if group:
+            yield "decision", _decision(group)
+
+
+def sound(path: Path, damage: Damage) -> Iterator[Row]:
+    """Yield the sound rows of a segment, and count the others."""
+    with path.open("rb") as file:
+        for line in file:
+            damage.lines += 1
+            row = unseal(line)
+            if row is None:
+                damage.bad += 1
+            else:
+                yield row
+
+
+def _settlement(row: Row) -> Row:
+    usd, first = row["cost_nano"] / NANO, row["attempt"] == 0
+    return {
+        "id": row["id"],
+        "settled_usd": usd,
+        "first_usd": usd if first else 0.0,
+        "whole_s": float(row["latency_s"]) if first else None,
+        "broke": bool(first and row["error"]),
+    }
+
+
+def _feedback(row: Row) -> Iterator[tuple[str, Row]]:
+    for backend, quality in (row.get("known") or {}).items():
+        if backend and quality is not None:
+            told = {"id": row["id"], "backend": backend, "quality": float(quality)}
+            told["fair"] = row.get("probability", 1.0) == 1.0
+            yield "feedback", {**told, "taught_s": float(row["time"])}
+
+
+def _decision(group: list[Row]) -> Row:
+    draws = [row for row in group if row["kind"] == "decision"]
+    attempts = [row for row in group if row["kind"] == "attempt"]
+    first = draws[0]
+    good = [row for row in attempts if not row["error"]]
+    kept, chance = _kept(draws)
+    row = {
+        "id": first["id"],
+        "excluded": _excluded(draws, attempts),
+        "time": float(first["time"]),
+        "route": first["route"],
+        "tenant": first["tenant"],
+        "arms": first["arms"],
+        "pmf": [float(p) for p in first["pmf"]],
+        "cost_hat_usd": [float(usd) for usd in first["cost_hat_usd"]],
+        "dense": [float(value) for value in first["dense"]],
+        "sparse_index": [int(index) for index, _ in first["sparse"]],
+        "sparse_value": [float(value) for _, value in first["sparse"]],
+        "arm": first["arm"],
+        "propensity": float(first["propensity"]),
+        "answered": good[-1]["backend"] if good else "",
+        "kept": kept,
+        "kept_chance": chance,
+        "cost_usd": 0.0,
+        "latency_s": 0.0,
+        "total_usd": sum(row["cost_nano"] for row in attempts) / NANO,
+    }
+    if attempts:
+        calls = _first(attempts)
+        row["cost_usd"] = sum(call["cost_nano"] for call in calls) / NANO
+        row["latency_s"] = min(
+            call.get("hedge_s", 0.0) + call["latency_s"]
+            for call in [call for call in calls if not call["error"]] or calls
+        )
+    return row
+
+
+def _first(attempts: list[Row]) -> list[Row]:
+    """Return the calls of the first choice: one, or where it was slow and hedged two."""
+    return attempts[: 2 if len(attempts) > 1 and "hedge_s" in attempts[1] else 1]
+
+
+def _excluded(draws: list[Row], attempts: list[Row]) -> str:
+    if any(row["redrawn"] for row in draws):
+        return "redrawn"
+    if not attempts or attempts[0]["backend"] != draws[0]["arm"]:
+        return "refused"
+    if attempts[0]["fallback"] or all(call["error"] for call in _first(attempts)):
+        return "failed"
+    return ""
+
+
+def _kept(draws: list[Row]) -> tuple[bool, float]:
+    """Return whether the first reply was kept, and how likely that was once it was in hand."""
+    if len(draws) < 2:
+        return True, 1.0
+    then = draws[1]
+    chance = dict(zip(then["arms"], then["pmf"], strict=True)).get(ACCEPT, 0.0)
+    return then["arm"] == ACCEPT, float(chance)

@@ -1,0 +1,286 @@
+"""Reads logged feedback from files: our journal, VW dsjson, CSV, Parquet, Open Bandit Dataset.
+
+Which it is, is seen from the path: a folder of `journal-*.jsonl` or one of them is a journal,
+`.dsjson` (or `.json`, `.jsonl` otherwise named) is VW's, a CSV with `item_id`, `click` and
+`propensity_score` is the Open Bandit Dataset's, and other CSV and Parquet files have the columns
+that are named.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from tollway.simulations.replay import journal_rows, times
+from tollway.simulations.replay.columns import Columns
+from tollway.simulations.replay.logs import SCHEMA, BadLog, Log, Scratch, Spool, settle
+
+FEEDBACK: dict[str, pl.DataType] = {
+    "id": pl.String(),
+    "backend": pl.String(),
+    "quality": pl.Float64(),
+    "taught_s": pl.Float64(),
+    "fair": pl.Boolean(),
+}
+SETTLEMENT: dict[str, pl.DataType] = {
+    "id": pl.String(),
+    "settled_usd": pl.Float64(),
+    "first_usd": pl.Float64(),
+    "whole_s": pl.Float64(),
+    "broke": pl.Boolean(),
+}
+TOLD: dict[str, pl.DataType] = {
+    **SCHEMA,
+    "quality": pl.Float64(),
+    "final_quality": pl.Float64(),
+    "taught_s": pl.Float64(),
+}
+OBD = {"item_id", "click", "propensity_score"}
+
+
+def read(path: Path, scratch: Scratch, columns: Columns, *, route: str | None = None) -> Log:
+    """Read a log; BadLog where there is none, or none that can be estimated from."""
+    if not path.exists():
+        raise BadLog(f"{path} does not exist")
+    if path.is_dir() or path.name.startswith("journal-"):
+        return _journal(path, scratch, route)
+    try:
+        if path.suffix in {".json", ".jsonl", ".dsjson"}:
+            return _spooled(_dsjson(path), scratch)
+        scan = pl.scan_csv(path) if path.suffix == ".csv" else pl.scan_parquet(path)
+        names = scan.collect_schema().names()
+        if set(names) >= OBD:
+            return _spooled(_obd(scan), scratch)
+        return _named(scan, names, columns, scratch, path.name)
+    except (pl.exceptions.PolarsError, OSError) as exc:
+        first = str(exc).partition("\n")[0]
+        raise BadLog(f"{path} cannot be read, is it whole? {first}") from exc
+
+
+# -- our journal
+
+
+def _journal(path: Path, scratch: Scratch, route: str | None) -> Log:
+    files = journal_rows.files(path)
+    if not files:
+        raise BadLog(f"{path} holds no journal-*.jsonl; name the folder that the gateway writes to")
+    damage = journal_rows.Damage()
+    spools = {
+        "decision": Spool(scratch.path, "decision", SCHEMA),
+        "feedback": Spool(scratch.path, "feedback", FEEDBACK),
+        "settlement": Spool(scratch.path, "settlement", SETTLEMENT),
+    }
+    for kind, row in journal_rows.stream(files, damage):
+        spools[kind].add(row)
+    if damage.bad and damage.bad == damage.lines:
+        raise BadLog(f"none of the {damage.lines} lines of {path} is sound; was it edited?")
+    decisions = _settled(spools["decision"].scan(), spools["settlement"].scan())
+    told = spools["feedback"].scan()
+    fair = told.filter("fair").drop("fair")
+    first = _first_replies_told(decisions, fair)
+    log = settle(_joined(decisions, fair), scratch, route=route, first=first)
+    unfair = int(told.select((~pl.col("fair")).sum()).collect().item())
+    if unfair:
+        log = log.noted(
+            f"{unfair} labels that audits bought are left out: they were bought where it was "
+            "doubtful; send feedback of a fair share of the requests"
+        )
+    if damage.bad:
+        log = log.noted(f"{damage.bad} of {damage.lines} lines were cut or damaged and left out")
+    return log
+
+
+def _settled(decisions: pl.LazyFrame, settlements: pl.LazyFrame) -> pl.LazyFrame:
+    """Return decisions with what their streams have cost in the end."""
+    ends = settlements.unique("id", keep="first", maintain_order=True)
+    joined = decisions.join(ends, on="id", how="left", maintain_order="left")
+    broke = pl.col("broke").fill_null(value=False) & (pl.col("excluded") == "")
+    return joined.with_columns(
+        excluded=pl.when(broke).then(pl.lit("failed")).otherwise(pl.col("excluded")),
+        cost_usd=pl.col("cost_usd") + pl.col("first_usd").fill_null(0.0),
+        total_usd=pl.col("total_usd") + pl.col("settled_usd").fill_null(0.0),
+        latency_s=pl.coalesce("whole_s", "latency_s"),
+    ).drop("settled_usd", "first_usd", "whole_s", "broke")
+
+
+def _joined(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.LazyFrame:
+    """Return decisions with what was told of their first reply and of the one given."""
+    feedback = feedback.unique(["id", "backend"], keep="first", maintain_order=True)
+    final = feedback.select("id", "backend", pl.col("quality").alias("final_quality"))
+    return decisions.join(
+        feedback,
+        left_on=["id", "arm"],
+        right_on=["id", "backend"],
+        how="left",
+        maintain_order="left",
+    ).join(
+        final,
+        left_on=["id", "answered"],
+        right_on=["id", "backend"],
+        how="left",
+        maintain_order="left",
+    )
+
+
+def _first_replies_told(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> bool:
+    """Whether feedback told of the first reply wherever a cascade went on and was told of at all.
+
+    A true label tells of every reply; a quality only of the one that the client got.
+    """
+    escalated = decisions.filter((~pl.col("kept")) & (pl.col("excluded") == ""))
+    told = escalated.join(feedback.select("id").unique(), on="id", how="semi")
+    first = told.join(feedback, left_on=["id", "arm"], right_on=["id", "backend"], how="anti")
+    return int(first.select(pl.len()).collect().item()) == 0
+
+
+# -- files of others
+
+
+def _row(
+    at: int, arm: str, arms: list[str], pmf: list[float | None], **more: Any
+) -> dict[str, Any]:
+    quality = more.get("quality")
+    return {
+        "id": str(at),
+        "excluded": "",
+        "time": float(at),
+        "route": "log",
+        "tenant": "",
+        "arms": arms,
+        "pmf": pmf,
+        "cost_hat_usd": [None] * len(arms),
+        "dense": [],
+        "sparse_index": [],
+        "sparse_value": [],
+        "arm": arm,
+        "propensity": None,
+        "answered": arm,
+        "kept": True,
+        "kept_chance": 1.0,
+        "cost_usd": 0.0,
+        "latency_s": 0.0,
+        "total_usd": more.get("cost_usd", 0.0),
+        "final_quality": quality,
+        "taught_s": None if quality is None else float(at),
+        **more,
+    }
+
+
+def _spooled(rows: Iterator[Mapping[str, Any]], scratch: Scratch) -> Log:
+    spool = Spool(scratch.path, "rows", TOLD)
+    for row in rows:
+        spool.add(dict(row))
+    return settle(spool.scan(), scratch, route=None, first=True)
+
+
+def _dsjson(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield VW's decisions; costs are qualities with the sign turned, as VW has it.
+
+    Actions have ids where `_multi` names them (`{"a": {"id": ...}}`), else their numbers.
+    """
+    with path.open("rb") as file:
+        for at, line in enumerate(file):
+            if not line.strip():
+                continue
+            try:
+                told = orjson.loads(line)
+                numbers, pmf = told["a"], [float(p) for p in told["p"]]
+                names = [_action(told, number) for number in numbers]
+                quality = -float(told["_label_cost"])
+            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
+                raise BadLog(
+                    f"{path.name} line {at + 1} is no dsjson: {exc!r}; each line needs a, p and "
+                    "_label_cost"
+                ) from exc
+            if not 0.0 <= quality <= 1.0:
+                raise BadLog(
+                    f"{path.name} line {at + 1}: _label_cost {-quality:g} is not in [-1, 0]; "
+                    "scale rewards to [0, 1] before logging"
+                )
+            yield _row(at, names[0], names, list(pmf), propensity=pmf[0], quality=quality)
+
+
+def _action(told: Mapping[str, Any], number: int) -> str:
+    actions = told.get("c", {}).get("_multi", [])
+    if number <= len(actions):
+        for features in actions[number - 1].values():
+            if isinstance(features, dict) and "id" in features:
+                return str(features["id"])
+    return str(number)
+
+
+def _obd(scan: pl.LazyFrame) -> Iterator[dict[str, Any]]:
+    """Yield Open Bandit Dataset rows: clicks on items, each with the propensity it was shown with.
+
+    Saito et al. 2021, arXiv 2008.07146. Its propensities are of the position shown, and those of
+    the items not shown are not in it.
+    """
+    items = scan.select(pl.col("item_id").cast(pl.String).unique().sort()).collect()
+    arms = items["item_id"].to_list()
+    nothing: list[float | None] = [None] * len(arms)
+    frame = scan.select("timestamp", "item_id", "click", "propensity_score").collect()
+    for at, (when, item, click, propensity) in enumerate(frame.iter_rows()):
+        time = times.parse(str(when))
+        more = {"propensity": float(propensity), "quality": float(click), "time": time}
+        yield {**_row(at, str(item), arms, nothing, **more), "taught_s": time}
+
+
+def _named(
+    scan: pl.LazyFrame, names: list[str], columns: Columns, scratch: Scratch, source: str
+) -> Log:
+    """Read a table whose columns are named, lazily: it may be larger than memory."""
+    for option, name in (
+        ("--arm", columns.arm),
+        ("--propensity", columns.propensity),
+        ("--quality", columns.quality),
+        *(("--features", name) for name in columns.features),
+    ):
+        if name not in names:
+            raise BadLog(
+                f"{source} has no column {name!r}; name it with {option}, there are: "
+                f"{', '.join(names[:20])}"
+            )
+    arms = scan.select(pl.col(columns.arm).cast(pl.String).unique().sort()).collect()
+    known = arms[columns.arm].to_list()
+    has: Callable[[str, pl.Expr], pl.Expr] = lambda name, otherwise: (
+        pl.col(name).cast(pl.Float64) if name in names else otherwise
+    )
+    quality = pl.col(columns.quality).cast(pl.Float64)
+    cost = has(columns.cost, pl.lit(0.0))
+    dense = [pl.col(name).cast(pl.Float64) for name in columns.features]
+    nothing = pl.lit([None] * len(known), dtype=pl.List(pl.Float64))
+    empty = pl.lit([], dtype=pl.List(pl.Float64))
+    counted = scan.with_row_index("_row")
+    time = pl.col("_row").cast(pl.Float64)
+    if columns.time in names:
+        time = times.seconds(scan, columns.time, source)
+    frame = counted.select(
+        id=pl.col("_row").cast(pl.String),
+        excluded=pl.lit(""),
+        time=time,
+        route=pl.lit("log"),
+        tenant=pl.lit(""),
+        arms=pl.lit(known, dtype=pl.List(pl.String)),
+        pmf=nothing,
+        cost_hat_usd=nothing,
+        dense=pl.concat_list(dense) if dense else empty,
+        sparse_index=pl.lit([], dtype=pl.List(pl.Int64)),
+        sparse_value=empty,
+        arm=pl.col(columns.arm).cast(pl.String),
+        propensity=pl.col(columns.propensity).cast(pl.Float64),
+        answered=pl.col(columns.arm).cast(pl.String),
+        kept=pl.lit(True),
+        kept_chance=pl.lit(1.0),
+        cost_usd=cost,
+        latency_s=has(columns.latency, pl.lit(0.0)),
+        total_usd=cost,
+        quality=quality,
+        final_quality=quality,
+        taught_s=time,
+    )
+    log = settle(frame, scratch, route=None, first=True)
+    if columns.cost not in names:
+        log = log.noted("no cost column (--cost): costs count as 0")
+    return log

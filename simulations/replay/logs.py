@@ -1,0 +1,273 @@
+"""Logged feedback as one table, whatever wrote it: what was offered, drawn, told and paid.
+
+Theory of operation. Whatever is read becomes a Parquet file of one row a decision, written as a
+stream, in order of time. Of that file only narrow columns are loaded: about 30 bytes a decision and
+arm. What is wide, the features, stays on disk and is read a batch at a time. So a journal may be
+larger than memory by the factor between its rows (a kilobyte and more) and these.
+"""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tollway.policies.types import Context
+
+Floats = NDArray[np.float64]
+KEPT_MIN = 0.01  # a reply that was kept less often than this stands for too many others
+SORTED_ROWS = 100_000  # that are sorted at once: 250 MB with features as below
+BATCH_ROWS = 20_000  # with 64 features and as many words each, some 50 MB
+
+SCHEMA: dict[str, pl.DataType] = {
+    "id": pl.String(),
+    "excluded": pl.String(),
+    "time": pl.Float64(),
+    "route": pl.String(),
+    "tenant": pl.String(),
+    "arms": pl.List(pl.String()),
+    "pmf": pl.List(pl.Float64()),
+    "cost_hat_usd": pl.List(pl.Float64()),
+    "dense": pl.List(pl.Float64()),
+    "sparse_index": pl.List(pl.Int64()),
+    "sparse_value": pl.List(pl.Float64()),
+    "arm": pl.String(),
+    "propensity": pl.Float64(),
+    "answered": pl.String(),
+    "kept": pl.Boolean(),
+    "kept_chance": pl.Float64(),
+    "cost_usd": pl.Float64(),
+    "latency_s": pl.Float64(),
+    "total_usd": pl.Float64(),
+}
+"""The table's columns as a reader gives them; `quality`, `final_quality` and `taught_s` besides."""
+
+
+class BadLog(ValueError):  # noqa: N818 - reads as what happened
+    """A log that nothing can be estimated from; the message says what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Logged feedback of one route, oldest first: n decisions over K arms.
+
+    `quality`, `cost_usd` and `latency_s` are those of the arm that was drawn, quality nan where
+    nobody told it; `final_quality` and `total_usd` what the request came to in the end, which in a
+    cascade may be another arm's. `pmf` (n x K) is nan where only the propensity was logged and 0
+    for arms not offered; `cost_hat_usd` (n x K) nan where not logged. `taught_s` is when the
+    quality was told, inf where it was not. `keeping` is 1, but in a cascade whose feedback tells of
+    the reply given only: there 1 over the chance that the first reply was kept, 0 where it was not
+    kept, and nan where that chance was too small to count on, so that nothing is known.
+    """
+
+    arms: tuple[str, ...]
+    time: Floats
+    arm: NDArray[np.int64]
+    pmf: Floats
+    offered: NDArray[np.bool_]
+    propensity: Floats
+    quality: Floats
+    cost_usd: Floats
+    latency_s: Floats
+    cost_hat_usd: Floats
+    taught_s: Floats
+    final_quality: Floats
+    total_usd: Floats
+    keeping: Floats
+    excluded: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    path: Path | None = None
+    features: tuple[Context, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the probabilities of all arms are known, not only of the one drawn."""
+        return bool(np.isfinite(self.pmf).all())
+
+    def contexts(self, start: int, stop: int) -> list[Context]:
+        """Return the contexts of some rows, read from disk where the log is there."""
+        if self.path is None:
+            return list(self.features[start:stop]) or [Context(())] * (stop - start)
+        wide = ["dense", "sparse_index", "sparse_value"]
+        frame = pl.scan_parquet(self.path).slice(start, stop - start).select(wide).collect()
+        return [
+            Context(tuple(dense), tuple(zip(index, value, strict=True)))
+            for dense, index, value in frame.iter_rows()
+        ]
+
+    def batches(self) -> Iterator[tuple[int, int]]:
+        """Yield (start, stop) of batches whose features fit in memory."""
+        for start in range(0, len(self), BATCH_ROWS):
+            yield start, min(start + BATCH_ROWS, len(self))
+
+    def noted(self, *notes: str) -> "Log":
+        """Return the log with more to be said of it."""
+        return replace(self, notes=(*self.notes, *notes))
+
+
+class Spool:
+    """Writes rows to Parquet a chunk at a time, so that a log need not fit in memory."""
+
+    # Its mutable state is the chunk being filled and the count of parts written.
+
+    def __init__(self, folder: Path, name: str, schema: dict[str, pl.DataType]) -> None:
+        self._folder, self._name, self._schema = folder, name, schema
+        self._rows: list[dict[str, object]] = []
+        self._parts = 0
+
+    def add(self, row: dict[str, object]) -> None:
+        """Take a row."""
+        self._rows.append(row)
+        if len(self._rows) >= BATCH_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        path = self._folder / f"{self._name}-{self._parts:06d}.parquet"
+        pl.DataFrame(self._rows, schema=self._schema, orient="row").write_parquet(path)
+        self._rows, self._parts = [], self._parts + 1
+
+    def scan(self) -> pl.LazyFrame:
+        """Return all rows taken, lazily."""
+        if self._rows or not self._parts:
+            self._write()
+        return pl.scan_parquet(self._folder / f"{self._name}-*.parquet")
+
+
+class Scratch:
+    """A folder for spooled logs; it goes away with this object, or with the process."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="tollway-replay-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def settle(frame: pl.LazyFrame, scratch: Scratch, *, route: str | None, first: bool) -> Log:
+    """Write a table in order of time and load its narrow columns.
+
+    `frame` has the columns of SCHEMA and `quality`, `final_quality`, `taught_s`. `first`: the
+    quality of first replies is known also where a cascade went on; else only kept replies count,
+    weighted by the chance of their being kept.
+    """
+    routes = frame.group_by("route").len().sort("len", descending=True).collect()
+    name = _route(routes["route"].to_list(), route)
+    frame = frame.filter(pl.col("route") == name)
+    excluded = {
+        str(why): int(count)
+        for why, count in frame.filter(pl.col("excluded") != "")
+        .group_by("excluded")
+        .len()
+        .collect()
+        .iter_rows()
+    }
+    frame = frame.filter(pl.col("excluded") == "")
+    told = pl.col("final_quality").is_not_null()
+    chance = pl.col("kept_chance")
+    kept = pl.when("kept").then(1.0 / chance).otherwise(0.0)
+    frame = frame.with_columns(
+        quality=pl.when(pl.lit(first) | pl.col("kept"))
+        .then("quality")
+        .otherwise(pl.when(told).then(0.0)),
+        keeping=pl.when(pl.lit(first)).then(1.0).otherwise(pl.when(chance >= KEPT_MIN).then(kept)),
+    )
+    path = _by_time(frame, scratch.path)
+    log = load(path)
+    if not len(log):
+        raise BadLog(f"route {name!r} has no decision to learn from; excluded: {excluded}")
+    return replace(log, excluded=excluded)
+
+
+def _by_time(frame: pl.LazyFrame, folder: Path) -> Path:
+    """Write a table in order of time, a stretch after the other; return the pattern of its files.
+
+    A sort of the whole would hold it in memory. Segments are nearly in order of time already, so of
+    each stretch only a few row groups are read, and of the others their statistics.
+    """
+    joined = folder / "joined.parquet"
+    frame.sink_parquet(joined, row_group_size=BATCH_ROWS)
+    frame = pl.scan_parquet(joined)
+    times = frame.select("time").collect(engine="streaming")["time"].sort()
+    ends = [*dict.fromkeys(times[SORTED_ROWS::SORTED_ROWS].to_list()), float("inf")]
+    begin = float("-inf")
+    for number, end in enumerate(ends):
+        stretch = frame.filter(pl.col("time") >= begin, pl.col("time") < end)
+        stretch.sort("time", maintain_order=True).sink_parquet(
+            folder / f"log-{number:06d}.parquet", row_group_size=BATCH_ROWS
+        )
+        begin = end
+    joined.unlink()
+    return folder / "log-*.parquet"
+
+
+def _route(found: list[str], wanted: str | None) -> str:
+    if not found:
+        raise BadLog("there is no decision in it; is it the folder that the gateway writes to?")
+    if wanted is not None and wanted not in found:
+        raise BadLog(f"route {wanted!r} is not in it; there are: {', '.join(sorted(found))}")
+    return wanted if wanted is not None else found[0]
+
+
+def load(path: Path) -> Log:
+    """Load the narrow columns of a settled table."""
+    scan = pl.scan_parquet(path)
+    narrow = scan.select(
+        "time",
+        "arm",
+        "propensity",
+        "quality",
+        "cost_usd",
+        "latency_s",
+        "taught_s",
+        "final_quality",
+        "total_usd",
+        "keeping",
+    ).collect()
+    arms = tuple(scan.select(pl.col("arms").explode()).unique().sort("arms").collect()["arms"])
+    place = {name: at for at, name in enumerate(arms)}
+    spread = (
+        scan.select("arms", "pmf", "cost_hat_usd")
+        .with_row_index("row")
+        .explode("arms", "pmf", "cost_hat_usd")
+        .with_columns(pl.col("arms").replace_strict(place, return_dtype=pl.Int64))
+        .collect()
+    )
+    shape = len(narrow), len(arms)
+    rows, columns = spread["row"].to_numpy(), spread["arms"].to_numpy()
+    pmf, offered = np.zeros(shape), np.zeros(shape, bool)
+    cost_hat = np.full(shape, np.nan)
+    pmf[rows, columns] = _numbers(spread["pmf"])
+    cost_hat[rows, columns] = _numbers(spread["cost_hat_usd"])
+    offered[rows, columns] = True
+
+    def column(name: str) -> Floats:
+        return _numbers(narrow[name])
+
+    return Log(
+        arms=arms,
+        time=column("time"),
+        arm=narrow["arm"].replace_strict(place, return_dtype=pl.Int64).to_numpy(),
+        pmf=pmf,
+        offered=offered,
+        propensity=column("propensity"),
+        quality=column("quality"),
+        cost_usd=column("cost_usd"),
+        latency_s=column("latency_s"),
+        cost_hat_usd=cost_hat,
+        taught_s=np.nan_to_num(column("taught_s"), nan=np.inf),
+        final_quality=column("final_quality"),
+        total_usd=column("total_usd"),
+        keeping=column("keeping"),
+        path=path,
+    )
+
+
+def _numbers(series: pl.Series) -> Floats:
+    """Return a column as floats, nan where it is null."""
+    return series.cast(pl.Float64).fill_null(float("nan")).to_numpy()

@@ -1,0 +1,73 @@
+"""Models what each arm would have given, from earlier decisions only.
+
+A ridge head is taught as it goes through the log: what it says of a decision was learned before it,
+so it may be used in a sum whose terms must not know of their own outcomes (see estimators.py).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollway.policies.regressors.ridge import RidgeRegressor
+from tollway.policies.types import Context
+from tollway.simulations.replay.logs import Floats, Log
+
+LESSONS_MAX = 50_000  # a ridge of a few dozen numbers has long settled; a second and a half
+STRIDE_ROWS = 64  # decisions that are predicted at once, before they are learned from
+PRIOR = 0.5  # what is said of an arm before anything is known
+
+
+def qualities(log: Log) -> Floats:
+    """Return the quality of every arm for every decision (n x K), each in [0, 1]."""
+    head = RidgeRegressor(prior=1.0, forget=1.0, folds=32)
+    found = np.empty((len(log), len(log.arms)))
+    every = max(1, len(log) // LESSONS_MAX)
+    for start, stop in log.batches():
+        contexts = log.contexts(start, stop)
+        for at in range(start, stop, STRIDE_ROWS):
+            end = min(at + STRIDE_ROWS, stop)
+            some = contexts[at - start : end - start]
+            found[at:end] = head.predict_many(some, log.arms)
+            _teach(head, some, log, range(at, end), every)
+    return np.clip(found + PRIOR, 0.0, 1.0)
+
+
+def fitted(log: Log, taught: NDArray[np.bool_]) -> Floats:
+    """Return the quality of every arm for every decision, as fitted to the decisions `taught`."""
+    head = RidgeRegressor(prior=1.0, forget=1.0, folds=32)
+    every = max(1, len(log) // LESSONS_MAX)
+    for start, stop in log.batches():
+        rows = [row for row in range(start, stop) if taught[row]]
+        contexts = log.contexts(start, stop)
+        _teach(head, [contexts[row - start] for row in rows], log, rows, every)
+    found = np.empty((len(log), len(log.arms)))
+    for start, stop in log.batches():
+        found[start:stop] = head.predict_many(log.contexts(start, stop), log.arms)
+    return np.clip(found + PRIOR, 0.0, 1.0)
+
+
+def _teach(
+    head: RidgeRegressor, contexts: list[Context], log: Log, rows: Sequence[int], every: int
+) -> None:
+    for context, row in zip(contexts, rows, strict=True):
+        quality = log.quality[row]
+        if np.isfinite(quality) and row % every == 0:
+            head.learn(context, log.arms[log.arm[row]], float(quality) - PRIOR)
+
+
+def costs(log: Log) -> Floats:
+    """Return what every arm costs at every decision (n x K): as quoted, else its mean so far."""
+    means = means_before(log.cost_usd, log.arm, len(log.arms))
+    return np.where(np.isfinite(log.cost_hat_usd), log.cost_hat_usd, means)
+
+
+def means_before(values: Floats, arm: NDArray[np.int64], arms: int) -> Floats:
+    """Return each arm's mean over the decisions before each (n x K); of all before, at first."""
+    ones = np.zeros((len(values), arms))
+    ones[np.arange(len(values)), arm] = 1.0
+    known = np.nan_to_num(values)[:, None] * ones
+    counts, sums = np.cumsum(ones, axis=0) - ones, np.cumsum(known, axis=0) - known
+    overall = sums.sum(axis=1) / np.maximum(counts.sum(axis=1), 1.0)
+    mean: Floats = np.where(counts > 0.0, sums / np.maximum(counts, 1.0), overall[:, None])
+    return mean

@@ -1,0 +1,230 @@
+"""Asks a log what other policies would have given and cost, each against what was logged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollway.simulations.replay import outcome_model
+from tollway.simulations.replay.estimators import (
+    Estimate,
+    Refused,
+    Weights,
+    estimate,
+    refuse,
+    weigh,
+)
+from tollway.simulations.replay.intervals import METHODS, Bounds
+from tollway.simulations.replay.logs import BadLog, Floats, Log
+from tollway.simulations.replay.targets import Target
+
+Answer = Estimate | Refused
+LABELS_MIN = 50  # told qualities below which there is nothing to estimate from
+EXCLUDED_SHARE = 0.01  # of decisions left out, above which the reader is warned
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to estimate: `cost_max_usd` bounds a request's cost, the dearest logged if None."""
+
+    alpha: float = 0.05
+    method: str = "bernstein"
+    p_min: float | None = None
+    cost_max_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a policy would have come to: per request, and per request beyond what was logged."""
+
+    label: str
+    quality: Answer
+    cost_usd: Answer
+    quality_gain: Answer
+    cost_gain_usd: Answer
+    saving: tuple[float, float, float] | None
+
+
+class Replay:
+    """A log with the models of its outcomes, to be asked about any number of policies."""
+
+    # It has no mutable state; the models are learned once, at its making.
+
+    def __init__(self, log: Log, options: Options = Options()) -> None:
+        """BadLog where too few qualities were told, or they lie outside [0, 1]."""
+        self.log, self.options = log, options
+        self.told = np.isfinite(log.quality)
+        if self.told.sum() < LABELS_MIN:
+            raise BadLog(
+                f"quality was told of {self.told.sum()} of {len(log)} decisions, at least "
+                f"{LABELS_MIN} are needed; send feedback to POST /_tollway/feedback"
+            )
+        if not (log.quality[self.told].min() >= 0.0 and log.quality[self.told].max() <= 1.0):
+            raise BadLog("qualities must lie in [0, 1]; scale them first")
+        if not ((log.propensity > 0.0) & (log.propensity <= 1.0 + 1e-9)).all():
+            raise BadLog("propensities must lie in (0, 1]; which column holds them?")
+        self.costs = outcome_model.costs(log)
+        self.qualities = outcome_model.qualities(log)
+        most = max(float(log.cost_usd.max()), float(log.total_usd.max()))
+        self.cost_max_usd = options.cost_max_usd or most or 1.0
+        if self.cost_max_usd < most:
+            raise BadLog(f"a request cost ${most:.6g}, more than the bound that was given")
+        # A log that tells of no cost: then there is nothing to estimate, and nothing in doubt.
+        self.free = not (most or options.cost_max_usd or np.nan_to_num(log.cost_hat_usd).any())
+        self.chances = self._chances()
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the estimates must know of the log."""
+        log, found = self.log, list(self.log.notes)
+        left = sum(log.excluded.values())
+        if left:
+            why = ", ".join(f"{count} {name}" for name, count in sorted(log.excluded.items()))
+            found.append(f"{left} decisions left out, not drawn as logged: {why}")
+        if left > EXCLUDED_SHARE * (left + len(log)):
+            found.append("that is above 1 %: the estimates are of the other requests only")
+        shares = self._label_shares()
+        if not self.told.all():
+            listed = ", ".join(
+                f"{arm} {share:.0%}" for arm, share in zip(log.arms, shares, strict=True)
+            )
+            found.append(
+                f"quality was told of {self.told.mean():.1%} of the decisions ({listed}); within "
+                "an arm they are taken to be like the others"
+            )
+        if not log.whole:
+            found.append(
+                f"only propensities of drawn arms are logged: weights are bounded by "
+                f"{1 / (self.options.p_min or float(log.propensity.min())):.4g} (--p-min)"
+            )
+        return found
+
+    def _label_shares(self) -> Floats:
+        counts = np.bincount(self.log.arm, minlength=len(self.log.arms)).astype(float)
+        told = np.bincount(self.log.arm, weights=self.told, minlength=len(self.log.arms))
+        shares: Floats = np.divide(told, counts, out=np.zeros_like(told), where=counts > 0)
+        return shares
+
+    def _chances(self) -> tuple[Floats, Floats]:
+        """Return pmf and propensity given that the quality is told, where some arms' more often."""
+        pmf, propensity = self.log.pmf, self.log.propensity
+        if self.told.all():
+            return pmf, propensity
+        shares = self._label_shares()
+        drawn = propensity * shares[self.log.arm]
+        if not self.log.whole:
+            return pmf, np.maximum(drawn / self.told.mean(), 1e-12)
+        scale = (pmf * shares).sum(axis=1, keepdims=True)
+        scale[scale == 0.0] = 1.0
+        return pmf * shares / scale, drawn / scale[:, 0]
+
+    def ask(self, target: Target) -> Outcome:
+        """Return what a policy would have come to."""
+        if target.name == "logged":
+            return self.logged()
+        return self.outcome(target.label, target.probabilities(self.log, self.costs))
+
+    def outcome(self, label: str, probabilities: Floats) -> Outcome:
+        """Return what came of drawing arms by these probabilities (n x K)."""
+        quality = self._answer(probabilities, "quality", paired=False)
+        cost = self._answer(probabilities, "cost", paired=False)
+        cost_gain = self._answer(probabilities, "cost", paired=True)
+        return Outcome(
+            label,
+            quality,
+            cost,
+            self._answer(probabilities, "quality", paired=True),
+            cost_gain,
+            self._saving(cost_gain),
+        )
+
+    def _saving(self, gain: Answer) -> tuple[float, float, float] | None:
+        spent = float(self.log.total_usd.mean())
+        if isinstance(gain, Refused) or spent <= 0.0:
+            return None
+        return -gain.value / spent, -gain.high / spent, -gain.low / spent
+
+    def _answer(self, probabilities: Floats, what: str, *, paired: bool) -> Answer:
+        log, options = self.log, self.options
+        if what == "cost":
+            rows: NDArray[np.bool_] = np.ones(len(log), bool)
+            scale, keeping = self.cost_max_usd, np.ones(len(log))
+            outcome, model, final = log.cost_usd, self.costs, log.total_usd
+            pmf, propensity = log.pmf, log.propensity
+        else:
+            rows, scale, keeping = self.told, 1.0, log.keeping
+            outcome, model, final = log.quality, self.qualities, log.final_quality
+            pmf, propensity = self.chances
+        target = probabilities[rows]
+        weights = weigh(target, pmf[rows], log.arm[rows], propensity[rows], p_min=options.p_min)
+        weights, unsure, refused = _kept(weights, keeping[rows])
+        if refused is not None:
+            return refused
+        if what == "cost" and self.free:
+            nothing = weights.ess, weights.missing_share, int(rows.sum())
+            return Estimate(0.0, 0.0, 0.0, 0.0, 0.0, *nothing)
+        return estimate(
+            outcome[rows] / scale,
+            np.clip(model[rows] / scale, 0.0, 1.0),
+            log.arm[rows],
+            weights,
+            unsure=unsure,
+            against=final[rows] / scale if paired else None,
+            alpha=options.alpha,
+            method=options.method,
+        ).scaled(scale)
+
+    def logged(self) -> Outcome:
+        """Return what the log itself came to, with intervals as of any policy."""
+        log = self.log
+        quality = self._mean(log.final_quality[self.told], 1.0)
+        nothing = Estimate(0.0, 0.0, 0.0, 0.0, 0.0, float(len(log)), 0.0, len(log))
+        cost = nothing if self.free else self._mean(log.total_usd, self.cost_max_usd)
+        return Outcome("logged", quality, cost, nothing, nothing, (0.0, 0.0, 0.0))
+
+    def _mean(self, values: Floats, scale: float) -> Estimate:
+        values = values / scale
+        method = METHODS[self.options.method]
+        low, high = method(values, values, Bounds(0.0, 1.0), self.options.alpha)
+        mean, count = float(values.mean()), len(values)
+        found = Estimate(mean, max(low, 0.0), min(high, 1.0), mean, mean, count, 0.0, count)
+        return found.scaled(scale)
+
+
+def _kept(
+    weights: Weights, keeping: Floats
+) -> tuple[Weights, NDArray[np.bool_] | None, Refused | None]:
+    """Count first replies by the chance of their being kept; say which nothing is known of.
+
+    And whether so much is not known that there is no answer.
+    """
+    if (keeping == 1.0).all():
+        return weights, None, refuse(weights)
+    unsure = ~np.isfinite(keeping)
+    factor = np.where(unsure, 1.0, keeping)
+    lost = np.zeros_like(weights.missing)
+    lost[:, 0] = weights.drawn * unsure
+    counted = replace(
+        weights,
+        drawn=weights.drawn * factor,
+        unclipped=weights.unclipped * factor,
+        most=weights.most * max(1.0, float(factor.max())),
+    )
+    refused = refuse(replace(counted, missing=weights.missing + lost))
+    return counted, unsure, refused
+
+
+def fixed(log: Log) -> list[Target]:
+    """Return the policies of always asking one arm, for each arm that was ever drawn."""
+    drawn = np.bincount(log.arm, minlength=len(log.arms)) > 0
+    return [
+        Target(f"fixed:arm={arm}", "fixed", {"arm": arm})
+        for arm, seen in zip(log.arms, drawn, strict=True)
+        if seen
+    ]
+
+
+def ask(log: Log, targets: Sequence[Target], options: Options = Options()) -> list[Outcome]:
+    """Return what each policy would have come to, the log itself first."""
+    replay = Replay(log, options)
+    return [replay.logged(), *(replay.ask(one) for one in targets if one.name != "logged")]

@@ -1,0 +1,154 @@
+"""The policies that a log is asked about: what each would have drawn, decision by decision.
+
+A policy that learns is run over the log in its order, as it would have been: it learns from the
+feedback that the log holds, when that was told, of the arms that the log drew. So its probabilities
+at a decision depend on the past alone and estimates of them are unbiased. What is estimated is this
+policy as taught by this log; had it drawn its own arms it would have learned from others, which
+only a simulation with every arm known can tell.
+"""
+
+import heapq
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from tollway.policies.registry import POLICIES, build
+from tollway.policies.types import Arm, Choice, Context, Objective
+from tollway.simulations.replay.logs import BadLog, Floats, Log
+
+BEST = Objective()  # the best that the allowance pays for
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A policy by name with its options; `objective` and allowance are for those that learn."""
+
+    label: str
+    name: str
+    options: dict[str, Any]
+    objective: Objective = BEST
+    allowance_usd: float | None = None
+    seed: int = 0
+
+    def probabilities(self, log: Log, costs: Floats) -> Floats:
+        """Return the probability of every arm at every decision (n x K)."""
+        if self.name == "logged":
+            return log.pmf
+        if self.name == "cascade":
+            raise BadLog(
+                "a cascade asks several arms a request, and a log tells of those that were asked: "
+                "use tollway simulate compare"
+            )
+        if self.name in {"fixed", "weighted"}:
+            return self._mix(log, costs)
+        return _run(self, log, costs)
+
+    def _mix(self, log: Log, costs: Floats) -> Floats:
+        """Return fixed shares of the arms offered; the cheapest where none of them is offered."""
+        weights: dict[str, float] = (
+            {str(self.options.get("arm")): 1.0}
+            if self.name == "fixed"
+            else self.options.get("weights", {})
+        )
+        unknown = weights.keys() - set(log.arms)
+        if unknown or not weights:
+            raise BadLog(
+                f"{self.label}: the log has no arm {', '.join(sorted(unknown)) or '(none named)'}; "
+                f"there are: {', '.join(log.arms)}"
+            )
+        build(self.name, self.objective, options=self.options, seed=self.seed)  # checks its options
+        found = np.array([weights.get(arm, 0.0) for arm in log.arms]) * log.offered
+        lost = found.sum(axis=1) == 0.0
+        cheapest = np.where(log.offered, costs, np.inf).argmin(axis=1)
+        found[lost, cheapest[lost]] = 1.0
+        mix: Floats = found / found.sum(axis=1, keepdims=True)
+        return mix
+
+
+def parse(
+    text: str, objective: Objective = BEST, allowance_usd: float | None = None, seed: int = 0
+) -> Target:
+    """Read `NAME` or `NAME:OPTION=VALUE,...`; BadLog says how to write it."""
+    name, _, options = text.partition(":")
+    if name != "logged" and name not in POLICIES:
+        known = ", ".join(["logged", *POLICIES])
+        raise BadLog(f"policy {name!r} is unknown; there are: {known}")
+    found: dict[str, Any] = {}
+    for option in filter(None, options.split(",")):
+        key, separator, value = option.partition("=")
+        if not separator:
+            raise BadLog(f"{text!r}: write options like fixed:arm=large or weighted:cpu=9,gpu=1")
+        found[key] = _value(value)
+    if name == "weighted":
+        found = {"weights": found}
+    return Target(text, name, found, objective, allowance_usd, seed)
+
+
+def _value(text: str) -> Any:
+    """Return a value as TOML reads it; what is no TOML is a text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _run(target: Target, log: Log, costs: Floats) -> Floats:
+    """Run a policy over the log, in order, taught by what the log was told by then."""
+    try:
+        policy = build(target.name, target.objective, options=target.options, seed=target.seed)
+    except ValueError as exc:
+        raise BadLog(f"{target.label}: {exc}") from exc
+    policy.pace(target.allowance_usd)
+    rng, found = Random(target.seed), np.zeros((len(log), len(log.arms)))
+    waiting: list[tuple[float, int, Context, Choice]] = []
+    for start, stop in log.batches():
+        contexts = log.contexts(start, stop)
+        for row in range(start, stop):
+            _teach(policy.learn, waiting, log, float(log.time[row]))
+            context, offered = contexts[row - start], np.flatnonzero(log.offered[row])
+            arms = [Arm(log.arms[at], float(costs[row, at])) for at in offered]
+            choice = policy.choose(context, arms, rng)
+            found[row, offered] = choice.pmf
+            policy.charge(choice, arms[choice.index].cost_usd)
+            if policy.resolve_due():
+                policy.resolve()
+            if np.isfinite(log.quality[row]):
+                seen = _as_drawn(choice, log, row)
+                heapq.heappush(waiting, (float(log.taught_s[row]), row, context, seen))
+    return found
+
+
+def _teach(
+    learn: Callable[[Context, Choice, str, float], None],
+    waiting: list[tuple[float, int, Context, Choice]],
+    log: Log,
+    now_s: float,
+) -> None:
+    while waiting and waiting[0][0] <= now_s:
+        _, row, context, choice = heapq.heappop(waiting)
+        learn(context, choice, choice.arm, float(log.quality[row]))
+
+
+def _as_drawn(choice: Choice, log: Log, row: int) -> Choice:
+    """Return the policy's choice with the arm and the probabilities that the log drew with."""
+    arm = log.arms[log.arm[row]]
+    index = choice.arms.index(arm)
+    pmf = [float(log.pmf[row, log.arms.index(name)]) for name in choice.arms]
+    if not np.isfinite(pmf).all():
+        rest = (1.0 - float(log.propensity[row])) / max(len(pmf) - 1, 1)
+        pmf = [rest] * len(pmf)
+        pmf[index] = float(log.propensity[row])
+    return Choice(
+        choice.arms,
+        tuple(pmf),
+        index,
+        choice.quality_hat,
+        choice.cost_hat_usd,
+        choice.shadow_price,
+        "logged",
+        choice.version,
+    )

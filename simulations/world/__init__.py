@@ -1,0 +1,1 @@
+"""The production router in virtual time, before simulated servers."""

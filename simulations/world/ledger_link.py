@@ -1,0 +1,81 @@
+"""A gateway's line to the ledger: it takes its time, and it can be cut."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from tollway.gateway.budgets.model import Budget
+from tollway.gateway.budgets.protocol import (
+    BatchReply,
+    BudgetChange,
+    BudgetPosition,
+    LeaseExchange,
+    LedgerUnavailable,
+    RecoveryClaim,
+    WindowStatement,
+)
+from tollway.gateway.budgets.stores.memory import MemoryLedger
+from tollway.simulations.world.clock import VirtualLoop
+
+T = TypeVar("T")
+
+NOTICED_S = 0.25  # how long it takes to see that nothing comes back
+
+
+class LedgerLine:
+    """A ledger at the other end of a network."""
+
+    # The mutable state is whether it is cut.
+
+    may_forget = False
+
+    def __init__(self, ledger: MemoryLedger, loop: VirtualLoop, delay_s: float) -> None:
+        """`delay_s`: there and back."""
+        self._ledger = ledger
+        self._loop = loop
+        self._delay_s = delay_s
+        self.cut = False
+
+    async def open(self) -> None:
+        """Do nothing."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    async def _carry(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask; a question or an answer that meets the cut is lost."""
+        await asyncio.sleep(self._delay_s / 2)
+        await self._pass()
+        answer = await ask()
+        await asyncio.sleep(self._delay_s / 2)
+        await self._pass()
+        return answer
+
+    async def _pass(self) -> None:
+        if self.cut:
+            await asyncio.sleep(NOTICED_S)
+            raise LedgerUnavailable("no route to the ledger")
+
+    async def register(self, budgets: Sequence[Budget]) -> BatchReply:
+        """Make budgets known."""
+        return await self._carry(lambda: self._ledger.register(budgets))
+
+    async def exchange(self, exchanges: Sequence[LeaseExchange]) -> BatchReply:
+        """Apply each exchange once."""
+        return await self._carry(lambda: self._ledger.exchange(exchanges))
+
+    async def reconcile(self, claims: Sequence[RecoveryClaim]) -> int:
+        """End dead leases."""
+        return await self._carry(lambda: self._ledger.reconcile(claims))
+
+    async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[WindowStatement, ...]:
+        """Return accounts."""
+        return await self._carry(lambda: self._ledger.accounts(keys))
+
+    async def change(self, change: BudgetChange) -> BudgetPosition:
+        """Apply an operator's act."""
+        return await self._carry(lambda: self._ledger.change(change))
+
+    async def changes(self, budget: str) -> tuple[BudgetChange, ...]:
+        """Return the acts on a budget."""
+        return await self._carry(lambda: self._ledger.changes(budget))

@@ -1,0 +1,189 @@
+"""Model servers that are simulated: how long they take, when they are busy, how they fail.
+
+A server works on so many calls at once, the rest wait in the order they came. Since nobody jumps
+the queue, when a call begins is known as it comes: as soon as the first of the places is free (a
+heap of the times at which they are). So a call is one wait, however long the queue.
+
+They stand where a transport does, and speak a protocol without bytes: a request carries its lot,
+what it would get at each backend, and a reply what it says.
+"""
+
+import heapq
+import math
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from tollway.backends.rules.backend import WholeRequestRules
+from tollway.backends.types import (
+    Call,
+    ConnectFailed,
+    DeadlineExceeded,
+    HttpReply,
+    InvalidAnswer,
+    ModelAnswer,
+    Payload,
+    UnaryProtocol,
+    Usage,
+)
+from tollway.simulations.world.clock import Until, VirtualLoop
+from tollway.simulations.world.truth import Condition, usage
+
+CONNECT_S = 0.003  # how long a refused connection takes to be noticed, on one network
+SAY_BUSY_S = 0.001  # how long a server takes to answer 503
+
+
+class Said(HttpReply):
+    """A reply without bytes: what the answer is, and what it used."""
+
+    def __init__(self, status: int, answer: ModelAnswer | None, usage: Usage | None) -> None:
+        super().__init__(status, [], WholeRequestRules(b""))
+        self.answer = answer
+        self.usage = usage
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """Return nothing: there are no bytes."""
+        return b""
+
+
+class Wire(UnaryProtocol):
+    """The protocol of simulated servers."""
+
+    name = "simulated"
+    failover_statuses: frozenset[int] = frozenset()
+
+    def parse(self, call: Call) -> Payload:
+        """Return what the call carries."""
+        return call.payload or Payload()
+
+    def readdress(self, call: Call, path: bytes, model: str | None, payload: Payload) -> Call:
+        """Return the call as it is."""
+        return call
+
+    def usage(self, payload: Payload, reply: HttpReply, body: bytes) -> Usage | None:
+        """Return the usage told."""
+        assert isinstance(reply, Said)
+        return reply.usage
+
+    def answer(self, payload: Payload, reply: HttpReply, body: bytes) -> ModelAnswer:
+        """Return the answer."""
+        assert isinstance(reply, Said)
+        if reply.answer is None:
+            raise InvalidAnswer("an error with status 200")
+        return reply.answer
+
+    def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Return an empty refusal: nobody reads it."""
+        return b"", b""
+
+
+@dataclass(slots=True)
+class Load:
+    """What a server has done."""
+
+    calls: int = 0
+    turned_away: int = 0
+    waited_s: float = 0.0
+    busy_s: float = 0.0
+
+
+class Server:
+    """One backend's servers and their queue; shared by all gateways."""
+
+    # The mutable state is when each place is free, what begins later, its condition and its load.
+
+    def __init__(
+        self,
+        rng: Random,
+        *,
+        places: int,
+        queue: int,
+        condition: Condition,
+    ) -> None:
+        self._rng = rng
+        self._free_at_s = [0.0] * places
+        self._begins_s: list[float] = []
+        self._queue = queue
+        self.condition = condition
+        self.load = Load()
+
+    def admit(self, now_s: float, service_s: float) -> float | None:
+        """Take a call; return when it will be done, None where the queue is full."""
+        begins = self._begins_s
+        while begins and begins[0] <= now_s:
+            heapq.heappop(begins)
+        starts_s = self._free_at_s[0]
+        if starts_s <= now_s:
+            starts_s = now_s
+        elif len(begins) >= self._queue:
+            self.load.turned_away += 1
+            return None
+        else:
+            heapq.heappush(begins, starts_s)
+        done_s = starts_s + service_s
+        heapq.heapreplace(self._free_at_s, done_s)
+        load = self.load
+        load.calls += 1
+        load.waited_s += starts_s - now_s
+        load.busy_s += service_s
+        return done_s
+
+    @property
+    def fails(self) -> bool:
+        """Draw whether a call fails."""
+        return self.condition.errors > 0 and self._rng.random() < self.condition.errors
+
+
+@dataclass(slots=True)
+class Lot:
+    """What one request would get at each backend; see `truth.Truth` and `workload.Requests`."""
+
+    service_s: list[float]
+    quality: list[float]
+    output_tokens: list[float]
+    tokens: float
+    luck: float
+    sure: float
+
+    def reply(self, arm: int, cascade: bool) -> Said:
+        """Return the reply of a backend."""
+        right = self.luck < self.quality[arm]
+        used = usage(self.service_s[arm], self.tokens, self.output_tokens[arm])
+        return Said(200, ModelAnswer(right, self._confidence(arm) if cascade else ()), used)
+
+    def _confidence(self, arm: int) -> tuple[float]:
+        """Return how sure a reply says it is: more often rightly than not."""
+        return (1.0 / (1.0 + math.exp(-6.0 * (self.quality[arm] - self.luck) - self.sure)),)
+
+
+class Line:
+    """A transport to a server: the way of one gateway's calls to one backend."""
+
+    def __init__(self, loop: VirtualLoop, server: Server, arm: int, cascade: bool) -> None:
+        self._loop = loop
+        self._server = server
+        self._arm = arm
+        self._cascade = cascade
+
+    async def send(self, call: Call, deadline_s: float) -> HttpReply:
+        """Return the reply when it is there; see the port."""
+        server, now_s = self._server, self._loop.now_s
+        if not server.condition.up:
+            await Until(now_s + CONNECT_S)
+            raise ConnectFailed("connection refused")
+        assert call.payload is not None
+        lot: Lot = call.payload.data["lot"]
+        done_s = server.admit(now_s, lot.service_s[self._arm])
+        if done_s is None:
+            await Until(now_s + SAY_BUSY_S)
+            return Said(503, None, None)
+        if done_s > deadline_s:
+            await Until(deadline_s)
+            raise DeadlineExceeded("the deadline passed", ran=True)
+        await Until(done_s)
+        if server.fails:
+            return Said(500, None, None)
+        return lot.reply(self._arm, self._cascade)
+
+    async def aclose(self) -> None:
+        """Do nothing."""

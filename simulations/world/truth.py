@@ -1,0 +1,176 @@
+"""What is true of each backend at each time: the world that a policy has to find out about.
+
+A scenario's changes cut its time into stretches in which nothing changes. In each the quality, the
+price, the speed and the faults of every backend are constant; what a request would get and cost
+there follows from these and from the request's own draws.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollway.backends.pricing import Price, parse_price
+from tollway.backends.types import Usage
+from tollway.simulations.world.scenario import Scenario
+from tollway.simulations.world.workload import Requests, quality_of
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How one backend is in one stretch; `quality` by class, None where a table tells."""
+
+    quality: Floats | None
+    price: Price
+    latency_times: float = 1.0
+    up: bool = True
+    errors: float = 0.0
+    there: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A time in which nothing changes; `says` tells what it begins with."""
+
+    start_s: float
+    end_s: float
+    says: str
+    conditions: tuple[Condition, ...]
+
+
+def stretches(scenario: Scenario, requests: Requests) -> list[Stretch]:
+    """Return a scenario's stretches, in their order."""
+    now = [
+        Condition(
+            None if requests.table is not None else quality_of(backend.quality, requests.kinds),
+            parse_price(backend.price),
+            there=backend.from_h == 0,
+        )
+        for backend in scenario.backends
+    ]
+    names = [backend.name for backend in scenario.backends]
+    marks = sorted(
+        {0.0}
+        | {change.at_h * 3600.0 for change in scenario.changes}
+        | {b.from_h * 3600.0 for b in scenario.backends if b.from_h < scenario.hours}
+    )
+    found = []
+    for start_s, end_s in zip(marks, [*marks[1:], scenario.seconds], strict=True):
+        said = []
+        for at, backend in enumerate(scenario.backends):
+            if start_s and backend.from_h * 3600.0 == start_s:
+                now[at] = replace(now[at], there=True)
+                said.append(f"{backend.name} is added")
+        for change in scenario.changes:
+            if change.at_h * 3600.0 != start_s:
+                continue
+            said.append(change.says or _said(change))
+            if change.backend is None:
+                continue
+            at = names.index(change.backend)
+            new: dict[str, object] = {
+                key: value
+                for key, value in (
+                    ("latency_times", change.latency_times),
+                    ("up", change.up),
+                    ("errors", change.errors),
+                )
+                if value is not None
+            }
+            if change.price is not None:
+                new["price"] = parse_price(change.price)
+            if change.quality is not None and requests.table is None:
+                new["quality"] = quality_of(change.quality, requests.kinds)
+            now[at] = replace(now[at], **new)  # type: ignore[arg-type]
+        found.append(Stretch(start_s, end_s, "; ".join(said) or "start", tuple(now)))
+    return found
+
+
+def _said(change: object) -> str:
+    keys = ("price", "quality", "latency_times", "up", "errors", "limit_usd", "cut")
+    what = [key for key in keys if getattr(change, key) is not None]
+    name = getattr(change, "backend", None) or getattr(change, "budget", None) or ""
+    return f"{name} {', '.join(what)}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What every request would get at every backend: requests x backends.
+
+    quality: the chance of a right answer. cost_usd: what a whole call costs. service_s: how long it
+    is worked on. offered: whether the backend was there and could be reached. stretch: of each
+    request the index of its stretch.
+    """
+
+    quality: Floats
+    cost_usd: Floats
+    service_s: Floats
+    output_tokens: Floats
+    offered: NDArray[np.bool_]
+    stretch: NDArray[np.int64]
+    stretches: tuple[Stretch, ...]
+
+
+def reveal(scenario: Scenario, requests: Requests) -> Truth:
+    """Compute what is true for every request."""
+    parts = stretches(scenario, requests)
+    starts = np.array([part.start_s for part in parts])
+    stretch = np.searchsorted(starts, requests.at_s, side="right") - 1
+    shape = (len(requests), len(scenario.backends))
+    quality, cost, service = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    output, offered = np.zeros(shape), np.zeros(shape, bool)
+    for at, backend in enumerate(scenario.backends):
+        longer = backend.latency_per_1k_tokens_s * requests.tokens / 1000.0
+        usual = (backend.latency_s + longer) * np.exp(backend.latency_spread * requests.slow[:, at])
+        output[:, at] = _output(scenario, requests, at)
+        for number, part in enumerate(parts):
+            here, condition = stretch == number, part.conditions[at]
+            service[here, at] = usual[here] * condition.latency_times
+            quality[here, at] = _quality(condition, requests, at, here, backend.slope)
+            cost[here, at] = _cost_usd(
+                condition.price, service[here, at], requests.tokens[here], output[here, at]
+            )
+            offered[here, at] = condition.there and condition.up
+    return Truth(quality, cost, service, output, offered, stretch, tuple(parts))
+
+
+def _output(scenario: Scenario, requests: Requests, at: int) -> Floats:
+    backend = scenario.backends[at]
+    if requests.table is not None:
+        # The table says what a call costs at the first price; that many tokens cost as much.
+        price = parse_price(backend.price)
+        cost: Floats = requests.table.cost_usd[requests.row, at]
+        if price.output_token_nano:
+            return cost * 1e9 / price.output_token_nano
+        return np.zeros(len(requests))
+    tokens: Floats = backend.output_tokens * np.exp(backend.output_spread * requests.wordy[:, at])
+    return np.ceil(tokens)
+
+
+def _quality(
+    condition: Condition, requests: Requests, at: int, here: NDArray[np.bool_], slope: float
+) -> Floats:
+    if condition.quality is None:
+        assert requests.table is not None
+        told: Floats = requests.table.quality[requests.row[here], at]
+        return told
+    harder = slope * requests.hard[here]
+    return np.clip(condition.quality[requests.kind[here]] - harder, 0.0, 1.0)
+
+
+def _cost_usd(price: Price, service_s: Floats, tokens: Floats, output: Floats) -> Floats:
+    """Return what calls cost, as `Price.cost_nano` says, unrounded."""
+    nano: Floats = (
+        float(price.per_request_nano)
+        + price.per_device_s_nano * service_s
+        + price.input_token_nano * tokens
+        + price.output_token_nano * output
+    )
+    return nano / 1e9
+
+
+def usage(service_s: float, tokens: float, output_tokens: float) -> Usage:
+    """Return the usage that a backend reports of a call."""
+    return Usage(device_s=service_s, input_tokens=tokens, output_tokens=output_tokens)

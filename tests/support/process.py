@@ -1,0 +1,93 @@
+"""`tollway serve` as a process of its own."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.support.until import until
+
+ROOT = Path(__file__).parents[2]
+
+
+class Process:
+    """A gateway; what it says goes to the file `log` beside its configuration."""
+
+    def __init__(
+        self,
+        config: Path,
+        *options: str,
+        program: tuple[str, ...] = ("-m", "tollway"),
+        stderr: int | None = None,
+    ) -> None:
+        """`program` is what Python runs; `stderr` a descriptor, if that is not the log's."""
+        self._log = (config.parent / "log").open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, *program, "serve", str(config), *options],
+            cwd=ROOT,
+            stdout=self._log,
+            stderr=self._log if stderr is None else stderr,
+        )
+
+    async def ready(self, url: str, http: httpx.AsyncClient | None = None) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            client = http or await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+
+            async def is_ready() -> bool:
+                assert self._process.poll() is None, "the gateway ended while starting"
+                try:
+                    return (await client.get(url + "/readyz")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            await until(is_ready, within_s=60, every_s=0.05)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def descriptors(self) -> int:
+        """How many files and sockets it has open."""
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that it has started."""
+        pid = self._process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def kill(self) -> None:
+        """End it whatever state it is in; its workers see that and follow."""
+        self._process.kill()
+        self.wait()
+
+    def tell(self, how: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(how)
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        if self._process.poll() is None:
+            self.kill()
+
+    def wait(self) -> int:
+        """Return its exit code, once it has ended."""
+        code = self._process.wait(timeout=20)
+        self._log.close()
+        return code
+
+    def end(self, how: signal.Signals) -> int:
+        self._process.send_signal(how)
+        return self.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

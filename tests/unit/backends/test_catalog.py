@@ -1,0 +1,161 @@
+"""The price catalogue: known models' prices as price tables, and nothing guessed."""
+
+import builtins
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from genai_prices.data import providers
+from genai_prices.types import (
+    ConditionalPrice,
+    ModelPrice,
+    PriceVariant,
+    StartDateConstraint,
+    Tier,
+    TieredPrices,
+    TimeOfDateConstraint,
+)
+from genai_prices.types import (
+    Usage as TheirUsage,
+)
+
+from tollway.backends import catalog
+from tollway.backends.catalog import CatalogMissing, UnknownModel
+from tollway.backends.pricing import parse_price
+from tollway.backends.types import Details, Usage
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def test_every_model_of_the_catalogue_has_a_price_that_can_be_charged() -> None:
+    known = {f"{provider.id}/{model.id}" for provider in providers for model in provider.models}
+
+    assert {entry.name for entry in catalog.entries(now=NOW)} == known
+    assert len(known) > 1000
+
+
+@pytest.mark.parametrize("tokens", [(1000, 0, 100), (1000, 900, 10), (300_000, 1000, 1)])
+def test_a_call_costs_what_the_packages_own_reckoning_says(tokens: tuple[int, int, int]) -> None:
+    given, cached, made = tokens
+    usage = Usage(input_tokens=given, cached_input_tokens=cached, output_tokens=made)
+    theirs = TheirUsage(input_tokens=given, cache_read_tokens=cached, output_tokens=made)
+    compared = 0
+    for provider in providers:
+        if provider.id not in ("openai", "anthropic", "google", "deepseek", "mistral", "x-ai"):
+            continue
+        for model in provider.models:
+            prices = model.get_prices(NOW, {"service_tier": "default"})
+            if prices.input_mtok is None or (cached and prices.cache_read_mtok is None):
+                continue
+            known = model.calc_price(
+                theirs,
+                provider,
+                genai_request_timestamp=NOW,
+                price_context={"service_tier": "default"},
+            )
+            price = parse_price(catalog.find(f"{provider.id}/{model.id}").table)
+            cost = price.at_time(NOW.timestamp()).cost_nano(usage)
+            # Ours is rounded up to whole nano-dollars.
+            assert 0 <= cost - known.total_price * 10**9 < 1, (provider.id, model.id)
+            compared += 1
+    assert compared > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "means"),
+    [
+        ("openai/gpt-4o-mini", "", "openai/gpt-4o-mini"),
+        ("gpt-4o-mini", "", "openai/gpt-4o-mini"),
+        ("gpt-4o-mini", "http://127.0.0.1:9", "openai/gpt-4o-mini"),
+        ("gpt-4o-mini-2024-07-18", "https://api.openai.com/v1", "openai/gpt-4o-mini"),
+        ("openai/gpt-4o-mini", "https://openrouter.ai/api/v1", "openrouter/openai/gpt-4o-mini"),
+        ("claude-sonnet-4-5", "https://api.anthropic.com", "anthropic/claude-sonnet-4-5"),
+    ],
+)
+def test_a_name_means_the_model_of_the_provider_that_is_asked(
+    name: str, url: str, means: str
+) -> None:
+    assert catalog.find(name, url).name == means
+
+
+def test_an_unknown_model_is_refused_with_names_that_are_near() -> None:
+    with pytest.raises(UnknownModel, match=r"is not in the catalogue; write .*gpt-4o-mini"):
+        catalog.find("gpt-4o-mni")
+    with pytest.raises(UnknownModel, match="is not in the catalogue; `tollway prices list`"):
+        catalog.find("zzzzzzzzzz")
+
+
+def test_another_providers_model_is_never_taken_for_ones_own() -> None:
+    with pytest.raises(UnknownModel, match=r"write groq/llama-3\.3-70b-versatile"):
+        catalog.find("llama-3.3-70b-versatile", "http://127.0.0.1:8000")
+
+
+def test_the_lack_of_the_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name.startswith("genai_prices"):
+            raise ModuleNotFoundError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(CatalogMissing, match=r'pip install "tollway\[catalog\]"'):
+        catalog._providers.__wrapped__()
+
+
+def entry(prices: Any, *variants: PriceVariant) -> dict[str, Any]:
+    model = SimpleNamespace(
+        prices=prices, price_variants=list(variants), name="M", context_window=1000
+    )
+    found = catalog._entry("p/m", model, NOW)
+    assert found is not None
+    return found.table
+
+
+FLAT = ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(4))
+
+
+def test_the_price_that_is_in_force_today_is_taken() -> None:
+    def since(day: date, mtok: int) -> ConditionalPrice:
+        prices = ModelPrice(input_mtok=Decimal(mtok), output_mtok=Decimal(4))
+        return ConditionalPrice(StartDateConstraint(day), prices=prices)
+
+    table = entry(
+        [ConditionalPrice(prices=FLAT), since(date(2026, 11, 1), 2), since(date(2027, 1, 1), 3)]
+    )
+
+    assert table == {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 4.0}
+
+
+def test_hours_tiers_and_service_tiers_become_ours() -> None:
+    night = TimeOfDateConstraint(time(16, 30, tzinfo=UTC), time(0, 30, tzinfo=UTC))
+    half = ModelPrice(input_mtok=Decimal("0.5"), output_mtok=Decimal(2))
+    long = ModelPrice(
+        input_mtok=TieredPrices(base=Decimal(1), tiers=[Tier(start=1000, price=Decimal(2))]),
+        output_mtok=Decimal(4),
+    )
+    table = entry(
+        [ConditionalPrice(prices=long), ConditionalPrice(night, prices=half)],
+        PriceVariant({"processing": "batch"}, half),
+        PriceVariant({"service_tier": "default"}, ModelPrice(cache_read_mtok=Decimal("0.1"))),
+        PriceVariant({"route": "eu"}, half),
+    )
+    price = parse_price(table)
+
+    def cost(tokens: int, at_s: float = 0.0, tier: str = "") -> int:
+        more = Details(service_tier=tier) if tier else None
+        usage = Usage(input_tokens=tokens, cached_input_tokens=0, output_tokens=1, more=more)
+        return price.at_time(at_s).cost_nano(usage)
+
+    noon = 12 * 3600.0
+    assert cost(1000, noon) == 1000 * 1000 + 4000
+    assert cost(1001, noon) == 1001 * 2000 + 4000
+    assert cost(1000, 17 * 3600.0) == 1000 * 500 + 2000
+    assert cost(1000, noon, "batch") == 1000 * 500 + 2000
+    assert table["cached_input_usd_per_mtok"] == 0.1
+
+
+def test_a_model_that_costs_nothing_says_so() -> None:
+    assert entry(ModelPrice(input_mtok=Decimal(0), output_mtok=Decimal(0))) == {"free": True}

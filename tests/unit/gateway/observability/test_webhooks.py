@@ -1,0 +1,133 @@
+"""Webhooks, to a real receiver: signed, retried with the same id, never holding up who told."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tollway.gateway.observability.events import EventLog
+from tollway.gateway.observability.webhooks import Target, Webhooks
+
+SECRET = b"0123456789abcdef"
+
+
+class Receiver:
+    """An HTTP server that answers what it is told to, then 200, and keeps what it got."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.some = asyncio.Event()
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
+        fields = {n.lower(): v.strip() for n, v in (line.split(":", 1) for line in head)}
+        body = await reader.readexactly(int(fields["content-length"]))
+        self.got.append((fields, body))
+        status = self.statuses.pop(0) if self.statuses else 200
+        writer.write(b"HTTP/1.1 %d x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status)
+        await writer.drain()
+        writer.close()
+        if status == 200:
+            self.some.set()
+
+
+@asynccontextmanager
+async def receiver(*statuses: int) -> AsyncIterator[Receiver]:
+    got = Receiver(*statuses)
+    server = await asyncio.start_server(got.serve, "127.0.0.1", 0)
+    got.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+    async with server:
+        yield got
+
+
+def sent(*statuses: int, **target: Any) -> tuple[Receiver, Webhooks]:
+    async def run() -> tuple[Receiver, Webhooks]:
+        async with receiver(*statuses) as got:
+            hooks = Webhooks(
+                [Target("on-call", got.url, **target)], source="tollway/here", pause_s=0.001
+            )
+            hooks.start()
+            events = EventLog(lambda: 1_700_000_000.5)
+            events.listen(hooks.take)
+            events.add("boring", "x", "nothing to see")
+            events.add("spend_anomaly", "tenant acme", "spends <much>", ratio=3.0)
+            async with asyncio.timeout(10):
+                await hooks.stop()
+            return got, hooks
+
+    return asyncio.run(run())
+
+
+def test_an_event_is_a_signed_cloud_event() -> None:
+    got, _ = sent(secret=SECRET, kinds=frozenset({"spend_anomaly"}))
+
+    ((fields, body),) = got.got
+    event = json.loads(body)
+    assert fields["content-type"] == "application/cloudevents+json"
+    assert event["specversion"] == "1.0"
+    assert event["type"] == "tollway.spend_anomaly"
+    assert event["source"] == "tollway/here"
+    assert event["subject"] == "tenant acme"
+    assert event["time"] == "2023-11-14T22:13:20.500+00:00"
+    assert event["data"] == {"text": "spends <much>", "ratio": 3.0}
+    assert event["id"] == fields["webhook-id"]
+    signed = f"{fields['webhook-id']}.{fields['webhook-timestamp']}.".encode() + body
+    digest = base64.b64encode(hmac.new(SECRET, signed, hashlib.sha256).digest()).decode()
+    assert fields["webhook-signature"] == f"v1,{digest}"
+
+
+def test_slack_gets_a_message_with_its_markup_escaped() -> None:
+    got, _ = sent(format="slack", kinds=frozenset({"spend_anomaly"}))
+
+    ((_, body),) = got.got
+    text = json.loads(body)["text"]
+    assert text == "*spend_anomaly* `tenant acme`: spends &lt;much&gt;"
+
+
+def test_what_is_not_taken_is_sent_again_under_the_same_id() -> None:
+    got, _ = sent(503, 429, kinds=frozenset({"spend_anomaly"}))
+
+    assert len(got.got) == 3
+    assert len({fields["webhook-id"] for fields, _ in got.got}) == 1
+
+
+def test_what_will_never_be_taken_is_given_up_and_the_next_is_sent() -> None:
+    got, _ = sent(404)
+
+    assert [json.loads(body)["type"] for _, body in got.got] == [
+        "tollway.boring",
+        "tollway.spend_anomaly",
+    ]
+
+
+def test_a_receiver_that_is_down_costs_events_not_memory() -> None:
+    async def run() -> int:
+        hooks = Webhooks([Target("x", "http://127.0.0.1:9/")], source="t")
+        events = EventLog(lambda: 0.0)
+        events.listen(hooks.take)
+        for number in range(1500):
+            events.add("k", str(number), "t")
+        return hooks.dropped
+
+    assert asyncio.run(run()) == 500
+
+
+def test_redirects_are_not_followed() -> None:
+    async def run() -> list[int]:
+        async with receiver(302) as got:
+            hooks = Webhooks([Target("x", got.url)], source="t", pause_s=0.001)
+            hooks.start()
+            events = EventLog(lambda: 0.0)
+            events.listen(hooks.take)
+            events.add("k", "a", "t")
+            async with asyncio.timeout(10):
+                await hooks.stop()
+            return [len(got.got)]
+
+    assert asyncio.run(run()) == [2]  # asked a second time, at the same address

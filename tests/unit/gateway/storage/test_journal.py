@@ -1,0 +1,170 @@
+"""The journal keeps what it was given, and an id leads back to it."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars
+import pytest
+
+from tollway.gateway.storage.journal import Journal, segments
+from tollway.gateway.storage.journal_format import base36, rows, seal, unseal
+
+
+def test_an_id_leads_back_to_all_rows_of_its_decision_and_to_no_others(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    ids = []
+    for n in range(50):
+        ids.append(journal.new_id())
+        journal.append(
+            {"kind": "decision", "id": ids[-1], "n": n}, {"kind": "attempt", "id": ids[-1]}
+        )
+    assert len(set(ids)) == 50
+    for n, decision in enumerate(ids):
+        found = journal.find(decision)
+        assert [row["kind"] for row in found] == ["decision", "attempt"]
+        assert found[0]["n"] == n
+
+
+def test_an_id_is_good_after_a_restart_and_a_rotation(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, segment_bytes_max=100)
+    first = journal.new_id()
+    journal.append({"kind": "decision", "id": first, "pad": "x" * 200})
+    second = journal.new_id()
+    journal.append({"kind": "decision", "id": second})
+    journal.close()
+    again = Journal(tmp_path)
+    assert first.split(".")[0] != second.split(".")[0]
+    assert [row["id"] for row in again.find(first) + again.find(second)] == [first, second]
+
+
+def test_rows_that_came_later_are_found_by_reading_on(tmp_path: Path) -> None:
+    journal, other = Journal(tmp_path, segment_bytes_max=500), Journal(tmp_path)
+    decision = journal.new_id()
+    journal.append({"kind": "decision", "id": decision, "time": 0.0})
+    found = journal.find(decision)
+    assert journal.follow(found) == []
+    for n in range(20):  # over several segments, and in another worker's
+        journal.append({"kind": "decision", "id": journal.new_id(), "time": 0.0, "n": n})
+    journal.append({"kind": "attempt", "id": decision, "audit": 0.1})
+    other.append({"kind": "feedback", "id": decision})
+    journal.flush()
+    later = journal.follow(found)
+    assert {row["kind"] for row in later} == {"attempt", "feedback"}
+    assert len(later) == 2
+
+
+@pytest.mark.parametrize(
+    "forged",
+    ["", "x", "../../etc/passwd.0.aaaa", "zz.0.aaaa", "a.b.c", "a" * 500, "0.zzzzzzzzzzzz.0000"],
+)
+def test_an_id_that_was_never_given_leads_nowhere(tmp_path: Path, forged: str) -> None:
+    assert Journal(tmp_path).find(forged) == []
+
+
+def test_an_id_with_another_nonce_leads_nowhere(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    decision = journal.new_id()
+    journal.append({"kind": "decision", "id": decision})
+    guess = decision[:-4] + ("0000" if decision[-4:] != "0000" else "0001")
+    assert journal.find(guess) == []
+
+
+def test_a_decision_is_marked_once_over_a_restart(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    ids = []
+    for _ in range(20):
+        ids.append(journal.new_id())
+        journal.append({"kind": "decision", "id": ids[-1], "pad": "x" * 100})
+    assert all(journal.mark(decision) for decision in ids)
+    journal.close()
+    assert not any(Journal(tmp_path).mark(decision) for decision in ids)
+
+
+def test_damaged_rows_and_a_cut_tail_are_passed_over(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for n in range(3):
+        journal.append({"kind": "decision", "id": "x", "n": n})
+    journal.close()
+    path = segments(tmp_path)[0]
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"n":1', b'"n":7')[:-5])
+    assert [row["n"] for row in rows(path)] == [0]
+
+
+def test_a_line_that_was_changed_is_not_believed() -> None:
+    line = seal({"kind": "attempt", "cost_nano": 10})
+    assert unseal(line) is not None
+    assert unseal(line.replace(b"10", b"11")) is None
+
+
+def test_rows_are_written_once_per_turn_of_the_loop(tmp_path: Path) -> None:
+    async def main() -> tuple[int, int]:
+        journal = Journal(tmp_path)
+        journal.write_in_turns()
+        path = segments(tmp_path)[0]
+        for _ in range(10):
+            journal.append({"kind": "decision", "id": "x"})
+        before = path.stat().st_size
+        await asyncio.sleep(0)
+        after = path.stat().st_size
+        journal.close()
+        return before, after
+
+    before, after = asyncio.run(main())
+    assert before == 0
+    assert after == 10 * len(seal({"kind": "decision", "id": "x"}))
+
+
+def test_rows_that_the_disk_refuses_wait_and_then_drop_and_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, waiting_bytes_max=200)
+    refused = [True]
+    write = __import__("os").write
+
+    def full(fd: int, data: bytes) -> int:
+        if refused[0]:
+            raise OSError(28, "No space left on device")
+        return int(write(fd, data))
+
+    monkeypatch.setattr("tollway.gateway.storage.journal.os.write", full)
+    for n in range(10):
+        journal.append({"kind": "decision", "id": "x", "n": n})
+    assert journal.rows_dropped > 0
+    assert 0 < journal.waiting_bytes <= 200
+    refused[0] = False
+    journal.close()
+    kept = [row["n"] for row in rows(segments(tmp_path)[0])]
+    assert kept == list(range(10 - journal.rows_dropped))
+
+
+def test_what_was_written_survives_sigkill(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tollway.gateway.storage.journal import Journal\n"
+        "j = Journal(Path(sys.argv[1]))\n"
+        "for n in range(100): j.append({'kind': 'decision', 'id': 'x', 'n': n})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert died.returncode == -9
+    assert [row["n"] for row in rows(segments(tmp_path)[0])] == list(range(100))
+
+
+def test_others_read_it_without_us(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(
+        {"kind": "decision", "id": "a", "pmf": [0.5, 0.5]}, {"kind": "attempt", "cost_nano": 5}
+    )
+    journal.close()
+    frame = polars.read_ndjson(segments(tmp_path)[0], infer_schema_length=None)
+    assert frame["cost_nano"].sum() == 5
+    lines = segments(tmp_path)[0].read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["decision", "attempt"]
+
+
+def test_base36_counts_like_int() -> None:
+    assert all(int(base36(n), 36) == n for n in (0, 1, 35, 36, 12345, 2**40))

@@ -1,0 +1,216 @@
+"""Accept or escalate, in a world where the cheap reply knows when it is wrong."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from tollway.policies.evidence.off_policy import onward, weighted
+from tollway.policies.registry import build
+from tollway.policies.types import ACCEPT, Arm, Choice, Context, Objective, Policy
+
+CHEAP, DEAR = Arm("cheap", 1e-4), Arm("dear", 1e-3)
+
+
+def drive(policy: Policy, count: int, rng: Random, labels: str = "all") -> tuple[float, float]:
+    """Return (quality, cost) per request: the cheap arm is sure 70 % of the time, and then right.
+
+    `labels`: `all` scores every reply seen (a true label), `given` only the one the client got.
+    """
+    quality = spent = 0.0
+    for _ in range(count):
+        sure = rng.random() < 0.7
+        right = {"cheap": float(rng.random() < (0.98 if sure else 0.3)), "dear": 0.97}
+        first = Context((1.0,))
+        choice = policy.choose(first, (CHEAP, DEAR), rng)
+        draws: list[tuple[Context, Choice]] = [(first, choice)]
+        given, cost = choice.arm, choice.cost_hat_usd[choice.index]
+        policy.charge(choice, cost)
+        if choice.arm == "cheap":
+            reply = (0.95 if sure else 0.4,)
+            later = Context((1.0,), (), reply, "cheap", (), *onward(choice))
+            choice = policy.choose(later, (Arm(ACCEPT, 0.0), DEAR), rng)
+            draws.append((later, choice))
+            policy.charge(choice, choice.cost_hat_usd[choice.index])
+            cost += choice.cost_hat_usd[choice.index]
+            given = "cheap" if choice.arm == ACCEPT else choice.arm
+        known = set(right) if labels == "all" else {given}
+        seen = {drawn.arm for _, drawn in draws} | {first.held for first, _ in draws}
+        for context, drawn in draws:
+            if context.held in known & seen:
+                policy.learn(context, drawn, ACCEPT, right[context.held])
+            if drawn.arm in known:
+                policy.learn(context, drawn, drawn.arm, right[drawn.arm])
+        if policy.resolve_due():
+            policy.resolve()
+        quality, spent = quality + right[given], spent + cost
+    return quality / count, spent / count
+
+
+def cascade(objective: Objective, **options: object) -> Policy:
+    return build("cascade", objective, options=options, seed=0)
+
+
+@pytest.mark.parametrize("labels", ["all", "given"])
+@pytest.mark.parametrize("head", ["vowpal", "ridge"])
+def test_unsure_replies_are_escalated_and_sure_ones_accepted(head: str, labels: str) -> None:
+    policy, rng = cascade(Objective(), head=head), Random(0)
+    policy.pace(4.5e-4)
+    drive(policy, 500, rng, labels)
+
+    quality, spent = drive(policy, 1500, rng, labels)
+
+    assert quality > 0.94  # routing before the call alone has .84 at this spend
+    assert spent < 4.7e-4
+
+
+def test_a_floor_is_held_by_escalating_no_more_than_it_takes() -> None:
+    policy, rng = cascade(Objective("min_cost", floor=0.95, baseline="dear")), Random(1)
+    drive(policy, 500, rng)
+
+    quality, spent = drive(policy, 2000, rng)
+
+    assert quality > 0.945
+    assert spent < 0.65 * DEAR.cost_usd
+
+
+def test_what_is_logged_of_accepting_is_the_reply_in_hand() -> None:
+    policy, rng = cascade(Objective()), Random(2)
+    policy.pace(4.5e-4)
+    drive(policy, 800, rng)
+
+    choice = policy.choose(Context((1.0,), (), (0.4,), "cheap"), (Arm(ACCEPT, 0.0), DEAR), rng)
+
+    assert choice.arms == (ACCEPT, "dear")
+    assert choice.cost_hat_usd == (0.0, DEAR.cost_usd)
+    assert choice.quality_hat[0] == pytest.approx(0.3, abs=0.15)
+    assert choice.quality_hat[1] == pytest.approx(0.97, abs=0.05)
+
+
+def test_the_cost_of_both_calls_is_paced() -> None:
+    policy, rng = cascade(Objective()), Random(3)
+    policy.pace(2.5e-4)
+    drive(policy, 600, rng)
+
+    assert drive(policy, 2000, rng)[1] == pytest.approx(2.5e-4, rel=0.06)
+
+
+def test_unknown_arms_are_asked_where_a_reply_is_poor_and_money_is_left() -> None:
+    """What is hoped to follow an arm's reply makes it no dearer: nobody must go on."""
+    policy, rng = cascade(Objective()), Random(4)
+    policy.pace(1e-4)
+    local, middle = Arm("local", 1e-7), Arm("middle", 5e-4)
+    spent = 0.0
+    for request in range(3000):
+        sure = rng.random() < 0.7
+        first, cost = Context((1.0,)), 0.0
+        choice = policy.choose(first, (local, middle, DEAR), rng)
+        policy.charge(choice, cost := choice.cost_hat_usd[choice.index])
+        if choice.arm == "local":
+            later = Context((1.0,), (), (0.95 if sure else 0.4,), "local")
+            second = policy.choose(later, (Arm(ACCEPT, 0.0), middle, DEAR), rng)
+            policy.charge(second, second.cost_hat_usd[second.index])
+            cost += second.cost_hat_usd[second.index]
+            if rng.random() < 0.1:  # labels are scarce, and only of what is nearly always asked
+                policy.learn(first, choice, "local", float(sure))
+                policy.learn(later, second, ACCEPT, float(sure))
+        if policy.resolve_due():
+            policy.resolve()
+        spent += cost if request >= 1000 else 0.0
+
+    assert spent / 2000 > 0.8e-4
+
+
+@pytest.mark.parametrize("labels", ["all", "given"])
+def test_a_floor_without_a_baseline_saves_within_a_few_hundred_labels(labels: str) -> None:
+    """No request is drawn for a baseline, so no label stands for more than its own request."""
+    policy, rng = cascade(Objective("min_cost", floor=0.95)), Random(5)
+    first, _ = drive(policy, 300, rng, labels)
+
+    quality, spent = drive(policy, 600, rng, labels)
+
+    assert spent < 0.65 * DEAR.cost_usd
+    assert (first * 300 + quality * 600) / 900 > 0.94
+
+
+def test_a_floor_with_a_baseline_saves_from_the_first_labels_on() -> None:
+    policy, rng = cascade(Objective("min_cost", floor=0.95, baseline="dear")), Random(6)
+
+    spent = [drive(policy, 400, rng)[1] for _ in range(4)]
+
+    assert spent[0] < 0.96 * DEAR.cost_usd
+    assert spent[-1] < 0.75 * DEAR.cost_usd
+
+
+def first_choice(objective: Objective) -> Choice:
+    """Return a first choice of the cheap arm by a policy that knows its two arms."""
+    policy, rng = cascade(objective), Random(7)
+    drive(policy, 300, rng)
+    while True:
+        choice = policy.choose(Context((1.0,)), (CHEAP, DEAR), rng)
+        if choice.arm == "cheap":
+            return choice
+
+
+def second_choice(first: Choice, objective: Objective) -> Choice:
+    later = Context((1.0,), (), (0.95,), first.arm, (), *onward(first))
+    return cascade(objective).choose(later, (Arm(ACCEPT, 0.0), DEAR), Random(8))
+
+
+def test_a_reply_stands_for_itself_where_no_baseline_is_drawn() -> None:
+    objective = Objective("min_cost", floor=0.95)
+
+    choice = second_choice(first_choice(objective), objective)
+
+    assert (choice.reached, choice.reached_most) == (1.0, 1.0)
+
+
+def test_a_reply_stands_for_those_that_the_lot_gave_to_the_baseline() -> None:
+    objective = Objective("min_cost", floor=0.95, baseline="dear")
+    first = first_choice(objective)
+    asked, drawn = first.shadow[first.index], first.propensity
+
+    choice = second_choice(first, objective)
+
+    assert choice.reached == pytest.approx(asked / drawn)
+    assert choice.reached == choice.reached_most > 1.0
+
+
+def test_a_reply_that_a_client_demanded_stands_for_itself() -> None:
+    """A demand above the floor goes before the guard, so no lot was drawn for its request."""
+    objective = Objective("min_cost", floor=0.95, baseline="dear")
+    policy, rng = cascade(objective), Random(7)
+    drive(policy, 300, rng)
+
+    demanded = policy.choose(Context((1.0,)), (CHEAP, DEAR), rng, 0.999)
+
+    assert policy.figures()["floor_share"] < 1.0
+    assert second_choice(demanded, objective).reached == 1.0
+
+
+def test_what_a_request_may_say_is_known_before_its_lot_is_drawn() -> None:
+    """Else luck decides what is staked, and the bound on the learned policy is none.
+
+    The baseline is not the dearest arm here: its own replies may be passed over too.
+    """
+    first = Choice(
+        ("cheap", "base", "dear"),
+        (0.1, 0.9, 0.0),
+        0,
+        (0.9, 0.9, 0.9),
+        (1e-4, 5e-4, 1e-3),
+        0.0,
+        "best",
+        0,
+        shadow=(1.0, 0.0, 0.0),
+    )
+    values = []
+    for index, losses in ((0, 0.4), (1, 0.02)):
+        drawn = replace(first, index=index)
+        later = Context((1.0,), (), (0.9,), drawn.arm, (), *onward(drawn))
+        choice = cascade(Objective()).choose(later, (Arm(ACCEPT, 0.0), DEAR), Random(0))
+        values.append(weighted(choice, 1.0 - losses))
+
+    (own, least, _), (other, same, _) = values
+    assert least == same == pytest.approx(-9.0)
+    assert 0.1 * own + 0.9 * other == pytest.approx(1.0 - 0.4)  # of the learned policy alone

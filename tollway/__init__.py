@@ -1,0 +1,1 @@
+"""Tollway: a cost-aware routing gateway."""
