@@ -1,7 +1,8 @@
-"""Attempts: one call of one backend, under a deadline, its money held before and settled after.
+"""Attempts: one call to one backend, under a deadline, with money reserved before it.
 
-Whatever becomes of a call, its reservation ends once: settled for what it cost, or may have cost,
-where it may have run; void where it has not. A cancelled call settles too, for it may have run.
+However a call ends, its reservation ends exactly once. It is settled for what the call cost, or may
+have cost, if the call may have run; it is voided if the call did not run. A cancelled call is
+settled too, because it may have run.
 """
 
 import asyncio
@@ -65,7 +66,7 @@ T = TypeVar("T")
 
 
 class Attempts:
-    """Makes attempts for turns, and settles them."""
+    """Makes the attempts of requests and settles them."""
 
     def __init__(
         self,
@@ -77,8 +78,9 @@ class Attempts:
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        """`buffers` bound what streams keep of unfinished events; `clock` is monotonic and the
-        deadlines' own; `wall` tells the time of day.
+        """`buffers` limits the memory that unfinished events of streams may take.
+
+        `clock` is monotonic and is the clock of the deadlines; `wall` is the time of day.
         """
         self._wallet = wallet
         self._journal = journal
@@ -88,7 +90,7 @@ class Attempts:
         self._wall = wall
 
     def quote(self, state: RequestState, backend: Backend, now_s: float | None = None) -> Quote:
-        """Quote a backend for a turn."""
+        """Quote a backend for a request."""
         inference = state.inference
         if now_s is None:
             now_s = self._clock()
@@ -104,14 +106,14 @@ class Attempts:
         return quote
 
     def accounts(self, state: RequestState, backend: str) -> tuple[LeasedBudget, ...]:
-        """Return the accounts of the budgets that a call would be charged to (0.3 us)."""
+        """Return the budgets that a call would be charged to (0.3 us)."""
         inference = state.inference
         return self._wallet.matching(
             inference.tenant, inference.route.name, backend, inference.tags
         )
 
     def _cached(self, state: RequestState, cache: PromptCacheTracker) -> float:
-        """Return what share of a request's prompt a backend is expected to have cached."""
+        """Return the share of the prompt that the backend is expected to have cached."""
         if state.prompt is None:
             inference = state.inference
             parts = inference.route.protocol.prompt(inference.call.payload or NO_PAYLOAD)
@@ -121,9 +123,9 @@ class Attempts:
     async def reserve(
         self, state: RequestState, backend: Backend, *, wait: bool = False
     ) -> Reservation | BudgetRefusal:
-        """Hold the money for one attempt in every scope that binds it, or in none.
+        """Reserve the money for one attempt in every budget that applies, or in none.
 
-        `wait`: for money that other calls hold, within the request's deadline.
+        With `wait`, wait for money that other calls hold, within the request's deadline.
         """
         tenant, accounts = state.inference.tenant, self.accounts(state, backend.name)
         amounts = self._amounts(state, backend, accounts)
@@ -154,14 +156,15 @@ class Attempts:
         )
 
     def reserve_now(self, state: RequestState, backend: Backend) -> Reservation | None:
-        """Hold it without asking anybody; None where it is not at hand. Nearly always it is, and
-        nothing need be awaited.
+        """Reserve from local leases without awaiting; None if they do not cover the amount.
+
+        They nearly always do, so that nothing needs to be awaited.
         """
         accounts = self.accounts(state, backend.name)
         line = self._wallet.held.line
         if line.count and line.ahead(state.inference.tenant, accounts):
             return None
-        if not backend.sells_tokens:  # as `_amounts` has it
+        if not backend.sells_tokens:  # the same case as in `_amounts`
             quote = state.quotes[backend.name]
             return self._wallet.reserve_now(accounts, quote.ceiling_nano, quote.maximum_nano)
         amounts = self._amounts(state, backend, accounts)
@@ -173,9 +176,9 @@ class Attempts:
     def _amounts(
         self, state: RequestState, backend: Backend, accounts: tuple[LeasedBudget, ...]
     ) -> tuple[int, int, int | None] | BudgetRefusal:
-        """Return what soft and hard budgets hold of a call, and what hard ones hold at least.
+        """Return the amounts that soft and hard budgets reserve, and the least for hard budgets.
 
-        0.1 us; 25 us where a hard budget binds and tokens are sold.
+        Takes 0.1 us; 25 us if a hard budget applies and the backend charges for tokens.
         """
         quote, call = state.quotes[backend.name], state.inference.call
         hard = [account for account in accounts if account.hard] if backend.sells_tokens else None
@@ -194,8 +197,9 @@ class Attempts:
     def ask(
         self, state: RequestState, backend: Backend, hold: Reservation, *, fallback: bool = False
     ) -> Awaitable[Attempt]:
-        """Make an attempt, and once more where its reused connection was lost and the backend is
-        one that may be asked twice.
+        """Make an attempt.
+
+        Repeat it once if its reused connection was lost and the backend allows repeats.
         """
         if not backend.repeat_on_close:
             return self.make(state, backend, hold, fallback=fallback)
@@ -204,8 +208,9 @@ class Attempts:
     async def _ask_twice(
         self, state: RequestState, backend: Backend, hold: Reservation, *, fallback: bool
     ) -> Attempt:
-        """Make an attempt, and once more where its reused connection was lost. The first may have
-        run, so it is charged; the second has a reservation of its own.
+        """Make an attempt, and repeat it once if its reused connection was lost.
+
+        The first may have run, so it is charged; the second has its own reservation.
         """
         attempt = await self.make(state, backend, hold, fallback=fallback)
         if attempt.error != CLOSED or not state.affords(attempt.quote):
@@ -221,7 +226,7 @@ class Attempts:
     async def hedged(
         self, state: RequestState, backend: Backend, hold: Reservation, hedge: HedgePolicy
     ) -> Attempt:
-        """Make an attempt, and once more where it takes long; the first good reply counts."""
+        """Make an attempt, and a second one if it is slow; the first good reply counts."""
         hedge.earn()
         payload = state.inference.call.payload or NO_PAYLOAD
         if backend.is_local or backend.protocol.follow(payload) is not None:
@@ -243,7 +248,7 @@ class Attempts:
         hedge: HedgePolicy,
         wait_s: float,
     ) -> Attempt:
-        """Ask, and when that has taken `wait_s` ask again; give up what has not answered first."""
+        """Call, call again after `wait_s`, and cancel the call that did not answer first."""
         calls = [asyncio.create_task(self.make(state, backend, hold))]
         try:
             await asyncio.wait(calls, timeout=wait_s)
@@ -258,7 +263,7 @@ class Attempts:
                     )
             attempt = await first_good(calls, lambda one: not one.error)
             state.hedge_lost = True
-        finally:  # whatever happens each is settled before the turn goes on
+        finally:  # in every case, each call is settled before the request continues
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
@@ -269,7 +274,7 @@ class Attempts:
         return attempt
 
     def _reserve_again(self, state: RequestState, backend: Backend) -> Reservation | None:
-        """Hold the money for a second attempt under way at once, where all of it is at hand."""
+        """Reserve for a concurrent second attempt, if local leases cover all of it."""
         quote = state.quotes[backend.name]
         if backend.full or not backend.up or not state.affords(quote, times=2):
             return None
@@ -340,7 +345,7 @@ class Attempts:
         except BackendError as exc:
             fair = _is_fair(inference, backend, started_s, deadline_s)
             outcome, said = failed(exc, quote, hold, fair=fair)
-        except Exception as exc:  # a mistake of ours in reading it keeps nobody from an answer
+        except Exception as exc:  # a bug of ours in reading the reply must not fail the request
             log.exception("backend %s answered what cannot be read", backend.name)
             outcome, said = unreadable(exc, quote, hold), evidence.UNKNOWN
         except BaseException as exc:  # cancelled
@@ -375,7 +380,7 @@ class Attempts:
         attempt: Attempt,
         said: str | None,
     ) -> None:
-        """Add an attempt to its turn, and settle it: a stream under way at its end."""
+        """Add an attempt to its request and settle it; a stream in progress settles at its end."""
         state.attempts.append(attempt)
         if attempt.relay is None:
             self._settle(state, backend, hold, attempt, said)
@@ -390,8 +395,9 @@ class Attempts:
         follower: StreamReader,
         left_s: float | None,
     ) -> tuple[StreamRelay | None, HttpReply]:
-        """Return a stream whose first event has come; or None, where that is an error, and the
-        reply that it stands for.
+        """Return the relay of a stream whose first event has arrived, and the reply.
+
+        If the first event is an error, return None and the error reply that it stands for.
         """
         relay = StreamRelay(
             reply,
@@ -409,16 +415,16 @@ class Attempts:
     async def audit(
         self, state: RequestState, backend: Backend, probability: float
     ) -> Attempt | BudgetRefusal:
-        """Ask a quoted backend once more, for a label and not for the client: reserved anew."""
+        """Call a quoted backend for a label, not for the client, with its own reservation."""
         hold = await self.reserve(state, backend)
         if isinstance(hold, BudgetRefusal):
             return hold
         return await self.make(state, backend, hold, audit=probability)
 
     def _until(self, state: RequestState, backend: Backend, now_s: float) -> float:
-        """Return until when an attempt may take: where a ladder goes on below it, not all the time.
+        """Return the attempt deadline, reserving time for the remaining fallbacks.
 
-        A stream may: once it has begun there is no way down from it.
+        A stream may use all of the time: once it has begun, no fallback is possible.
         """
         inference = state.inference
         route, until_s = inference.route, inference.deadline_s
@@ -443,7 +449,7 @@ class Attempts:
         error: str,
         abandoned: str,
     ) -> None:
-        """Settle a stream that is over."""
+        """Settle a stream that has ended."""
         attempt = state.held
         assert attempt is not None
         relay = attempt.relay
@@ -466,11 +472,11 @@ class Attempts:
             if outcome.usage is not None and not outcome.partial:
                 rate.learn(outcome.usage, relay.follower.spoken_bytes, silence_s)
             outcome = discreet(backend, outcome)
-        except Exception as exc:  # a mistake of ours in reading it leaves no money held
+        except Exception as exc:  # a bug of ours in reading must not leave money reserved
             log.exception("backend %s streamed what cannot be read", backend.name)
             outcome = unreadable(exc, attempt.quote, hold)
         ended = replace(attempt, outcome=outcome, latency_s=latency_s, relay=None)
-        number = len(state.attempts) - 1  # a stream ends its turn: nobody is asked after it
+        number = len(state.attempts) - 1  # a stream is the last attempt of its request
         state.attempts[number] = state.held = ended
         said = evidence.of_stream(outcome.error)
         self._settle(state, backend, hold, ended, said)
@@ -482,14 +488,14 @@ class Attempts:
     def _tell_health(
         self, inference: InferenceRequest, backend: Backend, attempt: Attempt, said: str | None
     ) -> None:
-        """Have the breaker learn from an attempt, and a rest begin where the reply asks for one."""
+        """Update the circuit breaker, and begin a rest if the reply asks for one."""
         outcome, now_s = attempt.outcome, self._clock()
         if said is None:
             said = evidence.WELL
             if outcome.error:
                 said = evidence.of_status(attempt.status, outcome.error, local=backend.is_local)
         if outcome.error in GIVEN_UP or outcome.refuses_key:
-            return  # nothing is known of the server, or the gateway's own key is at fault
+            return  # it says nothing about the server, or the gateway's own key is at fault
         if said == evidence.WELL:
             backend.breaker.succeeded()
         elif said == evidence.SUSPECT:
@@ -511,13 +517,13 @@ class Attempts:
         attempt: Attempt,
         said: str | None = None,
     ) -> None:
-        """Charge an attempt, and let the breaker, the estimator and the metrics know."""
+        """Charge an attempt, then update the circuit breaker, the estimator and the metrics."""
         route, outcome = state.inference.route, attempt.outcome
         if outcome.ran:
             self._wallet.settle(hold, outcome.cost_nano)
         else:
             self._wallet.void(hold)
-        inference = state.inference  # the figures next, so that they agree with what was charged
+        inference = state.inference  # metrics come next, so that they agree with the charge
         exemplar = None if inference.trace is None else inference.trace.exemplar
         self._metrics.attempt(route.name, inference.tenant, attempt, exemplar)
         if inference.tags:
@@ -554,7 +560,7 @@ class Attempts:
 def failed(
     exc: BackendError, quote: Quote, hold: Reservation, *, fair: bool
 ) -> tuple[AttemptOutcome, str]:
-    """Judge a call that brought no reply; and return what that says of the backend's health."""
+    """Return the outcome of a call without a reply, and the evidence about backend health."""
     if isinstance(exc, Overloaded):
         return outcome_without_reply(quote, OVERLOADED, ran=False), evidence.UNKNOWN
     why = str(exc) or type(exc).__name__
@@ -563,7 +569,7 @@ def failed(
 
 
 def unreadable(exc: Exception, quote: Quote, hold: Reservation) -> AttemptOutcome:
-    """Judge a reply that our own code failed to read."""
+    """Return the outcome of a reply that our own code failed to read."""
     why = f"unreadable: {type(exc).__name__}"
     return replace(outcome_without_reply(quote, why, ran=True, hold_nano=hold.hard_nano), bug=True)
 
@@ -571,7 +577,10 @@ def unreadable(exc: Exception, quote: Quote, hold: Reservation) -> AttemptOutcom
 def cancelled(
     exc: BaseException, state: RequestState, quote: Quote, hold: Reservation
 ) -> AttemptOutcome:
-    """Judge a call that was given up: its client left, another was faster, or we stop."""
+    """Return the outcome of a cancelled call.
+
+    The client disconnected, another call was faster, or the gateway is stopping.
+    """
     why = HEDGE_LOST if state.hedge_lost else LEFT if state.inference.left else "cancelled"
     return outcome_without_reply(
         quote,
@@ -585,7 +594,7 @@ def cancelled(
 async def _streamed(
     reply: HttpReply, follower: StreamReader, left_s: float | None
 ) -> tuple[HttpReply, StreamReader | None]:
-    """Return a reply, and its follower where it is the stream that was asked for."""
+    """Return a reply, and its stream reader if it is the stream that was requested."""
     if not is_stream(reply):
         reply = await within(left_s, labelled(reply))
     return reply, follower if is_stream(reply) else None
@@ -594,8 +603,9 @@ async def _streamed(
 def _read_whole(
     reply: HttpReply, follower: StreamReader, outcome: AttemptOutcome, body: bytes
 ) -> tuple[str | None, bytes]:
-    """Return what a stream that was read whole says of its backend's health, if that is not in the
-    verdict, and what of it goes to the client.
+    """Return the health evidence of a fully read stream, and the bytes for the client.
+
+    The evidence is None if it follows from the outcome.
     """
     if not is_stream(reply):  # an error stood in its first event
         return evidence.of_event(reply.status, outcome.error), body
@@ -605,7 +615,7 @@ def _read_whole(
 def _is_fair(
     inference: InferenceRequest, backend: Backend, started_s: float, deadline_s: float
 ) -> bool:
-    """Whether an attempt that took too long had as much time as the settings give it."""
+    """Whether an attempt that timed out had a fair share of the configured timeout."""
     route = inference.route
     chosen = (
         inference.client_deadline and inference.deadline_s < inference.received_s + route.timeout_s
@@ -619,7 +629,7 @@ def _is_fair(
 def _limited(
     state: RequestState, backend: Backend, hold: Reservation
 ) -> tuple[Quote, OutputLimit | None]:
-    """Return the quote of a call that costs no more than is held, and the limit that sees to it."""
+    """Return a quote capped at the reserved amount, and the output limit that enforces the cap."""
     quote, found = state.quotes[backend.name], state.bounds.get(backend.name)
     if found is None or hold.hard_nano is None:
         return quote, None

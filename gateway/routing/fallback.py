@@ -1,11 +1,11 @@
-"""The ladder of a route: whom to ask when a backend fails, down to an answer that needs nobody.
+"""The fallback chain of a route: what to try when a backend fails, down to a static response.
 
-    drawn backend fails -> rungs in their order (or the policy's next best, once) -> last resort
+    drawn backend fails -> fallbacks in order (or the policy's next best, once) -> static response
 
-A rung inside the gateway (rules) costs no backend anything and is always taken; one over the wire
-takes a retry out of the route's budget. Each request brings a share of a retry in (20 %: one for
-every five requests), so that when everything fails the load grows by a fifth and not by two. The
-purse is full at the start: the first failures of a quiet route must not wait for traffic.
+A fallback inside the gateway (rules) costs no backend anything and is always tried. A fallback over
+the network takes a retry from the route's retry budget. Each request adds a share of a retry (20 %:
+one for every five requests), so that when everything fails the load grows by a fifth and does not
+double. The retry budget starts full: the first failures of a quiet route must not wait for traffic.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,18 @@ from dataclasses import dataclass
 
 RETRIES_MAX = 100.0  # Finagle's: ten retries a second over its window of ten seconds
 SHARE_BEFORE_REMOTE, SHARE_BEFORE_LOCAL = 0.5, 0.9
-"""How much of the time left one attempt may take while rungs remain: over the wire, or inside."""
+"""The share of the remaining time that one attempt may take while fallbacks remain: over the
+network, or inside the gateway."""
 
 RESERVED_MOST_S = 60.0
-"""The most time that is kept back for the rungs below: half of the ten minutes that a language
-model may take would end a long reply that needs no fallback, and be billed all the same."""
+"""The most time reserved for the remaining fallbacks. Half of the ten minutes that a language model
+may take would cut off a long reply that needs no fallback, and the reply would still be billed."""
 
 
 def leaving(now_s: float, until_s: float, *, wired: bool) -> float:
-    """Return until when an attempt may take, so that those below it can still be asked.
+    """Return the deadline of an attempt that leaves time for the remaining fallbacks.
 
-    `wired`: one of those below is reached over the wire.
+    `wired`: one of them is reached over the network.
     """
     share = SHARE_BEFORE_REMOTE if wired else SHARE_BEFORE_LOCAL
     return max(now_s + share * (until_s - now_s), until_s - RESERVED_MOST_S)
@@ -31,7 +32,7 @@ def leaving(now_s: float, until_s: float, *, wired: bool) -> float:
 
 @dataclass(slots=True)
 class Retries:
-    """The state of a route's ladder: retries left, and counts. A reload keeps it."""
+    """The state of a fallback chain: retries left, and counts. A reload keeps it."""
 
     left: float = RETRIES_MAX
     made: int = 0
@@ -40,7 +41,7 @@ class Retries:
 
 
 class FallbackPlan:
-    """One route's way down; `chain` are names of backends, `static_response` a reply's body."""
+    """One route's fallbacks: `chain` names backends, `static_response` is a reply's body."""
 
     # The mutable state is `retries`; the rest is configuration.
 
@@ -51,7 +52,7 @@ class FallbackPlan:
         *,
         retry_share: float = 0.2,
     ) -> None:
-        """`retry_share` is how many retries a request brings in."""
+        """`retry_share` is how many retries each request adds."""
         self.chain = tuple(chain)
         self.static_response = static_response
         self._share = retry_share
@@ -59,17 +60,17 @@ class FallbackPlan:
 
     @property
     def is_declared(self) -> bool:
-        """Whether the route promises a way down, for which time has to be left."""
+        """Whether the route declares fallbacks, for which time must be reserved."""
         return bool(self.chain) or self.static_response is not None
 
     def earn(self) -> None:
-        """Take note of a request (0.2 us)."""
+        """Add the share of a retry for one request (0.2 us)."""
         retries = self.retries
         if retries.left < RETRIES_MAX:
             retries.left = min(RETRIES_MAX, retries.left + self._share)
 
     def retry(self) -> bool:
-        """Take out one retry; False where there is none left, or the route allows none."""
+        """Take one retry; False if none is left or the route allows none."""
         retries = self.retries
         if not self._share or retries.left < 1.0:
             retries.denied += 1
@@ -79,5 +80,5 @@ class FallbackPlan:
         return True
 
     def adopt(self, old: "FallbackPlan") -> None:
-        """Share the state of the ladder that this one replaces."""
+        """Share the state of the plan that this one replaces."""
         self.retries = old.retries

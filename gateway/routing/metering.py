@@ -1,8 +1,8 @@
-"""Metering: what a call has cost, from what came back.
+"""Metering: computes what a call cost from its reply.
 
-The price is that of the backend called, bound when it was called. A whole reply whose usage cannot
-be read is charged by its quote, marked `estimated`. What error replies and calls without a complete
-reply cost is said in `charges`.
+The price is that of the called backend, fixed at the time of the call. A complete reply whose usage
+cannot be read is charged by its quote and marked `estimated`. `charges` defines the cost of error
+replies and of calls without a complete reply.
 """
 
 import logging
@@ -44,44 +44,46 @@ from tollway.gateway.security.credentials import refuses_key
 log = logging.getLogger("tollway.metering")
 
 USAGE, ESTIMATED, VOID, PENDING = "usage", "estimated", "void", "pending"
-"""Where a cost comes from: usage that the backend told or that is certain (a call), the quote, or
-nowhere: the call certainly did not run. Of a stream under way it is not known yet."""
+"""The provenance of a cost. USAGE: usage that the backend reported or that is certain (one call).
+ESTIMATED: the quote or another estimate. VOID: the call certainly did not run. PENDING: a stream in
+progress, whose cost is not known yet."""
 
 REPORTED = "reported"
-"""Where a cost comes from that the backend itself said in dollars."""
+"""The provenance of a cost that the backend itself reported in dollars."""
 
 FAILED = 500
-"""The status of which an error in place of an answer is taken to be, where the reply's is 200."""
+"""The status assumed for an error that stands in place of an answer in a 200 reply."""
 
 OVERLOADED = "overloaded"
-"""The error of a call that was not made, because the backend had enough to do."""
+"""The error of a call that was not made because the backend was at its concurrency limit."""
 
 HEDGE_LOST = "outrun"
-"""The error of a call that was given up because another, of the same backend, had answered."""
+"""The error of a call that was cancelled because another call to its backend answered first."""
 
 LEFT = "client left"
-"""The error of a call that was given up because its client had left."""
+"""The error of a call that was cancelled because its client disconnected."""
 
 GIVEN_UP = frozenset({HEDGE_LOST, LEFT})
-"""Errors that are none of the backend's."""
+"""Errors that are not the backend's fault."""
 
 NO_ANSWER = ModelAnswer()
 
 CALL = Usage()
-"""What every call uses; all of it where the price is fixed."""
+"""The usage of every call: one request; with a fixed price, all that is charged for."""
 
 
 @record
 class AttemptOutcome:
-    """What an attempt has cost, and what its reply says.
+    """The cost of an attempt and the meaning of its reply.
 
-    `error` says why another backend is asked instead; empty where the reply may go to the client
-    at once. `no_answer` says why a reply that goes to the client holds nothing that can be scored;
-    empty where it does. `forbidden`: the reply breaks the route's `answers`, so it never reaches
-    the client. `bug`: our own code failed to read it. `partial`: the client left before the end,
-    so the usage says nothing of others. `charged_by`: where no complete reply came, the rule that
-    the cost follows (see `charges`). `abandoned`: where its client left, what was done then.
-    `refuses_key`: the reply is about the gateway's own credential, so it never goes to a client.
+    `error`: why the request falls back to another backend; empty if the reply may go to the client
+    at once. `no_answer`: why a reply that goes to the client holds nothing that can be scored;
+    empty if it does. `forbidden`: the reply violates the route's response schema, so it never
+    reaches the client. `bug`: our own code failed to read it. `partial`: the reply is incomplete,
+    so its usage says nothing about other calls. `charged_by`: the charging rule if no complete
+    reply arrived (see `charges`). `abandoned`: what was done with the stream when its client
+    disconnected. `refuses_key`: the reply is about the gateway's own credential, so it never goes
+    to a client.
     """
 
     cost_nano: int
@@ -106,10 +108,10 @@ class AttemptOutcome:
 def outcome_without_reply(
     quote: Quote, error: str, *, ran: bool, hold_nano: int | None = None, abandoned: str = ""
 ) -> AttemptOutcome:
-    """Judge a call that brought no whole reply: charged in full where it may have run.
+    """Return the outcome of a call without a complete reply: charged in full if it may have run.
 
-    `hold_nano` is what a hard budget holds for it; None where none binds it. `abandoned`: where
-    its client left, what was done then.
+    `hold_nano` is what a hard budget reserved for it; None if no hard budget applies. `abandoned`:
+    what was done with the stream when its client disconnected.
     """
     if not ran:
         return AttemptOutcome(0, VOID, None, NO_ANSWER, error, partial=True, abandoned=abandoned)
@@ -134,7 +136,7 @@ def failed(
     status: int,
     latency_s: float,
 ) -> AttemptOutcome:
-    """Judge an error reply; `told` is what its own report of usage makes it cost."""
+    """Return the outcome of an error reply; `told`: the cost by the usage that it reports."""
     if told is not None:
         return AttemptOutcome(*told, NO_ANSWER, error, partial=True)
     cost_nano, usage = refused(backend, status, latency_s)
@@ -145,7 +147,7 @@ def failed(
 def evaluate_reply(
     backend: Backend, call: Call, reply: HttpReply, body: bytes, *, quote: Quote, latency_s: float
 ) -> AttemptOutcome:
-    """Judge a whole reply."""
+    """Return the outcome of a complete reply."""
     status = reply.status
     if backend.credential is not None and refuses_key(status, body):
         why = backend.credential.complaint(status)
@@ -172,7 +174,7 @@ def evaluate_reply(
     payload = call.payload or NO_PAYLOAD
     try:
         answer = backend.protocol.answer(payload, reply, body)
-    except Exception as exc:  # whatever cannot be read is no answer
+    except Exception as exc:  # a reply that cannot be read counts as no answer
         said = no_answer(backend, exc)
     else:
         return AttemptOutcome(cost_nano, provenance, usage, answer, "")
@@ -194,18 +196,18 @@ def evaluate_reply(
 
 @record
 class Said:
-    """What a reply says; see `AttemptOutcome` for the parts."""
+    """What was read from a reply; see `AttemptOutcome` for the fields."""
 
     answer: ModelAnswer
     error: str = ""
     no_answer: str = ""
     bug: bool = False
     refused: bool = False
-    """Whether it is an error in place of an answer, as an error reply is."""
+    """Whether it is an error in place of an answer, to be charged as an error reply."""
 
 
 def read_answer(backend: Backend, read: Callable[[], ModelAnswer]) -> Said:
-    """Read a reply's answer. Whatever cannot be read is no answer, and the reply is passed on."""
+    """Read a reply's answer; if it cannot be read, report no answer, and pass the reply on."""
     try:
         return Said(read())
     except Exception as exc:
@@ -213,7 +215,7 @@ def read_answer(backend: Backend, read: Callable[[], ModelAnswer]) -> Said:
 
 
 def no_answer(backend: Backend, exc: Exception) -> Said:
-    """Return what a reply says whose answer could not be read, by the exception that was raised."""
+    """Return the result for a reply whose answer could not be read, by the exception raised."""
     if isinstance(exc, ReportedError):
         why, refused = str(exc), not exc.begun
         if isinstance(exc, ReportedFailure):
@@ -221,18 +223,18 @@ def no_answer(backend: Backend, exc: Exception) -> Said:
         return Said(NO_ANSWER, no_answer=why, refused=refused)
     if isinstance(exc, InvalidAnswer):
         return Said(NO_ANSWER, no_answer=str(exc))
-    # A mistake of ours in reading keeps nobody from the reply.
+    # A bug of ours in reading the answer must not keep the reply from the client.
     log.error("the answer of backend %s could not be read", backend.name, exc_info=exc)
     return Said(NO_ANSWER, no_answer=f"unreadable: {type(exc).__name__}", bug=True)
 
 
 def check_response(contract: Validator, headers: Headers, body: bytes) -> None:
-    """Raise InvalidAnswer where a reply breaks its route's contract."""
+    """Raise InvalidAnswer if a reply violates its route's response schema."""
     try:
         head, rest = split(headers, body)
         document = load_reply(head)
         if rest is not None:
-            read(document, "outputs", rest)  # the raw tensors become `data`, where clauses look
+            read(document, "outputs", rest)  # raw tensors become `data`, where constraints look
     except ValueError as exc:
         raise InvalidAnswer(str(exc)) from exc
     breach = contract.breach(document)
@@ -243,13 +245,13 @@ def check_response(contract: Validator, headers: Headers, body: bytes) -> None:
 def price(
     backend: Backend, call: Call, reply: HttpReply, body: bytes, *, quote: Quote, latency_s: float
 ) -> tuple[int, str, Usage | None]:
-    """Return (cost, its provenance, usage) of a call that ran."""
+    """Return (cost, provenance, usage) of a call that ran."""
     if backend.price.is_fixed:
         return backend.price.call_nano, USAGE, CALL
     if (told := reported(backend, call, reply, body)) is not None:
         return told
     if backend.price.per_device_s_nano and not backend.price.output_token_nano:
-        # Our own watch bounds the device's seconds from above.
+        # The latency we measured is an upper bound of the device seconds.
         watched = Usage(device_s=latency_s, exact=False)
         return backend.price.cost_nano(watched), ESTIMATED, watched
     return quote.expected_nano, ESTIMATED, None
@@ -258,20 +260,20 @@ def price(
 def reported(
     backend: Backend, call: Call, reply: HttpReply, body: bytes
 ) -> tuple[int, str, Usage] | None:
-    """Return (cost, its provenance, usage) by what a reply reports; None: not all that costs."""
+    """Return (cost, provenance, usage) as reported; None unless all charged usage is reported."""
     try:
         told = backend.protocol.usage(call.payload or NO_PAYLOAD, reply, body)
         if told is not None and backend.price.is_told_by(told):
             return reckoned(backend.price, told)
     except ValueError:
-        pass  # NaN, infinite or negative usage is no usage
-    except Exception:  # a mistake of ours; the quote is charged instead
+        pass  # NaN, infinite or negative usage counts as not reported
+    except Exception:  # a bug of ours; the quote is charged instead
         log.exception("the usage of backend %s could not be read", backend.name)
     return None
 
 
 def reckoned(price: Price, told: Usage) -> tuple[int, str, Usage]:
-    """Return (cost, its provenance, usage) of a reported usage; ValueError where it is none."""
+    """Return (cost, provenance, usage) of a reported usage; ValueError if it is invalid."""
     cost_nano, more = price.cost_nano(told), told.more
     if more is None:
         return cost_nano, USAGE if told.exact else ESTIMATED, told
@@ -284,16 +286,16 @@ def reckoned(price: Price, told: Usage) -> tuple[int, str, Usage]:
 
 
 UNDER_WAY = AttemptOutcome(0, PENDING, None, NO_ANSWER, "")
-"""Of a stream that has begun."""
+"""The outcome of a stream in progress."""
 
 
 @record
 class Ending:
     """How a stream ended.
 
-    `error`: why it broke off, if it did. `abandoned`: where its client left, what was done then
-    (`close` or `drain`). `whole`: it was read to the end of its body. `latency_s`: how long the
-    call took; `silence_s`: of these, until its first text.
+    `error`: why it broke off, if it did. `abandoned`: what was done when its client disconnected
+    (`close` or `drain`). `whole`: the body was read to its end. `latency_s`: the duration of the
+    call; `silence_s`: the part of it before the first text.
     """
 
     latency_s: float
@@ -313,11 +315,11 @@ def evaluate_stream(
     rate: TokenRate,
     hold_nano: int | None = None,
 ) -> AttemptOutcome:
-    """Judge a stream that is over: at its end, broken off, or left by its client.
+    """Return the outcome of a stream that has ended, broken off, or lost its client.
 
-    By the usage that it told at its end. Without one, a stream that came whole is charged by what
-    was seen of it or by its quote, whichever is more; any other by the hold of a hard budget
-    (`hold_nano`), or where none binds it by what was seen.
+    It is charged by the usage reported at its end. Without a report, a complete stream is charged
+    by the usage observed or by its quote, whichever is more. Any other stream is charged by the
+    reservation of a hard budget (`hold_nano`) or, if none applies, by the usage observed.
     """
     error = ending.error or (str(follower.error) if follower.error else "")
     skip = error or ending.abandoned
@@ -349,7 +351,7 @@ def evaluate_stream(
                 partial=not ending.whole,
             )
     except ValueError:
-        told = None  # NaN, infinite or negative usage is no usage
+        told = None  # NaN, infinite or negative usage counts as not reported
     tokens = rate.tokens(follower.spoken_bytes, ending.silence_s)
     seen = used_at_least(quote, told, tokens, ending.latency_s)
     charge = estimated(backend.price, seen)

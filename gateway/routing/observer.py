@@ -1,6 +1,6 @@
 """The port through which routing and learning report what happened, for counters and traces.
 
-What observes never decides: no control loop reads what it has counted.
+Observers never take part in decisions: no control loop reads their counts.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ class Observer(Protocol):
     """Counts requests and attempts."""
 
     def request(self, state: RequestState, now_s: float) -> None:
-        """Count a request that is over, `now_s` on the router's clock."""
+        """Count a finished request; `now_s` is on the router's clock."""
 
     def attempt(
         self, route: str, tenant: str, attempt: Attempt, exemplar: dict[str, str] | None = None
     ) -> None:
-        """Count an attempt that is settled; `exemplar` links it to a trace."""
+        """Count a settled attempt; `exemplar` links it to a trace."""
 
     def tagged(self, tags: Mapping[str, str], cost_nano: int) -> None:
-        """Count what a request's tags are charged."""
+        """Count the cost charged to a request's tags."""
 
 
 class LabelObserver(Protocol):
@@ -30,13 +30,13 @@ class LabelObserver(Protocol):
     rows_skipped: int
 
     def feedback(self, route: str, outcome: str) -> None:
-        """Count one feedback."""
+        """Count one feedback item."""
 
     def label(self, route: str, backend: str, quality: float, *, answered: bool) -> None:
-        """Count what a reply was worth; `answered`: it is the one that the client got."""
+        """Count the quality of a reply; `answered`: it is the reply that the client got."""
 
     def set_aside(self, route: str, tenant: str, part: float) -> None:
-        """Count the part of a tenant's label that was not believed."""
+        """Count the part of a tenant's label that was not trusted."""
 
 
 class Uncounted:
@@ -58,7 +58,7 @@ class Uncounted:
 
 
 class EventSink(Protocol):
-    """Where an operator hears of something."""
+    """Receives events for operators."""
 
     def add(self, kind: str, about: str, text: str, **details: Any) -> None:
-        """Record an event of a kind about a route, backend or budget."""
+        """Record an event of a kind about a route, backend or budget (`about`)."""

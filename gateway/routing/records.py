@@ -1,4 +1,4 @@
-"""Journal rows of a request: one a decision, one an attempt, one a stream's end."""
+"""Journal rows of a request: one per decision, one per attempt, one per end of a stream."""
 
 from tollway.gateway.routing import budget_effect
 from tollway.gateway.routing.request_state import Attempt, Decision, RequestState, _details
@@ -7,7 +7,7 @@ from tollway.policies.types import Choice, Context
 
 
 def rows(state: RequestState, time_s: float) -> list[Row]:
-    """Return the journal's rows of a finished turn: one a draw, one an attempt."""
+    """Return the journal rows of a finished request: one per draw, one per attempt."""
     head = _head(state, time_s)
     return [_draw(state, draw, head) for draw in state.draws] + [
         _attempt("attempt", head, number, attempt) for number, attempt in enumerate(state.attempts)
@@ -15,14 +15,14 @@ def rows(state: RequestState, time_s: float) -> list[Row]:
 
 
 def audit_row(state: RequestState, attempt: Attempt, time_s: float) -> Row:
-    """Return the row of an audit of a finished turn, which comes after the turn's own."""
+    """Return the row of an audit, which follows the rows of the request that it audits."""
     row = _attempt("attempt", _head(state, time_s), len(state.attempts), attempt)
     row["audit"] = attempt.audit
     return row
 
 
 def settlement_row(state: RequestState, number: int, attempt: Attempt, time_s: float) -> Row:
-    """Return the row of a stream's end: what its attempt, whose own row says 0, has cost."""
+    """Return the row with the final cost of a stream; the row of its attempt says 0."""
     return _attempt("settlement", _head(state, time_s), number, attempt)
 
 
@@ -76,7 +76,7 @@ def _draw(state: RequestState, draw: Decision, head: Row) -> Row:
 
 
 def _cached(state: RequestState, arms: tuple[str, ...]) -> tuple[int, ...]:
-    """Return how many input tokens each arm was expected to have in its prompt cache."""
+    """Return the input tokens that each arm was expected to have in its prompt cache."""
     quotes = [state.quotes.get(arm) for arm in arms]
     return tuple([round(quote.usage.cached_input_tokens) if quote else 0 for quote in quotes])
 
@@ -120,7 +120,7 @@ def _attempt(kind: str, head: Row, number: int, attempt: Attempt) -> Row:
 
 
 def contexts(found: list[Row]) -> list[Decision]:
-    """Return the draws that a decision's rows tell of: what learning needs, as it was drawn."""
+    """Rebuild the draws from a decision's rows: all that learning needs, as it was drawn."""
     return [
         Decision(
             row["stage"],

@@ -1,4 +1,4 @@
-"""One request's way through the router: what was offered, drawn, asked, answered and charged."""
+"""The state of one request in the router: quotes, draws, attempts, refusals and the reply."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ from tollway.gateway.storage.journal_format import Row
 from tollway.policies.types import Choice, Context
 
 STATIC_RESPONSE = "last_resort"
-"""Whose a reply is that no backend gave, and why."""
+"""The backend name and the reason of a reply that no backend gave."""
 
 NO_QUOTE = Quote(0, 0, 0)
 NOBODY: frozenset[str] = frozenset()
@@ -30,12 +30,12 @@ NOBODY: frozenset[str] = frozenset()
 
 @record
 class Attempt:
-    """One call to one backend and what came of it; `reserved_nano` is what each budget held.
+    """One call to one backend and its result; `reserved_nano` is what each budget reserved.
 
-    `audit`: where the call was made to judge another's answer, the probability of that; else 0.
-    `relay`: where the reply is a stream under way, that. `output_limit`: the limit of each answer's
-    tokens that the gateway wrote into the request, 0 where it wrote none. `hedge_s`: of a second
-    call of the same backend, how long after the first it was made.
+    `audit`: the probability of the audit, if the call was made to judge another backend's answer;
+    else 0. `relay`: the relay, if the reply is a stream in progress. `output_limit`: the token
+    limit of each answer that the gateway wrote into the request; 0 if it wrote none. `hedge_s`: the
+    delay of a hedged (second) call to the same backend after the first.
     """
 
     backend: str
@@ -55,13 +55,14 @@ class Attempt:
 
     @property
     def error(self) -> str:
-        """Why the reply may not go to the client; empty where it may."""
+        """Why the reply may not go to the client; empty if it may."""
         return self.outcome.error
 
     @property
     def is_telling(self) -> bool:
-        """Whether its reply may tell the client why it gets no answer; a redirect would lead it
-        past the gateway.
+        """Whether the reply may be returned to the client as the reason for the failure.
+
+        A redirect may not: it would lead the client past the gateway.
         """
         outcome = self.outcome
         hidden = outcome.refuses_key or outcome.forbidden or outcome.error in GIVEN_UP
@@ -70,16 +71,16 @@ class Attempt:
 
     @property
     def ended_s(self) -> float:
-        """When it was over, on the router's clock."""
+        """When it ended, on the router's clock."""
         return self.started_s + self.latency_s
 
 
 @record
 class Decision:
-    """A choice of the policy, with the context it was made in.
+    """A choice of the policy, with its context.
 
-    `redrawn`: an arm drawn before it in the same stage was refused by a budget, so its propensity
-    is conditional on that, and no estimate from the journal may use it.
+    `redrawn`: a budget refused an arm drawn earlier in the same stage, so the propensity is
+    conditional on that refusal, and no estimate from the journal may use it.
     """
 
     stage: int
@@ -92,11 +93,10 @@ class Decision:
 class RequestState:
     """The state of one request, owned by the task that serves it.
 
-    `left_out`: which backends cannot do what is asked, and why. `bounds`: by backend, of a call
-    under a hard budget, as it was last reserved.
-    `prompt`: where a backend was quoted that caches prompts, the request's. `hedge_lost`: of two
-    calls
-    of one backend one has answered, so the other is given up. `waited`: it has waited in vain for
+    `left_out`: the backends that cannot serve the request, and why. `bounds`: by backend, the
+    bounds of a call under a hard budget, from the latest reservation. `prompt`: the request's
+    prompt, if a backend that caches prompts was quoted. `hedge_lost`: one of two calls to the same
+    backend has answered, so the other is cancelled. `waited`: the request has waited in vain for
     money that other calls hold.
     """
 
@@ -121,12 +121,12 @@ class RequestState:
 
     @property
     def cost_nano(self) -> int:
-        """What the request has cost so far, over all attempts."""
+        """The cost so far, over all attempts."""
         return sum(attempt.outcome.cost_nano for attempt in self.attempts)
 
     @property
     def upstream_s(self) -> float:
-        """For how long a backend was being asked; what overlaps counts once."""
+        """How long at least one backend call was in progress; overlaps count once."""
         if len(self.attempts) == 1:
             return self.attempts[0].latency_s
         total_s = until_s = 0.0
@@ -138,7 +138,7 @@ class RequestState:
 
     @property
     def replies(self) -> list[tuple[str, ModelAnswer]]:
-        """The answers so far, by backend, in their order."""
+        """The answers so far, as (backend, answer) pairs in order."""
         return [(a.backend, a.outcome.answer) for a in self.attempts if not a.error]
 
     @property
@@ -165,18 +165,21 @@ class RequestState:
 
     @property
     def is_beyond_all(self) -> bool:
-        """Whether none of the route's backends can do what is asked."""
+        """Whether none of the route's backends can serve the request."""
         return len(self.left_out) == len(self.inference.route.backends)
 
     @property
     def is_demand(self) -> bool:
-        """Whether it counts as demand: it was routed, and will not be repeated for held money."""
+        """Whether it counts as demand.
+
+        It was routed, and will not be repeated because other calls held the money.
+        """
         answered = self.held is not None
         return bool(self.draws) and (answered or self.outcome != "budget_held")
 
     @property
     def refusal(self) -> BudgetRefusal | None:
-        """The budget's refusal that the client is told of: one that may not last, if there is."""
+        """The budget refusal to report to the client: a temporary one if there is one."""
         refusals = self.refusals.values()
         held = [refusal for refusal in refusals if refusal.reason == "held"]
         others = [refusal for refusal in refusals if refusal.reason != "unbounded"]
@@ -184,7 +187,7 @@ class RequestState:
 
     @property
     def awaited(self) -> str | None:
-        """The first backend drawn whose money is only held, if there is nothing else to be had."""
+        """The first drawn backend whose money other calls hold, if no other can be used."""
         if self.held is not None or self.failed or self.waited:
             return None
         held = [name for name, refusal in self.refusals.items() if refusal.reason == "held"]
@@ -192,13 +195,13 @@ class RequestState:
 
     @property
     def overloaded(self) -> bool:
-        """Whether nothing but too many calls stood in the way."""
+        """Whether too many concurrent calls are the only reason for the failure."""
         busy = all(error == OVERLOADED for error in self.failed.values())
         return busy and bool(self.failed or self.saturated)
 
     @property
     def backends_unavailable(self) -> bool:
-        """Whether backends, or the ledger, failed it: no budget and no client's ceiling did."""
+        """Whether backends or the ledger failed, rather than a budget or the client's ceiling."""
         if self.failed or self.saturated:
             return True
         if self.refusals:
@@ -207,14 +210,14 @@ class RequestState:
 
     @property
     def closed(self) -> AbstractSet[str]:
-        """The backends that are out of the question for the rest of this request."""
+        """The backends that are ruled out for the rest of this request."""
         if not (self.attempts or self.refusals or self.failed or self.left_out):
             return NOBODY
         asked = [attempt.backend for attempt in self.attempts]
         return {*self.refusals, *self.failed, *self.left_out, *asked}
 
     def rest_s(self, now_s: float) -> float:
-        """Return how long until a backend that asked for a pause may be asked; 0: none did."""
+        """Return the time until the first resting backend may be called; 0 if none is resting."""
         inference = self.inference
         left = [
             backend.rest.left_s(now_s, inference.caller)
@@ -223,17 +226,17 @@ class RequestState:
         return min(filter(None, left), default=0.0)
 
     def affords(self, quote: Quote, times: int = 1) -> bool:
-        """Whether the client's own ceiling leaves room for so many attempts at once."""
+        """Whether the client's cost ceiling leaves room for `times` attempts at once."""
         most_nano = self.inference.cost_nano_max
         return most_nano is None or self.cost_nano + times * quote.ceiling_nano <= most_nano
 
     def accept(self, attempt: Attempt) -> None:
-        """Take an attempt's reply in hand."""
+        """Make an attempt's reply the current reply."""
         self.held = attempt
         self.stage += 1
 
     def passes_over(self, attempt: Attempt) -> bool:
-        """Keep the reply in hand where a later one of a cascade is no better; say whether so."""
+        """Return whether to keep the current reply because the later `attempt` is no better."""
         held, why = self.held, attempt.outcome.no_answer
         if held is None:
             return False
@@ -246,18 +249,18 @@ class RequestState:
         return True
 
     def give_up_all_but(self, winner: Attempt) -> None:
-        """Have one of two calls of a backend count, in the order in which they were made."""
+        """Keep the winner of two calls to one backend, and order attempts by start time."""
         self.attempts.sort(key=lambda attempt: attempt.started_s)
         for n, attempt in enumerate(self.attempts):
             rival = attempt.backend == winner.backend and attempt is not winner
-            if rival and not attempt.error:  # both answered in the same moment
+            if rival and not attempt.error:  # both answered at the same moment
                 outcome = replace(attempt.outcome, error=HEDGE_LOST)
                 self.attempts[n] = replace(attempt, outcome=outcome)
         self.failed.pop(winner.backend, None)
 
 
 def static_attempt(body: bytes, now_s: float) -> Attempt:
-    """Return a route's last resort as a reply in hand: a call that nobody made."""
+    """Return a route's static response as an attempt, though no call was made."""
     return Attempt(
         backend=STATIC_RESPONSE,
         quote=NO_QUOTE,
@@ -272,7 +275,7 @@ def static_attempt(body: bytes, now_s: float) -> Attempt:
 
 
 def _details(more: Details) -> Row:
-    """Return what a row says of a usage that few calls have: only what there is."""
+    """Return the row fields of usage that few calls report; absent values are omitted."""
     row: Row = dict(more.units)
     if more.service_tier:
         row["service_tier"] = more.service_tier

@@ -1,13 +1,13 @@
 """The path of a request, from its features to its journal rows: all control flow is here.
 
-    features -> quotes of the backends that are up -> feasible arms -> the policy draws
-    -> reserve (all scopes or none) -> ask -> settle -> in a cascade: accept, or draw again
+    features -> quotes of the available backends -> feasible arms -> the policy draws
+    -> reserve (all scopes or none) -> call -> settle -> in a cascade: accept, or draw again
     -> journal, metrics
 
-A refusal by a budget drops that arm and draws again; where all that is left is money that other
-calls hold, the request waits for it. A failure goes down the route's ladder, each
-rung reserved anew and never learned from as if it had been drawn. A floor degrades, it never causes
-an outage.
+When a budget refuses an arm, the arm is dropped and the policy draws again. If the only money left
+is reserved by other calls, the request waits for it. After a failure the route's fallback chain is
+tried in order. Each fallback makes its own reservation, and the policy never learns from it as if
+it had drawn it. An accuracy floor degrades; it never causes an outage.
 """
 
 import asyncio
@@ -39,8 +39,8 @@ from tollway.policies.types import ACCEPT, Arm, Context
 
 OK = 200
 TOO_MANY = 429
-TOO_LONG = frozenset((400, 413, 422))  # with an error that says so: see `outgrown`
-RECENT = 20  # decisions that are kept at hand, for people to look at
+TOO_LONG = frozenset((400, 413, 422))  # if the error says so as well: see `outgrows`
+RECENT = 20  # ids of the latest decisions, kept for people to inspect
 
 
 class Router:
@@ -57,7 +57,7 @@ class Router:
         wall: Callable[[], float],
         rng: Random,
     ) -> None:
-        """`clock` is monotonic and the deadlines' own; `wall` tells the time of day."""
+        """`clock` is monotonic and is the clock of the deadlines; `wall` is the time of day."""
         self._wallet = wallet
         self._journal = journal
         self._metrics = metrics
@@ -69,10 +69,11 @@ class Router:
         self.arrivals = Arrivals()
 
     async def answer(self, inference: InferenceRequest) -> RequestState:
-        """Return the finished turn, its reply in `held`; Refused where no backend may or can.
+        """Return the finished request state, with the reply in `held`.
 
-        Where the client leaves on the way, what is under way is given up and settled, nothing more
-        is begun, and the turn is one that nobody reads.
+        Raises RequestRefused if no backend may or can answer. If the client disconnects, the calls
+        in progress are cancelled and settled, no more are started, and the state that is returned
+        may have no reply.
         """
         first = self._scoped(inference, inference.route.features(inference.call))
         lacking = left_out(inference) if inference.route.is_limited else {}
@@ -87,7 +88,7 @@ class Router:
                 arms = self._offers(state)
                 backend = self._draw(state, arms) if arms else self._awaited(state)
                 if backend is None:
-                    break  # nothing more to be had, or the reply in hand is good enough
+                    break  # no backend is left, or the policy accepts the current reply
                 hold = attempts.reserve_now(state, backend) or await attempts.reserve(
                     state, backend, wait=not arms
                 )
@@ -128,7 +129,7 @@ class Router:
         return state
 
     def _scoped(self, inference: InferenceRequest, context: Context) -> Context:
-        """Note which budgets may pace this request and not all of its route's."""
+        """Add the scopes of budgets that may pace this request but not the whole route."""
         route = inference.route
         scopes = self._wallet.pacing(inference.tenant, route.name, inference.tags)
         if not scopes:
@@ -136,7 +137,10 @@ class Router:
         return Context(context.dense, context.sparse, scopes=scopes)
 
     def _offers(self, state: RequestState) -> list[Arm]:
-        """Quote the backends that are up and may still be asked; in a cascade, those above."""
+        """Quote the backends that are available and not yet ruled out.
+
+        In a cascade, only those more expensive than the backend of the current reply.
+        """
         route, now_s = state.inference.route, self._clock()
         held, closed = state.held, state.closed
         arms = [Arm(ACCEPT, 0.0)] if held else []
@@ -156,7 +160,10 @@ class Router:
         return [] if held and len(arms) == 1 else arms
 
     def _downgraded(self, state: RequestState, arms: list[Arm]) -> list[Arm]:
-        """Leave out what budgets near their limit ask to leave out; turn to what they name then."""
+        """Drop the arms that budgets near their limit exclude.
+
+        If that leaves none, return the arms that the downgrade advice names instead.
+        """
         if not self._wallet.downgrades:
             return arms
         kept, then = [], ""
@@ -177,7 +184,7 @@ class Router:
         return [arm for arm in arms if then == "rules" and kinds[arm.name].kind == "rules"]
 
     def _draw(self, state: RequestState, arms: list[Arm]) -> Backend | None:
-        """Have the policy draw; None where it accepts the reply in hand."""
+        """Have the policy draw a backend; None if it accepts the current reply."""
         route = state.inference.route
         choice = route.policy.choose(state.context, arms, self._rng, state.inference.floor)
         redrawn = bool(state.refusals) and state.draws[-1].stage == state.stage
@@ -187,16 +194,17 @@ class Router:
 
     @staticmethod
     def _awaited(state: RequestState) -> Backend | None:
-        """Return the backend to wait for, where all that can answer have their money only held.
+        """Return the backend to wait for if the money for every candidate is held by other calls.
 
-        If that turns out to be spent, the next one is waited for.
+        If that money turns out to be spent, the request waits for the next backend.
         """
         name = state.awaited
         return None if name is None else state.inference.route.backends[name]
 
     async def _fall_back(self, state: RequestState) -> None:
-        """Ask those below: the ladder's rungs, else once the policy's next best; or keep what is
-        held.
+        """Try the fallback chain or, without one, the policy's next best arm once.
+
+        If a reply is held already, or the route has no fallback, keep what there is.
         """
         route = state.inference.route
         state.reason = "escalation_failed" if state.held else "failed"
@@ -229,32 +237,34 @@ class Router:
                 return
 
     def _below(self, state: RequestState) -> list[Backend]:
-        """Return whom to ask after a failure, first to last."""
+        """Return the backends to try after a failure, in order."""
         route, choice = state.inference.route, state.draws[-1].choice
         chain = route.fallbacks.chain
         if not chain:
             ranked = sorted(zip(choice.pmf, choice.arms, strict=True), reverse=True)
             chain = tuple([arm for _, arm in ranked])
-        elif state.downgraded:  # what a budget near its limit left out stays out
+        elif state.downgraded:  # arms that a downgrade excluded stay excluded
             chain = tuple([name for name in chain if name in choice.arms])
         return [route.backends[name] for name in chain if name in route.backends]
 
     def _static_response(self, state: RequestState) -> None:
-        """Give the route's last resort, where it has one and no budget or client stands in the way:
-        nobody is asked, nothing is charged, nothing is learned.
+        """Return the route's static response if it has one and the backends are unavailable.
+
+        It is not given if a budget or the client's own limit is the cause. No backend is called,
+        nothing is charged and nothing is learned.
         """
         inference = state.inference
         fallbacks = inference.route.fallbacks
         if fallbacks.static_response is None or not state.backends_unavailable:
             return
         if inference.route.protocol.follow(inference.call.payload or NO_PAYLOAD) is not None:
-            return  # who asks for a stream cannot read it
+            return  # a client that asked for a stream cannot read it
         fallbacks.retries.static_responses += 1
         state.reason = STATIC_RESPONSE
         state.held = static_attempt(fallbacks.static_response, self._clock())
 
     def _record(self, state: RequestState) -> None:
-        """Write the turn down: rows in the journal, what it cost for the policy, the metrics."""
+        """Record the request: journal rows, the costs that the policy learns from, and metrics."""
         is_demand = bool(state.draws) if state.held is not None else state.is_demand
         if is_demand and state.context.scopes:
             bound = state.inference.route.bound
@@ -271,7 +281,7 @@ class Router:
         self._metrics.request(state, self._clock())
 
     def _refused(self, state: RequestState) -> refusals.RequestRefused:
-        """Say why there is no reply, and what asking has cost all the same."""
+        """Build the refusal and attach the decision id and the cost already incurred."""
         refused = self._why(state)
         if state.id:
             refused.decision = state.id
@@ -303,9 +313,9 @@ class Router:
 
 
 def outgrows(state: RequestState, attempt: Attempt) -> bool:
-    """Whether a backend refused a request as too long, and one with a larger context may take it.
+    """Whether a backend refused the request as too long and a larger context may still take it.
 
-    Those whose context is no larger are left out from then on.
+    Backends whose context is no larger are excluded from then on.
     """
     route = state.inference.route
     if (
@@ -321,8 +331,9 @@ def outgrows(state: RequestState, attempt: Attempt) -> bool:
 
 
 def left_over(state: RequestState, arms: list[Arm]) -> list[Arm]:
-    """Return the arms that are offered once a budget is spent: the cheapest, or none where it says
-    so. Money that is only held leaves the choice among the others as it is.
+    """Return the arms to offer once a budget is exhausted: the cheapest, or none if it rejects.
+
+    Money that other calls merely hold does not restrict the choice among the other arms.
     """
     spent = [one for one in state.refusals.values() if one.reason == "exhausted"]
     if not spent:
@@ -335,8 +346,9 @@ def left_over(state: RequestState, arms: list[Arm]) -> list[Arm]:
 
 
 def pass_on(state: RequestState) -> None:
-    """Give the client what a backend replied, where none had anything better: its status, body and
-    fields. Of several the last, but a 429 before all others: it says when to ask again.
+    """Return a backend's error reply (status, body, headers) if no backend succeeded.
+
+    The last such reply is used, except that a 429 takes precedence: it says when to retry.
     """
     replied = [attempt for attempt in state.attempts if attempt.is_telling]
     if replied:
@@ -345,11 +357,11 @@ def pass_on(state: RequestState) -> None:
 
 
 def charge(state: RequestState) -> None:
-    """Tell the policy what each of its draws has cost (an accepted reply costs nothing more)."""
+    """Report to the policy the cost of each draw (accepting a reply costs nothing more)."""
     policy = state.inference.route.policy
     for draw in state.draws:
         asked = [attempt for attempt in state.attempts if attempt.backend == draw.choice.arm]
         if asked and asked[-1].relay is not None:
-            continue  # it is told when the stream is over
+            continue  # reported when the stream ends
         cost_nano = sum([attempt.outcome.cost_nano for attempt in asked])
         policy.charge(draw.choice, cost_nano / NANO)
