@@ -1,10 +1,9 @@
 """The configuration: `tollway.toml` as typed, frozen tables, each key with its unit and its limits.
 
-A description says what a key does and `examples` what to write there: both are read by the errors
-and by docs/configuration.md, which is made from them. Each table has its module; what several must
-agree on (names that refer to each other) is in `consistency.py`, the kinds of values in
-`fields.py`, what the environment may override in `environment.py`. `load` reads all of it, and
-reports everything that is wrong at once.
+A field's description says what the key does, and its `examples` what to write. Error messages use
+both, and docs/configuration.md is generated from them. Each table has its own module. Checks across
+tables (names that refer to each other) are in `cross_checks.py`, value types in `types.py`, and
+environment overrides in `environment.py`. `load` reads all of it and reports every problem at once.
 """
 
 from tollway.gateway.settings.backend import BackendConfig, BackendTlsConfig

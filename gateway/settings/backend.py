@@ -1,4 +1,4 @@
-"""The table of a backend: where it is, what it speaks, what it costs."""
+"""The table of a backend: its address, protocol, limits and price."""
 
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -39,15 +39,18 @@ _REMOTE = ("url", "replicas", "health_path", "protocol", "model", "answer")
 
 
 class BackendTlsConfig(ConfigTable):
-    """Files of the TLS to a backend, in PEM."""
+    """TLS files for connections to a backend, in PEM format."""
 
     ca: LocalPath | None = Field(
-        default=None, description="Who vouches for it; the system's trust, if left out."
+        default=None,
+        description="CA certificates that verify the backend. Default: the system's trust store.",
     )
     cert: LocalPath | None = Field(
-        default=None, description="The certificate that it is shown, where it asks for one."
+        default=None, description="Client certificate, for a backend that requires one."
     )
-    key: LocalPath | None = Field(default=None, description="That certificate's key.")
+    key: LocalPath | None = Field(
+        default=None, description="Private key of the client certificate."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -58,235 +61,247 @@ class BackendTlsConfig(ConfigTable):
 
 
 class BackendConfig(ConfigTable):
-    """One model server with a price, or rules that run inside the gateway."""
+    """A model server with a price, or rules that run inside the gateway."""
 
-    name: Name = Field(description="Its name in routes, metrics and reply headers.")
+    name: Name = Field(description="Name of the backend in routes, metrics and reply headers.")
     kind: Literal["gpu", "cpu", "api", "rules"] = Field(
-        description="What it runs on: `api` is a provider's paid API, whose room is not ours to "
-        "watch; `rules` run inside the gateway.",
+        description="What the backend runs on. `api` is a provider's paid API, whose capacity the "
+        "gateway does not manage. `rules` run inside the gateway.",
         examples=["gpu"],
     )
-    enabled: bool = Field(default=True, description="Whether it is offered at all.")
+    enabled: bool = Field(default=True, description="Whether the backend may receive calls.")
     protocol: Protocol | None = Field(
         default=None,
-        description=f"What it speaks: {PROTOCOL_NAMES}; required unless rules.",
+        description=f"Protocol of the backend: {PROTOCOL_NAMES}. Required except for rules.",
         examples=["oip"],
     )
     url: BackendUrl | None = Field(
         default=None,
-        description="Its address, with the base path where it has one; required unless rules.",
+        description="Address of the backend, with its base path if it has one. Required except for "
+        "rules.",
         examples=["http://127.0.0.1:9001"],
     )
     replicas: tuple[BackendUrl, ...] = Field(
         default=(),
         max_length=64,
-        description="More addresses of the same model server, with the same base path: calls go to "
-        "the less loaded of two, and one that keeps failing is left out for a while.",
+        description="Further addresses of the same model server, with the same base path. Each "
+        "call goes to the less loaded of two addresses. An address that keeps failing is excluded "
+        "for a while.",
         examples=[["http://127.0.0.1:9011"]],
     )
     health_path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = Field(
         default=None,
-        description="A path that tells whether the server is well. It is asked when a call has "
-        "failed for a reason that may be the request's own, such as a 500: if it fails as well, "
-        "the failure counts for everybody. With `replicas` it is also asked at each address every "
-        "5 seconds; an address that does not answer it with 2xx gets no calls while others do.",
+        description="Path of a health check. It is requested after a call failed in a way that the "
+        "request itself may have caused, such as a 500: only if the health check fails too does "
+        "the failure count against the backend. With `replicas`, each address is also checked "
+        "every 5 seconds; an address that does not answer with 2xx gets no calls while others do.",
         examples=["/v2/health/ready"],
     )
     auth: BackendAuth | None = Field(
         default=None,
-        description="The credential that the gateway adds to its calls, from an environment "
-        "variable or a file. A client's own field of that name is replaced.",
+        description="Credential that the gateway adds to calls, from an environment variable or a "
+        "file. It replaces a client's field of the same name.",
         examples=['{ bearer_env = "OPENAI_API_KEY" }'],
     )
     headers: StaticHeaders = Field(
         default_factory=dict,
         max_length=16,
-        description="Header fields that are added to its calls; a client's own of that name are "
-        "replaced. No credentials: those are `auth`.",
+        description="Header fields added to calls. They replace a client's fields of the same "
+        "name. Credentials are not allowed here; use `auth`.",
         examples=['{ anthropic-version = "2023-06-01" }'],
     )
     proxy: ProxyUrl | None = Field(
         default=None,
-        description="The proxy that leads to it, or `none`. By default the environment says: "
-        "`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, except for `NO_PROXY` and this machine.",
+        description="URL of the proxy for this backend, or `none`. Default: the environment's "
+        "`HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY`; `NO_PROXY` and addresses of this machine are "
+        "exempt.",
         examples=["http://user:password@proxy:3128"],
     )
     tls: BackendTlsConfig | None = Field(
-        default=None, description="Whom to trust and what to show, where `url` is https."
+        default=None,
+        description="TLS files for an https `url`: the CA to trust and the client certificate to "
+        "present.",
     )
     http2: bool = Field(
-        default=False, description="Speak HTTP/2 to it (slower here, and it must be https)."
+        default=False, description="Use HTTP/2. It requires https, and is slower in this gateway."
     )
     allow_link_local: bool = Field(
-        default=False, description="Permit a link-local or metadata address, refused otherwise."
+        default=False,
+        description="Allow a link-local or metadata address, which is refused by default.",
     )
     model: str | None = Field(
         default=None,
         min_length=1,
-        description="The model's name there, where it differs from the client's.",
+        description="The model's name at the backend, if it differs from the client's.",
     )
     rules: LocalPath | None = Field(
-        default=None, description="The TOML file of a rules backend.", examples=["rules.toml"]
+        default=None, description="TOML file of a rules backend.", examples=["rules.toml"]
     )
     entry_point: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?$",
-        description="The Python function of a rules backend: `module:function`, or a name in the "
-        "entry point group `tollway.rules`.",
+        description="Python function of a rules backend: `module:function`, or a name in the entry "
+        "point group `tollway.rules`.",
         examples=["package.module:function"],
     )
     context_tokens: Int | None = Field(
         default=None,
         ge=1,
-        description="How many tokens its prompt and reply may have together; a request that cannot "
-        "fit, by a low estimate, goes to another backend. Under a hard budget it also bounds what "
-        "the request does not: images, sounds, stored conversations; left out, the catalogue's.",
+        description="Context window: maximum tokens of prompt and reply together. A request that "
+        "cannot fit, by a low estimate, goes to another backend. Under a hard budget it also "
+        "bounds input that the request itself does not bound: images, audio, stored "
+        "conversations. Default: the catalogue's value.",
         examples=[128_000],
     )
     max_output_tokens: Int | None = Field(
         default=None,
         ge=1,
-        description="How many tokens one answer has at most, reasoning included, whatever the "
-        "request allows: what a hard budget holds where the request sets no lower limit.",
+        description="Maximum tokens of one answer, including reasoning, regardless of what the "
+        "request allows. A hard budget reserves this amount when the request sets no lower limit.",
         examples=[16_384],
     )
     min_output_tokens: Int | None = Field(
         default=None,
         ge=1,
-        description="The least limit that is written into a request because a hard budget has no "
-        "more left; below it the request is refused. By default twice the longest answers of late, "
-        "within 16 and 256.",
+        description="Smallest output limit that the gateway writes into a request when a hard "
+        "budget has little left. A request that would need a smaller limit is refused. Default: "
+        "twice the longest recent answers, between 16 and 256.",
         examples=[512],
     )
     limit_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
         default=None,
-        description="The field that limits the output of its chat requests. Left out, learned: "
-        "`max_tokens`, until the backend refuses it and takes the other.",
+        description="Field that limits the output of chat requests. If omitted, it is learned: "
+        "`max_tokens`, until the backend rejects it and accepts the other.",
     )
     lacks: tuple[Feature, ...] = Field(
         default=(),
-        description="What its model cannot do; a request that needs it goes to another backend.",
+        description="Capabilities that the model lacks. A request that needs one goes to another "
+        "backend.",
         examples=[["vision", "tools"]],
     )
     drop_fields: Annotated[tuple[FieldPath, ...], Field(max_length=64)] = Field(
         default=(),
-        description="Fields of requests that it refuses, and that are taken out of what is sent to "
-        "it: names at the top level, or dotted ones below. Every other byte stays as it is.",
+        description="Request fields that the backend rejects and that the gateway therefore "
+        "removes: top-level names, or dotted names for nested fields. All other bytes are sent "
+        "unchanged.",
         examples=[["top_k", "chat_template_kwargs"]],
     )
     price: PriceOrCatalog = Field(
         min_length=1,
-        description="What a call costs: a sum of `per_request_usd`, device time "
+        description="Price of a call: a sum of `per_request_usd`, device time "
         "(`device_usd_per_hour` with `concurrency` and `utilization`), tokens of each kind and "
-        'other units, by length, service tier and hour; or `"catalog"`, the price that a known '
-        "model has in the catalogue: see [prices](prices.md).",
+        'other units, optionally by length, service tier and hour; or `"catalog"`, the '
+        "catalogue's price of a known model. See [prices](prices.md).",
         examples=["{ per_request_usd = 0.0001 }"],
     )
     catalog: str | None = Field(
         default=None,
         min_length=1,
         max_length=256,
-        description="The model's name in the catalogue of prices, where that is not `model`.",
+        description="The model's name in the price catalogue, if it is not `model`.",
         examples=["openai/gpt-4o-mini"],
     )
     declared_accuracy: Share | None = Field(
         default=None,
-        description="Its accuracy as far as known: where learning begins.",
+        description="Known accuracy of the model, used as the starting point of learning.",
         examples=[0.97],
     )
     prompt_cache_s: Float = Field(
         default=300,
         ge=0,
-        description="Where cached input tokens have a price of their own: how long the backend is "
-        "taken to keep a prompt that it has answered, so that a conversation stays with it unless "
-        "the gain pays for the move; 0: quotes count on the usual share of cached tokens instead.",
+        description="For backends with a separate price for cached input tokens: how long the "
+        "backend is assumed to cache a prompt that it has answered. A conversation stays on that "
+        "backend unless the gain of moving exceeds the cost. With 0, estimates use the average "
+        "share of cached tokens instead.",
     )
     timeout_s: Seconds = Field(
         default_factory=DefaultBy("protocol", 30, openai=600),
-        description="The longest that one attempt may take, to the last byte of its reply.",
+        description="Maximum duration of one attempt, until the last byte of the reply.",
         examples=[30],
     )
     first_byte_timeout_s: Seconds | None = Field(
         default=None,
-        description="How long until its reply, or of a stream the first event, must begin; by "
-        "default as long as the attempt may take. A model that answers without a stream begins "
-        "its reply when it has finished.",
+        description="Maximum time until the reply begins, or, for a stream, until its first event. "
+        "Default: the timeout of the attempt. A model that does not stream begins its reply only "
+        "when it has finished.",
         examples=[2],
     )
     first_event_timeout_s: Seconds | None = Field(
         default_factory=DefaultBy("protocol", None, openai=120),
-        description="How long until the first event of a streamed reply.",
+        description="Maximum time until the first event of a streamed reply.",
         examples=[120],
     )
     event_idle_timeout_s: Seconds = Field(
         default=60,
-        description="The longest silence between two parts of a streamed reply; comments and "
-        "pings end a silence as events do.",
+        description="Maximum silence between two parts of a streamed reply. Comments and pings "
+        "count as parts.",
     )
     on_abandon: Literal["close", "drain"] = Field(
         default="close",
-        description="What is done with a stream whose client leaves: `close` the connection to the "
-        "backend at once, or, for a provider that generates and bills it to its end all the same, "
-        "`drain` it: read on for the usage at its end.",
+        description="What happens to a stream when its client disconnects. `close` closes the "
+        "connection to the backend at once. `drain` keeps reading to get the usage at the end of "
+        "the stream; use it for a provider that generates and bills the whole reply in any case.",
         examples=["drain"],
     )
     abandoned_drain_s: Seconds = Field(
         default=60,
-        description="How long such a stream is read on at most, within `timeout_s`; one that takes "
-        "longer is closed.",
+        description="Maximum time that an abandoned stream is drained, within `timeout_s`. A "
+        "stream that takes longer is closed.",
     )
     connect_timeout_s: Seconds = Field(
-        default=2, description="The longest that connecting may take."
+        default=2, description="Maximum time to establish a connection."
     )
     keep_alive: bool | None = Field(
         default=None,
-        description="Whether connections to it are used for more than one call; left out, learned: "
-        "a server that closes them after a reply without saying so gets a new one for each call.",
+        description="Whether connections are reused. If omitted, it is learned: a server that "
+        "closes connections after a reply without announcing it gets a new connection for each "
+        "call.",
         examples=[False],
     )
     repeat_on_close: bool = Field(
         default=False,
-        description="Make a call again where its reused connection was closed instead of a reply "
-        "and the first may have run: both are charged then. What certainly did not run is repeated "
-        "free in any case.",
+        description="Repeat a call when its reused connection was closed instead of a reply, even "
+        "though the first call may have run. Both calls are then charged. A call that certainly "
+        "did not run is always repeated, without charge.",
     )
     concurrency: Int = Field(
         default_factory=DefaultBy("kind", 64, api=1000),
         ge=1,
         le=65_536,
-        description="Most calls to it at once.",
+        description="Maximum number of concurrent calls.",
         examples=[64],
     )
     adaptive: bool = Field(
         default_factory=DefaultBy("kind", True, api=False),
-        description="Whether fewer than `concurrency` calls are made at once where more would only "
-        "wait for each other there; before `openai` models found from the first events of streams.",
+        description="Whether the concurrency limit drops below `concurrency` when additional calls "
+        "would only queue at the backend. For `openai` models this is measured from the first "
+        "events of streams.",
     )
     latency_tolerance: Float = Field(
         default=3.0,
         ge=1,
         le=100,
-        description="How many times its latency when idle a backend may take before it gets fewer "
-        "calls at once; more for servers that answer in batches.",
+        description="Latency, as a multiple of the idle latency, above which the concurrency limit "
+        "shrinks. Use a higher value for servers that process requests in batches.",
     )
     queue_s: Seconds = Field(
         default=1.0,
-        description="How long a call may wait for its turn; one that would wait longer is refused "
-        "at once, with 503.",
+        description="Maximum time a call may wait for a concurrency slot. A call that would wait "
+        "longer is refused at once with 503.",
     )
     answer: JsonPath | None = Field(
         default=None,
-        description="Where a reply holds its answer, if not where its protocol says.",
+        description="Path of the answer in a reply, if it is not where the protocol puts it.",
         examples=["result.label"],
     )
     confidence: JsonPath | None = Field(
         default=None,
-        description="Where a `plain` reply holds its confidence, in [0, 1].",
+        description="Path of the confidence, in [0, 1], in a `plain` reply.",
         examples=["result.confidence"],
     )
     probabilities: JsonPath | None = Field(
         default=None,
-        description="Where a `plain` reply holds the probabilities of all classes.",
+        description="Path of the probabilities of all classes in a `plain` reply.",
         examples=["result.probabilities"],
     )
 
@@ -356,17 +371,17 @@ class BackendConfig(ConfigTable):
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """All of its addresses; rules have none."""
+        """All addresses of the backend; empty for rules."""
         return () if self.url is None else (self.url, *self.replicas)
 
     @property
     def proxy_setting(self) -> str | None:
-        """The proxy as it is written; None where the environment says."""
+        """The configured proxy; None if the environment decides."""
         return None if self.proxy is None else self.proxy.get_secret_value()
 
     @property
     def from_catalog(self) -> bool:
-        """Whether its price is the catalogue's."""
+        """Whether the price comes from the catalogue."""
         return self.price == FROM_CATALOG
 
     def _check_price(self) -> None:
@@ -386,18 +401,18 @@ class BackendConfig(ConfigTable):
             raise KeyProblem(key, f"has no price: {exc}") from None
 
     def _from_catalog(self) -> Entry:
-        # A name that is given means that model, wherever the backend is.
+        # An explicit catalogue name identifies the model regardless of the backend's address.
         return catalog.find(
             self.catalog or self.model or "", "" if self.catalog else self.url or ""
         )
 
     @property
     def input_tokens_max(self) -> int | None:
-        """What bounds the input of a call: the context, as declared or as the catalogue has it."""
+        """The bound on the input of a call: `context_tokens`, or the catalogue's value."""
         if self.context_tokens is None and self.from_catalog:
             return self._from_catalog().context_tokens
         return self.context_tokens
 
     def parsed_price(self) -> Price:
-        """Return the price table, or the catalogue's, as a Price."""
+        """Return the configured price table, or the catalogue's, as a Price."""
         return parse_price(self._from_catalog().table if self.from_catalog else self.price)

@@ -1,4 +1,4 @@
-"""What all tables of the configuration share."""
+"""The base class of all configuration tables."""
 
 from pydantic import (
     BaseModel,
@@ -7,6 +7,6 @@ from pydantic import (
 
 
 class ConfigTable(BaseModel):
-    """What all tables share: unknown keys are refused, nothing changes once read."""
+    """Base of all tables: unknown keys are rejected, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -23,74 +23,85 @@ from tollway.gateway.settings.types import Float, Name, Share, TimeZone, Usd
 
 
 class BudgetScopeConfig(ConfigTable):
-    """Whom a budget binds: calls that match every part given; none given, every call."""
+    """Scope filter of a budget. A call must match every part; an empty one matches every call."""
 
-    tenant: str | None = Field(default=None, description="A tenant's name.")
-    route: str | None = Field(default=None, description="A route's name.")
-    backend: str | None = Field(default=None, description="A backend's name.")
+    tenant: str | None = Field(default=None, description="Name of a tenant.")
+    route: str | None = Field(default=None, description="Name of a route.")
+    backend: str | None = Field(default=None, description="Name of a backend.")
     tags: dict[Name, str] = Field(
         default_factory=dict,
         max_length=16,
-        description="Tags that the request carries.",
+        description="Tags that the request must carry.",
         examples=['{ cost_center = "ads" }'],
     )
 
 
 class BudgetConfig(ConfigTable):
-    """A limit in dollars for a scope and a window."""
+    """A spend limit in dollars for a scope and a window."""
 
-    name: Name = Field(description="Its name in refusals, metrics and alerts.")
-    scope: BudgetScopeConfig = Field(default=BudgetScopeConfig(), description="Whom it binds.")
+    name: Name = Field(description="Name of the budget in refusals, metrics and alerts.")
+    scope: BudgetScopeConfig = Field(
+        default=BudgetScopeConfig(),
+        description="Scope filter: the calls that the budget applies to.",
+    )
     limit_usd: Usd = Field(
-        description="The limit for each window; at most 9 decimals.", examples=[10.0]
+        description="Spend limit for each window, in dollars, with at most 9 decimals.",
+        examples=[10.0],
     )
     window: Window = Field(
         default="lifetime",
-        description="`hour`, `day`, `week` (from Monday), `month`, or `lifetime`.",
+        description="Period of the limit: `hour`, `day`, `week` (from Monday), `month` or "
+        "`lifetime`.",
     )
     timezone: TimeZone = Field(
-        default="UTC", description="Where its days begin.", examples=["Europe/Berlin"]
+        default="UTC", description="Time zone of the window boundaries.", examples=["Europe/Berlin"]
     )
     enforcement: Enforcement = Field(
         default="hard",
-        description="`hard` holds the certain maximum of each call, `expected` the learned 95 % "
-        "quantile, `soft` only counts and alerts.",
+        description="`hard` reserves the maximum cost of each call, `expected` the learned 95 % "
+        "quantile; `soft` only counts and alerts.",
     )
     alert_at: tuple[Annotated[Float, Field(gt=0, le=10)], ...] = Field(
         default=(0.8, 0.9, 1.0),
         max_length=10,
-        description="Shares of the limit that raise an event each.",
+        description="Shares of the limit at which an event is raised.",
     )
     downgrade_at: Share | None = Field(
         default=None,
-        description="Share of the limit above which only calls up to `downgrade_max_usd` are made.",
+        description="Share of the limit above which only calls of at most `downgrade_max_usd` are "
+        "made.",
         examples=[0.8],
     )
     downgrade_max_usd: Float | None = Field(
-        default=None, gt=0, description="The dearest call after `downgrade_at`.", examples=[0.0001]
+        default=None,
+        gt=0,
+        description="Maximum cost of a call above `downgrade_at`.",
+        examples=[0.0001],
     )
     then: Literal["reject", "cheapest", "rules"] = Field(
         default="reject",
-        description="What a call gets that the budget does not pay for: a refusal, the cheapest "
-        "backend that it does pay for, or a rules backend.",
+        description="What happens to a call that the budget cannot pay for: `reject` refuses it, "
+        "`cheapest` uses the cheapest backend that the budget can pay for, `rules` uses a rules "
+        "backend.",
     )
     pacing: Pacing | None = Field(
         default=None,
-        description="How the limit is spread over its window, on routes that choose by it: `none`, "
-        "a cap only; `even`, over the requests to come if they come as in the last minutes; "
-        "`forecast`, over those that the same hours of earlier days and weeks lead one to expect, "
-        "and a cap only until a day is known. Left out: `forecast` on routes of objective "
-        "`max_quality`, `none` on others.",
+        description="How the limit is spread over its window, on routes that choose by it. `none`: "
+        "the limit is only a cap. `even`: spread over the expected requests, assuming the rate of "
+        "the last minutes. `forecast`: spread over the requests that the same hours of earlier "
+        "days and weeks predict; only a cap until one day is known. Default: `forecast` on routes "
+        "with objective `max_quality`, `none` on others.",
         examples=["even"],
     )
     on_exhausted: OnExhausted = Field(
         default="cheapest",
         description="What a request gets when the budget is spent: `cheapest`, the cheapest "
-        "backend that the budget does not bind, if there is one; `reject`, 402.",
+        "backend that the budget does not apply to, if there is one; `reject`, 402.",
     )
     carry_overdraft: bool = Field(
         default=False,
-        description="Whether what bills overspent in a window is taken from the next one's limit.",
+        description="Whether spend that bills add beyond the limit of a window is deducted from "
+        "the limit of the next window.",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The table of a backend's credential: which secret proves to it who pays, and in which field."""
+"""The table of a backend's credential: the source of the secret and the header that carries it."""
 
 import re
 from pathlib import Path
@@ -17,33 +17,34 @@ _EXAMPLE = '{ bearer_env = "OPENAI_API_KEY" }'
 
 
 class BackendAuth(ConfigTable):
-    """The credential that the gateway adds to a backend's calls, from exactly one source."""
+    """The credential that the gateway adds to a backend's calls. It has exactly one source."""
 
     bearer_env: str | None = Field(
         default=None,
-        description="The environment variable that holds the key sent as `Authorization: Bearer "
+        description="Environment variable with the key that is sent as `Authorization: Bearer "
         "KEY`.",
         examples=["OPENAI_API_KEY"],
     )
     bearer_file: LocalPath | None = Field(
         default=None,
-        description="The file that holds that key; a change is taken up within a second.",
+        description="File with the key that is sent as `Authorization: Bearer KEY`. A change takes "
+        "effect within a second.",
         examples=["secrets/openai"],
     )
     header: HeaderName | None = Field(
         default=None,
-        description="With `value_env` or `value_file`: the header field that is sent, such as "
-        "Azure's `api-key`, Anthropic's `x-api-key`, Google's `x-goog-api-key`.",
+        description="Header field for `value_env` or `value_file`, such as Azure's `api-key`, "
+        "Anthropic's `x-api-key` or Google's `x-goog-api-key`.",
         examples=["x-api-key"],
     )
     value_env: str | None = Field(
         default=None,
-        description="The environment variable that holds the field's value.",
+        description="Environment variable with the value of `header`.",
         examples=["ANTHROPIC_API_KEY"],
     )
     value_file: LocalPath | None = Field(
         default=None,
-        description="The file that holds the field's value; a change is taken up within a second.",
+        description="File with the value of `header`. A change takes effect within a second.",
         examples=["secrets/azure"],
     )
 
@@ -68,23 +69,23 @@ class BackendAuth(ConfigTable):
 
     @property
     def key(self) -> str:
-        """The key that names the source: one of the four."""
+        """The configuration key that names the source: one of the four in `_SOURCES`."""
         return next(key for key in _SOURCES if getattr(self, key) is not None)
 
     @property
     def secret(self) -> Secret:
-        """Where the secret is."""
+        """The source of the secret."""
         source = getattr(self, self.key)
         return FileSecret(source) if isinstance(source, Path) else EnvironmentSecret(source)
 
     @property
     def field_name(self) -> str:
-        """The name of the header field that is sent."""
+        """The header field that carries the credential."""
         return self.header or "authorization"
 
     @property
     def scheme(self) -> str:
-        """What stands before the secret in that field."""
+        """The prefix of the secret in the header field."""
         return "" if self.header else "Bearer "
 
 

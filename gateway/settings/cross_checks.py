@@ -1,8 +1,8 @@
-"""What the tables of a configuration must agree on: names that refer to each other, and paths.
+"""Checks across the tables of a configuration: references by name, and route paths.
 
-The checks read the raw document, whose types are not to be relied on, so that a dangling name and a
-mistyped number elsewhere are reported together. What has the wrong type is passed over here: the
-model reports it.
+The checks read the raw document, before its types are validated, so that a dangling name and a
+mistyped number elsewhere are reported together. Values of the wrong type are skipped here: the
+model reports them.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from tollway.gateway.security.keys import ANONYMOUS
 from tollway.gateway.settings.errors import Location, did_you_mean, show
 
 Finding = tuple[Location, str, str]
-"""Where, the value there as shown, and why it cannot stay."""
+"""The location, its value as displayed, and what is wrong with it."""
 
 Raw = dict[str, Any]
 
-# These are the gateway's own, and answered before any route is looked for.
+# The gateway answers these itself, before it matches any route.
 _RESERVED = ("/_tollway", "/metrics", "/livez", "/healthz", "/readyz")
 
 
 def check(raw: Raw) -> Iterator[Finding]:
-    """Yield everything that the tables of a document disagree on."""
+    """Yield every conflict between the tables of a document."""
     for kind in ("backends", "routes", "tenants", "budgets", "webhooks"):
         yield from _duplicate_names(raw, kind)
     yield from _routes(raw)
@@ -96,9 +96,9 @@ def _routes(raw: Raw) -> Iterator[Finding]:
 
 def _spoken(place: Location, route: Raw, backend: Raw) -> Iterator[Finding]:
     wanted, spoken = route.get("protocol"), backend.get("protocol")
-    known = list(PROTOCOLS)  # a list, for what is written there may be anything
+    known = list(PROTOCOLS)  # a list, since the configured value may be unhashable
     if backend.get("kind") == "rules" or wanted not in known or spoken not in known:
-        return  # what is no protocol is reported where it stands
+        return  # an unknown protocol is reported at its own key
     if wanted == spoken:
         return
     why = f"speaks {spoken!r}, but the route {wanted!r}; a route's backends all speak its protocol"
@@ -177,7 +177,7 @@ def _scopes(raw: Raw) -> Iterator[Finding]:
 def _reachable(
     index: int, budget: Raw, tenants: dict[str, Raw], routes: dict[str, Raw], raw: Raw
 ) -> Iterator[Finding]:
-    """Check that some call can match every part of a scope at once."""
+    """Check that at least one call can match every part of a scope."""
     scope = _table(budget, "scope")
     open_to = tenants.get(str(scope.get("tenant")), {}).get("routes")
     reached = [
@@ -199,7 +199,7 @@ def _reachable(
 
 
 def check_path(path: str) -> None:
-    """Raise ValueError unless a path can be a route's."""
+    """Raise ValueError if a path is not a valid route path."""
     example = "write it like /v2/models/{model}/infer or /v1/*"
     if not path.startswith("/") or not path.isascii() or any(c <= " " or c in "?#" for c in path):
         raise ValueError(f"must begin with / and hold no space, ? or #; {example}")
@@ -226,7 +226,7 @@ def _paths(raw: Raw) -> Iterator[Finding]:
 
 
 def _told_apart(one: Raw, two: Raw) -> bool:
-    """Whether two routes of one path are meant by different names of models."""
+    """Return whether two routes with the same path differ in their model names."""
     mine, others = one.get("models") or [""], two.get("models") or [""]
     if not isinstance(mine, list) or not isinstance(others, list):
         return True  # the model reports it
@@ -235,10 +235,10 @@ def _told_apart(one: Raw, two: Raw) -> bool:
 
 
 def compare_paths(a: str, b: str) -> Literal["apart", "same", "nested", "crossed"]:
-    """Say how the requests that two paths match relate.
+    """Compare the sets of requests that two paths match.
 
-    `nested`: one matches all that the other does and more, so the other is the more specific one
-    and goes first. `crossed`: some requests match both and neither goes before the other.
+    `nested`: one path matches everything that the other does, and more; the other is more specific
+    and is tried first. `crossed`: some requests match both paths, and neither is more specific.
     """
     a_wider = b_wider = False
     left, right = a.split("/"), b.split("/")

@@ -1,11 +1,11 @@
-"""What the environment overrides: `TOLLWAY_SERVER__LISTEN=...` is `listen` in `[server]`.
+"""Environment overrides: `TOLLWAY_SERVER__LISTEN=...` sets `listen` in `[server]`.
 
-Two underscores go one level down, case does not matter. An entry of a list of tables is reached by
-its name, with an underscore for whatever is neither letter nor digit:
-`TOLLWAY_BACKENDS__DIGITS_GPU__URL`. A value is a text where the key takes one, else it is read as
-TOML. A variable with our prefix that names nothing is an error: a misspelt override that is passed
-over in silence is a setting that nobody made. What Kubernetes makes for a service called `tollway`
-is left alone (`services`).
+Two underscores go one level down; case does not matter. An entry of a list of tables is selected by
+its name, with an underscore for any character that is neither letter nor digit:
+`TOLLWAY_BACKENDS__DIGITS_GPU__URL`. A value is used verbatim where the key takes a string, and is
+otherwise parsed as TOML. A variable with the prefix that matches no key is an error: silently
+ignoring a misspelt override would run the gateway with a setting that nobody chose. Variables that
+Kubernetes sets for a service called `tollway` are ignored (`services`).
 """
 
 import re
@@ -25,16 +25,16 @@ from tollway.gateway.settings.errors import Location, Problem, did_you_mean, mod
 
 PREFIX = "TOLLWAY_"
 COMMAND_LINE = frozenset({"TOLLWAY_URL", "TOLLWAY_KEY"})
-"""Variables of the commands that talk to a running gateway; no part of its configuration."""
+"""Variables of the commands that query a running gateway; not part of its configuration."""
 
 
 def apply(
     raw: dict[str, Any], environ: Mapping[str, str], model: type[BaseModel]
 ) -> tuple[dict[Location, str], list[Problem]]:
-    """Write what `environ` overrides into `raw`.
+    """Apply the overrides in `environ` to `raw`.
 
-    Returns which variable gave the value at which location, and a problem for each variable that
-    names nothing in `model`.
+    Returns the variable that set each overridden location, and a problem for each variable that
+    matches no key in `model`.
     """
     overridden: dict[Location, str] = {}
     problems: list[Problem] = []
@@ -53,10 +53,10 @@ def apply(
 
 
 def _put(raw: dict[str, Any], model: type[BaseModel], variable: str, value: str) -> Location:
-    """Write one variable's value into `raw`; return where. ValueError where there is no place.
+    """Write one variable's value into `raw` and return its location; ValueError if none matches.
 
-    Goes down the document and the model together, one step of the variable's name at a time; `said`
-    is the part of the name that was understood.
+    Descends the document and the model together, one step of the variable's name at a time. `said`
+    is the part of the name that has been resolved.
     """
     if not value:
         raise ValueError("is empty; unset it or give it a value")
@@ -94,7 +94,7 @@ def _field(model: type[BaseModel], key: str, said: str) -> FieldInfo:
 def _put_free(
     table: dict[str, Any], key: str, steps: Sequence[str], value: str, annotation: Any
 ) -> None:
-    """Write into a table that takes keys of any name, such as a price."""
+    """Write into a table that accepts keys of any name, such as a price."""
     if typing.get_origin(annotation) is not dict:
         raise ValueError(f"unknown variable; {key!r} is no table, it takes one value")
     table = _table(table, key)
@@ -111,7 +111,7 @@ def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _entry(entries: Any, wanted: str, said: str) -> int:
-    """Return the index of the entry whose name is `wanted` as a variable spells it."""
+    """Return the index of the entry with the name `wanted`, in the spelling of variables."""
     spelt = [_spell(entry) for entry in entries] if isinstance(entries, list) else []
     if spelt.count(wanted.upper()) == 1:
         return spelt.index(wanted.upper())
@@ -127,7 +127,7 @@ def _spell(entry: Any) -> str:
 
 
 def _read(value: str, annotation: Any) -> Any:
-    """Return a variable's value: as it stands where the key takes a text, else read as TOML."""
+    """Return a variable's value: verbatim if the key takes a string, else parsed as TOML."""
     if _takes_text((annotation,)):
         return value
     try:

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, said so that it can be mended: where, what, what instead."""
+"""Configuration errors: where the problem is, what it is, and what to write instead."""
 
 import difflib
 import json
@@ -13,19 +13,21 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 Location = tuple[str | int, ...]
-"""Keys and indices from the top of the document: ("routes", 0, "accuracy_floor")."""
+"""Keys and indices from the root of the document: ("routes", 0, "accuracy_floor")."""
 
 _SECRET = re.compile(r"key|secret|password|pepper|token|hash", re.IGNORECASE)
-_SECRET_TABLES = frozenset({"auth", "headers", "proxy"})  # a key is pasted there by mistake
+_SECRET_TABLES = frozenset(
+    {"auth", "headers", "proxy"}
+)  # keys are sometimes pasted here by mistake
 _USERINFO = re.compile(r"//[^/@\s]*@")
-_SHOWN_CHARS_MAX = 80  # a value is shown to be found again, not to be read in full
+_SHOWN_CHARS_MAX = 80  # enough to find the value in the file
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to mend: the place, the value there (`text` of it, "" where it says nothing), why.
+    """One problem to fix: its place, the value there (`""` if not shown) and the reason.
 
-    `source` is the file's name, or "environment", where `key` is then the variable's name.
+    `source` is the file's name, or "environment", in which case `key` is the variable's name.
     """
 
     source: str
@@ -34,7 +36,7 @@ class Problem:
     value: str = ""
 
     def document(self) -> dict[str, str]:
-        """Return it as JSON types."""
+        """Return the problem as JSON types."""
         return {"source": self.source, "key": self.key, "value": self.value, "why": self.why}
 
     def __str__(self) -> str:
@@ -43,7 +45,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """A configuration that is refused; `problems` are all that is wrong with it."""
+    """A configuration that was rejected; `problems` lists everything that is wrong with it."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -51,7 +53,7 @@ class ConfigError(Exception):
 
 
 class KeyProblem(ValueError):  # noqa: N818 - reads as what it says
-    """What a check of a whole table found wrong with one of its keys."""
+    """A problem with one key, found by a check of the whole table."""
 
     def __init__(self, key: str, why: str) -> None:
         super().__init__(why)
@@ -59,7 +61,7 @@ class KeyProblem(ValueError):  # noqa: N818 - reads as what it says
 
 
 def did_you_mean(word: str, words: Iterable[str], *, otherwise: str = "") -> str:
-    """Return "did you mean 'X'?"; no word being near, `otherwise` or the words to choose from."""
+    """Return "did you mean 'X'?"; without a close match, `otherwise` or the valid words."""
     known = {known.lower(): known for known in sorted(words)}
     near = difflib.get_close_matches(word.lower(), known, n=1)
     if near:
@@ -68,7 +70,7 @@ def did_you_mean(word: str, words: Iterable[str], *, otherwise: str = "") -> str
 
 
 def key_of(location: Sequence[str | int]) -> str:
-    """Return a location as it is written: `routes[0].accuracy_floor`."""
+    """Return a location in the notation of messages: `routes[0].accuracy_floor`."""
     key = ""
     for step in location:
         key += f"[{step}]" if isinstance(step, int) else f".{step}" if key else step
@@ -76,7 +78,7 @@ def key_of(location: Sequence[str | int]) -> str:
 
 
 def show(value: Any, location: Sequence[str | int] = ()) -> str:
-    """Return a value as TOML would write it, short, and never a secret; "" for a table."""
+    """Return a value in TOML syntax, shortened, with secrets hidden; "" for a table."""
     if value is None or isinstance(value, (dict, BaseModel)):
         return ""
     names = [step for step in location if isinstance(step, str)]
@@ -93,7 +95,7 @@ def show(value: Any, location: Sequence[str | int] = ()) -> str:
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that an annotation holds: `M`, `M | None`, `tuple[M, ...]`, or None."""
+    """Return the model class in an annotation (`M`, `M | None`, `tuple[M, ...]`), or None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in typing.get_args(annotation):
@@ -104,7 +106,7 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _field(model: type[BaseModel], location: Location) -> tuple[type[BaseModel], FieldInfo | None]:
-    """Return the last model on the way to a location, and the field there (None: there is none)."""
+    """Return the last model on the path to a location, and the field there (None if unknown)."""
     field: FieldInfo | None = None
     for step in location:
         if isinstance(step, int):
@@ -121,7 +123,7 @@ def _field(model: type[BaseModel], location: Location) -> tuple[type[BaseModel],
 
 
 def example(field: FieldInfo) -> str:
-    """Return a field's first example as TOML writes it; "" where it has none."""
+    """Return a field's first example in TOML syntax; "" if it has none."""
     if not field.examples:
         return ""
     first = field.examples[0]
@@ -130,7 +132,7 @@ def example(field: FieldInfo) -> str:
 
 
 def _instead(field: FieldInfo | None) -> str:
-    """Return what to write; without an example the default is one."""
+    """Return a suggestion of what to write: the example, or else the default."""
     if field is None:
         return ""
     plain = isinstance(field.default, (str, int, float)) and field.default != ""
@@ -143,7 +145,7 @@ def _one_of(error: Any) -> str:
     return f"must be one of {', '.join(words)}; {did_you_mean(str(error['input']), words)}"
 
 
-# What pydantic calls an error, and how it is said here.
+# Messages for pydantic's error types.
 _SAID = {
     "missing": "is missing",
     "less_than_equal": "must be at most {le:g}",
@@ -175,12 +177,12 @@ def _why(error: Any, model: type[BaseModel], location: Location) -> str:
 def of_validation(
     error: ValidationError, model: type[BaseModel]
 ) -> Iterator[tuple[Location, str, str]]:
-    """Yield (location, value as shown, why) of every error that `model` has found."""
+    """Yield (location, displayed value, reason) for each error in a ValidationError."""
     for found in error.errors(include_url=False):
         if found["type"] == "too_short" and found["input"]:
-            continue  # it counts sound entries only, and what ails the others is said already
+            continue  # it counts valid entries only, and the invalid ones are reported already
         if found["type"] == "default_factory_not_called":
-            continue  # another key of the table is wrong, and reported
+            continue  # another key of the table is wrong and is reported
         location: Location = tuple(found["loc"])
         value, why = found["input"], _why(found, model, location)
         cause = found.get("ctx", {}).get("error")
@@ -188,6 +190,6 @@ def of_validation(
             location = (*location, cause.key)
             value = value.get(cause.key) if isinstance(value, dict) else None
         if found["type"] in {"extra_forbidden", "missing"}:
-            # The value of an unknown key is not shown: it may be a secret under a misspelt name.
+            # The value of an unknown key is hidden: it may be a secret under a misspelt name.
             value = None
         yield location, show(value, location), why

@@ -1,7 +1,7 @@
-"""Which calls hard budgets will refuse, because their backend declares no bound of their cost.
+"""Notes on calls that a hard budget will refuse because their backend declares no cost bound.
 
-A hard budget holds the most that a call can cost. Where a request does not bound that, its
-backend's `context_tokens` and `max_output_tokens` do; without them the request is refused.
+A hard budget reserves the maximum cost of a call. If the request does not bound that cost, the
+backend's `context_tokens` and `max_output_tokens` do. Without either, the request is refused.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tollway.gateway.settings.root import Settings
 
 
 def notes(settings: Settings) -> list[str]:
-    """Return a line for each backend under a hard budget that lacks a bound."""
+    """Return a note for each backend under a hard budget that lacks a bound."""
     hard = [budget for budget in settings.budgets if budget.enforcement == "hard"]
     backends = {backend.name: backend for backend in settings.backends if backend.enabled}
     bound: dict[str, str] = {}
@@ -34,7 +34,7 @@ def _may_bind(budget: BudgetConfig, route: str, backend: str) -> bool:
 
 
 def _lacking(backend: BackendConfig) -> Iterator[str]:
-    """Yield which of a backend's calls nothing bounds, and the key that would."""
+    """Yield which calls of a backend are unbounded, and the key that would bound them."""
     price = backend.parsed_price().most
     is_openai = backend.protocol == "openai"
     if price.input_token_nano and backend.input_tokens_max is None:

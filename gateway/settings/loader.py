@@ -1,4 +1,4 @@
-"""Reads a configuration: its file, what the environment overrides, all that is wrong at once."""
+"""Loads a configuration from a file and the environment, and reports all problems at once."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -30,13 +30,13 @@ from tollway.gateway.settings.root import Settings
 from tollway.gateway.settings.types import FOLDER
 from tollway.policies.registry import build
 
-_FILE_BYTES_MAX = 4 << 20  # ten thousand tenants take about one
+_FILE_BYTES_MAX = 4 << 20  # ten thousand tenants need about 1 MiB
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
-    """Read a configuration file with what `environ` overrides; ConfigError names all problems.
+    """Load a configuration file with the overrides in `environ`; ConfigError lists all problems.
 
-    The rules that it names are read too, and its policies are tried with their options.
+    This also reads the rules that the file names, and builds its policies with their options.
     """
     text, folder = _read(path), path.absolute().parent
     settings = parse(text, environ, source=path.name, folder=folder)
@@ -57,16 +57,16 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
 def parse(
     text: str, environ: Mapping[str, str], *, source: str = "tollway.toml", folder: Path = Path()
 ) -> Settings:
-    """Read a configuration's text, as `load` does; relative paths in it begin at `folder`."""
+    """Parse a configuration's text, as `load` does; its relative paths start at `folder`."""
     try:
         raw = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as exc:
-        # What is never closed is noticed "at end of document": say where that is.
+        # An unclosed string or table is reported "at end of document": add the position.
         end = f"at line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}"
         why = f"is not TOML: {exc}".replace("at end of document", end)
         raise ConfigError([Problem(source, "", why)]) from None
     for table in ("server", "ledger", "journal", "state"):
-        raw.setdefault(table, {})  # so that defaults which are paths begin at `folder` too
+        raw.setdefault(table, {})  # so that default paths are relative to `folder` too
     overridden, problems = environment.apply(raw, environ, Settings)
     settings: Settings | None = None
     try:
@@ -109,7 +109,7 @@ def _unusable_rules(settings: Settings, source: str) -> Iterator[Problem]:
         if backend.kind != "rules":
             continue
         key = "rules" if backend.rules is not None else "entry_point"
-        # Rules speak what their routes speak; those of no route are read all the same.
+        # Rules use the protocol of their routes. Rules without a route are read too.
         spoken = {route.protocol for route in settings.routes if backend.name in route.backends}
         try:
             for name in sorted(spoken) or ["oip"]:
@@ -153,7 +153,7 @@ def _unusable_secrets(
 
 
 def _unusable_proxies(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem]:
-    """Check the environment's proxies, those that lead to a backend."""
+    """Check the proxies from the environment that lead to a backend."""
     for variable in sorted(
         {
             variable
@@ -178,7 +178,7 @@ def _unusable_options(settings: Settings, source: str) -> Iterator[Problem]:
 
 
 def _unusable_resorts(settings: Settings, source: str) -> Iterator[Problem]:
-    """Hold each last resort to what the replies of its route are held to."""
+    """Check each static response against the response schema of its route."""
     for index, route in enumerate(settings.routes):
         if route.static_response is None:
             continue

@@ -1,4 +1,4 @@
-"""The tables of those who watch: anomalies, webhooks, the log, traces."""
+"""The observability tables: anomalies, webhooks, logs and traces."""
 
 from typing import Literal
 
@@ -12,71 +12,77 @@ from tollway.gateway.settings.types import BackendUrl, Float, Name, Share, WebUr
 
 
 class AnomaliesConfig(ConfigTable):
-    """What spend counts as not as usual; noticed without any setting."""
+    """Detection of unusual spend. It works without any configuration."""
 
-    enabled: bool = Field(default=True, description="Whether spend is watched.")
+    enabled: bool = Field(default=True, description="Whether spend is monitored.")
     ratio: Float = Field(
         default=1.5,
         gt=1,
         le=1000,
-        description="How many times the usual for this hour of the week; more while less is known.",
+        description="Spend, as a multiple of the baseline for this hour of the week, that counts "
+        "as an anomaly. A higher multiple applies while the baseline is based on little data.",
     )
     min_usd_per_hour: Float = Field(
-        default=1.0, ge=0, description="The least excess over the usual that is told of."
+        default=1.0,
+        ge=0,
+        description="Smallest excess over the baseline that raises an alert, in dollars per hour.",
     )
 
 
 class WebhookConfig(ConfigTable):
-    """An address that events are sent to."""
+    """An address that receives events."""
 
-    name: Name = Field(description="Its name in the log.", examples=["on-call"])
+    name: Name = Field(description="Name of the webhook in the log.", examples=["on-call"])
     url: WebUrl = Field(
-        description="Where they are posted; hidden wherever settings are shown, since Slack's are "
-        "secret. Better set as `TOLLWAY_WEBHOOKS__<NAME>__URL`.",
+        description="Address that events are posted to. It is hidden wherever settings are shown, "
+        "because Slack's URLs are secret. Prefer the environment variable "
+        "`TOLLWAY_WEBHOOKS__<NAME>__URL`.",
         examples=["https://hooks.example.com/tollway"],
     )
     format: Literal["cloudevents", "slack"] = Field(
-        default="cloudevents", description="CloudEvents 1.0 in JSON, or a message as Slack has it."
+        default="cloudevents",
+        description="`cloudevents`: CloudEvents 1.0 in JSON. `slack`: a Slack message.",
     )
     secret: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="Signs them (`webhook-signature`, as Standard Webhooks has it).",
+        description="Secret that signs the events (`webhook-signature`, as in Standard Webhooks).",
     )
     events: tuple[str, ...] = Field(
         default=(),
-        description="The kinds of events that it gets; all of them by default.",
+        description="Kinds of events to send. Default: all.",
         examples=[["spend_anomaly", "threshold"]],
     )
 
 
 class LogConfig(ConfigTable):
-    """The log, on stderr; lines that its reader does not take in time are dropped and counted."""
+    """The log, on stderr. Lines that its reader does not take in time are dropped and counted."""
 
     format: Literal["text", "json"] = Field(
-        default="text", description="Lines for people, or one JSON object a line."
+        default="text", description="`text` for people, or `json` for one JSON object per line."
     )
     level: Literal["debug", "info", "warning", "error"] = Field(
-        default="warning", description="The least that is written; requests have their own setting."
+        default="warning",
+        description="Minimum level that is written. Request lines have their own setting.",
     )
     requests: Literal["off", "failed", "all"] = Field(
         default="off",
-        description="A line for each request with its decision, backend, cost and duration; or for "
-        "those answered with 4xx or 5xx, or not at all.",
+        description="Request lines, with decision, backend, cost and duration: `all` requests, "
+        "`failed` requests (4xx or 5xx), or `off`.",
     )
 
 
 class TracingConfig(ConfigTable):
-    """OpenTelemetry traces; needs the extra `otel`."""
+    """OpenTelemetry traces. They require the extra `otel`."""
 
     endpoint: BackendUrl | None = Field(
         default=None,
-        description="The base address of an OTLP receiver (HTTP); without one nothing is traced. "
-        "The standard's variables hold too, such as `OTEL_EXPORTER_OTLP_HEADERS`.",
+        description="Base address of an OTLP receiver (HTTP). If omitted, tracing is off. The "
+        "standard environment variables apply too, such as `OTEL_EXPORTER_OTLP_HEADERS`.",
         examples=["http://127.0.0.1:4318"],
     )
     sample: Share = Field(
         default=0.01,
-        description="The share of requests to trace, of those that bring no trace context; the "
-        "others are traced where their caller is.",
+        description="Share of requests to trace, among those without a trace context. Requests "
+        "with a trace context are traced if their caller is.",
     )

@@ -1,8 +1,8 @@
-"""No open relay: calls without a key may not spend without a bound on a key of the gateway's.
+"""Prevents open relays: calls without a key must not spend without limit on a provider account.
 
-Where the gateway has `allow_anonymous` and a backend has `auth`, whoever reaches the listener
-spends on that
-account. That is for programs of this machine alone, or for as much as a hard budget allows.
+If the gateway sets `allow_anonymous` and a backend has `auth`, every client that reaches the
+listener spends on the account of that credential. This is allowed only for clients on this machine,
+or up to the limit of a hard budget.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tollway.gateway.settings.route import RouteConfig
 
 
 def unbounded(settings: Settings) -> Iterator[tuple[RouteConfig, str]]:
-    """Yield each route, and one backend of it, where calls without a key have no hard budget."""
+    """Yield each route where calls without a key have no hard budget, with one such backend."""
     if not settings.server.allow_anonymous:
         return
     paid = {b.name for b in settings.backends if b.auth is not None and b.enabled}
@@ -29,9 +29,9 @@ def unbounded(settings: Settings) -> Iterator[tuple[RouteConfig, str]]:
 
 
 def check(settings: Settings) -> Iterator[str]:
-    """Yield why `allow_anonymous` cannot stand: a line for each route that is an open relay."""
+    """Yield a reason to reject `allow_anonymous` for each route that is an open relay."""
     if addresses.is_local(settings.server.listen):
-        return  # where each request is looked at: see tollway.gateway.security.loopback
+        return  # each request is checked instead: see tollway.gateway.security.loopback
     for route, backend in unbounded(settings):
         yield (
             f"lets anyone who reaches {settings.server.listen} spend on the key of backend "
@@ -41,7 +41,7 @@ def check(settings: Settings) -> Iterator[str]:
 
 
 def _binds(budget: BudgetConfig, route: str, backend: str) -> bool:
-    """Say whether a budget bounds every call without a key to this backend of this route."""
+    """Return whether a budget bounds every call without a key to this backend of this route."""
     scope = budget.scope
     return (
         budget.enforcement == "hard"

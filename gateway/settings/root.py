@@ -1,4 +1,4 @@
-"""A whole configuration: all tables of a `tollway.toml`."""
+"""The whole configuration: all tables of a `tollway.toml`."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -26,7 +26,7 @@ from tollway.gateway.settings.tenant import TenantConfig
 
 
 class Settings(BaseSettings):
-    """A whole configuration. Read one with `load`, which also checks what its tables agree on."""
+    """A whole configuration. Read one with `load`, which also runs the cross-table checks."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -39,7 +39,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the document alone: `environment` has written the overrides into it."""
+        """Use only the document: `environment` has already applied the overrides to it."""
         return (init_settings,)
 
     server: ServerConfig = ServerConfig()
@@ -56,12 +56,12 @@ class Settings(BaseSettings):
     tracing: TracingConfig = TracingConfig()
     pepper: SecretStr | None = Field(
         default=None,
-        description="The secret that `hmac-sha256:` key hashes are made with. "
-        "Set it as `TOLLWAY_PEPPER`, not in the file.",
+        description="Secret that `hmac-sha256:` key hashes are made with. Set it as "
+        "`TOLLWAY_PEPPER`, not in the file.",
     )
 
     def effective(self) -> dict[str, Any]:
-        """Return all of it, defaults included and secrets hidden, as JSON types."""
+        """Return the whole configuration as JSON types, including defaults, with secrets hidden."""
         document: dict[str, Any] = _shown(self.model_dump(exclude_none=True))
         return document
 
@@ -77,7 +77,7 @@ def _shown(value: Any) -> Any:
         case Path() | datetime():
             return str(value)
         case Decimal():
-            # A number where a double holds it exactly, else its digits: nothing is rounded.
+            # A number if a double represents it exactly, else its digits: nothing is rounded.
             number = float(value)
             return number if Decimal(repr(number)) == value else str(value)
     return value

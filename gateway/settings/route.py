@@ -1,4 +1,4 @@
-"""The table of a route: who can answer, how one is chosen, what is asked of both sides."""
+"""The table of a route: its backends, its policy, and the schemas of requests and replies."""
 
 from typing import Annotated, Literal, Self
 
@@ -31,20 +31,26 @@ _POLICIES = ", ".join(f"`{name}`" for name in sorted({*POLICIES} - {"cascade"}))
 
 
 class FeaturesConfig(ConfigTable):
-    """Which features of a request the policy sees: paths into its JSON."""
+    """The request features that the policy uses, as paths into the request's JSON."""
 
     numeric: tuple[JsonPath, ...] = Field(
-        default=(), description="Numbers, or lists of them.", examples=[["inputs[0].data"]]
+        default=(),
+        description="Paths of numbers, or of lists of numbers.",
+        examples=[["inputs[0].data"]],
     )
     text: tuple[JsonPath, ...] = Field(
-        default=(), description="Texts, seen as words.", examples=[["messages[*].content"]]
+        default=(),
+        description="Paths of texts, which are split into words.",
+        examples=[["messages[*].content"]],
     )
     categorical: tuple[JsonPath, ...] = Field(
-        default=(), description="Words that are seen whole.", examples=[["parameters.country"]]
+        default=(),
+        description="Paths of strings that are used as a whole.",
+        examples=[["parameters.country"]],
     )
     range: tuple[Float, Float] | None = Field(
         default=None,
-        description="What the numbers lie between; they are scaled by it.",
+        description="Minimum and maximum of the numbers, used to scale them.",
         examples=[[0, 16]],
     )
 
@@ -56,30 +62,31 @@ class FeaturesConfig(ConfigTable):
 
 
 class ScoreConfig(ConfigTable):
-    """How an answer is scored when feedback brings the true label."""
+    """How an answer is scored against the true label that feedback provides."""
 
     exact: JsonPath | None = Field(
         default=None,
-        description="The answer's place in the reply: right when it equals the label. A list is "
-        "scored row by row against a list of labels.",
+        description="Path of the answer in the reply. The answer is correct if it equals the "
+        "label. A list is scored row by row against a list of labels.",
         examples=["outputs[0].data[0]"],
     )
     near: JsonPath | None = Field(
         default=None,
-        description="The answer's place in the reply: right when within `tolerance` of the label.",
+        description="Path of the answer in the reply. The answer is correct if it is within "
+        "`tolerance` of the label.",
         examples=["outputs[0].data[0]"],
     )
     tolerance: Float | None = Field(
         default=None,
         gt=0,
-        description="The largest difference that counts as right.",
+        description="Largest difference that counts as correct.",
         examples=[0.5],
     )
     argmax: bool | None = Field(
         default=None,
-        description="With `exact`: whether the answer is a list of scores, one for each class, of "
-        "which the greatest counts; the label is then the index of a class, from 0. By default "
-        "where the list holds fractions that add up to 1.",
+        description="With `exact`: whether the answer is a list of scores, one per class, of which "
+        "the greatest counts. The label is then the index of a class, starting at 0. Default: "
+        "true if the list holds fractions that add up to 1.",
         examples=[True],
     )
 
@@ -95,155 +102,167 @@ class ScoreConfig(ConfigTable):
 
 
 class AuditConfig(ConfigTable):
-    """Some answers are compared to a reference's, off the clients' path, and learned from."""
+    """Audits: some answers are compared with a reference backend's, off the clients' path."""
 
     backend: str = Field(
-        description="The reference: the route's backend whose answers are taken to be right.",
+        description="The reference: a backend of the route whose answers are taken as correct.",
         examples=["digits-gpu"],
     )
     share: Share = Field(
         default=0.01,
         gt=0,
-        description="The share of answers to audit in the mean: more of those that teach most.",
+        description="Average share of answers to audit. Answers that teach the policy more are "
+        "audited more often.",
     )
     budget_share: Float = Field(
         default=0.05,
         gt=0,
         le=1,
-        description="What audits may cost at most, as a share of what the route's requests cost.",
+        description="Maximum cost of audits, as a share of the cost of the route's requests.",
     )
 
 
 class RouteConfig(ConfigTable):
-    """A path that clients call, the backends that can answer it, and how to choose among them."""
+    """A path that clients call, its backends, and how the gateway chooses among them."""
 
-    name: Name = Field(description="Its name in budgets, metrics and reports.")
+    name: Name = Field(description="Name of the route in budgets, metrics and reports.")
     path: RoutePath = Field(
-        description="The path that clients call: exact, with `{model}` for a whole segment, or "
-        "with a trailing `/*` for all below. Of several that match, the most specific is taken.",
+        description="Path that clients call: exact, with `{model}` for a whole segment, or with a "
+        "trailing `/*` for everything below. If several paths match, the most specific one is "
+        "used.",
         examples=["/v2/models/digits/infer"],
     )
     protocol: Protocol = Field(
-        description=f"What clients speak on it, and so do its backends: {PROTOCOL_NAMES}.",
+        description=f"Protocol of the clients and of all backends of the route: {PROTOCOL_NAMES}.",
         examples=["oip"],
     )
     models: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
         default=(),
         max_length=64,
-        description="`openai` only: the names of a model by which requests mean this route, where "
-        "several share a path. One of them may have none, and answers all other names.",
+        description="`openai` only: model names that select this route among several with the same "
+        "path. One of those routes may omit `models`; it serves all other names.",
         examples=[["smart", "gpt-4o"]],
     )
     backends: tuple[str, ...] = Field(
         min_length=1,
         max_length=64,
-        description="The backends that can answer it.",
+        description="Backends of the route.",
         examples=[["digits-cpu", "digits-gpu"]],
     )
     objective: Literal["max_quality", "min_cost", "value"] = Field(
         default="max_quality",
-        description="The best that the budgets pay for, the cheapest above the floor, or the most "
-        "of `value_per_correct_usd` times quality less cost.",
+        description="`max_quality`: the best quality that the budgets can pay for. `min_cost`: the "
+        "lowest cost above the accuracy floor. `value`: the maximum of `value_per_correct_usd` "
+        "times quality, minus cost.",
     )
     accuracy_floor: Share | None = Field(
-        default=None, description="The share of right answers to hold.", examples=[0.97]
+        default=None, description="Minimum share of correct answers.", examples=[0.97]
     )
     value_per_correct_usd: Float | None = Field(
-        default=None, gt=0, description="What one right answer is worth.", examples=[0.01]
+        default=None, gt=0, description="Value of one correct answer, in dollars.", examples=[0.01]
     )
     baseline: str | None = Field(
         default=None,
-        description="The backend that is known to hold the floor; learning falls back to it.",
+        description="Backend that is known to meet the accuracy floor. Learning falls back to it.",
         examples=["digits-gpu"],
     )
-    policy: PolicyName = Field(default="lagrangian", description=f"Who chooses: {_POLICIES}.")
+    policy: PolicyName = Field(
+        default="lagrangian",
+        description=f"Policy that chooses the backend: {_POLICIES}.",
+    )
     policy_options: FreeTable = Field(
         default_factory=dict,
-        description="The policy's own settings, such as `arm` of `fixed`, `weights` of `weighted`.",
+        description="Options of the policy, such as `arm` for `fixed` or `weights` for `weighted`.",
         examples=['{ head = "ridge" }'],
     )
     guard: Literal["off", "shadow", "observe"] = Field(
         default="off",
-        description="`shadow`: the baseline, or else the best fixed backend, answers until what is "
-        "learned is shown to be worth more, and again when it no longer is. `observe`: it always "
-        "answers; what is learned is only written down.",
+        description="`shadow`: the baseline, or the best fixed backend if there is none, answers "
+        "until the learned policy is shown to be worth more, and again when it no longer is. "
+        "`observe`: it always answers, and the learned choice is only recorded.",
     )
     cascade: bool = Field(
-        default=False, description="Whether a cheap answer in hand may be accepted or escalated."
+        default=False,
+        description="Whether the answer of a cheap backend may be accepted or escalated to another "
+        "backend.",
     )
     fallback: bool = Field(
-        default=True, description="Whether another backend is asked once when one fails."
+        default=True, description="Whether one other backend is tried when a backend fails."
     )
     fallbacks: tuple[str, ...] = Field(
         default=(),
         max_length=64,
-        description="Whom to ask in place of a backend that fails, first to last, until one "
-        "answers; by default once whom the policy thinks next best.",
+        description="Backends to try, in order, when a backend fails, until one answers. Default: "
+        "one attempt on the backend that the policy ranks next.",
         examples=[["digits-cpu", "digits-rules"]],
     )
     static_response: str | None = Field(
         default=None,
         max_length=65_536,
-        description="A reply's JSON, given where no backend can; nothing is charged for it.",
+        description="JSON reply to send when no backend can answer. It is not charged.",
         examples=['{"label": "unknown"}'],
     )
     retry_share: Share = Field(
         default=0.2,
-        description="How many calls to other backends after failures, as a share of the requests; "
-        "rules are not counted. The first 100 are free.",
+        description="Maximum number of fallback calls, as a share of the requests. Calls to rules "
+        "are not counted. The first 100 are not limited.",
     )
     hedge_share: float = Field(
         default=0.0,
         ge=0.0,
         le=0.5,
-        description="How many requests, as a share, may be asked of their backend a second time: "
-        "the slowest, as soon as they are slower than the rest. The first good reply counts, both "
-        "calls are paid. Not for streams.",
+        description="Maximum share of requests that are hedged: the slowest requests are sent to "
+        "their backend a second time, once they are slower than the rest. The first good reply is "
+        "used and both calls are charged. Streams are not hedged.",
         examples=[0.05],
     )
     request_schema: tuple[ConstraintConfig, ...] = Field(
         default=(),
         max_length=64,
-        description="What requests must hold; others get 422, and no backend is asked.",
+        description="Constraints on requests. A request that violates one gets 422 without any "
+        "call to a backend.",
         examples=['[{ tensor = "image", datatype = "FP32", shape = [1, 64], range = [0, 16] }]'],
     )
     response_schema: tuple[ConstraintConfig, ...] = Field(
         default=(),
         max_length=64,
-        description="What replies must hold; for others another backend is asked, and they never "
-        "reach the client.",
+        description="Constraints on replies. A reply that violates one is never sent to the "
+        "client; another backend is tried.",
         examples=['[{ at = "label", type = "integer", range = [0, 9] }]'],
     )
     forward_headers: tuple[ForwardedHeader, ...] = Field(
         default=(),
         max_length=16,
-        description="Which of a client's own credentials go on to the backends: `authorization`, "
-        "`x-api-key`, `api-key`, `x-goog-api-key`, `cookie`, ... By default none does. A key of "
-        "this gateway never does, and a backend's `auth` replaces the field of the same name.",
+        description="Client credentials that are forwarded to the backends: `authorization`, "
+        "`x-api-key`, `api-key`, `x-goog-api-key`, `cookie`, ... Default: none. A key of this "
+        "gateway is never forwarded, and a backend's `auth` replaces the field of the same name.",
         examples=[["authorization"]],
     )
     no_answer: Literal["unknown", "wrong"] = Field(
         default="unknown",
-        description="What a label or an audit says of a reply that holds no answer (empty, null, "
-        "NaN): nothing, or that it was wrong. The reply reaches the client in either case.",
+        description="How a label or an audit scores a reply without an answer (empty, null, NaN): "
+        "`unknown`, not at all; `wrong`, as incorrect. The reply reaches the client in either "
+        "case.",
     )
     timeout_s: Seconds = Field(
         default_factory=DefaultBy("protocol", 30, openai=600),
-        description="The longest that a request may take in all.",
+        description="Maximum duration of a request, including all attempts.",
         examples=[30],
     )
-    context: FeaturesConfig = Field(default=FeaturesConfig(), description="What the policy sees.")
+    context: FeaturesConfig = Field(
+        default=FeaturesConfig(), description="Features that the policy uses."
+    )
     score: ScoreConfig | None = Field(
         default=None, description="How a true label is turned into quality."
     )
     feedback: Literal["own", "labellers"] = Field(
         default="own",
-        description="Who may say what answers were worth. `own`: each tenant, of its own requests. "
-        "`labellers`: tenants marked `labeller` alone, of all requests. The admin key may always.",
+        description="Who may send labels. `own`: each tenant, for its own requests. `labellers`: "
+        "only tenants marked `labeller`, for all requests. The admin key may always send labels.",
     )
     audit: AuditConfig | None = Field(
         default=None,
-        description="Where labels are scarce: answers of which backend others are compared to.",
+        description="Audits, for routes with few labels: the reference backend and the shares.",
         examples=['{ backend = "digits-gpu", share = 0.01, budget_share = 0.05 }'],
     )
 
@@ -298,7 +317,7 @@ class RouteConfig(ConfigTable):
         return self
 
     def to_objective(self) -> Objective:
-        """Return what the route wants of its policy."""
+        """Return the objective that the policy optimizes."""
         return Objective(
             kind=self.objective,
             floor=self.accuracy_floor,

@@ -1,4 +1,4 @@
-"""The tables of the listener: where it listens, its limits, its TLS, who may administer it."""
+"""The listener's tables: addresses, limits, TLS and the keys of the control plane."""
 
 from typing import Self
 
@@ -13,144 +13,166 @@ from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.errors import KeyProblem
 from tollway.gateway.settings.types import Float, Int, KeyHash, Listener, LocalPath, Megabytes
 
-_ADMIN_KEY_CHARS_MIN = 16  # a key that people think up is guessed; `tollway keys new` makes one
+_ADMIN_KEY_CHARS_MIN = 16  # shorter keys can be guessed; `tollway keys new` makes one
 
 
 class ListenerTlsConfig(ConfigTable):
-    """Files of the listener's TLS, in PEM; read again at every reload."""
+    """TLS files of the listener, in PEM format. Every reload reads them again."""
 
     cert: LocalPath = Field(
-        description="Its certificate, with those between it and the root.",
+        description="The server certificate, followed by the intermediate certificates up to the "
+        "root.",
         examples=["tls/cert.pem"],
     )
-    key: LocalPath = Field(description="The certificate's key.", examples=["tls/key.pem"])
+    key: LocalPath = Field(
+        description="The private key of the certificate.", examples=["tls/key.pem"]
+    )
     client_ca: LocalPath | None = Field(
         default=None,
-        description="Who vouches for clients: only those with a certificate of theirs are served.",
+        description="CA certificates for mutual TLS. If set, only clients with a certificate "
+        "signed by one of them are served.",
     )
 
 
 class ServerConfig(ConfigTable):
-    """The listener, its limits, and who may administer it."""
+    """The listener, its limits and the keys of the control plane."""
 
     listen: Listener = Field(
-        default="127.0.0.1:8080", description="`HOST:PORT` (port 0: a free one) or `unix:/PATH`."
+        default="127.0.0.1:8080",
+        description="Listen address: `HOST:PORT` (port 0 selects a free port) or `unix:/PATH`.",
     )
     tls: ListenerTlsConfig | None = Field(
-        default=None, description="Serve over TLS (https); left out, in the clear."
+        default=None, description="TLS files. If omitted, the listener serves plain HTTP."
     )
     workers: Int = Field(
         default=1,
         ge=1,
         le=256,
-        description="Worker processes, one a core; more than one need a ledger that they share.",
+        description="Number of worker processes; use one per core. More than one worker requires a "
+        "shared ledger.",
     )
     allow_anonymous: bool = Field(
         default=False,
-        description="Serve callers without a key as tenant `anonymous`: for demos and tests.",
+        description="Serve callers without a key as tenant `anonymous`. For demos and tests.",
     )
     admin_key: SecretStr | None = Field(
         default=None,
-        description="The key of the control plane. Better set from the environment, "
-        "`TOLLWAY_SERVER__ADMIN_KEY`, or given as `admin_key_hash`.",
+        description="The admin key of the control plane. Prefer the environment variable "
+        "`TOLLWAY_SERVER__ADMIN_KEY`, or `admin_key_hash`.",
     )
     admin_key_hash: KeyHash | None = Field(
         default=None,
-        description="The hash of the control plane's key, as `tollway keys new` prints it.",
+        description="The hash of the admin key, as printed by `tollway keys new`.",
         examples=["sha256:<64 hex digits>"],
     )
     viewer_key_hash: KeyHash | None = Field(
         default=None,
-        description="The hash of a key that may read all of the control plane, and change nothing: "
-        "for dashboards.",
+        description="The hash of a read-only key: it can read everything in the control plane and "
+        "change nothing. For dashboards.",
         examples=["sha256:<64 hex digits>"],
     )
     hide_amounts: bool = Field(
         default=False,
-        description="Leave dollars out of reply headers and refusals sent to clients.",
+        description="Omit dollar amounts from reply headers and refusals sent to clients.",
     )
     max_body_bytes: Int = Field(
-        default=16 << 20, ge=1024, le=1 << 31, description="Largest request body; above it, 413."
+        default=16 << 20,
+        ge=1024,
+        le=1 << 31,
+        description="Maximum request body size. A larger body gets 413.",
     )
     max_reply_bytes: Int = Field(
         default=64 << 20,
         ge=1024,
         le=1 << 31,
-        description="Largest reply that is read whole; above it, 502.",
+        description="Maximum size of a non-streamed backend reply. A larger reply gets 502.",
     )
     max_event_bytes: Int = Field(
         default=64 << 20,
         ge=64 << 10,
         le=1 << 30,
-        description="Largest event of a stream; above it, that stream ends with an error.",
+        description="Maximum size of one event of a stream. A larger event ends the stream with an "
+        "error.",
     )
     stream_buffer_bytes: Int = Field(
         default=256 << 20,
         ge=64 << 10,
         le=1 << 34,
-        description="How much memory the unfinished events of all streams may take in each worker; "
-        "one tenant gets half of it, and always room for one event of `max_event_bytes`. A stream "
-        "that needs more ends with an error.",
+        description="Memory in each worker for the incomplete events of all streams. One tenant "
+        "may use half of it, and always enough for one event of `max_event_bytes`. A stream that "
+        "needs more ends with an error.",
     )
     max_header_bytes: Int = Field(
-        default=32 << 10, ge=1024, le=1 << 20, description="Largest request head; above it, 431."
+        default=32 << 10,
+        ge=1024,
+        le=1 << 20,
+        description="Maximum size of the request line and header fields together. A larger request "
+        "head gets 431.",
     )
     max_headers: Int = Field(
-        default=100, ge=8, le=1000, description="Most header fields; above it, 431."
+        default=100,
+        ge=8,
+        le=1000,
+        description="Maximum number of header fields. A request with more gets 431.",
     )
     max_in_flight: Int = Field(
         default=2048,
         ge=1,
         le=1_000_000,
-        description="Most requests at once in each worker; above it, 503 with Retry-After.",
+        description="Maximum number of concurrent requests in each worker. Further requests get "
+        "503 with Retry-After.",
     )
     drained_streams: Int = Field(
         default=64,
         ge=0,
         le=100_000,
-        description="Most streams at once in each worker that are read on after their clients left "
-        '(`on_abandon = "drain"`); one beyond that is closed.',
+        description="Maximum number of streams in each worker that are still read after their "
+        'clients disconnected (`on_abandon = "drain"`). A stream above the limit is closed.',
     )
     drained_streams_per_tenant: Int = Field(
-        default=8, ge=0, le=100_000, description="Most of them of one tenant."
+        default=8, ge=0, le=100_000, description="The same limit for the streams of one tenant."
     )
     feedback_per_s: Float = Field(
         default=500,
         gt=0,
         le=1e6,
-        description="Most labels a second that one tenant may send, ten seconds' worth at once; "
-        "above it, 429 with Retry-After. The admin key may send any number. Workers have equal "
-        "shares.",
+        description="Maximum rate of labels from one tenant, per second, with a burst of ten "
+        "seconds' worth. Further labels get 429 with Retry-After. The admin key is not limited. "
+        "The rate is divided equally among the workers.",
     )
     hold_wait_s: Float = Field(
         default=10,
         ge=0,
         le=600,
-        description="How long a request waits, within its own deadline, for money of a budget that "
-        "other calls hold; then 429 with Retry-After. 0: not at all.",
+        description="How long a request waits for budget that other calls have reserved, within "
+        "the request's own deadline. After that it gets 429 with Retry-After. 0 disables waiting.",
     )
     idempotency_s: Float = Field(
         default=3600,
         ge=0,
         le=86_400,
-        description="How long an answer is kept for a client that asks again under the same "
-        "Idempotency-Key, by the worker that gave it; 0: never.",
+        description="How long a worker stores the response to a request with an Idempotency-Key, "
+        "for retries that reach the same worker. 0 disables storage.",
     )
     idempotency_mb: Megabytes = Field(
-        default=16, description="How much memory such answers may take in each worker."
+        default=16, description="Memory for stored responses in each worker."
     )
     keep_alive_s: Int = Field(
-        default=75, ge=1, le=86_400, description="How long an idle connection is kept."
+        default=75, ge=1, le=86_400, description="How long an idle client connection is kept open."
     )
     grace_s: Int = Field(
         default=0,
         ge=0,
         le=86_400,
-        description="How long requests are still taken after SIGTERM, while `/readyz` says 503 and "
-        "each reply closes its connection: as long as the load balancer before it takes to notice.",
+        description="How long the gateway accepts requests after SIGTERM, while `/readyz` returns "
+        "503 and each reply closes its connection. Set it to the time that the load balancer in "
+        "front needs to notice.",
     )
     drain_s: Int = Field(
-        default=30, ge=1, le=86_400, description="How long running requests may take after SIGTERM."
+        default=30,
+        ge=1,
+        le=86_400,
+        description="How long running requests may take to finish after SIGTERM.",
     )
 
     @model_validator(mode="after")

@@ -1,10 +1,10 @@
-"""Recognizes the variables that Kubernetes makes for services whose names begin with `tollway`.
+"""Recognizes the environment variables that Kubernetes sets for services named `tollway...`.
 
-A service called `tollway` gives every container of its namespace `TOLLWAY_SERVICE_HOST`,
-`TOLLWAY_PORT_8080_TCP_ADDR` and others (https://kubernetes.io/docs/concepts/services-networking/
-service/#environment-variables); they have our prefix, and nobody wrote them. The name of the
-service has single underscores here and a setting has double ones, so a misspelt setting is not
-taken for one of these. The values must be what is written for services, too.
+A service called `tollway` adds `TOLLWAY_SERVICE_HOST`, `TOLLWAY_PORT_8080_TCP_ADDR` and others to
+every container of its namespace (https://kubernetes.io/docs/concepts/services-networking/service/
+#environment-variables). They have the gateway's prefix, but they are not settings. These variables
+have single underscores after the service name and settings have double ones, so a misspelt setting
+is not mistaken for one of them. The value must also have the form that Kubernetes writes.
 """
 
 import re
@@ -28,14 +28,14 @@ _OF_A_SERVICE = tuple(
 
 
 def is_of_a_service(variable: str, value: str) -> bool:
-    """Whether a variable was made for a service, and is no setting."""
+    """Return whether Kubernetes set this variable for a service, so that it is not a setting."""
     return "__" not in variable and any(
         name.fullmatch(variable) and said.fullmatch(value) for name, said in _OF_A_SERVICE
     )
 
 
 def note(environ: Mapping[str, str]) -> str:
-    """Return what an operator should know of such variables; empty where there are none."""
+    """Return a note for the operator about such variables; empty if there are none."""
     found = sorted(name for name, value in environ.items() if is_of_a_service(name, value))
     if not found:
         return ""

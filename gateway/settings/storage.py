@@ -1,4 +1,4 @@
-"""The tables of what is kept: the ledger, the journal, what was learned."""
+"""The storage tables: the ledger, the journal and learned state."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -15,23 +15,24 @@ from tollway.gateway.settings.types import LedgerUrl, LocalPath, Megabytes, Seco
 
 
 class LedgerConfig(ConfigTable):
-    """The authority that knows what each budget has spent and leased."""
+    """The ledger: the authority on what each budget has spent and leased."""
 
     url: LedgerUrl = Field(
         default="sqlite:///tollway.db",
         validate_default=True,
-        description="`sqlite:///FILE` (relative to this file; four slashes for an absolute path), "
-        "`redis://HOST:PORT/DB`, `rediss://...` (TLS), `unix:///SOCKET` (Redis), or `memory://` "
-        "(forgets on exit).",
+        description="Store of the ledger: `sqlite:///FILE` (relative to this file; four slashes "
+        "for an absolute path), `redis://HOST:PORT/DB`, `rediss://...` (TLS), `unix:///SOCKET` "
+        "(Redis), or `memory://` (lost on exit).",
         examples=["sqlite:///tollway.db"],
     )
     password: SecretStr | None = Field(
-        default=None, description="Redis' password; better set as `TOLLWAY_LEDGER__PASSWORD`."
+        default=None,
+        description="Redis password. Prefer the environment variable `TOLLWAY_LEDGER__PASSWORD`.",
     )
     on_ledger_failure: Literal["refuse", "allow"] = Field(
         default="refuse",
-        description="What happens once the ledger is unreachable and what was leased is spent: "
-        "refuse (`refuse`), or go on and record (`allow`).",
+        description="What happens when the ledger is unreachable and the leased amount is spent: "
+        "`refuse` rejects requests, `allow` serves them and records the cost.",
     )
 
     @model_validator(mode="after")
@@ -45,23 +46,32 @@ class JournalConfig(ConfigTable):
     """The append-only record of decisions, attempts and feedback."""
 
     dir: LocalPath = Field(
-        default=Path(".tollway/journal"), validate_default=True, description="Where its files are."
+        default=Path(".tollway/journal"),
+        validate_default=True,
+        description="Directory of the journal files.",
     )
     fsync_s: Seconds = Field(
         default=1.0,
-        description="How often it is forced to disk: the most that a power cut can take.",
+        description="Interval between fsyncs. A power failure loses at most this much.",
     )
-    segment_mb: Megabytes = Field(default=256, description="Size at which a new file is begun.")
+    segment_mb: Megabytes = Field(
+        default=256, description="Size at which a new segment file is started."
+    )
     waiting_mb: Megabytes = Field(
         default=32,
-        description="Most kept in memory while the disk refuses writes; above it, rows drop.",
+        description="Memory for rows that wait while the disk refuses writes. Above it, rows are "
+        "dropped.",
     )
 
 
 class StateConfig(ConfigTable):
-    """Where learned state is kept across restarts."""
+    """Storage of learned state across restarts."""
 
     dir: LocalPath = Field(
-        default=Path(".tollway/state"), validate_default=True, description="Where its files are."
+        default=Path(".tollway/state"),
+        validate_default=True,
+        description="Directory of the state files.",
     )
-    interval_s: Seconds = Field(default=30, description="How often it is saved, besides on exit.")
+    interval_s: Seconds = Field(
+        default=30, description="Interval between saves. State is also saved on exit."
+    )

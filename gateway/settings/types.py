@@ -1,6 +1,6 @@
-"""The kinds of values that a configuration's keys take, each with its limits and its remedy.
+"""The value types of configuration keys, each with its limits and its error message.
 
-A check that refuses a value raises ValueError, whose text says what to write instead.
+A check that rejects a value raises ValueError with a message that says what to write instead.
 """
 
 import re
@@ -24,16 +24,16 @@ from tollway.gateway.settings.errors import did_you_mean
 from tollway.policies.registry import POLICIES
 
 FOLDER: ContextVar[Path] = ContextVar("FOLDER", default=Path())
-"""Where relative paths begin, while a configuration is read: the folder of its file. (A validation
-context would say it too, but pydantic-settings' models do not pass one on.)"""
+"""The base of relative paths while a configuration is read: the folder of its file. (A validation
+context would be simpler, but pydantic-settings' models do not pass one on.)"""
 
-# Names are label values in Prometheus and travel in headers, in paths and in variables' names.
+# Names are used as Prometheus label values, and in headers, paths and variable names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")  # a token of RFC 9110, in lower case
 
 
 def _checked(check: Callable[[Any], object]) -> AfterValidator:
-    """Return a validator that keeps the value unless `check` raises."""
+    """Return a validator that returns the value unchanged unless `check` raises."""
 
     def validate(value: Any) -> Any:
         check(value)
@@ -49,7 +49,7 @@ def _not_a_boolean(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a free table with floats for Decimals: it goes to code that knows TOML's types."""
+    """Return a free-form table with floats for Decimals, for code that expects TOML's types."""
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, dict):
@@ -149,13 +149,13 @@ def _check_timezone(name: str) -> None:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        # KeyError is "not found"; the others are what a path that is no zone ends in.
+        # KeyError means "not found"; the others are raised for paths that are not time zones.
         near = did_you_mean(name, available_timezones(), otherwise="write one like Europe/Berlin")
         raise ValueError(f"is not an IANA time zone; {near}") from None
 
 
 def _beside_the_file(path: Path) -> Path:
-    """Return a path of the configuration's; a relative one begins at FOLDER."""
+    """Resolve a path in the configuration; a relative one is relative to FOLDER."""
     return FOLDER.get() / path.expanduser()
 
 
@@ -174,16 +174,16 @@ def _ledger_url(url: str) -> str:
 
 
 class DefaultBy:
-    """A default that depends on another key of the same table, which must stand above it."""
+    """A default that depends on another key of the same table, which must be declared before it."""
 
     def __init__(self, key: str, otherwise: Any, **by: Any) -> None:
-        """`by`: the default for each value of `key` that has one of its own."""
+        """Set `by`: the default for each value of `key` that has its own."""
         self.key = key
         self.otherwise = otherwise
         self.by: dict[Any, Any] = by
 
     def __call__(self, table: dict[str, Any]) -> Any:
-        """Return the default for a table, of which the keys above are read."""
+        """Return the default, given the values of the keys declared before this one."""
         return self.by.get(table.get(self.key), self.otherwise)
 
 
@@ -221,4 +221,4 @@ PriceTable = Annotated[FreeTable, _checked(_check_price)]
 PriceOrCatalog = Annotated[
     FreeTable, _checked(_check_price_or_catalog), BeforeValidator(_catalog_as_table)
 ]
-"""A price table; or `"catalog"`, which is read as FROM_CATALOG."""
+"""A price table, or `"catalog"`, which is parsed as FROM_CATALOG."""

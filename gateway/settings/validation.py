@@ -1,4 +1,4 @@
-"""The table of a clause: what one place in a request or a reply must hold."""
+"""The table of a constraint on one field of a request or a reply."""
 
 from typing import Literal, Self
 
@@ -15,42 +15,44 @@ from tollway.gateway.settings.types import Float, Int
 
 
 class ConstraintConfig(ConfigTable):
-    """What one place of a request, or of a reply, must hold."""
+    """A constraint on one field of a request or a reply."""
 
     at: str | None = Field(
         default=None,
-        description="The place: a path into the document.",
+        description="Path of the field in the document.",
         examples=["inputs[0].data"],
     )
     tensor: str | None = Field(
         default=None,
-        description="Or, for `oip`, the name of a tensor, of which `type`, `range`, `length` and "
-        "`one_of` bind the elements.",
+        description="Name of a tensor (`oip` only), instead of `at`. `type`, `range`, `length` and "
+        "`one_of` then apply to its elements.",
         examples=["image"],
     )
     type: Literal["number", "integer", "text", "boolean", "list", "object"] | None = Field(
-        default=None, description="What is there."
+        default=None, description="Required JSON type of the value."
     )
     datatype: str | None = Field(
-        default=None, description="A tensor's datatype.", examples=["FP32"]
+        default=None, description="Required datatype of the tensor.", examples=["FP32"]
     )
     shape: tuple[Int, ...] | None = Field(
-        default=None, description="A tensor's shape; -1 stands for any length.", examples=[[-1, 64]]
+        default=None,
+        description="Required shape of the tensor. -1 matches any length.",
+        examples=[[-1, 64]],
     )
     range: tuple[Float, Float] | None = Field(
         default=None,
-        description="Between what all numbers there lie, in lists too.",
+        description="Minimum and maximum of all numbers in the field, including those in lists.",
         examples=[[0, 16]],
     )
     length: tuple[Int, Int] | None = Field(
         default=None,
-        description="How many elements or characters there are, from and to.",
+        description="Minimum and maximum number of elements or characters.",
         examples=[[1, 64]],
     )
     one_of: tuple[str | bool | int | float, ...] = Field(
-        default=(), description="The values that may be there.", examples=[["cat", "dog"]]
+        default=(), description="Allowed values.", examples=[["cat", "dog"]]
     )
-    optional: bool = Field(default=False, description="Whether it may be missing or null.")
+    optional: bool = Field(default=False, description="Whether the field may be missing or null.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -70,7 +72,7 @@ class ConstraintConfig(ConfigTable):
         return self
 
     def to_clause(self) -> validation.Constraint:
-        """Return the clause."""
+        """Return the constraint."""
         return validation.Constraint(
             at=self.at or "",
             tensor=self.tensor or "",
