@@ -1,1 +1,1 @@
-"""The authority on what each budget has spent and leased."""
+"""Budgets: what each has spent and leased, and reservations against them."""

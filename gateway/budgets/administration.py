@@ -1,7 +1,7 @@
-"""The office: what operators see of budgets, and do to them; the ledger keeps who did it and why.
+"""Operators' view of budgets and changes to them. The ledger records who made a change and why.
 
-Nothing here ever lowers what is spent. A reset credits the window with what it has spent, so that
-the whole limit is free again and the true figure still stands beside it.
+No change lowers the spent amount. A reset credits the window with what it has spent: the whole
+limit is free again, and the true amount spent remains visible.
 """
 
 import time
@@ -15,7 +15,7 @@ from tollway.gateway.budgets.protocol import BudgetChange, Clock, LeaseView, Led
 
 @dataclass(frozen=True, slots=True)
 class BudgetDetails:
-    """A budget with all that is known of it in its current window."""
+    """A budget in its current window, with its leases and its change history."""
 
     status: BudgetStatus
     holders: tuple[LeaseView, ...]
@@ -23,42 +23,42 @@ class BudgetDetails:
 
 
 class BudgetAdmin:
-    """Operators' view of the budgets of a configuration. Raises KeyError for one not in it."""
+    """Operations on a configuration's budgets. Raises KeyError for an unknown budget."""
 
     def __init__(self, ledger: Ledger, budgets: Sequence[Budget], clock: Clock = time.time) -> None:
-        """The ledger must be open; `clock` says when a change was made, for the record."""
+        """The ledger must be open. `clock` supplies the recorded time of a change."""
         self._ledger = ledger
         self._budgets = {budget.name: budget for budget in budgets}
         self._clock = clock
 
     async def list(self) -> list[BudgetStatus]:
-        """Return every budget in its current window, straight from the ledger."""
+        """Return every budget in its current window, read from the ledger."""
         return [_status(*row) for row in await self._look(tuple(self._budgets.values()))]
 
     async def show(self, name: str) -> BudgetDetails:
-        """Return one budget with its holders, in the current window, and its changes."""
+        """Return one budget in its current window, with its holders and its changes."""
         [(budget, span, account)] = await self._look([self._budgets[name]])
         changes = await self._ledger.changes(name)
         return BudgetDetails(_status(budget, span, account), account.leases, changes)
 
     async def set_limit(self, name: str, limit_nano: int, who: str, why: str) -> BudgetDetails:
-        """Set the limit, from now on and until the configuration's own limit changes."""
+        """Set the limit, effective now and until the configured limit changes."""
         if not 0 <= limit_nano <= MAX_LIMIT_NANO:
             raise ValueError(f"a limit is 0 to {MAX_LIMIT_NANO} nano-dollars, not {limit_nano}")
         [(_, span, _)] = await self._look([self._budgets[name]])
         return await self._act(BudgetChange("limit", name, limit_nano, who, why, span.start_s))
 
     async def credit(self, name: str, amount_nano: int, who: str, why: str) -> BudgetDetails:
-        """Add to the limit of the current window alone."""
+        """Add to the limit of the current window only."""
         if not 0 < amount_nano <= MAX_LIMIT_NANO:
             raise ValueError(f"a credit is 1 to {MAX_LIMIT_NANO} nano-dollars, not {amount_nano}")
         [(_, span, _)] = await self._look([self._budgets[name]])
         return await self._act(BudgetChange("credit", name, amount_nano, who, why, span.start_s))
 
     async def reset(self, name: str, who: str, why: str) -> BudgetDetails:
-        """Make the whole limit free again: credit what was used of it since the last reset.
+        """Make the whole limit free again by crediting what was used since the last reset.
 
-        What is under way stays held. Where nothing was spent, nothing is done.
+        Reservations in progress stay held. If nothing was spent, this does nothing.
         """
         before = await self.show(name)
         amount_nano = before.status.used_nano - before.status.credit_nano
@@ -67,9 +67,10 @@ class BudgetAdmin:
     async def release(
         self, name: str, lease: str, who: str, why: str, billed_nano: int = 0
     ) -> BudgetDetails:
-        """Declare that a lease's money was not spent, but for what a provider billed of it.
+        """Declare that a lease's money was not spent, except for what a provider billed.
 
-        Its holder, should it live, spends no more of it, but what it has spent is still charged.
+        If its holder is still alive, it may spend no more from the lease. What it has already spent
+        is still charged.
         """
         [(_, span, _)] = await self._look([self._budgets[name]])
         if not 0 <= billed_nano <= MAX_LIMIT_NANO:
@@ -81,17 +82,18 @@ class BudgetAdmin:
     async def _look(
         self, budgets: Sequence[Budget]
     ) -> Sequence[tuple[Budget, WindowSpan, WindowStatement]]:
-        """Return budgets with their current windows and what the ledger has of them.
+        """Return budgets with their current windows and the ledger's statements.
 
-        Looking changes nothing: a configuration is registered by the gateways that start with it.
-        Were it here, two whose limits differ would set them to and fro as they are looked at.
+        Reading changes nothing: gateways register their configuration when they start. If reading
+        registered it too, two configurations with different limits would overwrite each other at
+        every read.
         """
         now_s = (await self._ledger.register(())).now_s
         spans = [window_at(budget.window, budget.timezone, now_s) for budget in budgets]
         places = [(b.name, span.start_s) for b, span in zip(budgets, spans, strict=True)]
         try:
             accounts = await self._ledger.accounts(places)
-        except KeyError:  # no gateway has begun with one of them yet
+        except KeyError:  # no gateway has started with one of these budgets yet
             await self._ledger.register(budgets)
             accounts = await self._ledger.accounts(places)
         return tuple(zip(budgets, spans, accounts, strict=True))

@@ -1,9 +1,13 @@
-"""Windows: the stretch of time that a budget's limit is for, in the budget's time zone.
+"""Budget windows: the period that a limit applies to, in the budget's time zone.
 
-A window is known by its start. Starts are the *first instants* at which the local calendar shows a
-new hour, day, week (from Monday) or month, so that windows tile time whatever the clocks do: a day
-has 23 or 25 hours when they change, a midnight that does not exist begins after the gap, one that
-comes twice begins at the first, and a repeated hour is an hour of its own.
+A window is identified by its start. A start is the *first instant* at which the local calendar
+shows a new hour, day, week (from Monday) or month. Windows therefore cover all time without gaps or
+overlaps, whatever the clocks do:
+
+- A day has 23 or 25 hours when the clocks change.
+- A day whose midnight does not exist starts after the gap.
+- A day whose midnight occurs twice starts at the first.
+- A repeated hour is a window of its own.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -14,14 +18,14 @@ from tollway.gateway.budgets.model import Window
 
 
 class WindowSpan(NamedTuple):
-    """A window in whole seconds since the epoch, its end excluded; None: it has no end."""
+    """A window in whole seconds since the epoch. The end is exclusive; None means no end."""
 
     start_s: int
     end_s: int | None
 
 
 def window_at(window: Window, zone: str, now_s: float) -> WindowSpan:
-    """Return the window that holds an instant; raises ZoneInfoNotFoundError for an unknown zone."""
+    """Return the window that contains an instant. Raises ZoneInfoNotFoundError."""
     if window == "lifetime":
         return WindowSpan(0, None)
     starts = _starts_near(window, ZoneInfo(zone), now_s)
@@ -30,12 +34,12 @@ def window_at(window: Window, zone: str, now_s: float) -> WindowSpan:
 
 
 def _starts_near(window: Window, zone: ZoneInfo, now_s: float) -> set[int]:
-    """Return starts of windows from before an instant to after it, whatever its zone does."""
+    """Return window starts around an instant, at least one before it and one after it."""
     local = datetime.fromtimestamp(now_s, zone)
     if window == "hour":
         return _hours(local.replace(minute=0, second=0, microsecond=0, tzinfo=None), zone)
     today = local.date()
-    if window == "day":  # three each way: a zone may skip a day, or show one again
+    if window == "day":  # three each way: a zone may skip or repeat a day
         days = [today + timedelta(days=n) for n in range(-3, 4)]
     elif window == "week":
         monday = today - timedelta(days=today.weekday())
@@ -53,7 +57,7 @@ def _month(day: date, shift: int) -> date:
 def _hours(hour: datetime, zone: ZoneInfo) -> set[int]:
     """Return every instant at which a clock near `hour` shows a full hour."""
     instants = set()
-    for naive in (hour + timedelta(hours=n) for n in (*range(-3, 4), 24, 25)):  # a day may be left
+    for naive in (hour + timedelta(hours=n) for n in (*range(-3, 4), 24, 25)):  # a day can vanish
         for fold in (0, 1):
             instant = naive.replace(tzinfo=zone, fold=fold).astimezone(UTC)
             if instant.astimezone(zone).replace(tzinfo=None) == naive:  # not in a gap
@@ -64,7 +68,7 @@ def _hours(hour: datetime, zone: ZoneInfo) -> set[int]:
 def _first_instant(day: date, zone: ZoneInfo) -> int:
     """Return the first second whose local date is `day` or later."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
-    # Where midnight does not exist, fold 1 names an instant before the gap and fold 0 one after.
+    # If midnight does not exist, fold 1 gives an instant before the gap and fold 0 one after it.
     before, after = sorted(int(midnight.replace(fold=fold).timestamp()) for fold in (0, 1))
     if _date(before, zone) >= day:
         return before

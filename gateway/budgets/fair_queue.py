@@ -1,13 +1,13 @@
-"""The line: reservations that wait for money which other calls hold.
+"""The fair queue: reservations that wait for money held by other calls.
 
-Theory of operation. Each tenant has a first-in, first-out queue. Whenever money comes back to this
-process (a call is settled, the ledger has answered), `serve` hands it out before anybody else can
-take it: tenants take turns, and each turn serves the tenant's oldest reservation that can be held.
-A reservation that cannot be held keeps back the younger ones of its tenant that need a budget which
-it lacks, so that many small calls cannot overtake a large one for ever. It keeps back no other
-tenant: a large call of one tenant must not stop the small calls of another.
+Theory of operation. Each tenant has a first-in, first-out queue. Whenever money returns to this
+process (a call settles, or the ledger replies), `serve` distributes it before any other call can
+take it. Tenants are served round-robin, and each round serves the tenant's oldest reservation that
+can be held. A reservation that cannot be held blocks its tenant's younger reservations that need a
+budget it lacks, so that many small calls cannot overtake a large one forever. It does not block
+other tenants: one tenant's large call must not stop another tenant's small calls.
 
-Nobody waits while holding money, so no two can wait for each other.
+No call waits while it holds money, so no two calls can wait for each other.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from typing import Literal
 from tollway.gateway.budgets.leased_budget import LeasedBudget
 from tollway.gateway.budgets.model import BudgetRefusal, Reservation
 
-QUEUE_MAX = 1000  # of one tenant: half of what a worker takes at once (`max_in_flight`), so that
+QUEUE_MAX = 1000  # per tenant: half of what a worker accepts at once (`max_in_flight`), so that
 # the other half is left to other tenants
 WAIT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -29,21 +29,19 @@ Lacking = list[tuple[LeasedBudget, int]]
 End = Literal["granted", "timed_out", "left", "refused", "full"]
 ENDS: tuple[End, ...] = ("granted", "timed_out", "left", "refused", "full")
 
-REVISED_S = 0.1  # how old a waiter's amounts may be: working them out takes 30 us, and each call
+REVISED_S = 0.1  # greatest age of a waiter's amounts: computing them takes 30 us, and each call
 # that ends tries the oldest waiter of every tenant
 
 Revise = Callable[[], tuple[int, int] | BudgetRefusal]
-"""Works out what a waiter needs by now, as (ceiling, maximum); a refusal where it cannot be made
-any more.
-"""
+"""Recomputes a waiter's (ceiling, maximum), or returns a refusal if the call became impossible."""
 
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A reservation that waits; `lacking` is what it lacked when it was last tried.
+    """A waiting reservation. `lacking` is what it lacked when it was last tried.
 
-    `revise` works out its amounts again, for the limit under a hard budget depends on what other
-    calls have turned out to cost meanwhile.
+    `revise` recomputes its amounts, because the limit under a hard budget depends on what other
+    calls have cost in the meantime.
     """
 
     tenant: str
@@ -61,7 +59,7 @@ class Waiter:
     )
 
     def refresh(self, now_s: float) -> BudgetRefusal | None:
-        """Work out the amounts again, where they are old."""
+        """Recompute the amounts if they are older than REVISED_S."""
         if self.revise is None or now_s - self.revised_s < REVISED_S:
             return None
         found, self.revised_s = self.revise(), now_s
@@ -75,16 +73,16 @@ Take = Callable[[Waiter], Reservation | BudgetRefusal | Lacking]
 
 
 class Line:
-    """Those who wait, by tenant; its wallet owns it."""
+    """Waiting reservations by tenant. Owned by `Reservations`."""
 
-    # The mutable state is the queues, the tenant whose turn is next being first, and the counts.
+    # The mutable state is the queues, with the next tenant to serve first, and the counts.
 
     def __init__(self, queue_max: int = QUEUE_MAX) -> None:
         self.count = 0
-        """How many wait."""
+        """Number of waiting reservations."""
         self.ends: dict[End, int] = dict.fromkeys(ENDS, 0)
         self.on_wait: Callable[[float], None] = lambda waited_s: None
-        """Hears how long each waited, in seconds."""
+        """Called with the duration of each wait, in seconds."""
         self._queue_max = queue_max
         self._numbers = itertools.count()
         self._queues: dict[str, dict[Accounts, deque[Waiter]]] = {}
@@ -102,7 +100,7 @@ class Line:
         least_nano: int | None = None,
         revise: Revise | None = None,
     ) -> Waiter | None:
-        """Queue a reservation; None where its tenant's queue is full."""
+        """Queue a reservation; None if its tenant's queue is full."""
         length = self._lengths.get(tenant, 0)
         if length >= self._queue_max:
             self.ends["full"] += 1
@@ -126,7 +124,7 @@ class Line:
         return waiter
 
     def leave(self, waiter: Waiter, end: End, now_s: float) -> None:
-        """Count how a wait ended, and forget a waiter that was not served."""
+        """Count how a wait ended and remove a waiter that was not served."""
         self.ends[end] += 1
         self.on_wait(now_s - waiter.since_s)
         lane = self._queues.get(waiter.tenant, {}).get(waiter.accounts)
@@ -144,7 +142,7 @@ class Line:
             del self._queues[tenant], self._lengths[tenant]
 
     def ahead(self, tenant: str, accounts: Accounts) -> LeasedBudget | None:
-        """Return a budget that a call needs and that an older call of its tenant waits for."""
+        """Return a budget that this call needs and an older call of its tenant waits for."""
         for lane in self._queues.get(tenant, {}).values():
             for account, _ in lane[0].lacking:
                 if account in accounts:
@@ -152,17 +150,17 @@ class Line:
         return None
 
     def serve(self, take: Take) -> None:
-        """Hand out what there is: tenants in turn, one reservation each, until none can be held."""
-        idle = 0  # tenants in a row that had nobody to serve
+        """Serve tenants round-robin, one reservation each, until none can be held."""
+        idle = 0  # consecutive tenants without a reservation that could be served
         while idle < len(self._queues):
             tenant = next(iter(self._queues))
             served = self._serve(tenant, take)
             idle = 0 if served else idle + 1
-            if tenant in self._queues:  # its next turn comes after those of all others
+            if tenant in self._queues:  # moves behind all other tenants
                 self._queues[tenant] = self._queues.pop(tenant)
 
     def _serve(self, tenant: str, take: Take) -> bool:
-        """Serve, or refuse for good, the oldest of a tenant's for whom that can be done."""
+        """Serve or finally refuse the tenant's oldest waiter for which that is possible."""
         lacked: set[LeasedBudget] = set()
         for waiter in sorted(self._heads(tenant), key=lambda head: head.number):
             if not lacked.isdisjoint(waiter.accounts):
@@ -183,7 +181,7 @@ class Line:
 
     @property
     def wanted(self) -> Lacking:
-        """What the oldest of each queue lack: the least of each budget, and nothing twice."""
+        """What the oldest waiter of each queue lacks: the smallest amount for each budget."""
         least: dict[LeasedBudget, int] = {}
         for lanes in self._queues.values():
             for lane in lanes.values():
@@ -192,5 +190,5 @@ class Line:
         return list(least.items())
 
     def lengths(self) -> dict[str, int]:
-        """Return how many wait, by tenant."""
+        """Return the number of waiting reservations by tenant."""
         return dict(self._lengths)

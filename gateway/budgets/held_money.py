@@ -1,8 +1,8 @@
-"""Waits for money that other calls hold, on behalf of calls that need it.
+"""Waiting for money that other calls hold.
 
-A call waits in the line until money comes back to this process, which hands it out at once
-(`hand_out`), or until its time is up. While anybody waits, one task asks the ledger again and
-again, for other gateways may hold what is missing. The wallet says what can be held.
+A call waits in the queue until money returns to this process or the call times out. Returned money
+is distributed at once (`hand_out`). While any call waits, one task polls the ledger, because other
+gateways may hold the missing money. `Reservations` decides what can be held.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from tollway.gateway.budgets.fair_queue import Accounts, Lacking, Line, Revise, Take, Waiter
 from tollway.gateway.budgets.model import BudgetRefusal, Reservation
 
-HOLD_WAIT_S = 10.0  # most calls of a model are over by then, and few clients give up before
+HOLD_WAIT_S = 10.0  # most model calls end by then, and few clients give up earlier
 
 
 class HeldMoney:
-    """Those who wait in one process; its wallet owns it."""
+    """Calls in one process that wait for held money. Owned by `Reservations`."""
 
-    # The mutable state is the line, the longest wait, and the task that asks the ledger.
+    # The mutable state is the queue, the longest wait, and the task that polls the ledger.
 
     def __init__(
         self,
@@ -28,15 +28,17 @@ class HeldMoney:
         *,
         wait_s: float = HOLD_WAIT_S,
     ) -> None:
-        """`take` holds or refuses what a waiter needs, or says what it lacks; `ask` asks the ledger
-        for that once, at its own pace; `void` ends a reservation that nobody wants any more.
+        """Set the callbacks.
+
+        `take` reserves or refuses a waiter's money, or returns what it lacks. `ask` asks the ledger
+        for that once, at its own pace. `void` ends a reservation that is no longer wanted.
         """
         self._take = take
         self._ask = ask
         self._void = void
         self._clock = clock
         self.wait_s = wait_s
-        """How long a call waits at most."""
+        """Longest time that a call waits, in seconds."""
         self.line = Line()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -52,13 +54,13 @@ class HeldMoney:
         deadline_s: float,
         revise: Revise | None = None,
     ) -> Reservation | BudgetRefusal:
-        """Hold what was refused, once the calls that hold it now give it back.
+        """Wait for other calls to return the money that a reservation lacks, then reserve it.
 
-        A refusal if they have not done so in time, or if it turns out to be spent. Whoever waits
-        must hold no money meanwhile. Where less than `maximum_nano` is left at all, what is left is
-        held, if that is at least `least_nano`. `revise` works out the two amounts again during the
-        wait, as other calls may have cost less than expected. Cancelled where the client leaves, it
-        leaves nothing held.
+        Returns a refusal if the wait times out or the money turns out to be spent. The caller must
+        hold no money while it waits. If less than `maximum_nano` is unspent, all of it is reserved,
+        provided that it is at least `least_nano`. `revise` recomputes both amounts during the wait,
+        because other calls may cost less than expected. A wait that is cancelled because the client
+        disconnected leaves nothing reserved.
         """
         now_s, line = self._clock(), self.line
         until_s = min(now_s + self.wait_s, deadline_s)
@@ -89,27 +91,27 @@ class HeldMoney:
         return short[0].refusal(refusal.asked_nano, "held")
 
     async def _found(self, waiter: Waiter, timeout_s: float) -> None:
-        """Wait until a waiter is served or its time is up."""
+        """Wait until the waiter is served or times out."""
         try:
             await asyncio.wait([waiter.found], timeout=timeout_s)
         except asyncio.CancelledError:
             if waiter.found.done() and isinstance(hold := waiter.found.result(), Reservation):
-                self._void(hold)  # served and cancelled in the same turn of the loop
+                self._void(hold)  # served and cancelled in the same iteration of the event loop
             self.line.leave(waiter, "left", self._clock())
             raise
 
     def hand_out(self) -> None:
-        """Give what has come back to those who wait for it."""
+        """Distribute returned money to the waiting calls."""
         self.line.serve(self._take)
 
     async def _keep(self) -> None:
-        """Ask the ledger for those who wait, as often as a single call that is short asks."""
+        """Poll the ledger for the waiting calls, at the rate of a single call that lacks money."""
         while self.line.count:
             await self._ask(self.line.wanted)
             self.hand_out()
 
     async def close(self) -> None:
-        """Refuse those who still wait."""
+        """Refuse the calls that still wait."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)

@@ -1,14 +1,17 @@
-"""One budget as one process sees it: its purse, the purses it is winding up, what it asks for.
+"""One budget in one process: its current lease, its draining leases, and its requests.
 
-Theory of operation. A purse is filled ahead of need: when less than half of the last slice is left,
-the next is asked for, twice as large, and the ledger grants no more than a fair share of what is
-free. So slices grow with traffic and shrink with the budget, down to one reservation. What has not
-been used for a moment goes back, and what would last for too long.
+Theory of operation. A lease is filled ahead of need. When less than half of the last slice is left,
+the next slice is requested, twice as large; the ledger grants at most a fair share of what is free.
+Slices therefore grow with traffic and shrink with the budget, down to one reservation. Money that
+has been idle for a moment, or that would last too long, is returned.
 
-When the ledger has too little, three cases. Others hold idle money: they hear of it (`short`) when
-they next speak, so we wait for it, but no longer than PATIENCE_S. All that is held is reserved, or
-we waited that long: refuse, and do not ask again for DRY_S, or a storm of refusals would become a
-storm on the ledger. The ledger is silent: `on_ledger_failure` decides, in the wallet.
+When the ledger has too little, there are three cases:
+
+- Other holders have idle money. They learn of the shortage (`short`) in their next reply, so this
+  process waits for the money, but no longer than PATIENCE_S.
+- All held money is reserved, or PATIENCE_S has passed. Refuse, and do not ask again for DRY_S;
+  otherwise a burst of refusals would become a burst of requests to the ledger.
+- The ledger does not answer. `on_ledger_failure` decides, in `Reservations`.
 """
 
 import math
@@ -21,20 +24,20 @@ from tollway.gateway.budgets.protocol import BudgetPosition, ExchangeReply, Leas
 from tollway.gateway.budgets.window_state import LEASE_S
 
 FIRST_SLICE = 32  # reservations; enough that a thousand requests need about ten slices
-IDLE_S = 0.4  # between two looks; a slice unused from one to the next is back within a second
-HORIZON_S = 2.0  # a slice that lasts longer than this is trimmed
-TELL_S = 5.0  # settlements are told at least as often while money is in use
-POLL_S = 0.5  # ... and as often while the budget is nearly empty and others may want ours
-RENEW_S = LEASE_S / 3  # two answers may be lost before a lease is
-DRY_S = 0.1  # a refusal is good for as long, twice as long if the next is refused too
-DRY_S_MAX = 0.8  # ... at most: less than the second in which idle money comes back
-PATIENCE_S = 1.5  # idle money of others comes back within a second, or its holder is gone
+IDLE_S = 0.4  # between two usage checks; a slice unused in between is returned within a second
+HORIZON_S = 2.0  # a slice that would last longer than this is trimmed
+TELL_S = 5.0  # longest time between reports of settlements while money is in use
+POLL_S = 0.5  # ... while the budget is nearly exhausted and others may need the money held here
+RENEW_S = LEASE_S / 3  # two replies may be lost before the lease is
+DRY_S = 0.1  # how long a refusal stays valid; doubles if the next request is refused too
+DRY_S_MAX = 0.8  # ... upper bound: below the second in which idle money is returned
+PATIENCE_S = 1.5  # other holders return idle money within a second, or they are gone
 
 OpenPurse = Callable[[Budget, WindowSpan, float], LocalLease]
 
 
 class LeasedBudget:
-    """A budget in this process. Its mutable state is all below; the wallet owns it."""
+    """A budget in this process. All its fields are mutable state; `Reservations` owns it."""
 
     __slots__ = (
         "_drain",
@@ -70,7 +73,7 @@ class LeasedBudget:
         self.seen_s = -math.inf
         self.lease: LocalLease = EMPTY
         self.waiting: list[int] = []
-        self.kept_nano = 0  # what those need who have it here and wait for it elsewhere
+        self.kept_nano = 0  # needed by calls that find it here but wait for another budget
         self.closed = False
         self.gone = False
         self._open_purse = open_purse
@@ -85,10 +88,10 @@ class LeasedBudget:
         self._dry_nano = 0
         self._dry_s = DRY_S
 
-    # ------------------------------------------------------------------ windows and purses
+    # ------------------------------------------------------------------ windows and leases
 
     def roll(self, ledger_now_s: float) -> None:
-        """Enter the window that the ledger's clock is in; the old purse winds up."""
+        """Enter the ledger's current window. The previous window's lease starts to drain."""
         start_s, end_s = self.span
         if start_s <= ledger_now_s and (end_s is None or ledger_now_s < end_s):
             return
@@ -101,19 +104,19 @@ class LeasedBudget:
         self._short_since_s = math.inf
 
     def retire(self) -> None:
-        """Wind up the current purse: what it has left goes back, what is open settles there."""
+        """Drain the current lease: return what is left, and settle open reservations on it."""
         if self.lease is not EMPTY:
             self.lease.until_s = -math.inf
             self._drain.append(self.lease)
             self.lease = EMPTY
 
     def close(self) -> None:
-        """Wind up for good: nothing more is asked for."""
+        """Close permanently: drain the lease and request nothing more."""
         self.closed = True
         self.retire()
 
     def revise(self, budget: Budget) -> None:
-        """Be another budget of the same name: what was leased as the old one goes back."""
+        """Replace the budget by another of the same name. The old budget's lease is returned."""
         self.retire()
         self.budget = budget
         self.hard = budget.enforcement == "hard"
@@ -122,12 +125,12 @@ class LeasedBudget:
         self.seen_s = -math.inf
 
     def leave(self) -> None:
-        """Wind up for good, and bind nobody any more."""
+        """Close permanently and stop matching requests."""
         self.gone = True
         self.close()
 
     def provide(self, now_s: float, ledger_now_s: float) -> LocalLease:
-        """Return the current purse, opened if there is none; the ledger need not know yet."""
+        """Return the current lease. Open one if there is none, without asking the ledger."""
         if self.lease is EMPTY:
             self.lease = self._open_purse(self.budget, self.span, now_s)
             self._mark_s, self._mark_used_nano = now_s, 0
@@ -138,18 +141,18 @@ class LeasedBudget:
 
     @property
     def draining(self) -> list[LocalLease]:
-        """The purses that wind up."""
+        """The draining leases."""
         return self._drain
 
     @property
     def tells(self) -> bool:
-        """Whether there is anything that the ledger may not have heard."""
+        """Whether there is anything that may not have been reported to the ledger."""
         return bool(self._drain) or self.lease is not EMPTY
 
-    # ------------------------------------------------------------------ what to say and ask
+    # ------------------------------------------------------------------ planning exchanges
 
     def plan(self, now_s: float, ledger_now_s: float) -> Iterator[tuple[LocalLease, LeaseExchange]]:
-        """Yield what is due to be told or asked now."""
+        """Yield the exchanges that are due now."""
         self.roll(ledger_now_s)
         self._look(now_s)
         for lease in self._drain:
@@ -161,7 +164,7 @@ class LeasedBudget:
             yield self.lease, asked
 
     def tell_now(self) -> bool:
-        """Have the next plan tell all that is settled; return whether there is anything to tell."""
+        """Make the next plan report all settlements. Return whether there are any to report."""
         untold = [lease for lease in (*self._drain, self.lease) if lease.untold_nano]
         for lease in untold:
             lease.told_s = -math.inf
@@ -171,9 +174,9 @@ class LeasedBudget:
         if lease.pending:
             return lease.ask(now_s)
         if lease.fresh and not lease.holds and not lease.settled_nano:
-            lease.closed = True  # the ledger never heard of it, and need not
+            lease.closed = True  # the ledger never heard of this lease and does not need to
             return None
-        if not lease.holds:  # a first exchange closes nothing: it could not be asked again
+        if not lease.holds:  # a first exchange must not close: it could not be repeated
             return lease.ask(now_s, give_nano=lease.idle_nano, close=not lease.fresh)
         since_s = now_s - lease.told_s
         if lease.idle_nano or since_s >= RENEW_S or (lease.untold_nano and since_s >= POLL_S):
@@ -192,14 +195,14 @@ class LeasedBudget:
         give_nano, since_s = self._excess(lease), now_s - lease.told_s
         if give_nano:
             return lease.ask(now_s, give_nano=give_nano)
-        if lease.room_nano < 0:  # it spends what others may think is theirs: told at once
+        if lease.room_nano < 0:  # overspent money that others may count on: report it at once
             due_s = 0.0
         else:
             due_s = POLL_S if self._watched else TELL_S if lease.untold_nano else RENEW_S
         return lease.ask(now_s) if since_s >= due_s else None
 
     def _ask_for_waiting(self, lease: LocalLease, now_s: float) -> LeaseExchange:
-        """Ask for all who wait; of use is what lets the smallest of them go on."""
+        """Request money for all waiting reservations. The smallest sets the useful minimum."""
         self._unit_nano = min(self.waiting)
         self._slice_nano = max(self._slice_nano, FIRST_SLICE * self._unit_nano)
         need_nano = max(1, self._unit_nano - lease.room_nano)
@@ -207,7 +210,7 @@ class LeasedBudget:
         return lease.ask(now_s, need_nano=need_nano, due_nano=due_nano, want_nano=self._slice_nano)
 
     def _look(self, now_s: float) -> None:
-        """Now and then, see what has been used; retire a purse that nobody needs."""
+        """Measure usage every IDLE_S, resize the slice, and retire an unused lease."""
         lease, passed_s = self.lease, now_s - self._mark_s
         if lease is EMPTY or passed_s < IDLE_S or lease.pending:
             return
@@ -224,24 +227,25 @@ class LeasedBudget:
 
     @property
     def _bare(self) -> bool:
-        """Whether the purse holds and hides nothing: it may wait for the next who ask."""
+        """Whether the lease has no idle, reserved or unreported money, so that it may stay open."""
         return not (self.lease.idle_nano or self.lease.holds or self.lease.untold_nano)
 
     def _excess(self, lease: LocalLease) -> int:
-        """Return what a purse has above what it will need soon; all, where others go without.
+        """Return the idle amount above what the lease will need soon.
 
-        But not what is kept: two budgets that are short would else give it back in turns for ever.
+        If other holders lack money, all idle money is excess, except `kept_nano`: without that
+        exception, two exhausted budgets would return it alternately forever.
         """
         keep_nano = self.kept_nano if self._short else max(self.kept_nano, 2 * self._slice_nano)
         return max(0, lease.idle_nano - keep_nano)
 
     @property
     def _watched(self) -> bool:
-        """Whether others may soon want what is idle here."""
+        """Whether other holders may soon need the money that is idle here."""
         position = self.position
         return self.lease.idle_nano > 0 and position.free_nano * 10 < position.limit_nano
 
-    # ------------------------------------------------------------------ what came back
+    # ------------------------------------------------------------------ replies
 
     def took(
         self,
@@ -251,7 +255,7 @@ class LeasedBudget:
         now_s: float,
         lag_s: float,
     ) -> None:
-        """Note a reply that `lease` took; `lag_s` is the ledger's clock minus ours."""
+        """Process a reply that was applied to `lease`. `lag_s`: the ledger's clock minus ours."""
         if lease.key.window_start_s == self.span.start_s:
             self.position, self.seen_s = reply.position, now_s
         if lease is not self.lease:
@@ -273,7 +277,7 @@ class LeasedBudget:
             self._dry_until_s, self._dry_nano = now_s + self._dry_s, asked.need_nano
 
     def dry(self, amount_nano: int, now_s: float) -> bool:
-        """Say whether a reservation is to be refused now, for lack of money."""
+        """Return whether to refuse a reservation now for lack of money."""
         short_nano = amount_nano - self.lease.room_nano
         if now_s >= self._dry_until_s or short_nano < self._dry_nano:
             return False
@@ -281,12 +285,12 @@ class LeasedBudget:
         return self._elsewhere_nano < short_nano or waited_s >= PATIENCE_S
 
     def lacks(self, amount_nano: int) -> Reason:
-        """Say why there is too little for a reservation: it is spent, or others hold it."""
+        """Return why a reservation lacks money: it is spent, or other calls hold it."""
         return "held" if amount_nano <= self.left_nano else "exhausted"
 
     @property
     def left_nano(self) -> int:
-        """What is not spent, as far as known here, whoever holds it (0.5 us)."""
+        """Unspent amount as far as this process knows, regardless of its holder (0.5 us)."""
         position, start_s = self.position, self.span.start_s
         untold_nano = self.lease.untold_nano
         for lease in self._drain:
@@ -296,29 +300,30 @@ class LeasedBudget:
 
     @property
     def _elsewhere_nano(self) -> int:
-        """What others may yet hand back, with what is free: enough to wait for?"""
+        """Amount that may become available: free money plus other holders' idle money."""
         position = self.position
         idle_nano = position.leased_nano - position.open_nano - self.lease.idle_nano
         return idle_nano + position.free_nano
 
     def _rests(self, now_s: float) -> bool:
-        """Whether the ledger is not asked for those who wait: it has just refused no more."""
+        """Whether to skip asking the ledger: it has just refused no more than what waits needs."""
         smallest_nano = min(self.waiting) - self.lease.room_nano
         return now_s < self._dry_until_s and smallest_nano >= self._dry_nano
 
     def wakes_s(self, amount_nano: int, now_s: float) -> float:
         """Return when the ledger may be asked for what a reservation lacks.
 
-        At once, where it has refused only a larger amount: that says nothing of this one.
+        It may be asked at once if it has refused only a larger amount, because that refusal says
+        nothing about this one.
         """
         if amount_nano - self.lease.room_nano < self._dry_nano:
             return now_s
         return max(now_s, self._dry_until_s)
 
-    # ------------------------------------------------------------------ what others may know
+    # ------------------------------------------------------------------ status
 
     def refusal(self, amount_nano: int, reason: Reason, why: str = "") -> BudgetRefusal:
-        """Say why a reservation is refused."""
+        """Build the refusal of a reservation."""
         status = self.status()
         return BudgetRefusal(
             budget=self.budget.name,
@@ -337,7 +342,7 @@ class LeasedBudget:
         )
 
     def status(self) -> BudgetStatus:
-        """Return the budget as the ledger last told it, with what this process has done since."""
+        """Return the budget as last reported by the ledger, plus this process's own activity."""
         position, limit_nano = self.position, self.position.limit_nano
         mine = [lease for lease in self._drain if lease.key.window_start_s == self.span.start_s]
         mine += [self.lease]
@@ -362,7 +367,7 @@ class LeasedBudget:
 
     @property
     def near(self) -> bool:
-        """Whether so much is spent that only cheaper arms are wanted."""
+        """Whether spending has reached `downgrade_at`, so that only cheaper arms are allowed."""
         share = self.budget.downgrade_at
         if share is None:
             return False
@@ -371,11 +376,11 @@ class LeasedBudget:
 
 
 class _Empty(LocalLease):
-    """No purse: no room, and no time left."""
+    """The absent lease: it has no room and has expired."""
 
     def hold(self, amount_nano: int) -> None:
-        """Refuse: nothing may be reserved where there is no lease."""
-        raise AssertionError("a reservation in no purse")
+        """Fail: nothing may be reserved without a lease."""
+        raise AssertionError("a reservation without a lease")
 
 
 EMPTY = _Empty(LeaseKey("", 0, 0, ""), [], 0.0)

@@ -1,16 +1,16 @@
-"""A purse: what one process may spend of one budget in one window, in memory.
+"""A local lease: what one process may spend of one budget in one window, in memory.
 
-It is the holder's side of one lease. Its figures and the ledger's agree at every instant:
+It is the holder's side of one lease. Its figures and the ledger's satisfy at every instant:
 
-    held at the ledger = room + open + settled but not told + being given back
+    held at the ledger = room + open + settled but not reported + being returned
 
-so a reservation moves room to open, a settlement moves open to settled (and what it did not cost
-back to room), and neither asks anybody. `room` may go below zero, when a call costs more than was
-reserved for it: the excess is told to the ledger, which shows it as overdraft if it breaks the
-limit, and nothing more is reserved until the lease is extended.
+A reservation moves money from room to open. A settlement moves it from open to settled, and moves
+what the call did not cost back to room. Neither contacts the ledger. `room` goes below zero when a
+call costs more than was reserved for it. The excess is reported to the ledger, which shows it as
+overdraft if it exceeds the limit. Nothing more is reserved until the lease is extended.
 
-No ledger counts beyond MAX_LIMIT_NANO: what is told of as settled stays there, and nothing more
-than that is asked for. An exchange that no ledger could take would be asked again for ever.
+No ledger counts beyond MAX_LIMIT_NANO. Reported settlements are capped there, and so are requested
+amounts. An exchange that no ledger could accept would be retried forever.
 """
 
 import math
@@ -19,11 +19,11 @@ from tollway.gateway.budgets.model import MAX_LIMIT_NANO, LeaseKey
 from tollway.gateway.budgets.protocol import ExchangeReply, LeaseExchange
 from tollway.gateway.budgets.recovery_file import HEARD, OPEN, SETTLED, Cells
 
-UNBOUND = 2**62  # the room of a purse that never refuses
+UNBOUND = 2**62  # the room of a lease that never refuses
 
 
 class LocalLease:
-    """One lease in its holder's hands; its account owns it, and its mutable state is its slots."""
+    """The holder's side of one lease. A `LeasedBudget` owns it; its slots are its mutable state."""
 
     __slots__ = (
         "_cells",
@@ -48,16 +48,16 @@ class LocalLease:
     )
 
     def __init__(self, key: LeaseKey, cells: Cells, now_s: float, limited: bool = True) -> None:
-        """`cells` are its slot of the till; `limited`: it holds no more than was granted."""
+        """`cells` is the lease's slot in the recovery file. `limited`: hold at most the grant."""
         self.key = key
         self.limited = limited
         self.room_nano = 0 if limited else UNBOUND
-        self.holds = 0  # reservations not ended; one of a call quoted at nothing adds 0 to open
+        self.holds = 0  # reservations not ended; that of a call quoted at $0 adds 0 to open
         self.open_nano = 0
         self.settled_nano = 0
-        self.used_nano = 0  # all that was ever reserved
-        self.low_nano = 0  # below this room, more is asked for ahead of need
-        self.until_s = -math.inf  # by this process's clock: not a moment later than the ledger's
+        self.used_nano = 0  # total ever reserved
+        self.low_nano = 0  # below this room, more is requested ahead of need
+        self.until_s = -math.inf  # by this process's clock: never later than the ledger's expiry
         self.told_s = now_s
         self.ended = self.closed = False
         self._cells = cells
@@ -71,14 +71,14 @@ class LocalLease:
     # ------------------------------------------------------------------ on the path
 
     def hold(self, amount_nano: int) -> None:
-        """Reserve; the till knows it before the call is made."""
+        """Reserve an amount. The recovery file records it before the call is made."""
         self._cells[OPEN] = self.open_nano = self.open_nano + amount_nano
         self.holds += 1
         self.room_nano -= amount_nano
         self.used_nano += amount_nano
 
     def settle(self, amount_nano: int, cost_nano: int) -> None:
-        """Turn a reservation into a cost, 0 where it was not used; the till first adds the cost."""
+        """Convert a reservation into a cost, 0 if unused. The recovery file adds the cost first."""
         settled_nano = min(self.settled_nano + cost_nano, MAX_LIMIT_NANO)
         self._cells[SETTLED] = self.settled_nano = settled_nano
         self._cells[OPEN] = self.open_nano = self.open_nano - amount_nano
@@ -89,37 +89,37 @@ class LocalLease:
 
     @property
     def cells(self) -> Cells:
-        """Its slot of the till."""
+        """The lease's slot in the recovery file."""
         return self._cells
 
     @property
     def held_nano(self) -> int:
-        """What the ledger had leased to it when it last answered."""
+        """Amount that the ledger had leased to this holder at its last reply."""
         return self._held_nano
 
     @property
     def sent_s(self) -> float:
-        """When the exchange under way, or the last one, was first sent."""
+        """Time at which the current or last exchange was first sent."""
         return self._sent_s
 
     @property
     def fresh(self) -> bool:
-        """Whether the ledger has never heard of it."""
+        """Whether this lease has sent no exchange yet."""
         return self._seq == 0
 
     @property
     def pending(self) -> bool:
-        """Whether an exchange is under way, or its answer was lost."""
+        """Whether an exchange is under way or its reply was lost."""
         return self._pending is not None
 
     @property
     def untold_nano(self) -> int:
-        """What is settled and not yet known to the ledger."""
+        """Amount settled and not yet acknowledged by the ledger."""
         return self.settled_nano - self._flushed_nano
 
     @property
     def idle_nano(self) -> int:
-        """What is leased here and not reserved."""
+        """Amount leased and not reserved."""
         return max(0, self.room_nano) if self.limited else 0
 
     def ask(
@@ -132,11 +132,11 @@ class LocalLease:
         want_nano: int = 0,
         close: bool = False,
     ) -> LeaseExchange:
-        """Return what to tell the ledger now; the same as before where its answer was lost."""
+        """Return the exchange to send now; the previous one again if its reply was lost."""
         if self._pending is None:
             self._seq += 1
             self._given_nano = give_nano
-            self.room_nano -= give_nano  # gone from here before anybody else can have it
+            self.room_nano -= give_nano  # removed here before any other holder can get it
             if close:
                 self.closed, self.until_s = True, -math.inf
             self._pending = LeaseExchange(
@@ -152,13 +152,13 @@ class LocalLease:
                 want_nano=min(want_nano, MAX_LIMIT_NANO),
                 close=close,
             )
-            # Counted from the first time it was asked: an answer that was lost and asked for again
-            # may tell of a lease that has been running since.
+            # Measured from the first attempt: if the reply was lost and the exchange is repeated,
+            # the lease may have been running since then.
             self._sent_s = now_s
         return self._pending
 
     def take(self, reply: ExchangeReply, now_s: float, lease_s: float) -> None:
-        """Take the ledger's answer to what was asked."""
+        """Apply the ledger's reply to the pending exchange."""
         asked, self._pending = self._pending, None
         assert asked is not None
         fresh = asked.settled_nano - self._flushed_nano
@@ -167,7 +167,7 @@ class LocalLease:
         covered = min(fresh, self._held_nano)
         back = min(self._given_nano, self._held_nano - covered)
         self._held_nano += reply.grant_nano - covered - back
-        # What no lease covered was charged as it is, so it is no longer owed from the room.
+        # The ledger charged what the lease did not cover, so room no longer owes it.
         self.room_nano += reply.grant_nano + fresh - covered
         self.told_s = now_s
         self.ended = reply.ended

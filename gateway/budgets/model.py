@@ -1,7 +1,7 @@
-"""The words of money: scopes, budgets, windows, reservations, refusals, and the ledger's port.
+"""Value types for budgets: scopes, windows, reservations, refusals and events.
 
-All amounts are integer nano-dollars; all times are seconds, of the ledger's clock where they are
-compared with a window, since the Unix epoch.
+All amounts are integer nano-dollars. All times are seconds since the Unix epoch. A time that is
+compared with a window is a time of the ledger's clock.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NANO = NANO_PER_USD
 """Nano-dollars in a dollar."""
 
 MAX_LIMIT_NANO = 2**53 - 1
-"""The largest limit of a budget: Lua's numbers are doubles, exact up to 2^53 ($9.007 million)."""
+"""Largest limit of a budget: Lua's numbers are doubles, exact up to 2^53 ($9.007 million)."""
 
 Enforcement = Literal["hard", "expected", "soft"]
 Window = Literal["hour", "day", "week", "month", "lifetime"]
@@ -25,7 +25,7 @@ OnExhausted = Literal["cheapest", "reject"]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whom a budget binds: a call that matches every part given (none given: every call)."""
+    """Scope filter of a budget. An empty filter matches every call."""
 
     tenant: str | None = None
     route: str | None = None
@@ -33,7 +33,7 @@ class Scope:
     tags: tuple[tuple[str, str], ...] = ()
 
     def parts(self) -> dict[str, object]:
-        """Return the parts given, as a refusal shows them."""
+        """Return the parts that are set, in the form that a refusal shows."""
         named = {"tenant": self.tenant, "route": self.route, "backend": self.backend}
         parts: dict[str, object] = {name: part for name, part in named.items() if part is not None}
         return {**parts, "tags": dict(self.tags)} if self.tags else parts
@@ -59,48 +59,51 @@ class Budget:
 
     @property
     def paces(self) -> bool:
-        """Whether it may set a pace: one without an end, a soft one, or a backend's does not."""
+        """Whether the budget may pace spending. Lifetime, soft and backend budgets never do."""
         windowed = self.window != "lifetime" and self.enforcement != "soft"
         return windowed and self.scope.backend is None and self.pacing != "none"
 
     def pacing_of(self, objective: str) -> Pacing:
-        """Return how it paces a route: as it says, else by forecast for the best within it."""
+        """Return the pacing for a route with this objective.
+
+        Where `pacing` is not set, a `max_quality` route is paced by forecast and others are not.
+        """
         if not self.paces:
             return "none"
         return self.pacing or ("forecast" if objective == "max_quality" else "none")
 
     @property
     def paces_some(self) -> bool:
-        """Whether it paces only some of the requests of a route."""
+        """Whether the budget paces only some of a route's requests."""
         return self.paces and bool(self.scope.tenant or self.scope.tags)
 
 
 class BudgetHolding(Protocol):
-    """Where a reservation's money is held."""
+    """A lease that holds a reservation's money."""
 
     key: "LeaseKey"
 
     def settle(self, amount_nano: int, cost_nano: int) -> None:
-        """Turn a hold of `amount_nano` into a cost, which may be above it."""
+        """Convert a hold of `amount_nano` into a cost, which may exceed it."""
         ...
 
 
 class Reservation:
-    """A hold for one attempt over all budgets that bind it; settled or voided exactly once."""
+    """One attempt's hold on every budget that matches it. Settled or voided exactly once."""
 
-    # The mutable state of a reservation is whether it has ended; the wallet changes it.
+    # The only mutable state is `ended`; `Reservations` changes it.
     __slots__ = ("ended", "hard_nano", "holds")
 
     def __init__(
         self, holds: tuple[tuple[BudgetHolding, int], ...], hard_nano: int | None = None
     ) -> None:
-        """`hard_nano` is the most that a hard budget holds of it; None where none binds it."""
+        """`hard_nano` is the amount held in hard budgets; None if no hard budget matches."""
         self.holds = holds
         self.hard_nano = hard_nano
         self.ended = False
 
     def told(self) -> dict[str, int]:
-        """Return what is held for it, by budget (0.3 us a scope)."""
+        """Return the amount held, by budget (0.3 us a scope)."""
         return {held.key.budget: amount_nano for held, amount_nano in self.holds}
 
 
@@ -109,12 +112,17 @@ Reason = Literal["exhausted", "held", "unbounded", "ledger_down", "ledger_lost"]
 
 @dataclass(frozen=True, slots=True)
 class BudgetRefusal:
-    """Why an attempt may not be made: the budget that has too little, and its state.
+    """A refused reservation: the budget that lacks money, its state, and the reason.
 
-    `reason`: `exhausted` (what is not spent is less than the call needs), `held` (it would be
-    enough, but other calls hold it), `unbounded` (nothing bounds what the call can cost; `why` says
-    what is missing), or the ledger cannot be asked (`ledger_down`) or has lost what it knew
-    (`ledger_lost`). `then` is what that budget says to do; `left_nano` what is not spent of it.
+    `reason` is one of:
+
+    - `exhausted`: the unspent amount is less than the call needs.
+    - `held`: the unspent amount would suffice, but other calls hold it.
+    - `unbounded`: nothing bounds the call's cost; `why` says what is missing.
+    - `ledger_down`: the ledger does not answer.
+    - `ledger_lost`: the ledger has lost its data.
+
+    `then` is the budget's configured action. `left_nano` is the unspent amount.
     """
 
     budget: str
@@ -133,12 +141,12 @@ class BudgetRefusal:
 
     @property
     def by_budget(self) -> bool:
-        """Whether the budget refuses; else its ledger could not be asked."""
+        """Whether the budget itself refuses; False if its ledger could not be asked."""
         return self.reason in ("exhausted", "held", "unbounded")
 
     @property
     def resets_at(self) -> str | None:
-        """When the window ends, in RFC 3339, UTC; None for a budget without an end."""
+        """End of the window in RFC 3339, UTC; None for a lifetime budget."""
         if self.resets_at_s is None:
             return None
         return datetime.fromtimestamp(self.resets_at_s, UTC).isoformat().replace("+00:00", "Z")
@@ -148,11 +156,11 @@ class BudgetRefusal:
 class BudgetStatus:
     """A budget in its current window: `limit + overdraft = carried + spent + held + free`.
 
-    `carried_nano` is what earlier windows overspent and this one makes good. `limit_nano` includes
-    `credit_nano`, what operators added to this window; `held_nano` is all that is leased to any
-    process, reserved or idle, and `spenders` how many have spent of late; `unaccounted_nano` is
-    the part of `spent_nano` that nobody can prove: open calls of processes that died, and leases
-    that were never returned.
+    `carried_nano` is the overspending of earlier windows that this window must absorb.
+    `limit_nano` includes `credit_nano`, which operators added to this window. `held_nano` is the
+    total leased to any process, reserved or idle. `spenders` is the number of processes that spent
+    recently. `unaccounted_nano` is the unproven part of `spent_nano`: open calls of processes that
+    died, and leases that were never returned.
     """
 
     budget: Budget
@@ -170,19 +178,22 @@ class BudgetStatus:
 
     @property
     def used_nano(self) -> int:
-        """What is gone of the limit: spent, now or by windows before."""
+        """Part of the limit that is used: spent in this window or carried from earlier ones."""
         return self.carried_nano + self.spent_nano
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetEvent:
-    """Something an operator wants to know about a budget.
+    """A budget event for operators.
 
-    Kinds: `threshold` (a share of the limit was crossed; once per window on all replicas),
-    `overdraft` (settlements broke the limit, by `amount_nano` more than before), `unaccounted` (a
-    dead process's open calls were charged), `estimated` (the same, by their estimate: the budget is
-    not hard), `fenced` (this process's lease had ended),
-    `ledger_down`, `ledger_up`, `ledger_lost`.
+    Kinds:
+
+    - `threshold`: spending crossed a share of the limit; sent once per window across all replicas.
+    - `overdraft`: settlements exceeded the limit, by `amount_nano` more than before.
+    - `unaccounted`: a dead process's open calls were charged.
+    - `estimated`: the same, charged by their estimate, because the budget is not hard.
+    - `fenced`: this process's lease had ended.
+    - `ledger_down`, `ledger_up`, `ledger_lost`: the state of the ledger.
     """
 
     kind: str
@@ -195,18 +206,18 @@ class BudgetEvent:
 
 @dataclass(frozen=True, slots=True)
 class DowngradeAdvice:
-    """What budgets near their limit ask of a choice: only arms up to a price, and what then."""
+    """Price cap that budgets near their limit put on routing, and the action if no arm fits."""
 
     max_price_usd: float | None = None
     then: Then = "reject"
 
 
-# ------------------------------------------------------------------- between wallet and ledger
+# ------------------------------------------------------------------- between process and ledger
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseKey:
-    """One lease of one budget in one window; `lease` is unique for ever."""
+    """Key of one lease of one budget in one window. `lease` is never reused."""
 
     budget: str
     window_start_s: int

@@ -1,4 +1,4 @@
-"""The port of a ledger, and the values that pass through it."""
+"""The `Ledger` protocol and the values it exchanges."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from tollway.gateway.budgets.model import Budget, LeaseKey
 
 @dataclass(frozen=True, slots=True)
 class LeaseExchange:
-    """What the holder of a lease says and asks, in one atomic step; (key, seq) is its id.
+    """A lease holder's report and request, applied in one atomic step. Its id is (key, seq).
 
-    A lease has one exchange under way at a time and numbers them from 1. A ledger remembers the
-    last number and its grant, so that the same exchange asked again is answered, not applied.
+    A lease has at most one exchange under way and numbers its exchanges from 1. The ledger stores
+    the last number and its grant. A repeated exchange is therefore answered but not applied.
 
-    settled_nano: all that was ever settled on this lease, so saying it twice changes nothing.
-    held_nano, flushed_nano: what the last answer left in the lease, and had been told as settled;
-                  a ledger that went back in time (a failover) learns the truth from them.
-    open_nano:    what is reserved and unsettled now: what is charged if the holder is never heard
-                  of again is the whole lease, this only tells others what cannot come back soon.
-    give_nano:    handed back, unspent.
-    need_nano:    the least that is of use (the smallest reservation that waits); 0: ask nothing.
-    due_nano:     all that waits.
-    want_nano:    what would be leased ahead of need, if the ledger thinks it a fair share.
+    settled_nano: total ever settled on this lease, so reporting it twice changes nothing.
+    held_nano, flushed_nano: what the lease held, and the total reported as settled, after the last
+                  reply. A ledger that lost recent writes (a failover) corrects itself from them.
+    open_nano:    reserved and not settled. If the holder is never heard of again, the whole lease
+                  is charged; this figure only shows others what cannot come back soon.
+    give_nano:    returned unspent.
+    need_nano:    smallest useful grant (the smallest waiting reservation); 0 requests nothing.
+    due_nano:     sum of all waiting reservations.
+    want_nano:    amount to lease ahead of need, which the ledger caps at a fair share.
     """
 
     key: LeaseKey
@@ -40,9 +40,9 @@ class LeaseExchange:
 
 @dataclass(frozen=True, slots=True)
 class BudgetPosition:
-    """A budget's figures in one window, over all holders; idle is leased but not reserved.
+    """A budget's totals in one window, over all holders.
 
-    `spenders` is how many holders have leased in the last minute.
+    `spenders` is the number of holders that leased in the last minute.
     """
 
     limit_nano: int
@@ -56,29 +56,29 @@ class BudgetPosition:
 
     @property
     def used_nano(self) -> int:
-        """What is gone of the limit: spent, now or by windows before."""
+        """Part of the limit that is used: spent in this window or carried from earlier ones."""
         return self.carried_nano + self.spent_nano
 
     @property
     def free_nano(self) -> int:
-        """What may still be leased."""
+        """Amount that may still be leased."""
         return max(0, self.limit_nano - self.used_nano - self.leased_nano)
 
     @property
     def overdraft_nano(self) -> int:
-        """How far all that is used and leased is above the limit."""
+        """Amount by which the used and leased money exceeds the limit."""
         return max(0, self.used_nano + self.leased_nano - self.limit_nano)
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeReply:
-    """A ledger's answer to one exchange.
+    """A ledger's reply to one exchange.
 
-    ended:   the lease expired, was reconciled or released: nothing more may be spent from it.
-    short:   somebody asked for more than is free, so idle money is to be handed back.
-    stale:   the window is not the current one by the ledger's clock, so nothing was granted.
+    ended:   the lease expired, was reconciled or was released; nothing more may be spent from it.
+    short:   another holder requested more than is free, so idle money must be returned.
+    stale:   the window is not current by the ledger's clock, so nothing was granted.
     crossed: shares of the limit that this exchange was the first to cross.
-    overdrawn_nano: by how much this exchange has added to the overdraft.
+    overdrawn_nano: amount that this exchange added to the overdraft.
     """
 
     grant_nano: int
@@ -92,7 +92,7 @@ class ExchangeReply:
 
 @dataclass(frozen=True, slots=True)
 class BatchReply:
-    """A ledger's answers to a batch; `ledger_id` changes when a ledger has lost what it knew."""
+    """A ledger's replies to a batch. `ledger_id` changes when the ledger loses its data."""
 
     now_s: float
     ledger_id: str
@@ -101,7 +101,10 @@ class BatchReply:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryClaim:
-    """What a dead holder's till proves of one lease; `heard`: the ledger had answered it once."""
+    """What a dead holder's recovery file proves about one lease.
+
+    `heard`: the ledger had replied to at least one exchange of this lease.
+    """
 
     key: LeaseKey
     settled_nano: int
@@ -111,7 +114,7 @@ class RecoveryClaim:
 
 @dataclass(frozen=True, slots=True)
 class LeaseView:
-    """One lease as an operator sees it; `charged_nano` counts as spent, unproven."""
+    """One lease as operators see it. `charged_nano` counts as spent but is unproven."""
 
     lease: str
     state: Literal["live", "ended", "closed"]
@@ -124,7 +127,7 @@ class LeaseView:
 
 @dataclass(frozen=True, slots=True)
 class WindowStatement:
-    """What a ledger has in its book of one budget in one window, with the leases."""
+    """A ledger's record of one budget in one window, with its leases."""
 
     budget: str
     window_start_s: int
@@ -134,11 +137,14 @@ class WindowStatement:
 
 @dataclass(frozen=True, slots=True)
 class BudgetChange:
-    """An operator's act on a budget, kept for ever.
+    """An operator's change to a budget, stored permanently.
 
-    `limit` sets the limit to `amount_nano`; `credit` adds `amount_nano` to one window's limit;
-    `release` declares that of a lease's unproven charge `amount_nano` was billed, and the rest was
-    not spent. Nothing ever sets spent to 0.
+    - `limit` sets the limit to `amount_nano`.
+    - `credit` adds `amount_nano` to one window's limit.
+    - `release` declares that `amount_nano` of a lease's unproven charge was billed and that the
+      rest was not spent.
+
+    No change ever resets the spent amount to 0.
     """
 
     kind: Literal["limit", "credit", "release"]
@@ -152,59 +158,59 @@ class BudgetChange:
 
 
 class LedgerUnavailable(Exception):  # noqa: N818 - says a state
-    """The ledger did not answer; whether it applied what was asked is unknown."""
+    """The ledger did not answer. It is unknown whether it applied the request."""
 
 
 class Ledger(Protocol):
-    """The authority that knows what each budget has spent and leased. Raises LedgerDown.
+    """The authority on what each budget has spent and leased. Raises LedgerUnavailable.
 
-    `may_forget`: it runs elsewhere and could come back empty, so gateways remember which it was.
+    `may_forget`: the ledger runs elsewhere and could come back empty, so gateways record its id.
     """
 
     may_forget: bool
 
     async def open(self) -> None:
-        """Connect, and make what storage is missing."""
+        """Connect and create missing storage."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         ...
 
     async def register(self, budgets: Sequence[Budget]) -> BatchReply:
-        """Make budgets known. A limit that differs from the last registered one takes effect.
+        """Register budgets. A limit that differs from the last registered one takes effect.
 
-        With none, the answer only tells the time.
+        With no budgets, the reply only carries the ledger's time and id.
         """
         ...
 
     async def exchange(self, exchanges: Sequence[LeaseExchange]) -> BatchReply:
-        """Apply each exchange once, whole; replies are in the order asked.
+        """Apply each exchange atomically and once. Return the replies in the same order.
 
-        Raises KeyError for a budget that is not registered: the ledger has lost its memory.
+        Raises KeyError for a budget that is not registered: the ledger has lost its data.
         """
         ...
 
     async def reconcile(self, claims: Sequence[RecoveryClaim]) -> int:
-        """End dead leases by what their tills prove; return how much was free again.
+        """End dead holders' leases by their recovery files; return the amount freed.
 
-        A lease that it has forgotten, or a budget that it does not know, is passed over.
+        Unknown leases and budgets are skipped.
         """
         ...
 
     async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[WindowStatement, ...]:
-        """Return the (budget, window start) accounts asked for, expired leases charged."""
+        """Return the statement for each (budget, window start), after charging expired leases."""
         ...
 
     async def change(self, change: BudgetChange) -> BudgetPosition:
-        """Apply an operator's act, and keep it; return what the account has come to.
+        """Apply and store an operator's change; return the resulting position.
 
-        Raises KeyError for a budget or a lease that is not there.
+        Raises KeyError for an unknown budget or lease.
         """
         ...
 
     async def changes(self, budget: str) -> tuple[BudgetChange, ...]:
-        """Return the acts on a budget, oldest first."""
+        """Return a budget's changes, oldest first."""
         ...
 
 

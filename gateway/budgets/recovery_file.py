@@ -1,28 +1,29 @@
-"""The till: what one process has spent and reserved, in memory that outlives it.
+"""The recovery file: what one process has spent and reserved, in memory that outlives it.
 
-Theory of operation. A gateway spends from its leases in memory and tells the ledger later. What it
-has not told yet must survive SIGKILL, without a write on the path. So each lease has a slot in a
-file that is mapped into memory: eight-byte cells `settled` and `open`. Storing into one costs tens
-of nanoseconds, and a page of a shared mapping belongs to the kernel: it is there when the process
-is not. (A machine that loses power loses it; see `boot`.)
+Theory of operation. A gateway spends from its leases in memory and reports to the ledger later.
+What is not yet reported must survive SIGKILL, without a write on the request path. Each lease
+therefore has a slot in a memory-mapped file, with the eight-byte cells `settled` and `open`. A
+store to a cell takes tens of nanoseconds. A page of a shared mapping belongs to the kernel, so it
+survives the process. (It does not survive a power loss; see `boot`.)
 
-A process dies between any two instructions, so the order of stores says what is believed:
+A process can die between any two instructions, so the order of stores is chosen to lose nothing:
 
     reserve     open += amount                          before the call is made
     settle      settled += cost, then open -= amount    killed in between: counted twice, not lost
 
-A cell is stored by one eight-byte move (a memoryview of native 64-bit integers), never torn.
+A cell is written by one eight-byte store (a memoryview of native 64-bit integers) and is never
+torn.
 
-Whoever holds the lock on the file is alive. Whoever gets the lock of another's file may read what
-its owner left, have the ledger reconcile it, and delete it. The kernel drops the lock when the
-owner is gone, however it went.
+A live process holds the lock on its file. A process that acquires the lock of another's file may
+read it, have the ledger reconcile it, and delete it. The kernel releases the lock when the owner
+ends, however it ends.
 
-Blocks of the disk are taken when the file grows: a page that finds none when it is first written to
-would end the process (SIGBUS). Where the disk has none left a lease is kept in memory alone. Should
-this process be killed nothing then proves what it did not spend of it, and all of it stays charged.
+Disk blocks are allocated when the file grows, because a first write to a page without a block would
+end the process (SIGBUS). If the disk is full, a lease is kept in memory only. If the process is
+then killed, nothing proves what it left unspent, and the whole lease stays charged.
 
-A till is believed only on the boot that wrote it: after a power cut the file may be older than
-what was spent, so its leases stay charged until they are released by hand.
+A recovery file is valid only on the boot that wrote it. After a power loss the file may be older
+than the spending, so its leases stay charged until an operator releases them.
 """
 
 import fcntl
@@ -41,17 +42,17 @@ log = logging.getLogger("tollway.ledger")
 
 Cells: TypeAlias = "MutableSequence[int] | memoryview[int]"
 
-SLOT_CELLS = 64  # 512 bytes: the cells, and 472 bytes of JSON that says whose they are
+SLOT_CELLS = 64  # 512 bytes: the cells, and 472 bytes of JSON that identify the lease
 CHUNK_CELLS = 4096  # 32 KiB: 64 slots, a multiple of any page size in use
 USED, SETTLED, OPEN, HEARD, LENGTH, NAME = range(6)
 MAGIC = int.from_bytes(b"tollway1", "little")
 
 
 class RecoveryFile:
-    """The slots of one process. The mutable state is its file and which slots are free."""
+    """The slots of one process. The mutable state is the file and the list of free slots."""
 
     def __init__(self, path: Path, ledger_id: str) -> None:
-        """Create the file, locked from its first moment under its name."""
+        """Create the file. It is already locked when it appears under its final name."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
@@ -66,7 +67,7 @@ class RecoveryFile:
         new.rename(path)
 
     def claim(self, key: LeaseKey) -> Cells:
-        """Return the cells of a lease, zero; in the file as long as the disk has room for them."""
+        """Return zeroed cells for a lease, in the file unless the disk is full."""
         if not self._free:
             try:
                 self._grow()
@@ -78,24 +79,24 @@ class RecoveryFile:
         _write_text(
             cells, json.dumps([key.budget, key.window_start_s, key.window_end_s, key.lease])
         )
-        cells[USED] = 1  # last: a slot that is in use is whole
+        cells[USED] = 1  # last, so that a slot in use is complete
         return cells
 
     def release(self, cells: Cells) -> None:
-        """Free the cells of a lease that the ledger has closed."""
+        """Free the cells of a closed lease."""
         cells[USED] = 0
         if isinstance(cells, memoryview):
             self._free.append(cells)
 
     def close(self) -> None:
-        """Delete the file: there is nothing left to prove."""
+        """Delete the file: everything in it has been reported."""
         self.path.unlink(missing_ok=True)
         self._free.clear()
         os.close(self._fd)
 
     def abandon(self) -> None:
-        """Let go as death would: the file stays, for others to read."""
-        fcntl.flock(self._fd, fcntl.LOCK_UN)  # the maps have descriptors of their own
+        """Unlock the file as a crash would, and leave it for other processes to read."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)  # the maps have their own descriptors
         os.close(self._fd)
 
     def _grow(self) -> None:
@@ -110,7 +111,7 @@ class RecoveryFile:
 
 
 class OrphanedFile:
-    """A till whose owner is gone, ours to read and delete. A context manager: leaving lets go."""
+    """A dead process's recovery file, locked for reading and deletion. Exiting unlocks it."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
@@ -127,7 +128,7 @@ class OrphanedFile:
         os.close(self._fd)
 
     def claims(self, ledger_id: str) -> list[RecoveryClaim]:
-        """Return what it proves to a ledger; nothing if it is another's, or of another boot."""
+        """Return the file's claims; none if it is for another ledger or from another boot."""
         if not self._slots or self._slots[0][USED] != MAGIC:
             return []
         header = json.loads(_read_text(self._slots[0]))
@@ -145,12 +146,12 @@ class OrphanedFile:
         ]
 
     def delete(self) -> None:
-        """Delete the file, once the ledger knows what it said."""
+        """Delete the file after the ledger has reconciled it."""
         self.path.unlink(missing_ok=True)
 
 
 def dead_tills(folder: Path) -> Iterator[OrphanedFile]:
-    """Yield each till in a folder whose owner is gone, locked."""
+    """Yield, locked, each recovery file in a folder whose owner has ended."""
     for path in sorted(folder.glob("*.till")):
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -161,7 +162,7 @@ def dead_tills(folder: Path) -> Iterator[OrphanedFile]:
             gone = os.fstat(fd).st_nlink == 0
         except BlockingIOError:
             gone = True
-        if gone:  # alive, or another has reconciled it already
+        if gone:  # the owner is alive, or another process has already reconciled the file
             os.close(fd)
             continue
         with OrphanedFile(path, fd) as recovery_file:
@@ -169,7 +170,7 @@ def dead_tills(folder: Path) -> Iterator[OrphanedFile]:
 
 
 def boot() -> str:
-    """Return what names this boot of the machine; empty where the system does not say."""
+    """Return the machine's boot id; empty if the system does not provide one."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -179,7 +180,7 @@ def boot() -> str:
 def _write_text(cells: Cells, text: str) -> None:
     data = text.encode()
     if len(data) > (SLOT_CELLS - NAME) * 8:
-        raise ValueError(f"too long for a till: {text[:80]}...")
+        raise ValueError(f"too long for a recovery file: {text[:80]}...")
     cells[LENGTH] = len(data)
     padded = data.ljust((SLOT_CELLS - NAME) * 8, b"\0")
     for at in range(SLOT_CELLS - NAME):

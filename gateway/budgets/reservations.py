@@ -1,11 +1,11 @@
-"""The wallet: reserves money for calls, over all budgets that bind them, without asking anybody.
+"""Reserves money for calls in every budget that matches them, normally without network access.
 
-    reserve_now    in memory, all or nothing; None where some budget's purse has too little
-    reserve        the same, asking the ledger first for what is missing
-    held.wait      the same, waiting in line while other calls hold what is missing
+    reserve_now    in memory, all or nothing; None if any budget's lease has too little
+    reserve        the same, after asking the ledger for what is missing
+    held.wait      the same, queued while other calls hold what is missing
     settle, void   end a reservation, once
 
-Its teller does all else, off the path: it leases ahead of need, and tells what was spent.
+`LedgerSync` does the rest off the request path: it leases ahead of need and reports what was spent.
 """
 
 import asyncio
@@ -30,18 +30,18 @@ from tollway.gateway.budgets.model import (
 from tollway.gateway.budgets.protocol import Ledger
 from tollway.gateway.budgets.sync import TICK_S, LedgerSync
 
-MATCHES_MAX = 4096  # tags come from clients: the cache of matches forgets all at this size
+MATCHES_MAX = 4096  # tags come from clients, so the cache of matches is cleared at this size
 NO_POSTURE = DowngradeAdvice()
 
 
 def ignore(event: BudgetEvent) -> None:
-    """Let an event pass."""
+    """Ignore an event."""
 
 
 class Reservations:
-    """The money of one process.
+    """The budget reservations of one process.
 
-    Its own mutable state is two caches of which budgets bind whom, and those who wait.
+    Its own mutable state is two caches of matching budgets and the queue of waiting calls.
     """
 
     def __init__(
@@ -56,10 +56,11 @@ class Reservations:
         on_ledger_failure: Literal["refuse", "allow"] = "refuse",
         hold_wait_s: float = HOLD_WAIT_S,
     ) -> None:
-        """`clock` never goes back (`time.monotonic`); the time of day is the ledger's.
+        """Set up the budgets without connecting to the ledger.
 
-        `holder` names the process to operators; leases of two processes differ even where their
-        holders' names do not. Without `till_dir`, what a crash leaves open stays charged.
+        `clock` must be monotonic (`time.monotonic`); the time of day comes from the ledger.
+        `holder` names the process to operators. Two processes' leases differ even if their holder
+        names are equal. Without `till_dir`, whatever a crash leaves open stays charged.
         """
         self._sync = LedgerSync(
             ledger, budgets, holder=holder, clock=clock, till_dir=till_dir, on_event=on_event
@@ -67,7 +68,7 @@ class Reservations:
         self._clock = clock
         self._when_down = on_ledger_failure
         self.held = HeldMoney(self._take, self._ask_for, self.void, clock, wait_s=hold_wait_s)
-        """Those who wait for money that other calls hold."""
+        """Calls that wait for money held by other calls."""
         self._matches: dict[tuple[object, ...], tuple[LeasedBudget, ...]] = {}
         self._pacing: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._know(budgets)
@@ -77,14 +78,14 @@ class Reservations:
         self._pacing.clear()
         self._some_paced = any(budget.paces_some for budget in budgets)
         self.downgrades = any(budget.downgrade_at is not None for budget in budgets)
-        """Whether any budget ever asks for cheaper arms."""
+        """Whether any budget can ask for cheaper arms."""
 
     # ------------------------------------------------------------------ on the path
 
     def matching(
         self, tenant: str, route: str, backend: str, tags: Mapping[str, str]
     ) -> tuple[LeasedBudget, ...]:
-        """Return the accounts of every budget that binds such a call."""
+        """Return every budget that matches such a call."""
         key = (tenant, route, backend, *tags.items())
         found = self._matches.get(key)
         if found is None:
@@ -98,7 +99,7 @@ class Reservations:
         return found
 
     def pacing(self, tenant: str, route: str, tags: Mapping[str, str]) -> tuple[str, ...]:
-        """Return the names of the budgets that pace such a call and not all calls of its route."""
+        """Return the names of the budgets that pace such a call but not its whole route."""
         if not self._some_paced:
             return ()
         key = (tenant, route, *tags.items())
@@ -117,10 +118,11 @@ class Reservations:
     def reserve_now(
         self, accounts: tuple[LeasedBudget, ...], ceiling_nano: int, maximum_nano: int
     ) -> Reservation | None:
-        """Hold an attempt's money in every account, or in none; None: the ledger must be asked.
+        """Reserve an attempt's money in every budget or in none. None: the ledger must be asked.
 
-        `maximum_nano` is what it can cost at most, held by hard budgets; `ceiling_nano` what it
-        costs in 95 of 100 cases, held by the others. What is quoted at nothing needs no money.
+        `maximum_nano` is the attempt's greatest possible cost, reserved in hard budgets.
+        `ceiling_nano` is its cost in 95 of 100 cases, reserved in the others. An attempt quoted at
+        $0 needs no money.
         """
         now_s = self._clock()
         for account in accounts:
@@ -152,10 +154,10 @@ class Reservations:
         maximum_nano: int,
         least_nano: int | None = None,
     ) -> Reservation | BudgetRefusal:
-        """Hold an attempt's money, asking the ledger for what is missing.
+        """Reserve an attempt's money, asking the ledger for what is missing.
 
-        Where what is not spent is less than `maximum_nano`, all of it is held, if that is at least
-        `least_nano`: the caller then limits what the call can cost to `Reservation.hard_nano`.
+        If less than `maximum_nano` is unspent, all of it is reserved, provided that it is at least
+        `least_nano`. The caller must then limit the call's cost to `Reservation.hard_nano`.
         """
         while True:
             found = self._try(accounts, ceiling_nano, maximum_nano)
@@ -171,7 +173,7 @@ class Reservations:
     def _try(
         self, accounts: tuple[LeasedBudget, ...], ceiling_nano: int, maximum_nano: int
     ) -> Reservation | BudgetRefusal | Lacking:
-        """Hold an attempt's money or refuse it; else return what the ledger must be asked for."""
+        """Reserve or refuse an attempt's money; otherwise return what to ask the ledger for."""
         while (hold := self.reserve_now(accounts, ceiling_nano, maximum_nano)) is None:
             accounts = tuple(account for account in accounts if not account.gone)
             lacking = self._lacking(accounts, ceiling_nano, maximum_nano)
@@ -180,15 +182,15 @@ class Reservations:
                     if reason not in ("exhausted", "held") and self._is_open:
                         return self._hold(accounts, ceiling_nano, maximum_nano)
                     return account.refusal(amount_nano, reason)
-            if lacking:  # else only a purse was missing, of what needs no money: it is there now
+            if lacking:  # else only a lease was missing, for a call that needs no money; now open
                 return lacking
         return hold
 
     def _take(self, waiter: Waiter) -> Reservation | BudgetRefusal | Lacking:
-        """Hold or refuse what one in the line asks for; else return what it lacks."""
+        """Reserve or refuse a waiter's money; otherwise return what it lacks."""
         if (refusal := waiter.refresh(self._clock())) is not None:
             return refusal
-        if waiter.least_nano is not None:  # no need to ask the ledger for what is spent for certain
+        if waiter.least_nano is not None:  # do not ask the ledger for money known to be spent
             lefts = [account.left_nano for account in waiter.accounts if account.hard]
             left_nano = min(lefts, default=waiter.maximum_nano)
             if waiter.least_nano <= left_nano < waiter.maximum_nano:
@@ -204,7 +206,7 @@ class Reservations:
         return found
 
     def settle(self, reservation: Reservation, cost_nano: int) -> None:
-        """Charge what an attempt has cost, and free the rest of what was held for it; once."""
+        """Charge an attempt's cost and free the rest of its reservation. Call it once."""
         if cost_nano < 0:
             raise ValueError(f"a call cannot cost {cost_nano} nano-dollars")
         if reservation.ended:
@@ -216,11 +218,11 @@ class Reservations:
             self.held.hand_out()
 
     def void(self, reservation: Reservation) -> None:
-        """Free what was held for an attempt that was not made; once."""
+        """Free the reservation of an attempt that was not made. Call it once."""
         self.settle(reservation, 0)
 
     def advice(self, accounts: tuple[LeasedBudget, ...]) -> DowngradeAdvice:
-        """Return what budgets near their limit ask of the choice: the lowest of their prices."""
+        """Return the lowest price cap among the budgets that are near their limit."""
         near = [account.budget for account in accounts if account.near]
         priced = [budget for budget in near if budget.downgrade_max_usd is not None]
         if not priced:
@@ -230,19 +232,19 @@ class Reservations:
 
     @property
     def down(self) -> str:
-        """Why the ledger cannot be asked now; empty where it can."""
+        """Why the ledger cannot be asked now; empty if it can."""
         return self._sync.down
 
     def status(self) -> list[BudgetStatus]:
-        """Return every budget in its current window, as far as this process knows."""
+        """Return the status of every budget in its current window, as this process knows it."""
         return [account.status() for account in self._sync.accounts.values()]
 
-    # ------------------------------------------------------------------ asking on the path
+    # ------------------------------------------------------------------ requests to the ledger
 
     def _lacking(
         self, accounts: tuple[LeasedBudget, ...], ceiling_nano: int, maximum_nano: int
     ) -> list[tuple[LeasedBudget, int]]:
-        """Return the accounts whose purse has too little; give those that never refuse a purse."""
+        """Return the budgets whose lease has too little; open leases where none is needed."""
         now_s = self._clock()
         lacking = []
         for account in accounts:
@@ -257,11 +259,11 @@ class Reservations:
 
     @property
     def _is_open(self) -> bool:
-        """Whether calls are made unasked: never while closing, for nobody would tell of them."""
+        """Whether calls go ahead without the ledger. Never while closing: they go unreported."""
         return bool(self._sync.down) and self._when_down == "allow" and not self._sync.closing
 
     def _refuses(self, account: LeasedBudget, amount_nano: int) -> Reason | None:
-        """Return why a reservation is refused now; None: it waits for the ledger's answer."""
+        """Return why to refuse a reservation now; None: wait for the ledger's reply."""
         if self._sync.down or self._sync.closing:
             return self._sync.down or "ledger_down"
         return account.lacks(amount_nano) if account.dry(amount_nano, self._clock()) else None
@@ -274,9 +276,9 @@ class Reservations:
         ceiling_nano: int,
         maximum_nano: int,
     ) -> Iterator[None]:
-        """Keep what there is in the accounts before the first that lacks, and not beyond it.
+        """Retain idle money in the budgets that come before `until`, the first that lacks money.
 
-        All take budgets in the order of the configuration, so no two wait for each other.
+        All calls take budgets in configuration order, so no two calls wait for each other.
         """
         kept = []
         for account in accounts:
@@ -292,10 +294,10 @@ class Reservations:
                 account.kept_nano -= amount_nano
 
     async def _ask_for(self, lacking: list[tuple[LeasedBudget, int]]) -> None:
-        """Wait until the ledger has been asked once more, whatever came of it."""
+        """Wait until the ledger has been asked once more, whether or not that succeeded."""
         now_s = self._clock()
         wakes_s = max(account.wakes_s(amount_nano, now_s) for account, amount_nano in lacking)
-        if wakes_s > now_s:  # the ledger has said no a moment ago, and money is to come back
+        if wakes_s > now_s:  # the ledger has just refused, and money is expected back
             await asyncio.sleep(wakes_s - now_s)
             return
         for account, amount_nano in lacking:
@@ -309,54 +311,55 @@ class Reservations:
     # ------------------------------------------------------------------ life
 
     async def open(self, *, tick_s: float = TICK_S) -> None:
-        """Connect, reconcile what dead processes left, and start upkeep; raises LedgerDown.
+        """Connect, reconcile dead processes' leases, and start the background task.
 
-        `tick_s` is how often upkeep looks unasked: rarely, where no other gateway wants the money.
+        `tick_s` is the interval at which the task runs without being woken. It may be long if no
+        other gateway needs the money. Raises LedgerUnavailable.
         """
         await self._sync.open(tick_s)
 
     async def revise(self, budgets: Sequence[Budget]) -> None:
-        """Hold other budgets from now on; raises LedgerDown, and nothing has changed then.
+        """Replace the budgets. Raises LedgerUnavailable and changes nothing if the ledger fails.
 
-        What has not changed keeps its leases. What was reserved of one that has gone or changed is
-        settled where it was reserved.
+        Unchanged budgets keep their leases. Reservations of a removed or changed budget settle on
+        the lease that holds them.
         """
         await self._sync.revise(budgets)
         self._know(budgets)
 
     async def tell(self) -> None:
-        """Have the ledger know at once all that was settled here, so that others can read it."""
+        """Report all settlements of this process to the ledger now, so that others see them."""
         await self._sync.tell()
 
     async def refresh(self, age_s: float) -> None:
-        """Read from the ledger the accounts whose last figures are as old as `age_s`."""
+        """Read the budgets whose figures are at least `age_s` old from the ledger."""
         await self._sync.refresh(age_s)
 
     async def close(self) -> None:
-        """Tell the ledger all, hand back what is left, and let go."""
+        """Report all settlements, return what is left, and disconnect."""
         await self.held.close()
         await self._sync.close()
 
     @property
     def holder(self) -> str:
-        """The name of this process at the ledger."""
+        """Holder name of this process at the ledger."""
         return self._sync.holder
 
     @property
     def ledger_calls(self) -> int:
-        """How often the ledger was asked."""
+        """Number of requests sent to the ledger."""
         return self._sync.calls
 
 
 def _lower(found: object, maximum_nano: int, least_nano: int | None) -> int | None:
-    """Return the smaller amount to hold where a hard budget has less left than the maximum."""
+    """Return the smaller amount to reserve if a hard budget has less left than the maximum."""
     if least_nano is None or not isinstance(found, BudgetRefusal) or found.reason != "exhausted":
         return None
     return found.left_nano if least_nano <= found.left_nano < maximum_nano else None
 
 
 def _binds(scope: Scope, tenant: str, route: str, backend: str, tags: Mapping[str, str]) -> bool:
-    """Say whether a scope takes in a call: every part that it gives must be the call's."""
+    """Return whether a scope matches a call: every part that is set must equal the call's."""
     return (
         scope.tenant in (None, tenant)
         and scope.route in (None, route)

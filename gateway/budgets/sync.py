@@ -1,8 +1,8 @@
-"""The teller: carries between the accounts of one process and the ledger, off the path.
+"""Synchronizes one process's leased budgets with the ledger, off the request path.
 
-One exchange is under way at a time, for all budgets at once. `plan`, `took` and `failed` are its
-steps, without waiting and with `now_s` passed; `run` walks through them on the event loop, at once
-where somebody waits for money and else at every tick.
+One batch of exchanges is under way at a time, for all budgets together. `plan`, `took` and `failed`
+are its steps: they do not wait, and they receive `now_s`. `run` executes them on the event loop, at
+once when a call waits for money and otherwise at every tick.
 """
 
 import asyncio
@@ -34,23 +34,23 @@ from tollway.gateway.budgets.window_state import LEASE_S
 
 log = logging.getLogger("tollway.wallet")
 
-FAILURES = 2  # in a row, until the ledger is said to be down: one lost answer refuses nobody
-TICK_S = 0.1  # so that an idle slice is back within a second, and a refusal is not stale for long
-SWEEP_S = 1.0  # how often the tills of this machine's dead are looked for
-REFRESH_S = 5.0  # how old a status may be that nothing was asked about
-START_S = 5.0  # how long a start waits for its ledger
-CLOSE_S = 2.0  # how long a stop tries to hand back what it holds
-AGAIN_S = 0.05  # until it tries once more
-TELLS_MAX = 3  # rounds until all is told: one may be under way, and more may be settled meanwhile
-MARKER = "ledger-id"  # beside the tills: which ledger this machine has known
+FAILURES = 2  # consecutive failures before the ledger counts as down: one lost reply is harmless
+TICK_S = 0.1  # returns an idle slice within a second and keeps refusals from going stale
+SWEEP_S = 1.0  # interval between searches for recovery files of dead processes on this machine
+REFRESH_S = 5.0  # greatest age of the status of a budget without exchanges
+START_S = 5.0  # longest wait for the ledger at startup
+CLOSE_S = 2.0  # longest attempt to return leased money at shutdown
+AGAIN_S = 0.05  # delay between those attempts
+TELLS_MAX = 3  # rounds to report everything: one may be under way, and more may settle meanwhile
+MARKER = "ledger-id"  # file beside the recovery files: the ledger that this machine has used
 
 Step = tuple[LeasedBudget, LocalLease, LeaseExchange]
 
 
 class LedgerSync:
-    """Who speaks with the ledger for one process; its wallet owns it.
+    """One process's connection to the ledger. Owned by `Reservations`.
 
-    The mutable state is the accounts, the till, and what is known of the ledger.
+    The mutable state is the budgets, the recovery file, and what is known about the ledger.
     """
 
     def __init__(
@@ -80,23 +80,23 @@ class LedgerSync:
         self._failures = 0
         self.closing = False
         self.wanted = asyncio.Event()
-        """Set by whoever wants the ledger asked before the next tick."""
+        """Set to have the ledger asked before the next tick."""
         self.calls = 0
         self._swept_s = -math.inf
         self._round: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    # ------------------------------------------------------------------ asked by the wallet
+    # ------------------------------------------------------------------ called by Reservations
 
     async def next_round(self) -> None:
-        """Wait until the ledger has been asked once more, whatever came of it."""
+        """Wait until the ledger has been asked once more, whether or not that succeeded."""
         self.wanted.set()
         if self._round is None:
             self._round = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._round)
 
     async def tell(self) -> None:
-        """Have the ledger know at once all that was settled here, so that others can read it."""
+        """Report all settlements of this process to the ledger now, so that others see them."""
         for _ in range(TELLS_MAX):
             untold = [account for account in self.accounts.values() if account.tell_now()]
             if not untold or self.closing or self._task is None:
@@ -104,14 +104,14 @@ class LedgerSync:
             await self.next_round()
 
     async def revise(self, budgets: Sequence[Budget]) -> None:
-        """Hold other budgets from now on; raises LedgerDown, and nothing has changed then.
+        """Replace the budgets. Raises LedgerUnavailable and changes nothing if the ledger fails.
 
-        What has not changed keeps its leases. What was reserved of one that has gone or changed is
-        settled where it was reserved.
+        Unchanged budgets keep their leases. Reservations of a removed or changed budget settle on
+        the lease that holds them.
         """
         answer = await self._ledger.register(budgets)
         if answer.ledger_id != self._ledger_id:
-            raise LedgerUnavailable("the ledger is another than the one that was here")
+            raise LedgerUnavailable("the ledger is not the one that this process started with")
         before, self.accounts = self.accounts, {}
         for budget in budgets:
             account = before.pop(budget.name, None)
@@ -125,10 +125,10 @@ class LedgerSync:
             self._leaving.append(account)
         self.wanted.set()
 
-    # ------------------------------------------------------------------ its steps
+    # ------------------------------------------------------------------ steps
 
     def plan(self, now_s: float) -> list[Step]:
-        """Return what is due to be told to the ledger or asked from it."""
+        """Return the exchanges that are due."""
         steps = []
         for account in (*self.accounts.values(), *self._leaving):
             for lease, asked in account.plan(now_s, now_s + self.lag_s):
@@ -138,13 +138,13 @@ class LedgerSync:
         return steps
 
     def took(self, steps: Sequence[Step], answer: BatchReply, now_s: float) -> None:
-        """Take the ledger's answer to what was planned."""
+        """Apply the ledger's reply to the planned exchanges."""
         if answer.ledger_id != self._ledger_id:
             self._lost()
             return
         self._set_down("")
         for (account, lease, asked), reply in zip(steps, answer.replies, strict=True):
-            # The ledger read its clock after we sent: so its windows end no later than this says.
+            # The ledger read its clock after we sent, so its windows end no later than we compute.
             self.lag_s = answer.now_s - lease.sent_s
             was_ended = lease.ended
             lease.take(reply, now_s, LEASE_S)
@@ -155,8 +155,8 @@ class LedgerSync:
             self._bury(account)
 
     def _announce(self, account: LeasedBudget, lease: LocalLease, reply: ExchangeReply) -> None:
-        """Tell of what an exchange was the first to cross, and of what it overspent."""
-        name, start_s = lease.key.budget, lease.key.window_start_s  # it may be a late settlement
+        """Send events for the thresholds that an exchange crossed first and for its overdraft."""
+        name, start_s = lease.key.budget, lease.key.window_start_s  # may be a late settlement
         for share in reply.crossed:
             detail, used_nano = f"{share:.0%} of the limit is spent", reply.position.used_nano
             self._on_event(BudgetEvent("threshold", name, detail, share, used_nano, start_s))
@@ -166,13 +166,13 @@ class LedgerSync:
             self._on_event(BudgetEvent("overdraft", name, detail, None, over_nano, start_s))
 
     def failed(self, why: str) -> None:
-        """Note that the ledger did not answer; what was asked is asked again as it was."""
+        """Record that the ledger did not answer. The same exchanges are repeated unchanged."""
         self._failures += 1
         if self._failures >= FAILURES:
             self._set_down("ledger_down", why)
 
     def _bury(self, account: LeasedBudget) -> None:
-        """Forget the purses that have nothing more to say."""
+        """Drop the drained leases that have nothing left to report."""
         for lease in [lease for lease in account.draining if _is_done(lease)]:
             account.draining.remove(lease)
             if self._recovery_file is not None:
@@ -188,9 +188,10 @@ class LedgerSync:
     # ------------------------------------------------------------------ life
 
     async def open(self, tick_s: float = TICK_S) -> None:
-        """Connect, reconcile what dead processes left, and start upkeep; raises LedgerDown.
+        """Connect, reconcile dead processes' leases, and start the background task.
 
-        `tick_s` is how often upkeep looks unasked: rarely, where no other gateway wants the money.
+        `tick_s` is the interval at which the task runs without being woken. It may be long if no
+        other gateway needs the money. Raises LedgerUnavailable.
         """
         until_s = self._clock() + START_S
         while True:
@@ -219,7 +220,7 @@ class LedgerSync:
         await self.refresh(REFRESH_S)
 
     def _remember(self, marker: Path) -> None:
-        """Note which ledger this machine knows; one that has come back empty is another."""
+        """Record the id of the ledger that this machine uses; an emptied ledger has a new id."""
         if marker.exists() and marker.read_text() != self._ledger_id:
             self._lost(f"the ledger is not the one that was here; to accept it, delete {marker}")
             return
@@ -227,8 +228,8 @@ class LedgerSync:
         marker.write_text(self._ledger_id)
 
     async def run(self, tick_s: float = TICK_S) -> None:
-        """Do what is due until closed: at once when asked, else every `tick_s`."""
-        # The flag too, for redis-py loses a cancellation that meets its own timeout.
+        """Run what is due until closed: at once when woken, otherwise every `tick_s`."""
+        # Checks the flag too: redis-py loses a cancellation that coincides with its own timeout.
         while not self.closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(tick_s):
@@ -237,27 +238,27 @@ class LedgerSync:
                 await asyncio.sleep(TICK_S)
 
     async def turn(self) -> bool:
-        """Do what is due once; return whether that worked."""
+        """Run what is due once; return whether that succeeded."""
         self.wanted.clear()
         try:
             await self.step()
             self._end_round()
-        except Exception as exc:  # whatever it is, it is tried again; serving goes on
+        except Exception as exc:  # retry after any error; serving continues
             if isinstance(exc, KeyError):
                 self._lost()
             elif not isinstance(exc, LedgerUnavailable):
-                log.exception("upkeep of budgets failed")
+                log.exception("synchronizing budgets with the ledger failed")
             self.failed(str(exc))
             self._end_round()
             return False
         return True
 
     async def step(self) -> None:
-        """Exchange what is due with the ledger; sweep and refresh where that is due."""
+        """Send the exchanges that are due; sweep and refresh when due."""
         if steps := self.plan(self._clock()):
             answer = await self._call([asked for _, _, asked in steps])
             self.took(steps, answer, self._clock())
-        elif self.down == "ledger_down":  # nothing to say, but is it there again?
+        elif self.down == "ledger_down":  # nothing to send: check whether the ledger answers again
             await self.refresh(0.0)
         now_s = self._clock()
         if self._till_dir is not None and now_s - self._swept_s >= SWEEP_S:
@@ -270,7 +271,7 @@ class LedgerSync:
         return await self._ledger.exchange(asked)
 
     async def sweep(self) -> None:
-        """Have the ledger reconcile what the tills of this machine's dead prove."""
+        """Have the ledger reconcile the recovery files of dead processes on this machine."""
         assert self._till_dir is not None
         self._swept_s = self._clock()
         for recovery_file in dead_tills(self._till_dir):
@@ -282,10 +283,10 @@ class LedgerSync:
             recovery_file.delete()
 
     async def _charge_open(self, claim: RecoveryClaim) -> None:
-        """Tell of calls that a dead process had open; their reservations are charged by now.
+        """Report the calls that a dead process had open. Their reservations are already charged.
 
-        A hard budget reserved what they can cost at most: that stays unproven until somebody knows
-        better. Any other reserved an estimate of their cost, which is taken for it.
+        A hard budget reserved their maximum cost, which stays unaccounted until there is proof. Any
+        other budget reserved an estimate of their cost, which is accepted as the cost.
         """
         account, key = self.accounts[claim.key.budget], claim.key
         if account.hard:
@@ -295,7 +296,7 @@ class LedgerSync:
         [statement] = await self._ledger.accounts([(key.budget, key.window_start_s)])
         charged = {lease.lease: lease.charged_nano for lease in statement.leases}
         if not (amount_nano := charged.get(key.lease, 0)):
-            return  # another process was first
+            return  # another process has already done it
         detail = "calls that a dead process had open are charged by their estimate"
         at_s = self._clock() + self.lag_s
         await self._ledger.change(
@@ -313,7 +314,7 @@ class LedgerSync:
         self._tell("estimated", account, detail, amount_nano)
 
     async def refresh(self, age_s: float) -> None:
-        """Read from the ledger the accounts whose last figures are as old as `age_s`."""
+        """Read the budgets whose figures are at least `age_s` old from the ledger."""
         now_s = self._clock()
         old = [a for a in self.accounts.values() if now_s - a.seen_s >= age_s]
         for account in old:
@@ -326,7 +327,7 @@ class LedgerSync:
         self._set_down("")
 
     async def close(self) -> None:
-        """Tell the ledger all, hand back what is left, and let go."""
+        """Report all settlements, return what is left, and disconnect."""
         self.closing = True
         if self._task is not None:
             self._task.cancel()
@@ -339,13 +340,13 @@ class LedgerSync:
                 await self._hand_back()
         if self._recovery_file is not None:
             if any(account.tells for account in (*self.accounts.values(), *self._leaving)):
-                self._recovery_file.abandon()  # the next process of this machine reads it
+                self._recovery_file.abandon()  # the next process on this machine reads it
             else:
                 self._recovery_file.close()
         await self._ledger.close()
 
     async def _hand_back(self) -> None:
-        """Ask the ledger until it has all back; what it did not answer is asked again as it was."""
+        """Exchange with the ledger until everything is returned; repeat unanswered exchanges."""
         while steps := self.plan(self._clock()):
             try:
                 answer = await self._call([asked for *_, asked in steps])

@@ -1,38 +1,39 @@
-"""The book of one budget in one window: who holds how much of it, and what has been spent.
+"""The state of one budget in one window: the leases, their holders' shares, and the spending.
 
-Theory of operation. A budget's limit is split, at any instant, into what is spent, what is leased
-and what is free:
+Theory of operation. A budget's limit is always split into spent, leased and free:
 
     limit + overdraft = carried + spent + leased + free          (each >= 0)
 
-`carried` is 0 but where the budget carries overdrafts: then it is what earlier windows overspent
-and have not made good, by Lindley's recursion over the windows w there were before this one,
+`carried` is 0 unless the budget carries overdrafts. Then it is the overspending of earlier windows
+that has not been absorbed, by Lindley's recursion over the windows w before this one:
 
     carried := 0;  for each w: carried := max(0, carried + spent(w) + leased(w) - limit(w))
 
-so that over any run of windows, what is spent is at most the limits' sum and the last overdraft.
-It follows the books it is made of: a late settlement in an old window acts on this one at once.
+Over any run of windows, spending is therefore at most the sum of the limits plus the last
+overdraft. `carried` is derived from the earlier windows' current state: a late settlement in an old
+window takes effect in this one at once.
 
-Only three things move money. A *grant* takes from free to leased. An *exchange* takes from leased
-to spent what its holder has settled, and back to free what it hands back. The *end* of a lease
-whose holder is gone takes all of it from leased to spent, as `charged`: unproven, counted as
-`unaccounted`, and given up only to proof (its till, its holder's own late word, an operator).
+Only three operations move money. A *grant* moves it from free to leased. An *exchange* moves what
+the holder has settled from leased to spent, and what the holder returns from leased to free. The
+*end* of a lease, when its holder is gone, moves all of it from leased to spent, as `charged`. A
+charge is unproven and counted as `unaccounted`. It is reduced only on proof: the holder's recovery
+file, a late report from the holder, or an operator.
 
-    state    what is told of it      held        charged
+    state    operation               held        charged
     live     exchange                >= 0        0
     live     expires                 -> 0        += held           (now ended)
-    ended    settled d more          0           -= min(d, charged), the rest is spent anew
-    ended    gives g back            0           -= min(g, charged), which is free again
+    ended    settles d more          0           -= min(d, charged), the rest is spent in addition
+    ended    returns g               0           -= min(g, charged), which is free again
     live     closes                  -> free     0                 (now closed)
-    any      its till is read        0           what was reserved (now closed)
+    any      recovery file is read   0           what was reserved (now closed)
 
-A closed lease hears no more: its holder is gone, and what still comes was sent before.
+A closed lease ignores exchanges: its holder is gone, and whatever still arrives was sent earlier.
 
-Every exchange has a number. The book keeps the last one and what it granted, so that the same
-exchange asked twice is applied once and answered twice.
+Every exchange has a number. The window stores the last number and its grant, so a repeated exchange
+is applied once and answered each time.
 
-The rules are here once for memory and SQLite; `redis.lua` says the same in Lua, and the tests hold
-the two against each other.
+These rules serve the memory and SQLite stores. `redis.lua` implements the same rules in Lua, and
+the tests compare the two.
 """
 
 from collections.abc import Iterable
@@ -49,16 +50,16 @@ from tollway.gateway.budgets.protocol import (
     WindowStatement,
 )
 
-LEASE_S = 30.0  # outlasts a restart of the ledger; money of a lost machine is in doubt as long
-SMALLEST_PART = 200  # a slice is at least 1/200 of the limit: else the last dollar costs most calls
-KEEP_CLOSED_S = 600.0  # a closing exchange is asked again for as long as its answer is lost
-SPENT_S = 60.0  # who has little to do leases for a second at a time
-KEEP_ENDED_S = 3_456_000.0  # 40 days, as a book in Redis: a holder forgotten would be charged anew
-CARRY_WINDOWS = 60  # an overdraft is made good in as many windows, or forgiven
+LEASE_S = 30.0  # outlasts a ledger restart; a lost machine's money is in doubt for this long
+SMALLEST_PART = 200  # a slice is at least 1/200 of the limit; else the last dollar costs most calls
+KEEP_CLOSED_S = 600.0  # a closing exchange is repeated until its reply arrives
+SPENT_S = 60.0  # a holder with little traffic leases for only a second at a time
+KEEP_ENDED_S = 3_456_000.0  # 40 days, as in Redis: a forgotten holder would be charged twice
+CARRY_WINDOWS = 60  # an overdraft not absorbed within this many windows is forgiven
 
 
 def carry(balances: Iterable[int]) -> int:
-    """Return what windows with these balances, oldest first, leave to the next to make good."""
+    """Return the overdraft that windows with these balances, oldest first, carry forward."""
     carried_nano = 0
     for balance_nano in balances:
         carried_nano = max(0, carried_nano + balance_nano)
@@ -67,7 +68,7 @@ def carry(balances: Iterable[int]) -> int:
 
 @dataclass(slots=True)
 class Lease:
-    """A slice of the budget in one holder's hands."""
+    """A slice of the budget leased to one holder."""
 
     state: Literal["live", "ended", "closed"] = "live"
     seq: int = 0
@@ -76,7 +77,7 @@ class Lease:
     settled_nano: int = 0
     charged_nano: int = 0
     expires_at_s: float = 0.0
-    # The answer to the exchange numbered `seq`.
+    # The reply to the exchange numbered `seq`.
     grant_nano: int = 0
     overdrawn_nano: int = 0
     stale: bool = False
@@ -85,9 +86,9 @@ class Lease:
 
 @dataclass(slots=True)
 class BudgetWindow:
-    """One budget in one window. The mutable state is all of it; its ledger owns it.
+    """One budget in one window. All its fields are mutable; its ledger owns it.
 
-    The ledger sets `carried_nano` before it asks anything of a book, and keeps `balance_nano`.
+    The ledger sets `carried_nano` before it uses a window, and stores `balance_nano` afterwards.
     """
 
     budget: str
@@ -106,22 +107,22 @@ class BudgetWindow:
 
     @property
     def limit_nano(self) -> int:
-        """The limit of this window, credits included."""
+        """Limit of this window, including credits."""
         return min(self.base_nano + self.credit_nano, MAX_LIMIT_NANO)
 
     @property
     def balance_nano(self) -> int:
-        """What the window has overspent, or where negative what it can make good."""
+        """Amount overspent in this window; if negative, the amount it can still absorb."""
         return self.spent_nano + self.leased_nano - self.limit_nano
 
     @property
     def free_nano(self) -> int:
-        """What may be leased."""
+        """Amount that may be leased."""
         return max(0, -self.balance_nano - self.carried_nano)
 
     @property
     def overdraft_nano(self) -> int:
-        """How far all that is used and leased is above the limit."""
+        """Amount by which the used and leased money exceeds the limit."""
         return max(0, self.balance_nano + self.carried_nano)
 
     def position(self, now_s: float) -> BudgetPosition:
@@ -138,7 +139,7 @@ class BudgetWindow:
         )
 
     def _spenders(self, now_s: float) -> int:
-        """Return how many holders have a lease, or had one a moment ago."""
+        """Return the number of holders that have a lease or had one within SPENT_S."""
         since_s = now_s - SPENT_S + KEEP_CLOSED_S
         return len(
             {
@@ -150,7 +151,7 @@ class BudgetWindow:
         )
 
     def statement(self, now_s: float) -> WindowStatement:
-        """Return the book as operators see it."""
+        """Return the window as operators see it."""
         leases = tuple(
             LeaseView(
                 name,
@@ -166,19 +167,19 @@ class BudgetWindow:
         )
         return WindowStatement(self.budget, self.window_start_s, self.position(now_s), leases)
 
-    # ------------------------------------------------------------------ what holders ask
+    # ------------------------------------------------------------------ exchanges
 
     def exchange(self, asked: LeaseExchange, now_s: float) -> ExchangeReply:
-        """Apply an exchange once; answer it as often as it is asked."""
+        """Apply an exchange once; answer it every time it is sent."""
         self.expire(now_s)
         lease = self.leases.get(asked.key.lease)
         if lease is None:
-            if asked.close and asked.seq > 1:  # closed long ago, and forgotten
+            if asked.close and asked.seq > 1:  # closed long ago and deleted
                 return ExchangeReply(0, self.position(now_s), ended=True)
             lease = self.leases[asked.key.lease] = Lease()
         if asked.seq > lease.seq:
             self._apply(lease, asked, now_s)
-        elif asked.seq < lease.seq:  # a copy that the network kept back: its answer is of no use
+        elif asked.seq < lease.seq:  # a copy delayed by the network: nobody needs its reply
             return ExchangeReply(0, self.position(now_s), ended=lease.state != "live")
         return ExchangeReply(
             lease.grant_nano,
@@ -214,9 +215,9 @@ class BudgetWindow:
         lease.overdrawn_nano = max(0, self.overdraft_nano - before_nano)
 
     def _relearn(self, lease: Lease, asked: LeaseExchange) -> None:
-        """Believe the holder about answers that a failover has made this ledger forget.
+        """Restore from the holder's figures the replies that this ledger lost in a failover.
 
-        What it was granted is leased even where that is above the limit: it may be spent already.
+        What was granted counts as leased even above the limit, because it may already be spent.
         """
         self.spent_nano += max(0, asked.flushed_nano - lease.settled_nano)
         lease.settled_nano = max(lease.settled_nano, asked.flushed_nano)
@@ -224,7 +225,7 @@ class BudgetWindow:
         lease.held_nano = asked.held_nano
 
     def _settle(self, lease: Lease, settled_nano: int) -> None:
-        """Take the holder's word for all it ever settled on this lease."""
+        """Apply the holder's total of everything settled on this lease."""
         fresh = max(0, settled_nano - lease.settled_nano)
         lease.settled_nano += fresh
         covered = min(fresh, lease.held_nano)
@@ -252,25 +253,25 @@ class BudgetWindow:
         lease.open_nano = open_nano
 
     def _grant(self, lease: Lease, asked: LeaseExchange, now_s: float) -> None:
-        """Lease what is asked, ahead of need only as far as is fair to the other holders."""
+        """Grant what is requested; ahead of need, at most a share that is fair to other holders."""
         start_s, end_s = asked.key.window_start_s, asked.key.window_end_s
         if not (start_s <= now_s and (end_s is None or now_s < end_s)):
             lease.stale = True
             return
         if not asked.due_nano <= self.free_nano:
-            self.short_until_s = now_s + 1.0  # long enough for each holder to hear of it
+            self.short_until_s = now_s + 1.0  # long enough for every holder to learn of it
         if not asked.need_nano <= self.free_nano:
             return
         others = sum(other.held_nano > 0 for other in self.leases.values() if other is not lease)
         share = max(self.free_nano // (others + 2), self.limit_nano // SMALLEST_PART)
         ahead = min(asked.want_nano, share)
-        ahead -= ahead % asked.need_nano  # in whole calls: crumbs in many hands are of use to none
+        ahead -= ahead % asked.need_nano  # whole calls: small remainders at many holders are wasted
         lease.grant_nano = min(max(asked.due_nano, ahead, asked.need_nano), self.free_nano)
         lease.held_nano += lease.grant_nano
         self.leased_nano += lease.grant_nano
 
     def _cross(self) -> tuple[float, ...]:
-        """Return the shares of the limit that its use has now crossed for the first time."""
+        """Return the shares of the limit that usage has now crossed for the first time."""
         used_nano = self.carried_nano + self.spent_nano
         crossed = tuple(
             share
@@ -280,10 +281,10 @@ class BudgetWindow:
         self.raised += crossed
         return crossed
 
-    # ------------------------------------------------------------------ what becomes of the gone
+    # ------------------------------------------------------------------ ended leases
 
     def expire(self, now_s: float) -> None:
-        """Charge the leases whose holders were not heard of in time; forget those long closed."""
+        """Charge leases whose holders did not report in time; delete those closed long ago."""
         for name, lease in list(self.leases.items()):
             if now_s < lease.expires_at_s:
                 continue
@@ -293,7 +294,7 @@ class BudgetWindow:
                 del self.leases[name]
 
     def _end(self, lease: Lease, now_s: float) -> None:
-        """End a live lease: all of it counts as spent until somebody knows better."""
+        """End a live lease: all of it counts as spent until there is proof otherwise."""
         self.leased_nano -= lease.held_nano
         self.spent_nano += lease.held_nano
         self.unaccounted_nano += lease.held_nano
@@ -302,13 +303,13 @@ class BudgetWindow:
         self._reopen(lease, 0)
 
     def reconcile(self, claim: RecoveryClaim, now_s: float) -> int:
-        """End a dead holder's lease by what its till proves; return what that set free.
+        """End a dead holder's lease by its recovery file; return the amount freed.
 
-        Its settlements are spent, its open reservations are charged, the rest was never used.
+        Settlements are spent, open reservations are charged, and the rest was never used.
         """
         self.expire(now_s)
         lease = self.leases.get(claim.key.lease)
-        if lease is None and not claim.heard:  # it spent without a grant, and died before it told
+        if lease is None and not claim.heard:  # spent without a grant, and died unreported
             lease = self.leases[claim.key.lease] = Lease()
         if lease is None or lease.state == "closed":
             return 0
@@ -321,10 +322,10 @@ class BudgetWindow:
         return self.free_nano - before
 
     def release(self, name: str, now_s: float, billed_nano: int = 0) -> int:
-        """Take proof that a lease's charge was not spent, but for what was billed of it.
+        """Accept that a lease's charge was not spent, except for what was billed.
 
-        Return what that freed. What was billed is spent and no longer in doubt. A live lease ends
-        first: its holder, should it live, may spend no more of it.
+        Return the amount freed. What was billed counts as spent and is no longer unaccounted. A
+        live lease is ended first: if its holder is still alive, it may spend no more from it.
         """
         lease = self.leases.get(name)
         if lease is None:

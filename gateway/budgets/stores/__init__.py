@@ -1,1 +1,1 @@
-"""The ledgers: where budgets are kept."""
+"""Ledger implementations: memory, SQLite and Redis."""

@@ -1,4 +1,4 @@
-"""The ledger in memory: for simulations and tests, and for gateways that may forget on exit."""
+"""The in-memory ledger, for simulations, tests, and gateways that may lose state on exit."""
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -20,18 +20,18 @@ from tollway.gateway.budgets.window_state import CARRY_WINDOWS, BudgetWindow, ca
 
 @dataclass(slots=True)
 class Known:
-    """A registered budget: its limit now, and what a configuration last said it was."""
+    """A registered budget: its current limit and its last configured limit."""
 
     limit_nano: int
     configured_nano: int
     alert_at: tuple[float, ...]
     carries: bool = False
-    # What each window has over- or underspent, as of the last time it was asked about.
+    # Each window's balance (over- or underspending) when it was last used.
     balances_nano: dict[int, int] = field(default_factory=dict)
     changes: list[BudgetChange] = field(default_factory=list)
 
     def configure(self, budget: Budget, now_s: float) -> None:
-        """Take a configuration's word where it is news; else the operators' word stands."""
+        """Apply a configured limit if it changed; otherwise keep the limit set by operators."""
         self.alert_at, self.carries = budget.alert_at, budget.carry_overdraft
         if budget.limit_nano != self.configured_nano:
             self.configured_nano = self.limit_nano = budget.limit_nano
@@ -42,14 +42,14 @@ class Known:
 
 
 class MemoryLedger:
-    """Keeps books in a dict. One event loop; no two gateways share it but in a simulation."""
+    """Stores windows in a dict. One event loop; only simulated gateways share an instance."""
 
-    # The mutable state is the budgets known and the books.
+    # The mutable state is the registered budgets and their windows.
 
     may_forget = False
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock` tells the time of day: seconds since the epoch."""
+        """`clock` returns the time of day in seconds since the epoch."""
         self._clock = clock
         self._id = secrets.token_hex(8)
         self._known: dict[str, Known] = {}
@@ -62,7 +62,7 @@ class MemoryLedger:
         """Do nothing."""
 
     async def register(self, budgets: Sequence[Budget]) -> BatchReply:
-        """Make budgets known."""
+        """Register budgets."""
         return self.register_now(budgets)
 
     async def exchange(self, exchanges: Sequence[LeaseExchange]) -> BatchReply:
@@ -70,7 +70,7 @@ class MemoryLedger:
         return self.exchange_now(exchanges)
 
     def register_now(self, budgets: Sequence[Budget]) -> BatchReply:
-        """Make budgets known."""
+        """Register budgets."""
         now_s = self._clock()
         for budget in budgets:
             known = self._known.get(budget.name)
@@ -82,7 +82,7 @@ class MemoryLedger:
         return BatchReply(now_s, self._id, ())
 
     def exchange_now(self, exchanges: Sequence[LeaseExchange]) -> BatchReply:
-        """Apply each exchange once, without waiting: the simulator calls this."""
+        """Apply each exchange once, synchronously. The simulator calls this."""
         now_s = self._clock()
         replies: list[ExchangeReply] = []
         for asked in exchanges:
@@ -91,7 +91,7 @@ class MemoryLedger:
         return BatchReply(now_s, self._id, tuple(replies))
 
     async def reconcile(self, claims: Sequence[RecoveryClaim]) -> int:
-        """End dead leases by what their tills prove."""
+        """End dead holders' leases by their recovery files."""
         freed_nano = 0
         for claim in claims:
             if claim.key.budget in self._known:
@@ -100,7 +100,7 @@ class MemoryLedger:
         return freed_nano
 
     async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[WindowStatement, ...]:
-        """Return accounts."""
+        """Return statements."""
         found = []
         for key in keys:
             with self._book(*key) as book:
@@ -110,7 +110,7 @@ class MemoryLedger:
         return tuple(found)
 
     async def change(self, change: BudgetChange) -> BudgetPosition:
-        """Apply an operator's act."""
+        """Apply an operator's change."""
         known = self._known[change.budget]
         with self._book(change.budget, change.window_start_s) as book:
             if change.kind == "limit":
@@ -124,20 +124,20 @@ class MemoryLedger:
             return book.position(self._clock())
 
     async def changes(self, budget: str) -> tuple[BudgetChange, ...]:
-        """Return the acts on a budget, oldest first."""
+        """Return a budget's changes, oldest first."""
         return tuple(self._known[budget].changes)
 
     def now_s(self) -> float:
-        """Return the time by its clock."""
+        """Return the ledger's time."""
         return self._clock()
 
     def books(self) -> list[BudgetWindow]:
-        """Return every book, for checks."""
+        """Return every window, for invariant checks."""
         return list(self._books.values())
 
     @contextmanager
     def _book(self, budget: str, start_s: int) -> Iterator[BudgetWindow]:
-        """Open a book with what it carries; keep its balance as the body has left it."""
+        """Yield a window with its carried overdraft; store its balance afterwards."""
         known, book = self._known[budget], self._books.get((budget, start_s))
         if book is None:
             book = BudgetWindow(budget, start_s, known.limit_nano, known.alert_at)
@@ -150,7 +150,7 @@ class MemoryLedger:
             known.balances_nano[start_s] = book.balance_nano
 
     def _rebase(self, name: str, known: Known) -> None:
-        """Put a budget's limit into its books; windows that are over keep theirs no less."""
+        """Set a budget's limit and alerts in all its windows, including past ones."""
         for (budget, _), book in self._books.items():
             if budget == name:
                 book.base_nano, book.alert_at = known.limit_nano, known.alert_at

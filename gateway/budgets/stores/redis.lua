@@ -1,20 +1,20 @@
--- One budget's book, as book.py has it: see there for the rules, here only for what Lua adds.
+-- One budget in one window. window_state.py documents the rules; this only documents the Lua parts.
 --
---   KEYS[1]  hash  the budget: limit, configured, alerts, id (of the ledger that it was made in),
---                  carries, and where that is 1 one field `b:START` a window: its balance
---   KEYS[2]  hash  its book in one window: totals, and one field `l:LEASE` a lease; its name ends
---                  in the window's start
---   KEYS[3]  list  the changes that operators made, as JSON
---   ARGV[1]  what is asked; the rest belongs to it
+--   KEYS[1]  hash  the budget: limit, configured, alerts, id (of the ledger that created it),
+--                  carries, and if that is 1 one field `b:START` per window with its balance
+--   KEYS[2]  hash  the window: totals, and one field `l:LEASE` per lease; the key ends in the
+--                  window's start
+--   KEYS[3]  list  operators' changes, as JSON
+--   ARGV[1]  the operation; the other arguments are its parameters
 --
--- All three keys carry the budget's name as their hash tag, so a cluster keeps them together.
--- Amounts are decimal strings outside and doubles inside, exact below 2^53, where they stay. NaN
--- compares false with everything, so each comparison that lets money go is written such that false
--- means no.
+-- All three keys use the budget's name as their hash tag, so a cluster stores them together.
+-- Amounts are decimal strings outside and doubles inside, kept below 2^53, where doubles are exact.
+-- NaN compares false with everything, so each comparison that releases money is written such that
+-- false means no.
 
 local LEASE_S, SMALLEST_PART, KEEP_CLOSED_S, KEEP_ENDED_S, SHORT_S = 30, 200, 600, 3456000, 1
 local SPENT_S = 60
-local KEEP_BOOK_S = 3456000 -- 40 days untouched, a book is gone: longer than any month
+local KEEP_BOOK_S = 3456000 -- a window expires after 40 days unused: longer than any month
 local CARRY_WINDOWS = 60
 local EXACT = 9007199254740991
 
@@ -64,7 +64,7 @@ local function pack_lease(lease)
   return table.concat(words, '|') .. '|'
 end
 
--- What earlier windows have overspent and not made good; forgets windows twice as old as count.
+-- Unabsorbed overspending of earlier windows. Keeps only the last 2 * CARRY_WINDOWS balances.
 local function carry()
   local starts, carried = {}, 0
   for field in pairs(meta) do
@@ -117,7 +117,7 @@ local function write()
   end
 end
 
--- ---------------------------------------------------------------- the rules of book.py
+-- ---------------------------------------------------------------- the rules of window_state.py
 
 local function balance() return book.carried + book.spent + book.leased - book.limit end
 local function free() return most(0, -balance()) end
@@ -241,7 +241,7 @@ local function blank()
           charged = 0, grant = 0, overdrawn = 0, stale = 0}
 end
 
--- ---------------------------------------------------------------- what may be asked
+-- ---------------------------------------------------------------- operations
 
 local function position()
   local spenders, seen, since = 0, {}, now - SPENT_S + KEEP_CLOSED_S

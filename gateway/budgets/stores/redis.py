@@ -1,11 +1,12 @@
-"""The ledger in Redis: gateways on several machines share budgets.
+"""The Redis ledger: gateways on several machines share budgets.
 
-One Lua script holds the rules (`redis.lua`), under Redis' own clock. A batch is one pipeline, so
-one round trip; each of its exchanges is applied whole, and at most once, by its number. So an
-error that leaves open whether a command ran needs no care: the same exchange is asked again.
+One Lua script (`redis.lua`) implements the rules, using Redis' own clock. A batch is one pipeline
+and therefore one round trip. Each exchange in it is atomic and, because it is numbered, applied at
+most once. An error that leaves it unknown whether a command ran needs no special handling: the same
+exchange is sent again.
 
-redis-py retries a command ten times by default, which runs a script twice when one reply is lost:
-here it never retries, and gives up after tens of milliseconds.
+By default redis-py retries a command ten times, which runs a script twice when a reply is lost.
+This ledger never retries and gives up after tens of milliseconds.
 """
 
 import json
@@ -36,8 +37,8 @@ from tollway.gateway.budgets.protocol import (
     WindowStatement,
 )
 
-TIMEOUT_S = 0.05  # a healthy Redis answers in 0.2 ms; what waits longer is refused or leased
-CONNECTIONS = 4  # one exchange is under way at a time, and operators ask besides
+TIMEOUT_S = 0.05  # a healthy Redis answers in 0.2 ms; calls that wait longer are refused or leased
+CONNECTIONS = 4  # one batch of exchanges is under way at a time, plus operators' requests
 SCRIPT = Path(__file__).with_name("redis.lua")
 KEY = "tollway"
 
@@ -45,18 +46,19 @@ Call = tuple[tuple[str, int], tuple[object, ...]]
 
 
 class RedisLedger:
-    """Keeps books in Redis 6.2 or later."""
+    """Stores windows in Redis 6.2 or later."""
 
-    # The mutable state is the client, and the script's name once Redis knows it.
+    # The mutable state is the client and the script's hash, once Redis has loaded it.
 
     may_forget = True
 
     def __init__(self, url: str, password: str | None = None) -> None:
-        """Take a URL of redis-py, with three options of ours in its query.
+        """Create a client from a redis-py URL, which may have three further query options.
 
-        `timeout_ms=50`; `replicas=1`: nothing is spent that not so many replicas have heard of, so
-        that a failover forgets no lease; `sentinel=NAME`: the address is a Sentinel's, to be asked
-        for the primary of that name.
+        - `timeout_ms=50`: the timeout.
+        - `replicas=1`: spend only what this many replicas have acknowledged, so that a failover
+          loses no lease.
+        - `sentinel=NAME`: the address is a Sentinel, which is asked for the primary of that name.
         """
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
@@ -110,7 +112,7 @@ class RedisLedger:
             await client.aclose()
 
     async def register(self, budgets: Sequence[Budget]) -> BatchReply:
-        """Make budgets known."""
+        """Register budgets."""
         await self._ask(self._redis.set(f"{KEY}:id", secrets.token_hex(8), nx=True))
         ledger_id = str(await self._ask(self._redis.get(f"{KEY}:id")))
         calls: list[Call] = []
@@ -127,12 +129,12 @@ class RedisLedger:
         return BatchReply(float(found[0]), ledger_id, ())
 
     async def exchange(self, exchanges: Sequence[LeaseExchange]) -> BatchReply:
-        """Apply each exchange once; replies are in the order asked."""
+        """Apply each exchange once. Return the replies in the same order."""
         found = await self._call([(_place(asked), _words(asked)) for asked in exchanges])
         return BatchReply(float(found[0][0]), found[0][1], tuple(map(_reply, found)))
 
     async def reconcile(self, claims: Sequence[RecoveryClaim]) -> int:
-        """End dead leases by what their tills prove."""
+        """End dead holders' leases by their recovery files."""
         found = await self._call(
             [
                 (
@@ -151,30 +153,30 @@ class RedisLedger:
         return sum(map(int, found))
 
     async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[WindowStatement, ...]:
-        """Return accounts."""
+        """Return statements."""
         found = await self._call([(key, ("account",)) for key in keys])
         return tuple(_account(*key, words) for key, words in zip(keys, found, strict=True))
 
     async def change(self, change: BudgetChange) -> BudgetPosition:
-        """Apply an operator's act; raises KeyError for a budget or a lease that is not there."""
+        """Apply an operator's change. Raises KeyError for an unknown budget or lease."""
         place = change.budget, change.window_start_s
         kept = json.dumps(asdict(change))
         words = ("change", change.kind, change.amount_nano, change.lease, kept)
         return BudgetPosition(*map(int, (await self._call([(place, words)]))[0]))
 
     async def changes(self, budget: str) -> tuple[BudgetChange, ...]:
-        """Return the acts on a budget, oldest first."""
+        """Return a budget's changes, oldest first."""
         kept = await self._ask(cast(Any, self._redis.lrange(_keys(budget, 0)[2], 0, -1)))
         return tuple(BudgetChange(**json.loads(change)) for change in kept)
 
     # ------------------------------------------------------------------ calls
 
     async def _call(self, calls: Sequence[Call]) -> list[Any]:
-        """Run the script for each place in one round trip; load it first where it is gone."""
+        """Run the script for each window in one round trip; reload it if Redis has lost it."""
         found = await self._run(calls)
         errors = [words for words in found if isinstance(words, exceptions.RedisError)]
         if errors and all(isinstance(error, exceptions.NoScriptError) for error in errors):
-            await self.open()  # Redis was restarted, or its scripts flushed
+            await self.open()  # Redis was restarted or its scripts were flushed
             found = await self._run(calls)
         for words in found:
             if isinstance(words, exceptions.RedisError):

@@ -1,4 +1,4 @@
-"""Which ledger an address names; a new ledger is a new file here and a row below."""
+"""Maps an address to a ledger. To add a ledger, add a file here and a case below."""
 
 import time
 from urllib.parse import urlsplit
@@ -9,11 +9,12 @@ from tollway.gateway.budgets.stores.sqlite import SqliteLedger
 
 
 def open_ledger(url: str, *, password: str | None = None, clock: Clock = time.time) -> Ledger:
-    """Return the ledger at an address, not connected yet.
+    """Return the ledger at an address, not yet connected.
 
-    `memory://`, `sqlite:///FILE` (four slashes: an absolute path), `redis://HOST:PORT/DB`,
-    `rediss://...`, `unix:///SOCKET`. `clock` is the time of day, where the ledger has none itself.
-    Raises ValueError for another scheme, ImportError where an extra is not installed.
+    Addresses: `memory://`, `sqlite:///FILE` (four slashes for an absolute path),
+    `redis://HOST:PORT/DB`, `rediss://...`, `unix:///SOCKET`. `clock` supplies the time of day to
+    ledgers without a clock of their own. Raises ValueError for another scheme, and ImportError if
+    the extra is not installed.
     """
     scheme = urlsplit(url).scheme
     if scheme == "memory":

@@ -1,8 +1,9 @@
-"""The ledger in one SQLite file: several processes of one machine, nothing to install.
+"""The SQLite ledger: shared by several processes on one machine, with nothing to install.
 
-Each batch is one transaction that takes the write lock first, so what it reads is what it changes.
-WAL with `synchronous=FULL`: a lease is on the disk before any of it can be spent, so that not even
-a power cut frees it. All calls run in one thread, so that the event loop never waits for the disk.
+Each batch is one transaction that takes the write lock first, so its reads cannot become stale. The
+database uses WAL with `synchronous=FULL`: a lease is on disk before any of it can be spent, so even
+a power loss does not free it. All calls run in one thread, so the event loop never waits for the
+disk.
 """
 
 import asyncio
@@ -34,10 +35,10 @@ T = TypeVar("T")
 
 
 class UnknownBudget(KeyError):  # noqa: N818 - says a state
-    """A budget that was never registered here."""
+    """The budget is not registered in this ledger."""
 
 
-BUSY_S = 2.0  # a writer waits for the others' transactions, of a few milliseconds each
+BUSY_S = 2.0  # longest wait for other writers' transactions, which take a few milliseconds each
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS ledger (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL);
@@ -67,21 +68,21 @@ CHANGE_COLUMNS = ", ".join(field.name for field in fields(BudgetChange))
 
 
 class SqliteLedger:
-    """Keeps books in a SQLite file."""
+    """Stores windows in a SQLite file."""
 
-    # The mutable state is the connection, used by the one thread alone.
+    # The mutable state is the connection, which only the ledger's thread uses.
 
     may_forget = False
 
     def __init__(self, path: str | Path, clock: Clock) -> None:
-        """`clock` tells the time of day: seconds since the epoch."""
+        """`clock` returns the time of day in seconds since the epoch."""
         self._path = Path(path)
         self._clock = clock
         self._db: sqlite3.Connection | None = None
         self._thread: ThreadPoolExecutor | None = None
 
     async def open(self) -> None:
-        """Connect, and make the tables where they are missing."""
+        """Connect and create missing tables."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "tollway-ledger")
         await self._run(self._connect)
@@ -94,7 +95,7 @@ class SqliteLedger:
             self._thread = None
 
     async def register(self, budgets: Sequence[Budget]) -> BatchReply:
-        """Make budgets known."""
+        """Register budgets."""
         return await self._run(lambda: self._register(budgets))
 
     async def exchange(self, exchanges: Sequence[LeaseExchange]) -> BatchReply:
@@ -102,19 +103,19 @@ class SqliteLedger:
         return await self._run(lambda: self._exchange(exchanges))
 
     async def reconcile(self, claims: Sequence[RecoveryClaim]) -> int:
-        """End dead leases by what their tills prove."""
+        """End dead holders' leases by their recovery files."""
         return await self._run(lambda: self._reconcile(claims))
 
     async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[WindowStatement, ...]:
-        """Return accounts."""
+        """Return statements."""
         return await self._run(lambda: self._accounts(keys))
 
     async def change(self, change: BudgetChange) -> BudgetPosition:
-        """Apply an operator's act."""
+        """Apply an operator's change."""
         return await self._run(lambda: self._change(change))
 
     async def changes(self, budget: str) -> tuple[BudgetChange, ...]:
-        """Return the acts on a budget, oldest first."""
+        """Return a budget's changes, oldest first."""
         return await self._run(lambda: self._changes(budget))
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -122,7 +123,7 @@ class SqliteLedger:
             raise LedgerUnavailable("the ledger is not open")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except sqlite3.OperationalError as exc:  # locked, full, unreadable: it may be over soon
+        except sqlite3.OperationalError as exc:  # locked, full, unreadable: may be temporary
             raise LedgerUnavailable(f"{self._path}: {exc}") from exc
 
     # ------------------------------------------------------------------ in the thread
@@ -143,7 +144,7 @@ class SqliteLedger:
                     db.execute(statement)
                 db.execute("INSERT OR IGNORE INTO ledger VALUES (1, ?)", (secrets.token_hex(8),))
         except BaseException:
-            self._disconnect()  # the next attempt begins anew: half of a schema is none
+            self._disconnect()  # a partial schema is unusable, so the next attempt starts over
             raise
 
     def _disconnect(self) -> None:
@@ -153,14 +154,14 @@ class SqliteLedger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run the body in one transaction that nobody else writes beside."""
+        """Run the body in one transaction that excludes other writers."""
         assert self._db is not None
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
             self._db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:  # a full disk has SQLite roll some back by itself
+            if self._db.in_transaction:  # SQLite itself may roll back when the disk is full
                 self._db.execute("ROLLBACK")
             raise
 
@@ -172,7 +173,7 @@ class SqliteLedger:
             return BatchReply(now_s, self._id(db), ())
 
     def _configure(self, db: sqlite3.Connection, budget: Budget, now_s: float) -> None:
-        """Take a configuration's word where it is news; else the operators' word stands."""
+        """Apply a configured limit if it changed; otherwise keep the limit set by operators."""
         name, limit_nano = budget.name, budget.limit_nano
         alert_at = json.dumps(budget.alert_at)
         query = "SELECT configured_nano FROM budgets WHERE name = ?"
@@ -249,7 +250,7 @@ class SqliteLedger:
 
     @contextmanager
     def _book(self, db: sqlite3.Connection, budget: str, start_s: int) -> Iterator[BudgetWindow]:
-        """Read a book with its leases; write back what the body has changed."""
+        """Read a window with its leases; write back what the body changed."""
         book, balance_nano, carries = self._read(db, budget, start_s)
         before = (*_book_row(book), balance_nano)
         leases = {name: _lease_row(lease) for name, lease in book.leases.items()}
@@ -272,7 +273,7 @@ class SqliteLedger:
     def _read(
         self, db: sqlite3.Connection, budget: str, start_s: int
     ) -> tuple[BudgetWindow, int | None, bool]:
-        """Return a book, its balance as it was last kept, and whether the budget carries."""
+        """Return a window, its last stored balance, and whether the budget carries overdrafts."""
         query = "SELECT limit_nano, alert_at, carries FROM budgets WHERE name = ?"
         known = db.execute(query, (budget,)).fetchone()
         if known is None:
