@@ -38,14 +38,14 @@ is tollway.toml, else .tollway/journal.
 Money is exact, to the nano-dollar: sums are those of budgets, metrics and the dashboard.
 """
 TAGS = ("cost_center", "environment", "team")
-"""Tags whose spend is shown without asking, where requests have them."""
+"""Tags whose spend is shown by default, if any request has them."""
 
 TITLES = {"daily": "Spend", "tenants": "Spend of tenants", "roi": "What the money brought"}
 Made = tuple[list[Table], Totals]
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
+    """Run a command and return its exit code; SystemExit(2) if the command line is wrong."""
     parser = argparse.ArgumentParser(
         prog="tollway report",
         description="Say what was spent, by whom, and what it brought.",
@@ -120,7 +120,7 @@ def _add_invoice(commands: Any) -> None:
 
 
 def add_source(command: Any) -> None:
-    """Let a command be told what to read."""
+    """Add the options that select what a command reads."""
     command.add_argument("source", nargs="*", type=Path, metavar="SOURCE", help="see below")
     command.add_argument("--since", metavar="DATE", help="from the beginning of this day on")
     command.add_argument("--until", metavar="DATE", help="up to the beginning of this day")
@@ -135,7 +135,7 @@ def add_source(command: Any) -> None:
 
 
 def add_output(command: Any, default: str = "text") -> None:
-    """Let a command be told how to write."""
+    """Add the options that select how a command writes its output."""
     command.add_argument(
         "--format",
         choices=FORMATS,
@@ -158,7 +158,7 @@ def _tell(title: str, make: Callable[[Source, argparse.Namespace], Made]) -> Any
 def write(
     arguments: argparse.Namespace, source: Source, title: str, made: list[Table], whole: Totals
 ) -> None:
-    """Write tables in the form that was asked for; what must be said of them goes to stderr."""
+    """Write tables in the requested format; notes about them go to stderr."""
     out: Path | None = arguments.out
     form = arguments.format or _form(out) or arguments.default_format
     if form == "parquet":
@@ -194,12 +194,12 @@ def dimensions(text: str) -> tuple[str, ...]:
 
 
 def daily(source: Source, arguments: argparse.Namespace) -> Made:
-    """Return the days, and what all of them have cost by route, backend, tenant and tag."""
+    """Return the cost of each day, and the total cost by route, backend, tenant and tag."""
     return _spend(source, ("day", *dimensions(arguments.by)), ("route", "tenant"))
 
 
 def tenants(source: Source, arguments: argparse.Namespace) -> Made:
-    """Return the tenants, and the tenants' routes."""
+    """Return the cost by tenant, and by tenant and route."""
     return _spend(source, ("tenant", *dimensions(arguments.by)), ())
 
 
@@ -223,7 +223,7 @@ def _spend(source: Source, by: tuple[str, ...], more: tuple[str, ...]) -> Made:
 
 
 def roi(source: Source, arguments: argparse.Namespace) -> Made:
-    """Return what each route's money brought, and its savings."""
+    """Return the return on spend of each route, and its savings."""
     by = ("route", *(name for name in dimensions(arguments.by) if name != "route"))
     grouping, whole = Grouping(by, source.span), Grouping((), source.span)
     if grouping.of_charges:
@@ -239,7 +239,7 @@ def roi(source: Source, arguments: argparse.Namespace) -> Made:
 
 
 def focused(source: Source, arguments: argparse.Namespace) -> Made:
-    """Return the FOCUS dataset; its periods are UTC's."""
+    """Return the FOCUS dataset; its periods are in UTC."""
     source.span = replace(source.span, zone=UTC)
     grouping = Grouping((arguments.period, *focus.DIMENSIONS), source.span)
     whole = Grouping((), source.span)
@@ -250,7 +250,7 @@ def focused(source: Source, arguments: argparse.Namespace) -> Made:
 
 
 def invoice(source: Source, arguments: argparse.Namespace) -> Made:
-    """Return the drift of a bill."""
+    """Return the differences between a bill and the journal."""
     names = {**source.models, **dict(map(pair, arguments.item))}
     lines = provider_bill.read(
         arguments.bill, source.span.zone, dict(map(pair, arguments.column)), names

@@ -1,12 +1,12 @@
-"""Facts: what the rows of journals say of money, as a stream of requests and charges.
+"""Facts: journal rows read as a stream of requests and charges.
 
-A charge is the money of one call to a backend: an attempt's, an audit's, or a stream's, whose
-`settlement` row brings it when it is over (its attempt's own row is `pending`, and is no charge). A
-request is what a client asked and whether it was answered. Money is in integer nano-dollars from
-the journal's row on, so sums are exact.
+A charge is the cost of one call to a backend: an attempt, an audit, or a stream. A stream's cost is
+in its `settlement` row, written when it ends (its attempt's row is `pending` and is not a charge).
+A request is what a client asked for, and whether it was answered. Money is in integer nano-dollars
+from the journal row on, so sums are exact.
 
-Feedback comes later than its request, from any worker, so it is read first: by id, one float each.
-Labels that audits bought count for no accuracy, since audits look where an answer is in doubt; the
+Feedback arrives later than its request and from any worker, so it is read first, into one float per
+id. Labels from audits do not count towards accuracy, because audits select doubtful answers; the
 gateway's own figures leave them out too.
 """
 
@@ -27,9 +27,9 @@ _FEEDBACK = b'{"kind":"feedback"'
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The money of one call to a backend.
+    """The cost of one call to a backend.
 
-    `refused`: it was answered in a way that is taken to mean that nothing ran (4xx, 429, 503).
+    `refused`: the reply's status is taken to mean that nothing ran (4xx, 429, 503).
     """
 
     time_s: float
@@ -52,12 +52,11 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that a policy decided on.
+    """A request for which a policy made a decision.
 
-    `quality`: what its answer was worth, None where nobody told. `offered`: by backend, what it was
-    expected to cost and be worth there, (dollars, quality). `explored_nano`: what drawing for the
-    sake of learning was expected to cost beyond the best arm. `version`: how many labels the policy
-    had learned from.
+    `quality`: the quality of its answer, None without feedback. `offered`: per backend, the
+    expected cost and quality there, (dollars, quality). `explored_nano`: the expected extra cost of
+    exploration over the best arm. `version`: how many labels the policy had learned from.
     """
 
     time_s: float
@@ -73,7 +72,7 @@ class Request:
 
 @dataclass(slots=True)
 class Damage:
-    """How many rows were read, how many were cut or damaged, and how many streams have no end."""
+    """The rows read, the rows cut or damaged, and the streams without an end."""
 
     rows: int = 0
     bad: int = 0
@@ -84,7 +83,7 @@ Fact = Charge | Request
 
 
 def files(sources: Iterable[Path]) -> list[Path]:
-    """Return the segments of journals: folders of them, folders above these, or single files."""
+    """Return journal segments from journal folders, their parent folders, or single files."""
     found: list[Path] = []
     for source in sources:
         if source.is_file():
@@ -98,7 +97,7 @@ def files(sources: Iterable[Path]) -> list[Path]:
 
 
 def read(paths: list[Path], damage: Damage) -> Iterator[Fact]:
-    """Yield what segments say; memory holds one request's rows and a float for each feedback."""
+    """Yield the facts of segments; memory holds one request's rows and a float per feedback."""
     told = _qualities(paths)
     for path in paths:
         group: list[Row] = []
@@ -121,7 +120,7 @@ def read(paths: list[Path], damage: Damage) -> Iterator[Fact]:
 
 
 def _qualities(paths: Iterable[Path]) -> dict[str, float]:
-    """Return what answers were worth, by decision, as far as their labels are fair."""
+    """Return the quality of answers by decision, without labels selected by audits."""
     told: dict[str, float] = {}
     for path in paths:
         with path.open("rb") as file:
@@ -174,7 +173,7 @@ def _charge(row: Row) -> Charge:
 
 def _request(group: list[Row], told: dict[str, float]) -> Iterator[Request]:
     draws = [row for row in group if row["kind"] == "decision"]
-    if not draws:  # nothing, or a file that begins within a request
+    if not draws:  # no rows, or a file that begins in the middle of a request
         return
     first = draws[0]
     held = [row for row in group if row["kind"] == "attempt" and not row["error"]]
@@ -197,7 +196,7 @@ def _request(group: list[Row], told: dict[str, float]) -> Iterator[Request]:
 
 
 def _explored_nano(draw: Row) -> int:
-    """Return what a draw cost more than the likeliest arm would have, if it was to explore."""
+    """Return the extra cost of an exploring draw over the most likely arm."""
     if draw["reason"] != "explore":
         return 0
     costs: list[float] = draw["cost_hat_usd"]

@@ -1,9 +1,9 @@
-"""FOCUS 1.4: what was spent as the FinOps Foundation's cost and usage dataset has it.
+"""FOCUS 1.4: spend as the FinOps Foundation's cost and usage dataset.
 
-A row is what one tenant's calls of a route have cost at one backend in a day (or an hour) of UTC,
-by provenance and tags. The account is the gateway's, a sub-account a tenant, the service a route,
-the resource a backend. The four costs are one: prices are as negotiated, and the idle share of a
-device is in its price.
+A row is the cost of one tenant's calls on one route to one backend in a UTC day (or hour), by
+provenance and tags. The account is the gateway, a sub-account is a tenant, the service is a route,
+the resource is a backend. The four cost columns are equal: prices are as negotiated, and a device's
+price includes its idle share.
 
 https://focus.finops.org/focus-specification/v1-4/
 """
@@ -18,19 +18,19 @@ from tollway.reports.totals import Key, Totals
 
 PERIODS = ("day", "hour")
 DIMENSIONS = ("route", "backend", "tenant", "provenance", "tags")
-"""What rows are told apart by, besides their period."""
+"""The dimensions that identify a row, besides its period."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who charges: the name of the provider, and of the account."""
+    """The issuer of the charges: the names of the provider and of the account."""
 
     name: str = "Tollway"
     account: str = "tollway"
 
 
 def table(groups: dict[Key, Totals], period: str, issuer: Issuer) -> Table:
-    """Return the dataset; the groups' keys are the period and then DIMENSIONS."""
+    """Return the dataset; each group's key is the period followed by DIMENSIONS."""
     rows = []
     for key, totals in groups.items():
         line = _Line(key, totals, period, issuer)
@@ -68,7 +68,7 @@ class _Line:
 
     @property
     def consumed(self) -> tuple[float, str]:
-        """What was used, and its unit: tokens, a device's seconds, another unit, or calls."""
+        """The consumed quantity and its unit: tokens, device-seconds, another unit, or calls."""
         tokens = self.totals.input_tokens + self.totals.output_tokens
         if tokens:
             return tokens, "Tokens"
@@ -81,7 +81,7 @@ class _Line:
 
     @property
     def subcategory(self) -> str:
-        """What kind of service it is."""
+        """The service subcategory."""
         return "Generative AI" if self.totals.output_tokens else "Machine Learning"
 
 

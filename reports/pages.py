@@ -1,4 +1,4 @@
-"""Pages: a report as one HTML file, in the look of the simulator's."""
+"""Pages: a report as one HTML file, in the style of the simulator's reports."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,11 +9,11 @@ from tollway.reports.tables import NOTHING, Kind, Table, dollars, shown
 from tollway.reports.totals import Totals
 from tollway.simulations.report import page as report
 
-BARS_MAX = 30  # more are no picture any more; the table has them all
+BARS_MAX = 30  # more bars are unreadable; the table has every row
 
 
 def page(title: str, lead: str, whole: Totals, tables: Sequence[Table]) -> str:
-    """Return the page of a report; `whole` is what everything comes to."""
+    """Return the page of a report; `whole` is the grand total."""
     parts = [report.tiles(_tiles(whole))]
     for at, one in enumerate(tables):
         picture = [_picture(one)] if at == 0 else []
@@ -23,7 +23,7 @@ def page(title: str, lead: str, whole: Totals, tables: Sequence[Table]) -> str:
 
 
 def _tiles(whole: Totals) -> list[tuple[str, str, str]]:
-    """Return the figures that matter, rounded: they stand large. The tables have them exactly."""
+    """Return the headline figures, rounded. The tables have the exact values."""
     found = [
         ("Cost", _rounded(whole.cost_nano), f"{whole.calls:,} calls"),
         ("Answered", f"{whole.answered:,}", f"of {whole.requests:,} requests"),
@@ -36,7 +36,7 @@ def _tiles(whole: Totals) -> list[tuple[str, str, str]]:
 
 
 def _rounded(nano: int | None) -> str:
-    """Return an amount with three digits that count, from a dollar on with cents."""
+    """Return an amount with three significant digits; from one dollar up, with cents."""
     if nano is None:
         return NOTHING
     usd = nano / NANO
@@ -46,7 +46,7 @@ def _rounded(nano: int | None) -> str:
 
 
 def _picture(table: Table) -> str:
-    """Return bars of a table's cost, where it has some, by its first columns."""
+    """Return a bar chart of a table's cost by its first columns, if it has a cost."""
     at = next((n for n, one in enumerate(table.columns) if one.name == "cost"), None)
     words = [n for n, one in enumerate(table.columns) if one.kind is Kind.TEXT]
     if at is None or not 1 < len(table.rows) <= BARS_MAX:
@@ -59,7 +59,7 @@ def _picture(table: Table) -> str:
 
 
 def _table(table: Table) -> str:
-    """Return a table's HTML; its figures are exact, so they are written as texts."""
+    """Return a table's HTML; figures are exact, so they are written as text."""
     heads = "".join(
         f"<th{'' if column.kind is Kind.TEXT else _HEAD}>{escape(column.heading)}</th>"
         for column in table.columns

@@ -1,6 +1,6 @@
-"""A provider's bill: the lines of a CSV, whatever its columns are called.
+"""Reads a provider's bill: a CSV file under any column names.
 
-Known are FOCUS's names, those of OpenAI's exports, and plain ones; others are told with `--column`.
+The names of FOCUS and of OpenAI's exports and plain names are recognised; `--column` maps others.
 """
 
 import csv
@@ -29,7 +29,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "device_s": ("device_s", "device_seconds", "gpu_seconds", "x_deviceseconds"),
     "currency": ("currency", "billingcurrency", "amount_currency"),
 }
-"""What is read, and what it may be called, in lower case."""
+"""The columns that are read, and the names accepted for each, in lower case."""
 
 QUANTITIES = ("requests", "input_tokens", "output_tokens", "device_s")
 _DIGITS = re.compile(r"\d{9,11}(\.\d+)?")
@@ -48,7 +48,7 @@ class BillLine:
 def read(
     path: Path, zone: tzinfo, told: Mapping[str, str], names: Mapping[str, str]
 ) -> list[BillLine]:
-    """Read a bill; `told` renames columns, `names` items. Unknowable where it cannot be read.
+    """Read a bill; `told` renames columns, `names` items. Raises Unknowable if it is unreadable.
 
     Lines of the same day and item are added up.
     """
@@ -63,7 +63,7 @@ def read(
 
 
 def _columns(heads: Sequence[str], told: Mapping[str, str]) -> dict[str, str]:
-    """Return the bill's own name of each column that we read."""
+    """Return the bill's own name for each column that is read."""
     known = {head.strip().lower(): head for head in heads}
     if wrong := [name for name in told if name not in COLUMNS]:
         raise Unknowable(f"{wrong[0]!r} is no column that is read; those are {', '.join(COLUMNS)}")
@@ -108,7 +108,7 @@ def _line(
 
 
 def _day(text: str, zone: tzinfo) -> str:
-    """Return a moment's day in `zone`, or a date, which is in the provider's own zone."""
+    """Return a timestamp's day in `zone`, or a date as it is, in the provider's own zone."""
     if not text:
         return ""
     if _DIGITS.fullmatch(text):

@@ -1,10 +1,11 @@
-"""Drift: how a bill differs from what was charged here, line by line, and what likely made it.
+"""Compares a provider's bill with what was charged, line by line, and names likely causes of drift.
 
-Each cause that could be is worked out in money: a factor on every line (tax, a discount), days that
-begin elsewhere, calls that were billed and that the journal does not have, tokens or seconds
-counted otherwise, another price, cached tokens at the full price, calls that were taken as not run
-(a 4xx, 429 or 503 costs nothing here). The one that explains the drift best is named, where it
-explains four fifths of it; else the drift is unexplained. A cause is a lead and not a proof.
+Drift is the difference between the two. The amount that each possible cause would explain is
+computed: a factor on every line (tax, a discount), days that begin at another time, billed calls
+that the journal lacks, tokens or seconds counted differently, another price, cached tokens billed
+at the full price, and calls assumed not to have run (a 4xx, 429 or 503 costs nothing here). The
+cause that explains the drift best is named if it explains at least four fifths of it; otherwise the
+drift is unexplained. A cause is a lead, not a proof.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +17,8 @@ from tollway.backends.pricing import Price
 from tollway.reports.provider_bill import QUANTITIES, BillLine
 from tollway.reports.totals import Totals
 
-SAME = 0.005  # quantities that differ by less are the same: calls under way at midnight
-EXPLAINS = 0.8  # of the drift, for a cause to be named
+SAME = 0.005  # smaller relative differences are ignored: calls in flight at midnight
+EXPLAINS = 0.8  # the share of the drift that a cause must explain to be named
 ROUNDING_NANO = 10_000_000  # a cent: bills are rounded to cents
 
 AGREES, ABSENT, UNBILLED, UNEXPLAINED = "agrees", "not ours", "not billed", "unexplained"
@@ -25,7 +26,7 @@ AGREES, ABSENT, UNBILLED, UNEXPLAINED = "agrees", "not ours", "not billed", "une
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """One line of the comparison; `note` says what the cause comes to."""
+    """One line of the comparison; `note` quantifies the cause."""
 
     day: str
     backend: str
@@ -36,12 +37,12 @@ class Reconciliation:
 
     @property
     def nano(self) -> int:
-        """How much more was billed than charged."""
+        """The amount billed beyond the amount charged."""
         return self.billed_nano - self.charged_nano
 
     @property
     def share(self) -> float | None:
-        """The same as a share of what was charged."""
+        """The drift as a share of the amount charged."""
         return self.nano / self.charged_nano if self.charged_nano else None
 
 
@@ -58,9 +59,9 @@ def compare(
     prices: Mapping[str, Price],
     tolerance: float,
 ) -> list[Reconciliation]:
-    """Compare a bill to what was charged, by (day, backend); within `tolerance` they agree.
+    """Compare a bill with what was charged, by (day, backend); within `tolerance` they agree.
 
-    `prices` are the backends', as far as they are known: they tell more kinds of drift apart.
+    `prices` are the known prices of backends; with them more causes of drift can be distinguished.
     """
     billed = {(line.day, line.item): line for line in bill}
     found = []
@@ -91,7 +92,7 @@ def compare(
 def _judged(
     drift: Reconciliation, line: BillLine, totals: Totals, causes: list[_Cause]
 ) -> Reconciliation:
-    """Name the cause that explains a drift best; of those alike, the first."""
+    """Name the cause that explains a drift best; the first one wins a tie."""
     best = min(causes, key=lambda cause: abs(drift.nano - cause.nano), default=None)
     if best is not None and abs(drift.nano - best.nano) <= (1 - EXPLAINS) * abs(drift.nano):
         return replace(drift, cause=best.name, note=best.note)
@@ -107,7 +108,7 @@ def _judged(
 def _causes(
     drift: Reconciliation, line: BillLine, totals: Totals, price: Price | None
 ) -> Iterator[_Cause]:
-    """Yield what a line by itself may have been caused by, with the money it would make."""
+    """Yield the causes that a single line may have, with the amount each would explain."""
     ours = dict(
         zip(
             QUANTITIES,
@@ -147,9 +148,9 @@ def _of_usage(
     totals: Totals,
     price: Price | None,
 ) -> float:
-    """Return what the usage that was billed would have cost more, at our price.
+    """Return the extra cost of the billed usage at the configured price.
 
-    Without a price the money is thought to have grown like the quantity that grew most.
+    Without a price, cost is assumed to grow like the quantity that grew most.
     """
     if price is None:
         return (max(ratios.values(), key=lambda r: abs(r - 1)) - 1) * totals.cost_nano
@@ -169,7 +170,7 @@ def _of_usage(
 def _factor(
     billed: Mapping[tuple[str, str], BillLine], charged: Mapping[tuple[str, str], Totals]
 ) -> "_Factor":
-    """Find the one ratio of all lines, where there are three and it is one."""
+    """Find a ratio common to all lines, if there are at least three lines."""
     ratios = [
         line.amount_nano / totals.cost_nano
         for key, line in billed.items()
@@ -194,7 +195,7 @@ class _Factor:
 def _shifts(
     billed: Mapping[tuple[str, str], BillLine], charged: Mapping[tuple[str, str], Totals]
 ) -> "_Shifts":
-    """Find the backends whose days differ and whose sum does not."""
+    """Find the backends whose daily amounts differ while their sums agree."""
     drifts: dict[str, list[int]] = {}
     sums: dict[str, int] = {}
     for day, item in {*billed, *charged}:
@@ -244,7 +245,7 @@ def _ask(line: BillLine) -> str:
 
 
 def said(drifts: Sequence[Reconciliation]) -> str:
-    """Say what all lines come to."""
+    """Summarise all lines in one sentence."""
     billed, charged = (sum(getattr(d, n) for d in drifts) for n in ("billed_nano", "charged_nano"))
     share = f" ({billed / charged - 1:+.2%})" if charged else ""
     return f"Billed {format_usd(billed)}, charged {format_usd(charged)}{share}."

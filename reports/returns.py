@@ -1,11 +1,11 @@
-"""Returns: what a route's money brought, and what it would have cost without routing.
+"""The return on a route's spend, and what it would have cost without routing.
 
-The bars are backends that answer everything: always the most accurate, and the best fixed one (the
-cheapest that is as accurate as the route was, or that holds its floor). What they would have cost
-is what each request was expected to cost there when it was routed. How accurate they are is what
-the configuration declares, else what the policy thought over all requests once it had seen enough
-labels: never the mean of a backend's own labels, for it is asked what it is thought good for.
-Audits and exploration are part of what the route has cost.
+The baselines are single backends that answer every request: the most accurate one, and the best
+fixed one (the cheapest that is as accurate as the route was, or that holds its floor). The cost of
+a baseline is what each request was expected to cost there when it was routed. Its accuracy is what
+the configuration declares, else the policy's estimate over all requests once it had seen enough
+labels. It is never the mean of a backend's own labels, because a backend receives the requests that
+it is thought to be good at. Audits and exploration are part of the route's cost.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,7 @@ from tollway.reports.totals import Totals
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a configuration says of a route: the worth of a right answer, its floor, its backends'
-    accuracies."""
+    """A route's configured value per right answer, accuracy floor, and backend accuracies."""
 
     value_per_correct_usd: float | None = None
     floor: float | None = None
@@ -28,23 +27,23 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A backend that would have answered everything."""
+    """A baseline: one backend that answers every request."""
 
     backend: str
     would_nano: int
     accuracy: float | None
 
     def saved_nano(self, totals: Totals) -> int:
-        """What was saved against it."""
+        """The amount saved compared with this baseline."""
         return self.would_nano - totals.cost_nano
 
     def saved_share(self, totals: Totals) -> float | None:
-        """The same as a share of what it would have cost."""
+        """The saving as a share of the baseline's cost."""
         return self.saved_nano(totals) / self.would_nano if self.would_nano else None
 
 
 def fixed(totals: Totals, terms: Terms) -> list[Fixed]:
-    """Return each backend as one that answers all that was answered."""
+    """Return each backend as a baseline for all answered requests."""
     found = []
     for backend, offers in sorted(totals.offers.items()):
         accuracy = terms.declared.get(backend)
@@ -56,13 +55,13 @@ def fixed(totals: Totals, terms: Terms) -> list[Fixed]:
 
 
 def most_accurate(backends: list[Fixed]) -> Fixed | None:
-    """Return the most accurate backend, the cheaper of two that are alike."""
+    """Return the most accurate backend; of equals, the cheaper one."""
     known = [(one.accuracy, -one.would_nano, one) for one in backends if one.accuracy is not None]
     return max(known, key=lambda told: told[:2])[2] if known else None
 
 
 def best_fixed(backends: list[Fixed], totals: Totals, terms: Terms) -> Fixed | None:
-    """Return the cheapest backend that is good enough; None where nothing tells what is."""
+    """Return the cheapest backend that is accurate enough; None if that is unknown."""
     bar = terms.floor if terms.floor is not None else totals.accuracy
     if bar is None:
         return None
@@ -71,7 +70,7 @@ def best_fixed(backends: list[Fixed], totals: Totals, terms: Terms) -> Fixed | N
 
 
 def value_nano(totals: Totals, terms: Terms) -> int | None:
-    """Return what the right answers were worth, as declared; None where that is not known."""
+    """Return the declared value of the right answers; None if it is unknown."""
     if terms.value_per_correct_usd is None or totals.correct is None:
         return None
     return round(terms.value_per_correct_usd * totals.correct * NANO)

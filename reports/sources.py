@@ -1,4 +1,4 @@
-"""Sources: which journals a report reads, and what a configuration says of their routes."""
+"""Sources: the journals that a report reads, and the configuration of their routes."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -19,13 +19,13 @@ DEFAULTS = (Path("tollway.toml"), Path(".tollway/journal"))
 
 @dataclass(slots=True)
 class Source:
-    """What a report is about: segments of journals, a span of time, a filter.
+    """The input of a report: journal segments, a time span, a filter.
 
-    `terms` by route, `models` (the names that backends have elsewhere) and `prices` by backend are
-    what configurations say, where they were named.
+    `terms` by route, and `models` (the provider's names for backends) and `prices` by backend come
+    from the configurations given, if any.
     """
 
-    # The mutable state is what reading has found to be damaged.
+    # The mutable state is the damage found while reading.
 
     paths: list[Path]
     span: Span
@@ -36,14 +36,14 @@ class Source:
     damage: Damage = field(default_factory=Damage)
 
     def facts(self) -> Iterator[Fact]:
-        """Yield the facts that are asked for."""
+        """Yield the facts that match the span and the filter."""
         wanted = [(reader(name, self.span.zone), value) for name, value in self.where.items()]
         for fact in read(self.paths, self.damage):
             if self.span.keeps(fact) and all(one(fact) == value for one, value in wanted):
                 yield fact
 
     def notes(self) -> list[str]:
-        """Return what must be said of what was read."""
+        """Return notes about the data that was read."""
         told = []
         if self.damage.bad:
             told.append(f"{self.damage.bad} of {self.damage.rows} rows are cut or damaged")
@@ -55,7 +55,7 @@ class Source:
         return told
 
     def title(self) -> str:
-        """Say which span it is."""
+        """Describe the time span and the filter."""
         since, until = (
             "" if abs(at) == float("inf") else f"{datetime.fromtimestamp(at, self.span.zone):%F %T}"
             for at in (self.span.since_s, self.span.until_s)
@@ -67,7 +67,7 @@ class Source:
 
 
 def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Source:
-    """Return what the arguments name; Unknowable where there is no journal."""
+    """Open the source that the arguments name; raise Unknowable if there is no journal."""
     given = arguments.source or [path for path in DEFAULTS if path.exists()][:1]
     journals: list[Path] = []
     terms: dict[str, Terms] = {}
@@ -96,7 +96,7 @@ def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> So
 
 
 def terms_of(settings: Settings) -> dict[str, Terms]:
-    """Return what a configuration says of its routes."""
+    """Return the terms of each route in a configuration."""
     declared = {
         backend.name: backend.declared_accuracy
         for backend in settings.backends
@@ -132,7 +132,7 @@ def _moment(text: str | None, zone: tzinfo, default: float) -> float:
 
 
 def pair(text: str) -> tuple[str, str]:
-    """Return the parts of NAME=VALUE."""
+    """Split NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not equals:
         raise Unknowable(f"{text!r} is no pair; write it like tenant=acme")

@@ -1,6 +1,6 @@
-"""Tables: rows under columns that know what they hold, written for people and for programs.
+"""Tables: rows under typed columns, written as text, CSV, Parquet or JSON.
 
-Money is in nano-dollars, and is written exactly: in text with as many decimals as it has, in CSV
+Money is in nano-dollars and is written exactly: in text with as many decimals as needed, in CSV
 with nine, in Parquet as decimal(38, 9), in JSON as integers.
 """
 
@@ -24,11 +24,11 @@ NOTHING = "-"
 
 
 class Unknowable(Exception):  # noqa: N818 - reads as what happened
-    """What was asked for cannot be written; the message says what would help."""
+    """The requested output cannot be produced; the message says what would help."""
 
 
 class Kind(Enum):
-    """What a column holds."""
+    """The type of a column."""
 
     TEXT = "text"
     COUNT = "count"
@@ -39,9 +39,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its name for programs, its heading for people, what it holds.
+    """A column: its name in files, its heading in text, and its type.
 
-    `standard`: its name is somebody's standard, and gets no unit.
+    `standard`: the name is defined by a standard, so no unit is appended.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Column:
 
     @property
     def key(self) -> str:
-        """Its name with the unit that files have it in."""
+        """The name in files, with its unit."""
         if self.standard:
             return self.name
         return f"{self.name}_usd" if self.kind is Kind.MONEY else self.name
@@ -59,9 +59,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of values, each as its column says: money is integers of nano-dollars.
+    """Rows of values, each of its column's type; money is in integer nano-dollars.
 
-    `total` is the sum of the rows. Files leave it out, for programs add up by themselves.
+    `total` is the sum of the rows. Files leave it out, because programs compute their own sums.
     """
 
     title: str
@@ -72,12 +72,12 @@ class Table:
 
     @property
     def lines(self) -> tuple[tuple[Value, ...], ...]:
-        """The rows, and their total where there is one."""
+        """The rows, followed by the total if there is one."""
         return self.rows if self.total is None else (*self.rows, self.total)
 
 
 def shown(value: Value, kind: Kind) -> str:
-    """Return a value as people read it."""
+    """Format a value for people."""
     if value is None:
         return NOTHING
     if kind is Kind.MONEY:
@@ -90,7 +90,7 @@ def shown(value: Value, kind: Kind) -> str:
 
 
 def text(table: Table) -> list[str]:
-    """Return a table as lines: words to the left, figures to the right."""
+    """Return a table as lines: text aligned left, numbers aligned right."""
     kinds = [column.kind for column in table.columns]
     cells = [[shown(v, k) for v, k in zip(row, kinds, strict=True)] for row in table.lines]
     heads = [column.heading.upper() for column in table.columns]
@@ -112,7 +112,7 @@ def decimal(nano: int) -> Decimal:
 
 
 def as_csv(table: Table) -> str:
-    """Return a table as CSV (RFC 4180): what is not known is empty."""
+    """Return a table as CSV (RFC 4180); unknown values are empty."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([column.key for column in table.columns])
@@ -128,7 +128,7 @@ def _cell(value: Value, kind: Kind) -> Any:
 
 
 def as_json(tables: Sequence[Table]) -> str:
-    """Return tables as JSON, by their titles; money as integers named `*_nano`."""
+    """Return tables as JSON, keyed by title; money is in integers named `*_nano`."""
     document = {
         table.title: [
             {
@@ -143,7 +143,7 @@ def as_json(tables: Sequence[Table]) -> str:
 
 
 def write_parquet(table: Table, path: Path) -> None:
-    """Write a table as Parquet; Unknowable without polars."""
+    """Write a table as Parquet; raise Unknowable if polars is not installed."""
     if find_spec("polars") is None:
         raise Unknowable(
             "Parquet needs polars; install it in a clone of Tollway: pip install '.[simulate]'"
@@ -171,5 +171,5 @@ def write_parquet(table: Table, path: Path) -> None:
 
 
 def dollars(value: Value) -> float:
-    """Return money for a picture."""
+    """Return an amount in dollars, for a chart."""
     return 0.0 if value is None else float(value) / NANO

@@ -14,10 +14,10 @@ from tollway.gateway.routing.metering import ESTIMATED
 from tollway.reports.facts import Charge, Fact
 
 DIMENSIONS = ("day", "hour", "month", "route", "backend", "tenant", "provenance", "tags")
-"""What facts can be told apart by, besides each tag: `tags` is all of them, as JSON."""
+"""The dimensions to group by, besides each single tag; `tags` is all tags, as JSON."""
 
 OF_CHARGES = frozenset({"backend", "provenance"})
-"""Dimensions that money has and requests do not: a request may have asked several backends."""
+"""Dimensions of charges but not of requests: a request may call several backends."""
 
 UNTAGGED = "(none)"
 Key = tuple[str, ...]
@@ -25,7 +25,7 @@ Key = tuple[str, ...]
 
 @dataclass(slots=True)
 class Offers:
-    """What a route's requests would have cost and been worth at one backend, as was expected."""
+    """The expected cost and quality of a route's requests at one backend."""
 
     count: int = 0
     cost_usd: float = 0.0
@@ -33,12 +33,12 @@ class Offers:
 
     @property
     def each_usd(self) -> float:
-        """Dollars a request."""
+        """The cost per request in dollars."""
         return self.cost_usd / self.count
 
     @property
     def accuracy(self) -> float:
-        """What its answers were thought to be worth in the mean."""
+        """The mean expected quality of its answers."""
         return self.quality / self.count
 
 
@@ -68,7 +68,7 @@ class Totals:
     offers: dict[str, Offers] = field(default_factory=dict)
 
     def used(self, unit: str) -> float:
-        """Return how many of a unit the calls used."""
+        """Return the calls' usage in a unit."""
         return float(getattr(self, unit) if unit in HOT else self.units[unit])
 
     def add(self, fact: Fact) -> None:
@@ -109,7 +109,7 @@ class Totals:
 
     @property
     def accuracy(self) -> float | None:
-        """The mean worth of the answers that were told of."""
+        """The mean quality of the answers that have feedback."""
         return self.quality / self.labels if self.labels else None
 
     @property
@@ -119,12 +119,12 @@ class Totals:
 
     @property
     def correct(self) -> float | None:
-        """How many answers were right, as far as the labels tell of the others."""
+        """The number of right answers, extrapolated from the labelled ones."""
         return None if self.accuracy is None else self.accuracy * self.answered
 
     @property
     def learning_nano(self) -> int:
-        """The price of learning: audits, and what exploration was expected to cost."""
+        """The cost of learning: audits, plus the expected cost of exploration."""
         return self.audit_nano + self.explored_nano
 
     def per(self, count: float | None) -> int | None:
@@ -134,22 +134,22 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of time in seconds since 1970, and the zone in which its days begin."""
+    """A time span in seconds since 1970, and the time zone of its days."""
 
     since_s: float = -math.inf
     until_s: float = math.inf
     zone: tzinfo = UTC
 
     def keeps(self, fact: Fact) -> bool:
-        """Whether a fact is of it."""
+        """Whether a fact lies in the span."""
         return self.since_s <= fact.time_s < self.until_s
 
 
 class Grouping:
     """Adds facts up by the values of some dimensions.
 
-    A dimension that is none of DIMENSIONS is a tag's name. Requests are left out where money is
-    told apart by what they do not have (OF_CHARGES).
+    A dimension that is not in DIMENSIONS is a tag's name. Requests are left out if a dimension
+    applies to charges only (OF_CHARGES).
     """
 
     # The mutable state is the totals by key.
@@ -162,7 +162,7 @@ class Grouping:
         self._found: dict[Key, Totals] = {}
 
     def add(self, fact: Fact) -> None:
-        """Add a fact, where it is of the span."""
+        """Add a fact if it lies in the span."""
         if not self._span.keeps(fact):
             return
         if self.of_charges and not isinstance(fact, Charge):
@@ -175,7 +175,7 @@ class Grouping:
 
     @property
     def groups(self) -> dict[Key, Totals]:
-        """The totals by key, in the keys' order."""
+        """The totals by key, sorted by key."""
         return dict(sorted(self._found.items()))
 
 
@@ -190,7 +190,7 @@ _TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00", "month": "%Y-%m"}
 
 
 def reader(name: str, zone: tzinfo) -> Callable[[Fact], str]:
-    """Return what reads a dimension's value off a fact."""
+    """Return a function that reads a dimension's value from a fact."""
     if name in _TIMES:
         return _time_reader(_TIMES[name], zone)
     if name == "tags":
@@ -201,9 +201,9 @@ def reader(name: str, zone: tzinfo) -> Callable[[Fact], str]:
 
 
 def _time_reader(form: str, zone: tzinfo) -> Callable[[Fact], str]:
-    """Read times as texts; those of one hour are the same, and are worked out once.
+    """Return a function that formats times; each quarter of an hour is formatted only once.
 
-    Some zones begin their days at half or three quarters of an hour, hence quarters.
+    Quarters, because some time zones are offset by half or three quarters of an hour.
     """
     known: dict[int, str] = {}
 

@@ -1,4 +1,4 @@
-"""Views: totals as the tables of each report."""
+"""Views: turns totals into the tables of each report."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -39,7 +39,7 @@ _CHARGES: tuple[tuple[Column, Read], ...] = (
 
 
 def spend(title: str, grouping: Grouping, note: str = "") -> Table:
-    """Return what each group has cost, and what all have."""
+    """Return the cost of each group, and of all groups together."""
     figures = (*_CHARGES, *_further(grouping)) if grouping.of_charges else _REQUESTS
     rows = [
         (*key, *(read(totals) for _, read in figures)) for key, totals in grouping.groups.items()
@@ -67,7 +67,7 @@ def _reader(unit: str) -> Read:
 
 
 def together(groups: Mapping[Key, Totals]) -> Totals:
-    """Return the sum of groups, without their offers: those are a route's own."""
+    """Return the sum of groups, without their offers, which belong to one route."""
     whole = Totals()
     for totals in groups.values():
         for name in _SUMMED:
@@ -94,7 +94,7 @@ _RETURNS = (
 
 
 def returns(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
-    """Return what each group's money brought; the grouping's first dimension is the route."""
+    """Return each group's return on spend; the grouping's first dimension is the route."""
     rows = [
         (*key, *_returned(totals, terms.get(key[0], Terms())))
         for key, totals in grouping.groups.items()
@@ -140,7 +140,7 @@ _DRIFT = (
 
 
 def drifts(found: list[Reconciliation]) -> Table:
-    """Return how a bill differs from what was charged."""
+    """Return the differences between a bill and what was charged."""
     rows = [
         (d.day, d.backend, d.billed_nano, d.charged_nano, d.nano, d.share, d.cause, d.note)
         for d in found
@@ -160,7 +160,7 @@ _SAVINGS = (
 
 
 def savings(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
-    """Return what each group would have cost had one backend answered everything."""
+    """Return what each group would have cost if one backend had answered every request."""
     rows: list[tuple[Value, ...]] = []
     for key, totals in grouping.groups.items():
         own = terms.get(key[0], Terms())
