@@ -1,1 +1,1 @@
-"""The path of a request: offers, the draw, attempts, fallbacks, and what they cost."""
+"""The path of a request: offers, the policy's draw, attempts, fallbacks and their costs."""

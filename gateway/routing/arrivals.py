@@ -1,4 +1,4 @@
-"""Arrivals: how many requests that want money each route has had, for those who plan by that."""
+"""Arrivals: counts the requests of each route that count as demand, for planning the pace."""
 
 from collections.abc import Collection
 
@@ -6,8 +6,8 @@ from collections.abc import Collection
 class Arrivals:
     """One process' counts since its start.
 
-    Kept apart from the metrics, which say what happened: what decides has state of its own, so
-    that a metric may be renamed, or its labels changed, and no decision with it.
+    They are separate from the metrics, which report what happened: decisions use their own state,
+    so that renaming a metric or changing its labels cannot change a decision.
     """
 
     # The mutable state is the count of each route.
@@ -16,14 +16,14 @@ class Arrivals:
         self._counts: dict[str, int] = {}
 
     def count(self, route: str) -> None:
-        """Count a request that wanted money, see `Turn.is_demand` (0.1 us)."""
+        """Count a request that counts as demand, see `RequestState.is_demand` (0.1 us)."""
         self._counts[route] = self._counts.get(route, 0) + 1
 
     def of(self, route: str) -> int:
-        """Return how many a route has had."""
+        """Return the count of a route."""
         return self._counts.get(route, 0)
 
     def keep(self, routes: Collection[str]) -> None:
-        """Forget all routes but these."""
+        """Drop the counts of all routes but these."""
         for name in self._counts.keys() - set(routes):
             del self._counts[name]

@@ -1,4 +1,4 @@
-"""Whether a budget, or the pace of one, changed a choice: for the journal and the metrics."""
+"""Whether a budget or its pacing changed a choice, for the journal and the metrics."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +13,7 @@ CHANGES: tuple[By, ...] = ("pace", "budget")
 
 
 def pacers(route: Route, choice: Choice) -> tuple[str, ...]:
-    """Return the budgets whose pace made money dear for a choice (0.2 us where none paces)."""
+    """Return the budgets whose pacing raised the shadow price of a choice (0.2 us if none)."""
     paced_by = route.paced_by
     if not paced_by or route.objective.kind == "min_cost" or not choice.shadow_price:
         return ()
@@ -22,7 +22,7 @@ def pacers(route: Route, choice: Choice) -> tuple[str, ...]:
 
 
 def unpaced(route: Route, choice: Choice) -> str:
-    """Return the arm that would have been the best without a pace, where that is another one."""
+    """Return the arm that would have been best without pacing, if it is another one, else ""."""
     if not pacers(route, choice):
         return ""
     worth = route.objective.value_per_correct_usd
@@ -31,14 +31,14 @@ def unpaced(route: Route, choice: Choice) -> str:
 
 
 def _best(choice: Choice, price: float) -> str:
-    """Return the best arm at a price of money, of equals the cheapest."""
+    """Return the best arm at a shadow price; among equals, the cheapest."""
     scored = zip(choice.quality_hat, choice.cost_hat_usd, choice.arms, strict=True)
     _, _, arm = max((quality - price * cost, -cost, arm) for quality, cost, arm in scored)
     return "" if arm == ACCEPT else arm
 
 
 def by(state: "RequestState") -> list[By]:
-    """Return what changed the choice of a turn that has got an answer."""
+    """Return what changed the choice of a request that got an answer."""
     if state.held is None:
         return []
     found: list[By] = []
@@ -51,7 +51,7 @@ def by(state: "RequestState") -> list[By]:
 
 
 def told(state: "RequestState", draw: "Decision") -> dict[str, object]:
-    """Return what a draw's journal row says of it."""
+    """Return the journal fields about budget effects on a draw."""
     row: dict[str, object] = {}
     route, choice = state.inference.route, draw.choice
     if names := pacers(route, choice):

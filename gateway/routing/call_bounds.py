@@ -1,16 +1,16 @@
-"""What a call can cost at most, and the limit of its output that makes it so.
+"""Call bounds: the most that a call can cost, and the output limit that enforces it.
 
-Theory of operation. A hard budget holds the most that a call can cost, so that no bill can break
-it. Input is bounded by the request's bytes where all that is read stands in it, else by the
-backend's context. Output is bounded by a limit: the client's own, the backend's declared maximum,
-or one that is written into the request. The limit written is
+Theory of operation. A hard budget reserves the most that a call can cost, so that no bill can
+exceed the budget. Input is bounded by the request's bytes if they contain all that is read, else by
+the backend's context. Output is bounded by a limit: the client's own, the backend's declared
+maximum, or one that the gateway writes into the request. The limit written is
 
-    max(least, 2 x the longest answers of late, what a sixty-fourth of the budget's rest pays for)
+    max(least, 2 x the longest recent answers, what 1/64 of the remaining budget pays for)
 
-and never above the client's own, the declared maximum, or what is left in the budget. So with
-plenty of money hardly any answer is cut off; with little, a budget serves several calls at once
-though each could be a hundred times as long; and the last dollar buys a shorter answer rather than
-none. See docs/decisions/0204.
+and never above the client's own limit, the declared maximum, or the remaining budget. So with
+plenty of money hardly any answer is cut off. With little money, a budget serves several calls at
+once although each could be a hundred times as long. The last dollar buys a shorter answer rather
+than none. See docs/decisions/0204.
 """
 
 import math
@@ -24,22 +24,22 @@ from tollway.backends.types import Call, Usage, record
 from tollway.gateway.estimation.cost_estimator import Quote
 from tollway.gateway.routing.backend import NO_PAYLOAD, Backend
 
-SHARES = 64  # calls that a budget serves at once while answers are short: as many as a backend gets
-FACTOR = 2.0  # over the longest answers of late: one of 400 log-normal answers is longer (sigma 1)
-UNDECLARED_MAX = 16_384  # where no maximum is declared: servers refuse a limit above their own
+SHARES = 64  # concurrent calls of a budget while answers are short: as many as a backend gets
+FACTOR = 2.0  # times the longest recent answers: 1 in 400 log-normal ones is longer (sigma 1)
+UNDECLARED_MAX = 16_384  # if no maximum is declared: servers refuse a limit above their own
 LEAST, USEFUL = outputs.SMALLEST, 256
-"""The least limit is twice the longest answers of late, within these: below 16 tokens some servers
-refuse, and 256 tokens are a paragraph, which is worth having whatever the usual length."""
+"""The least limit is twice the longest recent answers, clamped to this range. Some servers refuse
+fewer than 16 tokens; 256 tokens are a paragraph, which is useful whatever the usual length."""
 
-INPUT_SLACK = 1.25  # over the input expected, where prompt and limit must fit the context together
+INPUT_SLACK = 1.25  # times the expected input, when prompt and limit must share the context
 
 
 @record
 class Costs:
-    """What a call costs at most, by how many tokens each answer has at most.
+    """The most that a call costs, as a function of the token limit of each answer.
 
-    `fixed` is what it can use beside its output, `extra_nano` the guess for units that nothing
-    bounds; `base_nano` is what it costs without any output, `each_nano` what a token adds.
+    `fixed` is the maximum usage other than output; `extra_nano` is the guess for units that nothing
+    bounds; `base_nano` is the cost without output; `each_nano` is the cost per token.
     """
 
     price: Price
@@ -50,11 +50,11 @@ class Costs:
     each_nano: float
 
     def nano(self, tokens: int) -> int:
-        """Return the most that it costs if each answer has so many tokens at most (3 us)."""
+        """Return the maximum cost if each answer has at most `tokens` tokens (3 us)."""
         return self.extra_nano + _nano(self.price, self.fixed, tokens * self.answers)
 
     def tokens(self, amount_nano: int) -> int:
-        """Return how many tokens each answer may have so that it costs no more than an amount."""
+        """Return the tokens that each answer may have for the call to cost at most an amount."""
         if amount_nano < self.base_nano or not self.each_nano:
             return 0
         tokens = int((amount_nano - self.base_nano) / self.each_nano)
@@ -64,7 +64,7 @@ class Costs:
 
 
 def _nano(price: Price, fixed: Usage, output_tokens: float) -> int:
-    # Not by `replace`, which takes longer than the price.
+    # Built directly: `replace` takes longer than the price computation.
     return price.foreseen_nano(
         Usage(
             fixed.calls,
@@ -88,9 +88,9 @@ def _costs(price: Price, fixed: Usage, extra_nano: int, answers: float) -> Costs
 class CallBounds:
     """A call's bounds under hard budgets.
 
-    `most`: of each answer's tokens, what the client or the backend allow, 0 where neither does;
-    `wanted`: what it is to be given; `maximum_nano` and `least_nano`: what it is to hold, and at
-    least must.
+    `most`: the tokens that the client and the backend allow for each answer; 0 if neither limits
+    them. `wanted`: the tokens to allow. `maximum_nano` and `least_nano`: the desired and the least
+    reservation.
     """
 
     costs: Costs
@@ -104,11 +104,11 @@ class CallBounds:
 
     @property
     def answers(self) -> float:
-        """How many answers are generated; 0 where there is no output."""
+        """The number of answers generated; 0 if there is no output."""
         return self.costs.answers
 
     def limit(self, hold_nano: int) -> OutputLimit | None:
-        """Return the limit to write for what was held; None where nothing need be written."""
+        """Return the limit to write for a reservation; None if none needs to be written."""
         if self.output is None or not self.field:
             return None
         tokens = self.wanted if hold_nano >= self.maximum_nano else self.costs.tokens(hold_nano)
@@ -117,7 +117,7 @@ class CallBounds:
         return outputs.limit(self.output, tokens, self.field, self.dropped)
 
     def quoted(self, quote: Quote, hold_nano: int) -> Quote:
-        """Return a quote of the call as it is limited."""
+        """Return the quote of the limited call."""
         return replace(
             quote,
             expected_nano=min(quote.expected_nano, hold_nano),
@@ -127,15 +127,15 @@ class CallBounds:
 
 
 class Unbounded(ValueError):  # noqa: N818 - reads as what happened
-    """Nothing bounds a call; the message says what does not, and what to declare."""
+    """Nothing bounds a call; the message says which part is unbounded and what to declare."""
 
 
 def bounds(
     backend: Backend, quote: Quote, call: Call, *, longest: float, left_nano: int
 ) -> CallBounds:
-    """Return the bounds of a call (30 us); Unbounded where nothing bounds it.
+    """Return the bounds of a call (30 us); raise Unbounded if nothing bounds it.
 
-    `longest`: how many tokens answers have had at most; `left_nano`: what the budget has left.
+    `longest`: the tokens of the longest recent answers; `left_nano`: the remaining budget.
     """
     price, known = backend.price.most, quote.known
     inputs = _inputs(backend, known) if price.input_token_nano else 0.0
@@ -165,7 +165,7 @@ def bounds(
 
 
 def _inputs(backend: Backend, known: Usage) -> float:
-    """Return how many input tokens a call has at most."""
+    """Return the maximum number of input tokens of a call."""
     context = backend.input_tokens_max
     if context is not None:
         return min(known.input_tokens or math.inf, float(context))
@@ -176,7 +176,7 @@ def _inputs(backend: Backend, known: Usage) -> float:
 
 
 def _answers(backend: Backend, asked: Output) -> float:
-    """Return how many answers are generated."""
+    """Return the number of answers generated."""
     if not asked.answers:
         raise Unbounded("n and best_of are no whole numbers above 0; send such")
     if asked.modality and asked.modality not in dict(backend.price.more):
@@ -187,15 +187,15 @@ def _answers(backend: Backend, asked: Output) -> float:
 
 
 def _most(backend: Backend, own: int) -> int:
-    """Return how many tokens the client and the backend allow an answer; 0 where neither says."""
+    """Return the tokens that client and backend allow an answer; 0 if neither sets a limit."""
     ceiling = backend.max_output_tokens or backend.input_tokens_max or 0
     return min(own, ceiling) if own and ceiling else own or ceiling
 
 
 def _field(asked: Output | None, dialect: Dialect) -> str:
-    """Return the field in which a limit can be written for the backend; empty where there is none.
+    """Return the field for writing a limit for the backend; empty if there is none.
 
-    The request's own where it has one that is sent.
+    The request's own field if it has one that is sent.
     """
     if asked is None:
         return ""
@@ -210,7 +210,7 @@ def _least(backend: Backend, longest: float, most: int) -> int:
 
 
 def _wanted(backend: Backend, longest: float, most: int, least: int, share: int) -> int:
-    """Return how many tokens each answer is to be allowed; `share`: what its share pays for."""
+    """Return the tokens to allow each answer; `share`: those that its budget share pays for."""
     wanted = max(least, math.ceil(FACTOR * longest), share if most else min(share, UNDECLARED_MAX))
     if most and wanted >= most:
         return most
@@ -219,7 +219,7 @@ def _wanted(backend: Backend, longest: float, most: int, least: int, share: int)
 
 
 def _room(backend: Backend, quote: Quote, least: int) -> int:
-    """Return the largest limit that fits into the context beside the prompt, as far as known."""
+    """Return the largest limit that fits into the context with the prompt, as far as known."""
     if backend.input_tokens_max is None:
         return outputs.UNLIMITED
     inputs = math.ceil(INPUT_SLACK * quote.usage.input_tokens)
@@ -227,9 +227,9 @@ def _room(backend: Backend, quote: Quote, least: int) -> int:
 
 
 def _extra_nano(price: Price, quote: Quote) -> int:
-    """Return what to hold for units that are no tokens and that nothing bounds, such as searches.
+    """Return the reservation for unbounded units other than tokens, such as searches.
 
-    It is a guess, eight times what is expected: their number is the provider's alone to say.
+    It is a guess, eight times the expected cost: only the provider determines their number.
     """
     told = dict(quote.known.units)
     searched = 0.0 if quote.known.input_tokens else 1.0

@@ -1,9 +1,9 @@
-"""Which backends of a route cannot do what a request asks for, and why.
+"""Capabilities: which backends of a route cannot serve a request, and why.
 
-What a backend lacks is declared, so a request that needs it is not sent there. How many tokens a
-request has is an estimate on the low side, and it never leaves a request without a backend: where
-it exceeds every context, those with the largest are offered, and their own refusal, by which
-clients know to shorten a conversation, is the answer.
+The features that a backend lacks are declared, so a request that needs one is not sent there. The
+token count of a request is an estimate on the low side, and it never leaves a request without a
+backend. If it exceeds every context, the backends with the largest context are offered, and their
+own refusal, which tells clients to shorten the conversation, is the reply.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,10 @@ from tollway.gateway.routing.request import InferenceRequest
 
 
 def left_out(inference: InferenceRequest) -> dict[str, str]:
-    """Return which backends of a request's route cannot do it, and why.
+    """Return the backends of a request's route that cannot serve it, with the reason.
 
-    It takes some microseconds, by the length of the conversation, where a backend declares limits.
+    If a backend declares limits, it takes some microseconds, depending on the length of the
+    conversation.
     """
     route = inference.route
     if not route.is_limited:
@@ -27,7 +28,7 @@ def left_out(inference: InferenceRequest) -> dict[str, str]:
 
 
 def unable(backends: Mapping[str, Backend], needs: Needs) -> dict[str, str]:
-    """Return why backends cannot do a request, by name; those that can are not in it."""
+    """Return the reason by backend name, for the backends that cannot serve a request."""
     lacking = {
         name: f"lacks {', '.join(sorted(missing))}"
         for name, backend in backends.items()
@@ -44,9 +45,9 @@ def unable(backends: Mapping[str, Backend], needs: Needs) -> dict[str, str]:
 
 
 def no_larger(backends: Mapping[str, Backend], than: str) -> dict[str, str]:
-    """Return the backends whose context is not larger than one's that was too small, with why.
+    """Return the backends whose context is no larger than one that was too small, with the reason.
 
-    A context that is not declared may be of any size.
+    An undeclared context may be of any size.
     """
     size = backends[than].context_tokens
     if size is None:
@@ -59,5 +60,5 @@ def no_larger(backends: Mapping[str, Backend], than: str) -> dict[str, str]:
 
 
 def size_of(backend: Backend) -> float:
-    """Return how many tokens fit into a backend's context; infinite where it is not declared."""
+    """Return the size of a backend's context in tokens; infinite if it is not declared."""
     return float("inf") if backend.context_tokens is None else float(backend.context_tokens)

@@ -1,10 +1,10 @@
-"""What a call is charged where no complete, priced reply came back.
+"""Charges: the cost of a call that brought no complete, priced reply.
 
-error reply        token prices: nothing, unless the reply reports usage; a price per device
-                   second: the time it took; a price per request: one request for a 5xx, except
-                   503 and 529, and nothing for a 3xx or 4xx (so do providers bill)
-given up, cut off, usage if the backend reported it; else the whole hold where a hard budget
-left by its client binds the call, for the backend may bill it in full; else an estimate
+error reply          token prices: nothing, unless the reply reports usage; a price per device
+                     second: the time it took; a price per request: one request for a 5xx, except
+                     503 and 529, and nothing for a 3xx or 4xx (providers bill this way)
+cancelled, cut off,  usage if the backend reported it; else the whole reservation if a hard budget
+client disconnected  applies to the call, because the backend may bill it in full; else an estimate
 """
 
 from dataclasses import replace
@@ -15,24 +15,24 @@ from tollway.gateway.estimation.cost_estimator import Quote
 from tollway.gateway.routing.backend import Backend
 
 NOT_RUN = frozenset({429, 503, 529})
-"""Statuses by which a server says that it did no work; 529 is Anthropic's for an overload."""
+"""Statuses of a server that did no work; 529 is Anthropic's status for an overload."""
 
 BY_USAGE, BY_HOLD, BY_ESTIMATE = "usage", "hold", "estimate"
-"""By which rule a call was charged that brought no complete reply."""
+"""The rule that charged a call without a complete reply."""
 
 
 @record
 class Charge:
-    """An amount, and the rule it follows."""
+    """An amount, and the rule that determined it."""
 
     cost_nano: int
     rule: str
 
 
 def given_up(estimate_nano: int, hold_nano: int | None) -> Charge:
-    """Return the charge of a call that was sent and of which nothing more is known.
+    """Return the charge of a call that was sent and about which nothing more is known.
 
-    `hold_nano` is what a hard budget holds for it; None where none binds it.
+    `hold_nano` is what a hard budget reserved for it; None if no hard budget applies.
     """
     if hold_nano is None:
         return Charge(estimate_nano, BY_ESTIMATE)
@@ -40,14 +40,14 @@ def given_up(estimate_nano: int, hold_nano: int | None) -> Charge:
 
 
 def unanswered(quote: Quote, hold_nano: int | None) -> Charge:
-    """Return the charge of a call that was sent and brought no reply."""
+    """Return the charge of a call that was sent and got no reply."""
     return given_up(quote.ceiling_nano, hold_nano)
 
 
 def refused(backend: Backend, status: int, latency_s: float) -> tuple[int, Usage | None]:
-    """Return what an error reply that reports no usage costs, and for which usage.
+    """Return the cost and the usage of an error reply that reports no usage.
 
-    No tokens were generated, so what remains is the price per request and the device's time.
+    No tokens were generated, so only the price per request and the device time are charged.
     """
     if status in NOT_RUN:
         return 0, None
@@ -57,14 +57,14 @@ def refused(backend: Backend, status: int, latency_s: float) -> tuple[int, Usage
 
 
 def used_at_least(quote: Quote, told: Usage | None, tokens: float, latency_s: float) -> Usage:
-    """Return what a stream without its final usage has used, as far as can be told.
+    """Return the known lower bound of the usage of a stream that reported no final usage.
 
-    `told` is what it reported on the way; `tokens` an estimate of its output by its text and time,
-    which counts up to the limit that its request named.
+    `told` is the usage reported before the end; `tokens` is an estimate of the output from its text
+    and time, which counts up to the limit that the request set.
     """
     most = quote.known.output_tokens
     tokens = min(tokens, most) if most else tokens
-    # One at least: a stream that has begun has read its prompt and made a token of its answer.
+    # At least one: a stream that has begun has read its prompt and produced a token.
     tokens = max(1.0, tokens, told.output_tokens if told is not None else 0.0)
     more = quote.usage.more
     seen = replace(
@@ -84,5 +84,5 @@ def estimated(price: Price, seen: Usage) -> Charge:
     """Return the estimated charge of a usage."""
     try:
         return Charge(price.cost_nano(seen), BY_ESTIMATE)
-    except ValueError:  # tokens told beyond belief, and no seconds beside them
+    except ValueError:  # an implausible token count was reported, without device seconds
         return Charge(price.foreseen_nano(replace(seen, output_tokens=1.0)), BY_ESTIMATE)

@@ -1,9 +1,9 @@
-"""Asks a backend once more where it refuses a field that the gateway added.
+"""Repeats a call if the backend rejects a field that the gateway added.
 
 The client never sent that field, so a 400 or 422 that names it is no answer for the client. A
-refused call is free: nothing ran. So the same call is repeated without the field, or with another
-limit of its output, within the same attempt: no retry is taken from the route's budget, and only
-the last reply is judged.
+rejected call is free, because nothing ran. So the call is repeated without the field, or with
+another output limit, within the same attempt. No retry is taken from the route's retry budget, and
+only the last reply is evaluated.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tollway.gateway.routing.request import InferenceRequest
 T = TypeVar("T")
 
 
-REPEATS = 3  # the name of the limit, its size, and an added field may be refused, each once
+REPEATS = 3  # one each for the limit's name, the limit's size, and an added field
 
 
 async def asked_again(
@@ -36,11 +36,11 @@ async def asked_again(
     begun_by_s: float | None,
     clock: Callable[[], float],
 ) -> tuple[Call, HttpReply, OutputLimit | None]:
-    """Return the call that was made last, its reply, and the limit of its output.
+    """Return the last call made, its reply, and its output limit.
 
-    `reply` is the first refusal (a status in REFUSED), of `call`, into which the gateway put what
-    `sent` says. Raises BackendError. `begun_by_s`: until when a reply must begin, if that is
-    limited.
+    `reply` is the first rejection (a status in REFUSED) of `call`; `sent` describes what the
+    gateway put into it. `begun_by_s`: the time by which a reply must begin, if that is limited.
+    Raises BackendError.
     """
     limit = sent.limit
     repeats = 0
@@ -50,12 +50,12 @@ async def asked_again(
             sending = backend.transport.send(call, deadline_s)
             came = await (sending if begun_by_s is None else within(begun_by_s - clock(), sending))
             reply = readable(came, inference.accepts)
-            if reply.status < 400:  # else it had another fault, and nothing is known
+            if reply.status < 400:  # else it had another fault, and nothing is learned
                 _learn(backend, sent, limit)
         if reply.status not in REFUSED or repeats == REPEATS:
             return call, reply, sent.limit
-        # Not only what is still added: another call may have been refused while this one was
-        # under way.
+        # Not only the fields still added: another call may have been rejected while this one was
+        # in progress.
         added = backend.protocol.added(call.payload or NO_PAYLOAD)
         inserted = sent.limit is not None and sent.limit.is_inserted
         if not (added or inserted):
@@ -70,10 +70,10 @@ async def asked_again(
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What the gateway puts into a request of its own: not `without`, and a limit.
+    """The gateway's changes to a request: its added fields except `without`, and a limit.
 
-    `is_model_wide`: whether the limit was refused for the model, and not for this prompt.
-    `is_renamed`: whether another field was tried.
+    `is_model_wide`: whether the limit was rejected for the model rather than for this prompt.
+    `is_renamed`: whether another field name was tried.
     """
 
     without: tuple[Addition, ...] = ()
@@ -86,7 +86,7 @@ UNCHANGED = Sent()
 
 
 def _changed(sent: Sent, added: Sequence[Addition], refusal: bytes) -> Sent | None:
-    """Return what to send instead, if a refusal names something of ours; else None."""
+    """Return what to send instead if a rejection names a field of ours; else None."""
     limit = sent.limit
     if limit is not None and (tokens := smaller(limit, refusal)):
         is_model_wide = b"context" not in refusal
@@ -101,7 +101,7 @@ def _changed(sent: Sent, added: Sequence[Addition], refusal: bytes) -> Sent | No
 
 
 def _learn(backend: Backend, sent: Sent, first: OutputLimit | None) -> None:
-    """Remember what a backend took after it had refused something else."""
+    """Remember what a backend accepted after it had rejected something else."""
     if sent.without:
         backend.dialect.learn(backend.name, sent.without)
     if sent.limit is None or first is None:
@@ -113,7 +113,7 @@ def _learn(backend: Backend, sent: Sent, first: OutputLimit | None) -> None:
 
 
 async def within(seconds: float | None, begun: Awaitable[T]) -> T:
-    """Wait for a reply to begin (3 us); DeadlineExceeded where that takes longer, if limited."""
+    """Wait for a reply to begin (3 us); DeadlineExceeded after `seconds`, if not None."""
     if seconds is None:
         return await begun
     try:
@@ -131,7 +131,7 @@ def addressed(
     clock: Callable[[], float],
     sent: Sent = UNCHANGED,
 ) -> Call:
-    """Return the call that a backend gets, with what it is told of its trace and its deadline."""
+    """Return the call for a backend, with its trace context and its deadline."""
     call = backend.address(inference.call, sent.without, sent.limit)
     call.caller = inference.caller
     if inference.trace is not None:

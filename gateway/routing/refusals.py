@@ -1,4 +1,4 @@
-"""Why a request is refused, as values: the routing layer knows reasons, not HTTP statuses.
+"""Refusal reasons as values: the routing layer knows reasons, not HTTP statuses.
 
 `data_plane.problems` maps each reason to its status and title.
 """
@@ -29,11 +29,11 @@ Reason = Literal[
 
 
 class RequestRefused(Exception):  # noqa: N818 - reads as what happened
-    """A request that no backend answers; `members` say more, for programs.
+    """A request that no backend answers; `members` are details for programs.
 
-    `retry_after_s`: when another try may help. `retryable`: whether clients should retry at all,
-    None where their own rules apply. `decision` and `cost_nano` are filled in by the router: the
-    decision's id, and what the attempts cost all the same.
+    `retry_after_s`: when a retry may help. `retryable`: whether clients should retry at all; None
+    leaves it to the client's own rules. The router fills in `decision`, the decision's id, and
+    `cost_nano`, the cost already incurred by the attempts.
     """
 
     def __init__(
@@ -62,20 +62,20 @@ def no_backend(route: str, why: str) -> RequestRefused:
 
 
 def overloaded(what: str) -> RequestRefused:
-    """Refuse: as many requests are under way as can be answered in time."""
+    """Refuse: no more concurrent requests can be answered in time."""
     detail = f"{what} has more to do than it can answer in time"
     return RequestRefused("overloaded", detail, retry_after_s=1)
 
 
 def resting(route: str, seconds: float) -> RequestRefused:
-    """Refuse: every backend that could answer has asked to be left alone for a while."""
+    """Refuse: every backend that could answer has asked for a pause."""
     wait_s = max(1, math.ceil(seconds))
     detail = f"the backends of route {route!r} limit their rate; ask again in {wait_s} s"
     return RequestRefused("rate_limited", detail, retry_after_s=wait_s)
 
 
 def all_failed(route: str, failed: Mapping[str, str]) -> RequestRefused:
-    """Refuse: the backends that were asked failed."""
+    """Refuse: the backends that were called failed."""
     tried = "; ".join(f"{backend}: {error}" for backend, error in failed.items())
     return RequestRefused("backends_failed", f"no answer on route {route!r} ({tried})")
 
@@ -88,36 +88,36 @@ def credential_rejected(route: str, refused: Mapping[str, str]) -> RequestRefuse
 
 
 def beyond_all(route: str, left_out: Mapping[str, str]) -> RequestRefused:
-    """Refuse: the request needs what every backend lacks; which, by backend."""
+    """Refuse: every backend lacks something that the request needs; list it by backend."""
     lacking = "; ".join(f"{backend} {why}" for backend, why in left_out.items())
     detail = f"no backend of route {route!r} can do what this request asks for ({lacking})"
     return RequestRefused("not_supported", detail)
 
 
 def deadline(route: str) -> RequestRefused:
-    """Refuse: the deadline passed before an answer was there."""
+    """Refuse: the deadline passed before an answer arrived."""
     detail = f"no backend of route {route!r} answered in time"
     return RequestRefused("deadline_exceeded", detail)
 
 
 def cost_ceiling(route: str, cost_nano_max: int) -> RequestRefused:
-    """Refuse: no backend is expected to stay below the client's own ceiling."""
+    """Refuse: no backend is certain to stay below the client's cost ceiling."""
     most = format_usd(cost_nano_max)
     detail = f"no backend of route {route!r} is sure to cost at most {most}"
     return RequestRefused("cost_ceiling", detail)
 
 
 def downgraded(route: str) -> RequestRefused:
-    """Refuse: a budget near its limit allows only calls below a price, and there are none."""
+    """Refuse: a budget near its limit allows only calls below a price that no backend meets."""
     detail = f"a budget near its limit leaves no backend of route {route!r} that is cheap enough"
     return RequestRefused("budget_downgraded", detail, retryable=False)
 
 
 def over_budget(refusal: BudgetRefusal) -> RequestRefused:
-    """Refuse: a budget has nothing left for any backend that could answer.
+    """Refuse: a budget cannot pay for any backend that could answer.
 
-    Spent money is not retryable: waiting a moment does not help, and clients that retry would
-    storm. Money that other calls hold is, and so is a ledger that cannot be asked.
+    Spent money is not retryable: waiting a moment does not help, and retrying clients would cause a
+    retry storm. Money that other calls hold is retryable, and so is an unreachable ledger.
     """
     if not refusal.by_budget:
         detail = f"budget {refusal.budget!r} cannot be asked, and what was leased of it is spent"

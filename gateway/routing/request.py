@@ -1,4 +1,4 @@
-"""A request inside the gateway: who asks what of which route, by when, at what most."""
+"""A request inside the gateway: its route, tenant, call, deadline and cost ceiling."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,27 +9,27 @@ from tollway.gateway.routing.route import Route
 
 
 class Trace(Protocol):
-    """What watches one request on its way; `state` is set once the router has taken it over."""
+    """Traces one request; `state` is set once the router has accepted it."""
 
     state: Any
 
     @property
     def exemplar(self) -> dict[str, str] | None:
-        """What links a figure to this trace; None where the trace is not kept."""
+        """The labels that link a metric to this trace; None if the trace is not kept."""
 
     def onto(self, headers: Headers) -> Headers:
-        """Return the fields of a call to a backend, with a trace context of its own."""
+        """Return the headers of a backend call with its own trace context added."""
 
 
 @dataclass(slots=True)
 class InferenceRequest:
-    """A request: who asks what of which route, by when, at what most, how good at least.
+    """A request: its route, tenant, call, deadline, cost ceiling and accuracy floor.
 
-    Times are on the router's clock, in seconds; the deadline is absolute. `trace`: where somebody
-    watches. `client_deadline`: the client named a deadline, so backends are told theirs. `client`:
-    where
-    the request is given up when its client leaves. `accepts`: the client's Accept-Encoding.
-    `caller`: who is told apart when a backend fails: the tenant, or an anonymous client's address.
+    Times are on the router's clock, in seconds; the deadline is absolute. `trace`: set if the
+    request is traced. `client_deadline`: the client set a deadline, so backends are sent theirs.
+    `client`: set if the request is to be cancelled when its client disconnects. `accepts`: the
+    client's Accept-Encoding. `caller`: the identity by which failures are attributed: the tenant,
+    or the address of an anonymous client.
     """
 
     route: Route
@@ -48,5 +48,5 @@ class InferenceRequest:
 
     @property
     def left(self) -> bool:
-        """Whether nobody waits for the reply any more."""
+        """Whether the client has disconnected."""
         return self.client is not None and self.client.left

@@ -1,4 +1,4 @@
-"""What a request is inside the gateway: its route, the backends that can answer it, its demands."""
+"""A route: its path, the backends that can answer it, and how it chooses among them."""
 
 import math
 from collections import Counter
@@ -25,13 +25,12 @@ from tollway.policies.types import Objective, Policy
 class Route:
     """A path that clients call, the backends that can answer it, and how to choose among them.
 
-    `score` tells how good an answer's value is, given the true label. `bound` counts, by the
-    name of a budget that binds only some of the route's requests, how many it bound. With an
-    `auditor` some answers are compared to those of the backend `reference`. `models`: by which
-    names of a model requests to a shared path mean this route. `accepts`: what requests must
-    look like, where that is said. `forward_headers`: which of a client's own credentials its
-    backends get.
-    `no_answer`: the quality of a reply that holds no answer; None where it is unknown.
+    `score` computes the quality of an answer from the true label. `bound` counts requests by
+    budget, for budgets that apply to only some of the route's requests. With an `auditor`, some
+    answers are compared to those of the backend `reference`. `models`: the model names that select
+    this route on a shared path. `request_schema`: the schema of requests, if one is declared.
+    `forward_headers`: the client credentials that are forwarded to backends. `no_answer`: the
+    quality of a reply that holds no answer; None if it is unknown.
     """
 
     name: str
@@ -64,13 +63,13 @@ class Route:
     room: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Know whether there is a backend that cannot do everything, and the smallest context."""
+        """Derive whether any backend has limits, and the smallest context."""
         sizes = [one.context_tokens for one in self.backends.values() if one.context_tokens]
         self.room = float(min(sizes, default=math.inf))
         self.is_limited = bool(sizes) or any(one.lacks for one in self.backends.values())
 
     def keyless(self) -> dict[str, str]:
-        """Return the backends whose provider refuses the gateway's key, and what to say of each."""
+        """Return the backends whose provider rejects the gateway's key, each with a message."""
         return {
             name: backend.credential.complaint()
             for name, backend in self.backends.items()
@@ -79,5 +78,5 @@ class Route:
 
     @property
     def stages(self) -> int:
-        """How many choices a request may take: one, or in a cascade one per backend."""
+        """The most choices a request may take: one, or in a cascade one per backend."""
         return len(self.backends) if self.cascade else 1

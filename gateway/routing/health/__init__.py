@@ -1,1 +1,1 @@
-"""Whether a backend or a request is at fault when a call fails."""
+"""Decides whether a backend or a request is at fault when a call fails."""

@@ -1,7 +1,7 @@
-"""Rests: how long a backend asked to be left alone, by a 429 or a Retry-After (RFC 9110 10.2.3).
+"""Rests: pauses that a backend asked for by a 429 or a Retry-After (RFC 9110 10.2.3).
 
-A rate limit may be that of one caller's key, so a rest is first that caller's alone. Where another
-caller is told the same meanwhile, the backend rests for everybody.
+A rate limit may belong to one caller's key, so a rest applies at first to that caller alone. If
+another caller gets the same reply meanwhile, the backend rests for everybody.
 """
 
 import re
@@ -11,10 +11,10 @@ from tollway.backends.documents import header
 from tollway.backends.types import Headers
 
 REST_S = 1.0
-"""Where a 429 or 529 does not say how long: what clients of language models wait at first."""
+"""The rest if a 429 or 529 gives no duration: the first wait of clients of language models."""
 
 REST_MAX_S = 60.0
-"""Windows of rate limits are mostly a minute; a longer wait is found out by asking once more."""
+"""Rate-limit windows are mostly one minute; a longer one shows at the next call to the backend."""
 
 PUSHED_BACK = frozenset({429, 503, 529})
 """Statuses whose Retry-After is honoured; 529 is Anthropic's for an overload."""
@@ -23,19 +23,19 @@ _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 class Rest:
-    """When a backend may be asked again, and by whom."""
+    """When a backend may be called again, and by which callers."""
 
-    # The mutable state is who rests until when, and until when everybody does.
+    # The mutable state is the resting caller, and the ends of its own rest and of the common one.
     __slots__ = ("_all_s", "_caller", "_one_s", "until_s")
 
     def __init__(self) -> None:
         self._caller = ""
         self._one_s = 0.0
         self._all_s = 0.0
-        self.until_s = 0.0  # from then on nobody rests
+        self.until_s = 0.0  # the end of all rests
 
     def begin(self, now_s: float, seconds: float, caller: str) -> None:
-        """Take note that a caller was told to wait."""
+        """Record that a caller was asked to wait."""
         until_s = now_s + seconds
         if now_s < self._one_s and caller != self._caller:
             self._all_s = max(self._all_s, until_s)
@@ -43,7 +43,7 @@ class Rest:
         self.until_s = max(self._all_s, until_s)
 
     def left_s(self, now_s: float, caller: str) -> float:
-        """Return for how long a caller has to wait; 0 where not at all (0.1 us)."""
+        """Return how long a caller has to wait; 0 if it need not (0.1 us)."""
         until_s = self._all_s
         if caller == self._caller and self._one_s > until_s:
             until_s = self._one_s
@@ -51,7 +51,7 @@ class Rest:
 
 
 def asked_for(status: int, headers: Headers, wall_s: float) -> float:
-    """Return for how many seconds a reply asks to be left alone; 0 where it does not ask."""
+    """Return the pause that a reply asks for, in seconds; 0 if it asks for none."""
     if status not in PUSHED_BACK:
         return 0.0
     seconds = _seconds(headers, wall_s)
@@ -61,9 +61,9 @@ def asked_for(status: int, headers: Headers, wall_s: float) -> float:
 
 
 def _seconds(headers: Headers, wall_s: float) -> float | None:
-    """Return for how long a reply asks; 0 where that cannot be read, None where it does not ask.
+    """Return the requested pause; 0 if it cannot be parsed, None if there is none.
 
-    In milliseconds by Azure's and OpenAI's `retry-after-ms`; some send fractions of seconds.
+    Azure and OpenAI send milliseconds in `retry-after-ms`; some servers send fractions of seconds.
     """
     for name, unit_s in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
         said = header(headers, name)

@@ -1,7 +1,7 @@
-"""Trials: asks a suspect backend's health path whether the backend or the requests are at fault.
+"""Trials: checks a suspect backend's health path, to tell bad backends from bad requests.
 
-A 2xx is good. A 5xx, no connection or no reply in time is bad. Anything else (a 404 of a path that
-is written wrong, a 401) says nothing, and the next request of another caller decides.
+A 2xx means healthy. A 5xx, no connection or no reply in time means unhealthy. Anything else (a 404
+for a misspelt path, a 401) is no evidence, and the next request of another caller decides.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from tollway.gateway.routing.circuit_breaker import CircuitBreaker
 log = logging.getLogger("tollway.trial")
 
 EVERY_S = 1.0
-"""Between two trials of a backend: failures may come by the thousand, and as often as a breaker's
-first pause is soon enough."""
+"""The least time between two trials of a backend. Failures may come by the thousand, and a trial
+per first pause of the breaker is often enough."""
 
 REPLY_BYTES_MAX = 1 << 20
 
@@ -24,19 +24,22 @@ Ask = Callable[[], Awaitable[bool | None]]
 
 
 class Trial:
-    """Decides about a backend's suspicions, off the path of requests."""
+    """Resolves the suspicions of a backend, outside the request path."""
 
-    # The mutable state is the trial under way, and when the last began.
+    # The mutable state is the trial in progress, and when the last one began.
     __slots__ = ("_ask", "_began_s", "_task")
 
     def __init__(self, ask: Ask) -> None:
-        """`ask` returns whether the backend is well; None where it cannot be told."""
+        """`ask` returns whether the backend is healthy; None if that is unknown."""
         self._ask = ask
         self._task: asyncio.Task[None] | None = None
         self._began_s = float("-inf")
 
     def begin(self, breaker: CircuitBreaker, now_s: float, clock: Callable[[], float]) -> None:
-        """Ask, unless that is under way or has been done just now; tell the breaker the answer."""
+        """Start a health check and report its result to the breaker.
+
+        Do nothing if a check is in progress or the last one began less than EVERY_S ago.
+        """
         if self._task is not None or now_s < self._began_s + EVERY_S:
             return
         self._began_s = now_s
@@ -44,7 +47,7 @@ class Trial:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the health path is being asked."""
+        """Whether a health check is in progress."""
         return self._task is not None
 
     async def _decide(self, breaker: CircuitBreaker, clock: Callable[[], float]) -> None:
@@ -54,14 +57,14 @@ class Trial:
                 breaker.cleared()
             elif said is not None:
                 breaker.confirmed(clock())
-        except Exception:  # a mistake of ours leaves the decision to the next caller
+        except Exception:  # a bug of ours leaves the decision to the next caller
             log.exception("a health path could not be asked")
         finally:
             self._task = None
 
 
 def of_one(transport: Transport, host: bytes, path: bytes, own: Callable[[], Headers]) -> Ask:
-    """Return how to ask a backend with one address."""
+    """Return the health check of a backend with one address."""
 
     async def ask() -> bool | None:
         call = Call(b"GET", path, [(b"host", host), *own()])
@@ -71,7 +74,7 @@ def of_one(transport: Transport, host: bytes, path: bytes, own: Callable[[], Hea
                 reply = await transport.send(call, until_s)
                 await reply.read(REPLY_BYTES_MAX)
         except Overloaded:
-            return None  # our own slots are taken: that says nothing of the server
+            return None  # our own concurrency limit: no evidence about the server
         except (BackendError, TimeoutError):
             return False
         return is_well(reply.status)
@@ -80,7 +83,7 @@ def of_one(transport: Transport, host: bytes, path: bytes, own: Callable[[], Hea
 
 
 def of_several(balanced: LoadBalancer) -> Ask:
-    """Return how to ask a backend with several addresses: it is well where one of them is."""
+    """Return the health check of a backend with several addresses: one healthy one is enough."""
 
     async def ask() -> bool | None:
         return await balanced.check()

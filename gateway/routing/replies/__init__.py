@@ -1,1 +1,1 @@
-"""What comes back from a backend: decoded, relayed within bounds, and without its secrets."""
+"""Replies of backends: decoded, relayed within memory limits, and stripped of secrets."""

@@ -1,4 +1,4 @@
-"""Replies in content codings: read decoded here, given to clients in a coding that they take."""
+"""Decodes content codings of replies; clients get the original coding if they accept it."""
 
 from tollway.backends.http.codings import Decoded, accepts, codings, decoded
 from tollway.backends.types import HttpReply
@@ -6,10 +6,10 @@ from tollway.gateway.routing.replies.stream_relay import is_stream
 
 
 def readable(reply: HttpReply, accepted: bytes) -> HttpReply:
-    """Return a reply without content coding; as it came, too, where its client takes the coding.
+    """Return a reply without content coding.
 
-    Streams are decoded for all, since an event may be taken out of them, and errors, since what
-    they quote may be hidden.
+    The original is kept too if the client accepts its coding. Streams are always decoded, because
+    an event may have to be removed, and so are errors, because text in them may have to be hidden.
     """
     for name, _ in reply.headers:
         if name == b"content-encoding":
@@ -24,7 +24,7 @@ def readable(reply: HttpReply, accepted: bytes) -> HttpReply:
 
 
 def as_accepted(reply: HttpReply, body: bytes) -> tuple[HttpReply, bytes]:
-    """Return (reply, body) for the client: as they came where that was kept."""
+    """Return (reply, body) for the client: in the original coding if that was kept."""
     stream = reply.stream
     if isinstance(stream, Decoded) and stream.raw is not None:
         return HttpReply(reply.status, stream.headers, stream), stream.raw

@@ -1,9 +1,9 @@
-"""Reads on streams whose clients have left, for the usage at their end.
+"""Drains: reads streams whose clients have disconnected, for the usage reported at their end.
 
-A provider that generates and bills a stream to its end, whether or not anybody reads it, reports
-what it bills only there. So such a stream is read on for a while by the task that served it: it
-keeps its place among the requests of the gateway, of its tenant and of its backend. How many are
-read on at once is limited, in all and for each tenant; beyond that a stream is closed.
+Some providers generate and bill a stream to its end, whether or not anybody reads it, and report
+the billed usage only at the end. The task that served such a stream therefore keeps reading it for
+a while. The stream still counts as a request of the gateway, of its tenant and of its backend. The
+number of drains at once is limited, in total and per tenant; beyond that a stream is closed.
 """
 
 import asyncio
@@ -14,27 +14,28 @@ from tollway.gateway.routing.replies.stream_relay import StreamRelay
 
 
 class Drains:
-    """The streams that are read on in one worker."""
+    """The streams being drained in one worker."""
 
-    # The mutable state is how many there are, by tenant, and how they ended.
+    # The mutable state is the number of drains by tenant, and counts of how they ended.
 
     def __init__(self, most: int = 0, tenant_most: int = 0) -> None:
-        """At most `most` at once, and `tenant_most` of one tenant."""
+        """Allow `most` drains at once, and `tenant_most` for one tenant."""
         self._most = most
         self._tenant_most = tenant_most
         self._by_tenant: Counter[str] = Counter()
         self.ends = dict.fromkeys(("whole", "cut", "late", "refused"), 0)
-        """How many were read to their end, broke off, took too long, or were too many."""
+        """Counts of streams that were read to their end, broke off, took too long, or were refused
+because of the limit."""
 
     @property
     def count(self) -> int:
-        """How many are being read on."""
+        """The number of streams being drained."""
         return self._by_tenant.total()
 
     async def drain(self, relay: StreamRelay, tenant: str) -> bool:
-        """Read a stream on to its end, and drop what comes; return False where it must be closed.
+        """Read a stream to its end and discard the data; return False if it must be closed now.
 
-        The stream is not closed here. Where it was not read whole, its usage is not known.
+        The stream is not closed here. If it was not read to its end, its usage is unknown.
         """
         if relay.drain_s <= 0.0:
             return False
@@ -52,7 +53,7 @@ class Drains:
         except TimeoutError:
             end = "late"
         except BackendError:
-            pass  # what it broke off with is of no use to a client that has left
+            pass  # the error is of no use to a client that has disconnected
         finally:
             self.ends[end] += 1
             self._by_tenant[tenant] -= 1
@@ -61,5 +62,5 @@ class Drains:
         return True
 
     def revise(self, most: int, tenant_most: int) -> None:
-        """Take other limits; what is being read on is read on."""
+        """Set new limits; drains in progress continue."""
         self._most, self._tenant_most = most, tenant_most

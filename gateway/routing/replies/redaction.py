@@ -1,4 +1,4 @@
-"""What is kept and told of a reply to a call that carried the gateway's own credential."""
+"""Redaction: removes the gateway's own credential from replies to calls that carried it."""
 
 from dataclasses import replace
 
@@ -17,11 +17,11 @@ def presentable(
     reply: HttpReply,
     body: bytes,
 ) -> tuple[Headers, bytes]:
-    """Return what may be kept of a reply to the gateway's own credential.
+    """Return the (headers, body) that may be kept of a reply to a call with our credential.
 
-    Nothing of a refusal of the key, which may quote it; no quotation of it in another error or in
-    a header field; and no cookie of a session of the gateway's account, unless the route passes on
-    its clients' cookies.
+    A rejection of the key is dropped completely, because it may quote the key. In other errors and
+    in header fields the key is hidden. Session cookies of the gateway's account are removed, unless
+    the route forwards its clients' cookies.
     """
     credential = backend.credential
     if credential is None:
@@ -36,7 +36,7 @@ def presentable(
 
 
 def discreet(backend: Backend, outcome: AttemptOutcome) -> AttemptOutcome:
-    """Return a verdict whose texts, which are written down and told, hold no key of ours."""
+    """Return the outcome with our key hidden in its texts, which are recorded and reported."""
     credential = backend.credential
     if credential is None or not (outcome.error or outcome.no_answer):
         return outcome
@@ -48,7 +48,7 @@ def discreet(backend: Backend, outcome: AttemptOutcome) -> AttemptOutcome:
 
 
 def vouch(credential: Credential, attempt: Attempt, now_s: float) -> None:
-    """Let a credential know what a provider made of it; a failure of the server says nothing."""
+    """Report to a credential whether its provider accepted it; server failures say nothing."""
     if attempt.outcome.refuses_key:
         credential.refused(attempt.status, attempt.started_s, now_s)
     elif 200 <= attempt.status < 500:

@@ -1,21 +1,22 @@
-"""The memory that unfinished events of streams may take in one worker, and one tenant's part of it.
+"""Stream buffers: limits the memory for unfinished events of streams in one worker.
 
-An event goes to the client when it is whole, so until then its bytes are buffered: an image in one
-event is some megabytes. One event may have `event_bytes_max`; all streams of a worker together may
-buffer `bytes_max`, of which one tenant gets half (or one whole event, if that is more), so that the
-others' large events still pass while one tenant uses all it can. A stream that needs more fails;
-no other is touched. Up to FREE_BYTES of a stream are not counted: nearly every event is smaller,
-and such streams neither pay for the bookkeeping nor fail because others are large.
+An event goes to the client only when it is complete, so until then its bytes are buffered; an image
+in one event is some megabytes. One event may have `event_bytes_max` bytes. All streams of a worker
+together may buffer `bytes_max`, of which one tenant gets half (or one whole event, if that is
+more), so that large events of other tenants still pass while one tenant uses its maximum. A stream
+that needs more fails; no other stream is affected. The first FREE_BYTES of a stream are not
+counted. Nearly every event is smaller, and such streams neither pay for the bookkeeping nor fail
+because other streams are large.
 """
 
 from collections import Counter
 
 FREE_BYTES = 16 << 10
-"""An event of text has some hundred bytes; 2,048 streams at once buffer 32 MiB of such at most."""
+"""A text event has some hundred bytes; 2,048 concurrent streams buffer at most 32 MiB of these."""
 
 
 class Buffers:
-    """The budget of one worker."""
+    """The buffer memory of one worker."""
 
     # The mutable state is how many counted bytes each tenant's streams hold, and their sum.
     def __init__(self, *, event_bytes_max: int, bytes_max: int) -> None:
@@ -28,17 +29,17 @@ class Buffers:
         self._by_tenant: Counter[str] = Counter()
 
     def held_by(self, tenant: str) -> int:
-        """Return how many counted bytes a tenant's streams hold."""
+        """Return the number of counted bytes that a tenant's streams hold."""
         return self._by_tenant[tenant]
 
     def open(self, tenant: str) -> "Buffer":
-        """Return the account of a new stream."""
+        """Return the buffer account of a new stream."""
         return Buffer(self, tenant)
 
     def move(self, tenant: str, more: int) -> None:
-        """Count `more` bytes for a tenant (less, if negative); ValueError where there is no room.
+        """Count `more` bytes for a tenant (fewer if negative).
 
-        Nothing is counted then.
+        Raises ValueError if a limit would be exceeded; nothing is counted then.
         """
         if more > 0:
             if self._by_tenant[tenant] + more > self.tenant_bytes_max:
@@ -58,9 +59,9 @@ class Buffers:
 
 
 class Buffer:
-    """What one stream holds of the budget."""
+    """The part of the buffer memory that one stream holds."""
 
-    # The mutable state is how many bytes are counted for it.
+    # The mutable state is the number of bytes counted for it.
     __slots__ = ("_buffers", "_held", "_tenant")
 
     def __init__(self, buffers: Buffers, tenant: str) -> None:
@@ -69,7 +70,7 @@ class Buffer:
         self._held = 0
 
     def hold(self, waiting: int) -> None:
-        """Count `waiting` bytes from now on (0.1 us); ValueError where they are too many."""
+        """Set the stream's buffered bytes to `waiting` (0.1 us); ValueError if too many."""
         if waiting <= FREE_BYTES:
             if self._held:
                 self._count(0)
@@ -80,7 +81,7 @@ class Buffer:
         self._count(waiting)
 
     def close(self) -> None:
-        """Count nothing any more."""
+        """Release all counted bytes."""
         if self._held:
             self._count(0)
 

@@ -1,9 +1,9 @@
 """A streamed reply on its way from a backend to the client, event by event.
 
-Nothing is read from the backend that the client does not take: a slow client slows the backend. The
-stream is over when its body is, whatever its events said of an end; it ends once, however it ends
-(at its end, broken off, left by the client, past its deadline), and then says so to whoever settles
-it.
+The relay reads from the backend only as fast as the client reads, so a slow client slows the
+backend. The stream is over when its body ends, even if an event announced the end earlier. It ends
+exactly once, whatever the cause (its end, a break, a client that disconnects, the deadline), and
+then calls `on_end`, which settles it.
 """
 
 from collections.abc import Callable
@@ -14,15 +14,16 @@ from tollway.backends.types import BackendError, BadReply, FailedAtOnce, HttpRep
 from tollway.gateway.routing.replies.stream_buffers import Buffer
 
 COMMENTS_BYTES_MAX = 64 << 10
-"""Of comments before the first event that are kept for the client: a ping a second, for an hour."""
+"""Limit of the comments before the first event that are kept for the client: one ping per second
+for an hour."""
 
 CLOSE, DRAIN = "close", "drain"
-"""What is done with a stream whose client has left."""
+"""What is done with a stream whose client has disconnected."""
 
 _OF_THE_STREAM = frozenset({b"content-type", b"content-length", b"content-encoding"})
 
 Ended = Callable[[str, str], None]
-"""(why it broke off or "", where the client left: CLOSE or DRAIN, as was done; else "")"""
+"""(error or "", CLOSE or DRAIN if the client disconnected, else "")"""
 
 
 def is_stream(reply: HttpReply) -> bool:
@@ -31,9 +32,9 @@ def is_stream(reply: HttpReply) -> bool:
 
 
 class StreamRelay:
-    """Reads a stream through a follower, within what it may buffer."""
+    """Relays a stream through a stream reader, within its buffer limit."""
 
-    # The mutable state is what was read and not yet taken, when the first text came, and whether
+    # The mutable state is the data read but not yet taken, the time of the first text, and whether
     # the stream is over.
 
     def __init__(
@@ -45,13 +46,13 @@ class StreamRelay:
         clock: Callable[[], float],
         drain_s: float = 0.0,
     ) -> None:
-        """`drain_s`: for how long it is read on where its client leaves; 0: it is closed then."""
+        """`drain_s`: how long to read on after the client disconnects; 0 closes it at once."""
         self.reply = reply
         self.follower = follower
         self.on_end: Ended = lambda error, abandoned: None
         self.drain_s = drain_s
         self.spoke_s: float | None = None
-        """When its first text came, on `clock`; None before."""
+        """The time of its first text, on `clock`; None before that."""
         self._clock = clock
         self._buffer = buffer
         self._chunks = aiter(reply.stream)
@@ -61,10 +62,10 @@ class StreamRelay:
         self._ended = False
 
     async def begin(self) -> None:
-        """Wait for the first event: until then nothing has been promised to the client.
+        """Wait for the first event; until then nothing has been sent to the client.
 
-        A comment is none: it goes to the client with what follows. Raises BackendError where no
-        event comes, or where the first says that the call failed.
+        A comment does not count as an event: it goes to the client with what follows. Raises
+        BackendError if no event comes or if the first one reports that the call failed.
         """
         try:
             first, size = [], 0
@@ -83,14 +84,14 @@ class StreamRelay:
             raise
 
     def _failure(self) -> BadReply:
-        """Return what its first events say went wrong."""
+        """Return the failure that its first events report."""
         why = f"an error in the stream: {self.follower.error}"
         if self.follower.spoken_bytes:
             return BadReply(why)
         return FailedAtOnce(why, *self.follower.refusal())
 
     async def read(self) -> bytes:
-        """Return what goes to the client next; empty at the end. BackendError: it broke off."""
+        """Return the next bytes for the client, empty at the end; BackendError if it broke off."""
         if self._first:
             first, self._first = self._first, b""
             return first
@@ -118,7 +119,7 @@ class StreamRelay:
         return out
 
     async def close(self, error: str = "", *, abandoned: str = "") -> None:
-        """End it, at whatever point it is; once."""
+        """End the stream at any point; later calls have no effect."""
         if self._ended:
             return
         self._ended = True
@@ -132,7 +133,7 @@ class StreamRelay:
 
 
 def refusal(reply: HttpReply, failure: FailedAtOnce) -> HttpReply:
-    """Return the reply that a server would have sent had it known of an error before its head."""
+    """Return the error reply that the server would have sent before the head of the stream."""
     headers = [pair for pair in reply.headers if pair[0] not in _OF_THE_STREAM]
     headers.append((b"content-type", b"application/json"))
     return HttpReply(failure.status, headers, WholeRequestRules(failure.body))

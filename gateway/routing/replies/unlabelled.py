@@ -1,8 +1,8 @@
-"""Streams of events that their server labels as something else, or not at all.
+"""Detects event streams that their server labels as something else, or not at all.
 
-Frameworks send a streamed body without a content type unless they are given one, and clients of
-language models do not look at it. So where a stream was asked for, the first chunk of the body
-tells. What is labelled as JSON is believed.
+Frameworks send a streamed body without a content type unless one is set, and clients of language
+models do not look at it. So if a stream was requested, the first chunk of the body decides. A label
+of JSON is trusted.
 """
 
 from collections.abc import AsyncIterator
@@ -17,9 +17,9 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 async def labelled(reply: HttpReply) -> HttpReply:
-    """Return the reply to a request for a stream, labelled by what its body is.
+    """Return the reply to a stream request, with the content type that matches its body.
 
-    Of a stream that is labelled as one nothing is read. Raises BackendError.
+    Nothing is read from a reply that is labelled as a stream. Raises BackendError.
     """
     if reply.status != 200 or is_stream(reply) or isinstance(reply.stream, Decoded):
         return reply
@@ -39,7 +39,7 @@ async def labelled(reply: HttpReply) -> HttpReply:
 
 
 class _Resumed:
-    """A body of which the first chunk was read."""
+    """A body whose first chunk has been read already."""
 
     def __init__(self, first: bytes, rest: AsyncIterator[bytes], stream: ByteStream) -> None:
         self._first = first

@@ -12,7 +12,7 @@ from tests.support.configs import budget, two_backends
 from tests.support.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
 from tests.unit.gateway.routing.test_ladder import journalled
-from tollway.gateway.routing.hedging import KNOWN_AT, PURSE_MAX, HedgePolicy, first_good
+from tollway.gateway.routing.hedging import KNOWN_AT, TOKENS_MAX, HedgePolicy, first_good
 from tollway.gateway.routing.metering import HEDGE_LOST
 from tollway.simulations.replay.journal_rows import Damage as JournalDamage
 from tollway.simulations.replay.journal_rows import stream
@@ -63,7 +63,7 @@ def test_second_calls_are_a_share_of_the_requests_even_where_all_are_slow() -> N
         if hedge.wait_s("a") is not None:
             hedge.spend()
             made += 1
-    assert 0.05 * 10_000 <= made <= 0.05 * 10_000 + PURSE_MAX
+    assert 0.05 * 10_000 <= made <= 0.05 * 10_000 + TOKENS_MAX
 
 
 def test_the_first_good_result_counts_and_without_one_the_first_call() -> None:
