@@ -1,4 +1,4 @@
-"""Policies that do not learn what a request needs: the bars that a learned one must clear."""
+"""Baseline policies, which do not learn what a request needs: a learned policy must beat them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
@@ -10,26 +10,26 @@ from tollway.policies.types import Arm, Choice, Context, Notice
 
 
 class Baseline:
-    """The parts of the port that a policy without multipliers leaves empty."""
+    """The parts of the `Policy` port that a policy without multipliers leaves empty."""
 
     kind = "baseline 1"
     version = 0
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
-        """Spend is nothing to it."""
+        """Ignore the cost: a baseline does not track spend."""
 
     def pace(self, allowance_usd: float | None, scope: str = "") -> None:
-        """Nor is the allowance."""
+        """Ignore the allowance."""
 
     def reprice(self, arm: str, ratio: float) -> None:
-        """Prices are read from the arms, every time."""
+        """Do nothing: prices are read from the arms on every request."""
 
     def resolve_due(self) -> bool:
-        """Nothing is ever due."""
+        """Return False: there is nothing to solve."""
         return False
 
     def resolve(self) -> None:
-        """Nothing is solved."""
+        """Do nothing: there are no multipliers."""
 
     def learn(
         self,
@@ -41,14 +41,14 @@ class Baseline:
         *,
         belief: float = 1.0,
     ) -> None:
-        """Nothing is learned."""
+        """Do nothing: a baseline does not learn."""
 
     def drain(self) -> list[Change | Notice]:
-        """Return nothing: nobody watches."""
+        """Return an empty list: a baseline detects no changes."""
         return []
 
     def figures(self) -> dict[str, float]:
-        """Return nothing: there is nothing to tell."""
+        """Return no figures."""
         return {}
 
     def save(self) -> bytes:
@@ -56,11 +56,11 @@ class Baseline:
         return pack(self.kind, {}, {})
 
     def load(self, state: bytes) -> None:
-        """Take the empty state; ValueError where it is another's."""
+        """Check that the saved state is the empty state; ValueError if another policy saved it."""
         unpack(self.kind, state)
 
     def adopt(self, state: bytes) -> None:
-        """Take what another process has learned."""
+        """Load what another process has learned."""
         self.load(state)
 
 
@@ -78,18 +78,18 @@ def _choice(arms: Sequence[Arm], pmf: tuple[float, ...], index: int, reason: str
 
 
 class Fixed(Baseline):
-    """Always one arm: the one named, or the one that a rule names."""
+    """Always chooses one arm: a named one, or the one that a rule selects."""
 
     kind = "fixed 1"
 
     def __init__(self, rule: Callable[[Sequence[Arm]], int | None]) -> None:
-        """`rule` returns the index of the arm, None where it is not among those offered."""
+        """`rule` returns the index of the arm, or None if that arm is not offered."""
         self._rule = rule
 
     def choose(
         self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
     ) -> Choice:
-        """Return the arm, or the cheapest there is with reason `unavailable`."""
+        """Return the arm, or the cheapest one with reason `unavailable`."""
         index = self._rule(arms)
         reason = "fixed"
         if index is None:
@@ -98,22 +98,26 @@ class Fixed(Baseline):
 
 
 def named(name: str) -> Callable[[Sequence[Arm]], int | None]:
-    """Return the rule that takes the arm of this name."""
+    """Return a rule that selects the arm with this name."""
     return lambda arms: next((at for at, arm in enumerate(arms) if arm.name == name), None)
 
 
 def cheapest(arms: Sequence[Arm]) -> int:
-    """Return the index of the arm that costs least."""
+    """Return the index of the cheapest arm."""
     return min(range(len(arms)), key=lambda index: arms[index].cost_usd)
 
 
 def max_price(arms: Sequence[Arm]) -> int:
-    """Return the index of the arm that costs most."""
+    """Return the index of the most expensive arm."""
     return max(range(len(arms)), key=lambda index: arms[index].cost_usd)
 
 
 class MostAccurate(Fixed):
-    """The arm with the best mean label; before labels, the best declared, then the dearest."""
+    """Chooses the arm with the best mean label.
+
+    Before there are labels, it chooses the arm with the best declared quality, then the most
+    expensive.
+    """
 
     kind = "most_accurate 1"
 
@@ -125,7 +129,7 @@ class MostAccurate(Fixed):
         def worth(index: int) -> tuple[float, float]:
             arm = arms[index]
             total, count = self._sums.get(arm.name, (0.0, 0.0))
-            # 10: what an operator declares counts as ten labels.
+            # 10: an operator's declared quality counts as ten labels.
             prior = 0.5 if arm.prior_quality is None else arm.prior_quality
             return (total + 10.0 * prior) / (count + 10.0), arm.cost_usd
 
@@ -150,7 +154,7 @@ class MostAccurate(Fixed):
         self.version += 1
 
     def save(self) -> bytes:
-        """Return the means, with a checksum."""
+        """Return the mean labels, with a checksum."""
         return pack(self.kind, {"sums": self._sums, "version": self.version}, {})
 
     def load(self, state: bytes) -> None:
@@ -161,12 +165,14 @@ class MostAccurate(Fixed):
 
 
 class Weighted(Baseline):
-    """Each arm with a fixed share of the requests, such as 90 and 10 %, whatever they ask."""
+    """Gives each arm a fixed share of the requests, such as 90 % and 10 %, whatever they ask."""
 
     kind = "weighted 1"
 
     def __init__(self, weights: Mapping[str, float]) -> None:
-        """`weights` by name of arm, none negative; those of the arms offered are scaled to 1."""
+        """`weights` by arm name, none negative; the weights of the offered arms are scaled to sum
+        to 1.
+        """
         if not weights or not all(0.0 <= weight < 1e9 for weight in weights.values()):
             raise ValueError(f"weights {dict(weights)}: each must be finite and not negative")
         if not sum(weights.values()):
@@ -176,7 +182,7 @@ class Weighted(Baseline):
     def choose(
         self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
     ) -> Choice:
-        """Draw an arm by its weight; where none has any, evenly, with reason `unavailable`."""
+        """Draw an arm by weight; if all weights are 0, draw evenly, with reason `unavailable`."""
         shares = [self._weights.get(arm.name, 0.0) for arm in arms]
         total = sum(shares)
         reason = "weighted" if total else "unavailable"

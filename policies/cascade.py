@@ -1,10 +1,11 @@
-"""The policy where a cheap reply may be accepted or passed over for a dearer one.
+"""The cascade policy: accepts a cheap reply, or asks a more expensive arm instead.
 
-One choice per stage, all by the same heads and the same price of money. At a later stage the
-context holds what the reply in hand says of itself, and the arms are ACCEPT and those not asked
-yet. ACCEPT's quality is that of the arm whose reply is in hand, now that its reply is known. An
-arm's worth before the call includes what may follow its reply (`options`); an arm whose replies are
-not known yet is hoped to make half of the dearer calls unnecessary, so that it is tried first.
+Each stage is one choice, made with the same regressors and the same shadow price. At a later stage
+the context holds features of the current reply, and the arms are ACCEPT and those not asked yet.
+The quality of ACCEPT is that of the arm which gave the current reply, given that reply. The value
+of an arm before the call includes the continuation value of its reply (`continuation_value`). While
+the replies of an arm are unknown, it is assumed to make half of the more expensive calls
+unnecessary, so that it is tried first.
 """
 
 from collections.abc import Sequence
@@ -23,33 +24,33 @@ from tollway.policies.recent_contexts import RecentContexts
 from tollway.policies.regressors.types import Matrix, Rows, Table
 from tollway.policies.types import ACCEPT, Arm, Choice, Context
 
-REVALUED = 200  # of each arm's recent replies: half a millisecond
+REVALUED = 200  # recent replies of each arm: half a millisecond
 
 
 class Stages:
-    """The market of requests that may ask on: what follows a reply depends on the price too."""
+    """The market of multi-stage requests: what follows a reply also depends on the price."""
 
     def __init__(self, window: RecentContexts, options: ContinuationValue, least: MinPrice) -> None:
-        """`least`: the least price of each context, where other budgets set one."""
+        """`least`: the minimum price of each context, where other budgets set one."""
         self._window = window
         self._options = options
         self._least = least
-        self.dearest_usd = float(window.tables()[1].max(initial=0.0))
+        self.max_cost_usd = float(window.tables()[1].max(initial=0.0))
 
     def _at(self, price: float) -> Arms:
         return Arms(*extended(self._window, self._options.after(price)), self._least)
 
     def quality(self, price: float) -> float:
-        """Return the mean quality of what is chosen at a price."""
+        """Return the mean quality of the choices made at a price."""
         return self._at(price).quality(price)
 
     def cost(self, price: float) -> float:
-        """Return the mean cost in dollars of what is chosen at a price."""
+        """Return the mean cost in dollars of the choices made at a price."""
         return self._at(price).cost(price)
 
 
 class Cascade(Lagrangian):
-    """The lagrangian policy over stages; see the module."""
+    """The lagrangian policy over several stages; see the module."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,18 +60,18 @@ class Cascade(Lagrangian):
     def choose(
         self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
     ) -> Choice:
-        """Draw one of `arms`, ACCEPT among them where a reply is in hand."""
+        """Draw one of `arms`; ACCEPT is among them once there is a reply."""
         names, costs = offered(arms)
-        told = [replace(arm, name=context.held) if arm.name == ACCEPT else arm for arm in arms]
-        qualities = self._quality.predict(context, told)
-        labels = self._quality.labels([arm.name for arm in told])
+        answering = [replace(arm, name=context.held) if arm.name == ACCEPT else arm for arm in arms]
+        qualities = self._quality.predict(context, answering)
+        labels = self._quality.labels([arm.name for arm in answering])
         plain = Offer(names, qualities, costs, labels, context.scopes)
         if context.held:
             self._options.observe(context, names, qualities, costs)
         else:
             self._see(context, plain)
         choice = self._draw(self._foreseen(plain), rng, floor)
-        # What is logged is of the arm itself: estimates from the journal compare it with labels.
+        # The logged values are the arm's own: estimates from the journal compare them with labels.
         return replace(
             choice,
             quality_hat=tuple(qualities),
@@ -80,7 +81,7 @@ class Cascade(Lagrangian):
         )
 
     def _foreseen(self, plain: Offer) -> Offer:
-        """Return an offer with what may follow each arm's reply added."""
+        """Return the offer with each arm's continuation value added."""
         qualities, costs = list(plain.qualities), list(plain.costs_usd)
         for index, name in enumerate(plain.names):
             if name in self._after:
@@ -94,40 +95,40 @@ class Cascade(Lagrangian):
         return replace(plain, qualities=qualities, costs_usd=costs)
 
     def _hoped(self, plain: Offer, index: int) -> tuple[float, float]:
-        """Return what is hoped to follow a reply that nobody has seen yet."""
+        """Return the assumed continuation value of an arm whose replies are still unknown."""
         quality, cost = plain.qualities[index], plain.costs_usd[index]
         price = self.prices.high
-        dearer = [at for at, other in enumerate(plain.costs_usd) if other > cost]
-        if not dearer:
+        candidates = [at for at, other in enumerate(plain.costs_usd) if other > cost]
+        if not candidates:
             return 0.0, 0.0
-        best = max(dearer, key=lambda at: plain.qualities[at] - price * plain.costs_usd[at])
+        best = max(candidates, key=lambda at: plain.qualities[at] - price * plain.costs_usd[at])
         gain, more = plain.qualities[best] - quality, HOPE * plain.costs_usd[best]
-        # Nobody has to ask on: what is not worth its cost is not hoped for.
+        # Asking on is optional: a continuation that is not worth its cost has the value 0.
         return (gain, more) if gain > price * more else (0.0, 0.0)
 
     def _revalue(self) -> None:
-        """Think again of the recent contexts of every stage."""
+        """Recompute the expected qualities of the recent contexts of every stage."""
         super()._revalue()
         newest = min(REVALUED, self._quality.revalued)
         for held, window in self._options.windows.items():
             window.revalue(partial(self._rethink, held), newest)
 
     def _rethink(self, held: str, table: Table, rows: Rows, arms: Sequence[str]) -> Matrix:
-        """Think again of replies of an arm: ACCEPT has its quality."""
+        """Recompute the expected qualities after an arm's replies; ACCEPT has its own quality."""
         asked = [held if arm == ACCEPT else arm for arm in arms]
         return self._quality.rethink(table, rows, asked)
 
     def resolve(self) -> None:
-        """Solve the prices anew, and what they make of the later stages."""
+        """Solve the prices again, and the later stages at those prices."""
         super().resolve()
         self._after = self._options.after(self.prices.high)
 
     def _market(self, least: MinPrice = None) -> Market:
-        """Return what the recent requests would bring and cost over all their stages."""
+        """Return the expected quality and cost of the recent requests over all their stages."""
         return Stages(self._window, self._options, least)
 
     def reprice(self, arm: str, ratio: float) -> None:
-        """Take over an arm's new price at once; ratio = new / old."""
+        """Apply an arm's new price at once; ratio = new / old."""
         super().reprice(arm, ratio)
         self._options.reprice(arm, ratio)
 
@@ -141,7 +142,7 @@ class Cascade(Lagrangian):
         *,
         belief: float = 1.0,
     ) -> None:
-        """Learn what an arm's reply, or the one in hand (ACCEPT), was worth."""
+        """Learn the quality of an arm's reply, or of the current reply (ACCEPT)."""
         held = context.held if arm == ACCEPT else arm
         self._note(self._quality.learn(context, held, quality, belief))
         self.version += 1
@@ -154,12 +155,12 @@ class Cascade(Lagrangian):
             self._judge(self._floor, choice, quality, weight)
 
     def _judge(self, floor: Floor, choice: Choice, quality: float, weight: float) -> None:
-        """Judge the floor by a request's last choice, weighted by how it came to it."""
+        """Update the floor with a request's last choice, weighted by how likely that stage was."""
         estimate = standing_for(weight, weighted(choice, quality))
         self._note(floor.observe(quality, *estimate, part=own_part(choice)))
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
-        """Count what a choice has cost: a request's first counts the request."""
+        """Count the cost of a choice; the first choice of a request also counts the request."""
         if ACCEPT in choice.arms:
             self._pacer.add(cost_usd)
             self._scoped.add(choice.scopes, cost_usd)
@@ -170,5 +171,5 @@ class Cascade(Lagrangian):
 
 
 def _is_last(choice: Choice) -> bool:
-    """Whether the reply to a choice is the client's: no arm that is dearer is left to ask."""
+    """Whether the client gets the reply to this choice: no more expensive arm is left to ask."""
     return choice.arm == ACCEPT or choice.cost_hat_usd[choice.index] >= max(choice.cost_hat_usd)

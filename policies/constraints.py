@@ -1,4 +1,4 @@
-"""Which arms may be chosen at all for one request."""
+"""Decides which arms may be chosen for one request."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ def feasible(
 ) -> tuple[list[int], bool]:
     """Return the indices of the arms that are affordable and above a floor, and whether any was.
 
-    A floor degrades and never empties the choice: where no affordable arm is expected to reach it,
-    the best affordable one is left. Where no arm is affordable, the cheapest is.
+    The floor never empties the choice: if no affordable arm is expected to reach it, the best
+    affordable arm remains. If no arm is affordable, the cheapest remains.
     """
     every = range(len(costs_usd))
     affordable = [at for at in every if max_cost_usd is None or costs_usd[at] <= max_cost_usd]

@@ -1,9 +1,9 @@
-"""What it is worth, in a cascade, that an arm's reply may still be passed over for a better one.
+"""Computes the continuation value of an arm in a cascade: the value of asking another arm later.
 
-After each reply the policy weighs accepting it against asking on. By how much that raises quality
-in the mean, and what it costs in the mean, depends on the price of money, and belongs to the arm
-that was asked first: without it a cheap arm would be judged by its own answers alone. So the recent
-replies of each arm are kept as the policy saw them, and weighed anew at any price.
+After each reply the policy weighs accepting it against asking another arm. The mean gain in quality
+and the mean cost of asking on depend on the shadow price. Both are credited to the arm that was
+asked first: otherwise a cheap arm would be judged by its own answers alone. So the recent replies
+of each arm are stored as the policy saw them, and can be evaluated at any price.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,18 +13,19 @@ from tollway.policies.recent_contexts import RecentContexts
 from tollway.policies.regressors.types import Table
 from tollway.policies.types import ACCEPT, Context
 
-KNOWN = 30  # replies of an arm from which on what follows them is known
-ROWS = 400  # replies kept of each arm
-HOPE = 0.5  # of a dear arm's cost: what it is hoped to take on top of an arm not yet known
+KNOWN = 30  # replies of an arm after which its continuation value is known
+ROWS = 400  # replies stored per arm
+HOPE = 0.5  # assumed share of an expensive arm's cost that follows an arm not yet known
 
 
 class ContinuationValue:
     """The recent replies of each arm, and the arms that could be asked after them."""
 
-    # The mutable state is a window of offers by name of the arm in hand, and the arms' mean costs.
+    # The mutable state is a window of offers by name of the arm that replied, and the arms' mean
+    # costs.
 
     def __init__(self, table: Callable[[int], Table]) -> None:
-        """`table` makes a table of so many contexts."""
+        """`table` creates a table for the given number of contexts."""
         self._table = table
         self.windows: dict[str, RecentContexts] = {}
 
@@ -35,20 +36,20 @@ class ContinuationValue:
         qualities: Sequence[float],
         costs_usd: Sequence[float],
     ) -> None:
-        """Count a reply and what could be done with it: ACCEPT it, or ask one of the others."""
+        """Count a reply and the choices it left: ACCEPT it, or ask one of the other arms."""
         window = self.windows.get(context.held)
         if window is None:
             window = self.windows[context.held] = RecentContexts(ROWS, self._table(ROWS))
         window.add(context, arms, qualities, costs_usd)
 
     def known(self, arm: str) -> bool:
-        """Whether what follows a reply of `arm` is known."""
+        """Whether the continuation value of `arm` is known."""
         return arm in self.windows and len(self.windows[arm]) >= KNOWN
 
     def after(self, price: float) -> dict[str, tuple[float, float]]:
-        """Return by arm (gain in quality, cost in dollars) of what follows its replies."""
+        """Return (gain in quality, cost in dollars) of the choices after a reply, by arm."""
         after: dict[str, tuple[float, float]] = {}
-        # An arm is followed by dearer ones only, so these are weighed first.
+        # Only more expensive arms follow an arm, so the most expensive are evaluated first.
         for held in sorted(self.windows, key=self._fewest):
             window = self.windows[held]
             if len(window) < KNOWN:
@@ -62,7 +63,7 @@ class ContinuationValue:
         return len(self.windows[held].arms)
 
     def reprice(self, arm: str, ratio: float) -> None:
-        """Take over that an arm's price has become `ratio` times what it was."""
+        """Scale an arm's costs by `ratio` after a price change."""
         for window in self.windows.values():
             window.reprice(arm, ratio)
 
@@ -70,7 +71,7 @@ class ContinuationValue:
 def extended(
     window: RecentContexts, after: Mapping[str, tuple[float, float]]
 ) -> tuple[Matrix, Matrix]:
-    """Return a window's (qualities, costs) with what follows each arm's reply added to them."""
+    """Return a window's (qualities, costs) with each arm's continuation value added."""
     qualities, costs = window.tables()
     gains = [after.get(arm, (0.0, 0.0)) for arm in window.arms]
     return qualities + [gain for gain, _ in gains], costs + [cost for _, cost in gains]

@@ -1,10 +1,11 @@
-"""How much to try arms that do not look best: more while little is known, never beyond its budget.
+"""Decides how often to try arms that do not look best, within an exploration budget.
 
-Inverse gap weighting (SquareCB: Foster and Rakhlin 2020, arXiv 2002.04926): with b the best of K
-arms, p_a = 1 / (K + gamma_a * (s_b - s_a)) for the others, and b has the rest. Gamma is how greedy
-it is against an arm; it rises with the labels seen of that arm, so that a newcomer is tried and a
-well-known loser is left alone. The expected extra spend is at most a share of the allowance; where
-no budget binds, of what requests cost lately.
+Exploration is frequent while little is known. It uses inverse gap weighting (SquareCB: Foster and
+Rakhlin 2020, arXiv 2002.04926): with b the best of K arms, p_a = 1 / (K + gamma_a * (s_b - s_a))
+for the others, and b has the rest. Gamma is the greediness against an arm. It rises with the number
+of labels of that arm, so that a new arm is tried and an arm known to be bad is rarely drawn. The
+expected extra spend is at most a share of the allowance; where no budget binds, it is at most a
+share of the recent mean cost of a request.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,10 @@ from tollway.policies.sampling import cap_extra
 class Exploration:
     """The settings of exploration.
 
-    gamma:       greediness against an arm of which `labels` labels are known, and beyond.
-    gamma_first: greediness against an arm never seen.
-    share:       the most of the allowance that may be expected to go into trying dearer arms.
-    p_min:       the least probability of every arm, within that share; 0 unless replay is wanted.
+    gamma:       greediness against an arm that has `labels` labels or more.
+    gamma_first: greediness against an arm without labels.
+    share:       maximum share of the allowance expected to be spent on more expensive arms.
+    p_min:       minimum probability of every arm, within that share; 0 unless replay is wanted.
     """
 
     gamma: float = 10_000.0
@@ -45,8 +46,8 @@ class Exploration:
     ) -> tuple[list[float], float]:
         """Return the probabilities of the arms, and their expected extra cost in dollars.
 
-        labels: how many are known of each arm. hopeless: which arms would not be best even if they
-        were always right, so that nothing can be gained by trying them now.
+        labels: the number of labels of each arm. hopeless: the arms that would not be best even if
+        they were always right, so that trying them now gains nothing.
         """
         rise = (self.gamma - self.gamma_first) / self.labels
         best, count = max(scores), len(scores)

@@ -1,22 +1,23 @@
-"""Turns measured quality against the promised one into how much may be saved, and by whom.
+"""Keeps the mean quality at a floor, and decides how much may be saved and by which policy.
 
-Two loops. The inner one aims: the price of money is the highest at which the expected mean quality
-still is at the floor, plus a margin, plus what is owed from before: the pacer's machine on the
-other axis.
+There are two loops. The inner loop aims: the shadow price is the highest at which the expected mean
+quality is still at the floor, plus a margin, plus the accumulated shortfall. It is the pacer's
+algorithm applied to quality.
 
-The outer one doubts. What the heads expect cannot certify a floor (a misspecified one holds it in
-its own eyes only), so a share of the requests, drawn by lot, goes to the baseline arm, which is
-declared to hold it. With q_b the baseline's quality and L a lower bound on the learned policy's
-own, from propensity-weighted labels and valid at all times (`confidence`), the share of the learned
-policy is the largest whose mix is not below the floor, less a slack:
+The outer loop verifies. The regressors' own expectations cannot certify a floor, because a
+misspecified regressor holds it only by its own estimate. So a random share of the requests goes to
+the baseline arm, which is declared to hold the floor. With q_b the baseline's quality and L a lower
+bound on the learned policy's own quality, from propensity-weighted labels and valid at all times
+(`confidence_sequences`), the share of the learned policy is the largest for which the mix is not
+below the floor, less a slack:
 
     share = (q_b - (floor - slack)) / (q_b - L), at most 1 and at least a tenth
 
-Nothing is known at first, L = 0, and most requests go to the baseline. As labels come L rises, and
-the policy is released. Without a baseline nothing is drawn, and the policy has all requests. (A
-tenth is more than the formula's where the baseline is hardly above the floor: the price of labels
-is then a tenth of what the learned policy falls short by.) When a detector refutes that it holds
-the floor, the evidence begins anew.
+At first nothing is known, L = 0, and most requests go to the baseline. As labels arrive, L rises
+and the learned policy is released. Without a baseline, the learned policy has all requests. (Where
+the baseline is hardly above the floor, a tenth is more than the formula gives: the labels then cost
+a tenth of the learned policy's shortfall.) When a detector refutes that the learned policy holds
+the floor, the evidence is reset.
 """
 
 from typing import Any
@@ -26,10 +27,10 @@ from tollway.policies.pacing.multiplier import Market, Prices, price_for_quality
 from tollway.policies.types import Notice
 
 HORIZON = 100.0  # labels over which a shortfall is made good
-CREDIT = 5.0  # labels' worth of surplus that may be used up: small, or good luck is gambled away
-DEBT = 50.0  # the shortfall that is remembered
+CREDIT = 5.0  # maximum surplus that may be used up, in labels; small, so that luck is not spent
+DEBT = 50.0  # maximum shortfall that is remembered
 SHARE_MIN = 0.1  # of the learned policy: without labels of its own it could never be released
-FLICKER = 0.005  # quality: how far the best must be above the floor again to be said to reach it
+FLICKER = 0.005  # quality above the floor at which an infeasible floor is feasible again
 TEXTS = {
     "floor_released": "the learned policy is shown to hold the floor; it has all requests now",
     "floor_refuted": "the learned policy is shown to miss the floor; the baseline takes over",
@@ -41,9 +42,9 @@ TEXTS = {
 class Floor:
     """Keeps the mean quality at a floor."""
 
-    # The mutable state of a floor is what is owed, in answers, the bets on the learned policy's
-    # quality, what is expected of the baseline, what follows from these for the learned policy's
-    # share, and what was last told of it.
+    # The mutable state of a floor is the shortfall in answers, the bets on the learned policy's
+    # quality, the expected quality of the baseline, the resulting share of the learned policy, and
+    # the last state reported of it.
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Floor:
         self._horizon = horizon
         self._slack = slack
         self._lower = LowerBound(alpha=alpha)
-        # In losses (1 - quality), whose mean is claimed to be at most this.
+        # The detector works on losses (1 - quality): the claim is that their mean is at most this.
         self._failing = Detector(1.0 - floor + slack, alpha=alarm)
         self.owed = 0.0
         self.estimate = floor
@@ -75,11 +76,11 @@ class Floor:
     def observe(
         self, quality: float, value: float, least: float, most: float, part: float = 1.0
     ) -> Notice | None:
-        """Count an answer that was given: its quality, and what it says of the learned policy.
+        """Count an answer that was given: its quality, and its evidence on the learned policy.
 
-        value: the estimate of the learned policy's quality; least, most: see `value.Estimate`.
-        part: the share of such requests that is the learned policy's own, so that one answer which
-        stands for ten does not owe ten. Returns what an operator should hear of it.
+        value: the estimate of the learned policy's quality; least, most: see `off_policy.Estimate`.
+        part: the learned policy's own share of such requests, so that one answer which stands for
+        ten does not add a shortfall of ten. Returns the notices for the operator.
         """
         self.estimate += (quality - self.estimate) / self._horizon
         owed = self.owed + part * (self.floor + self._margin - value)
@@ -101,7 +102,7 @@ class Floor:
         return Notice(kind, TEXTS[kind], {"lower_bound": self.lower_bound, "floor": self.floor})
 
     def reach(self, best: float) -> Notice | None:
-        """Take what the best arm for each request is expected to reach, whatever it costs."""
+        """Set the quality that the best arm for each request is expected to reach, at any cost."""
         if best < self.floor and self._feasible:
             self._feasible, kind = False, "floor_infeasible"
         elif best >= min(self.floor + FLICKER, 1.0) and not self._feasible:
@@ -111,10 +112,10 @@ class Floor:
         return Notice(kind, TEXTS[kind], {"best": best, "floor": self.floor})
 
     def compare(self, own_usd: float, baseline_usd: float, baseline: float) -> None:
-        """Take what holding the floor is expected to cost, and what the baseline would, and bring.
+        """Set the expected cost of holding the floor, and the baseline's expected cost and quality.
 
-        A learned policy that costs more than the baseline by itself has nothing to offer, while
-        the baseline holds the floor: it is kept to the share it learns from.
+        If the learned policy alone costs more than the baseline and the baseline holds the floor,
+        the learned policy gains nothing: it is kept to the share it learns from.
         """
         self.baseline = baseline
         self._in_vain = own_usd > baseline_usd and baseline >= self.floor
@@ -132,12 +133,12 @@ class Floor:
 
     @property
     def lower_bound(self) -> float:
-        """What the learned policy's own quality is at least."""
+        """Lower bound on the learned policy's own quality."""
         return self._lower.value
 
     @property
     def guarded(self) -> bool:
-        """Whether the baseline has a share of the requests for the floor's sake."""
+        """Whether the baseline gets a share of the requests to protect the floor."""
         return self.share < 1.0
 
     @property
@@ -146,7 +147,7 @@ class Floor:
         return min(self.floor + self._margin + self.owed / self._horizon, 1.0)
 
     def prices(self, market: Market) -> Prices:
-        """Return the highest prices of money at which the expected quality is on target."""
+        """Return the highest shadow prices at which the expected quality is on target."""
         return price_for_quality(market, self.target)
 
     def save(self) -> dict[str, Any]:
@@ -161,7 +162,7 @@ class Floor:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take a saved state."""
+        """Load a saved state."""
         self._lower.load(state["lower"])
         self._failing.load(state["failing"])
         self.owed, self.estimate = float(state["owed"]), float(state["estimate"])

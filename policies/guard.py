@@ -1,19 +1,21 @@
 """Keeps a learned policy in the shadow of a fixed arm until it is shown to be worth more.
 
-In the shadow one arm answers: the declared baseline, or else the best fixed arm at today's price of
-money. The learned policy is asked all the same, what it would have drawn from is logged, and a
-share of the requests, drawn by lot, is its own: without them nothing could be told of arms that the
-fixed one never is. Every label bets on the gain (`confidence`, `value`)
+In the shadow one arm answers: the declared baseline, or else the best fixed arm at today's shadow
+price. The learned policy still chooses, and the distribution it would have drawn from is logged. A
+random share of the requests follows the learned policy: without them there would be no evidence on
+the arms that differ from the fixed one. Every label is a bet on the gain (`confidence_sequences`,
+`off_policy`)
 
     gain = value of the learned policy - value of the fixed arm
-    value = quality - price of money x expected cost
+    value = quality - shadow price x expected cost
 
-When its lower bound, valid at all times, exceeds 0 the learned policy takes over, and the fixed arm
-keeps a share: what is saved goes on being measured against it. When a detector then finds the gain
-to be below 0 it is handed back, and the evidence begins anew.
+When the lower bound of the gain, valid at all times, exceeds 0, the learned policy takes over. The
+fixed arm then keeps a share, so that the savings continue to be measured against it. When a
+detector then finds that the gain is below 0, the fixed arm answers again, and the evidence is
+reset.
 
-To observe only is the same without the lot and without taking over: every request is the fixed
-arm's, and of the gain nothing is claimed.
+`observe` is the same without the random share and without taking over: the fixed arm answers every
+request, and nothing is claimed about the gain.
 """
 
 import math
@@ -32,13 +34,13 @@ from tollway.policies.types import Arm, Choice, Context, Notice, Policy
 
 KIND = "guard 1"
 TRIAL = 0.1  # of the requests: the learned policy's in the shadow, the fixed arm's afterwards
-# Of the trial, evenly among arms that cost no more than the fixed one: a policy whose exploration
-# is a tenth of what it would be by itself stays with its first impressions too long.
+# Part of the trial is drawn evenly among arms that cost no more than the fixed one: a policy that
+# explores a tenth of what it would alone keeps its first impressions too long.
 TRIES = 0.2
-GAIN_MAX = 1.0  # quality: the most that the costs of one request may count for, either way
+GAIN_MAX = 1.0  # quality: maximum effect of one request's costs, in either direction
 MEAN_RATE = 0.005  # of an arm's mean quality and cost
-LEAD = 0.01  # quality: by how much another fixed arm must be better to replace the present one
-NOTICES_MAX = 100  # that nobody fetched
+LEAD = 0.01  # quality by which another fixed arm must be better to replace the present one
+NOTICES_MAX = 100  # notices not drained yet
 TEXTS = {
     "guard_took_over": "the learned policy is shown to be worth more than {arm} alone; it acts now",
     "guard_handed_back": "the learned policy is worth less than {arm} alone; {arm} answers again",
@@ -48,8 +50,8 @@ TEXTS = {
 class Guard:
     """A policy around another; see the module."""
 
-    # The mutable state is the policy within, whether it acts, the bets on its gain, the mean
-    # quality and cost of each arm, the fixed arm, and what nobody was told yet.
+    # The mutable state is the inner policy, whether it acts, the bets on its gain, the mean quality
+    # and cost of each arm, the fixed arm, and the notices not drained yet.
 
     def __init__(
         self,
@@ -79,10 +81,10 @@ class Guard:
     def choose(
         self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
     ) -> Choice:
-        """Draw one of `arms`; see the port. `shadow` is what the learned policy wanted."""
+        """Draw one of `arms`; see the port. `shadow` is the learned policy's own distribution."""
         wanted = self._inner.choose(context, arms, rng, floor)
         if wanted.reason == "floor_unmet":
-            return wanted  # the client's own demand goes before the guard
+            return wanted  # a client's own floor takes precedence over the guard
         for arm, quality, cost_usd in zip(
             wanted.arms, wanted.quality_hat, wanted.cost_hat_usd, strict=True
         ):
@@ -107,7 +109,7 @@ class Guard:
         mean[1] += MEAN_RATE * (cost_usd - mean[1])
 
     def _mix(self, wanted: Choice, at: int) -> list[float]:
-        """Return the probabilities to draw from; `at` is where the fixed arm is."""
+        """Return the probabilities to draw from; `at` is the index of the fixed arm."""
         if self.active:
             return held_back(wanted.pmf, at, 1.0 - self._trial)
         pmf = held_back(wanted.pmf, at, (1.0 - TRIES) * self._trial)
@@ -120,7 +122,7 @@ class Guard:
         return pmf
 
     def _fixed_arm(self, wanted: Choice) -> int:
-        """Return where the fixed arm is among those offered."""
+        """Return the index of the fixed arm among those offered."""
         if self._baseline in wanted.arms:
             return wanted.arms.index(self._baseline)
         price = wanted.shadow_price
@@ -144,7 +146,7 @@ class Guard:
         *,
         belief: float = 1.0,
     ) -> None:
-        """Learn what an arm's answer was worth, and what that says of the learned policy."""
+        """Learn the quality of an arm's answer, and its evidence on the learned policy."""
         if belief == 1.0:
             self._inner.learn(context, choice, arm, quality, weight)
         else:
@@ -164,7 +166,7 @@ class Guard:
             self._state("guard_took_over")
 
     def _estimate(self, choice: Choice, quality: float) -> tuple[float, float, float]:
-        """Return (gain, least, most) as one label tells it."""
+        """Return (gain, least, most) as one label estimates it."""
         instead = list(choice.shadow)
         instead[choice.arms.index(choice.guarded_by)] -= 1.0
         gain, least, most = estimated(choice, quality, instead)
@@ -182,43 +184,43 @@ class Guard:
 
     @property
     def gain(self) -> float:
-        """The mean gain lately, by the labels."""
+        """The recent mean gain, according to the labels."""
         return -self._losing.mean if self.active else self._gain.mean
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
-        """Count what a choice has cost in the end."""
+        """Count the final cost of a choice."""
         self._inner.charge(choice, cost_usd)
 
     def pace(self, allowance_usd: float | None, scope: str = "") -> None:
-        """Take what the budgets allow per request from now on."""
+        """Set what the budgets allow per request from now on."""
         self._inner.pace(allowance_usd, scope)
 
     def reprice(self, arm: str, ratio: float) -> None:
-        """Take over an arm's new price at once; ratio = new / old."""
+        """Apply an arm's new price at once; ratio = new / old."""
         self._inner.reprice(arm, ratio)
         if arm in self._means:
             self._means[arm][1] *= ratio
 
     def resolve_due(self) -> bool:
-        """Say whether the multipliers should be solved again."""
+        """Return whether the multipliers should be solved again."""
         return self._inner.resolve_due()
 
     def resolve(self) -> None:
-        """Solve the multipliers anew."""
+        """Solve the multipliers again."""
         self._inner.resolve()
 
     def drain(self) -> list[Change | Notice]:
-        """Return what was noticed since it was last asked; see the port."""
+        """Return the notices since the last call; see the port."""
         noticed = [*self._inner.drain(), *self._notices]
         self._notices.clear()
         return noticed
 
     def figures(self) -> dict[str, float]:
-        """Return what the policy tells of itself; see the port."""
-        told = {**self._inner.figures(), "guard_active": float(self.active)}
+        """Return the policy's figures; see the port."""
+        figures = {**self._inner.figures(), "guard_active": float(self.active)}
         if not self._observe:
-            told["guard_gain"], told["guard_gain_lower_bound"] = self.gain, self._gain.value
-        return told
+            figures["guard_gain"], figures["guard_gain_lower_bound"] = self.gain, self._gain.value
+        return figures
 
     def save(self) -> bytes:
         """Return the learned state, with a checksum."""
@@ -236,7 +238,7 @@ class Guard:
         self._take(state, self._inner.load)
 
     def adopt(self, state: bytes) -> None:
-        """Take another's evidence and what it has learned; see the port."""
+        """Load another process's evidence and learned state; see the port."""
         self._take(state, self._inner.adopt)
 
     def _take(self, state: bytes, take: Callable[[bytes], None]) -> None:

@@ -1,18 +1,18 @@
-"""The policy: two heads and one price of money.
+"""The policy: two regressors and one shadow price.
 
-    q_a     what quality to expect of arm a here: a regression, learned from labels
-    c_a     what it is expected to cost here: today's price times usage, estimated by the caller
-    lambda  the price of money, in quality per dollar: by the pacer, the floor, or a declared value
+    q_a     expected quality of arm a for this request: a regression, learned from labels
+    c_a     expected cost of arm a: today's price times usage, estimated by the caller
+    lambda  the shadow price, in quality per dollar: by the pacer, the floor, or a declared value
     s_a = q_a - lambda c_a, explored by inverse gap weighting within a budget
 
-Neither regression ever sees lambda: folding cost into one learned reward makes every old example
-wrong when lambda moves. The theory: Slivkins, Zhou, Sankararaman and Foster, Contextual Bandits
-with Packing and Covering Constraints, JMLR 25 (394), 2024.
+Neither regression ever sees lambda: if cost were folded into one learned reward, every old example
+would be wrong when lambda moves. The theory: Slivkins, Zhou, Sankararaman and Foster, Contextual
+Bandits with Packing and Covering Constraints, JMLR 25 (394), 2024.
 
-Lambda is solved again every few dozen requests, and at once when a price, an arm or a budget
-changes, over the recent contexts. A budget asks for the least lambda that is cheap enough, a floor
-for the greatest that is good enough; where both cannot be, the floor goes before pacing (the hard
-cap is the ledger's, and not lambda's).
+Lambda is solved over the recent contexts: every few dozen requests, and at once when a price, an
+arm or a budget changes. A budget requires the lowest lambda that is cheap enough, a floor the
+highest that is good enough. Where both cannot be met, the floor takes precedence over pacing (the
+hard cap is enforced by the ledger, not by lambda).
 """
 
 import math
@@ -38,9 +38,9 @@ from tollway.policies.types import ACCEPT, Arm, Choice, Context, Notice, Objecti
 from tollway.policies.uniform import Uniform
 
 KIND = "lagrangian 1"
-WINDOW = 400  # contexts: enough to tell a tenth of a cent, few enough to follow an hour
+WINDOW = 400  # contexts: enough to resolve a tenth of a cent, few enough to follow an hour
 THIN = 20  # contexts after a restart: with fewer, the saved price is better than a new one
-CHANGES_MAX = 100  # that nobody fetched
+CHANGES_MAX = 100  # changes not drained yet
 EVERY = 25  # requests: a solution costs about a fifth of a millisecond
 
 
@@ -56,9 +56,9 @@ class Offer:
 
 
 class Lagrangian:
-    """Chooses by quality less the price of money times cost."""
+    """Chooses by quality less the shadow price times cost."""
 
-    # The mutable state is the parts', the price, and what has happened since it was solved.
+    # The mutable state is that of its parts, the price, and the events since it was solved.
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Lagrangian:
             raise ValueError("min_cost needs a floor")
         self.version = 0
         self.changes: deque[Change | Notice] = deque(maxlen=CHANGES_MAX)
-        self.explored_usd = 0.0  # what exploration was expected to cost, in all
+        self.explored_usd = 0.0  # total expected cost of exploration
         self.prices = FREE
         self._objective = objective
         self._quality = quality
@@ -103,27 +103,27 @@ class Lagrangian:
         return self._draw(offer, rng, floor)
 
     def _see(self, context: Context, offer: Offer) -> None:
-        """Remember a context; solve at once where nothing is known of the price yet."""
+        """Remember a context; solve at once if no price was ever solved."""
         self._event |= self._window.add(context, offer.names, offer.qualities, offer.costs_usd)
         self._since += 1
-        # The very first price is solved on the path, or a dear arm would be free until then.
+        # The first price is solved during the request; until then an expensive arm would seem free.
         if not self._solved:
             self.resolve()
 
     def _draw(self, offer: Offer, rng: Random, floor: float | None) -> Choice:
-        """Draw by quality less the price of money times cost."""
+        """Draw by quality less the shadow price times cost."""
         names, count = offer.names, len(offer.names)
         prices = self._prices(offer.scopes)
-        kept, met = list(range(count)), True
+        eligible, met = list(range(count)), True
         shadow: tuple[float, ...] = ()
         if floor is not None:
-            kept, met = feasible(offer.qualities, offer.costs_usd, floor)
-        held = self._floor if self._holds_back(names, kept, floor) else None
+            eligible, met = feasible(offer.qualities, offer.costs_usd, floor)
+        held = self._floor if self._holds_back(names, eligible, floor) else None
         if not met and held is None:
-            index, reason = kept[0], "floor_unmet"
+            index, reason = eligible[0], "floor_unmet"
             pmf = certain(count, index)
         else:
-            spread, tops = self._spread(offer, kept, prices)
+            spread, tops = self._spread(offer, eligible, prices)
             if held is not None:
                 shadow = tuple(spread)
                 spread = held_back(spread, names.index(self._baseline), held.share)
@@ -145,20 +145,20 @@ class Lagrangian:
         )
 
     def _prices(self, scopes: tuple[str, ...]) -> Prices:
-        """Return the prices of money for a request; a floor goes before every pacing."""
+        """Return the shadow prices for a request; a floor takes precedence over all pacing."""
         if not scopes or self._floor is not None:
             return self.prices
         return self._scoped.max_price(self.prices, scopes)
 
     def _spread(
-        self, offer: Offer, kept: list[int], prices: Prices
+        self, offer: Offer, eligible: list[int], prices: Prices
     ) -> tuple[list[float], set[int]]:
-        """Return the probabilities of the arms, and which are the best at either price."""
+        """Return the probabilities of the arms, and the best arms at each of the two prices."""
         high, low, share = prices.high, prices.low, prices.share
         costs = offer.costs_usd
         scores = [q - high * c for q, c in zip(offer.qualities, costs, strict=True)]
-        if len(kept) < len(scores):
-            scores = [s if index in kept else -math.inf for index, s in enumerate(scores)]
+        if len(eligible) < len(scores):
+            scores = [s if index in eligible else -math.inf for index, s in enumerate(scores)]
         top = scores.index(max(scores))
         pmf = self._explored(offer, scores)
         if share == 0.0:
@@ -167,13 +167,13 @@ class Lagrangian:
         other = at_low.index(max(at_low))
         if other == top:
             return pmf, {top}
-        # The price is at a step that this context is on: by lot, one side or the other.
+        # The price is at a step for this context: choose the low or the high price at random.
         more = self._explored(offer, at_low)
         return [p + share * (m - p) for p, m in zip(pmf, more, strict=True)], {top, other}
 
     def _explored(self, offer: Offer, scores: list[float]) -> list[float]:
         best = max(scores)
-        # At this price of money even an arm that is always right may not be worth its cost.
+        # At this shadow price even an arm that is always right may not be worth its cost.
         hopeless = [s + (1.0 - q) < best for s, q in zip(scores, offer.qualities, strict=True)]
         pmf, extra = self._explore.pmf(
             scores, offer.costs_usd, offer.labels, hopeless, self._base_usd(offer)
@@ -181,19 +181,19 @@ class Lagrangian:
         self.explored_usd += extra
         return pmf
 
-    def _holds_back(self, names: tuple[str, ...], kept: list[int], floor: float | None) -> bool:
+    def _holds_back(self, names: tuple[str, ...], eligible: list[int], floor: float | None) -> bool:
         """Whether a share of requests like this one goes to the baseline: at its first choice only.
 
-        A client's demand that is no stricter than the route's floor must not lift the guard, and a
-        stricter one is met, as far as the heads can tell, before the guard is.
+        A client's floor that is no stricter than the route's must not lift the guard. A stricter
+        one takes precedence over the guard, as far as the regressors can predict.
         """
         own = self._floor
         if own is None or not own.guarded or self._baseline not in names or ACCEPT in names:
             return False
-        return floor is None or floor <= own.floor or names.index(self._baseline) in kept
+        return floor is None or floor <= own.floor or names.index(self._baseline) in eligible
 
     def _base_usd(self, offer: Offer) -> float:
-        """Return what exploration is measured by."""
+        """Return the cost that the exploration budget is a share of."""
         base_usd = self._pacer.base(max(offer.costs_usd))
         return self._scoped.least(base_usd, offer.scopes) if offer.scopes else base_usd
 
@@ -216,14 +216,14 @@ class Lagrangian:
         *,
         belief: float = 1.0,
     ) -> None:
-        """Learn what an arm's answer was worth; see the port."""
+        """Learn the quality of an arm's answer; see the port."""
         self._note(self._quality.learn(context, arm, quality, belief))
         self.version += 1
         if self._floor is not None and arm == choice.arm and self._whole.add(belief):
             self._judge(self._floor, choice, quality, weight)
 
     def _note(self, change: Change | Notice | None) -> None:
-        """Act on a change at once, and keep it to be told of."""
+        """Act on a change at once, and store it for the next `drain`."""
         if change is not None:
             self.changes.append(change)
             self._scoped.invalidate()
@@ -234,20 +234,20 @@ class Lagrangian:
         self._note(floor.observe(quality, *standing_for(weight, estimate)))
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
-        """Count what a choice has cost in the end."""
+        """Count the final cost of a choice."""
         self._pacer.spend(cost_usd)
         self._scoped.spend(choice.scopes, cost_usd)
         self._event |= self._pacer.strayed
 
     def pace(self, allowance_usd: float | None, scope: str = "") -> None:
-        """Take what the budgets allow per request from now on."""
+        """Set what the budgets allow per request from now on."""
         if scope:
             self._scoped.pace(scope, allowance_usd)
         else:
             self._event |= self._pacer.pace(allowance_usd)
 
     def reprice(self, arm: str, ratio: float) -> None:
-        """Take over an arm's new price at once; ratio = new / old."""
+        """Apply an arm's new price at once; ratio = new / old."""
         if not 0.0 <= ratio < math.inf:
             raise ValueError(f"a price ratio of {ratio}")
         self._window.reprice(arm, ratio)
@@ -255,14 +255,14 @@ class Lagrangian:
         self._event = True
 
     def resolve_due(self) -> bool:
-        """Say whether the price should be solved again."""
+        """Return whether the price should be solved again."""
         if self._event or self._scoped.due or self._since >= self._every:
             return True
-        # While the window fills, each quarter more of contexts changes the picture.
+        # While the window fills, each additional quarter of contexts can change the solution.
         return self._since > len(self._window.contexts) // 4
 
     def resolve(self) -> None:
-        """Solve the price of money anew."""
+        """Solve the shadow price again."""
         self._since = 0
         self._event = False
         if len(self._window) >= self._least:
@@ -271,20 +271,20 @@ class Lagrangian:
             self._solved = True
 
     def _revalue(self) -> None:
-        """Think again of the window's contexts, by what was learned since."""
+        """Recompute the qualities of the window's contexts with what was learned since."""
         self._window.revalue(self._quality.rethink, self._quality.revalued)
 
     def _market(self, least: MinPrice = None) -> Market:
-        """Return what the recent contexts would bring and cost.
+        """Return the expected quality and cost of the recent contexts.
 
-        `least` is the least price of each, where other budgets set one.
+        `least` is the minimum price of each, where other budgets set one.
         """
         return Arms(*self._window.tables(), least)
 
     def _solve(self) -> Prices:
         market = self._market()
         self._scoped.solve(market)
-        # What some requests may not spend, because their own budgets are tighter, others may.
+        # Requests with tighter budgets of their own spend less; other requests may spend the rest.
         least = self._scoped.least_prices(self._window.contexts)
         paced = self._pacer.prices(market if least is None else self._market(least))
         if self._objective.kind == "value" and self._objective.value_per_correct_usd:
@@ -299,7 +299,7 @@ class Lagrangian:
         return min(paced, held, key=lambda prices: prices.high)
 
     def _note_floor(self, floor: Floor, market: Market, held: Prices) -> None:
-        """Tell the floor what the best there is would reach, and what holding it costs."""
+        """Report to the floor what the best arms would reach, and what holding the floor costs."""
         notice = floor.reach(market.quality(0.0))
         if notice is not None:
             self.changes.append(notice)
@@ -312,23 +312,23 @@ class Lagrangian:
             floor.compare(own_usd, float(costs.mean()), float(qualities.mean()))
 
     def drain(self) -> list[Change | Notice]:
-        """Return what was noticed since it was last asked; see the port."""
+        """Return the notices since the last call; see the port."""
         noticed = list(self.changes)
         self.changes.clear()
         return noticed
 
     def figures(self) -> dict[str, float]:
-        """Return what the policy tells of itself; see the port."""
-        told = {"shadow_price": self.shadow_price, "explored_usd": self.explored_usd}
+        """Return the policy's figures; see the port."""
+        figures = {"shadow_price": self.shadow_price, "explored_usd": self.explored_usd}
         if self._pacer.allowance_usd is not None:
-            told["allowance_usd"] = self._pacer.allowance_usd
+            figures["allowance_usd"] = self._pacer.allowance_usd
         if self._floor is not None:
-            told["accuracy_floor"] = self._floor.floor
-            told["accuracy_estimate"] = self._floor.estimate
-            told["floor_guarded"] = float(self._floor.guarded)
-            told["floor_lower_bound"] = self._floor.lower_bound
-            told["floor_share"] = self._floor.share
-        return told
+            figures["accuracy_floor"] = self._floor.floor
+            figures["accuracy_estimate"] = self._floor.estimate
+            figures["floor_guarded"] = float(self._floor.guarded)
+            figures["floor_lower_bound"] = self._floor.lower_bound
+            figures["floor_share"] = self._floor.share
+        return figures
 
     def save(self) -> bytes:
         """Return the learned state, with a checksum."""
@@ -349,7 +349,7 @@ class Lagrangian:
         self._take(values)
 
     def adopt(self, state: bytes) -> None:
-        """Take another's heads and floor, keep one's own pace; see the port."""
+        """Load another process's regressors and floor, keep one's own pace; see the port."""
         values, parts = unpack(KIND, state)
         self._quality.load(parts["quality"])
         self.version = int(values["version"])
@@ -369,7 +369,7 @@ class Lagrangian:
 
 
 def offered(arms: Sequence[Arm]) -> tuple[tuple[str, ...], list[float]]:
-    """Return the names and costs of the arms; ValueError where they cannot be chosen among."""
+    """Return the names and costs of the arms; ValueError if they are not valid to choose among."""
     costs = [arm.cost_usd for arm in arms]
     if not (costs and min(costs) >= 0.0 and math.isfinite(sum(costs))):
         raise ValueError(f"arms without a cost that is finite and not negative: {list(arms)}")

@@ -1,15 +1,17 @@
-"""What quality to expect of an arm: its mean, and what the context adds to it as far as that holds.
+"""Predicts the quality of an arm: its mean, plus what the context adds as far as that is reliable.
 
-A head regresses quality on the context, around a prior. How much of what it says of a context may
-be believed is learned too: the slope of the labels' deviations from the arm's mean on the head's,
-each predicted before it was learned from. A head that has seen too little, or that sees nothing,
-gets a slope near 0, and the arm is judged by its mean. (Stacking: Wolpert 1992; prequential.)
+A regressor predicts quality from the context, around a prior. How far to trust it for a context is
+learned too: as the slope of the labels' deviations from the arm's mean on the regressor's
+deviations, each predicted before it was learned from. A regressor that has seen too little, or that
+finds no signal, gets a slope near 0, and the arm is judged by its mean. (Stacking: Wolpert 1992;
+prequential.)
 
-An arm that nothing is known of, and that declares nothing, is presumed to be a little better than
-the best of those that cost less, or as much: nobody offers a dearer arm for the same. So money is
-spent before there are labels, as the best guess of a mix of fixed arms would be, and a newcomer is
-tried.
-Sudden changes are felt long before the head has unlearned: see `drift`.
+An arm without labels and without a declared quality is presumed to be a little better than the best
+of those that cost the same or less: nobody offers a more expensive arm for the same quality. So
+money is spent before there are labels, as the best guess of a mix of fixed arms would be, and a new
+arm is tried.
+
+Sudden changes are detected long before the regressor has unlearned: see `drift`.
 """
 
 import math
@@ -24,19 +26,19 @@ from tollway.policies.types import Arm, Context
 
 KIND = "quality 3"
 Value = TypeVar("Value", float, Matrix)
-PRESUMED = 0.06  # quality per factor of ten in cost, of an arm that nothing is known of
+PRESUMED = 0.06  # quality per factor of ten in cost, of an arm without labels or declared quality
 MEAN_RATE = 0.01  # of an arm's mean: about its last hundred labels
-BELIEF = 0.999  # what one label leaves of the evidence for the slope
-SUSPECT = 0  # labels that an arm that has become worse counts for: it is tried now and then
-DOUBT = 0.2  # squared deviations' worth of evidence that the head is to be believed
+BELIEF = 0.999  # share of the evidence for the slope that remains after one label
+SUSPECT = 0  # labels counted for an arm that has become worse: it is tried now and then
+DOUBT = 0.2  # squared deviations' worth of evidence before the regressor is trusted
 
 
 class _Arm:
-    """What is known of one arm: its prior, its mean, how far to believe the head, its drift."""
+    """The state of one arm: its prior, its mean, the trust in the regressor, its drift."""
 
     __slots__ = ("count", "drift", "labels", "mean", "prior", "same", "slope", "square", "whole")
 
-    # The mutable state: the mean, the slope with its two sums, the watch for drift, how many labels
+    # The mutable state: the mean, the slope with its two sums, the drift detector, how many labels
     # were learned, and how many count as evidence.
 
     def __init__(self, prior: float) -> None:
@@ -48,23 +50,23 @@ class _Arm:
         self.lean(DOUBT, DOUBT)
 
     def lean(self, same: float, square: float) -> None:
-        """Take the sums of the slope: how far to follow the head away from the mean."""
+        """Compute the slope from its sums: how far to follow the regressor away from the mean."""
         self.same, self.square = same, square
         self.slope = min(1.0, max(0.0, same / square))
 
     def believed(self, value: Value) -> Value:
-        """Return the quality to expect where the head says `value`, before any drift."""
+        """Return the expected quality where the regressor predicts `value`, before any drift."""
         return self.prior + self.mean + self.slope * (value - self.mean)
 
     def expected(self, value: float) -> float:
-        """Return the quality to expect now, in [0, 1]."""
+        """Return the expected quality now, in [0, 1]."""
         quality = self.believed(value)
         if self.drift.active:
             quality += self.drift.bias
         return 0.0 if quality < 0.0 else min(quality, 1.0)
 
     def learn(self, arm: str, quality: float, value: float, belief: float) -> Change | None:
-        """Take a label and what the head had said; return the change where one is noticed."""
+        """Learn from a label and the regressor's prediction; return a change if one is detected."""
         target, surprise = quality - self.prior, quality - self.believed(value)
         off = value - self.mean
         kept = BELIEF if belief == 1.0 else BELIEF**belief
@@ -82,7 +84,7 @@ class _Arm:
 class Quality:
     """Predicts quality in [0, 1] and learns from labels."""
 
-    # The mutable state is what is known of each arm, by its name, and the head's.
+    # The mutable state is the state of each arm, by its name, and the regressor's.
 
     def __init__(self, head: Regressor, *, default: float) -> None:
         """`default`: the prior of an arm that declares none."""
@@ -103,11 +105,11 @@ class Quality:
         return [arm.expected(value) for arm, value in zip(known, values, strict=True)]
 
     def table(self, rows: int) -> Table:
-        """Return a table of contexts to think of again and again."""
+        """Return a table of contexts to predict repeatedly."""
         return self._head.table(rows)
 
     def rethink(self, table: Table, rows: Rows, arms: Sequence[str]) -> Matrix:
-        """Return the qualities that `predict` would now of some rows, as rows x arms."""
+        """Return what `predict` would return now for some rows, as rows x arms."""
         values = table.predict(rows, arms)
         for column, name in zip(values.T, arms, strict=True):
             arm = self._arms[name]
@@ -121,9 +123,9 @@ class Quality:
     def learn(
         self, context: Context, arm: str, quality: float, belief: float = 1.0
     ) -> Change | None:
-        """Learn a label in [0, 1]; return the change of the arm where one is noticed.
+        """Learn a label in [0, 1]; return the change of the arm if one is detected.
 
-        `belief`: how far to believe it, from above 0 to 1.
+        `belief`: how far to trust the label, from above 0 to 1.
         """
         if not 0.0 < belief <= 1.0:
             raise ValueError(f"a belief of {belief}, not above 0 and up to 1")
@@ -138,7 +140,7 @@ class Quality:
         return known.learn(arm, quality, value, belief)
 
     def _introduce(self, arms: Sequence[Arm]) -> None:
-        """Meet the arms not met before, the cheaper first."""
+        """Add the arms that are new, the cheaper first."""
         best, best_usd = None, 0.0
         for arm in sorted(arms, key=lambda arm: arm.cost_usd):
             known = self._arms.get(arm.name)
@@ -158,7 +160,7 @@ class Quality:
         return known
 
     def save(self) -> bytes:
-        """Return what was learned, with a checksum."""
+        """Return the learned state, with a checksum."""
         arms = self._arms
         values = {
             "priors": {name: arm.prior for name, arm in arms.items()},
@@ -171,7 +173,7 @@ class Quality:
         return pack(KIND, values, {"head": self._head.save()})
 
     def load(self, state: bytes) -> None:
-        """Take a saved state; ValueError, and no change, where it is damaged."""
+        """Load a saved state; ValueError, and no change, if it is damaged."""
         values, parts = unpack(KIND, state)
         means, arms = _numbers(values["means"]), {}
         for name, prior in _numbers(values["priors"]).items():
@@ -181,18 +183,18 @@ class Quality:
             arm.drift.load(values["drifts"][name])
             arm.labels, arm.count = float(values["labels"][name]), float(values["counts"][name])
         self._head.load(parts["head"])
-        # An arm that was met here and not there stays: the recent contexts may hold it.
+        # An arm known here but missing from the saved state stays: recent contexts may hold it.
         self._arms |= arms
 
 
-def _presumed(quality: float, cost_usd: float, dearer_usd: float) -> float:
-    """Return what to expect of an unknown arm, given the best of those that cost less.
+def _presumed(quality: float, cost_usd: float, higher_usd: float) -> float:
+    """Return the presumed quality of an unknown arm, given the best of those that cost less.
 
-    At most half of what is missing to 1. Where either is free, nothing can be said.
+    It adds at most half of the distance to 1. If either arm is free, nothing can be presumed.
     """
-    if cost_usd <= 0.0 or dearer_usd <= 0.0:
+    if cost_usd <= 0.0 or higher_usd <= 0.0:
         return quality
-    more = PRESUMED * math.log10(dearer_usd / cost_usd)
+    more = PRESUMED * math.log10(higher_usd / cost_usd)
     return min(quality + more, (quality + 1.0) / 2)
 
 

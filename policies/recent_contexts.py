@@ -1,7 +1,7 @@
 """The last few hundred contexts as the policy saw them: each arm's expected quality and cost.
 
-What the multipliers are solved over. Arms come and go: where one was not offered its quality is
--inf, so that nothing chooses it. Costs follow a price at once.
+The multipliers are solved over these contexts. Arms come and go: where an arm was not offered its
+quality is -inf, so that it is never chosen. Costs follow a price change at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from tollway.policies.types import Context
 
 Matrix = NDArray[np.float64]
 Refresh = Callable[[Table, Rows, Sequence[str]], Matrix]
-"""Returns what is now thought of some rows of a table, as rows x arms."""
+"""Returns the current predictions for some rows of a table, as rows x arms."""
 
 
 class RecentContexts:
@@ -31,7 +31,7 @@ class RecentContexts:
         self._added = 0
         self.contexts: list[Context] = []
         self.arms: tuple[str, ...] = ()
-        """Every arm that was offered, in the order of the columns."""
+        """Every arm that was ever offered, in the order of the columns."""
 
     def __len__(self) -> int:
         return min(self._added, self._rows)
@@ -43,7 +43,7 @@ class RecentContexts:
         qualities: Sequence[float],
         costs_usd: Sequence[float],
     ) -> bool:
-        """Add a context; return whether an arm was offered that never was before."""
+        """Add a context; return whether it offered an arm for the first time."""
         row, fresh = self._added % self._rows, False
         if arms == self.arms:  # nearly always; writing a whole row takes a third of the time
             self._quality[row] = qualities
@@ -61,7 +61,7 @@ class RecentContexts:
     def _add_some(
         self, row: int, arms: Sequence[str], qualities: Sequence[float], costs_usd: Sequence[float]
     ) -> bool:
-        """Write a row of other arms than all, in the order of the columns; return as `add`."""
+        """Write a row whose arms are not all columns in their order; return as `add`."""
         fresh = not self._columns.keys() >= set(arms)
         if fresh:
             self._widen(arms)
@@ -81,19 +81,19 @@ class RecentContexts:
         self.arms = tuple(self._columns)
 
     def reprice(self, arm: str, ratio: float) -> None:
-        """Take over that an arm's price has become `ratio` times what it was."""
+        """Scale an arm's costs by `ratio` after a price change."""
         if arm in self._columns:
             self._cost[:, self._columns[arm]] *= ratio
 
     def column(self, arm: str) -> tuple[Matrix, Matrix]:
-        """Return (qualities, costs) of an arm where it was offered, each by context."""
+        """Return (qualities, costs) of an arm in the contexts where it was offered."""
         at = self._columns[arm]
         qualities = self._quality[: len(self), at]
         offered = np.isfinite(qualities)
         return qualities[offered], self._cost[: len(self), at][offered]
 
     def revalue(self, rethink: Refresh, newest: int) -> None:
-        """Take what is now thought of the arms in the `newest` rows."""
+        """Replace the qualities of the arms in the `newest` rows by current predictions."""
         rows: Rows = slice(len(self))
         if newest < len(self):
             rows = [at % self._rows for at in range(self._added - newest, self._added)]

@@ -1,4 +1,4 @@
-"""Builds policies by name, with options by name; what is not allowed is said, with what is."""
+"""Builds policies by name with named options; an error lists what is allowed."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -23,7 +23,7 @@ HEADS: dict[str, dict[str, float]] = {
     "vowpal": {"bits": 18, "learning_rate": 0.5, "power_t": 0.5, "l2": 0.0},
     "ridge": {"prior": 8.0, "forget": 0.999, "folds": 64},
 }
-"""The options of each head, with their defaults."""
+"""The options of each regressor, with their defaults."""
 
 QUALITY: dict[str, float] = {"default_quality": 0.8}
 EXPLORE: dict[str, float] = {
@@ -78,42 +78,42 @@ def _learned(
     if not isinstance(name, str) or name not in HEADS:
         raise ValueError(f"option head = {name!r}: {_hint(str(name), HEADS)}")
     allowed = {**HEADS[name], **QUALITY, **explore, **PACE, **FLOOR}
-    found = _numbers({key: value for key, value in options.items() if key != "head"}, allowed)
+    numbers = _numbers({key: value for key, value in options.items() if key != "head"}, allowed)
     floor = None
     if objective.floor is not None:
         floor = Floor(
             objective.floor,
-            margin=found["margin"],
-            slack=found["slack"],
-            alpha=found["floor_alpha"],
+            margin=numbers["margin"],
+            slack=numbers["slack"],
+            alpha=numbers["floor_alpha"],
         )
     return kind(
         objective,
-        Quality(_head(name, found, seed), default=found["default_quality"]),
-        explore=_exploration(found),
-        pacer=Pacer(horizon=found["horizon"], credit=found["credit"]),
+        Quality(_head(name, numbers, seed), default=numbers["default_quality"]),
+        explore=_exploration(numbers),
+        pacer=Pacer(horizon=numbers["horizon"], credit=numbers["credit"]),
         floor=floor,
-        window=int(found["window"]),
-        every=int(found["every"]),
+        window=int(numbers["window"]),
+        every=int(numbers["every"]),
     )
 
 
-def _head(name: str, found: dict[str, float], seed: int) -> Regressor:
-    mine: dict[str, Any] = {key: found[key] for key in HEADS[name]}
+def _head(name: str, numbers: dict[str, float], seed: int) -> Regressor:
+    mine: dict[str, Any] = {key: numbers[key] for key in HEADS[name]}
     if name == "vowpal":
         return VowpalRegressor(**mine, seed=seed)
     return RidgeRegressor(**{**mine, "folds": int(mine["folds"])})
 
 
-def _exploration(found: dict[str, float]) -> Exploration | Uniform:
-    if "epsilon" in found:
-        return Uniform(found["epsilon"])
+def _exploration(numbers: dict[str, float]) -> Exploration | Uniform:
+    if "epsilon" in numbers:
+        return Uniform(numbers["epsilon"])
     return Exploration(
-        gamma=found["gamma"],
-        gamma_first=found["gamma_first"],
-        labels=found["explore_labels"],
-        share=found["explore_share"],
-        p_min=found["p_min"],
+        gamma=numbers["gamma"],
+        gamma_first=numbers["gamma_first"],
+        labels=numbers["explore_labels"],
+        share=numbers["explore_share"],
+        p_min=numbers["p_min"],
     )
 
 
@@ -167,7 +167,7 @@ def _only(options: Options, key: str) -> object:
 
 
 def _numbers(options: Options, allowed: dict[str, float]) -> dict[str, float]:
-    """Return the allowed options with the given values in them."""
+    """Return the allowed options, overridden by the given values."""
     for key in options:
         if key not in allowed:
             raise ValueError(f"option {key!r} is unknown; {_hint(key, allowed)}")

@@ -1,14 +1,14 @@
-"""Probabilities: what they may cost, and one draw from them."""
+"""Probabilities: caps their expected extra cost, and draws from them."""
 
 from collections.abc import Sequence
 from random import Random
 
 
 def cap_extra(pmf: list[float], top: int, costs: Sequence[float], limit: float) -> float:
-    """Scale the probabilities of arms dearer than `top` down to an expected extra cost of `limit`.
+    """Cap the expected extra cost of arms more expensive than `top` at `limit`.
 
-    Changes `pmf` in place; what is taken goes to `top`. Returns the expected extra cost, net of the
-    cap, in the unit of `costs`.
+    Changes `pmf` in place: the probabilities of those arms are scaled down, and the difference goes
+    to `top`. Returns the expected extra cost after the cap, in the unit of `costs`.
     """
     own = costs[top]
     extra = sum([p * (cost - own) for p, cost in zip(pmf, costs, strict=True) if cost > own])
@@ -30,10 +30,10 @@ def draw(pmf: Sequence[float], rng: Random) -> int:
         left -= p
         if left < 0.0:
             return index
-    # Rounding left a sliver beyond the last: it belongs to the likeliest.
+    # Rounding left a remainder after the last arm: assign it to the likeliest.
     return max(range(len(pmf)), key=pmf.__getitem__)
 
 
 def certain(count: int, index: int) -> tuple[float, ...]:
-    """Return the probabilities of a choice without chance."""
+    """Return the probabilities of a deterministic choice."""
     return tuple([float(at == index) for at in range(count)])

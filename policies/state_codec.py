@@ -1,7 +1,8 @@
-"""Packs learned state into bytes that notice every damage.
+"""Packs learned state into bytes in which any damage is detected.
 
 One JSON line (kind, values, the parts' lengths, a SHA-256 over values and parts), then the parts.
-Model formats are not trusted to notice: Vowpal Wabbit loads cut and bit-flipped models silently.
+The model formats do not detect damage themselves: Vowpal Wabbit loads cut and bit-flipped models
+silently.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ def pack(kind: str, values: Mapping[str, Any], parts: Mapping[str, bytes]) -> by
 
 
 def unpack(kind: str, state: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return (values, parts); ValueError where the bytes are damaged or of another kind."""
+    """Return (values, parts); ValueError if the bytes are damaged or of another kind."""
     line, _, data = state.partition(b"\n")
     try:
         head = json.loads(line)

@@ -1,8 +1,8 @@
 """The values a policy sees and returns, and the port it implements.
 
-A policy is pure: it knows no clock, no file, no event loop, and is deterministic under the seed of
-the generator it is handed. It never remembers its last choice: everything that learning needs is in
-the `Choice`, so feedback may come hours later, out of order, or never.
+A policy is pure: it uses no clock, no file and no event loop, and is deterministic under the seed
+of the generator it is given. It never remembers its last choice: everything that learning needs is
+in the `Choice`, so feedback may arrive hours later, out of order, or never.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar, dataclass_transform
 from tollway.policies.evidence.drift import Change
 
 ACCEPT = "accept"
-"""The arm of a cascade's later stage that keeps the reply in hand; it costs nothing more."""
+"""The arm of a cascade's later stage that keeps the current reply; it costs nothing more."""
 
 
 T = TypeVar("T")
@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: type[T]) -> type[T]:
-    """Make a value that the path creates: slotted, and frozen for the type checker alone.
+    """Decorate a value class used on the request path: slotted, and frozen for the type checker
+    only.
 
     Freezing it at run time too costs 0.1 us a field and object, 8 us a request.
     """
@@ -34,11 +35,13 @@ class Context:
 
     `dense` holds numbers, each finite and of the order of 1, the same length for every request of a
     route. `sparse` holds hashed features such as words: (index in [0, 2**18), finite value), any
-    length. In a cascade's later stage `reply` holds what the reply in hand says of itself (top
-    probability, margin, entropy, ...) and `held` names the arm that gave it. `scopes` are
-    the budgets that bind this request and not all of its route's: no feature, but they pace it.
-    Nor is `reached` a feature: how many times likelier the learned policy alone would have come to
-    this stage, and `reached_most`, the most that this could have been (`value.onward`).
+    length. In a cascade's later stage `reply` holds features of the current reply (top probability,
+    margin, entropy, ...) and `held` names the arm that gave it.
+
+    Three fields are not features. `scopes` are the budgets that apply to this request but not to
+    its whole route; they pace it. `reached` is how many times likelier the learned policy alone
+    would have come to this stage, and `reached_most` is the maximum this could have been
+    (`off_policy.onward`).
     """
 
     dense: tuple[float, ...]
@@ -54,8 +57,8 @@ class Context:
 class Arm:
     """A backend as it is offered for one request.
 
-    `cost_usd` is the expected cost of this request there, at today's price; `prior_quality` what
-    its operator declares in [0, 1], None where nothing is declared.
+    `cost_usd` is the expected cost of this request there, at today's price; `prior_quality` is the
+    quality its operator declares in [0, 1], or None.
     """
 
     name: str
@@ -65,11 +68,11 @@ class Arm:
 
 @record
 class Choice:
-    """What a policy was offered, the probabilities that were drawn from, and the arm drawn.
+    """The arms offered to a policy, the probabilities that were drawn from, and the arm drawn.
 
-    `pmf` is final: after every mask and cap. `quality_hat` are the head's predictions in [0, 1];
-    `shadow_price` is lambda in quality per dollar (0: money is no object). `shadow` is the
-    distribution that a learned policy wanted where it was held back, () where it was not, and
+    `pmf` is final: after every mask and cap. `quality_hat` are the regressor's predictions in [0,
+    1]; `shadow_price` is lambda in quality per dollar (0: cost does not matter). `shadow` is the
+    distribution of a learned policy that was held back, () where it was not held back, and
     `guarded_by` the fixed arm of a guard. `reached` and `reached_most` are the context's.
     """
 
@@ -100,11 +103,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a route wants of its policy.
+    """The objective of a route's policy.
 
     `kind` is `max_quality` (the best that the allowance pays for), `min_cost` (the cheapest above
-    `floor`) or `value` (`value_per_correct_usd` * quality - cost). `floor` is a mean quality in
-    [0, 1]; `baseline` the arm that is declared to hold it.
+    `floor`) or `value` (`value_per_correct_usd` * quality - cost). `floor` is a mean quality in [0,
+    1]; `baseline` is the arm that is declared to hold it.
     """
 
     kind: str = "max_quality"
@@ -115,7 +118,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something about a policy itself that its operator should hear of.
+    """Something about a policy itself that its operator should know.
 
     `kind` is of a closed set: `floor_released`, `floor_refuted`, `floor_infeasible`,
     `floor_feasible`, `guard_took_over`, `guard_handed_back`.
@@ -127,7 +130,7 @@ class Notice:
 
 
 class Policy(Protocol):
-    """Chooses an arm for a context, and learns what that was worth."""
+    """Chooses an arm for a context, and learns from the quality of the reply."""
 
     version: int
 
@@ -148,37 +151,40 @@ class Policy(Protocol):
     ) -> None:
         """Learn that `arm` gave `quality` in [0, 1].
 
-        `weight`: for how many answers the label stands, 1 in the mean; not 1 where some were
-        likelier to be judged than others. `belief`: how far the label is believed, from above 0 to
-        1, where its teller's labels may count in part only (`influence`).
+        `weight`: the number of answers the label stands for, 1 in the mean; it is not 1 where some
+        answers were likelier to be labelled than others. `belief`: how far the label is trusted,
+        from above 0 to 1, where the labels of its sender may count only in part (`influence`).
 
-        `arm` is `choice.arm`, or in a cascade also another whose answer was seen and could be
-        scored (such as ACCEPT, when a true label scores the cheap reply that was passed over).
+        `arm` is `choice.arm`, or in a cascade also another arm that answered and could be scored
+        (such as ACCEPT, when a true label scores the cheap reply that was not accepted).
         """
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
-        """Learn that a choice has cost `cost_usd` in the end."""
+        """Record the final cost `cost_usd` of a choice."""
 
     def pace(self, allowance_usd: float | None, scope: str = "") -> None:
-        """Say what the budgets allow per request from now on; None where no budget binds.
+        """Set what the budgets allow per request from now on; None where no budget binds.
 
-        `scope` names a budget that binds only the requests whose contexts name it.
+        `scope` names a budget that binds only the requests with this name in their contexts'
+        scopes.
         """
 
     def reprice(self, arm: str, ratio: float) -> None:
-        """Say that the price of an arm has become `ratio` times what it was."""
+        """Scale an arm's costs by `ratio` after a price change."""
 
     def resolve_due(self) -> bool:
-        """Say whether `resolve` should be called (every few dozen requests, and after events)."""
+        """Return whether to call `resolve` (every few dozen requests, and after events)."""
 
     def resolve(self) -> None:
-        """Compute the multipliers anew from the recent contexts: a millisecond, off the path."""
+        """Solve the multipliers again over the recent contexts: a millisecond, off the request
+        path.
+        """
 
     def drain(self) -> list[Change | Notice]:
-        """Return what was noticed since it was last asked: changes of arms, and of itself."""
+        """Return the changes of arms and the notices on the policy itself since the last call."""
 
     def figures(self) -> dict[str, float]:
-        """Return what the policy tells of itself, by name; what it does not have it leaves out.
+        """Return the policy's figures by name, without those it does not have.
 
         `shadow_price` (quality per dollar), `explored_usd`, `allowance_usd`, `accuracy_floor`,
         `accuracy_estimate`, `floor_guarded` (0 or 1), `floor_lower_bound`, `floor_share`,
@@ -189,10 +195,10 @@ class Policy(Protocol):
         """Return the learned state, with a checksum."""
 
     def load(self, state: bytes) -> None:
-        """Take a saved state; ValueError, and no change, where it is damaged or of another kind."""
+        """Load a saved state; ValueError, and no change, if it is damaged or of another kind."""
 
     def adopt(self, state: bytes) -> None:
-        """Take what another process has learned, as `load`, and keep one's own pace and spending.
+        """Load what another process has learned, as `load`, but keep one's own pace and spending.
 
         For processes that share one policy: one learns, the others adopt.
         """

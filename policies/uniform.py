@@ -1,4 +1,4 @@
-"""Exploration without a thought for gaps or costs: every arm with the same small probability."""
+"""Exploration that ignores gaps and costs: every arm has the same small probability."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """Epsilon-greedy exploration, in the place of `Exploration`."""
+    """Epsilon-greedy exploration, a replacement for `Exploration`."""
 
     epsilon: float = 0.05
 

@@ -1,9 +1,9 @@
-"""Vowpal Wabbit's own bandit, cost and quality folded into one loss: a baseline, not to be used.
+"""Vowpal Wabbit's own bandit with cost and quality folded into one loss: a baseline, not for use.
 
 loss = (1 - quality) + lambda * cost, learned by `--cb_explore_adf --squarecb`; lambda follows the
 overspending. Every example learned under another lambda is wrong afterwards, and the gaps that
-SquareCB explores by are in mixed units: at a third of the budget it stops finding the good arms.
-It is here because it is what one would write first.
+SquareCB explores by are in mixed units: at a third of the budget it stops finding the good arms. It
+is included because it is the obvious first design.
 """
 
 import math
@@ -94,7 +94,7 @@ class VwCbAdf(Baseline):
         *,
         belief: float = 1.0,
     ) -> None:
-        """Learn the loss at the price of money that held when the arm was drawn."""
+        """Learn the loss at the shadow price at which the arm was drawn."""
         if arm != choice.arm or not self._whole.add(belief):
             return
         if not 0.0 <= quality <= 1.0:
@@ -112,7 +112,7 @@ class VwCbAdf(Baseline):
             self._over = min(max(self._over, 0.0), 10.0)
 
     def pace(self, allowance_usd: float | None, scope: str = "") -> None:
-        """Take what the route's budgets allow per request; it has one price for all."""
+        """Set what the route's budgets allow per request; all requests share one price."""
         if not scope:
             self._allowance_usd = allowance_usd
 
@@ -130,7 +130,7 @@ class VwCbAdf(Baseline):
         self._over, self.version = float(values["over"]), int(values["version"])
 
     def adopt(self, state: bytes) -> None:
-        """Take another's model, keep one's own lambda; see the port."""
+        """Load another process's model, keep one's own lambda; see the port."""
         over = self._over
         self.load(state)
         self._over = over

@@ -1,1 +1,1 @@
-"""What labels prove: intervals, drift, audits, and how far they are believed."""
+"""What labels prove: intervals, drift, audits, and how far labels are trusted."""

@@ -1,19 +1,20 @@
-"""Decides which answers are worth auditing: asked of the reference too, and compared.
+"""Decides which answers to audit: to ask the reference too, and compare.
 
-Where labels are scarce an audit buys one. Which answer it is bought for matters: a label teaches
-most where the policy hardly knows which arm is worth more, of arms that have few, and of answers
-that are seldom drawn: there will not be another soon. So
+Where labels are scarce, an audit buys one. A label teaches most where the policy hardly knows which
+arm is better, on arms with few labels, and on answers that are seldom drawn, because there will not
+be another soon. So
 
     worth       = sqrt(FEW / (FEW + labels of the arm)) / sqrt(propensity) / (1 + gap / GAP)
     probability = share * (LEAST + (1 - LEAST) * worth / mean worth)
 
-with gap the distance of the answering arm's score from the best of the others. Every answer keeps
-a chance of LEAST times the mean, so that every label can be weighted by what was likely; and the
-mean is the share asked for, corrected by what was drawn too much or too little.
+with gap the distance of the answering arm's score from the best of the others. Every answer keeps a
+probability of at least LEAST times the mean, so that every label can be weighted by its
+probability. The mean is the requested share, corrected for audits drawn too often or too rarely.
 
-Money bounds it too: audits may cost `budget_share` of what the requests cost. A purse takes that in
-with each request and pays for each audit beforehand; what the purse lacks is not bought, so that it
-is never exceeded. The share is lowered to what the purse earns, so that it is seldom empty.
+Audits also have a budget: they may cost `budget_share` of what the requests cost. Each request adds
+its part to a balance, and each audit is paid from it beforehand. Audits that exceed the balance are
+skipped, so that the budget is never exceeded. The share is lowered to what the balance earns, so
+that it is seldom empty.
 """
 
 import math
@@ -23,36 +24,36 @@ from typing import Any
 from tollway.policies.types import Choice
 
 GAP = 0.05  # quality: at this distance from the next arm a label is worth half
-FEW = 30.0  # labels of an arm from which on the next one is worth markedly less
-LABELS_MAX = 300.0  # beyond these an arm is known, and stays worth a look
-RARE_MAX = 100.0  # times rarer than certain: beyond, no label is worth more
+FEW = 30.0  # labels of an arm after which the next one is worth markedly less
+LABELS_MAX = 300.0  # with more labels an arm is known, but still worth an occasional audit
+RARE_MAX = 100.0  # times rarer than certain: for rarer answers the worth no longer grows
 LEAST = 0.25  # of the mean probability, for every answer
-MOST = 10.0  # times the mean probability, for any
+MOST = 10.0  # times the mean probability, for any answer
 OWED_MAX = 3.0  # audits that the mean may be ahead or behind
 RATE = 0.01  # of the running means: about the last hundred requests
-PURSE_MAX = 20  # audits' worth: a lull is not followed by a spree
+BALANCE_MAX = 20  # audits' worth: a quiet period must not be followed by a burst
 
 
 class Auditor:
     """Draws the answers to audit on one route."""
 
-    # The mutable state: the running means of worth, of spending and of an audit's cost, what is
-    # owed to the mean in audits, the purse in nano-dollars, what the last audit that cost
-    # something could cost, and each arm's labels.
+    # The mutable state: the running means of worth, of spending and of an audit's cost, the audits
+    # owed to the mean, the balance in nano-dollars, the maximum cost of the last audit that was not
+    # free, and each arm's labels.
 
     def __init__(self, *, share: float, budget_share: float | None = None) -> None:
-        """`share` of all answers in the mean; `budget_share` of what they cost, None: no bound."""
+        """`share` of all answers in the mean; `budget_share` of their cost, None: no budget."""
         self.revise(share=share, budget_share=budget_share)
         self._worth = 0.0
         self._spent_nano = 0.0
         self._audit_nano = 0.0
         self._paid_nano = 0
         self._owed = 0.0
-        self.purse_nano = 0
+        self.balance_nano = 0
         self.labels: dict[str, float] = {}
 
     def revise(self, *, share: float, budget_share: float | None = None) -> None:
-        """Take other shares, and keep what was learned and saved up."""
+        """Change the shares, and keep what was learned and the balance."""
         if not 0.0 < share <= 1.0 or (budget_share is not None and not budget_share > 0.0):
             raise ValueError(f"an audit share of {share}, a budget share of {budget_share}")
         self._share = share
@@ -61,10 +62,10 @@ class Auditor:
     def draw(
         self, arm: str, choice: Choice, *, spent_nano: int, audit_nano: int, rng: Random
     ) -> float:
-        """Return the probability with which this answer is audited, 0.0 where it is not.
+        """Return the probability with which this answer is audited, or 0.0 if it is not.
 
-        arm: whose answer it is; choice: the one that led to it; spent_nano: what the request has
-        cost; audit_nano: what an audit may cost at most.
+        arm: the arm that answered; choice: the choice that led to it; spent_nano: the cost of the
+        request; audit_nano: the maximum cost of the audit.
         """
         self._earn(spent_nano, audit_nano)
         probability = self._probability(self._value(arm, choice))
@@ -76,7 +77,7 @@ class Auditor:
         return probability
 
     def _value(self, arm: str, choice: Choice) -> float:
-        """Return what a label of this answer is worth, in no unit."""
+        """Return what a label of this answer is worth, without a unit."""
         price, at = choice.shadow_price, choice.index
         scores = [
             quality - price * cost
@@ -92,7 +93,7 @@ class Auditor:
         self._worth += (RATE if self._worth else 1.0) * (worth - self._worth)
         rate = self.rate
         relative = min(LEAST + (1.0 - LEAST) * worth / self._worth, MOST)
-        # What is owed is paid back within some hundred requests, but at most half as fast again.
+        # The audits owed are paid back within some hundred requests, by at most half as many again.
         corrected = rate * relative * (1.0 + 0.5 * self._owed / OWED_MAX)
         probability = min(corrected, 1.0)
         self._owed = min(max(self._owed + rate - probability, -OWED_MAX), OWED_MAX)
@@ -110,18 +111,19 @@ class Auditor:
         self._spent_nano += (1.0 if first else RATE) * (spent_nano - self._spent_nano)
         self._audit_nano += (1.0 if first else RATE) * (audit_nano - self._audit_nano)
         if self._budget_share is not None:
-            earned = self.purse_nano + int(self._budget_share * spent_nano)
-            # A reply of the reference's own is audited for nothing: it says nothing of the cap.
+            earned = self.balance_nano + int(self._budget_share * spent_nano)
+            # Auditing a reply of the reference itself is free, so it says nothing about the maximum
+            # cost.
             self._paid_nano = audit_nano or self._paid_nano
-            self.purse_nano = min(earned, max(PURSE_MAX * self._paid_nano, self.purse_nano))
+            self.balance_nano = min(earned, max(BALANCE_MAX * self._paid_nano, self.balance_nano))
 
     def _affords(self, audit_nano: int) -> bool:
-        return self._budget_share is None or self.purse_nano >= audit_nano
+        return self._budget_share is None or self.balance_nano >= audit_nano
 
     def charge(self, amount_nano: int) -> None:
-        """Take what an audit costs from the purse; below 0, give back what it did not."""
+        """Charge an audit's cost to the balance; a negative amount returns what was not spent."""
         if self._budget_share is not None:
-            self.purse_nano -= amount_nano
+            self.balance_nano -= amount_nano
 
     def learned(self, arm: str) -> None:
         """Count a label of an arm."""
@@ -131,14 +133,14 @@ class Auditor:
         """Return the state."""
         return {
             "means": [self._worth, self._spent_nano, self._audit_nano, self._owed],
-            "purse_nano": self.purse_nano,
+            "purse_nano": self.balance_nano,
             "paid_nano": self._paid_nano,
             "labels": self.labels,
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take a saved state."""
+        """Load a saved state."""
         means = [float(mean) for mean in state["means"]]
         self._worth, self._spent_nano, self._audit_nano, self._owed = means
-        self.purse_nano, self._paid_nano = int(state["purse_nano"]), int(state["paid_nano"])
+        self.balance_nano, self._paid_nano = int(state["purse_nano"]), int(state["paid_nano"])
         self.labels = {str(arm): float(count) for arm, count in state["labels"].items()}

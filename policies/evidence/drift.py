@@ -1,29 +1,30 @@
-"""Notices when an arm has become worse or better than it was learned to be.
+"""Detects when an arm has become worse or better than it was learned to be.
 
-Page's cumulative sum (1954) over an arm's surprises (label less expectation), both ways: it grows
-by what a surprise is beyond the slack and falls back to 0 otherwise. Above a threshold, which is
-the higher the noisier the arm is and the larger its surprises, the arm has changed: from then on
-the mean of its recent surprises is added to what is expected of it, until the head has learned the
-new state. Before that nothing is added: in quiet times the recent mean is only noise. An arm that
-fell stays suspect, and is tried now and then, until it is seen to have risen.
+This is Page's cumulative sum (1954) over an arm's surprises (label less expectation), in both
+directions: it grows by the part of a surprise beyond the slack, and never falls below 0. Above a
+threshold, which is higher the noisier the arm is and the larger its surprises are, the arm has
+changed. From then on the mean of its recent surprises is added to its expected quality, until the
+regressor has learned the new state. Before that nothing is added: in quiet times the recent mean is
+only noise. An arm that became worse stays suspect, and is tried now and then, until it is seen to
+have become better.
 """
 
 from dataclasses import dataclass
 
-SLACK = 0.1  # quality: changes by less are left to the head's own forgetting
+SLACK = 0.1  # quality: smaller changes are left to the regressor's own forgetting
 RARITY = 10.0  # its exponential is the order of labels between two false alarms
 JUMP = 0.2  # of the squared size of large surprises: see `_threshold`
-LABELS_MIN = 6  # nor do a few in a row
+LABELS_MIN = 6  # a few surprises in a row are no alarm either
 NOISE_RATE = 0.01  # of the surprises' moments
 RATE = 0.04  # of the recent mean: about the last 25 labels
-QUIET = 0.03  # a recent mean below which the head is taken to have caught up
+QUIET = 0.03  # a recent mean below which the regressor is taken to have caught up
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """An arm's quality has changed by `amount` (negative: for the worse).
 
-    since: how many of its labels ago the change began, as far as the sums tell.
+    since: how many of its labels ago the change began, as estimated from the sums.
     """
 
     arm: str
@@ -32,7 +33,7 @@ class Change:
 
 
 class Drift:
-    """Watches one arm."""
+    """Detects drift of one arm."""
 
     # The mutable state: the two sums with their lengths, the recent mean, whether it counts.
 
@@ -58,11 +59,11 @@ class Drift:
 
     @property
     def bias(self) -> float:
-        """What to add to the arm's expected quality."""
+        """The correction to add to the arm's expected quality."""
         return self._recent if self.active else 0.0
 
     def observe(self, arm: str, surprise: float) -> Change | None:
-        """Take a surprise, measured without the bias; return a change where one is noticed."""
+        """Count a surprise, measured without the bias; return a change if one is detected."""
         expected = self.bias
         self._recent += RATE * (surprise - self._recent)
         if self.active and abs(self._recent) <= QUIET:
@@ -82,7 +83,7 @@ class Drift:
         if (self._down_for if down else self._up_for) < LABELS_MIN:
             return None
         since = self._down_for if down else self._up_for
-        # The sum knows the size of the change before the recent mean has followed it; 10 more
+        # The sum shows the size of the change before the recent mean has followed it; 10 more
         # labels without surprise stand for the runs of bad luck that alarms are made of.
         size = ((self._down if down else self._up) + SLACK * since) / (since + 10)
         self._recent = expected + (-size if down else size)
@@ -93,11 +94,11 @@ class Drift:
         return Change(arm, -size if down else size, since)
 
     def _threshold(self) -> float:
-        """Return where a sum becomes an alarm.
+        """Return the sum above which to alarm.
 
-        By the variance, as for normal noise; but one or two large surprises are none. An arm that
-        is nearly always right has a small variance, and surprises of 1: the ratio of the fourth
-        moment to the second is the squared size of the surprises that matter.
+        It follows the variance, as for normal noise, but one or two large surprises must not alarm.
+        An arm that is nearly always right has a small variance, and surprises of 1: the ratio of
+        the fourth moment to the second is the squared size of the surprises that matter.
         """
         large = JUMP * self._fourth / max(self._noise, 1e-9)
         return max(self._noise, large) / (2.0 * SLACK) * RARITY
@@ -113,7 +114,7 @@ class Drift:
         return [self._down, self._up, self._recent, *lengths, self._noise, self._fourth]
 
     def load(self, state: list[float]) -> None:
-        """Take a saved state."""
+        """Load a saved state."""
         self._down, self._up, self._recent = map(float, state[:3])
         self._down_for, self._up_for, self.active = int(state[3]), int(state[4]), bool(state[5])
         self.fallen, self._noise, self._fourth = bool(state[6]), float(state[7]), float(state[8])

@@ -1,7 +1,7 @@
-"""How far the labels that tenants send may enter what all tenants share.
+"""Limits how far the labels that tenants send may influence what all tenants share.
 
-A tenant may label its own requests, and nothing stops it from lying. What it says of an arm is held
-against what all say of it, and counts in full, in part or not at all:
+A tenant may label its own requests, and nothing stops it from lying. Its labels of an arm are
+compared with the labels of all tenants, and count in full, in part or not at all:
 
     quantity              labels of a tenant that count <= its share of the traffic x all labels
     influence on an arm   |sum of belief x (label - reference)| <= INFLUENCE_MAX
@@ -11,20 +11,20 @@ arm's mean forgets. That mean moves by 0.01 x belief x (label - mean) a label, s
 by at most 0.01 x INFLUENCE_MAX from where the others have it, however many labels it sends. A label
 that goes back towards the reference always counts in full.
 
-The reference is a median of means: tenants are dealt into groups, and the median of the groups'
-mean labels is taken, weighted by their labels. Who has less than half of the labels cannot move it
-far, and a group is large enough for its mean to mean something (Lugosi and Mendelson, Mean
-estimation and regression under heavy-tailed distributions: a survey, Found. Comput. Math. 19, 2019,
-section 2.1). It is that of the last 400 labels; where that of the last 30 is clearly another, the
-arm has changed for most tenants, and it is that.
+The reference is a median of means: tenants are assigned to groups, and the reference is the median
+of the groups' mean labels, weighted by their labels. Tenants with less than half of the labels
+cannot move it far, and a group is large enough for its mean to be meaningful (Lugosi and Mendelson,
+Mean estimation and regression under heavy-tailed distributions: a survey, Found. Comput. Math. 19,
+2019, section 2.1). The reference covers the last 400 labels. Where that of the last 30 clearly
+differs, the arm has changed for most tenants, and the reference covers the last 30.
 
-An honest tenant loses little: its labels scatter around the reference, so what is taken off on one
-side is taken off on the other. What it may lose is what is true of its own requests only: see
-decision 0113.
+An honest tenant loses little: its labels scatter around the reference, so deductions on one side
+balance those on the other. What it may lose is what is true of its own requests only: see decision
+0113.
 
-Not held against anything: who has more than half of the traffic (what is shared is mostly its own),
-whom the operator trusts (the admin key, audits, tenants marked `labeller`), and whoever labels a
-route that others hardly label.
+Labels from three kinds of sender are not limited: a tenant with more than half of the traffic (what
+is shared is mostly its own), a sender the operator trusts (the admin key, audits, tenants marked
+`labeller`), and any tenant on a route that others hardly label.
 """
 
 import math
@@ -32,24 +32,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-INFLUENCE_MAX = 0.8  # of a label, either way: less than 0.01 of an arm's mean quality
-MEAN_RATE = 0.01  # of an arm's mean, as `quality` has it
-RATES = (1.0 / 400.0, 1.0 / 30.0)  # of the reference: well known, and soon known
-GROUPS = 8  # of tenants: with 400 labels each has 50, whose mean is within 0.07 or so
-LABELS_MIN = 10.0  # of others on an arm: of fewer, what the policy expects is part of the reference
-OTHERS_MIN = 30.0  # labels of others on a route: with fewer there is nothing to hold against
-NEGLIGIBLE = 1e-6  # of a label, that was faded
+INFLUENCE_MAX = 0.8  # of a label, in either direction: less than 0.01 of an arm's mean quality
+MEAN_RATE = 0.01  # of an arm's mean, as in `quality`
+RATES = (1.0 / 400.0, 1.0 / 30.0)  # of the reference: one precise, one fast
+GROUPS = 8  # of tenants: with 400 labels each has 50, and its mean is within 0.07 or so
+LABELS_MIN = 10.0  # of others on an arm: with fewer, the policy's expectation counts too
+OTHERS_MIN = 30.0  # labels of others on a route: with fewer there is no reference to compare with
+NEGLIGIBLE = 1e-6  # of a label, after fading
 CHANGED = 3.0  # standard errors between the two references
-VARIANCE_MIN = 0.02  # of labels: an arm that was always right is not known to be so for ever
+VARIANCE_MIN = 0.02  # of labels: an arm that was always right so far may still be wrong later
 MAJORITY = 0.5  # of the traffic
 MEMORY = 1000.0  # labels of a route over which quantities are compared
-GRACE = 30.0  # labels beyond the share, for luck
+GRACE = 30.0  # labels beyond the share, to allow for chance
 
 
 class Fading:
     """A sum that fades by a rate with every step of a clock that its owner keeps."""
 
-    # The mutable state is the sum, and the step it was last brought up to.
+    # The mutable state is the sum, and the step at which it was last updated.
 
     __slots__ = ("at", "value")
 
@@ -66,9 +66,9 @@ class Fading:
 
 
 class _Said:
-    """Labels of one arm, how many and their sum, each at both rates."""
+    """The number and the sum of labels of one arm, each at both rates."""
 
-    # The mutable state is the sums, and the label of the arm that they were last brought up to.
+    # The mutable state is the sums, and the arm's label at which they were last updated.
 
     __slots__ = ("at", "counts", "sums")
 
@@ -78,7 +78,7 @@ class _Said:
         self.sums = [0.0 for _ in RATES]
 
     def fade(self, clock: float) -> None:
-        """Bring the sums up to a label of the arm."""
+        """Fade the sums to a given label of the arm."""
         if clock > self.at:
             for at, rate in enumerate(RATES):
                 kept = (1.0 - rate) ** (clock - self.at)
@@ -87,17 +87,17 @@ class _Said:
             self.at = clock
 
     def add(self, quality: float) -> None:
-        """Take a label."""
+        """Add a label."""
         for at in range(len(RATES)):
             self.counts[at] += 1.0
             self.sums[at] += quality
 
 
 class _Arm:
-    """What is said of one arm: by each group and tenant, and how far each tenant has moved it."""
+    """The labels of one arm by group and by tenant, and how far each tenant has moved its mean."""
 
-    # The mutable state is the count of labels, of those that counted, what was said by groups and
-    # by tenants, and the influences.
+    # The mutable state is the count of labels, of those that counted, the sums by group and by
+    # tenant, and the influences.
 
     __slots__ = ("clock", "counted", "groups", "influences", "tenants")
 
@@ -107,22 +107,22 @@ class _Arm:
         self.tenants: dict[str, _Said] = {}
         self.influences: dict[str, Fading] = {}
 
-    def hear(self, sync: str, group: int, quality: float) -> None:
-        """Take a label, however far it is believed."""
+    def hear(self, tenant: str, group: int, quality: float) -> None:
+        """Count a label, however far it is trusted."""
         self.clock += 1.0
         for said in (
             self.groups.setdefault(group, _Said()),
-            self.tenants.setdefault(sync, _Said()),
+            self.tenants.setdefault(tenant, _Said()),
         ):
             said.fade(self.clock)
             said.add(quality)
 
-    def reference(self, sync: str, group: int, share: float, expected: float) -> float:
-        """Return what the others say, and the teller itself as far as its share goes.
+    def reference(self, tenant: str, group: int, share: float, expected: float) -> float:
+        """Return the reference: the labels of the others, and of the sender within its share.
 
-        `expected` stands for what they do not say yet.
+        `expected` stands in for labels that are still missing.
         """
-        own = self.tenants.setdefault(sync, _Said())
+        own = self.tenants.setdefault(tenant, _Said())
         own.fade(self.clock)
         slow: list[tuple[float, float]] = []
         fast: list[tuple[float, float]] = []
@@ -135,8 +135,8 @@ class _Arm:
                     means.append(((said.sums[at] - mine.sums[at]) / count, count))
         others, lately = sum(count for _, count in slow), sum(count for _, count in fast)
         if others < LABELS_MIN:
-            told = sum(mean * count for mean, count in slow)
-            return (told + (LABELS_MIN - others) * expected) / LABELS_MIN
+            total = sum(mean * count for mean, count in slow)
+            return (total + (LABELS_MIN - others) * expected) / LABELS_MIN
         for at, (means, total) in enumerate(((slow, others), (fast, lately))):
             weight = min(own.counts[at], total * share / (1.0 - share))
             if weight > NEGLIGIBLE:
@@ -148,13 +148,14 @@ class _Arm:
         now = _median(fast)
         return now if abs(now - known) > CHANGED * math.sqrt(variance / lately) else known
 
-    def believe(self, sync: str, off: float) -> float:
-        """Return how far a label that is `off` the reference is believed, and count that."""
-        influence = self.influences.setdefault(sync, Fading(0.0, self.clock))
-        # Faded by the others' labels alone: one's own do not make what one did any older.
+    def believe(self, tenant: str, off: float) -> float:
+        """Return how far to trust a label that is `off` the reference, and count its influence."""
+        influence = self.influences.setdefault(tenant, Fading(0.0, self.clock))
+        # Only the others' labels fade it: a tenant's own labels must not age its own influence.
         before = influence.now(self.clock - 1.0, MEAN_RATE)
         influence.at = self.clock
-        # Of an arm with few labels each moves more than a hundredth: so much the less is believed.
+        # On an arm with few labels each moves the mean by more than a hundredth: trust it that much
+        # less.
         off *= max(1.0, 1.0 / (self.counted + 2.0) / MEAN_RATE)
         after = before + off
         if abs(after) > INFLUENCE_MAX and abs(after) > abs(before):
@@ -165,10 +166,10 @@ class _Arm:
 
 
 class Influence:
-    """Decides how far the labels of a route are believed (20 us a label)."""
+    """Decides how far the labels of a route are trusted (20 us a label)."""
 
-    # The mutable state is what was said of each arm, the tenants' groups, how many labels there
-    # were lately, how many each tenant sent, and how many of them were within its share.
+    # The mutable state is the labels of each arm, the tenants' groups, the recent number of labels,
+    # how many each tenant sent, and how many of them were within its share.
 
     def __init__(self) -> None:
         self._arms: dict[str, _Arm] = {}
@@ -179,48 +180,48 @@ class Influence:
 
     def believe(
         self,
-        sync: str,
+        tenant: str,
         share: float,
         known: Mapping[str, float],
         expected: Mapping[str, float] = MappingProxyType({}),
     ) -> dict[str, float]:
-        """Take what a feedback says of arms; return how far each is believed, from 0 to 1.
+        """Return how far the labels of a feedback are trusted, by arm, from 0 to 1.
 
-        `share`: the teller's share of the route's traffic, 1 for who is trusted. `known`: the
-        quality of each arm's reply, in [0, 1]; `expected`: what the policy expects of the arms.
+        `share`: the sender's share of the route's traffic, 1 for a trusted sender. `known`: the
+        quality of each arm's reply, in [0, 1]; `expected`: the policy's expectation of the arms.
         """
         self._clock += 1.0
         self._labels += 1.0 - self._labels / MEMORY
-        sent = self._more(self._sent, sync)
+        sent = self._more(self._sent, tenant)
         sent.value += 1.0
-        counted = self._more(self._counted, sync)
+        counted = self._more(self._counted, tenant)
         if counted.value > share * self._labels + GRACE:
             return dict.fromkeys(known, 0.0)
         counted.value += 1.0
         alone = self._labels - sent.value < OTHERS_MIN
         free = alone or share > MAJORITY
         return {
-            arm: self._believed(sync, 1.0 if free else share, arm, q, expected.get(arm, q))
+            arm: self._believed(tenant, 1.0 if free else share, arm, q, expected.get(arm, q))
             for arm, q in known.items()
         }
 
-    def _more(self, sums: dict[str, Fading], sync: str) -> Fading:
-        fading = sums.setdefault(sync, Fading(0.0, self._clock))
+    def _more(self, sums: dict[str, Fading], tenant: str) -> Fading:
+        fading = sums.setdefault(tenant, Fading(0.0, self._clock))
         fading.now(self._clock, 1.0 / MEMORY)
         return fading
 
     def _believed(
-        self, sync: str, share: float, arm: str, quality: float, expected: float
+        self, tenant: str, share: float, arm: str, quality: float, expected: float
     ) -> float:
         said = self._arms.setdefault(arm, _Arm())
-        group = self._groups.setdefault(sync, len(self._groups) % GROUPS)
+        group = self._groups.setdefault(tenant, len(self._groups) % GROUPS)
         if share == 1.0:
-            said.hear(sync, group, quality)
+            said.hear(tenant, group, quality)
             belief = 1.0
         else:
-            reference = said.reference(sync, group, share, expected)
-            said.hear(sync, group, quality)
-            belief = said.believe(sync, quality - reference)
+            reference = said.reference(tenant, group, share, expected)
+            said.hear(tenant, group, quality)
+            belief = said.believe(tenant, quality - reference)
         said.counted = min(said.counted + belief, 1.0 / MEAN_RATE)
         return belief
 
@@ -245,9 +246,9 @@ class Influence:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take a saved state; ValueError, TypeError or KeyError, and no change, where damaged."""
-        arms = {str(name): _arm(told) for name, told in state["arms"].items()}
-        groups = {str(sync): int(group) for sync, group in state["groups"].items()}
+        """Load a saved state; ValueError, TypeError or KeyError, and no change, if damaged."""
+        arms = {str(name): _arm(saved) for name, saved in state["arms"].items()}
+        groups = {str(tenant): int(group) for tenant, group in state["groups"].items()}
         sent, counted = _loaded(state["sent"]), _loaded(state["counted"])
         clock, labels = _finite(state["clock"]), _finite(state["labels"])
         self._arms, self._groups, self._sent, self._counted = arms, groups, sent, counted
@@ -257,8 +258,8 @@ class Influence:
 def _arm(state: Mapping[str, Any]) -> _Arm:
     arm = _Arm()
     arm.clock, arm.counted = _finite(state["clock"]), _finite(state["counted"])
-    arm.groups = {int(group): _said(told) for group, told in state["groups"].items()}
-    arm.tenants = {str(tenant): _said(told) for tenant, told in state["tenants"].items()}
+    arm.groups = {int(group): _said(saved) for group, saved in state["groups"].items()}
+    arm.tenants = {str(tenant): _said(saved) for tenant, saved in state["tenants"].items()}
     arm.influences = _loaded(state["influences"])
     return arm
 

@@ -1,11 +1,11 @@
-"""What one label says of a policy that did not choose: propensity-weighted, and little noisy.
+"""Estimates the quality of a policy that did not choose, from one label: with little noise.
 
-The doubly robust estimate of a policy's quality on one request: what the head expects of it there,
-and the surprise at the arm that was drawn, weighted by how much likelier the policy would have
-drawn it. Its mean is right whatever the head says, as long as no arm that the policy could draw
-had no chance (Dudik, Erhan, Langford and Li, Doubly robust policy evaluation and optimization,
-Statistical Science 29 (4), 2014). With each estimate come the bounds that were known before the
-draw: what a bet on it may risk (`confidence`).
+This is the doubly robust, propensity-weighted estimate of a policy's quality on one request: the
+regressor's expectation, plus the surprise at the arm that was drawn, weighted by how much likelier
+the policy would have drawn it. It is unbiased whatever the regressor predicts, if every arm that
+the policy could draw had a chance (Dudik, Erhan, Langford and Li, Doubly robust policy evaluation
+and optimization, Statistical Science 29 (4), 2014). Each estimate comes with the bounds that were
+known before the draw: they limit what a bet on it may risk (`confidence_sequences`).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ OffPolicyEstimate = tuple[float, float, float]
 
 
 def estimated(choice: Choice, quality: float, wanted: Sequence[float]) -> OffPolicyEstimate:
-    """Return what the label says of the quality of `wanted`, in the place of the choice's own pmf.
+    """Return the label's estimate of the quality of `wanted`, in place of the choice's own pmf.
 
     `quality` is that of the choice's arm. `wanted` may also be a difference of two distributions:
     the estimate is of the difference of their qualities.
@@ -34,20 +34,20 @@ def estimated(choice: Choice, quality: float, wanted: Sequence[float]) -> OffPol
 
 
 def weighted(choice: Choice, quality: float) -> OffPolicyEstimate:
-    """Return what the label says of the policy that was held back, without a head.
+    """Return the label's estimate for the policy that was held back, without a regressor.
 
-    For cascades, where what an arm is worth depends on what follows. Losses are weighted, not
-    qualities: they are the rarer.
+    For cascades, where the value of an arm depends on what follows. Losses are weighted, not
+    qualities: losses are rarer.
     """
     weight, most = onward(choice)
     return 1.0 - weight * (1.0 - quality), 1.0 - most, 1.0
 
 
 def onward(choice: Choice) -> tuple[float, float]:
-    """Return (times likelier the learned policy alone would have come to this, the most of it).
+    """Return (how many times likelier the learned policy alone would have come here, its maximum).
 
-    Over all stages so far. The first is the request's own weight; the second was known before any
-    draw, so it may decide what is staked on the request.
+    Both are over all stages so far. The first is the request's own weight. The second was known
+    before any draw, so it may decide what is staked on the request.
     """
     if not choice.shadow:
         return choice.reached, choice.reached_most
@@ -59,7 +59,7 @@ def onward(choice: Choice) -> tuple[float, float]:
 
 
 def own_part(choice: Choice) -> float:
-    """Return the share of requests like this one that is the learned policy's own, at least."""
+    """Return the learned policy's own share of requests like this one, at least."""
     return 1.0 / max(onward(choice)[1], 1.0)
 
 
@@ -72,7 +72,7 @@ def standing_for(weight: float, estimate: OffPolicyEstimate) -> OffPolicyEstimat
 
 
 def covered(wanted: Sequence[float], drawn: Sequence[float]) -> bool:
-    """Whether every arm that is wanted had a chance: else nothing can be told of `wanted`."""
+    """Whether every wanted arm had a chance: otherwise `wanted` cannot be estimated."""
     return all(p > 0.0 or mine == 0.0 for mine, p in zip(wanted, drawn, strict=True))
 
 

@@ -1,1 +1,1 @@
-"""What a dollar must buy so that a budget lasts."""
+"""Shadow prices: what a dollar must buy so that a budget lasts."""

@@ -1,9 +1,9 @@
-"""The prices of money of budgets that bind only some of a route's requests: a tenant's, a tag's.
+"""The shadow prices of budgets that bind only some of a route's requests: a tenant's, a tag's.
 
-Each has a pacer and prices of its own, solved over the same recent contexts: what its requests ask
-is taken to be like what all ask. A request follows the dearest price among those that bind it and
-the route's own. (A sum would be right for budgets that are independent resources; here a dollar
-kept in one is kept in all.)
+Each has its own pacer and prices, solved over the same recent contexts: its requests are assumed to
+be like all requests. A request uses the highest price among those that bind it and the route's own.
+(A sum would be right for budgets that are independent resources; here a dollar saved in one is
+saved in all.)
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +17,8 @@ from tollway.policies.types import Context
 
 MinPrice = Matrix | None
 EVERY = 25  # own requests between two solutions
-AT_ONCE = 4  # scopes solved in one go: two milliseconds; the others follow in the next
-SCOPES_MAX = 10_000  # tags come from clients; budgets come from the config, so this stops a leak
+AT_ONCE = 4  # scopes solved in one call: two milliseconds; the others follow in the next
+SCOPES_MAX = 10_000  # tags come from clients, budgets from the config: this only stops a leak
 
 
 class _Scope:
@@ -36,13 +36,13 @@ class ScopedPacers:
     # The mutable state is a pacer per scope with its prices, and which of them are due.
 
     def __init__(self, fresh: Callable[[], Pacer]) -> None:
-        """`fresh` makes a pacer."""
+        """`fresh` creates a pacer."""
         self._fresh = fresh
         self._scopes: dict[str, _Scope] = {}
         self._due: dict[str, None] = {}  # in the order they became due
 
     def pace(self, name: str, allowance_usd: float | None) -> None:
-        """Take what a budget allows per request; None forgets it."""
+        """Set what a budget allows per request; None removes its pacer."""
         if allowance_usd is None:
             self._scopes.pop(name, None)
             self._due.pop(name, None)
@@ -56,29 +56,29 @@ class ScopedPacers:
             self._due[name] = None
 
     def max_price(self, own: Prices, names: Sequence[str]) -> Prices:
-        """Return the dearest of the route's own prices and those of the scopes."""
-        found = own
+        """Return the highest of the route's own prices and those of the scopes."""
+        highest = own
         for name in names:
             scope = self._scopes.get(name)
-            if scope is not None and scope.prices.high > found.high:
-                found = scope.prices
-        return found
+            if scope is not None and scope.prices.high > highest.high:
+                highest = scope.prices
+        return highest
 
     def least_prices(self, contexts: Sequence[Context]) -> MinPrice:
-        """Return the least price of each context's request, contexts x 1; None where all are 0."""
+        """Return each context's minimum price, contexts x 1; None where all are 0."""
         if not self._scopes:
             return None
         prices = [self.max_price(FREE, context.scopes).high for context in contexts]
         return np.array(prices)[:, None] if any(prices) else None
 
     def least(self, base_usd: float, names: Iterable[str]) -> float:
-        """Return the least of the route's allowance and those of the scopes."""
+        """Return the lowest of the route's allowance and those of the scopes."""
         known = [self._scopes[name] for name in names if name in self._scopes]
         allowances = [scope.pacer.allowance_usd for scope in known]
         return min([base_usd, *[usd for usd in allowances if usd is not None]])
 
     def spend(self, names: Iterable[str], cost_usd: float) -> None:
-        """Count what one request has cost in the end."""
+        """Count the final cost of one request."""
         for name in names:
             scope = self._scopes.get(name)
             if scope is not None:
@@ -95,11 +95,11 @@ class ScopedPacers:
 
     @property
     def due(self) -> bool:
-        """Whether some prices should be solved anew."""
+        """Whether some prices should be solved again."""
         return bool(self._due)
 
     def invalidate(self) -> None:
-        """Have all prices solved anew: a price of an arm has changed, or what is thought of it."""
+        """Mark all prices as due: an arm's price or its expected quality has changed."""
         self._due.update(dict.fromkeys(self._scopes))
 
     def solve(self, market: Market) -> None:
@@ -115,7 +115,7 @@ class ScopedPacers:
         return {name: scope.pacer.save() for name, scope in self._scopes.items()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take a saved state."""
+        """Load a saved state."""
         self._scopes = {name: _Scope(self._fresh()) for name in state}
         for name, scope in self._scopes.items():
             scope.pacer.load(state[name])

@@ -1,1 +1,1 @@
-"""Regressors: what quality or usage to expect of an arm in a context."""
+"""Regressors: the expected quality or usage of an arm in a context."""

@@ -1,10 +1,10 @@
 """Discounted ridge regression per arm: exact, with a variance, on a few dozen features.
 
 For each arm A = sum g^k x x' + lam I and b = sum g^k y x are kept as A^-1 and theta = A^-1 b, by
-Sherman and Morrison's formula. Forgetting is by an arm's own updates, so an idle arm keeps what it
-knows. Where forgetting would lose more than was ever known, trace(A^-1) is held at its prior.
+Sherman and Morrison's formula. An arm forgets only on its own updates, so an idle arm keeps what it
+learned. Where forgetting would lose more than was ever known, trace(A^-1) is held at its prior.
 Sparse features are folded into `folds` numbers with signs (Weinberger et al. 2009), from the first
-context on that has any: they come last, so that a route without words has short, quick rows.
+context on that has any. They come last, so that a route without words has short, fast rows.
 """
 
 from array import array
@@ -20,28 +20,30 @@ from tollway.policies.state_codec import pack, unpack
 from tollway.policies.types import Context
 
 KIND = "ridge head 2"
-FEATURE_MAX = 1e6  # in length: beyond it a context is damage
+FEATURE_MAX = 1e6  # in length: a longer context is damaged
 FEW = 16  # sparse features that are added one by one; a text's are summed up first
 MEMO_MAX = 1024  # contexts: half a megabyte
 Vector = NDArray[np.float64]
 
 
-SPARSE_BITS = 18  # as `Context` says
+SPARSE_BITS = 18  # as defined by `Context`
 
 
 class RidgeRegressor:
-    """A ridge regressor per arm, and in a cascade per pair of reply in hand and arm."""
+    """A ridge regressor per arm; in a cascade, per pair of current reply and arm."""
 
     cheap_many = 400  # contexts: all that prices are solved over
 
-    # The mutable state of a head is, per arm, its row in theta and in the inverses; and a memo.
+    # The mutable state is, per arm, its row in theta and in the inverses; and a memo.
 
     def __init__(self, *, prior: float = 8.0, forget: float = 0.999, folds: int = 64) -> None:
-        """`prior`: its weight, in rows; `forget`: what one update leaves of those before."""
+        """`prior`: its weight, in rows; `forget`: the share of earlier rows that remains per
+        update.
+        """
         if not (prior > 0 and 0 < forget <= 1 and folds > 0):
             raise ValueError(f"prior {prior}, forget {forget}, folds {folds}")
         self._prior, self._forget, self._folds = prior, forget, folds
-        # By a context's id, which cannot become another's: the context is kept with its features.
+        # By a context's id, which cannot be reused: the context is stored with its features.
         self._memo: dict[int, tuple[Context, Vector]] = {}
         self._order: deque[int] = deque()
         self._folding = False
@@ -53,7 +55,7 @@ class RidgeRegressor:
         """Return a value per arm; see the port."""
         x = self.features(context)
         rows = self._rows_of(context, arms, len(x))
-        # All rows: a product is quicker than picking rows from the table first.
+        # All rows: a product is faster than first picking rows from the table.
         values = self._theta[:, : len(x)].dot(x).tolist()
         return [values[row] for row in rows]
 
@@ -64,7 +66,7 @@ class RidgeRegressor:
         for at, context in enumerate(contexts):
             kinds.setdefault(context.held, []).append(at)
         for places in kinds.values():
-            # Not by `stack`, which takes five times as long to look at what it is given.
+            # Not by `stack`, which takes five times as long to check its arguments.
             each = [self.features(contexts[at]) for at in places]
             x = np.concatenate(each).reshape(len(each), len(each[0]))
             table[places] = self.values(x, contexts[places[0]], arms)
@@ -106,12 +108,12 @@ class RidgeRegressor:
         return before
 
     def features(self, context: Context) -> Vector:
-        """Return the features, kept for a label that comes soon."""
+        """Return the features, and cache them for a label that arrives soon."""
         key = id(context)
         kept = self._memo.get(key)
         if kept is not None:
             return kept[1]
-        if len(self._order) >= MEMO_MAX:  # `next(iter(memo))` searches through all that is gone
+        if len(self._order) >= MEMO_MAX:  # `next(iter(memo))` would scan all deleted entries
             del self._memo[self._order.popleft()]
         x = self._encode(context)
         self._memo[key] = (context, x)
@@ -119,7 +121,7 @@ class RidgeRegressor:
         return x
 
     def _clear(self) -> None:
-        """Forget features of another length."""
+        """Drop cached features of another length."""
         self._memo.clear()
         self._order.clear()
 
@@ -152,7 +154,7 @@ class RidgeRegressor:
                 folds[place - count] -= value
 
     def _folded(self, context: Context) -> Vector:
-        # A loop: to bring the pairs into numpy takes longer than to add them up here.
+        # A loop: converting the pairs to numpy takes longer than adding them here.
         sums, at = [0.0] * (2 * self._folds), places(self._folds)
         for index, value in context.sparse:
             sums[at[index]] += value
@@ -161,7 +163,7 @@ class RidgeRegressor:
         return folded
 
     def _rows_of(self, context: Context, arms: Sequence[str], size: int) -> list[int]:
-        """Return the rows of arms, made where they are missing, each at least `size` wide."""
+        """Return the rows of arms, created where missing, each at least `size` wide."""
         keys = [_key(context, arm) for arm in arms] if context.held else arms
         if size <= self._theta.shape[1]:
             try:
@@ -190,7 +192,7 @@ class RidgeRegressor:
         self._theta, self._inverse = theta, inverse
 
     def save(self) -> bytes:
-        """Return what was learned, with a checksum."""
+        """Return the learned state, with a checksum."""
         values = {
             "rows": self._rows,
             "size": self._theta.shape[1],
@@ -214,9 +216,9 @@ class RidgeRegressor:
 
 
 class _Table:
-    """The features of contexts, side by side: a tenth of the time that one by one takes."""
+    """The features of contexts in one array: a tenth of the time of one by one."""
 
-    # The mutable state is the features, a row each, and the context put last.
+    # The mutable state is the features, a row each, and the context added last.
 
     def __init__(self, head: RidgeRegressor, rows: int) -> None:
         self._head = head
@@ -224,10 +226,10 @@ class _Table:
         self._last = Context(())
 
     def put(self, row: int, context: Context) -> None:
-        """Have a context in a row; see the port."""
+        """Store a context in a row; see the port."""
         x = self._head.features(context)
         wider = len(x) - self._x.shape[1]
-        if wider > 0:  # the first, or the first with words
+        if wider > 0:  # the first context, or the first with words
             self._x = np.hstack([self._x, np.zeros((len(self._x), wider))])
         self._x[row, : len(x)] = x
         if wider < 0:
@@ -241,7 +243,7 @@ class _Table:
 
 @lru_cache(maxsize=4)
 def places(folds: int) -> Sequence[int]:
-    """Return for each index of a sparse feature its fold; `folds` more where its sign is negative.
+    """Return each sparse index's fold; add `folds` where its sign is negative.
 
     Half a megabyte, and 10 ms once.
     """

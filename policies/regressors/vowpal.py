@@ -2,13 +2,14 @@
 
 A request is one multi-line example: the shared line holds the context, each action line an arm's
 name, and `-q` crosses them. Under `--cb_adf --cb_type dm` each line's partial prediction is exactly
-the squared-loss regression of that line, so that one call answers for all arms and the prepared
-action lines are used again: 9 us for 3 arms and 12 us for 10, where a call per arm takes 7 us each.
+the squared-loss regression of that line. So one call predicts all arms and the prepared action
+lines are reused: 9 us for 3 arms and 12 us for 10, where a call per arm takes 7 us each.
 
-What Vowpal Wabbit does silently is kept out here: no text is ever parsed (a value could add a line
-or a namespace), arguments are numbers only (`--help` ends the process), labels and features are
-checked (an infinite label kills the model, a NaN counts as 0), `save` is checked (it never fails),
-and a model is loaded only under its own SHA-256 (cut ones load without a word).
+This module guards against what Vowpal Wabbit does silently. No text is ever parsed (a value could
+add a line or a namespace). Arguments are numbers only (`--help` ends the process). Labels and
+features are checked (an infinite label destroys the model, a NaN counts as 0). `save` is checked
+(it never reports a failure). A model is loaded only with its own SHA-256 (truncated models load
+without an error).
 """
 
 import math
@@ -26,7 +27,7 @@ from tollway.policies.state_codec import pack, unpack
 from tollway.policies.types import Context
 
 KIND = "vowpal head 1"
-ARMS_MAX = 4096  # names of arms come from a config; this only stops a leak
+ARMS_MAX = 4096  # arm names come from a config; this only stops a leak
 LABEL_MAX = 1e6
 FEATURE_MAX = 1e6
 Feature = tuple[int, float]
@@ -37,7 +38,7 @@ class VowpalRegressor:
 
     cheap_many = 64  # contexts that are predicted in a millisecond
 
-    # The mutable state of a head is its workspace; the rest is prepared once and used again.
+    # The mutable state is the workspace; the rest is prepared once and reused.
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class VowpalRegressor:
         check_finite(context)
         if arm not in self._actions:
             self._prepare(arm)
-        if weight != 1.0:  # `dm` ignores weights of its examples: a step of part of the way
+        if weight != 1.0:  # `dm` ignores weights of its examples: move part of the way instead
             before = self.predict(context, [arm])[0]
             value = before + weight * (value - before)
         # 1: the probability is ignored by `dm`, but a label without one is dropped silently.
@@ -151,7 +152,7 @@ class VowpalRegressor:
 
 
 def saved(workspace: Any) -> bytes:
-    """Return a workspace's model; OSError where it could not be written whole."""
+    """Return a workspace's model; OSError if it could not be written whole."""
     with tempfile.TemporaryDirectory(prefix="tollway-") as folder:
         path = Path(folder) / "model"
         try:
@@ -161,7 +162,7 @@ def saved(workspace: Any) -> bytes:
         if not path.is_file() or path.stat().st_size < 64:
             raise OSError(f"Vowpal Wabbit could not write {path}")
         model = path.read_bytes()
-        # On a full disk it cuts the model without a word; Python then cannot write it either.
+        # On a full disk it truncates the model silently; Python then cannot write it either.
         path.with_suffix(".probe").write_bytes(model)
     return model
 

@@ -157,7 +157,7 @@ def test_what_audits_teach_decides(tmp_path: Path) -> None:
     run(main)
 
 
-def test_the_purse_and_what_is_known_outlive_a_restart(tmp_path: Path) -> None:
+def test_the_balance_and_what_is_known_outlive_a_restart(tmp_path: Path) -> None:
     async def main() -> None:
         cheap, dear = Upstream(), Upstream()
         async with serving(cheap) as a, serving(dear) as b:

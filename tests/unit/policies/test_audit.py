@@ -1,4 +1,4 @@
-"""Audits are drawn where they teach most, with a known probability, within share and purse."""
+"""Audits are drawn where they teach most, with a known probability, within share and budget."""
 
 from collections.abc import Sequence
 from random import Random
@@ -85,7 +85,7 @@ def test_an_arm_with_few_labels_is_audited_more_often() -> None:
     assert counts["new"] > 1.5 * counts["known"]
 
 
-def test_the_purse_is_never_exceeded_and_mostly_used() -> None:
+def test_the_budget_is_never_exceeded_and_mostly_used() -> None:
     auditor, rng, spent = Auditor(share=0.5, budget_share=0.02), Random(4), 0
     for at in range(1, 20_001):
         spent += 1_000_000 * len(drawn(auditor, CLOSE, rng))
@@ -93,22 +93,22 @@ def test_the_purse_is_never_exceeded_and_mostly_used() -> None:
     assert spent >= 0.9 * 0.02 * 100_000 * 20_000
 
 
-def test_replies_of_the_reference_fill_the_purse_too() -> None:
+def test_replies_of_the_reference_add_to_the_balance_too() -> None:
     auditor, rng = Auditor(share=0.01, budget_share=0.5), Random(9)
     drawn(auditor, CLOSE, rng)
-    before = auditor.purse_nano
+    before = auditor.balance_nano
     for _ in range(50):
         auditor.draw("b", CLOSE, spent_nano=100_000, audit_nano=0, rng=rng)
-    assert auditor.purse_nano == before + 50 * 50_000
+    assert auditor.balance_nano == before + 50 * 50_000
 
 
 def test_what_an_audit_did_not_cost_goes_back_into_the_purse() -> None:
     auditor, rng = Auditor(share=1.0, budget_share=1.0), Random(5)
     while not drawn(auditor, CLOSE, rng):
         pass
-    before = auditor.purse_nano
+    before = auditor.balance_nano
     auditor.charge(-400_000)
-    assert auditor.purse_nano == before + 400_000
+    assert auditor.balance_nano == before + 400_000
 
 
 def test_it_is_deterministic_under_a_seed() -> None:

@@ -95,9 +95,9 @@ def test_a_text_of_many_words_and_an_empty_context_are_both_contexts() -> None:
 LEAK = """
 import resource
 from random import Random
-from tollway.policies.regressors.vowpal import VowpalHead
+from tollway.policies.regressors.vowpal import VowpalRegressor
 from tollway.policies.types import Context
-head, rng = VowpalHead(), Random(0)
+head, rng = VowpalRegressor(), Random(0)
 contexts = [Context(tuple(rng.random() for _ in range(20))) for _ in range(64)]
 def go(count):
     for at in range(count):
