@@ -1,4 +1,4 @@
-"""`tollway budgets ...`: what operators see of budgets and do to them from a terminal."""
+"""`tollway budgets ...`: show and change budgets of a running gateway."""
 
 import argparse
 import getpass
@@ -11,33 +11,37 @@ from tollway.backends.money import format_usd
 from tollway.gateway.cli import terminal
 
 _CHANGES = """\
-A change says who makes it (--who, or the name you are logged in by) and why. It is kept in the
-ledger for ever. Nothing ever lowers what was spent: a reset frees the whole limit beside it.
+Every change records who made it (--who, by default your login name) and why. The record stays in
+the ledger forever. No change lowers the spent amount: a reset frees the whole limit in addition.
 """
 
 
 def add(commands: Any) -> None:
-    """Add the command and its actions."""
-    summary = "show what each budget has spent, holds and has left; change limits on the record"
+    """Add the command and its subcommands."""
+    summary = "show each budget's spent, held and free amounts; change limits, with an audit record"
     parser = commands.add_parser("budgets", help=summary, description=summary)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     terminal.add_remote(terminal.add(actions, "list", _list, "list all budgets", terminal.REMOTE))
     for name, run, text in (
-        ("show", _show, "show all there is to know of one"),
-        ("holders", _holders, "show which processes hold money of one"),
-        ("changes", _changes, "show who changed one, and why"),
+        ("show", _show, "show one budget in full"),
+        ("holders", _holders, "show which processes hold leases of a budget"),
+        ("changes", _changes, "show the changes of a budget, by whom and why"),
     ):
         _named(terminal.add(actions, name, run, text, terminal.REMOTE))
-    limit = _changing(actions, "set", _set, "set the limit of one")
+    limit = _changing(actions, "set", _set, "set the limit of a budget")
     limit.add_argument("limit_usd", help="the new limit in dollars, such as 25.50")
-    credit = _changing(actions, "credit", _credit, "add to the limit of one in this window")
+    credit = _changing(
+        actions, "credit", _credit, "raise the limit of a budget for the current window"
+    )
     credit.add_argument("amount_usd", help="dollars, such as 5")
-    _changing(actions, "reset", _reset, "make the whole limit of one free again in this window")
-    text = "free what a lost machine has leased, or a killed gateway had open"
+    _changing(
+        actions, "reset", _reset, "free the whole limit of a budget again in the current window"
+    )
+    text = "release the lease of a lost machine, or the open calls of a killed gateway"
     release = _changing(actions, "release", _release, text)
-    release.add_argument("lease", help="the lease, as `budgets holders` shows it")
+    release.add_argument("lease", help="the lease id, from `budgets holders`")
     release.add_argument(
-        "--billed", metavar="USD", help="what the provider billed of it: that stays spent"
+        "--billed", metavar="USD", help="the part that the provider billed; it stays spent"
     )
 
 
@@ -49,12 +53,14 @@ def _named(command: Any) -> Any:
 
 def _changing(actions: Any, name: str, run: Any, text: str) -> Any:
     command = _named(terminal.add(actions, name, run, text, f"{_CHANGES}\n{terminal.REMOTE}"))
-    command.add_argument("--why", required=True, help="the reason, for the record")
-    command.add_argument("--who", default=None, help="who makes the change")
+    command.add_argument("--why", required=True, help="the reason, which is recorded")
+    command.add_argument(
+        "--who", default=None, help="who makes the change (default: your login name)"
+    )
     return command
 
 
-# -- looking
+# -- reading
 
 
 def _list(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

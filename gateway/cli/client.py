@@ -1,4 +1,4 @@
-"""Asks a running gateway's control plane, for the commands that look into one."""
+"""A client of a running gateway's control plane, for the commands that query one."""
 
 import http.client
 import json
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-TIMEOUT_S = 10  # people wait for it; the control plane answers in milliseconds
+TIMEOUT_S = 10  # a person is waiting; the control plane answers in milliseconds
 _REPLY_BYTES_MAX = 64 << 20
 
 
@@ -16,22 +16,22 @@ class Unreachable(Exception):  # noqa: N818 - reads as what happened
 
 
 class Declined(Exception):  # noqa: N818
-    """The gateway answered, but not with what was asked for; the message is its own."""
+    """The gateway refused the request; the message is the gateway's."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlClient:
-    """A gateway's control plane at `url` (its base), entered with the admin `key`."""
+    """The control plane at `url` (the gateway's base URL), accessed with the admin `key`."""
 
     url: str
     key: str | None = None
 
     def get(self, *path: str) -> Any:
-        """Return the JSON at /_tollway/<path>; Unreachable or Declined where there is none."""
+        """Return the JSON at /_tollway/<path>; raises Unreachable or Declined."""
         return self._json("GET", path, None)
 
     def post(self, document: Mapping[str, str], *path: str) -> Any:
-        """Post a document to /_tollway/<path> and return the JSON answer, as `get` does."""
+        """Post a document to /_tollway/<path> and return the JSON reply; raises as `get` does."""
         return self._json("POST", path, json.dumps(document).encode())
 
     def _json(self, method: str, path: tuple[str, ...], sent: bytes | None) -> Any:

@@ -1,4 +1,4 @@
-"""A configuration as it is in effect, for people: all of it as TOML, its routes in a few lines."""
+"""Prints the configuration in effect: all of it as TOML, and a summary of its routes."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tollway.gateway.settings import RouteConfig, Settings
 
 
 def as_toml(document: dict[str, Any]) -> str:
-    """Return JSON types as TOML: tables at the top level, all below them inline."""
+    """Return JSON types as TOML, with nested tables inline."""
     lines = [f"{key} = {_value(value)}" for key, value in document.items() if not _tables(value)]
     for key, value in document.items():
         many = isinstance(value, list)
@@ -43,7 +43,7 @@ def _key(name: str) -> str:
 
 
 def summary(settings: Settings) -> Iterator[str]:
-    """Yield lines, as TOML comments, on what each route offers at what price."""
+    """Yield a summary of each route, its backends and prices, as TOML comments."""
     backends = {backend.name: backend for backend in settings.backends}
     for route in settings.routes:
         yield f"# {route.name}: {route.path}, {_aim(route)}"
@@ -63,7 +63,10 @@ def _aim(route: RouteConfig) -> str:
 
 def price(price: Price) -> str:
     """Return a price in words: `$0.0001 a request + $0.0001447 a device-second`."""
-    tiers = [f"; above {above:,.0f} input tokens {_sum(dearer)}" for above, dearer in price.tiers]
+    tiers = [
+        f"; above {above:,.0f} input tokens {_sum(above_price)}"
+        for above, above_price in price.tiers
+    ]
     served = [f"; served as {name} {_sum(other)}" for name, other in price.service_tiers]
     hours = [f"; {_clock(start)}-{_clock(end)} UTC {_sum(o)}" for start, end, o in price.hours]
     return "".join([_sum(price), *reversed(tiers), *served, *hours])
@@ -85,7 +88,7 @@ def _sum(price: Price) -> str:
 
 
 def each(unit: Unit) -> str:
-    """Return for how much of a unit its price is: `a million input tokens`."""
+    """Return the quantity of a unit that its price is for: `a million input tokens`."""
     if unit.per == 1:
         one = unit.text.removesuffix("s") if unit.text != "searches" else "search"
         return f"an {one}" if one[0] in "aeiou" else f"a {one}"

@@ -20,25 +20,29 @@ from tollway.gateway.settings.errors import ConfigError
 
 _EXAMPLES = """\
 a first run:
-  tollway keys new                          make a key; put its hash into the configuration
-  tollway check-config tollway.toml         see what is wrong with it, or what it comes to
-  tollway serve tollway.toml                serve it
-  tollway simulate run steady               see what a policy does in a world of your own
-  tollway budgets list                      see what is spent and what is left
-  tollway prices show openai/gpt-4o-mini    see what a known model costs
-  tollway report daily                      see what each day has cost, and for whom
-  tollway policy relearn --help             learn again without the labels of a tenant
-  tollway gameday --help                    let faults strike, and see what it does then
-  tollway explain ID                        see why a request went where it went; its id is
-                                            the reply's x-tollway-decision
+  tollway keys new                          create a key; put its hash into the configuration
+  tollway check-config tollway.toml         list its problems, or print it in full
+  tollway serve tollway.toml                run the gateway
+  tollway simulate run steady               simulate a policy on a workload
+  tollway budgets list                      show what is spent and what is left
+  tollway prices show openai/gpt-4o-mini    show the price of a known model
+  tollway report daily                      show the cost of each day by tenant
+  tollway policy relearn --help             relearn without the labels of a tenant
+  tollway gameday --help                    inject faults and observe the effect
+  tollway explain ID                        show why a request was routed as it was; the id
+                                            is x-tollway-decision in the reply
 """
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
-    """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
+    """Run a command and return its exit code; SystemExit(2) if the command line is invalid."""
     parser = _parser()
     given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] in (["simulate"], ["report"], ["gameday"]):  # their options are their own
+    if given[:1] in (
+        ["simulate"],
+        ["report"],
+        ["gameday"],
+    ):  # these commands parse their own options
         arguments, rest = parser.parse_args(given[:1]), given[1:]
     else:
         arguments, rest = parser.parse_known_args(given)
@@ -54,7 +58,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     except Unreachable as exc:
         return terminal.fail(terminal.UNREACHABLE, f"{exc}; give its address with --url")
     except BrokenPipeError:
-        # Whoever read our output has seen enough; without this the exit would complain of it.
+        # The reader closed the pipe. Without this, Python would report the error again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return terminal.FAILED
     except (Declined, OSError) as exc:
@@ -93,14 +97,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_serve(commands: Any) -> None:
     more = (
         "example:\n  tollway serve tollway.toml --listen 0.0.0.0:8080 --workers 4\n\n"
-        "SIGTERM ends what is under way and then the process, with exit code 0. SIGHUP reads the\n"
-        "configuration anew; where that is wrong, the old one goes on.\n"
+        "SIGTERM finishes running requests and exits with code 0. SIGHUP reloads the\n"
+        "configuration; if the new one is invalid, the current one stays in effect.\n"
     )
     command = terminal.add(commands, "serve", _serve, "serve a configuration until SIGTERM", more)
-    command.add_argument("file", type=Path, help="the configuration, such as tollway.toml")
-    command.add_argument("--listen", metavar="HOST:PORT", help="instead of the configuration's")
+    command.add_argument("file", type=Path, help="the configuration file, such as tollway.toml")
+    command.add_argument("--listen", metavar="HOST:PORT", help="override server.listen")
     command.add_argument(
-        "--workers", metavar="N", help="worker processes, instead of the configuration's"
+        "--workers", metavar="N", help="number of worker processes; overrides server.workers"
     )
 
 
@@ -111,10 +115,10 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         environ = {**environ, "TOLLWAY_SERVER__LISTEN": arguments.listen}
     if arguments.workers:
         environ = {**environ, "TOLLWAY_SERVER__WORKERS": arguments.workers}
-    # numpy's threads would stand by in every worker, for matrices of a few hundred rows.
+    # Otherwise every worker keeps idle numpy threads, for matrices of a few hundred rows.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     load(arguments.file, environ)
-    from tollway.gateway.cli.serve import serve  # noqa: PLC0415 - slower still, and in vain with a bad file
+    from tollway.gateway.cli.serve import serve  # noqa: PLC0415 - slow to import, and not needed if the file is invalid
 
     return serve(lambda: load(arguments.file, environ), services.note(environ))
 
@@ -124,12 +128,12 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _add_check_config(commands: Any) -> None:
     more = (
-        "Prints the configuration with its defaults and what the environment overrides, as TOML,\n"
-        "secrets hidden, and what each route may cost. Starts nothing.\n"
+        "Prints the configuration in effect as TOML, with defaults and environment overrides and\n"
+        "with secrets hidden, and the prices of each route. Starts nothing.\n"
     )
-    summary = "say what is wrong with a configuration, or what it comes to"
+    summary = "list the problems of a configuration, or print it in full"
     command = terminal.add(commands, "check-config", _check_config, summary, more)
-    command.add_argument("file", type=Path, help="the configuration, such as tollway.toml")
+    command.add_argument("file", type=Path, help="the configuration file, such as tollway.toml")
     terminal.add_json(command)
 
 
@@ -164,10 +168,10 @@ def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
 
 
 def _add_demo(commands: Any) -> None:
-    more = "All that follows is passed on:\n  tollway demo --keep\n  tollway demo --help\n"
+    more = "Further arguments go to the demo:\n  tollway demo --keep\n  tollway demo --help\n"
     command = commands.add_parser(
         "demo",
-        help="run real models behind a gateway, and show what is saved (needs a checkout)",
+        help="run real models behind a gateway and show the savings (needs a checkout)",
         add_help=False,
         epilog=more,
     )
@@ -181,7 +185,7 @@ def _demo(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return terminal.fail(
             terminal.FAILED,
             f"the demo cannot start: {exc}",
-            "it comes with the repository, not with the package: run scripts/demo in a checkout",
+            "it is part of the repository, not of the package: run scripts/demo in a checkout",
         )
     return int(demo.main(arguments.rest) or terminal.OK)
 
@@ -192,7 +196,7 @@ def _demo(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _add_simulate(commands: Any) -> None:
     command = commands.add_parser(
         "simulate",
-        help="see what a policy would do before it does it: scenarios, journals, plans",
+        help="try a policy before deploying it: scenarios, journals, plans",
         add_help=False,
     )
     command.set_defaults(run=_simulate)
@@ -210,7 +214,7 @@ def _simulate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _add_report(commands: Any) -> None:
     command = commands.add_parser(
         "report",
-        help="say what was spent, by whom, and what it brought: days, tenants, return, bills",
+        help="report spend and its return: days, tenants, return, bills",
         add_help=False,
     )
     command.set_defaults(run=_report)
@@ -228,7 +232,7 @@ def _report(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _add_gameday(commands: Any) -> None:
     command = commands.add_parser(
         "gameday",
-        help="let faults strike between a gateway and what it calls, to see what it does then",
+        help="inject faults between a gateway and its backends and observe the effect",
         add_help=False,
     )
     command.set_defaults(run=_gameday)
@@ -244,24 +248,24 @@ def _gameday(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _add_explain(commands: Any) -> None:
-    summary = "tell what a request was offered, why that backend, and what it has cost"
+    summary = "explain a request: the backends offered, the choice and its cost"
     command = terminal.add(commands, "explain", _explain, summary, terminal.REMOTE)
-    command.add_argument("id", help="the decision's id: the reply's x-tollway-decision")
+    command.add_argument("id", help="the decision id, from x-tollway-decision in the reply")
     terminal.add_remote(command)
 
 
 def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    told = terminal.remote(arguments, environ).get("decisions", arguments.id)
+    story = terminal.remote(arguments, environ).get("decisions", arguments.id)
     if arguments.json:
-        terminal.say_json(told)
+        terminal.say_json(story)
         return terminal.OK
-    when = datetime.fromtimestamp(told["time"], UTC).isoformat(timespec="milliseconds")
-    tags = ", ".join(f"{name}={value}" for name, value in told["tags"].items())
+    when = datetime.fromtimestamp(story["time"], UTC).isoformat(timespec="milliseconds")
+    tags = ", ".join(f"{name}={value}" for name, value in story["tags"].items())
     terminal.say(
-        f"{told['id']}  {when}  route {told['route']}  tenant {told['tenant']}  {tags}".rstrip()
+        f"{story['id']}  {when}  route {story['route']}  tenant {story['tenant']}  {tags}".rstrip()
     )
-    terminal.say(*(f"  {sentence}" for sentence in told["story"]))
-    terminal.say(f"  In all: {format_usd(told['cost_nano'])}.")
+    terminal.say(*(f"  {sentence}" for sentence in story["story"]))
+    terminal.say(f"  In all: {format_usd(story['cost_nano'])}.")
     return terminal.OK
 
 
@@ -269,17 +273,17 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _add_keys(commands: Any) -> None:
-    summary = "make a key, or hash one that there is"
+    summary = "create a key, or hash an existing one"
     parser = commands.add_parser("keys", help=summary, description=summary)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     more = (
-        "The key goes to whoever calls, its hash into the configuration (a tenant's key_hash, or\n"
-        "admin_key_hash). With TOLLWAY_PEPPER set the hash is made with it, and the gateway\n"
-        "needs the same variable.\n"
+        "Give the key to the client and put its hash into the configuration (a tenant's key_hash,\n"
+        "or admin_key_hash). If TOLLWAY_PEPPER is set, the hash uses it, and the gateway needs\n"
+        "the same variable.\n"
     )
-    new = terminal.add(actions, "new", _keys_new, "make a key and print it with its hash", more)
+    new = terminal.add(actions, "new", _keys_new, "create a key and print it with its hash", more)
     terminal.add_json(new)
-    more = "The key is read from stdin, for arguments are seen by others on this machine:\n"
+    more = "The key is read from stdin, because other users of this machine can see arguments:\n"
     more += "  tollway keys hash < key.txt\n"
     terminal.add_json(terminal.add(actions, "hash", _keys_hash, "print the hash of a key", more))
 

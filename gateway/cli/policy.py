@@ -1,4 +1,4 @@
-"""`tollway policy ...`: what operators do about what was learned wrongly."""
+"""`tollway policy ...`: restore earlier snapshots of policies, or relearn without bad labels."""
 
 import argparse
 import time
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 _HOW = """\
 These commands read and write the state and the journal of a configuration, so run them on the
-gateway's machine. A gateway that runs takes up what is asked for when it next saves
-(state.interval_s, 30 s by default), one that does not when it starts. What a route knew before is
-kept as a snapshot of its own, so a rollback can be rolled back.
+gateway's machine. A running gateway applies the change when it next saves its state
+(state.interval_s, 30 s by default), a stopped one when it starts. The previous state of a route is
+kept as a snapshot, so a rollback can be rolled back.
 """
 _SNAPSHOTS = f"""\
 example:
   tollway policy snapshots tollway.toml
 
-A running gateway keeps one snapshot an hour, two days of them.
+A running gateway keeps one snapshot per hour, for two days.
 
 {_HOW}"""
 _ROLLBACK = f"""\
 example:
-  tollway policy snapshots tollway.toml           see which there are
+  tollway policy snapshots tollway.toml           list the snapshots
   tollway policy rollback tollway.toml digits.1795973412
 
-Labels told after the snapshot are not learned again; to learn the good ones, use `relearn`.
+Labels received after the snapshot are not learned again; to keep the good ones, use `relearn`.
 
 {_HOW}"""
 _RELEARN = f"""\
@@ -39,25 +39,25 @@ examples:
   tollway policy relearn tollway.toml --without tenant=acme --from 2026-11-20 --to 2026-11-22T12:00
   tollway policy relearn tollway.toml --without source=judge-2 --route digits --dry-run
 
-Builds what a route has learned of quality again from the whole journal, without the labels that
-match: of these tenants, sources or decisions, told between the two times (UTC where no zone is
-given). What was learned of costs and features is kept.
+Rebuilds a route's learned quality from the whole journal, without the labels that match: those of
+the given tenants, sources or decisions, received between the two times (UTC if no zone is given).
+Learned costs and features are kept.
 
 {_HOW}"""
 
 
 def add(commands: Any) -> None:
-    """Add the command and its actions."""
-    summary = "list what was learned, go back to it, or learn again without some labels"
+    """Add the command and its subcommands."""
+    summary = "list or restore snapshots of learned policies, or relearn without some labels"
     parser = commands.add_parser("policy", help=summary, description=summary)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    text = "list the snapshots of what routes have learned"
+    text = "list the snapshots of the routes' policies"
     listing = _on_file(actions, "snapshots", _snapshots, text, _SNAPSHOTS)
-    listing.add_argument("--route", help="of this route alone")
-    text = "have a route go on with an earlier snapshot"
+    listing.add_argument("--route", help="only this route")
+    text = "restore an earlier snapshot of a route"
     back = _on_file(actions, "rollback", _rollback, text, _ROLLBACK)
-    back.add_argument("snapshot", help="its id, as `policy snapshots` shows it")
-    text = "learn again from the journal, without some labels"
+    back.add_argument("snapshot", help="the snapshot id, from `policy snapshots`")
+    text = "relearn from the journal, without some labels"
     again = _on_file(actions, "relearn", _relearn, text, _RELEARN)
     again.add_argument(
         "--without",
@@ -66,15 +66,19 @@ def add(commands: Any) -> None:
         metavar="KEY=VALUE",
         help="labels to leave out: tenant=NAME, source=NAME or decision=ID; may be repeated",
     )
-    again.add_argument("--from", dest="begin", metavar="TIME", help="leave out labels from then on")
-    again.add_argument("--to", dest="end", metavar="TIME", help="leave out labels before that")
-    again.add_argument("--route", help="this route alone")
-    again.add_argument("--dry-run", action="store_true", help="say what would change, and stop")
+    again.add_argument(
+        "--from", dest="begin", metavar="TIME", help="leave out labels from this time on"
+    )
+    again.add_argument("--to", dest="end", metavar="TIME", help="leave out labels before this time")
+    again.add_argument("--route", help="only this route")
+    again.add_argument(
+        "--dry-run", action="store_true", help="print what would change, without changing it"
+    )
 
 
 def _on_file(actions: Any, name: str, run: Any, text: str, more: str) -> Any:
     command = terminal.add(actions, name, run, text, more)
-    command.add_argument("file", type=Path, help="the configuration, such as tollway.toml")
+    command.add_argument("file", type=Path, help="the configuration file, such as tollway.toml")
     terminal.add_json(command)
     return command
 
@@ -86,7 +90,7 @@ def _load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> "Setting
 
 
 def _names(arguments: argparse.Namespace, settings: "Settings") -> list[str]:
-    """Return the routes that are meant; empty where the one named is unknown."""
+    """Return the selected routes; empty if the named route is unknown."""
     names = [route.name for route in settings.routes]
     return names if arguments.route is None else [n for n in names if n == arguments.route]
 
@@ -215,22 +219,22 @@ def _say(document: dict[str, Any]) -> None:
     for arm, after in document["expected_after"].items():
         before = document["expected_before"].get(arm)
         was = "" if before is None else f"{before:.3f} before, "
-        terminal.say(f"  {arm}: quality expected {was}{after:.3f} now")
+        terminal.say(f"  {arm}: expected quality {was}{after:.3f} now")
     if document["kept"]:
-        terminal.say(f"  What it knew before is kept as {document['kept']}.")
+        terminal.say(f"  The previous state is kept as {document['kept']}.")
 
 
 def _taken_up(settings: "Settings", before: str) -> list[str]:
-    lines = [f"What it knew before is kept as {before}."] if before else []
+    lines = [f"The previous state is kept as {before}."] if before else []
     lines.append(
-        "A running gateway takes it up when it next saves, within "
-        f"{settings.state.interval_s:g} s; otherwise the next start does."
+        "A running gateway applies this when it next saves its state, within "
+        f"{settings.state.interval_s:g} s; a stopped one applies it when it starts."
     )
     return lines
 
 
 def _keep(folder: Path, route: str, now_s: float) -> str:
-    """Keep a route's newest snapshot; return its id, "" where there is none."""
+    """Keep a route's newest snapshot and return its id, or "" if there is none."""
     from tollway.gateway.storage import retained_snapshots  # noqa: PLC0415
 
     path = retained_snapshots.newest(folder, route)
@@ -258,7 +262,7 @@ def _said(route: Any) -> dict[str, bytes]:
 
 
 def _without(arguments: argparse.Namespace) -> Any:
-    """Return which labels are left out; ValueError says what is wrong with the options."""
+    """Return the filter of labels to leave out; ValueError if the options are invalid."""
     from tollway.gateway.learning.unlearning import Without  # noqa: PLC0415
 
     named: dict[str, set[str]] = {"tenant": set(), "source": set(), "decision": set()}

@@ -1,4 +1,4 @@
-"""`tollway prices ...`: what the price catalogue says, and how a configuration differs from it."""
+"""`tollway prices ...`: show the price catalogue, and compare a configuration with it."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -13,25 +13,25 @@ from tollway.backends.units import HOT, UNITS
 from tollway.gateway.cli import config_report, terminal
 
 _ABOUT = """\
-The catalogue is the data of the installed package genai-prices. It is never fetched while the
-gateway runs. A backend takes its price from there with price = "catalog", under the name that
-catalog = "openai/gpt-4o-mini" gives, or its model.
+The catalogue is the data of the installed package genai-prices. The gateway never downloads it. A
+backend with price = "catalog" takes its price from there, under the name in
+catalog = "openai/gpt-4o-mini", or else under its model.
 """
 _DRIFT = """\
-Compares what is written in the file with the catalogue. A backend that is not in the catalogue is
-no drift: your own servers have prices of your own. Exit code 1 where a price differs.
+Compares the prices in the file with the catalogue. A backend that is not in the catalogue does not
+count as drift: your own servers have your own prices. Exits with code 1 if a price differs.
 """
 _UPDATE = """\
-Changes nothing. Prints how to get newer data, and with a configuration the prices to write where
-those in it differ from the installed catalogue. Prices from the catalogue change with the package,
-at the next start or reload: pin its version to decide when.
+Changes nothing. Prints how to get newer data and, for a configuration, the new values of the prices
+that differ from the installed catalogue. Catalogue prices change with the package, at the next
+start or reload: pin its version to decide when.
 """
-_CLOSE = 1e-6  # relatively: what a price is that was divided and written again
+_CLOSE = 1e-6  # relative tolerance, for prices that were divided and printed
 
 
 def add(commands: Any) -> None:
-    """Add the command and its actions."""
-    summary = "show what known models cost; compare a configuration's prices with that"
+    """Add the command and its subcommands."""
+    summary = "show the prices of known models; compare a configuration's prices with them"
     parser = commands.add_parser(
         "prices",
         help=summary,
@@ -42,22 +42,24 @@ def add(commands: Any) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     more = "  tollway prices list sonnet\n  tollway prices list openai/ --json\n"
     listing = terminal.add(actions, "list", _guarded(_list), "list known models", more)
-    listing.add_argument("text", nargs="?", default="", help="a part of the name or the title")
+    listing.add_argument("text", nargs="?", default="", help="part of the model's name or title")
     terminal.add_json(listing)
     more = "  tollway prices show openai/gpt-4o-mini\n\nPrints the price as TOML.\n"
-    show = terminal.add(actions, "show", _guarded(_show), "show what a model costs", more)
-    show.add_argument("model", help="its name, such as openai/gpt-4o-mini")
+    show = terminal.add(actions, "show", _guarded(_show), "show the price of a model", more)
+    show.add_argument("model", help="the model's name, such as openai/gpt-4o-mini")
     terminal.add_json(show)
-    diff = terminal.add(actions, "diff", _guarded(_diff), "say which prices have drifted", _DRIFT)
-    diff.add_argument("file", type=Path, help="the configuration, such as tollway.toml")
+    diff = terminal.add(actions, "diff", _guarded(_diff), "show which prices differ", _DRIFT)
+    diff.add_argument("file", type=Path, help="the configuration file, such as tollway.toml")
     terminal.add_json(diff)
-    update = terminal.add(actions, "update", _guarded(_update), "say how to update prices", _UPDATE)
-    update.add_argument("file", type=Path, nargs="?", help="the configuration")
+    update = terminal.add(
+        actions, "update", _guarded(_update), "show how to update prices", _UPDATE
+    )
+    update.add_argument("file", type=Path, nargs="?", help="the configuration file")
     terminal.add_json(update)
 
 
 def _guarded(run: Any) -> Any:
-    """Have a command say what to install, or to write, where the catalogue has no answer."""
+    """Wrap a command so that a missing catalogue or model is reported with its remedy."""
 
     def guarded(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         try:
@@ -160,7 +162,7 @@ def _lines(one: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _compared(file: Path, environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield of each backend how its price differs from the catalogue's."""
+    """Yield, for each backend, how its price differs from the catalogue's."""
     from tollway.gateway.settings import load  # noqa: PLC0415 - the other commands start faster without
 
     for backend in load(file, environ).backends:
@@ -184,7 +186,7 @@ def _compared(file: Path, environ: Mapping[str, str]) -> Iterator[dict[str, Any]
 
 
 def _differences(told: Price, known: Price) -> Iterator[dict[str, Any]]:
-    """Yield in which of the units that the catalogue prices two prices differ, and where."""
+    """Yield the catalogue's units in which two prices differ, with the tier where they do."""
     lengths = sorted({above for price in (told, known) for above, _ in price.tiers})
     for above in (0.0, *lengths):
         where = f" above {above:,.0f} input tokens" if above else ""

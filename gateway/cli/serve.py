@@ -1,4 +1,4 @@
-"""Serves a configuration: in this process, or in several behind one address."""
+"""Serves a configuration, in this process or in several worker processes behind one address."""
 
 import asyncio
 import gc
@@ -29,18 +29,17 @@ from tollway.gateway.workers.supervisor import OK, Start, Supervisor
 
 log = logging.getLogger("tollway.serve")
 
-THRESHOLDS = (2000, 20, 100)  # Python's own are 700, 10, 10
+THRESHOLDS = (2000, 20, 100)  # Python's defaults are 700, 10, 10
 
 
 Read = Callable[[], config.Settings]
 
 
 def serve(read: Read, note: str = "") -> int:
-    """Serve until SIGTERM or SIGINT; a line on stdout says where, once it does.
+    """Serve until SIGTERM or SIGINT; once serving, print the address on stdout.
 
-    `read` reads the configuration: now, and again at every SIGHUP. `note` is logged.
-    Returns the exit code of the process. Raises ConfigError for a configuration that is wrong at
-    the start.
+    `read` reads the configuration, at the start and at every SIGHUP. `note` is logged. Returns the
+    exit code of the process. Raises ConfigError if the configuration is invalid at the start.
     """
     settings = read()
     access_log.write(settings.log.format, settings.log.level)
@@ -59,7 +58,7 @@ def serve(read: Read, note: str = "") -> int:
 
 @contextmanager
 def _logging(settings: config.Settings) -> Iterator[Background]:
-    """Write this process' log in a thread; at the end wait for a while until it is written."""
+    """Write this process' log in a thread; on exit, wait a limited time for it to be written."""
     lines = access_log.background(settings.log.format)
     access_log.write(settings.log.format, settings.log.level, lines.put)
     try:
@@ -69,10 +68,10 @@ def _logging(settings: config.Settings) -> Iterator[Background]:
 
 
 def collect_seldom() -> None:
-    """Have the garbage collector pass over what was built at the start, and look at requests less.
+    """Freeze the objects built at startup, and make the garbage collector run less often.
 
-    Some sixty thousand objects live as long as the process: a full collection that walks them stops
-    everything for longer than a hundred requests take. See docs/decisions/0305.
+    About sixty thousand objects live as long as the process. A full collection that walks them
+    pauses the process for longer than a hundred requests take. See docs/decisions/0305.
     """
     gc.collect()
     gc.freeze()
@@ -93,7 +92,7 @@ def _run(
     *,
     alone: bool = True,
 ) -> None:
-    """Serve; `alone` where nobody else has to reload when the control plane is asked to."""
+    """Serve; `alone` if there are no other workers that a reload must reach."""
     server = gateway.settings.server
 
     def ready() -> None:
@@ -128,7 +127,7 @@ def _in_workers(settings: config.Settings, read: Read) -> int:
     server = settings.server
     listeners = front.bind_each(server.listen, server.workers)
     board = SharedCounters(server.workers, [route.name for route in settings.routes])
-    # Short, for a Unix socket's path has at most 107 bytes; and nobody else's.
+    # Short, because a Unix socket's path has at most 107 bytes; and private to this user.
     folder = Path(tempfile.mkdtemp(prefix="tollway-"))
 
     def work(start: Start) -> int:
@@ -160,18 +159,18 @@ def _in_workers(settings: config.Settings, read: Read) -> int:
 
 
 def newest(settings: config.Settings, read: Read) -> config.Settings:
-    """Return the configuration as it is now, or as it was where that cannot be served."""
+    """Return the current configuration, or the previous one if the current one is not usable."""
     try:
         now = read()
         check(settings, now)
     except ConfigError as exc:
-        log.error("a worker starts with the configuration as it was: %s", exc)
+        log.error("a worker starts with the previous configuration: %s", exc)
         return settings
     return now
 
 
 def _ready(start: Start) -> None:
-    """Tell the supervisor, and from now on watch that it is there."""
+    """Report readiness to the supervisor, and stop if the supervisor exits."""
     os.write(start.ready_fd, bytes([start.index]))
     loop = asyncio.get_running_loop()
 
