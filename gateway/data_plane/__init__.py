@@ -1,1 +1,1 @@
-"""The routes' own paths: ASGI in, a request for the router, its reply out."""
+"""The data plane: serves the routes' paths, from ASGI request to router to reply."""

@@ -1,6 +1,6 @@
-"""Admission: who asks, whether they may, and what; bytes to an Inference.
+"""Admission: authenticates, authorizes and parses requests into `InferenceRequest` objects.
 
-Whatever is refused here has cost nothing and reached no backend.
+A request that is refused here has cost nothing and reached no backend.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from tollway.gateway.security.loopback import trouble
 
 
 class Admission:
-    """Lets requests in."""
+    """Admits requests to routes."""
 
     def __init__(
         self,
@@ -36,9 +36,10 @@ class Admission:
         via: bytes,
         local_only: frozenset[str] = frozenset(),
     ) -> None:
-        """`local_only` names the routes that callers without a key may use from this machine alone;
-        `may_call` names the routes of those tenants that may not call all, `rates` are those of
-        tenants that may not call as fast as they like.
+        """`may_call` maps tenants with restricted access to the routes that they may call.
+
+        `rates` maps rate-limited tenants to their limits. `local_only` names the routes that
+        callers without a key may use only from this machine.
         """
         self._authenticator = authenticator
         self._metrics = metrics
@@ -50,7 +51,7 @@ class Admission:
         self._local_only = local_only
 
     def known(self, scope: Scope, route: Route) -> str:
-        """Return whose key it is; Refused where it is nobody's."""
+        """Return the tenant of the request's key; raise HttpProblem 401 if it has none."""
         tenant = self._authenticator.tenant(scope["headers"])
         if tenant is None:
             self._metrics.refused(route.name, "", "unauthorized")
@@ -64,7 +65,7 @@ class Admission:
         return tenant
 
     def tenant(self, scope: Scope, route: Route) -> str:
-        """Return who may call the route with this key; Refused where nobody may."""
+        """Return the tenant of the key; HttpProblem 401 or 403 if it may not call the route."""
         tenant = self.known(scope, route)
         if not self.may(tenant, route):
             self._metrics.refused(route.name, tenant, "forbidden")
@@ -74,7 +75,7 @@ class Admission:
         return tenant
 
     def _keep_local(self, scope: Scope, route: Route, tenant: str) -> None:
-        """Refuse a stranger who would spend on a key of the gateway's."""
+        """Refuse remote callers without a key on routes that use the gateway's provider key."""
         if tenant != ANONYMOUS or route.name not in self._local_only:
             return
         why = trouble(scope)
@@ -94,7 +95,7 @@ class Admission:
         return allowed is None or route.name in allowed
 
     def _admit(self, route: Route, tenant: str) -> None:
-        """Take a request in; Refused where its tenant calls too fast (0.1 us where none may)."""
+        """Apply the tenant's rate limit; HttpProblem 429 above it (0.1 us if it has none)."""
         rate = self._rates.get(tenant)
         if rate is None:
             return
@@ -105,7 +106,7 @@ class Admission:
             raise
 
     def charge(self, state: RequestState) -> None:
-        """Count what a turn has cost against how fast its tenant may spend."""
+        """Charge a request's cost to its tenant's spending rate."""
         rate = self._rates.get(state.inference.tenant)
         if rate is not None:
             rate.charge(state)
@@ -113,7 +114,7 @@ class Admission:
     async def read(
         self, scope: Scope, receive: Receive, match: Match, tenant: str, received_s: float
     ) -> InferenceRequest:
-        """Read the request into an Inference; Refused where it is none."""
+        """Parse the request into an InferenceRequest; raise HttpProblem if it is invalid."""
         self._admit(match.route, tenant)
         route = match.route
         headers, options = forwarded(scope["headers"], self._via, scope["http_version"])
@@ -156,11 +157,11 @@ class Admission:
         )
 
     def _of_model(self, match: Match, payload: Payload, tenant: str) -> Route:
-        """Return which of the routes that share a path a request means, by its model's name."""
+        """Return the route that a request selects by its model name, on a shared path."""
         document = payload.data
         name = document["model"] if isinstance(document, dict) else ""
         route = match.of_model(name)
-        # One that may not be called is as unknown as one that is not: what there is, is not told.
+        # A forbidden model is reported as unknown, so as not to reveal which models exist.
         if route is None or not self.may(tenant, route):
             self._metrics.refused(match.route.name, tenant, "no_model")
             raise model_list.unknown(name)
@@ -197,7 +198,7 @@ class Admission:
 
 
 def caller_of(scope: Scope, tenant: str) -> str:
-    """Return who calls: the tenant, or where anybody may call, the client's address (0.2 us)."""
+    """Return the caller: the tenant, or the address of an anonymous client (0.2 us)."""
     if tenant != ANONYMOUS:
         return tenant
     client = scope.get("client")

@@ -1,4 +1,4 @@
-"""The ASGI entry: the control plane's few paths to Starlette, all else to the data plane."""
+"""The ASGI entry point: sends control-plane paths to Starlette, all others to the data plane."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,10 +16,10 @@ ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class App:
-    """Sends each request to its plane, and opens and closes the gateway with the server."""
+    """Dispatches each request to its plane, and opens and closes the gateway with the server."""
 
-    # The mutable state is how many requests of the data plane there are, the date as written, and
-    # whether connections are to be let go.
+    # The mutable state is the number of data-plane requests in progress, the formatted date, and
+    # whether connections are to be closed.
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class App:
         most: int,
         shed: Callable[[], None],
     ) -> None:
-        """`most` requests of the data plane are served at once; `shed` counts those refused."""
+        """Serve at most `most` data-plane requests at once; call `shed` for each one refused."""
         self._proxy = proxy
         self._control = control
         self._opened = opened
@@ -43,20 +43,21 @@ class App:
         self._leaving = False
 
     def leave(self) -> None:
-        """From now on close each connection with its next reply.
+        """Close each connection with its next reply from now on.
 
-        Else they would be closed at the end, idle, and a request that is just then on its way is
-        lost to a client that cannot tell whether it was heard.
+        Otherwise they would be closed idle at shutdown. A request sent at that moment would be
+        lost, and its client could not tell whether it was received.
         """
         self._leaving = True
 
     def serve(self, proxy: DataPlane) -> None:
-        """Have requests that come from now on go to another data plane."""
+        """Send all new requests to another data plane."""
         self._proxy = proxy
 
     def shape(self, path: bytes, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
-        """Return the content type and body of a problem, in the shape that a path's clients read:
-        for requests that are refused before a route has seen them.
+        """Return the content type and body of a problem, in the format of a path's protocol.
+
+        Used for requests that are refused before they reach a route.
         """
         return self._proxy.shape(path, status, problem)
 
@@ -84,8 +85,9 @@ class App:
             await send({"type": "websocket.close", "code": 1003, "reason": "no WebSocket here"})
 
     def _dated(self, send: Send) -> Send:
-        """Return a `send` that adds a Date where the reply has none (a backend's own is kept), and
-        closes the connection where we leave.
+        """Return a `send` that adds a Date unless the backend's reply has one.
+
+        It also closes the connection during shutdown.
         """
 
         def dated(message: dict[str, Any]) -> Any:
@@ -106,7 +108,7 @@ class App:
         assert message["type"] == "lifespan.startup", message
         try:
             await self._opened()
-        except Exception as exc:  # the server must be told, whatever it was
+        except Exception as exc:  # report every failure to the server
             await send({"type": "lifespan.startup.failed", "message": f"tollway: {exc}"})
             raise
         await send({"type": "lifespan.startup.complete"})
@@ -116,7 +118,7 @@ class App:
 
 
 async def refuse(refused: HttpProblem, written: tuple[bytes, bytes], send: Send) -> None:
-    """Answer a request that nobody has read, with a content type and a body."""
+    """Answer a request without reading it; `written` is (content type, body)."""
     content_type, body = written
     headers = [
         (b"content-type", content_type),

@@ -1,4 +1,4 @@
-"""What an ASGI application is called with (the specification's own names)."""
+"""Types of the ASGI call arguments, named as in the specification."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Finds the tenant of a request by the key that it carries."""
+"""Authentication: finds the tenant of a request by its key."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,13 +17,13 @@ from tollway.gateway.security.keys import (
     verify,
 )
 
-_REMEMBERED_MAX = 65_536  # headers of callers in good standing; about 15 MB if it were ever full
+_REMEMBERED_MAX = 65_536  # accepted headers; about 15 MB if the cache were ever full
 
 
 class Authenticator:
-    """Finds the tenant of a request by the key that it carries."""
+    """Finds the tenant of a request by its key."""
 
-    # The mutable state of an authenticator is what it remembers of headers that it accepted.
+    # The mutable state of an authenticator is its cache of accepted headers.
 
     def __init__(
         self,
@@ -37,10 +37,10 @@ class Authenticator:
         labellers: Iterable[str] = (),
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Know `tenants` by the hashes of their keys, of which some end at a time (`ends`).
+        """`tenants` maps key hashes to tenants; `ends` maps key hashes to expiry times.
 
-        Where it is `open_to_all`, callers without a key of ours are ANONYMOUS and, if there is no
-        admin key, administrators too. A key with our prefix that nobody owns is refused even then.
+        With `open_to_all`, callers without a key of ours are ANONYMOUS and, if there is no admin
+        key, administrators too. An unknown key with our prefix is refused even then.
         """
         self._tenants = dict(tenants)
         self._ends = dict(ends or {})
@@ -54,14 +54,14 @@ class Authenticator:
 
     @property
     def anyone_is_admin(self) -> bool:
-        """Whether the control plane asks for no key."""
+        """Whether the control plane requires no key."""
         return self._open and self._admin_hash is None
 
     def tenant(self, headers: Headers) -> str | None:
-        """Return the tenant of a request; None where the request must be refused.
+        """Return the tenant of a request; None if the request must be refused (1 us).
 
-        Costs 1 us. Refused are: no key (unless open), a key of ours that is unknown or has ended,
-        two different keys, and a header for keys that stands twice and holds one of ours.
+        Refused are: no key (unless open), a key of ours that is unknown or expired, two different
+        keys, and a repeated key header that holds one of our keys.
         """
         found = None
         for field in headers:
@@ -72,12 +72,12 @@ class Authenticator:
         if found is None:
             return ANONYMOUS if self._open else None
         known = self._remembered.get(found)
-        if known is None or known[1]:  # nearly never: a key that is new here, or one that ends
+        if known is None or known[1]:  # rare: a key that is not cached, or one that expires
             return self._tenant_of((found,))
         return known[0]
 
     def _tenant_of(self, fields: Headers) -> str | None:
-        """Return the tenant whose key stands in header fields, of which none stands twice."""
+        """Return the tenant whose key is in the given header fields, none of them repeated."""
         known: tuple[str, float] | None = None
         for header in fields:
             one = self._remembered.get(header) or self._find(header)
@@ -96,26 +96,27 @@ class Authenticator:
         return tenant
 
     def is_labeller(self, tenant: str) -> bool:
-        """Say whether a tenant's labels are trusted."""
+        """Return whether a tenant's labels are trusted."""
         return tenant in self._labellers
 
     def is_admin(self, headers: Headers) -> bool:
-        """Say whether a request may use all of the control plane."""
+        """Return whether a request may use all of the control plane."""
         if self._admin_hash is None:
             return self._open
         return self._bears(headers, self._admin_hash)
 
     def is_viewer(self, headers: Headers) -> bool:
-        """Say whether a request may read the control plane."""
+        """Return whether a request may read the control plane."""
         if self._viewer_hash is not None and self._bears(headers, self._viewer_hash):
             return True
         return self.is_admin(headers)
 
     def is_ours(self, name: bytes, value: bytes) -> bool:
-        """Say whether a header field holds a key of this gateway, which must not leave it.
+        """Return whether a header field holds a key of this gateway, which must not leave it.
 
-        Whatever looks like a key of ours is one, known or not; so is a key of another form that a
-        tenant or an operator has. Hashes the value: 2 us, paid where a route forwards credentials.
+        Anything that looks like a key of ours counts, known or not, and so does a key of another
+        form that belongs to a tenant or an operator. Hashing the value takes 2 us, and is done only
+        if a route forwards credentials.
         """
         if _KEY.search(value) or _claims_to_be_ours(value):
             return True
@@ -141,7 +142,7 @@ class Authenticator:
         return known
 
     def _owner(self, key: str) -> tuple[str, float] | None:
-        # Looked up by its hash: what timing could tell is about the hash, which leads to no key.
+        # Looked up by hash: timing could reveal only the hash, from which no key can be derived.
         hashes = [hash_key(key)]
         if self._pepper is not None:
             hashes.append(hash_key(key, self._pepper))

@@ -1,13 +1,13 @@
-"""The Date field (RFC 9110 6.6.1): made once a second, added where a reply has none."""
+"""The Date header (RFC 9110 6.6.1): formatted once a second, added if a reply has none."""
 
 import time
 from email.utils import formatdate
 
 
 class DateHeader:
-    """Makes the field's value."""
+    """Formats the header's value."""
 
-    # The mutable state is the second last asked for, and its text.
+    # The mutable state is the latest second formatted, and its text.
     __slots__ = ("_second", "_text")
 
     def __init__(self) -> None:
@@ -15,7 +15,7 @@ class DateHeader:
         self._text = b""
 
     def now(self) -> bytes:
-        """Return the current date in the form that HTTP wants."""
+        """Return the current date in HTTP format."""
         second = int(time.time())
         if second != self._second:
             self._second, self._text = second, formatdate(second, usegmt=True).encode()

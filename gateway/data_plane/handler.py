@@ -1,7 +1,7 @@
-"""The data plane: bytes to an Inference, its reply back to bytes. Plain ASGI, for it is hot.
+"""The data plane's request handler, written in plain ASGI because it is a hot path.
 
-Finds the route, has the request admitted (who asks, whether they may, what), hands it over to the
-router, and has its reply written.
+It matches the route, admits the request (authentication, authorization, parsing), passes it to the
+router, and writes the reply.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tollway.gateway.routing.router import Router
 
 
 class DataPlane:
-    """Answers the routes' own paths."""
+    """Serves the routes' paths."""
 
     def __init__(
         self,
@@ -44,8 +44,9 @@ class DataPlane:
         watch: TraceRecorder | None = None,
         idempotency: IdempotencyStore | None = None,
     ) -> None:
-        """`done` is told of each turn once its reply is written; `watch` of each request, where
-        somebody wants that; `idempotency` keeps answers for those who ask again.
+        """`done` is called with each request state once its reply is written.
+
+        `watch` traces requests, if tracing is on. `idempotency` stores replies for retries.
         """
         self._table = table
         self._router = router
@@ -62,7 +63,7 @@ class DataPlane:
         """Return the content type and body of a problem at a raw path."""
         match = self._table.match(path)
         if match is None:
-            # `error` too: whose protocol was meant cannot be told, and some clients read only that.
+            # Add `error`: the intended protocol is unknown, and some clients read only that member.
             told = {**problem, "error": problem["detail"]}
             return b"application/problem+json", orjson.dumps(told)
         return match.route.protocol.error(status, problem)
@@ -90,7 +91,7 @@ class DataPlane:
         match: Match | None = None
         try:
             path: bytes = scope["raw_path"]
-            if scope["method"] == "OPTIONS":  # asks nothing of a model, so it is ours to answer
+            if scope["method"] == "OPTIONS":  # not for a model, so the gateway answers it
                 await send({"type": "http.response.start", "status": 204, "headers": []})
                 await send({"type": "http.response.body", "body": b""})
                 return
@@ -122,7 +123,7 @@ class DataPlane:
             client = client_of(scope) if "extensions" in scope else None
             state = await (
                 self._router.answer(inference)
-                if client is None  # this server does not say when clients leave
+                if client is None  # this server does not report disconnects
                 else self._route(inference, client)
             )
         except (HttpProblem, RequestRefused) as exc:
@@ -135,9 +136,9 @@ class DataPlane:
             await self._hand_over(state, receive, send)
 
     async def _route(self, inference: InferenceRequest, client: Client) -> RequestState | None:
-        """Return the turn whose reply is to be written; None: its client has left before one came.
+        """Return the request state to reply with; None if the client disconnected before a reply.
 
-        What was under way then is given up, so that a model stops whose answer nobody reads.
+        Calls in progress are then cancelled, so that no model works on an answer that nobody reads.
         """
         inference.client = client
         client.awaits(asyncio.current_task())
@@ -151,7 +152,7 @@ class DataPlane:
         return state
 
     async def _hand_over(self, state: RequestState, receive: Receive, send: Send) -> None:
-        """Write a turn's reply."""
+        """Write a request's reply."""
         try:
             await self._replies.write(state, receive, send)
         finally:
@@ -166,8 +167,8 @@ class DataPlane:
         receive: Receive,
         send: Send,
     ) -> None:
-        """Answer a request that names its Idempotency-Key: asked and charged once."""
-        inference.accepts = b""  # what is kept must suit whoever asks again
+        """Answer a request with an Idempotency-Key: it is routed and charged once."""
+        inference.accepts = b""  # the stored reply must suit any client that retries
         route, tenant = inference.route.name, inference.tenant
         key = tenant, route, given
         try:
@@ -182,7 +183,7 @@ class DataPlane:
             await send({"type": "http.response.body", "body": kept.body})
             return
         try:
-            # Not given up when the client leaves: it may ask again, and then gets this answer.
+            # Not cancelled on disconnect: a client that retries gets this reply.
             state = await self._router.answer(inference)
             held = state.held
             if held is not None and held.relay is None and not held.error:
@@ -193,7 +194,7 @@ class DataPlane:
 
 
 def noting(send: Send, trace: RequestTrace) -> Send:
-    """Return a `send` that notes the reply's status."""
+    """Return a `send` that records the reply's status in the trace."""
 
     def noted(message: dict[str, Any]) -> Any:
         if message["type"] == "http.response.start":

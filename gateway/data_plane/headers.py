@@ -1,7 +1,8 @@
-"""Header fields on their way through: what is dropped, what is read, what is added.
+"""Headers: which header fields are dropped, read and added in each direction.
 
-RFC 9110 7.6.1: a proxy drops Connection, every field that it names, and the hop-by-hop fields, both
-ways; 7.6.3: it adds itself to Via. Tollway's own request fields are read here and go no further.
+RFC 9110 7.6.1: a proxy drops Connection, every field that Connection names, and the hop-by-hop
+fields, in both directions; 7.6.3: it adds itself to Via. Tollway's own request fields are read here
+and are not forwarded.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -15,13 +16,13 @@ from tollway.gateway.security.header_names import CREDENTIALS, FRAMING, HOP_BY_H
 
 _NOT_FORWARDED = HOP_BY_HOP | FRAMING | CREDENTIALS
 _NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"server"}
-TAGS_MAX = 16  # a call carries a handful: cost center, environment, team, feature
+TAGS_MAX = 16  # a call usually has a few: cost center, environment, team, feature
 TAG_CHARS_MAX = 64
 
 
 @dataclass(slots=True)
 class RequestOptions:
-    """What a request asks of the gateway itself."""
+    """Options for the gateway itself, from the request's headers."""
 
     tags: dict[str, str] = field(default_factory=dict)
     floor: float | None = None
@@ -33,9 +34,9 @@ class RequestOptions:
 def forwarded(
     headers: Iterable[tuple[bytes, bytes]], via: bytes, version: str = "1.1"
 ) -> tuple[Headers, RequestOptions]:
-    """Return (fields for the backend, demands); Refused where a field of ours cannot be read.
+    """Return (fields for the backend, options); HttpProblem if a field of ours is invalid.
 
-    `version` is that of HTTP in which the request came.
+    `version` is the HTTP version of the request.
     """
     kept: Headers = []
     options = RequestOptions()
@@ -67,9 +68,9 @@ def passed_on(
     names: Collection[bytes],
     is_ours: Callable[[bytes, bytes], bool],
 ) -> Headers:
-    """Return the credentials of a request that its route passes on: those in `names`.
+    """Return the credential fields of a request that its route forwards: those in `names`.
 
-    Except what `is_ours`, and what the request's own Connection field names.
+    Keys of this gateway (`is_ours`) and fields named by Connection are left out.
     """
     if not names:
         return []
@@ -132,7 +133,7 @@ def _nano(text: str) -> int:
 
 
 def parse_tags(text: str) -> dict[str, str]:
-    """Read `cost_center=ads,environment=staging`; ValueError says what is wrong."""
+    """Parse `cost_center=ads,environment=staging`; ValueError says what is wrong."""
     tags: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))

@@ -1,9 +1,10 @@
-"""Answers kept for clients that ask again under the same Idempotency-Key.
+"""Idempotency: stores responses for retries with the same Idempotency-Key.
 
-As the IETF's draft (draft-ietf-httpapi-idempotency-key-header) has it: the same key with the same
-request gets the stored answer, with another request 422, and while the first is under way 409. The
-store is bounded by bytes and age, the oldest going first; an answer is the worker's that gave it.
-Refusals, failures (5xx) and streams are not kept: they may be tried again.
+This follows the IETF draft (draft-ietf-httpapi-idempotency-key-header). The same key with the same
+request returns the stored response, with another request it returns 422, and while the first
+request is in progress it returns 409. The store is bounded by bytes and age, and evicts the oldest
+first. A response is stored only in the worker that gave it. Refusals, failures (5xx) and streams
+are not stored, so they can be retried.
 """
 
 import hashlib
@@ -15,16 +16,16 @@ from tollway.gateway.data_plane.problems import HttpProblem
 
 HEADER = b"idempotency-key"
 KEY_BYTES_MAX = 255  # Stripe's limit
-_OVERHEAD_BYTES = 1024  # what an entry takes beside its body and fields
+_OVERHEAD_BYTES = 1024  # the size of an entry without its body and headers
 _UNDER_WAY_MAX = 100_000
 
 Key = tuple[str, str, bytes]
-"""Tenant, route, and the client's key."""
+"""(tenant, route, the client's key)"""
 
 
 @record
 class StoredResponse:
-    """An answer as it went to the client."""
+    """A response as it was sent to the client."""
 
     status: int
     headers: Headers
@@ -34,10 +35,10 @@ class StoredResponse:
 class IdempotencyStore:
     """The store of one worker."""
 
-    # The mutable state is the answers kept, oldest first, their size, and what is under way.
+    # The mutable state is the stored responses, oldest first, their size, and the keys in progress.
 
     def __init__(self, *, keeps_s: float, bytes_max: int) -> None:
-        """Answers are kept for `keeps_s`, in at most `bytes_max` together."""
+        """Store responses for `keeps_s`, in at most `bytes_max` in total."""
         self._keeps_s = keeps_s
         self._bytes_max = bytes_max
         self._kept: OrderedDict[Key, tuple[float, bytes, StoredResponse]] = OrderedDict()
@@ -45,9 +46,10 @@ class IdempotencyStore:
         self.size_bytes = 0
 
     def begin(self, key: Key, print_: bytes, now_s: float) -> StoredResponse | None:
-        """Return the answer kept for a key; None: there is none, and the caller must `end` it.
+        """Return the stored response of a key; if None, the caller must call `end` later.
 
-        Raises Refused where the key was another request's, or its request is under way.
+        Raises HttpProblem if the key was used with another request (422) or its request is still in
+        progress (409).
         """
         self._expire(now_s)
         under_way = self._under_way.get(key)
@@ -66,7 +68,7 @@ class IdempotencyStore:
         return None if found is None else found[2]
 
     def end(self, key: Key, kept: StoredResponse | None, now_s: float) -> None:
-        """Keep an answer, or let the next request with the key be as the first."""
+        """Store a response; without one, the next request with the key counts as the first."""
         print_ = self._under_way.pop(key, None)
         if kept is None or print_ is None or kept.status >= 500:
             return
@@ -88,7 +90,7 @@ class IdempotencyStore:
 
 
 def key_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """Return a request's key (0.3 us); Refused where it is too long or empty."""
+    """Return a request's key (0.3 us); HttpProblem if it is too long or empty."""
     for name, value in headers:
         if name == HEADER:
             if not 0 < len(value) <= KEY_BYTES_MAX:
@@ -99,7 +101,7 @@ def key_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
 
 def fingerprint(call: Call) -> bytes:
-    """Return what tells a request from others: of its method, target and body."""
+    """Return a digest of a request's method, target and body."""
     digest = hashlib.blake2b(b"%b %b\n" % (call.method, call.target), digest_size=16)
     digest.update(call.body)
     return digest.digest()

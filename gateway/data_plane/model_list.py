@@ -1,7 +1,8 @@
-"""The list of models, as OpenAI's clients ask for it: the routes that a key may call, by name.
+"""The model list of the OpenAI API: the routes that a key may call, by name.
 
-A client that lists models to offer a choice sends the name back as `model`. Here a route is what it
-can choose, by the names that its `models` are, or by its own; each backend has another name for it.
+A client that lists models sends the chosen name back as `model`. In the gateway that choice is a
+route, listed under the names in its `models` or else under its own name. Each backend has its own
+name for the model.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ _ENDS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/*")
 
 
 def listed_at(path: str) -> str | None:
-    """Return where the models of a route at `path` are listed; None where it is no API's path."""
+    """Return the path of the model list for a route at `path`; None if it is not an API path."""
     for end in _ENDS:
         if path.endswith(end):
             return path[: -len(end)] + "/models"
@@ -24,7 +25,7 @@ def listed_at(path: str) -> str | None:
 
 
 def one(routes: Iterable[Route], name: str) -> bytes:
-    """Return what is told of one model; Refused (404) where none of `routes` has that name."""
+    """Return the description of one model; HttpProblem 404 if none of `routes` has the name."""
     if name not in _names(routes):
         raise unknown(name)
     return orjson.dumps(_model(name))
@@ -37,15 +38,15 @@ def every(routes: Iterable[Route]) -> bytes:
 
 
 def unknown(name: str) -> HttpProblem:
-    """404: no route has a model of that name, or not for this key."""
+    """Return a 404: no route that this key may call has a model of that name."""
     return HttpProblem(404, "Model not found", f"the model {name!r} does not exist or is not yours")
 
 
 def _names(routes: Iterable[Route]) -> list[str]:
-    """Return the models' names, once each: some serve chats and embeddings by one name."""
+    """Return the distinct model names: one name may serve both chat and embeddings."""
     return list(dict.fromkeys(name for route in routes for name in route.models or (route.name,)))
 
 
 def _model(name: str) -> dict[str, Any]:
-    # 0: nobody can say when a mix of models was made, and clients want a number.
+    # 0: a mix of models has no creation date, and clients expect a number.
     return {"id": name, "object": "model", "created": 0, "owned_by": "tollway"}

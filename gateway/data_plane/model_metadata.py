@@ -1,4 +1,4 @@
-"""Descriptions: what protocols ask about servers and models rather than of them."""
+"""Model metadata: answers protocol requests about the server and its models."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -28,7 +28,7 @@ SERVER: dict[bytes, dict[str, Any]] = {
 
 
 class ModelMetadata:
-    """Answers what is asked about the server and its models."""
+    """Serves metadata, readiness and model lists."""
 
     def __init__(
         self,
@@ -38,19 +38,19 @@ class ModelMetadata:
         ready: Callable[[], str],
         clock: Callable[[], float],
     ) -> None:
-        """`ready` says why the gateway is not, "" where it is."""
+        """`ready` returns why the gateway is not ready, or "" if it is."""
         self._table = table
         self._admission = admission
         self._ready = ready
         self._clock = clock
 
     async def of_server(self, path: bytes, send: Send) -> None:
-        """Answer what the Open Inference Protocol asks about the server as a whole."""
+        """Answer Open Inference Protocol requests about the server as a whole."""
         why = self._ready() if path == b"/v2/health/ready" else ""
         await _send_json(send, 503 if why else 200, orjson.dumps(SERVER[path]))
 
     async def of_model(self, scope: Scope, match: Match, send: Send) -> None:
-        """Answer what a protocol asks about models: which there are, is one ready, what is it."""
+        """Answer requests about models: the list, readiness, and metadata."""
         route = match.route
         if match.what is MODELS:
             await _send_json(send, 200, self._models(scope, match))
@@ -64,7 +64,7 @@ class ModelMetadata:
         await _send_json(send, *await self._metadata(scope, match))
 
     def _models(self, scope: Scope, match: Match) -> bytes:
-        """Return the models that a key may call, or the one that is asked for."""
+        """Return the models that a key may call, or the one that is requested."""
         tenant = self._admission.known(scope, match.route)
         if scope["method"] not in ("GET", "HEAD"):
             refused = HttpProblem(405, "Method not allowed", "models can be read here, with GET")
@@ -75,7 +75,7 @@ class ModelMetadata:
         return model_list.one(routes, name) if name else model_list.every(routes)
 
     async def _metadata(self, scope: Scope, match: Match) -> tuple[int, bytes]:
-        """Ask the backends, dearest first, what the model is; it has the name it was asked by."""
+        """Request the metadata from the backends, most expensive first; keep the requested name."""
         for backend in reversed(match.route.backends.values()):
             credential = backend.credential
             if credential is not None and credential.is_refused:

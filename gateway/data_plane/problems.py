@@ -1,4 +1,4 @@
-"""Refusals as HTTP has them: RFC 9457 problems, each reason with its status and title."""
+"""Problems: maps refusals to HTTP replies (RFC 9457), each reason with a status and title."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ _STATUSES: dict[Reason, tuple[int, str]] = {
     "not_supported": (400, "Not supported"),
     "cost_ceiling": (402, "Cost ceiling"),
     "budget_downgraded": (402, "Budget downgraded"),
-    "budget_exhausted": (402, "Budget exhausted"),  # spent money is no rate limit
+    "budget_exhausted": (402, "Budget exhausted"),  # spent money is not a rate limit
     "budget_held": (429, "Budget held"),
     "cost_unbounded": (422, "Cost unbounded"),
     "rate_limited": (429, "Rate limited"),
@@ -51,24 +51,24 @@ class HttpProblem(Exception):  # noqa: N818 - reads as what happened
 
 
 def no_route(path: str) -> HttpProblem:
-    """404: the path is none of the routes'."""
+    """Return a 404: no route has this path."""
     detail = f"no route answers {path!r}; see [[routes]] in the config"
-    # `error` too: whose protocol was meant cannot be told, and some clients read only that.
+    # Add `error`: the intended protocol is unknown, and some clients read only that member.
     return HttpProblem(404, "No route", detail, error=detail)
 
 
 def unprocessable(field: str, why: str) -> HttpProblem:
-    """422: the request is of its protocol, and not of what its route accepts."""
+    """Return a 422: the request is valid in its protocol but violates the route's schema."""
     return HttpProblem(422, "Unprocessable content", f"{field} {why}", field=field)
 
 
 def broken_off(error: str) -> HttpProblem:
-    """502, told inside a stream that had begun: it will not come to its end."""
+    """Return a 502, sent inside a stream that had begun: it broke off."""
     return HttpProblem(502, "Stream broken off", error)
 
 
 def of_refusal(refused: RequestRefused) -> HttpProblem:
-    """Return the problem that tells a client why its request was refused."""
+    """Return the HTTP problem of a refusal."""
     status, title = _STATUSES[refused.reason]
     members = dict(refused.members)
     if refused.reason in ("budget_exhausted", "budget_held", "cost_unbounded"):

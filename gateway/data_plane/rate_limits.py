@@ -1,12 +1,13 @@
-"""Rates: how many requests and dollars a second a tenant may take, with a burst.
+"""Rate limits: requests and dollars per second for each tenant, with a burst.
 
-Two token buckets a tenant. One of requests: each takes a token, and where there is none it is
-refused with 429 before anything is read. One of dollars: a request needs it not to be empty, and
-takes from it what it has cost, so it may go below zero by what was under way; the next ones wait.
-This smooths spend; what holds it to a limit exactly is a budget. Pure: the time is an argument.
+Each tenant has two token buckets. In the requests bucket, each request takes a token; without one
+it is refused with 429 before its body is read. In the dollars bucket, a request needs a balance
+above zero and takes its cost when it ends. The balance may therefore fall below zero by the cost of
+the requests in progress, and the next ones must wait. This smooths spend; only a budget enforces an
+exact limit. The module is pure: the time is an argument.
 
-Feedback has a bucket of its own for each tenant, limited by default: every label costs the worker
-that learns about a third of a millisecond.
+Feedback has its own bucket for each tenant, limited by default, because every label costs the
+learning worker about a third of a millisecond.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,9 +21,9 @@ from tollway.gateway.routing.request_state import RequestState
 
 @dataclass(slots=True)
 class TokenBucket:
-    """A token bucket: `rate` a second come in, at most `burst` are there."""
+    """A token bucket: it gains `rate` tokens a second and holds at most `burst`."""
 
-    # The mutable state is the tokens there were, and when.
+    # The mutable state is the token count, and the time of that count.
 
     rate: float
     burst: float
@@ -31,36 +32,36 @@ class TokenBucket:
 
     @classmethod
     def full(cls, rate: float, burst: float, now_s: float = 0.0) -> "TokenBucket":
-        """Return a bucket with as many tokens as it holds."""
+        """Return a full bucket."""
         return cls(rate, burst, burst, now_s)
 
     def revise(self, rate: float, burst: float, now_s: float) -> None:
-        """Take another rate and burst; the tokens stay, as far as they fit in."""
+        """Set a new rate and burst; keep the tokens, up to the new burst."""
         self.fill(now_s)
         self.rate, self.burst, self.tokens = rate, burst, min(self.tokens, burst)
 
     def fill(self, now_s: float) -> float:
-        """Return how many tokens there are now."""
+        """Add the tokens gained since the last call, and return the count."""
         self.tokens = min(self.burst, self.tokens + self.rate * max(0.0, now_s - self.at_s))
         self.at_s = now_s
         return self.tokens
 
     def wait_s(self, tokens: float) -> float:
-        """Return how long until there are as many as `tokens`, as of the last look."""
+        """Return the time from the last `fill` until the bucket holds `tokens`."""
         return max(0.0, (tokens - self.tokens) / self.rate)
 
 
 class RateLimit:
-    """One tenant's."""
+    """The rate limits of one tenant."""
 
     # The mutable state is the two buckets.
 
     def __init__(
         self, requests_per_s: float | None, burst: float | None, usd_per_s: float | None
     ) -> None:
-        """`burst` requests at once, by default those of a second; of dollars always a second's.
+        """`burst` is how many requests may come at once; by default those of one second.
 
-        None of a rate: it is not limited.
+        The burst of dollars is always that of one second. A rate of None is unlimited.
         """
         self._requests: TokenBucket | None = None
         self._dollars: TokenBucket | None = None
@@ -73,7 +74,7 @@ class RateLimit:
         usd_per_s: float | None,
         now_s: float,
     ) -> None:
-        """Take other rates; what is in a bucket, or owed, stays."""
+        """Set new rates; the buckets keep their balance, positive or negative."""
         size = None
         if requests_per_s is not None:
             size = max(1.0, burst if burst is not None else requests_per_s)
@@ -81,7 +82,7 @@ class RateLimit:
         self._dollars = _revised(self._dollars, usd_per_s, usd_per_s, now_s)
 
     def admit(self, now_s: float) -> None:
-        """Take a request in; Refused with 429 where there are too many (1.2 us)."""
+        """Admit a request; raise HttpProblem 429 above a limit (1.2 us)."""
         dollars, requests = self._dollars, self._requests
         if dollars is not None and dollars.fill(now_s) <= 0.0:
             raise self._too_many("dollars", dollars.wait_s(0.0))
@@ -91,12 +92,12 @@ class RateLimit:
             requests.tokens -= 1.0
 
     def charge(self, state: RequestState) -> None:
-        """Take what a request has cost from the dollars."""
+        """Take a request's cost from the dollars bucket."""
         if self._dollars is not None:
             self._dollars.tokens -= state.cost_nano / NANO
 
     def fields(self) -> list[tuple[bytes, bytes]]:
-        """Return the fields RateLimit and RateLimit-Policy, as the IETF's draft 10 has them."""
+        """Return the RateLimit and RateLimit-Policy headers of the IETF's draft 10."""
         bucket = self._requests
         if bucket is None:
             return []
@@ -119,7 +120,7 @@ class RateLimit:
 def _revised(
     bucket: TokenBucket | None, rate: float | None, burst: float | None, now_s: float
 ) -> TokenBucket | None:
-    """Return a bucket of this rate, the same one where there is one; None: not limited."""
+    """Return a bucket with this rate, reusing an existing one; None if unlimited."""
     if rate is None or burst is None:
         return None
     if bucket is None:
@@ -128,17 +129,17 @@ def _revised(
     return bucket
 
 
-FEEDBACK_BURST_S = 10.0  # seconds' worth of labels at once: a batch job catches up, and waits
+FEEDBACK_BURST_S = 10.0  # burst, in seconds' worth of labels: a batch job catches up, then waits
 
 
 class FeedbackRates:
-    """How many labels a second each tenant may send."""
+    """Limits the labels per second of each tenant."""
 
     # The mutable state is a bucket for each tenant that has sent feedback: tenants are known by
     # their keys, so there are no more than the configuration names.
 
     def __init__(self, default_per_s: float, own_per_s: Mapping[str, float]) -> None:
-        """`own_per_s`: of the tenants that have a rate of their own."""
+        """`own_per_s` holds the rates of tenants with a rate of their own."""
         self._buckets: dict[str, TokenBucket] = {}
         self._default_per_s, self._own_per_s = default_per_s, dict(own_per_s)
 
@@ -150,7 +151,7 @@ class FeedbackRates:
         tenants: Collection[str],
         now_s: float,
     ) -> None:
-        """Take other rates; what is in the buckets of `tenants`, those there are now, stays."""
+        """Set new rates; the buckets of the current `tenants` keep their tokens."""
         self._default_per_s, self._own_per_s = default_per_s, dict(own_per_s)
         for tenant in self._buckets.keys() - set(tenants):
             del self._buckets[tenant]
@@ -159,7 +160,7 @@ class FeedbackRates:
             bucket.revise(rate, _burst(rate), now_s)
 
     def admit(self, tenant: str, labels: int, now_s: float) -> None:
-        """Take labels in, all or none; Refused with 429 where there are too many."""
+        """Admit all labels or none; raise HttpProblem 429 if they exceed the limit."""
         bucket = self._buckets.get(tenant)
         if bucket is None:
             rate = self._rate(tenant)
@@ -181,5 +182,5 @@ class FeedbackRates:
 
 
 def _burst(rate: float) -> float:
-    """Return how many labels may come at once; a whole call always fits."""
+    """Return the burst of labels; the largest single call always fits."""
     return max(rate * FEEDBACK_BURST_S, float(FEEDBACK_MAX))

@@ -1,4 +1,4 @@
-"""Replies: a turn back to bytes, as the backend wrote them, with what Tollway says in fields."""
+"""Responses: writes the backend's reply unchanged, with Tollway's information in headers."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from tollway.gateway.routing.route import Route
 
 
 class Responses:
-    """Writes what clients get."""
+    """Writes the responses to clients."""
 
     def __init__(
         self,
@@ -30,8 +30,9 @@ class Responses:
         hide_amounts: bool,
         drains: Drains,
     ) -> None:
-        """`rates` are those of tenants that may not call as fast as they like; `drains` reads on
-        streams whose clients leave, where their backends ask for that.
+        """`rates` maps rate-limited tenants to their limits.
+
+        `drains` keeps reading streams whose clients disconnect, if the backend is configured so.
         """
         self._rates = rates
         self._clock = clock
@@ -40,7 +41,7 @@ class Responses:
         self._drains = drains
 
     async def write(self, state: RequestState, receive: Receive, send: Send) -> None:
-        """Write a turn's reply."""
+        """Write a request's reply."""
         if state.held is not None and state.held.relay is not None:
             await self._relay(state, state.held.relay, receive, send)
         else:
@@ -54,9 +55,9 @@ class Responses:
         await send({"type": "http.response.body", "body": whole.body})
 
     def whole(self, state: RequestState) -> StoredResponse:
-        """Return a reply as it goes to the client."""
+        """Return a complete reply as it is sent to the client."""
         held = state.held
-        assert held is not None, "a turn without a reply is refused"
+        assert held is not None, "a request without a reply is refused"
         headers = returned(held.headers, self._via)
         headers += self._told(state)
         # 204 and 304 have no body and no length.
@@ -67,11 +68,11 @@ class Responses:
     async def _relay(
         self, state: RequestState, relay: StreamRelay, receive: Receive, send: Send
     ) -> None:
-        """Hand a stream on as it comes; end it when its time is up. When the client leaves, close
-        it at once or read it on, as its backend is set.
+        """Relay a stream as it arrives, and end it at the request's deadline.
 
-        One that breaks off ends without its last chunk, so that nobody takes it for whole; before
-        that an event tells why.
+        When the client disconnects, close or drain the stream, as its backend is configured. A
+        stream that breaks off ends with an event that gives the reason and without its last chunk,
+        so that no client takes it for complete.
         """
         held, route = state.held, state.inference.route
         assert held is not None
@@ -116,7 +117,7 @@ class Responses:
             await send({"type": "http.response.body", "body": b""})
 
     def _told(self, state: RequestState) -> Headers:
-        """Return what Tollway says of a turn."""
+        """Return Tollway's own response headers."""
         held = state.held
         assert held is not None
         upstream_s = state.upstream_s
@@ -145,7 +146,7 @@ class Responses:
     async def refuse(
         self, refused: HttpProblem, route: Route | None, received_s: float, send: Send
     ) -> None:
-        """Write a refusal, in the shape that the route's clients read."""
+        """Write a refusal in the format of the route's protocol."""
         problem = refused.problem()
         if self._hide_amounts:
             problem = {k: v for k, v in problem.items() if not k.endswith("_usd")}
@@ -167,6 +168,6 @@ class Responses:
 
 
 async def _left(receive: Receive) -> None:
-    """Return when the client leaves."""
+    """Return when the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,8 +1,8 @@
-"""The route table: which route a path belongs to, and what is asked of it.
+"""The route table: maps a path to its route and to the operation requested.
 
-Paths are compared as the bytes the client sent: no decoding, no normalising, so that nothing is let
-in under another spelling of a path. Exact paths first, then patterns (`{model}` stands for one
-segment, a trailing `/*` for all below) from the most specific to the least.
+Paths are compared as the bytes that the client sent, without decoding or normalizing, so that no
+other spelling of a path is accepted. Exact paths match first, then patterns from the most to the
+least specific: `{model}` matches one segment, a trailing `/*` everything below.
 """
 
 import re
@@ -17,11 +17,11 @@ INFER, METADATA, READY, MODELS = "infer", "metadata", "ready", "models"
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A route, what is asked of it, and the model's name in the path (empty where it has none).
+    """A route, the operation (`what`), and the model name in the path (empty if it has none).
 
-    For MODELS it is any route of the API whose models are asked for, and `model` where those are
-    listed. Where routes share a path, `shared` has them by the models' names ("" for all others),
-    and `route` is any of them.
+    For MODELS, `route` is any route of the API whose models are requested, and `model` is the path
+    of the list. If routes share a path, `shared` maps model names to them ("" for all others), and
+    `route` is any of them.
     """
 
     route: Route
@@ -30,7 +30,7 @@ class Match:
     shared: Mapping[str, Route] | None = None
 
     def of_model(self, name: str) -> Route | None:
-        """Return which of the routes that share a path a model's name means; None: none."""
+        """Return the route that a model name selects on a shared path; None if there is none."""
         shared = self.shared or {}
         return shared.get(name) or shared.get("")
 
@@ -63,7 +63,7 @@ class RouteTable:
             self._list(path, route)
 
     def _list(self, path: str, route: Route) -> None:
-        """Have a route of OpenAI's API listed as a model of that API."""
+        """List a route of the OpenAI API as a model of that API."""
         at = listed_at(path) if route.protocol.name == "openai" else None
         if at is None:
             return
@@ -87,17 +87,17 @@ class RouteTable:
         self._exact[path.encode()] = Match(route, INFER, model)
         self._exact.setdefault(base.encode(), Match(route, METADATA, model))
         self._exact.setdefault(f"{base}/ready".encode(), Match(route, READY, model))
-        # The protocol lets a client name a version in the path of the same model.
+        # The protocol also allows a version in the path of a model.
         for tail, what in (("/infer", INFER), ("", METADATA), ("/ready", READY)):
             pattern = re.compile(re.escape(base.encode()) + rb"/versions/[^/]+" + tail.encode())
             self._versions.append((pattern, Match(route, what, model)))
 
     def speaks(self, protocol: str) -> bool:
-        """Say whether any route speaks a protocol."""
+        """Return whether any route uses a protocol."""
         return protocol in self._protocols
 
     def match(self, path: bytes) -> Match | None:
-        """Return what a raw path asks, None where no route has it."""
+        """Return the match of a raw path; None if no route has it."""
         found = self._exact.get(path)
         if found is not None:
             return found
@@ -111,14 +111,14 @@ class RouteTable:
 
 
 def _by_model(sharing: list[Route]) -> dict[str, Route] | None:
-    """Return the routes of one path by the names of their models; None where no name matters."""
+    """Return the routes of one path by model name; None if no route declares models."""
     if not any(route.models for route in sharing):
         return None
     return {name: route for route in sharing for name in route.models or ("",)}
 
 
 def _weight(path: str) -> tuple[int, bool]:
-    """Return how specific a pattern is: the length of what it fixes, then that its end is fixed."""
+    """Return how specific a pattern is: its literal length, then whether its end is fixed."""
     return len(re.sub(r"\{[^}]*\}|\*", "", path)), not path.endswith("/*")
 
 

@@ -1,1 +1,1 @@
-"""The HTTP/1.1 server: sockets, limits, and checks of what was sent."""
+"""The HTTP/1.1 server: sockets, limits, and validation of requests."""

@@ -1,22 +1,21 @@
-"""Whether a request's client is still there, and which task stops when it leaves.
+"""The client of a connection: cancels the serving task when the client disconnects.
 
-The listener makes one `Client` a connection and hands it over in the request's ASGI scope. A
-request is served one at a time on a connection, so one task at most is stopped. No task and no
-callback watches for a client that leaves: the listener knows when its connection is lost (0.3 us a
-request).
+The listener creates one `Client` per connection and passes it in the ASGI scope of each request. A
+connection serves one request at a time, so at most one task is cancelled. No task and no callback
+watches for disconnects, because the listener knows when its connection is lost (0.3 us a request).
 """
 
 import asyncio
 from typing import Any
 
 EXTENSION = "tollway.client"
-"""Where in the scope's `extensions` the client of a request is found."""
+"""The key of the client in the scope's `extensions`."""
 
 
 class Client:
-    """The client at the other end of a connection."""
+    """The client of a connection."""
 
-    # The mutable state is whether it has left, and the task that is cancelled when it does.
+    # The mutable state is whether it has disconnected, and the task to cancel when it does.
     __slots__ = ("_task", "left")
 
     def __init__(self) -> None:
@@ -24,18 +23,18 @@ class Client:
         self._task: asyncio.Task[Any] | None = None
 
     def leave(self) -> None:
-        """Note that the connection is lost; cancel the task that works for it."""
+        """Record that the connection is lost, and cancel the serving task."""
         self.left = True
         if self._task is not None:
             self._task.cancel()
 
     def awaits(self, task: asyncio.Task[Any] | None) -> None:
-        """Have `task` cancelled if the client leaves; None: nothing, from now on."""
+        """Cancel `task` if the client disconnects; None cancels nothing from now on."""
         self._task = task
 
 
 def client_of(scope: dict[str, Any]) -> Client | None:
-    """Return the client of a request; None where the server does not say when one leaves."""
+    """Return the client of a request; None if the server does not report disconnects."""
     extensions = scope.get("extensions")
     client = None if extensions is None else extensions.get(EXTENSION)
     assert client is None or isinstance(client, Client), client

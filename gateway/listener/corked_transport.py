@@ -1,7 +1,8 @@
-"""A transport that writes once per turn of the event loop.
+"""A transport that writes once per iteration of the event loop.
 
-uvloop hands every write to the kernel at once, and a reply is two of them (head, body): two
-segments, and each may wake a sleeping peer, which costs more than the rest of the write.
+uvloop passes every write to the kernel at once, and a reply is two writes (head and body). That
+makes two segments, each of which may wake a sleeping peer, which costs more than the rest of the
+write.
 """
 
 import asyncio
@@ -11,9 +12,9 @@ MOST_BYTES = 64 << 10
 
 
 class CorkedTransport:
-    """Gathers what is written in one turn of the loop into one write."""
+    """Combines the writes of one event-loop iteration into one."""
 
-    # The mutable state is what waits for the end of the turn.
+    # The mutable state is the data that waits for the end of the iteration.
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -22,7 +23,7 @@ class CorkedTransport:
         self._bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Write `data` when the turn ends; at once where it is much, for flow control to see."""
+        """Write `data` at the end of the iteration; at once if it is large, for flow control."""
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(data)
@@ -36,15 +37,15 @@ class CorkedTransport:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Write what waits, and close."""
+        """Write the waiting data, and close."""
         self._flush()
         self._transport.close()
 
     def write_eof(self) -> None:
-        """Write what waits, and say that this was all."""
+        """Write the waiting data, and close the writing side."""
         self._flush()
         self._transport.write_eof()
 
     def __getattr__(self, name: str) -> Any:
-        """Leave all else to the transport."""
+        """Delegate everything else to the transport."""
         return getattr(self._transport, name)

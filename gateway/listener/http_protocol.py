@@ -1,23 +1,24 @@
-"""uvicorn's HTTP/1.1 protocol, guarded: limits, deadlines, and no ambiguity about what was sent.
+"""uvicorn's HTTP/1.1 protocol with limits, deadlines, and strict validation of requests.
 
-Theory of operation. uvicorn over httptools is fast because it checks little: no limit on heads, no
-deadline for receiving, any Host or none, odd transfer codings, and a body that is lost when the
-client offers an upgrade. This class stands between the parser's callbacks and uvicorn's own:
+Theory of operation. uvicorn over httptools is fast because it checks little. It does not limit
+heads, has no deadline for receiving, accepts any Host or none and odd transfer codings, and loses
+the body when the client offers an upgrade. This class sits between the parser's callbacks and
+uvicorn's own:
 
     WAITING -- first byte of a request --> HEAD -- blank line --> BODY -- its end --> WAITING
 
-A head is judged when it is whole, before uvicorn makes a task of it. A refusal raised in a callback
-stops the parser; `_refuse` then answers in the order of requests: at once, or, where an earlier
-request of the same connection is still being answered, by closing after that. What is sent after a
-refusal is read and thrown away for a moment, because closing a socket with unread bytes makes the
-kernel reset it, and the client would never see why it was refused.
+A head is checked when it is complete, before uvicorn creates a task for it. A refusal raised in a
+callback stops the parser. `_refuse` then answers in request order: at once or, if an earlier
+request of the same connection is still being answered, by closing the connection after that reply.
+Data sent after a refusal is read and discarded for a moment, because closing a socket with unread
+bytes makes the kernel reset it, and the client would never see the refusal.
 
-Requests that arrive in one read, nearly all, never touch the clock. One lazy alarm a connection
-watches the others.
+Requests that arrive in one read, which are nearly all, never use the clock. One lazy timer per
+connection watches the others.
 
-An offered upgrade makes the parser stop after the head and forget the body (llhttp leaves what
-follows to the new protocol). A fresh parser is then fed a head that says only how the body is
-framed, and goes on from there.
+An offered upgrade makes the parser stop after the head and drop the body (llhttp leaves what
+follows to the new protocol). A new parser is then given a head that contains only the framing of
+the body, and continues from there.
 """
 
 import asyncio
@@ -52,35 +53,35 @@ from tollway.gateway.listener.request_head import (
 
 WAITING, HEAD, BODY = range(3)
 
-# 1 s: what a client needs to read a refusal while it still sends.
+# 1 s: enough for a client to read a refusal while it is still sending.
 _LINGER_S = 1.0
 
 
 Shape = Callable[[bytes, int, dict[str, Any]], tuple[bytes, bytes]]
-"""Returns the content type and the body of a problem: for a raw path and a status."""
+"""Returns the content type and body of a problem, for a raw path and a status."""
 
 _TITLES = {413: "Content Too Large", 414: "URI Too Long"}
-"""RFC 9110's; Python's names of these differ between its versions, and clients compare them."""
+"""Titles of RFC 9110: Python's own differ between its versions, and clients compare them."""
 
 
 def plain(path: bytes, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
-    """Return a problem as RFC 9457 has it, whatever the path."""
+    """Return a problem in the format of RFC 9457, for any path."""
     return b"application/problem+json", json.dumps(problem).encode()
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """The protocol class for uvicorn's `http=`; `guarded(limits)` makes one with other limits."""
+    """The protocol class for uvicorn's `http=`; see `limited_protocol` for other limits."""
 
     limits = HeadLimits()
     shape: Shape = staticmethod(plain)
 
     @classmethod
     def limit_bodies(cls, most: int) -> None:
-        """Allow bodies of `most` bytes from the next request on, on open connections too."""
+        """Set the body limit to `most` bytes from the next request on, for open connections too."""
         cls.limits = replace(cls.limits, body_bytes=most)
 
-    # The mutable state that is ours: what is being received, since when, how much of it; and
-    # whether the connection has been refused.
+    # The mutable state of this class: the phase of the request being received, since when, the
+    # bytes received so far, and whether the connection has been refused.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._phase = WAITING
@@ -101,7 +102,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     # -- asyncio's protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock of the first head, or turn the connection away."""
+        """Start the timer of the first head, or refuse the connection."""
         super().connection_made(transport)
         self.transport = cast(asyncio.Transport, CorkedTransport(transport, self.loop))
         if len(self.connections) > self.limits.connections:
@@ -110,16 +111,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock, and the work for the client."""
+        """Stop the timer, and cancel the work for the client."""
         if self._serving is not None and not self._serving.response_complete:
-            self._serving.disconnected = True  # uvicorn says so of the latest request alone
+            self._serving.disconnected = True  # uvicorn sets it only for the latest request
         super().connection_lost(exc)
         self._client.leave()
         if self._alarm is not None:
             self._alarm.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; start the clock if it was not the end of a request."""
+        """Parse received data; start the timer if it does not end a request."""
         if self._refused:
             return
         self._read_bytes = len(data)
@@ -127,7 +128,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
             if self._phase == HEAD and self._unjudged_bytes > self.limits.head_bytes:
-                self._check_size()  # all in one read, and no end to it
+                self._check_size()  # all in one read, and still incomplete
         except httptools.HttpParserUpgrade as exc:
             self._reframe()
             self.data_received(data[exc.args[0] :])
@@ -152,7 +153,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     # -- httptools' callbacks
 
     def on_message_begin(self) -> None:
-        """Note the first byte of a request."""
+        """Record the first byte of a request."""
         if self._reframing:
             return
         self._phase = HEAD
@@ -162,7 +163,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.scope["extensions"] = self._extensions
 
     def on_url(self, url: bytes) -> None:
-        """Gather the target, within its limit."""
+        """Collect the target, within its limit."""
         if self._phase == HEAD:
             self.url += url
             if len(self.url) > self.limits.target_bytes:
@@ -171,15 +172,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 )
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Gather a field, within the limit. Trailers are dropped: they could pose as fields."""
-        if self._phase != HEAD or b"_" in name:  # Content_Length is Content-Length to some
+        """Collect a field, within the limit. Trailers are dropped: they could pose as fields."""
+        if self._phase != HEAD or b"_" in name:  # some read Content_Length as Content-Length
             return
         if len(self.headers) >= self.limits.fields:
             raise RequestRejected(431, f"more than {self.limits.fields} header fields")
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Judge the head; make the target an origin form; let uvicorn start the request."""
+        """Check the head, convert the target to origin form, and let uvicorn start the request."""
         if self._phase != HEAD:
             return
         parser = self.parser
@@ -208,7 +209,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             until_close(self.cycle)
 
     def on_body(self, body: bytes) -> None:
-        """Hand a part of the body on, within the limit."""
+        """Pass on a part of the body, within the limit."""
         self._unjudged_bytes = 0
         self._body_bytes += len(body)
         if self._body_bytes > self._body_bytes_max:
@@ -216,25 +217,25 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note the end of a request."""
+        """Record the end of a request."""
         if self._upgrade is None:
             self._phase = WAITING
             self._since_s = None
             super().on_message_complete()
             if self.flow.read_paused and not self.pipeline:
-                self.flow.resume_reading()  # else nobody hears that the client leaves
+                self.flow.resume_reading()  # otherwise a disconnect would go unnoticed
 
     # -- uvicorn's request cycle
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Note which of the pipelined requests is being served."""
+        """Record which of the pipelined requests is being served."""
         self._serving = cycle
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """Start the next request that is waiting, or the clock of an idle connection.
+        """Start the next waiting request, or the timer of an idle connection.
 
-        As uvicorn's own does, but for its timer a response.
+        This is uvicorn's own method without its timer per response.
         """
         self.server_state.total_requests += 1
         if self.transport.is_closing():
@@ -245,27 +246,27 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         elif self._phase == WAITING:
             self._start_clock()
 
-    # -- what a head says
+    # -- checks of a head
 
     def _address(self, method: bytes) -> None:
-        """Make the target an origin form; the host of an absolute one replaces Host (3.2.2)."""
+        """Convert the target to origin form; the host of an absolute one replaces Host (3.2.2)."""
         self.url, host = origin_form(self.url, method)
         if host is not None:
             self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
             self.headers.insert(0, (b"host", host))
 
     def _check_size(self) -> None:
-        """Weigh a head exactly: what was read may be mostly a body, or other requests."""
+        """Measure a head exactly: the data read may be mostly a body, or other requests."""
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self.limits.head_bytes:
             raise RequestRejected(431, f"more than {self.limits.head_bytes} bytes of fields")
 
     def _should_upgrade(self) -> bool:
-        """Never: an offer is ignored, and the request answered as it stands (RFC 9110 7.8)."""
+        """Return False: an offer is ignored and the request answered normally (RFC 9110 7.8)."""
         return False
 
     def _reframe(self) -> None:
-        """Give a new parser the framing of the body that the old one gave up."""
+        """Start a new parser with the framing of the body that the old one dropped."""
         assert self._upgrade is not None
         head, self._upgrade = b"POST / HTTP/1.1\r\n%b\r\n" % self._upgrade, None
         self.parser = httptools.HttpRequestParser(self)
@@ -301,10 +302,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         now_s = self.loop.time()
         if self.flow.read_paused or (self._phase == BODY and self.cycle.waiting_for_100_continue):
-            self._since_s = now_s  # the client waits for us
+            self._since_s = now_s  # the client is waiting for the gateway
         due_s = self._due_s(self._since_s)
         if now_s < due_s:
-            self._arm(max(due_s, now_s + 0.001))  # the loop's clock ticks in milliseconds
+            self._arm(max(due_s, now_s + 0.001))  # the loop's clock counts in milliseconds
         elif self._phase == WAITING:
             self.transport.close()
         else:
@@ -313,10 +314,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     # -- refusing
 
     def _refuse(self, why: RequestRejected) -> None:
-        """End what the client may say here: answer, and close once it can have read that."""
+        """Refuse further input: answer, and close once the client has had time to read it."""
         self._refused = True
         cycle = self.cycle
-        own = self._phase == BODY  # the request at fault has a cycle of its own
+        own = self._phase == BODY  # the faulty request has its own cycle
         if own and self.pipeline and self.pipeline[0][0] is cycle:
             cycle.keep_alive = False
             self.pipeline[0] = (cycle, _refusal_app(why.status, *self._written(why)))
@@ -325,12 +326,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             cycle.message_event.set()
             self._say(None if cycle.response_started else why)
         elif cycle is not None and not cycle.response_complete:
-            cycle.keep_alive = False  # the last request before the one at fault
+            cycle.keep_alive = False  # the last request before the faulty one
         else:
             self._say(why)
 
     def _written(self, why: RequestRejected) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Return a refusal's fields and body, in the shape that the path's clients read."""
+        """Return the headers and body of a refusal, in the format of the path's protocol."""
         title = _title(why.status)
         problem = {"type": "about:blank", "title": title, "status": why.status}
         problem["detail"] = why.detail
@@ -343,7 +344,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return fields, body
 
     def _path(self) -> bytes:
-        """Return the path of the request that is being received; empty where it is not known."""
+        """Return the path of the request being received; empty if it is not known."""
         if self._phase == WAITING:
             return b""
         target: bytes = self.url
@@ -369,9 +370,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
 
 def until_close(cycle: RequestResponseCycle) -> None:
-    """Have a reply of unknown length end with the connection: HTTP/1.0 knows no chunks.
+    """End a reply of unknown length by closing the connection: HTTP/1.0 has no chunked coding.
 
-    RFC 9112 6.1. uvicorn chunks such replies whatever the client's version.
+    See RFC 9112 6.1. uvicorn chunks such replies whatever the client's version.
     """
     send, lasts = cycle.send, False
 
@@ -389,9 +390,9 @@ def until_close(cycle: RequestResponseCycle) -> None:
 
 
 def limited_protocol(limits: HeadLimits, shape: Shape = plain) -> type[LimitedHttpProtocol]:
-    """Return the protocol class with other limits: uvicorn makes its instances itself.
+    """Return a protocol class with other limits; uvicorn creates its instances itself.
 
-    `shape` writes refusals; it is only called where a request is refused.
+    `shape` formats refusals; it is called only when a request is refused.
     """
     own = {"limits": limits, "shape": staticmethod(shape)}
     return type("Guarded", (LimitedHttpProtocol,), own)

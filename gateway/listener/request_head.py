@@ -1,7 +1,7 @@
-"""What the head of a request must be before anything of the gateway sees it (RFC 9112).
+"""Validates the head of a request before any other part of the gateway sees it (RFC 9112).
 
-The parser (llhttp, in its strict mode) refuses malformed lines, fields and lengths; here is what it
-lets pass. Pure: bytes in, a verdict out.
+The parser (llhttp, in its strict mode) refuses malformed lines, fields and lengths; this module
+checks what the parser accepts. It is pure: bytes in, an outcome out.
 """
 
 import re
@@ -12,7 +12,7 @@ from functools import lru_cache
 Field = tuple[bytes, bytes]
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
-"""Methods that are served. CONNECT and TRACE are not a gateway's, the rest are WebDAV's."""
+"""The methods served. CONNECT and TRACE do not apply to a gateway; the rest are WebDAV's."""
 
 _JUDGED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -20,7 +20,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
 class RequestRejected(Exception):  # noqa: N818 - reads as what happened
-    """A request that is answered here, with `status`; `detail` is ours, never the client's text."""
+    """A request refused with `status`; `detail` is our text, never the client's."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -30,10 +30,10 @@ class RequestRejected(Exception):  # noqa: N818 - reads as what happened
 
 @dataclass(frozen=True, slots=True)
 class HeadLimits:
-    """What a client may take of us. nginx and HAProxy allow about as much.
+    """Limits on a client's use of the server, about the same as in nginx and HAProxy.
 
-    A head must be whole `head_s` after its first byte (or after the connection); a body must then
-    come at `body_bytes_per_s` or faster, after a grace of `body_grace_s`.
+    A head must be complete `head_s` after its first byte (or after the connection). The body must
+    then arrive at `body_bytes_per_s` or faster, after a grace period of `body_grace_s`.
     """
 
     fields: int = 100
@@ -48,9 +48,9 @@ class HeadLimits:
 
 
 def check_head(headers: Sequence[Field], version: str, limits: HeadLimits) -> bool:
-    """Judge the fields (names in lower case) of a head in HTTP/`version`.
+    """Check the fields (names in lower case) of a head in HTTP/`version`.
 
-    Return whether the client waits for a 100 (Continue). Raises Refused.
+    Return whether the client waits for a 100 (Continue). Raises RequestRejected.
     """
     host: bytes | None = None
     framed = expects = False
@@ -64,7 +64,7 @@ def check_head(headers: Sequence[Field], version: str, limits: HeadLimits) -> bo
             _check_host(value)
         elif name == b"content-length":
             framed = True
-            if int(value) > limits.body_bytes:  # digits: the parser has seen to that
+            if int(value) > limits.body_bytes:  # digits only: the parser has checked that
                 raise RequestRejected(413, f"a body of more than {limits.body_bytes} bytes")
         elif name == b"transfer-encoding":
             _check_coding(value, version, framed)
@@ -79,8 +79,8 @@ def check_head(headers: Sequence[Field], version: str, limits: HeadLimits) -> bo
 def no_websocket(headers: Sequence[Field]) -> None:
     """Refuse the offer of a WebSocket. Any other upgrade may be declined by ignoring it (7.8).
 
-    A client that asked for a WebSocket has nothing else to say: answered as the plain request that
-    it looks like, it would be sent to a model, and paid for.
+    A client that offers a WebSocket wants nothing else. If its request were treated as the plain
+    request that it looks like, it would be sent to a model and charged.
     """
     for name, value in headers:
         if name == b"upgrade" and b"websocket" in value.lower():
@@ -90,15 +90,15 @@ def no_websocket(headers: Sequence[Field]) -> None:
 
 
 def framing(headers: Sequence[Field]) -> bytes:
-    """Return the lines of a judged head that say where its body ends."""
+    """Return the header lines of a checked head that determine where its body ends."""
     names = (b"content-length", b"transfer-encoding")
     return b"".join([b"%b: %b\r\n" % pair for pair in headers if pair[0] in names])
 
 
 def origin_form(target: bytes, method: bytes) -> tuple[bytes, bytes | None]:
-    """Return the target in origin form, and the host that an absolute form named (else None).
+    """Return the target in origin form, and the host of an absolute form (else None).
 
-    Raises Refused for a fragment, a user, another scheme, or `*` for anything but OPTIONS.
+    Raises RequestRejected for a fragment, a user, another scheme, or `*` except with OPTIONS.
     """
     if b"#" in target:
         raise RequestRejected(400, "a fragment in the request's target")
@@ -116,7 +116,7 @@ def origin_form(target: bytes, method: bytes) -> tuple[bytes, bytes | None]:
     return (rest if rest.startswith(b"/") else b"/" + rest), host
 
 
-@lru_cache(maxsize=1000)  # clients say the same few hosts again and again
+@lru_cache(maxsize=1000)  # clients repeat the same few hosts
 def _check_host(host: bytes) -> None:
     if _HOST.fullmatch(host.strip()) is None:
         raise RequestRejected(400, "an invalid Host")
@@ -132,4 +132,4 @@ def _check_coding(value: bytes, version: str, framed: bool) -> None:
 def _expects(value: bytes, version: str) -> bool:
     if value.strip().lower() != b"100-continue":
         raise RequestRejected(417, "an expectation other than 100-continue")
-    return version == "1.1"  # RFC 9110 10.1.1: of a 1.0 client it is ignored
+    return version == "1.1"  # RFC 9110 10.1.1: ignored from a 1.0 client

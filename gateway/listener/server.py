@@ -1,4 +1,4 @@
-"""Puts an ASGI application behind uvicorn's server and our guarded protocol."""
+"""Serves an ASGI application with uvicorn's server and `LimitedHttpProtocol`."""
 
 import asyncio
 import signal
@@ -23,8 +23,8 @@ __all__ = ["HeadLimits", "bind", "bind_each", "run", "server", "serving"]
 def bind(listen: str, backlog: int = 2048, *, shared: bool = False) -> socket.socket:
     """Return a socket bound to `host:port`, `[ipv6]:port` (port 0: any free one) or `unix:/path`.
 
-    `shared` lets others of this user bind the same port. Raises ValueError for another form and
-    OSError where the address cannot be had.
+    `shared` lets other processes of this user bind the same port. Raises ValueError for another
+    form and OSError if the address cannot be bound.
     """
     if listen.startswith("unix:"):
         return _bind_unix(listen.removeprefix("unix:"), backlog)
@@ -35,17 +35,17 @@ def bind(listen: str, backlog: int = 2048, *, shared: bool = False) -> socket.so
     family = socket.AF_INET6 if ":" in bare else socket.AF_INET
     where = (bare, int(port))
     made = socket.create_server(where, family=family, backlog=backlog, reuse_port=shared)
-    # asyncio turns Nagle's algorithm off only where the socket says that it is TCP, and connections
-    # take after their listener: without this a reply of two writes waits 40 ms for an ACK.
+    # asyncio turns Nagle's algorithm off only if the socket is declared as TCP, and connections
+    # inherit that from their listener. Without this, a reply of two writes waits 40 ms for an ACK.
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
 
 
 def bind_each(listen: str, count: int) -> list[socket.socket]:
-    """Return `count` sockets on one address, as `bind` does, among which the kernel deals evenly.
+    """Return `count` sockets bound to one address; the kernel balances connections among them.
 
-    Of a Unix socket there is one, `count` times: whoever is idle takes the connection.
+    For a Unix socket it is one socket, `count` times: an idle worker accepts the connection.
     """
-    first = bind(listen)  # not shared: it fails where another gateway of ours has the port
+    first = bind(listen)  # not shared: it fails if another gateway of this user has the port
     if first.family == socket.AF_UNIX:
         return [first] * count
     host, _, _ = listen.rpartition(":")
@@ -55,7 +55,7 @@ def bind_each(listen: str, count: int) -> list[socket.socket]:
 
 
 def url_of(listener: socket.socket, scheme: str = "http") -> str:
-    """Return where a bound socket is reached."""
+    """Return the URL of a bound socket."""
     address = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"unix:{address}"
@@ -64,9 +64,9 @@ def url_of(listener: socket.socket, scheme: str = "http") -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which on SIGTERM goes on for a while, so that others notice."""
+    """uvicorn's server that serves for a grace period after SIGTERM, so that others notice."""
 
-    # The mutable state is the loop it runs on, and whether it has been told to leave.
+    # The mutable state is its event loop, and whether it has been asked to stop.
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class Server(uvicorn.Server):
         self._left = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
+        """Start listening."""
         loop = self._loop = asyncio.get_running_loop()
         if not self.config.is_ssl:
             await super().startup(sockets)
             return
-        # uvicorn does not say how long a handshake may take, and asyncio's own idea is a minute.
+        # uvicorn sets no handshake timeout, and the default of asyncio is a minute.
         create_server = loop.create_server
         client_deadline = partial(create_server, ssl_handshake_timeout=self._handshake_s)
         loop.create_server = client_deadline  # type: ignore[method-assign]
@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
             loop.create_server = create_server  # type: ignore[method-assign]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Leave: at SIGTERM after the grace, told twice or by SIGINT at once."""
+        """Stop after the grace period on SIGTERM; at once on SIGINT or a second signal."""
         if sig != signal.SIGTERM or self._left or not self._grace_s or self._loop is None:
             super().handle_exit(sig, frame)
             return
@@ -123,11 +123,12 @@ def server(
 ) -> uvicorn.Server:
     """Return the server of an ASGI application; it still needs a socket (`bind`) to serve.
 
-    An idle connection is kept for `keep_alive_s` (nginx keeps its own to us for 60 s, and must be
-    the first to let go). On SIGTERM, `leaving` is called and requests are served for `grace_s`
-    more; then those under way have `drain_s` to end, and no more are taken. The application says
-    `date` and `server` itself, so that a proxied reply has them once. `protocol` is for callers
-    that change its limits later (`guarded`); else it is made with `limits` and `connections`.
+    An idle connection is kept for `keep_alive_s` (nginx keeps its connections to the gateway for
+    60 s, and must be the first to close). On SIGTERM, `leaving` is called and requests are served
+    for `grace_s` more; then no more are accepted, and those in progress have `drain_s` to finish.
+    The application sets `date` and `server` itself, so that a proxied reply has them once.
+    `protocol` is for callers that change its limits later (see `limited_protocol`); otherwise it is
+    created with `limits` and `connections`.
     """
     if protocol is None:
         protocol = limited_protocol(replace(limits or HeadLimits(), connections=connections))
@@ -140,12 +141,12 @@ def server(
         interface="asgi3",
         access_log=False,
         log_level=log_level,
-        log_config=None,  # where the log goes is the process' own affair
+        log_config=None,  # the process configures logging itself
         date_header=False,
         server_header=False,
         proxy_headers=False,
         ssl_context_factory=None if tls is None else lambda config, default: tls,
-        timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type] # any number of seconds will do
+        timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type] # any number works
         timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]
     )
     return Server(config, grace_s, leaving, protocol.limits.head_s)
@@ -155,8 +156,8 @@ def run(app: Any, *, listen: str | socket.socket, **options: Any) -> None:
     """Serve until SIGTERM or SIGINT; `options` are those of `server`."""
     bound = bind(listen) if isinstance(listen, str) else listen
     one = server(app, **options)
-    # uvicorn hears the signal once it runs, and raises it again when it has stopped. Before that it
-    # must not be lost; after it, that it has stopped is what was asked.
+    # uvicorn handles the signal once it runs, and raises it again when it has stopped. A signal
+    # before that must not be lost; one raised after it needs no action.
     signal.signal(signal.SIGTERM, one.handle_exit)
     one.run(sockets=[bound])
 
@@ -165,7 +166,7 @@ def run(app: Any, *, listen: str | socket.socket, **options: Any) -> None:
 async def serving(
     app: Any, *, listen: str = "127.0.0.1:0", **options: Any
 ) -> AsyncIterator[tuple[str, int]]:
-    """Serve inside the running loop, and yield the address that was bound: for tests and demos."""
+    """Serve inside the running loop, and yield the bound address; for tests and demos."""
     bound = bind(listen)
     one = server(app, **options)
     task = asyncio.create_task(one.serve(sockets=[bound]))
@@ -178,7 +179,7 @@ async def serving(
     finally:
         one.should_exit = True
         await task
-        for connection in list(one.server_state.connections):  # those that outlasted `drain_s`
+        for connection in list(one.server_state.connections):  # those still open after `drain_s`
             connection.transport.abort()
         await asyncio.sleep(0)
 
