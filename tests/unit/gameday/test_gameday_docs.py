@@ -25,7 +25,7 @@ def test_commands_that_are_shown_are_understood() -> None:
 
 
 def test_faults_that_are_shown_are_understood() -> None:
-    (table,) = re.findall(r"^\| what you want to know of(.*?)\n\n", PAGE, re.DOTALL | re.MULTILINE)
+    (table,) = re.findall(r"^\| to simulate(.*?)\n\n", PAGE, re.DOTALL | re.MULTILINE)
     faults = re.findall(r"`(.+?)`", table)
     assert len(faults) > 8
     for fault in faults:
