@@ -199,7 +199,8 @@ def test_the_steps_of_the_image_make_a_gateway_that_runs(tmp_path: Path) -> None
             for one in sources:
                 to = source / target if target != "./" else source / Path(one).name
                 if (ROOT / one).is_dir():
-                    shutil.copytree(ROOT / one, to, ignore=shutil.ignore_patterns("__pycache__"))
+                    ignored = shutil.ignore_patterns("__pycache__")
+                    shutil.copytree(ROOT / one, to, symlinks=True, ignore=ignored)  # as COPY does
                 else:
                     shutil.copy(ROOT / one, to)
         elif instruction == "RUN":
