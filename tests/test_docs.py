@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.synthetic import world, write_journal
 from tollway.gateway import settings
+from tollway.gateway.cli.client import ControlClient
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -50,3 +52,27 @@ def test_tables_of_the_page_on_traces_are_settings() -> None:
     blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "tracing.md").read_text(), re.DOTALL)
     assert len(blocks) == 2
     assert settings.parse(whole + "\n" + "\n".join(blocks), {}).tracing.endpoint
+
+
+def test_the_code_of_the_page_on_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_journal(tmp_path / ".tollway" / "journal", world(600, 4))
+    monkeypatch.chdir(tmp_path)
+    # The documents of a gateway; tests/integration/test_python_client.py asks a real one.
+    budget = {"name": "daily", "spent_usd": 1.5, "limit_usd": 10.0}
+    documents = {
+        "budgets": {"budgets": [budget]},
+        "spend": {"cost_usd": 1.5},
+        "decisions": {"story": ["Drawn: great."]},
+    }
+    monkeypatch.setattr(ControlClient, "get", lambda self, *path: documents[path[0]])
+    reply = {"results": [{"result": "learned"}]}
+    monkeypatch.setattr(ControlClient, "post", lambda self, document, *path: reply)
+
+    page = (ROOT / "docs" / "python.md").read_text()
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert names["kinds"] == {"decision": 600, "attempt": 600, "feedback": 600}
+    assert "fixed:arm=great" in capsys.readouterr().out

@@ -4,6 +4,7 @@ reports -> simulations -> gateway -> policies | backends
 """
 
 import ast
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -137,6 +138,37 @@ def test_nothing_is_imported_by_a_name_that_others_may_have() -> None:
     for path in files():
         bare = libraries(path) & {*MAY_IMPORT, "benchmarks", "tests"}
         assert not bare, f"{path} imports {sorted(bare)}; write tollway.{min(bare)}"
+
+
+def test_no_package_imports_the_python_api_above_it() -> None:
+    for path in files():
+        above = [
+            (module, name)
+            for module, name in imported(files()[path])
+            if (module == "tollway" and name not in MAY_IMPORT) or module.startswith("tollway.api")
+        ]
+        assert not above, f"{path} imports {above}"
+
+
+def modules_after(statements: str) -> set[str]:
+    """Return the names in `sys.modules` of a new Python after some statements."""
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {statements}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd="/", capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_the_gateway_and_the_command_line_load_no_package_by_a_bare_name() -> None:
+    loaded = modules_after("import tollway.gateway.wiring, tollway.gateway.cli.main")
+    assert "tollway.gateway.wiring.build" in loaded
+    assert not loaded & {*MAY_IMPORT, "benchmarks", "tests"}
+
+
+def test_importing_tollway_loads_none_of_its_packages() -> None:
+    loaded = modules_after("import tollway")
+    assert {name for name in loaded if name.startswith("tollway.")} == set()
+    assert not loaded & {"numpy", "polars", "vowpalwabbit", "httpx", "importlib.metadata"}
 
 
 def test_the_gateways_folders_are_known_and_import_only_what_lies_below_them() -> None:

@@ -30,7 +30,7 @@ class ControlClient:
         """Return the JSON at /_tollway/<path>; raises Unreachable or Declined."""
         return self._json("GET", path, None)
 
-    def post(self, document: Mapping[str, str], *path: str) -> Any:
+    def post(self, document: Mapping[str, str] | list[dict[str, Any]], *path: str) -> Any:
         """Post a document to /_tollway/<path> and return the JSON reply; raises as `get` does."""
         return self._json("POST", path, json.dumps(document).encode())
 

@@ -1,9 +1,12 @@
 """Logs of which the truth is known: contexts, arms with known qualities, a logger that learns."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from tollway.gateway.storage.journal import Journal
+from tollway.gateway.storage.journal_format import Row
 from tollway.policies.types import Context
 from tollway.simulations.replay.logs import Floats, Log
 
@@ -61,3 +64,54 @@ def world(
         features=tuple(Context((float(value),)) for value in x),
     )
     return World(log, expected, x)
+
+
+def rows_of(found: World, row: int, decision: str) -> list[Row]:
+    """Return the journal rows of one decision of a world."""
+    log = found.log
+    head = {"id": decision, "time": 1e9 + row, "route": "digits", "tenant": "a", "tags": {}}
+    arm = ARMS[log.arm[row]]
+    draw = {
+        "stage": 0,
+        "arm": arm,
+        "propensity": float(log.propensity[row]),
+        "arms": ARMS,
+        "pmf": log.pmf[row].tolist(),
+        "cost_hat_usd": COST.tolist(),
+        "redrawn": False,
+        "dense": [float(found.x[row])],
+        "sparse": [[7, 1.0]],
+    }
+    asked = {"backend": arm, "fallback": False, "status": 200, "error": "", "latency_s": 0.02}
+    cost = round(float(log.cost_usd[row]) * 1e9)
+    return [
+        {"kind": "decision", **head, **draw},
+        {"kind": "attempt", **head, "attempt": 0, **asked, "cost_nano": cost},
+    ]
+
+
+def feedback(found: World, row: int, decision: str) -> Row:
+    """Return the feedback row of one decision."""
+    known = {ARMS[found.log.arm[row]]: float(found.log.quality[row])}
+    told = {"kind": "feedback", "id": decision, "time": 1e9 + row + 0.5, "route": "digits"}
+    return {**told, "tenant": "a", "known": known}
+
+
+def write_journal(folder: Path, found: World) -> list[str]:
+    """Write a world as a journal of two segments and return its ids.
+
+    Feedback comes 100 decisions later; that of the last 100 stands in the second segment.
+    """
+    first, count = Journal(folder), len(found.log)
+    ids = []
+    for row in range(count):
+        ids.append(first.new_id())
+        first.append(*rows_of(found, row, ids[-1]))
+        if row >= 100:
+            first.append(feedback(found, row - 100, ids[row - 100]))
+    first.close()
+    second = Journal(folder)
+    for row in range(count - 100, count):
+        second.append(feedback(found, row, ids[row]))
+    second.close()
+    return ids

@@ -7,10 +7,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.support.synthetic import ARMS, COST, LEVEL, World, world
+from tests.support.synthetic import (
+    ARMS,
+    COST,
+    LEVEL,
+    World,
+    feedback,
+    rows_of,
+    world,
+    write_journal,
+)
 from tollway.gateway.cli.main import main
 from tollway.gateway.storage.journal import Journal
-from tollway.gateway.storage.journal_format import Row
 from tollway.simulations.replay import log_files, logs, replay
 from tollway.simulations.replay.columns import Columns
 from tollway.simulations.replay.estimators import Estimate, Refused
@@ -18,51 +26,11 @@ from tollway.simulations.replay.logs import BadLog, Log, Scratch
 from tollway.simulations.replay.targets import parse
 
 
-def rows_of(found: World, row: int, decision: str) -> list[Row]:
-    log = found.log
-    head = {"id": decision, "time": 1e9 + row, "route": "digits", "tenant": "a", "tags": {}}
-    arm = ARMS[log.arm[row]]
-    draw = {
-        "stage": 0,
-        "arm": arm,
-        "propensity": float(log.propensity[row]),
-        "arms": ARMS,
-        "pmf": log.pmf[row].tolist(),
-        "cost_hat_usd": COST.tolist(),
-        "redrawn": False,
-        "dense": [float(found.x[row])],
-        "sparse": [[7, 1.0]],
-    }
-    asked = {"backend": arm, "fallback": False, "status": 200, "error": "", "latency_s": 0.02}
-    cost = round(float(log.cost_usd[row]) * 1e9)
-    return [
-        {"kind": "decision", **head, **draw},
-        {"kind": "attempt", **head, "attempt": 0, **asked, "cost_nano": cost},
-    ]
-
-
-def feedback(found: World, row: int, decision: str) -> Row:
-    known = {ARMS[found.log.arm[row]]: float(found.log.quality[row])}
-    told = {"kind": "feedback", "id": decision, "time": 1e9 + row + 0.5, "route": "digits"}
-    return {**told, "tenant": "a", "known": known}
-
-
 @pytest.fixture(scope="module")
 def journal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, World]:
     """A journal of two segments: feedback of the last decisions stands in the second."""
     folder, found = tmp_path_factory.mktemp("journal"), world(1200, 4)
-    first = Journal(folder)
-    ids = []
-    for row in range(1200):
-        ids.append(first.new_id())
-        first.append(*rows_of(found, row, ids[-1]))
-        if row >= 100:
-            first.append(feedback(found, row - 100, ids[row - 100]))
-    first.close()
-    second = Journal(folder)
-    for row in range(1100, 1200):
-        second.append(feedback(found, row, ids[row]))
-    second.close()
+    write_journal(folder, found)
     return folder, found
 
 

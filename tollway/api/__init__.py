@@ -1,0 +1,1 @@
+"""The Python API's functions; import them from `tollway` itself."""
