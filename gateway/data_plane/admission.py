@@ -84,8 +84,8 @@ class Admission:
             raise HttpProblem(
                 403,
                 "Forbidden",
-                f"route {route.name!r} spends on a key of the gateway's, so calls without a key "
-                f"are taken from this machine alone, and {why}; send a key of this gateway, or "
+                f"route {route.name!r} uses a provider key of the gateway, so calls without a key "
+                f"are accepted only from this machine, and {why}; send a key of this gateway, or "
                 "have its operator add a hard budget for tenant 'anonymous'",
             )
 
@@ -173,7 +173,7 @@ class Admission:
         if not message.get("more_body"):
             if message["type"] == "http.disconnect":
                 raise HttpProblem(
-                    400, "Bad request", "the client left before its request was whole"
+                    400, "Bad request", "the client disconnected before its request ended"
                 )
             if len(body) > self._body_bytes_max:
                 raise self._too_large()
@@ -183,7 +183,7 @@ class Admission:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise HttpProblem(
-                    400, "Bad request", "the client left before its request was whole"
+                    400, "Bad request", "the client disconnected before its request ended"
                 )
             size += len(message.get("body", b""))
             if size > self._body_bytes_max:
@@ -193,7 +193,9 @@ class Admission:
 
     def _too_large(self) -> HttpProblem:
         return HttpProblem(
-            413, "Content too large", f"a request has at most {self._body_bytes_max} bytes here"
+            413,
+            "Content too large",
+            f"the body of a request may have at most {self._body_bytes_max} bytes",
         )
 
 

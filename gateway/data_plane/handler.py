@@ -118,7 +118,7 @@ class DataPlane:
                 self._idempotency is not None
                 and (given := key_of(inference.call.headers)) is not None
             ):
-                await self._once(self._idempotency, given, inference, receive, send)
+                await self._answer_idempotent(self._idempotency, given, inference, receive, send)
                 return
             client = client_of(scope) if "extensions" in scope else None
             state = await (
@@ -133,7 +133,7 @@ class DataPlane:
             await self._replies.refuse(refused, match.route if match else None, received_s, send)
             return
         if state is not None:
-            await self._hand_over(state, receive, send)
+            await self._respond(state, receive, send)
 
     async def _route(self, inference: InferenceRequest, client: Client) -> RequestState | None:
         """Return the request state to reply with; None if the client disconnected before a reply.
@@ -151,7 +151,7 @@ class DataPlane:
             return None
         return state
 
-    async def _hand_over(self, state: RequestState, receive: Receive, send: Send) -> None:
+    async def _respond(self, state: RequestState, receive: Receive, send: Send) -> None:
         """Write a request's reply."""
         try:
             await self._replies.write(state, receive, send)
@@ -159,7 +159,7 @@ class DataPlane:
             self._admission.charge(state)
             self._done(state)
 
-    async def _once(
+    async def _answer_idempotent(
         self,
         idempotency: IdempotencyStore,
         given: bytes,
@@ -190,7 +190,7 @@ class DataPlane:
                 kept = self._replies.whole(state)
         finally:
             idempotency.end(key, kept, self._clock())
-        await self._hand_over(state, receive, send)
+        await self._respond(state, receive, send)
 
 
 def noting(send: Send, trace: RequestTrace) -> Send:

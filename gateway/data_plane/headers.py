@@ -54,7 +54,9 @@ def forwarded(
         elif name == b"accept-encoding":
             options.accepts += b"," + value
     if passed_by and any(via in value for value in passed_by):
-        raise HttpProblem(508, "Loop detected", "this request has been through this gateway before")
+        raise HttpProblem(
+            508, "Loop detected", "this request has already passed through this gateway"
+        )
     if named:
         dropped = frozenset(named)
         kept = [(name, value) for name, value in kept if name not in dropped]
@@ -140,9 +142,9 @@ def parse_tags(text: str) -> dict[str, str]:
         if not (key and equals and value):
             raise ValueError("write tags like cost_center=ads,environment=staging")
         if len(key) > TAG_CHARS_MAX or len(value) > TAG_CHARS_MAX:
-            raise ValueError(f"a tag has at most {TAG_CHARS_MAX} characters a side")
+            raise ValueError(f"a tag's key and value have at most {TAG_CHARS_MAX} characters each")
         if key in tags:
-            raise ValueError(f"tag {key!r} stands twice")
+            raise ValueError(f"tag {key!r} is given twice")
         tags[key] = value
     if len(tags) > TAGS_MAX:
         raise ValueError(f"at most {TAGS_MAX} tags")

@@ -56,10 +56,12 @@ class IdempotencyStore:
         found = self._kept.get(key)
         before = under_way if found is None else found[1]
         if before is not None and before != print_:
-            raise HttpProblem(422, "Idempotency key reused", "this key came with another request")
+            raise HttpProblem(
+                422, "Idempotency key reused", "this key was used for another request"
+            )
         if under_way is not None:
             refused = HttpProblem(
-                409, "Request under way", "the first request with this key still is"
+                409, "Request under way", "the first request with this key has not ended"
             )
             refused.headers.append((b"retry-after", b"1"))
             raise refused

@@ -110,7 +110,9 @@ class RateLimit:
 
     def _too_many(self, what: str, wait_s: float) -> HttpProblem:
         refused = HttpProblem(
-            429, "Too many requests", f"this key's rate of {what} is used up; wait {wait_s:.1f} s"
+            429,
+            "Too many requests",
+            f"this key's rate limit of {what} is exceeded; wait {wait_s:.1f} s",
         )
         again_s = max(1, -int(-wait_s // 1))
         refused.headers = [(b"retry-after", b"%d" % again_s), *self.fields()]

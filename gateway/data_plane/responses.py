@@ -59,7 +59,7 @@ class Responses:
         held = state.held
         assert held is not None, "a request without a reply is refused"
         headers = returned(held.headers, self._via)
-        headers += self._told(state)
+        headers += self._gateway_headers(state)
         # 204 and 304 have no body and no length.
         if held.status not in (204, 304):
             headers.append((b"content-length", b"%d" % len(held.body)))
@@ -76,7 +76,7 @@ class Responses:
         """
         held, route = state.held, state.inference.route
         assert held is not None
-        headers = [*returned(held.headers, self._via), *self._told(state)]
+        headers = [*returned(held.headers, self._via), *self._gateway_headers(state)]
         headers = [(name, value) for name, value in headers if name != b"content-length"]
         serving = asyncio.current_task()
         assert serving is not None
@@ -84,7 +84,7 @@ class Responses:
         def leave(done: asyncio.Task[None]) -> None:
             serving.cancel()
 
-        leaving = asyncio.create_task(_left(receive))
+        leaving = asyncio.create_task(_disconnected(receive))
         leaving.add_done_callback(leave)
         error, abandoned = "the stream was not read to its end", ""
         try:
@@ -116,7 +116,7 @@ class Responses:
                 return  # without a last chunk
             await send({"type": "http.response.body", "body": b""})
 
-    def _told(self, state: RequestState) -> Headers:
+    def _gateway_headers(self, state: RequestState) -> Headers:
         """Return Tollway's own response headers."""
         held = state.held
         assert held is not None
@@ -167,7 +167,7 @@ class Responses:
         await send({"type": "http.response.body", "body": body})
 
 
-async def _left(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     """Return when the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -138,7 +138,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         except httptools.HttpParserError as exc:
             cause = exc.__context__
-            malformed = RequestRejected(400, "not a request as RFC 9112 has it")
+            malformed = RequestRejected(400, "not a valid request (RFC 9112)")
             self._refuse(cause if isinstance(cause, RequestRejected) else malformed)
             return
         if self._phase == WAITING:
@@ -193,7 +193,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._check_size()
         self.expect_100_continue = check_head(self.headers, version, self.limits)
         if self.url[:1] != b"/" or b"#" in self.url:
-            self._address(method)
+            self._normalize_target(method)
         if len(self.pipeline) >= self.limits.pipelined:
             raise RequestRejected(400, f"more than {self.limits.pipelined} requests before a reply")
         upgrade = parser.should_upgrade()
@@ -248,7 +248,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     # -- checks of a head
 
-    def _address(self, method: bytes) -> None:
+    def _normalize_target(self, method: bytes) -> None:
         """Convert the target to origin form; the host of an absolute one replaces Host (3.2.2)."""
         self.url, host = origin_form(self.url, method)
         if host is not None:
@@ -309,7 +309,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         elif self._phase == WAITING:
             self.transport.close()
         else:
-            self._refuse(RequestRejected(408, "the request came too slowly"))
+            self._refuse(RequestRejected(408, "the request arrived too slowly"))
 
     # -- refusing
 
@@ -324,11 +324,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         elif own:
             cycle.disconnected = True
             cycle.message_event.set()
-            self._say(None if cycle.response_started else why)
+            self._send_refusal(None if cycle.response_started else why)
         elif cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False  # the last request before the faulty one
         else:
-            self._say(why)
+            self._send_refusal(why)
 
     def _written(self, why: RequestRejected) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """Return the headers and body of a refusal, in the format of the path's protocol."""
@@ -355,7 +355,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 return b""
         return target.partition(b"?")[0]
 
-    def _say(self, why: RequestRejected | None) -> None:
+    def _send_refusal(self, why: RequestRejected | None) -> None:
         if self.transport.is_closing():
             return
         if why is not None:

@@ -235,12 +235,12 @@ class Attempts:
         if wait_s is None:
             attempt = await self.ask(state, backend, hold)
         else:
-            attempt = await self._raced(state, backend, hold, hedge, wait_s)
+            attempt = await self._ask_hedged(state, backend, hold, hedge, wait_s)
         if not attempt.error:
             hedge.took(backend.name, self._clock() - started_s)
         return attempt
 
-    async def _raced(
+    async def _ask_hedged(
         self,
         state: RequestState,
         backend: Backend,
@@ -293,10 +293,12 @@ class Attempts:
         """Make one attempt and end its reservation, whatever happens."""
         inference = state.inference
         quote, limit = (
-            _limited(state, backend, hold) if state.bounds else (state.quotes[backend.name], None)
+            _limited_quote(state, backend, hold)
+            if state.bounds
+            else (state.quotes[backend.name], None)
         )
         started_s = self._clock()
-        deadline_s = min(self._until(state, backend, started_s), started_s + backend.timeout_s)
+        deadline_s = min(self._deadline_s(state, backend, started_s), started_s + backend.timeout_s)
         backend.probe(started_s, inference.caller)
         said, status, body = None, 0, b""
         headers: Headers = []
@@ -326,7 +328,9 @@ class Attempts:
                 left_s = None if begun_by_s is None else begun_by_s - self._clock()
                 reply, follower = await _streamed(reply, follower, left_s)
                 if follower is not None and not (inference.route.cascade or audit):
-                    relay, reply = await self._begun(inference, backend, reply, follower, left_s)
+                    relay, reply = await self._begin_stream(
+                        inference, backend, reply, follower, left_s
+                    )
             if relay is not None:
                 outcome = UNDER_WAY
             else:
@@ -346,7 +350,7 @@ class Attempts:
             fair = _is_fair(inference, backend, started_s, deadline_s)
             outcome, said = failed(exc, quote, hold, fair=fair)
         except Exception as exc:  # a bug of ours in reading the reply must not fail the request
-            log.exception("backend %s answered what cannot be read", backend.name)
+            log.exception("the reply of backend %s could not be read", backend.name)
             outcome, said = unreadable(exc, quote, hold), evidence.UNKNOWN
         except BaseException as exc:  # cancelled
             outcome = cancelled(exc, state, quote, hold)
@@ -369,10 +373,10 @@ class Attempts:
                 hedge_s=hedge_s,
                 output_limit=0 if limit is None else limit.tokens,
             )
-            self._over(state, backend, hold, attempt, said)
+            self._finish(state, backend, hold, attempt, said)
         return attempt
 
-    def _over(
+    def _finish(
         self,
         state: RequestState,
         backend: Backend,
@@ -385,9 +389,9 @@ class Attempts:
         if attempt.relay is None:
             self._settle(state, backend, hold, attempt, said)
         else:
-            attempt.relay.on_end = partial(self._ended, state, backend, hold)
+            attempt.relay.on_end = partial(self._settle_stream, state, backend, hold)
 
-    async def _begun(
+    async def _begin_stream(
         self,
         inference: InferenceRequest,
         backend: Backend,
@@ -421,7 +425,7 @@ class Attempts:
             return hold
         return await self.make(state, backend, hold, audit=probability)
 
-    def _until(self, state: RequestState, backend: Backend, now_s: float) -> float:
+    def _deadline_s(self, state: RequestState, backend: Backend, now_s: float) -> float:
         """Return the attempt deadline, reserving time for the remaining fallbacks.
 
         A stream may use all of the time: once it has begun, no fallback is possible.
@@ -441,7 +445,7 @@ class Attempts:
         wired = any(not step.is_local for step in below)
         return leaving(now_s, until_s, wired=wired)
 
-    def _ended(
+    def _settle_stream(
         self,
         state: RequestState,
         backend: Backend,
@@ -473,7 +477,7 @@ class Attempts:
                 rate.learn(outcome.usage, relay.follower.spoken_bytes, silence_s)
             outcome = discreet(backend, outcome)
         except Exception as exc:  # a bug of ours in reading must not leave money reserved
-            log.exception("backend %s streamed what cannot be read", backend.name)
+            log.exception("the stream of backend %s could not be read", backend.name)
             outcome = unreadable(exc, attempt.quote, hold)
         ended = replace(attempt, outcome=outcome, latency_s=latency_s, relay=None)
         number = len(state.attempts) - 1  # a stream is the last attempt of its request
@@ -485,7 +489,7 @@ class Attempts:
             if draw.choice.arm == backend.name:
                 state.inference.route.policy.charge(draw.choice, outcome.cost_nano / NANO)
 
-    def _tell_health(
+    def _update_health(
         self, inference: InferenceRequest, backend: Backend, attempt: Attempt, said: str | None
     ) -> None:
         """Update the circuit breaker, and begin a rest if the reply asks for one."""
@@ -535,7 +539,7 @@ class Attempts:
         if attempt.status == 200 and said is None and not outcome.error:  # nearly always
             backend.breaker.succeeded()
         else:
-            self._tell_health(inference, backend, attempt, said)
+            self._update_health(inference, backend, attempt, said)
         if outcome.usage is not None and not outcome.partial:
             route.estimator.observe(
                 state.context,
@@ -626,7 +630,7 @@ def _is_fair(
     return deadline_s - started_s >= evidence.FAIR_SHARE * allowed_s
 
 
-def _limited(
+def _limited_quote(
     state: RequestState, backend: Backend, hold: Reservation
 ) -> tuple[Quote, OutputLimit | None]:
     """Return a quote capped at the reserved amount, and the output limit that enforces the cap."""

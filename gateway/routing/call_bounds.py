@@ -178,7 +178,7 @@ def _inputs(backend: Backend, known: Usage) -> float:
 def _answers(backend: Backend, asked: Output) -> float:
     """Return the number of answers generated."""
     if not asked.answers:
-        raise Unbounded("n and best_of are no whole numbers above 0; send such")
+        raise Unbounded("n and best_of are not whole numbers above 0; send whole numbers")
     if asked.modality and asked.modality not in dict(backend.price.more):
         key = asked.modality.replace("tokens", "usd_per_mtok")
         place = f'[[backends]] "{backend.name}"'

@@ -63,14 +63,14 @@ def no_backend(route: str, why: str) -> RequestRefused:
 
 def overloaded(what: str) -> RequestRefused:
     """Refuse: no more concurrent requests can be answered in time."""
-    detail = f"{what} has more to do than it can answer in time"
+    detail = f"{what} has more requests in progress than it can answer in time"
     return RequestRefused("overloaded", detail, retry_after_s=1)
 
 
 def resting(route: str, seconds: float) -> RequestRefused:
     """Refuse: every backend that could answer has asked for a pause."""
     wait_s = max(1, math.ceil(seconds))
-    detail = f"the backends of route {route!r} limit their rate; ask again in {wait_s} s"
+    detail = f"the backends of route {route!r} limit their rate; retry in {wait_s} s"
     return RequestRefused("rate_limited", detail, retry_after_s=wait_s)
 
 
@@ -90,7 +90,7 @@ def credential_rejected(route: str, refused: Mapping[str, str]) -> RequestRefuse
 def beyond_all(route: str, left_out: Mapping[str, str]) -> RequestRefused:
     """Refuse: every backend lacks something that the request needs; list it by backend."""
     lacking = "; ".join(f"{backend} {why}" for backend, why in left_out.items())
-    detail = f"no backend of route {route!r} can do what this request asks for ({lacking})"
+    detail = f"no backend of route {route!r} can serve this request ({lacking})"
     return RequestRefused("not_supported", detail)
 
 
@@ -103,7 +103,7 @@ def deadline(route: str) -> RequestRefused:
 def cost_ceiling(route: str, cost_nano_max: int) -> RequestRefused:
     """Refuse: no backend is certain to stay below the client's cost ceiling."""
     most = format_usd(cost_nano_max)
-    detail = f"no backend of route {route!r} is sure to cost at most {most}"
+    detail = f"no backend of route {route!r} is certain to cost at most {most}"
     return RequestRefused("cost_ceiling", detail)
 
 
@@ -120,17 +120,17 @@ def over_budget(refusal: BudgetRefusal) -> RequestRefused:
     retry storm. Money that other calls hold is retryable, and so is an unreachable ledger.
     """
     if not refusal.by_budget:
-        detail = f"budget {refusal.budget!r} cannot be asked, and what was leased of it is spent"
+        detail = f"budget {refusal.budget!r} has no reachable ledger, and its local lease is spent"
         return RequestRefused("ledger_unreachable", detail, retry_after_s=1, budget=refusal.budget)
     if refusal.reason == "unbounded":
         detail = (
-            f"nothing bounds what this call can cost, and budget {refusal.budget!r} is hard: "
-            f'{refusal.why}, or enforcement = "expected" of the budget'
+            f"the cost of this call has no upper bound, and budget {refusal.budget!r} is hard: "
+            f'{refusal.why}, or enforcement = "expected" in the budget'
         )
         return RequestRefused("cost_unbounded", detail, retryable=False, budget=refusal.budget)
     is_held = refusal.reason == "held"
     detail = (
-        f"what budget {refusal.budget!r} has left is held by calls under way; try again"
+        f"the rest of budget {refusal.budget!r} is held by calls in progress; retry"
         if is_held
         else f"budget {refusal.budget!r} cannot pay for any backend that could answer"
     )

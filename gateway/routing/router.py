@@ -86,7 +86,7 @@ class Router:
         try:
             while state.stage < inference.route.stages:
                 arms = self._offers(state)
-                backend = self._draw(state, arms) if arms else self._awaited(state)
+                backend = self._draw(state, arms) if arms else self._backend_to_await(state)
                 if backend is None:
                     break  # no backend is left, or the policy accepts the current reply
                 hold = attempts.reserve_now(state, backend) or await attempts.reserve(
@@ -125,7 +125,7 @@ class Router:
         finally:
             self._record(state)
         if state.held is None and not inference.left:
-            raise self._refused(state)
+            raise self._refusal(state)
         return state
 
     def _scoped(self, inference: InferenceRequest, context: Context) -> Context:
@@ -193,7 +193,7 @@ class Router:
         return None if choice.arm == ACCEPT else route.backends[choice.arm]
 
     @staticmethod
-    def _awaited(state: RequestState) -> Backend | None:
+    def _backend_to_await(state: RequestState) -> Backend | None:
         """Return the backend to wait for if the money for every candidate is held by other calls.
 
         If that money turns out to be spent, the request waits for the next backend.
@@ -280,15 +280,15 @@ class Router:
             self.arrivals.count(state.inference.route.name)
         self._metrics.request(state, self._clock())
 
-    def _refused(self, state: RequestState) -> refusals.RequestRefused:
+    def _refusal(self, state: RequestState) -> refusals.RequestRefused:
         """Build the refusal and attach the decision id and the cost already incurred."""
-        refused = self._why(state)
+        refused = self._reason(state)
         if state.id:
             refused.decision = state.id
         refused.cost_nano = state.cost_nano
         return refused
 
-    def _why(self, state: RequestState) -> refusals.RequestRefused:  # noqa: PLR0911 - a table of reasons
+    def _reason(self, state: RequestState) -> refusals.RequestRefused:  # noqa: PLR0911 - a table of reasons
         route = state.inference.route.name
         if (refusal := state.refusal) is not None:
             return refusals.over_budget(refusal)

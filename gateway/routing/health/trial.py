@@ -58,7 +58,7 @@ class Trial:
             elif said is not None:
                 breaker.confirmed(clock())
         except Exception:  # a bug of ours leaves the decision to the next caller
-            log.exception("a health path could not be asked")
+            log.exception("a health check could not be made")
         finally:
             self._task = None
 
