@@ -1,1 +1,1 @@
-"""What a call will cost, learned from what calls have used."""
+"""Cost estimation: predicts what a call will cost from the usage of earlier calls."""

@@ -1,10 +1,10 @@
-"""Estimates what a call would cost: learned usage times today's price.
+"""Estimates what a call would cost: learned usage times the current price.
 
-What is learned is usage (device-seconds, tokens), never dollars, so that a new price acts on the
-next request. The logarithm of usage is regressed on the context by a head; what the mean is above
-its exponential, and how far the 95 % quantile is, are learned beside it from the errors. A call
-whose price has only a part per request costs what it costs: nothing is learned, all three figures
-are equal.
+The estimator learns usage (device-seconds, tokens) and never dollars, so a new price applies to the
+next request. A regression head predicts the logarithm of usage from the context. The ratio of the
+mean to the exponential of that prediction, and the distance to the 95 % quantile, are learned
+separately from the errors. A price with only a per-request part is fixed: nothing is learned, and
+all three figures are equal.
 """
 
 import math
@@ -25,11 +25,11 @@ CALL = Usage()
 
 @record
 class Quote:
-    """What a backend is expected to charge.
+    """A backend's expected charge for a call.
 
-    ceiling: covers 95 % of calls, as learned. maximum: certain where every part of the price is
-    bounded beforehand; else twice the largest of its tenant lately (`worst.py`). usage: what it is
-    expected to use. known: what bounded that.
+    ceiling: learned bound that covers 95 % of calls. maximum: certain if every part of the price is
+    bounded in advance; otherwise twice the tenant's largest recent cost (`worst_seen.py`). usage:
+    expected usage. known: the bounds on the usage.
     """
 
     expected_nano: int
@@ -41,10 +41,10 @@ class Quote:
 
 @record
 class _Retained:
-    """A quote that is the same for every context, until something is learned.
+    """A cached quote that is valid for every context until something is learned.
 
-    It is of a price; and where that is not fixed, of what was known of the call, and of how far
-    above the expected cost its tenant's costliest call was.
+    Its key is the price. If the price is not fixed, the key also includes the known bounds, the
+    cached share, and how far the tenant's costliest call exceeded its expected cost.
     """
 
     quote: Quote
@@ -54,7 +54,7 @@ class _Retained:
     worst: float = USUAL
 
     def holds(self, price: Price, known: Usage, cached: float | None, worst: float) -> bool:
-        """Whether it is the quote of such a call."""
+        """Return whether the quote applies to such a call."""
         return self.price is price and (
             self.known is None
             or (self.known is known and self.cached == cached and self.worst == worst)
@@ -64,11 +64,12 @@ class _Retained:
 class CostEstimator:
     """Quotes the backends of one route."""
 
-    # The mutable state: a usage model per backend, the head that the models share, and the quotes
-    # that do not depend on the context, kept because before model servers most do not.
+    # The mutable state is a usage model per backend, the head that the models share, and the quotes
+    # that do not depend on the context. They are cached because most quotes for model servers do
+    # not depend on it.
 
     def __init__(self) -> None:
-        # 0.2: a usage is heavy-tailed even in its logarithm; at 0.5 one outlier swings the head.
+        # 0.2: even the logarithm of usage is heavy-tailed; at 0.5 one outlier distorts the head.
         self._head = VowpalRegressor(learning_rate=0.2)
         self._models: dict[str, UsageModel] = {}
         self._kept: dict[str, _Retained] = {}
@@ -86,10 +87,11 @@ class CostEstimator:
         tenant: str = "",
         now_s: float = 0.0,
     ) -> Quote:
-        """Return the quote of a backend at `price`; `cached`: what share of the input is, if known.
+        """Return a backend's quote at `price`.
 
-        `known` bounds the usage beforehand: the most input tokens that the request can be, limits
-        on its output tokens or device-seconds; 0 where nothing is known.
+        `cached` is the cached share of the input, if known. `known` bounds the usage in advance:
+        the greatest possible number of input tokens, and limits on output tokens or device-seconds;
+        0 where nothing is known.
         """
         kept = self._kept.get(backend)
         if kept is not None and kept.known is None and kept.price is price:
@@ -132,7 +134,7 @@ class CostEstimator:
         tenant: str = "",
         now_s: float = 0.0,
     ) -> None:
-        """Learn what a call used. ValueError for a usage that has no price."""
+        """Learn a call's usage. Raises ValueError for usage without a price."""
         if price.is_fixed:
             return
         cost_nano = price.cost_nano(usage)
@@ -148,33 +150,33 @@ class CostEstimator:
         self._forget()
 
     def rate(self, backend: str) -> TokenRate:
-        """Return how many tokens a backend's streams hold per byte and second, to learn and ask."""
+        """Return a backend's token rates per byte and per second, for prediction and learning."""
         rate = self._rates.get(backend)
         if rate is None:
             rate = self._rates[backend] = TokenRate()
         return rate
 
     def longest(self, backend: str, tenant: str) -> float:
-        """Return how many tokens nearly all answers of a tenant have had at most."""
+        """Return an upper bound on the tokens of nearly all of a tenant's answers."""
         return self._model(backend).longest.of(tenant)
 
     def answered(self, backend: str, tenant: str, tokens: float, limit: int) -> None:
-        """Learn how many tokens an answer had, and its limit; 0 where it had none."""
+        """Learn an answer's number of tokens and its limit; a limit of 0 means none."""
         self._model(backend).longest.see(tenant, tokens, limit)
 
     def accuracy(self) -> dict[str, Accuracy]:
-        """Return by backend how good its quotes were; none for those with fixed prices."""
+        """Return each backend's quote accuracy; backends with fixed prices have none."""
         return {backend: model.accuracy for backend, model in self._models.items()}
 
     def keep(self, backends: Collection[str]) -> None:
-        """Forget all backends but these."""
+        """Drop all other backends."""
         for known in (self._models, self._rates, self._kept):
             for name in known.keys() - set(backends):
                 del known[name]
         self._forget()
 
     def _forget(self) -> None:
-        """Forget what was said before something was learned."""
+        """Drop cached predictions and quotes that learning has made stale."""
         self._memo = (Context(()), {})
         self._kept = {name: kept for name, kept in self._kept.items() if kept.known is None}
 
@@ -185,11 +187,12 @@ class CostEstimator:
         return model
 
     def _usual(self, unit: str) -> float:
-        """Return what a call is taken to use of a unit at a backend that was never asked.
+        """Return the assumed usage of a unit at a backend that was never called.
 
-        How long an answer is depends on the question first: it is the mean of the other backends.
-        At the prior's 500 tokens a new arm beside ones that write 40 looks hopelessly dear, is
-        never asked, and so never found to be cheap. How long it takes depends on the device.
+        The length of an answer depends mainly on the question, so it is the mean of the other
+        backends. With the prior's 500 tokens, a new arm beside arms that write 40 would look far
+        too expensive, would never be called, and would never prove to be cheap. Device time depends
+        on the device, so it is the prior.
         """
         if unit != "output_tokens":
             return prior(unit)
@@ -197,7 +200,7 @@ class CostEstimator:
         return sum(seen) / len(seen) if seen else prior(unit)
 
     def _logs(self, context: Context) -> dict[str, float]:
-        """Return the head's predictions for all backends, once per context."""
+        """Return the head's predictions for all backends, computed once per context."""
         if self._memo[0] is not context:
             keys = [key for model in self._models.values() for key in model.keys]
             values = self._head.predict(_plain(context), keys) if keys else []
@@ -205,7 +208,7 @@ class CostEstimator:
         return self._memo[1]
 
     def save(self) -> bytes:
-        """Return what was learned, with a checksum."""
+        """Return the learned state, with a checksum."""
         values = {
             "models": {backend: model.save() for backend, model in self._models.items()},
             "rates": {backend: rate.save() for backend, rate in self._rates.items()},
@@ -213,12 +216,12 @@ class CostEstimator:
         return pack(KIND, values, {"head": self._head.save()})
 
     def load(self, state: bytes) -> None:
-        """Take a saved state; ValueError, and no change, where it is damaged."""
+        """Load a saved state. Raises ValueError and changes nothing if it is damaged."""
         values, parts = unpack(KIND, state)
         models = {backend: UsageModel(backend, self._usual) for backend in values["models"]}
         for backend, model in models.items():
             model.load(values["models"][backend])
-        # Snapshots of before there were rates have none.
+        # Snapshots that predate token rates have none.
         rates = {name: TokenRate.load(rate) for name, rate in values.get("rates", {}).items()}
         self._head.load(parts["head"])
         self._models, self._rates = models, rates
@@ -226,5 +229,5 @@ class CostEstimator:
 
 
 def _plain(context: Context) -> Context:
-    """Return the context without the reply in hand: what a call uses does not depend on it."""
+    """Return the context without the reply kept so far: a call's usage does not depend on it."""
     return Context(context.dense, context.sparse) if context.held else context

@@ -1,16 +1,16 @@
-"""The longest answers of late, by tenant: how many tokens the limit under a hard budget must leave.
+"""The longest recent answers by tenant: the tokens that a limit under a hard budget must allow.
 
-Theory of operation. The figure rises at once to an answer that was longer, though at most to twice
-what it was, so that one outlier does not make every later hold large; it falls by half a percent
-with each answer that was shorter, faster while few were seen. So it stays near the 99 % quantile,
-and a limit of twice that is reached by few answers. One that does reach it doubles the figure: a
-model that begins to write more is cut off a few times at most.
+Theory of operation. The figure rises at once to the length of a longer answer, but at most doubles,
+so that one outlier does not make every later reservation large. It falls by half a percent with
+each shorter answer, and faster while few answers were seen. It therefore stays near the 99 %
+quantile, and few answers reach a limit of twice the figure. An answer that reaches it doubles the
+figure: a model that starts to write more is cut off a few times at most.
 """
 
 FIRST = 2048.0  # tokens, before any answer was seen; a limit of twice that suits most models
-FALL = 0.005  # by which the figure falls with each answer, in the end
-FALL_FIRST = 10  # the n-th answer of a tenant lowers it by 1 / (10 + n)
-RISE = 2.0  # a limit of so many times the figure is what an answer can show of a longer one
+FALL = 0.005  # final relative decrease of the figure per answer
+FALL_FIRST = 10  # a tenant's n-th answer lowers the figure by 1 / (10 + n)
+RISE = 2.0  # greatest factor of one rise; an answer is visible only up to a limit of this factor
 
 
 class Longest:
@@ -22,14 +22,14 @@ class Longest:
         self._seen: dict[str, tuple[float, int]] = {}
 
     def of(self, tenant: str) -> float:
-        """Return how many tokens nearly all answers of a tenant have at most (0.1 us)."""
+        """Return an upper bound on the tokens of nearly all of a tenant's answers (0.1 us)."""
         seen = self._seen.get(tenant)
         return FIRST if seen is None else seen[0]
 
     def see(self, tenant: str, tokens: float, limit: int) -> None:
-        """Take the length of an answer, and the limit that it was given; 0 where it had none.
+        """Learn an answer's length and its limit; a limit of 0 means none.
 
-        An answer that could not have been long lowers nothing.
+        An answer whose limit is below the figure does not lower the figure.
         """
         figure, count = self._seen.get(tenant, (FIRST, 0))
         if tokens > figure:
@@ -43,7 +43,7 @@ class Longest:
         return {tenant: [figure, count] for tenant, (figure, count) in self._seen.items()}
 
     def load(self, state: dict[str, list[float]]) -> None:
-        """Take saved figures; ValueError where they are damaged."""
+        """Load saved figures. Raises ValueError if they are damaged."""
         seen = {str(tenant): (float(one[0]), int(one[1])) for tenant, one in state.items()}
         if not all(0.0 < figure < 1e12 for figure, _ in seen.values()):
             raise ValueError(f"not the lengths of answers: {state}")

@@ -1,38 +1,39 @@
-"""What a backend is taken to hold in its prompt cache, so that a conversation stays where it is.
+"""Models each backend's prompt cache, so that a conversation tends to stay on its backend.
 
-Theory of operation. Servers keep the work done on a prompt for some minutes, and charge less for
-the tokens of a later prompt that begins with the same. A conversation sends all that was said so
-far each time: on the backend that answered before, most of it is cached; on another one nothing is.
-So each backend's memory here has the beginnings of the prompts that it has answered, and the quote
-of a call counts as many tokens at the cached price as the longest of them covers. That difference
-is the price of moving: it stands in the costs that the policy is offered, and a conversation moves
-where the gain pays for it. Nothing else has to know.
+Theory of operation. Servers cache the work done on a prompt for some minutes and charge less for
+the tokens of a later prompt with the same prefix. A conversation sends its whole history with each
+request. On the backend that answered before, most of it is cached; on another backend, nothing is.
+The tracker stores the prefixes of the prompts that each backend has answered. The quote of a call
+counts the tokens covered by the longest matching prefix at the cached price. The difference is the
+cost of switching backends. It is part of the costs that the policy sees, so a conversation switches
+when the gain pays for it. No other component has to know.
 
-    Prompt   the parts of a request, each beginning of them as one number (a chain of hashes)
-    memory   number -> when a call that began so was last answered; the least recent are forgotten
+    Prompt   the parts of a request, each prefix of them as one number (a chain of hashes)
+    memory   number -> last time a call with this prefix was answered; the oldest are dropped
 
-How much of what should be cached really is depends on the server (a least length, blocks, several
-replicas behind one address), so it is learned: what replies told over what was foreseen, in tokens.
+How much of the expected cached tokens is really cached depends on the server (a minimum length,
+blocks, several replicas behind one address). This ratio is learned: cached tokens reported by
+replies over cached tokens predicted.
 
-The numbers are Python's own hashes: quick, of 64 bits, and seeded anew in each process, so that
-nobody can make two prompts collide. A collision misquotes a call; it cannot mischarge it.
+The numbers are Python's own hashes: fast, 64 bits, and seeded per process, so that nobody can make
+two prompts collide. A collision gives a wrong quote; it cannot cause a wrong charge.
 """
 
 from collections.abc import Hashable, Iterable
 
 from tollway.backends.types import Usage, record
 
-BEGINNINGS_MAX = 20_000  # about 3 MB a backend: the last 2,500 requests, of up to eight beginnings
-PARTS_MAX = 512  # beyond these a prompt is its first 512 parts, as far as it is told apart
-FIRST, LAST = 4, 4  # beginnings that are kept: what conversations share, and where each one is
-PRIOR_TOKENS = 2_000.0  # foreseen and found before any call: the worth of a prompt or two
+BEGINNINGS_MAX = 20_000  # about 3 MB per backend: 2,500 requests with up to eight prefixes each
+PARTS_MAX = 512  # a longer prompt is identified by its first 512 parts
+FIRST, LAST = 4, 4  # prefixes stored: those that conversations share, and where each one stands
+PRIOR_TOKENS = 2_000.0  # prior of both sums, predicted and reported: the size of a prompt or two
 NEVER = float("-inf")
-FORGET = 0.98  # of both sums, a call: about the last fifty
+FORGET = 0.98  # decay of both sums per call: about the last fifty calls count
 
 
 @record
 class Prompt:
-    """The beginnings of a request: `keys` and, of the same length, how many characters each has."""
+    """A request's prefixes: `keys`, and in `chars` the number of characters of each prefix."""
 
     keys: tuple[int, ...]
     chars: tuple[int, ...]
@@ -40,7 +41,7 @@ class Prompt:
 
 
 def prompt(parts: Iterable[tuple[Hashable, int]], whose: Hashable) -> Prompt:
-    """Return the prompt of (part, its characters) in order; what one says no other one can see."""
+    """Return the prompt of (part, characters) pairs in order. Each `whose` sees only its own."""
     keys: list[int] = []
     chars: list[int] = []
     key, total = hash(whose), 0
@@ -54,13 +55,13 @@ def prompt(parts: Iterable[tuple[Hashable, int]], whose: Hashable) -> Prompt:
 
 
 class PromptCacheTracker:
-    """What one backend is taken to hold."""
+    """Model of one backend's prompt cache."""
 
-    # The mutable state: when which beginning was last answered, in that order; and the tokens that
-    # were foreseen as cached and that were told to be.
+    # The mutable state is the last time that each prefix was answered, in that order, and the sums
+    # of cached tokens that were predicted and reported.
 
     def __init__(self, *, keeps_s: float, most: int = BEGINNINGS_MAX) -> None:
-        """`keeps_s`: how long the server keeps a prompt that nobody asks for."""
+        """`keeps_s`: how long the server caches an unused prompt."""
         self._keeps_s = keeps_s
         self._most = most
         self._seen: dict[int, float] = {}
@@ -70,11 +71,11 @@ class PromptCacheTracker:
         return len(self._seen)
 
     def revise(self, *, keeps_s: float) -> None:
-        """Take another time for which the server keeps prompts."""
+        """Change how long the server caches prompts."""
         self._keeps_s = keeps_s
 
     def covers(self, asked: Prompt, now_s: float) -> float:
-        """Return the share of a prompt, in [0, 1], of which the same beginning was answered."""
+        """Return the share of a prompt, in [0, 1], that an answered prefix covers."""
         since_s = now_s - self._keeps_s
         seen = self._seen
         for place in range(len(asked.keys) - 1, -1, -1):
@@ -88,7 +89,7 @@ class PromptCacheTracker:
         return min(1.0, share * self._found / self._foreseen) if share else 0.0
 
     def answered(self, asked: Prompt, usage: Usage | None, now_s: float) -> None:
-        """Take note that a prompt was answered, and how much of it was told to be cached."""
+        """Record an answered prompt and its reported cached tokens."""
         if usage is not None and usage.exact:
             foreseen = self.covers(asked, now_s) * usage.input_tokens
             if foreseen:
@@ -96,15 +97,15 @@ class PromptCacheTracker:
         self.saw(asked, now_s)
 
     def saw(self, asked: Prompt, now_s: float) -> None:
-        """Take note that a prompt was answered."""
+        """Record an answered prompt."""
         keys = asked.keys
         for key in keys if len(keys) <= FIRST + LAST else keys[:FIRST] + keys[-LAST:]:
-            self._seen.pop(key, None)  # the last to be written is the last to be forgotten
+            self._seen.pop(key, None)  # reinsert at the end: the oldest entries are dropped first
             self._seen[key] = now_s
         while len(self._seen) > self._most:
             del self._seen[next(iter(self._seen))]
 
     def learn(self, foreseen_tokens: float, found_tokens: float) -> None:
-        """Take how many tokens of a call should have been cached, and how many were."""
+        """Learn from a call's predicted and reported cached tokens."""
         self._foreseen = self._foreseen * FORGET + foreseen_tokens
         self._found = self._found * FORGET + found_tokens

@@ -1,9 +1,8 @@
-"""How many tokens a backend's streams hold: per byte of text, and per second of silence before it.
+"""Token rates of a backend's streams: per byte of text, and per second before the first text.
 
-Where a stream is left before its usage came, its output is estimated from what was seen: the text
-by its bytes, and reasoning that is not shown by the time until the first text, for providers bill
-it all the same. Both rates are ratios of sums over complete streams with exact usage, in which old
-ones fade.
+If a stream is abandoned before its usage arrives, its output is estimated: text from its bytes, and
+hidden reasoning from the time until the first text, because providers bill hidden reasoning too.
+Both rates are ratios of decaying sums over complete streams with exact usage.
 
     text tokens     bytes of text / bytes per token
     hidden tokens   seconds until the first text * hidden tokens per second
@@ -14,11 +13,11 @@ from typing import Any
 
 from tollway.backends.types import Usage
 
-FADES = 0.98  # about the last fifty streams count
-BYTES_PER_TOKEN = 3.0  # English has four to five, Chinese about three: a stream left is not cheap
-PRIOR_TOKENS = 100.0  # what the first guess weighs
-HIDDEN_PER_S = 50.0  # what hosted reasoning models write; a second of it weighs little
-TEXT_BYTES_LEAST = 1.5  # per token; where there are fewer, not all tokens were text
+FADES = 0.98  # decay per stream: about the last fifty streams count
+BYTES_PER_TOKEN = 3.0  # English: four to five, Chinese: about three; low, to not underestimate
+PRIOR_TOKENS = 100.0  # weight of the prior
+HIDDEN_PER_S = 50.0  # rate of hosted reasoning models; the prior weighs one second
+TEXT_BYTES_LEAST = 1.5  # per token; below this, some tokens were not text
 
 
 @dataclass(slots=True)
@@ -49,7 +48,7 @@ class TokenRate:
             self.text_tokens = FADES * self.text_tokens + tokens - hidden
 
     def tokens(self, spoken_bytes: int, silence_s: float) -> float:
-        """Return how many tokens a stream has taken, shown and hidden, as far as can be told."""
+        """Return the estimated number of tokens of a stream, visible and hidden."""
         hidden = self.hidden_tokens / max(self.silent_s, 1e-3) * max(silence_s, 0.0)
         return self._text(spoken_bytes) + hidden
 
@@ -62,7 +61,7 @@ class TokenRate:
 
     @classmethod
     def load(cls, state: Any) -> "TokenRate":
-        """Return a saved one; ValueError where it is damaged."""
+        """Return a saved rate. Raises ValueError if it is damaged."""
         rate = cls(*[float(value) for value in state])
         if not (min(rate.text_bytes, rate.text_tokens) > 0 <= min(rate.save()) < max(rate.save())):
             raise ValueError(f"not a rate of tokens: {state}")

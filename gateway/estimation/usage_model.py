@@ -1,4 +1,4 @@
-"""What one backend's calls use: units learned as logarithms of their ratio to the first seen."""
+"""Usage of one backend's calls; each unit is learned as the log of its ratio to the first value."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,27 +12,27 @@ from tollway.gateway.estimation.longest_answers import Longest
 from tollway.gateway.estimation.worst_seen import USUAL, Worst
 
 PRIOR = Usage(device_s=1.0, input_tokens=500.0, output_tokens=500.0)
-"""What a call is taken to use before any was seen, within its bounds."""
+"""Assumed usage of a call before any was seen, within its bounds."""
 
-SHARE = 0.3  # of the most input tokens that a request can be: a token is three or four bytes
-RATE = 0.01  # of the mean corrections: about the last hundred calls
-SHARE_RATE = 0.05  # of a unit's share of its whole: the last twenty calls
+SHARE = 0.3  # prior share of the greatest possible input tokens: a token is three or four bytes
+RATE = 0.01  # learning rate of the mean corrections: about the last hundred calls
+SHARE_RATE = 0.05  # learning rate of a unit's share of its whole: the last twenty calls
 QUANTILE = 0.95
-STEP = 0.05  # of the quantile's logarithm: found within a hundred calls, then within a few percent
+STEP = 0.05  # step of the quantile's log: found within a hundred calls, then within a few percent
 MARGIN_MAX = 20.0
-SURE_CALLS = 200  # before that nobody can say whether a context tells what a call will use
-PAYS = 0.95  # of the mean's squared error: a head that is no better than that is not worth 15 us
-REST = 16  # calls from which a head that does not pay learns one, to be there when that changes
-LEAST = 1e-9  # of a unit; with COUNT_MAX above it every ratio of two usages is a finite number
-LOG_MAX = 8.0  # e^8: beyond three thousand times the usual a regression is extrapolating wildly
+SURE_CALLS = 200  # calls needed to judge whether the context predicts usage
+PAYS = 0.95  # greatest share of the mean's squared error at which the head is worth its 15 us
+REST = 16  # a head that does not pay learns one call in 16, to be ready when that changes
+LEAST = 1e-9  # smallest usage; with COUNT_MAX above it, every ratio of two usages is finite
+LOG_MAX = 8.0  # e^8: beyond three thousand times the usual, a regression extrapolates wildly
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How good a backend's quotes were.
+    """Accuracy of a backend's quotes.
 
-    calls: how many were judged. coverage: the share at or below its ceiling. relative_error: the
-    mean of |expected - cost| / cost, over about the last hundred.
+    calls: number of calls evaluated. coverage: share at or below the ceiling. relative_error: mean
+    of |expected - cost| / cost over about the last hundred calls.
     """
 
     calls: int = 0
@@ -41,19 +41,19 @@ class Accuracy:
 
 
 def prior(unit: str) -> float:
-    """Return what a call is taken to use of a unit where nothing is known."""
+    """Return the assumed usage of a unit if nothing is known."""
     return float(getattr(PRIOR, unit))
 
 
 class UsageModel:
-    """Device-seconds, input and output tokens of one backend's calls."""
+    """Model of the device-seconds and the input and output tokens of one backend's calls."""
 
-    # The mutable state: per unit the first usage seen, a mean correction, the mean logarithm, and
-    # how far the head and that mean were off; the cached share; the margin of the ceiling; the
-    # costliest calls in terms of what was expected; the longest answers; the accuracy.
+    # The mutable state is, per unit, the first usage seen, a mean correction, the mean logarithm,
+    # and the errors of the head and of that mean; and the cached share, the margin of the ceiling,
+    # the largest ratios of cost to expected cost, the longest answers, and the accuracy.
 
     def __init__(self, backend: str, usual: Callable[[str], float] = prior) -> None:
-        """`usual`: what a call uses of a unit, as far as known before any was seen here."""
+        """`usual` returns a unit's assumed usage before any call was seen here."""
         self._usual = usual
         self._units = {"device_s": f"{backend}/device_s", "output_tokens": f"{backend}/output"}
         self._first: dict[str, float] = {}
@@ -74,7 +74,7 @@ class UsageModel:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What the head calls the units of this backend that the context tells something of."""
+        """The head's keys for the units of this backend that the context helps to predict."""
         return tuple([self._units[unit] for unit in self._first if self._pays(unit)])
 
     def _pays(self, unit: str) -> bool:
@@ -83,20 +83,20 @@ class UsageModel:
         return self._head_error.get(unit, 0.0) < PAYS * self._mean_error.get(unit, 1.0)
 
     def mean(self, unit: str) -> float | None:
-        """Return what calls have used of a unit lately; None where none was seen."""
+        """Return the recent mean usage of a unit; None if none was seen."""
         return self._actual.get(unit)
 
     @property
     def margin(self) -> float:
-        """The ceiling over the expectation."""
+        """Ratio of the ceiling to the expected cost."""
         return math.exp(self._log_margin)
 
     def expected(
         self, logs: Mapping[str, float], known: Usage, cached: float | None = None
     ) -> Usage:
-        """Return the expected usage; `logs` are the head's predictions of `keys`.
+        """Return the expected usage. `logs` holds the head's predictions for `keys`.
 
-        `cached` is the share of the input that is, where that can be told; None: the usual one.
+        `cached` is the cached share of the input, if known; None uses the mean share.
         """
         if known.input_tokens:
             inputs = known.input_tokens * self._input_share
@@ -114,7 +114,7 @@ class UsageModel:
         return replace(expected, more=self._details(expected, known)) if self._shares else expected
 
     def _details(self, expected: Usage, known: Usage) -> Details:
-        """Return the further units of an expected usage: the usual shares of their wholes."""
+        """Return the additional units of an expected usage, from their mean shares."""
         left = {
             "input_tokens": expected.input_tokens - expected.cached_input_tokens,
             "output_tokens": expected.output_tokens,
@@ -143,9 +143,9 @@ class UsageModel:
     def bounds(
         self, expected: Usage, price: Price, known: Usage, worst: float = USUAL
     ) -> tuple[bool, int]:
-        """Return whether the most that a call can cost is certain, and that cost.
+        """Return whether a call's maximum cost is certain, and that cost.
 
-        `worst`: how far above the expected one the costliest of such calls was.
+        `worst`: the largest ratio of cost to expected cost among such calls.
         """
         certain = (
             (not price.per_device_s_nano or known.device_s > 0)
@@ -159,16 +159,16 @@ class UsageModel:
                 known = replace(known, cached_input_tokens=0.0)
             return True, price.foreseen_nano(known)
         if not self.accuracy.calls:
-            # What others write tells what to expect here, and not what it may come to.
+            # Other backends' answers indicate the expected length here, but not the maximum.
             most = max(expected.output_tokens, PRIOR.output_tokens)
             expected = replace(expected, output_tokens=most)
         return False, min(MAX_NANO - 1, math.ceil(price.foreseen_nano(expected) * 2.0 * worst))
 
     def _bounds_more(self, price: Price, known: Usage) -> bool:
-        """Whether what is known bounds the units that are no tokens.
+        """Return whether the known bounds cover the units that are not tokens.
 
-        A request that stands whole in what was sent has no tool that the provider runs: such calls
-        search nothing, unless their model does so unasked, as was then seen.
+        A request whose whole input was sent has no tool that the provider runs. Such calls make no
+        searches, unless earlier calls showed that the model searches on its own.
         """
         told = dict(known.units).keys()
         searches = known.input_tokens > 0 and not self._shares.get("searches")
@@ -181,9 +181,9 @@ class UsageModel:
         known: Usage,
         teach: Callable[[str, float], float],
     ) -> None:
-        """Take a call's usage, and what was known to bound it.
+        """Learn a call's usage, given the bounds that were known.
 
-        `teach` has the head learn a key's logarithm, and returns what it would have said before.
+        `teach` makes the head learn a key's logarithm and returns its previous prediction.
         """
         if usage.input_tokens > 0:
             before = self._input or usage.input_tokens
@@ -202,7 +202,7 @@ class UsageModel:
                 self._learn(unit, used, logs, teach)
 
     def _learn_shares(self, usage: Usage) -> None:
-        """Take what share of their wholes the further units are; of others, how many there are."""
+        """Learn each additional unit's share of its whole, or its count if it has no whole."""
         used = dict(usage.units)
         for unit in self._shares.keys() | used.keys():
             whole = BY_NAME[unit].part_of
@@ -241,12 +241,12 @@ class UsageModel:
         tenant: str = "",
         now_s: float = 0.0,
     ) -> None:
-        """Take what a call has cost in the end, to learn the ceiling and the accuracy from."""
+        """Learn the ceiling and the accuracy from a call's final cost."""
         if cost_nano <= 0 or expected_nano <= 0:
             return
         ratio = cost_nano / expected_nano
         self.worst.see(tenant, ratio, now_s)
-        # Robbins and Monro: steps that balance where 5 % of the calls are above.
+        # Robbins and Monro: the steps balance when 5 % of the calls exceed the ceiling.
         above = math.log(ratio) > self._log_margin
         self._log_margin += STEP * (QUANTILE if above else QUANTILE - 1.0)
         self._log_margin = min(max(self._log_margin, 0.0), math.log(MARGIN_MAX))
@@ -279,17 +279,17 @@ class UsageModel:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take a saved state."""
+        """Load a saved state."""
         for table, values in zip(_TABLES, state["units"], strict=True):
             setattr(self, table, {str(unit): float(value) for unit, value in values.items()})
         self._input, self._cached = float(state["input"]), float(state["cached"])
-        # Snapshots of before there were further units have no shares of them.
+        # Snapshots that predate additional units have no shares.
         shares = state.get("shares", {})
         self._shares = {unit: float(shares[unit]) for unit in shares if unit in BY_NAME}
         self._input_share, self._inputs = float(state["input_share"]), int(state["inputs"])
         self._log_margin = float(state["log_margin"])
         self.worst.load(state["worst"])
-        self.longest.load(state.get("longest", {}))  # snapshots of before have none
+        self.longest.load(state.get("longest", {}))  # older snapshots have none
         self.accuracy = Accuracy(
             int(state["calls"]), float(state["coverage"]), float(state["relative_error"])
         )
@@ -303,5 +303,5 @@ def _guess(first: float, log: float) -> float:
 
 
 def _mean(before: float | None, value: float) -> float:
-    # A few calls' worth of the first would bias the mean for long: the rate starts at a tenth.
+    # The first value is taken in full; later values move the mean by a fiftieth of the difference.
     return value if before is None else before + 0.02 * (value - before)

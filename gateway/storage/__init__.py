@@ -1,1 +1,1 @@
-"""What is kept on disk: the journal and snapshots."""
+"""On-disk storage: the journal and snapshots."""

@@ -1,18 +1,18 @@
 """The journal: the append-only record of decisions, attempts and feedback.
 
-Theory of operation. Rows are JSON objects, one a line, each ending with a CRC-32 of the bytes
-before it, in segment files `journal-<tag>.jsonl`; pandas, polars and duckdb read them as they are.
-A row is appended to a buffer in memory and the buffer is handed to write() once per turn of the
-event loop, so the request path pays for formatting only. What was handed to write() survives
-SIGKILL; an fsync on a timer bounds what a power cut can take.
+Theory of operation. Rows are JSON objects, one per line, in segment files `journal-<tag>.jsonl`.
+Each row ends with a CRC-32 of the bytes before it. pandas, polars and duckdb read the files
+directly. A row is appended to a buffer in memory, and the buffer is passed to write() once per
+iteration of the event loop, so the request path only pays for formatting. Data passed to write()
+survives SIGKILL. A periodic fsync bounds what a power loss can destroy.
 
-An id is an address. The rows of one request are appended together when its reply's head goes out,
-and its decision id is `<tag>.<offset>.<nonce>` (base 36): the segment, the byte at which its first
-row starts, and a nonce against guessing. So a decision is found again with one pread, hours later
-and after a restart, with no index and no memory that grows.
+An id is an address. The rows of one request are appended together when the head of its reply is
+sent. The decision id is `<tag>.<offset>.<nonce>` (base 36): the segment, the byte at which the
+first row starts, and a nonce that prevents guessing. A decision can therefore be read with one
+pread, hours later and after a restart, without an index or memory that grows.
 
-Where the disk refuses a write, rows wait in memory up to a limit and are then dropped and counted:
-serving goes on.
+If the disk rejects a write, rows wait in memory up to a limit. Beyond it they are dropped and
+counted, and serving continues.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ log = logging.getLogger("tollway.journal")
 
 _ID = re.compile(r"([0-9a-z]{1,24})\.([0-9a-z]{1,12})\.([0-9a-z]{4})")
 FOLLOWED_BYTES = 256 << 20  # half a second of reading, in a thread
-RETRIED_BYTES = 1 << 20  # how much later a new segment is tried for again
+RETRIED_BYTES = 1 << 20  # bytes to append before retrying to open a new segment
 MARK_BYTES = 128  # every decision row is longer
 _NONCE_CHARS = 4
-_NONCES_BYTES = 512  # 256 nonces; the string is cut anew for each, so not too many
+_NONCES_BYTES = 512  # 256 nonces; few, because the string is copied for each one
 
 
 def segments(folder: Path) -> list[Path]:
@@ -43,10 +43,9 @@ def segments(folder: Path) -> list[Path]:
 
 
 class Journal:
-    """Appends rows, and finds those of a decision again."""
+    """Appends rows and reads back those of a decision."""
 
-    # The mutable state of a journal is its open segment, the bytes waiting to be written to it, and
-    # the count of bytes that it has taken.
+    # The mutable state is the open segment, the bytes that wait to be written to it, and its size.
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class Journal:
         segment_bytes_max: int = 256 << 20,
         waiting_bytes_max: int = 32 << 20,
     ) -> None:
-        """Open a new segment in `folder` (made if missing); every append writes at once."""
+        """Open a new segment in `folder`, created if missing. Every append writes immediately."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._segment_bytes_max = segment_bytes_max
@@ -79,23 +78,23 @@ class Journal:
         self._rotates_at = self._segment_bytes_max
 
     def write_in_turns(self) -> None:
-        """From now on write once per turn of the running event loop."""
+        """From now on, write once per iteration of the running event loop."""
         self._soon = asyncio.get_running_loop().call_soon
 
     def new_id(self) -> str:
-        """Return the id of the request whose rows are appended next, before any other's."""
+        """Return the id of a request whose rows must be the next to be appended."""
         if len(self._nonces) < _NONCE_CHARS:
-            # One draw from the system's generator costs 6 us, whatever its size.
+            # One read from the system's generator costs 6 us, regardless of its size.
             self._nonces = secrets.token_hex(_NONCES_BYTES)
         nonce, self._nonces = self._nonces[:_NONCE_CHARS], self._nonces[_NONCE_CHARS:]
         return f"{self._tag}.{base36(self._size)}.{nonce}"
 
     def record(self, decision: str, made: Callable[[], list[Row]]) -> None:
-        """Append the rows of a decision, as they are made; a journal that writes asks at once."""
+        """Build a decision's rows and append them. This journal builds them immediately."""
         self.append(*made())
 
     def append(self, *appended: Row) -> None:
-        """Append rows, together."""
+        """Append rows as one unit."""
         data = b"".join(map(seal, appended))
         if self._waiting_bytes + len(data) > self._waiting_bytes_max:
             self.rows_dropped += len(appended)
@@ -111,9 +110,9 @@ class Journal:
             self._soon(self.flush)
 
     def put(self, row: Row) -> bool:
-        """Append a row and hand it to the operating system now; False where the disk refuses it.
+        """Append a row and write it immediately. Return False if the disk rejects it.
 
-        A row that is refused is not appended: whoever sent it may send it again.
+        A rejected row is not appended, so the client may send it again.
         """
         self.flush()
         if self._waiting:
@@ -125,17 +124,17 @@ class Journal:
             return False
         self._size += len(line)
         self.rows_written += 1
-        if rest := line[written:]:  # the disk is full now: the row's end waits for room
+        if rest := line[written:]:  # the disk is full: the rest of the row waits for space
             self._waiting, self._waiting_bytes = [rest], len(rest)
         return True
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes appended and not yet taken by the operating system."""
+        """Bytes appended and not yet accepted by the operating system."""
         return self._waiting_bytes
 
     def flush(self) -> None:
-        """Hand what waits to write(); what the disk refuses waits for the next flush."""
+        """Write the waiting bytes. Bytes that the disk rejects wait for the next flush."""
         self._scheduled = False
         if not self._waiting:
             return
@@ -151,20 +150,20 @@ class Journal:
             self._rotate()
 
     def _rotate(self) -> None:
-        """Go on in a new segment; where the disk has none to give, in this one."""
+        """Switch to a new segment. If none can be created, continue in the current one."""
         full = self._fd
         try:
             os.fsync(full)
             self._open()
         except OSError as exc:
-            log.warning("no new segment of the journal can be had: %s", exc)
+            log.warning("cannot open a new journal segment: %s", exc)
             self._rotates_at = self._size + RETRIED_BYTES
             return
         os.close(full)
         self._synced_bytes = 0
 
     def sync(self) -> None:
-        """Have the operating system put what was written on the disk; blocks, so call it aside."""
+        """Flush written data to disk with fsync. This blocks, so call it in a thread."""
         if self._size != self._synced_bytes:
             self._synced_bytes = self._size
             fd = os.dup(self._fd)  # the loop may rotate the segment meanwhile
@@ -174,7 +173,7 @@ class Journal:
                 os.close(fd)
 
     def close(self) -> None:
-        """Write and sync everything, and close the segment; what the disk refuses is told of."""
+        """Write and sync everything and close the segment. Log what the disk rejects."""
         self.flush()
         if self._waiting:
             log.error(
@@ -187,10 +186,10 @@ class Journal:
         os.close(self._fd)
 
     def find(self, decision: str) -> list[Row]:
-        """Return the rows of a decision; empty where there is none of that id.
+        """Return the rows of a decision; empty if there is none with that id.
 
-        The reply's rows stand together; those that came later (audits, feedback) are found by
-        reading on, see `follow`.
+        Only the reply's own rows, which are contiguous, are returned. `follow` finds later rows
+        (audits, feedback) by reading on.
         """
         match = _ID.fullmatch(decision)
         if match is None:
@@ -205,10 +204,10 @@ class Journal:
             return []
 
     def follow(self, found: list[Row]) -> list[Row]:
-        """Return the rows of a decision that came after those found: audits, feedback.
+        """Return a decision's rows that were written after those found: audits, feedback.
 
-        Reads on in its segment and in those written to since, FOLLOWED_BYTES at most; so in a
-        thread, never inline.
+        Reads the rest of its segment and the segments written since, FOLLOWED_BYTES at most. Call
+        it in a thread, never on the event loop.
         """
         decision, since_s = found[0]["id"], found[0]["time"]
         tag, offset, _ = decision.split(".")
@@ -221,7 +220,7 @@ class Journal:
         return rows[len(found) :]
 
     def marked(self, decision: str) -> bool:
-        """Whether a decision was marked as one that had its feedback; OSError as `mark`."""
+        """Return whether a decision was marked as having had feedback. Raises OSError."""
         match = _ID.fullmatch(decision)
         if match is None:
             return False
@@ -233,10 +232,10 @@ class Journal:
             return False
 
     def mark(self, decision: str) -> bool:
-        """Mark a decision as one that had its feedback; False where it was marked before.
+        """Mark a decision as having had feedback. Return False if it was already marked.
 
-        The marks of a segment are a sparse file beside it, a byte per 128 bytes of the segment: no
-        two decisions share one, since a decision's rows are longer than that.
+        The marks of a segment are in a sparse file beside it, one byte per 128 bytes of the
+        segment. No two decisions share a byte, because a decision's rows are longer than that.
         """
         match = _ID.fullmatch(decision)
         if match is None:
@@ -262,7 +261,7 @@ def _group(lines: Any, decision: str) -> Iterator[Row]:
 
 
 def _follow(path: Path, start: int, decision: str, most: int, rows: list[Row]) -> int:
-    """Add a decision's rows in a segment from `start` on; return how many bytes were read."""
+    """Add a decision's rows in a segment from `start` on; return the number of bytes read."""
     told, count = b'"%b"' % decision.encode(), 0
     with path.open("rb") as file:
         file.seek(start)

@@ -1,4 +1,4 @@
-"""The journal's lines: JSON with a checksum, read back whole or not at all."""
+"""The journal's line format: JSON with a checksum. Damaged lines are rejected as a whole."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ _PAIRS = [one + other for one in _DIGITS for other in _DIGITS]
 
 _CRC_BYTES = len(b',"crc":"00000000"}\n')
 
-ROW_BYTES_MAX = 1 << 20  # a row holds one request's features; a megabyte is far above any of them
+ROW_BYTES_MAX = 1 << 20  # a row holds one request's features, far less than a megabyte
 
 Row = dict[str, Any]
 
@@ -28,27 +28,27 @@ def base36(number: int) -> str:
 
 
 def seal(row: Row) -> bytes:
-    """Return a row as its line: JSON with its CRC-32 as the last member."""
+    """Return a row as a line: JSON with its CRC-32 as the last member."""
     body = orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)[:-1]
     return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
 
 
 def unseal(line: bytes) -> Row | None:
-    """Return a line's row; None where it is cut or damaged."""
+    """Return a line's row; None if the line is truncated or damaged."""
     body, tail = line[:-_CRC_BYTES], line[-_CRC_BYTES:]
     if tail != b',"crc":"%08x"}\n' % zlib.crc32(body):
         return None
     try:
         row = orjson.loads(line)
-    except orjson.JSONDecodeError:  # no text has a checksum too
+    except orjson.JSONDecodeError:  # a valid checksum on text that is not JSON
         return None
     return row if isinstance(row, dict) else None
 
 
 def rows(path: Path, damaged: Callable[[], None] = lambda: None) -> Iterator[Row]:
-    """Yield the sound rows of a segment, in order; a cut tail and damaged rows are passed over.
+    """Yield the valid rows of a segment in order. Skip a truncated last line and damaged rows.
 
-    `damaged` is called for each line that is whole and whose checksum does not fit.
+    `damaged` is called for each complete line whose checksum does not match.
     """
     with path.open("rb") as file:
         for line in file:

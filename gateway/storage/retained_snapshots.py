@@ -1,8 +1,11 @@
-"""Kept snapshots: what routes had learned some hours ago, and what is to be taken up instead.
+"""Retained snapshots: what routes had learned in earlier hours, and requests to restore one.
 
-In the folder of the state, `ROUTE.snapshot` is the newest; `kept/ROUTE.SECONDS.snapshot` are those
-of earlier hours, named by their time; `ROUTE.restore` is what an operator wants a route to go on
-with. The gateway takes that up when it next saves, or when it starts, and makes it the newest.
+The state folder contains:
+
+- `ROUTE.snapshot`: the newest snapshot.
+- `kept/ROUTE.SECONDS.snapshot`: hourly snapshots, named by their time.
+- `ROUTE.restore`: the state that an operator wants the route to continue from. The gateway loads it
+  at the next save or start and makes it the newest snapshot.
 """
 
 from dataclasses import dataclass
@@ -11,12 +14,12 @@ from pathlib import Path
 from tollway.gateway.storage import snapshot_file
 
 KEPT_EVERY_S = 3600.0
-KEPT_MAX = 48  # two days of hours; at most two megabytes each
+KEPT_MAX = 48  # two days, hourly; at most two megabytes each
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A snapshot of a route on the disk; `id` names it in commands."""
+    """A route's retained snapshot on disk. `id` identifies it in commands."""
 
     id: str
     route: str
@@ -25,22 +28,22 @@ class Kept:
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """Size of the file."""
         return self.path.stat().st_size
 
 
 def newest(folder: Path, route: str) -> Path:
-    """Return where a route's newest snapshot is."""
+    """Return the path of a route's newest snapshot."""
     return folder / f"{route}.snapshot"
 
 
 def restore(folder: Path, route: str) -> Path:
-    """Return where a route finds what it shall go on with."""
+    """Return the path of the state that a route is to restore."""
     return folder / f"{route}.restore"
 
 
 def listed(folder: Path, route: str) -> list[Kept]:
-    """Return a route's kept snapshots, newest first; other files are left out."""
+    """Return a route's retained snapshots, newest first; other files are ignored."""
     found = []
     for path in (folder / "kept").glob(f"{route}.*.snapshot"):
         at = path.name[len(route) + 1 : -len(".snapshot")]
@@ -50,13 +53,13 @@ def listed(folder: Path, route: str) -> list[Kept]:
 
 
 def due(folder: Path, route: str, now_s: float) -> bool:
-    """Whether an hour has gone since one was kept."""
+    """Return whether an hour has passed since the last snapshot was retained."""
     before = listed(folder, route)
     return not before or now_s - before[0].time_s >= KEPT_EVERY_S
 
 
 def keep(folder: Path, route: str, blob: bytes, now_s: float) -> Kept:
-    """Keep a snapshot, and remove the oldest beyond KEPT_MAX; OSError where the disk refuses."""
+    """Retain a snapshot and delete the oldest beyond KEPT_MAX. Raises OSError."""
     path = folder / "kept" / f"{route}.{int(now_s)}.snapshot"
     snapshot_file.write(path, blob)
     for old in listed(folder, route)[KEPT_MAX:]:
@@ -65,5 +68,5 @@ def keep(folder: Path, route: str, blob: bytes, now_s: float) -> Kept:
 
 
 def ask_for(folder: Path, route: str, parts: dict[str, bytes], now_s: float) -> None:
-    """Have a route go on with these parts, as of now: labels told before are not learned again."""
+    """Request that a route restore these parts, dated now: earlier labels are not replayed."""
     snapshot_file.write(restore(folder, route), snapshot_file.pack(parts, now_s))

@@ -1,8 +1,8 @@
-"""Snapshots: what the routes' policies and estimators have learned, kept over a restart.
+"""Snapshots: what routes' policies and estimators have learned, preserved across restarts.
 
-A snapshot is a JSON line (time, the parts' lengths, a SHA-256 of all parts) and the parts. It is
-written beside its place and renamed into it, so that there is always a whole one; a damaged one is
-refused, never half loaded.
+A snapshot is a JSON line (time, lengths of the parts, SHA-256 of all parts) followed by the parts.
+It is written to a temporary file and renamed, so a complete one always exists. A damaged snapshot
+is rejected and never loaded in part.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def pack(parts: dict[str, bytes], time_s: float) -> bytes:
 
 
 def unpack(blob: bytes) -> tuple[dict[str, bytes], float]:
-    """Return (parts, time); ValueError where the snapshot is cut or damaged."""
+    """Return (parts, time). Raises ValueError if the snapshot is truncated or damaged."""
     line, newline, data = blob.partition(b"\n")
     head = orjson.loads(line) if newline else {}
     if not isinstance(head, dict) or head.get("tollway_snapshot") != 1:
@@ -38,14 +38,14 @@ def unpack(blob: bytes) -> tuple[dict[str, bytes], float]:
             parts[name] = data[at : at + length]
             at += length
         return parts, float(head["time"])
-    except (AttributeError, KeyError, TypeError) as exc:  # the checksum is not of the head
+    except (AttributeError, KeyError, TypeError) as exc:  # the checksum does not cover the head
         raise ValueError("the snapshot is damaged: its head does not fit") from exc
 
 
 def write(path: Path, blob: bytes, *, durable: bool = True) -> None:
-    """Put a snapshot in its place, whole or not at all; OSError where the disk refuses.
+    """Write a snapshot atomically. Raises OSError if the disk rejects it.
 
-    One that is not `durable` may be lost with the machine's power.
+    A snapshot that is not `durable` may be lost in a power loss.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(f".{os.getpid()}.tmp")
