@@ -1,1 +1,1 @@
-"""Finds spend that differs from its baseline, and what explains it."""
+"""Detects spend that deviates from its baseline and attributes the deviation."""

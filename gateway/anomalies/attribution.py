@@ -1,10 +1,11 @@
-"""Why spend is not what it was: a ratio of spends as the product of four ratios.
+"""Attributes a change in spend: the ratio of two spends as the product of four factors.
 
     spend = requests x cost per request;  cost per request = sum over backends of
             share x usage per request x price of usage
 
-One factor after another is set from what was usual to what is now; the ratio of two steps is that
-factor's, and their product is the whole. (Laspeyres' chain, as in the analysis of variances.)
+The factors are changed one after another from their usual to their current values. The ratio of two
+consecutive steps is the factor's contribution, and the product of all is the total ratio.
+(Laspeyres' chain, as in variance analysis.)
 """
 
 import math
@@ -14,20 +15,20 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Contribution:
-    """What one backend did: requests, usage in its own unit (seconds or tokens), dollars."""
+    """One backend's requests, usage in its own unit (seconds or tokens), and dollars."""
 
     requests: float = 0.0
     usage: float = 0.0
     usd: float = 0.0
 
     def add(self, requests: float, usage: float, usd: float) -> None:
-        """Count more."""
+        """Add to the sums."""
         self.requests += requests
         self.usage += usage
         self.usd += usd
 
     def fade(self, by: float) -> None:
-        """Let what was counted count for less."""
+        """Decay the sums by a factor."""
         self.requests *= by
         self.usage *= by
         self.usd *= by
@@ -35,7 +36,7 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """By how much each factor multiplied the spend; their product is the whole ratio."""
+    """Multiplier of each factor; their product is the total ratio."""
 
     volume: float
     mix: float
@@ -44,17 +45,17 @@ class Factors:
 
     @property
     def cause(self) -> str:
-        """The factor that did most of it."""
+        """The factor with the largest contribution."""
         return max(("volume", "mix", "usage", "price"), key=lambda name: getattr(self, name))
 
 
 def decompose(
     was: Mapping[str, Contribution], now: Mapping[str, Contribution], volume: float = math.nan
 ) -> Factors:
-    """Return the factors between two compositions by backend, each over the same time.
+    """Return the factors between two compositions by backend over equally long periods.
 
-    `volume`: the ratio of requests, where it is known better than the compositions say. A backend
-    without a past is taken at its present cost: that it is used at all is the mix.
+    `volume`: the ratio of requests, if it is known more precisely than from the compositions. A
+    backend without a past is valued at its current cost, so its use counts as a change of mix.
     """
     count_was, count = _requests(was), _requests(now)
     if not (count_was and count):

@@ -1,13 +1,13 @@
-"""Notices spend that is not as usual, and says why, whose, and since when.
+"""Detects unusual spend and reports its cause, its contributors and its start.
 
-Every few seconds the spend of all, and of each tenant, route and backend, over the last minute,
-five and fifteen, is compared with what is usual at this time (`seasons`). It is an anomaly where it
-is above the usual by a ratio, by an amount worth a person's time, and by more than chance: requests
-come and cost at random, so the variance of spend over a time is about twice the spend times the
-cost of a typical dollar's request. And it must be so twice in a row. The cause is found by
-comparing what the backends did with what they usually do (`causes`).
+Every few seconds, the total spend and the spend of each tenant, route and backend over the last 1,
+5 and 15 minutes are compared with the baseline for this time (`seasonal_baseline`). Spend is
+anomalous if it exceeds the baseline by a ratio, by an amount worth a person's attention, and by
+more than chance, in two consecutive checks. Requests arrive and cost at random, so the variance of
+spend over a period is about twice the spend times the cost-weighted mean cost of a request. The
+cause is found by comparing the backends' activity with their usual activity (`attribution`).
 
-Pure: totals and the time in, findings out.
+The detector is pure: it maps totals and the time to findings.
 """
 
 import json
@@ -22,11 +22,11 @@ from tollway.gateway.anomalies.seasonal_baseline import ExpectedSpend, SeasonalB
 
 TICK_S = 10.0
 SHORT, MIDDLE, LONG = 6, 30, 90  # ticks: a minute, five, a quarter of an hour
-CHANCE = 6.0  # standard deviations: once in a billion, and there are thousands of looks a day
-FADE_S = 6 * 3600.0  # half-life of how requests usually are
-OVER = 1.2  # times the usual: below it for CALM ticks an anomaly is over
+CHANCE = 6.0  # standard deviations: one in a billion, with thousands of checks per day
+FADE_S = 6 * 3600.0  # half-life of the usual composition of requests
+OVER = 1.2  # an anomaly ends after CALM ticks below this multiple of the baseline
 CALM = 30
-WHO_MAX = 3  # that are named as contributing
+WHO_MAX = 3  # contributors named
 
 ALL = ("all", "")
 Key = tuple[str, str, str]
@@ -35,7 +35,7 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """What a key has done since the start: calls, usage in its unit, dollars."""
+    """Totals of a key since the start: calls, usage in its unit, dollars."""
 
     requests: float
     usage: float
@@ -44,7 +44,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """Spend that is not as usual; rates in dollars an hour."""
+    """Unusual spend; rates are in dollars per hour."""
 
     kind: str  # all, tenant, route or backend
     name: str
@@ -53,25 +53,25 @@ class Anomaly:
     usual_usd_per_h: float
     baseline: str
     factors: Factors
-    who: tuple[tuple[str, float], ...]  # tenants (of a tenant: routes), by their part of the excess
+    who: tuple[tuple[str, float], ...]  # tenants (for a tenant: routes) with shares of the excess
 
     @property
     def about(self) -> str:
-        """What spends."""
+        """Description of the series that spends."""
         return f"{self.kind} {self.name}" if self.name else "the gateway"
 
     @property
     def ratio(self) -> float:
-        """How many times the usual."""
+        """Spend as a multiple of the baseline."""
         return self.usd_per_h / self.usual_usd_per_h if self.usual_usd_per_h else math.inf
 
     @property
     def cause(self) -> str:
-        """Which factor explains it best."""
+        """The factor that explains most of the anomaly."""
         return self.factors.cause
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Return a one-sentence description."""
         who = ", ".join(f"{name} {share:.0%}" for name, share in self.who)
         times = f"{self.ratio:.1f} times" if math.isfinite(self.ratio) else "above"
         return (
@@ -83,7 +83,7 @@ class Anomaly:
 
 _CAUSES = {
     "volume": "more requests",
-    "mix": "dearer backends answer more of them",
+    "mix": "more expensive backends answer more of them",
     "usage": "requests use more (tokens or seconds each)",
     "price": "usage costs more",
 }
@@ -106,10 +106,14 @@ class _Series:
 class AnomalyDetector:
     """Watches the spend of every tenant, route and backend."""
 
-    # The mutable state is the series and the totals that were last seen.
+    # The mutable state is the series and the last totals.
 
     def __init__(self, *, ratio: float = 1.5, min_usd_per_h: float = 1.0) -> None:
-        """`ratio`: times the usual; `min_usd_per_h`: the least excess that is told of."""
+        """Set the thresholds.
+
+        `ratio`: smallest multiple of the baseline, and `min_usd_per_h`: smallest excess over the
+        baseline, that raise an alert.
+        """
         if not (ratio > 1 and min_usd_per_h >= 0):
             raise ValueError(f"ratio {ratio}, min_usd_per_h {min_usd_per_h}")
         self._ratio, self._min_usd_per_s = ratio, min_usd_per_h / 3600
@@ -119,23 +123,23 @@ class AnomalyDetector:
 
     @property
     def active(self) -> list[Anomaly]:
-        """Return the anomalies under way."""
+        """Active anomalies."""
         return [s.anomaly for s in self._series.values() if s.anomaly is not None]
 
     def usual(self, now_s: float) -> dict[tuple[str, str], float]:
-        """Return what is usual by series (kind, name), in dollars an hour, where it is known."""
+        """Return the known baselines by series (kind, name), in dollars per hour."""
         found = {about: s.seasons.usual(now_s) for about, s in self._series.items()}
         return {about: usual.usd_per_s * 3600 for about, usual in found.items() if usual.by}
 
     def observe(self, totals: Mapping[Key, Total], now_s: float) -> tuple[list[Anomaly], list[str]]:
-        """Take the totals of now (seconds since 1970), every TICK_S or so.
+        """Process the totals at `now_s` (seconds since 1970). Call it about every TICK_S.
 
-        Return the anomalies that have begun, and what those were about that are over.
+        Return the anomalies that started, and descriptions of those that ended.
         """
         passed_s = now_s - self._last_s
         done = {key: _since(total, self._last.get(key)) for key, total in totals.items()}
         self._last, self._last_s = dict(totals), now_s
-        if not 0 < passed_s < 10 * TICK_S:  # the first look, or a clock that was set
+        if not 0 < passed_s < 10 * TICK_S:  # first observation, or the clock was changed
             return [], []
         begun, over = [], []
         for about, parts in _by_series(done).items():
@@ -172,7 +176,7 @@ class AnomalyDetector:
                 series.anomaly = self._apportion(series.anomaly, now_s, found, passed_s)
 
     def _stands_out(self, series: _Series, usual: ExpectedSpend, passed_s: float) -> int:
-        """Return over how many ticks spend is beyond the usual and beyond chance; 0: it is not."""
+        """Return the number of ticks over which spend is significantly unusual; 0 if none."""
         if not usual.by:
             return 0
         spent = list(series.usd)
@@ -191,7 +195,7 @@ class AnomalyDetector:
         return 0
 
     def _apportion(self, found: Anomaly, now_s: float, ticks: int, tick_s: float) -> Anomaly:
-        """Tell a backend's larger share of the requests (the mix) from more requests in all."""
+        """Separate a backend's larger share of requests (mix) from more requests in total."""
         everything = self._series[ALL]
         usual = everything.seasons.usual(now_s)
         count = sum(
@@ -222,7 +226,7 @@ class AnomalyDetector:
         ).encode()
 
     def load(self, state: bytes) -> None:
-        """Take saved baselines; ValueError, and no change, where they are damaged."""
+        """Load saved baselines. Raises ValueError and changes nothing if they are damaged."""
         loaded: dict[tuple[str, str], _Series] = defaultdict(_Series)
         try:
             for row in json.loads(state):
@@ -240,7 +244,7 @@ class AnomalyDetector:
 
 
 def _since(total: Total, before: Total | None) -> Total:
-    if before is None or before.requests > total.requests:  # the counts began anew
+    if before is None or before.requests > total.requests:  # the counters were reset
         return total
     return Total(
         total.requests - before.requests, total.usage - before.usage, total.usd - before.usd
@@ -248,7 +252,7 @@ def _since(total: Total, before: Total | None) -> Total:
 
 
 def _by_series(done: Mapping[Key, Total]) -> dict[tuple[str, str], dict[Key, Total]]:
-    """Return what was done by tenant, route and backend; a series at rest is there too."""
+    """Return the activity by tenant, route and backend, including idle series."""
     found: dict[tuple[str, str], dict[Key, Total]] = defaultdict(dict)
     for key, total in done.items():
         route, backend, tenant = key
@@ -260,7 +264,7 @@ def _by_series(done: Mapping[Key, Total]) -> dict[tuple[str, str], dict[Key, Tot
 
 
 def _remember(about: tuple[str, str], series: _Series, fade: float) -> None:
-    """Let the newest tick count among what is usual."""
+    """Add the newest tick to the usual composition."""
     for part in series.usually.values():
         part.fade(fade)
     for who in series.who:
@@ -274,14 +278,14 @@ def _remember(about: tuple[str, str], series: _Series, fade: float) -> None:
 
 
 def _typical_usd(parts: Mapping[str, Contribution]) -> float:
-    """Return the cost of a request, weighted by cost: few dear ones make spend jump, not many."""
+    """Return the mean cost of a request, weighted by cost: a few expensive ones cause jumps."""
     spent = sum(part.usd for part in parts.values())
     squares = sum(part.usd**2 / part.requests for part in parts.values() if part.requests)
     return squares / spent if spent else 0.0
 
 
 def _usual_requests(parts: Mapping[str, Contribution], usd: float) -> float:
-    """Return how many requests usually spend so much."""
+    """Return the number of requests that usually cost this much."""
     spent = sum(part.usd for part in parts.values())
     return usd / spent * sum(part.requests for part in parts.values()) if spent else 0.0
 
@@ -299,7 +303,7 @@ def _explain(
     ticks: int,
     tick_s: float,
 ) -> Anomaly:
-    """Say what is behind the last `ticks` of `tick_s` seconds."""
+    """Build the anomaly for the last `ticks` ticks of `tick_s` seconds."""
     time_s = ticks * tick_s
     now: dict[str, Contribution] = {}
     by: dict[str, float] = defaultdict(float)

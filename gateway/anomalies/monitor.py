@@ -1,8 +1,8 @@
-"""The lookout: remembers what was spent, has it watched, and tells of what is not as usual.
+"""The spend monitor: records spend, runs the anomaly detector, and sends events.
 
-Among several workers the one that learns looks, at the sums of all. Anomalies that begin together,
-or while another is under way, are mostly one thing seen from several sides: one event tells of it,
-about the narrowest that explains it, and names the others.
+Among several workers, the one that learns runs the detector on the sums over all workers. Anomalies
+that start together, or while another is active, usually have one cause. One event reports the
+narrowest anomaly that explains it and names the others.
 """
 
 import logging
@@ -21,15 +21,15 @@ from tollway.gateway.storage import snapshot_file
 log = logging.getLogger("tollway.lookout")
 
 SAVE_S = 300.0
-OWNER = 0.8  # of the excess: a tenant that has so much of it is whom it is about
+OWNER = 0.8  # smallest share of the excess at which a tenant or route explains an anomaly
 _RANK = {"tenant": 0, "route": 1, "all": 2, "backend": 3}
 
 
 class SpendMonitor:
-    """Looks at the spend every few seconds."""
+    """Checks the spend every few seconds."""
 
-    # The mutable state is the baselines, what the budgets had spent at the last look, and whether
-    # an anomaly has been told of that is not over.
+    # The mutable state is the baselines, the budgets' spending at the last check, and whether an
+    # active anomaly has been reported.
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class SpendMonitor:
         file: Path,
         wall: Callable[[], float],
     ) -> None:
-        """`looks`: whether anomalies are looked for here; `file`: where all is kept, if so."""
+        """`looks`: whether this worker detects anomalies; `file`: where it then saves its state."""
         self.anomalies = anomalies
         self.history = history
         self.looks = looks
@@ -56,7 +56,7 @@ class SpendMonitor:
         self._told = False
 
     def restore(self) -> None:
-        """Take up the baselines of before; damaged ones are set aside and told of."""
+        """Load the saved baselines. A damaged file is moved aside and reported."""
         try:
             parts, _ = snapshot_file.unpack(self._file.read_bytes())
             self.anomalies.load(parts["anomalies"])
@@ -69,7 +69,7 @@ class SpendMonitor:
             self._events.add("snapshot_damaged", "anomalies", f"{exc}; set aside as {aside}")
 
     def save(self) -> None:
-        """Keep the baselines."""
+        """Save the baselines."""
         if not self.looks:
             return
         parts = {"anomalies": self.anomalies.save(), "history": self.history.save()}
@@ -79,7 +79,7 @@ class SpendMonitor:
             self._events.add("snapshot_failed", "anomalies", f"not saved: {exc}")
 
     async def look(self) -> None:
-        """Look once, and tell of what has begun and what is over."""
+        """Check once, and report anomalies that started or ended."""
         families = await self._families()
         now_s = self._wall()
         self.history.sample(families, now_s)
@@ -121,7 +121,7 @@ class SpendMonitor:
         )
 
     def _left_s(self, now_s: float) -> dict[str, float]:
-        """Return how long each budget lasts at the rate since the last look, if any is spent."""
+        """Return how long each budget lasts at the spending rate since the last check."""
         lasts = {}
         for status in self._wallet.status():
             name, spent = status.budget.name, status.spent_nano
@@ -134,7 +134,7 @@ class SpendMonitor:
 
 
 def read(families: Iterable[Family]) -> dict[Key, Total]:
-    """Return the totals that metrics tell of; a call's usage in the unit that it was charged by."""
+    """Return the totals from the metrics, with usage in the unit that calls are charged by."""
     sums: dict[Key, dict[str, float]] = {}
     for family in families:
         unit = _UNITS.get(family["name"])
@@ -167,7 +167,9 @@ _UNITS = {
 
 
 def narrowest(begun: list[Anomaly]) -> Anomaly:
-    """Return the one that explains the rest: a tenant with most of it, else a route, else all."""
+    """Return the anomaly that explains the rest: a tenant's with most of the excess, else a
+    route's, else the total.
+    """
     widest = max(begun, key=lambda a: a.usd_per_h - a.usual_usd_per_h)
     excess = widest.usd_per_h - widest.usual_usd_per_h
 
@@ -180,7 +182,7 @@ def narrowest(begun: list[Anomaly]) -> Anomaly:
 
 
 def touches(status: BudgetStatus, anomaly: Anomaly) -> bool:
-    """Whether a budget binds what an anomaly is about."""
+    """Return whether a budget's scope includes the series of an anomaly."""
     scope: Scope = status.budget.scope
     if (anomaly.kind, anomaly.name) == ALL:
         return True
@@ -189,7 +191,7 @@ def touches(status: BudgetStatus, anomaly: Anomaly) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person says it."""
+    """Return a human-readable duration."""
     for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

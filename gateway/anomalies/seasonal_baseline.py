@@ -1,11 +1,11 @@
-"""What a series of spend usually is at this time: a robust baseline with daily and weekly seasons.
+"""Seasonal baseline of a spend series: a robust estimate with daily and weekly seasons.
 
-Spend is kept by the hour, for four weeks. What is usual at an hour is the median of the same hour
-of earlier weeks, times how the last day compared with the weeks before it; with less history the
-median of the same hour of earlier days; with less than a day that of the last hour's minutes. The
-less is known, the further above it spend must be before that says anything: mornings and Mondays
-are no anomalies. Between the middles of hours it is interpolated. Hours are UTC; where clocks
-change, so do two of the 8,760.
+Spend is stored per hour for four weeks. The baseline of an hour is the median of the same hour of
+earlier weeks, times the growth of the last day over the weeks before it. With less history it is
+the median of the same hour of earlier days, and with less than a day the median of the last hour's
+minutes. The less history there is, the higher spend must be to count as unusual, so that mornings
+and Mondays are not anomalies. The baseline is interpolated between the middles of hours. Hours are
+UTC; daylight saving changes affect two hours of the 8,760 in a year.
 """
 
 import math
@@ -17,17 +17,17 @@ from typing import Any
 HOUR_S = 3600
 DAY_H, WEEK_H, WEEKS = 24, 168, 4
 KEPT_H = WEEKS * WEEK_H
-MINUTES = 60  # of the trailing baseline
-LAG = 5  # its newest minutes are left out: an anomaly must not be its own baseline
+MINUTES = 60  # length of the trailing baseline
+LAG = 5  # newest minutes excluded from it: an anomaly must not become its own baseline
 MINUTES_MIN = 15
-GROWTH_MAX = 2.0  # of the last day over the same days before: more is an anomaly and not growth
+GROWTH_MAX = 2.0  # largest growth of the last day over earlier weeks; more is an anomaly
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedSpend:
-    """What is usual now, in dollars a second; `doubt` multiplies the ratio that is unusual.
+    """The baseline at a time, in dollars per second. `doubt` multiplies the anomaly ratio.
 
-    `by` says what it was taken from; empty where nothing can be said yet.
+    `by` names the history that it is based on; empty if there is no baseline yet.
     """
 
     usd_per_s: float
@@ -41,8 +41,8 @@ UNKNOWN = ExpectedSpend(0.0, math.inf, "")
 class SeasonalBaseline:
     """The baseline of one series."""
 
-    # The mutable state is the hours (NaN where nothing was running), the hour and minute under way,
-    # the last hour's minutes, and what was found for the hours around now.
+    # The mutable state is the hours, the current hour and minute, the last hour's minutes, the
+    # cached baselines of the hours around now, and the growth.
 
     def __init__(self) -> None:
         self._hours: dict[int, float] = {}
@@ -56,7 +56,7 @@ class SeasonalBaseline:
         self._growth = 1.0
 
     def add(self, usd: float, now_s: float, passed_s: float) -> None:
-        """Count what was spent in the `passed_s` seconds before `now_s` (seconds since 1970)."""
+        """Add the spend of the `passed_s` seconds before `now_s` (seconds since 1970)."""
         hour, minute = int(now_s // HOUR_S), int(now_s // 60)
         if hour != self._hour:
             self._end_hour(hour)
@@ -69,7 +69,7 @@ class SeasonalBaseline:
         self._minute_sum += usd
 
     def _end_hour(self, hour: int) -> None:
-        if self._seen_s > HOUR_S / 2:  # an hour of which less was seen tells too little
+        if self._seen_s > HOUR_S / 2:  # less than half an observed hour is too little
             self._hours[self._hour] = self._sum / self._seen_s
         self._hour, self._sum, self._seen_s = hour, 0.0, 0.0
         for old in [kept for kept in self._hours if kept < hour - KEPT_H]:
@@ -78,7 +78,7 @@ class SeasonalBaseline:
         self._growth = self._grown()
 
     def usual(self, now_s: float) -> ExpectedSpend:
-        """Return what is usual at a time."""
+        """Return the baseline at a time."""
         middle = now_s / HOUR_S - 0.5
         hour = math.floor(middle)
         before, after = self._at(hour), self._at(hour + 1)
@@ -103,7 +103,7 @@ class SeasonalBaseline:
         if weeks:
             return ExpectedSpend(weeks[0] * self._growth, 4 / 3, "the same hour of last week")
         days = self._earlier(hour, DAY_H, WEEK_H // DAY_H)
-        if days and median(days) > 0:  # after days at rest the first call is no anomaly
+        if days and median(days) > 0:  # the first call after idle days is no anomaly
             return ExpectedSpend(median(days), 2.0, "the same hour of earlier days")
         return UNKNOWN
 
@@ -112,7 +112,7 @@ class SeasonalBaseline:
         return [value for value in found if value is not None]
 
     def _grown(self) -> float:
-        """Return how the last day compares with the same hours of earlier weeks, within bounds."""
+        """Return the growth of the last day over the same hours of earlier weeks, within bounds."""
         actual = usual = 0.0
         for hour in range(self._hour - DAY_H, self._hour):
             weeks = self._earlier(hour, WEEK_H, WEEKS)
@@ -134,7 +134,7 @@ class SeasonalBaseline:
         return {"hours": list(self._hours), "usd_per_s": list(self._hours.values())}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take saved hours; ValueError or KeyError where they are damaged."""
+        """Load saved hours. Raises ValueError or KeyError if they are damaged."""
         pairs = zip(state["hours"], state["usd_per_s"], strict=True)
         self._hours = {int(hour): float(rate) for hour, rate in pairs}
         self._found.clear()

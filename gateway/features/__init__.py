@@ -1,1 +1,1 @@
-"""What a policy sees of a request."""
+"""Features: the part of a request that a policy sees."""

@@ -1,12 +1,14 @@
-"""Drift of inputs: how far the requests of a route are from those it began with.
+"""Input drift: how far a route's recent requests differ from its first ones.
 
-Per feature the population stability index (Siddiqi 2006) over bins at the reference's deciles,
+Each feature is measured by the population stability index (Siddiqi 2006) over bins at the
+reference's deciles:
 
-    PSI = sum over bins of (p - q) ln(p / q)    p, q: shares of recent and reference requests,
+    PSI = sum over bins of (p - q) ln(p / q)    p, q: shares of recent and reference requests
 
-below 0.1 nothing, above 0.25 a shift that wants looking at. Without drift it is about (bins - 1) *
-2 / REQUESTS, at most 0.04 here. The features are the numbers that the policy sees, scaled as it
-sees them. A value that equals an edge has a bin of its own, so kinds are told apart too.
+A value below 0.1 means no drift; a value above 0.25 is a shift that should be investigated. Without
+drift the index is about (bins - 1) * 2 / REQUESTS, at most 0.04 here. The features are the numbers
+that the policy sees, with the same scaling. A value equal to an edge has a bin of its own, so the
+index also works for categorical values.
 """
 
 from collections import deque
@@ -15,8 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-REQUESTS = 1000  # in the reference and in what is compared to it
-SKIPPED = 100  # the first, on which the scales of features that have no range still move
+REQUESTS = 1000  # in the reference and in the recent sample
+SKIPPED = 100  # first requests, during which the scales of features without a range still move
 FEATURES_MAX = 256
 DRIFTED, SETTLED = 0.25, 0.1
 
@@ -24,9 +26,10 @@ Matrix = NDArray[np.float64]
 
 
 class InputDrift:
-    """One route's."""
+    """Input drift of one route."""
 
-    # The mutable state: how many were skipped, the reference, the latest, and what was found.
+    # The mutable state is the number of skipped requests, the reference, the recent requests, and
+    # the last result.
 
     def __init__(self) -> None:
         self._skipped = 0
@@ -36,7 +39,7 @@ class InputDrift:
         self.drifted: frozenset[int] = frozenset()
 
     def see(self, dense: tuple[float, ...]) -> None:
-        """Take note of a request's features (0.2 us)."""
+        """Record a request's features (0.2 us)."""
         if len(self._reference) == REQUESTS:
             self._recent.append(dense)
         elif self._skipped < SKIPPED:
@@ -45,14 +48,14 @@ class InputDrift:
             self._reference.append(dense)
 
     def sample(self) -> tuple[Matrix, Matrix] | None:
-        """Return (reference, recent), a row a request; None while there are too few."""
+        """Return (reference, recent) with one row per request; None while there are too few."""
         if len(self._recent) < REQUESTS or not self._reference[0]:
             return None
         width = min(FEATURES_MAX, len(self._reference[0]), *map(len, self._recent))
         return _matrix(self._reference, width), _matrix(self._recent, width)
 
     def found(self, psi: Sequence[float]) -> list[int]:
-        """Take what `stability` says of a sample; return the features that newly drifted."""
+        """Apply the result of `stability` for a sample; return the newly drifted features."""
         self.psi = tuple(psi)
         before = self.drifted
         held = {n for n in before if n < len(psi) and psi[n] > SETTLED}
@@ -78,6 +81,6 @@ def _psi(reference: Matrix, recent: Matrix) -> float:
 def _shares(values: Matrix, edges: Matrix) -> Matrix:
     bins = np.searchsorted(edges, values, "left") + np.searchsorted(edges, values, "right")
     counts = np.bincount(bins, minlength=2 * len(edges) + 1).astype(np.float64)
-    # Half a request where there is none: an empty bin is no proof that none ever come.
+    # An empty bin counts half a request: it does not prove that no request ever falls into it.
     shares: Matrix = np.maximum(counts, 0.5) / len(values)
     return shares

@@ -1,9 +1,9 @@
 """Turns the values read from a request into the features that a policy sees.
 
-Numbers are scaled to the order of 1: by their declared range, or by their running mean and standard
-deviation. Words and pairs of neighbouring words are hashed (CRC-32: the same on every machine and
-in every run, unlike `hash`), and so are whole categories. Texts also say how long they are and what
-they are made of, which tells most of what an answer will cost.
+Numbers are scaled to the order of 1, by their declared range or by their running mean and standard
+deviation. Words and pairs of adjacent words are hashed, and so are whole categories. The hash is
+CRC-32, which unlike `hash` is the same on every machine and in every run. Texts also yield features
+for their length and composition, which predict most of an answer's cost.
 """
 
 import json
@@ -16,11 +16,11 @@ from tollway.policies.types import Context
 
 SPARSE_BITS = 18
 SPARSE_MASK = (1 << SPARSE_BITS) - 1
-WORDS_MAX = 400  # later words hardly change what a text is about, and each costs half a microsecond
-TEXT_CHARS_MAX = 16_384  # what is read of a text; its whole length is a feature all the same
-MEMO_MAX = 65_536  # words whose hashes are kept; 8 MB
-WORDS = 0.2  # the length of all words together, as a vector: they are many and each says little
-CLIP = 4.0  # standard deviations: a wild number must not drown the others
+WORDS_MAX = 400  # later words rarely change a text's topic, and each costs half a microsecond
+TEXT_CHARS_MAX = 16_384  # characters read of a text; its full length is still a feature
+MEMO_MAX = 65_536  # words whose hashes are cached; 8 MB
+WORDS = 0.2  # norm of the vector of all words: there are many and each carries little information
+CLIP = 4.0  # standard deviations: an outlier must not dominate the other numbers
 
 _SPLIT = str.maketrans(dict.fromkeys("\n\t\r.,;:!?()[]{}<>\"'`*_/\\|-+=#$%&@^~", " "))
 
@@ -28,10 +28,10 @@ _SPLIT = str.maketrans(dict.fromkeys("\n\t\r.,;:!?()[]{}<>\"'`*_/\\|-+=#$%&@^~",
 class FeatureEncoder:
     """Encodes the values of one route's requests."""
 
-    # The mutable state is the numbers' running moments, and the memo of words' hashes.
+    # The mutable state is the numbers' running moments and the cache of word hashes.
 
     def __init__(self, range: tuple[float, float] | None = None) -> None:
-        """`range`: what the numbers lie between; None learns each number's scale as it comes."""
+        """`range`: bounds of the numbers; None learns each number's scale from the requests."""
         self._range = range
         self._moments: list[_Moments] | None = None
         self._hashes = _Hashes()
@@ -39,10 +39,11 @@ class FeatureEncoder:
     def encode(
         self, numbers: Sequence[float], texts: Sequence[str], categories: Sequence[str] = ()
     ) -> Context:
-        """Return the context; every value in it is finite.
+        """Return the context. Every value in it is finite.
 
-        The first request fixes how many numbers there are; of later ones, missing numbers count as
-        average and further ones are ignored. What is no finite number counts as average too.
+        The first request fixes the number of numeric features. In later requests, missing numbers
+        count as average and extra ones are ignored. A number that is not finite also counts as
+        average.
         """
         dense = self._scaled(numbers)
         sparse: list[tuple[int, float]] = []
@@ -71,7 +72,7 @@ class FeatureEncoder:
         return [moments.scaled(number) for moments, number in zip(known, numbers, strict=True)]
 
     def _shape(self, text: str) -> list[float]:
-        """Return what a text looks like: how long, in how many words and lines, how many digits."""
+        """Return a text's shape: its length and counts of words, lines, digits and questions."""
         head = text[:TEXT_CHARS_MAX]
         size = len(head) or 1
         words = head.count(" ") + 1
@@ -84,30 +85,30 @@ class FeatureEncoder:
         ]
 
     def _words(self, text: str) -> Iterable[tuple[int, float]]:
-        """Return the words and the pairs of neighbours, each once, together of length `WORDS`."""
+        """Return the words and adjacent pairs, each once, as a vector with norm `WORDS`."""
         hashes = self._hashes
         if len(hashes) > MEMO_MAX:
             hashes.clear()
         words = text[:TEXT_CHARS_MAX].lower().translate(_SPLIT).split()[:WORDS_MAX]
         at = list(map(hashes.__getitem__, words))
-        # 31: so that a pair is not its reverse. The low bits of the sum are those of the low bits.
+        # 31 makes a pair differ from its reverse. The sum's low bits depend only on low bits.
         found = {(a * 31 + b) & SPARSE_MASK for a, b in pairwise(at)}
         found.update(at)
         return zip(found, repeat(WORDS / math.sqrt(len(found) or 1)))
 
     def save(self) -> bytes:
-        """Return the scales learned."""
+        """Return the learned scales."""
         known = self._moments
         return json.dumps(known if known is None else [m.save() for m in known]).encode()
 
     def load(self, state: bytes) -> None:
-        """Take saved scales; ValueError where they are damaged."""
+        """Load saved scales. Raises ValueError if they are damaged."""
         known = json.loads(state)
         self._moments = known if known is None else [_Moments(*moments) for moments in known]
 
 
 class _Hashes(dict[str, int]):
-    """The words' hashes; one that is asked for the first time is computed."""
+    """Cache of word hashes, computed on first use."""
 
     def __missing__(self, word: str) -> int:
         index = self[word] = zlib.crc32(word.encode()) & SPARSE_MASK
@@ -115,7 +116,7 @@ class _Hashes(dict[str, int]):
 
 
 class _Moments:
-    """The running mean and variance of one number (Welford), over about the last 1000."""
+    """Running mean and variance of one number (Welford), over about the last 1000 values."""
 
     __slots__ = ("_count", "_mean", "_variance")
 
@@ -123,8 +124,8 @@ class _Moments:
         self._count, self._mean, self._variance = count, mean, variance
 
     def scaled(self, number: float) -> float:
-        """Return the number in standard deviations from the mean, and count it."""
-        # A number beyond 1e100 is no measurement, and its square would be infinite.
+        """Return the number in standard deviations from the mean, and include it in the moments."""
+        # A number beyond 1e100 is not a measurement, and its square would be infinite.
         if not abs(number) < 1e100:
             return 0.0
         self._count = min(self._count + 1.0, 1000.0)
@@ -144,7 +145,7 @@ class _Moments:
 
 
 def _clipped(number: float) -> float:
-    # NaN compares false with everything, and so becomes the average.
+    # NaN compares false with everything and therefore becomes the average.
     return (
         number
         if -CLIP <= number <= CLIP

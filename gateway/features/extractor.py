@@ -1,4 +1,4 @@
-"""Reads a request's features: the values at a route's paths, encoded as the policy sees them."""
+"""Extracts a request's features: the values at a route's JSON paths, encoded for the policy."""
 
 from tollway.backends import json_values
 from tollway.backends.types import Call
@@ -7,7 +7,7 @@ from tollway.policies.types import Context
 
 
 class FeatureExtractor:
-    """One route's way from a call to a Context."""
+    """Converts one route's calls into contexts."""
 
     def __init__(
         self,
@@ -17,14 +17,14 @@ class FeatureExtractor:
         categorical: tuple[str, ...] = (),
         span: tuple[float, float] | None = None,
     ) -> None:
-        """Take the paths of numbers, texts and whole words, and what the numbers lie between."""
+        """Set the paths of numbers, texts and categories, and the bounds of the numbers."""
         self._numeric = [json_values.parse(path) for path in numeric]
         self._text = [json_values.parse(path) for path in text]
         self._categorical = [json_values.parse(path) for path in categorical]
         self._encoder = FeatureEncoder(range=span)
 
     def __call__(self, call: Call) -> Context:
-        """Return a call's context; paths that lead nowhere in it count as average."""
+        """Return a call's context. Paths without a value count as average."""
         data = call.payload.data if call.payload else None
         return self._encoder.encode(
             [number for path in self._numeric for number in json_values.numbers(data, path)],
@@ -33,9 +33,9 @@ class FeatureExtractor:
         )
 
     def save(self) -> bytes:
-        """Return the scales learned."""
+        """Return the learned scales."""
         return self._encoder.save()
 
     def load(self, state: bytes) -> None:
-        """Take saved scales; ValueError where they are damaged."""
+        """Load saved scales. Raises ValueError if they are damaged."""
         self._encoder.load(state)

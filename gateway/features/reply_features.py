@@ -1,9 +1,12 @@
-"""What a reply in hand adds to a request's features.
+"""Features of the reply kept so far, added to a request's features.
 
-Its confidence as it tells it (top probability, margin, normalised entropy), the top one also as
-shares of the knots around it, so that a line can bend; whether it agrees with the replies before
-it; and which answers there were, the last together with how sure it was: a model is rarely equally
-sure and equally right of all its answers.
+The features are:
+
+- The reported confidence: top probability, margin, normalised entropy. The top probability is also
+  encoded as shares of the knots around it, so that a linear model can fit a curve.
+- Whether the reply agrees with the replies before it.
+- The answers so far, and the last one crossed with its confidence: a model is rarely equally
+  confident and equally right in all its answers.
 """
 
 import zlib
@@ -17,16 +20,16 @@ from tollway.policies.types import Choice, Context
 
 CONFIDENCES = 3
 SPARSE_SIZE = 1 << 18
-LABEL_CHARS_MAX = 64  # a longer text is not a label, and would be a feature of its own every time
-KNOTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # closer where most models are, most of the time
+LABEL_CHARS_MAX = 64  # a longer text is not a label and would be a new feature every time
+KNOTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # denser where most models' confidences are
 
 
 def with_reply(
     context: Context, replies: Sequence[tuple[str, ModelAnswer]], choice: Choice
 ) -> Context:
-    """Return the context for the choice after `replies` (backend, answer), in their order.
+    """Return the context for the choice that follows `replies`, which are (backend, answer).
 
-    `context` is the first one; `choice` led to the last reply.
+    `context` is the request's first context. `choice` produced the last reply.
     """
     backend, answer = replies[-1]
     told = [*answer.features[:CONFIDENCES], *[0.0] * (CONFIDENCES - len(answer.features))]
@@ -39,7 +42,7 @@ def with_reply(
 
 
 def around(confidence: float) -> tuple[float, ...]:
-    """Return the shares of the knots: two neighbours share 1 by how near each is."""
+    """Return the shares of the knots: the two nearest share 1 by linear interpolation."""
     clipped = min(max(confidence, KNOTS[0]), KNOTS[-1])
     shares = [0.0] * len(KNOTS)
     for at, (low, high) in enumerate(pairwise(KNOTS)):
@@ -53,7 +56,7 @@ def around(confidence: float) -> tuple[float, ...]:
 def _answers(
     replies: Sequence[tuple[str, ModelAnswer]], shares: Sequence[float]
 ) -> Iterator[tuple[int, float]]:
-    """Yield which answers there were, and the last crossed with its confidence."""
+    """Yield the answers so far, and the last one crossed with its confidence."""
     for backend, answer in replies:
         if label := _label(answer.value):
             yield _index(f"{backend}={label}"), 1.0

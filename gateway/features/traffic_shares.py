@@ -1,22 +1,22 @@
-"""Whose requests a route has had lately: each tenant's share of the last thousand or so."""
+"""Each tenant's share of a route's recent requests: about the last thousand."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-MEMORY = 1000.0  # requests: enough for a share of a hundredth, few enough to follow a day
+MEMORY = 1000.0  # requests: enough to resolve a share of 1 %, few enough to follow a day
 KEPT = 1.0 - 1.0 / MEMORY
-BATCH = 64  # requests that are counted at once: a tenth of a microsecond each, not one
+BATCH = 64  # requests counted at once: 0.1 us each instead of 1 us
 WEIGHTS = tuple(KEPT**age for age in range(BATCH))
-TENANTS_MAX = 10_000  # a megabyte; those with the fewest requests are forgotten first
+TENANTS_MAX = 10_000  # a megabyte; tenants with the fewest requests are dropped first
 
 
 class Traffic:
-    """Counts one route's requests by tenant, the older the less."""
+    """Counts one route's requests by tenant with exponential decay."""
 
-    # The mutable state is how many requests there were in all and lately, each tenant's sum with
-    # the request it was last brought up to, the tenants of the requests that are not counted yet,
-    # and what other workers of this gateway say of theirs.
+    # The mutable state is the total and the decayed number of requests, each tenant's sum with the
+    # request number of its last update, the tenants of requests not yet counted, and the counts of
+    # this gateway's other workers.
 
     def __init__(self) -> None:
         self._clock = 0
@@ -32,7 +32,7 @@ class Traffic:
             self._fold()
 
     def _fold(self) -> None:
-        """Count the requests that were noted, as if one by one."""
+        """Count the buffered requests, with the same result as one by one."""
         fresh, self._fresh = self._fresh, []
         self._clock += len(fresh)
         kept = KEPT ** len(fresh)
@@ -47,7 +47,7 @@ class Traffic:
             self._sums = {name: (self._now(name), self._clock) for name in most}
 
     def share(self, tenant: str) -> float:
-        """Return a tenant's share of the requests; 1 where there were none."""
+        """Return a tenant's share of the requests; 1 if there were none."""
         self._fold()
         own = self._now(tenant) + sum(one.get(tenant, 0.0) for one in self.others)
         total = self._total + sum(sum(one.values()) for one in self.others)
@@ -58,12 +58,12 @@ class Traffic:
         return float(value * KEPT ** (self._clock - at))
 
     def save(self) -> dict[str, float]:
-        """Return each tenant's requests lately."""
+        """Return each tenant's recent requests."""
         self._fold()
         return {tenant: self._now(tenant) for tenant in self._sums}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take a saved state; ValueError or TypeError, and no change, where it is damaged."""
+        """Load a saved state. Raises ValueError or TypeError, without a change, if damaged."""
         counts = read(state)
         self._fresh = []
         self._sums = {tenant: (count, self._clock) for tenant, count in counts.items()}
@@ -71,8 +71,8 @@ class Traffic:
 
 
 def read(state: Mapping[str, Any]) -> dict[str, float]:
-    """Return saved counts by tenant; ValueError or TypeError where they are damaged."""
+    """Return saved counts by tenant. Raises ValueError or TypeError if they are damaged."""
     counts = {str(tenant): float(count) for tenant, count in state.items()}
     if not all(0.0 <= count < math.inf for count in counts.values()):
-        raise ValueError("counts of requests that are none")
+        raise ValueError("request counts must be finite and not negative")
     return counts

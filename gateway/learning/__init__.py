@@ -1,1 +1,1 @@
-"""Feedback, labels and audits, and how policies are paced."""
+"""Learning from feedback, labels and audits, and the pacing of policies."""

@@ -1,15 +1,15 @@
-"""Audits: some answers are compared to the reference's, and what comes of it is learned.
+"""Audits: compares some answers with the reference backend's answer and learns from the result.
 
-After a reply is written its turn is handed over here. Whether it is audited is drawn by the route's
-auditor (`tollway.policies.evidence.audit`), with a probability that is written down. The reference
-is asked in a
-task of its own that no client waits for; its call is reserved in all budgets that match, charged,
-journalled and counted as any attempt, marked as an audit. The route's score compares the answers,
-and the result takes the way of feedback, with its probability. A reply that was the reference's own
-is right by that measure, and costs nothing to compare.
+After a reply is sent, its request state is passed to this module. The route's auditor
+(`tollway.policies.evidence.audit`) decides at random whether to audit it, and the probability is
+recorded. The reference is called in a separate task that no client waits for. Its call is reserved
+in all matching budgets, charged, journalled and counted like any attempt, and marked as an audit.
+The route's scorer compares the answers, and the result is processed as feedback with its
+probability. A reply from the reference itself is correct by definition and costs nothing to
+compare.
 
-An audit is left out, and never waits, where a budget refuses it, where the reference is down or
-half of what it can take is taken, and where AUDITS_MAX are under way.
+An audit never waits. It is skipped if a budget refuses it, if the reference is down or half of its
+slots are in use, or if AUDITS_MAX audits are under way.
 """
 
 import asyncio
@@ -33,18 +33,18 @@ from tollway.policies.evidence.audit import Auditor
 
 log = logging.getLogger("tollway.audits")
 
-AUDITS_MAX = 32  # under way at once: beyond, the reference is too slow to be asked more often
-CROWDED = 0.5  # of the reference's slots: the rest is the clients'
-DRAIN_S = 5.0  # how long a stop waits for audits under way; what is cancelled then is still charged
+AUDITS_MAX = 32  # concurrent audits; more would mean that the reference is too slow for the rate
+CROWDED = 0.5  # share of the reference's slots that audits may find busy; clients need the rest
+DRAIN_S = 5.0  # longest wait for audits at shutdown; audits cancelled then are still charged
 SOURCE = "audit"
 
 Teach = Callable[[list[Any], str | None, str], Awaitable[object]]
 
 
 class AuditRunner:
-    """Audits the turns of all routes that ask for it."""
+    """Runs the audits of all routes that configure them."""
 
-    # The mutable state is the audits under way, and whether new ones are begun.
+    # The mutable state is the audits under way, and whether new ones may start.
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class AuditRunner:
         wall: Callable[[], float],
         rng: Random,
     ) -> None:
-        """`teach` has the gateway learn from feedback: a list of it, and whose it is."""
+        """`teach` makes the gateway learn from a list of feedback and its source."""
         self._attempts = attempts
         self._journal = journal
         self._teach = teach
@@ -67,7 +67,7 @@ class AuditRunner:
         self._closing = False
 
     def consider(self, state: RequestState) -> None:
-        """Draw whether a finished turn is audited, and begin that (15 us; without audits 0.1)."""
+        """Decide at random whether to audit a finished request (15 us; 0.1 us without audits)."""
         route, held = state.inference.route, state.held
         if route.auditor is None or held is None or not self._eligible(route, held):
             return
@@ -79,7 +79,7 @@ class AuditRunner:
         ]
         if asked and asked[-1].error:
             return
-        if asked:  # nothing more to be asked: its reply judges the others
+        if asked:  # the reference has already replied: its reply is used to judge the others
             probability = self._draw(state, route.auditor, held, 0)
             if probability:
                 self._begin(self._learn(state, asked[-1], probability))
@@ -92,13 +92,13 @@ class AuditRunner:
                 self._begin(self._ask(state, reference, route.auditor, probability))
 
     def _eligible(self, route: Route, held: Attempt) -> bool:
-        """Whether a label of this answer could be learned from, and one more audit is allowed."""
+        """Return whether this answer's label can be learned from and another audit may start."""
         outcome = held.outcome
         answered = held.status == 200 and (
             outcome.answer.value is not None
             or (bool(outcome.no_answer) and route.no_answer is not None)
         )
-        # A fallback was not drawn: nothing is ever learned from it.
+        # A fallback was not chosen by the policy, so nothing is ever learned from it.
         return (
             answered and not held.fallback and not self._closing and len(self._tasks) < AUDITS_MAX
         )
@@ -131,15 +131,15 @@ class AuditRunner:
     async def _ask(
         self, state: RequestState, reference: Backend, auditor: Auditor, probability: float
     ) -> None:
-        """Ask the reference, write that down, and learn from the comparison."""
+        """Call the reference, record the attempt, and learn from the comparison."""
         inference, now_s = state.inference, self._clock()
-        # A turn of its own: the client's deadline and its ceiling bind the client's call alone.
+        # A separate state: the client's deadline and cost ceiling apply to the client's call only.
         own = RequestState(
             replace(
                 inference,
                 received_s=now_s,
                 deadline_s=now_s + reference.timeout_s,
-                trace=None,  # what the client waited for is over
+                trace=None,  # the trace of the client's request has ended
             ),
             state.context,
             quotes=state.quotes,
@@ -150,7 +150,7 @@ class AuditRunner:
             if isinstance(asked, BudgetRefusal):
                 return
         finally:
-            # Cancelled or not, what was asked is charged: `own` has the attempt.
+            # Charge the attempt even if the audit was cancelled: `own` has recorded it.
             for attempt in own.attempts:
                 cost_nano += attempt.outcome.cost_nano
                 self._journal.append(audit_row(state, attempt, self._wall()))
@@ -159,7 +159,7 @@ class AuditRunner:
             await self._learn(state, asked, probability)
 
     async def _learn(self, state: RequestState, reference: Attempt, probability: float) -> None:
-        """Have every reply of the turn judged by the reference's answer."""
+        """Judge every reply of the request by the reference's answer."""
         label = reference.outcome.answer.value
         if label is None:
             return
@@ -174,13 +174,13 @@ class AuditRunner:
         except RequestRefused as refused:
             log.warning("an audit was not learned from: %s", refused.detail)
             return
-        assert state.held is not None, "a turn without a reply is not audited"
+        assert state.held is not None, "a request without a reply is not audited"
         auditor = state.inference.route.auditor
         assert auditor is not None, "nor one of a route without an auditor"
         auditor.learned(state.held.backend)
 
     async def close(self) -> None:
-        """Begin no more, and let those under way end."""
+        """Start no more audits and wait for those under way."""
         self._closing = True
         if not self._tasks:
             return

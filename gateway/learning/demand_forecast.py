@@ -1,9 +1,9 @@
-"""Forecasts how many requests are to come, from the same hours of earlier weeks and days.
+"""Forecasts the number of future requests from the same hours of earlier weeks and days.
 
-Requests are counted by the hour (UTC), for four weeks. What is expected at an hour of the week is
-the mean of that hour in earlier weeks; where no week is known, of that hour of earlier days. Until
-every hour of the day was seen once nothing is expected: twenty seconds of traffic say nothing about
-a day. Hours in which nobody called count as zero, hours in which no gateway ran do not count.
+Requests are counted per hour (UTC) for four weeks. The forecast for an hour of the week is the mean
+of that hour in earlier weeks, or without a known week the mean of that hour on earlier days. There
+is no forecast until every hour of the day was observed once: twenty seconds of traffic say nothing
+about a day. Hours without requests count as zero. Hours in which no gateway ran do not count.
 """
 
 import itertools
@@ -12,14 +12,14 @@ from typing import Any
 HOUR_S = 3600
 DAY_H, WEEK_H, WEEKS = 24, 168, 4
 KEPT_H = WEEKS * WEEK_H
-GAP_S = 600.0  # between two counts: longer, and no gateway was looking
+GAP_S = 600.0  # longest time between two counts; after a longer gap, no gateway was counting
 
 
 class Forecast:
-    """The seasonal demand of one series of requests."""
+    """Seasonal demand forecast of one series of requests."""
 
-    # The mutable state is the mean rate of each hour seen, the hour under way, and the requests of
-    # an average week up to each of its hours (empty: not known yet).
+    # The mutable state is the mean rate of each observed hour, the current hour, and the cumulative
+    # requests of an average week up to each of its hours (empty: not known yet).
 
     def __init__(self) -> None:
         self._hours: dict[int, float] = {}
@@ -34,7 +34,7 @@ class Forecast:
             return
         hour, second = divmod(now_s, HOUR_S)
         if hour != self._hour:
-            before = max(0.0, 1.0 - second / passed_s)  # the share that was in the hour before
+            before = max(0.0, 1.0 - second / passed_s)  # share that fell into the previous hour
             self._count += before * requests
             self._seen_s += before * passed_s
             self._end_hour(int(hour))
@@ -43,7 +43,7 @@ class Forecast:
         self._seen_s += passed_s
 
     def _end_hour(self, hour: int) -> None:
-        if self._seen_s > HOUR_S / 2:  # an hour of which less was seen tells too little
+        if self._seen_s > HOUR_S / 2:  # less than half an observed hour is too little
             self._hours[self._hour] = self._count / self._seen_s
         self._hour, self._count, self._seen_s = hour, 0.0, 0.0
         for old in [kept for kept in self._hours if kept < hour - KEPT_H]:
@@ -51,7 +51,7 @@ class Forecast:
         self._learn()
 
     def _learn(self) -> None:
-        """Work out the average week (100 us, once an hour)."""
+        """Compute the average week (100 us, once an hour)."""
         by_week: dict[int, list[float]] = {}
         by_day: dict[int, list[float]] = {}
         for hour, rate in self._hours.items():
@@ -65,11 +65,11 @@ class Forecast:
 
     @property
     def known(self) -> bool:
-        """Whether a day is known."""
+        """Whether a whole day has been observed."""
         return bool(self._week)
 
     def expected(self, from_s: float, to_s: float) -> float | None:
-        """Return how many requests are expected between two times; None: a day is not known."""
+        """Return the requests expected between two times; None until a whole day was observed."""
         if not self._week:
             return None
         return max(0.0, self._until(to_s) - self._until(from_s))
@@ -87,7 +87,7 @@ class Forecast:
         return {"hours": list(self._hours), "per_s": list(self._hours.values())}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take saved hours; ValueError or KeyError where they are damaged."""
+        """Load saved hours. Raises ValueError or KeyError if they are damaged."""
         pairs = zip(state["hours"], state["per_s"], strict=True)
         self._hours = {int(hour): float(rate) for hour, rate in pairs}
         self._learn()

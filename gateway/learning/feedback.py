@@ -1,15 +1,17 @@
-"""Feedback: what an answer was worth becomes what the policy learns.
+"""Feedback: turns reports on answers' quality into policy updates.
 
-Feedback names a decision, whose rows are read back from the journal: the contexts, the arms offered
-and the probabilities as they were drawn. So feedback may be hours late, out of order, and from
-before a restart. It is learned from once; what comes again is told so.
+Feedback refers to a decision by its id. The decision's rows are read back from the journal: the
+contexts, the offered arms, and the probabilities at the time of the choice. Feedback may therefore
+arrive hours late, out of order, or after a restart. It is applied once; repeated feedback is
+answered as a duplicate.
 
-One feedback may teach several things. A true label scores every reply that the request saw: in a
-cascade also the cheap one that was passed over. A quality is that of the reply the client got.
+One piece of feedback can update several arms. A true label scores every reply of the request,
+including in a cascade the cheap reply that was not accepted. A quality applies to the reply that
+the client received.
 
-It is checked first, then written, then marked, then learned from. Killed between any two of these,
-a gateway neither loses nor doubles a label: a row that is not yet in a snapshot is learned from at
-the next start, and marked then.
+Feedback is validated, written, marked, and then learned from, in this order. A gateway killed
+between any two steps neither loses nor doubles a label: a row that is not yet in a snapshot is
+learned from and marked at the next start.
 """
 
 import asyncio
@@ -41,20 +43,20 @@ NO_ANSWER = (
     'no_answer = "wrong" on the route to count such replies as wrong'
 )
 CATCH_UP_SEGMENTS_MAX = 4  # a gigabyte at the default size: seconds at start, not minutes
-BELIEF_MIN = 1e-3  # of a label: what is believed less is not worth the time
-UNMARKED_MAX = 10_000  # decisions learned from that the disk would not mark: a megabyte of ids
-SKIPS_LOGGED_MAX = 5  # of the rows that a start skips: they tend to be damaged alike
+BELIEF_MIN = 1e-3  # labels with less belief are not worth the time
+UNMARKED_MAX = 10_000  # applied decisions that the disk failed to mark: a megabyte of ids
+SKIPS_LOGGED_MAX = 5  # skipped rows logged per start: damaged rows tend to be alike
 
 ADMIN, GATEWAY, LABELLER, TENANT = "admin", "gateway", "labeller", "tenant"
-"""Who says what an answer was worth: the admin key, an audit, a tenant whose labels the operator
-trusts, any other. A row names the tenant too: `tenant:acme`."""
+"""Sources of feedback: the admin key, an audit, a tenant with trusted labels (`labeller = true`),
+and any other tenant. A journal row also names the tenant: `tenant:acme`."""
 
-ASIDE_EVERY = 100  # labels of a tenant on a route: then it is seen whether most were set aside
+ASIDE_EVERY = 100  # labels of a tenant on a route between checks of how many were set aside
 
 
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """What a start made of the journal's feedback: how many rows it learned from and skipped."""
+    """Result of replaying the journal's feedback at start: rows learned from and rows skipped."""
 
     learned: int
     skipped: int
@@ -62,7 +64,7 @@ class CaughtUp:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What one feedback says of a decision, checked: `known` by backend, as `sync` says."""
+    """One validated piece of feedback: `known` has the quality by backend, `sync` its source."""
 
     route: Route
     drawn: list[Decision]
@@ -73,10 +75,10 @@ class Lesson:
 
 
 class FeedbackLearner:
-    """Takes feedback to the policies of the routes it is about."""
+    """Applies feedback to the policies of its routes."""
 
-    # The mutable state is the labels' weights, the decisions that could not be marked, and how many
-    # labels each tenant has sent on a route since that was last looked at, and of these set aside.
+    # The mutable state is the labels' weights, the decisions that could not be marked, and the
+    # number of labels, in total and set aside, per tenant and route since the last check.
 
     def __init__(
         self,
@@ -88,8 +90,10 @@ class FeedbackLearner:
         patience_s: float = 0.0,
         events: EventSink | None = None,
     ) -> None:
-        """`patience_s`: how long after a reply another worker may still be writing its rows;
-        `events` hear of tenants whose labels are mostly set aside.
+        """Set up the learner.
+
+        `patience_s`: how long after a reply another worker may still be writing its rows. `events`
+        receives an event for each tenant with mostly set-aside labels.
         """
         self._events = events
         self._aside: dict[tuple[str, str], list[float]] = {}
@@ -104,9 +108,10 @@ class FeedbackLearner:
     async def teach(
         self, told: list[Any], tenant: str | None, by: str = ADMIN
     ) -> list[dict[str, str]]:
-        """Learn from feedback as it was sent, one after the other; return what came of each.
+        """Learn from each document of feedback in order; return their results.
 
-        The loop has its turn after each one: a call of many holds nobody up for longer than one.
+        Yields to the event loop after each one, so a large batch delays other requests no longer
+        than a single document does.
         """
         results = []
         for document in told:
@@ -130,7 +135,7 @@ class FeedbackLearner:
         return {"decision": str(decision)[:64], **result}
 
     async def found(self, decision: str) -> list[Row]:
-        """Return a decision's rows; those that another worker is just writing are waited for."""
+        """Return a decision's rows, waiting for rows that another worker is still writing."""
         found = self._journal.find(decision)
         if not found and self._patience_s:
             await asyncio.sleep(self._patience_s)
@@ -138,14 +143,14 @@ class FeedbackLearner:
         return found
 
     async def followed(self, found: list[Row]) -> list[Row]:
-        """Return the rows of a found decision that came after its own: audits, feedback."""
+        """Return a found decision's later rows: audits, feedback."""
         return await asyncio.to_thread(self._journal.follow, found)
 
     def take(self, feedback: Feedback, tenant: str | None, by: str = ADMIN) -> str:
-        """Learn from one feedback; return `learned`, `duplicate`, `unknown` or `unwritten`.
+        """Learn from one piece of feedback; return `learned`, `duplicate`, `unknown`, `unwritten`.
 
-        `tenant` may only speak of its own requests, or of none, as the route has it; None may speak
-        of all; `by` says what the teller is. BadFeedback where nothing can be learned from it.
+        A `tenant` may only report on its own requests or on none, depending on the route; None may
+        report on all. `by` is the kind of source. Raises BadFeedback if nothing can be learned.
         """
         found = self._journal.find(feedback.decision)
         route = self._routes.get(found[0].get("route", "")) if found else None
@@ -166,7 +171,7 @@ class FeedbackLearner:
         result = self._written(lesson, feedback)
         if result == "learned":
             beliefs = self._learn(lesson)
-            if feedback.probability == 1.0:  # audits look where it is doubtful: no mean of them
+            if feedback.probability == 1.0:  # audits favour doubtful answers: biased mean
                 answer = answered(found)
                 for backend, quality in known.items():
                     if beliefs.get(backend, 1.0) == 1.0:
@@ -176,7 +181,7 @@ class FeedbackLearner:
         return result
 
     def _written(self, lesson: Lesson, feedback: Feedback) -> str:
-        """Write a feedback down and mark its decision; return `learned` where it is to be now."""
+        """Journal a piece of feedback and mark its decision; `learned` means: learn from it now."""
         decision = feedback.decision
         try:
             if decision in self._unmarked or self._journal.marked(decision):
@@ -205,11 +210,11 @@ class FeedbackLearner:
     def _mark(self, decision: str) -> None:
         try:
             self._journal.mark(decision)
-        except OSError:  # the row is written: the next start marks it, and until then this does
+        except OSError:  # the row is written; the next start marks it, and until then this set does
             self._unmarked.add(decision)
 
     def _learn(self, lesson: Lesson) -> dict[str, float]:
-        """Learn as far as the teller is believed; return how far that is, by backend."""
+        """Learn in proportion to the belief in the source; return the belief by backend."""
         route, sync = lesson.route, lesson.sync
         kind, _, tenant = sync.partition(":")
         share = route.traffic.share(tenant) if kind == TENANT else 1.0
@@ -227,7 +232,7 @@ class FeedbackLearner:
         return beliefs
 
     def _count_aside(self, route: str, tenant: str, part: float) -> None:
-        """Count what was set aside of a label; tell of a tenant of whose labels most are."""
+        """Count a label's set-aside part; send an event if most of a tenant's labels are."""
         self._metrics.set_aside(route, tenant, part)
         counts = self._aside.setdefault((route, tenant), [0.0, 0.0])
         counts[0] += 1.0
@@ -246,11 +251,11 @@ class FeedbackLearner:
     def catch_up(
         self, folder: Path, since: Mapping[str, float], most: int = CATCH_UP_SEGMENTS_MAX
     ) -> CaughtUp:
-        """Learn again from journalled feedback that is newer than the routes' snapshots.
+        """Replay journalled feedback that is newer than the routes' snapshots.
 
-        A route without a snapshot learns from all that the newest segments hold, of which at most
-        `most` are read. A row that cannot be learned from is skipped and counted: it never stops a
-        start.
+        A route without a snapshot learns from everything in the newest segments, of which at most
+        `most` are read. A row that cannot be learned from is skipped and counted; it never prevents
+        a start.
         """
         seen: set[str] = set()
         learned = skipped = 0
@@ -277,7 +282,7 @@ class FeedbackLearner:
         return CaughtUp(learned, skipped)
 
     def recount(self, row: Row, since: Mapping[str, float]) -> None:
-        """Count a request's first draw as traffic; BadRow where it cannot be."""
+        """Count a request's first decision as traffic. Raises BadRow if the row is damaged."""
         name = readback.text(row, "route")
         route = self._routes.get(name)
         if route is None or row.get("stage") != 0 or row.get("redrawn"):
@@ -286,7 +291,7 @@ class FeedbackLearner:
             route.traffic.count(readback.text(row, "tenant"))
 
     def relearn(self, row: Row, since: Mapping[str, float], seen: set[str]) -> bool:
-        """Learn from a feedback's row, unless that was done; BadRow where it cannot be."""
+        """Learn from a feedback row unless already done. Raises BadRow if the row is damaged."""
         name, decision = readback.text(row, "route"), readback.text(row, "id")
         if readback.time_s(row) <= since.get(name, 0.0) or decision in seen:
             return False
@@ -305,29 +310,29 @@ class FeedbackLearner:
 
 
 def _may_know(route: Route, found: list[Row], tenant: str | None, by: str) -> bool:
-    """Whether a teller may know that a decision was made: its own, or every one of the route."""
+    """Return whether a source may learn that a decision exists: its own, or all of the route."""
     if tenant is None or found[0].get("tenant") == tenant:
         return True
     return route.labellers_only and by == LABELLER
 
 
 def answered(found: Iterable[Row]) -> str:
-    """Return the backend whose reply the client got; empty where it got none."""
+    """Return the backend that answered the client; empty if none did."""
     good = [row["backend"] for row in found if _replied(row)]
     return good[-1] if good else ""
 
 
 def _replied(row: Row) -> bool:
-    """Whether a row is of an attempt that brought the client an answer; an audit is for none."""
+    """Return whether a row is an attempt that answered the client; audits never do."""
     return row["kind"] == "attempt" and not row["error"] and not row.get("audit")
 
 
 def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, float]:
-    """Return the quality of each backend's reply that a feedback tells."""
+    """Return the quality of each backend's reply according to the feedback."""
     if feedback.quality is not None:
         return {answered(found): feedback.quality}
     known, reasons = {}, {}
-    # A stream's answer is known at its end, which is a row of its own.
+    # A stream's answer is known at its end, which has a separate row.
     ends = {row["attempt"]: row for row in found if row["kind"] == "settlement"}
     for row in found:
         if row["kind"] != "attempt" or row.get("audit"):
@@ -343,7 +348,7 @@ def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, f
                 known[row["backend"]] = route.score.judge(end["answer"], feedback.label)
             except Incomparable as exc:
                 reasons[row["backend"]] = str(exc)
-    # Of the replies that were passed over some may be judged and others not; the client's must be.
+    # Replies that were not accepted may be incomparable; the client's reply must be comparable.
     if answered(found) in reasons:
         raise BadFeedback(f"route {route.name!r}: {reasons[answered(found)]}")
     if not known:
@@ -359,7 +364,7 @@ def teach(  # noqa: PLR0917 - in the order that they are found
     weight: float = 1.0,
     beliefs: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Have a route's policy learn what a decision's replies were worth, as far as believed."""
+    """Update a route's policy with the qualities of a decision's replies, weighted by belief."""
     believed = {backend: beliefs.get(backend, 1.0) for backend in known}
     arms = {arm for arm, part in believed.items() if part > BELIEF_MIN and arm in route.backends}
     fallbacks = {row["backend"] for row in found if row["kind"] == "attempt" and row["fallback"]}
@@ -374,7 +379,7 @@ def teach(  # noqa: PLR0917 - in the order that they are found
 def _teach(  # noqa: PLR0917 - the port's own
     route: Route, draw: Decision, arm: str, quality: float, weight: float, belief: float
 ) -> None:
-    if belief == 1.0:  # nearly always, and policies that know of no belief serve
+    if belief == 1.0:  # the common case, which also works with policies without `belief`
         route.policy.learn(draw.context, draw.choice, arm, quality, weight)
     else:
         route.policy.learn(draw.context, draw.choice, arm, quality, weight, belief=belief)

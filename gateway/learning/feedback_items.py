@@ -1,7 +1,7 @@
-"""Feedback as clients send it: read, bounded, and refused with what to send instead.
+"""Parses and validates feedback from clients. Errors say what to send instead.
 
-Everything here comes from outside, so nothing is believed before it is bounded: a probability of
-5e-324 is a weight of infinity, and a label may be a document of any depth.
+All input is untrusted and is therefore bounded before use: a probability of 5e-324 would be an
+infinite weight, and a label could be a document of any depth.
 """
 
 from dataclasses import dataclass, replace
@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 PROBABILITY_MIN = 0.001
-"""The least chance with which a client may say that an answer was chosen to be judged: below one in
-a thousand a single label would stand for more answers than a bound on quality is made of."""
+"""Smallest probability that a client may give for an answer having been chosen for judging. Below
+one in a thousand, a single label would stand for more answers than a quality bound is based on."""
 
-FEEDBACK_MAX = 100  # in one call; a larger batch is several calls
+FEEDBACK_MAX = 100  # per call; send a larger batch in several calls
 LABEL_BYTES_MAX = 4096  # a class, a vector of a few hundred numbers, a short text
 LABEL_DEPTH_MAX = 8  # levels: a batch of vectors has two
 SOURCE_CHARS_MAX = 64
@@ -21,14 +21,14 @@ _MEMBERS = {"decision", "quality", "correct", "label", "source", "probability"}
 
 
 class BadFeedback(ValueError):  # noqa: N818 - reads as what happened
-    """Feedback that says nothing that can be learned; the message says what to send."""
+    """Feedback that nothing can be learned from. The message says what to send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What a client says of an answer: exactly one of a quality and a true label.
+    """A client's feedback on an answer: exactly one of a quality and a true label.
 
-    `probability`: with which this answer was chosen to be judged.
+    `probability`: the probability with which this answer was chosen for judging.
     """
 
     decision: str
@@ -39,7 +39,7 @@ class Feedback:
 
 
 def parse(document: Any, *, probability_min: float = PROBABILITY_MIN) -> Feedback:
-    """Read one feedback; BadFeedback says what is wrong with it."""
+    """Parse one piece of feedback. Raises BadFeedback with the reason."""
     if not isinstance(document, dict) or not isinstance(document.get("decision"), str):
         raise BadFeedback('send {"decision": "<id>"} with one of quality, correct, label')
     unknown = document.keys() - _MEMBERS
@@ -50,7 +50,7 @@ def parse(document: Any, *, probability_min: float = PROBABILITY_MIN) -> Feedbac
 
 
 def check_probability(value: Any, least: float = PROBABILITY_MIN) -> float:
-    """Return a probability that may be believed; BadFeedback where it is none."""
+    """Return a valid probability. Raises BadFeedback otherwise."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not least <= value <= 1:
         raise BadFeedback(f"probability must be a number from {least:g} to 1")
@@ -58,7 +58,7 @@ def check_probability(value: Any, least: float = PROBABILITY_MIN) -> float:
 
 
 def check_quality(value: Any) -> float:
-    """Return a quality; BadFeedback where it is none."""
+    """Return a valid quality. Raises BadFeedback otherwise."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value <= 1:
         raise BadFeedback("quality must be a number from 0 to 1")
@@ -84,7 +84,7 @@ def _told(document: dict[str, Any]) -> Feedback:
 
 
 def _check_label(label: Any) -> None:
-    """Raise BadFeedback where a label is too large or nested too deeply to be compared."""
+    """Raise BadFeedback if a label is too large or nested too deeply."""
     level, depth = [label], 0
     while level:
         depth += 1
@@ -97,7 +97,7 @@ def _check_label(label: Any) -> None:
 
 
 def _parts(value: Any) -> list[Any]:
-    """Return what a list or an object holds; a scalar holds nothing."""
+    """Return the elements of a list or an object; a scalar has none."""
     if isinstance(value, dict):
         return list(value.values()) or [None]
     if isinstance(value, list):

@@ -1,19 +1,19 @@
-"""For how many answers a label stands: one that was unlikely to be asked for stands for more.
+"""Importance weights of labels: a label that was unlikely to be requested counts for more answers.
 
-The weight of a label is 1 / probability relative to the mean of that among the same teller's labels
-on the route lately, so weights are 1 in the mean for each teller by itself: what one of them claims
-of its probabilities never changes the weight of another's labels.
+A label's weight is 1 / probability, relative to the recent mean of 1 / probability over the same
+source's labels on the route. The mean weight is therefore 1 for each source separately, and the
+probabilities that one source reports never change the weight of another source's labels.
 """
 
-WEIGHT_MAX = 4.0  # a label that was unlikely to be asked for counts for at most so many
-WEIGHT_RATE = 0.05  # of the mean that weights are relative to: about the last twenty labels
+WEIGHT_MAX = 4.0  # largest weight of a label that was unlikely to be requested
+WEIGHT_RATE = 0.05  # learning rate of the mean: about the last twenty labels
 
 
 class Weights:
-    """Turns probabilities into weights."""
+    """Converts probabilities into weights."""
 
-    # The mutable state is, by route and teller, the mean of 1 / probability of the labels lately.
-    # Tellers are the tenants of the configuration, the admin key and the audits.
+    # The mutable state is the recent mean of 1 / probability by route and source. Sources are the
+    # tenants of the configuration, the admin key and the audits.
 
     def __init__(self) -> None:
         self._odds: dict[tuple[str, str], float] = {}

@@ -1,18 +1,21 @@
-"""Turns what the budgets have left into what one request may cost.
+"""Converts the remaining budgets into an allowance: what one request may cost.
 
-For a budget over a window: what is left, spread over the requests still to come. How many these are
-is what the budget's `pacing` says: `even`, the recent rate of those it binds times the seconds to
-the window's end; `forecast`, what the same hours of earlier days and weeks lead one to expect, and
-nothing until a day is known; `none`, nothing: the budget is a cap and no more. Demand is what was
-routed: requests that were refused unread, or only repeated, are none.
+A windowed budget's allowance is its remaining money divided by the requests still to come in the
+window. The budget's `pacing` determines the number of requests to come:
 
-Of the budgets that bind all requests of a route the tightest counts; one that binds only some (a
-tenant's, a tag's) paces those. Gateways that share a budget know each other's number from the
-ledger, not each other's traffic. Each takes its own demand times their number for all that is to
-come, and so spends an equal part of what is left: together all of it by the window's end, however
-unequal their traffic is. A budget without an end (`lifetime`), a soft one, and one of a single
-backend
-set no pace.
+- `even`: the recent rate of matching requests times the seconds until the window ends.
+- `forecast`: the number expected from the same hours of earlier days and weeks; no pacing until a
+  whole day was observed.
+- `none`: no pacing; the budget is only a cap.
+
+Demand counts routed requests. Requests that were rejected unread or only replayed do not count.
+
+Among the budgets that match all requests of a route, the tightest applies. A budget that matches
+only some of them (a tenant's, a tag's) paces those. Gateways that share a budget learn their number
+from the ledger, but not each other's traffic. Each multiplies its own demand by their number, and
+so spends an equal part of what is left. Together they spend all of it by the end of the window,
+however unequal their traffic is. Lifetime budgets, soft budgets and budgets of a single backend do
+not pace.
 """
 
 import math
@@ -24,13 +27,13 @@ from typing import Any
 from tollway.gateway.budgets.model import NANO, BudgetStatus
 from tollway.gateway.learning.demand_forecast import Forecast
 
-HALF_LIFE_S = 60.0  # long enough to even out bursts, short enough to follow a morning
+HALF_LIFE_S = 60.0  # long enough to smooth bursts, short enough to follow a morning's rise
 
 
 class Traffic:
     """The recent rate of a route's requests."""
 
-    # The mutable state is the rate, and the count and time it was last told of.
+    # The mutable state is the rate, and the count and time of the last update.
     __slots__ = ("_count", "_rate_per_s", "_told_s")
 
     def __init__(self) -> None:
@@ -39,14 +42,14 @@ class Traffic:
         self._told_s = -math.inf
 
     def tell(self, count: int, now_s: float) -> None:
-        """Say how many requests there have been in all."""
+        """Update with the total number of requests so far."""
         passed_s = now_s - self._told_s
         if passed_s <= 0:
             return
         if math.isfinite(passed_s):
             fresh = -math.expm1(-passed_s * math.log(2) / HALF_LIFE_S)
             rate = (count - self._count) / passed_s
-            # The first figure counts in full: there is nothing to even it out with.
+            # The first rate counts in full: there is nothing to smooth it with.
             self._rate_per_s += (fresh if self._rate_per_s else 1.0) * (rate - self._rate_per_s)
         self._count, self._told_s = count, now_s
 
@@ -57,9 +60,9 @@ class Traffic:
 
 
 class Sharing:
-    """Over how many gateways a budget is spread, evened out: an idle one comes and goes."""
+    """Smoothed number of gateways that share a budget; idle gateways come and go."""
 
-    # The mutable state is the number, and when it was last told of.
+    # The mutable state is the number and the time of the last update.
     __slots__ = ("_number", "_told_s")
 
     def __init__(self) -> None:
@@ -67,22 +70,22 @@ class Sharing:
         self._told_s = -math.inf
 
     def tell(self, gateways: float, now_s: float) -> None:
-        """Say over how many it is spread now."""
+        """Update with the current number of gateways."""
         fresh = -math.expm1(-(now_s - self._told_s) * math.log(2) / HALF_LIFE_S)
         self._number += fresh * (max(1.0, gateways) - self._number)
         self._told_s = now_s
 
     @property
     def gateways(self) -> float:
-        """How many, at least 1."""
+        """Smoothed number of gateways, at least 1."""
         return self._number
 
 
 class Demand:
-    """The demand of a route: recent rates and forecasts, of all and of what a budget binds."""
+    """A route's demand: recent rates and forecasts, in total and by budget."""
 
-    # The mutable state is the traffic in all workers, in this one, and by budget in this one; the
-    # forecasts of all and by budget; and what was last told.
+    # The mutable state is the traffic in all workers, in this worker, and by budget in this worker;
+    # the forecasts in total and by budget; and the last reported counts.
 
     def __init__(self) -> None:
         self._all = Traffic()
@@ -100,9 +103,9 @@ class Demand:
         now_s: float,
         wall_s: float | None = None,
     ) -> None:
-        """Say how many requests there have been in all workers, in this one, and by budget here.
+        """Update with the requests so far in all workers, in this worker, and by budget here.
 
-        `now_s` never goes back; `wall_s` is the time of day, for the forecast.
+        `now_s` is monotonic; `wall_s` is the time of day, for the forecast.
         """
         self._all.tell(total, now_s)
         self._own.tell(own, now_s)
@@ -134,31 +137,31 @@ class Demand:
         return self._all.rate_per_s
 
     def bound_per_s(self, budget: str) -> float:
-        """Requests per second that a budget binds, taken to be spread over workers as all are."""
+        """Return a budget's requests per second, assuming the total's distribution over workers."""
         traffic = self._bound.get(budget)
         if traffic is None or not self._own.rate_per_s:
             return 0.0
         return traffic.rate_per_s * self._all.rate_per_s / self._own.rate_per_s
 
     def to_come(self, budget: str, pacing: str, now_s: float, end_s: float) -> float | None:
-        """Return how many requests are to come until `end_s`; `budget`: of those it binds, "" all.
+        """Return the number of requests to come until `end_s`; None if it is not known yet.
 
-        None where that cannot be said yet.
+        `budget` restricts it to the requests that this budget matches; "" counts all.
         """
         if pacing == "forecast":
             if not self._forecasts[""].known:
                 return None
-            forecast = self._forecasts.get(budget)  # without one it has bound no request here
+            forecast = self._forecasts.get(budget)  # no forecast: it matched no request here
             return 0.0 if forecast is None else forecast.expected(now_s, end_s)
         rate = self.bound_per_s(budget) if budget else self.rate_per_s
         return rate * (end_s - now_s)
 
     def save(self) -> dict[str, Any]:
-        """Return the forecasts: rates are learned again within minutes."""
+        """Return the forecasts. Rates are not saved: they are learned again within minutes."""
         return {budget: forecast.save() for budget, forecast in self._forecasts.items()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take saved forecasts; ValueError, KeyError or TypeError where they are damaged."""
+        """Load saved forecasts. Raises ValueError, KeyError or TypeError if they are damaged."""
         forecasts = {"": Forecast()}
         for budget, saved in state.items():
             forecasts.setdefault(str(budget), Forecast()).load(saved)
@@ -167,7 +170,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What one request may cost, by which budget, and how many are taken to be to come."""
+    """Allowance of one request, the budget that sets it, and the assumed requests to come."""
 
     allowance_usd: float
     budget: str
@@ -181,11 +184,11 @@ def allowances_usd(
     sharing: Mapping[str, Sharing] = MappingProxyType({}),
     objectives: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, dict[str, Pace]]:
-    """Return, by route, what one request may cost.
+    """Return, by route, the allowance of one request.
 
-    Under "" what holds for all its requests, and under the names of the budgets that bind only some
-    of them what holds for those. Where no budget sets a pace there is nothing. `sharing` is by
-    budget; `objectives` are the routes', where they are not `max_quality`.
+    The key "" holds the pace for all of the route's requests. The names of budgets that match only
+    some requests hold the paces for those. A route without a pacing budget has no entries.
+    `sharing` is by budget; `objectives` lists routes with an objective other than `max_quality`.
     """
     found: dict[str, dict[str, Pace]] = {route: {} for route in options}
     for status in statuses:
@@ -196,12 +199,12 @@ def allowances_usd(
         if end_s is None or not paced:
             continue
         name = budget.name if budget.paces_some else ""
-        # What several routes share is spread over the requests of all of them.
+        # A budget shared by several routes is divided by the requests of all of them.
         mode = modes[paced[0]]
         parts = [options[route].to_come(name, mode, wall_s, end_s) for route in bound]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
-            continue  # of some nobody can say yet what is to come: a cap only
+            continue  # demand of some routes is not known yet: the budget is only a cap
         shared = sharing.get(budget.name)
         gateways = 1.0 if shared is None else shared.gateways
         to_come = max(1.0, gateways * sum(known))

@@ -1,8 +1,8 @@
-"""Reads back from the journal what learning needs, and refuses rows that no gateway writes.
+"""Reads the rows that learning needs back from the journal and rejects invalid rows.
 
-A journal outlives the version that wrote it and the disk that holds it. So a row is checked in full
-before anything is learned from it: a policy that has taken half of a row is worse than one that has
-taken none, and a row that raises must not stop a start.
+A journal outlives the version that wrote it and the disk that holds it. Each row is therefore fully
+validated before anything is learned from it: a policy that has applied half of a row is worse than
+one that has applied none, and a row that raises must not prevent a start.
 """
 
 import math
@@ -16,18 +16,18 @@ from tollway.gateway.storage.journal_format import Row
 from tollway.policies.types import Choice, Context
 
 PROBABILITY_MIN = 1e-6
-"""Of the gateway's own audits, whose share may be far below what clients may claim."""
+"""Minimum for the gateway's own audits, which may be far below the minimum for clients."""
 
-ARMS_MAX = 65  # the backends of a route, and the acceptance of the reply in hand
-ERROR = 1e-6  # of probabilities that were added up as floats
+ARMS_MAX = 65  # a route's backends, plus accepting the reply kept so far
+ERROR = 1e-6  # tolerance for sums of probabilities in floating point
 
 
 class BadRow(ValueError):  # noqa: N818 - reads as what happened
-    """A row that cannot be learned from; the message says what is wrong with it."""
+    """A row that cannot be learned from. The message says why."""
 
 
 def draws(found: Sequence[Row]) -> list[Decision]:
-    """Return the draws that a decision's rows tell of; BadRow where one is damaged."""
+    """Return the decisions in a request's rows. Raises BadRow if one is damaged."""
     try:
         read = contexts(list(found))
         for draw in read:
@@ -38,7 +38,7 @@ def draws(found: Sequence[Row]) -> list[Decision]:
 
 
 def known(row: Row) -> dict[str, float]:
-    """Return the quality of each backend's reply that a feedback's row tells; BadRow if damaged."""
+    """Return a feedback row's quality for each backend's reply. Raises BadRow if damaged."""
     told = row.get("known")
     if not isinstance(told, Mapping) or not told:
         raise BadRow("a feedback's row says nothing of any backend")
@@ -49,7 +49,7 @@ def known(row: Row) -> dict[str, float]:
 
 
 def probability(row: Row) -> float:
-    """Return with which probability an answer was judged; BadRow where that cannot be."""
+    """Return the probability of an answer being judged. Raises BadRow if it is invalid."""
     try:
         return check_probability(row.get("probability", 1.0), PROBABILITY_MIN)
     except BadFeedback as exc:
@@ -57,7 +57,7 @@ def probability(row: Row) -> float:
 
 
 def text(row: Row, member: str) -> str:
-    """Return a member of a row that is a text; BadRow where it is none."""
+    """Return a string member of a row. Raises BadRow if it is not a string."""
     value = row.get(member)
     if not isinstance(value, str):
         raise BadRow(f"a row's {member} is {str(value)[:40]!r}, not a text")
@@ -65,12 +65,12 @@ def text(row: Row, member: str) -> str:
 
 
 def time_s(row: Row) -> float:
-    """Return when a row was written; BadRow where it does not say."""
+    """Return the time at which a row was written. Raises BadRow if it has none."""
     return _finite(row.get("time"), "time")
 
 
 def _check(draw: Decision) -> None:
-    """Raise ValueError where a draw is one that no policy makes."""
+    """Raise ValueError if no policy could have made this decision."""
     _check_choice(draw.choice)
     for name, times in (
         ("reached", draw.choice.reached),

@@ -1,8 +1,9 @@
-"""Unlearning: a route's policy is built again from the journal, without some of the labels.
+"""Unlearning: rebuilds a route's policy from the journal without some of the labels.
 
-A regression cannot forget one label, but the journal holds all of them, with the contexts and the
-probabilities of their decisions. So the policy is taught anew from an empty state, by the labels
-that remain, in their order. What is learned of costs and features is not of labels, and is kept.
+A regression cannot forget a single label, but the journal holds all labels with the contexts and
+probabilities of their decisions. The policy is therefore retrained from an empty state on the
+remaining labels, in order. What was learned about costs and features does not come from labels and
+is retained.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,14 +19,15 @@ from tollway.gateway.storage.journal import Journal, segments
 from tollway.gateway.storage.journal_format import Row, rows
 from tollway.policies.types import Arm, Context
 
-SAMPLE = 200  # recent requests that are asked about before and after
+SAMPLE = 200  # recent requests on which the policies before and after are compared
 
 
 @dataclass(frozen=True, slots=True)
 class Without:
-    """Which labels are left out: all that match every part given, told from `from_s` up to `to_s`.
+    """Filter for the labels to remove: those that match every field.
 
-    `tenants`, `sources`, `decisions`: empty matches all.
+    An empty `tenants`, `sources` or `decisions` matches all. A label's time must be at or after
+    `from_s` and before `to_s`.
     """
 
     tenants: frozenset[str] = frozenset()
@@ -35,7 +37,7 @@ class Without:
     to_s: float = float("inf")
 
     def __call__(self, row: Row) -> bool:
-        """Whether a feedback's row is left out."""
+        """Return whether a feedback row is removed."""
         time_s = row.get("time")
         if not isinstance(time_s, (int, float)) or not self.from_s <= time_s < self.to_s:
             return False
@@ -49,22 +51,22 @@ class Without:
 
 
 class Readable(Journal):
-    """A journal that is only read: no segment is opened, nothing is marked."""
+    """A read-only journal: it opens no segment and marks nothing."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: no rows wait."""
 
     def mark(self, decision: str) -> bool:
-        """Leave the marks as they are: what is left out now must not come again either."""
+        """Leave the marks unchanged: removed labels must not be accepted again."""
         return True
 
 
 @dataclass(slots=True)
 class Relearned:
-    """What became of one route's labels."""
+    """Result of relearning one route."""
 
     learned: int = 0
     left_out: int = 0
@@ -75,8 +77,9 @@ class Relearned:
 def relearn(
     folder: Path, routes: Mapping[str, Route], without: Without, wall: Callable[[], float]
 ) -> tuple[dict[str, Relearned], int]:
-    """Teach routes, whose policies are empty, by the journal; return what came of it, and how many
-    rows were skipped as damaged.
+    """Train routes with empty policies from the journal.
+
+    Return the result by route and the number of damaged rows that were skipped.
     """
     told = {name: Relearned() for name in routes}
     metrics = Uncounted()
@@ -107,7 +110,7 @@ def relearn(
 
 
 def _meet(route: Route, row: Row, rng: Random) -> None:
-    """Have the policy see a request as it did then, so that it knows its arms and its traffic."""
+    """Show the policy a past request, so that it knows its arms and its traffic."""
     (draw,) = draws([row])
     if draw.stage or draw.redrawn:
         return
@@ -123,7 +126,7 @@ def _meet(route: Route, row: Row, rng: Random) -> None:
 
 
 def expected(folder: Path, route: Route) -> dict[str, float]:
-    """Return what a route's policy expects of each arm, in the mean over recent requests."""
+    """Return the mean quality that a route's policy expects of each arm over recent requests."""
     sums: dict[str, list[float]] = {}
     for context, arms in _recent(folder, route):
         choice = route.policy.choose(context, arms, Random(0))
