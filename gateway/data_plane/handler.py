@@ -64,8 +64,8 @@ class DataPlane:
         match = self._table.match(path)
         if match is None:
             # Add `error`: the intended protocol is unknown, and some clients read only that member.
-            told = {**problem, "error": problem["detail"]}
-            return b"application/problem+json", orjson.dumps(told)
+            document = {**problem, "error": problem["detail"]}
+            return b"application/problem+json", orjson.dumps(document)
         return match.route.protocol.error(status, problem)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -172,24 +172,24 @@ class DataPlane:
         route, tenant = inference.route.name, inference.tenant
         key = tenant, route, given
         try:
-            kept = idempotency.begin(key, fingerprint(inference.call), self._clock())
+            stored = idempotency.begin(key, fingerprint(inference.call), self._clock())
         except HttpProblem as refused:
             self._metrics.refused(route, tenant, refused.reason)
             raise
-        if kept is not None:
+        if stored is not None:
             self._metrics.refused(route, tenant, "replayed")
-            headers = [*kept.headers, (b"idempotency-replayed", b"true")]
-            await send({"type": "http.response.start", "status": kept.status, "headers": headers})
-            await send({"type": "http.response.body", "body": kept.body})
+            headers = [*stored.headers, (b"idempotency-replayed", b"true")]
+            await send({"type": "http.response.start", "status": stored.status, "headers": headers})
+            await send({"type": "http.response.body", "body": stored.body})
             return
         try:
             # Not cancelled on disconnect: a client that retries gets this reply.
             state = await self._router.answer(inference)
             held = state.held
             if held is not None and held.relay is None and not held.error:
-                kept = self._replies.whole(state)
+                stored = self._replies.whole(state)
         finally:
-            idempotency.end(key, kept, self._clock())
+            idempotency.end(key, stored, self._clock())
         await self._respond(state, receive, send)
 
 

@@ -122,7 +122,7 @@ class Responses:
         assert held is not None
         upstream_s = state.upstream_s
         gateway_s = self._clock() - state.inference.received_s - upstream_s
-        told = [
+        fields = [
             *([(b"x-tollway-decision", state.id.encode())] if state.id else ()),
             (b"x-tollway-backend", held.backend.encode()),
             (b"x-tollway-reason", state.reason.encode()),
@@ -132,16 +132,16 @@ class Responses:
             ),
         ]
         if held.output_limit:
-            told.append((b"x-tollway-output-limit", b"%d" % held.output_limit))
+            fields.append((b"x-tollway-output-limit", b"%d" % held.output_limit))
         if (rate := self._rates.get(state.inference.tenant)) is not None:
-            told += rate.fields()
+            fields += rate.fields()
         if not self._hide_amounts:
             if held.relay is not None:
                 quote_nano = state.cost_nano + held.quote.expected_nano
-                told.append((b"x-tollway-quote-usd", header_usd(quote_nano)))
+                fields.append((b"x-tollway-quote-usd", header_usd(quote_nano)))
             else:
-                told.append((b"x-tollway-cost-usd", header_usd(state.cost_nano)))
-        return told
+                fields.append((b"x-tollway-cost-usd", header_usd(state.cost_nano)))
+        return fields
 
     async def refuse(
         self, refused: HttpProblem, route: Route | None, received_s: float, send: Send

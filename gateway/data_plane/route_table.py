@@ -98,9 +98,9 @@ class RouteTable:
 
     def match(self, path: bytes) -> Match | None:
         """Return the match of a raw path; None if no route has it."""
-        found = self._exact.get(path)
-        if found is not None:
-            return found
+        exact = self._exact.get(path)
+        if exact is not None:
+            return exact
         for pattern, match in self._versions:
             if pattern.fullmatch(path):
                 return match

@@ -300,7 +300,7 @@ class Attempts:
         started_s = self._clock()
         deadline_s = min(self._deadline_s(state, backend, started_s), started_s + backend.timeout_s)
         backend.probe(started_s, inference.caller)
-        said, status, body = None, 0, b""
+        health, status, body = None, 0, b""
         headers: Headers = []
         relay: StreamRelay | None = None
         try:
@@ -339,7 +339,7 @@ class Attempts:
                     backend, call, reply, body, quote=quote, latency_s=self._clock() - started_s
                 )
                 if follower is not None:
-                    said, body = _read_whole(reply, follower, outcome, body)
+                    health, body = _read_whole(reply, follower, outcome, body)
             status = reply.status
             headers, body = (
                 (reply.headers, body)
@@ -348,10 +348,10 @@ class Attempts:
             )
         except BackendError as exc:
             fair = _is_fair(inference, backend, started_s, deadline_s)
-            outcome, said = failed(exc, quote, hold, fair=fair)
+            outcome, health = failed(exc, quote, hold, fair=fair)
         except Exception as exc:  # a bug of ours in reading the reply must not fail the request
             log.exception("the reply of backend %s could not be read", backend.name)
-            outcome, said = unreadable(exc, quote, hold), evidence.UNKNOWN
+            outcome, health = unreadable(exc, quote, hold), evidence.UNKNOWN
         except BaseException as exc:  # cancelled
             outcome = cancelled(exc, state, quote, hold)
             raise
@@ -373,7 +373,7 @@ class Attempts:
                 hedge_s=hedge_s,
                 output_limit=0 if limit is None else limit.tokens,
             )
-            self._finish(state, backend, hold, attempt, said)
+            self._finish(state, backend, hold, attempt, health)
         return attempt
 
     def _finish(
@@ -382,12 +382,12 @@ class Attempts:
         backend: Backend,
         hold: Reservation,
         attempt: Attempt,
-        said: str | None,
+        health: str | None,
     ) -> None:
         """Add an attempt to its request and settle it; a stream in progress settles at its end."""
         state.attempts.append(attempt)
         if attempt.relay is None:
-            self._settle(state, backend, hold, attempt, said)
+            self._settle(state, backend, hold, attempt, health)
         else:
             attempt.relay.on_end = partial(self._settle_stream, state, backend, hold)
 
@@ -482,31 +482,31 @@ class Attempts:
         ended = replace(attempt, outcome=outcome, latency_s=latency_s, relay=None)
         number = len(state.attempts) - 1  # a stream is the last attempt of its request
         state.attempts[number] = state.held = ended
-        said = evidence.of_stream(outcome.error)
-        self._settle(state, backend, hold, ended, said)
+        health = evidence.of_stream(outcome.error)
+        self._settle(state, backend, hold, ended, health)
         self._journal.append(settlement_row(state, number, ended, self._wall()))
         for draw in state.draws:
             if draw.choice.arm == backend.name:
                 state.inference.route.policy.charge(draw.choice, outcome.cost_nano / NANO)
 
     def _update_health(
-        self, inference: InferenceRequest, backend: Backend, attempt: Attempt, said: str | None
+        self, inference: InferenceRequest, backend: Backend, attempt: Attempt, health: str | None
     ) -> None:
         """Update the circuit breaker, and begin a rest if the reply asks for one."""
         outcome, now_s = attempt.outcome, self._clock()
-        if said is None:
-            said = evidence.WELL
+        if health is None:
+            health = evidence.WELL
             if outcome.error:
-                said = evidence.of_status(attempt.status, outcome.error, local=backend.is_local)
+                health = evidence.of_status(attempt.status, outcome.error, local=backend.is_local)
         if outcome.error in GIVEN_UP or outcome.refuses_key:
             return  # it says nothing about the server, or the gateway's own key is at fault
-        if said == evidence.WELL:
+        if health == evidence.WELL:
             backend.breaker.succeeded()
-        elif said == evidence.SUSPECT:
+        elif health == evidence.SUSPECT:
             backend.breaker.suspected(now_s, inference.caller)
             if backend.trial is not None:
                 backend.trial.begin(backend.breaker, now_s, self._clock)
-        elif said == evidence.BROKEN:
+        elif health == evidence.BROKEN:
             backend.breaker.failed(now_s)
         if attempt.status in PUSHED_BACK and not backend.is_local:
             wait_s = asked_for(attempt.status, attempt.headers, self._wall())
@@ -519,7 +519,7 @@ class Attempts:
         backend: Backend,
         hold: Reservation,
         attempt: Attempt,
-        said: str | None = None,
+        health: str | None = None,
     ) -> None:
         """Charge an attempt, then update the circuit breaker, the estimator and the metrics."""
         route, outcome = state.inference.route, attempt.outcome
@@ -536,10 +536,10 @@ class Attempts:
             vouch(backend.credential, attempt, self._clock())
         if outcome.error and outcome.error not in GIVEN_UP:
             state.failed[backend.name] = outcome.error
-        if attempt.status == 200 and said is None and not outcome.error:  # nearly always
+        if attempt.status == 200 and health is None and not outcome.error:  # nearly always
             backend.breaker.succeeded()
         else:
-            self._update_health(inference, backend, attempt, said)
+            self._update_health(inference, backend, attempt, health)
         if outcome.usage is not None and not outcome.partial:
             route.estimator.observe(
                 state.context,

@@ -41,13 +41,13 @@ def by(state: "RequestState") -> list[By]:
     """Return what changed the choice of a request that got an answer."""
     if state.held is None:
         return []
-    found: list[By] = []
+    changes: list[By] = []
     route = state.inference.route
     if route.paced_by and any(unpaced(route, draw.choice) for draw in state.draws):
-        found.append("pace")
+        changes.append("pace")
     if state.refusals:
-        found.append("budget")
-    return found
+        changes.append("budget")
+    return changes
 
 
 def told(state: "RequestState", draw: "Decision") -> dict[str, object]:

@@ -231,12 +231,12 @@ def _extra_nano(price: Price, quote: Quote) -> int:
 
     It is a guess, eight times the expected cost: only the provider determines their number.
     """
-    told = dict(quote.known.units)
+    known_units = dict(quote.known.units)
     searched = 0.0 if quote.known.input_tokens else 1.0
     counts = dict(quote.usage.units)
     nano = 0.0
     for unit in price.standalone:
-        if unit not in told:
+        if unit not in known_units:
             usual = counts.get(unit, searched if unit == "searches" else 1.0)
             nano += 8.0 * usual * price.most.rate(unit)
     return math.ceil(nano)

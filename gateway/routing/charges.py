@@ -56,16 +56,16 @@ def refused(backend: Backend, status: int, latency_s: float) -> tuple[int, Usage
     return cost_nano, usage if cost_nano else None
 
 
-def used_at_least(quote: Quote, told: Usage | None, tokens: float, latency_s: float) -> Usage:
+def used_at_least(quote: Quote, report: Usage | None, tokens: float, latency_s: float) -> Usage:
     """Return the known lower bound of the usage of a stream that reported no final usage.
 
-    `told` is the usage reported before the end; `tokens` is an estimate of the output from its text
-    and time, which counts up to the limit that the request set.
+    `report` is the usage reported before the end; `tokens` is an estimate of the output from its
+    text and time, which counts up to the limit that the request set.
     """
     most = quote.known.output_tokens
     tokens = min(tokens, most) if most else tokens
     # At least one: a stream that has begun has read its prompt and produced a token.
-    tokens = max(1.0, tokens, told.output_tokens if told is not None else 0.0)
+    tokens = max(1.0, tokens, report.output_tokens if report is not None else 0.0)
     more = quote.usage.more
     seen = replace(
         quote.usage,
@@ -74,9 +74,9 @@ def used_at_least(quote: Quote, told: Usage | None, tokens: float, latency_s: fl
         exact=False,
         more=Details(service_tier=more.service_tier) if more and more.service_tier else None,
     )
-    if told is not None and told.input_tokens > 0:
-        cached = min(told.cached_input_tokens, told.input_tokens)
-        return replace(seen, input_tokens=told.input_tokens, cached_input_tokens=cached)
+    if report is not None and report.input_tokens > 0:
+        cached = min(report.cached_input_tokens, report.input_tokens)
+        return replace(seen, input_tokens=report.input_tokens, cached_input_tokens=cached)
     return seen
 
 

@@ -130,15 +130,15 @@ def outcome_without_reply(
 
 def failed(
     backend: Backend,
-    told: tuple[int, str, Usage] | None,
+    report: tuple[int, str, Usage] | None,
     error: str,
     *,
     status: int,
     latency_s: float,
 ) -> AttemptOutcome:
-    """Return the outcome of an error reply; `told`: the cost by the usage that it reports."""
-    if told is not None:
-        return AttemptOutcome(*told, NO_ANSWER, error, partial=True)
+    """Return the outcome of an error reply; `report`: the cost by the usage that it reports."""
+    if report is not None:
+        return AttemptOutcome(*report, NO_ANSWER, error, partial=True)
     cost_nano, usage = refused(backend, status, latency_s)
     provenance = VOID if usage is None else USAGE if backend.price.is_fixed else ESTIMATED
     return AttemptOutcome(cost_nano, provenance, usage, NO_ANSWER, error, partial=True)
@@ -160,8 +160,8 @@ def evaluate_reply(
         error = f"status {status}" if failover_statuses else ""
         if redirects:
             error += ", a redirect, which is not followed: check the backend's url"
-        told = None if backend.price.is_fixed else reported(backend, call, reply, body)
-        return failed(backend, told, error, status=status, latency_s=latency_s)
+        report = None if backend.price.is_fixed else reported(backend, call, reply, body)
+        return failed(backend, report, error, status=status, latency_s=latency_s)
     cost_nano, provenance, usage = price(
         backend, call, reply, body, quote=quote, latency_s=latency_s
     )
@@ -175,22 +175,22 @@ def evaluate_reply(
     try:
         answer = backend.protocol.answer(payload, reply, body)
     except Exception as exc:  # a reply that cannot be read counts as no answer
-        said = no_answer(backend, exc)
+        parsed = no_answer(backend, exc)
     else:
         return AttemptOutcome(cost_nano, provenance, usage, answer, "")
-    if said.refused and usage is None:  # nothing was generated, and no usage is reported
-        outcome = failed(backend, None, said.error, status=FAILED, latency_s=latency_s)
-        return replace(outcome, no_answer=said.no_answer)
+    if parsed.refused and usage is None:  # nothing was generated, and no usage is reported
+        outcome = failed(backend, None, parsed.error, status=FAILED, latency_s=latency_s)
+        return replace(outcome, no_answer=parsed.no_answer)
     if status != 200 or not call.body:  # no model was asked, so no answer is missing
-        said = replace(said, no_answer="")
+        parsed = replace(parsed, no_answer="")
     return AttemptOutcome(
         cost_nano,
         provenance,
         usage,
-        said.answer,
-        said.error,
-        no_answer=said.no_answer,
-        bug=said.bug,
+        parsed.answer,
+        parsed.error,
+        no_answer=parsed.no_answer,
+        bug=parsed.bug,
     )
 
 
@@ -248,8 +248,8 @@ def price(
     """Return (cost, provenance, usage) of a call that ran."""
     if backend.price.is_fixed:
         return backend.price.call_nano, USAGE, CALL
-    if (told := reported(backend, call, reply, body)) is not None:
-        return told
+    if (report := reported(backend, call, reply, body)) is not None:
+        return report
     if backend.price.per_device_s_nano and not backend.price.output_token_nano:
         # The latency we measured is an upper bound of the device seconds.
         watched = Usage(device_s=latency_s, exact=False)
@@ -262,9 +262,9 @@ def reported(
 ) -> tuple[int, str, Usage] | None:
     """Return (cost, provenance, usage) as reported; None unless all charged usage is reported."""
     try:
-        told = backend.protocol.usage(call.payload or NO_PAYLOAD, reply, body)
-        if told is not None and backend.price.is_told_by(told):
-            return reckoned(backend.price, told)
+        report = backend.protocol.usage(call.payload or NO_PAYLOAD, reply, body)
+        if report is not None and backend.price.is_told_by(report):
+            return reckoned(backend.price, report)
     except ValueError:
         pass  # NaN, infinite or negative usage counts as not reported
     except Exception:  # a bug of ours; the quote is charged instead
@@ -272,17 +272,17 @@ def reported(
     return None
 
 
-def reckoned(price: Price, told: Usage) -> tuple[int, str, Usage]:
+def reckoned(price: Price, report: Usage) -> tuple[int, str, Usage]:
     """Return (cost, provenance, usage) of a reported usage; ValueError if it is invalid."""
-    cost_nano, more = price.cost_nano(told), told.more
+    cost_nano, more = price.cost_nano(report), report.more
     if more is None:
-        return cost_nano, USAGE if told.exact else ESTIMATED, told
+        return cost_nano, USAGE if report.exact else ESTIMATED, report
     if more.bill is not None:
-        return cost_nano, REPORTED, told
-    if guessed := price.guesses(told):
-        told = replace(told, more=replace(more, guessed=guessed))
-    sure = told.exact and not (guessed or more.is_doubtful)
-    return cost_nano, USAGE if sure else ESTIMATED, told
+        return cost_nano, REPORTED, report
+    if guessed := price.guesses(report):
+        report = replace(report, more=replace(more, guessed=guessed))
+    sure = report.exact and not (guessed or more.is_doubtful)
+    return cost_nano, USAGE if sure else ESTIMATED, report
 
 
 UNDER_WAY = AttemptOutcome(0, PENDING, None, NO_ANSWER, "")
@@ -323,26 +323,26 @@ def evaluate_stream(
     """
     error = ending.error or (str(follower.error) if follower.error else "")
     skip = error or ending.abandoned
-    said = Said(NO_ANSWER) if skip else read_answer(backend, follower.answer)
+    parsed = Said(NO_ANSWER) if skip else read_answer(backend, follower.answer)
     outcome = AttemptOutcome(
         0,
         USAGE,
         Usage(),
-        said.answer,
-        error or said.error,
-        no_answer=said.no_answer,
-        bug=said.bug,
+        parsed.answer,
+        error or parsed.error,
+        no_answer=parsed.no_answer,
+        bug=parsed.bug,
         abandoned=ending.abandoned,
         charged_by=BY_USAGE if skip else "",
     )
     if backend.price.is_fixed:
         cost_nano = backend.price.cost_nano(Usage())
         return replace(outcome, cost_nano=cost_nano, partial=not ending.whole)
-    told = None
+    report = None
     try:
-        told = follower.told(headers)
-        if told is not None and told.exact and backend.price.is_told_by(told):
-            cost_nano, provenance, usage = reckoned(backend.price, told)
+        report = follower.told(headers)
+        if report is not None and report.exact and backend.price.is_told_by(report):
+            cost_nano, provenance, usage = reckoned(backend.price, report)
             return replace(
                 outcome,
                 cost_nano=cost_nano,
@@ -351,9 +351,9 @@ def evaluate_stream(
                 partial=not ending.whole,
             )
     except ValueError:
-        told = None  # NaN, infinite or negative usage counts as not reported
+        report = None  # NaN, infinite or negative usage counts as not reported
     tokens = rate.tokens(follower.spoken_bytes, ending.silence_s)
-    seen = used_at_least(quote, told, tokens, ending.latency_s)
+    seen = used_at_least(quote, report, tokens, ending.latency_s)
     charge = estimated(backend.price, seen)
     if ending.whole and not outcome.error:
         charge = Charge(max(charge.cost_nano, quote.expected_nano), BY_ESTIMATE)

@@ -82,8 +82,8 @@ def all_failed(route: str, failed: Mapping[str, str]) -> RequestRefused:
 
 def credential_rejected(route: str, refused: Mapping[str, str]) -> RequestRefused:
     """Refuse: the gateway's own keys are rejected; an operator has to replace them."""
-    told = "; ".join(f"{backend}: {why}" for backend, why in refused.items())
-    detail = f"no backend of route {route!r} answers ({told})"
+    reasons = "; ".join(f"{backend}: {why}" for backend, why in refused.items())
+    detail = f"no backend of route {route!r} answers ({reasons})"
     return RequestRefused("credential_rejected", detail, retryable=False)
 
 

@@ -66,10 +66,10 @@ def _seconds(headers: Headers, wall_s: float) -> float | None:
     Azure and OpenAI send milliseconds in `retry-after-ms`; some servers send fractions of seconds.
     """
     for name, unit_s in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
-        said = header(headers, name)
-        if said is None:
+        value = header(headers, name)
+        if value is None:
             continue
-        text = said.decode("latin-1").strip()
+        text = value.decode("latin-1").strip()
         if _NUMBER.fullmatch(text):
             return unit_s * float(text)
         if name == b"retry-after":

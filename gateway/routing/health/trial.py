@@ -52,10 +52,10 @@ class Trial:
 
     async def _decide(self, breaker: CircuitBreaker, clock: Callable[[], float]) -> None:
         try:
-            said = await self._ask()
-            if said:
+            healthy = await self._ask()
+            if healthy:
                 breaker.cleared()
-            elif said is not None:
+            elif healthy is not None:
                 breaker.confirmed(clock())
         except Exception:  # a bug of ours leaves the decision to the next caller
             log.exception("a health check could not be made")
