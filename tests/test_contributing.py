@@ -20,6 +20,11 @@ def test_every_path_that_a_map_names_exists(page: str) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    assert [path for path in PATH.findall(page.read_text()) if not (ROOT / path).exists()] == []
+
+
 def test_every_package_and_folder_is_on_the_architecture_page() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
     assert [name for name in MAY_IMPORT if f"`{name}/`" not in page] == []
