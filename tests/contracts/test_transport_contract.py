@@ -471,7 +471,7 @@ def test_no_more_connections_are_opened_than_allowed_and_all_calls_come_through(
         nonlocal most
         while True:
             await one.request()
-            most = max(most, one.server.allow_anonymous)
+            most = max(most, one.server.open)
             await asyncio.sleep(0.001)
             await one.say(OK)
 
@@ -560,9 +560,7 @@ def test_cancelling_at_any_moment_loses_no_slot(over: Implementation, seed: int)
     async def test(transport: Transport, server: WireServer) -> None:
         for _ in range(12):
             await asyncio.gather(*(hasty(transport) for _ in range(50)))
-        await until(
-            lambda: server.allow_anonymous <= 5
-        )  # the server may hear of a close a moment later
+        await until(lambda: server.open <= 5)  # the server may hear of a close a moment later
         done = await asyncio.gather(*(patient(transport) for _ in range(20)))
         assert done == [b"ok"] * 20
 

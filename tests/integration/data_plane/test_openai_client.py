@@ -112,7 +112,7 @@ def play(tmp_path: Path) -> Callable[..., None]:
         async with serving(parrot) as url:
             settings = config.parse(CONFIG.format(url=url, limit=limit), {}, folder=tmp_path)
             gateway = build(settings)
-            protocol = limited_protocol(front.Limits(body_bytes=100_000), gateway.app.shape)
+            protocol = limited_protocol(front.HeadLimits(body_bytes=100_000), gateway.app.shape)
             async with front.serving(gateway.app, protocol=protocol) as (host, port):
                 base_url = f"http://{host}:{port}/v1"
                 options = {"api_key": KEY, **options}

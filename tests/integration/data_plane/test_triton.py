@@ -45,7 +45,7 @@ context = {{ numeric = ["inputs[0].data"] }}
             async with running(config, tmp_path) as tollway:
                 client = await asyncio.create_subprocess_exec(
                     sys.executable,
-                    str(Path(__file__).with_name("triton_client.py")),
+                    str(ROOT / "tests" / "support" / "triton_client.py"),
                     tollway.url.removeprefix("http://"),
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,

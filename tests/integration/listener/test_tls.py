@@ -125,7 +125,7 @@ def test_a_handshake_that_is_never_finished_is_cut(
         await send({"type": "http.response.body", "body": b"hello"})
 
     async def main() -> None:
-        limits = front.Limits(head_s=0.3)
+        limits = front.HeadLimits(head_s=0.3)
         async with front.serving(hello, tls=context, limits=limits) as (host, port):
             silent, writer = await asyncio.open_connection(host, port)
             garbage, other = await asyncio.open_connection(host, port)

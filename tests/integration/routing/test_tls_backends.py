@@ -87,7 +87,7 @@ async def listening(context: ssl.SSLContext | None) -> AsyncIterator[Server]:
     server = Server()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server.allow_anonymous += 1
+        server.open += 1
         with suppress(OSError):  # a failed handshake, too
             if context is None:
                 server.told.append(await reader.read(1000))
@@ -97,12 +97,12 @@ async def listening(context: ssl.SSLContext | None) -> AsyncIterator[Server]:
         with suppress(OSError):
             writer.close()
             await writer.wait_closed()
-        server.allow_anonymous -= 1
+        server.open -= 1
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
         server.port = listener.sockets[0].getsockname()[1]
         yield server
-        await until(lambda: not server.allow_anonymous)
+        await until(lambda: not server.open)
 
 
 async def read_after_handshake(
