@@ -1,1 +1,1 @@
-"""Game days: faults on the wire between a gateway and what it calls, made on purpose."""
+"""Game days: network faults injected between a gateway and the servers that it calls."""

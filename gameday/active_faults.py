@@ -1,4 +1,4 @@
-"""What strikes at this moment, and who waits for that to change."""
+"""The faults that are active now, and a way to wait for them to change."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,10 @@ from tollway.gameday.faults import NOTHING, Faults
 
 
 class ActiveFaults:
-    """The faults of this moment. Its mutable state: these, and how many replies to swallow yet.
+    """The active faults. Its mutable state: the faults, and how many replies are left to swallow.
 
-    `counts`: connections, those that the server `refused`; replies `swallowed`; connections `cut`
-    and `reset` by a fault; bytes `corrupted`.
+    `counts`: connections, and those that the server `refused`; replies `swallowed`; connections
+    `cut` and `reset` by a fault; bytes `corrupted`.
     """
 
     def __init__(self) -> None:
@@ -21,14 +21,14 @@ class ActiveFaults:
         self._changed = asyncio.Event()
 
     def set(self, faults: Faults) -> None:
-        """Put faults in the place of those that there were, and wake who waits."""
+        """Replace the active faults and wake every waiting task."""
         self.faults = faults
         self._swallow = faults.swallow
         self._changed.set()
         self._changed = asyncio.Event()
 
     def swallows(self) -> bool:
-        """Whether a reply that begins now is for nobody."""
+        """Whether a reply that begins now is swallowed."""
         if self._swallow == 0:
             return False
         self._swallow -= 1
@@ -36,7 +36,7 @@ class ActiveFaults:
         return True
 
     async def change(self, patience_s: float | None = None) -> None:
-        """Return when the faults change, or after a while."""
+        """Return when the faults change, or after `patience_s`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 await self._changed.wait()

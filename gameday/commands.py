@@ -49,7 +49,7 @@ and Ctrl-C end it, with exit code 0.
 
 
 def main(argv: Sequence[str]) -> int:
-    """Proxy until told to end; SystemExit(2) where the command line is wrong."""
+    """Run the proxy until it is stopped; raise SystemExit(2) if the command line is wrong."""
     asked = arguments(argv)
     try:
         strikes = _strikes(asked)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Return what a command line asks for."""
+    """Parse the command line."""
     parser = _parser()
     asked = parser.parse_args(argv)
     if sum((asked.fault is not None, asked.plan is not None, asked.stdin)) != 1:
@@ -147,11 +147,11 @@ async def _run(asked: argparse.Namespace, strikes: Iterable[plan.Strike]) -> Non
         counts = ", ".join(f"{count} {name}" for name, count in sorted(proxy.counts.items()))
         _say(f"ended: {counts or 'no connections'}")
     if not acting.cancelled():
-        acting.result()  # what went wrong in it goes wrong here
+        acting.result()  # raises the error of that task, if any
 
 
 async def _act(proxy: FaultProxy, strikes: Iterable[plan.Strike]) -> None:
-    """Let a plan's faults strike, each in its time."""
+    """Inject a plan's faults, each at its time."""
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     for strike in strikes:
@@ -160,11 +160,11 @@ async def _act(proxy: FaultProxy, strikes: Iterable[plan.Strike]) -> None:
         if strike.for_s is not None:
             await asyncio.sleep(began_s + strike.at_s + strike.for_s - loop.time())
             await _strike(proxy, NOTHING)
-    await asyncio.Event().wait()  # from now on all passes
+    await asyncio.Event().wait()  # no faults from here on
 
 
 async def _obey(proxy: FaultProxy) -> None:
-    """Let strike what is read, line by line."""
+    """Inject the faults read from stdin, one line at a time."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     try:
@@ -186,7 +186,7 @@ async def _strike(proxy: FaultProxy, faults: Faults) -> None:
 
 
 def written(address: Address) -> str:
-    """Return an address as it is given."""
+    """Return an address as HOST:PORT."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

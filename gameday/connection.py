@@ -1,4 +1,4 @@
-"""One connection through the proxy: a client's and the server's, and a pipe each way."""
+"""One proxied connection: a client socket, a server socket, and a pipe in each direction."""
 
 import asyncio
 import contextlib
@@ -11,14 +11,14 @@ from tollway.gameday.active_faults import ActiveFaults
 from tollway.gameday.faults import NOTHING, Faults
 
 PIECE = 65_536
-QUEUED = 16  # pieces that a pipe holds back before it stops reading: 1 MiB
-PULSES_PER_S = 20  # how often in a second a slow connection hands something on
+QUEUED = 16  # chunks that a pipe buffers before it stops reading: 1 MiB
+PULSES_PER_S = 20  # writes per second on a rate-limited connection
 
-_AT_ONCE = struct.pack("ii", 1, 0)  # linger, for no time: closing sends RST
+_AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER with a timeout of 0: closing sends RST
 
 
 class ProxiedConnection:
-    """Carries a connection. Its mutable state: its two ends, and which side was heard last."""
+    """Carries a connection. Its mutable state: its two sockets, and the side that sent last."""
 
     def __init__(self, now: ActiveFaults, rng: random.Random) -> None:
         self.now = now
@@ -28,12 +28,12 @@ class ProxiedConnection:
         self._ends: list[asyncio.StreamWriter] = []
 
     def faults(self, side: str) -> Faults:
-        """Return what strikes a side now."""
+        """Return the faults that apply to a side now."""
         faults = self.now.faults
         return faults if faults.drop or faults.strikes(side, self._lot) else NOTHING
 
     async def carry(self, accepted: socket.socket, host: str, port: int) -> None:
-        """Carry what both say until both have ended; where it is cancelled reset both."""
+        """Copy data both ways until both sides have ended; reset both on cancellation."""
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         from_client, client = await asyncio.open_connection(sock=accepted)
         self._ends.append(client)
@@ -58,7 +58,7 @@ class ProxiedConnection:
         for writer in self._ends:
             if reset:
                 end = writer.get_extra_info("socket")
-                with contextlib.suppress(OSError):  # it may be closed already
+                with contextlib.suppress(OSError):  # it may already be closed
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
                 writer.transport.abort()
             else:
@@ -69,7 +69,7 @@ class ProxiedConnection:
 
 
 class _Over(Exception):  # noqa: N818 - reads as what happened
-    """A connection ends here: it is closed, or reset."""
+    """Ends a connection, by closing or resetting it."""
 
     def __init__(self, *, reset: bool) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _Over(Exception):  # noqa: N818 - reads as what happened
 
 
 async def _all(*tasks: "asyncio.Task[None]") -> None:
-    """Wait for all of them, or for one to fail: none goes on then."""
+    """Wait for all tasks; if one fails, cancel the others."""
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -88,7 +88,7 @@ async def _all(*tasks: "asyncio.Task[None]") -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What was read at once, b"" for the end of it all; `first` of a reply, or of a request."""
+    """One chunk as read, b"" at end of stream; `first` of a reply or of a request."""
 
     data: bytes
     read_s: float
@@ -97,10 +97,10 @@ class _Piece:
 
 
 class _Pipe:
-    """What one side says, on its way to the other.
+    """Copies data from one side to the other.
 
-    Its mutable state: what was read and not handed on, and how much has passed since the other
-    side was heard.
+    Its mutable state: the chunks that were read and not written yet, and the bytes written since
+    the other side last sent something.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class _Pipe:
         self._passed = 0
 
     async def carry(self) -> None:
-        """Hand on all that is said."""
+        """Copy until the end of the stream."""
         await _all(asyncio.create_task(self._read()), asyncio.create_task(self._write()))
 
     async def _read(self) -> None:
@@ -128,7 +128,7 @@ class _Pipe:
             try:
                 data = await self._reader.read(PIECE)
             except OSError:
-                await self._waiting.put(None)  # in its turn: not before what is held back
+                await self._waiting.put(None)  # in order: after the chunks that are held back
                 return
             first, link.heard = link.heard != self._side, self._side
             await self._waiting.put(_Piece(data, loop.time(), link.rng.random(), first))
@@ -137,7 +137,7 @@ class _Pipe:
         while (piece := await self._waiting.get()) is not None:
             await self._until_due(piece)
             if not piece.data:
-                with contextlib.suppress(OSError):  # the other end is closed
+                with contextlib.suppress(OSError):  # the other socket is closed
                     self._writer.write_eof()
                 return
             if piece.first:
@@ -148,7 +148,7 @@ class _Pipe:
         raise _Over(reset=True)
 
     async def _until_due(self, piece: _Piece) -> None:
-        """Wait as long as latency says, and while all is held back."""
+        """Wait for the latency to pass, and while a fault holds data back."""
         loop = asyncio.get_running_loop()
         while True:
             faults = self._link.faults(self._side)
@@ -161,7 +161,7 @@ class _Pipe:
             await self._now.change(due_s - loop.time())
 
     async def _hand_on(self, data: bytes) -> None:
-        """Hand a piece on in parts, each as the faults of its moment have it."""
+        """Write a chunk in parts; each part follows the faults active at that moment."""
         while data:
             faults = self._link.faults(self._side)
             if faults.holds:
@@ -185,7 +185,7 @@ class _Pipe:
                 await asyncio.sleep(0)
 
     def _left(self, faults: Faults) -> int:
-        """Return how many bytes may pass before the connection is ended."""
+        """Return how many bytes may pass before the connection is cut or reset."""
         ends = [end for end in (faults.cut, faults.reset) if end is not None]
         return max(0, min(ends) - self._passed) if ends else PIECE
 
@@ -201,7 +201,7 @@ class _Pipe:
 
 
 def _most(faults: Faults) -> int:
-    """Return how many bytes go at once."""
+    """Return how many bytes to write at once."""
     most = faults.slice_bytes or PIECE
     if faults.bytes_per_s is not None:
         most = min(most, max(1, int(faults.bytes_per_s / PULSES_PER_S)))

@@ -1,10 +1,10 @@
-"""Faults: what is done to a connection, and the words in which it is asked for.
+"""The faults that can be injected into a connection, and the syntax that names them.
 
     latency=200ms,jitter=50ms     reset=1000,side=requests     none
 
-A fault strikes what the server says (`side=replies`), unless it is said to strike what the client
-says (`requests`) or both. Numbers of bytes count from the beginning of a reply, or of a request:
-from when the other side was last heard.
+A fault applies to what the server sends (`side=replies`), unless `side` is set to what the client
+sends (`requests`) or to both. Byte offsets count from the start of a reply or a request, that is,
+from when the other side last sent something.
 """
 
 import re
@@ -21,19 +21,19 @@ _BYTES = {"b": 1, "kb": 1_000, "mb": 1_000_000}
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What strikes at once. Times in seconds, sizes in bytes; `Faults()` is nothing at all.
+    """Faults active together. Times in seconds, sizes in bytes; `Faults()` means no fault.
 
-    latency_s, jitter_s: what is said arrives later, by a fixed time and a random one up to a limit
-    bytes_per_s: no more is let through in a second
-    slice_bytes: what is said arrives in pieces of so many bytes
-    corrupt: the share of bytes of which one bit is turned over
-    swallow: so many replies are carried to nobody, and their connections closed
-    cut, reset: the connection is closed (FIN), or reset (RST), after so many bytes
-    hang: what is said is kept back for as long as it lasts, then goes on its way
-    drop: as between networks that are parted: both sides are kept back, nobody new gets through
-    refuse: nobody listens: connections are refused, those that there were reset
-    side: whose words these strike
-    share: of connections that are struck; drawn once for each
+    latency_s, jitter_s: delay data by a fixed time, plus a random time up to `jitter_s`
+    bytes_per_s: limit the throughput
+    slice_bytes: deliver data in pieces of at most this size
+    corrupt: the share of bytes that have one bit flipped
+    swallow: discard this many replies and close their connections
+    cut, reset: close (FIN) or reset (RST) the connection after this many bytes
+    hang: hold data back while the fault lasts, then deliver it
+    drop: a network partition: hold both sides back and complete no new connection
+    refuse: stop listening: refuse new connections and reset the open ones
+    side: the side whose data the faults apply to
+    share: the share of connections affected; drawn once per connection
     """
 
     latency_s: float = 0.0
@@ -57,16 +57,16 @@ class Faults:
             raise ValueError("swallow is for replies")
 
     def strikes(self, side: str, lot: float) -> bool:
-        """Whether these strike what a side of a connection says; `lot` in [0, 1) is its own."""
+        """Whether these apply to a side of a connection; `lot` in [0, 1) is its random draw."""
         return self.side in (side, "both") and lot < self.share
 
     @property
     def holds(self) -> bool:
-        """Whether what is said is kept back."""
+        """Whether data is held back."""
         return self.hang or self.drop
 
     def __str__(self) -> str:
-        """Return the words for these: `parse` takes them back."""
+        """Return the faults in the syntax that `parse` reads."""
         told = []
         for word, (name, _, write) in _WORDS.items():
             value = getattr(self, name)
@@ -79,7 +79,7 @@ NOTHING = Faults()
 
 
 def parse(text: str) -> Faults:
-    """Return the faults that words name; ValueError says what is wrong with them."""
+    """Parse faults; raise ValueError with the reason if the text is invalid."""
     if text.strip() in ("", "none"):
         return NOTHING
     found: dict[str, object] = {}
@@ -98,7 +98,7 @@ def parse(text: str) -> Faults:
 
 
 def duration(text: str | None) -> float:
-    """Return seconds: `200ms`, `1.5s`, `10m`."""
+    """Parse a duration such as `200ms`, `1.5s` or `10m` into seconds."""
     match = _DURATION.fullmatch(text or "")
     if match is None:
         raise ValueError("write a time with its unit, such as 200ms, 1.5s or 10m")

@@ -1,4 +1,4 @@
-"""A plan: which faults strike when, and for how long."""
+"""A plan: which faults are injected, when, and for how long."""
 
 import itertools
 import tomllib
@@ -13,7 +13,7 @@ KEYS = ("at", "for", "fault")
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """Faults that strike at a time after the start, in seconds; without an end, for ever."""
+    """Faults injected at a time after the start, in seconds; without an end, for ever."""
 
     at_s: float
     faults: Faults
@@ -21,11 +21,11 @@ class Strike:
 
 
 class BadPlan(ValueError):  # noqa: N818 - reads as what it is
-    """What is wrong with a plan: where, and why."""
+    """An invalid plan; the message says where and why."""
 
 
 def repeated(faults: Faults, for_s: float | None, every_s: float | None) -> Iterator[Strike]:
-    """Yield strikes without end: the first at once, or after the first `every_s`."""
+    """Yield strikes endlessly; the first at once, or after the first `every_s`."""
     if every_s is None:
         yield Strike(0.0, faults, for_s)
         return
@@ -34,7 +34,7 @@ def repeated(faults: Faults, for_s: float | None, every_s: float | None) -> Iter
 
 
 def load(file: Path) -> list[Strike]:
-    """Return a file's strikes in order; BadPlan where it is not as it should be.
+    """Load a file's strikes in order; raise BadPlan if the file is invalid.
 
     [[strike]]
     at = "10s"

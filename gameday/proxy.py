@@ -1,15 +1,16 @@
-"""A TCP proxy that lets faults strike what passes through it.
+"""A TCP proxy that injects faults into the traffic that passes through it.
 
-Theory of operation. A connection is two pipes, one for each side that speaks (`link.py`). A pipe
-stamps what it reads with the time, and looks at the faults of the moment before each part that it
-hands on: so faults act, and end, in the middle of what is under way. Whoever waits (for latency, a
-rate, the end of a `hang`) is woken when the faults change.
+Theory of operation. A connection is two pipes, one per direction (`connection.py`). A pipe
+timestamps what it reads, and checks the active faults before it writes each part: so a fault can
+start and end in the middle of a transfer. A pipe that waits (for latency, a rate limit, the end of
+a `hang`) is woken when the faults change.
 
-`refuse` closes the listening socket and opens it again. `drop` keeps it open and accepts nobody,
-with a backlog of none that a connection of our own fills: the kernel then answers no SYN, and who
-connects waits, as where packets are lost. (So on Linux; elsewhere they connect and hear nothing.)
+`refuse` closes the listening socket and later opens it again. `drop` keeps it open and accepts
+nothing, with a backlog of zero that a connection of the proxy's own fills: the kernel then answers
+no SYN, and a connecting client waits, as when packets are lost. (This holds on Linux; elsewhere
+clients connect and receive nothing.)
 
-All that is random comes from the seed and the number of the connection.
+All randomness comes from the seed and the connection's number.
 """
 
 import asyncio
@@ -26,18 +27,18 @@ from tollway.gameday.connection import ProxiedConnection
 from tollway.gameday.faults import NOTHING, Faults
 
 Address = tuple[str, int]
-"""A host, or an address of IPv4 or IPv6, and a port."""
+"""A host name, IPv4 or IPv6 address, and a port."""
 
 BACKLOG = 1_024
-PAUSE_S = 0.05  # before accepting again, where there are too many open files
+PAUSE_S = 0.05  # before accepting again after "too many open files"
 
 
 class FaultProxy:
-    """Passes connections on to `to`. Its mutable state: its socket and its connections.
+    """Forwards connections to `to`. Its mutable state: its socket and its connections.
 
     async with FaultProxy(("127.0.0.1", 6379)) as proxy:
         async with proxy.struck(parse("latency=200ms")):
-            ...  # who connects to proxy.address waits
+            ...  # clients of proxy.address see the latency
     """
 
     def __init__(self, to: Address, listen: Address = ("127.0.0.1", 0), *, seed: int = 0) -> None:
@@ -52,27 +53,27 @@ class FaultProxy:
 
     @property
     def faults(self) -> Faults:
-        """What strikes now."""
+        """The active faults."""
         return self._now.faults
 
     @property
     def counts(self) -> Counter[str]:
-        """What has happened so far (see `ActiveFaults`)."""
+        """Counts of what has happened so far (see `ActiveFaults`)."""
         return self._now.counts
 
     @property
     def open(self) -> int:
-        """Connections that are open."""
+        """The number of open connections."""
         return len(self._links)
 
     @property
     def url(self) -> str:
-        """The address as an origin of HTTP."""
+        """The address as an HTTP origin."""
         host, port = self.address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def __aenter__(self) -> Self:
-        """Listen; OSError where that cannot be."""
+        """Start listening; raise OSError if that fails."""
         self._listen()
         return self
 
@@ -86,9 +87,9 @@ class FaultProxy:
         await self._close()
 
     async def strike(self, faults: Faults = NOTHING) -> None:
-        """Put these faults in the place of those that there were; without any, all is well again.
+        """Replace the active faults; without an argument, remove them.
 
-        OSError where somebody took the port while nobody listened.
+        Raises OSError if another process took the port while the proxy was not listening.
         """
         before = self.faults
         self._now.set(faults)
@@ -104,7 +105,7 @@ class FaultProxy:
 
     @contextlib.asynccontextmanager
     async def struck(self, faults: Faults) -> AsyncIterator[None]:
-        """Have faults strike for as long as the block lasts."""
+        """Inject faults for the duration of the block."""
         await self.strike(faults)
         try:
             yield
@@ -130,7 +131,7 @@ class FaultProxy:
         self._hear(listener)
 
     def _fill(self) -> None:
-        """Leave no room in the backlog."""
+        """Fill the backlog."""
         listener = self._bind()
         listener.listen(0)
         self._filler = socket.socket(listener.family)
@@ -138,11 +139,11 @@ class FaultProxy:
         self._filler.connect_ex(self.address)
 
     def _hear(self, listener: socket.socket) -> None:
-        """Accept whoever comes."""
+        """Start accepting connections."""
         asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _deafen(self) -> None:
-        """Accept nobody."""
+        """Stop accepting connections."""
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
         if self._resuming is not None:
@@ -150,7 +151,7 @@ class FaultProxy:
             self._resuming = None
 
     async def _close(self) -> None:
-        """Listen no more, and reset all connections."""
+        """Stop listening and reset all connections."""
         for one in (self._socket, self._filler):
             if one is not None:
                 one.close()
@@ -164,8 +165,8 @@ class FaultProxy:
         try:
             accepted, _ = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # the client has gone again
-        except OSError:  # too many open files: not again at once
+            return  # the client has already disconnected
+        except OSError:  # too many open files: retry after a pause
             self._deafen()
             self._resuming = asyncio.get_running_loop().call_later(PAUSE_S, self._hear, listener)
             return
@@ -177,4 +178,4 @@ class FaultProxy:
         task = asyncio.create_task(link.carry(accepted, *self.to))
         self._links.add(task)
         task.add_done_callback(self._links.discard)
-        task.add_done_callback(lambda _: accepted.close())  # it may have been cancelled unbegun
+        task.add_done_callback(lambda _: accepted.close())  # it may be cancelled before it begins
