@@ -1,1 +1,1 @@
-"""The production router in a world with virtual time, and replay of journals."""
+"""Simulations: the production router in virtual time, and off-policy replay of journals."""

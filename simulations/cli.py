@@ -17,7 +17,7 @@ _EXAMPLES = """\
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run a command and return its exit code; SystemExit(2) where the command line is wrong."""
+    """Run a command and return its exit code; SystemExit(2) if the command line is wrong."""
     parser = argparse.ArgumentParser(
         prog="tollway simulate",
         description="See what a policy would do before it does it.",
@@ -30,6 +30,6 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def add(commands: Any) -> None:
-    """Add the commands, one module for each group of them."""
+    """Add the commands; each group has its own module."""
     world_commands.add(commands)
     journal_commands.add(commands)

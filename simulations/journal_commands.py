@@ -1,6 +1,7 @@
-"""`tollway simulate replay | frontier | capacity`: what a journal can tell, from a terminal.
+"""`tollway simulate replay | frontier | capacity`: the command lines that analyse a journal.
 
-Here is what their command lines take; what they do is imported when they run, for it needs polars.
+This module defines their options. Their implementations are imported when they run, because they
+need polars.
 """
 
 import argparse
@@ -30,7 +31,7 @@ holds within its explore_share.
 """
 _FRONTIER = """\
 Four lines, each with intervals, from one journal: every backend by itself; the hull, which is their
-best mix and the bar for any router; the learned router at several prices of money; and hindsight,
+best mix and the bar for any router; the learned router at several shadow prices; and hindsight,
 the same rule with all of the journal known.
   tollway simulate frontier .tollway/journal --html frontier.html
   tollway simulate frontier .tollway/journal --policy lagrangian
@@ -114,7 +115,7 @@ def _add_capacity(commands: Any) -> None:
 
 
 def _add_log(command: Any) -> None:
-    """Let a command be told of a log and of the columns of a file that is not ours."""
+    """Add the options that name a log and the columns of a foreign file."""
     command.add_argument("journal", type=Path, metavar="JOURNAL", help="a journal or a file")
     command.add_argument("--route", help="of a journal; default: the one with most decisions")
     default = Columns()
@@ -134,12 +135,12 @@ def _add_log(command: Any) -> None:
         "--p-min", type=float, help="the least probability that any arm was drawn with"
     )
     command.add_argument(
-        "--cost-max-usd", type=float, help="no request can cost more (default: the dearest logged)"
+        "--cost-max-usd", type=float, help="highest cost of a request (default: the highest logged)"
     )
 
 
 def _add_objective(command: Any) -> None:
-    """Let a command be told what policies that learn are to want."""
+    """Add the options for the objective of learning policies."""
     kinds = ("max_quality", "min_cost", "value")
     command.add_argument("--objective", choices=kinds, default="max_quality", help="(%(default)s)")
     command.add_argument("--floor", type=float, help="the accuracy that min_cost must hold")
@@ -151,13 +152,13 @@ def _add_objective(command: Any) -> None:
 
 
 def _add_outputs(command: Any) -> None:
-    """Let a command write what it found."""
+    """Add the options that write the results to files."""
     command.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     command.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures")
 
 
 def _lazily(module: str) -> Callable[[argparse.Namespace, Mapping[str, str]], int]:
-    """Return a command that is imported when it is run, and what it says without polars."""
+    """Return a command that imports its module when run, and explains a missing polars."""
 
     def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if find_spec("polars") is None:

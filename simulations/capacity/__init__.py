@@ -1,1 +1,1 @@
-"""How many replicas a backend needs, from its hours."""
+"""Capacity planning: how many replicas a backend needs, from its hourly traffic."""

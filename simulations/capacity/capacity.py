@@ -1,17 +1,17 @@
 """How many replicas a backend needs, and what each way to rent them costs.
 
-Theory of operation. Replicas are counted by three rules, and the one that asks for the most binds:
+Theory of operation. The number of replicas is the maximum of three rules:
 
-- waiting: the target's share of calls is answered in time at the worst case's rate (waiting.py);
-- head room: in any hour, replicas for the expected rate and `headroom` of it more (0.5: 50 %);
-- peak: at the top, for the usual hour's rate and `peak` of it more (2.0: 200 %).
+- waiting: the target's share of calls is answered in time at the worst-case rate (waiting.py);
+- head room: in every hour, replicas for the expected rate plus `headroom` of it (0.5: 50 %);
+- peak: at the highest hour, replicas for the usual hour's rate plus `peak` of it (2.0: 200 %).
 
-Then as many spares that, each replica being up for its share of the time by itself, enough are up
-with the availability wanted.
+Spares are then added so that enough replicas are up with the required availability, given that each
+replica is up for its share of the time, independently of the others.
 
-What is rented goes by a plan: the top number always; as many as each hour needs; the first ones
-reserved, where they are used enough to be worth it, and the rest by the hour, on demand or spot.
-Bills are means and bad cases over the forecast's futures, for a month of 730 hours.
+A plan says what is rented: the highest number all the time; what each hour needs; or a reserved
+base, where it is used enough to be worth it, and the rest by the hour, on demand or spot. Bills are
+means and bad cases over the forecast's futures, for a month of 730 hours.
 """
 
 import math
@@ -25,9 +25,9 @@ from tollway.simulations.capacity.forecast import Forecast
 from tollway.simulations.capacity.waiting import Floats, Service, carried, late
 
 MONTH_H = 730
-REPLICAS_MAX = 10_000  # of one backend: what needs more is no matter of a command line
-STEP = 0.04  # between numbers of replicas that are looked at, above 25 of them: the next is taken
-FUTURES = 200  # that are billed: enough for a bad case of one in twenty
+REPLICAS_MAX = 10_000  # of one backend: larger fleets are not planned on a command line
+STEP = 0.04  # relative step between the replica counts evaluated above 25; the next one up is taken
+FUTURES = 200  # futures that are billed: enough for a bad case of one in twenty
 SPARES_MAX = 1000
 
 Counts = NDArray[np.int64]
@@ -35,10 +35,10 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What can be rented: calls at once, the share of time it is up, dollars an hour.
+    """A rentable replica: concurrent calls, the share of time it is up, dollars an hour.
 
-    `spot_up` is the share of time that a spot replica is there and started. A price that is None
-    is not on offer.
+    `spot_up` is the share of time that a spot replica is available and started. A price of None
+    means that this kind is not on offer.
     """
 
     places: int = 1
@@ -51,9 +51,9 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is promised: `share` of the calls within `within_s`, with `availability`.
+    """The service target: `share` of the calls within `within_s`, with `availability`.
 
-    `worst` is the share of futures whose highest hour is to be held.
+    `worst` is the share of futures whose highest hour must meet the target.
     """
 
     within_s: float
@@ -66,9 +66,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The replicas at the top, by each rule, and with spares; `bursts` as of the traffic.
+    """The replicas at the highest hour, by each rule, and with spares; `bursts` as in Traffic.
 
-    `late` is the share of calls that take too long with all but the spares, at the worst rate.
+    `late` is the share of calls that take too long at the worst rate, without the spares.
     """
 
     waiting: int
@@ -87,7 +87,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """A plan: replicas that are always there, most at once, dollars a month, in a bad case too."""
+    """A plan's bill: replicas always rented, most at once, dollars a month, and in a bad case."""
 
     plan: str
     always: int
@@ -99,12 +99,12 @@ class Bill:
 class Sizing:
     """How many replicas a backend needs at a rate."""
 
-    # It has no mutable state; the rates that numbers of replicas carry are found at its making.
+    # No mutable state: the rate that each number of replicas carries is computed on construction.
 
     def __init__(
         self, service: Service, replica: Replica, target: Target, bursts: float, most_rate: float
     ) -> None:
-        """Rates up to `most_rate` calls per second; ValueError says why no number is enough."""
+        """Plan for up to `most_rate` calls per second; ValueError says why no number is enough."""
         self._service, self._replica, self._target = service, replica, target
         self._bursts = bursts
         alone = service.quantile(target.share)
@@ -127,12 +127,12 @@ class Sizing:
         return carried(self._service, places, target.within_s, target.share, self._bursts)
 
     def waiting(self, rates: Floats) -> Counts:
-        """Return the replicas with which calls are in time."""
+        """Return the replicas needed to answer calls in time."""
         found: Counts = self._levels[np.searchsorted(self._rates, rates)]
         return found
 
     def room(self, rates: Floats, more: float) -> Counts:
-        """Return the replicas for the rates and a share of them more."""
+        """Return the replicas for the rates plus a share `more` of them."""
         load = rates * (1.0 + more) * self._service.mean_s / self._replica.places
         return np.ceil(load - 1e-9).astype(np.int64)
 
@@ -143,9 +143,9 @@ class Sizing:
 
 
 def spared(needed: int, up: float, availability: float) -> int:
-    """Return how many replicas there must be, that as many as needed are up so often.
+    """Return how many replicas keep `needed` of them up with this availability.
 
-    Each is up for the share `up` of the time, by itself.
+    Each is up for the share `up` of the time, independently.
     """
     for spares in range(SPARES_MAX):
         count = needed + spares
@@ -160,7 +160,7 @@ def spared(needed: int, up: float, availability: float) -> int:
 
 
 def need(sizing: Sizing, forecast: Forecast, replica: Replica, target: Target) -> Need:
-    """Return how many replicas there must be at the top."""
+    """Return how many replicas the highest hour needs."""
     worst = forecast.worst(target.worst)
     waiting = int(sizing.waiting(np.array([worst]))[0])
     headroom = int(sizing.room(forecast.expected, target.headroom).max())
@@ -193,10 +193,10 @@ def bills(
 def _spot(
     hourly: Counts, reserved: int, replica: Replica, target: Target, top: int
 ) -> Iterator[Bill]:
-    """Yield the plan of firm replicas first and spot ones above, where any are above.
+    """Yield the plans of a firm base with spot replicas above it, if any are needed above it.
 
-    Without reserved ones, what the calmest hours need is on demand, so that one wave of
-    interruptions does not take all.
+    Without reserved replicas, the need of the calmest hours is on demand, so that one wave of
+    interruptions does not take all replicas.
     """
     assert replica.usd is not None
     assert replica.spot_usd is not None
@@ -204,7 +204,7 @@ def _spot(
     rest = np.maximum(hourly - base, 0)
     if not rest.any():
         return
-    each = math.sqrt(target.availability)  # both parts must hold, so each is held more often
+    each = math.sqrt(target.availability)  # both parts must be up together
     firm = spared(base, replica.up, each)
     rented = firm + _with_spares(rest, replica.spot_up, each, top + SPARES_MAX)
     if reserved:
@@ -215,7 +215,7 @@ def _spot(
 
 
 def _hourly(sizing: Sizing, forecast: Forecast, target: Target) -> Counts:
-    """Return the replicas that each hour of each future needs (n x h), one at least."""
+    """Return the replicas that each hour of each future needs (n x h), at least one."""
     futures = forecast.futures[:FUTURES]
     least = sizing.room(forecast.expected, target.headroom)
     return np.maximum(np.maximum(sizing.waiting(futures), least), 1)
@@ -229,13 +229,13 @@ def _with_spares(needed: Counts, up: float, availability: float, most: int) -> C
 
 
 def _worth(rented: Counts, ratio: float) -> int:
-    """Return how many replicas are used for so large a share of the hours that reserving pays."""
+    """Return how many replicas are used in enough of the hours for reserving to pay."""
     used = np.array([(rented >= count).mean() for count in range(1, int(rented.max()) + 1)])
     return int((used > ratio).sum())
 
 
 def _bill(plan: str, always: int, rented: Counts, base_usd: float, usd: float) -> Bill:
-    """Return the bill of some replicas always at one price, and those above at another."""
+    """Return the bill of a constant base at one price and of the replicas above at another."""
     per_hour = always * base_usd + np.maximum(rented - always, 0).mean(axis=1) * usd
     return Bill(
         plan,

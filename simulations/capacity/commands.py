@@ -1,4 +1,4 @@
-"""What `tollway simulate capacity` does and tells; its options are in journal_commands.py."""
+"""The implementation of `tollway simulate capacity`; its options are in journal_commands.py."""
 
 import argparse
 import tomllib
@@ -19,12 +19,12 @@ from tollway.simulations.replay.journal_rows import Damage
 from tollway.simulations.replay.logs import BadLog, Scratch
 from tollway.simulations.report import page as report
 
-SLACK = 2.0  # times what calls take by themselves: a target where none was given
-DAYS_MAX = 400  # of a forecast; growth that goes on for longer is nobody's to foretell
+SLACK = 2.0  # the default target, as a multiple of what calls take without waiting
+DAYS_MAX = 400  # of a forecast; growth cannot be predicted for longer
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Plan for the traffic of a journal, and tell it."""
+    """Plan capacity for the traffic of a journal, and print the plan."""
     scratch = Scratch()  # the calls are read from there until the end
     columns = Columns(arm=arguments.arm, time=arguments.time, latency=arguments.latency)
     try:
@@ -87,7 +87,7 @@ def _replica(text: str) -> tuple[str, Replica]:
 
 
 def plan(traffic: Traffic, replica: Replica, arguments: argparse.Namespace) -> Plan:
-    """Return what one backend needs."""
+    """Return the plan for one backend."""
     rng = np.random.default_rng(arguments.seed)
     within = arguments.within or SLACK * traffic.service.quantile(arguments.share)
     target = Target(
@@ -119,11 +119,11 @@ def plan(traffic: Traffic, replica: Replica, arguments: argparse.Namespace) -> P
     return replace(found, need=needed, bills=billed)
 
 
-# -- telling
+# -- output
 
 
 def rows(plans: Sequence[Plan]) -> list[tuple[str, ...]]:
-    """Return the table of what is needed, a backend a row."""
+    """Return the table of needed replicas, one row per backend."""
     head = ("BACKEND", "BECAUSE OF", "REPLICAS", "CALLS/S", "PEAK", "WORST", "GROWTH A WEEK")
     found: list[tuple[str, ...]] = [(*head, "TIME", "TARGET", "LATE", "HELD-OUT ERROR")]
     for one in plans:
@@ -169,7 +169,7 @@ def bill_rows(plans: Sequence[Plan]) -> list[tuple[str, ...]]:
 
 
 def notes(plans: Sequence[Plan], arguments: argparse.Namespace) -> list[str]:
-    """Return what a reader must know of the figures."""
+    """Return notes on how to read the figures."""
     found = [f"{one.traffic.backend}: {one.refused}" for one in plans if one.refused]
     first = plans[0]
     span_h = len(first.traffic.calls) * first.traffic.step_s / HOUR_S
@@ -201,7 +201,7 @@ def notes(plans: Sequence[Plan], arguments: argparse.Namespace) -> list[str]:
 
 
 def document(plans: Sequence[Plan], said: Sequence[str]) -> bytes:
-    """Return what was found as JSON."""
+    """Return the plans as JSON."""
     backends = [
         {
             "backend": one.traffic.backend,

@@ -1,14 +1,15 @@
-"""How many calls the hours to come will bring: growth, seasons, and the worst of many futures.
+"""Forecasts the calls of the coming hours: growth, seasons, and the worst of many futures.
 
-Theory of operation. The logarithm of an hour's rate is a sum of a level, a growth that is the same
-every week, a season of the day (waves of 24, 12, 8 and 6 hours) and a step for each day of the
-week, fitted by quasi-Poisson regression. A part is fitted only where the history is long enough to
-tell it from the others (see MIN_*); what is left out is taken to be none, and said.
+Theory of operation. The logarithm of an hour's rate is the sum of a level, a constant weekly
+growth, a daily season (waves of 24, 12, 8 and 6 hours) and a step for each day of the week, fitted
+by quasi-Poisson regression. A component is fitted only if the history is long enough to separate it
+from the others (see MIN_*); a component that is left out is taken to be zero, and reported.
 
-What may come is drawn, many times: the coefficients with their doubt (a sandwich over days, for the
-hours of a day err together: Liang and Zeger, Biometrika 73, 1986), and upon them whole days of what
-the fit left over, with bursts, holidays and all that the past had. The worst case is a quantile of
-the highest hour of each of these futures. What never happened is not in it.
+Futures are sampled many times. Each one draws the coefficients with their uncertainty (a sandwich
+estimator clustered by day, because the errors of one day's hours are correlated: Liang and Zeger,
+Biometrika 73, 1986), and adds whole days of residuals, with the bursts and holidays of the past.
+The worst case is a quantile of the highest hour over these futures. Events that never happened are
+not in it.
 """
 
 import math
@@ -19,12 +20,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 DAY_H, WEEK_H = 24, 168
-MIN_DAY_H = 2 * DAY_H  # of history, to tell the hours of a day from chance
-MIN_WEEK_H = 2 * WEEK_H  # to tell the days of a week, and growth, from each other
+MIN_DAY_H = 2 * DAY_H  # of history, to separate the hours of a day from chance
+MIN_WEEK_H = 2 * WEEK_H  # of history, to separate the days of a week and growth
 WAVES = 4  # of a day: a morning's and an afternoon's peak, and a night between
-RIDGE = 1e-3  # of a coefficient's precision, so that an hour without calls stops nothing
-FITS = 25  # steps of Newton's method; it is done in five
-GROWTH_MAX = math.log(2.0)  # a week: beyond, it is a start and not a growth
+RIDGE = 1e-3  # added to a coefficient's precision, so that hours without calls do no harm
+FITS = 25  # steps of Newton's method at most; it converges in five
+GROWTH_MAX = math.log(2.0)  # per week: faster growth is a launch, not a trend
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +41,16 @@ class Forecast:
     known: tuple[str, ...]
 
     def worst(self, share: float) -> float:
-        """Return the rate that the highest hour stays within in this share of the futures."""
+        """Return the rate that the highest hour does not exceed in this share of the futures."""
         return float(np.quantile(self.futures.max(axis=1), share))
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """How a forecast of the last day, made without it, compares with what came.
+    """How a forecast of the held-out last day compares with the actual traffic.
 
     `error` is the sum of absolute errors over the day's calls; `expected_peak`, `worst_peak` and
-    `peak` are rates, of which the last is what came.
+    `peak` are rates, and `peak` is the actual one.
     """
 
     error: float
@@ -68,17 +69,17 @@ def forecast(
     draws: int = 500,
     growth_week: float | None = None,
 ) -> Forecast:
-    """Return what the `hours` after the last of `rates` will bring.
+    """Return the forecast of the `hours` after the last of `rates`.
 
-    `rates` are calls per second of hours on end, nan where not known; `first_h` is the first of
-    them in hours since 1970, and `step_s` how long each was seen. `growth_week` is taken instead of
-    what the history says.
+    `rates` are calls per second in consecutive hours, nan where unknown; `first_h` is the first
+    hour, in hours since 1970, and `step_s` how long each was observed. `growth_week` overrides the
+    growth fitted to the history.
     """
     own = math.log1p(growth_week) if growth_week is not None else None
     fitted = _fit(rates, first_h, step_s, own)
     ahead = _features(first_h + len(rates) + np.arange(hours), fitted)
     drawn = rng.multivariate_normal(fitted.beta, fitted.doubt, draws, method="svd")
-    # What is left over is multiplied upon a future whole day by whole day, in its hours.
+    # Residuals multiply a future by whole days, hour by hour.
     left = _days_left(rates, first_h, fitted)
     start = (first_h + len(rates)) % DAY_H
     days = -(-(hours + start) // DAY_H)
@@ -89,7 +90,7 @@ def forecast(
 
 
 def held_out(rates: Floats, first_h: int, rng: np.random.Generator, share: float) -> HeldOut | None:
-    """Return how well the last day is foretold by those before; None where there are not enough."""
+    """Return how well earlier days predict the last one; None if there are too few of them."""
     if len(rates) < MIN_DAY_H + DAY_H:
         return None
     came = rates[-DAY_H:]
@@ -116,7 +117,7 @@ class _Fit:
 
 
 def _features(hour: NDArray[np.int64], fit: _Fit) -> Floats:
-    """Return a row of features for each hour; the second is weeks, where growth is in."""
+    """Return a row of features for each hour; the second is weeks, if growth is fitted."""
     weeks = (hour - fit.origin_h) / WEEK_H
     columns = [np.ones(len(hour))]
     if fit.own_growth is not None or "growth" in fit.known:
@@ -141,7 +142,7 @@ def _fit(rates: Floats, first_h: int, step_s: float, own: float | None) -> _Fit:
         )
         if hours >= least_h
     ]
-    # Time is counted from the last hour, so that the level is today's and growth turns about it.
+    # Time counts from the last hour, so the level is the present one and growth pivots about it.
     fit = _Fit(np.zeros(0), np.zeros((0, 0)), tuple(known), own, first_h + len(rates) - 1)
     seen = np.flatnonzero(np.isfinite(rates))
     x, y = _features(first_h + seen, fit), rates[seen] * step_s
@@ -160,13 +161,13 @@ def _fit(rates: Floats, first_h: int, step_s: float, own: float | None) -> _Fit:
 
 
 def _newton(x: Floats, y: Floats, beta: Floats, fixed: NDArray[np.bool_]) -> Floats:
-    """Return the coefficients of a Poisson regression, those that are fixed as they are."""
+    """Return the coefficients of a Poisson regression; fixed ones stay unchanged."""
     beta, free = beta.copy(), np.flatnonzero(~fixed)
     for _ in range(FITS):
         mean = np.exp(np.minimum(x @ beta, 60.0))
         slope = x[:, free].T @ (y - mean) - RIDGE * np.where(free == 0, 0.0, beta[free])
         step = np.linalg.solve(_information(x[:, free], mean), slope)
-        step *= min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))  # no leap out of range
+        step *= min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))  # limit the step
         beta[free] += step
         if np.abs(step).max() < 1e-9:
             break
@@ -181,7 +182,7 @@ def _information(x: Floats, mean: Floats) -> Floats:
 def _sandwich(
     x: Floats, y: Floats, beta: Floats, fixed: NDArray[np.bool_], day: NDArray[np.int64]
 ) -> Floats:
-    """Return the coefficients' covariance where the hours of a day err together."""
+    """Return the coefficients' covariance, clustered by day."""
     mean = np.exp(x @ beta)
     free = np.flatnonzero(~fixed)
     inverse = np.linalg.inv(_information(x[:, free], mean))
@@ -196,12 +197,12 @@ def _sandwich(
 
 
 def _days_left(rates: Floats, first_h: int, fit: _Fit) -> Floats:
-    """Return what the fit left over of each day (d x 24), as factors; 1 for hours not known."""
+    """Return the residuals of each day (d x 24), as factors; 1 for unknown hours."""
     hour = first_h + np.arange(len(rates))
     expected = np.exp(_features(hour, fit) @ fit.beta)
     factors = np.where(np.isfinite(rates), rates / expected, 1.0)
-    # A fit comes closer to the days that it saw than to others: by as many as it has numbers that
-    # say something of whole days.
+    # A fit is closer to the days that it saw than to others. Correct by the number of its
+    # coefficients that describe whole days.
     days = np.isfinite(rates).sum() / DAY_H
     spent = 1 + ("growth" in fit.known) + 6 * ("days of the week" in fit.known)
     if days > spent:

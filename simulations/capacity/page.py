@@ -8,12 +8,12 @@ from tollway.simulations.capacity.plan import Plan
 from tollway.simulations.report import page as report
 from tollway.simulations.report.page import Axis, Bar, Mark, Series
 
-SHOWN_H = 14 * 24  # of the past and of the future: more is not told apart on a page
+SHOWN_H = 14 * 24  # of the past and of the future: more is not legible on a page
 Rows = Sequence[Sequence[str]]
 
 
 def page(plans: Sequence[Plan], tables: tuple[Rows, Rows], notes: Sequence[str]) -> str:
-    """Return the page: what is needed, its bill, and each backend's traffic."""
+    """Return the page: the replicas needed, their bill, and each backend's traffic."""
     needed, billed = tables
     parts = [report.section("Replicas", _table(needed))]
     if len(billed) > 1:

@@ -1,4 +1,4 @@
-"""What capacity planning has found for one backend."""
+"""The result of capacity planning for one backend."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from tollway.simulations.capacity.traffic import Traffic
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that was found for one backend; `refused` says why there is no number of replicas."""
+    """The plan for one backend; `refused` says why there is no number of replicas."""
 
     traffic: Traffic
     replica: Replica

@@ -1,8 +1,9 @@
-"""What each backend was asked to do, hour by hour, and how long a call took there.
+"""Each backend's calls, hour by hour, and how long they took.
 
-Read from the attempts of a journal, every one of them: fallbacks, audits and second stages of a
-cascade are load too. Or from a CSV or Parquet file of one row a call. It goes through Parquet, so
-that it may be larger than memory; kept are counts by minute and a few hundred quantiles.
+They are read from all attempts in a journal, because fallbacks, audits and the second stages of
+cascades are load too, or from a CSV or Parquet file with one row per call. The data passes through
+Parquet, so it may be larger than memory; only counts by minute and a few hundred quantiles are
+kept.
 """
 
 from collections.abc import Iterator
@@ -20,9 +21,9 @@ from tollway.simulations.replay.logs import BadLog, Scratch, Spool
 
 Floats = NDArray[np.float64]
 HOUR_S, MINUTE_S = 3600, 60
-TIMES = 400  # quantiles of a call's time that are kept: the 99.75 % one is the last
-SAMPLE_MAX = 500_000  # times that quantiles are taken from; the 99.75 % one has a thousand beyond
-CALLS_MIN = 100  # of a backend; fewer tell neither its load nor how long it takes
+TIMES = 400  # quantiles of a call's duration that are kept, up to 99.75 %
+SAMPLE_MAX = 500_000  # durations sampled for quantiles; a thousand lie above the 99.75 % one
+CALLS_MIN = 100  # of a backend; fewer show neither its load nor its durations
 CALLS: dict[str, pl.DataType] = {
     "backend": pl.String(),
     "time": pl.Float64(),
@@ -32,12 +33,12 @@ CALLS: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The calls to one backend. `calls` (h) are those of each whole hour from `start_s` on.
+    """The calls to one backend. `calls` (h) counts those of each whole hour from `start_s` on.
 
-    `start_s` is in seconds since 1970, nan in `calls` an hour in which no backend was called: the
-    gateway was not running. `step_s` is an hour, or the whole span where it was less than three.
-    `bursts` is the variance of a minute's calls about their hour's mean, over that mean: 1 where
-    they come by chance.
+    `start_s` is in seconds since 1970. An hour is nan in `calls` if no backend was called in it:
+    the gateway was not running. `step_s` is an hour, or the whole span if that is under three
+    hours. `bursts` is the variance of a minute's calls about their hour's mean, divided by that
+    mean: 1 for Poisson arrivals.
     """
 
     backend: str
@@ -56,9 +57,9 @@ class Traffic:
 def read(
     path: Path, scratch: Scratch, columns: Columns, damage: journal_rows.Damage
 ) -> list[Traffic]:
-    """Read every backend's traffic, the most called first; BadLog where there is too little.
+    """Read every backend's traffic, the most called first; BadLog if there is too little.
 
-    Lines of a journal that are cut or damaged are counted in `damage`, and left out.
+    Cut or damaged lines of a journal are counted in `damage` and left out.
     """
     try:
         return _read(_calls(path, scratch, columns, damage))
@@ -90,7 +91,7 @@ def _read(scan: pl.LazyFrame) -> list[Traffic]:
 def _calls(
     path: Path, scratch: Scratch, columns: Columns, damage: journal_rows.Damage
 ) -> pl.LazyFrame:
-    """Return the calls, one a row: backend, time, and latency, null where none was measured."""
+    """Return one row per call: backend, time, and latency, null if it was not measured."""
     if not path.exists():
         raise BadLog(f"{path} does not exist")
     if path.is_dir() or path.name.startswith("journal-"):
@@ -124,7 +125,7 @@ def _attempts(files: list[Path], damage: journal_rows.Damage) -> Iterator[dict[s
     for path in files:
         for row in journal_rows.sound(path, damage):
             kind = row.get("kind")
-            # A stream's own row knows no more than its first event; its settlement knows its end.
+            # A stream's attempt row covers only its first event; its settlement has its end.
             if kind == "settlement" or (kind == "attempt" and row.get("provenance") != "pending"):
                 answered = not row["error"]
                 yield {
@@ -140,7 +141,7 @@ def _traffic(
     minutes = counted.filter(pl.col("backend") == name)
     at, calls = minutes["minute"].to_numpy(), minutes["calls"].to_numpy().astype(float)
     first, last = int(ends[0] // HOUR_S) + 1, int(ends[1] // HOUR_S)
-    if last - first < 2:  # too short for whole hours: one rate
+    if last - first < 2:  # too short for whole hours: use one rate
         span_s = max(ends[1] - ends[0], 1.0)
         service = _service(name, scan, first - 1, np.array([], np.int64))
         return Traffic(name, ends[0], span_s, np.array([calls.sum()]), 1.0, service)
@@ -158,19 +159,19 @@ def _traffic(
 
 
 def _bursts(minute: NDArray[np.int64], calls: Floats, by_hour: Floats) -> float:
-    """Return the variance of a minute's calls about their hour's mean, over it; 1 at least."""
+    """Return the variance of a minute's calls over their hour's mean; at least 1."""
     squares = np.bincount(minute // 60, weights=calls**2, minlength=len(by_hour))
     mean = by_hour / 60
     busy = np.isfinite(mean) & (mean > 0.0)
     if not busy.any():
         return 1.0
     variance = (squares[busy] - 60 * mean[busy] ** 2) / 59
-    # Weighted by calls, for it is the busy hours that are planned for.
+    # Weighted by calls, because the plan is for the busy hours.
     return max(1.0, float(variance.sum() / mean[busy].sum()))
 
 
 def _calm(by_hour: Floats, first: int) -> NDArray[np.int64]:
-    """Return the hours with the fewest calls that hold a quarter of all: the least was waited."""
+    """Return the calmest hours, with a quarter of all calls: waiting is least there."""
     order = np.argsort(np.where(by_hour > 0.0, by_hour, np.inf), kind="stable")
     held = np.cumsum(np.nan_to_num(by_hour[order]))
     enough = int(np.searchsorted(held, 0.25 * held[-1])) + 1
@@ -178,7 +179,7 @@ def _calm(by_hour: Floats, first: int) -> NDArray[np.int64]:
 
 
 def _service(name: str, scan: pl.LazyFrame, first: int, calm: NDArray[np.int64]) -> Service:
-    """Return how long calls took, in the calm hours where there are such."""
+    """Return how long calls took, in the calm hours if there are any."""
     hour = (pl.col("time") // HOUR_S).cast(pl.Int64)
     answered = scan.filter(pl.col("backend") == name, pl.col("latency_s") > 0.0)
     rows = answered.filter(hour.is_in(calm.tolist())) if len(calm) else answered

@@ -1,18 +1,19 @@
-"""How long calls wait for one of several places, by queueing theory (M/G/c).
+"""How long calls wait for one of several servers, by queueing theory (M/G/c).
 
-Theory of operation. Calls come at a rate, each takes a time S, and c places serve them in the order
-they came. With S exponential the mean wait is Erlang's (C is the chance of waiting at all),
+Theory of operation. Calls arrive at a rate, each takes a service time S, and c servers take them in
+order of arrival. If S is exponential, the mean wait is Erlang's (C is the probability of waiting),
 
     W = C / (c / E[S] - rate).
 
-For another S that is changed by its squared coefficient of variation: up to 1 by Kimura's formula
-(Management Science 32, 1986), between W and Cosmetatos' wait for constant service (1975, in Whitt's
-form, Production and Operations Management 2, 1993); above by (1 + scv) / 2 (Lee and Longton 1959).
-Arrivals in bursts wait longer by (arrivals' scv + scv) / (1 + scv) (Allen and Cunneen).
+For any other S, W is corrected by the squared coefficient of variation (scv) of S. Up to 1 the
+correction is Kimura's formula (Management Science 32, 1986), between W and Cosmetatos' wait for
+constant service (1975, in Whitt's form, Production and Operations Management 2, 1993); above 1 it
+is (1 + scv) / 2 (Lee and Longton 1959). Bursty arrivals lengthen the wait by
+(arrivals' scv + scv) / (1 + scv) (Allen and Cunneen).
 
-A wait, where there is one, is taken to be exponential. So the share of calls that take longer than
-t is the mean over S of C exp(-C (t - S) / W), and 1 where S alone is longer. All of this is
-approximate; tests compare it with the queues that scenarios run (servers.py).
+A wait above 0 is taken to be exponential. So the share of calls that take longer than t is the mean
+over S of C exp(-C (t - S) / W), and 1 if S alone is longer. All of this is approximate; tests
+compare it with the queues that scenarios simulate (servers.py).
 """
 
 import math
@@ -23,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-BUSY_MAX = 0.98  # of the places' time: beyond, a queue takes hours to reach what theory says
-STEPS = 30  # halvings of a rate: a billionth of it is left
+BUSY_MAX = 0.98  # utilisation: above it, a queue takes hours to reach its steady state
+STEPS = 30  # bisections of a rate: down to a billionth of it
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """How long a call takes once it is served: equally likely times in seconds, ascending."""
+    """A call's service time: equally likely times in seconds, ascending."""
 
     times_s: Floats
     mean_s: float
@@ -37,7 +38,7 @@ class Service:
 
     @classmethod
     def of(cls, times_s: Sequence[float] | Floats) -> "Service":
-        """Return the service of some times; ValueError where one of them is not above 0."""
+        """Return the service for some times; ValueError unless all are above 0."""
         times = np.sort(np.asarray(times_s, float))
         if not (len(times) and times[0] > 0.0 and math.isfinite(times[-1])):
             raise ValueError("times of service must be above 0")
@@ -45,12 +46,12 @@ class Service:
         return cls(times, mean, float(times.var()) / mean**2)
 
     def quantile(self, share: float) -> float:
-        """Return the time that this share of calls stays within."""
+        """Return the time that this share of calls does not exceed."""
         return float(np.quantile(self.times_s, share))
 
 
 def waiting_chance(load: float, places: int) -> float:
-    """Return Erlang's C: the chance that a call waits, at `load` = rate x E[S] below `places`."""
+    """Return Erlang's C: the probability of waiting, at `load` = rate x E[S] below `places`."""
     if load <= 0.0:
         return 0.0
     counts = np.arange(1, places + 1)
@@ -60,7 +61,7 @@ def waiting_chance(load: float, places: int) -> float:
 
 
 def mean_wait_s(rate: float, service: Service, places: int, arrivals_scv: float = 1.0) -> float:
-    """Return the mean wait in seconds; inf where calls come faster than they are served."""
+    """Return the mean wait in seconds; inf if calls arrive faster than they are served."""
     load = rate * service.mean_s
     if load >= places:
         return math.inf
@@ -80,7 +81,7 @@ def _for_scv(memoryless_s: float, scv: float, busy: float, places: int) -> float
 def late(
     rate: float, service: Service, places: int, within_s: float, arrivals_scv: float = 1.0
 ) -> float:
-    """Return the share of calls that take longer than `within_s`, wait and service together."""
+    """Return the share of calls whose wait plus service exceeds `within_s`."""
     wait_s = mean_wait_s(rate, service, places, arrivals_scv)
     if math.isinf(wait_s):
         return 1.0
@@ -95,7 +96,7 @@ def late(
 def carried(
     service: Service, places: int, within_s: float, share: float, arrivals_scv: float = 1.0
 ) -> float:
-    """Return the highest rate at which this share of calls stays `within_s`; 0 where none does."""
+    """Return the highest rate at which this share of calls takes `within_s` at most; else 0."""
     if late(0.0, service, places, within_s) > 1.0 - share:
         return 0.0
     low, high = 0.0, BUSY_MAX * places / service.mean_s

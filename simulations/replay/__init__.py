@@ -1,1 +1,1 @@
-"""What other policies would have done, from a log."""
+"""Off-policy evaluation: what other policies would have done, from a log."""

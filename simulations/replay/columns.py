@@ -1,11 +1,11 @@
-"""The names of the columns of a log that is not ours."""
+"""The column names of a log that Tollway did not write."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which column of a CSV or Parquet file says what; `features` may be any number of them."""
+    """The columns to read from a CSV or Parquet file; `features` may name any number of them."""
 
     arm: str = "arm"
     propensity: str = "propensity"

@@ -1,4 +1,4 @@
-"""What `tollway simulate replay` does and tells; its options are in journal_commands.py."""
+"""The implementation of `tollway simulate replay`; its options are in journal_commands.py."""
 
 import argparse
 from dataclasses import asdict
@@ -30,7 +30,7 @@ def read(arguments: argparse.Namespace, scratch: Scratch) -> Log:
 
 
 def parsed(arguments: argparse.Namespace, log: Log, text: str) -> targets.Target:
-    """Return the policy that a text names, with what it is to want."""
+    """Return the policy that a text names, with its objective."""
     objective = Objective(
         arguments.objective, arguments.floor, arguments.value_per_correct_usd, baseline=None
     )
@@ -41,7 +41,7 @@ def parsed(arguments: argparse.Namespace, log: Log, text: str) -> targets.Target
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask a log what other policies would have given and cost, and tell it."""
+    """Estimate from a log the quality and cost of other policies, and print them."""
     scratch = Scratch()  # the log is read from there until the end
     try:
         log = read(arguments, scratch)
@@ -66,18 +66,18 @@ def run(arguments: argparse.Namespace) -> int:
     return terminal.OK
 
 
-# -- telling
+# -- output
 
 
 def interval(answer: Estimate | Refused, digits: int) -> str:
-    """Return a value with the ends of its interval; a dash where it was refused."""
+    """Return a value with the ends of its interval; a dash if there is no estimate."""
     if isinstance(answer, Refused):
         return "-"
     return f"{answer.value:.{digits}f} [{answer.low:.{digits}f}, {answer.high:.{digits}f}]"
 
 
 def per_thousand(answer: Estimate | Refused) -> Estimate | Refused:
-    """Return a cost for a thousand requests, which people can read."""
+    """Return a cost per thousand requests, which is easier to read."""
     return answer if isinstance(answer, Refused) else answer.scaled(1000.0)
 
 
@@ -103,7 +103,7 @@ def lines(outcomes: list[replay.Outcome]) -> list[str]:
 
 
 def notes_lines(outcomes: list[replay.Outcome], notes: list[str]) -> list[str]:
-    """Return what must be said below the table: refusals with what would help, then notes."""
+    """Return the lines below the table: refusals with a remedy, then notes."""
     refused = [
         f"{one.label}: no answer: {one.quality}"
         for one in outcomes

@@ -1,24 +1,25 @@
-"""Estimates what a policy would have given and cost, from a log that another policy drew.
+"""Off-policy estimates: a policy's quality and cost, from a log that another policy drew.
 
-Theory of operation. A logged outcome r of an arm drawn with probability p stands for pi / p of the
-target's outcomes (importance weighting). IPS averages w r, SNIPS divides that by the mean weight.
-The default is doubly robust: a model q of outcomes is trusted for every arm, and the weighted error
-of the one that was seen corrects it,
+Theory of operation. A logged outcome r of an arm drawn with probability p stands for w = pi / p of
+the target's outcomes (importance weighting). IPS averages w r; SNIPS divides that by the mean
+weight. The default is doubly robust: a model q predicts the outcome of every arm, and the weighted
+error on the observed arm corrects it,
 
     x = sum_a pi_a q_a + w (r - q),       E[x] = the target's value whatever the model says.
 
-The model of a decision has learned from earlier decisions only, so x keeps that mean even where the
-logger learned from them too, and intervals (see intervals.py) need no more than bounds. The value
-told in their middle divides the sum of weighted errors by the sum of weights, as SNIPS does: less
-noise, and a bias that goes with 1 / n.
+The model for a decision has learned from earlier decisions only. So x keeps that mean even if the
+logger learned from them too, and intervals (see intervals.py) need only bounds. The point estimate
+divides the sum of weighted errors by the sum of weights, as SNIPS does: it has less noise, and a
+bias of order 1 / n.
 
 Weights are clipped at a bound B that is chosen from the probabilities alone, before any outcome is
-looked at. What is clipped away, `miss = max(0, pi - p B)`, is mass that the log says too little of:
-for the lower end of an interval it is taken to be worth 0, for the upper end 1. So the interval
-holds, clipped or not, and an arm that was never explored makes it wide instead of wrong.
+looked at. The clipped part, `miss = max(0, pi - p B)`, is probability mass for which the log has
+too little evidence: the lower end of an interval counts it as 0, the upper end as 1. So the
+interval is valid with or without clipping, and an arm that was never explored makes it wide instead
+of wrong.
 
-Nothing is answered where the weights leave less than ESS_MIN effective decisions, or MISS_MAX of
-the target's mass is missing: that is a `Refused`, which says what exploration would have helped.
+There is no estimate if the weights leave fewer than ESS_MIN effective decisions, or if MISS_MAX of
+the target's mass is missing. The result is then a `Refused`, which says how to explore more.
 """
 
 import math
@@ -30,13 +31,13 @@ from numpy.typing import NDArray
 from tollway.simulations.replay.intervals import METHODS, Bounds
 from tollway.simulations.replay.logs import Floats
 
-ESS_MIN = 50.0  # below, what one or two heavy decisions happened to give is all that is known
+ESS_MIN = 50.0  # with fewer, one or two heavy decisions dominate the estimate
 MISS_MAX = 0.1  # of the target's probability: the interval is at least this wide
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval; `ips` and `snips` stand beside the doubly robust `value`."""
+    """A doubly robust `value` with its interval; `ips` and `snips` are for comparison."""
 
     value: float
     low: float
@@ -56,7 +57,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No estimate: the log cannot support one. `p_min` is what every arm's probability should be.
+    """No estimate: the log cannot support one. `p_min` is the probability each arm would need.
 
     `share` is the share of requests that this would explore, over all arms but the usual one.
     """
@@ -69,7 +70,7 @@ class Refused:
     share: float
 
     def __str__(self) -> str:
-        """Say why, and what would help."""
+        """Return the reason and a remedy."""
         return (
             f"{self.why}; log with p_min = {self.p_min:.2g} (explores {self.share:.1%} of "
             f"{self.decisions:,} requests), or that much longer"
@@ -78,7 +79,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much each logged outcome counts: `drawn` per decision, `most` (n x K) what it could be.
+    """Importance weights: `drawn` per decision, `most` (n x K) the largest possible per arm.
 
     `missing` is each decision's clipped mass per arm (n x K); `unclipped` is `drawn` without it.
     """
@@ -91,13 +92,13 @@ class Weights:
 
     @property
     def ess(self) -> float:
-        """How many evenly weighted decisions are as good (Kish 1965)."""
+        """The effective sample size: how many evenly weighted decisions are as good (Kish 1965)."""
         squares = float((self.drawn**2).sum())
         return float(self.drawn.sum()) ** 2 / squares if squares else 0.0
 
     @property
     def missing_share(self) -> float:
-        """The mean mass of the target that the log says too little of."""
+        """The mean probability mass of the target that is clipped."""
         return float(self.missing.sum(axis=1).mean())
 
 
@@ -109,10 +110,10 @@ def weigh(
     *,
     p_min: float | None = None,
 ) -> Weights:
-    """Return the weights of a target's probabilities (n x K) under those that were drawn from.
+    """Return the weights of a target's probabilities (n x K) against the logged ones.
 
-    Where `pmf` is not known whole, `p_min` bounds the weights: the least probability with which
-    the logger drew any arm (the least that is in the log, where it is not said).
+    If `pmf` is only partly known, `p_min` bounds the weights: the least probability with which the
+    logger drew any arm (by default the least in the log).
     """
     rows = np.arange(len(arm))
     if np.isfinite(pmf).all():
@@ -130,7 +131,7 @@ def weigh(
 
 
 def _clip(target: Floats, pmf: Floats, ratio: Floats) -> float:
-    """Return the bound on weights: what is lost by clipping against what is lost by not."""
+    """Return the bound on weights that best trades the loss of clipping against variance."""
     count = len(target)
     found = float(ratio[np.isfinite(ratio)].max(initial=1.0))
     grid = np.unique(np.append(np.geomspace(1.0, max(found, 1.0), 24), found))
@@ -138,7 +139,7 @@ def _clip(target: Floats, pmf: Floats, ratio: Floats) -> float:
     def worth(clip: float) -> float:
         most = np.minimum(ratio, clip)
         missing = float(np.maximum(target - pmf * most, 0.0).sum()) / count
-        # 1/16: the variance of what the model leaves of an outcome in [0, 1] that it knows well.
+        # 1/16: the residual variance of an outcome in [0, 1] that the model predicts well.
         variance = float((pmf * most**2).sum()) / count / 16.0
         return missing + 2.0 * math.sqrt(2.0 * variance / count) + 4.0 * clip / count
 
@@ -146,7 +147,7 @@ def _clip(target: Floats, pmf: Floats, ratio: Floats) -> float:
 
 
 def refuse(weights: Weights) -> Refused | None:
-    """Return why nothing can be said of a target, None where something can."""
+    """Return why a target cannot be estimated, None if it can."""
     count, arms = weights.target.shape
     # With every arm at p_min or more, E[w^2] <= 1 / p_min: an ESS of n p_min, twice to be safe.
     p_min = min(1.0 / arms, 2.0 * ESS_MIN / max(count, 1))
@@ -172,8 +173,8 @@ def estimate(
 ) -> Estimate:
     """Return the target's mean outcome, or its mean difference to `against`, decision by decision.
 
-    `outcome` (n) and `model` (n x K) lie in [0, 1]; of an `unsure` outcome no more is known, and
-    its value is not looked at. Weights that were not refused are a premise.
+    `outcome` (n) and `model` (n x K) lie in [0, 1]. Nothing more is known of an `unsure` outcome,
+    and its value is ignored. The weights must not have been refused.
     """
     rows = np.arange(len(arm))
     drawn, predicted = weights.drawn, model[rows, arm]
@@ -185,12 +186,12 @@ def estimate(
         outcome = np.where(unsure, 0.0, outcome)
     low = base + drawn * (outcome - predicted)
     whole = weights.unclipped
-    # What nothing is known of is taken to be as the model says, for the one value in the middle.
+    # For the point estimate, unknown outcomes are taken to be as the model predicts.
     told = outcome if unsure is None else np.where(unsure, predicted, outcome)
     total = float(whole.sum())
     corrected = float((whole * (told - predicted)).sum()) / total if total else 0.0
     middle = float((weights.target * model).sum(axis=1).mean()) + corrected
-    # An outcome's noise about a fair model is some 1/16 where it is a coin of 7 %.
+    # An outcome's variance about a fair model is some 1/16, that of a coin of 7 %.
     variance = float((weights.target * weights.most).sum(axis=1).mean()) / 16.0 + 1e-4
     bounds = Bounds(
         float((base - (weights.most * model).max(axis=1)).min()),

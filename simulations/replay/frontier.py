@@ -1,11 +1,11 @@
-"""The cost-quality frontier of a log: what each further point of accuracy costs, and to whom.
+"""The cost-quality frontier of a log: what each further point of accuracy costs.
 
 Theory of operation. Four lines, each estimated from the log with intervals (see estimators.py):
-every arm by itself; their mixes, which is the hull, the bar for any router; the learned router, the
+every arm alone; mixes of arms, that is the hull, the bar for any router; the learned router, the
 rule argmax q - price x c with q as it was known before each decision; and hindsight, the same rule
-with q fitted to the other half of the whole log, which nobody had at the time. A router cannot do
-better than hindsight with this model and these features; what could be known of a request by other
-features a log does not tell.
+with q fitted to the other half of the whole log, which no router had at the time. With this model
+and these features a router cannot do better than hindsight; a log does not show what other features
+could achieve.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,15 +20,15 @@ from tollway.simulations.replay.estimators import Estimate
 from tollway.simulations.replay.logs import Floats, Log
 from tollway.simulations.replay.replay import Outcome, Replay, fixed
 
-PRICES = 8  # of money, at which the learned router is asked, beside 0
+PRICES = 8  # shadow prices at which the learned router is evaluated, besides 0
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """A point of one line: `kind` is `arm`, `mix`, `learned`, `hindsight`, `logged` or `asked`.
 
-    `usd_per_point` is what a point of accuracy more costs, per 1,000 requests, from the point
-    before on the line's own hull; None where there is none before, and for points below that hull.
+    `usd_per_point` is the cost of one more point of accuracy per 1,000 requests, from the previous
+    point on the line's own hull; None for its first point, and for points below that hull.
     """
 
     kind: str
@@ -37,7 +37,7 @@ class Point:
 
     @property
     def place(self) -> tuple[float, float] | None:
-        """Cost per request in dollars and quality; None where the log could not tell."""
+        """Cost per request in dollars, and quality; None if the log could not support either."""
         cost, quality = self.outcome.cost_usd, self.outcome.quality
         if isinstance(cost, Estimate) and isinstance(quality, Estimate):
             return cost.value, quality.value
@@ -45,7 +45,7 @@ class Point:
 
 
 def frontier(replay: Replay, asked: Sequence[Outcome] = ()) -> list[Point]:
-    """Return the points of all lines, each line by cost."""
+    """Return the points of all lines, each line sorted by cost."""
     log = replay.log
     arms = [Point("arm", replay.ask(target)) for target in fixed(log)]
     on_hull = hull([point for point in arms if point.place])
@@ -63,7 +63,7 @@ def frontier(replay: Replay, asked: Sequence[Outcome] = ()) -> list[Point]:
 
 
 def hull(points: Sequence[Point]) -> list[Point]:
-    """Return the points that no mix of others beats at their cost, by cost."""
+    """Return the points that no mix of others beats at their cost, sorted by cost."""
     found: list[Point] = []
     for point in sorted(points, key=_place):
         cost, quality = _place(point)
@@ -89,7 +89,7 @@ def _place(point: Point) -> tuple[float, float]:
 
 
 def priced(on_hull: Sequence[Point]) -> list[Point]:
-    """Return the points of a hull with what each costs beyond the one before."""
+    """Return the points of a hull, each with its marginal cost over the previous one."""
     found = list(on_hull[:1])
     for before, point in pairwise(on_hull):
         cost, quality = (new - old for new, old in zip(_place(point), _place(before), strict=True))
@@ -98,7 +98,7 @@ def priced(on_hull: Sequence[Point]) -> list[Point]:
 
 
 def _mixes(replay: Replay, names: Sequence[str]) -> Iterator[Point]:
-    """Yield even mixes of neighbours on the hull: between them it is a line."""
+    """Yield even mixes of neighbours on the hull: it is straight between them."""
     log = replay.log
     for one, other in pairwise(names):
         shares = np.array([0.5 * (arm in {one, other}) for arm in log.arms]) * log.offered
@@ -109,7 +109,7 @@ def _mixes(replay: Replay, names: Sequence[str]) -> Iterator[Point]:
 
 
 def _line(replay: Replay, kind: str, qualities: Floats) -> list[Point]:
-    """Return a rule's points by cost, from the price of money 0 to one where nothing is bought."""
+    """Return a rule's points by cost, from shadow price 0 to one where the cheapest arm wins."""
     found: dict[bytes, Point] = {}
     for price in [0.0, *_prices(qualities, replay.costs)]:
         taken = choices(replay.log, qualities, replay.costs, price)
@@ -123,7 +123,7 @@ def _line(replay: Replay, kind: str, qualities: Floats) -> list[Point]:
 
 
 def _prices(qualities: Floats, costs: Floats) -> list[float]:
-    """Return prices of money, in quality per dollar, over the range where choices change."""
+    """Return shadow prices, in quality per dollar, over the range where choices change."""
     gain = np.ptp(qualities, axis=1)
     extra = np.ptp(costs, axis=1)
     ratio = gain[extra > 0.0] / extra[extra > 0.0]
@@ -135,9 +135,9 @@ def _prices(qualities: Floats, costs: Floats) -> list[float]:
 
 
 def choices(log: Log, qualities: Floats, costs: Floats, price: float) -> Floats:
-    """Return the rule's probabilities (n x K): all on the arm with the best quality less price."""
+    """Return the rule's probabilities (n x K): 1 for the arm of most quality - price x cost."""
     worth = np.where(log.offered, qualities - price * costs, -np.inf)
-    # Of equals the cheapest: at the price 0 as well.
+    # The cheapest arm wins a tie, also at price 0.
     worth -= 1e-9 * costs / max(float(costs.max()), 1e-300)
     taken: Floats = np.zeros_like(qualities)
     taken[np.arange(len(log)), worth.argmax(axis=1)] = 1.0
@@ -145,7 +145,7 @@ def choices(log: Log, qualities: Floats, costs: Floats, price: float) -> Floats:
 
 
 def _hindsight(log: Log) -> Floats:
-    """Return qualities as fitted to the other half of the log, each half's by the other."""
+    """Return the qualities of each half of the log, as fitted to the other half."""
     odd: NDArray[np.bool_] = np.arange(len(log)) % 2 == 1
     found = np.empty((len(log), len(log.arms)))
     for half in (odd, ~odd):

@@ -1,4 +1,4 @@
-"""What `tollway simulate frontier` does and tells; its options are in journal_commands.py."""
+"""The implementation of `tollway simulate frontier`; its options are in journal_commands.py."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ LINES = {
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Estimate the frontier of a log, and tell it."""
+    """Estimate the frontier of a log, and print it."""
     scratch = Scratch()  # the log is read from there until the end
     try:
         log = read(arguments, scratch)
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def refusals(points: Sequence[Point]) -> list[str]:
-    """Return what the log could not tell, once for each line that is drawn as one."""
+    """Return the points that could not be estimated, once for each line drawn as one."""
     found: list[str] = []
     for kind, name in LINES.items():
         line = [point.outcome for point in points if point.kind == kind]
@@ -67,7 +67,7 @@ def refusals(points: Sequence[Point]) -> list[str]:
 
 
 def rows(points: Sequence[Point]) -> list[tuple[str, ...]]:
-    """Return the table of points; those of a line that have no answer are left out."""
+    """Return the table of points, without the points of a line that have no estimate."""
     found: list[tuple[str, ...]] = [
         ("LINE", "POINT", "QUALITY", "$ PER 1000", "$ PER 1000 AND POINT")
     ]

@@ -1,8 +1,8 @@
-"""Confidence intervals of a mean that hold at small samples, from values with known bounds.
+"""Confidence intervals of a mean that are valid for small samples, from values with known bounds.
 
-Theory of operation. All three take values x_1 ... x_n of which each has some mean given those
-before. Where a logger or a policy learns, or traffic changes, these means drift, and what is wanted
-is their average.
+Theory of operation. All three take values x_1 ... x_n, each of which has a mean conditional on the
+earlier ones. If a logger or a policy learns, or if traffic changes, these means drift, and the
+quantity of interest is their average.
 
 `bernstein`, the default (Howard, Ramdas, McAuliffe and Sekhon, Annals of Statistics 2021, theorem
 4): with any guess g_i of x_i made before it, y_i = x_i - g_i >= -c, and any stake s below 1 / c,
@@ -10,14 +10,15 @@ is their average.
     exp(s (sum of y_i - their means) - psi(s) V),   V = sum of y_i^2,
     psi(s) = (-log(1 - c s) - c s) / c^2
 
-is a capital that nobody can expect to grow. A mixture over stakes is one too, so by Markov's
-inequality it exceeds 2 / alpha with probability alpha / 2 at most, which bounds the average mean
-from below; the other end alike. No normal approximation, no constant mean, no independence.
+is a capital process that cannot grow in expectation. A mixture over stakes is one too, so by
+Markov's inequality it exceeds 2 / alpha with probability alpha / 2 at most, which bounds the
+average mean from below; the upper end is symmetric. This needs no normal approximation, no constant
+mean and no independence.
 
 `betting` (Waudby-Smith and Ramdas, JRSS-B 2024, arXiv 2010.09686) bets on x_i - m with stakes that
-depend on the past. It can be narrower, but only for a mean that is the same all along: of a mean
-that drifts it may miss the average by far. `normal` (1.96 standard errors) holds for many light
-values only. The last two are here to be compared with.
+depend on the past. It can be narrower, but only for a constant mean: if the mean drifts, the
+interval may miss the average by far. `normal` (1.96 standard errors) is valid only for many
+light-tailed values. The last two are here for comparison.
 """
 
 import math

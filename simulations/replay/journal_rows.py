@@ -1,12 +1,13 @@
-"""Turns a gateway's journal into rows of logged feedback, one a decision, as a stream.
+"""Turns a gateway's journal into a stream of logged feedback, one row per decision.
 
-The rows of one request stand together; feedback comes later, in any segment. So one pass yields
-decisions and feedback apart, a group at a time, and whoever wants both joins them by id.
+The rows of one request are adjacent; feedback comes later, in any segment. So one pass yields
+decisions and feedback separately, one group at a time, and a caller that needs both joins them by
+id.
 
-What may be estimated from: a decision whose draws are the policy's own. Redrawn ones (a budget
+Estimates may use only decisions whose draws are the policy's own. Redrawn decisions (a budget
 refused an arm drawn before, so the propensity is conditional) and those that fell back or failed
-are yielded with the reason why not. Labels that audits bought are marked as not `fair`: they were
-bought where the policy was in doubt.
+are yielded with the reason for their exclusion. Labels from audits are marked as not `fair`,
+because audits select decisions where the policy was in doubt.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,14 +22,14 @@ from tollway.policies.types import ACCEPT
 
 @dataclass(slots=True)
 class Damage:
-    """How many lines of a journal were read, and how many of them were cut or damaged."""
+    """How many lines of a journal were read, and how many were cut or damaged."""
 
     lines: int = 0
     bad: int = 0
 
 
 def files(path: Path) -> list[Path]:
-    """Return the segments of a journal: a folder of them, one above it, or a single segment."""
+    """Return a journal's segments, given its folder, the folder above it, or one segment."""
     if path.is_file():
         return [path]
     for folder in (path, path / "journal", path / ".tollway" / "journal"):
@@ -39,10 +40,10 @@ def files(path: Path) -> list[Path]:
 
 
 def stream(paths: Iterable[Path], damage: Damage) -> Iterator[tuple[str, Row]]:
-    """Yield `decision`, `feedback` and `settlement` rows as tables hold them.
+    """Yield `decision`, `feedback` and `settlement` rows in the form of the tables.
 
-    Memory holds one request's rows. A settlement tells what a stream, whose own row says 0, has
-    cost: what is to be added to its decision's costs, and how long it took in all.
+    Memory holds one request's rows. A stream's attempt row has cost 0; its settlement has the cost
+    to add to its decision, and the stream's total duration.
     """
     for path in paths:
         group: list[Row] = []
@@ -56,14 +57,14 @@ def stream(paths: Iterable[Path], damage: Damage) -> Iterator[tuple[str, Row]]:
                 if group and group[0]["id"] != row["id"]:
                     yield "decision", _decision(group)
                     group = []
-                if group or kind == "decision":  # else the file begins within a request
+                if group or kind == "decision":  # else the file begins in the middle of a request
                     group.append(row)
         if group:
             yield "decision", _decision(group)
 
 
 def sound(path: Path, damage: Damage) -> Iterator[Row]:
-    """Yield the sound rows of a segment, and count the others."""
+    """Yield the valid rows of a segment, and count the others."""
     with path.open("rb") as file:
         for line in file:
             damage.lines += 1
@@ -131,7 +132,7 @@ def _decision(group: list[Row]) -> Row:
 
 
 def _first(attempts: list[Row]) -> list[Row]:
-    """Return the calls of the first choice: one, or where it was slow and hedged two."""
+    """Return the calls of the first choice: one, or two if it was hedged."""
     return attempts[: 2 if len(attempts) > 1 and "hedge_s" in attempts[1] else 1]
 
 
@@ -146,7 +147,7 @@ def _excluded(draws: list[Row], attempts: list[Row]) -> str:
 
 
 def _kept(draws: list[Row]) -> tuple[bool, float]:
-    """Return whether the first reply was kept, and how likely that was once it was in hand."""
+    """Return whether the first reply was kept, and the probability of that, given the reply."""
     if len(draws) < 2:
         return True, 1.0
     then = draws[1]

@@ -1,9 +1,9 @@
-"""Reads logged feedback from files: our journal, VW dsjson, CSV, Parquet, Open Bandit Dataset.
+"""Reads logged feedback: a Tollway journal, VW dsjson, CSV, Parquet, or Open Bandit Dataset.
 
-Which it is, is seen from the path: a folder of `journal-*.jsonl` or one of them is a journal,
-`.dsjson` (or `.json`, `.jsonl` otherwise named) is VW's, a CSV with `item_id`, `click` and
-`propensity_score` is the Open Bandit Dataset's, and other CSV and Parquet files have the columns
-that are named.
+The path selects the format: a folder of `journal-*.jsonl`, or one such file, is a journal;
+`.dsjson` (or any other `.json` or `.jsonl`) is Vowpal Wabbit's; a CSV with `item_id`, `click` and
+`propensity_score` is the Open Bandit Dataset's; other CSV and Parquet files have the columns named
+by the caller.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +41,7 @@ OBD = {"item_id", "click", "propensity_score"}
 
 
 def read(path: Path, scratch: Scratch, columns: Columns, *, route: str | None = None) -> Log:
-    """Read a log; BadLog where there is none, or none that can be estimated from."""
+    """Read a log; BadLog if there is none, or if it supports no estimate."""
     if not path.exists():
         raise BadLog(f"{path} does not exist")
     if path.is_dir() or path.name.startswith("journal-"):
@@ -59,7 +59,7 @@ def read(path: Path, scratch: Scratch, columns: Columns, *, route: str | None = 
         raise BadLog(f"{path} cannot be read, is it whole? {first}") from exc
 
 
-# -- our journal
+# -- Tollway's journal
 
 
 def _journal(path: Path, scratch: Scratch, route: str | None) -> Log:
@@ -93,7 +93,7 @@ def _journal(path: Path, scratch: Scratch, route: str | None) -> Log:
 
 
 def _settled(decisions: pl.LazyFrame, settlements: pl.LazyFrame) -> pl.LazyFrame:
-    """Return decisions with what their streams have cost in the end."""
+    """Return decisions with the final cost of their streams."""
     ends = settlements.unique("id", keep="first", maintain_order=True)
     joined = decisions.join(ends, on="id", how="left", maintain_order="left")
     broke = pl.col("broke").fill_null(value=False) & (pl.col("excluded") == "")
@@ -106,7 +106,7 @@ def _settled(decisions: pl.LazyFrame, settlements: pl.LazyFrame) -> pl.LazyFrame
 
 
 def _joined(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.LazyFrame:
-    """Return decisions with what was told of their first reply and of the one given."""
+    """Return decisions with the feedback on their first reply and on the reply given."""
     feedback = feedback.unique(["id", "backend"], keep="first", maintain_order=True)
     final = feedback.select("id", "backend", pl.col("quality").alias("final_quality"))
     return decisions.join(
@@ -125,9 +125,9 @@ def _joined(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _first_replies_told(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> bool:
-    """Whether feedback told of the first reply wherever a cascade went on and was told of at all.
+    """Whether every escalated cascade with feedback has feedback on its first reply too.
 
-    A true label tells of every reply; a quality only of the one that the client got.
+    A true label scores every reply; a quality scores only the reply that the client got.
     """
     escalated = decisions.filter((~pl.col("kept")) & (pl.col("excluded") == ""))
     told = escalated.join(feedback.select("id").unique(), on="id", how="semi")
@@ -135,7 +135,7 @@ def _first_replies_told(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> bool
     return int(first.select(pl.len()).collect().item()) == 0
 
 
-# -- files of others
+# -- foreign files
 
 
 def _row(
@@ -176,9 +176,9 @@ def _spooled(rows: Iterator[Mapping[str, Any]], scratch: Scratch) -> Log:
 
 
 def _dsjson(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield VW's decisions; costs are qualities with the sign turned, as VW has it.
+    """Yield VW's decisions; VW's costs are negated qualities.
 
-    Actions have ids where `_multi` names them (`{"a": {"id": ...}}`), else their numbers.
+    Actions are named by their ids if `_multi` has them (`{"a": {"id": ...}}`), else by number.
     """
     with path.open("rb") as file:
         for at, line in enumerate(file):
@@ -212,10 +212,10 @@ def _action(told: Mapping[str, Any], number: int) -> str:
 
 
 def _obd(scan: pl.LazyFrame) -> Iterator[dict[str, Any]]:
-    """Yield Open Bandit Dataset rows: clicks on items, each with the propensity it was shown with.
+    """Yield Open Bandit Dataset rows: clicks on items, with the propensity of showing each.
 
-    Saito et al. 2021, arXiv 2008.07146. Its propensities are of the position shown, and those of
-    the items not shown are not in it.
+    Saito et al. 2021, arXiv 2008.07146. Its propensities are those of the position shown; it has
+    none for the items that were not shown.
     """
     items = scan.select(pl.col("item_id").cast(pl.String).unique().sort()).collect()
     arms = items["item_id"].to_list()
@@ -230,7 +230,7 @@ def _obd(scan: pl.LazyFrame) -> Iterator[dict[str, Any]]:
 def _named(
     scan: pl.LazyFrame, names: list[str], columns: Columns, scratch: Scratch, source: str
 ) -> Log:
-    """Read a table whose columns are named, lazily: it may be larger than memory."""
+    """Read a table with named columns, lazily: it may be larger than memory."""
     for option, name in (
         ("--arm", columns.arm),
         ("--propensity", columns.propensity),

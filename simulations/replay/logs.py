@@ -1,9 +1,9 @@
-"""Logged feedback as one table, whatever wrote it: what was offered, drawn, told and paid.
+"""Logged feedback as one table, from any source: arms offered, arm drawn, feedback and cost.
 
-Theory of operation. Whatever is read becomes a Parquet file of one row a decision, written as a
-stream, in order of time. Of that file only narrow columns are loaded: about 30 bytes a decision and
-arm. What is wide, the features, stays on disk and is read a batch at a time. So a journal may be
-larger than memory by the factor between its rows (a kilobyte and more) and these.
+Theory of operation. Every input becomes a Parquet file of one row per decision, written as a stream
+in order of time. Only its narrow columns are loaded: about 30 bytes per decision and arm. The wide
+columns, the features, stay on disk and are read in batches. So a journal may be larger than memory
+by the ratio of the size of its rows (a kilobyte and more) to that of the loaded columns.
 """
 
 import shutil
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from tollway.policies.types import Context
 
 Floats = NDArray[np.float64]
-KEPT_MIN = 0.01  # a reply that was kept less often than this stands for too many others
-SORTED_ROWS = 100_000  # that are sorted at once: 250 MB with features as below
+KEPT_MIN = 0.01  # a reply with a smaller probability of being kept has too large a weight
+SORTED_ROWS = 100_000  # rows sorted at once: 250 MB with features as below
 BATCH_ROWS = 20_000  # with 64 features and as many words each, some 50 MB
 
 SCHEMA: dict[str, pl.DataType] = {
@@ -49,20 +49,20 @@ SCHEMA: dict[str, pl.DataType] = {
 
 
 class BadLog(ValueError):  # noqa: N818 - reads as what happened
-    """A log that nothing can be estimated from; the message says what to do about it."""
+    """A log that supports no estimate; the message says what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
     """Logged feedback of one route, oldest first: n decisions over K arms.
 
-    `quality`, `cost_usd` and `latency_s` are those of the arm that was drawn, quality nan where
-    nobody told it; `final_quality` and `total_usd` what the request came to in the end, which in a
-    cascade may be another arm's. `pmf` (n x K) is nan where only the propensity was logged and 0
-    for arms not offered; `cost_hat_usd` (n x K) nan where not logged. `taught_s` is when the
-    quality was told, inf where it was not. `keeping` is 1, but in a cascade whose feedback tells of
-    the reply given only: there 1 over the chance that the first reply was kept, 0 where it was not
-    kept, and nan where that chance was too small to count on, so that nothing is known.
+    `quality`, `cost_usd` and `latency_s` are those of the drawn arm; quality is nan without
+    feedback. `final_quality` and `total_usd` are those of the whole request, which in a cascade may
+    end at another arm. `pmf` (n x K) is nan if only the propensity was logged, and 0 for arms not
+    offered; `cost_hat_usd` (n x K) is nan if not logged. `taught_s` is when the feedback arrived,
+    inf without feedback. `keeping` is 1, except in a cascade whose feedback scores only the reply
+    given. There it is 1 over the probability that the first reply was kept, 0 if it was not kept,
+    and nan if that probability is too small to rely on, so that nothing is known.
     """
 
     arms: tuple[str, ...]
@@ -89,11 +89,11 @@ class Log:
 
     @property
     def whole(self) -> bool:
-        """Whether the probabilities of all arms are known, not only of the one drawn."""
+        """Whether the probabilities of all arms are known, not only of the drawn one."""
         return bool(np.isfinite(self.pmf).all())
 
     def contexts(self, start: int, stop: int) -> list[Context]:
-        """Return the contexts of some rows, read from disk where the log is there."""
+        """Return the contexts of some rows, read from disk if the log is on disk."""
         if self.path is None:
             return list(self.features[start:stop]) or [Context(())] * (stop - start)
         wide = ["dense", "sparse_index", "sparse_value"]
@@ -109,14 +109,14 @@ class Log:
             yield start, min(start + BATCH_ROWS, len(self))
 
     def noted(self, *notes: str) -> "Log":
-        """Return the log with more to be said of it."""
+        """Return the log with additional notes."""
         return replace(self, notes=(*self.notes, *notes))
 
 
 class Spool:
-    """Writes rows to Parquet a chunk at a time, so that a log need not fit in memory."""
+    """Writes rows to Parquet in chunks, so that a log need not fit in memory."""
 
-    # Its mutable state is the chunk being filled and the count of parts written.
+    # The mutable state is the chunk being filled and the number of parts written.
 
     def __init__(self, folder: Path, name: str, schema: dict[str, pl.DataType]) -> None:
         self._folder, self._name, self._schema = folder, name, schema
@@ -124,7 +124,7 @@ class Spool:
         self._parts = 0
 
     def add(self, row: dict[str, object]) -> None:
-        """Take a row."""
+        """Add a row."""
         self._rows.append(row)
         if len(self._rows) >= BATCH_ROWS:
             self._write()
@@ -135,14 +135,14 @@ class Spool:
         self._rows, self._parts = [], self._parts + 1
 
     def scan(self) -> pl.LazyFrame:
-        """Return all rows taken, lazily."""
+        """Return all rows added, lazily."""
         if self._rows or not self._parts:
             self._write()
         return pl.scan_parquet(self._folder / f"{self._name}-*.parquet")
 
 
 class Scratch:
-    """A folder for spooled logs; it goes away with this object, or with the process."""
+    """A folder for spooled logs; it is deleted with this object or at process exit."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="tollway-replay-"))
@@ -153,8 +153,8 @@ def settle(frame: pl.LazyFrame, scratch: Scratch, *, route: str | None, first: b
     """Write a table in order of time and load its narrow columns.
 
     `frame` has the columns of SCHEMA and `quality`, `final_quality`, `taught_s`. `first`: the
-    quality of first replies is known also where a cascade went on; else only kept replies count,
-    weighted by the chance of their being kept.
+    quality of first replies is known even if a cascade escalated; otherwise only kept replies
+    count, weighted by the probability of being kept.
     """
     routes = frame.group_by("route").len().sort("len", descending=True).collect()
     name = _route(routes["route"].to_list(), route)
@@ -185,10 +185,10 @@ def settle(frame: pl.LazyFrame, scratch: Scratch, *, route: str | None, first: b
 
 
 def _by_time(frame: pl.LazyFrame, folder: Path) -> Path:
-    """Write a table in order of time, a stretch after the other; return the pattern of its files.
+    """Write a table in order of time, one time range after another; return its file pattern.
 
-    A sort of the whole would hold it in memory. Segments are nearly in order of time already, so of
-    each stretch only a few row groups are read, and of the others their statistics.
+    Sorting the whole table would hold it in memory. Segments are nearly in order of time already,
+    so each range reads only a few row groups, and only the statistics of the others.
     """
     joined = folder / "joined.parquet"
     frame.sink_parquet(joined, row_group_size=BATCH_ROWS)
@@ -269,5 +269,5 @@ def load(path: Path) -> Log:
 
 
 def _numbers(series: pl.Series) -> Floats:
-    """Return a column as floats, nan where it is null."""
+    """Return a column as floats, with nan for null."""
     return series.cast(pl.Float64).fill_null(float("nan")).to_numpy()

@@ -1,7 +1,8 @@
-"""Models what each arm would have given, from earlier decisions only.
+"""Models each arm's outcome, from earlier decisions only.
 
-A ridge head is taught as it goes through the log: what it says of a decision was learned before it,
-so it may be used in a sum whose terms must not know of their own outcomes (see estimators.py).
+A ridge head learns as it goes through the log. Its prediction for a decision is made before it
+learns from that decision, so it may be used in sums whose terms must not depend on their own
+outcomes (see estimators.py).
 """
 
 from collections.abc import Sequence
@@ -13,16 +14,16 @@ from tollway.policies.regressors.ridge import RidgeRegressor
 from tollway.policies.types import Context
 from tollway.simulations.replay.logs import Floats, Log
 
-LESSONS_MAX = 50_000  # a ridge of a few dozen numbers has long settled; a second and a half
-STRIDE_ROWS = 64  # decisions that are predicted at once, before they are learned from
-PRIOR = 0.5  # what is said of an arm before anything is known
+SAMPLES_MAX = 50_000  # a ridge of a few dozen weights has long converged; takes 1.5 s
+STRIDE_ROWS = 64  # decisions predicted at once, before learning from them
+PRIOR = 0.5  # the prediction for an arm before any feedback
 
 
 def qualities(log: Log) -> Floats:
     """Return the quality of every arm for every decision (n x K), each in [0, 1]."""
     head = RidgeRegressor(prior=1.0, forget=1.0, folds=32)
     found = np.empty((len(log), len(log.arms)))
-    every = max(1, len(log) // LESSONS_MAX)
+    every = max(1, len(log) // SAMPLES_MAX)
     for start, stop in log.batches():
         contexts = log.contexts(start, stop)
         for at in range(start, stop, STRIDE_ROWS):
@@ -34,9 +35,9 @@ def qualities(log: Log) -> Floats:
 
 
 def fitted(log: Log, taught: NDArray[np.bool_]) -> Floats:
-    """Return the quality of every arm for every decision, as fitted to the decisions `taught`."""
+    """Return the quality of every arm for every decision, fitted to the decisions `taught`."""
     head = RidgeRegressor(prior=1.0, forget=1.0, folds=32)
-    every = max(1, len(log) // LESSONS_MAX)
+    every = max(1, len(log) // SAMPLES_MAX)
     for start, stop in log.batches():
         rows = [row for row in range(start, stop) if taught[row]]
         contexts = log.contexts(start, stop)
@@ -57,13 +58,13 @@ def _teach(
 
 
 def costs(log: Log) -> Floats:
-    """Return what every arm costs at every decision (n x K): as quoted, else its mean so far."""
+    """Return the cost of every arm at every decision (n x K): the quote, else the mean so far."""
     means = means_before(log.cost_usd, log.arm, len(log.arms))
     return np.where(np.isfinite(log.cost_hat_usd), log.cost_hat_usd, means)
 
 
 def means_before(values: Floats, arm: NDArray[np.int64], arms: int) -> Floats:
-    """Return each arm's mean over the decisions before each (n x K); of all before, at first."""
+    """Return each arm's mean over earlier decisions (n x K), or that of all arms if it has none."""
     ones = np.zeros((len(values), arms))
     ones[np.arange(len(values)), arm] = 1.0
     known = np.nan_to_num(values)[:, None] * ones

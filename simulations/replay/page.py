@@ -1,4 +1,4 @@
-"""The page of a replay: each policy's quality over its cost, with intervals, and the table."""
+"""The page of a replay: a chart of each policy's quality over its cost, and the table."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Asks a log what other policies would have given and cost, each against what was logged."""
+"""Estimates from a log the quality and cost of other policies, compared with the logged one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +20,13 @@ from tollway.simulations.replay.logs import BadLog, Floats, Log
 from tollway.simulations.replay.targets import Target
 
 Answer = Estimate | Refused
-LABELS_MIN = 50  # told qualities below which there is nothing to estimate from
-EXCLUDED_SHARE = 0.01  # of decisions left out, above which the reader is warned
+LABELS_MIN = 50  # decisions with feedback; with fewer there is no estimate
+EXCLUDED_SHARE = 0.01  # share of excluded decisions above which the reader is warned
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to estimate: `cost_max_usd` bounds a request's cost, the dearest logged if None."""
+    """How to estimate: `cost_max_usd` bounds a request's cost; None: the highest one logged."""
 
     alpha: float = 0.05
     method: str = "bernstein"
@@ -36,7 +36,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a policy would have come to: per request, and per request beyond what was logged."""
+    """A policy's estimated figures per request, and their differences from the logged policy."""
 
     label: str
     quality: Answer
@@ -47,17 +47,17 @@ class Outcome:
 
 
 class Replay:
-    """A log with the models of its outcomes, to be asked about any number of policies."""
+    """A log with the models of its outcomes; evaluates any number of policies."""
 
-    # It has no mutable state; the models are learned once, at its making.
+    # No mutable state: the models are learned once, on construction.
 
     def __init__(self, log: Log, options: Options = Options()) -> None:
-        """BadLog where too few qualities were told, or they lie outside [0, 1]."""
+        """BadLog if too few decisions have feedback, or if a quality is outside [0, 1]."""
         self.log, self.options = log, options
         self.told = np.isfinite(log.quality)
         if self.told.sum() < LABELS_MIN:
             raise BadLog(
-                f"quality was told of {self.told.sum()} of {len(log)} decisions, at least "
+                f"{self.told.sum()} of {len(log)} decisions have a quality, at least "
                 f"{LABELS_MIN} are needed; send feedback to POST /_tollway/feedback"
             )
         if not (log.quality[self.told].min() >= 0.0 and log.quality[self.told].max() <= 1.0):
@@ -70,12 +70,12 @@ class Replay:
         self.cost_max_usd = options.cost_max_usd or most or 1.0
         if self.cost_max_usd < most:
             raise BadLog(f"a request cost ${most:.6g}, more than the bound that was given")
-        # A log that tells of no cost: then there is nothing to estimate, and nothing in doubt.
+        # A log without costs: there is nothing to estimate, and no uncertainty.
         self.free = not (most or options.cost_max_usd or np.nan_to_num(log.cost_hat_usd).any())
         self.chances = self._chances()
 
     def notes(self) -> list[str]:
-        """Return what a reader of the estimates must know of the log."""
+        """Return notes about the log for readers of the estimates."""
         log, found = self.log, list(self.log.notes)
         left = sum(log.excluded.values())
         if left:
@@ -89,8 +89,8 @@ class Replay:
                 f"{arm} {share:.0%}" for arm, share in zip(log.arms, shares, strict=True)
             )
             found.append(
-                f"quality was told of {self.told.mean():.1%} of the decisions ({listed}); within "
-                "an arm they are taken to be like the others"
+                f"{self.told.mean():.1%} of the decisions have a quality ({listed}); within "
+                "an arm they are assumed to be representative"
             )
         if not log.whole:
             found.append(
@@ -106,7 +106,7 @@ class Replay:
         return shares
 
     def _chances(self) -> tuple[Floats, Floats]:
-        """Return pmf and propensity given that the quality is told, where some arms' more often."""
+        """Return pmf and propensity conditional on feedback, whose rate may differ by arm."""
         pmf, propensity = self.log.pmf, self.log.propensity
         if self.told.all():
             return pmf, propensity
@@ -119,13 +119,13 @@ class Replay:
         return pmf * shares / scale, drawn / scale[:, 0]
 
     def ask(self, target: Target) -> Outcome:
-        """Return what a policy would have come to."""
+        """Return a policy's estimated outcome."""
         if target.name == "logged":
             return self.logged()
         return self.outcome(target.label, target.probabilities(self.log, self.costs))
 
     def outcome(self, label: str, probabilities: Floats) -> Outcome:
-        """Return what came of drawing arms by these probabilities (n x K)."""
+        """Return the outcome of drawing arms with these probabilities (n x K)."""
         quality = self._answer(probabilities, "quality", paired=False)
         cost = self._answer(probabilities, "cost", paired=False)
         cost_gain = self._answer(probabilities, "cost", paired=True)
@@ -175,7 +175,7 @@ class Replay:
         ).scaled(scale)
 
     def logged(self) -> Outcome:
-        """Return what the log itself came to, with intervals as of any policy."""
+        """Return the logged policy's own outcome, with intervals as for any policy."""
         log = self.log
         quality = self._mean(log.final_quality[self.told], 1.0)
         nothing = Estimate(0.0, 0.0, 0.0, 0.0, 0.0, float(len(log)), 0.0, len(log))
@@ -194,9 +194,9 @@ class Replay:
 def _kept(
     weights: Weights, keeping: Floats
 ) -> tuple[Weights, NDArray[np.bool_] | None, Refused | None]:
-    """Count first replies by the chance of their being kept; say which nothing is known of.
+    """Weight first replies by the probability of being kept, and flag the unknown ones.
 
-    And whether so much is not known that there is no answer.
+    Also return whether too many are unknown for an estimate.
     """
     if (keeping == 1.0).all():
         return weights, None, refuse(weights)
@@ -215,7 +215,7 @@ def _kept(
 
 
 def fixed(log: Log) -> list[Target]:
-    """Return the policies of always asking one arm, for each arm that was ever drawn."""
+    """Return the policies that always use one arm, for each arm that was ever drawn."""
     drawn = np.bincount(log.arm, minlength=len(log.arms)) > 0
     return [
         Target(f"fixed:arm={arm}", "fixed", {"arm": arm})
@@ -225,6 +225,6 @@ def fixed(log: Log) -> list[Target]:
 
 
 def ask(log: Log, targets: Sequence[Target], options: Options = Options()) -> list[Outcome]:
-    """Return what each policy would have come to, the log itself first."""
+    """Return each policy's outcome, the logged policy first."""
     replay = Replay(log, options)
     return [replay.logged(), *(replay.ask(one) for one in targets if one.name != "logged")]

@@ -1,4 +1,4 @@
-"""Tables of what every backend would have answered and cost, request by request.
+"""Tables of every backend's quality and cost, request by request.
 
 JSON lines of `{"group", "prompt", "q": {backend: quality in [0, 1]}, "c": {backend: dollars}}`.
 """
@@ -30,9 +30,9 @@ class Table:
 
 
 def read(path: Path, backends: Sequence[str]) -> Table:
-    """Read a table's columns of some backends; ConfigError names the line that is not as it must.
+    """Read a table's columns for some backends; ConfigError names the first invalid line.
 
-    Costs are what a call costs at the prices that the scenario begins with.
+    Costs are those of a call at the scenario's initial prices.
     """
     found: list[tuple[list[float], list[float], str, str]] = []
     try:

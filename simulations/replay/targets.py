@@ -1,10 +1,10 @@
-"""The policies that a log is asked about: what each would have drawn, decision by decision.
+"""The policies to evaluate on a log: what each would have drawn, decision by decision.
 
-A policy that learns is run over the log in its order, as it would have been: it learns from the
-feedback that the log holds, when that was told, of the arms that the log drew. So its probabilities
-at a decision depend on the past alone and estimates of them are unbiased. What is estimated is this
-policy as taught by this log; had it drawn its own arms it would have learned from others, which
-only a simulation with every arm known can tell.
+A learning policy is run over the log in order: it learns from the feedback in the log, at the time
+it arrived, about the arms that the log drew. So its probabilities at a decision depend only on the
+past, and estimates with them are unbiased. The estimate is for this policy as taught by this log.
+Had it drawn its own arms, it would have learned from other outcomes; only a simulation that knows
+the outcomes of every arm can show that.
 """
 
 import heapq
@@ -25,7 +25,7 @@ BEST = Objective()  # the best that the allowance pays for
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A policy by name with its options; `objective` and allowance are for those that learn."""
+    """A policy by name with its options; `objective` and allowance are for learning policies."""
 
     label: str
     name: str
@@ -48,7 +48,7 @@ class Target:
         return _run(self, log, costs)
 
     def _mix(self, log: Log, costs: Floats) -> Floats:
-        """Return fixed shares of the arms offered; the cheapest where none of them is offered."""
+        """Return fixed shares of the offered arms; the cheapest arm if none of them is offered."""
         weights: dict[str, float] = (
             {str(self.options.get("arm")): 1.0}
             if self.name == "fixed"
@@ -89,7 +89,7 @@ def parse(
 
 
 def _value(text: str) -> Any:
-    """Return a value as TOML reads it; what is no TOML is a text."""
+    """Parse a value as TOML; text that is not valid TOML is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -97,7 +97,7 @@ def _value(text: str) -> Any:
 
 
 def _run(target: Target, log: Log, costs: Floats) -> Floats:
-    """Run a policy over the log, in order, taught by what the log was told by then."""
+    """Run a policy over the log, in order, learning from the feedback known by then."""
     try:
         policy = build(target.name, target.objective, options=target.options, seed=target.seed)
     except ValueError as exc:
@@ -134,7 +134,7 @@ def _teach(
 
 
 def _as_drawn(choice: Choice, log: Log, row: int) -> Choice:
-    """Return the policy's choice with the arm and the probabilities that the log drew with."""
+    """Return the policy's choice with the arm and probabilities of the log's draw."""
     arm = log.arms[log.arm[row]]
     index = choice.arms.index(arm)
     pmf = [float(log.pmf[row, log.arms.index(name)]) for name in choice.arms]

@@ -1,6 +1,6 @@
-"""Reads the times of a table that is not ours: seconds since 1970, or ISO 8601 dates and times.
+"""Reads the times of a foreign table: seconds since 1970, or ISO 8601 dates and times.
 
-A time without an offset is UTC: what the machine that reads a log is set to must not change it.
+A time without an offset is UTC: the time zone of the machine that reads a log must not change it.
 """
 
 import math
@@ -12,7 +12,7 @@ from tollway.simulations.replay.logs import BadLog
 
 
 def parse(text: str) -> float:
-    """Return the seconds since 1970 that a text says; ValueError where it is no time."""
+    """Parse a time into seconds since 1970; ValueError if it is invalid."""
     try:
         seconds = float(text)
     except ValueError:
@@ -24,7 +24,7 @@ def parse(text: str) -> float:
 
 
 def seconds(scan: pl.LazyFrame, name: str, source: str) -> pl.Expr:
-    """Return the expression for a column's seconds; BadLog names the first row that has none."""
+    """Return the expression for a column's seconds; BadLog names the first invalid row."""
     kind, column = scan.collect_schema()[name], pl.col(name)
     if kind.is_numeric():
         found = column.cast(pl.Float64)

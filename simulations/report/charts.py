@@ -1,8 +1,8 @@
 """Draws charts as inline SVG: lines, steps, dots and bars, with axes, intervals and marks.
 
-Pure: values in, a string out, the same values the same string. Colours are classes (`c0`, `c1`,
-...) which the page's style sheet gives for light, dark and paper; hovering shows a point's values
-by the SVG's own <title>, so nothing needs a script.
+Pure functions: the same values give the same string. Colours are classes (`c0`, `c1`, ...) that the
+page's style sheet defines for light, dark and print; hovering shows a point's values through the
+SVG's own <title>, so no script is needed.
 """
 
 import math
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-COLOURS = 8  # more lines than that are not told apart; they wrap
-POINTS_MAX = 2000  # of one line: a screen has no more columns
-TITLED_MAX = 200  # points that carry a <title>; beyond, hovering finds none of them anyway
+COLOURS = 8  # more lines cannot be distinguished; the colours wrap
+POINTS_MAX = 2000  # points of one line: a screen has no more columns
+TITLED_MAX = 200  # points with a <title>; with more, they are too dense to hover over
 _WIDTH, _HEIGHT = 760, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 46
 _TICKS = 6
 
-NOTHING = "\N{EN DASH}"  # where there is no number
+NOTHING = "\N{EN DASH}"  # shown for a missing number
 
 Style = Literal["line", "step", "dots"]
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A named row of points; `low` and `high`, where given, are the ends of their intervals.
+    """A named series of points; `low` and `high`, if given, are the ends of their intervals.
 
     A point whose y is not finite is a gap in a line. `names` label dots.
     """
@@ -42,7 +42,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an axis shows: its label with the unit, and its ends where they are not the data's."""
+    """An axis: its label with the unit, and its ends if they differ from the data's."""
 
     label: str
     low: float | None = None
@@ -53,7 +53,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place that is pointed out: a vertical line at `x`, or a horizontal one at `y`."""
+    """A reference line: vertical at `x`, or horizontal at `y`."""
 
     label: str
     x: float | None = None
@@ -71,7 +71,7 @@ class Bar:
 
 
 def chart(series: Sequence[Series], x: Axis, y: Axis, marks: Sequence[Mark] = ()) -> str:
-    """Return a chart of points; what is drawn later lies on top."""
+    """Return a chart of points; later series are drawn on top."""
     across = _Scale.of(x, _values(series, "x", marks), _LEFT, _WIDTH - _RIGHT)
     up = _Scale.of(y, _values(series, "y", marks), _HEIGHT - _BOTTOM, _TOP)
     parts = [_frame(across, up, x, y)]
@@ -81,7 +81,7 @@ def chart(series: Sequence[Series], x: Axis, y: Axis, marks: Sequence[Mark] = ()
 
 
 def bars(values: Sequence[Bar], x: Axis, marks: Sequence[Mark] = ()) -> str:
-    """Return horizontal bars, one below the other, from 0; marks are at an `x`."""
+    """Return horizontal bars from 0, one below the other; marks need an `x`."""
     ends = [v for bar in values for v in (bar.value, bar.low, bar.high) if v is not None]
     ends += [mark.x for mark in marks if mark.x is not None]
     names_px = 12 + 7 * min(34, max((len(bar.name) for bar in values), default=0))
@@ -97,7 +97,7 @@ def bars(values: Sequence[Bar], x: Axis, marks: Sequence[Mark] = ()) -> str:
 
 
 def legend(names: Sequence[str], dashed: Sequence[bool] = ()) -> str:
-    """Return the legend of a chart's series, in their order, as HTML."""
+    """Return the legend of a chart's series, in order, as HTML."""
     items = [
         f'<li><svg viewBox="0 0 22 8" class="key"><path class="c{n % COLOURS} line'
         f'{" dashed" if n < len(dashed) and dashed[n] else ""}" d="M1 4H21"/></svg>'
@@ -108,7 +108,7 @@ def legend(names: Sequence[str], dashed: Sequence[bool] = ()) -> str:
 
 
 def number(value: float, percent: bool = False) -> str:
-    """Return a number as people read it: three digits that count, thousands apart."""
+    """Format a number for people: three significant digits, thousands separated."""
     if not math.isfinite(value):
         return NOTHING
     if percent:
@@ -216,7 +216,7 @@ def _tick(value: float, scale: _Scale) -> str:
 
 def _mark(mark: Mark, number: int, across: _Scale, up: _Scale) -> str:
     if mark.x is not None:
-        # Every other label a line lower: neighbours' would run into each other.
+        # Every other label is a line lower, so that neighbours do not overlap.
         down = 9.0 + 14.0 * (number % 2)
         return _upright(mark.label, across(mark.x), _TOP, _HEIGHT - _BOTTOM, down)
     at = up(mark.y or 0.0)

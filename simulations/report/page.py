@@ -1,9 +1,9 @@
-"""Makes a report: one HTML page with its tables and pictures inside, for a screen and for paper.
+"""Makes a report: one self-contained HTML page with tables and charts, for screen and print.
 
-Nothing is fetched and no script runs, so a page opens from a mail or a build's artefacts and stays
-readable for years. The same values make the same bytes.
+It fetches nothing and runs no script, so a page opens from a mail or a build artefact and stays
+readable for years. The same values give the same bytes.
 
-    write(path, page("A day", section("Quality", figure(chart(...), "What is to be seen here."))))
+    write(path, page("A day", section("Quality", figure(chart(...), "What the chart shows."))))
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ Cell = str | float | int | None
 
 
 def page(title: str, *parts: str, lead: str = "", foot: str = "") -> str:
-    """Return the page of some parts, each of them HTML; `lead` and `foot` are plain text."""
+    """Return a page of `parts`, which are HTML; `lead` and `foot` are plain text."""
     intro = f"<p class='lead'>{escape(lead)}</p>" if lead else ""
     end = f"<footer>{escape(foot)}</footer>" if foot else ""
     return (
@@ -48,7 +48,7 @@ def write(path: Path, html: str) -> None:
 
 
 def section(title: str, *parts: str) -> str:
-    """Return a part of a page under a heading of its own."""
+    """Return a section of a page with its own heading."""
     return f"<section><h2>{escape(title)}</h2>\n{chr(10).join(parts)}</section>"
 
 
@@ -58,7 +58,7 @@ def text(words: str) -> str:
 
 
 def figure(picture: str, caption: str) -> str:
-    """Return a picture (its HTML) with what is to be seen in it."""
+    """Return a picture (its HTML) with its caption."""
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
@@ -77,7 +77,7 @@ def plot_bars(values: Sequence[Bar], x: Axis, caption: str, marks: Sequence[Mark
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> str:
-    """Return a table; numbers are written with three digits that count and stand to the right."""
+    """Return a table; numbers have three significant digits and are aligned right."""
     heads = "".join(f"<th>{escape(name)}</th>" for name in head)
     body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     named = f"<caption>{escape(caption)}</caption>" if caption else ""
@@ -88,7 +88,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = ""
 
 
 def tiles(figures: Sequence[tuple[str, str, str]]) -> str:
-    """Return the few figures that matter, each as (what it is, its value, a note)."""
+    """Return the headline figures, each as (label, value, note)."""
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
         for name, value, note in figures
@@ -104,7 +104,7 @@ def _cell(value: Cell) -> str:
     return f"<td class='n'>{number(value)}</td>"
 
 
-# Okabe and Ito's colours, told apart by most who see colours differently; darker on white.
+# Okabe and Ito's palette, safe for most colour-blind readers; darker on white.
 _LIGHT = ("#0067a5", "#c8500a", "#00805e", "#a8407f", "#8a6d00", "#3b8fc4", "#6b6b6b", "#5a3fa0")
 _DARK = ("#5ab4f0", "#f59a4a", "#3ecfa0", "#e58fc0", "#e6c84a", "#9bd2f5", "#b5b5b5", "#b59cf0")
 

@@ -21,13 +21,13 @@ Result = dict[str, Any]
 
 
 def figure(result: Result, key: str) -> float:
-    """Return a figure of a run; nan where it has none."""
+    """Return a figure of a run; nan if it has none."""
     value = result["total"].get(key)
     return math.nan if value is None else float(value)
 
 
 def grouped(wanted: Sequence[Cell], found: Sequence[Result]) -> dict[tuple[str, ...], list[Result]]:
-    """Return the results of each place of a grid, in the order of the seeds."""
+    """Return the results of each cell of a grid, in the order of the seeds."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for cell, result in zip(wanted, found, strict=True):
         groups.setdefault(tuple(value for _, value in cell.labels), []).append(result)
@@ -40,7 +40,7 @@ def grouped(wanted: Sequence[Cell], found: Sequence[Result]) -> dict[tuple[str, 
 def compare_rows(by_policy: Mapping[str, Sequence[Result]]) -> list[list[str]]:
     """Return a table of policies: each figure's mean, and how it differs from the first policy's.
 
-    Differences are paired: the same seed is the same requests with the same luck.
+    Differences are paired: a seed has the same requests and the same random draws throughout.
     """
     head = ["POLICY"]
     for _, name, _ in FIGURES:

@@ -1,4 +1,4 @@
-"""Tells what runs have come to: as lines for a terminal, and as pages."""
+"""Summarises runs, as lines for a terminal and as pages."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ BAR = (
 
 
 def seconds(value: float | None) -> str:
-    """Return a time as people say it; None is never."""
+    """Format a duration for people; None means never."""
     if value is None:
         return "never"
     if value >= 5400:
@@ -28,12 +28,12 @@ def seconds(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share in per cent; a dash where there is none."""
+    """Format a share in per cent; a dash if there is none."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def points(value: float | None) -> str:
-    """Return hundredths of quality."""
+    """Format a quality difference in points, that is, hundredths."""
     return "-" if value is None else f"{value:.2f}"
 
 
@@ -41,7 +41,7 @@ def points(value: float | None) -> str:
 
 
 def run_lines(result: Result) -> list[str]:
-    """Return a run for a terminal."""
+    """Return the summary of a run as lines for a terminal."""
     total = result["total"]
     if not total["requests"]:
         return [f"{result['scenario']}: no requests came"]
@@ -278,7 +278,7 @@ FIGURES: tuple[Figure, ...] = (
     ("refused", "refused", True),
     ("p99_s", "p99, seconds", True),
 )
-"""Keys of a result's totals, what they are called, and whether less is better."""
+"""Keys of a result's totals, their labels, and whether less is better."""
 
 
 def interval(mean: Mean, digits: int = 2) -> str:

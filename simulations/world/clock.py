@@ -1,13 +1,14 @@
-"""Virtual time: an event loop whose clock jumps to whatever is due next.
+"""Virtual time: an event loop whose clock jumps to the next scheduled event.
 
-Theory of operation. A heap holds what is due, by (time, order of asking); `run` takes the earliest,
-sets the clock to its time and calls it, so a day passes as fast as its events are handled and the
-same asking gives the same order. It is an asyncio loop as far as production code asks for one
-(timers, futures, tasks; threads run at once, in line), so wallets and locks run in it unchanged.
+Theory of operation. A heap holds scheduled calls, by (time, order of scheduling). `run` takes the
+earliest, sets the clock to its time and calls it. So a day passes as fast as its events are
+handled, and the same schedule runs in the same order. The loop implements as much of asyncio as
+production code uses (timers, futures, tasks; executor calls run at once, inline), so reservations
+and locks run in it unchanged.
 
-A request is no task, for a task switch costs more than a simulated server: it is a strand, its
-coroutine driven by hand. What waits for a time awaits `until(...)`, which costs one push and one
-pop; what waits for a future (a wallet asking its ledger) is resumed by it.
+A request is not a task, because a task switch costs more than a simulated server. It is a strand:
+a coroutine driven by hand. A strand waits for a time by awaiting `until(...)`, which costs one push
+and one pop; a strand that waits for a future (reservations asking the ledger) is resumed by it.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 
 class Until:
-    """Awaited by a strand: it goes on at a time."""
+    """Awaited by a strand: resumes it at a given time."""
 
     __slots__ = ("at_s",)
 
@@ -36,7 +37,7 @@ class Until:
 class VirtualLoop(asyncio.AbstractEventLoop):
     """An event loop in virtual time, in seconds from 0."""
 
-    # The mutable state is the clock, what is due, and whether it runs.
+    # The mutable state is the clock, the scheduled calls, and whether it runs.
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -49,14 +50,14 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     # -- what a simulation uses
 
     def at(self, at_s: float, call: Callable[[Any], object], value: Any = None) -> None:
-        """Have `call(value)` called at a time; in the past, at once."""
+        """Schedule `call(value)` at a time; a time in the past means at once."""
         self._count += 1
         heapq.heappush(self._due, (at_s, self._count, call, value))
 
     def strand(
         self, coroutine: Coroutine[Any, Any, T], ended: Callable[[T | None, Exception | None], None]
     ) -> None:
-        """Drive a coroutine; `ended` gets what it returned or raised, as soon as it has."""
+        """Drive a coroutine; `ended` gets its result or exception as soon as it ends."""
         self._advance((coroutine, ended))
 
     def _advance(self, strand: tuple[Coroutine[Any, Any, Any], Callable[..., None]]) -> None:
@@ -78,7 +79,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             waits_for.add_done_callback(lambda _: self._advance(strand))
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine as a task to its end; what else is due then stays undone."""
+        """Run a coroutine as a task to its end; calls still scheduled then do not run."""
         before = events._get_running_loop()
         events._set_running_loop(self)
         self._running = True
@@ -94,7 +95,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def _state(self, task: "asyncio.Task[Any]") -> None:
         due, ready, pop = self._due, self._ready, heapq.heappop
         while True:
-            if ready:  # nothing else takes a task any further
+            if ready:  # only ready callbacks advance a task
                 self._run_ready()
                 if task.done():
                     return
@@ -122,7 +123,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        """Have something called before time passes."""
+        """Schedule a call before time advances."""
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
@@ -136,7 +137,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Have something called after a delay."""
+        """Schedule a call after a delay."""
         return self.call_at(self.now_s + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
@@ -146,7 +147,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Have something called at a time."""
+        """Schedule a call at a time."""
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         self.at(when, _fire, handle)
         return handle
@@ -162,7 +163,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> "asyncio.Future[Any]":
-        """Call something here and now: threads would make runs differ."""
+        """Call the function inline: threads would make runs differ."""
         future = self.create_future()
         try:
             future.set_result(func(*args))
@@ -171,23 +172,23 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return future
 
     def is_running(self) -> bool:
-        """Say whether it runs."""
+        """Return whether the loop is running."""
         return self._running
 
     def is_closed(self) -> bool:
-        """Say that it needs no closing."""
+        """Return False: the loop needs no closing."""
         return False
 
     def get_debug(self) -> bool:
-        """Say that nothing is traced."""
+        """Return False: there is no debug mode."""
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Stop the simulation: in a simulation no error is passed over."""
+        """Stop the simulation: a simulation ignores no error."""
         self._failure = context.get("exception") or RuntimeError(context.get("message"))
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Do nothing: it is passed over when it is due."""
+        """Do nothing: a cancelled timer is skipped when it is due."""
 
 
 def _fire(handle: asyncio.TimerHandle) -> None:

@@ -1,4 +1,4 @@
-"""Runs the cells of a grid on a Ray cluster: the same tasks, on other machines."""
+"""Runs the cells of a grid on a Ray cluster."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -10,9 +10,9 @@ Result = TypeVar("Result")
 def on_ray(
     run: Callable[[Cell], Result], wanted: Sequence[Cell], workers: int
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (place, result) as they come.
+    """Yield (index, result) as cells finish.
 
-    The cluster is RAY_ADDRESS, else one of `workers` processes on this machine. Its machines need
+    The cluster is RAY_ADDRESS, else `workers` processes on this machine. Its machines need
     Tollway and the scenarios' files in the same places. ModuleNotFoundError without the extra.
     """
     import ray  # noqa: PLC0415 - an extra

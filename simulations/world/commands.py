@@ -1,4 +1,4 @@
-"""`tollway simulate run | compare | sweep`: scenarios, from a terminal."""
+"""`tollway simulate run | compare | sweep`: the command lines that run scenarios."""
 
 import argparse
 import os
@@ -153,7 +153,7 @@ def _compare(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def policy(text: str) -> dict[str, Any]:
-    """Return the changes that put a policy, `NAME:OPTION=VALUE,...`, into a scenario."""
+    """Return the changes that set a scenario's policy to `NAME:OPTION=VALUE,...`."""
     name, _, options = text.partition(":")
     if name not in POLICIES:
         why = did_you_mean(name, POLICIES)
@@ -224,7 +224,7 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Return a value as TOML reads it; what is no TOML is a text."""
+    """Parse a value as TOML; text that is not valid TOML is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -238,7 +238,7 @@ def _seeds(arguments: argparse.Namespace, name: str) -> list[int]:
 
 
 def _cells(arguments: argparse.Namespace, wanted: list[grid.Cell]) -> list[Any]:
-    """Run cells; with --out, keep them there and write them as one table."""
+    """Run cells; with --out, store them there and write them as one table."""
     if arguments.out is not None and find_spec("polars") is None:
         raise ConfigError([_missing("--out", "polars", "simulate")])
     if arguments.engine == "ray" and find_spec("ray") is None:

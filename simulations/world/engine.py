@@ -1,11 +1,11 @@
-"""Runs a scenario: production gateways in virtual time, before servers that are simulated.
+"""Runs a scenario: production gateways in virtual time, in front of simulated servers.
 
-Theory of operation. `wiring.build` makes each gateway as it makes one that serves; only its
-transports, its protocol, its ledger and its journal are the simulation's. A request enters at
-`router.answer`, as a strand of the virtual loop, and feedback at `learner.take`, when it is due.
-What upkeep does on timers is done here at the times it would change something: multipliers within
-20 ms of when they are due, pace every `upkeep_s`, leases at least as often as they must be renewed.
-Nothing else happens by chance or by the real clock, so the same seed gives the same run.
+Theory of operation. `wiring.build` builds each gateway as in production; only its transports, its
+protocol, its ledger and its journal are simulated. A request enters at `router.answer`, as a strand
+of the virtual loop; feedback enters at `learner.take` when it is due. The jobs that the scheduler
+runs on timers run here at the times when they would change something: multipliers within 20 ms of
+when they are due, pacing every `upkeep_s`, leases at least as often as they must be renewed.
+Nothing else depends on chance or on the real clock, so the same seed gives the same run.
 """
 
 import asyncio
@@ -41,10 +41,10 @@ from tollway.simulations.world.servers import Line, Load, Lot, Server, Wire
 from tollway.simulations.world.truth import Truth, reveal, usage
 from tollway.simulations.world.workload import Requests, draw
 
-CHUNK = 20_000  # requests that are turned from arrays into lists at a time
-EAGER_S = 0.1  # how often the leases of several gateways are looked after, as in production
+CHUNK = 20_000  # requests converted from arrays to lists at a time
+EAGER_S = 0.1  # how often the leases of several gateways are renewed, as in production
 NONE, FAILED, REFUSED = -1, -2, -3
-"""What `Run.arm` says of a request without an answer: never asked, failed, refused by a budget."""
+"""Values of `Run.arm` for unanswered requests: never asked, failed, refused by a budget."""
 
 Floats = NDArray[np.float64]
 
@@ -53,10 +53,11 @@ OVER_BUDGET = frozenset({"budget_exhausted", "budget_downgraded", "cost_ceiling"
 
 @dataclass(slots=True)
 class Run:
-    """What happened: one entry per request, in the order of arrival.
+    """The result of a run: one entry per request, in order of arrival.
 
-    arm: who answered, or FAILED or REFUSED. right: whether rightly. cost_usd: all its attempts.
-    latency_s: until the answer or the refusal. fallback: whether another had failed before.
+    arm: the arm that answered, or FAILED or REFUSED. right: whether the answer was right. cost_usd:
+    the cost of all attempts. latency_s: until the answer or the refusal. fallback: whether another
+    backend had failed before.
     """
 
     scenario: Scenario
@@ -76,7 +77,7 @@ class Run:
 
 
 class World:
-    """A scenario while it runs."""
+    """A running scenario."""
 
     # The mutable state is the gateways, the servers, and what has happened to each request.
 
@@ -114,7 +115,7 @@ class World:
         return self._start_s + self.loop.now_s
 
     async def live(self) -> None:
-        """Begin, let everything happen, and end in order."""
+        """Start the gateways, run the scenario to its end, and close them."""
         for node in self.nodes:
             await node.open()
         for number, stretch in enumerate(self.truth.stretches[1:], 1):
@@ -122,7 +123,7 @@ class World:
         arrivals = self._arrivals()
         self._arrive(arrivals)
         await asyncio.sleep(self.scenario.seconds)
-        while self.under_way:  # noqa: ASYNC110 - the last replies; time costs nothing here
+        while self.under_way:  # noqa: ASYNC110 - the last replies; virtual time is free
             await asyncio.sleep(1.0)
         for node in self.nodes:
             await node.close()
@@ -158,7 +159,7 @@ class World:
                 yield number, at_s, node, tenants[tenant], data
 
     def _arrive(self, arrivals: Iterator[tuple[int, float, int, str, dict[str, Any]]]) -> None:
-        """Take the requests one after the other, each at its time."""
+        """Submit the requests, each at its arrival time."""
         loop, nodes = self.loop, self.nodes
         told = self.requests.told.tolist()
 
@@ -176,7 +177,7 @@ class World:
     # -- what happens
 
     def _change(self, number: int) -> None:
-        """Begin a stretch."""
+        """Begin a stretch and apply its changes."""
         stretch = self.truth.stretches[number]
         for server, condition in zip(self.servers, stretch.conditions, strict=True):
             server.condition = condition
@@ -192,34 +193,32 @@ class World:
                 self._set_limit(change.budget, int(change.limit_usd * 10**9))
 
     def _set_limit(self, budget: str, limit_nano: int) -> None:
-        """Change a budget as an operator would, at the ledger."""
+        """Change a budget at the ledger, as an operator would."""
         budgets = [one.to_budget() for one in self.nodes[0].gateway.settings.budgets]
         admin = BudgetAdmin(self.ledger, budgets, self.wall)
         act = admin.set_limit(budget, limit_nano, "operator", "the scenario says so")
         self.loop.strand(act, _sound)
 
     def count_budgets(self) -> list[dict[str, Any]]:
-        """Return every window of every budget, as the ledger has it in the end."""
+        """Return every window of every budget, as the ledger has them at the end."""
         windows = {budget.name: budget.window for budget in self.nodes[0].gateway.settings.budgets}
         return [
             {
-                "budget": book.budget,
-                "window_start_s": book.window_start_s,
-                "limit_usd": book.limit_nano / 1e9,
-                "spent_usd": book.spent_nano / 1e9,
-                "unaccounted_usd": book.unaccounted_nano / 1e9,
+                "budget": one.budget,
+                "window_start_s": one.window_start_s,
+                "limit_usd": one.limit_nano / 1e9,
+                "spent_usd": one.spent_nano / 1e9,
+                "unaccounted_usd": one.unaccounted_nano / 1e9,
             }
-            for book in sorted(
-                self.ledger.books(), key=lambda book: (book.budget, book.window_start_s)
-            )
-            if book.window_start_s or windows[book.budget] == "lifetime"
+            for one in sorted(self.ledger.books(), key=lambda one: (one.budget, one.window_start_s))
+            if one.window_start_s or windows[one.budget] == "lifetime"
         ]
 
 
 class Node:
-    """One gateway of the world."""
+    """One gateway of the simulation."""
 
-    # The mutable state is whether a resolution is scheduled, and whether it is over.
+    # The mutable state is whether a resolution is scheduled, and whether the run has ended.
 
     def __init__(self, world: World, number: int, journal: Path | None) -> None:
         scenario, loop = world.scenario, world.loop
@@ -257,12 +256,12 @@ class Node:
         }
 
     async def open(self) -> None:
-        """Take up the money, and begin upkeep."""
+        """Open the reservations and start the scheduled jobs."""
         await self.gateway.wallet.open(tick_s=self._tick_s)
         self._pace()
 
     async def close(self) -> None:
-        """Hand the money back."""
+        """Return the leases to the ledger."""
         self._closed = True
         self.line.cut = False
         await self.gateway.wallet.close()
@@ -320,10 +319,10 @@ class Node:
             self.world.labels += 1
             self._look()
 
-    # -- upkeep
+    # -- scheduled jobs
 
     def _look(self) -> None:
-        """See whether anything is due that upkeep would notice within 20 ms."""
+        """Check for work that the production scheduler would notice within 20 ms."""
         if not self._resolving and self.route.policy.resolve_due():
             self._resolving = True
             self.loop.at(self.loop.now_s + RESOLVE_S, self._resolve)
@@ -339,7 +338,7 @@ class Node:
             self.loop.at(self.loop.now_s + self.world.scenario.upkeep_s, self._pace)
 
     def learn_of(self, before: Sequence[Any], now: Sequence[Any]) -> None:
-        """Take over what is announced: new prices, and backends that are added."""
+        """Apply announced changes: new prices and added backends."""
         policy = self.route.policy
         for name, old, new in zip(self.all, before, now, strict=True):
             backend = self.all[name]
@@ -354,7 +353,7 @@ class Node:
 
 
 def _usual(world: World, name: str) -> Any:
-    """Return the usual usage of a call, to compare prices by."""
+    """Return the usage of a typical call, for comparing prices."""
     backend = world.scenario.backends[world.arms[name]]
     tokens = float(world.scenario.workload.prompt_tokens)
     return usage(float(backend.latency_s), tokens, float(backend.output_tokens))
@@ -366,10 +365,10 @@ def _sound(_: object, error: Exception | None) -> None:
 
 
 def run(scenario: Scenario, *, seed: int | None = None, journal: Path | None = None) -> Run:
-    """Run a scenario; `seed` instead of its own, `journal` a folder for what gateways journal."""
+    """Run a scenario; `seed` overrides its own, `journal` is the folder of the journals."""
     world = World(scenario, scenario.seed if seed is None else seed, journal)
     gc.collect()
-    gc.freeze()  # the world's tables are there to stay, and need not be looked through again
+    gc.freeze()  # the simulation's tables live until the end: exclude them from collection
     try:
         world.loop.run(world.live())
     finally:

@@ -1,10 +1,9 @@
-"""Grids of runs: each cell is one scenario, some changes to it, and a seed; done once, then kept.
+"""Grids of runs: each cell is a scenario with changes and a seed; it runs once and is cached.
 
-A cell's result is kept in a file named by the hash of all that it depends on: the scenario's text,
-the changes, the seed and the code. So a grid that was interrupted goes on where it was, one that is
-run again is there at once, and a changed scenario is never mistaken for the one before. Cells are
-pure functions of that, so any engine may run them in any order, and the results come in the order
-of the grid.
+A cell's result is stored in a file named by the hash of everything it depends on: the scenario's
+text, the changes, the seed and the code. So an interrupted grid resumes where it stopped, a
+repeated grid is immediate, and a changed scenario never reuses old results. Cells are functions
+of these inputs alone, so any engine may run them in any order. Results keep the grid's order.
 """
 
 import hashlib
@@ -37,9 +36,9 @@ Done = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run: a scenario by name or path, what is changed in it, and its seed.
+    """One run: a scenario by name or path, changes to it, and its seed.
 
-    `labels` tell it apart from others of its grid: (column, value).
+    `labels` identify it within its grid: (column, value).
     """
 
     scenario: str
@@ -49,12 +48,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What it is called in progress: its labels and its seed."""
+        """Its name in progress output: labels and seed."""
         told = [f"{value}" for _, value in self.labels] or [self.scenario]
         return ", ".join([*told, f"seed {self.seed}"])
 
     def key(self) -> str:
-        """Return the hash of all that its result depends on."""
+        """Return the hash of everything that the result depends on."""
         text = scenario.find(self.scenario).read_bytes()
         said = orjson.dumps([self.seed, sorted(self.changes, key=lambda change: change[0])])
         return hashlib.sha256(text + b"\0" + said + b"\0" + code().encode()).hexdigest()[:32]
@@ -78,7 +77,7 @@ def cells(
 ) -> list[Cell]:
     """Return the cells of all scenarios, all values of all axes and all seeds.
 
-    An axis is (its name, its values), a value (what it is called, the changes it makes).
+    An axis is (name, values); a value is (label, the changes it makes).
     """
     found = []
     for name in names:
@@ -101,9 +100,9 @@ def run_cell(cell: Cell) -> Result:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the gateways' own log out of a simulation's output: it is in the results as events.
+    """Silence the gateways' own log during a simulation: its events are in the results.
 
-    The log has its former level afterwards, for a simulation may run inside a larger process.
+    The former log level is restored, because a simulation may run inside a larger process.
     """
     log = logging.getLogger("tollway")
     level = log.level
@@ -122,12 +121,12 @@ def run(
     on: str = "local",
     done: Done = lambda count, of, name: None,
 ) -> list[Result]:
-    """Run what is not there yet; return all results in the order of the cells.
+    """Run the cells without a stored result; return all results in the order of the cells.
 
-    `parts` is the folder where results are kept, `on` the engine: `local` processes, or `ray`.
+    `parts` is the folder of stored results, `on` the engine: `local` processes, or `ray`.
     """
     for cell in wanted:
-        scenario.load(cell.scenario, dict(cell.changes))  # what is wrong is said before hours of it
+        scenario.load(cell.scenario, dict(cell.changes))  # report errors before hours of work
     found: dict[int, Result] = {}
     if parts is not None:
         parts.mkdir(parents=True, exist_ok=True)
@@ -146,7 +145,7 @@ def run(
 
 
 def _keep(path: Path, result: Result) -> None:
-    # A part is whole or not there: what is interrupted leaves a .tmp behind, which nobody reads.
+    # A part is complete or absent: an interrupted write leaves a .tmp file, which is never read.
     unfinished = path.with_suffix(".tmp")
     unfinished.write_bytes(orjson.dumps(result))
     unfinished.replace(path)
@@ -161,7 +160,7 @@ def _engine(name: str) -> Callable[[Sequence[Cell], int], Iterator[tuple[int, Re
 
 
 def _end_with_parent() -> None:
-    """Have this worker end when whoever started it is killed, and not compute on for nobody."""
+    """End this worker when its parent process is killed."""
     parent = parent_process()
     assert parent is not None
 
@@ -173,7 +172,7 @@ def _end_with_parent() -> None:
 
 
 def _locally(wanted: Sequence[Cell], workers: int) -> Iterator[tuple[int, Result]]:
-    """Yield (place, result) as they come, from processes; with one worker, from this one."""
+    """Yield (index, result) as cells finish, from processes; with one worker, from this one."""
     if workers <= 1 or len(wanted) <= 1:
         for at, cell in enumerate(wanted):
             yield at, run_cell(cell)
@@ -199,7 +198,7 @@ class Mean:
 
 
 def mean(values: Sequence[float]) -> Mean:
-    """Return the mean of some runs' figures."""
+    """Return the mean of a figure over runs."""
     middle, count = fmean(values), len(values)
     if count < 2:
         return Mean(middle, math.nan, math.nan)
@@ -220,7 +219,7 @@ def _student(degrees: int) -> float:
 
 
 def flat(cell: Cell, result: Result) -> dict[str, Any]:
-    """Return a cell and its totals as one row; the first change's recovery with it."""
+    """Return a cell and its totals as one row, with the first change's recovery."""
     row: dict[str, Any] = {"scenario": cell.scenario, "seed": cell.seed, **dict(cell.labels)}
     row |= {key: value for key, value in result["total"].items() if not isinstance(value, dict)}
     row |= {f"share_{arm['name']}": arm["share"] for arm in result["backends"]}

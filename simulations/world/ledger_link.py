@@ -1,4 +1,4 @@
-"""A gateway's line to the ledger: it takes its time, and it can be cut."""
+"""A gateway's network link to the ledger, with a delay; it can be cut."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,18 +19,18 @@ from tollway.simulations.world.clock import VirtualLoop
 
 T = TypeVar("T")
 
-NOTICED_S = 0.25  # how long it takes to see that nothing comes back
+NOTICED_S = 0.25  # how long it takes to notice that no reply comes
 
 
 class LedgerLine:
-    """A ledger at the other end of a network."""
+    """A ledger across a network."""
 
     # The mutable state is whether it is cut.
 
     may_forget = False
 
     def __init__(self, ledger: MemoryLedger, loop: VirtualLoop, delay_s: float) -> None:
-        """`delay_s`: there and back."""
+        """`delay_s` is the round-trip time."""
         self._ledger = ledger
         self._loop = loop
         self._delay_s = delay_s
@@ -43,7 +43,7 @@ class LedgerLine:
         """Do nothing."""
 
     async def _carry(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask; a question or an answer that meets the cut is lost."""
+        """Send a request; it or its reply is lost while the link is cut."""
         await asyncio.sleep(self._delay_s / 2)
         await self._pass()
         answer = await ask()
@@ -57,7 +57,7 @@ class LedgerLine:
             raise LedgerUnavailable("no route to the ledger")
 
     async def register(self, budgets: Sequence[Budget]) -> BatchReply:
-        """Make budgets known."""
+        """Register budgets."""
         return await self._carry(lambda: self._ledger.register(budgets))
 
     async def exchange(self, exchanges: Sequence[LeaseExchange]) -> BatchReply:

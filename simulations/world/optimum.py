@@ -1,8 +1,8 @@
-"""What could be had for money: by the best mix that ignores requests, and by knowing the truth.
+"""The best quality attainable for a cost: by the best fixed mix, and by knowing the truth.
 
-An optimum is the relaxed multiple-choice knapsack: at a price of money each request takes the arm
-with the most quality less cost, and the price is the one at which the money is just enough. Not to
-answer is an arm too, which is worth and costs nothing.
+An optimum is the relaxed multiple-choice knapsack: at a shadow price each request takes the arm
+with the most quality less price times cost, and the price is the one at which spend equals the
+allowance. Not answering is an arm too, with quality 0 and cost 0.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-STEPS = 60  # bisections of the price: 1e-18 of its range
+STEPS = 60  # bisections of the price: down to 1e-18 of its range
 
 
 @dataclass(frozen=True, slots=True)
 class Optimum:
-    """The best mean quality, at what mean cost and at which price of money (quality per dollar)."""
+    """The best mean quality, its mean cost, and its shadow price (quality per dollar)."""
 
     quality: float
     cost_usd: float
@@ -24,7 +24,7 @@ class Optimum:
 
 
 def at(quality: Floats, cost_usd: Floats, price: float) -> tuple[float, float]:
-    """Return mean (quality, cost) of what is best at a price of money; -inf is no choice."""
+    """Return mean (quality, cost) of the best arms at a shadow price; -inf excludes an arm."""
     score = quality - price * cost_usd
     taken = score.argmax(axis=1)
     rows = np.arange(len(score))
@@ -44,7 +44,7 @@ def for_budget(quality: Floats, cost_usd: Floats, mean_usd: float) -> Optimum:
 
 
 def for_floor(quality: Floats, cost_usd: Floats, floor: float) -> Optimum:
-    """Return the cheapest of a mean quality; the best there is where none has it."""
+    """Return the cheapest optimum of a mean quality; the best quality if none reaches it."""
     best = at(quality, cost_usd, 0.0)
     if best[0] <= floor:
         return Optimum(*best, 0.0)
@@ -70,7 +70,7 @@ def _bracket(is_high: object) -> tuple[float, float]:
 
 
 def hull(quality: Floats, cost_usd: Floats, mean_usd: float) -> float:
-    """Return the mean quality of the best mix of fixed arms for a mean cost, with no answer as one.
+    """Return the best mean quality of a fixed mix of arms, or of no answer, for a mean cost.
 
     `quality` and `cost_usd` are the arms' means.
     """
@@ -85,7 +85,7 @@ def hull(quality: Floats, cost_usd: Floats, mean_usd: float) -> float:
 
 
 def by_group(values: Floats, group: NDArray[np.int64], count: int) -> Floats:
-    """Return each row's group's mean, columns apart."""
+    """Return the mean of each row's group, per column."""
     sizes = np.maximum(np.bincount(group, minlength=count), 1)
     means = np.stack(
         [np.bincount(group, column, minlength=count) / sizes for column in values.T], axis=1

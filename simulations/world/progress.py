@@ -1,4 +1,4 @@
-"""Says how far a grid is: a bar where somebody watches, a line a cell where a log is kept."""
+"""Shows a grid's progress: a bar on a terminal, one line per cell in a log."""
 
 import sys
 import time
@@ -9,9 +9,9 @@ WIDTH = 30
 
 
 class Progress:
-    """On stderr, so that what is printed on stdout is the result alone."""
+    """Writes to stderr, so that stdout holds only the result."""
 
-    # The mutable state is when it began, and how long the last line is.
+    # The mutable state is the start time and the length of the last line.
 
     def __init__(self) -> None:
         self._watched = sys.stderr.isatty()
@@ -31,7 +31,7 @@ class Progress:
             sys.stderr.write("\n")
 
     def __call__(self, count: int, of: int, name: str) -> None:
-        """Say that a cell is done."""
+        """Report that a cell is done."""
         passed_s = time.monotonic() - self._began_s
         if not self._watched:
             sys.stderr.write(f"{count}/{of} {name} ({passed_s:.0f} s)\n")

@@ -1,8 +1,8 @@
-"""The journal of a simulation: decisions in memory as long as somebody will ask for them.
+"""The journal of a simulation: keeps decisions in memory for as long as they are needed.
 
-Ids and rows are those of production, in the order they came and without chance in them, so that the
-same seed writes the same bytes. With a folder, what the gateway would have written is written there
-as well, and `tollway simulate replay` and all else that reads journals can read it.
+Ids and rows are those of production, in order of arrival and without randomness, so the same seed
+writes the same bytes. With a folder, the gateway's journal is written there too, and
+`tollway simulate replay` and other readers of journals can read it.
 """
 
 from collections import deque
@@ -16,12 +16,12 @@ BUFFER_BYTES = 1 << 20
 
 
 class Records(Journal):
-    """Keeps what was appended last; never waits for a disk."""
+    """Keeps the latest rows; never waits for a disk."""
 
-    # The mutable state is what makes the rows of each decision, their order, and the buffer.
+    # The mutable state is the row factory of each decision, their order, and the buffer.
 
     def __init__(self, tag: str, folder: Path | None = None, *, keep: int = 200_000) -> None:
-        """`keep` decisions are remembered; feedback that comes later still finds nothing."""
+        """Keep the last `keep` decisions; feedback for older ones finds nothing."""
         self._tag = tag
         self._keep = keep
         self._kept: dict[str, Callable[[], list[Row]]] = {}
@@ -38,7 +38,7 @@ class Records(Journal):
             self._file = (folder / f"journal-{tag}.jsonl").open("wb")
 
     def write_in_turns(self) -> None:
-        """Do nothing: time stands still while rows are written."""
+        """Do nothing: virtual time does not advance while rows are written."""
 
     def new_id(self) -> str:
         """Return the id of the request whose rows are appended next."""
@@ -47,7 +47,7 @@ class Records(Journal):
         return f"{self._tag}.{base36(at)}.0000"
 
     def record(self, decision: str, made: Callable[[], list[Row]]) -> None:
-        """Keep a decision; its rows are made when they are written, or asked for."""
+        """Keep a decision; its rows are built when they are written or read."""
         if self._file is not None:
             found = made()
             self.append(*found)
@@ -73,33 +73,33 @@ class Records(Journal):
 
     @property
     def waiting_bytes(self) -> int:
-        """Return 0: nothing waits for anything."""
+        """Return 0: nothing waits."""
         return 0
 
     def find(self, decision: str) -> list[Row]:
-        """Return the rows of a decision that is remembered."""
+        """Return the rows of a kept decision."""
         made = self._kept.get(decision)
         return made() if made is not None else []
 
     def put(self, row: Row) -> bool:
-        """Write a row; nothing refuses it."""
+        """Write a row; it is never refused."""
         self.append(row)
         return True
 
     def marked(self, decision: str) -> bool:
-        """Whether a decision had its feedback, or is forgotten."""
+        """Whether a decision has had its feedback or is no longer kept."""
         return decision not in self._kept
 
     def mark(self, decision: str) -> bool:
-        """Forget a decision, for it has had its feedback; False where there is none to forget."""
+        """Drop a decision that has had its feedback; return False if it is not kept."""
         return self._kept.pop(decision, None) is not None
 
     def forget(self, decision: str) -> None:
-        """Forget a decision that nobody will ask for."""
+        """Drop a decision that is no longer needed."""
         self._kept.pop(decision, None)
 
     def flush(self) -> None:
-        """Write what was kept back."""
+        """Write the buffer."""
         if self._file is not None and self._buffer:
             self._file.write(b"".join(self._buffer))
         self._buffer.clear()

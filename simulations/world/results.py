@@ -1,17 +1,17 @@
-"""What a run has come to: regret, recovery, budgets, quality, latency; per phase and over time.
+"""The results of a run: regret, recovery, budgets, quality, latency; per phase and over time.
 
-Theory of operation. A phase is a time in which nothing changes and no budget's window ends. In each
-the bar is the optimum that knows the true quality and cost of every request, with the money that
-the budgets allow there: what their windows have left as the phase begins, spread over the requests
-to come. It has a price of money lambda (the floor's, where the objective is a floor), and a request
-is worth its quality less lambda times its cost. The loss of a request is what it is worth at best
-less what it was worth as it went: never negative but for chance, in quality, and free of the noise
-of labels and of luck, for it counts the chance of a right answer and not the answer. Regret is the
-mean loss, said in points (hundredths of quality). `group` is the same bar for who knows only what
-a policy sees of a request's class.
+Theory of operation. A phase is a time in which nothing changes and no budget's window ends. The
+benchmark in each phase is the optimum that knows the true quality and cost of every request, within
+what the budgets allow: what their windows have left as the phase begins, spread over the remaining
+requests. The optimum has a shadow price lambda (the floor's, if the objective is a floor), and a
+request's worth is its quality less lambda times its cost. A request's loss is its best worth less
+its actual worth, in units of quality. It is never negative except by chance. It is free of the
+noise of labels and of luck, because it counts the probability of a right answer and not the answer.
+Regret is the mean loss, in points (hundredths of quality). `group` is the same benchmark with
+knowledge only of what a policy sees of a request's class.
 
-A change is recovered from at the first time from which SPAN requests lose at most TOLERANCE more
-than at the end of the phase; where that end is itself far worse than before the change: never.
+Recovery from a change is the first time from which SPAN requests lose at most TOLERANCE more than
+at the end of the phase; if that end is itself far worse than before the change, it is never.
 """
 
 import itertools
@@ -31,18 +31,18 @@ from tollway.simulations.world.scenario import Scenario
 
 Floats = NDArray[np.float64]
 
-BUCKETS = 96  # of a run over time: a quarter of an hour of a day
-SAMPLE = 20_000  # requests of a phase that its optimum is solved over
-SPAN = 500  # requests: the mean loss of so many is known to about half a point
-TOLERANCE = 0.015  # a point and a half: above what chance does to such a mean
+BUCKETS = 96  # time buckets of a run: a quarter of an hour of a day
+SAMPLE = 20_000  # requests of a phase over which its optimum is solved
+SPAN = 500  # requests: their mean loss is known to about half a point
+TOLERANCE = 0.015  # a point and a half: above the noise of such a mean
 FAR = 0.05  # points by which the end of a phase may be worse than before it
-LATE = 0.4  # of a phase: its end
+LATE = 0.4  # the last share of a phase, which counts as its end
 DIGITS = 9  # of every figure: sums over arrays agree on all machines so far
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A time in which nothing changes: its requests are `first` to `last`, the latter excluded."""
+    """A time in which nothing changes, with requests `first` up to but excluding `last`."""
 
     says: str
     start_s: float
@@ -54,7 +54,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A phase and its bars, with the loss of each of its requests."""
+    """A phase and its benchmarks, with the loss of each of its requests."""
 
     phase: Phase
     best: optimum.Optimum
@@ -66,7 +66,7 @@ class Judged:
 
 
 def summarise(run: Run) -> dict[str, Any]:
-    """Return the results of a run as JSON types; the same run, the same figures."""
+    """Return the results of a run as JSON types; the same run gives the same figures."""
     judged = [judge(run, phase) for phase in phases(run)]
     loss = np.concatenate([part.loss for part in judged]) if judged else np.zeros(0)
     document = {
@@ -88,11 +88,11 @@ def summarise(run: Run) -> dict[str, Any]:
     return rounded
 
 
-# -- phases and their bars
+# -- phases and their benchmarks
 
 
 def phases(run: Run) -> Iterator[Phase]:
-    """Yield the phases that have requests, in their order."""
+    """Yield the phases that have requests, in order."""
     scenario, at_s = run.scenario, run.requests.at_s
     pacing = [budget for budget in scenario.budgets if _paces(budget)]
     cuts = {part.start_s: part.says for part in run.truth.stretches}
@@ -109,9 +109,9 @@ def phases(run: Run) -> Iterator[Phase]:
 
 
 def _paces(budget: BudgetConfig) -> bool:
-    """Say whether a budget binds all requests of a window: how it should best be spread over it.
+    """Whether a budget applies to all requests of a window, so that it should be paced.
 
-    Also one that is only a cap: what a pace would have been worth is what the bar shows.
+    This includes a budget that is only a cap: the benchmark shows what pacing would have gained.
     """
     told = budget.to_budget()
     spread = told.window != "lifetime" and told.enforcement != "soft" and told.scope.backend is None
@@ -139,19 +139,19 @@ def _limit_usd(scenario: Scenario, budget: BudgetConfig, at_s: float) -> float:
 
 
 def _allowance(run: Run, budget: BudgetConfig, at_s: float, first: int, spent: Floats) -> float:
-    """Return what a budget allows per request from some time to its window's end."""
+    """Return a budget's allowance per request from a time to its window's end."""
     scenario, times = run.scenario, run.requests.at_s
     start_s, end_s = next(span for span in _windows(scenario, budget) if span[0] <= at_s < span[1])
     begun = int(np.searchsorted(times, start_s))
     left = max(0.0, _limit_usd(scenario, budget, at_s) - float(spent[first] - spent[begun]))
     within = min(end_s, scenario.seconds)
     to_come = int(np.searchsorted(times, within)) - first
-    # A window that goes on after the scenario's end is taken to go on as it did.
+    # A window that extends past the scenario's end is assumed to continue at the same rate.
     return left / max(1.0, to_come * (end_s - at_s) / max(1.0, within - at_s))
 
 
 def judge(run: Run, phase: Phase) -> Judged:
-    """Hold a phase against its bars."""
+    """Compare a phase with its benchmarks."""
     at = slice(phase.first, phase.last)
     offered = run.truth.offered[at]
     quality = np.where(offered, run.truth.quality[at], -np.inf)
@@ -195,9 +195,9 @@ def _solve(run: Run, quality: Floats, cost: Floats, allowance_usd: float | None)
 
 
 def chance(run: Run) -> Floats:
-    """Return how likely each answer was to be right; 0 where there was none.
+    """Return the probability that each answer was right; 0 without an answer.
 
-    In a cascade the answer itself, for it was kept because of what it looked like.
+    In a cascade, return whether it was right: an answer is kept because of its content.
     """
     if run.scenario.route.cascade:
         return run.right.astype(float)
@@ -241,7 +241,7 @@ def _total(run: Run, judged: list[Judged], loss: Floats) -> dict[str, Any]:
 
 
 def _part(run: Run, at: slice) -> dict[str, Any]:
-    """Return the plain figures of some requests."""
+    """Return the basic figures of some requests."""
     arm = run.arm[at]
     latency = run.latency_s[at][arm >= 0]
     p50, p99 = np.quantile(latency, (0.5, 0.99)) if len(latency) else (None, None)
@@ -316,12 +316,12 @@ def _recovery(run: Run, part: Judged, before: Floats) -> dict[str, Any]:
 
 
 def _from(at_s: Floats, phase: Phase, requests: int) -> float:
-    """Return how long after a phase's start its first so many requests had come."""
+    """Return how long after a phase's start its first `requests` requests had arrived."""
     return 0.0 if not requests else float(at_s[phase.first + requests] - phase.start_s)
 
 
 def budgets(run: Run) -> list[dict[str, Any]]:
-    """Return every window of every budget: its limit, what was spent, by how much too much."""
+    """Return every window of every budget: limit, spend and overspend."""
     kept = {budget.name: budget for budget in run.scenario.budgets}
     found = []
     for window in run.budgets:
@@ -358,7 +358,7 @@ def _event(run: Run, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _over_time(run: Run, loss: Floats) -> dict[str, Any]:
-    """Return the run in BUCKETS equal times; None where nothing came."""
+    """Return the run in BUCKETS equal time buckets; None where no request arrived."""
     edges = np.linspace(0.0, run.scenario.seconds, BUCKETS + 1)
     places = np.searchsorted(run.requests.at_s, edges)
     slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(places)]
@@ -383,7 +383,7 @@ def _over_time(run: Run, loss: Floats) -> dict[str, Any]:
 
 
 def to_json(document: Any) -> bytes:
-    """Return results as JSON text, the same bytes for the same results."""
+    """Return results as JSON text; the same results give the same bytes."""
     indented: bytes = orjson.dumps(document, option=orjson.OPT_INDENT_2)
     return indented + b"\n"
 

@@ -1,9 +1,9 @@
-"""A scenario: `SCENARIO.toml` as typed, frozen tables; what is wrong with one is said in full.
+"""A scenario: `SCENARIO.toml` as typed, frozen tables, with complete error reports.
 
-A route, its backends and its budgets are told as in `tollway.toml`; beside them stands what a
-gateway cannot know: how good each backend really is, how long it takes, who calls, what happens.
-`load` reads all of it and reports everything that is wrong at once. `put` changes one value of the
-document by its dotted name, as `--set` and grids do.
+A route, its backends and its budgets are written as in `tollway.toml`. Beside them is what a
+gateway cannot know: each backend's true quality and latency, the requests, and the changes. `load`
+reads all of it and reports all errors at once. `put` changes one value of the document by its
+dotted name, as `--set` and grids do.
 """
 
 import tomllib
@@ -40,9 +40,9 @@ from tollway.gateway.settings.types import (
 )
 from tollway.policies.registry import build
 
-ROUTE = "route"  # the only one: a scenario looks at one decision
+ROUTE = "route"  # a scenario has one route only
 FOLDER_OF_SHIPPED = Path(__file__).parents[1] / "scenarios"
-REQUESTS_MAX = 20_000_000  # 3 GB of what happened to each
+REQUESTS_MAX = 20_000_000  # their results take 3 GB
 
 ByClass = Share | dict[Name, Share]
 Hours = Annotated[Float, Field(ge=0, le=24 * 366)]
@@ -50,7 +50,7 @@ Positive = Annotated[Float, Field(gt=0, le=1e9)]
 
 
 class Burst(ConfigTable):
-    """A time of more requests: from everybody, or from one tenant."""
+    """A time of more requests, from all tenants or from one."""
 
     at_h: Hours = Field(description="When it begins, in hours from the start.", examples=[9.0])
     for_h: Positive = Field(description="How long it lasts.", examples=[2.0])
@@ -63,7 +63,7 @@ class Burst(ConfigTable):
 
 
 class Workload(ConfigTable):
-    """Who calls, how often, with what."""
+    """The requests: their rate, their tenants, their content."""
 
     requests_per_day: Positive = Field(
         default=100_000, description="How many requests a usual day has."
@@ -110,7 +110,7 @@ class Workload(ConfigTable):
 
 
 class Labels(ConfigTable):
-    """What becomes known of answers, when, and how truly."""
+    """Feedback on answers: its share, delay and errors."""
 
     share: Share = Field(default=0.1, description="The share of answers that get feedback.")
     delay_s: Annotated[Float, Field(ge=0, le=30 * 86_400)] = Field(
@@ -150,7 +150,7 @@ class Route(ConfigTable):
 
 
 class Backend(ConfigTable):
-    """A backend as the gateway knows it, and as it really is."""
+    """A backend: the gateway's configuration of it, and its true behaviour."""
 
     name: Name = Field(description="Its name.", examples=["large"])
     kind: Literal["gpu", "cpu", "api", "rules"] = Field(
@@ -196,7 +196,7 @@ class Backend(ConfigTable):
 
 
 class Change(ConfigTable):
-    """Something that happens."""
+    """An event in the scenario."""
 
     at_h: Hours = Field(description="When, in hours from the start.", examples=[8.0])
     says: str = Field(default="", max_length=60, description="What to call it in reports.")
@@ -218,7 +218,7 @@ class Change(ConfigTable):
 
 
 class Scenario(ConfigTable):
-    """A whole scenario. Read one with `load`."""
+    """A complete scenario. Read one with `load`."""
 
     name: Name = Field(description="Its name.")
     about: str = Field(default="", max_length=500, description="What it is about.")
@@ -278,7 +278,7 @@ def find(name: str) -> Path:
 
 
 def load(name: str, changes: Mapping[str, Any] | None = None) -> Scenario:
-    """Read a scenario by path or name, some of its values replaced; ConfigError names all ills."""
+    """Read a scenario by path or name, with changes; ConfigError lists all errors."""
     path = find(name)
     try:
         text = path.read_text(encoding="utf-8")
@@ -295,7 +295,7 @@ def parse(
     folder: Path = Path(),
     changes: Mapping[str, Any] | None = None,
 ) -> Scenario:
-    """Read a scenario's text, as `load` does; relative paths in it begin at `folder`."""
+    """Parse a scenario's text, as `load` does; relative paths are resolved against `folder`."""
     try:
         raw = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as exc:
@@ -318,10 +318,10 @@ def parse(
 
 
 def put(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set a value by its dotted name; members of lists go by `name` or by their place.
+    """Set a value by its dotted name; list members are addressed by `name` or by index.
 
-    `backends.large.price.per_request_usd`, `changes.0.at_h`. ConfigError where there is no such
-    member; a table that is missing is made.
+    `backends.large.price.per_request_usd`, `changes.0.at_h`. ConfigError if there is no such
+    member; a missing table is created.
     """
     *way, last = key.split(".")
     place: Any = raw
@@ -346,7 +346,7 @@ def _member(members: list[Any], step: str, key: str) -> Any:
 
 
 def _disagreements(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
-    """Yield (key, why, value) of what the tables do not agree on."""
+    """Yield (key, why, value) for each inconsistency between the tables."""
     classes, names = scenario.workload.classes, [b.name for b in scenario.backends]
     for at, backend in enumerate(scenario.backends):
         if names.index(backend.name) != at:
@@ -427,7 +427,7 @@ def _of_workload(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
 
 
 def settings_document(scenario: Scenario) -> dict[str, Any]:
-    """Return the configuration of the scenario's gateways, as `tollway.toml` would say it."""
+    """Return the configuration of the scenario's gateways, as a `tollway.toml` document."""
     route = scenario.route.model_dump(exclude_none=True)
     context = {"numeric": ["x"], "categorical": ["kind"]}
     if scenario.workload.table is not None:
@@ -448,7 +448,7 @@ def settings_document(scenario: Scenario) -> dict[str, Any]:
                 "name": backend.name,
                 "kind": "cpu",
                 "protocol": "plain",
-                "url": "http://127.0.0.1:9",  # nothing is sent there: the world answers
+                "url": "http://127.0.0.1:9",  # nothing is sent there: the simulation answers
                 "price": backend.price,
                 "timeout_s": backend.timeout_s,
                 **(

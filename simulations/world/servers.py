@@ -1,11 +1,11 @@
-"""Model servers that are simulated: how long they take, when they are busy, how they fail.
+"""Simulated model servers: their latency, their queues, their failures.
 
-A server works on so many calls at once, the rest wait in the order they came. Since nobody jumps
-the queue, when a call begins is known as it comes: as soon as the first of the places is free (a
-heap of the times at which they are). So a call is one wait, however long the queue.
+A server works on a fixed number of calls at once; the rest wait in order of arrival. Because the
+queue is first in, first out, a call's start is known on arrival: it is when the first slot becomes
+free (a heap holds these times). So a call is a single wait, however long the queue.
 
-They stand where a transport does, and speak a protocol without bytes: a request carries its lot,
-what it would get at each backend, and a reply what it says.
+The servers take the place of transports and use a protocol without bytes: a request carries its
+predrawn outcome at each backend, and a reply carries its answer and usage.
 """
 
 import heapq
@@ -34,7 +34,7 @@ SAY_BUSY_S = 0.001  # how long a server takes to answer 503
 
 
 class Said(HttpReply):
-    """A reply without bytes: what the answer is, and what it used."""
+    """A reply without bytes: its answer and its usage."""
 
     def __init__(self, status: int, answer: ModelAnswer | None, usage: Usage | None) -> None:
         super().__init__(status, [], WholeRequestRules(b""))
@@ -53,7 +53,7 @@ class Wire(UnaryProtocol):
     failover_statuses: frozenset[int] = frozenset()
 
     def parse(self, call: Call) -> Payload:
-        """Return what the call carries."""
+        """Return the payload that the call carries."""
         return call.payload or Payload()
 
     def readdress(self, call: Call, path: bytes, model: str | None, payload: Payload) -> Call:
@@ -61,7 +61,7 @@ class Wire(UnaryProtocol):
         return call
 
     def usage(self, payload: Payload, reply: HttpReply, body: bytes) -> Usage | None:
-        """Return the usage told."""
+        """Return the reported usage."""
         assert isinstance(reply, Said)
         return reply.usage
 
@@ -73,13 +73,13 @@ class Wire(UnaryProtocol):
         return reply.answer
 
     def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
-        """Return an empty refusal: nobody reads it."""
+        """Return an empty refusal: it is never read."""
         return b"", b""
 
 
 @dataclass(slots=True)
 class Load:
-    """What a server has done."""
+    """The work that a server has done."""
 
     calls: int = 0
     turned_away: int = 0
@@ -88,9 +88,9 @@ class Load:
 
 
 class Server:
-    """One backend's servers and their queue; shared by all gateways."""
+    """One backend's servers and their queue, shared by all gateways."""
 
-    # The mutable state is when each place is free, what begins later, its condition and its load.
+    # The mutable state is when each slot is free, the queued calls, the condition and the load.
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Server:
         self.load = Load()
 
     def admit(self, now_s: float, service_s: float) -> float | None:
-        """Take a call; return when it will be done, None where the queue is full."""
+        """Accept a call; return when it will be done, None if the queue is full."""
         begins = self._begins_s
         while begins and begins[0] <= now_s:
             heapq.heappop(begins)
@@ -136,7 +136,7 @@ class Server:
 
 @dataclass(slots=True)
 class Lot:
-    """What one request would get at each backend; see `truth.Truth` and `workload.Requests`."""
+    """A request's predrawn outcome per backend; see `truth.Truth` and `workload.Requests`."""
 
     service_s: list[float]
     quality: list[float]
@@ -152,12 +152,12 @@ class Lot:
         return Said(200, ModelAnswer(right, self._confidence(arm) if cascade else ()), used)
 
     def _confidence(self, arm: int) -> tuple[float]:
-        """Return how sure a reply says it is: more often rightly than not."""
+        """Return a reply's stated confidence, which is informative but noisy."""
         return (1.0 / (1.0 + math.exp(-6.0 * (self.quality[arm] - self.luck) - self.sure)),)
 
 
 class Line:
-    """A transport to a server: the way of one gateway's calls to one backend."""
+    """A transport to a server, for one gateway's calls to one backend."""
 
     def __init__(self, loop: VirtualLoop, server: Server, arm: int, cascade: bool) -> None:
         self._loop = loop
@@ -166,7 +166,7 @@ class Line:
         self._cascade = cascade
 
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
-        """Return the reply when it is there; see the port."""
+        """Return the reply when it arrives; see the port."""
         server, now_s = self._server, self._loop.now_s
         if not server.condition.up:
             await Until(now_s + CONNECT_S)

@@ -1,8 +1,8 @@
-"""What is true of each backend at each time: the world that a policy has to find out about.
+"""The true behaviour of each backend at each time, which a policy has to learn.
 
-A scenario's changes cut its time into stretches in which nothing changes. In each the quality, the
-price, the speed and the faults of every backend are constant; what a request would get and cost
-there follows from these and from the request's own draws.
+A scenario's changes divide its time into stretches in which nothing changes. In each, the quality,
+price, speed and faults of every backend are constant. The outcome and cost of a request there
+follow from these and from the request's own random draws.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How one backend is in one stretch; `quality` by class, None where a table tells."""
+    """One backend's behaviour in one stretch; `quality` by class, None if a table has it."""
 
     quality: Floats | None
     price: Price
@@ -32,7 +32,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A time in which nothing changes; `says` tells what it begins with."""
+    """A time in which nothing changes; `says` describes the change that it begins with."""
 
     start_s: float
     end_s: float
@@ -41,7 +41,7 @@ class Stretch:
 
 
 def stretches(scenario: Scenario, requests: Requests) -> list[Stretch]:
-    """Return a scenario's stretches, in their order."""
+    """Return a scenario's stretches, in order."""
     now = [
         Condition(
             None if requests.table is not None else quality_of(backend.quality, requests.kinds),
@@ -97,11 +97,11 @@ def _said(change: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What every request would get at every backend: requests x backends.
+    """The outcome of every request at every backend: requests x backends.
 
-    quality: the chance of a right answer. cost_usd: what a whole call costs. service_s: how long it
-    is worked on. offered: whether the backend was there and could be reached. stretch: of each
-    request the index of its stretch.
+    quality: the probability of a right answer. cost_usd: the cost of a whole call. service_s: its
+    service time. offered: whether the backend existed and was reachable. stretch: the index of each
+    request's stretch.
     """
 
     quality: Floats
@@ -114,7 +114,7 @@ class Truth:
 
 
 def reveal(scenario: Scenario, requests: Requests) -> Truth:
-    """Compute what is true for every request."""
+    """Compute the truth for every request."""
     parts = stretches(scenario, requests)
     starts = np.array([part.start_s for part in parts])
     stretch = np.searchsorted(starts, requests.at_s, side="right") - 1
@@ -139,7 +139,7 @@ def reveal(scenario: Scenario, requests: Requests) -> Truth:
 def _output(scenario: Scenario, requests: Requests, at: int) -> Floats:
     backend = scenario.backends[at]
     if requests.table is not None:
-        # The table says what a call costs at the first price; that many tokens cost as much.
+        # The table has a call's cost at the first price; return as many tokens as cost that much.
         price = parse_price(backend.price)
         cost: Floats = requests.table.cost_usd[requests.row, at]
         if price.output_token_nano:
@@ -161,7 +161,7 @@ def _quality(
 
 
 def _cost_usd(price: Price, service_s: Floats, tokens: Floats, output: Floats) -> Floats:
-    """Return what calls cost, as `Price.cost_nano` says, unrounded."""
+    """Return the cost of calls as `Price.cost_nano` computes it, unrounded."""
     nano: Floats = (
         float(price.per_request_nano)
         + price.per_device_s_nano * service_s

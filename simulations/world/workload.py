@@ -1,9 +1,9 @@
-"""Who calls when with what: all requests of a scenario, drawn beforehand from its seed.
+"""The workload: all requests of a scenario, drawn in advance from its seed.
 
-Every draw that a request will ever need is made here, whatever is chosen for it later: how hard it
-is, how lucky each backend is with it, how long it takes there, whether it gets feedback. So two
-policies in the same scenario meet the same requests with the same luck, and differ by their choices
-alone (common random numbers).
+Every random draw that a request will need is made here, independently of later choices: how hard it
+is, whether each backend would be right, how long each would take, whether it gets feedback. So two
+policies in the same scenario see the same requests with the same draws, and differ only by their
+choices (common random numbers).
 """
 
 import math
@@ -22,21 +22,21 @@ from tollway.simulations.world.scenario import REQUESTS_MAX, ByClass, Scenario, 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-STEP_S = 10.0  # a rate is constant for as long; far below any burst or hour
-HARD_MAX = 2.0  # deviations of hardness: beyond, a request is as hard as that
+STEP_S = 10.0  # the rate is constant within a step; far shorter than any burst or hour
+HARD_MAX = 2.0  # hardness is clipped to so many standard deviations
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """The requests in the order of their arrival; each field has one entry per request.
+    """The requests in order of arrival; each field has one entry per request.
 
     at_s: seconds from the start. tenant, kind, shown: indices of tenant, class, and the class that
-    the policy sees. hard: how much harder it is than the usual of its class, in deviations; `sees`
-    is what the policy sees of that. tokens: the prompt's. luck: one number in [0, 1) for all
-    backends, right where it is below the backend's quality. slow, wordy: how far latency and output
-    are from their middle, per backend, in deviations. told: whether there is feedback, after
-    `delay_s`, and `lies` whether it says the opposite. gateway: which of several it comes to.
-    row: its row in the table, where the scenario has one.
+    the policy sees. hard: hardness above its class's typical request, in standard deviations;
+    `sees` is what the policy sees of it. tokens: tokens of the prompt. luck: one number in [0, 1)
+    for all backends; a backend is right if it is below its quality. slow, wordy: deviation of
+    latency and output from their medians, per backend, in standard deviations. told: whether there
+    is feedback, after `delay_s`; `lies` whether it says the opposite. gateway: which gateway
+    receives it. row: its row in the table, if the scenario has one.
     """
 
     at_s: Floats
@@ -153,7 +153,7 @@ def _arrivals(scenario: Scenario, rng: np.random.Generator) -> tuple[Floats, Int
 
 
 def _usual(workload: Workload, start_s: float, at_s: Floats) -> Floats:
-    """Return the rate at some times, in requests per second."""
+    """Return the request rate at given times, in requests per second."""
     mean = workload.requests_per_day / 86_400
     if workload.arrivals != "diurnal":
         return np.full(len(at_s), float(mean))
@@ -172,7 +172,7 @@ def _by_chance(rate: Floats, edges: Floats, widths: Floats, rng: np.random.Gener
 
 
 def _replayed(folder: Path, seconds: float) -> tuple[Floats, Ints, tuple[str, ...]]:
-    """Return when a journal's requests came, from its first, and whose they were."""
+    """Return the arrival times of a journal's requests, from its first, and their tenants."""
     times: list[float] = []
     names: list[str] = []
     for path in segments(folder):

@@ -224,7 +224,7 @@ def test_labels_told_of_some_arms_more_often_do_not_bend_the_estimate() -> None:
         assert isinstance(got, Estimate)
         assert got.ips == pytest.approx(LEVEL[arm], abs=0.06)
         assert got.low <= LEVEL[arm] <= got.high
-    assert any("quality was told of" in note for note in asked.notes())
+    assert any("of the decisions have a quality" in note for note in asked.notes())
 
 
 # -- files of others
@@ -348,7 +348,7 @@ def test_a_log_that_cannot_answer_says_what_would_help(
         ("log.csv", "a,b\n1,2\n", [], "name it with --arm, there are: a, b"),
         ("log.parquet", "PAR1 cut", [], "is it whole?"),
         ("log.dsjson", "{cut\n", [], "line 1 is no dsjson"),
-        ("log.csv", "arm,propensity,quality\nx,0.5,\n", [], "quality was told of 0 of 1"),
+        ("log.csv", "arm,propensity,quality\nx,0.5,\n", [], "0 of 1 decisions have a quality"),
         ("log.csv", "arm,propensity,quality\n" + "x,0,1\n" * 60, [], "must lie in (0, 1]"),
         ("log.csv", "arm,propensity,quality\n" + "x,1,7\n" * 60, [], "must lie in [0, 1]"),
         (
