@@ -1,1 +1,1 @@
-"""Asks a model and says what that used; knows nothing about routing."""
+"""Calls models and reads what each call used; independent of routing."""

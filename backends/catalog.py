@@ -1,7 +1,7 @@
-"""The price catalogue: what known models cost, as the package genai-prices has it.
+"""The price catalogue: prices of known models, from the package genai-prices.
 
 The data is what the installed version of that package was built with. Nothing is fetched, and
-nothing here is on the path of a request: prices are looked up while a configuration is read.
+nothing here is on the request path: prices are looked up while a configuration is read.
 https://github.com/pydantic/genai-prices
 """
 
@@ -21,7 +21,7 @@ from tollway.backends.pricing import parse_price
 PACKAGE = "genai-prices"
 INSTALL = 'pip install "tollway[catalog]"'
 NEAR_MAX = 5
-LOOKUPS_MAX = 1024  # of different backends that are remembered
+LOOKUPS_MAX = 1024  # different backends that are cached
 
 _KEYS: dict[str, tuple[str, int]] = {
     "input_mtok": ("input_usd_per_mtok", 1),
@@ -44,29 +44,29 @@ _KEYS: dict[str, tuple[str, int]] = {
     "rerank_searches_kcount": ("per_search_usd", 1000),
     "input_document_kpages": ("per_page_usd", 1000),
 }
-"""Our key of each of theirs, and of how many of ours theirs is the price."""
+"""Our key for each of theirs, and how many of our unit their price is for."""
 
 _CONDITIONS = frozenset({"service_tier", "processing", "speed"})
-"""Conditions of variants that replies tell, and so are service tiers here."""
+"""Conditions of variants that appear in replies, and are therefore service tiers here."""
 
 _STANDARD = frozenset({"default", "standard"})
 
 Table = dict[str, Any]
 Prices = dict[str, Any]
-"""Theirs: by price key a Decimal, or one with tiers."""
+"""Their prices: by price key a Decimal, or a price with tiers."""
 
 
 class CatalogMissing(Exception):  # noqa: N818 - reads as what happened
-    """The package with the prices is not installed; the message says how to get it."""
+    """The package with the prices is not installed; the message says how to install it."""
 
 
 class UnknownModel(ValueError):  # noqa: N818
-    """The catalogue does not have one model of this name; the message has names that are near."""
+    """The catalogue has no single model of this name; the message lists similar names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model's price as settings write it; `left_out`: prices of theirs that have no key here."""
+    """A model's price as settings write it; `left_out`: its prices that have no key here."""
 
     name: str
     title: str
@@ -76,7 +76,7 @@ class Entry:
 
 
 def version() -> str:
-    """Return which version of the catalogue is installed."""
+    """Return the version of the installed catalogue."""
     try:
         return version_of(PACKAGE)
     except PackageNotFoundError:
@@ -84,7 +84,7 @@ def version() -> str:
 
 
 def entries(text: str = "", *, now: datetime | None = None) -> Iterator[Entry]:
-    """Yield the models whose name or title has `text` in it, in the order of their names."""
+    """Yield the models with `text` in their name or title, in the order of their names."""
     now = now or datetime.now(UTC)
     wanted = text.lower()
     for name, model in sorted(_models().items()):
@@ -95,16 +95,16 @@ def entries(text: str = "", *, now: datetime | None = None) -> Iterator[Entry]:
 
 
 def find(name: str, url: str = "", *, now: datetime | None = None) -> Entry:
-    """Return a model's entry as of now: `provider/model`, or a model of the provider at `url`.
+    """Return a model's current entry: `provider/model`, or a model of the provider at `url`.
 
-    Raises UnknownModel where there is none, or several that cost differently.
+    Raises UnknownModel if there is no such model, or several with different prices.
     """
     return _find(name, url, (now or datetime.now(UTC)).date())
 
 
 @lru_cache(LOOKUPS_MAX)
 def _find(name: str, url: str, day: date) -> Entry:
-    """Return a model's entry on a day: prices begin on days of UTC."""
+    """Return a model's entry on a day: prices start on UTC days."""
     now = datetime.combine(day, time(), UTC)
     read = [_entry(key, model, now) for key, model in _matches(name, url)]
     known = [entry for entry in read if entry is not None]
@@ -117,7 +117,7 @@ def _find(name: str, url: str, day: date) -> Entry:
 
 
 def _near(name: str) -> str:
-    """Return what to write instead of a name: the same model of a provider, or what is near."""
+    """Return what to write instead of a name: the same model of a provider, or similar names."""
     near = [key for key, model in _models().items() if model.id == name]
     near = near or get_close_matches(name, _spelt(), n=NEAR_MAX, cutoff=0.6)
     said = f"write {' or '.join(near[:NEAR_MAX])}; " if near else ""
@@ -125,7 +125,7 @@ def _near(name: str) -> str:
 
 
 def _matches(name: str, url: str) -> Iterator[tuple[str, Any]]:
-    """Yield (name, model) of the models that a name means, of the nearest meaning that has any."""
+    """Yield (name, model) of the models a name matches, by the closest kind of match."""
     providers, models = _providers(), _models()
     at, _, rest = name.partition("/")
     groups = (
@@ -147,7 +147,7 @@ def _matches(name: str, url: str) -> Iterator[tuple[str, Any]]:
 
 
 def _found(group: list[tuple[Any, str]]) -> list[tuple[str, Any]]:
-    """Return the models of (provider, what it calls them) that there are."""
+    """Return the models that exist, from pairs of (provider, its name for the model)."""
     found = [(provider, provider.find_model(name)) for provider, name in group]
     return [(f"{provider.id}/{model.id}", model) for provider, model in found if model is not None]
 
@@ -182,7 +182,7 @@ def _spelt() -> list[str]:
 
 
 def _entry(name: str, model: Any, now: datetime) -> Entry | None:
-    """Return a model's entry; None where what it costs cannot be written as a price here."""
+    """Return the entry; None if the price cannot be expressed as a price here."""
     prices, hours = _standard(model, now)
     tiers: dict[str, Prices] = {}
     left_out: set[str] = set()
@@ -210,7 +210,7 @@ def _entry(name: str, model: Any, now: datetime) -> Entry | None:
 
 
 def _standard(model: Any, now: datetime) -> tuple[Prices, list[tuple[Table, Prices]]]:
-    """Return the prices that are in force, and those by the hour with their windows."""
+    """Return the prices in force, and the prices by the hour with their windows."""
     if not isinstance(model.prices, list):
         return _prices(model.prices), []
     prices, hours = _prices(model.prices[0].prices), []
@@ -237,7 +237,7 @@ def _prices(model_price: Any) -> Prices:
 
 
 def _table(prices: Prices) -> Table:
-    """Return their prices under our keys; what depends on the input's length is in `tiers`."""
+    """Return their prices under our keys; those that depend on the input's length in `tiers`."""
     known = [key for key in _KEYS if key in prices]
     table: Table = {}
     for key in known:
@@ -253,7 +253,7 @@ def _table(prices: Prices) -> Table:
 
 
 def _tier(prices: Prices, start: int) -> Table:
-    """Return what tokens cost in a call with more than `start` of input."""
+    """Return the token prices of a call with more than `start` of input."""
     tier: Table = {}
     for key, (ours, per) in _KEYS.items():
         if key not in prices or not ours.endswith("_mtok"):
@@ -266,7 +266,7 @@ def _tier(prices: Prices, start: int) -> Table:
 
 
 def _with_both(table: Table) -> Table:
-    """Return a table that says of input and of output what it costs, where it says so of one."""
+    """Return a table with both an input and an output price, if it has either."""
     if not any(key.endswith("_mtok") for key in table):
         return table
     missing = {

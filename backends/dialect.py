@@ -1,13 +1,13 @@
-"""What one backend does not take of a request: declared fields, and additions that it refused.
+"""What a backend does not accept in a request: declared fields, and additions that it refused.
 
-Servers of one protocol differ in the fields that they know. Two kinds are left out here:
+Servers of one protocol differ in the fields they accept. Two kinds of fields are removed here:
 
-    drop_fields   fields that clients send and the configuration says this backend refuses
-    additions     fields that the gateway adds of its own, such as `stream_options.include_usage`;
-                  a backend that refuses one with a 400 or 422 that names it, and takes the same
-                  request without, is remembered, and gets it no more
+    drop_fields   fields that clients send and that the configuration lists for this backend
+    additions     fields that the gateway itself adds, such as `stream_options.include_usage`; if a
+                  backend refuses one with a 400 or 422 that names it, and accepts the same request
+                  without it, this is remembered, and the field is no longer sent
 
-Whatever a client sent and nobody declared goes to the backend as it is.
+All other fields that a client sends are forwarded unchanged.
 """
 
 import logging
@@ -20,43 +20,43 @@ from tollway.backends.types import Addition
 log = logging.getLogger("tollway.dialect")
 
 REFUSED = frozenset((400, 422))
-"""Statuses by which a server says that it does not take a field."""
+"""Statuses with which a server reports that it does not accept a field."""
 
 _READ_BYTES = 65_536  # of a refusal: error messages have some hundred bytes
 
 
 class Dialect:
-    """One backend's, on all routes."""
+    """The dialect of one backend, on all routes."""
 
-    # The mutable state: which additions it was seen to refuse.
+    # The mutable state: the additions that the backend has refused.
 
     def __init__(self, drops: Sequence[str] = (), limit_field: str | None = None) -> None:
-        """`drops`: dotted names of the fields that are taken out of every request.
+        """`drops`: dotted names of the fields that are removed from every request.
 
-        `limit_field`: the name that chat requests have for the limit of their output here.
+        `limit_field`: the name of the output limit in chat requests to this backend.
         """
         self._drops = tuple(drops)
         self._refused: frozenset[str] = frozenset()
         self._limit_field = limit_field
         self.is_plain = not self._drops
-        """Whether nothing is left out."""
+        """Whether nothing is removed."""
         self.output_max: int | None = None
-        """The largest limit of output that may be inserted, once a larger one was refused."""
+        """The largest output limit that may be inserted, once a larger one was refused."""
 
     @property
     def drops(self) -> tuple[str, ...]:
-        """The fields that are taken out of every request."""
+        """The fields that are removed from every request."""
         return self._drops
 
     def limit_field(self, usual: str) -> str:
-        """Return the field for a limit of output, where `usual` is its name in the protocol."""
+        """Return the field for an output limit; `usual` is its name in the protocol."""
         if usual not in ANOTHER:
             return usual  # only chat requests have two names for it
         field = self._limit_field or usual
         return ANOTHER[field] if field in self._drops and field in ANOTHER else field
 
     def learn_field(self, backend: str, field: str) -> None:
-        """Remember the field that a request was accepted with, after another was refused."""
+        """Remember the field with which a request was accepted, after another was refused."""
         if field != self._limit_field:
             self._limit_field = field
             log.warning("backend %s takes %s, and is sent no other limit", backend, field)
@@ -74,27 +74,27 @@ class Dialect:
 
     @property
     def refused(self) -> frozenset[str]:
-        """The additions that it was seen to refuse."""
+        """The additions that the backend has refused."""
         return self._refused
 
     def unwanted(
         self, document: object, added: Sequence[Addition], without: Sequence[str] = ()
     ) -> list[str]:
-        """Return the dotted names of what is left out of a request (1 us).
+        """Return the dotted names of the fields to remove from a request (1 us).
 
-        Of what is `added`: the additions that it refuses, and those named `without`.
+        Of the fields in `added`: the additions that the backend refuses, and those named `without`.
         """
         drops = [name for name in self._drops if has(document, name)]
         refused = [one for one in added if one.name in self._refused or one.name in without]
         return drops + [one.path for one in refused]
 
     def adopt(self, old: "Dialect") -> None:
-        """Go on with what the same server was seen to refuse before its settings changed."""
+        """Take over the refusals of the same server from before its settings changed."""
         self._refused = old._refused
         self.is_plain = not self._drops and not self._refused
 
     def learn(self, backend: str, refused: Sequence[Addition]) -> None:
-        """Remember additions that a request was refused for, and accepted without."""
+        """Remember additions that caused a refusal: without them the request was accepted."""
         names = {one.name for one in refused} - self._refused
         if names:
             self._refused |= names
@@ -114,7 +114,7 @@ def left_out(body: bytes, names: Sequence[str]) -> bytes:
 
 
 def limited(body: bytes, limit: OutputLimit) -> bytes:
-    """Return a request's body with a limit of its output."""
+    """Return a request's body with an output limit."""
     if limit.present:
         return with_number(body, limit.present, limit.tokens)
     return with_first(body, limit.field, limit.tokens)

@@ -1,4 +1,4 @@
-"""JSON bodies and header fields, read strictly: what cannot be read is said, never guessed."""
+"""JSON bodies and header fields, read strictly: invalid input is an error, never a guess."""
 
 import json
 import math
@@ -10,14 +10,16 @@ import orjson
 from tollway.backends.types import BadRequest, Headers, InvalidAnswer
 
 DEPTH_MAX = 200
-"""Levels of a document: orjson reads 1,024 and writes 254, Python shows and walks some 900; what is
-kept of one stands a few levels deep in the journal."""
+"""Levels of a document: orjson reads 1,024 and writes 254, Python prints and walks some 900; the
+part stored in the journal is a few levels deep.
+"""
 
 EVENT_STREAM = b"text/event-stream"
 
 LENIENT_BYTES_MAX = 256 * 1024
 """The largest reply that is read a second time, leniently: Python's reader takes about 2 ms for it,
-and all other requests wait meanwhile."""
+and all other requests wait meanwhile.
+"""
 
 _WRITTEN_DEPTH = 254  # of orjson.dumps
 _SHOWN_CHARS = (
@@ -34,7 +36,7 @@ def header(headers: Headers, name: bytes) -> bytes | None:
 
 
 def media_type(headers: Headers) -> bytes:
-    """Return the media type in lower case and without its parameters; empty where none is given.
+    """Return the media type in lower case and without its parameters; empty if there is none.
 
     RFC 9110 8.3.1: types compare without regard to case (0.4 us).
     """
@@ -51,7 +53,7 @@ def streams_events(headers: Headers) -> bool:
 
 
 def load_request(body: bytes) -> Any:
-    """Return a request's JSON document; BadRequest where it is none."""
+    """Return a request's JSON document; BadRequest if it is not valid."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
@@ -64,17 +66,17 @@ def load_request(body: bytes) -> Any:
 
 
 def check_coding(headers: Headers) -> None:
-    """Raise BadRequest where a request's body is compressed: it could not be read here."""
+    """Raise BadRequest if a request's body is compressed: it could not be read here."""
     coding = header(headers, b"content-encoding")
     if coding is not None and coding.strip().lower() not in (b"", b"identity"):
         raise BadRequest(f"content-encoding {shown(coding)}: send the body uncompressed")
 
 
 def load_reply(body: bytes) -> Any:
-    """Return a reply's JSON document; InvalidAnswer where it is none.
+    """Return a reply's JSON document; InvalidAnswer if it is not valid.
 
-    Servers written in Python also send NaN, Infinity, lone surrogates and byte order marks, so what
-    the strict reader refuses is read again by one that takes them.
+    Servers written in Python also send NaN, Infinity, lone surrogates and byte order marks, so a
+    reply that the strict reader refuses is read again by a lenient one.
     """
     try:
         document = orjson.loads(body)
@@ -86,7 +88,7 @@ def load_reply(body: bytes) -> Any:
 
 
 def _load_leniently(body: bytes, refused: orjson.JSONDecodeError) -> Any:
-    """Return a document that orjson refuses; in it no text and no number that it cannot write."""
+    """Return a document that orjson refuses, without texts and numbers it cannot write."""
     if not body:
         raise InvalidAnswer("an empty body") from refused
     if len(body) > LENIENT_BYTES_MAX:
@@ -103,12 +105,12 @@ def _load_leniently(body: bytes, refused: orjson.JSONDecodeError) -> Any:
 
 
 def _number(digits: str) -> int | float:
-    """Return an integer that fits 64 bits as one, any other as a float, as orjson does."""
+    """Return an integer that fits 64 bits as such, any other as a float, as orjson does."""
     return int(digits) if len(digits) < 19 else float(digits)
 
 
 def has_gap(value: Any) -> bool:
-    """Say whether an answer, or one of a list of answers, is null, NaN or infinite."""
+    """Return whether an answer, or one of a list of answers, is null, NaN or infinite."""
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, list):
@@ -119,9 +121,9 @@ def has_gap(value: Any) -> bool:
 
 
 def _is_shallow(body: bytes, document: Any) -> bool:
-    """Say whether a document has at most DEPTH_MAX levels; it takes as many brackets to have more.
+    """Return whether a document has at most DEPTH_MAX levels; more levels need as many brackets.
 
-    Of documents with fewer brackets only these are counted (half a microsecond for a kilobyte);
+    For documents with fewer brackets, only these are counted (half a microsecond for a kilobyte);
     others are written once, which takes about as long as reading them.
     """
     if body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
@@ -136,9 +138,9 @@ def _is_shallow(body: bytes, document: Any) -> bool:
 
 
 def shown(value: object) -> str:
-    """Return a client's value as an error may show it: quoted, on one line, short.
+    """Return a client's value for display in an error: quoted, on one line, short.
 
-    No more of it is looked at than is shown: it may be a document of megabytes.
+    Only the displayed part is read: the value may be a document of megabytes.
     """
     text = ""
     for piece in _pieces(value):
@@ -149,7 +151,7 @@ def shown(value: object) -> str:
 
 
 def _pieces(value: object) -> Iterator[str]:
-    """Yield the parts of a value's `repr`, as much as it takes to fill an error."""
+    """Yield the parts of a value's `repr`, as many as fill an error."""
     if isinstance(value, str | bytes):
         yield repr(value[: _SHOWN_CHARS + 1])
     elif isinstance(value, list):

@@ -1,1 +1,1 @@
-"""How many calls a backend gets at once, and who waits."""
+"""Limits the concurrent calls to a backend, and queues the others."""

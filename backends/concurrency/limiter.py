@@ -1,55 +1,56 @@
-"""The limiter: how many calls a backend should have at once, found from how long they take.
+"""The concurrency limiter: finds a backend's limit of concurrent calls from its latencies.
 
-Theory of operation. A server with c places answers in R seconds while calls find one free. With
-n > c calls there, they wait for each other: each takes n R / c, and no more are answered. So the
-least latency seen tells R, and a latency above it tells of a queue. Over each window of calls
+Theory of operation. A server with c places answers in R seconds while calls find a free one. With n
+> c concurrent calls, they wait for each other: each takes n R / c, and throughput does not rise. So
+the lowest latency seen estimates R, and a latency above it shows a queue. Over each window of calls
 
     gradient = tolerance * least / median latency, at most 1, at least 1/2
     limit   <- limit * gradient + sqrt(limit), smoothed
 
-which comes to rest where the median is `tolerance` times the least: at about tolerance * c calls.
-(Netflix' gradient limiter and Envoy's adaptive concurrency filter; the square root keeps asking for
-more, so that new capacity is found.) A refusal or a failure lowers the limit by a tenth.
+which converges where the median is `tolerance` times the lowest latency: at about tolerance * c
+calls. (Netflix' gradient limiter and Envoy's adaptive concurrency filter; the square root keeps
+raising the limit, so that new capacity is found.) A refusal or a failure lowers the limit by a
+tenth.
 
     window                        limit
-    calls were below half of it   stays: nobody queued, so nothing can be told
+    calls were below half of it   unchanged: without a queue there is no evidence
     else                          as above
     in use for USE_S, and again   half of c, for one window: the queue at the server drains, and the
-    every PROBE_S                 least latency is measured anew; soon again if it fell
+    every PROBE_S                 lowest latency is measured again; sooner again if it fell
 
-Without the probe a queue that never drains would be taken for the server's own latency, and one
-lucky measurement would bind for ever. c is known by Little's law: the most calls a second that were
-seen lately, times `least`. After a probe the limit is what it was, or where it would come to rest
-if that is lower; a probe that the traffic has left ends as soon as calls press again. Pure: the
-time is an argument.
+Without the probe, a queue that never drains would be taken for the server's own latency, and one
+lucky measurement would hold for ever. c follows from Little's law: the highest recent rate of calls
+per second, times `least`. After a probe the limit returns to its earlier value, or to the point of
+convergence if that is lower. If the traffic stops during a probe, the probe ends as soon as calls
+find no slot again. Pure: the time is an argument.
 """
 
 import math
 from statistics import median
 
 WINDOW_S = 0.1
-WINDOW_CALLS = 10  # in a window at least: a median of fewer says little
+WINDOW_CALLS = 10  # minimum calls in a window: a median of fewer says little
 USE_S = 0.5  # a burst is over by then
-RATE_KEPT = 0.99  # of the highest rate, a window: forgotten in a minute of full use
-LEAST_S = 0.01  # a call's latency has turns of our own loop in it, under load some milliseconds
-PROBE_MOST_S = 1.0  # the traffic may end in the middle of a probe
+RATE_KEPT = 0.99  # of the highest rate, per window: forgotten in a minute of full use
+LEAST_S = 0.01  # a call's latency includes iterations of our own loop, some milliseconds under load
+PROBE_MOST_S = 1.0  # the traffic may stop in the middle of a probe
 PROBE_S = 20.0  # a probe costs a slow backend about two latencies of half its throughput
-FELL = 0.8  # of the latency known before: there was a queue in that
+FELL = 0.8  # of the latency known before: below this share, that latency included a queue
 SMOOTHING = 0.3
-SHRINK = 0.5  # the most that one window may take away
+SHRINK = 0.5  # the largest reduction by one window
 DROP = 0.9
 
 
 class AdaptiveLimit:
     """One backend's limit."""
 
-    # The mutable state: the limit, the least latency, the window, and when the probe began or is
+    # The mutable state: the limit, the lowest latency, the window, and when the probe began or is
     # due.
 
     by_first_event = False
 
     def __init__(self, most: int, *, tolerance: float = 3.0, least: int = 1) -> None:
-        """Start at `most` calls at once, the highest limit; `least` is the lowest."""
+        """Start at `most` concurrent calls, the highest limit; `least` is the lowest."""
         if tolerance < 1.0:
             raise ValueError(f"a tolerance of {tolerance}: below 1 no call is fast enough")
         self._limit = float(most)
@@ -68,7 +69,7 @@ class AdaptiveLimit:
         self._before = self._limit
 
     def adopt(self, old: "AdaptiveLimit") -> None:
-        """Go on where a limiter with other settings has come to; `old` is not used any more."""
+        """Take over the state of a limiter with other settings; `old` is no longer used."""
         was_open = old._limit >= old._most
         self._limit = float(self._most) if was_open else min(float(self._most), old._limit)
         self._before = min(float(self._most), old._before)
@@ -79,21 +80,21 @@ class AdaptiveLimit:
 
     @property
     def limit(self) -> int:
-        """Calls that may be made at once."""
+        """Maximum concurrent calls."""
         return int(self._limit)
 
     @property
     def usual(self) -> int:
-        """The limit, but for a probe that lasts a moment."""
+        """The limit, ignoring a short probe."""
         return self.limit if self._probe_s is None else int(self._before)
 
     @property
     def base_s(self) -> float | None:
-        """The latency of a call that finds a place free, as far as known; LEAST_S at least."""
+        """The latency of a call without queueing, as far as known; at least LEAST_S."""
         return self._base_s
 
     def observe(self, now_s: float, latency_s: float, busy: int) -> None:
-        """Take a good call's latency; `busy` are the calls that there were, it included."""
+        """Record a good call's latency; `busy` are the concurrent calls, including this one."""
         if self._probe_s is not None and now_s - latency_s < self._probe_s:
             return  # it began before the probe, in a queue
         if not self._window:
@@ -104,20 +105,20 @@ class AdaptiveLimit:
             self._close(now_s)
 
     def refused(self, now_s: float) -> None:
-        """Note that the backend said that it has too much to do, or did not answer in time."""
+        """Record that the backend reported overload, or did not answer in time."""
         self._dropped = True
         self._limit = max(self._least, self._limit * (DROP if not self._window else 1.0))
 
     def grow(self) -> None:
-        """Raise the limit by one for as many calls as it allows."""
+        """Raise the limit by one per as many calls as it allows."""
         if self._probe_s is None:
             self._set(self._limit + 1.0 / self._limit)
 
     def begun(self, now_s: float, latency_s: float, busy: int) -> None:
-        """Pass over the first event of a stream: its head has told as much."""
+        """Ignore the first event of a stream: its head has given the same information."""
 
     def _close(self, now_s: float) -> None:
-        """Draw the conclusion of a window."""
+        """Update the limit at the end of a window."""
         middle_s = median(self._window)
         rate = len(self._window) / (now_s - self._since_s)
         self._rate = max(rate, RATE_KEPT * self._rate)
@@ -136,13 +137,13 @@ class AdaptiveLimit:
         self._busiest, self._dropped = 0, False
 
     def press(self, now_s: float) -> None:
-        """Note that a call finds no place: a probe that too few calls have answered ends then."""
+        """Record that a call found no free slot: a probe with too few answered calls ends then."""
         if self._probe_s is not None and now_s - self._probe_s > self._patience_s:
             self._end_probe(now_s, self._before)
 
     @property
     def _patience_s(self) -> float:
-        """How long a probe takes at most: its queue drains, and a window of calls is answered."""
+        """Maximum duration of a probe: its queue drains, and a window of calls is answered."""
         return max(PROBE_MOST_S, (self._tolerance + 2 * WINDOW_CALLS) * (self._base_s or 0.0))
 
     def _end_probe(self, now_s: float, limit: float, pause_s: float = PROBE_S) -> None:
@@ -159,7 +160,7 @@ class AdaptiveLimit:
             self._set(0.5 * self._places)
 
     def _probed(self, now_s: float, middle_s: float) -> None:
-        """End a probe: the least latency is what it found."""
+        """End a probe and store the lowest latency that it measured."""
         fell = self._base_s is not None and middle_s < FELL * self._base_s
         self._base_s = max(LEAST_S, middle_s)
         rest = self._tolerance * self._places + math.sqrt(self._before)
@@ -167,7 +168,7 @@ class AdaptiveLimit:
 
     @property
     def _places(self) -> float:
-        """How many calls the server can work on at once, as far as seen."""
+        """How many calls the server can process concurrently, as far as observed."""
         return self._rate * (self._base_s or 0.0)
 
     def _move(self, middle_s: float) -> None:

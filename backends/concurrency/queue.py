@@ -1,8 +1,8 @@
-"""Slots: who may call a backend now; the rest wait in a queue as long as it can serve in time.
+"""The concurrency queue: grants slots to call a backend, and queues calls it can serve in time.
 
-A slot is held from before a call is sent until its reply has ended. When all are taken, a call
-waits for the next, in order of arrival, unless it would wait too long: then it is refused at once,
-which a client can act on, rather than late, which it cannot. How long it would wait is known by
+A call holds a slot from before it is sent until its reply has ended. When all slots are taken, a
+call waits for the next one, in order of arrival. If it would wait too long, it is refused at once:
+a client can react to an early refusal, but not to a late one. The expected wait follows from
 Little's law: (calls waiting + 1) * how long a slot is held / slots.
 """
 
@@ -13,45 +13,47 @@ from typing import Protocol, Self
 from tollway.backends.types import DeadlineExceeded, Overloaded
 
 QUEUE_MAX = 10_000  # futures of a kilobyte each: a limit of last resort
-ADMIT = 0.5  # of the patience: a longer wait than expected is then still in time
+ADMIT = 0.5  # of the patience: a call that waits longer than expected is then still in time
 RATE = 0.05  # of the mean holding time: about the last twenty calls
 
 
 class Limit(Protocol):
-    """How many calls at once a backend should have, found from its replies (see `limiter.py`)."""
+    """A limit of concurrent calls to a backend, found from its replies (see `limiter.py`)."""
 
     @property
     def by_first_event(self) -> bool:
-        """Whether the first event of a stream tells more than its head."""
+        """Whether it measures the first event of a stream rather than the reply's head."""
 
     def adopt(self, old: Self) -> None:
-        """Go on where a limiter of the same kind with other settings has come to."""
+        """Take over the state of a limiter of the same kind with other settings."""
 
     @property
     def limit(self) -> int:
-        """Calls that may be made at once."""
+        """Maximum concurrent calls."""
 
     @property
     def usual(self) -> int:
-        """The limit, but for a change that lasts a moment."""
+        """The limit, ignoring a short change."""
 
     def observe(self, now_s: float, latency_s: float, busy: int) -> None:
-        """Take a good reply, whole or its head; `busy` are the calls there were, it included."""
+        """Record a good reply, whole or its head; `busy` are the concurrent calls, including this
+        one.
+        """
 
     def begun(self, now_s: float, latency_s: float, busy: int) -> None:
-        """Take the first event of a stream."""
+        """Record the first event of a stream."""
 
     def refused(self, now_s: float) -> None:
-        """Note that the backend said that it has too much to do."""
+        """Record that the backend reported overload."""
 
     def press(self, now_s: float) -> None:
-        """Note that a call finds no place."""
+        """Record that a call found no free slot."""
 
 
 class ConcurrencyQueue:
     """The slots of one backend."""
 
-    # The mutable state: how many are taken, who waits, how long slots are held, who was refused.
+    # The mutable state: taken slots, waiting calls, how long slots are held, and recent refusals.
 
     def __init__(
         self,
@@ -61,8 +63,10 @@ class ConcurrencyQueue:
         queue: int = QUEUE_MAX,
         limiter: Limit | None = None,
     ) -> None:
-        """`most` calls at once, or what `limiter` finds below that. With `patience_s` calls that
-        would wait longer are refused; without, they wait until their deadline.
+        """`most` concurrent calls, or the limit that `limiter` finds below that.
+
+        With `patience_s`, calls that would wait longer are refused; without it, they wait until
+        their deadline.
         """
         self._most = most
         self._patience_s = patience_s
@@ -75,12 +79,14 @@ class ConcurrencyQueue:
 
     @property
     def limit(self) -> int:
-        """Calls that may be made at once, as of now."""
+        """Current maximum of concurrent calls."""
         return self._most if self._limiter is None else self._limiter.limit
 
     def revise(self, most: int, *, patience_s: float | None, limiter: Limit | None) -> None:
-        """Take other settings. Calls keep their slots and their places in the queue, and a limiter
-        of the same kind goes on where the last one has come to.
+        """Change the settings.
+
+        Calls keep their slots and their places in the queue, and a limiter of the same kind takes
+        over the state of the last one.
         """
         if limiter is not None and type(limiter) is type(self._limiter):
             limiter.adopt(self._limiter)
@@ -111,27 +117,27 @@ class ConcurrencyQueue:
         return (self.waiting + 1) * self._held_s / most > ADMIT * self._patience_s
 
     async def enter(self, deadline_s: float) -> None:
-        """Take a slot; Overloaded or DeadlineExceeded (the loop's time) where there is none."""
+        """Take a slot, or raise Overloaded or DeadlineExceeded (on the loop's clock)."""
         if self.busy < self.limit:
             self.busy += 1
         else:
             await self._wait(deadline_s)
 
     def leave(self, held_s: float) -> None:
-        """Give a slot back that was held for `held_s`: to the first in the queue."""
+        """Return a slot that was held for `held_s`: it goes to the first call in the queue."""
         self._held_s += (RATE if self._held_s else 1.0) * (held_s - self._held_s)
         self.busy -= 1
         self._admit()
 
     @property
     def awaits_events(self) -> bool:
-        """Whether it wants to know of the first event of a stream (`begun`)."""
+        """Whether it needs the first event of a stream (`begun`)."""
         return self._limiter is not None and self._limiter.by_first_event
 
     def answered(self, latency_s: float, status: int, *, streamed: bool = False) -> None:
-        """Note how long the head of a reply took, and whether the backend had too much to do.
+        """Record how long the head of a reply took, and whether the backend reported overload.
 
-        `streamed`: its first event is told of later, where that is wanted.
+        `streamed`: the first event is reported later (`begun`), where that is needed.
         """
         limiter = self._limiter
         if limiter is None:
@@ -146,12 +152,12 @@ class ConcurrencyQueue:
             limiter.observe(now_s, latency_s, self.busy)
 
     def begun(self, latency_s: float) -> None:
-        """Note how long the first event of a stream took."""
+        """Record how long the first event of a stream took."""
         if self._limiter is not None:
             self._limiter.begun(asyncio.get_running_loop().time(), latency_s, self.busy)
 
     def close(self) -> None:
-        """Have all who wait fail."""
+        """Fail all waiting calls."""
         for waiter in list(self._waiters):
             settle(waiter, False)
 
@@ -180,7 +186,7 @@ class ConcurrencyQueue:
             granted = await waiter
         except asyncio.CancelledError:
             if not waiter.cancelled() and waiter.result():
-                self.busy -= 1  # the slot came in the same turn as the cancellation
+                self.busy -= 1  # the slot came in the same loop iteration as the cancellation
                 self._admit()
             raise
         finally:
@@ -190,12 +196,12 @@ class ConcurrencyQueue:
         if not granted:
             if until_s < deadline_s:
                 self.refused += 1
-                raise Overloaded(f"no turn within {self._patience_s} s")
+                raise Overloaded(f"no slot became free within {self._patience_s} s")
             raise DeadlineExceeded("no connection became free within the deadline", ran=False)
 
 
 def settle(waiter: asyncio.Future[bool], granted: bool) -> bool:
-    """Tell one who waits; return whether it still does."""
+    """Resolve a waiting call's future; return whether it was still waiting."""
     if waiter.done():
         return False
     waiter.set_result(granted)

@@ -1,7 +1,7 @@
-"""The most calls at once that a backend served well lately."""
+"""The highest number of concurrent calls that a backend served well recently."""
 
-SPAN_S = 60.0  # a minute: what held for that long is no accident, what is older may hold no more
-PARTS = 6  # what is forgotten at once is a sixth of it
+SPAN_S = 60.0  # a minute: long enough not to be chance, short enough to be still valid
+PARTS = 6  # a sixth of it is forgotten at a time
 
 
 class Served:
@@ -15,14 +15,14 @@ class Served:
         self.most = 0
 
     def note(self, now_s: float, busy: int) -> None:
-        """Note that a call was served well while there were `busy`, it included."""
+        """Record that a call was served well among `busy` concurrent calls, including it."""
         self.pass_on(now_s)
         if busy > self._parts[-1]:
             self._parts[-1] = busy
             self.most = max(self.most, busy)
 
     def pass_on(self, now_s: float) -> None:
-        """Forget what is older than a minute."""
+        """Drop what is older than a minute."""
         passed = int((now_s - self._since_s) / (SPAN_S / PARTS))
         if passed <= 0:
             return

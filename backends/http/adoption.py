@@ -1,7 +1,7 @@
-"""Carries over what was learned of a backend's addresses to the transport that replaces its last.
+"""Carries over the state of a backend's addresses to the transport that replaces its last.
 
-By address: one that both transports have keeps what is known of how its server closes connections,
-and, where there are several, its ejections and its health.
+The state is kept by address: an address in both transports keeps what was learned about how its
+server closes connections, and, if there are several addresses, its ejections and its health.
 """
 
 from tollway.backends.http.load_balancer import LoadBalancer
@@ -10,7 +10,7 @@ from tollway.backends.types import Transport
 
 
 def adopt(new: Transport, old: Transport) -> None:
-    """Have `new` go on with what `old` learned of the addresses that they share."""
+    """Copy what `old` learned of the addresses that both share to `new`."""
     if isinstance(new, LoadBalancer) and isinstance(old, LoadBalancer):
         before = {end.url: end for end in old.endpoints}
         for end in new.endpoints:

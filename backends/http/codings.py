@@ -1,8 +1,8 @@
-"""Content codings (RFC 9110 8.4): replies that come compressed though `identity` was asked for.
+"""Content codings (RFC 9110 8.4): replies that are compressed although `identity` was requested.
 
 A reply is decoded as it arrives, in steps: each takes at most STEP_BYTES in and gives at most
-OUT_BYTES out, and between two the event loop runs, so neither a large reply nor a decompression
-bomb keeps others waiting. What is read whole is bounded by its decoded size, by whoever reads it.
+OUT_BYTES out, and between two steps the event loop runs. So neither a large reply nor a
+decompression bomb blocks other requests. The reader of a whole body bounds its decoded size.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from tollway.backends.types import BadReply, Headers, HttpReply
 
 STEP_BYTES = 8 << 10  # 2 ms at worst: many empty gzip members, at 5 us each
 OUT_BYTES = 256 << 10  # 1 ms
-RATIO_MAX = 200  # Apache's limit against bombs; JSON comes to 5 or 20, zeros to 1,000
+RATIO_MAX = 200  # Apache's limit against bombs; JSON reaches 5 or 20, zeros 1,000
 RATIO_FROM_BYTES = 1 << 20  # a small reply may well be all blanks
 
 DECODED = frozenset({b"gzip", b"x-gzip", b"deflate"})
@@ -24,7 +24,7 @@ _UNDIGESTED = frozenset({b"content-encoding", b"content-length", b"content-diges
 
 
 class Inflate:
-    """gzip, of one member or several (RFC 1952), or deflate: zlib's format, or raw as some have it.
+    """gzip, of one member or several (RFC 1952), or deflate: in zlib's format, or raw.
 
     RFC 9110 8.4.1.2 notes that some servers send raw deflate without zlib's header.
     """
@@ -41,9 +41,9 @@ class Inflate:
         return self._zlib.eof or not self._begun
 
     def feed(self, data: bytes, most: int) -> tuple[bytes, bytes]:
-        """Return (at most `most` bytes decoded, what of `data` is still to be fed).
+        """Return (at most `most` decoded bytes, the part of `data` that is still to be fed).
 
-        ValueError where the data is damaged.
+        ValueError if the data is damaged.
         """
         if self._zlib.eof:
             if not self._gzip:
@@ -72,9 +72,10 @@ def codings(headers: Headers) -> list[bytes]:
 
 
 def accepts(field: bytes, coded: list[bytes]) -> bool:
-    """Whether a client's Accept-Encoding takes these codings; a client without one takes none.
+    """Return whether a client's Accept-Encoding accepts these codings; without one it accepts none.
 
-    RFC 9110 12.5.3 has such a client accept anything, but those that send none cannot decode.
+    By RFC 9110 12.5.3 a client without the field accepts anything, but in practice it cannot
+    decode.
     """
     given: dict[bytes, bool] = {}
     for part in field.lower().split(b","):
@@ -85,11 +86,11 @@ def accepts(field: bytes, coded: list[bytes]) -> bool:
 
 
 class Decoded:
-    """A body decoded as it is read; `headers` and `raw` are what came, where that is kept."""
+    """A body that is decoded as it is read; `headers` and `raw` are the original, if kept."""
 
-    # The mutable state is the decoder's, how much went in and came out, and what was kept.
+    # The mutable state is the decoder's, the bytes in and out, and the coded bytes that are kept.
     def __init__(self, reply: HttpReply, coded: list[bytes], *, keeps: bool) -> None:
-        """Read the body of `reply`; BadReply at the first chunk of a coding that is not known."""
+        """Read the body of `reply`; BadReply at the first chunk if a coding is unknown."""
         self._coded = b", ".join(coded)
         self.headers = varying(reply.headers)
         self._stream = reply.stream
@@ -99,7 +100,7 @@ class Decoded:
 
     @property
     def raw(self) -> bytes | None:
-        """What came, still coded; None where it was not kept."""
+        """The original, still coded bytes; None if they were not kept."""
         return None if self._kept is None else b"".join(self._kept)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -123,7 +124,7 @@ class Decoded:
             raise BadReply("its content coding is broken: the data ends too early")
 
     async def _step(self, data: bytes) -> AsyncIterator[bytes]:
-        """Yield what a piece of coded data gives."""
+        """Yield the decoded bytes of a piece of coded data."""
         self._in += len(data)
         while True:
             out, data = self._decoder.feed(data, OUT_BYTES)
@@ -132,7 +133,7 @@ class Decoded:
                 raise ValueError(f"it expands more than {RATIO_MAX} times")
             if out:
                 yield out
-            # zlib may have more to give though it has taken all that it was fed.
+            # zlib may have more output even after it has consumed all of its input.
             if not data and (len(out) < OUT_BYTES or self._decoder.whole):
                 return
             if out:
@@ -144,7 +145,7 @@ class Decoded:
 
 
 def decoded(reply: HttpReply, coded: list[bytes], *, keeps: bool) -> HttpReply:
-    """Return a reply as it reads once its codings are undone; `keeps` keeps the coded bytes too."""
+    """Return a reply with its codings undone; `keeps` keeps the coded bytes too."""
     fields = [
         (name, weak(value) if name == b"etag" else value)
         for name, value in reply.headers
@@ -154,7 +155,7 @@ def decoded(reply: HttpReply, coded: list[bytes], *, keeps: bool) -> HttpReply:
 
 
 def varying(headers: Headers) -> Headers:
-    """Return the fields of a reply that is not the same to every Accept-Encoding."""
+    """Return the fields of a reply that depends on Accept-Encoding."""
     vary = (header(headers, b"vary") or b"").lower()
     if b"*" in vary or b"accept-encoding" in vary:
         return headers

@@ -4,17 +4,17 @@ Theory of operation. A connection carries one `Exchange` at a time through four 
 
     IDLE -> HEAD -> BODY -> DONE -> IDLE | closed
 
-The parser's callbacks move the phase and fill the exchange; `data_received` acts once the whole
-read is parsed. A small reply is thereby complete before anybody wakes: the connection is back in
-its pool, and what the caller holds is only bytes. An exchange ends exactly once, in `_end`, however
-it ends (complete, cut, malformed, late, abandoned), and there the owner learns of it.
+The parser's callbacks change the phase and fill the exchange; `data_received` acts once the whole
+read is parsed. So a small reply is complete before any task wakes: the connection is back in its
+pool, and the caller holds only bytes. An exchange ends exactly once, in `_end`, however it ends
+(complete, cut, malformed, late, abandoned), and there its owner is notified.
 
-What was surprising: the parser is strict about heads (RFC 9112) but accepts any status number, any
-version and codings before `chunked`, and it gathers a header field without limit while it trickles
-in. So `_mute` counts the bytes since the reply last made progress.
+A surprise: the parser is strict about heads (RFC 9112) but accepts any status number, any version
+and codings before `chunked`, and it buffers a header field without limit while it trickles in. So
+`_mute` counts the bytes since the reply last made progress.
 
-One lazy alarm watches a connection: most calls push the deadline on, and arming a timer for each
-would cost more than parsing its reply. It is armed anew only when something falls due earlier.
+One lazy alarm watches a connection: most calls only move the deadline later, and arming a timer for
+each would cost more than parsing its reply. It is rearmed only when something falls due earlier.
 """
 
 import asyncio
@@ -47,15 +47,15 @@ MAX_INTERIM = 8
 """1xx replies before the final one: a 100, a few 103; more is a flood."""
 
 HIGH_WATER_BYTES = 256 * 1024
-"""Unread body at which the backend is told to wait: one read of the event loop."""
+"""Unread body bytes at which reading from the backend pauses: one read of the event loop."""
 
-# What a chunk takes beside its bytes: a flood of chunks of one byte is a flood too.
+# Memory of a chunk beside its bytes: a flood of chunks of one byte is a flood too.
 _CHUNK_BYTES = 64
 
 IDLE, HEAD, BODY, DONE = range(4)
 
 OWN_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-"""Fields of a request that are the transport's to say."""
+"""Fields of a request that the transport sets itself."""
 
 _TCP_INFO_BYTES = 216  # struct tcp_info of linux/tcp.h, up to tcpi_bytes_retrans
 _U64 = struct.Struct("=Q")
@@ -64,14 +64,14 @@ _BODY_EXPECTED = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
 CLOSED = "the backend closed the connection instead of replying"
-"""The error of a call that a reused connection may have lost."""
+"""The error of a call that may have been lost on a reused connection."""
 
 
 class StaleConnection(BadReply):
     """A reused connection turned out to be closed before any byte of the reply came.
 
     `unheard`: how many bytes the backend had certainly not received when it closed; `chunked`:
-    whether the reply before was chunked.
+    whether the previous reply was chunked.
     """
 
     def __init__(self, unheard: int, *, chunked: bool = False) -> None:
@@ -81,7 +81,7 @@ class StaleConnection(BadReply):
 
 
 def request_head(call: Call, host: bytes) -> bytes:
-    """Return the head of `call` as it goes over the wire; the framing is the transport's own.
+    """Return the head of `call` as it is sent; the transport sets the framing itself.
 
     Raises ValueError for a method, target or field that would end its line early.
     """
@@ -104,15 +104,16 @@ def request_head(call: Call, host: bytes) -> bytes:
 
 
 def needs_length(call: Call) -> bool:
-    """Say whether a request must state the length of its body, if only 0 (RFC 9110 8.6)."""
+    """Return whether a request must state the length of its body, even if 0 (RFC 9110 8.6)."""
     return bool(call.body) or call.method in _BODY_EXPECTED
 
 
 def unheard(transport: asyncio.BaseTransport | None) -> int:
-    """Return how many bytes of all that was sent the peer had not received when it closed.
+    """Return how many of the bytes sent the peer had not received when it closed.
 
-    A FIN confirms what came before it, so what is not confirmed then was too late to be acted on.
-    (A RST confirms nothing.) 0 where the kernel does not say: it is Linux since 4.19 that does.
+    A FIN acknowledges what came before it, so bytes not acknowledged then arrived too late to be
+    acted on. (A RST acknowledges nothing.) 0 if the kernel does not report it: Linux does since
+    4.19.
     """
     option = getattr(socket, "TCP_INFO", None)
     end = None if transport is None else transport.get_extra_info("socket")
@@ -129,13 +130,13 @@ def unheard(transport: asyncio.BaseTransport | None) -> int:
 
 
 class Owner(Protocol):
-    """Who lends a connection out: told once when its exchange ended, once when it is gone."""
+    """Lends a connection out: notified once when its exchange ended, once when it is closed."""
 
     def ended(self, connection: "Connection", reusable: bool) -> None:
-        """Take the connection back; it is closing where it is not reusable."""
+        """Take the connection back; if it is not reusable, it is closing."""
 
     def lost(self, connection: "Connection") -> None:
-        """Forget the connection: it is closed."""
+        """Remove the connection: it is closed."""
 
 
 class Exchange:
@@ -157,7 +158,7 @@ class Exchange:
         self._wakeup: asyncio.Future[None] | None = None
 
     def feed(self, chunk: bytes) -> int:
-        """Take a part of the body; return how much memory waits to be read, in bytes."""
+        """Add a part of the body; return how much memory waits to be read, in bytes."""
         self._chunks.append(chunk)
         self._buffered += len(chunk) + _CHUNK_BYTES
         if self._on_first is not None:
@@ -166,14 +167,14 @@ class Exchange:
         return self._buffered
 
     def on_first(self, told: Callable[[], None]) -> None:
-        """Have `told` called when the first part of the body is there, at once if it is."""
+        """Call `told` when the first part of the body has arrived, at once if it already has."""
         if self._chunks:
             told()
         elif self.connection is not None:
             self._on_first = told
 
     def wake(self) -> None:
-        """Let whoever waits for the head or for more of the body look again."""
+        """Wake the task that waits for the head or for more of the body."""
         if not self.head.done():
             self.head.set_result(None)
         wakeup = self._wakeup
@@ -198,7 +199,7 @@ class Exchange:
         return chunk
 
     async def aclose(self) -> None:
-        """End the exchange; cut the connection where the body was not read to its end."""
+        """End the exchange; cut the connection if the body was not read to its end."""
         self._chunks.clear()
         if self.connection is not None:
             self.connection.abandon()
@@ -210,7 +211,7 @@ class Connection(asyncio.Protocol):
     # The mutable state of a connection is its phase, its parser and the exchange it carries.
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, idle_limit_s: float) -> None:
         self.idle_since_s = 0.0
-        self.entered_s = 0.0  # when the call that it carries took its slot; its owner's to set
+        self.entered_s = 0.0  # when the call that it carries took its slot; set by its owner
         self.closed = False
         self.chunked = False  # whether the last reply was
         self._owner = owner
@@ -226,7 +227,7 @@ class Connection(asyncio.Protocol):
         self._bodiless = False
         self._keep = False
         self._until_close = False
-        self.streamed = False  # whether the reply is a stream of events, which may not fall silent
+        self.streamed = False  # whether the reply is a stream of events: silence is limited
         self._paused = False
         self._used = False
         self._heard_s = 0.0
@@ -238,11 +239,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether it may carry a call: the socket may be closing before `connection_lost` says."""
+        """Whether it can carry a call: the socket may close before `connection_lost` is called."""
         return not (self.closed or self._transport is None or self._transport.is_closing())
 
     def send(self, head: bytes, call: Call, deadline_s: float) -> Exchange:
-        """Put `call` on the wire; its reply fills the exchange that is returned."""
+        """Send `call`; its reply fills the returned exchange."""
         assert self._phase == IDLE and self._transport is not None
         exchange = Exchange(self, self._loop.create_future())
         self._exchange, self._phase = exchange, HEAD
@@ -251,26 +252,26 @@ class Connection(asyncio.Protocol):
         self._bodiless = call.method == b"HEAD"
         self._deadline_s = deadline_s
         self._arm(deadline_s)
-        if self._transport.is_closing():  # a new one, that its server closed at once
+        if self._transport.is_closing():  # a new one that its server closed at once
             self._fail(ConnectFailed("the backend closed the connection before the request"))
         else:
             self._transport.write(head + call.body if call.body else head)
         return exchange
 
     def abandon(self) -> None:
-        """End the exchange, if one is under way, by cutting the connection."""
+        """End the exchange, if one is running, by cutting the connection."""
         if self._exchange is not None:
             self._fail(BadReply("the call was abandoned"))
 
     def close(self) -> None:
-        """Close the connection; an exchange under way fails."""
+        """Close the connection; a running exchange fails."""
         self.abandon()
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
 
     def read_on(self) -> None:
-        """Let the backend go on: its reply has been read so far."""
+        """Resume reading from the backend: the reply so far has been read."""
         if self._paused:
             self._paused = False
             self._heard_s = self._loop.time()
@@ -280,26 +281,27 @@ class Connection(asyncio.Protocol):
     # -- asyncio's protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the open socket."""
+        """Store the open socket."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, then act on it once."""
+        """Parse the data received, then act on it once."""
         exchange = self._exchange
         if exchange is None:
-            self.close()  # nobody asked: whatever this is, the next reply must not start with it
+            self.close()  # unrequested: whatever this is, the next reply must not start with it
             return
         self._mute += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._keep = False
-            if self._phase != DONE:  # else: bytes after a whole reply, which stands
+            if self._phase != DONE:  # else: bytes after a whole reply, which remains valid
                 self._fail(BadReply(f"malformed reply: {exc.__context__ or exc}"))
                 return
         if self._phase == DONE:
             assert self._transport is not None
-            # A reply may overtake a long body: what is left of that would precede the next call.
+            # A reply may end before a long body is sent: the rest of that would precede the next
+            # call.
             self._end(reusable=self._keep and not self._transport.get_write_buffer_size())
         elif self._mute > MAX_HEAD_BYTES:
             self._fail(BadReply(f"more than {MAX_HEAD_BYTES} bytes that are not body"))
@@ -311,7 +313,7 @@ class Connection(asyncio.Protocol):
         exchange.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Settle the exchange that the loss cut or, in an HTTP/1.0 manner, completed."""
+        """End the exchange that the loss cut or, as in HTTP/1.0, completed."""
         self.closed = True
         exchange = self._exchange
         if exchange is None:
@@ -334,7 +336,7 @@ class Connection(asyncio.Protocol):
     # -- httptools' callbacks
 
     def on_message_begin(self) -> None:
-        """Refuse a reply that nobody asked for."""
+        """Refuse an unrequested reply."""
         if self._phase == DONE:
             raise ValueError("bytes after the reply")
 
@@ -345,7 +347,7 @@ class Connection(asyncio.Protocol):
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Judge a head: interim, malformed or final."""
+        """Handle a head: interim, malformed or final."""
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             self._swallow(status)
@@ -356,7 +358,7 @@ class Connection(asyncio.Protocol):
             raise ValueError(f"status {status}")
         self._check_head(exchange.headers)
         exchange.status = status
-        if status in (204, 304):  # no body follows whatever a length says (RFC 9110 15.3.5)
+        if status in (204, 304):  # no body follows, whatever a length says (RFC 9110 15.3.5)
             exchange.headers = [pair for pair in exchange.headers if pair[0] != b"content-length"]
         self._headers = []
         self._mute = 0
@@ -367,7 +369,7 @@ class Connection(asyncio.Protocol):
             self._phase = BODY
 
     def on_body(self, chunk: bytes) -> None:
-        """Hand a part of the body on."""
+        """Pass on a part of the body."""
         if self._phase != BODY:
             raise ValueError("a body where there may be none")
         self._mute = 0
@@ -378,7 +380,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """Note the end of the final reply."""
+        """Record the end of the final reply."""
         if self._phase == BODY:
             self._phase = DONE
 
@@ -391,7 +393,7 @@ class Connection(asyncio.Protocol):
         self._headers.clear()
 
     def _check_head(self, headers: Headers) -> None:
-        """Refuse what the parser lets pass, and note how the body ends."""
+        """Refuse invalid heads that the parser accepts, and record how the body ends."""
         if self._parser.get_http_version() not in ("1.1", "1.0"):
             raise ValueError("neither HTTP/1.1 nor HTTP/1.0")
         if self._mute > MAX_HEAD_BYTES and sum(map(_field_bytes, headers)) > MAX_HEAD_BYTES:
@@ -409,7 +411,7 @@ class Connection(asyncio.Protocol):
         self._keep = self._parser.should_keep_alive()
 
     def _streaming(self, exchange: Exchange) -> None:
-        """Watch the silence between two parts of a stream as well as the deadline."""
+        """Limit the silence between two parts of a stream as well as the deadline."""
         self._heard_s = self._loop.time()
         if self.streamed and not exchange.head.done():
             self._arm(self._heard_s + self._idle_limit_s)
@@ -455,7 +457,7 @@ class Connection(asyncio.Protocol):
         elif now_s >= due_s:
             self._fail(BadReply(f"silent for {self._idle_limit_s} s in the middle of a body"))
         else:
-            # 1 ms: the loop's clock ticks in milliseconds, so a timer may come a tick early.
+            # 1 ms: the loop's clock ticks in milliseconds, so a timer may fire a tick early.
             self._arm(max(min(due_s, self._deadline_s), now_s + 0.001))
 
 

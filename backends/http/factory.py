@@ -1,4 +1,4 @@
-"""Opens the transport that a backend's URL asks for: the registry of transports."""
+"""Opens the transport for a backend's URL: the registry of transports."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ from tollway.backends.http.tunnel import connect_through
 from tollway.backends.types import Call, Transport
 
 Barred = Callable[[str], bool]
-"""Says of an address whether nothing may be sent there."""
+"""Returns whether nothing may be sent to an address."""
 
 
 def open_transport(
@@ -32,14 +32,15 @@ def open_transport(
 ) -> Transport:
     """Return a transport to the origin of `url`; nothing is connected until the first call.
 
-    `http://host:port`, `https://host:port` and `unix:/path/to/socket` speak HTTP/1.1; `http2` takes
-    the slower way over httpx. `proxy` is the URL of a proxy: https goes through a tunnel, http is
-    asked of it in the absolute form. The URL's path is not the transport's concern. At most
-    `connections` are open at once, or as `slots` say; times are in seconds; `tls` is the context
-    for https, the system's trust by default. `barred` says of the address that a connection has
-    come to, whatever name led there, whether nothing may be sent; it is not asked where a proxy
-    leads, which looks names up by itself.
-    `keep_alive` says whether connections are used again; None: learned (over httpx: yes).
+    `http://host:port`, `https://host:port` and `unix:/path/to/socket` use HTTP/1.1; `http2` uses
+    the slower httpx. `proxy` is the URL of a proxy: https goes through a tunnel, http is requested
+    from it in the absolute form. The URL's path is not used by the transport. At most `connections`
+    are open at once, or as `slots` allow; times are in seconds; `tls` is the context for https, by
+    default the system's trust store.
+
+    `barred` decides from the address a connection has reached, whatever name led there, whether
+    nothing may be sent. It is not called for connections through a proxy, which looks names up
+    itself. `keep_alive` sets whether connections are reused; None: learned (over httpx: yes).
     Raises ValueError for a URL that no transport serves.
     """
     parts = urlsplit(url)
@@ -90,7 +91,7 @@ def open_transport(
 def _through(
     parts: SplitResult, proxy: Proxy, tls: ssl.SSLContext | None
 ) -> tuple[Connect, Rewrite | None]:
-    """Return the way through a proxy; it is the proxy that looks the host's name up."""
+    """Return the way through a proxy; the proxy looks up the host's name."""
     host = parts.hostname or ""
     if parts.scheme == "https":
         context, port = _context(tls), parts.port or 443

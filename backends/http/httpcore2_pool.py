@@ -1,7 +1,7 @@
 """httpx's transport over the connection pool of httpcore2.
 
-httpx 0.28 is the last of its line, and its own pool (httpcore 1.0) loses a slot for good when a
-call is cancelled at the wrong moment. httpcore2 is the same pool, repaired.
+httpx 0.28 is the last of its line, and its own pool (httpcore 1.0) loses a slot permanently when a
+call is cancelled at the wrong moment. httpcore2 is the same pool with this fixed.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from tollway.backends.http.tls_alerts import refuses_us
 
 
 class Httpcore2Pool(httpx.AsyncBaseTransport):
-    """A pool of at most `connections`, through a `proxy` where there is one."""
+    """A pool of at most `connections`, through a `proxy` if one is given."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Httpcore2Pool(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Carry one request; raises httpx's errors."""
+        """Send one request; raises httpx's errors."""
         url = httpcore2.URL(
             scheme=request.url.raw_scheme,
             host=request.url.raw_host,
@@ -61,10 +61,10 @@ class Httpcore2Pool(httpx.AsyncBaseTransport):
         )
 
     def leave_silent(self, since_s: float) -> None:
-        """Put no new requests on connections of HTTP/2 that nothing came over since `since_s`.
+        """Stop new requests on HTTP/2 connections that have received nothing since `since_s`.
 
-        Nobody would notice that such a connection is dead: each call that goes there keeps it from
-        being idle. Calls that it carries may go on, as after a GOAWAY, which this flag is for.
+        A dead connection would otherwise not be detected: each new call keeps it from being idle.
+        Calls that it carries may continue, as after a GOAWAY, for which this flag is meant.
         """
         for connection in self._pool.connections:
             carried = getattr(connection, "_connection", None)
@@ -84,7 +84,7 @@ def _proxy(proxy: Proxy) -> httpcore2.Proxy:
 
 
 class _Looking(httpcore2.AnyIOBackend):
-    """Looks at where a connection has come to before anything is sent (see `open_transport`)."""
+    """Checks a connection's peer address before anything is sent (see `open_transport`)."""
 
     def __init__(self, barred: Callable[[str], bool] | None) -> None:
         self._barred = barred
@@ -106,7 +106,7 @@ class _Looking(httpcore2.AnyIOBackend):
 
 
 class _Heard(httpcore2.AsyncNetworkStream):
-    """A socket that knows when it was last heard of."""
+    """A socket that records when it last received data."""
 
     def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
         self._stream = stream
@@ -147,15 +147,15 @@ class _Stream(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         with _errors_of_httpx():
             if _trailing(self._reply):
-                # httpcore2 would read these bytes as the reply to the connection's next request:
-                # a backend could answer one client with what another asked. A closed socket is
-                # not used again.
+                # httpcore2 would read these bytes as the reply to the connection's next request: a
+                # backend could answer one client with the reply to another. A closed socket is not
+                # reused.
                 await self._reply.extensions["network_stream"].aclose()
             await self._reply.aclose()
 
 
 def _trailing(reply: httpcore2.Response) -> bytes:
-    """Return what came after the reply (HTTP/1.1), which httpcore2 shows nowhere in public."""
+    """Return the bytes after the reply (HTTP/1.1), which httpcore2 does not expose publicly."""
     connection = getattr(getattr(reply.stream, "_stream", None), "_connection", None)
     state = getattr(connection, "_h11_state", None)
     return cast(bytes, state.trailing_data[0]) if state is not None else b""
@@ -172,13 +172,13 @@ _ERRORS = (
 
 @contextmanager
 def _errors_of_httpx() -> Iterator[None]:
-    """Raise an error of httpcore2 as the one of the same name that httpx has."""
+    """Raise an error of httpcore2 as httpx's error of the same name."""
     try:
         yield
     except _ERRORS as exc:
         raise cast(type[httpx.TransportError], getattr(httpx, type(exc).__name__))(
             str(exc)
         ) from exc
-    except ssl.SSLError as exc:  # of reading and writing, which httpcore2 lets through
+    except ssl.SSLError as exc:  # of reading and writing, which httpcore2 does not translate
         error = httpx.ConnectError if refuses_us(exc) else httpx.ReadError
         raise error(str(exc)) from exc

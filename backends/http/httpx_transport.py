@@ -1,8 +1,8 @@
-"""Carries calls where our own HTTP/1.1 does not reach: HTTP/2, and through a proxy.
+"""Carries calls that our own HTTP/1.1 does not support: HTTP/2, and through a proxy.
 
-Any `httpx.AsyncBaseTransport` serves; what it lacks as a gateway's transport is added here: slots
-with a queue in order of arrival, one absolute deadline for the whole attempt, a limit on silence,
-a refusal of heads that HTTP does not allow, and the knowledge whether a request was sent.
+Any `httpx.AsyncBaseTransport` works. This module adds what a gateway's transport needs: slots with
+a queue in order of arrival, one absolute deadline for the whole attempt, a limit on silence, a
+refusal of heads that HTTP does not allow, and a record of whether a request was sent.
 """
 
 import asyncio
@@ -31,9 +31,8 @@ _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, h
 class HttpxTransport:
     """Carries calls to the origin of `url` over an httpx transport; see `Transport`.
 
-    `pool` is closed with this transport. `slots` say how many calls are under way at once; times
-    are in seconds, `stream_idle_s` being the silence allowed between two parts of a stream of
-    events.
+    `pool` is closed with this transport. `slots` limit the concurrent calls; times are in seconds,
+    `stream_idle_s` is the silence allowed between two parts of a stream of events.
     """
 
     # The mutable state of this transport is its slots and whether it is closed.
@@ -56,7 +55,7 @@ class HttpxTransport:
         self._closed = False
 
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
-        """Carry `call` there and return its reply once the head is there (see `Transport`)."""
+        """Send `call` and return its reply once the head has arrived (see `Transport`)."""
         request_head(call, b"")  # raises ValueError for a request that would split
         slot = await self._enter(deadline_s)
         try:
@@ -76,7 +75,7 @@ class HttpxTransport:
             raise
 
     async def aclose(self) -> None:
-        """Close every connection; calls under way fail, and those that wait for own slots."""
+        """Close every connection; running calls fail, and those that wait for its own slots."""
         self._closed = True
         if self._owns_slots:
             self.slots.close()
@@ -120,7 +119,7 @@ class HttpxTransport:
                 mark_unsent(exc)
             raise
         except TimeoutError as exc:
-            if isinstance(self._pool, Httpcore2Pool):  # what it waited for may be dead
+            if isinstance(self._pool, Httpcore2Pool):  # the connection it waited for may be dead
                 self._pool.leave_silent(began_s)
             raise DeadlineExceeded("no reply within the deadline", ran=sent) from exc
         except _NOT_CONNECTED as exc:
@@ -132,7 +131,7 @@ class HttpxTransport:
 
 
 def _head(response: httpx.Response) -> Headers:
-    """Return the fields as the port has them; BadReply for a head that is none."""
+    """Return the fields in the port's form; BadReply for an invalid head."""
     if not 200 <= response.status_code < 600:
         raise BadReply(f"status {response.status_code}")
     headers = [(name.lower(), value) for name, value in response.headers.raw]
@@ -160,11 +159,11 @@ class _Slot:
         return self._loop.time() - self._since_s
 
     def begun(self) -> None:
-        """Note that the first event of a stream is there."""
+        """Record that the first event of a stream has arrived."""
         self._slots.begun(self.held_s)
 
     def leave(self) -> None:
-        """Give it back."""
+        """Return it."""
         self._slots.leave(self.held_s)
 
 
@@ -181,7 +180,7 @@ class _Body:
         *,
         tells: bool,
     ) -> None:
-        """`tells`: whether the slots are told when the first part is there."""
+        """`tells`: whether to notify the slots when the first part has arrived."""
         self._tells = tells
         self._response: httpx.Response | None = response
         assert isinstance(response.stream, httpx.AsyncByteStream)
@@ -218,7 +217,7 @@ class _Body:
             raise BadReply(f"{type(exc).__name__}: {exc}") from exc
 
     async def aclose(self) -> None:
-        """Give the connection back, or cut it where the body was not read to its end."""
+        """Return the connection, or cut it if the body was not read to its end."""
         response, self._response = self._response, None
         if response is not None:
             try:

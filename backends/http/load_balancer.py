@@ -1,18 +1,18 @@
-"""One backend at several addresses: which of them a call goes to, and which are left out.
+"""One backend at several addresses: chooses the address of a call, and excludes failing ones.
 
-Theory of operation. Of two addresses drawn at random the one with fewer calls under way is asked
-(Mitzenmacher 2001: nearly as even as asking the least loaded of all, and no herd). An address is
-left out while it is
+Theory of operation. Of two addresses drawn at random, the one with fewer running calls is used
+(Mitzenmacher 2001: nearly as even as using the least loaded of all, and without herding). An
+address is excluded while it is
 
     ejected      5 calls in a row failed there (no connection, a timeout, 502, 503, 504): for 30 s,
                  then 60 s, ... at most 300 s; after 300 s without, for 30 s again. Another 5xx may
-                 be the request's fault: it counts where several callers had one, with no success
+                 be the request's fault: it counts only if several callers had one, with no success
                  in between, while every other address answers
-    unhealthy    its health check failed last; back with the next that succeeds
+    unhealthy    its last health check failed; it returns with the next that succeeds
 
-but at most half of the addresses are ejected, and where all are left out all are asked: then the
-cause lies elsewhere. A call that found no connection was not sent, so it goes to another address at
-once, whatever its method; it was one attempt, and is charged as one.
+At most half of the addresses are ejected. If all are excluded, all are used: the cause then lies
+elsewhere. A call that found no connection was not sent, so it goes to another address at once,
+whatever its method. It counts as one attempt, and is charged as one.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ FAILURES_IN_A_ROW = 5  # these three are Envoy's defaults for outlier detection
 EJECTED_S, EJECTED_MAX_S = 30.0, 300.0
 GATEWAY_ERRORS = frozenset({502, 503, 504})
 DEADLINE = b"x-tollway-deadline-ms"
-SEVERAL = 2  # callers: one alone says nothing of an address
-CHECK_S = 2.0  # the longest that a health check may take
+SEVERAL = 2  # callers: failures of a single one are no evidence against an address
+CHECK_S = 2.0  # maximum duration of a health check
 
 
 @dataclass(slots=True)
 class Endpoint:
-    """One address; its mutable state is its calls under way, its failures, its health."""
+    """One address; its mutable state is its running calls, its failures, its health."""
 
     host: bytes
     transport: Transport
@@ -58,7 +58,7 @@ class Endpoint:
     well_at_s: float = float("-inf")
 
     def adopt(self, old: "Endpoint") -> None:
-        """Go on with the standing that the same address had before its settings changed."""
+        """Take over the state of the same address from before its settings changed."""
         self.failures, self.ejections = old.failures, old.ejections
         self.ejected_until_s, self.healthy = old.ejected_until_s, old.healthy
         self.suspicions, self.suspect_since_s = old.suspicions, old.suspect_since_s
@@ -69,14 +69,15 @@ class Endpoint:
         return self.healthy and now_s >= self.ejected_until_s
 
     def is_well(self, now_s: float) -> None:
-        """Take note that it answered."""
+        """Record that it answered."""
         self.failures = self.suspicions = 0
         self.suspects.clear()
         self.well_at_s = now_s
 
     def suspect(self, now_s: float, caller: str) -> bool:
-        """Count a failure that may be the request's own; return whether several callers had
-        enough of them.
+        """Count a failure that may be the request's fault.
+
+        Returns whether several callers had enough of them.
         """
         if not self.suspicions:
             self.suspect_since_s = now_s
@@ -87,7 +88,7 @@ class Endpoint:
 
 
 class LoadBalancer:
-    """A transport over several; the only state is the endpoints'."""
+    """A transport over several addresses; its only state is that of the endpoints."""
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class LoadBalancer:
         self._own = own
 
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
-        """Carry a call to one of the addresses (see `Transport`)."""
+        """Send a call to one of the addresses (see `Transport`)."""
         endpoint = self._pick(None)
         try:
             return await self._send(endpoint, call, deadline_s)
@@ -117,8 +118,9 @@ class LoadBalancer:
             return await self._send(self._pick(endpoint), call, deadline_s)
 
     async def check(self) -> bool | None:
-        """Ask every address for its health, and take note; return whether one is well, None where
-        that cannot be told.
+        """Check the health of every address.
+
+        Returns whether one is healthy, or None if that cannot be determined.
         """
         if self._health is None:
             return None
@@ -163,9 +165,9 @@ class LoadBalancer:
         return reply
 
     def failed(self, endpoint: Endpoint) -> None:
-        """Count a failure; eject where it is one too many.
+        """Count a failure; eject the address if it has too many.
 
-        Calls that were under way when it was ejected say nothing new when they fail.
+        Failures of calls that were running when it was ejected are not new evidence.
         """
         now_s = asyncio.get_running_loop().time()
         if now_s < endpoint.ejected_until_s:
@@ -175,7 +177,7 @@ class LoadBalancer:
             self._eject(endpoint, now_s)
 
     def _suspected(self, endpoint: Endpoint, caller: str) -> None:
-        """Count a failure that may be the request's own: then it would fail elsewhere too."""
+        """Count a failure that may be the request's fault: then it would fail elsewhere too."""
         now_s = asyncio.get_running_loop().time()
         if now_s < endpoint.ejected_until_s or not endpoint.suspect(now_s, caller):
             return
@@ -188,14 +190,14 @@ class LoadBalancer:
             self._eject(endpoint, now_s)
 
     def _eject(self, endpoint: Endpoint, now_s: float) -> None:
-        """Leave an address out for a while, unless half of them are."""
+        """Exclude an address for a while, unless half of them are excluded."""
         ejected = sum(now_s < other.ejected_until_s for other in self.endpoints)
         if 2 * (ejected + 1) > len(self.endpoints):
             return
         endpoint.failures = endpoint.suspicions = 0
         endpoint.suspects.clear()
         if now_s > endpoint.ejected_until_s + EJECTED_MAX_S:
-            endpoint.ejections = 0  # it has been well for long: what was before says nothing of it
+            endpoint.ejections = 0  # healthy for long: earlier ejections no longer count
         endpoint.ejections += 1
         endpoint.ejected_until_s = now_s + min(EJECTED_MAX_S, EJECTED_S * endpoint.ejections)
 
@@ -206,7 +208,7 @@ class LoadBalancer:
             reply = await endpoint.transport.send(call, until_s)
             await reply.read(1 << 20)
         except Overloaded:
-            return None  # our own slots are taken: that says nothing of the address
+            return None  # our own slots are taken: that is no evidence on the address
         except BackendError:
             endpoint.healthy = False
             return False
@@ -216,14 +218,14 @@ class LoadBalancer:
 
 
 def is_well(status: int) -> bool | None:
-    """Return what the status of a health path says; None where the path itself may be wrong."""
+    """Return whether a health path's status is good; None if the path itself may be wrong."""
     if 200 <= status < 300:
         return True
     return False if status >= 500 else None
 
 
 def _is_clients(failure: BackendError, call: Call) -> bool:
-    """Whether a failure says nothing about an address: our own slots, a client's short deadline."""
+    """Whether a failure is not the address's fault: our own slots, a client's short deadline."""
     if isinstance(failure, Overloaded):
         return True
     client_deadline = any(name == DEADLINE for name, _ in call.headers)
@@ -231,7 +233,7 @@ def _is_clients(failure: BackendError, call: Call) -> bool:
 
 
 class _Counted:
-    """A reply's body, at whose end its address has one call less under way."""
+    """A reply's body; when it ends, its address has one running call less."""
 
     # The mutable state is whether the call is still counted.
     def __init__(self, owner: LoadBalancer, endpoint: Endpoint, stream: ByteStream) -> None:

@@ -1,17 +1,16 @@
 """A pool of HTTP/1.1 connections to one origin.
 
-Theory of operation. A call first takes one of the slots (`slots.py`) in the order of arrival and
-holds it until its reply has ended. With a slot in hand it takes the connection that was used last
-(the one least likely to have been closed by its server), or opens one where none is idle: so
-busy + idle never exceed the slots. Slots, not connections, are handed from one call to the
-next: a connection may die on the way, a slot cannot.
+Theory of operation. A call first takes one of the slots (`concurrency/queue.py`) in the order of
+arrival and holds it until its reply has ended. It then takes the connection that was used last (the
+one least likely to have been closed by its server), or opens one if none is idle. So busy + idle
+connections never exceed the slots. Slots, not connections, are passed from one call to the next: a
+connection may die on the way, a slot cannot.
 
-An idle connection is dropped before its server drops it (most do after 5 s), and is not kept at all
-after replies after which the server closes without saying so (`reuse.py` learns that). Where the
-server was faster, the call that hits the closed connection is repeated once on a new one, if
-nothing of a reply was seen and repeating is safe: the method is idempotent, or the close crossed
-the request on the wire, which the kernel knows. Otherwise a model might run, and be paid for,
-twice.
+An idle connection is dropped before its server drops it (most do after 5 s). It is not kept at all
+after replies after which the server closes silently (`reuse.py` learns that). If the server was
+faster, the call on the closed connection is repeated once on a new one, provided that nothing of a
+reply was seen and repeating is safe: the method is idempotent, or the close crossed the request on
+the wire, which the kernel reports. Otherwise a model might run, and be paid for, twice.
 """
 
 import asyncio
@@ -23,10 +22,10 @@ from tollway.backends.http.reuse import SOON_S, Reuse
 from tollway.backends.types import Call, ConnectFailed, DeadlineExceeded, HttpReply, mark_unsent
 
 Connect = Callable[[asyncio.AbstractEventLoop, Callable[[], Connection]], Awaitable[None]]
-"""Opens a socket and ties the protocol that the factory makes to it."""
+"""Opens a socket and connects it to the protocol that the factory creates."""
 
 Rewrite = Callable[[Call], Call]
-"""Returns a call as a proxy wants it."""
+"""Returns a call in the form that a proxy needs."""
 
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
@@ -34,11 +33,11 @@ _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 class Http1Transport:
     """Carries calls to one origin over plain HTTP/1.1.
 
-    `host` is the Host field for calls that bring none. Times in seconds: `connect_timeout_s` binds
-    opening a connection, `idle_expiry_s` how long one is kept unused, `stream_idle_s` the silence
-    between two parts of a stream of events. (A whole reply may keep silent until its deadline: some
-    servers send its head at once, and its body when the model has finished.) `keep_alive`: whether
-    connections are used again; None: learned.
+    `host` is the Host field for calls without one. Times in seconds: `connect_timeout_s` limits
+    opening a connection, `idle_expiry_s` how long an unused one is kept, `stream_idle_s` the
+    silence between two parts of a stream of events. (A whole reply may be silent until its
+    deadline: some servers send its head at once, and its body when the model has finished.)
+    `keep_alive`: whether connections are reused; None: learned.
     """
 
     # The mutable state of a pool is its slots and its connections.
@@ -56,8 +55,10 @@ class Http1Transport:
         keep_alive: bool | None = None,
         url: str = "",
     ) -> None:
-        """`owns_slots`: whether nobody else uses the slots, so that they close with this; `url`:
-        the address by which a transport with other settings knows this one.
+        """`owns_slots`: whether the slots are used here only, so that they close with this
+        transport.
+
+        `url`: the address by which a transport with other settings recognizes this one.
         """
         self.reuse = Reuse(keep_alive)
         self._open_socket = connect
@@ -76,16 +77,16 @@ class Http1Transport:
 
     @property
     def busy(self) -> int:
-        """Slots in use: calls that are connecting or whose reply has not ended."""
+        """Slots in use: calls that are connecting or have a reply that has not ended."""
         return self.slots.busy
 
     @property
     def opened(self) -> int:
-        """Connections that are open, busy or idle."""
+        """Open connections, busy or idle."""
         return len(self._open)
 
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
-        """Carry `call` there and return its reply once the head is there (see `Transport`)."""
+        """Send `call` and return its reply once the head has arrived (see `Transport`)."""
         if self._rewrite is not None:
             call = self._rewrite(call)
         head = request_head(call, self._host)
@@ -93,13 +94,13 @@ class Http1Transport:
             return await self._attempt(head, call, deadline_s)
         except StaleConnection as exc:
             self.reuse.closed(exc.chunked, asyncio.get_running_loop().time())
-            self._drop_idle()  # of the same age or older: as dead, and a repeat needs a new one
+            self._drop_idle()  # as old or older: likely dead too, and a repeat needs a new one
             if call.method not in _IDEMPOTENT and exc.unheard < len(head) + len(call.body):
                 raise
         return await self._attempt(head, call, deadline_s)
 
     async def aclose(self) -> None:
-        """Close every connection; calls under way fail, and those that wait for own slots."""
+        """Close every connection; running calls fail, and those that wait for its own slots."""
         if self._sweep is not None:
             self._sweep.cancel()
         if self._owns_slots:
@@ -110,10 +111,10 @@ class Http1Transport:
                 connection.close()
             await self._emptied.wait()
 
-    # -- the owner's side of a connection
+    # -- called by connections
 
     def ended(self, connection: Connection, reusable: bool) -> None:
-        """Take a connection back, and give its slot to the next in the queue."""
+        """Take a connection back, and pass its slot to the next call in the queue."""
         if not reusable:
             pass
         elif not self.reuse.allows(connection.chunked, connection.idle_since_s):
@@ -125,7 +126,7 @@ class Http1Transport:
         self.slots.leave(connection.idle_since_s - connection.entered_s)
 
     def lost(self, connection: Connection) -> None:
-        """Forget a connection that is closed."""
+        """Remove a connection that is closed."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -135,7 +136,7 @@ class Http1Transport:
         if not self._open and self._emptied is not None:
             self._emptied.set()
 
-    # -- inside
+    # -- internal
 
     async def _attempt(self, head: bytes, call: Call, deadline_s: float) -> HttpReply:
         loop = asyncio.get_running_loop()  # once: before Python 3.12 each costs a system call
@@ -150,7 +151,7 @@ class Http1Transport:
         except asyncio.CancelledError as exc:
             mark_unsent(exc)
             raise
-        # From here on the slot is the exchange's: `ended` gives it back, once.
+        # From here on the exchange owns the slot: `ended` returns it, once.
         connection.entered_s = entered_s
         exchange = connection.send(head, call, deadline_s)
         try:
@@ -186,10 +187,10 @@ class Http1Transport:
             self.lost(connection)
             if isinstance(exc, TimeoutError) and until_s == deadline_s:
                 raise DeadlineExceeded("not connected within the deadline", ran=False) from exc
-            if isinstance(exc, TimeoutError) and not str(exc):  # our own, which says nothing
+            if isinstance(exc, TimeoutError) and not str(exc):  # our own, which has no message
                 limit = f"within {self._connect_timeout_s:g} s (connect_timeout_s)"
                 raise ConnectFailed(f"no connection {limit}") from exc
-            if isinstance(exc, OSError):  # a failed look-up and a refusal are such
+            if isinstance(exc, OSError):  # includes a failed look-up and a refusal
                 raise ConnectFailed(f"no connection: {str(exc) or type(exc).__name__}") from exc
             raise
         return connection
@@ -203,7 +204,7 @@ class Http1Transport:
         self._sweep = loop.call_later(self._idle_expiry_s / 4, self._expire)
 
     def _expire(self) -> None:
-        """Close what has been idle for long: the front of the list, which is in order of return."""
+        """Close connections idle for too long: the front of the list, in order of return."""
         self._sweep = None
         oldest_s = asyncio.get_running_loop().time() - self._idle_expiry_s
         stale = [connection for connection in self._idle if connection.idle_since_s < oldest_s]

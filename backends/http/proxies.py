@@ -1,9 +1,9 @@
-"""Outgoing proxies: which one leads to a URL, as a setting or the environment says.
+"""Outgoing proxies: selects the proxy for a URL from a setting or the environment.
 
 The variables are those that curl and most clients read: `HTTPS_PROXY` for https, `HTTP_PROXY` for
-http, `ALL_PROXY` for both, each in lower case too, which goes first; `NO_PROXY` names hosts that
-are reached directly: names with all below them, addresses, networks (10.0.0.0/8), each with a port
-if need be, or `*`. This machine is always reached directly.
+http, `ALL_PROXY` for both. Each may be in lower case, which takes precedence. `NO_PROXY` names
+hosts that are reached directly: names with all below them, addresses, networks (10.0.0.0/8), each
+with an optional port, or `*`. This machine is always reached directly.
 """
 
 import base64
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
 DIRECT = "none"
-"""The setting that says: through no proxy, whatever the environment says."""
+"""The setting for no proxy, whatever the environment says."""
 
 _HOW = "write it like http://USER:PASSWORD@HOST:PORT"
 _PORTS = {"http": 80, "https": 443}
@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy of HTTP; what it is shown of us is kept out of every text."""
+    """An HTTP proxy; its credentials are kept out of every text."""
 
     host: str
     port: int
@@ -35,16 +35,17 @@ class Proxy:
 
     @property
     def authorization(self) -> bytes | None:
-        """The value of Proxy-Authorization (RFC 7617), None where it is shown nothing."""
+        """The value of Proxy-Authorization (RFC 7617); None without credentials."""
         if not self.user and not self.password:
             return None
         return b"Basic " + base64.b64encode(f"{self.user}:{self.password}".encode())
 
 
 def parse_proxy(url: str) -> Proxy:
-    """Read a proxy's URL; ValueError says what is wrong, and never quotes it: it holds a password.
+    """Parse a proxy's URL; the ValueError says what is wrong, but never quotes it: it has a
+    password.
 
-    A scheme may be left out, as in many environments.
+    The scheme may be omitted, as in many environments.
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -64,9 +65,9 @@ def parse_proxy(url: str) -> Proxy:
 
 
 def proxy_url(url: str, setting: str | None, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return (the URL of the proxy that leads to `url`, which variable says so); empty: none.
+    """Return (the URL of the proxy for `url`, the variable it came from); empty: none.
 
-    A `setting` goes before the environment: the URL of a proxy, or DIRECT.
+    A `setting` takes precedence over the environment: the URL of a proxy, or DIRECT.
     """
     if setting is not None:
         return ("", "") if setting == DIRECT else (setting, "")
@@ -93,7 +94,7 @@ def _is_direct(parts: SplitResult, environ: Mapping[str, str]) -> bool:
 def _names(
     entry: str, host: str, port: int, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None
 ) -> bool:
-    """Say whether an entry of NO_PROXY names a host."""
+    """Return whether an entry of NO_PROXY matches a host."""
     if entry == "*":
         return True
     if address is not None and "/" in entry:

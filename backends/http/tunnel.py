@@ -1,7 +1,7 @@
 """A connection through a proxy: CONNECT (RFC 9110 9.3.6), then TLS to the backend inside it.
 
-The proxy learns the backend's host and port, and its own credentials; all else is encrypted to the
-backend. Whatever goes wrong before the tunnel stands is a failed connection: nothing was sent.
+The proxy sees the backend's host and port, and its own credentials; all else is encrypted to the
+backend. Any error before the tunnel is established is a failed connection: nothing was sent.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _HEAD_BYTES_MAX = 16 << 10  # a proxy's reply has a few hundred
 class _Answer(asyncio.Protocol):
     """Waits for the proxy's answer to CONNECT."""
 
-    # The mutable state is what has come of the head, and whether the answer is there.
+    # The mutable state is the part of the head received, and whether the answer is complete.
 
     def __init__(self, loop: asyncio.AbstractEventLoop, proxy: str) -> None:
         self.is_open: asyncio.Future[None] = loop.create_future()
@@ -26,7 +26,7 @@ class _Answer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read the head."""
         if self.is_open.done():
-            return  # nobody speaks first in TLS; it will fail by itself
+            return  # in TLS the client sends first; the connection will fail by itself
         self._head += data
         head, end, rest = self._head.partition(b"\r\n\r\n")
         if not end:
@@ -47,7 +47,7 @@ class _Answer(asyncio.Protocol):
             self.is_open.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail, where there is no answer yet."""
+        """Fail, if there is no answer yet."""
         if not self.is_open.done():
             self._fail("closed the connection before it answered")
 
@@ -62,9 +62,10 @@ async def connect_through(
     context: ssl.SSLContext,
     factory: Callable[[], asyncio.Protocol],
 ) -> None:
-    """Open a tunnel to a host and port, TLS inside it, and tie the factory's protocol to that.
+    """Open a tunnel to a host and port with TLS inside it, and connect the factory's protocol to
+    it.
 
-    Raises OSError where there is none.
+    Raises OSError if that fails.
     """
     host, port = target
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
