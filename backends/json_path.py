@@ -1,7 +1,8 @@
 """Paths into a JSON document, compiled once to a function: `label`, `outputs[0].data[0]`.
 
-Keys are divided by dots; `[2]` and `[-1]` index a list, `[0:8]` and `[::2]` slice it, and `[*]`
-takes what follows from each element. A path that leads nowhere gives None: documents differ.
+Keys are separated by dots; `[2]` and `[-1]` index a list, `[0:8]` and `[::2]` slice it, and `[*]`
+applies the rest of the path to each element. A path that matches nothing gives None, because
+documents differ.
 """
 
 import re
@@ -20,7 +21,7 @@ _TOKEN = re.compile(
 
 
 def compile_path(text: str) -> Get:
-    """Return the function that follows a path; ValueError names the place that cannot be read."""
+    """Return the function that follows a path; the ValueError names the position of the error."""
     steps: list[Any] = []
     at = 0
     while at < len(text):

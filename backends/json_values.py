@@ -1,8 +1,8 @@
 """Paths into a JSON document: `inputs[0].data`, `messages[*].content`, compiled once.
 
-Grammar: keys divided by dots, each followed by any number of `[index]`, `[-1]` or `[*]` (all
-elements). A path that leads nowhere yields nothing: documents differ, and a missing feature is the
-encoder's matter, not an error.
+Grammar: keys separated by dots, each followed by any number of `[index]`, `[-1]` or `[*]` (all
+elements). A path that matches nothing yields nothing: documents differ, and a missing feature is
+handled by the encoder, not an error.
 """
 
 import re
@@ -20,7 +20,7 @@ Path = Callable[[Any], Iterator[Any]]
 
 
 def parse(text: str) -> tuple[Step, ...]:
-    """Return a path's steps; ValueError names the place that cannot be read."""
+    """Return a path's steps; the ValueError names the position of the error."""
     steps: list[Step] = []
     at = 0
     while at < len(text):
@@ -38,7 +38,7 @@ def parse(text: str) -> tuple[Step, ...]:
 
 
 def walk(document: Any, steps: tuple[Step, ...]) -> Iterator[Any]:
-    """Yield every value that the steps lead to."""
+    """Yield every value at the path."""
     for at, step in enumerate(steps):
         if step is None:
             if isinstance(document, list):
@@ -53,7 +53,7 @@ def walk(document: Any, steps: tuple[Step, ...]) -> Iterator[Any]:
 
 
 def first(document: Any, steps: tuple[Step, ...]) -> Any:
-    """Return the first value that the steps lead to, or None."""
+    """Return the first value at the path, or None."""
     for at, step in enumerate(steps):
         if step is None:
             return next(walk(document, steps[at:]), None)
@@ -65,7 +65,7 @@ def first(document: Any, steps: tuple[Step, ...]) -> Any:
 
 
 def numbers(document: Any, steps: tuple[Step, ...]) -> list[float]:
-    """Return every number that the steps lead to, nested lists flattened in order."""
+    """Return every number at the path, nested lists flattened in order."""
     found: list[float] = []
     if None in steps:
         for value in walk(document, steps):
@@ -87,7 +87,7 @@ def _gather(value: Any, found: list[float]) -> None:
 
 
 def texts(document: Any, steps: tuple[Step, ...]) -> list[str]:
-    """Return every string that the steps lead to, those in nested lists too."""
+    """Return every string at the path, including those in nested lists."""
     found: list[str] = []
     for value in walk(document, steps):
         found.extend(

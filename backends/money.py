@@ -1,13 +1,13 @@
-"""Money: integer nano-dollars, read from dollars and written as dollars.
+"""Money: integer nano-dollars, parsed from dollars and formatted as dollars.
 
-Everything between the price table and the journal is an integer of nano-dollars; dollars stand only
-in settings, metrics, commands, pages and documents.
+All amounts between the price table and the journal are integer nano-dollars; dollars appear only in
+settings, metrics, commands, pages and documents.
 """
 
 from decimal import Decimal, InvalidOperation
 
 NANO_PER_USD = 1_000_000_000
-"""Nano-dollars a dollar: the price of a token is a whole number of them."""
+"""Nano-dollars per dollar: the price of a token is a whole number of them."""
 
 
 def to_usd(nano: int) -> float:
@@ -23,14 +23,14 @@ def format_usd(nano: int) -> str:
 
 
 def header_usd(nano: int) -> bytes:
-    """Return nano-dollars as a header field's value: all nine decimals, no sign of the currency."""
+    """Return nano-dollars as a header field's value: all nine decimals, without a currency sign."""
     return b"%d.%09d" % divmod(nano, NANO_PER_USD)
 
 
 def parse_usd(text: str, most_usd: int) -> int:
-    """Return dollars as nano-dollars, exactly; ValueError above `most_usd` either way, or finer.
+    """Return dollars as nano-dollars, exactly; ValueError beyond +-`most_usd` or nine decimals.
 
-    The bound comes first: `int()` of 1e999999 would take minutes.
+    The bound is checked first: `int()` of 1e999999 would take minutes.
     """
     try:
         usd = Decimal(text)

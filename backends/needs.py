@@ -1,7 +1,7 @@
-"""What a request asks of a backend: features that some models lack, and room for its tokens.
+"""What a request needs of a backend: features that some models lack, and room for its tokens.
 
-The features are a closed list. A backend says in its settings which of them it lacks; what a
-request needs is read from its body by its protocol.
+The features are a closed list. A backend's settings list the ones it lacks; the needs of a request
+are read from its body by its protocol.
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,17 @@ Feature = Literal[
 FEATURES: frozenset[str] = frozenset(get_args(Feature))
 
 CHARS_A_TOKEN = 6.0
-"""A text is taken to have a token for six bytes, where four are usual in English and three in code:
-an estimate that is hardly ever above the count, because it leaves backends out."""
+"""A text is assumed to have a token per six bytes, where four are usual in English and three in
+code: an estimate that is hardly ever above the count, because it excludes backends.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a request needs.
+    """The needs of a request.
 
-    `input_tokens` is an estimate that errs on the low side; `output_tokens` what it asks for at
-    most, 0 where it does not say.
+    `input_tokens` is an estimate that errs on the low side; `output_tokens` is the requested
+    maximum, 0 if the request does not say.
     """
 
     features: frozenset[str] = frozenset()
@@ -40,7 +41,7 @@ class Needs:
 
     @property
     def tokens(self) -> float:
-        """How much of a context the prompt and the reply take together."""
+        """How much of a context the prompt and the reply need together."""
         return self.input_tokens + self.output_tokens
 
 

@@ -1,4 +1,4 @@
-"""Errors that a stream reports in an event, and the statuses that they stand for.
+"""Errors that a stream reports in an event, and the statuses they correspond to.
 
 A server that has sent its head cannot send another status, so the error comes as an event:
 
@@ -8,7 +8,8 @@ A server that has sent its head cannot send another status, so the error comes a
     {"object": "error", "message", "type", "code"}       vLLM before 0.10, SGLang
     [{"error": {"code", "message", "status"}}]           Gemini
 
-Where no member is a status, the names of types and codes tell; what no name tells is a 500.
+If no member is a status, it follows from the names of types and codes; without a known name it is
+500.
 """
 
 from typing import Any
@@ -40,7 +41,7 @@ _NAME_MEMBERS = ("code", "type", "status")
 
 
 def told(event: Any) -> Any:
-    """Return the error that an event reports; None where it reports none (0.1 us)."""
+    """Return the error that an event reports; None if it reports none (0.1 us)."""
     if isinstance(event, list):
         return told(event[0]) if event and isinstance(event[0], dict) else None
     if not isinstance(event, dict):
@@ -53,7 +54,7 @@ def told(event: Any) -> Any:
 
 
 def status_of(error: Any) -> int:
-    """Return the status that an error stands for."""
+    """Return the status that corresponds to an error."""
     if not isinstance(error, dict):
         return UNKNOWN
     for member in _STATUS_MEMBERS:
@@ -70,7 +71,7 @@ def status_of(error: Any) -> int:
 
 
 def body_of(error: Any) -> dict[str, Any]:
-    """Return the document that a reply with the error has."""
+    """Return the document of a reply with this error."""
     if isinstance(error, dict):
         return {"error": error}
     message = error if isinstance(error, str) else f"the stream reports an error: {error}"

@@ -1,14 +1,14 @@
-"""A price: what usage costs at one backend, in nano-dollars.
+"""A price: the cost of usage at one backend, in nano-dollars.
 
 Theory of operation. Most calls use the units that are fields of `Usage`: their cost is five
-products and a sum. What few calls have (`Usage.more`: cache writes, audio, a service tier, the
-backend's own bill) is priced apart from them, by `rates`: what one of each further unit costs here,
-whether declared or by the default of `tollway.backends.units`.
+products and a sum. Rare units (`Usage.more`: cache writes, audio, a service tier, the backend's own
+bill) are priced separately, by `rates`: the cost of one of each further unit here, either declared
+or the default of `tollway.backends.units`.
 
     tiers           by the length of the input: another price for the whole call
     service_tiers   by the tier that the reply names: another price
-    hours           by the time of day in UTC: another price (upkeep puts it in force)
-    dearest         the most that any of these can make of a call, to bound it beforehand
+    hours           by the time of day in UTC: another price (the scheduler activates it)
+    dearest         the highest cost that any of these can give a call, to bound it beforehand
 """
 
 import math
@@ -22,14 +22,14 @@ from tollway.backends.types import Details, Usage
 from tollway.backends.units import BY_NAME, MORE
 
 MAX_NANO = 2**53
-"""9.0 million dollars: the most that a ledger counts exactly, so no price and no call is above."""
+"""9.0 million dollars: the most that a ledger counts exactly; the maximum of prices and calls."""
 
 CHEAPER_TIERS = frozenset({"flex", "batch", "scale", "reserved", "provisioned"})
 """Service tiers that no provider charges more for than for the standard one."""
 
 TIER_TIMES = {"fast": 6.0}  # Anthropic's fast mode
 TIER_TIMES_ELSE = 2.0  # OpenAI's and Google's `priority` cost at most twice as much
-"""How many times the standard price a service tier is taken to cost that has no price here."""
+"""The assumed cost of a service tier without a price here, as a multiple of the standard price."""
 
 _MINUTES = 24 * 60
 
@@ -39,10 +39,10 @@ class Price:
     """A sum of prices per unit, in nano-dollars; a part that is 0 does not count.
 
     Cached input tokens are a part of the input tokens, and are charged once, at their own price.
-    `tiers`: (input tokens, price of a call with more), from the highest; it then prices the whole
-    call, and in no part below the tier under it. `more`: (unit, price of one) of further units.
-    `hours`: (from, to, price) in minutes of a day of UTC. `is_fixed`: what a call costs is known to
-    the nano-dollar before it is made, and is `call_nano`.
+    `tiers`: (input tokens, price of a call with more), from the highest. It then prices the whole
+    call, and no part is below the tier under it. `more`: (unit, price of one) of further units.
+    `hours`: (from, to, price) in minutes of a day of UTC. `is_fixed`: the cost of a call is known
+    to the nano-dollar before it is made, and is `call_nano`.
     """
 
     per_request_nano: int | float = 0
@@ -76,7 +76,7 @@ class Price:
         object.__setattr__(self, "guessed", guessed)
 
     def _defaults(self) -> tuple[dict[str, float], frozenset[str]]:
-        """Return what one of each further unit costs, and which of these are guesses."""
+        """Return the cost of one of each further unit, and which of these are guesses."""
         rates, guessed = dict(self.more), set()
         for unit in MORE:
             if unit.name in rates:
@@ -93,13 +93,13 @@ class Price:
         return rates, frozenset(guessed)
 
     def rate(self, unit: str) -> float:
-        """Return what one of a unit costs, in nano-dollars, below all tiers."""
+        """Return the cost of one of a unit, in nano-dollars, below all tiers."""
         name = _FIELDS.get(unit)
         return self.rates[unit] if name is None else float(getattr(self, name))
 
     @property
     def parts(self) -> tuple[float, ...]:
-        """What the units cost below all tiers, in the order of the fields."""
+        """The costs of the units below all tiers, in the order of the fields."""
         return (
             self.per_request_nano,
             self.per_device_s_nano,
@@ -110,7 +110,7 @@ class Price:
         )
 
     def at(self, input_tokens: float) -> "Price":
-        """Return the price of a call with so many input tokens."""
+        """Return the price of a call with the given number of input tokens."""
         for above, price in self.tiers:
             if input_tokens > above:
                 return price
@@ -127,20 +127,20 @@ class Price:
 
     @property
     def most(self) -> "Price":
-        """The price that no way to charge a call exceeds, of its declared parts."""
+        """The price that no charge for a call exceeds, of its declared parts."""
         return self.max_price or self
 
     @property
     def standalone(self) -> tuple[str, ...]:
-        """The further units with a price here that are no part of tokens."""
+        """The further units with a price here that are not part of the tokens."""
         return tuple([name for name, _ in self.more if not BY_NAME[name].part_of])
 
     def is_told_by(self, usage: Usage) -> bool:
         """Whether a reported usage has every part that costs something here.
 
-        A reply may report tokens where seconds are sold, or tokens that are free and none that
-        cost: what it leaves out was not free, so it is charged by its quote. One that says that
-        nothing was used, or what it is billed for, has said all.
+        A reply may report tokens where seconds are sold, or free tokens but none that cost. What it
+        omits was not free, so the call is charged by its quote. A report that nothing was used, or
+        of the billed amount, is complete.
         """
         if usage.more is not None and usage.more.bill is not None:
             return True
@@ -158,7 +158,7 @@ class Price:
         return usage.more.is_zero or any(n > 0 and self.rates[unit] for unit, n in usage.units)
 
     def guesses(self, usage: Usage) -> tuple[str, ...]:
-        """Return for which units of a usage, or for its service tier, there is no price here."""
+        """Return the units of a usage, or its service tier, that have no price here."""
         more = usage.more
         if more is None or more.bill is not None:
             return ()
@@ -169,9 +169,9 @@ class Price:
         return tuple(found)
 
     def cost_nano(self, usage: Usage) -> int:
-        """Return what `usage` costs in nano-dollars, rounded up.
+        """Return the cost of `usage` in nano-dollars, rounded up.
 
-        Raises ValueError where the usage is NaN, infinite, negative or beyond belief, or counts
+        Raises ValueError if the usage is NaN, infinite, negative or implausibly large, or counts
         more of a part than of the whole (cached input tokens, of input tokens): such a call is
         charged by its quote.
         """
@@ -199,7 +199,7 @@ class Price:
         )
 
     def _cost_of(self, usage: Usage, more: Details) -> int:
-        """Return what a usage with details costs."""
+        """Return the cost of a usage with details."""
         if more.bill is not None:
             return more.bill
         price, times = self._served_as(more.service_tier)
@@ -223,7 +223,7 @@ class Price:
         return _round_up(nano * times)
 
     def _served_as(self, tier: str) -> "tuple[Price, float]":
-        """Return the price of a service tier, and a factor where that is a guess."""
+        """Return the price of a service tier, and a factor if that is a guess."""
         if not tier:
             return self, 1.0
         for name, price in self.service_tiers:
@@ -232,9 +232,9 @@ class Price:
         return self, 1.0 if tier in CHEAPER_TIERS else TIER_TIMES.get(tier, TIER_TIMES_ELSE)
 
     def foreseen_nano(self, usage: Usage) -> int:
-        """Return what a guess, or a limit that a request names, would cost: at most MAX_NANO - 1.
+        """Return the cost of a guess, or of a limit that a request names: at most MAX_NANO - 1.
 
-        To name a limit beyond belief is no fault; to report such a usage is.
+        An implausible limit in a request is no error; an implausible usage in a report is.
         """
         try:
             return min(self.cost_nano(usage), MAX_NANO - 1)
@@ -267,7 +267,7 @@ _FIELDS = {
 
 
 def bounded(price: Price) -> Price:
-    """Return a price that knows the most that its service tiers, hours and parts make of a call."""
+    """Return a price with the maximum that its service tiers, hours and parts can give a call."""
     ways = [*_ways(price)]
     most = _most(ways)
     thresholds = sorted({above for way in ways for above, _ in way.tiers}, reverse=True)
@@ -282,7 +282,7 @@ def bounded(price: Price) -> Price:
 
 
 def _ways(price: Price) -> Iterator[Price]:
-    """Yield every price that a call may be charged by."""
+    """Yield every price by which a call may be charged."""
     yield price
     for _, tier in price.service_tiers:
         yield tier
@@ -291,7 +291,7 @@ def _ways(price: Price) -> Iterator[Price]:
 
 
 def _most(prices: Iterable[Price]) -> Price:
-    """Return a price whose parts are the greatest of all, tokens as the greatest of their kinds."""
+    """Return a price with the maximum of each part, and of all kinds of tokens for tokens."""
     found = list(prices)
 
     def greatest(unit: str) -> float:
@@ -320,11 +320,11 @@ def _scaled(nano: float, factor: Decimal) -> Any:
 
 
 def _round_up(nano: float) -> int:
-    """Return `nano` rounded up, forgiving it the error of binary fractions (0.1 * 3 > 0.3)."""
+    """Return `nano` rounded up, ignoring the error of binary fractions (0.1 * 3 > 0.3)."""
     if not nano < MAX_NANO:
         raise ValueError(f"a cost of {nano} nano-dollars is above {MAX_NANO}")
     nearest = int(nano)
-    if nearest == nano:  # nearly always, where a call has a price
+    if nearest == nano:  # nearly always, if a call has a price
         return nearest
     nearest = round(nano)
     # 1e-15: five products and their sum are off by at most nine units of 2^-53, relatively.

@@ -1,7 +1,7 @@
-"""Reads price tables: what settings say that usage costs at a backend.
+"""Parses price tables: the price of usage at a backend, from the settings.
 
-Prices are written in dollars and held in nano-dollars per unit. They are read as decimals, so that
-what is written is what is charged: 0.00001 dollars are 10,000 nano-dollars, and not 10,001.
+Prices are written in dollars and stored in nano-dollars per unit. They are parsed as decimals, so
+that the written price is the charged price: 0.00001 dollars are 10,000 nano-dollars, not 10,001.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,8 @@ from tollway.backends.units import BY_NAME, MORE, UNITS, Unit
 
 __all__ = ["MAX_NANO", "NANO_PER_USD", "Price", "parse_price"]
 
-# What one device can be shared by, and idle for: beyond these there is a mistake, not a price.
+# The most calls that can share a device, and the most it can be idle: beyond these it is a mistake,
+# not a price.
 CALLS_MAX = 1_000_000
 SHARE_MIN = Decimal("0.000001")
 FACTOR_MAX = 1000
@@ -61,17 +62,16 @@ _NEEDS = {
 
 
 def parse_price(table: Mapping[str, object]) -> Price:
-    """Return the price that a settings table says; the parts that it names add up.
+    """Return the price in a settings table; the parts that it names add up.
 
     - `per_request_usd`, and the other keys of `tollway.backends.units`: tokens of each kind,
-    images,
-      characters, pages, hours of audio, searches
+      images, characters, pages, hours of audio, searches
     - `device_usd_per_hour`, with `concurrency` (calls that share the device, 1) and `utilization`
       (the share of its time that is sold, in (0, 1], 1): a device-second then costs
       usd / 3600 / concurrency / utilization, so that busy seconds pay for idle ones
-    - `committed_usd_per_hour`, paid whatever is used, spread over what is expected to be used:
+    - `committed_usd_per_hour`, paid whatever is used, spread over the expected use:
       `committed_requests_per_hour` or `committed_mtok_per_hour`
-    - `tiers`: what tokens cost in a call whose input is longer than `above_input_tokens`
+    - `tiers`: the price of tokens in a call with more input than `above_input_tokens`
     - `service_tiers`: by the tier that replies name, a factor or a table of its own
     - `hours`: by the time of day in UTC, `from`, `to` and a factor
     - `free = true`, alone
@@ -94,7 +94,7 @@ def parse_price(table: Mapping[str, object]) -> Price:
 
 
 def _standard(table: Mapping[str, object]) -> Price:
-    """Return the price of a table with its tiers, whatever the service tier and the hour."""
+    """Return the price of a table with its tiers, independent of the service tier and the hour."""
     return _tiered(_sum({key: table[key] for key in table if key not in _SHAPES}), table)
 
 
@@ -115,7 +115,7 @@ def _sum(table: Mapping[str, object]) -> Price:
 
 
 def _committed(price: Price, table: Mapping[str, object]) -> Price:
-    """Return a price with a fixed cost per hour spread over the use that is expected."""
+    """Return a price with a fixed cost per hour spread over the expected use."""
     key = "committed_usd_per_hour"
     if key not in table:
         return price
@@ -227,7 +227,7 @@ def _service_tiers(price: Price, table: Mapping[str, object]) -> Iterator[tuple[
 
 
 def _hours(price: Price, table: Mapping[str, object]) -> tuple[tuple[int, int, Price], ...]:
-    """Return the windows of a day, (from, to, price) in minutes; ValueError where they overlap."""
+    """Return the windows of a day, (from, to, price) in minutes; ValueError if they overlap."""
     told = table.get("hours", [])
     like = f"write e.g. {_LIKE['hours']}"
     if not isinstance(told, Sequence) or isinstance(told, str):
@@ -265,7 +265,7 @@ def _within(price: Price, window: Mapping[str, object], where: str) -> Price:
 
 
 def _minute(value: object, where: str) -> int:
-    """Return the minute of the day that `HH:MM` names."""
+    """Return the minute of the day for `HH:MM`."""
     hour, colon, minute = str(value).partition(":")
     digits = hour.isascii() and hour.isdigit() and minute.isascii() and minute.isdigit()
     if not (colon and digits and len(minute) == 2 and int(hour) < 24 and int(minute) < 60):
@@ -310,7 +310,7 @@ def _check_keys(table: Mapping[str, object]) -> None:
 
 
 def _unit_price(table: Mapping[str, object], unit: Unit, default: float) -> int | float:
-    """Return what one of a unit costs."""
+    """Return the cost of one of a unit."""
     key = unit.price_key
     return _nano(table, key, Decimal(unit.per)) if key in table else default
 

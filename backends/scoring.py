@@ -1,15 +1,15 @@
-"""Scores an answer against the true label, or says why the two cannot be compared.
+"""Scores an answer against the true label, or explains why the two cannot be compared.
 
-What cannot be compared is not wrong: a label of another type or another number of rows tells of a
-mistake in the feedback, and an arm that is blamed for it is abandoned for nothing.
+An answer that cannot be compared is not wrong: a label of another type or another number of rows
+indicates a mistake in the feedback. An arm that is blamed for it would be abandoned without reason.
 
 A batch is scored row by row: its quality is the mean over its rows. A vector of probabilities is
-scored by its likeliest class, where the label is the index of one. A list is taken for such a
-vector where it holds fractions that add up to 1, or where the route says `argmax = true` (scores
-before a softmax do not add up).
+scored by its likeliest class, if the label is the index of one. A list counts as such a vector if
+it holds fractions that add up to 1, or if the route says `argmax = true` (scores before a softmax
+do not add up).
 
 Labels travel through JSON, tensors and forms, so 7, 7.0 and "7" are one label, and so are true, 1
-and "true". Two texts are one label only where they are the same text: "007" is not "7".
+and "true". Two texts are one label only if they are the same text: "007" is not "7".
 """
 
 import math
@@ -35,22 +35,23 @@ Rule = Callable[[Any, Any], float]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A route's way to score. `argmax`: whether a list is a vector of classes' scores; None: where
-    it holds probabilities.
+    """A route's scorer.
+
+    `argmax`: whether a list is a vector of classes' scores; None: if it holds probabilities.
     """
 
     rule: Rule
     argmax: bool | None = None
 
     def __call__(self, answer: Any, label: Any) -> float | None:
-        """Return the score; None where the two cannot be compared."""
+        """Return the score; None if the two cannot be compared."""
         try:
             return self.judge(answer, label)
         except Incomparable:
             return None
 
     def judge(self, answer: Any, label: Any) -> float:
-        """Return the score in [0, 1]; Incomparable says why there is none."""
+        """Return the score in [0, 1]; the message of Incomparable says why there is none."""
         answer, label = _single(answer), _single(label)
         if answer is None:
             raise Incomparable("no answer was recorded for this reply; send a quality instead")
@@ -97,7 +98,7 @@ class Score:
         kinds = set(map(type, answer))
         if self.argmax:
             return kinds <= {int, float} and all(map(math.isfinite, answer))
-        # Whole numbers are the classes of a batch, even where they add up to 1.
+        # Whole numbers are the classes of a batch, even if they add up to 1.
         return kinds == {float} and min(answer) >= 0.0 and abs(sum(answer) - 1.0) <= SUM_ERROR
 
     def _likeliest(self, vector: list[float], label: Any) -> float:
@@ -117,7 +118,7 @@ class Score:
 
 
 def unscored(answer: Any, label: Any) -> float:
-    """Score nothing: the route was not told how."""
+    """Raise Incomparable: no scorer is configured."""
     raise Incomparable(
         "this route cannot score a label; send a quality, or add a score to the route in the "
         'configuration, such as score = { exact = "outputs[0].data[0]" }'
@@ -125,7 +126,7 @@ def unscored(answer: Any, label: Any) -> float:
 
 
 def equal(answer: Any, label: Any) -> float:
-    """Return 1.0 where the answer is the label, else 0.0."""
+    """Return 1.0 if the answer is the label, else 0.0."""
     if isinstance(answer, dict) or isinstance(label, dict):
         if type(answer) is not type(label):
             raise _other_type(answer, label)
@@ -141,7 +142,7 @@ def equal(answer: Any, label: Any) -> float:
 
 
 def within(tolerance: float) -> Rule:
-    """Return a rule that is 1.0 where answer and label differ by at most `tolerance`."""
+    """Return a rule that is 1.0 if answer and label differ by at most `tolerance`."""
 
     def rule(answer: Any, label: Any) -> float:
         left, right = _number(answer), _number(label)
@@ -152,7 +153,7 @@ def within(tolerance: float) -> Rule:
             )
         try:
             return float(abs(left - right) <= tolerance)
-        except OverflowError:  # a whole number that no float can hold is near to none
+        except OverflowError:  # an integer too large for a float is near to no other
             return 0.0
 
     return rule
@@ -162,12 +163,12 @@ exact = Score(equal)
 
 
 def near(tolerance: float) -> Score:
-    """Return a score that is 1.0 where answer and label differ by at most `tolerance`."""
+    """Return a score that is 1.0 if answer and label differ by at most `tolerance`."""
     return Score(within(tolerance), argmax=False)
 
 
 def _same_truth(answer: Any, label: Any) -> float:
-    """Compare where one of the two is true or false: as 0 and 1, or as these words."""
+    """Compare if one of the two is a boolean: as 0 and 1, or as the words true and false."""
     left, right = _truth(answer), _truth(label)
     if left is None or right is None:
         raise _other_type(answer, label)
@@ -184,7 +185,7 @@ def _truth(value: Any) -> bool | None:
 
 
 def _number(value: Any) -> int | float | None:
-    """Return a finite number, or a text that is one; None for anything else."""
+    """Return a finite number, or the number in a text; None for anything else."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
@@ -199,8 +200,8 @@ def _is_one_hot(label: list[Any]) -> bool:
 
 
 def _single(value: Any) -> Any:
-    """Return what a list of one holds: models answer one row as a batch of one."""
-    for _ in range(8):  # levels: what labels may have
+    """Return the element of a list of one: models answer one row as a batch of one."""
+    for _ in range(8):  # levels: the maximum in labels
         if not isinstance(value, list) or len(value) != 1:
             return value
         value = value[0]
@@ -215,7 +216,7 @@ def _other_type(answer: Any, label: Any) -> Incomparable:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as messages have it: short, and the kind of what is long."""
+    """Return a value for display in messages: short, and the type of a long one."""
     if isinstance(value, (list, dict)):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     if value is None:

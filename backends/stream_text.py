@@ -1,8 +1,8 @@
-"""How much a streamed event says: the UTF-8 bytes of text, reasoning and calls that it carries.
+"""Measures the text in a streamed event: the UTF-8 bytes of text, reasoning and calls.
 
 Bytes and not characters, because a token is three to five bytes in most scripts. Chunks of chat
-completions and completions, events of responses and messages, and parts of Gemini's are read;
-what is base64 (sound, images) is no text.
+completions and completions, events of responses and messages, and parts of Gemini's are read.
+Base64 (sound, images) is not text.
 """
 
 from typing import Any

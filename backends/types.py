@@ -1,7 +1,7 @@
-"""The values that pass between the gateway and a backend, and the ports on the way.
+"""The values that pass between the gateway and a backend, and the ports between them.
 
-Three parts make a backend: a `Price` (what usage costs), a `WireProtocol` (how requests and replies
-are read; pure) and a `Transport` (how bytes get there and back; I/O).
+Three parts make a backend: a `Price` (the cost of usage), a `WireProtocol` (how requests and
+replies are read; pure) and a `Transport` (how bytes get there and back; I/O).
 """
 
 import asyncio
@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: type[T]) -> type[T]:
-    """Make a value that the path creates: slotted, and frozen for the type checker alone.
+    """Decorate a value class used on the request path: slotted, and frozen for the type checker
+    only.
 
     Freezing it at run time too costs 0.1 us a field and object, 8 us a request.
     """
@@ -29,10 +30,10 @@ def record(cls: type[T]) -> type[T]:
 
 
 class BackendError(Exception):
-    """A call that brought no usable reply.
+    """A call without a usable reply.
 
-    `ran` says whether the backend may have done the work (and so may bill it): False only where it
-    is certain that the request was never handed over whole.
+    `ran` says whether the backend may have done the work (and so may bill it): it is False only if
+    the request was certainly never sent whole.
     """
 
     def __init__(self, message: str, *, ran: bool) -> None:
@@ -41,7 +42,7 @@ class BackendError(Exception):
 
 
 class ConnectFailed(BackendError):  # noqa: N818 - reads as what happened
-    """No connection could be had; nothing was sent."""
+    """No connection could be established; nothing was sent."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ran=False)
@@ -52,7 +53,7 @@ class Overloaded(ConnectFailed):
 
 
 class DeadlineExceeded(BackendError):  # noqa: N818
-    """The attempt's deadline passed; the backend may be working on it still."""
+    """The attempt's deadline passed; the backend may still be working on it."""
 
 
 class BadReply(BackendError):  # noqa: N818
@@ -63,9 +64,9 @@ class BadReply(BackendError):  # noqa: N818
 
 
 class FailedAtOnce(BadReply):
-    """A stream whose first event reports an error: no token was generated.
+    """A stream with a first event that reports an error: no token was generated.
 
-    `status` and `body` are those of a reply that says so without a stream.
+    `status` and `body` are those of the equivalent unary reply.
     """
 
     def __init__(self, message: str, status: int, body: bytes) -> None:
@@ -75,14 +76,14 @@ class FailedAtOnce(BadReply):
 
 
 class BadRequest(ValueError):  # noqa: N818
-    """The client's request cannot be read as the route's protocol; the message says why."""
+    """The client's request is not valid in the route's protocol; the message says why."""
 
 
 _NOT_SENT = "nothing was sent"
 
 
 def mark_unsent(cancelled: asyncio.CancelledError) -> None:
-    """Note in a cancellation that the call it ends had not been sent.
+    """Mark a cancellation: the call it ends had not been sent.
 
     Not a class of its own: `asyncio.timeout` (3.11) knows only the builtin one.
     """
@@ -90,19 +91,19 @@ def mark_unsent(cancelled: asyncio.CancelledError) -> None:
 
 
 def is_unsent(cancelled: BaseException | None) -> bool:
-    """Whether what ended a call is a cancellation before anything was sent."""
+    """Whether a call was ended by a cancellation before anything was sent."""
     return isinstance(cancelled, asyncio.CancelledError) and cancelled.args == (_NOT_SENT,)
 
 
 class InvalidAnswer(ValueError):  # noqa: N818
-    """A reply that came and holds no answer: empty, NaN, or nothing where the answer should be.
+    """A reply without an answer: empty, NaN, or nothing where the answer should be.
 
     It says nothing about the backend's health, and the reply still goes to the client.
     """
 
 
 class ReportedError(InvalidAnswer):
-    """A well-formed reply with status 200 that holds an error in place of an answer.
+    """A well-formed reply with status 200 that holds an error instead of an answer.
 
     `begun`: part of an answer came before it, so tokens were generated.
     """
@@ -113,15 +114,15 @@ class ReportedError(InvalidAnswer):
 
 
 class ReportedFailure(ReportedError):  # noqa: N818 - reads as what happened
-    """One that reports that the call failed upstream.
+    """A reported error that says the call failed upstream.
 
-    Another backend may be asked; where none answers, the reply goes to the client unchanged.
+    Another backend may be tried; if none answers, the reply goes to the client unchanged.
     """
 
 
 @dataclass(slots=True)
 class Payload:
-    """A request's body, parsed once. `data` is the parsed document, None where it was not read."""
+    """A request's body, parsed once. `data` is the parsed document, None if it was not parsed."""
 
     data: Any = None
     binary: dict[str, bytes] = field(default_factory=dict)
@@ -131,9 +132,9 @@ class Payload:
 class Call:
     """A request: origin-form target (raw path and query), end-to-end headers, body.
 
-    `payload` is the body as the route's protocol parsed it, where it was parsed: a backend inside
-    the gateway (rules) need not parse it again. `caller` is whose request it is, where that is
-    known: whether several callers or one alone see an address fail makes a difference.
+    `payload` is the body as the route's protocol parsed it, if it was parsed: a backend inside the
+    gateway (rules) need not parse it again. `caller` identifies the sender of the request, if
+    known: it matters whether several callers or a single one see an address fail.
     """
 
     method: bytes
@@ -145,13 +146,13 @@ class Call:
 
 
 class ByteStream(Protocol):
-    """The body of a reply. Whoever holds it reads it to its end or closes it."""
+    """The body of a reply. Its holder reads it to its end or closes it."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield chunks as they arrive, undecoded; BackendError where the body breaks off."""
+        """Yield chunks as they arrive, undecoded; BackendError if the body breaks off."""
 
     async def aclose(self) -> None:
-        """Give the connection back, or cut it where the body was not read to its end."""
+        """Return the connection, or cut it if the body was not read to its end."""
 
 
 @dataclass(slots=True)
@@ -178,14 +179,16 @@ class HttpReply:
 
 
 class Transport(Protocol):
-    """Carries one call to one backend and its reply back. Rules are one too, without a wire."""
+    """Carries one call to one backend and its reply back. Rules implement it too, without a
+    network.
+    """
 
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
-        """Return the reply once its head is there.
+        """Return the reply once its head has arrived.
 
-        `deadline_s` is absolute, on the running loop's clock, and binds the whole attempt up to the
-        last byte of the body. Cancellation at any point leaks nothing; before anything was sent it
-        is marked (`mark_unsent`). Raises BackendError.
+        `deadline_s` is absolute, on the running loop's clock, and limits the whole attempt up to
+        the last byte of the body. Cancellation at any point leaks nothing; before anything was sent
+        it is marked (`mark_unsent`). Raises BackendError.
         """
 
     async def aclose(self) -> None:
@@ -194,13 +197,13 @@ class Transport(Protocol):
 
 @record
 class Details:
-    """What few calls have of usage, so that the others need not carry it.
+    """The rare parts of a usage, so that most calls need not carry them.
 
     units: (name, count) of units that are not fields of Usage, see `tollway.backends.units`.
-    billed_nano:
-    what the backend says that it charges. service_tier: as which the call was served, empty for the
-    standard one. is_zero: the backend reported that nothing was used. is_doubtful: its counts do
-    not add up. guessed: the units, or `service_tier`, that have no price at the backend.
+    billed_nano: the charge that the backend reports. service_tier: the tier that served the call,
+    empty for the standard one. is_zero: the backend reported that nothing was used. is_doubtful:
+    its counts do not add up. guessed: the units, or `service_tier`, that have no price at the
+    backend.
     """
 
     units: tuple[tuple[str, float], ...] = ()
@@ -212,13 +215,13 @@ class Details:
 
     @property
     def bill(self) -> int | None:
-        """The backend's own charge; None where it gave none, or one of 0 for what was used."""
+        """The backend's own charge; None if it gave none, or one of 0 for a nonzero usage."""
         return self.billed_nano if self.billed_nano or self.is_zero else None
 
 
 @record
 class Usage:
-    """What a call used. `exact` is False where it is only a lower bound or an expectation."""
+    """The usage of a call. `exact` is False if it is only a lower bound or an expectation."""
 
     calls: float = 1.0
     device_s: float = 0.0
@@ -236,11 +239,11 @@ class Usage:
 
 @record
 class ModelAnswer:
-    """What a reply says, as a policy and a score can use it.
+    """The contents of a reply, in the form that policies and scores use.
 
-    `value` is the answer itself (a label, a number, a text, or None where it cannot be told);
-    `features` are numbers of the order of 1 that the reply tells of its own confidence: top
-    probability, margin to the second, normalised entropy, ... (see the protocol), empty if none.
+    `value` is the answer itself (a label, a number, a text, or None if unknown); `features` are
+    numbers of the order of 1 that express the reply's confidence: top probability, margin to the
+    second, normalised entropy, ... (see the protocol), empty if none.
     """
 
     value: Any = None
@@ -249,20 +252,22 @@ class ModelAnswer:
 
 Prompt = list[tuple[Hashable, int]]
 """The parts of a prompt in the order in which a model reads them, and how many characters each has;
-parts are equal where the model reads the same."""
+parts are equal if the model reads the same.
+"""
 
 
 FAILOVER_STATUSES = frozenset({301, 302, 303, 307, 308, 404, 405, 410})
-"""Statuses by which a server says that what is asked for is not there, or elsewhere: its URL in the
-configuration is wrong, or the request's path."""
+"""Statuses with which a server says that the requested resource is missing, or elsewhere: its URL
+in the configuration is wrong, or the request's path.
+"""
 
 
 @record
 class Addition:
-    """A field that the gateway adds to a request of its own.
+    """A field that the gateway itself adds to a request.
 
-    `path` is the dotted name of what has to be taken out of the request again to undo it, and
-    `words` are those by which a refusal of it would name it.
+    `path` is the dotted name of the member to remove from the request again to undo it, and `words`
+    are those by which a refusal would name it.
     """
 
     name: str
@@ -271,10 +276,10 @@ class Addition:
 
 
 class UnaryProtocol:
-    """What protocols share whose replies come whole and whose requests bound nothing."""
+    """The common parts of protocols with unary replies and without bounds in requests."""
 
     def bound(self, call: Call, payload: Payload) -> Usage:
-        """Return that nothing is known."""
+        """Return that no bound is known."""
         return UNBOUND
 
     def output(self, call: Call, payload: Payload) -> Output | None:
@@ -286,19 +291,19 @@ class UnaryProtocol:
         return None
 
     def prompt(self, payload: Payload) -> Prompt:
-        """Return nothing: there is no prompt."""
+        """Return an empty prompt: there is none."""
         return []
 
     def added(self, payload: Payload) -> tuple[Addition, ...]:
-        """Return nothing: requests go on as they are."""
+        """Return nothing: the gateway adds no fields."""
         return ()
 
     def needs(self, call: Call, payload: Payload, room: float) -> Needs:
-        """Return nothing: all backends can do all requests."""
+        """Return no needs: all backends support all requests."""
         return NOTHING
 
     def outgrown(self, refusal: bytes) -> bool:
-        """Return False: there is no context that a request could outgrow."""
+        """Return False: there is no context that a request could exceed."""
         return False
 
 
@@ -306,11 +311,10 @@ UNBOUND = Usage(exact=False)
 
 
 class StreamReader(Protocol):
-    """Reads a streamed reply as it passes, and says what of it goes to the client.
+    """Reads a streamed reply as it passes, and decides what of it goes to the client.
 
-    `error` is what the stream said went wrong, None where nothing did. `begun`: whether an event
-    has come that carries data; a comment does not. `spoken_bytes`: how much text has come, in
-    UTF-8.
+    `error` is the error that the stream reported, or None. `begun`: whether an event with data has
+    come; a comment has none. `spoken_bytes`: how much text has come, in UTF-8.
     """
 
     error: Any
@@ -318,60 +322,61 @@ class StreamReader(Protocol):
     spoken_bytes: int
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take a chunk; return what of all taken so far goes on. ValueError where it is no stream.
+        """Read a chunk; return the part of all chunks so far to forward. ValueError if it is no
+        stream.
 
-        What goes on is whole events: none is cut, none is changed.
+        Whole events are forwarded: none is cut, none is changed.
         """
 
     def close(self) -> bytes:
         """Return what is left at the end: an event without its blank line."""
 
     def mute(self) -> None:
-        """Keep no more of the answer: from now on only the usage is of interest."""
+        """Store no more of the answer: from now on only the usage is needed."""
 
     def refusal(self) -> tuple[int, bytes]:
-        """Return the status and the body of a reply that says what the stream reports as error."""
+        """Return the status and body of a unary reply with the error that the stream reports."""
 
     @property
     def waiting(self) -> int:
         """How many bytes of an unfinished event are buffered."""
 
     def told(self, headers: Headers) -> Usage | None:
-        """Return the usage: exact where the stream told it, else what was seen, at least.
+        """Return the usage: exact if the stream reported it, else at least what was seen.
 
-        `headers` are the reply's: they may tell device seconds.
+        `headers` are the reply's: they may report device seconds.
         """
 
     def answer(self) -> ModelAnswer:
-        """Return the answer so far; InvalidAnswer where it is none."""
+        """Return the answer so far; InvalidAnswer if there is none."""
 
 
 class WireProtocol(Protocol):
-    """How one protocol's requests and replies are read. Pure: bytes and values in, values out."""
+    """Reads the requests and replies of one protocol. Pure: bytes and values in, values out."""
 
     name: str
     failover_statuses: frozenset[int]
-    """Refusals that say nothing of the request: its servers do not have the model. Empty where
-    clients can bring them about, whose requests say what is to be found.
+    """Refusals that are not the request's fault: the backend's servers do not have the model. Empty
+    if clients can cause them, because their requests name the resource.
     """
 
     def parse(self, call: Call) -> Payload:
-        """Read a request's body; BadRequest where it is not of this protocol."""
+        """Read a request's body; BadRequest if it is not of this protocol."""
 
     def readdress(self, call: Call, path: bytes, model: str | None, payload: Payload) -> Call:
-        """Return the call as the backend wants it: its base `path`, its name of the model."""
+        """Return the call in the backend's form: its base `path`, its name of the model."""
 
     def bound(self, call: Call, payload: Payload) -> Usage:
-        """Return the most that a call can use, as its request says; 0 where it says nothing."""
+        """Return the maximum that a call can use, from its request; 0 if the request sets none."""
 
     def output(self, call: Call, payload: Payload) -> Output | None:
-        """Return what a request says of the length of its answers; None where nothing can."""
+        """Return a request's limits on the length of its answers; None if the protocol has none."""
 
     def follow(self, payload: Payload) -> StreamReader | None:
-        """Return a reader of the streamed reply that a request asks for; None: it asks for none."""
+        """Return a reader of the stream that a request asks for; None if it asks for none."""
 
     def added(self, payload: Payload) -> tuple[Addition, ...]:
-        """Return the fields that `readdress` adds of its own, which a backend may refuse."""
+        """Return the fields that `readdress` itself adds, which a backend may refuse."""
 
     def needs(self, call: Call, payload: Payload, room: float) -> Needs:
         """Return what a request needs of a model; `room` is the smallest context on its route."""
@@ -380,13 +385,13 @@ class WireProtocol(Protocol):
         """Whether the body of a 4xx says that the request is too long for the model's context."""
 
     def prompt(self, payload: Payload) -> Prompt:
-        """Return the prompt whose beginning a server may have cached; empty where there is none."""
+        """Return the prompt; a server may have cached a prefix of it. Empty if there is none."""
 
     def usage(self, payload: Payload, reply: HttpReply, body: bytes) -> Usage | None:
-        """Return what the reply says was used; None where it says nothing."""
+        """Return the usage that the reply reports; None if it reports none."""
 
     def answer(self, payload: Payload, reply: HttpReply, body: bytes) -> ModelAnswer:
-        """Read the answer; InvalidAnswer where it is none."""
+        """Read the answer; InvalidAnswer if there is none."""
 
     def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
         """Return (content type, body) of a refusal in the shape this protocol's clients read.

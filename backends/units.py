@@ -1,13 +1,12 @@
-"""The units that usage is counted in: one table.
+"""The units of usage: one table.
 
-Readers of usage, prices, journal rows, metrics, reports and the FOCUS export iterate it, so a new
-unit is a new row here. The units of `HOT` are fields of `tollway.backends.types.Usage`, which the
-request
-path creates for every call; all others travel in `Usage.more`, and only where they occur.
+Readers of usage, prices, journal rows, metrics, reports and the FOCUS export iterate over it, so a
+new unit is a new row here. The units of `HOT` are fields of `tollway.backends.types.Usage`, which
+the request path creates for every call; all others are in `Usage.more`, and only where they occur.
 
 A unit may be a part of another: cached tokens are input tokens. It is then counted in both, and
-charged once, at its own price. A unit that has no price of its own costs `times` the price of the
-unit that it is part of; where that is only a guess (`guessed`), the cost is marked `estimated`.
+charged once, at its own price. A unit without a price of its own costs `times` the price of the
+unit that it is part of; if that is only a guess (`guessed`), the cost is marked `estimated`.
 """
 
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from dataclasses import dataclass
 class Unit:
     """A unit of usage.
 
-    name: in journal rows, reports and `usage` members. text: what people read (`a million ...`).
-    price_key: its key in a price table, which says what `per` of it cost; `like`: an example.
-    part_of, times, guessed: see above. usd: what `per` of them cost where it has no price and is
-    part of nothing, as a guess. column: its name in the FOCUS export.
+    name: in journal rows, reports and `usage` members. text: for people (`a million ...`).
+    price_key: its key in a price table, for the price of `per` of it; `like`: an example. part_of,
+    times, guessed: see above. usd: the guessed price of `per` of them, if it has no price and is
+    part of nothing. column: its name in the FOCUS export.
     """
 
     name: str

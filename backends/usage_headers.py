@@ -1,9 +1,8 @@
-"""What a reply reports of its own usage, outside any protocol that has a place for it.
+"""Usage that a reply reports itself, outside any protocol that has a place for it.
 
-A backend may say how long it held its device for the call: in the header field `x-device-seconds`,
-or in the document, as `device_s` among the parameters (Open Inference Protocol) or in a `usage`
-member (JSON). A `usage` member may have any unit of `tollway.backends.units`. What is said is
-taken as
+A backend may report how long the call used its device: in the header field `x-device-seconds`, or
+in the document, as `device_s` among the parameters (Open Inference Protocol) or in a `usage` member
+(JSON). A `usage` member may have any unit of `tollway.backends.units`. Reported usage counts as
 exact.
 """
 
@@ -17,19 +16,19 @@ from tollway.backends.units import MORE_NAMES
 DEVICE_SECONDS = b"x-device-seconds"
 
 COUNT_MAX = 1e15
-"""Tokens or seconds that no call uses; sums of what is below stay finite where it is learned."""
+"""Tokens or seconds that no call reaches; sums of smaller counts stay finite in learning."""
 
 COUNT_CHARS_MAX = 32  # more than any number of COUNT_MAX has
 
 _MEMBERS = ("device_s", "input_tokens", "cached_input_tokens", "output_tokens")
 OWN = frozenset((*_MEMBERS, *MORE_NAMES))
-"""The names that a `usage` member of ours may have."""
+"""The names that our own `usage` member may have."""
 
 
 def from_headers(headers: Headers) -> Usage | None:
-    """Return the usage that header fields report, None where they report none.
+    """Return the usage that header fields report; None if they report none.
 
-    Raises ValueError where a field holds no number; the price refuses one that is NaN or negative.
+    Raises ValueError if a field holds no number; the price refuses one that is NaN or negative.
     """
     value = header(headers, DEVICE_SECONDS)
     if value is None:
@@ -44,9 +43,9 @@ def from_headers(headers: Headers) -> Usage | None:
 
 
 def from_member(member: Any) -> Usage | None:
-    """Return the usage that a `usage` or `parameters` object reports, None where it reports none.
+    """Return the usage that a `usage` or `parameters` object reports; None if it reports none.
 
-    Raises ValueError where a count is not a number.
+    Raises ValueError if a count is not a number.
     """
     if not isinstance(member, dict):
         return None
@@ -62,18 +61,18 @@ def from_member(member: Any) -> Usage | None:
 
 
 def details(units: tuple[tuple[str, float], ...]) -> Details | None:
-    """Return the details of a usage, None where there are none."""
+    """Return the details of a usage; None if there are none."""
     return Details(units) if units else None
 
 
 def number(member: dict[str, Any], name: str) -> float:
-    """Return a count, 0 where there is none; ValueError where it is not a number."""
+    """Return a count, 0 if there is none; ValueError if it is not a number."""
     value = member.get(name)
     return 0.0 if value is None else count(value, name)
 
 
 def count(value: Any, name: str) -> float:
-    """Return a count, which some servers put in quotes; ValueError where it is no number."""
+    """Return a count, which some servers put in quotes; ValueError if it is not a number."""
     if type(value) is int or type(value) is float:
         found = float(value) if abs(value) <= COUNT_MAX else math.inf
     elif isinstance(value, str) and len(value) <= COUNT_CHARS_MAX and "_" not in value:

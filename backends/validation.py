@@ -1,8 +1,8 @@
-"""Contracts: what a request or a reply must look like, beyond being of its protocol.
+"""Contracts: constraints on a request or a reply beyond the rules of its protocol.
 
-A contract is a list of clauses, each about one place in the document: a path, or a tensor by its
-name. It is checked only on routes that have one: a tensor of 64 numbers with a
-range takes 8 us on a busy machine, a small reply, which is parsed once more for it, 4.5 us.
+A contract is a list of constraints, each about one place in the document: a path, or a tensor by
+its name. It is checked only on routes that have one. A tensor of 64 numbers with a range takes 8 us
+on a busy machine; a small reply, which is parsed once more for it, takes 4.5 us.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 @record
 class Violation:
-    """Where a document breaks its contract, and how."""
+    """The place where a document violates its contract, and how."""
 
     field: str
     why: str
@@ -33,7 +33,7 @@ class Violation:
 
 @record
 class Constraint:
-    """What one place must hold; see `settings.Clause` for what each part means."""
+    """A constraint on one place; see `settings.Clause` for what each part means."""
 
     at: str = ""
     tensor: str = ""
@@ -47,17 +47,19 @@ class Constraint:
 
 
 class Validator:
-    """Checks documents against clauses; holds no state."""
+    """Checks documents against constraints; holds no state."""
 
     def __init__(self, clauses: Iterable[Constraint], tensors: str) -> None:
-        """`tensors`: where named tensors are, `inputs` or `outputs`. ValueError for no path."""
+        """`tensors`: where named tensors are, `inputs` or `outputs`. ValueError for an invalid
+        path.
+        """
         self._clauses: list[tuple[Constraint, Callable[[Any], Any]]] = [
             (clause, _named(tensors, clause.tensor) if clause.tensor else compile_path(clause.at))
             for clause in clauses
         ]
 
     def breach(self, document: Any) -> Violation | None:
-        """Return the first clause that a document breaks; None where it keeps all."""
+        """Return the first constraint that a document violates; None if it satisfies all."""
         for clause, get in self._clauses:
             found = get(document)
             if found is None:
@@ -72,7 +74,7 @@ class Validator:
 
 
 def _named(tensors: str, name: str) -> Callable[[Any], Any]:
-    """Return what finds a tensor in a document's `inputs` or `outputs` by its name."""
+    """Return a function that finds a tensor in a document's `inputs` or `outputs` by its name."""
 
     def find(document: Any) -> Any:
         found = document.get(tensors) if isinstance(document, dict) else None
@@ -89,7 +91,7 @@ def _of_tensor(clause: Constraint, tensor: dict[str, Any]) -> str:
         return f"has datatype {shown(datatype)}, not {clause.datatype}"
     if clause.shape is not None and not _fits(shape, clause.shape):
         return f"has shape {shown(shape)}, not {list(clause.shape)} (-1: any)"
-    data = tensor.get("data")  # None where the tensor is too large to be looked at
+    data = tensor.get("data")  # None if the tensor is too large to be decoded
     return "" if data is None else _of_value(clause, data)
 
 
@@ -115,7 +117,7 @@ def _of_value(clause: Constraint, value: Any) -> str:
 
 
 def _is(value: Any, kind: str) -> bool:
-    # JSON's true is no number, though Python's is.
+    # JSON's true is not a number, though Python's is.
     return isinstance(value, KINDS[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
@@ -124,7 +126,7 @@ def _all_of(value: Any, one_of: tuple[Any, ...]) -> bool:
 
 
 def _outside(value: Any, low: float, high: float) -> str:
-    """Say what lies outside of a range: any number of nested lists of them; "" where nothing."""
+    """Return what lies outside a range, for any depth of nested lists; "" if nothing does."""
     if not isinstance(value, list):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and low <= value <= high:  # NaN fails this too

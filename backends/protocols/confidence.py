@@ -1,4 +1,4 @@
-"""What probabilities say of their own confidence, as numbers in [0, 1] to learn from.
+"""Measures the confidence of probabilities, as features in [0, 1] to learn from.
 
 Three features, in this order: the top probability, its margin over the second, and the entropy
 divided by its maximum ln(k), so that models with different numbers of classes compare.
@@ -14,7 +14,7 @@ SUM_ERROR_MAX = 0.02
 
 
 def features(probabilities: Sequence[float]) -> Features:
-    """Return (top, margin, normalised entropy); empty where the numbers are no probabilities.
+    """Return (top, margin, normalised entropy); empty if the numbers are no probabilities.
 
     A single number is the probability of one of two classes.
     """
@@ -32,7 +32,7 @@ def features(probabilities: Sequence[float]) -> Features:
 def features_of_rows(probabilities: Sequence[float], classes: int) -> Features:
     """Return the mean of the rows' features; `probabilities` is row-major, `classes` to a row.
 
-    Empty where any row holds no probabilities.
+    Empty if any row holds no probabilities.
     """
     if classes == len(probabilities):
         return features(probabilities)
@@ -45,7 +45,7 @@ def features_of_rows(probabilities: Sequence[float], classes: int) -> Features:
 
 
 def alone(confidence: object) -> Features:
-    """Return the one feature that a bare confidence gives; empty where it is none in [0, 1]."""
+    """Return the one feature of a bare confidence; empty if it is not in [0, 1]."""
     if isinstance(confidence, int | float) and 0 <= confidence <= 1:
         return (float(confidence),)
     return ()

@@ -1,9 +1,9 @@
-"""MLflow scoring: `POST /invocations`, as `mlflow models serve` and SageMaker containers speak it.
+"""MLflow scoring: `POST /invocations`, as used by `mlflow models serve` and SageMaker containers.
 
 A request has exactly one of `dataframe_split`, `dataframe_records`, `instances` and `inputs`, and
-may have `params`; a reply has `predictions`. Rows of numbers that are probabilities answer with the
-index of the greatest; rows that are objects with their `label` or `prediction`.
-Usage is read from the header field `x-device-seconds` or from a `usage` member.
+may have `params`; a reply has `predictions`. The answer of a row of probabilities is the index of
+the greatest; the answer of a row that is an object is its `label` or `prediction`. Usage is read
+from the header field `x-device-seconds` or from a `usage` member.
 """
 
 from typing import Any
@@ -79,7 +79,7 @@ class Mlflow(UnaryProtocol):
         return Call(call.method, target, call.headers, call.body, payload)
 
     def usage(self, payload: Payload, reply: HttpReply, body: bytes) -> Usage | None:
-        """Return the usage that a reply reports, None where it reports none."""
+        """Return the usage that a reply reports; None if it reports none."""
         told = usage_headers.from_headers(reply.headers)
         if told is not None or b'"usage"' not in body:
             return told
@@ -89,7 +89,9 @@ class Mlflow(UnaryProtocol):
         )
 
     def answer(self, payload: Payload, reply: HttpReply, body: bytes) -> ModelAnswer:
-        """Read the predictions; a single row's is the answer, of several the list is."""
+        """Read the predictions: the answer is the prediction of a single row, or the list of
+        several.
+        """
         document = load_reply(body)
         if not isinstance(document, dict):
             raise InvalidAnswer(f"not an object: {shown(document)}")
@@ -127,7 +129,7 @@ def _value(row: Any, *, probable: bool) -> Any:
 
 
 def _features(rows: list[Any]) -> confidence.Features:
-    """Return what the rows tell of their confidence, if all do: the means over the rows."""
+    """Return the mean of the rows' confidence features, if all rows have them."""
     if all(isinstance(row, dict) for row in rows):
         found = (next((row[n] for n in _PROBABILITY if n in row), None) for row in rows)
         told = [confidence.alone(each) for each in found]

@@ -1,6 +1,6 @@
-"""Plain JSON in, plain JSON out: any document will do, and settings say where the answer is.
+"""Plain JSON in, plain JSON out: accepts any document; settings say where the answer is.
 
-Confidence is read, first found, from a list or an object of `probabilities`, or from a number at
+Confidence is read from the first of: a list or an object of `probabilities`, a number at
 `confidence`. Usage is read from the header field `x-device-seconds`, or from a `usage` member with
 any of `device_s`, `input_tokens`, `cached_input_tokens`, `output_tokens`.
 """
@@ -34,9 +34,9 @@ _ANSWERS = ("label", "answer", "prediction", "result")
 class Plain(UnaryProtocol):
     """The protocol. `answer`, `confidence` and `probabilities` are paths into the reply.
 
-    Without `answer` it is the reply's `label`, `answer`, `prediction` or `result`, else the reply
-    itself; where a path that is given leads nowhere, the reply holds no answer. Raises ValueError
-    for what is no path.
+    Without `answer` the answer is the reply's `label`, `answer`, `prediction` or `result`, else the
+    reply itself. If a configured path matches nothing, the reply holds no answer. Raises ValueError
+    for an invalid path.
     """
 
     name = "plain"
@@ -54,7 +54,7 @@ class Plain(UnaryProtocol):
         self._probabilities = compile_path(probabilities or "probabilities")
 
     def parse(self, call: Call) -> Payload:
-        """Read a JSON document; none is asked of methods that have no body."""
+        """Read a JSON document; methods without a body need none."""
         if not call.body and call.method in _BODILESS:
             return Payload()
         check_coding(call.headers)
@@ -66,7 +66,7 @@ class Plain(UnaryProtocol):
         return Call(call.method, target, call.headers, call.body, payload)
 
     def usage(self, payload: Payload, reply: HttpReply, body: bytes) -> Usage | None:
-        """Return the usage that a reply reports, None where it reports none."""
+        """Return the usage that a reply reports; None if it reports none."""
         told = usage_headers.from_headers(reply.headers)
         if told is not None or not (b'"usage' in body or b'"billed_units"' in body):
             return told
@@ -96,7 +96,7 @@ class Plain(UnaryProtocol):
 
 
 def _usage(document: Any) -> Usage | None:
-    """Return what a document reports: in our own names, else as providers do."""
+    """Return the usage that a document reports: in our own names, else as providers do."""
     if not isinstance(document, dict):
         return None
     member = document.get("usage")
@@ -116,12 +116,12 @@ def _usual_answer(document: Any) -> Any:
 
 
 def rows(payload: Payload) -> list[Any]:
-    """Return the document: what is plain has no batches."""
+    """Return the document: plain JSON has no batches."""
     return [payload.data]
 
 
 def reply(call: Call, rulings: list[Ruling]) -> tuple[Headers, bytes]:
-    """Return (fields, body) of a reply: `label`, `confidence` and `probabilities`, where known."""
+    """Return (fields, body) of a reply: `label`, `confidence` and `probabilities`, if known."""
     (ruling,) = rulings
     document: dict[str, Any] = {"label": ruling.answer}
     if ruling.confidence is not None and math.isfinite(ruling.confidence):
@@ -132,4 +132,4 @@ def reply(call: Call, rulings: list[Ruling]) -> tuple[Headers, bytes]:
 
 
 def describe(call: Call) -> None:
-    """Say nothing: plain JSON has no questions about a model."""
+    """Return None: plain JSON has no metadata of a model."""

@@ -1,4 +1,4 @@
-"""Finds a protocol by the name that settings give it."""
+"""Looks up a protocol by its name in the settings."""
 
 from collections.abc import Callable
 
@@ -19,9 +19,8 @@ PROTOCOLS: dict[str, Callable[..., WireProtocol]] = {
 def protocol(name: str, **options: str | None) -> WireProtocol:
     """Return the protocol called `name`.
 
-    `options` say where in a reply its parts are: `answer`; `confidence` and
-    `probabilities` (plain). Those that are None are left out. Raises ValueError for a name or an
-    option that there is none of.
+    `options` are the places of a reply's parts: `answer`; `confidence` and `probabilities` (plain).
+    Options that are None are ignored. Raises ValueError for an unknown name or option.
     """
     if name not in PROTOCOLS:
         raise ValueError(f"protocol = {name!r}: must be one of {', '.join(sorted(PROTOCOLS))}")

@@ -1,13 +1,13 @@
-"""Server-sent events, cut out of a stream of bytes without changing one of them.
+"""Server-sent events, split from a stream of bytes without changing any of them.
 
 Source: WHATWG HTML, 9.2.6. Lines end with CR LF, LF or CR; a blank line ends an event; its `data`
-lines are joined by LF. What was surprising: a chunk may end between CR and LF, a server may write a
-byte order mark first, and a body may end without the last blank line.
+lines are joined by LF. Surprises: a chunk may end between CR and LF, a server may write a byte
+order mark first, and a body may end without the last blank line.
 
-How large an event may become is for the reader to bound, by `waiting`. Each byte is searched once,
-however many chunks an event arrives in. The data of an event above LARGE_BYTES leaves out chunks
-that are nothing but base64: they lie within one string, an image, and reading them would keep all
-other requests waiting (64 MiB: a second). The raw event has every byte.
+The reader must bound the size of an event, by `waiting`. Each byte is searched once, however many
+chunks an event arrives in. The data of an event above LARGE_BYTES leaves out chunks that are
+nothing but base64: they lie within one string, an image, and reading them would block all other
+requests (64 MiB: a second). The raw event has every byte.
 """
 
 import re
@@ -26,14 +26,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @record
 class Event:
-    """An event as it came, blank line included, and its data (None where it has none)."""
+    """An event as it came, blank line included, and its data (None if it has none)."""
 
     raw: bytes
     data: bytes | None
 
 
 class Events:
-    """Cuts a stream into events."""
+    """Splits a stream into events."""
 
     # The mutable state is the bytes since the last whole event, and which of them are left out of
     # its data: (from, to) of each run.
@@ -67,7 +67,7 @@ class Events:
         return events
 
     def _lengthen(self, chunk: bytes) -> None:
-        """Take a chunk that ends no line."""
+        """Buffer a chunk that ends no line."""
         at, size = len(self._rest), len(chunk)
         self._rest += chunk
         if at < LARGE_BYTES or size < _RUN_BYTES or chunk.translate(None, _BASE64):
@@ -110,9 +110,9 @@ def _without(raw: bytes, runs: Sequence[tuple[int, int]]) -> bytes:
 
 
 def _only(chunk: bytes) -> bytes | None:
-    """Return the data of a chunk that is one event of one line; None where it is another thing.
+    """Return the data of a chunk that is one event of one line; None otherwise.
 
-    Nearly every chunk is one, and this takes a fifth of the time of reading it in general.
+    Nearly every chunk is one, and this takes a fifth of the time of the general reader.
     """
     end = len(chunk) - 2
     if chunk[:6] != b"data: " or chunk.find(b"\n") != end or chunk[end:] != b"\n\n":

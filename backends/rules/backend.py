@@ -1,8 +1,8 @@
-"""Rules as a backend: a transport without a wire, which answers inside the gateway.
+"""Rules as a backend: a transport that answers inside the gateway, without a network.
 
-A file of rules (see `rule_file`), or a Python function that takes the request's document (of a
-batch, one row of it) and returns a label, a pair (label, confidence), or a dict of probabilities by
-label. Either answers in microseconds on the event loop, in the route's own protocol.
+The rules are a file (see `rules.file`), or a Python function that takes the request's document (of
+a batch, one row of it) and returns a label, a pair (label, confidence), or a dict of probabilities
+by label. Either answers in microseconds on the event loop, in the route's own protocol.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from tollway.backends.types import BadRequest, Call, Headers, HttpReply, Payload
 GROUP = "tollway.rules"
 
 ROWS_MAX = 1_024
-"""Of a batch: at some microseconds each, what the event loop can be kept from other requests."""
+"""Of a batch: at some microseconds each, as long as the event loop may be blocked."""
 
 _SPOKEN = {
     "oip": (local.rows, local.reply, local.describe),
@@ -32,10 +32,10 @@ _SPOKEN = {
 def open_rules(
     wire: WireProtocol, *, rules: Path | None = None, entry_point: str | None = None
 ) -> "Rules":
-    """Return the rules of a TOML file, or of a function: one of both.
+    """Return the rules of a TOML file, or of a function: exactly one of them.
 
     `entry_point` is `module:function`, or a name in the entry point group `tollway.rules`. Raises
-    ValueError where rules are wrong, a function is not there, or the protocol has no rules.
+    ValueError if rules are invalid, a function is missing, or the protocol does not support rules.
     """
     if wire.name not in _SPOKEN:
         known = ", ".join(_SPOKEN)
@@ -57,10 +57,10 @@ class Rules:
         self._rows, self._reply, self._describe = _SPOKEN[wire.name]
 
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
-        """Return the reply, whole.
+        """Return the complete reply.
 
-        Statuses: 400 where the call cannot be read, 500 where a function fails, 503 for what
-        rules cannot take, such as a batch above ROWS_MAX (another backend may).
+        Statuses: 400 if the call cannot be read, 500 if a function fails, 503 for requests that
+        rules do not support, such as a batch above ROWS_MAX (another backend may).
         """
         try:
             payload = call.payload if call.payload is not None else self._wire.parse(call)
@@ -79,7 +79,7 @@ class Rules:
         return _whole(200, headers, body)
 
     async def aclose(self) -> None:
-        """Do nothing: there is nothing open."""
+        """Do nothing: there are no connections."""
 
     def _about(self, call: Call, payload: Payload) -> HttpReply:
         told = self._describe(call) if call.method == b"GET" else None
@@ -93,7 +93,7 @@ class Rules:
 
 
 class WholeRequestRules:
-    """A body that is there already, as a stream of one chunk."""
+    """A complete body as a stream of one chunk."""
 
     # The mutable state of the body is whether it was read.
     def __init__(self, body: bytes) -> None:
@@ -109,12 +109,12 @@ class WholeRequestRules:
         return body
 
     async def aclose(self) -> None:
-        """Let go of the body."""
+        """Release the body."""
         self._body = None
 
 
 def by_function(function: Callable[[Any], Any]) -> Decide:
-    """Return `function` with what it returns read as a Ruling; ValueError from it for no answer."""
+    """Wrap `function` to return a Ruling; the wrapper raises ValueError for an invalid result."""
 
     def decide(document: Any) -> Ruling:
         said = function(document)
@@ -141,7 +141,7 @@ def _weighed(said: dict[Any, float]) -> Ruling:
 
 
 def _function(name: str) -> Callable[[Any], Any]:
-    """Return the function that an entry point names; ValueError where there is none."""
+    """Return the function that an entry point names; ValueError if there is none."""
     module, colon, attribute = name.partition(":")
     try:
         if colon:

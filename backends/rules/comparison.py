@@ -1,8 +1,7 @@
 """Comparisons in rules, such as `ink > 300` or `subject contains "invoice"`, compiled to functions.
 
-The left side is a feature; the right side a literal as TOML writes it, or (but for `matches`)
-another feature. A comparison between unlike things does not hold, nor does one with what is not
-there.
+The left side is a feature; the right side is a TOML literal, or (except for `matches`) another
+feature. A comparison between different types is false, and so is one with a missing value.
 """
 
 import math
@@ -17,7 +16,7 @@ from tollway.backends.rules.features import Facts
 Test = Callable[[Facts], bool]
 
 PATTERN_CHARS_MAX = 200
-"""Of a regular expression: longer ones cannot be read, nor their backtracking be judged."""
+"""Of a regular expression: a longer one is unreadable, and its backtracking cannot be assessed."""
 
 TEXT_CHARS_MAX = 4_096
 """Of a text that a regular expression searches: one page, so that backtracking stays bounded."""
@@ -97,7 +96,7 @@ def _matches(name: str, right: str) -> Test:
 
 
 def _literal(text: str) -> Any:
-    """Return a literal as TOML writes it."""
+    """Parse a TOML literal."""
     try:
         read = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError as exc:

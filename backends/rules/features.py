@@ -1,7 +1,7 @@
-"""Features that rules look at: places in a request by name, and simple sums over numbers there.
+"""Features used by rules: named places in a request, and simple sums over numbers there.
 
-A feature is a function from the document to its value; None where the document has nothing there,
-or nothing of the right kind, and then no comparison with it holds.
+A feature is a function from the document to its value. It is None if the document has nothing
+there, or nothing of the right type; then every comparison with it is false.
 """
 
 import math
@@ -15,9 +15,9 @@ Take = Callable[[Sequence[float]], float]
 
 
 class Facts(dict[str, Any]):
-    """The features of one document, each computed when it is first asked for."""
+    """The features of one document, each computed on first use."""
 
-    # The mutable state of the facts is the values computed so far; they live for one call.
+    # The mutable state is the values computed so far; they live for one call.
     def __init__(self, features: dict[str, Get], document: Any) -> None:
         super().__init__()
         self._features = features
@@ -31,7 +31,7 @@ class Facts(dict[str, Any]):
 def feature(written: Any) -> Get:
     """Compile a feature: a path, or a table with `path` and `take`.
 
-    `path` may be a list of paths, whose values are strung together. `take` is one of TAKES, or
+    `path` may be a list of paths; their values are concatenated. `take` is one of TAKES, or
     `count_above` with a number `above`. ValueError says what is wrong and what to write.
     """
     if not isinstance(written, dict):
@@ -76,13 +76,13 @@ def _place(written: Any) -> Get:
 
 
 def _taken(place: Get, take: Take, document: Any) -> float | None:
-    """Return what is taken from the numbers at a place; None where there are none."""
+    """Return the result of `take` over the numbers at a place; None if there are none."""
     numbers = place(document)
     if not isinstance(numbers, list) or not numbers:
         return None
     try:
         return take(numbers)
-    except TypeError:  # something in the list is no number
+    except TypeError:  # something in the list is not a number
         return None
 
 

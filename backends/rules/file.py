@@ -4,21 +4,21 @@
     ink = { path = "inputs[0].data", take = "sum" }
     middle = { path = "inputs[0].data[27:29]", take = "mean" }
 
-    [[rules]]                            # in order; the first of which all comparisons hold answers
+    [[rules]]                            # in order; the first whose comparisons all hold answers
     when = ["middle < 1", "ink > 300"]
     answer = 0
     confidence = 0.9
 
-    [[scores]]                           # where no rule holds: softmax of linear sums, one a label
+    [[scores]]                           # if no rule holds: softmax of linear sums, one per label
     answer = 1
     bias = -2.0
     weights = { middle = 0.5 }           # a feature that is a list takes a list of as many weights
 
-    [default]                            # where there are no scores, or a feature of theirs lacks
+    [default]                            # without scores, or if one of their features is missing
     answer = 8
     confidence = 0.1
 
-A file has rules or scores or both, and always a default: so rules always answer.
+A file has rules or scores or both, and always a default, so that rules always answer.
 """
 
 import math
@@ -46,7 +46,7 @@ ENTRIES_MAX = 1_000
 
 
 class _Wrong(ValueError):  # noqa: N818 - reads as what it says
-    """What is wrong at a place of the file."""
+    """An error at a place in the file."""
 
     def __init__(self, place: str, key: str, value: Any, why: str) -> None:
         where = f"{place}: " if place else ""
@@ -59,16 +59,16 @@ def load(path: Path) -> Decide:
     """Read and compile a file of rules.
 
     Raises ValueError that names the file, the rule by its number, the key, the value, and what to
-    write instead; OSError where the file cannot be read.
+    write instead; OSError if the file cannot be read.
     """
     try:
         return compile_rules(tomllib.loads(path.read_text("utf-8")))
-    except ValueError as exc:  # TOML and UTF-8 errors are such
+    except ValueError as exc:  # includes TOML and UTF-8 errors
         raise ValueError(f"{path}: {exc}") from exc
 
 
 def compile_rules(table: dict[str, Any]) -> Decide:
-    """Compile rules from the table that a file holds; ValueError says what is wrong."""
+    """Compile rules from a file's table; ValueError says what is wrong."""
     _check_keys("", table, _FILE)
     features = _features(table.get("features", {}))
     rules = [_rule(f"rule {n}", rule, features) for n, rule in _entries(table, "rules")]
@@ -193,7 +193,7 @@ def _linear(bias: float, weights: dict[str, Any]) -> Weigh:
 
 
 def _softmax(scores: list[tuple[Any, Weigh]]) -> Callable[[Facts], Ruling | None]:
-    """Return what weighs the labels; None from it where a feature lacks or is no number."""
+    """Return a function that weighs the labels; it returns None without all numeric features."""
     labels = [label for label, _ in scores]
     if len(scores) < 2 or len(set(labels)) < len(labels):
         raise _Wrong("", "scores", labels, "there must be two labels at least, each once")
@@ -201,7 +201,7 @@ def _softmax(scores: list[tuple[Any, Weigh]]) -> Callable[[Facts], Ruling | None
     def weigh(facts: Facts) -> Ruling | None:
         try:
             sums = [linear(facts) for _, linear in scores]
-        except TypeError:  # a feature lacks, or is no number, or no list of as many
+        except TypeError:  # a feature is missing, not a number, or a list of another length
             return None
         top = max(sums)
         powers = [math.exp(each - top) for each in sums]

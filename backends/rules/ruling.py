@@ -1,4 +1,4 @@
-"""What rules say of one input: their answer, and how sure they are of it."""
+"""The result of rules for one input: an answer and its confidence."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """An answer (a label, a number, a text), with a confidence in [0, 1] where there is one.
+    """An answer (a label, a number, a text), with an optional confidence in [0, 1].
 
-    `probabilities` are those of the classes, in the rules' order, where rules weigh classes.
+    `probabilities` are those of the classes, in the rules' order, if rules weigh classes.
     """
 
     answer: Any

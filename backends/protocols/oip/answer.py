@@ -1,8 +1,8 @@
-"""What a reply of the Open Inference Protocol says: its answer, and how sure it is.
+"""Reads a reply of the Open Inference Protocol: its answer, and its confidence.
 
 The answer is the output called `label` (or as below), else the first output that holds neither
-probabilities nor confidence, else the index of the greatest probability. Confidence is read, first
-found, from an output of probabilities ([k] or [n, k]), an output `confidence`, the parameter
+probabilities nor confidence, else the index of the greatest probability. Confidence is read from
+the first of: an output of probabilities ([k] or [n, k]), an output `confidence`, the parameter
 `confidence`. A batch's answer is the list of its rows' answers, its features are their means.
 """
 
@@ -26,13 +26,13 @@ Value = Callable[[Any, Tensors], Any]
 
 
 def answer(value: Value, headers: Headers, body: bytes) -> ModelAnswer:
-    """Read a reply; InvalidAnswer where it is malformed, an error, or its answer is not finite.
+    """Read a reply; InvalidAnswer if it is malformed, an error, or its answer is not finite.
 
-    What other outputs hold, NaN or nothing at all, does not matter.
+    The contents of other outputs, NaN or empty, do not matter.
     """
     document, outputs = _outputs(headers, body)
     found = value(document, outputs)
-    if found.__class__ is not int and found is not None:  # None: too large to be looked at
+    if found.__class__ is not int and found is not None:  # None: too large to be decoded
         if has_gap(found):
             raise InvalidAnswer(f"the answer holds NaN or infinity: {shown(found)}")
         if found == []:
@@ -43,7 +43,8 @@ def answer(value: Value, headers: Headers, body: bytes) -> ModelAnswer:
 def value_of(where: str | None) -> Value:
     """Return the reader of the answer: an output by its name, or a path into the reply.
 
-    None reads as the module says. Raises ValueError where `where` is neither a name nor a path.
+    None reads the answer as the module says. Raises ValueError if `where` is neither a name nor a
+    path.
     """
     if where is None:
         return _by_default
@@ -61,7 +62,7 @@ def value_of(where: str | None) -> Value:
 
 
 def _path(where: str) -> Get:
-    """Return the path; a name of an output need not be one."""
+    """Return the path; the name of an output need not be one."""
     try:
         return compile_path(where)
     except ValueError:

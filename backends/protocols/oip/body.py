@@ -1,8 +1,8 @@
-"""A body of the Open Inference Protocol: a JSON document, and raw tensors behind it.
+"""A body of the Open Inference Protocol: a JSON document, followed by raw tensors.
 
-With the binary tensor extension the header field `Inference-Header-Content-Length` tells where the
-JSON ends; the tensors to which it gives a `binary_data_size` follow in their order, nothing between
-and nothing after them. Requests and replies are built alike. Errors are ValueErrors.
+With the binary tensor extension the header field `Inference-Header-Content-Length` gives the length
+of the JSON. The tensors with a `binary_data_size` follow in their order, with nothing between or
+after them. Requests and replies have the same form. Errors are ValueErrors.
 """
 
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ HEAD_LENGTH = b"inference-header-content-length"
 
 @dataclass(slots=True)
 class Tensors:
-    """A body's tensors by name: their elements (None: too many to look at), and the raw ones."""
+    """A body's tensors by name: their elements (None: too many to decode), and the raw ones."""
 
     elements: dict[str, list[Any] | None] = field(default_factory=dict)
     raw: dict[str, bytes] = field(default_factory=dict)
 
 
 def split(headers: Headers, body: bytes) -> tuple[bytes, bytes | None]:
-    """Return (JSON, raw tensors); None for the second where the body is all JSON."""
+    """Return (JSON, raw tensors); None for the second if the body is all JSON."""
     length = header(headers, HEAD_LENGTH)
     if length is None:
         return body, None
@@ -40,7 +40,7 @@ def split(headers: Headers, body: bytes) -> tuple[bytes, bytes | None]:
 def read(document: Any, kind: str, rest: bytes | None) -> Tensors:
     """Check the tensors of a document's `inputs` or `outputs`, and decode the raw ones.
 
-    The elements of a raw tensor are put into the document as its `data`, where paths find them.
+    The elements of a raw tensor are stored in the document as its `data`, where paths find them.
     """
     if not isinstance(document, dict):
         raise ValueError(f"the document must be an object, not {shown(document)}")

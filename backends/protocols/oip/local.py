@@ -1,4 +1,4 @@
-"""Answers inferences of the Open Inference Protocol from inside the gateway: rows in, reply out."""
+"""Serves inferences of the Open Inference Protocol inside the gateway: from rows to a reply."""
 
 from itertools import chain
 from typing import Any
@@ -13,10 +13,10 @@ from tollway.backends.types import Call, Headers, Payload
 
 
 def rows(payload: Payload) -> list[Any]:
-    """Return a batch as documents of one row each; a request that is no batch as the only one.
+    """Return a batch as documents of one row each; a request that is no batch is the only row.
 
     The inputs of a batch have the same first dimension; texts are a batch in one dimension, numbers
-    in two. Data comes out flat. Empty where the batch is, or where a raw input was too large to be
+    in two. Data comes out flat. Empty if the batch is empty, or if a raw input was too large to be
     decoded.
     """
     document = payload.data
@@ -37,7 +37,7 @@ def reply(call: Call, rulings: list[Ruling]) -> tuple[Headers, bytes]:
     """Return (fields, body) of the reply to an inference, given a ruling on each of its rows.
 
     Outputs: `label` [n]; where all rows have them, `probabilities` [n, k] and `confidence` [n]; of
-    these the requested ones. The mean confidence is a parameter too, so that it always arrives.
+    these the requested ones. The mean confidence is a parameter too, so that it is always sent.
     """
     request = call.payload.data if call.payload and isinstance(call.payload.data, dict) else {}
     document: dict[str, Any] = {"model_name": ""}
@@ -76,7 +76,7 @@ def _batch(tensor: dict[str, Any]) -> int:
 
 def _flat(tensor: dict[str, Any]) -> dict[str, Any]:
     data = tensor["data"]
-    if isinstance(data, str):  # MLServer's one text, whose shape counts its characters
+    if isinstance(data, str):  # MLServer's single text; its shape counts characters
         return {**tensor, "shape": [1], "data": [data]}
     if data and isinstance(data[0], list):
         return {**tensor, "data": tensors.values(tensor, tensor["name"])}
@@ -104,7 +104,7 @@ def _tensor(name: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
 
 
 def describe(call: Call) -> tuple[Headers, bytes] | None:
-    """Return (fields, body) of what rules say of themselves; None where something else is asked."""
+    """Return (fields, body) of the rules' metadata; None for other questions."""
     target = match(call.target.partition(b"?")[0])
     if target is None or target.verb == INFER:
         return None

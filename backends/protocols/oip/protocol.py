@@ -1,9 +1,9 @@
-"""Open Inference Protocol v2, as KServe, Triton and MLServer speak it over HTTP.
+"""Open Inference Protocol v2, as KServe, Triton and MLServer implement it over HTTP.
 
-Bodies, JSON or with the binary tensor extension, go on as they came, byte for byte; only the
+Bodies, JSON or with the binary tensor extension, are forwarded unchanged, byte for byte; only the
 model's name in the path changes. Device seconds are read from the reply's header field
-`x-device-seconds` or its parameter `device_s`.
-Spec: kserve/open-inference-protocol (2025-05), and Triton's extension_binary_data.
+`x-device-seconds` or its parameter `device_s`. Spec: kserve/open-inference-protocol (2025-05), and
+Triton's extension_binary_data.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ _TYPES = {"id": str, "parameters": dict, "outputs": list}
 
 
 class OpenInference(UnaryProtocol):
-    """The protocol; `answer` is the output that answers, by name or path (see `oip_answer`)."""
+    """The protocol; `answer` selects the answering output, by name or path (see `oip.answer`)."""
 
     name = "oip"
     failover_statuses = FAILOVER_STATUSES
@@ -43,7 +43,7 @@ class OpenInference(UnaryProtocol):
         self._value = oip_answer.value_of(answer)
 
     def parse(self, call: Call) -> Payload:
-        """Read an inference request, its tensors checked; raw ones are decoded to `data` too."""
+        """Read an inference request and check its tensors; raw ones are decoded to `data` too."""
         if not call.body and call.method in (b"GET", b"HEAD"):
             return Payload()
         check_coding(call.headers)
@@ -59,12 +59,12 @@ class OpenInference(UnaryProtocol):
         return Payload(document, tensors.raw)
 
     def readdress(self, call: Call, path: bytes, model: str | None, payload: Payload) -> Call:
-        """Return the call below `path`, under the backend's name of the model."""
+        """Return the call below `path`, with the backend's name of the model."""
         target = oip_target.readdress(call.target, path, model)
         return Call(call.method, target, call.headers, call.body, payload)
 
     def usage(self, payload: Payload, reply: HttpReply, body: bytes) -> Usage | None:
-        """Return the device seconds that a reply reports, None where it reports none."""
+        """Return the device seconds that a reply reports; None if it reports none."""
         told = usage_headers.from_headers(reply.headers)
         if told is not None or b'"device_s"' not in body:
             return told
@@ -73,7 +73,7 @@ class OpenInference(UnaryProtocol):
         return usage_headers.from_member(parameters)
 
     def answer(self, payload: Payload, reply: HttpReply, body: bytes) -> ModelAnswer:
-        """Read the answer and its confidence (see `oip_answer`)."""
+        """Read the answer and its confidence (see `oip.answer`)."""
         return oip_answer.answer(self._value, reply.headers, body)
 
     def error(self, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ _VERBS = {(): METADATA, (b"infer",): INFER, (b"ready",): READY}
 
 @dataclass(frozen=True, slots=True)
 class OipTarget:
-    """What a path asks (`infer`, `metadata` or `ready`) of which model, in which version."""
+    """What a path requests (`infer`, `metadata` or `ready`), of which model and version."""
 
     verb: str
     model: str
@@ -17,7 +17,7 @@ class OipTarget:
 
 
 def match(path: bytes) -> OipTarget | None:
-    """Return what a raw path (without query) asks for, None where it is none of the protocol's."""
+    """Return what a raw path (without query) requests; None for a path not of this protocol."""
     parts = path.split(b"/")
     if len(parts) < 4 or parts[:3] != [b"", b"v2", b"models"] or not parts[3]:
         return None
@@ -33,8 +33,8 @@ def match(path: bytes) -> OipTarget | None:
 def readdress(target: bytes, base: bytes, model: str | None) -> bytes:
     """Return an origin-form target below the path `base`, with the model's name changed to `model`.
 
-    A target that is none of the protocol's (a route may have any path) becomes the inference path
-    of `model`. Where `model` is None only the base is put before.
+    A target that is not of the protocol (a route may have any path) becomes the inference path of
+    `model`. If `model` is None, only the base is prepended.
     """
     base = base.rstrip(b"/")
     if model is None:

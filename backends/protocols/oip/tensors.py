@@ -14,10 +14,11 @@ from tollway.backends.documents import shown
 
 DECODED_MAX = 65_536
 """Elements up to which a raw tensor is decoded (a 256 x 256 image, a millisecond); a larger one is
-passed on and no feature is read from it."""
+forwarded, and no feature is read from it.
+"""
 
 DIMENSIONS_MAX = 32
-"""The most that numpy 1 holds; models have up to 6."""
+"""The most that numpy 1 supports; models have up to 6."""
 
 DTYPES = {
     "BOOL": "?",
@@ -48,7 +49,7 @@ _TYPES: dict[str, frozenset[type]] = (
 
 
 def name_of(tensor: Any) -> str:
-    """Return a tensor's name; ValueError where it has none."""
+    """Return a tensor's name; ValueError if it has none."""
     if not isinstance(tensor, dict):
         raise ValueError(f"a tensor must be an object, not {shown(tensor)}")
     name = tensor.get("name")
@@ -58,7 +59,7 @@ def name_of(tensor: Any) -> str:
 
 
 def elements(tensor: dict[str, Any], name: str) -> int:
-    """Return how many elements a tensor announces; ValueError where its head is malformed."""
+    """Return how many elements a tensor declares; ValueError if its head is malformed."""
     datatype = tensor.get("datatype")
     if not isinstance(datatype, str) or datatype not in _TYPES:
         known = ", ".join(sorted(_TYPES))
@@ -76,7 +77,7 @@ def elements(tensor: dict[str, Any], name: str) -> int:
 
 
 def values(tensor: dict[str, Any], name: str) -> list[Any]:
-    """Return a JSON tensor's elements, flat and in order; ValueError where they do not fit."""
+    """Return a JSON tensor's elements, flat and in order; ValueError if they do not fit."""
     count, datatype = elements(tensor, name), tensor["datatype"]
     data = tensor.get("data")
     if isinstance(data, str) and datatype == "BYTES":  # MLServer takes one text for all
@@ -96,9 +97,9 @@ def values(tensor: dict[str, Any], name: str) -> list[Any]:
 
 
 def decode(tensor: dict[str, Any], name: str, raw: bytes) -> list[Any] | None:
-    """Return a raw tensor's elements, None where they are too many to be looked at.
+    """Return a raw tensor's elements; None if there are too many to decode.
 
-    Raises ValueError where the bytes do not fit the shape and datatype.
+    Raises ValueError if the bytes do not fit the shape and datatype.
     """
     count, datatype = elements(tensor, name), tensor["datatype"]
     if datatype == "BYTES":

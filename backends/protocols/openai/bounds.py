@@ -1,7 +1,8 @@
-"""What a request to OpenAI's API bounds of the tokens that are billed for it.
+"""The upper bounds in a request to OpenAI's API on the tokens that are billed for it.
 
-A hard budget holds what a call can cost at most, and clients write the requests: so whatever makes
-a server read or write more than it seems counts, and what is not understood bounds nothing.
+A hard budget reserves the maximum cost of a call, and clients write the requests. So everything
+that makes a server read or write more than it seems is counted, and a request with anything unknown
+is unbounded.
 """
 
 from typing import Any
@@ -18,31 +19,33 @@ from tollway.backends.types import Details
 _LIMITS = FIELDS
 _MANY = ("n", "best_of")
 _NO_OUTPUT = (b"/embeddings", b"/rerank", b"/score", b"/moderations", b"/tokenize", b"/detokenize")
-"""Ends of paths whose replies have no tokens of output."""
+"""Ends of paths with replies that have no output tokens."""
 _ELSEWHERE = ("previous_response_id", "conversation", "web_search_options", "chat_template")
 _TEXTS = frozenset(("text", "input_text", "output_text", "refusal"))
 _OURS = frozenset(("function", "custom"))
-"""Tools that the client runs, so that what they find comes in a request of its own."""
+"""Tools that the client runs, so that their results come in a request of its own."""
 
 
 def output_tokens(document: dict[str, Any]) -> float:
-    """Return the most tokens that a request lets the model write; 0 where it sets no limit.
+    """Return the maximum tokens that a request lets the model write; 0 if it sets no limit.
 
-    Of several limits the largest: servers differ in which of them they heed. It is for each answer,
-    and there are as many as are asked for (`best_of`: made and billed, not shown) of each prompt.
+    Of several limits it is the largest: servers differ in which they obey. The limit is for each
+    answer, and is multiplied by the answers requested (`best_of`: made and billed, not shown) of
+    each prompt.
     """
     limits = [limit for name in _LIMITS if (limit := document.get(name)) is not None]
     many = [many for name in _MANY if (many := document.get(name)) is not None]
     if not limits or not all(_is_count(value) for value in (*limits, *many)):
         return 0.0
     if "modalities" in document and document["modalities"] != ["text"]:
-        return 0.0  # sounds and images cost more a token than any price of text says
+        return 0.0  # sounds and images cost more per token than any price of text
     return float(max(limits)) * float(max(many, default=1)) * _prompts(document.get("prompt"))
 
 
 def output(document: dict[str, Any], target: bytes) -> Output:
-    """Return which limits a request sets on its answers, how many it asks for, and where a limit
-    can be written (2 us).
+    """Return the limits of a request on its answers, their number, and where to insert a limit.
+
+    2 us.
     """
     field = _field(document, target)
     present = [name for name in _heeded(document, field) if name in document]
@@ -60,7 +63,7 @@ def output(document: dict[str, Any], target: bytes) -> Output:
 
 
 def _field(document: dict[str, Any], target: bytes) -> str:
-    """Return the field that limits the output on a path; empty where there is none."""
+    """Return the field that limits the output on a path; empty if there is none."""
     if target.partition(b"?")[0].endswith(b"/responses"):
         return MAX_OUTPUT_TOKENS
     if "messages" in document or isinstance(document.get("prompt"), str | list):
@@ -69,14 +72,14 @@ def _field(document: dict[str, Any], target: bytes) -> str:
 
 
 def _heeded(document: dict[str, Any], field: str) -> tuple[str, ...]:
-    """Return the limits that a server can be relied on to keep, where `field` is its own."""
+    """Return the limits that a server reliably enforces, where `field` is its own."""
     if field == MAX_TOKENS and "messages" in document:
         return (MAX_COMPLETION_TOKENS, MAX_TOKENS)
     return (field,) if field else _LIMITS
 
 
 def _modality(document: dict[str, Any]) -> str:
-    """Return the unit of what a request wants generated beside text; empty where that is all."""
+    """Return the unit of what a request wants generated beside text; empty for text alone."""
     wanted = document.get("modalities")
     if wanted is None or wanted == ["text"]:
         return ""
@@ -85,7 +88,7 @@ def _modality(document: dict[str, Any]) -> str:
 
 
 def further(document: dict[str, Any], target: bytes) -> Details | None:
-    """Return what a request bounds of other units than tokens, and the service tier it asks for."""
+    """Return a request's bounds on units other than tokens, and the service tier it requests."""
     if "voice" in document and (spoken := characters(document)) is not None:
         return spoken
     tier = document.get("service_tier")
@@ -97,16 +100,16 @@ def further(document: dict[str, Any], target: bytes) -> Details | None:
 
 
 def characters(document: Any) -> Details | None:
-    """Return the characters of a request for speech; None where it is none."""
+    """Return the characters of a request for speech; None if it is none."""
     text = document.get("input") if isinstance(document, dict) else None
     return Details((("characters", float(len(text))),)) if isinstance(text, str) and text else None
 
 
 def is_whole(document: dict[str, Any]) -> bool:
-    """Whether all that a model will read stands in a request (0.1 us a message).
+    """Whether a request contains all that a model will read (0.1 us a message).
 
-    Not what an image or a sound comes to in tokens, nor an earlier response, a stored prompt, or
-    what a tool finds that the server runs.
+    It does not contain the number of tokens of an image or a sound, an earlier response, a stored
+    prompt, or the results of a tool that the server runs.
     """
     for name in _ELSEWHERE:
         if document.get(name) is not None:
@@ -147,7 +150,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _prompts(prompt: Any) -> float:
-    """Return how many prompts a completion is asked for: a list of texts, or of lists of tokens."""
+    """Return the number of prompts of a completion: a list of texts, or of lists of tokens."""
     if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
         return float(len(prompt))
     return 1.0

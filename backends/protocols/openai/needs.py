@@ -12,9 +12,9 @@
     n             `n` or `best_of` above 1
     streaming     `stream`
 
-The body is searched for the names of parts before the messages are looked at, and the messages are
-measured only where they might exceed a context: 6 to 8 us of processor time for a short chat,
-0.4 ms for 200 messages of a kilobyte, 5 ms for a megabyte of 25,000 (which takes 7 ms to parse).
+The messages are only parsed if a search of the body finds the names of parts, and only measured if
+they might exceed a context: 6 to 8 us of processor time for a short chat, 0.4 ms for 200 messages
+of a kilobyte, 5 ms for a megabyte of 25,000 (which takes 7 ms to parse).
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,8 +35,9 @@ _PARTS = {
 _WORDS = tuple([b'"%b"' % kind.encode() for kind in _PARTS])
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _READ = ("content", "text", "refusal", "tool_calls", "function", "name", "arguments", "output")
-"""Where messages hold text. What images, sounds, files and encrypted reasoning take of a context is
-not estimated."""
+"""Where messages hold text. The context used by images, sounds, files and encrypted reasoning is
+not estimated.
+"""
 
 
 _OUTGROWN = (
@@ -70,10 +71,10 @@ def outgrown(refusal: bytes) -> bool:
 
 
 def needs(document: Any, body: bytes, room: float) -> Needs:
-    """Return what a request needs.
+    """Return the needs of a request.
 
-    `body`: what the document was read from. `room`: the smallest context that is declared; what
-    certainly fits into it is not looked at more closely.
+    `body`: the bytes of the document. `room`: the smallest declared context; a request that
+    certainly fits into it is not examined more closely.
     """
     if not isinstance(document, dict):
         return NOTHING
@@ -127,7 +128,7 @@ def _parts(said: Any) -> Iterator[str]:
 
 
 def _longest(said: Any) -> float:
-    """Estimate the tokens of a prompt; where there are several, each with a reply, of the longest.
+    """Estimate the tokens of a prompt; of several prompts, each with a reply, the longest.
 
     Several texts, or lists of tokens, are several prompts; messages are one.
     """
@@ -138,7 +139,7 @@ def _longest(said: Any) -> float:
     plain, rest = 0, []
     for message in said:
         content = message.get("content") if type(message) is dict else None
-        if type(content) is str and len(message) == 2:  # nearly all: who said what
+        if type(content) is str and len(message) == 2:  # nearly all messages: role and content
             plain += _bytes(content)
         else:
             rest.append(message)
@@ -148,7 +149,7 @@ def _longest(said: Any) -> float:
 def _tokens(value: Any, read: Sequence[str] | None = _READ) -> float:
     """Estimate the tokens of the texts in a value; a list of numbers is a list of tokens.
 
-    Of objects only the members `read` are looked at; None: all.
+    Of objects only the members `read` are counted; None: all.
     """
     tokens, rest = 0.0, [value]
     while rest:
@@ -166,7 +167,7 @@ def _tokens(value: Any, read: Sequence[str] | None = _READ) -> float:
 
 
 def _output(document: dict[str, Any]) -> float:
-    """Return the most tokens that one reply is asked to have; of several limits the smallest."""
+    """Return the maximum tokens of one reply; of several limits the smallest."""
     limits = [document.get(name) for name in _LIMITS]
     return float(min([limit for limit in limits if type(limit) is int and limit > 0], default=0))
 
@@ -180,7 +181,7 @@ def _member(value: Any, name: str) -> Any:
 
 
 def _asked(value: Any) -> bool:
-    """Whether log probabilities are asked for: `true` of a chat, a number of a completion."""
+    """Whether log probabilities are requested: `true` in a chat, a number in a completion."""
     return value is True or (isinstance(value, int) and value is not False)
 
 

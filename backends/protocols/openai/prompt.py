@@ -1,7 +1,7 @@
 """The prompt of a request to OpenAI's API, in the order in which a model reads it.
 
-Tools and instructions come first, then the messages. A server caches the work on a beginning;
-requests with another `prompt_cache_key` are answered from other caches.
+Tools and instructions come first, then the messages. A server caches the work on a prefix; requests
+with another `prompt_cache_key` use other caches.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ import orjson
 
 from tollway.backends.types import Prompt
 
-BLOCK_CHARS = 1024  # of a text that comes in one piece: servers cache blocks of about as much
+BLOCK_CHARS = 1024  # of a text in one piece: servers cache blocks of about this size
 
 
 def parts(document: Any) -> Prompt:
-    """Return the parts of a request's prompt; none where it has none."""
+    """Return the parts of a request's prompt; empty if it has none."""
     if not isinstance(document, dict):
         return []
     said = document.get("messages") or document.get("prompt") or document.get("input")
@@ -33,7 +33,7 @@ def parts(document: Any) -> Prompt:
 
 
 def _part(value: Any) -> tuple[object, int]:
-    if isinstance(value, dict) and len(value) == 2:  # nearly all: who said what
+    if isinstance(value, dict) and len(value) == 2:  # nearly all messages: role and content
         role, content = value.get("role"), value.get("content")
         if isinstance(role, str) and isinstance(content, str):
             return (role, content), len(content)

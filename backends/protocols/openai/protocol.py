@@ -1,11 +1,11 @@
 """OpenAI's API: chat completions, completions, embeddings and responses.
 
-The model's name stands in the body, so the body is written anew where the backend has another name
-for it. A stream reports its usage only where the request asks for it: so every request does, and
-the report is taken out again where the client did not ask.
+The model's name is in the body, so the body is rewritten if the backend has another name for the
+model. A stream reports its usage only if the request asks for it, so every forwarded request does,
+and the report is removed again if the client did not ask.
 
 Features of a reply: whether it finished by itself, its length as log(1 + characters) / 10 (at most
-1), and where the request asked for `logprobs` the geometric mean and the least of its tokens'
+1), and, if the request asked for `logprobs`, the geometric mean and the minimum of its tokens'
 probabilities.
 """
 
@@ -46,14 +46,14 @@ from tollway.backends.types import (
     Usage,
 )
 
-# What a request to each path must have, and of which type.
+# The members that a request to each path must have, and their types.
 _NEEDS: dict[bytes, tuple[str, tuple[type, ...]]] = {
     b"/chat/completions": ("messages", (list,)),
     b"/completions": ("prompt", (str, list)),
     b"/embeddings": ("input", (str, list)),
     b"/responses": ("input", (str, list)),
 }
-# What stands in a reply that reports its usage elsewhere than in `usage...`.
+# Texts in a reply that reports its usage elsewhere than in `usage...`.
 _REPORTS = (b'"billed_units"', b'"b64_json"', b'"url"', b'invocationMetrics"')
 _FINISHED = frozenset(("stop", "tool_calls", "function_call"))
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
@@ -68,8 +68,8 @@ class OpenAI:
     """The protocol. The answer is the first choice's text, or its tool calls.
 
     `answer` is a path into the reply where the answer is something else. Of a stream only the text
-    is put together: so where the path leads to the text, that is its answer; else a stream has
-    none, and no label can score it. Raises ValueError for what is no path.
+    is assembled: if the path leads to the text, the text is its answer; otherwise a stream has no
+    answer, and no label can score it. Raises ValueError for an invalid path.
     """
 
     name = "openai"
@@ -81,7 +81,7 @@ class OpenAI:
         self._is_text = answer is None or answer.rpartition(".")[2] in ("content", "text")
 
     def parse(self, call: Call) -> Payload:
-        """Read a request; what only a model can judge is left to the model."""
+        """Read a request; what only a model can check is left to the model."""
         if not call.body and call.method in (b"GET", b"HEAD"):
             return Payload()
         check_coding(call.headers)
@@ -100,7 +100,7 @@ class OpenAI:
         return Payload(document)
 
     def readdress(self, call: Call, path: bytes, model: str | None, payload: Payload) -> Call:
-        """Return the call below `path`, its body under the backend's name of the model.
+        """Return the call below `path`, with the backend's name of the model in its body.
 
         A base that ends with `/v1`, as these servers' addresses are often written, is not doubled.
         """
@@ -117,11 +117,11 @@ class OpenAI:
         return Call(call.method, base + call.target, call.headers, body, payload)
 
     def bound(self, call: Call, payload: Payload) -> Usage:
-        """Return the most tokens that a call can use; 0 where the request does not bound them.
+        """Return the maximum tokens that a call can use; 0 if the request does not bound them.
 
-        A token is a byte at least, of the whole request, where all that is read stands in it; the
-        output's limit is the request's. `tollway.backends.protocols.openai.bounds` has what a
-        client can do to that.
+        If the request contains all that is read, its length in bytes bounds the input, because a
+        token is at least a byte. The output is bounded by the request's limit. See
+        `tollway.backends.protocols.openai.bounds` for how a client can change these bounds.
         """
         document = payload.data
         if not isinstance(document, dict):
@@ -134,7 +134,7 @@ class OpenAI:
         )
 
     def output(self, call: Call, payload: Payload) -> Output | None:
-        """Return what a request says of its answers' length, and where a limit can be written."""
+        """Return a request's limits on its answers' length, and where a limit can be inserted."""
         document = payload.data
         if not isinstance(document, dict):
             return None
@@ -148,7 +148,7 @@ class OpenAI:
         return Stream(strip=_must_ask(document), is_text=self._is_text)
 
     def added(self, payload: Payload) -> tuple[Addition, ...]:
-        """Return `stream_options.include_usage`, where the client has not asked for it."""
+        """Return `stream_options.include_usage`, unless the client has asked for it."""
         document = payload.data
         if not isinstance(document, dict) or not _must_ask(document):
             return ()
@@ -164,20 +164,20 @@ class OpenAI:
         return needs.outgrown(refusal)
 
     def prompt(self, payload: Payload) -> Prompt:
-        """Return the prompt, of which a server may have cached the beginning."""
+        """Return the prompt; a server may have cached a prefix of it."""
         return prompt.parts(payload.data)
 
     def usage(self, payload: Payload, reply: HttpReply, body: bytes) -> Usage | None:
-        """Return the tokens, and device seconds, that a reply reports; None where it reports none.
+        """Return the tokens, and device seconds, that a reply reports; None if it reports none.
 
-        A stream that was cut, or not asked for it, reports none: what came of it says nothing of
-        the prompt, and would be too little.
+        A stream that was cut, or not asked for usage, reports none: counting only what arrived
+        would leave out the prompt, and be too little.
         """
         told = _with_seconds(_tokens(reply.headers, body), reply.headers)
         return told or _spoken(payload.data, reply.headers)
 
     def answer(self, payload: Payload, reply: HttpReply, body: bytes) -> ModelAnswer:
-        """Read the answer; of an embedding, and of what is not text, the value is None."""
+        """Read the answer; for an embedding, and for what is not text, the value is None."""
         if _is_stream(reply.headers):
             return _streamed(stream.follow(body), is_text=self._is_text)
         kind = media_type(reply.headers)
@@ -206,18 +206,18 @@ class OpenAI:
 
 
 class Stream(stream.Completion):
-    """A streamed reply, followed; `is_text`: its text is the answer that is asked for."""
+    """Follows a streamed reply; `is_text`: its text is the requested answer."""
 
     def __init__(self, *, strip: bool = False, is_text: bool = True) -> None:
         super().__init__(strip=strip)
         self._is_text = is_text
 
     def told(self, headers: Headers) -> Usage | None:
-        """Return the tokens that the stream told or showed, and device seconds of its head."""
+        """Return the tokens that the stream reported or showed, and device seconds of its head."""
         return _with_seconds(self.usage, headers)
 
     def answer(self) -> ModelAnswer:
-        """Return the answer so far; InvalidAnswer where it is none."""
+        """Return the answer so far; InvalidAnswer if there is none."""
         return _streamed(self, is_text=self._is_text)
 
 
@@ -232,10 +232,10 @@ def _read(document: dict[str, Any], request: Any) -> ModelAnswer:
 
 
 def _must_ask(document: dict[str, Any]) -> bool:
-    """Whether a request must be made to ask for its usage.
+    """Whether the gateway must make a request ask for its usage.
 
-    Responses tell it unasked and refuse the option: theirs is an `input`, or a stored prompt that
-    is an object.
+    Responses report it anyway and refuse the option. They are recognized by `input`, or by a stored
+    prompt that is an object.
     """
     prompted = document.get("prompt") is not None and "input" not in document
     return (
@@ -246,7 +246,7 @@ def _must_ask(document: dict[str, Any]) -> bool:
 
 
 def _is_failure(error: Any) -> bool:
-    """Whether an error object tells of a failure upstream, and not of a refusal of the request.
+    """Whether an error object reports a failure upstream rather than a refusal of the request.
 
     Aggregators such as OpenRouter put the provider's status into `code` and send status 200.
     """
@@ -282,7 +282,7 @@ def _output(document: dict[str, Any]) -> ModelAnswer:
     text = "".join(str(part.get("text") or part.get("refusal") or "") for part in parts)
     calls = [item for item in items if str(item.get("type")).endswith("_call")]
     if document.get("status") in ("queued", "in_progress"):
-        return ModelAnswer()  # a background response is asked for later
+        return ModelAnswer()  # a background response is fetched later
     if not (text or calls):
         raise InvalidAnswer(f"an empty response: {shown(document['output'])}")
     finished = "stop" if document.get("status") == "completed" else document.get("status")
@@ -303,7 +303,7 @@ def _tokens(headers: Headers, body: bytes) -> Usage | None:
 
 
 def _spoken(document: Any, headers: Headers) -> Usage | None:
-    """Return the characters that a request had read aloud: speech is billed by them."""
+    """Return the characters of a request for speech: speech is billed by them."""
     if not media_type(headers).startswith(b"audio/"):
         return None
     more = bounds.characters(document)
@@ -338,7 +338,7 @@ def _choice(choices: Any) -> ModelAnswer:
 
 
 def _listed(member: Any) -> list[dict[str, Any]]:
-    """Return the objects in a list; none where it is no list."""
+    """Return the objects in a list; empty if it is no list."""
     return [each for each in member if isinstance(each, dict)] if isinstance(member, list) else []
 
 
@@ -348,7 +348,7 @@ def _told(finish_reason: Any, chars: int) -> tuple[float, ...]:
 
 
 def _logprobs(choice: dict[str, Any]) -> tuple[float, ...]:
-    """Return the mean and the least probability of the tokens; empty where there are none."""
+    """Return the mean and the minimum probability of the tokens; empty if there are none."""
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict):
         return ()

@@ -1,9 +1,10 @@
-"""A streamed completion: what it says, what it used, and what of it the client did not ask for.
+"""A streamed completion: its text, its usage, and the chunk of usage that the client did not
+request.
 
-A server reports a stream's usage only where the request has `stream_options.include_usage`: in one
-last chunk before `[DONE]`, with no choices. So whoever relays streams asks for it always, and takes
-that chunk out again where the client did not ask. Where the stream is cut the chunk is missing: the
-tokens that were seen are then a lower bound.
+A server reports a stream's usage only if the request has `stream_options.include_usage`: in one
+last chunk before `[DONE]`, with no choices. So the gateway always asks for it, and removes that
+chunk again if the client did not ask. If the stream is cut the chunk is missing: the tokens seen
+are then a lower bound.
 """
 
 from contextlib import suppress
@@ -30,7 +31,7 @@ _ENDS = {
 
 
 def asks_for_usage(request: Any) -> bool:
-    """Whether a request asks for the chunk of usage itself."""
+    """Whether a request itself asks for the chunk of usage."""
     options = request.get("stream_options") if isinstance(request, dict) else None
     return isinstance(options, dict) and options.get("include_usage") is True
 
@@ -43,13 +44,13 @@ def asking_for_usage(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class Completion:
-    """Follows a stream event by event; `strip` says whether the chunk of usage is taken out.
+    """Follows a stream event by event; `strip` says whether the chunk of usage is removed.
 
-    Chat completions and completions stream chunks with choices; responses stream typed events, of
-    which the last holds the usage.
+    Chat completions and completions stream chunks with choices; responses stream typed events, the
+    last of which holds the usage.
     """
 
-    # The mutable state is what the chunks so far have said.
+    # The mutable state is the contents of the chunks so far.
     def __init__(self, *, strip: bool = False) -> None:
         self._strip = strip
         self._told: Usage | None = None
@@ -68,7 +69,7 @@ class Completion:
         self._events = Events()
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take a chunk of the stream; return what of it goes to the client: whole events."""
+        """Read a chunk of the stream; return what goes to the client: whole events."""
         events = self._events.feed(chunk)
         if len(events) == 1:
             return self.relay(events[0])
@@ -80,7 +81,7 @@ class Completion:
         return b"" if last is None else self.relay(last)
 
     def mute(self) -> None:
-        """Keep no more text from now on: nobody will ask for the answer."""
+        """Store no more text from now on: the answer will not be needed."""
         self._keeps_text = False
         self._texts.clear()
 
@@ -90,12 +91,12 @@ class Completion:
         return self._events.waiting
 
     def relay(self, event: Event) -> bytes:
-        """Take note of an event; return what of it goes to the client (perhaps nothing)."""
+        """Read an event; return what of it goes to the client (perhaps nothing)."""
         if event.data is None:
             return event.raw  # a comment, to keep the connection alive
         self.begun = True
         if len(event.data) > _READ_BYTES_MAX:
-            return event.raw  # what it says of usage is not worth stopping all others
+            return event.raw  # its usage is not worth blocking all other requests
         if event.data.strip() == DONE:
             self.done = True
             return event.raw
@@ -112,7 +113,7 @@ class Completion:
         return b"" if self._note(chunk, event.data) and self._strip else event.raw
 
     def refusal(self) -> tuple[int, bytes]:
-        """Return the status and the body of a reply that says what the stream reports as error."""
+        """Return the status and body of a unary reply with the error that the stream reports."""
         document = openai_errors.body_of(self.error)
         if self._reports:
             document["usage"] = self._reports
@@ -120,15 +121,15 @@ class Completion:
 
     @property
     def text(self) -> str:
-        """What the first choice has said so far."""
+        """The text of the first choice so far."""
         return "".join(self._texts)
 
     @property
     def usage(self) -> Usage:
-        """What the stream has used: as reported, or at least the tokens that were seen."""
+        """The usage of the stream: as reported, or at least the tokens seen."""
         if self._told is not None and (self._is_final or self.done or self.finish_reason):
             return self._told
-        if self._told is not None:  # told on the way, as some servers do with every chunk
+        if self._told is not None:  # reported on the way, as some servers do with every chunk
             seen = max(self._told.output_tokens, float(self._deltas))
             return replace(self._told, output_tokens=seen, exact=False)
         return Usage(output_tokens=float(self._deltas), exact=False)
@@ -139,7 +140,7 @@ class Completion:
         return self._told is not None
 
     def _note(self, chunk: dict[str, Any], data: bytes) -> bool:
-        """Take note of a chunk, `data` as it came; say whether it holds nothing but usage."""
+        """Read a chunk, `data` as it came; return whether it holds nothing but usage."""
         kind = chunk.get("type")
         if isinstance(kind, str) and kind.startswith("response."):
             self._note_response(kind, chunk)
@@ -160,21 +161,21 @@ class Completion:
         return False
 
     def _note_usage(self, chunk: dict[str, Any], usage: dict[str, Any]) -> None:
-        """Take note of a report of usage: later ones go on from it, or stand for it.
+        """Read a report of usage: a later one adds to the earlier one, or replaces it.
 
-        Anthropic's first event reports what was read, its last what was written.
+        Anthropic's first event reports the input, its last the output.
         """
         self._tier = chunk.get("service_tier") or self._tier
         news = {name: value for name, value in usage.items() if value is not None}
         merged = {**self._reports, **news}
-        with suppress(ValueError):  # counts that are no numbers tell nothing
+        with suppress(ValueError):  # counts that are not numbers are ignored
             told = openai_usage.read(merged, tier=self._tier)
             if told is not None:
                 self._told = told
             self._reports = merged
 
     def _note_response(self, kind: str, chunk: dict[str, Any]) -> None:
-        """Take note of an event of the responses API."""
+        """Read an event of the responses API."""
         if kind.endswith(".delta"):
             self._deltas += 1
             self.acted = self.acted or any(act in kind for act in ("_call", "audio", "refusal"))
@@ -191,7 +192,7 @@ class Completion:
         if not isinstance(choice, dict):
             return
         delta = choice.get("delta")
-        said = delta if isinstance(delta, dict) else choice  # `text` stands in the choice itself
+        said = delta if isinstance(delta, dict) else choice  # `text` is in the choice itself
         text = said.get("content") or said.get("text")
         # A chunk holds a token at least: of text, of reasoning, or of a call's arguments.
         if text or said.get("tool_calls") or said.get("reasoning_content") or said.get("reasoning"):
@@ -214,7 +215,7 @@ def _reports(data: bytes) -> bool:
 
 
 def _ends(chunk: dict[str, Any]) -> bool:
-    """Whether what a chunk reports is the whole stream's: Gemini's do so from the first on."""
+    """Whether a chunk's report is for the whole stream: Gemini's are, from the first on."""
     candidates = chunk.get("candidates")
     if not isinstance(candidates, list):
         return True

@@ -1,22 +1,22 @@
 """Usage as providers and model servers report it, read by table.
 
-Theory of operation. All report a count of what was read and of what was written; they differ in
-names, and in what these counts include:
+Theory of operation. All report an input count and an output count. They differ in names, and in
+what these counts include:
 
     OpenAI, Azure, Mistral, vLLM, SGLang ...   cached tokens are in the prompt's count, reasoning in
                                                the completion's
-    Anthropic, Bedrock                         cache reads and writes stand beside the input
-    Gemini                                     thoughts stand beside the candidates, tool results
+    Anthropic, Bedrock                         cache reads and writes are beside the input
+    Gemini                                     thoughts are beside the candidates, tool results
                                                beside the prompt
-    xAI, Perplexity                            reasoning stands beside the completion
-    Portkey, and proxies like it               OpenAI's names, Anthropic's sense
+    xAI, Perplexity                            reasoning is beside the completion
+    Portkey, and proxies like it               OpenAI's names, Anthropic's meaning
 
-So each name is looked up in a table that says what it counts; then what stands beside is added. The
-total, where there is one, decides in doubt: what it has beyond the parts is a cache or reasoning
-that is reported too, else it is output, which costs more. A total below its parts makes the usage
-doubtful: it is charged by its parts, and marked as an estimate.
+So each name is looked up in a table that says what it counts; then the counts beside are added. The
+total, if there is one, decides in doubt: its excess over the parts is a cache or reasoning that is
+reported too, else it is output, which costs more. A total below its parts makes the usage doubtful:
+it is charged by its parts, and marked as an estimate.
 
-Null is not reported, and a number in quotes is a number. A negative or impossible count is a
+Null means not reported, and a number in quotes is a number. A negative or impossible count is a
 ValueError, and the call is charged by its quote.
 """
 
@@ -125,7 +125,7 @@ _LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
         {"5m": "cache_write_5m_tokens", "1h": "cache_write_1h_tokens"},
     ),
 }
-"""What the entries of a list within a usage object count, by what they say of themselves."""
+"""What the entries of a list within a usage object count, by their own type."""
 
 _BESIDE = frozenset(
     (
@@ -134,7 +134,7 @@ _BESIDE = frozenset(
         *("cacheReadInputTokenCount", "cacheWriteInputTokenCount"),
     )
 )
-"""Names of caches that stand beside the input, where that has a name of the same provider."""
+"""Names of caches counted beside the input, if the input has a name of the same provider."""
 
 _INPUTS = frozenset(("input_tokens", "inputTokens", "inputTokenCount"))
 _UNITS = tuple(unit.name for unit in MORE)
@@ -153,7 +153,7 @@ Counts = dict[str, float]
 def of(document: Any) -> Usage | None:
     """Return the usage that a reply, or an event of a stream, reports anywhere; None: nowhere.
 
-    Raises ValueError where a count is not a number, or below 0.
+    Raises ValueError if a count is not a number, or below 0.
     """
     if not isinstance(document, dict):
         return None
@@ -195,7 +195,7 @@ _EMBEDS = ("data", "results", "embeddings", "embedding")
 
 
 def _embeds(document: dict[str, Any]) -> bool:
-    """Whether a reply without choices is of a kind that no model writes: embeddings, rankings."""
+    """Whether a reply without choices is of a kind without output tokens: embeddings, rankings."""
     if "output" in document or "text" in document:
         return False
     return any(isinstance(document.get(name), list | dict) for name in _EMBEDS)
@@ -206,11 +206,11 @@ def _is_image(one: Any) -> bool:
 
 
 def read(member: Any, *, embeds: bool = False, tier: Any = None) -> Usage | None:
-    """Return the usage in a `usage` object, None where there is none.
+    """Return the usage in a `usage` object; None if there is none.
 
-    `embeds`: the reply is an embedding or a ranking, so what is not told of was not written.
-    `tier`: the service tier that the reply names beside it. Raises ValueError where a count is not
-    a number, or below 0.
+    `embeds`: the reply is an embedding or a ranking, so a missing output count is 0. `tier`: the
+    service tier that the reply names beside it. Raises ValueError if a count is not a number, or
+    below 0.
     """
     if not isinstance(member, dict):
         return None
@@ -231,7 +231,7 @@ def read(member: Any, *, embeds: bool = False, tier: Any = None) -> Usage | None
 
 
 def _counts(member: dict[str, Any]) -> Counts:
-    """Return what a usage object counts, by the tables; of two reports of one thing the greater."""
+    """Return a usage object's counts, by the tables; of two reports of one thing the greater."""
     counts: Counts = {}
     for name, value in member.items():
         if value is None:
@@ -256,7 +256,7 @@ def _counts(member: dict[str, Any]) -> Counts:
 
 def _put(counts: Counts, what: str, value: Any, name: str) -> None:
     if name == "prompt_audio_seconds" and isinstance(value, bool | dict):
-        return  # Mistral's, where there was no sound
+        return  # Mistral's, without any sound
     found = count(value, name)
     if found < 0:
         raise ValueError(f"{name}: {found:g} is below 0")
@@ -276,14 +276,14 @@ def _add_entries(counts: Counts, name: str, entries: list[Any]) -> None:
 
 
 def _stands_beside(member: dict[str, Any]) -> bool | None:
-    """Whether caches are beside the input; None where the names leave it open."""
+    """Whether caches are beside the input; None if the names leave it open."""
     if _BESIDE.isdisjoint(member):
         return False
     return None if _INPUTS.isdisjoint(member) or "prompt_tokens" in member else True
 
 
 def _told(counts: Counts, beside: bool | None, *, embeds: bool) -> Usage | None:
-    """Return the usage of some counts, None where they leave out what was read or written."""
+    """Return the usage of some counts; None if the input or the output count is missing."""
     given, made, total = counts.get("input"), counts.get("output"), counts.get("total")
     if len(counts) == 3 and given and made is not None and total == given + made:
         return Usage(1.0, 0.0, given, 0.0, made)  # nearly always
@@ -314,13 +314,13 @@ def _told(counts: Counts, beside: bool | None, *, embeds: bool) -> Usage | None:
 
 
 def _standing_apart(counts: Counts) -> tuple[tuple[str, float], ...]:
-    """Return the units that are no part of tokens."""
+    """Return the units that are not part of the tokens."""
     parts = (*_INPUT_PARTS, *_OUTPUT_PARTS)
     return tuple((name, counts[name]) for name in _UNITS if counts.get(name) and name not in parts)
 
 
 def _split_writes(counts: Counts) -> None:
-    """Say for how long all cache writes are; where only some say it, the rest is an hour."""
+    """Return all cache writes by duration; if only some have one, the rest are for an hour."""
     if "cache_write" not in counts:
         return
     short, hour = "cache_write_5m_tokens", "cache_write_1h_tokens"
@@ -333,7 +333,7 @@ def _split_writes(counts: Counts) -> None:
 def _widened(
     counts: Counts, beside: bool | None, given: float, made: float, total: float | None
 ) -> tuple[float, float]:
-    """Return what was read and written with what stands beside the counts of them."""
+    """Return the input and output counts, plus the counts beside them."""
     cache = counts.get("cached_input_tokens", 0.0)
     cache += counts.get("cache_write_5m_tokens", 0.0) + counts.get("cache_write_1h_tokens", 0.0)
     thought = counts.get("reasoning_tokens", 0.0) if "thoughts" not in counts else 0.0
@@ -371,10 +371,10 @@ def _parts(counts: Counts, given: float, made: float) -> tuple[tuple[str, float]
 
 
 def _bill(member: dict[str, Any]) -> int | None:
-    """Return what a provider says that it charges, in nano-dollars; None where it says nothing.
+    """Return the amount that a provider reports as its charge, in nano-dollars; None without one.
 
-    xAI: `cost_in_usd_ticks`; Perplexity: `cost.total_cost`; OpenRouter: `cost`, to which comes
-    what the key's own provider charges, where the key is the caller's (`is_byok`).
+    xAI: `cost_in_usd_ticks`; Perplexity: `cost.total_cost`; OpenRouter: `cost`, plus what the key's
+    own provider charges if the key is the caller's (`is_byok`).
     """
     ticks = member.get("cost_in_usd_ticks")
     if ticks is not None:
