@@ -306,7 +306,7 @@ class LeasedBudget:
         return idle_nano + position.free_nano
 
     def _rests(self, now_s: float) -> bool:
-        """Whether to skip asking the ledger: it has just refused no more than what waits needs."""
+        """Whether to skip asking the ledger: it has just refused no more than is needed now."""
         smallest_nano = min(self.waiting) - self.lease.room_nano
         return now_s < self._dry_until_s and smallest_nano >= self._dry_nano
 

@@ -72,7 +72,7 @@ class RecoveryFile:
             try:
                 self._grow()
             except OSError as exc:
-                log.warning("%s cannot grow (%s): a lease is in memory alone", self.path, exc)
+                log.warning("%s cannot grow (%s): keeping a lease in memory only", self.path, exc)
                 return [0] * LENGTH
         cells = self._free.pop()
         cells[SETTLED] = cells[OPEN] = cells[HEARD] = 0

@@ -244,7 +244,11 @@ class Reservations:
     def _lacking(
         self, accounts: tuple[LeasedBudget, ...], ceiling_nano: int, maximum_nano: int
     ) -> list[tuple[LeasedBudget, int]]:
-        """Return the budgets whose lease has too little; open leases where none is needed."""
+        """Return the budgets with too little on their lease.
+
+        Opens a missing lease without asking the ledger if the budget never refuses, if the call
+        needs no money, or if calls go ahead without the ledger.
+        """
         now_s = self._clock()
         lacking = []
         for account in accounts:
@@ -259,7 +263,10 @@ class Reservations:
 
     @property
     def _is_open(self) -> bool:
-        """Whether calls go ahead without the ledger. Never while closing: they go unreported."""
+        """Whether calls go ahead without the ledger.
+
+        Never while closing, because their costs would not be reported.
+        """
         return bool(self._sync.down) and self._when_down == "allow" and not self._sync.closing
 
     def _refuses(self, account: LeasedBudget, amount_nano: int) -> Reason | None:

@@ -41,7 +41,11 @@ class Prompt:
 
 
 def prompt(parts: Iterable[tuple[Hashable, int]], whose: Hashable) -> Prompt:
-    """Return the prompt of (part, characters) pairs in order. Each `whose` sees only its own."""
+    """Return the prompt of (part, characters) pairs in order.
+
+    `whose` identifies the owner. Prompts of different owners share no prefix, so no owner can see
+    what another has sent.
+    """
     keys: list[int] = []
     chars: list[int] = []
     key, total = hash(whose), 0

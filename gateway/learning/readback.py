@@ -41,7 +41,7 @@ def known(row: Row) -> dict[str, float]:
     """Return a feedback row's quality for each backend's reply. Raises BadRow if damaged."""
     told = row.get("known")
     if not isinstance(told, Mapping) or not told:
-        raise BadRow("a feedback's row says nothing of any backend")
+        raise BadRow("a feedback row has no quality for any backend")
     try:
         return {str(backend): check_quality(quality) for backend, quality in told.items()}
     except BadFeedback as exc:
@@ -97,11 +97,11 @@ def _check_choice(choice: Choice) -> None:
         if values and abs(sum(values) - 1.0) > ERROR:
             raise ValueError(f"{name} adds up to {sum(values)}")
     if not choice.propensity > 0.0:
-        raise ValueError("an arm was drawn that had no chance")
+        raise ValueError("the chosen arm has probability 0")
     if max(choice.quality_hat) > 1.0 + ERROR:
         raise ValueError("quality_hat above 1")
     if choice.guarded_by and choice.guarded_by not in choice.arms:
-        raise ValueError(f"guarded_by {choice.guarded_by!r} is none of the arms")
+        raise ValueError(f"guarded_by {choice.guarded_by!r} is not one of the arms")
     _finite(choice.shadow_price, "price_of_money")
 
 

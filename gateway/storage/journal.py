@@ -182,7 +182,7 @@ class Journal:
         try:
             os.fsync(self._fd)
         except OSError as exc:
-            log.error("the journal may not be whole: %s", exc)
+            log.error("the journal may be incomplete: %s", exc)
         os.close(self._fd)
 
     def find(self, decision: str) -> list[Row]:

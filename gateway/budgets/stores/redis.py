@@ -193,7 +193,7 @@ class RedisLedger:
             pipe.execute_command("WAIT", self._replicas, self._wait_ms)
         found: list[Any] = await self._ask(pipe.execute(raise_on_error=False))
         if self._replicas and found.pop() not in range(self._replicas, 1000):
-            raise LedgerUnavailable(f"not {self._replicas} replicas have heard")
+            raise LedgerUnavailable(f"fewer than {self._replicas} replicas acknowledged the write")
         return found
 
     async def _ask(self, answer: Awaitable[Any]) -> Any:

@@ -25,4 +25,4 @@ def open_ledger(url: str, *, password: str | None = None, clock: Clock = time.ti
         from tollway.gateway.budgets.stores.redis import RedisLedger  # noqa: PLC0415 - only with the extra
 
         return RedisLedger(url, password)
-    raise ValueError(f"no ledger speaks {scheme!r}; use sqlite, redis, rediss, unix or memory")
+    raise ValueError(f"unknown ledger scheme {scheme!r}; use sqlite, redis, rediss, unix or memory")
