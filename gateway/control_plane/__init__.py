@@ -1,1 +1,1 @@
-"""The paths below /_tollway: feedback, budgets, decisions, spend, the dashboard."""
+"""The paths below /_tollway: feedback, budgets, decisions, spend and the dashboard."""

@@ -1,8 +1,8 @@
 """The control plane: feedback, budgets, decisions, spend, events, health, metrics.
 
-Starlette serves it: it is called rarely, by people and by scrapers. Whoever holds the admin key may
-read and change, who holds the viewer's may read; a tenant's key may send feedback on the tenant's
-own decisions. Health and metrics need no key.
+It is served by Starlette, because it is called rarely, by people and scrapers. The admin key may
+read and change everything; the viewer key may read. A tenant's key may send feedback on the
+tenant's own decisions. Health and metrics need no key.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ FEEDBACK_BYTES_MAX = FEEDBACK_MAX * (LABEL_BYTES_MAX + 1024)  # 1024: an id, a s
 _SAFE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 LIVE_S = 2.0
 _FED = {"learned": 202, "duplicate": 200, "unknown": 404, "unwritten": 503}
-"""What one feedback came to, as a status; else it was refused."""
+"""The status of each feedback result; anything else was refused."""
 
 
 Reload = Callable[[], Awaitable[list[str]]]
@@ -84,7 +84,7 @@ class ControlPlane:
         self._clock = clock
 
     def revise(self, authenticator: Authenticator, counter: BudgetEndpoints) -> None:
-        """Take over the keys and the budgets of another configuration."""
+        """Replace the keys and budgets with those of another configuration."""
         self._authenticator = authenticator
         self._counter = counter
 
@@ -136,13 +136,13 @@ class ControlPlane:
         raise HttpProblem(401, "Unauthorized", "send the admin key as Authorization: Bearer KEY")
 
     def _is_admin(self, request: Request) -> bool:
-        """Say whether a request may do all; where no key is asked for, only this machine's may."""
+        """Return whether a request has admin rights; if no key is set, only local requests do."""
         if not self._authenticator.is_admin(request.scope["headers"]):
             return False
         return not (self._authenticator.anyone_is_admin and trouble(request.scope))
 
     async def feedback(self, request: Request) -> Response:
-        """Take one feedback or a list of them; each is answered for itself, in order."""
+        """Accept one feedback or a list; each gets its own result, in order."""
         headers = request.scope["headers"]
         tenant, by = None, ADMIN
         if not self._is_admin(request):
@@ -174,7 +174,7 @@ class ControlPlane:
         return _json({"budgets": [explain.budget(status) for status in self._wallet.status()]})
 
     async def budget(self, request: Request) -> Response:
-        """Return one budget with its holders and changes; POST makes a change to it."""
+        """Return one budget with its leases and changes; POST changes it."""
         self._admin(request)
         name = request.path_params["name"]
         await self._group.settle()
@@ -183,7 +183,7 @@ class ControlPlane:
         return _json(await self._counter.show(name))
 
     async def decision(self, request: Request) -> Response:
-        """Return what happened on one request, and why."""
+        """Return what happened to one request, and why."""
         self._admin(request)
         found = await self._learner.found(request.path_params["id"])
         if not found:
@@ -191,7 +191,7 @@ class ControlPlane:
         return _json(explain.decision(found + await self._learner.followed(found)))
 
     async def spend(self, request: Request) -> Response:
-        """Return what each route, backend and tenant has cost since the gateway started."""
+        """Return the cost of each route, backend and tenant since the gateway started."""
         self._admin(request)
         spent = (await self._group.all()).spend
         rows = [
@@ -207,12 +207,12 @@ class ControlPlane:
         return _json({"events": (await self._group.all()).events[:100]})
 
     async def routes(self, request: Request) -> Response:
-        """Return the routes: their backends, prices, and what their policies have learned."""
+        """Return the routes with their backends, prices and learned policies."""
         self._admin(request)
         return _json({"routes": list(self._routes())})
 
     async def reloaded(self, request: Request) -> Response:
-        """Take up the configuration as it is now, or say what is wrong with it."""
+        """Reload the configuration, or return its problems."""
         self._admin(request)
         if self.reload is None:
             raise HttpProblem(501, "No reload", "this gateway was started without a file to read")
@@ -226,7 +226,7 @@ class ControlPlane:
             raise HttpProblem(503, "Ledger unreachable", "the old configuration goes on") from exc
 
     async def dashboard(self, request: Request) -> Response:
-        """Return the page; it holds no figure, and asks for the admin key where there is one."""
+        """Return the page; it contains no figures, and prompts for the admin key if one is set."""
         headers = {
             "content-security-policy": POLICY,
             "x-content-type-options": "nosniff",
@@ -240,12 +240,12 @@ class ControlPlane:
         return _json(openapi.document())
 
     async def overview(self, request: Request) -> Response:
-        """Return what the dashboard shows: `?range=1h&route=NAME&tenant=NAME`."""
+        """Return the dashboard's data: `?range=1h&route=NAME&tenant=NAME`."""
         self._admin(request)
         return _json(await self._overview.document(_query(request)))
 
     async def live(self, request: Request) -> Response:
-        """Send the overview again and again, as server-sent events."""
+        """Stream the overview as server-sent events."""
         self._admin(request)
         query = _query(request)
 
@@ -259,18 +259,18 @@ class ControlPlane:
         return StreamingResponse(events(), headers=headers, media_type="text/event-stream")
 
     async def metrics(self, request: Request) -> Response:
-        """Return the metrics for Prometheus; rendered in a thread, for it takes milliseconds."""
+        """Return the metrics for Prometheus; rendered in a thread, since it takes milliseconds."""
         families = None if self._group.alone else (await self._group.all()).families
         accept = request.headers.get("accept", "")
         body, kind = await run_in_threadpool(self._metrics.exposition, families, accept)
         return Response(body, headers={"content-type": kind})
 
     async def livez(self, request: Request) -> Response:
-        """Say that the process runs."""
+        """Return 200 while the process runs."""
         return Response("ok\n", media_type="text/plain")
 
     async def readyz(self, request: Request) -> Response:
-        """Say whether new requests are welcome."""
+        """Return whether the gateway accepts new requests."""
         why = self._ready()
         return Response(f"{why or 'ok'}\n", 503 if why else 200, media_type="text/plain")
 

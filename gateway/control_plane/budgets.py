@@ -1,7 +1,7 @@
-"""The counter: what operators see of budgets and do to them over HTTP.
+"""Budget endpoints: operators read and change budgets over HTTP.
 
 GET /_tollway/budgets         every budget in its current window
-GET /_tollway/budgets/{name}  one of them, with its holders and the changes made to it
+GET /_tollway/budgets/{name}  one budget, with its leases and its changes
 POST the same                 {"action", "who", "why"} and what the action takes:
     limit    limit_usd: a new limit, from now on
     credit   amount_usd: added to the current window alone
@@ -36,18 +36,18 @@ _TAKES: dict[str, str] = {
 
 
 class BudgetEndpoints:
-    """Serves operators, over the office."""
+    """Budget endpoints for operators, over the ledger's administration."""
 
     def __init__(self, admin: BudgetAdmin, journal: Journal) -> None:
         self._admin = admin
         self._journal = journal
 
     async def show(self, name: str) -> dict[str, Any]:
-        """Return one budget; Refused where there is none of that name."""
+        """Return one budget; raises HttpProblem if it does not exist."""
         return _told(await self._asked(name, lambda: self._admin.show(name)))
 
     async def change(self, name: str, body: bytes) -> dict[str, Any]:
-        """Make a change and return what it has come to; Refused where it says too little."""
+        """Apply a change and return the resulting budget; HttpProblem if it is incomplete."""
         asked = _read(body)
         action, who, why = asked["action"], asked["who"], asked["why"]
         admin = self._admin

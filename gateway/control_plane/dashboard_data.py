@@ -21,30 +21,30 @@ from tollway.gateway.workers.group import WorkerGroup
 
 RANGES = {"1h": 3600.0, "6h": 21_600.0, "1d": 86_400.0, "7d": 604_800.0, "30d": 2_592_000.0}
 Z = 1.96  # of a 95 % interval
-KNOWN_LABELS = 100  # before that nothing is said of a backend that declares no accuracy
+KNOWN_LABELS = 100  # with fewer, a backend without a declared accuracy has no quality
 TOP = 10
 FORECAST_S = 3600.0  # a budget's rate is that of its last hour
 
 
 @dataclass(frozen=True, slots=True)
 class DashboardQuery:
-    """What is asked for: RANGES' seconds, and a route and a tenant or all of them."""
+    """The query: a range in seconds from RANGES, and one route and tenant, or all."""
 
     range_s: float = RANGES["1h"]
     route: str = ""
     tenant: str = ""
 
     def keeps(self, labels: Mapping[str, str]) -> bool:
-        """Whether a counter's labels are of what is asked for."""
+        """Return whether a counter's labels match the query."""
         return (not self.route or labels.get("route") == self.route) and (
             not self.tenant or labels.get("tenant", self.tenant) == self.tenant
         )
 
 
 class DashboardData:
-    """Gathers the document from its sources."""
+    """Builds the document from its sources."""
 
-    # The mutable state is what each budget had spent, now and then over the last hour.
+    # The mutable state is samples of each budget's spend over the last hour.
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class DashboardData:
         self._spent: dict[tuple[str, int], list[tuple[float, int]]] = {}
 
     async def document(self, query: DashboardQuery) -> dict[str, Any]:
-        """Return the document of now."""
+        """Return the current document."""
         report = await self._group.all()
         now_s = self._wall()
         self._history.sample(report.families, now_s)
@@ -101,7 +101,7 @@ class DashboardData:
         }
 
     def _budget(self, status: BudgetStatus, now_s: float) -> dict[str, Any]:
-        """Return a budget with what it comes to at the rate of the last hour."""
+        """Return a budget with a forecast at the rate of the last hour."""
         rate = self._rate_nano(status, now_s)
         told = {**explain.budget(status), "usd_per_h": rate * 3600 / 1e9}
         if status.resets_at_s is None:
@@ -118,7 +118,7 @@ class DashboardData:
         return told
 
     def _rate_nano(self, status: BudgetStatus, now_s: float) -> float:
-        """Return nano-dollars a second: of the last hour, or of the window where it is younger."""
+        """Return nano-dollars per second over the last hour, or the window if it is younger."""
         key = (status.budget.name, status.window_start_s)
         for old in [k for k in self._spent if k[0] == key[0] and k != key]:
             del self._spent[old]
@@ -156,7 +156,7 @@ def _spend(buckets: list[Bucket], query: DashboardQuery) -> dict[str, Any]:
 def _series(
     buckets: list[Bucket], query: DashboardQuery, step_s: float, now_s: float
 ) -> dict[str, Any]:
-    """Return spend by backend and requests by outcome over time; what is missing is zero."""
+    """Return spend by backend and requests by outcome over time; gaps are zero."""
     count = max(1, min(720, math.ceil(query.range_s / step_s)))
     start_s = (math.floor(now_s / step_s) - count + 1) * step_s
     spend: dict[str, list[float]] = {}
@@ -174,7 +174,7 @@ def _series(
 
 
 def _route(route: Route, buckets: list[Bucket], query: DashboardQuery) -> dict[str, Any]:
-    """Return a route's money, accuracy, latency and shares."""
+    """Return a route's spend, accuracy, latency and shares."""
 
     def keeps(labels: Mapping[str, str]) -> bool:
         return labels.get("route") == route.name and query.keeps(labels)
@@ -212,10 +212,10 @@ def _route(route: Route, buckets: list[Bucket], query: DashboardQuery) -> dict[s
 def _fixed(
     route: Route, buckets: list[Bucket], keeps: Callable[[Mapping[str, str]], bool]
 ) -> dict[str, dict[str, float | None]]:
-    """Return what each backend would have cost for all requests, and how good it is.
+    """Return what each backend would have cost for all requests, and its quality.
 
-    How good: as declared, else what the policy thinks of it over all requests. Not the mean of its
-    labels: it was asked what it was thought good for, or what the others were not.
+    The quality is the declared one, or else the policy's estimate over all requests. It is not the
+    mean of the backend's labels, because the policy selected the requests that it received.
     """
     offers = total(buckets, "tollway_offers_total", keeps, "backend")
     offered = total(buckets, "tollway_counterfactual_cost_usd_total", keeps, "backend")
@@ -240,11 +240,11 @@ def _savings(
     answered: float,
     accuracy: float | None,
 ) -> dict[str, Any]:
-    """Return what was saved against always the most accurate, and against the best fixed backend.
+    """Return the savings against always using the most accurate, and the best fixed backend.
 
-    The best fixed one is the cheapest that is as accurate as the route was, or holds its floor;
-    without labels there is nothing to tell it by. A filter by tenant leaves none: what a tenant's
-    requests were offered for is not counted apart.
+    The best fixed backend is the cheapest that is as accurate as the route was, or meets its floor;
+    without labels it cannot be determined. A filter by tenant yields none: counterfactual costs are
+    not counted by tenant.
     """
     known = {
         name: (told["per_request_usd"], told["accuracy"])
@@ -307,7 +307,7 @@ def _quantile(bounds: list[tuple[float, float]], q: float) -> float | None:
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:
-    """Return the 95 % interval of a share seen in `count` trials (Wilson 1927)."""
+    """Return the 95 % Wilson interval of a share observed in `count` trials (Wilson 1927)."""
     scale = 1 + Z**2 / count
     middle = (share + Z**2 / (2 * count)) / scale
     half = Z / scale * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))

@@ -1,4 +1,4 @@
-"""Says why: a decision's journal rows, and a budget's state, as documents that people read."""
+"""Explains decisions and budgets: turns journal rows and budget states into readable documents."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tollway.gateway.storage.journal_format import Row
 
 
 def budget(status: BudgetStatus) -> dict[str, Any]:
-    """Return a budget's state; `*_nano` are exact, `*_usd` for reading."""
+    """Return a budget's state; `*_nano` are exact, `*_usd` are for reading."""
     amounts = {
         "limit": status.limit_nano,
         "spent": status.spent_nano,
@@ -42,9 +42,9 @@ def _scope(status: BudgetStatus) -> dict[str, Any]:
 
 
 def decision(found: list[Row]) -> dict[str, Any]:
-    """Return the story of a decision: what was offered, why that arm, what it has cost.
+    """Return the explanation of a decision: the arms offered, the choice and its cost.
 
-    A stream's settlement, where it is among the rows, stands for its attempt.
+    If the rows include a stream's settlement, it replaces the row of its attempt.
     """
     draws = [row for row in found if row["kind"] == "decision"]
     ends = {row["attempt"]: row for row in found if row["kind"] == "settlement"}
@@ -100,7 +100,7 @@ def _attempt(row: Row) -> dict[str, Any]:
 
 
 def story(draws: list[Row], attempts: list[Row]) -> list[str]:
-    """Return a decision as sentences."""
+    """Return a decision as English sentences."""
     sentences = []
     for row in draws:
         offered = ", ".join(
@@ -143,7 +143,7 @@ _CHANGED = ("paced_by", "unpaced", "refused_by", "refused_for")
 
 
 def _changed(row: Row) -> list[str]:
-    """Say what a budget, or its pace, changed about a choice."""
+    """Return how a budget, or its pacing, changed a choice."""
     told = []
     if "unpaced" in row:
         names = " and ".join(row["paced_by"])
@@ -167,14 +167,14 @@ def _why(row: Row) -> str:
 
 
 def _guessed(row: Row) -> str:
-    """Say which units the backend has no price for, where there are any."""
+    """Return which used units have no price at the backend, if any."""
     if not row.get("guessed"):
         return ""
     return f" Its price does not say what these cost: {', '.join(row['guessed'])}."
 
 
 def _budgets(row: Row) -> str:
-    """Say to which budgets an attempt was charged, and where it cost more than was held."""
+    """Return the budgets that an attempt was charged to, and any excess over its reservation."""
     told = []
     for name, held_nano in row["reserved_nano"].items():
         lacking_nano = row["cost_nano"] - held_nano

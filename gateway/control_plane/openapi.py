@@ -1,7 +1,7 @@
 """The control plane as an OpenAPI 3.1 document, served at /_tollway/openapi.json.
 
-It says what may be sent and which statuses come back; the figures themselves are described where
-people read of them, in docs/. That it is true is tested by requests made from it.
+It describes the requests and the response statuses; the figures themselves are described in docs/.
+Tests send requests generated from it to verify it.
 """
 
 from importlib.metadata import version

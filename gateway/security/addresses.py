@@ -1,4 +1,4 @@
-"""Addresses that a configuration may name: where a backend lives, where the gateway listens."""
+"""Addresses in a configuration: backend URLs, webhook URLs and listen addresses."""
 
 import ipaddress
 import socket
@@ -6,8 +6,8 @@ from urllib.parse import SplitResult, urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Cloud metadata services hand credentials to whoever can reach them, and a gateway relays replies.
-# The link-local ones are found by their networks; these are the others.
+# Cloud metadata services give credentials to every client, and a gateway relays replies.
+# Link-local ones are recognized by their network; these are the others.
 _METADATA_HOSTS = frozenset({"metadata.google.internal", "metadata.goog"})
 _METADATA_ADDRESSES = frozenset(
     map(
@@ -18,15 +18,15 @@ _METADATA_ADDRESSES = frozenset(
         ),
     )
 )
-# Where IPv6 addresses hold an IPv4 address to which they lead, in their last 32 bits: mapped,
+# IPv6 networks whose addresses embed an IPv4 address in their last 32 bits: mapped,
 # compatible (RFC 4291 2.5.5) and translated (NAT64, RFC 6052).
 _HOLD_IPV4 = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96")))
 
 
 def address_of(host: str) -> Address | None:
-    """Return the address that a host names outright, None where it is a name to be looked up.
+    """Return the IP address that a host literal names; None if it is a name to resolve.
 
-    The older spellings that resolvers take for an address (2852039166, 0xa9fe.0xa9fe) count too.
+    The older spellings that resolvers accept as an address (2852039166, 0xa9fe.0xa9fe) count too.
     """
     try:
         address: Address = ipaddress.ip_address(host.partition("%")[0])
@@ -39,7 +39,7 @@ def address_of(host: str) -> Address | None:
 
 
 def _inner(address: ipaddress.IPv6Address) -> Address:
-    """Return the IPv4 address to which an IPv6 address leads, else itself."""
+    """Return the IPv4 address embedded in an IPv6 address, or else the address itself."""
     if address.sixtofour is not None:
         return address.sixtofour
     if address.is_loopback or address.is_unspecified:
@@ -50,7 +50,7 @@ def _inner(address: ipaddress.IPv6Address) -> Address:
 
 
 def is_link_local(host: str) -> bool:
-    """Say whether a host is link-local (169.254.0.0/16, fe80::/10) or a metadata service."""
+    """Return whether a host is link-local (169.254.0.0/16, fe80::/10) or a metadata service."""
     if host.lower().rstrip(".") in _METADATA_HOSTS:
         return True
     address = address_of(host)
@@ -58,7 +58,7 @@ def is_link_local(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine's own, out of reach for others."""
+    """Return whether a host is a loopback address, which other machines cannot reach."""
     address = address_of(host)
     return host == "localhost" or (address is not None and address.is_loopback)
 
@@ -75,7 +75,7 @@ def split_listen(listen: str) -> tuple[str, int]:
 
 
 def check_listen(listen: str) -> None:
-    """Raise ValueError, saying how to write it, unless a server can listen there."""
+    """Raise ValueError, with the correct form, unless a server can listen on the address."""
     if not listen.startswith("unix:"):
         split_listen(listen)
     elif not listen.startswith("unix:/"):
@@ -83,12 +83,12 @@ def check_listen(listen: str) -> None:
 
 
 def is_local(listen: str) -> bool:
-    """Say whether only this machine can reach a listener."""
+    """Return whether only this machine can reach a listener."""
     return listen.startswith("unix:") or is_loopback(split_listen(listen)[0])
 
 
 def check_backend_url(url: str) -> None:
-    """Raise ValueError, saying what to write instead, unless `url` can be a backend's base."""
+    """Raise ValueError, with the correct form, unless `url` is a valid base URL of a backend."""
     parts = _split(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be an http:// or https:// address; write http://127.0.0.1:9001")
@@ -101,7 +101,7 @@ def check_backend_url(url: str) -> None:
 
 
 def check_web_url(url: str) -> None:
-    """Raise ValueError, saying what to write instead, unless events can be posted to `url`."""
+    """Raise ValueError, with the correct form, unless events can be posted to `url`."""
     parts = _split(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be an http:// or https:// address; write https://HOST/PATH")
@@ -110,12 +110,12 @@ def check_web_url(url: str) -> None:
 
 
 def host_of(url: str) -> str:
-    """Return the host of an address that was checked."""
+    """Return the host of a validated address."""
     return urlsplit(url).hostname or ""
 
 
 def server_of(url: str) -> tuple[str, int]:
-    """Return the host and port of an address that was checked."""
+    """Return the host and port of a validated address."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
@@ -123,7 +123,7 @@ def server_of(url: str) -> tuple[str, int]:
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # read for its check: a port above 65535 raises here
+        _ = parts.port  # raises ValueError for a port above 65535
     except ValueError as exc:
         raise ValueError(f"cannot be read ({exc}); write it like http://127.0.0.1:9001") from None
     return parts

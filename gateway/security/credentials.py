@@ -1,19 +1,18 @@
-"""A backend's credential: the header field that proves to a provider who pays, and its standing.
+"""A backend's credential: the header field that authenticates the gateway, and its state.
 
 Theory of operation. A provider that refuses the key refuses every request, so one refusal takes the
-backend out of service: asking on would turn each request into a failure. It is asked again with one
-request after 60 s, then after twice as long, up to 10 minutes: a key is mended by people, not by
-time. A secret that is read again and differs, or a reload, ends the wait at once. Only what was
-sent after the last change counts, so calls that were under way with the old key say nothing of the
-new one.
+backend out of service: otherwise every request would fail. It is probed with one request after
+60 s, then after twice as long, up to 10 minutes: a key is repaired by people, not by time. A
+reload, or a secret that reads differently, ends the wait at once. Only calls sent after the last
+change count, so calls in flight with the old key say nothing about the new one.
 
     state      accepted   refused                  key read again   time passes
     in         in         out for 60 s             in               -
     out        -          -                        in               probe after the wait
     probe      in         out for twice as long    in               another probe
 
-A file is looked at once a second at most, when a request is routed: 0.1 us a request and 2 us a
-second. A file that is gone or cannot be used leaves the last key in force.
+A file is checked at most once a second, when a request is routed: 0.1 us per request and 2 us per
+second. If a file is missing or unusable, the last key stays in force.
 """
 
 import os
@@ -28,23 +27,23 @@ LOOK_S = 1.0
 WAIT_S = 60.0
 WAIT_MAX_S = 600.0
 HIDDEN = "(hidden)"
-_SECRET_BYTES_MIN = 8  # what is shorter, such as `none`, is no key, and may stand in any field
-_BODY_BYTES_MAX = 64 << 10  # errors have a few hundred bytes; a larger body is none of these
+_SECRET_BYTES_MIN = 8  # shorter values, such as `none`, are not keys and may occur in any field
+_BODY_BYTES_MAX = 64 << 10  # such errors have a few hundred bytes; larger bodies are not parsed
 _NO_CREDIT = "Your credit balance is too low"  # Anthropic's, a 400
 _NO_QUOTA = frozenset({"insufficient_quota", "exceeded_current_quota_error"})  # OpenAI, Moonshot
 
 Tell = Callable[[str, str, str], None]
-"""Takes an event: its kind, what it is about, its text."""
+"""Receives an event: its kind, its subject and its text."""
 
 
 def tell_nobody(kind: str, about: str, text: str) -> None:
-    """Take an event, and do nothing."""
+    """Discard an event."""
 
 
 class Credential:
     """The header field that the gateway adds to a backend's calls."""
 
-    # The mutable state is the field and its file's stamp, when the file was last looked at, whether
+    # The mutable state is the field and its file's stamp, when the file was last checked, whether
     # the key is refused and with what status, since when what is sent counts, the wait, and when it
     # may be tried again.
 
@@ -58,7 +57,7 @@ class Credential:
         scheme: str = "",
         tell: Tell = tell_nobody,
     ) -> None:
-        """`key` is the setting's, such as `auth.bearer_env`. ValueError: the secret is no good."""
+        """`key` is the setting's name, such as `auth.bearer_env`. ValueError: invalid secret."""
         self.setting = f'[[backends]] "{backend}" {key}'
         self.name = name
         self.is_refused = False
@@ -76,22 +75,22 @@ class Credential:
 
     @property
     def field(self) -> tuple[bytes, bytes]:
-        """The header field as it is sent."""
+        """The header field to send."""
         return self.name, self._value
 
     def allows(self, now_s: float) -> bool:
-        """Say whether the backend may be asked now; take up a file's new content."""
+        """Return whether the backend may be called now; first load a file's new content."""
         if now_s >= self._look_at_s and isinstance(self._secret, FileSecret):
             self._look(self._secret, now_s)
         return not self.is_refused or now_s >= self._probe_at_s
 
     def probe(self, now_s: float) -> None:
-        """Take note that a call is made: of a refused key it is the only one for a while."""
+        """Record that a call is made; with a refused key, no other follows until the next probe."""
         if self.is_refused:
             self._probe_at_s = now_s + self._wait_s
 
     def refused(self, status: int, started_s: float, now_s: float) -> None:
-        """Take the backend out of service, for longer where a probe was refused."""
+        """Take the backend out of service, for longer if a probe was refused."""
         if started_s < self._since_s:
             return  # sent with another key, or before the last refusal
         self._wait_s = min(WAIT_MAX_S, 2 * self._wait_s) if self.is_refused else WAIT_S
@@ -107,12 +106,12 @@ class Credential:
             )
 
     def accepted(self, started_s: float) -> None:
-        """Put the backend back in service (0.05 us where it is)."""
+        """Put the backend back in service (0.05 us if it already is)."""
         if self.is_refused and started_s >= self._since_s:
             self._restore("the provider accepts the key again")
 
     def renew(self, now_s: float) -> None:
-        """Read the secret again and try it at once, whatever was the matter: at a reload."""
+        """Read the secret again and try it at once, regardless of its state: at a reload."""
         self._renew(now_s, always=True)
 
     def complaint(self, status: int = 0) -> str:
@@ -123,16 +122,16 @@ class Credential:
         return f"status {status}: the provider does not accept the key of {self.setting}"
 
     def hide(self, text: str) -> str:
-        """Return a text without the secret."""
+        """Return a text with the secret removed."""
         return text.replace(self._plain, HIDDEN) if self._plain in text else text
 
     def hide_in(self, body: bytes) -> bytes:
-        """Return a body without the secret."""
+        """Return a body with the secret removed."""
         plain = self._plain.encode("latin-1")
         return body.replace(plain, HIDDEN.encode()) if plain in body else body
 
     def hide_in_fields(self, headers: Headers) -> Headers:
-        """Return header fields without the secret (1 us where none holds it)."""
+        """Return header fields with the secret removed (1 us if none contains it)."""
         plain = self._plain.encode("latin-1")
         if len(plain) < _SECRET_BYTES_MIN or all(plain not in value for _, value in headers):
             return headers
@@ -179,12 +178,12 @@ class Credential:
 
 
 def refuses_key(status: int, body: bytes) -> bool:
-    """Say whether a reply is about the key with which the gateway asked, not about the request.
+    """Return whether a reply refuses the gateway's key, rather than the request.
 
-    401 and 403 are, but for a 403 of a provider's moderation (OpenRouter tells its `reasons`); 402,
-    and 429 with OpenAI's `insufficient_quota`: its account has no money; Anthropic's 400 that says
-    so, which begins with a sentence of its own; and Google's 400 that says API_KEY_INVALID. What a
-    client may bring about with its text is not looked for in texts.
+    These do: 401 and 403, except a 403 from a provider's moderation (OpenRouter lists its
+    `reasons`); 402, and 429 with OpenAI's `insufficient_quota`: the account has no money;
+    Anthropic's 400 for the same, recognized by its fixed first sentence; and Google's 400 with
+    API_KEY_INVALID. Texts that a client can influence are not searched.
     """
     if status in (401, 402):
         return True
@@ -207,7 +206,7 @@ def refuses_key(status: int, body: bytes) -> bool:
 
 
 def without_cookies(headers: Headers) -> Headers:
-    """Return a reply's fields without Set-Cookie: a session of our account is no client's."""
+    """Return a reply's fields without Set-Cookie: a session of our account is not for clients."""
     return [pair for pair in headers if pair[0] != b"set-cookie"]
 
 
@@ -220,7 +219,7 @@ def _is_anthropic(body: bytes) -> bool:
 
 
 def _error(body: bytes) -> object:
-    """Return the error object of an API's reply, None where there is none."""
+    """Return the error object of an API's reply; None if there is none."""
     if len(body) > _BODY_BYTES_MAX:
         return None
     try:

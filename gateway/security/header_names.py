@@ -1,6 +1,6 @@
-"""Header fields that stay at the gateway: of the connection, of its framing, and credentials.
+"""Header fields that the gateway does not forward: hop-by-hop, framing and credentials.
 
-Names are in lower case, as ASGI has them (RFC 9110 7.6.1).
+Names are in lower case, as in ASGI (RFC 9110 7.6.1).
 """
 
 HOP_BY_HOP = frozenset(
@@ -27,8 +27,8 @@ CREDENTIALS = frozenset(
         b"cookie",
     }
 )
-"""What clients prove themselves with: to us, or to a backend where the route passes it on."""
+"""Client credentials, for the gateway or, if the route forwards them, for a backend."""
 
-# The framing is the transport's; the host is the backend's; a reply has to be read here, so it may
-# not come compressed; an expectation was answered by the listener.
+# The transport sets the framing and the host. The gateway reads replies, so they must
+# not be compressed. The listener has already answered an Expect field.
 FRAMING = frozenset({b"host", b"content-length", b"accept-encoding", b"expect"})

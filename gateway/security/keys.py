@@ -1,16 +1,16 @@
-"""Keys: how they are made, hashed and matched, and which tenant a request's key belongs to.
+"""Keys: their generation, hashing and verification, and their place in a request.
 
 A key is `tw_`, 43 random base-62 characters (256 bits) and a 6-character checksum, so that a secret
-scanner finds it and a typo is told from a wrong key. With that much entropy a plain SHA-256 is
-enough at rest: there is nothing to guess, and a slow hash would be paid on the request path. With a
-pepper it is HMAC-SHA256, so that a stolen configuration cannot even confirm a stolen key.
+scanner finds it and a typo can be distinguished from a wrong key. With that much entropy a plain
+SHA-256 is enough at rest: there is nothing to guess, and a slow hash would be paid on the request
+path. With a pepper it is HMAC-SHA256, so that a stolen configuration cannot even confirm a stolen
+key.
 
-A key comes where clients put keys: `Authorization: Bearer KEY` (or the bare key there),
-`x-api-key`, `api-key` or `x-goog-api-key`. A request may carry other credentials beside it, which
-are ignored.
+A key is read from the fields that clients use: `Authorization: Bearer KEY` (or the bare key),
+`x-api-key`, `api-key` or `x-goog-api-key`. Other credentials in the same request are ignored.
 
-On the path a key costs one dictionary look-up: headers that were accepted are remembered, bounded.
-Nothing is remembered of those that were refused, so that guessing cannot push anyone out.
+On the request path a key costs one dictionary look-up: a bounded cache holds accepted headers.
+Refused headers are not cached, so that guessing cannot evict anyone.
 """
 
 import base64
@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Iterable
 
 ANONYMOUS = "anonymous"
-"""The tenant of callers without a key, where the configuration says `allow_anonymous = true`."""
+"""The tenant of callers without a key, if `allow_anonymous = true`."""
 
 PREFIX = "tw_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -30,10 +30,10 @@ _RANDOM_CHARS = 43  # log2(62^43) = 256 bits
 _CHECK_CHARS = 6  # 62^6 > 2^32: room for a CRC-32
 _HASH = re.compile(r"(sha256|hmac-sha256):[0-9a-f]{64}")
 _KEY = re.compile(rb"tw_[0-9A-Za-z]{49}")
-_HEADER_BYTES_MAX = 512  # ours take 59 with "Bearer "; longer ones are nobody's
+_HEADER_BYTES_MAX = 512  # ours take 59 with "Bearer "; longer ones cannot be ours
 _AUTHORIZATION = b"authorization"
 KEY_HEADERS = frozenset({_AUTHORIZATION, b"x-api-key", b"api-key", b"x-goog-api-key"})
-"""Where clients put keys: OpenAI's SDKs, Anthropic's, Azure's, Google's."""
+"""Fields in which the SDKs of OpenAI, Anthropic, Azure and Google send keys."""
 
 Header = tuple[bytes, bytes]
 Headers = Iterable[Header]
@@ -46,20 +46,20 @@ def new_key() -> str:
 
 
 def is_key(text: str) -> bool:
-    """Say whether a text is a key of ours that was copied whole (not whether anyone owns it)."""
+    """Return whether a text is a complete key of this gateway (not whether a tenant owns it)."""
     body, check = text[len(PREFIX) : -_CHECK_CHARS], text[-_CHECK_CHARS:]
     return text.startswith(PREFIX) and len(body) == _RANDOM_CHARS and _checksum(body) == check
 
 
 def hash_key(key: str, pepper: str | None = None) -> str:
-    """Return a key's hash as configurations hold it: `sha256:<hex>`, or `hmac-sha256:<hex>`."""
+    """Return a key's hash for the configuration: `sha256:<hex>`, or `hmac-sha256:<hex>`."""
     if pepper is None:
         return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
     return f"hmac-sha256:{hmac.digest(pepper.encode(), key.encode(), 'sha256').hex()}"
 
 
 def verify(key: str, hashed: str, pepper: str | None = None) -> bool:
-    """Say, in time that does not depend on the answer, whether `hashed` is the hash of `key`."""
+    """Return, in constant time, whether `hashed` is the hash of `key`."""
     peppered = hashed.startswith("hmac-")
     if peppered and pepper is None:
         return False
@@ -67,7 +67,7 @@ def verify(key: str, hashed: str, pepper: str | None = None) -> bool:
 
 
 def check_hash(text: str) -> None:
-    """Raise ValueError unless a text is a key's hash."""
+    """Raise ValueError unless a text is a valid key hash."""
     if is_key(text):
         raise ValueError("is a key, not its hash; write what this prints: tollway keys hash")
     if _HASH.fullmatch(text) is None:
@@ -90,10 +90,10 @@ def _credentials(headers: Headers) -> list[Header]:
 
 
 def _key(name: bytes, header: bytes) -> str | None:
-    """Return the key in a header field, None where it holds none that could be ours.
+    """Return the key in a header field; None if it contains none that could be ours.
 
-    `Authorization` holds it after `Bearer`, or bare where it has our prefix; the others hold it
-    bare.
+    `Authorization` holds the key after `Bearer`, or bare if it has our prefix. The other fields
+    hold it bare.
     """
     if len(header) > _HEADER_BYTES_MAX:
         return None
@@ -110,7 +110,7 @@ def _key(name: bytes, header: bytes) -> str | None:
 
 
 def _claims_to_be_ours(header: bytes) -> bool:
-    """Say whether any word of a header field begins like a key of ours, whatever the scheme."""
+    """Return whether any word of a header field starts like our keys, in any scheme."""
     prefix = PREFIX.encode()
     return prefix in header and any(
         word.startswith(prefix) for word in header.replace(b",", b" ").split()
@@ -118,7 +118,7 @@ def _claims_to_be_ours(header: bytes) -> bool:
 
 
 def _basic(header: bytes) -> bytes:
-    """Return what a `Basic` credential says: `user:password`; nothing where it is none."""
+    """Return the `user:password` of a `Basic` credential; empty if it is not one."""
     if header[:6].lower() != b"basic ":
         return b""
     try:

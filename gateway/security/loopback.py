@@ -1,11 +1,11 @@
-"""Whether a request comes from this machine, and not from a web page or a stranger behind a proxy.
+"""Checks that a request comes from a program on this machine, not from a web page or a proxy.
 
-A call without a key is trusted for where it comes from, and the address of the peer alone does not
-say that. A page of the web can have a browser on this machine ask (cross-site requests, which say
-so in Origin or Sec-Fetch-Site), also under a name of its own that leads to 127.0.0.1 (DNS
-rebinding: Host then has that name). A reverse proxy on this machine passes strangers on (it says so
-in the Forwarded fields). A proxy that hides both cannot be told from a local program: where one
-stands before the gateway, give its users keys.
+A call without a key is trusted because of its origin, and the peer's address alone does not prove
+that. A web page can make a browser on this machine send requests: cross-site requests (marked by
+Origin or Sec-Fetch-Site), or requests to its own name that resolves to 127.0.0.1 (DNS rebinding;
+Host then has that name). A reverse proxy on this machine forwards requests from other machines
+(marked by the Forwarded fields). A proxy that removes all of these marks cannot be distinguished
+from a local program: if there is one in front of the gateway, give its users keys.
 """
 
 from collections.abc import Iterable, MutableMapping
@@ -29,19 +29,19 @@ _FORWARDED = frozenset(
 
 
 def trouble(scope: MutableMapping[str, Any]) -> str:
-    """Return why a request is not taken for this machine's own; empty where it is (8 us)."""
+    """Return why a request is not accepted as local; empty if it is (8 us)."""
     client = scope.get("client")
     if client is None:
         server = scope.get("server")
         if server is None or server[1] is not None:
-            return "its peer is unknown"  # of a Unix socket there is a path, and no port
+            return "its peer is unknown"  # a Unix socket has a path and no port
     elif not is_loopback(client[0]):
         return "it comes from another machine"
     return _told(scope["headers"])
 
 
 def _told(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return what the header fields tell against it."""
+    """Return the evidence in the header fields that a request is not local."""
     for name, value in headers:
         if name in _FORWARDED:
             return f"a proxy passed it on ({name.decode()})"
@@ -55,7 +55,7 @@ def _told(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def _is_local(url: str) -> bool:
-    """Say whether an address, `//HOST` or `SCHEME://HOST`, names this machine and no other."""
+    """Return whether an address, `//HOST` or `SCHEME://HOST`, names only this machine."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:

@@ -1,7 +1,7 @@
-"""A secret that is kept outside the configuration: in an environment variable or in a file.
+"""A secret outside the configuration: in an environment variable or in a file.
 
-Whatever is wrong with one is said without the secret: not even a part of it, for a key that was
-pasted where its variable's name or its file's path belongs is a secret too.
+Error messages never contain any part of the secret. This includes the configured name or path,
+where a key may have been pasted by mistake.
 """
 
 import os
@@ -14,7 +14,7 @@ _FILE_BYTES_MAX = 64 << 10  # tokens of identity providers have a few KB; reques
 _LOOKS_LIKE_A_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 Stamp = tuple[int, int, int]
-"""What changes with a file: its inode, its size, when it was written (ns)."""
+"""Identifies a version of a file: its inode, its size and its modification time (ns)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class EnvironmentSecret:
     variable: str
 
     def read(self, environ: Mapping[str, str]) -> str:
-        """Return the secret; ValueError says what is wrong and what to do."""
+        """Return the secret; ValueError states the problem and its remedy."""
         shown = "the environment variable that it names"
         if _LOOKS_LIKE_A_VARIABLE.fullmatch(self.variable):
             shown = f"the environment variable {self.variable}"
@@ -47,11 +47,11 @@ class FileSecret:
     path: Path
 
     def read(self, environ: Mapping[str, str]) -> str:
-        """Return the secret; ValueError says what is wrong and what to do."""
+        """Return the secret; ValueError states the problem and its remedy."""
         return self.read_with_stamp()[0]
 
     def read_with_stamp(self) -> tuple[str, Stamp]:
-        """Return the secret and the file's stamp from before it was read."""
+        """Return the secret and the file's stamp from before the read."""
         instead = "write the path of a file that holds the key alone"
         try:
             with self.path.open("rb") as file:
@@ -63,14 +63,14 @@ class FileSecret:
         if len(content) > _FILE_BYTES_MAX:
             raise ValueError(f"the file is larger than {_FILE_BYTES_MAX} bytes; {instead}")
         try:
-            return sound(content.decode("utf-8-sig")), stamp  # editors put a mark before UTF-8
+            return sound(content.decode("utf-8-sig")), stamp  # some editors write a byte order mark
         except UnicodeDecodeError:
             raise ValueError(f"the file is not text in UTF-8; {instead}") from None
         except ValueError as exc:
             raise ValueError(f"the file {exc}; {instead}") from None
 
     def stamp(self) -> Stamp | None:
-        """Return the file's stamp (2 us); None where there is no file now."""
+        """Return the file's stamp (2 us); None if the file does not exist."""
         try:
             return _stamp(self.path.stat())
         except OSError:
@@ -81,7 +81,7 @@ Secret = EnvironmentSecret | FileSecret
 
 
 def sound(text: str) -> str:
-    """Return a secret without the blanks around it; ValueError where no header can hold it."""
+    """Return a secret without surrounding blanks; ValueError if no header can hold it."""
     text = text.strip()
     if not text:
         raise ValueError("is empty")

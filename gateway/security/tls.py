@@ -1,8 +1,9 @@
-"""TLS: the contexts of the listener and of the ways to backends, from the files that settings name.
+"""TLS contexts of the listener and of connections to backends, from the configured files.
 
-TLS 1.2 at least. With `client_ca` the listener takes only clients who show a certificate from it;
-with `cert` and `key` a backend is shown one. A reload reads the listener's files again, so that a
-certificate that was renewed is used for the next connection.
+The minimum version is TLS 1.2. With `client_ca`, the listener accepts only clients with a
+certificate that it signed. With `cert` and `key`, the gateway presents a client certificate to a
+backend. A reload reads the listener's files again, so that the next connection uses a renewed
+certificate.
 """
 
 import ssl
@@ -10,7 +11,7 @@ from pathlib import Path
 
 
 def listening(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
-    """Return the listener's context. OSError (also ssl.SSLError) where its files cannot be used."""
+    """Return the listener's context. OSError (also ssl.SSLError) if its files are unusable."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -22,12 +23,12 @@ def listening(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
 
 
 def renew(context: ssl.SSLContext, cert: Path, key: Path) -> None:
-    """Read the listener's certificate and key again; open connections keep theirs."""
+    """Read the listener's certificate and key again; open connections keep the old ones."""
     context.load_cert_chain(cert, key)
 
 
 def connecting(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
-    """Return a backend's context: whom to trust (None: the system's choice), what to show."""
+    """Return a backend's context: the CA (None: the system's), and the certificate to present."""
     context = ssl.create_default_context(cafile=ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if cert is not None:
@@ -36,7 +37,7 @@ def connecting(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLC
 
 
 def trouble(exc: OSError, *files: Path | None) -> str:
-    """Say what is wrong with the files of a context, and with which if that can be told."""
+    """Return what is wrong with the files of a context, and which file if that is known."""
     for file in files:
         if file is not None and not file.is_file():
             return f"{file} cannot be read; write the path of a PEM file"

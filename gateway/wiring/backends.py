@@ -1,4 +1,4 @@
-"""Builds backends: the price of each, its slots, and the way to it."""
+"""Builds backends: their prices, concurrency slots and transports."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ from tollway.gateway.security.credentials import Credential, Tell, tell_nobody
 from tollway.gateway.settings.errors import ConfigError, Problem
 
 BY_LENGTH = frozenset(("openai",))
-"""Protocols of models whose replies take as long as they are long, whatever the load."""
+"""Protocols of models with a latency that depends on reply length rather than on load."""
 
 
 def build_backend(
@@ -38,9 +38,9 @@ def build_backend(
     credential: Credential | None = None,
     transport: Transport | None = None,
 ) -> Backend:
-    """Return a backend: its price, and the way to it; `tell` takes events of its credential.
+    """Return a backend with its price and transport; `tell` receives events of its credential.
 
-    Those parts that are given are used, and the others made. Raises ConfigError where its secret
+    Uses the parts that are passed in, and builds the others. Raises ConfigError if the secret
     cannot be read.
     """
     url = urlsplit(settings.url or "")
@@ -86,7 +86,7 @@ def build_backend(
 
 
 def build_credential(settings: config.BackendConfig, tell: Tell) -> Credential | None:
-    """Return what a backend's calls are paid with; None where the gateway adds nothing."""
+    """Return the credential of a backend's calls; None if the gateway adds none."""
     auth = settings.auth
     if auth is None:
         return None
@@ -99,7 +99,7 @@ def build_credential(settings: config.BackendConfig, tell: Tell) -> Credential |
 
 
 def build_cache(settings: config.BackendConfig) -> PromptCacheTracker | None:
-    """Return what a backend is taken to hold of prompts; None where that makes no difference."""
+    """Return the tracker of prompts that a backend has cached; None if caching has no effect."""
     price = settings.parsed_price()
     if not settings.prompt_cache_s or price.cached_input_token_nano >= price.input_token_nano:
         return None
@@ -107,13 +107,13 @@ def build_cache(settings: config.BackendConfig) -> PromptCacheTracker | None:
 
 
 def build_slots(settings: config.BackendConfig) -> ConcurrencyQueue:
-    """Return who may call a backend at once, and who waits."""
+    """Return the queue that limits and orders concurrent calls to a backend."""
     limiter = build_limiter(settings)
     return ConcurrencyQueue(settings.concurrency, patience_s=settings.queue_s, limiter=limiter)
 
 
 def build_limiter(settings: config.BackendConfig) -> Limit | None:
-    """Return what finds how many calls at once a backend can take; None: `concurrency`, always."""
+    """Return the adaptive concurrency limiter; None if the limit is always `concurrency`."""
     if not settings.adaptive:
         return None
     kind = FirstEventLimiter if settings.protocol in BY_LENGTH else AdaptiveLimit
@@ -123,7 +123,7 @@ def build_limiter(settings: config.BackendConfig) -> Limit | None:
 def own_fields(
     headers: Sequence[tuple[bytes, bytes]], credential: Credential | None
 ) -> Callable[[], Headers]:
-    """Return what gives the fields that are added to a backend's calls, as they are now."""
+    """Return a function that returns the header fields to add to a backend's calls."""
 
     def own() -> Headers:
         return [*headers, *([] if credential is None else [credential.field])]
@@ -134,7 +134,7 @@ def own_fields(
 def build_trial(
     settings: config.BackendConfig, transport: Transport, host: bytes, own: Callable[[], Headers]
 ) -> Trial | None:
-    """Return how a suspect backend is tried; None where it has no health path."""
+    """Return the health check of a suspect backend; None if it has no health path."""
     if settings.health_path is None:
         return None
     if isinstance(transport, LoadBalancer):
@@ -148,9 +148,9 @@ def build_transport(
     slots: ConcurrencyQueue | None = None,
     own: Callable[[], Headers] = list,
 ) -> Transport:
-    """Return the way to a backend; rules have none to go.
+    """Return the transport of a backend; for rules, the rules themselves.
 
-    Health checks, where there are several addresses, carry its `own` fields too.
+    If there are several addresses, their health checks carry the `own` fields too.
     """
     if settings.url is None:
         return open_rules(wire, rules=settings.rules, entry_point=settings.entry_point)
@@ -181,6 +181,6 @@ def build_transport(
 
 
 async def check_health(backends: Mapping[str, Backend]) -> None:
-    """Ask the addresses of all backends that have several how they are."""
+    """Run the health checks of all backends with several addresses."""
     several = [b.transport for b in backends.values() if isinstance(b.transport, LoadBalancer)]
     await asyncio.gather(*(transport.check() for transport in several))

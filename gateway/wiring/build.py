@@ -1,4 +1,4 @@
-"""Builds a gateway, part by part."""
+"""Builds a gateway from its parts."""
 
 import secrets
 import time
@@ -51,7 +51,7 @@ from tollway.gateway.workers.policy_sync import PolicySync
 
 ALONE = WorkerIdentity()
 HEALTH_S = 5.0  # between two health checks of an address
-DRIFT_S = 30.0  # between two looks at whether inputs have drifted
+DRIFT_S = 30.0  # between two checks for input drift
 
 
 def build(
@@ -66,13 +66,13 @@ def build(
     trace: Callable[[str], Any] | None = None,
     lines: Background | None = None,
 ) -> Gateway:
-    """Return a gateway that is wired and not yet open.
+    """Return a gateway that is wired but not yet open.
 
-    `clock` is the loop's (CLOCK_MONOTONIC); `rng` draws the arms, seeded by the system if None;
-    `identity` says which of several workers this is. A simulation brings its own `ledger`, which
-    then
-    goes without tills, and its own `journal`. `trace` makes of an OTLP endpoint what takes spans.
-    `lines` writes the log; without it the gateway has its own, for requests.
+    `clock` is the event loop's (CLOCK_MONOTONIC). `rng` draws the arms; if None, the system seeds
+    it. `identity` says which of several workers this is. A simulation passes its own `ledger`,
+    which then works without recovery files, and its own `journal`. `trace` returns a span exporter
+    for an OTLP endpoint. `lines` writes the log; without it the gateway creates its own, for
+    request lines.
     """
     own_lines = lines is None
     lines = lines or access_log.background(settings.log.format)
@@ -96,7 +96,7 @@ def build(
     metrics.add_source(lambda: collectors.journal(journal))
     metrics.add_source(lambda: collectors.routes(routes))
     metrics.add_source(lambda: collectors.backends(backends, clock()))
-    # Another worker's rows are in its segment a turn of its loop later: nothing, to people.
+    # Another worker's rows reach its segment one iteration of its loop later, which is soon enough.
     patience_s = 0.05 if identity.others else 0.0
     learner = FeedbackLearner(journal, routes, metrics, wall, patience_s=patience_s, events=events)
     group = WorkerGroup(
@@ -182,7 +182,7 @@ def build(
 def duties(
     identity: WorkerIdentity, group: WorkerGroup, routes: Mapping[str, Route], events: EventLog
 ) -> list[tuple[float, Callable[[], Awaitable[None]]]]:
-    """Return what a worker of several owes the others now and then: (seconds, duty)."""
+    """Return the periodic jobs that synchronize several workers: (seconds, job)."""
     if identity.folder is None:
         return []
     policy_sync = PolicySync(identity.folder, routes, events, identity.index)

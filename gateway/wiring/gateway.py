@@ -1,4 +1,4 @@
-"""The gateway as a whole: its parts, and their opening and closing."""
+"""The gateway: its parts, and how they are opened and closed."""
 
 import asyncio
 import secrets
@@ -31,7 +31,7 @@ from tollway.gateway.workers.identity import WorkerIdentity
 
 
 def _own_name() -> bytes:
-    """Return a name for this gateway in Via, by which it knows its own requests coming back."""
+    """Return this gateway's name in Via, by which it detects its own requests coming back."""
     return f"tollway-{secrets.token_hex(4)}".encode()
 
 
@@ -41,7 +41,7 @@ async def _nothing() -> None:
 
 @dataclass(slots=True)
 class Observers:
-    """Who watches requests, if anybody: `know` tells them where routes and backends are."""
+    """The observers of requests, if any; `know` passes them the routes and backends."""
 
     watch: TraceRecorder | None = None
     know: Callable[[Mapping[str, str], Mapping[str, str]], None] = lambda paths, urls: None
@@ -50,7 +50,7 @@ class Observers:
 
 @dataclass(slots=True)
 class Gateway:
-    """The parts of a gateway, and its opening and closing."""
+    """The parts of a gateway, with open and close."""
 
     settings: config.Settings
     backends: dict[str, Backend]
@@ -84,7 +84,7 @@ class Gateway:
     not_ready: str = field(default="starting", init=False)
 
     async def open(self) -> None:
-        """Take up the money and what was learned before, and begin upkeep."""
+        """Open the ledger, restore learned state and start the scheduler."""
         self.journal.write_in_turns()
         await self.wallet.open()
         times = self.scheduler.restore()
@@ -107,12 +107,12 @@ class Gateway:
             self.events.add("journal_rows_skipped", "journal", text, rows=done.skipped)
 
     def leave(self) -> None:
-        """Say that new requests are not welcome; they are still served."""
+        """Report that new requests are unwelcome; they are still served."""
         self.not_ready = "stopping"
         self.app.leave()
 
     async def close(self) -> None:
-        """Hand the money back, save what was learned, and let go of everything."""
+        """Return the leases, save the learned state and release all resources."""
         self.not_ready = "stopping"
         await self.audits.close()
         await self.scheduler.stop()

@@ -1,4 +1,4 @@
-"""Builds what requests meet: who is known, how fast each may call, and where a path leads."""
+"""Builds the data plane and the control plane: authentication, rate limits and routing by path."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +23,7 @@ from tollway.gateway.wiring.routes import describe
 
 
 def build_proxy(gateway: Gateway, authenticator: Authenticator) -> DataPlane:
-    """Return the data plane of a gateway, as its settings are now."""
+    """Return the data plane of a gateway for its current settings."""
     settings, routes = gateway.settings, gateway.routes
     gateway.watching.know(
         {route.name: route.path for route in settings.routes},
@@ -65,9 +65,9 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> DataPlane:
 def build_rates(
     settings: config.Settings, kept: Mapping[str, RateLimit], now_s: float
 ) -> dict[str, RateLimit]:
-    """Return how fast tenants may call, those that are limited; a worker has its share.
+    """Return the rate limits of the tenants that have one; each worker gets an equal share.
 
-    `kept` rates are revised and go on with what is in their buckets.
+    Existing limits, passed as `kept`, are updated and keep the contents of their buckets.
     """
     share = 1.0 / settings.server.workers
     rates = {}
@@ -86,7 +86,7 @@ def build_rates(
 
 
 def feedback_rates(settings: config.Settings) -> tuple[float, dict[str, float]]:
-    """Return how many labels a second tenants may send: by default, and by name."""
+    """Return the label rate limits of tenants, per second: the default, and those by name."""
     share = 1.0 / settings.server.workers
     own = {
         tenant.name: tenant.rate.feedback_per_s * share
@@ -97,7 +97,7 @@ def feedback_rates(settings: config.Settings) -> tuple[float, dict[str, float]]:
 
 
 def build_authenticator(settings: config.Settings) -> Authenticator:
-    """Return who knows the keys."""
+    """Return the authenticator of keys."""
     server = settings.server
     pepper = settings.pepper.get_secret_value() if settings.pepper else None
     admin_hash = None
@@ -151,5 +151,5 @@ def build_control(
 
 
 def build_counter(gateway: Gateway, budgets: Sequence[Budget]) -> BudgetEndpoints:
-    """Return what serves operators of budgets."""
+    """Return the control plane's budget endpoints."""
     return BudgetEndpoints(BudgetAdmin(gateway.ledger, budgets, gateway.wall), gateway.journal)

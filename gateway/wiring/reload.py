@@ -1,20 +1,21 @@
-"""Reloading: a new configuration takes the place of the old one, whole, while requests go on.
+"""Reloading: replaces the configuration atomically while requests are served.
 
-Theory of operation. Everything new is built beside the old, and the ledger is told of the budgets;
-until then an error leaves all as it was. Then, without waiting for anything, the new takes its
-place. Requests under way end on the routes and backends with which they began, and are charged to
-the budgets that bound them then. What has not changed stays the same object; what has changed is
-replaced and goes on with all state that the change does not concern (`keeping.py`).
+Theory of operation. All new objects are built beside the current ones, and the budgets are sent to
+the ledger. Up to this point an error changes nothing. Then, without awaiting anything, the new
+objects replace the current ones. Requests in flight finish on the routes and backends with which
+they started, and are charged to the budgets that applied then. An object with unchanged settings
+stays the same object. An object with changed settings is replaced, and the new one takes over all
+state that the change does not concern (`state_retention.py`).
 
-    changed                          what becomes of it
-    a backend                        a new one; connections that it does not use end with their
-                                     last request
-    its price                        as above, and policies are told of the ratio at once
-    a tenant's rates                 what is left in its buckets stays, as far as it fits
-    a route's policy or objective    what was learned is taken over where the new policy can read it
-    a route's context                learning begins anew: its features mean something else
-    a budget                         its leases go back; what is spent stays spent
-    [ledger], [journal], ...         refused: that takes a restart
+    change                           effect
+    a backend                        replaced; connections that the new one does not use are
+                                     closed after their last request
+    its price                        as above, and policies receive the ratio at once
+    a tenant's rates                 the contents of its buckets are kept, up to the new limit
+    a route's policy or objective    learned state is kept if the new policy can read it
+    a route's context                learning restarts: its features have a different meaning
+    a budget                         its leases are returned; the spent amount is kept
+    [ledger], [journal], ...         refused: a restart is required
 """
 
 import asyncio
@@ -71,16 +72,16 @@ FIXED: dict[str, tuple[str, ...]] = {
     "log": (),
     "tracing": (),
 }
-"""Settings that cannot change while a gateway runs; the keys of a table, or all of it."""
+"""Settings that require a restart: the keys of a table, or () for the whole table."""
 
 
 class Reloader:
-    """Reloads one gateway, one time after the other."""
+    """Reloads one gateway, one reload at a time."""
 
-    # The mutable state is the gateway's, which is replaced part by part, and the turn.
+    # The mutable state is the gateway's, which is replaced part by part, and the reload lock.
 
     def __init__(self, gateway: Gateway, read: Callable[[], config.Settings]) -> None:
-        """`read` reads the configuration anew, and raises ConfigError."""
+        """`read` reads the configuration again, and raises ConfigError if it is invalid."""
         self._gateway = gateway
         self._read = read
         served = gateway.settings.server.tls
@@ -91,10 +92,10 @@ class Reloader:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def reload(self) -> list[str]:
-        """Take up the configuration as it is now; return what has changed.
+        """Apply the current configuration and return the list of changes.
 
-        Raises ConfigError where it cannot be, and LedgerDown where the ledger cannot be told of new
-        budgets; then nothing has changed.
+        Raises ConfigError if it is invalid, and LedgerUnavailable if the new budgets cannot be sent
+        to the ledger. In both cases nothing has changed.
         """
         async with self._state:
             try:
@@ -120,7 +121,7 @@ class Reloader:
         if self.tls is not None and new.server.tls is not None:
             tls.renew(self.tls, new.server.tls.cert, new.server.tls.key)
         await gateway.wallet.revise(budgets)
-        # From here to the end nothing is waited for, so no request sees half of it.
+        # From here to the end nothing is awaited, so no request sees a partial reload.
         ratios = reprices(gateway, new, backends)
         adopt_state(gateway, new, backends, routes)
         gone = ways_out(gateway.backends, backends)
@@ -152,7 +153,7 @@ class Reloader:
         return told
 
     def begin(self) -> None:
-        """Reload in the background, as SIGHUP asks; what comes of it is logged."""
+        """Reload in the background, as for SIGHUP; the result is logged."""
 
         async def begun() -> None:
             with contextlib.suppress(ConfigError, LedgerUnavailable):
@@ -161,9 +162,9 @@ class Reloader:
         self._keep(asyncio.create_task(begun()))
 
     async def ask_all(self) -> list[str]:
-        """Have all workers of this gateway reload, if the configuration can be; return the changes.
+        """Reload all workers of this gateway if the configuration is valid; return the changes.
 
-        The supervisor tells them; each takes it up by itself, moments later.
+        The supervisor notifies the workers; each one reloads by itself, moments later.
         """
         new = await asyncio.to_thread(self._read)
         check(self._gateway.settings, new)
@@ -172,7 +173,7 @@ class Reloader:
         return told
 
     def _let_go(self, close: Callable[[], Awaitable[None]], patience_s: float) -> None:
-        """Close a backend's connections once no request that knows it can be under way."""
+        """Close a backend's connections once no request in flight can still use it."""
 
         async def leave() -> None:
             try:
@@ -187,14 +188,14 @@ class Reloader:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Let go at once of what was to be let go later."""
+        """Close at once all connections that were to be closed later."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def check(old: config.Settings, new: config.Settings) -> None:
-    """Raise ConfigError where something changes that cannot while the gateway runs."""
+    """Raise ConfigError if a setting changes that requires a restart."""
     problems = []
     for table, keys in FIXED.items():
         before, now = getattr(old, table), getattr(new, table)
@@ -211,7 +212,7 @@ def check(old: config.Settings, new: config.Settings) -> None:
 
 
 def differences(old: config.Settings, new: config.Settings) -> list[str]:
-    """Return what has changed, in words: `backend x added`."""
+    """Return the changes as text: `backend x added`."""
     told = []
     for kind in ("backends", "routes", "tenants", "budgets"):
         before = {one.name: one for one in getattr(old, kind)}
@@ -226,7 +227,7 @@ def differences(old: config.Settings, new: config.Settings) -> list[str]:
 
 
 def kept_backends(gateway: Gateway, new: config.Settings) -> dict[str, Backend]:
-    """Return the backends of a configuration; one whose settings have not changed is the same."""
+    """Return the backends of a configuration; a backend with unchanged settings is reused."""
     before = {backend.name: backend for backend in gateway.settings.backends}
     return {
         told.name: gateway.backends[told.name]
@@ -240,8 +241,9 @@ def kept_backends(gateway: Gateway, new: config.Settings) -> dict[str, Backend]:
 def ways_out(
     old: Mapping[str, Backend], new: Mapping[str, Backend]
 ) -> list[Callable[[], Awaitable[None]]]:
-    """Return what closes the connections that the new backends do not use; a queue of calls goes
-    with them unless a new backend has it too.
+    """Return functions that close the connections which no new backend uses.
+
+    They also close a queue of calls, unless a new backend shares it.
     """
     transports = [backend.transport for backend in new.values()]
     queues = [backend.slots for backend in new.values()]
@@ -258,7 +260,7 @@ def adopt_state(
     backends: Mapping[str, Backend],
     routes: Mapping[str, Route],
 ) -> None:
-    """Have what is new go on with the state of what it replaces."""
+    """Hand the state of the replaced objects to their successors."""
     was = {backend.name: backend for backend in gateway.settings.backends}
     servers = set()
     for told in new.backends:
@@ -289,7 +291,7 @@ def adopt_state(
 def reprices(
     gateway: Gateway, new: config.Settings, backends: Mapping[str, Backend]
 ) -> dict[str, float]:
-    """Return by what factor the price of backends has changed, for what their calls use now."""
+    """Return the factor by which each backend's price changed, for its current usage mix."""
     ratios: dict[str, float] = {}
     for name, backend in backends.items():
         before = gateway.backends.get(name)
@@ -307,6 +309,6 @@ def reprices(
 
 
 def replace_all(table: dict[str, Any], now: Mapping[str, Any]) -> None:
-    """Have a table that others hold be another."""
+    """Replace a shared dict's contents in place."""
     table.clear()
     table.update(now)

@@ -1,4 +1,4 @@
-"""Builds routes: what is checked of requests and replies, the policy, and whom it chooses among."""
+"""Builds routes: the validators of requests and replies, the policy, and its backends."""
 
 import asyncio
 import zlib
@@ -39,7 +39,7 @@ def build_route(
             if name in backends
         },
         objective=objective,
-        # The route's own seed: a snapshot is only taken back by a policy of the same seed.
+        # A seed per route: a snapshot can only be loaded by a policy with the same seed.
         policy=build_policy(
             policy,
             objective,
@@ -78,10 +78,10 @@ def build_route(
 def on_route(
     backend: Backend, settings: config.BackendConfig, route: config.RouteConfig
 ) -> Backend:
-    """Return a backend as one route sees it.
+    """Return a view of a backend for one route.
 
-    Its answer is read where the backend's settings say, or the route's score; rules speak what the
-    route does. The connections and the breaker are the backend's own, on all routes.
+    The answer's path comes from the backend's settings or the route's score; rules use the protocol
+    of the route. All routes share the backend's connections and circuit breaker.
     """
     scored = (route.score.exact or route.score.near) if route.score else None
     wire = protocol(
@@ -100,21 +100,21 @@ def on_route(
 
 
 def build_contract(clauses: Sequence[config.ConstraintConfig], tensors: str) -> Validator | None:
-    """Return what checks requests or replies; None where nothing is asked of them."""
+    """Return the validator of requests or replies; None if there are no constraints."""
     return Validator([clause.to_clause() for clause in clauses], tensors) if clauses else None
 
 
 def build_auditor(
     settings: config.AuditConfig | None, backends: Mapping[str, Backend]
 ) -> Auditor | None:
-    """Return who draws a route's audits; nobody where its reference is disabled."""
+    """Return the auditor of a route; None without audits, or if their reference is disabled."""
     if settings is None or settings.backend not in backends:
         return None
     return Auditor(share=settings.share, budget_share=settings.budget_share)
 
 
 def build_score(settings: config.ScoreConfig | None) -> Score:
-    """Return how a route scores a true label."""
+    """Return the function that scores answers against a true label."""
     if settings is None:
         return Score(unscored)
     if settings.tolerance is not None:
@@ -123,7 +123,7 @@ def build_score(settings: config.ScoreConfig | None) -> Score:
 
 
 async def look_at_inputs(routes: Mapping[str, Route], events: EventLog) -> None:
-    """Compare each route's recent requests with its first; tell of features that drifted."""
+    """Compare each route's recent requests with its first, and report features that drifted."""
     for name, route in list(routes.items()):
         sample = route.inputs.sample()
         if sample is None:
@@ -137,7 +137,7 @@ async def look_at_inputs(routes: Mapping[str, Route], events: EventLog) -> None:
 
 
 def describe(route: Route, now_s: float) -> dict[str, Any]:
-    """Return what the control plane tells of a route."""
+    """Return the control plane's description of a route."""
     return {
         "name": route.name,
         "protocol": route.protocol.name,

@@ -1,7 +1,7 @@
-"""Upkeep: what is due now and then, off the path of requests.
+"""Scheduler: periodic jobs off the request path.
 
-Each duty is a method that does what is due at `now` and returns; `run` calls them on timers. The
-simulator calls them itself, at its own times.
+Each job is a method that does the work due at `now` and returns; `run` calls the jobs on timers.
+The simulator calls them itself, at its own times.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from tollway.policies.types import Context, Notice
 
 log = logging.getLogger("tollway.upkeep")
 
-RESOLVE_S = 0.02  # the multipliers are due every few dozen requests; looking costs a microsecond
+RESOLVE_S = 0.02  # multipliers are due every few dozen requests; checking takes a microsecond
 PACE_S = 1.0
 
 
 class Scheduler:
-    """Keeps multipliers, pace, disk and snapshots up to date."""
+    """Keeps multipliers, pacing, the journal on disk and snapshots up to date."""
 
     # The mutable state is each route's traffic, when it was last saved, and the tasks that run.
 
@@ -53,9 +53,9 @@ class Scheduler:
         workers: int = 1,
         more: Sequence[tuple[float, Callable[[], Awaitable[None]]]] = (),
     ) -> None:
-        """`totals` gives what turns a route's count of requests here into that of all workers;
-        only the worker that `learns` saves; `workers` is how many there are; `more` are further
-        duties: (seconds, duty).
+        """`totals` returns, for a route, the function that scales this worker's request count to
+        all workers. Only the worker that `learns` saves. `workers` is their number. `more` are
+        further jobs: (seconds, job).
         """
         self._totals = totals
         self._learns = learns
@@ -77,12 +77,12 @@ class Scheduler:
         self._sharing: defaultdict[str, Sharing] = defaultdict(Sharing)
         self._paced: dict[str, set[str]] = {}
         self.to_come: dict[str, float] = {}
-        """How many requests each budget that paces is taken to have to pay for in its window."""
+        """For each pacing budget, the requests that it is expected to pay for in its window."""
         self.revise()
         self._tasks: list[asyncio.Task[None]] = []
 
     def revise(self) -> None:
-        """Take note of routes that have come or gone."""
+        """Register new routes and forget removed ones."""
         self._arrivals.keep(self._routes)
         for name in self._demands.keys() - self._routes.keys():
             del self._demands[name], self._paced[name], self._total[name]
@@ -91,7 +91,7 @@ class Scheduler:
             self._total[name] = self._totals(name)
 
     def resolve(self) -> None:
-        """Compute anew the multipliers that are due."""
+        """Recompute the multipliers that are due."""
         for route in self._routes.values():
             if route.policy.resolve_due():
                 route.policy.resolve()
@@ -110,7 +110,7 @@ class Scheduler:
                 )
 
     def pace(self) -> None:
-        """Tell each policy what the budgets allow per request."""
+        """Pass each policy the amount per request that the budgets allow."""
         statuses = self._wallet.status()
         now_s, wall_s = self._clock(), self._wall()
         for name, route in self._routes.items():
@@ -132,10 +132,10 @@ class Scheduler:
             self._paced[name] = allowances.keys() - {""}
 
     def reprice(self) -> None:
-        """Put the prices in force that hold at this time of day, and tell the policies.
+        """Apply the prices for this time of day, and pass them to the policies.
 
-        A call is charged at the price of when it ends, as by DeepSeek, the provider that has such
-        prices; the most that it can cost counts on any hour's.
+        A call is charged at the price when it ends, as DeepSeek does, the provider with such
+        prices. Its maximum cost is calculated for the most expensive hour.
         """
         now_s = self._wall()
         changed: dict[str, tuple[Price, Price]] = {}
@@ -153,7 +153,7 @@ class Scheduler:
                     route.policy.reprice(name, ratio(route.estimator, name, was, price))
 
     def snapshot(self, name: str) -> bytes:
-        """Return what is to be saved of a route; OSError where a head cannot be written."""
+        """Return the data to save for a route; OSError if a regressor cannot be written."""
         route = self._routes[name]
         parts = {
             "policy": route.policy.save(),
@@ -167,16 +167,16 @@ class Scheduler:
         return snapshot_file.pack(parts, self._wall())
 
     def restore(self) -> dict[str, float]:
-        """Load the routes' snapshots; return the time of each that was good.
+        """Load the routes' snapshots and return the time of each valid one.
 
-        A damaged one is set aside and told of: the route then learns from its journal again.
+        A damaged snapshot is set aside and reported; the route then relearns from its journal.
         """
         times = {}
         for name, route in self._routes.items():
             path = self._path(name)
             asked = retained_snapshots.restore(self._state_dir, name)
             if asked.exists() and self._learns:
-                path = asked  # what an operator asked for goes before what was saved
+                path = asked  # an operator's request takes precedence over the saved state
             try:
                 parts, time_s = snapshot_file.unpack(path.read_bytes())
                 take = route.policy.load if self._learns else route.policy.adopt
@@ -185,7 +185,7 @@ class Scheduler:
                 route.features.load(parts["features"])
                 audited = orjson.loads(parts["auditor"])
                 self._demands[name].load(orjson.loads(parts.get("demand", b"{}")))
-                # One worker's purse is not to be handed out to all of them.
+                # One worker's lease must not be handed to every worker.
                 if self._learns and route.auditor is not None and audited is not None:
                     route.auditor.load(audited)
                 if self._learns and "influence" in parts:  # older snapshots have none
@@ -203,7 +203,7 @@ class Scheduler:
         return times
 
     def _take_up(self, name: str) -> None:
-        """Go on with what an operator asked for, where that is there."""
+        """Apply the snapshot that an operator requested, if there is one."""
         asked = retained_snapshots.restore(self._state_dir, name)
         try:
             parts, _ = snapshot_file.unpack(asked.read_bytes())
@@ -225,7 +225,7 @@ class Scheduler:
         return retained_snapshots.newest(self._state_dir, route)
 
     async def save(self) -> None:
-        """Write the snapshots, in a thread; what the disk refuses is told of and tried again."""
+        """Write the snapshots in a thread; report disk errors and retry at the next save."""
         for name in [*self._routes]:
             try:
                 self._take_up(name)
@@ -241,7 +241,7 @@ class Scheduler:
                 self._events.add("snapshot_failed", name, f"not saved: {exc}")
 
     def start(self) -> None:
-        """Run all duties on timers, on the running loop."""
+        """Run all jobs on timers, on the running loop."""
         self.reprice()
         duties = [
             (RESOLVE_S, at_once(self.resolve)),
@@ -259,7 +259,7 @@ class Scheduler:
         await asyncio.to_thread(self._journal.sync)
 
     async def stop(self) -> None:
-        """End the timers and save a last time."""
+        """Stop the timers and save a last time."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -268,7 +268,7 @@ class Scheduler:
 
 
 def ratio(estimator: CostEstimator, backend: str, was: Price, price: Price) -> float:
-    """Return by what factor a price has changed, for what a backend's calls use now."""
+    """Return the factor by which a price changed, for a backend's current usage mix."""
     was_nano, is_nano = (
         estimator.quote(Context(()), backend, one, UNBOUND).expected_nano for one in (was, price)
     )
@@ -276,7 +276,7 @@ def ratio(estimator: CostEstimator, backend: str, was: Price, price: Price) -> f
 
 
 def at_once(duty: Callable[[], None]) -> Callable[[], Awaitable[None]]:
-    """Return a duty that waits for nothing as one that may."""
+    """Wrap a synchronous job as an asynchronous one."""
 
     async def run() -> None:
         duty()
@@ -289,5 +289,5 @@ async def _every(period_s: float, duty: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(period_s)
         try:
             await duty()
-        except Exception:  # a duty that fails once is tried again; serving goes on
+        except Exception:  # a failed job is retried; serving continues
             log.exception("upkeep failed; trying again in %.3g s", period_s)

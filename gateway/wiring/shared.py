@@ -1,4 +1,4 @@
-"""Builds what all routes share: the journal, the money, who watches, and who is told."""
+"""Builds the parts that all routes share: journal, ledger, observers, events and webhooks."""
 
 import os
 import secrets
@@ -29,7 +29,7 @@ from tollway.gateway.workers.identity import WorkerIdentity
 
 
 def build_journal(settings: config.Settings) -> Journal:
-    """Return a journal with a new segment in its folder."""
+    """Return a journal with a new segment in its directory."""
     return Journal(
         settings.journal.dir,
         segment_bytes_max=settings.journal.segment_mb << 20,
@@ -38,7 +38,7 @@ def build_journal(settings: config.Settings) -> Journal:
 
 
 def build_buffers(settings: config.Settings) -> Buffers:
-    """Return what streams may buffer of unfinished events in this worker."""
+    """Return the memory limit of this worker's incomplete stream events."""
     return Buffers(
         event_bytes_max=settings.server.max_event_bytes,
         bytes_max=settings.server.stream_buffer_bytes,
@@ -46,7 +46,7 @@ def build_buffers(settings: config.Settings) -> Buffers:
 
 
 def build_ledger(settings: config.Settings) -> Ledger:
-    """Return the ledger at its address, not yet open."""
+    """Return the ledger for its URL, not yet open."""
     password = settings.ledger.password
     return open_ledger(
         settings.ledger.url, password=password.get_secret_value() if password else None
@@ -61,7 +61,7 @@ def build_wallet(  # noqa: PLR0917 - the parts in the order they are built
     events: EventLog,
     till_dir: Path | None,
 ) -> Reservations:
-    """Return the wallet over a ledger; without tills, a crash leaves charged what was open."""
+    """Return the reservations over a ledger; without recovery files, a crash charges open calls."""
     return Reservations(
         ledger,
         budgets,
@@ -89,7 +89,7 @@ def build_lookout(  # noqa: PLR0917 - as above
     events: EventLog,
     wall: Callable[[], float],
 ) -> SpendMonitor:
-    """Return who looks for anomalies in what all workers spend; only the one that learns does."""
+    """Return the spend monitor over all workers; only the learning worker runs it."""
     watched = settings.anomalies
     return SpendMonitor(
         AnomalyDetector(ratio=watched.ratio, min_usd_per_h=watched.min_usd_per_hour),
@@ -110,11 +110,13 @@ def build_watching(
     trace: Callable[[str], Any] | None,
     put: Put,
 ) -> Observers:
-    """Return who watches requests; `put` takes the lines of the log."""
+    """Return the observers of requests; `put` receives the log lines."""
     endpoint, requests = settings.tracing.endpoint, settings.log.requests
     watching = Observers()
     followers: list[Follower] = []
-    rng = Random(secrets.randbits(64))  # not the router's: its draws stay as they are
+    rng = Random(
+        secrets.randbits(64)
+    )  # separate from the router's generator, so its draws do not change
     if endpoint is not None:
         from tollway.gateway.observability import tracing  # noqa: PLC0415 - an extra
 
@@ -133,7 +135,7 @@ def build_watching(
 
 
 def build_webhooks(settings: config.Settings, wall: Callable[[], float]) -> Webhooks:
-    """Return what sends events out."""
+    """Return the sender of webhooks."""
     return Webhooks(
         [
             Target(

@@ -1,24 +1,24 @@
 """Decides which state of a backend or route a reload keeps, and hands it to its successor.
 
-State is not configuration: an object is replaced because its settings changed, and goes on with
-all state that those settings do not concern. Each kind of state has the settings that do:
+State is not configuration: when settings change, the object is replaced, and its successor takes
+over all state that those settings do not concern. Each kind of state depends on these settings:
 
-    state                                    begins again where this changed
-    breaker, rest, slots, limit, refused     what the server is (SERVER)
+    state                                    is reset if this changed
+    breaker, rest, slots, limit, refused     the server's identity (SERVER)
       fields, hedge wait
     credential                               SERVER, auth
-    prompt cache                             SERVER; dropped where cached tokens cost the same
+    prompt cache                             SERVER; dropped if cached tokens cost the same
     connections, trials                      how the server is reached (WAY)
     an address' health and keep-alive        the address
-    retries, hedging's purse, traffic,       never
+    retry and hedging budgets, traffic,      never
       tenants' influence, counters
     estimates, accuracy of quotes            never; dropped with the backend
     features' scales, input drift            the route's context or protocol
-    policy, what paces it                    what the new policy cannot read
+    policy, what paces it                    state that the new policy cannot read
     audits                                   the reference
 
-State that is shared with requests under way is the same object before and after, so that what
-they still report counts. `rebuilt` makes and shares, and changes nothing that runs; `adopt_*` are
+State that requests in flight use is the same object before and after, so that their later reports
+still count. `rebuilt` creates and shares objects without changing anything that runs. `adopt_*` are
 called once nothing can fail any more.
 """
 
@@ -43,7 +43,7 @@ SERVER = (
     "http2",
     "allow_link_local",
 )
-"""What makes a backend the same server: what was seen of another one says nothing of this one."""
+"""Keys that identify a server. Observations of one server say nothing about another."""
 
 WAY = (
     *SERVER,
@@ -55,7 +55,7 @@ WAY = (
     "event_idle_timeout_s",
     "keep_alive",
 )
-"""What a backend's connections, and its health checks, depend on."""
+"""Keys that a backend's connections and health checks depend on."""
 
 SAME_POLICY = (
     "policy",
@@ -67,11 +67,11 @@ SAME_POLICY = (
     "guard",
     "cascade",
 )
-"""What makes a route's policy what it is."""
+"""Keys that define a route's policy."""
 
 
 def same(before: object, told: object, keys: Collection[str]) -> bool:
-    """Whether two tables of the configuration agree in these keys."""
+    """Return whether two tables of the configuration agree in these keys."""
     return all(getattr(before, key) == getattr(told, key) for key in keys)
 
 
@@ -81,7 +81,7 @@ def rebuilt(
     told: config.BackendConfig,
     events: EventLog,
 ) -> Backend:
-    """Return a backend of changed settings, which shares what it can with the old one."""
+    """Return a backend with changed settings that shares as much as possible with the old one."""
     if old is None or before is None or not same(before, told, SERVER):
         return build_backend(told, events.add)
     new = build_backend(
@@ -100,7 +100,7 @@ def rebuilt(
 
 
 def adopt_backend(new: Backend, old: Backend, told: config.BackendConfig) -> None:
-    """Have a backend that was rebuilt for the same server go on where the old one is."""
+    """Hand the old backend's state to a backend that was rebuilt for the same server."""
     new.dialect.adopt(old.dialect)
     if new.transport is not old.transport:
         adoption.adopt(new.transport, old.transport)
@@ -121,9 +121,9 @@ def adopt_route(
     settings: config.Settings,
     events: EventLog,
 ) -> None:
-    """Have a route go on with the state of the one it replaces.
+    """Hand the state of the replaced route to its successor.
 
-    `servers` are the backends that are the same servers as before; `settings` the new ones.
+    `servers` are the backends that are the same servers as before; `settings` are the new ones.
     """
     new.estimator, new.bound = old.estimator, old.bound
     new.traffic, new.influence = old.traffic, old.influence

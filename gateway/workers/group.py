@@ -1,12 +1,12 @@
-"""The crew: the workers of one gateway, as one of them sees the others.
+"""The worker group: the workers of one gateway, as one of them sees the others.
 
-What a worker says of itself is its report: its metrics, what it has spent, its events. Whoever is
-asked for the gateway's asks the others for theirs and adds them up. Each also leaves its report in
-the folder every second, and takes over at its start what the worker before it in its seat had left:
-so a counter never falls when a worker dies, and lacks at most that second. (What it has spent is
-exact all the same, in the ledger and in the journal.)
+A worker's report holds its metrics, spend and events. To answer for the whole gateway, a worker
+asks the others for their reports and adds them up. Each worker also writes its report to the shared
+folder every second, and at its start takes over the report of its predecessor. So a counter never
+decreases when a worker dies, and loses at most that second. (Spend stays exact in any case, in the
+ledger and in the journal.)
 
-Feedback goes to the one worker that learns, whoever was sent it.
+Feedback goes to the one worker that learns, regardless of which worker received it.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ Spend = dict[tuple[str, str, str], int]
 Taught = list[dict[str, str]]
 Teach = Callable[[list[Any], str | None, str], Awaitable[Taught]]
 
-LEAVE_SHARE = 50  # with thousands of tenants a report takes tens of milliseconds
-LEARNER_TRIES = 3  # of TIMEOUT_S and a pause each: a learner that died is back within a second
+LEAVE_SHARE = 50  # a report of thousands of tenants takes tens of milliseconds
+LEARNER_TRIES = 3  # each of TIMEOUT_S and a pause; a learner that died is back within a second
 LEARNER_PAUSE_S = 0.5
 
 
 @dataclass(slots=True)
 class WorkerReport:
-    """What workers say of themselves, added up."""
+    """Reports of workers, added up."""
 
     families: list[aggregation.Family] = field(default_factory=list)
     spend: Spend = field(default_factory=dict)
@@ -68,15 +68,15 @@ class WorkerReport:
 
 
 def read(document: dict[str, Any]) -> WorkerReport:
-    """Return a report from its document."""
+    """Parse a report from its document."""
     spend = {(route, backend, tenant): nano for route, backend, tenant, nano in document["spend"]}
     return WorkerReport(document["families"], spend, document["events"], document["tags"])
 
 
 class WorkerGroup:
-    """Speaks for all workers of this gateway; for a gateway of one process, for itself."""
+    """Represents all workers of this gateway; with a single process, only itself."""
 
-    # The mutable state is what was taken over from the seat's last worker, and when to leave more.
+    # The mutable state is the predecessor's report, and the time of the next report.
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class WorkerGroup:
         wallet: Reservations,
         teach: Teach,
     ) -> None:
-        """`teach` has this process learn from feedback (a list, and whose it is)."""
+        """`teach` makes this process learn from feedback (a list, and its sender)."""
         self._identity = identity
         self._metrics = metrics
         self._events = events
@@ -103,7 +103,7 @@ class WorkerGroup:
         return self._peers is None
 
     async def open(self) -> None:
-        """Take over from the last worker of this seat, and answer the others."""
+        """Take over the predecessor's report, and start to answer the other workers."""
         if self._peers is None:
             return
         left = self._left(self._identity.index)
@@ -116,7 +116,7 @@ class WorkerGroup:
         await self._peers.open(answers)
 
     async def close(self) -> None:
-        """Leave the last report, and answer no more."""
+        """Write the last report, and stop answering."""
         if self._peers is not None:
             await self._peers.close()
             self.leave()
@@ -131,7 +131,7 @@ class WorkerGroup:
         )
 
     async def all(self) -> WorkerReport:
-        """Return what all workers say, the budgets' figures as the ledger has them now."""
+        """Return the reports of all workers, with the budgets' current figures from the ledger."""
         await self.settle()
         if self._peers is None:
             return self.mine()
@@ -146,32 +146,32 @@ class WorkerGroup:
         assert self._peers is not None
         try:
             return read(await self._peers.ask(index, "report"))
-        except WorkerSilent:  # dead or dying: what it last said, without what was true then only
+        except WorkerSilent:  # dead or dying: use its last report, without the gauges
             left = self._left(index)
             return WorkerReport(
                 aggregation.lasting(left.families), left.spend, left.events, left.tags
             )
 
     async def settle(self) -> None:
-        """Have the ledger know what all workers have settled, and this one what it knows."""
+        """Report all workers' settlements to the ledger, and refresh this worker's figures."""
         if self._peers is None:
             return
         asked = [self._peers.ask(index, "tell") for index in self._identity.others]
         await asyncio.gather(self._wallet.tell(), *asked, return_exceptions=True)
         try:
             await self._wallet.refresh(0.0)
-        except LedgerUnavailable:  # the wallet's upkeep says so; what is known is shown
+        except LedgerUnavailable:  # the scheduled sync reports it; show the known figures
             log.debug("the ledger does not answer")
 
     def leave_in_turn(self) -> None:
-        """Leave a report, unless that would take more than a fiftieth of the time."""
+        """Write a report, unless that would take more than a fiftieth of the time."""
         started_s = time.monotonic()
         if started_s >= self._due_s:
             self.leave()
             self._due_s = started_s + LEAVE_SHARE * (time.monotonic() - started_s)
 
     def leave(self) -> None:
-        """Write this worker's report where the others, or its successor, find it."""
+        """Write this worker's report for the other workers and its successor."""
         assert self._identity.folder is not None
         blob = orjson.dumps(self.mine().document())
         snapshot_file.write(self._path(self._identity.index), blob, durable=False)
@@ -189,7 +189,7 @@ class WorkerGroup:
     # ------------------------------------------------------------------ learning
 
     async def teach(self, told: list[Any], tenant: str | None, by: str = ADMIN) -> Taught:
-        """Have the learner learn from feedback; return its answers. Refused where it is gone."""
+        """Make the learner learn from feedback, and return its results; refused if it is gone."""
         if self._identity.learns:
             return await self._teach(told, tenant, by)
         assert self._peers is not None

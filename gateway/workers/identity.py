@@ -1,6 +1,6 @@
-"""The seat of a worker: which of several processes this is, and what they share.
+"""The identity of a worker: which of several processes this is, and what they share.
 
-A gateway with one process has a seat too: alone, and learning.
+A gateway with a single process has an identity too: it is alone, and it learns.
 """
 
 import mmap
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LEARNER = 0
-"""The worker that learns. It serves as the others do, so that its features see the same traffic."""
+"""The worker that learns. It also serves requests, so that its features see the same traffic."""
 
 
 class SharedCounters:
-    """Counts of requests, a row a worker, in memory that all of them see and that outlives each.
+    """Request counts, one row per worker, in memory that all workers see and that outlives each.
 
-    Made before the workers are, who inherit it. Each writes its own row only.
+    It is created before the workers, which inherit it. Each worker writes only its own row.
     """
 
     # The mutable state is the mapped memory; a cell is stored by one eight-byte move.
@@ -30,11 +30,11 @@ class SharedCounters:
         return route in self._columns
 
     def count(self, worker: int, route: str) -> int:
-        """Return what a worker, or the one that had its seat before it, has counted."""
+        """Return the count of a worker, including its predecessors."""
         return self._cells[self._at(worker, route)]
 
     def tell(self, worker: int, route: str, count: int) -> int:
-        """Write what a worker has counted in all; return the sum over the workers."""
+        """Store a worker's total count; return the sum over the workers."""
         self._cells[self._at(worker, route)] = count
         return sum(self._cells[self._at(row, route)] for row in range(self._rows))
 
@@ -44,10 +44,10 @@ class SharedCounters:
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """One worker's place among `count`.
+    """One worker's index among `count` workers.
 
-    `folder` is where the workers meet: their sockets, what they last told, what was learned. It is
-    the supervisor's, empty at its start. None for a gateway of one process.
+    `folder` is shared by the workers: their sockets, last reports and learned policies. It belongs
+    to the supervisor and is empty at its start. None for a gateway with a single process.
     """
 
     index: int = LEARNER
@@ -57,18 +57,18 @@ class WorkerIdentity:
 
     @property
     def learns(self) -> bool:
-        """Whether this worker learns for all."""
+        """Whether this worker learns for all workers."""
         return self.index == LEARNER
 
     @property
     def others(self) -> list[int]:
-        """The seats of the other workers."""
+        """The indices of the other workers."""
         return [identity for identity in range(self.count) if identity != self.index]
 
     def total(self, route: str) -> Callable[[int], int]:
-        """Return what turns this process's count of a route's requests into that of all workers.
+        """Return the function that scales a route's request count here to all workers.
 
-        Of a route that came after the start there is no column: workers have the same share.
+        A route added after the start has no column; the workers are assumed to have equal shares.
         """
         board = self.board
         if board is None:

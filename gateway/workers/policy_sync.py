@@ -1,10 +1,10 @@
-"""Lessons: what the one learning worker has learned, given to the others.
+"""Policy sync: distributes the state of the one learning worker to the others.
 
-Every second, where something was learned, the learner writes each route's policy and the scales of
-its features beside the workers' sockets, with a checksum, and renames it into place; the others
-take it up. A lesson is whole or refused. What a worker learns by its own traffic alone (its pace,
-what calls use) stays its own. The others write whose requests they had lately, for the learner to
-know each tenant's share of all.
+Every second, if something was learned, the learner writes each route's policy and feature scales
+next to the workers' sockets, with a checksum, and renames the file into place. The other workers
+load it. An update is loaded as a whole or refused. State that depends on a worker's own traffic
+(its pacing, the usage of calls) is not shared. The other workers write the tenants of their recent
+requests, so that the learner knows each tenant's share of all traffic.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from tollway.gateway.storage import snapshot_file
 
 
 class PolicySync:
-    """Gives lessons, or takes them."""
+    """Publishes or loads policy updates."""
 
     # The mutable state is, by route, the version last given and the file last taken.
 
     def __init__(
         self, folder: Path, routes: Mapping[str, Route], events: EventLog, index: int = 0
     ) -> None:
-        """`index`: the worker's own seat."""
+        """`index`: this worker's own index."""
         self._folder = folder
         self._index = index
         self._routes = routes
@@ -35,7 +35,7 @@ class PolicySync:
         self._taken: dict[str, int] = {}
 
     def give(self) -> None:
-        """Write what is new since it was last given (about a millisecond a route)."""
+        """Write the changes since the last update (about a millisecond per route)."""
         self._hear()
         for name, route in self._routes.items():
             if self._given.get(name) != route.policy.version:
@@ -44,7 +44,7 @@ class PolicySync:
                 self._given[name] = route.policy.version
 
     def take(self) -> None:
-        """Load what is new since it was last taken; a damaged lesson is told of and left."""
+        """Load the updates since the last one; a damaged update is reported and skipped."""
         for name, route in self._routes.items():
             try:
                 written = self._path(name).stat().st_mtime_ns
@@ -62,13 +62,13 @@ class PolicySync:
         self._say()
 
     def _say(self) -> None:
-        """Write whose requests this worker had lately."""
+        """Write the tenants of this worker's recent requests."""
         told = {name: route.traffic.save() for name, route in self._routes.items()}
         path = self._folder / f"{self._index}.traffic"
         snapshot_file.write(path, orjson.dumps(told), durable=False)
 
     def _hear(self) -> None:
-        """Read whose requests the other workers had lately."""
+        """Read the tenants of the other workers' recent requests."""
         told = []
         for path in self._folder.glob("*.traffic"):
             try:

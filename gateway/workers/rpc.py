@@ -1,8 +1,8 @@
-"""Peers: what the workers of one gateway ask each other, over Unix sockets.
+"""Calls between the workers of one gateway, over Unix sockets.
 
-One question a connection: a JSON document each way, its length before it. They are few (a scrape,
-a feedback, an operator's look), so nothing is kept open. The folder is the supervisor's own, and
-closed to other users.
+Each connection carries one request and one reply: JSON documents, each preceded by its length.
+Calls are rare (a scrape, feedback, an operator's query), so no connection is kept open. The folder
+belongs to the supervisor and is closed to other users.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ Answerer = Callable[[Any], Awaitable[Any]]
 
 
 class WorkerSilent(Exception):  # noqa: N818 - reads as what happened
-    """A worker that was asked did not answer."""
+    """A worker did not answer."""
 
 
 class WorkerRpc:
-    """Answers other workers, and asks them."""
+    """Answers other workers and calls them."""
 
     # The mutable state is the server that listens for them.
 
@@ -38,14 +38,14 @@ class WorkerRpc:
         self._server: asyncio.Server | None = None
 
     async def open(self, answers: Mapping[str, Answerer]) -> None:
-        """Listen; `answers` by what may be asked."""
+        """Listen; `answers` maps each request to its handler."""
         self._answers = answers
         path = self._path(self._index)
-        path.unlink(missing_ok=True)  # of the worker that had this seat and died
+        path.unlink(missing_ok=True)  # left by a predecessor that died
         self._server = await asyncio.start_unix_server(self._serve, str(path))
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
             self._path(self._index).unlink(missing_ok=True)
@@ -59,14 +59,14 @@ class WorkerRpc:
             _write(writer, await self._answers[question](told))
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            pass  # who asked has gone
-        except Exception:  # the asker sees silence; why is ours to know
+            pass  # the caller is gone
+        except Exception:  # the caller sees a timeout; the reason is logged here
             log.exception("another worker asked what could not be answered")
         finally:
             writer.close()
 
     async def ask(self, index: int, question: str, told: Any = None) -> Any:
-        """Return what a worker answers; Silent where it does not."""
+        """Return a worker's reply; WorkerSilent if there is none."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 reader, writer = await asyncio.open_unix_connection(str(self._path(index)))

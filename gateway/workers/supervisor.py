@@ -1,19 +1,19 @@
 """The supervisor: keeps N workers running behind one address.
 
 Theory of operation. The supervisor binds and forks, and serves nothing itself. It has one thread
-and no event loop, so that a fork copies a process at rest; what was imported before is shared by
-all. Each worker listens on the address with a socket of its own (SO_REUSEPORT): the kernel deals
-connections out evenly. The supervisor holds these sockets open, so that connections which came for
-a worker that died wait for the one that takes its seat.
+and no event loop, so that a fork copies a process at rest. All workers share the modules that were
+imported before the fork. Each worker listens on the address with its own socket (SO_REUSEPORT), and
+the kernel distributes connections evenly. The supervisor keeps these sockets open, so that the
+connections of a worker that died wait for its replacement.
 
-    seat      worker says it is ready     worker ends                       stopping
+    slot      worker reports ready        worker ends                       stopping
     starting  ready                       stop all (at the first start)     told to drain
     ready     -                           empty, due after a pause          told to drain
     empty     -                           -                                 stays empty
 
-The pause doubles while workers of a seat die young, so that one that cannot live does not take the
-machine with it. Workers see the end of a pipe when the supervisor is gone, and drain: none is left
-behind.
+The pause doubles while the workers of a slot die young, so that a crash loop does not exhaust the
+machine. When the supervisor is gone, the workers see the end of a pipe and drain: no worker is left
+running.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ from dataclasses import dataclass
 
 log = logging.getLogger("tollway.supervisor")
 
-PAUSE_S = 0.1  # a worker that was killed is missed: its connections wait
+PAUSE_S = 0.1  # short, because the connections of a killed worker wait
 PAUSE_MAX_S = 5.0
-YOUNG_S = 10.0  # who dies younger than this has its successor wait longer
+YOUNG_S = 10.0  # a worker that dies younger than this makes its successor wait longer
 GRACE_S = 10.0  # beyond the drain: to settle, save and hand back
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 
@@ -41,9 +41,10 @@ OK, FAILED = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a worker is told: its seat, and the pipes to and from the supervisor.
+    """The parameters of a worker: its index, and the pipes to and from the supervisor.
 
-    A byte written to `ready_fd` says that it serves; the end of `alive_fd` that nobody watches it.
+    A byte written to `ready_fd` reports that it serves; end of file on `alive_fd`, that the
+    supervisor is gone.
     """
 
     index: int
@@ -64,7 +65,7 @@ class _WorkerSlot:
 class Supervisor:
     """Runs `work` in each of `count` processes until told to stop."""
 
-    # The mutable state is the seats, whether all were ready once, and whether it is stopping.
+    # The mutable state is the slots, whether all were ready once, and whether it is stopping.
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`work` serves and returns the exit code of its process. `on_ready` is called once, when
-        all workers serve; `on_stop` when they are told to drain, before they are.
+        all workers serve; `on_stop` just before the workers are told to drain.
         """
         self._work = work
         self._slots = [_WorkerSlot(index) for index in range(count)]
@@ -93,7 +94,7 @@ class Supervisor:
         self._fds: list[int] = []
 
     def run(self) -> int:
-        """Return once all workers are gone: 0 if they stopped as they were told, else 1."""
+        """Return once all workers are gone: 0 if they stopped as requested, else 1."""
         ready_r, ready_w = os.pipe()
         alive_r, alive_w = os.pipe()
         wake_r, wake_w = os.pipe()
@@ -112,7 +113,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _hearing(self, wake_fd: int) -> Iterator[None]:
-        """Have signals wake the loop, and nothing else happen by them."""
+        """Let signals wake the loop, with no other effect."""
         before = {one: signal.signal(one, self._note) for one in SIGNALS}
         fd = signal.set_wakeup_fd(wake_fd, warn_on_full_buffer=False)
         try:
@@ -131,7 +132,7 @@ class Supervisor:
     # ------------------------------------------------------------------ one look around
 
     def _step(self, ready_fd: int, alive_fd: int) -> bool:
-        """Do what is due; return whether there is anything left to watch."""
+        """Do the work that is due; return whether any worker is left."""
         now_s = self._clock()
         self._reap(now_s)
         if self._told:
@@ -153,7 +154,7 @@ class Supervisor:
         return self._kill_at_s < float("inf")
 
     def _patience_s(self) -> float | None:
-        """Return how long nothing is due."""
+        """Return the time until the next work is due."""
         if self._stopping:
             return max(0.0, self._kill_at_s - self._clock())
         due = [identity.due_s for identity in self._slots if not identity.pid]
@@ -162,7 +163,7 @@ class Supervisor:
     def _start(self, identity: _WorkerSlot, ready_fd: int, alive_fd: int, now_s: float) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        # What comes before the worker has handlers of its own must not end in ours, unheard.
+        # A signal before the worker has its own handlers must not be lost in the supervisor's.
         held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if not pid:
@@ -182,7 +183,9 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload, it is up to date
+            signal.signal(
+                signal.SIGHUP, signal.SIG_IGN
+            )  # ignored until it can reload: its configuration is current
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us
             for fd in self._fds:
                 os.close(fd)
@@ -190,7 +193,9 @@ class Supervisor:
             return self._work(start)
         except SystemExit as exc:
             return exc.code if isinstance(exc.code, int) else FAILED
-        except BaseException:  # whatever it was, this process ends here and not in our caller
+        except (
+            BaseException
+        ):  # this process must end here and not return into the supervisor's caller
             traceback.print_exc()
             return FAILED
         finally:
@@ -198,7 +203,7 @@ class Supervisor:
             sys.stderr.flush()
 
     def _hear(self, ready: bytes) -> None:
-        """Take note of the workers that are ready."""
+        """Record the workers that are ready."""
         for index in ready:
             self._slots[index].ready = True
         if not (self._announced or self._stopping) and all(
@@ -216,10 +221,10 @@ class Supervisor:
                 self._lost(identity, os.waitstatus_to_exitcode(status), now_s)
 
     def _lost(self, identity: _WorkerSlot, code: int, now_s: float) -> None:
-        """Have a seat taken again, after a pause; nothing can be served where none could start."""
+        """Schedule a replacement after a pause; stop if no worker could start."""
         pid, identity.pid = identity.pid, 0
         if self._stopping:
-            # One that is told to stop before it serves has nothing to drain, and dies of it.
+            # A worker that is stopped before it serves has nothing to drain: the signal kills it.
             as_told = code == OK or (code == -signal.SIGTERM and not identity.ready)
             self._code = self._code or (OK if as_told else FAILED)
             return
@@ -240,7 +245,7 @@ class Supervisor:
         )
 
     def _stop(self, now_s: float) -> None:
-        """Tell the workers to drain; told twice by SIGINT, to leave at once."""
+        """Tell the workers to drain; after a second SIGINT, to exit at once."""
         first = not self._stopping
         if first:
             self._kill_at_s = now_s + self._drain_s + GRACE_S
@@ -258,7 +263,7 @@ class Supervisor:
 
 
 def _drained(fd: int) -> bytes:
-    """Return what can be read now."""
+    """Return the bytes that can be read now."""
     with contextlib.suppress(BlockingIOError):
         return os.read(fd, 4096)
     return b""
