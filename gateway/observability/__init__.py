@@ -1,1 +1,1 @@
-"""What the gateway shows of itself: metrics, traces, logs, events, webhooks."""
+"""The gateway's observability: metrics, traces, logs, events and webhooks."""

@@ -1,9 +1,9 @@
-"""Logs: where log lines go and in what form, and a line for each request where that is wanted.
+"""Logs: the format and destination of log lines, and optional request lines.
 
-A line in JSON is one object: time, level, logger, message, and what the line is about (`decision`,
-`trace_id`, ...) as members of their own. The path of a request writes no line unless `requests`
-says so. What a request's line holds is listed here, in `told`: no body, no header field, no query.
-Nobody waits for a line to be written: see `lines.py`.
+A JSON line is one object: time, level, logger, message, and the subject of the line (`decision`,
+`trace_id`, ...) as further members. The request path writes no line unless `requests` enables it.
+`told` lists the content of a request line: no body, no header field, no query. Writing a line never
+blocks: see `log_writer.py`.
 """
 
 import logging
@@ -23,15 +23,15 @@ from tollway.gateway.observability.request_trace import RequestTrace
 REQUESTS = "tollway.requests"
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has; the rest is what a line was told with `extra`."""
+"""Attributes of every record; all others were passed with `extra`."""
 
 
 Put = Callable[[str], None]
-"""Takes a line without its end; returns at once."""
+"""Receives a line without its line break; must return at once."""
 
 
 class Json(logging.Formatter):
-    """A record as one line of JSON."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -43,10 +43,10 @@ class Json(logging.Formatter):
 
 
 class Text(logging.Formatter):
-    """A record as people read it, with what it is about behind it."""
+    """Formats a record for people, followed by its subject."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and a traceback below it where there is one."""
+        """Return the line, followed by the traceback if there is one."""
         about = {name: value for name, value in vars(record).items() if name not in _OWN}
         level, message = record.levelname.lower(), record.getMessage()
         line = text_line(record.created, level, record.name, message, about)
@@ -54,11 +54,11 @@ class Text(logging.Formatter):
 
 
 Line = Callable[[float, str, str, str, dict[str, Any]], str]
-"""(seconds since 1970, level, logger, message, what it is about) -> the line without its end."""
+"""(seconds since 1970, level, logger, message, subject) -> the line without its line break."""
 
 
 def json_line(at_s: float, level: str, logger: str, message: str, about: dict[str, Any]) -> str:
-    """Return a line as one object of JSON."""
+    """Return a line as one JSON object."""
     line = {"time": _time(at_s), "level": level, "logger": logger, "message": message, **about}
     return orjson.dumps(line, default=str).decode()
 
@@ -74,14 +74,14 @@ def _time(at_s: float) -> str:
 
 
 class Handler(logging.Handler):
-    """Hands records on as lines."""
+    """Passes records on as lines."""
 
     def __init__(self, put: Put) -> None:
         super().__init__()
         self._put = put
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a record on; what cannot be formatted must not stop who logs it."""
+        """Pass a record on; a formatting error must not stop the caller."""
         try:
             self._put(self.format(record))
         except Exception:
@@ -89,22 +89,22 @@ class Handler(logging.Handler):
 
 
 def lost(form: str, count: int) -> str:
-    """Return the line that says how many lines are missing before it."""
+    """Return the line that reports how many lines were dropped before it."""
     line = json_line if form == "json" else text_line
     message = f"{count} log lines were dropped: they were not read as fast as they came"
     return line(time.time(), "warning", "tollway.logs", message, {})
 
 
 def background(form: str) -> Background:
-    """Return what writes lines to stderr in a thread."""
+    """Return a writer that writes lines to stderr in a thread."""
     return Background(sys.stderr, note=partial(lost, form))
 
 
 def write(form: str, level: str, put: Put | None = None) -> None:
-    """Have this process write its log on stderr from now on, by `put`, or directly.
+    """Configure logging: write this process' log to stderr, through `put` or directly.
 
-    `level` is of Tollway's own lines. Of libraries there are warnings only: some tell whole
-    addresses, queries included, when they are asked for more.
+    `level` applies to Tollway's own lines. Libraries are limited to warnings: at lower levels, some
+    log whole URLs, including queries.
     """
     handler = Handler(put or Direct(sys.stderr).put)
     handler.setFormatter(Json() if form == "json" else Text())
@@ -113,9 +113,9 @@ def write(form: str, level: str, put: Put | None = None) -> None:
 
 
 class RequestLog:
-    """Writes a line for each request, or for those that failed.
+    """Writes a line for each request, or for each failed one.
 
-    By itself, in the form of the others: by way of the logging module a line costs twice as much.
+    It formats lines itself: through the logging module a line costs twice as much.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class RequestLog:
         self._wall = wall
 
     def __call__(self, trace: RequestTrace, now_s: float) -> None:
-        """Write a passage's line."""
+        """Write the line of a request trace."""
         if self._failed_only and 0 < trace.status < 400:
             return
         message = f"{trace.method} {trace.path} {trace.status or 'left'}"
@@ -136,7 +136,7 @@ class RequestLog:
 
 
 def told(trace: RequestTrace, now_s: float) -> dict[str, Any]:
-    """Return what a request's line says."""
+    """Return the content of a request line."""
     state = trace.state
     line: dict[str, Any] = {
         "route": trace.route,

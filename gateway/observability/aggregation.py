@@ -1,9 +1,9 @@
-"""Sums of metrics: what several workers count, as one gateway's figures.
+"""Aggregation of metrics: combines the metrics of several workers.
 
 A family is a plain document, `{"name", "type", "text", "samples": [[name, labels, value], ...]}`.
-Counters and histograms add up, a worker's that has died included. Gauges are what they are now:
-each says below how the workers' make one; those that are not named are the same for all, or the
-highest counts.
+Counters and histograms add up, including those of workers that have died. Gauges are current
+values; the rules below say how to combine each one. Gauges that are not listed are equal in all
+workers, or their maximum is used.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +34,7 @@ _LOWEST = {
 
 
 def add(reports: Sequence[Iterable[Family]]) -> list[Family]:
-    """Return the families of all reports, each once, their samples combined."""
+    """Return the families of all reports, each once, with combined samples."""
     found: dict[str, Family] = {}
     samples: dict[str, dict[tuple[Any, ...], list[Any]]] = {}
     for report in reports:
@@ -50,12 +50,12 @@ def add(reports: Sequence[Iterable[Family]]) -> list[Family]:
 
 
 def how(family: Family) -> Combine:
-    """Return how two workers' values of a family's sample become one."""
+    """Return the function that combines two workers' values of a family's sample."""
     if family["type"] in {"counter", "histogram"} or family["name"] in _ADDED:
         return lambda one, other: one + other
     return min if family["name"] in _LOWEST else max
 
 
 def lasting(families: Iterable[Family]) -> list[Family]:
-    """Return what still counts of a worker that has died: not its gauges."""
+    """Return the metrics of a dead worker that still count: all but its gauges."""
     return [family for family in families if family["type"] in {"counter", "histogram"}]

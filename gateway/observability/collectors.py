@@ -1,4 +1,4 @@
-"""Gauges: figures that are read from their owners at the scrape."""
+"""Collectors: gauges that are read from their owners at scrape time."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -30,7 +30,7 @@ _BUDGET: tuple[tuple[str, str, Callable[[BudgetStatus], int]], ...] = (
 
 
 def budgets(wallet: Reservations) -> Iterator[Metric]:
-    """Yield what each budget allows, has spent and holds, over all gateways."""
+    """Yield each budget's limit, spent and held amounts, over all gateways."""
     told = [([s.budget.name, s.budget.window], s) for s in wallet.status()]
     names = ["budget", "window"]
     for name, text, read in _BUDGET:
@@ -69,7 +69,7 @@ def budgets(wallet: Reservations) -> Iterator[Metric]:
 
 
 def held_money(wallet: Reservations, waited: Buckets) -> Iterator[Metric]:
-    """Yield how requests waited, and how long, for money that other calls hold."""
+    """Yield how many requests waited for reserved budget, and how long."""
     line = wallet.held.line
     waits = CounterMetricFamily(
         "tollway_budget_waits",
@@ -91,7 +91,7 @@ def held_money(wallet: Reservations, waited: Buckets) -> Iterator[Metric]:
 
 
 def drains(drains: Drains) -> Iterator[Metric]:
-    """Yield how many streams are read on whose clients left, and how such readings ended."""
+    """Yield how many abandoned streams are drained, and how drains ended."""
     yield _gauge(
         "tollway_drained_streams",
         "Streams that are read on after their clients left",
@@ -119,7 +119,7 @@ def journal(journal: Journal) -> Iterator[Metric]:
 
 
 def to_come(requests: Mapping[str, float]) -> Iterator[Metric]:
-    """Yield what the pace of budgets rests on."""
+    """Yield the forecasts that budget pacing is based on."""
     yield _gauge(
         "tollway_budget_requests_to_come",
         "Requests that a budget which paces is taken to have to pay for until its window ends",
@@ -129,7 +129,7 @@ def to_come(requests: Mapping[str, float]) -> Iterator[Metric]:
 
 
 def log_lines(lines: Background) -> Iterator[Metric]:
-    """Yield how many lines of the log were dropped."""
+    """Yield the number of dropped log lines."""
     yield CounterMetricFamily(
         "tollway_log_lines_dropped",
         "Lines of the log that were dropped because nobody read them as fast as they came",
@@ -138,7 +138,7 @@ def log_lines(lines: Background) -> Iterator[Metric]:
 
 
 def saved(times_s: Mapping[str, float]) -> Iterator[Metric]:
-    """Yield when what routes have learned was last saved."""
+    """Yield the time at which the routes' learned state was last saved."""
     yield _gauge(
         "tollway_snapshot_timestamp_seconds",
         "When what a route has learned was last saved",
@@ -148,7 +148,7 @@ def saved(times_s: Mapping[str, float]) -> Iterator[Metric]:
 
 
 def routes(routes: Mapping[str, Route]) -> Iterator[Metric]:
-    """Yield what each route's policy and estimator have come to."""
+    """Yield the state of each route's policy and estimator."""
     yield _gauge(
         "tollway_backend_up",
         "Whether a backend is in service: its circuit breaker is closed and its key accepted",
@@ -214,7 +214,7 @@ def _retries(routes: Mapping[str, Route]) -> Iterator[Metric]:
 
 
 def backends(backends: Mapping[str, Backend], now_s: float) -> Iterator[Metric]:
-    """Yield how each backend is, and how busy, as far as this gateway makes it so."""
+    """Yield the health and the load of each backend, as seen by this gateway."""
     yield _gauge(
         "tollway_backend_breaker",
         "1 for the state that a backend's circuit breaker is in",
@@ -261,38 +261,38 @@ _SLOTS: tuple[tuple[str, str, Callable[[ConcurrencyQueue], int]], ...] = (
 
 
 class Anomaly(Protocol):
-    """An anomaly of spend as a gauge shows it."""
+    """A spend anomaly, as shown by a gauge."""
 
     @property
     def kind(self) -> str:
-        """What its name names: a tenant, a route, ..."""
+        """The kind of the subject: a tenant, a route, ..."""
 
     @property
     def name(self) -> str:
-        """Which of them."""
+        """The name of the subject."""
 
     @property
     def ratio(self) -> float:
-        """How many times the expected spend."""
+        """The spend, as a multiple of the expected spend."""
 
     @property
     def cause(self) -> str:
-        """What explains it best."""
+        """The most likely cause."""
 
 
 class Anomalies(Protocol):
-    """What finds anomalies of spend."""
+    """A detector of spend anomalies."""
 
     @property
     def active(self) -> Sequence[Anomaly]:
-        """Those under way."""
+        """The active anomalies."""
 
     def usual(self, now_s: float) -> Mapping[tuple[str, str], float]:
-        """Return the expected dollars an hour by (kind, name)."""
+        """Return the expected dollars per hour by (kind, name)."""
 
 
 def anomalies(anomalies: Anomalies, now_s: float) -> Iterator[Metric]:
-    """Yield which anomalies of spend are under way, and what is usual now."""
+    """Yield the active spend anomalies and the current baseline."""
     yield _gauge(
         "tollway_spend_anomaly",
         "Spend over the usual, for anomalies under way: how many times",
@@ -320,7 +320,7 @@ _FIGURES = {
     "guard_gain_lower_bound": "What it is worth more at least, with confidence",
     "allowance_usd": "What the budgets allow per request",
 }
-"""What policies tell of themselves; each tells those that it has."""
+"""Figures of policies; each policy reports those that it has."""
 
 
 def _accuracy(routes: Mapping[str, Route]) -> Iterator[Metric]:

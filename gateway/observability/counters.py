@@ -1,9 +1,9 @@
-"""The metrics, as Prometheus scrapes them.
+"""The Prometheus metrics.
 
-Counts on the path are plain integers in slotted tallies, one per (route, backend, tenant), all of
-which come from the config, so that the number of series is bounded; money is counted in
-nano-dollars and divided once, at the scrape, so that the sum here equals the ledger's to the last
-digit. Gauges of budgets, policies and the journal are read from their owners at the scrape.
+Counts on the request path are plain integers in slotted tallies, one per (route, backend, tenant).
+All three come from the configuration, so the number of series is bounded. Money is counted in
+nano-dollars and divided once, at scrape time, so that the sum equals the ledger's to the last
+digit. Gauges of budgets, policies and the journal are read from their owners at scrape time.
 """
 
 import math
@@ -34,15 +34,15 @@ from tollway.policies.types import Choice
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-TOLD = (USAGE, REPORTED)  # where a cost comes from what the backend said
+TOLD = (USAGE, REPORTED)  # the cost comes from usage or a price reported by the backend
 TAGS_MAX = 1000  # key and value pairs whose spend is counted
-REASONS = ("best", "explore", "baseline", "floor_unmet")  # those that alerts count from zero
+REASONS = ("best", "explore", "baseline", "floor_unmet")  # initialized to zero, for alerts
 OVERHEAD_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1)
 
 
 @dataclass(slots=True)
 class Tally:
-    """What one (route, backend, tenant) has done."""
+    """The counts of one (route, backend, tenant)."""
 
     attempts: int = 0
     errors: int = 0
@@ -67,14 +67,14 @@ class Mean:
     sum: float = 0.0
 
     def add(self, value: float) -> None:
-        """Count one more."""
+        """Add a value."""
         self.count += 1
         self.sum += value
 
 
 @dataclass(slots=True)
 class Offers:
-    """For how many requests a backend was offered, and the sums of what was expected of it."""
+    """The number of requests a backend was offered for, and the sums of its expected figures."""
 
     count: int = 0
     cost_usd: float = 0.0
@@ -85,19 +85,19 @@ Read = Callable[[Any], float]
 
 
 class Source(Protocol):
-    """An owner of figures that are read at the scrape."""
+    """A collector of metrics that are read at scrape time."""
 
     def __call__(self) -> Iterable[Metric]:
         """Yield metric families."""
 
 
 class Metrics:
-    """Counts on the path, and renders at the scrape."""
+    """Counts on the request path, and renders at scrape time."""
 
     # The mutable state of the metrics is their tallies and counts.
 
     def __init__(self, version: str, *, linked: bool = False) -> None:
-        """`linked`: figures have exemplars, the traces that they come from."""
+        """`linked`: figures have exemplars, which link to traces."""
         self._linked = linked
         self._tallies: dict[tuple[str, str, str], Tally] = {}
         self._outcomes: dict[tuple[str, str, str], int] = {}
@@ -122,9 +122,9 @@ class Metrics:
         self._upstream: dict[tuple[str, ...], Buckets] = {}
 
     def declare(self, route: str, backends: Iterable[str], tenants: Iterable[str]) -> None:
-        """Start the series of a route at zero, so that a first increase is seen as one.
+        """Initialize the series of a route to zero, so that a first increase is visible.
 
-        Series that are there already go on.
+        Existing series are kept.
         """
         self._overhead.setdefault((route,), Buckets(OVERHEAD_S))
         self._answers.setdefault((route,), Mean())
@@ -145,7 +145,7 @@ class Metrics:
         self._reloads["ok" if well else "refused"] += 1
 
     def add_source(self, source: Source) -> None:
-        """Have `source` called at every scrape."""
+        """Register a collector to call at every scrape."""
         self._sources.append(source)
 
     def attempt(
@@ -183,7 +183,7 @@ class Metrics:
         self._upstream[route, attempt.backend].observe(attempt.latency_s, exemplar)
 
     def _count_details(self, tally: Tally, backend: str, more: Details) -> None:
-        """Count what few calls have: further units, guessed prices, nothing used at all."""
+        """Count what few calls have: other units, guessed prices, no usage."""
         for unit, count in more.units:
             tally.units[unit] = tally.units.get(unit, 0.0) + count
         for unit in more.guessed:
@@ -213,7 +213,7 @@ class Metrics:
         self._overhead[route,].observe(now_s - inference.received_s - upstream_s, exemplar)
 
     def _offered(self, route: str, choice: Choice) -> None:
-        """Count what the request would have cost at each of the arms (0.2 us an arm)."""
+        """Count what the request would have cost at each arm (0.2 us per arm)."""
         for arm, cost_usd, quality in zip(
             choice.arms, choice.cost_hat_usd, choice.quality_hat, strict=True
         ):
@@ -223,7 +223,7 @@ class Metrics:
             offers.quality += quality
 
     def tagged(self, tags: Mapping[str, str], cost_nano: int) -> None:
-        """Count spend by tag. Clients make tags up: beyond TAGS_MAX they count as others."""
+        """Count spend by tag. Clients choose tags freely: those beyond TAGS_MAX count as others."""
         for key, value in tags.items():
             tag = f"{key}={value}"
             if tag not in self._tags and len(self._tags) >= TAGS_MAX:
@@ -231,18 +231,18 @@ class Metrics:
             self._tags[tag] = self._tags.get(tag, 0) + cost_nano
 
     def label(self, route: str, backend: str, quality: float, *, answered: bool) -> None:
-        """Count what a reply was worth; `answered`: it is the one that the client got."""
+        """Count the quality of a reply; `answered`: it is the reply that the client received."""
         self._labels.setdefault((route, backend), Mean()).add(quality)
         if answered:
             self._answers.setdefault((route,), Mean()).add(quality)
 
     def refused(self, route: str, tenant: str, reason: str) -> None:
-        """Count a request that was refused before it became one (key, size, form)."""
+        """Count a request that was refused before it was routed (key, size, form)."""
         key = (route, tenant, reason)
         self._outcomes[key] = self._outcomes.get(key, 0) + 1
 
     def shed(self) -> None:
-        """Count a request that was refused unread, because there were too many at once."""
+        """Count a request that was refused unread because too many were in flight."""
         self.refused("", "", "overloaded")
 
     def feedback(self, route: str, outcome: str) -> None:
@@ -251,16 +251,16 @@ class Metrics:
         self._feedback[key] = self._feedback.get(key, 0) + 1
 
     def set_aside(self, route: str, tenant: str, part: float) -> None:
-        """Count the part of a tenant's label that was not believed."""
+        """Count the part of a tenant's label that was discounted."""
         key = (route, tenant)
         self._set_aside[key] = self._set_aside.get(key, 0.0) + part
 
     def spend_nano(self) -> dict[tuple[str, str, str], int]:
-        """Return what each (route, backend, tenant) has cost since the start."""
+        """Return the cost of each (route, backend, tenant) since the start."""
         return {key: sum(tally.cost_nano.values()) for key, tally in self._tallies.items()}
 
     def families(self) -> list[Family]:
-        """Return all figures as plain documents, which those of other workers can be added to."""
+        """Return all metrics as plain documents, which can be added to other workers'."""
         return [
             {
                 "name": metric.name,
@@ -276,7 +276,7 @@ class Metrics:
         ]
 
     def render(self, families: Iterable[Family] | None = None) -> bytes:
-        """Return the exposition in Prometheus' text format; of `families` where they are given."""
+        """Return the exposition in Prometheus' text format; of `families` if given."""
         if families is None:
             return generate_latest(self._registry)
         return generate_latest(_Collector(lambda: map(_metric, families)))
@@ -333,7 +333,7 @@ class Metrics:
         yield "counterfactual_quality", text, backend, offers, attrgetter("quality")
 
     def tags_nano(self) -> dict[str, int]:
-        """Return what each tag (`key=value`) has cost; not for Prometheus, as clients make them."""
+        """Return the cost of each `key=value` tag; not for Prometheus: clients choose the tags."""
         return dict(self._tags)
 
     def _counters(self) -> Iterator[Metric]:
@@ -410,7 +410,7 @@ class Metrics:
         yield from self._further(keys)
 
     def _further(self, keys: list[str]) -> Iterator[Metric]:
-        """Yield the units that few calls have, each where there were such calls."""
+        """Yield the less common units, each if there were calls with it."""
         for unit in MORE:
             found = [(key, t.units.get(unit.name, 0.0)) for key, t in self._tallies.items()]
             found = [(key, count) for key, count in found if count]
@@ -473,7 +473,7 @@ class _Collector:
 def histogram(
     name: str, text: str, labels: list[str], found: Mapping[tuple[str, ...], Buckets]
 ) -> Metric:
-    """Return histograms as Prometheus reads them, by their labels' values."""
+    """Return histograms in Prometheus' form, by their label values."""
     family = HistogramMetricFamily(name, text, labels=labels)
     for values, buckets in found.items():
         told: list[tuple[str, float] | tuple[str, float, Exemplar]] = []

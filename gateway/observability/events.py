@@ -1,4 +1,4 @@
-"""Events: what an operator should hear of, newest kept, each also logged."""
+"""Events for operators: the newest are kept in memory, and each one is logged."""
 
 import logging
 import secrets
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-EVENTS_MAX = 1000  # a page of them is read by a person; the log has them all
+EVENTS_MAX = 1000  # enough for a person to read; the log has all events
 
 log = logging.getLogger("tollway.events")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened once; `kind` is of a closed set, `about` names what it is about."""
+    """Something that happened once; `kind` is from a closed set, `about` names the subject."""
 
     id: str
     time: float
@@ -27,7 +27,7 @@ class Event:
 class EventLog:
     """The newest events."""
 
-    # The mutable state is the ring of events, the count of all there ever were, and who listens.
+    # The mutable state is the ring of events, their total count, and the listeners.
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
@@ -37,11 +37,11 @@ class EventLog:
         self.count = 0
 
     def listen(self, listener: Callable[[Event], None]) -> None:
-        """Have `listener` called with every event from now on; it must return at once."""
+        """Call `listener` with every event from now on; it must return at once."""
         self._listeners.append(listener)
 
     def add(self, kind: str, about: str, text: str, **details: Any) -> None:
-        """Take note of an event, and log it."""
+        """Record an event and log it."""
         self.count += 1
         event = Event(f"{self._boot}-{self.count}", self._wall(), kind, about, text, details)
         self._ring.append(event)

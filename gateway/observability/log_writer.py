@@ -1,16 +1,16 @@
-"""Writes log lines without ever waiting for their reader.
+"""Writes log lines without ever blocking on their reader.
 
-A pipe that nobody reads is full after 64 KiB, and a write to it then waits for ever: on the event
-loop that would stop the gateway. Two ways not to wait:
+A pipe that nobody reads is full after 64 KiB, and a further write then blocks forever: on the event
+loop that would stop the gateway. There are two writers that do not block:
 
-    Background   a queue and a thread that writes; what the queue cannot hold is dropped and counted
-    Direct       writes at once what the kernel takes without waiting; the rest is dropped. For the
+    Background   a queue and a thread that writes; lines that do not fit are dropped and counted
+    Direct       writes at once what the kernel accepts without blocking and drops the rest. For the
                  supervisor, which must have no threads when it forks, and for the last lines of a
                  process that stops
 
-The thread writes to the file descriptor, not to Python's stream: a stream whose writer hangs is
-locked, and would hang the end of the process too. Whoever reads the log is told how many lines are
-missing, once there is room again.
+The thread writes to the file descriptor, not to Python's stream: a stream is locked while a write
+to it hangs, which would block the exit of the process too. Once there is room again, a line reports
+how many lines were dropped.
 """
 
 import os
@@ -21,18 +21,18 @@ from queue import Empty, SimpleQueue
 from typing import TextIO
 
 WAITING_BYTES_MAX = 4 << 20
-"""Some ten thousand lines of requests: a second or two of what a process can answer."""
+"""About ten thousand request lines: one or two seconds of a process' throughput."""
 
 BATCH_BYTES = 65_536  # what a pipe holds
 PIPE_BYTES = 4096  # POSIX: what poll() calls writable takes this much without waiting (PIPE_BUF)
 FLUSH_S = 2.0
-"""How long a process that stops waits for its log's reader: well within what supervisors allow."""
+"""How long a stopping process waits for its log's reader: well within supervisors' limits."""
 
 Write = Callable[[bytes], None]
 
 
 class Direct:
-    """Writes what can be written at once."""
+    """Writes what can be written without blocking."""
 
     # The mutable state is the count of lines that were dropped.
 
@@ -41,7 +41,7 @@ class Direct:
         self.dropped = 0
 
     def put(self, line: str) -> None:
-        """Write a line, or as much of it as is taken without waiting."""
+        """Write a line, or as much of it as is accepted without blocking."""
         data = encoded(line)
         number = descriptor(self._out)
         if number is None:
@@ -58,7 +58,7 @@ class Direct:
 
 
 class Background:
-    """Writes lines from a thread of its own, which begins with the first."""
+    """Writes lines from its own thread, which starts with the first line."""
 
     # The mutable state is the queue, its size in bytes, the thread, and the count of lines that
     # were dropped; under one lock, for any thread may log.
@@ -70,7 +70,7 @@ class Background:
         note: Callable[[int], str] = "{} log lines were dropped".format,
         bytes_max: int = WAITING_BYTES_MAX,
     ) -> None:
-        """`note` makes the line that says how many are missing."""
+        """`note` returns the line that reports the number of dropped lines."""
         self._out = out
         self._note = note
         self._bytes_max = bytes_max
@@ -82,7 +82,7 @@ class Background:
         self.dropped = 0
 
     def put(self, line: str) -> None:
-        """Have a line written, or count it as dropped (1 us; never waits)."""
+        """Queue a line, or count it as dropped (1 us; never blocks)."""
         data = encoded(line)
         with self._lock:
             if self._closed is not None:
@@ -98,7 +98,7 @@ class Background:
         self._queue.put(data)
 
     def close(self, limit_s: float = FLUSH_S) -> None:
-        """Write what waits, for at most `limit_s`; lines that come later are written directly."""
+        """Write the queued lines, for at most `limit_s`; later lines are written directly."""
         with self._lock:
             if self._closed is not None:
                 return
@@ -146,12 +146,12 @@ class Background:
 
 
 def encoded(line: str) -> bytes:
-    """Return a line as it is written; what UTF-8 does not have is escaped."""
+    """Return a line as bytes; characters that UTF-8 cannot encode are escaped."""
     return f"{line}\n".encode("utf-8", "backslashreplace")
 
 
 def descriptor(out: TextIO) -> int | None:
-    """Return a stream's file descriptor; None where it is in memory."""
+    """Return a stream's file descriptor; None if it is in memory."""
     try:
         return out.fileno()
     except (OSError, ValueError):  # io.UnsupportedOperation is both
@@ -159,14 +159,14 @@ def descriptor(out: TextIO) -> int | None:
 
 
 def takes(number: int, wait_ms: int | None) -> bool:
-    """Whether a write would not wait, now or after at most `wait_ms`; None: however long."""
+    """Return whether a write would not block, now or within `wait_ms` (None: no limit)."""
     poll = select.poll()
     poll.register(number, select.POLLOUT)
     return bool(poll.poll(wait_ms))
 
 
 def writer(out: TextIO) -> Write:
-    """Return what writes bytes to a stream, all of them, and waits for that."""
+    """Return a function that writes all of its bytes to a stream, blocking if necessary."""
     number = descriptor(out)
     if number is None:
 

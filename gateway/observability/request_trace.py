@@ -1,9 +1,10 @@
-"""A passage: one request's way through the gateway, for those who watch: traces, request log.
+"""The trace of one request through the gateway, for tracing and the request log.
 
-Where nobody watches there is none, and nothing here costs anything. Else it is made when a request
-arrives, goes with it, and is handed over when its reply is written. Its trace context is W3C's
-(https://www.w3.org/TR/trace-context-1/): a caller's is taken up, and each call to a backend gets
-one of its own. `tracestate` passes through as it came. Nothing of money rests on it.
+If there are no observers, no trace is created and nothing here costs anything. Otherwise it is
+created when a request arrives, travels with it, and is passed to the observers when the reply is
+written. The trace context is W3C's (https://www.w3.org/TR/trace-context-1/): a caller's context is
+continued, and each call to a backend gets its own span id. `tracestate` is forwarded unchanged.
+Billing does not depend on it.
 """
 
 import re
@@ -24,10 +25,10 @@ _SAMPLED = 0x01
 
 @dataclass(slots=True)
 class RequestTrace:
-    """What is known of a request besides its turn.
+    """The data about a request that is not in its request state.
 
-    `calls` are the span ids of the turn's attempts, in their order. `path` has no query: that may
-    hold secrets. Where nothing is traced the ids are 0. `parent_id` 0: the trace begins here.
+    `calls` are the span ids of the request's attempts, in order. `path` has no query, since that
+    may contain secrets. Without tracing the ids are 0. `parent_id` 0: the trace begins here.
     """
 
     received_s: float
@@ -45,7 +46,7 @@ class RequestTrace:
     new_id: Callable[[], int] = field(default=lambda: 0, repr=False)
 
     def onto(self, headers: Headers) -> Headers:
-        """Return a call's fields with a trace context of its own (2 us)."""
+        """Return a call's header fields with its own trace context (2 us)."""
         if not self.trace_id:
             return headers
         span_id = self.new_id()
@@ -57,16 +58,16 @@ class RequestTrace:
 
     @property
     def exemplar(self) -> dict[str, str] | None:
-        """What links a figure to this trace; None where it is not kept."""
+        """The exemplar that links a metric to this trace; None if the trace is not kept."""
         if not self.sampled:
             return None
         return {"trace_id": f"{self.trace_id:032x}", "span_id": f"{self.span_id:016x}"}
 
 
 def parent(headers: Headers) -> tuple[int, int, bool] | None:
-    """Return a caller's (trace id, span id, whether it is sampled); None where it sent none.
+    """Return a caller's (trace id, span id, whether it is sampled); None if it sent none.
 
-    What cannot be read, or stands twice, is none, as the standard has it.
+    An invalid or repeated field counts as none, as the standard requires.
     """
     found = [value for name, value in headers if name == TRACEPARENT]
     match = _PARENT.fullmatch(found[0]) if len(found) == 1 else None
@@ -79,5 +80,5 @@ def parent(headers: Headers) -> tuple[int, int, bool] | None:
 
 
 def random_ids(rng: Random) -> Callable[[], int]:
-    """Return what draws span ids: 64 bits, never 0."""
+    """Return a generator function for span ids: 64 bits, never 0."""
     return lambda: rng.getrandbits(64) or 1

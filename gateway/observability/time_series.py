@@ -1,9 +1,8 @@
-"""History: what the counters did over the last hour, day and month, for the dashboard.
+"""Time series: the counters' increases over the last hour, day and month, for the dashboard.
 
-Every few seconds the counters' increases go into the newest bucket of three rings: ten seconds
-each for an hour, five minutes for a day, an hour for thirty days. A bucket keeps what has increased
-and nothing else, so an idle series costs nothing. Prometheus keeps more, and longer; this is for
-whoever has none.
+Every few seconds the increases are added to the newest bucket of three rings: ten seconds each for
+an hour, five minutes for a day, an hour for thirty days. A bucket stores only increases, so an idle
+series costs nothing. Prometheus stores more, and for longer; this is for operators without it.
 """
 
 from collections import deque
@@ -17,9 +16,9 @@ from tollway.gateway.observability.aggregation import Family
 
 SAMPLE_S = 10.0
 LEVELS = ((10.0, 360), (300.0, 288), (3600.0, 720))
-"""Seconds a bucket, and how many are kept."""
+"""Seconds per bucket, and the number of buckets kept."""
 
-SERIES_MAX = 2000  # in a bucket; labels come from closed sets, this only stops a leak
+SERIES_MAX = 2000  # per bucket; labels come from closed sets, so this only guards against leaks
 _KEPT = (
     "tollway_attempts",
     "tollway_attempt_errors",
@@ -41,7 +40,7 @@ Key = tuple[str, Labels]
 
 @dataclass(slots=True)
 class Bucket:
-    """What was added between `start_s` and the next one's start."""
+    """The increases between `start_s` and the start of the next bucket."""
 
     start_s: float
     added: dict[Key, float] = field(default_factory=dict)
@@ -50,14 +49,14 @@ class Bucket:
 class TimeSeries:
     """The counters' increases over time."""
 
-    # The mutable state is the rings, and the counters' values when they were last looked at.
+    # The mutable state is the rings, and the counters' values at the last sample.
 
     def __init__(self) -> None:
         self._rings = [deque[Bucket](maxlen=count) for _, count in LEVELS]
         self._last: dict[Key, float] = {}
 
     def sample(self, families: Iterable[Family], now_s: float) -> None:
-        """Take the counters of now."""
+        """Record the current counters."""
         values = dict(_counters(families))
         last = self._last
         added: dict[Key, float] = {}
@@ -76,7 +75,7 @@ class TimeSeries:
                 bucket[key] = bucket.get(key, 0.0) + increase
 
     def buckets(self, range_s: float, now_s: float) -> tuple[float, list[Bucket]]:
-        """Return (seconds a bucket, the buckets of the last `range_s`): the finest that reach."""
+        """Return (seconds per bucket, the buckets of the last `range_s`), as fine as possible."""
         fit = [at for at, (length_s, count) in enumerate(LEVELS) if length_s * count >= range_s]
         at = fit[0] if fit else len(LEVELS) - 1
         length_s, since_s = LEVELS[at][0], now_s - range_s
@@ -92,7 +91,7 @@ class TimeSeries:
         return orjson.dumps(document)
 
     def load(self, state: bytes) -> None:
-        """Take saved rings; ValueError, and no change, where they are damaged."""
+        """Load saved rings; ValueError, without any change, if they are damaged."""
         rings: list[deque[Bucket]] = []
         try:
             for (_, count), buckets in zip(LEVELS, orjson.loads(state), strict=True):
@@ -120,7 +119,7 @@ def _counters(families: Iterable[Family]) -> Iterator[tuple[Key, float]]:
 def total(
     buckets: Iterable[Bucket], name: str, keep: Callable[[dict[str, str]], bool], by: str = ""
 ) -> dict[str, float]:
-    """Return the sums of one counter over buckets by a label's value ("" for all in one)."""
+    """Return the sums of one counter over buckets by a label's value ("": all in one)."""
     sums: dict[str, float] = {}
     for bucket in buckets:
         for (counter, labels), value in bucket.added.items():

@@ -1,15 +1,15 @@
-"""Spans: a passage that is over, as OpenTelemetry has it.
+"""Tracing: converts a finished request trace to OpenTelemetry spans.
 
     SERVER    POST /v2/models/m/infer      the request, from its arrival to the end of its reply
-      INTERNAL  decide                     a draw of the policy, with all until its call begins
-      CLIENT    chat MODEL                 where the route speaks OpenAI's protocol: all its calls
-        CLIENT    POST BACKEND             an attempt; its id is what the backend was sent
-          INTERNAL  settle                 what it was charged, to which budgets
+      INTERNAL  decide                     a draw of the policy, until its call begins
+      CLIENT    chat MODEL                 on routes with OpenAI's protocol: all of its calls
+        CLIENT    POST BACKEND             an attempt; its id is the one sent to the backend
+          INTERNAL  settle                 the amount charged, and to which budgets
 
-Spans are made when all is known, from what the request's turn says, and handed to the SDK's
-processor: the path itself makes none. The SDK sends them from a thread of its own, and drops them
-where its queue is full. Attributes are those of the semantic conventions for HTTP and generative
-AI; what is Tollway's own begins with `tollway.`. No body, header field, query or key is among them.
+Spans are created when the request is complete, from its request state, and passed to the SDK's
+processor: the request path creates none. The SDK sends them from its own thread, and drops them if
+its queue is full. Attributes follow the semantic conventions for HTTP and generative AI; Tollway's
+own begin with `tollway.`. They contain no body, header field, query or key.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from tollway.gateway.routing.metering import LEFT, OVERLOADED
 from tollway.gateway.routing.request_state import Attempt, Decision, RequestState
 from tollway.gateway.security.addresses import server_of
 
-STOP_S = 2.0  # a receiver that is there takes a batch in milliseconds
+STOP_S = 2.0  # a running receiver accepts a batch in milliseconds
 Attributes = dict[str, str | bool | int | float | Sequence[str] | Sequence[float]]
 
 _OPERATIONS = {
@@ -40,26 +40,26 @@ _OPERATIONS = {
     "/completions": "text_completion",
     "/embeddings": "embeddings",
 }
-"""What the last segments of an OpenAI path ask for, longest first."""
+"""Operations by the last segments of an OpenAI path, longest first."""
 
 
 def exporter(endpoint: str) -> SpanProcessor:
-    """Return what sends spans to an OTLP receiver's base address, by HTTP, in batches.
+    """Return a batching exporter of spans to an OTLP receiver's base address, over HTTP.
 
-    The standard's environment variables (OTEL_EXPORTER_OTLP_HEADERS and others) hold too.
+    The standard environment variables (OTEL_EXPORTER_OTLP_HEADERS and others) apply too.
     """
     return _Batches(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces"))
 
 
 class _Batches(BatchSpanProcessor):
-    """The SDK's, but it stops in STOP_S when nobody receives, and not after all its tries."""
+    """The SDK's processor, but it stops after STOP_S if nobody receives, without all retries."""
 
     def __init__(self, sender: OTLPSpanExporter) -> None:
         super().__init__(sender)
         self._sender = sender
 
     def shutdown(self) -> None:
-        """Send what waits, and stop."""
+        """Send the queued spans and stop."""
         enough = Timer(STOP_S, self._sender.shutdown)  # interrupts its wait for the next try
         enough.start()
         try:
@@ -69,7 +69,7 @@ class _Batches(BatchSpanProcessor):
 
 
 class Tracing:
-    """Makes the spans of sampled passages."""
+    """Creates the spans of sampled requests."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Tracing:
         wall: Callable[[], float],
         new_id: Callable[[], int],
     ) -> None:
-        """`new_id` draws the ids of spans that no backend is told of."""
+        """`new_id` generates the ids of spans that are not sent to a backend."""
         self._processor = processor
         self._clock = clock
         self._wall = wall
@@ -90,28 +90,28 @@ class Tracing:
         self.resource = resource()
 
     def know(self, paths: Mapping[str, str], urls: Mapping[str, str]) -> None:
-        """Learn each route's path, as the settings have it, and each backend's address."""
+        """Store each route's configured path and each backend's address."""
         self.paths = paths
         self.servers = {name: server_of(url) for name, url in urls.items()}
 
     async def close(self) -> None:
-        """Send what waits, and stop."""
+        """Send the queued spans and stop."""
         await asyncio.to_thread(self._processor.shutdown)
 
     def __call__(self, trace: RequestTrace, now_s: float) -> None:
-        """Make a passage's spans, if it is sampled: four where there was one attempt."""
+        """Create the spans of a request if it is sampled: four for a single attempt."""
         if not trace.sampled:
             return
         offset_s = self._wall() - self._clock()
         _Writer(self, trace, now_s, offset_s).write()
 
     def emit(self, span: ReadableSpan) -> None:
-        """Hand a span over."""
+        """Pass a span to the processor."""
         self._processor.on_end(span)
 
 
 def resource() -> Resource:
-    """Say who sends: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before our own names."""
+    """Return the resource; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence."""
     told = Resource.create({"service.version": version("tollway")})
     if str(told.attributes["service.name"]).startswith("unknown_service"):
         return told.merge(Resource({"service.name": "tollway"}))
@@ -119,7 +119,7 @@ def resource() -> Resource:
 
 
 class _Writer:
-    """Writes the spans of one passage."""
+    """Writes the spans of one request."""
 
     def __init__(self, spans: Tracing, trace: RequestTrace, now_s: float, offset_s: float) -> None:
         self._spans = spans
@@ -157,7 +157,7 @@ class _Writer:
                     break
             self._attempt(attempt, span_id, above)
             begun_s = attempt.started_s + attempt.latency_s
-        for draw in drawn:  # the reply in hand was accepted, or no budget paid for the arm
+        for draw in drawn:  # the reply kept so far was accepted, or no budget could pay for the arm
             self._decided(draw, begun_s, begun_s if state.attempts else self._now_s)
 
     def _decided(self, draw: Decision, start_s: float, end_s: float) -> None:
@@ -174,8 +174,8 @@ class _Writer:
         self._own("decide", self._trace.span_id, (start_s, end_s), told)
 
     def _asked_of_a_model(self, state: RequestState) -> int:
-        """Write the span that covers all calls of a route to language models; return its id."""
-        # The reply in hand may be nobody's: a route's last resort, or none.
+        """Write the span that covers all calls to language models; return its id."""
+        # The reply may have no backend: a route's static response, or no reply at all.
         made = any(attempt is state.held for attempt in state.attempts)
         inference, held = state.inference, state.held if made and state.held else state.attempts[-1]
         payload = inference.call.payload
@@ -306,7 +306,7 @@ def _server(trace: RequestTrace, path: str, state: RequestState | None) -> Attri
 
 
 def error_type(error: str) -> str:
-    """Return what kind of failure an error is, of few kinds: its text may quote a reply."""
+    """Return the type of an error, from a small set: its text may quote a reply."""
     if error.startswith("status "):
         return error.removeprefix("status ")
     known = (
@@ -321,7 +321,7 @@ def error_type(error: str) -> str:
 
 
 def _tokens(usage: Usage | None) -> Attributes:
-    """Return the billable tokens of a call, as far as they are known."""
+    """Return the known billable tokens of a call."""
     if usage is None or not (usage.input_tokens or usage.output_tokens):
         return {}
     told: Attributes = {

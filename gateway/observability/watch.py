@@ -1,4 +1,4 @@
-"""Watches requests pass: begins a passage for each, and tells those who follow when it is over."""
+"""Starts a trace for each request, and passes it to the observers when the request is over."""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -7,11 +7,11 @@ from typing import Any
 from tollway.gateway.observability.request_trace import RequestTrace, parent, random_ids
 
 Follower = Callable[[RequestTrace, float], None]
-"""Is told of a passage that is over, and when: seconds on the gateway's clock. Must not block."""
+"""Receives a finished trace and its end, in seconds on the gateway's clock. Must not block."""
 
 
 class TraceRecorder:
-    """Begins and ends passages."""
+    """Starts and finishes request traces."""
 
     def __init__(
         self, followers: Sequence[Follower], *, traces: bool, share: float, rng: Random
@@ -25,7 +25,7 @@ class TraceRecorder:
         self._new_id = random_ids(rng)
 
     def begin(self, scope: dict[str, Any], now_s: float) -> RequestTrace:
-        """Return the passage of a request that has arrived (5 us with traces)."""
+        """Return the trace of a request that has arrived (5 us with tracing)."""
         raw: bytes = scope["raw_path"]
         trace = RequestTrace(now_s, scope["method"], raw.decode("latin-1"))
         if self._traces:
@@ -40,9 +40,9 @@ class TraceRecorder:
         return trace
 
     def end(self, trace: RequestTrace, now_s: float) -> None:
-        """Tell all who follow."""
+        """Pass the trace to all observers."""
         for follower in self._followers:
             follower(trace, now_s)
-        # The turn's request has the passage: without this every turn would wait for the garbage
-        # collector, which costs more than watching does.
+        # The request refers to the trace: without this, every request would be freed only by the
+        # garbage collector, which costs more than tracing does.
         trace.state = None

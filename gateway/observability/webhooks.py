@@ -1,10 +1,10 @@
-"""Webhooks: events sent to where people hear of them.
+"""Webhooks: send events to external receivers.
 
-An event is a CloudEvent 1.0 in JSON, or a message as Slack takes it. It is signed as Standard
-Webhooks has it (https://www.standardwebhooks.com): `webhook-signature: v1,` and the base64 of
-HMAC-SHA256 over `{id}.{timestamp}.{body}`, so that whoever gets it can tell that it is ours, and
-not an old one sent again. At least once: what is not answered with 2xx is sent again, later and
-later, with the same id; then it is given up, in the log.
+An event is sent as a CloudEvent 1.0 in JSON, or as a Slack message. It is signed as in Standard
+Webhooks (https://www.standardwebhooks.com): `webhook-signature: v1,` and the base64 of HMAC-SHA256
+over `{id}.{timestamp}.{body}`, so that the receiver can verify its origin and detect replays.
+Delivery is at least once: an event without a 2xx response is sent again with the same id, after
+increasing pauses. After the last attempt it is dropped, and the log says so.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from tollway.gateway.security.addresses import is_link_local
 
 log = logging.getLogger("tollway.webhooks")
 
-WAITING_MAX = 1000  # events; of a webhook that is down for longer the oldest are dropped
+WAITING_MAX = 1000  # events; if a webhook is down for longer, the oldest are dropped
 TRIES = 8
-PAUSE_S = 1.0  # doubled after every try: two minutes in all
+PAUSE_S = 1.0  # doubled after every attempt: two minutes in total
 TIMEOUT_S = 5.0
 REPLY_BYTES_MAX = 64 << 10
 DRAIN_S = 5.0
@@ -38,7 +38,7 @@ DRAIN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One webhook. `kinds` are the events' that it gets, all where there are none."""
+    """One webhook. `kinds` are the kinds of events to send; empty for all."""
 
     name: str
     url: str
@@ -58,12 +58,12 @@ class Target:
         return urlunsplit(("", "", parts.path or "/", parts.query, "")).encode()
 
     def wants(self, event: Event) -> bool:
-        """Whether it gets an event."""
+        """Return whether the webhook receives an event."""
         return not self.kinds or event.kind in self.kinds
 
 
 def cloud_event(event: Event, source: str) -> bytes:
-    """Return an event as a CloudEvent, structured mode."""
+    """Return an event as a CloudEvent in structured mode."""
     return orjson.dumps(
         {
             "specversion": "1.0",
@@ -101,7 +101,7 @@ def signature(secret: bytes, event_id: str, timestamp: int, body: bytes) -> byte
 
 
 class Webhooks:
-    """Sends events to their targets, each at its own pace."""
+    """Sends events to their targets, each independently."""
 
     # The mutable state is a queue and a task per target, and what was dropped.
 
@@ -123,7 +123,7 @@ class Webhooks:
         self.dropped = 0
 
     def take(self, event: Event) -> None:
-        """Have an event sent to whoever wants it; returns at once."""
+        """Queue an event for all targets that receive it; returns at once."""
         for target, queue in self._queues:
             if target.wants(event):
                 if queue.full():
@@ -133,11 +133,11 @@ class Webhooks:
                 queue.put_nowait(event)
 
     def start(self) -> None:
-        """Begin to send, on the running loop."""
+        """Start sending, on the running loop."""
         self._tasks = [asyncio.create_task(self._serve(*one)) for one in self._queues]
 
     async def stop(self) -> None:
-        """Send what waits, for a moment, and end."""
+        """Send the queued events for a limited time, then stop."""
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 if self._tasks:
@@ -164,15 +164,15 @@ class Webhooks:
             why = await self._send(target, transport, event)
             if not why:
                 return
-            if why.startswith("4") and why != "429":  # it will never be taken
+            if why.startswith("4") and why != "429":  # it will never be accepted
                 break
             await asyncio.sleep(pause_s)
             pause_s *= 2
-        # Not its URL, which is often a secret.
+        # Not the URL, which is often secret.
         log.error("webhook %s did not take %s (%s): %s", target.name, event.id, event.kind, why)
 
     async def _send(self, target: Target, transport: Transport, event: Event) -> str:
-        """Send once; return why it was not taken: a status, or an error."""
+        """Send once; return the reason for a failure: a status, or an error."""
         content_type, write = _FORMATS[target.format]
         body, timestamp = write(event, self._source), int(self._wall())
         headers = [
