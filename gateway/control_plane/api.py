@@ -65,10 +65,10 @@ class ControlPlane:
         rates: FeedbackRates,
         clock: Callable[[], float],
     ) -> None:
-        """`routes` describes the routes; `ready` says why the gateway is not, "" where it is;
-        `rates` limit how fast tenants may send feedback, by `clock`.
+        """`routes` describes the routes. `ready` returns why the gateway is not ready, or "" if it
+        is. `rates` limit how fast tenants may send feedback, by `clock`.
 
-        `reload`, where the gateway can, takes up the configuration anew.
+        `reload`, if the gateway supports it, reloads the configuration.
         """
         self.reload: Reload | None = None
         self._authenticator = authenticator

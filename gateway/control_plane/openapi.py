@@ -155,7 +155,7 @@ def _change() -> Json:
             }
         )
     return {
-        "summary": "Change a budget; who and why are kept",
+        "summary": "Change a budget; who and why are recorded",
         "requestBody": _body({"oneOf": forms}),
         "responses": _responses(_json(), 400, 401, 403, 404, 413, 422, 503),
     }
@@ -163,7 +163,7 @@ def _change() -> Json:
 
 def _reload() -> Json:
     return {
-        "summary": "Take up the configuration anew, whole or not at all",
+        "summary": "Reload the configuration, atomically",
         "responses": _responses(_json(), 401, 403, 422, 501, 503),
     }
 

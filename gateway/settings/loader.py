@@ -193,11 +193,13 @@ def _unusable_resorts(settings: Settings, source: str) -> Iterator[Problem]:
             breach = clauses.breach(load_reply(body))
         except ValueError as exc:
             why = f"is no answer of protocol {route.protocol}: {exc}"
-            yield Problem(source, f"routes[{index}].last_resort", why, show(route.static_response))
+            yield Problem(
+                source, f"routes[{index}].static_response", why, show(route.static_response)
+            )
         else:
             if breach is not None:
                 why = f"is not what `response_schema` asks for: {breach.field} {breach.why}"
-                yield Problem(source, f"routes[{index}].last_resort", why)
+                yield Problem(source, f"routes[{index}].static_response", why)
 
 
 def _missing(settings: Settings, source: str) -> Iterator[Problem]:

@@ -305,11 +305,11 @@ class RouteConfig(ConfigTable):
             if name not in self.backends:
                 near = did_you_mean(name, self.backends)
                 why = f"names {name!r}, which is not among the route's backends; {near}"
-                raise KeyProblem("ladder", why)
+                raise KeyProblem("fallbacks", why)
         if len(set(self.fallbacks)) != len(self.fallbacks):
-            raise KeyProblem("ladder", "names one of them twice; remove one")
+            raise KeyProblem("fallbacks", "names one of them twice; remove one")
         if self.fallbacks and not self.fallback:
-            raise KeyProblem("ladder", "is a way to fall back; remove fallback = false")
+            raise KeyProblem("fallbacks", "is a way to fall back; remove fallback = false")
         if self.protocol != "oip":
             for key in ("request_schema", "response_schema"):
                 if any(clause.tensor is not None for clause in getattr(self, key)):
