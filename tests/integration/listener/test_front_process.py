@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 APP = """
 import asyncio, sys
-from gateway import front
+from tollway.gateway.listener import server
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -31,7 +31,7 @@ async def app(scope, receive, send):
     await asyncio.sleep(0.5)
     await send({"type": "http.response.body", "body": b"last"})
 
-front.run(app, listen=sys.argv[1], drain_s=120)
+server.run(app, listen=sys.argv[1], drain_s=120)
 """
 
 

@@ -74,25 +74,26 @@ units.MORE_NAMES |= {"thumbs"}
 
 from tollway.backends.protocols.plain import Plain
 from tollway.backends.pricing import parse_price
-from tollway.backends.types import Call, Payload, Reply
-from gateway import effective
+from tollway.backends.types import Call, HttpReply, Payload
+from tollway.gateway.cli import config_report
 from tollway.gateway.cli.main import main
-from tollway.gateway.estimation.cost_estimator import Estimator
-from tollway.gateway.routing.metering import judge
+from tollway.gateway.estimation.cost_estimator import CostEstimator
+from tollway.gateway.routing.metering import evaluate_reply
 from tollway.gateway.observability.counters import Metrics
-from tollway.gateway.routing.route import Backend
-from tollway.gateway.routing.request_state import Attempt, settlement_row
+from tollway.gateway.routing.backend import Backend
+from tollway.gateway.routing.records import settlement_row
+from tollway.gateway.routing.request_state import Attempt
 from tollway.policies.types import Context
 from tests.support.journals import Book
 
 price = parse_price({"per_thumb_usd": 0.25})
-assert effective.price(price) == "$0.25 a thumb", effective.price(price)
+assert config_report.price(price) == "$0.25 a thumb", config_report.price(price)
 backend = Backend("b", "cpu", Plain(), None, price)
-estimator = Estimator()
+estimator = CostEstimator()
 quote = estimator.quote(Context(()), "b", price, backend.unbound)
 body = orjson.dumps({"label": "x", "usage": {"thumbs": 3}})
 call = Call(b"POST", b"/", [], payload=Payload({}))
-verdict = judge(backend, call, Reply(200, [], None), body, quote=quote, latency_s=0.1)
+verdict = evaluate_reply(backend, call, HttpReply(200, [], None), body, quote=quote, latency_s=0.1)
 assert (verdict.cost_nano, verdict.provenance) == (750_000_000, "usage"), verdict
 for _ in range(100):
     estimator.observe(Context(()), "b", quote, price, verdict.usage)
