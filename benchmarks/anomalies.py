@@ -1,13 +1,13 @@
-"""How well spend that is not as usual is noticed: injected anomalies, and weeks without any.
+"""How well the spend monitor detects anomalies: injected ones, and weeks without any.
 
     python benchmarks/anomalies.py                    # a minute
     python benchmarks/anomalies.py --weeks 8 --json anomalies.json
 
 The gateway's own detector watches synthetic traffic (three backends, two routes, four tenants; days
 and weeks with their seasons, Poisson arrivals, costs that vary from request to request) every ten
-seconds. First a cold start and quiet weeks: every alarm is false. Then, from what it has learned of
-four weeks, one injected anomaly at a time, at all hours: is it noticed, after how long, and is its
-cause named?
+seconds. First come a cold start and quiet weeks, in which every alarm is false. Then, from what it
+has learned in four weeks, one anomaly at a time is injected, at all hours: is it detected, after
+how long, and is its cause named?
 """
 
 import argparse
@@ -54,11 +54,11 @@ KINDS: dict[str, tuple[World, str]] = {
     "twice the requests": (replace(QUIET, volume=2.0), "volume"),
     "one tenant runs away (x20)": (replace(QUIET, tenant=("initech", 20.0)), "volume"),
     "a retry storm on one route (x4)": (replace(QUIET, route=("search", 4.0)), "volume"),
-    "all goes to the dearest": (replace(QUIET, shares=(0.0, 0.0, 1.0)), "mix"),
+    "all goes to the most expensive": (replace(QUIET, shares=(0.0, 0.0, 1.0)), "mix"),
     "the cheap backend is down": (replace(QUIET, shares=(0.0, 1.0, 2.0)), "mix"),
     "answers three times as long": (replace(QUIET, usage=(1.0, 3.0, 3.0)), "usage"),
     "a device at half its speed": (replace(QUIET, usage=(1.0, 1.0, 2.0)), "usage"),
-    "the dearest doubles its price": (replace(QUIET, price=(1.0, 1.0, 2.0)), "price"),
+    "the most expensive doubles its price": (replace(QUIET, price=(1.0, 1.0, 2.0)), "price"),
     "all prices up by 80 %": (replace(QUIET, price=(1.8, 1.8, 1.8)), "price"),
 }
 

@@ -1,4 +1,4 @@
-"""How far can a budget be overspent, and how much of it is ever out of reach?
+"""How far can a budget be overspent, and how much of it can be stranded?
 
     python benchmarks/budgets.py [--json FILE] [--fault NAME] [--replicas N] [--c N]
     python benchmarks/budgets.py --gateways     # whole gateways over HTTP, not wallets alone
@@ -43,7 +43,7 @@ from tollway.gameday.proxy import FaultProxy  # noqa: E402
 from tollway.gateway.budgets.protocol import BudgetPosition, Ledger, LedgerUnavailable  # noqa: E402
 from tollway.gateway.budgets.stores.registry import open_ledger  # noqa: E402
 
-QUIET_S = 2.5  # clients go on asking for as long after the last call was answered
+QUIET_S = 2.5  # how long clients go on asking after the last answered call
 CELL_S = 25.0  # no cell lasts longer
 HTTP_CELL_S = 120.0  # ... but of whole gateways, of which the slowest does tens of calls a second
 HTTP_QUIET_S = 5.0  # longer than a killed gateway takes to come back
@@ -167,7 +167,7 @@ class Cell:
         row.ledger_calls_per_request = calls / max(
             1, backend.calls + backend.refused + backend.refused_down
         )
-        row.path_us = max(paths, default=0.0)  # none lives while one is started anew
+        row.path_us = max(paths, default=0.0)  # no process is alive while it restarts
 
     @staticmethod
     async def position(ledger: Ledger) -> BudgetPosition:

@@ -53,7 +53,7 @@ class Writer(Upstream):
     """The model server: it keeps the limit that a request has."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer after a while; what was begun is billed, whoever still listens."""
+        """Answer after a while; a started call is billed even if its client has left."""
         body, more = b"", True
         while more:
             message = await receive()

@@ -225,7 +225,7 @@ class Upstream:
         self.backend = backend
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer after a while; what was begun is billed, whoever still listens."""
+        """Answer after a while; a started call is billed even if its client has left."""
         while (await receive()).get("more_body"):
             pass
         answered = asyncio.Event()

@@ -1,10 +1,10 @@
-"""How often do wallets ask their ledger until a budget is spent?
+"""How often do gateways exchange with their ledger until a budget is spent?
 
     python benchmarks/budgets_leases.py [--json FILE]
 
-Wallets on one ledger in virtual time, so it is the same on any machine: ten clients a replica, each
-call 40 to 60 ms and one price, until the first is refused. Stranded is what that one had to do
-without.
+Reservations on one ledger in virtual time, so results are the same on any machine: ten clients per
+replica, calls of 40 to 60 ms at one price, until the first refusal. Stranded is the money that the
+refused call could not use.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What reserving and settling cost on the path: python benchmarks/budgets_path.py [--json FILE]
+"""The request path's cost of reserving and settling: benchmarks/budgets_path.py [--json FILE]
 
-One process, a SQLite ledger, a till on the disk; budgets that bind every call, 1 to 8 of them.
-Each figure is the median of 200 rounds of 100 calls, which the ledger is not asked for.
+One process, a SQLite ledger, a recovery file on disk, and 1 to 8 budgets that apply to every call.
+Each figure is the median of 200 rounds of 100 calls, without requests to the ledger.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     python benchmarks/faults.py [--only WORD] [--seconds 5] [--rate 50] [--json FILE]
 
-A gateway process, two model servers of the digits example, a Redis, and faults in between, struck
-by the proxy that `tollway gameday` is, or by signals. The route asks the large model; below it on
-its ladder are the small one, and rules inside the gateway. Requests come at a steady rate whatever
-happens. Each row starts afresh: some seconds of peace, the fault, and then until all has been well
-for two seconds.
+A gateway process, two model servers of the digits example, a Redis, and faults between them,
+injected by the proxy of `tollway gameday` or by signals. The route calls the large model; its
+fallbacks are the small model, and rules inside the gateway. Requests are sent at a steady rate.
+Each row starts from scratch: some seconds without faults, the fault, and then until all has been
+well for two seconds.
 
 `large` are the answers of the large model, `cpu` and `rules` those of the others; `refused` are
 402, 429 and 503, `failed` all else: other statuses, broken connections, no answer in ten seconds.
@@ -47,7 +47,7 @@ from tests.support.redis_server import wait_for_another  # noqa: E402
 from tollway.gameday.faults import parse  # noqa: E402
 from tollway.gameday.proxy import FaultProxy  # noqa: E402
 
-PEACE_S = 3.0  # before each fault
+PEACE_S = 3.0  # without faults, before each one
 WELL_S = 2.0  # without anything unusual, and the row is over
 GIVE_UP_S = 60.0  # twice the longest pause of a breaker
 
@@ -55,7 +55,7 @@ USUAL = "large"
 UNANSWERED = ("refused", "failed")
 
 Strike = Callable[[Stage, float], Awaitable[None]]
-"""Lets a fault strike for some seconds, and returns when it is over."""
+"""Injects a fault for some seconds, and returns when it is over."""
 
 
 @dataclass(frozen=True, slots=True)

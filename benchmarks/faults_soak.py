@@ -1,12 +1,12 @@
-"""Faults by lot, several at once: is every request answered, and every cent told?
+"""Random faults, several at once: is every request answered, and every cent accounted for?
 
     python benchmarks/faults_soak.py [--seconds 300] [--rate 50] [--seed 1] [--workers 1]
 
-The stage of benchmarks/faults.py. Between the gateway and each of the two models and Redis, peace
-and a fault take turns, each for a time and of a kind drawn by lot, and now and then Redis itself is
-killed or stopped. In the end all is well again, and it says what clients have seen, whether ledger,
-journal and the backends' bill agree, and what the gateway has open and in memory more than before.
-The same seed draws the same faults.
+It runs on the stage of benchmarks/faults.py. On each connection from the gateway to the two models
+and to Redis, faults alternate with quiet times; kinds and durations are random. Now and then Redis
+itself is killed or stopped. At the end all faults are removed. It then prints what clients have
+seen, whether ledger, journal and the backends' bill agree, and how many more files, sockets and
+bytes the gateway holds than before. The same seed draws the same faults.
 """
 
 import argparse

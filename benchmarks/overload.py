@@ -2,12 +2,11 @@
 
     python benchmarks/overload.py [--seconds 15] [--json FILE]
 
-The upstream has 8 places and takes 20 ms for a call: 400 a second, and whoever comes when all are
-taken waits in its queue. Requests are sent at a steady rate whatever happens (an open loop), at one
-to four times that, through two gateways: one as it is configured by default, and one that refuses
-nothing (10,000 calls at once, a patience of a minute). Clients give up after two seconds: an answer
-after that is no answer. Goodput is what was answered in time, as a share of what the upstream can
-do at most.
+The upstream has 8 slots and takes 20 ms per call: 400 a second; further calls wait in its queue.
+Requests are sent at a steady rate whatever happens (an open loop), at one to four times that rate,
+through two gateways: one with the default configuration, and one that refuses nothing (10,000 calls
+at once, a queue of a minute). Clients give up after two seconds, and a later answer does not count.
+Goodput is the rate of answers in time, as a share of the upstream's capacity.
 """
 
 import argparse

@@ -98,7 +98,7 @@ async def requests(
     for number in range(count):
         await gateway.app(scope, receive, send)
         if number % 32 == 0:
-            await asyncio.sleep(0)  # a turn of the loop: the journal is written, upkeep runs
+            await asyncio.sleep(0)  # an iteration of the loop: the journal is written, jobs run
     elapsed = clock() - started
     assert statuses == {200: count}, statuses
     return elapsed / count * 1e6
@@ -149,7 +149,7 @@ def encoding() -> Any:
 
 
 async def watched(count: int, rounds: int) -> dict[str, list[float]]:
-    """Return microseconds per request with each kind of watching, in turns, of each round.
+    """Return microseconds per request with each kind of tracing or logging, alternately, by round.
 
     Of the processor's time, that of the thread which sends spans included.
     """

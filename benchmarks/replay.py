@@ -3,7 +3,7 @@
     python benchmarks/replay.py --data DIR [--logs 1000] [--json FILE]
     python benchmarks/replay.py --data DIR --logged FILE...
 
-From each table a production policy draws logs, each of requests drawn anew, learning as it goes.
+From each table a production policy draws logs, each of newly drawn requests, learning as it goes.
 From each log twenty other policies are estimated: every arm, mixes, rules that look at the context.
 Their true values are the table's. Counted: how often the interval held the truth, how wide it was,
 how often nothing was said, and how often a policy would have been promoted (its gain over what was
@@ -201,7 +201,7 @@ def _count(rows: list[dict[str, object]]) -> dict[str, object]:
 
 
 def loaded(path: Path) -> str:
-    """Return what a file of logged feedback can tell of each of its arms."""
+    """Return what a file of logged feedback supports for each of its arms."""
     scratch = Scratch()
     log = log_files.read(path, scratch, Columns())
     replay = Replay(log)

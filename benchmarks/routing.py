@@ -142,7 +142,7 @@ STUDIES: dict[str, tuple[Callable[[Setting], Iterator[Row]], str]] = {
     "drift": (drift, "a price is cut, or the middle arm's quality, for a third of the stream"),
     "newcomer": (newcomer, "an arm comes after a third: how soon it has 5 % of 100 requests"),
     "cascades": (cascading, "accept or ask on, at --shares of the best single service's price"),
-    "two-arms": (two_arms, "tables of two arms, at 25 and 50 % calls of the dearer"),
+    "two-arms": (two_arms, "tables of two arms, at 25 and 50 % calls of the more expensive"),
     "llmdrift": (llmdrift, "model versions three months apart (rows of task, model, correct)"),
     "labels": (labels, "one answer in a hundred is ever judged"),
     "pacing": (

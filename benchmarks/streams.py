@@ -5,7 +5,7 @@
 
 An upstream streams a chat completion, frame by frame; each frame carries its number and the time it
 was sent. First one stream after the other: the time from asking to the first frame, directly and
-through each gateway in turn. Then `--streams` at once, opened over `--open-s`, a frame every
+through each gateway alternately. Then `--streams` at once, opened over `--open-s`, a frame every
 `--every-ms` each: the gateway's memory before and while all are open, how late frames come, and
 whether each stream had every frame once, in order, and nothing else (the upstream's chunk of usage,
 which the gateway asked for and the client did not, must be gone).
@@ -86,7 +86,7 @@ class Row:
 
 
 class Upstream(asyncio.Protocol):
-    """Streams to whoever asks, as `shape` says; the shape is looked up for each request."""
+    """Streams to every client as `shape` says; the shape is looked up for each request."""
 
     def __init__(self, shape: Callable[[], Shape]) -> None:
         self.shape = shape
@@ -166,7 +166,7 @@ def quantile(values: list[float], q: float) -> float:
 
 
 async def first_frames(ways: dict[str, Client], rounds: int) -> list[First]:
-    """Ask each way in turn, so that what the machine does otherwise befalls all."""
+    """Alternate between the ways, so that other load on the machine affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for client in ways.values():
         await client.open()

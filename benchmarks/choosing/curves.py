@@ -151,7 +151,7 @@ def exact_features(contexts: list[Context]) -> np.ndarray:
 
 
 def two_arms(pair: Pair, names: Sequence[str], effort: Effort) -> Iterator[Row]:
-    """Yield quality at 25 and 50 % calls of the dearer of two arms."""
+    """Yield quality at 25 and 50 % calls of the more expensive of two arms."""
     course = Course(pair)
     low, high = pair.table.cost.mean(axis=0).tolist()
     for name in names:

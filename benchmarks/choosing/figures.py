@@ -1,4 +1,4 @@
-"""Turns what happened in streams into figures: means, intervals, spend, and what bounds them."""
+"""Turns the records of streams into figures: means, intervals, spend, and their bounds."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,16 +92,16 @@ def saving(rows: Sequence[Row], table: Table) -> float | None:
             share = (q[best] - before[1]) / (quality - before[1]) if at else 1.0
             needed = before[0] + share * (cost - before[0])
             return float(1.0 - needed / c[best])
-        # A dearer point that is worse is no step of the way.
+        # Skip a more expensive point of lower quality.
         if quality >= before[1]:
             before = (cost, quality)
     return None
 
 
 def budgets_of(table: Table, count: int = 7) -> np.ndarray:
-    """Return budgets, geometric from the cheapest to the dearest arm's mean.
+    """Return budgets, geometric from the cheapest to the most expensive arm's mean.
 
-    One budget where all arms cost the same. A free arm counts as a thousandth of the dearest.
+    One budget if all arms cost the same. A free arm counts as a thousandth of the most expensive.
     """
     means = table.cost.mean(axis=0)
     max_price = float(means.max())

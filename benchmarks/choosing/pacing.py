@@ -2,7 +2,7 @@
 
 An hour's window at one request a second, three arms, the gateway's own pacing
 (`tollway.gateway.learning.pacing`,
-told of the traffic every second as upkeep does) and the production policy. A hard limit refuses
+updated every second, as by the scheduler) and the production policy. A hard limit refuses
 what no longer fits, as the ledger does.
 """
 

@@ -1,4 +1,4 @@
-"""A hard budget worth 40 calls, met by 100 at once: exactly 40 are answered."""
+"""A hard budget for 40 calls, hit by 100 concurrent ones: exactly 40 are answered."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ REQUESTS = 100
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """How the requests were answered, and what the ledger says of it, in nano-dollars."""
+    """How the requests were answered, and what the ledger recorded, in nano-dollars."""
 
     statuses: dict[int, int]
     limit_nano: int
@@ -26,7 +26,7 @@ class Stopped:
 
     @property
     def exact(self) -> bool:
-        """Whether as many calls were answered as the budget pays for, and as many charged."""
+        """Whether the calls answered and charged are exactly those that the budget pays for."""
         paid = self.limit_nano // self.price_nano
         wanted = {200: paid, 402: REQUESTS - paid}
         return (
@@ -36,7 +36,7 @@ class Stopped:
         )
 
     def sentence(self) -> str:
-        """Say what happened."""
+        """Summarise what happened."""
         answered, refused = self.statuses.get(200, 0), self.statuses.get(402, 0)
         others = sum(self.statuses.values()) - answered - refused
         return (

@@ -1,4 +1,4 @@
-"""Asks for digits as any Open Inference Protocol client does, many at a time, and tells the truth.
+"""An Open Inference Protocol client that sends many requests at a time, and the true labels.
 
 Nothing here knows how the gateway works: the same code asks a model server directly.
 """
@@ -15,9 +15,9 @@ from .http1 import Http
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request's end: status, and where it was answered, who answered, whether it was right.
+    """One request's outcome: status, and if answered, the backend and whether it was right.
 
-    `cost_usd` is what the reply's header says, 0 where a server was asked directly.
+    `cost_usd` is from the reply's header, 0 if a server was called directly.
     """
 
     status: int
@@ -28,7 +28,7 @@ class Answer:
 
 
 class Client:
-    """Asks one base address over connections that are kept alive."""
+    """Sends requests to one base address over keep-alive connections."""
 
     def __init__(self, http: Http, key: str | None = None) -> None:
         self._http = http
@@ -59,20 +59,20 @@ class Client:
             raise RuntimeError(f"feedback was answered with {reply.status}: {reply.body!r}")
 
     async def get(self, path: str) -> dict[str, Any]:
-        """Return a JSON document; RuntimeError where there is none."""
+        """Return a JSON document; RuntimeError if there is none."""
         reply = await self._http.get(path, self._headers)
         if reply.status != 200:
             raise RuntimeError(f"{path} was answered with {reply.status}: {reply.body!r}")
         return dict(reply.json())
 
     async def status(self, path: str) -> int:
-        """Return the status that a path is answered with."""
+        """Return the status of the reply to a path."""
         return (await self._http.get(path, self._headers)).status
 
 
 @asynccontextmanager
 async def connect(url: str, key: str | None = None) -> AsyncIterator[Client]:
-    """Give a client of one address, and close its connections in the end."""
+    """Yield a client of one address, and close its connections at the end."""
     http = Http(url)
     try:
         yield Client(http, key)

@@ -1,4 +1,4 @@
-"""What the demo ends with: the table, the bars, the picture, the budget, and where to look next."""
+"""The demo's closing output: the table, the bars, the picture, the budget, and what to see next."""
 
 import shlex
 import sys
@@ -23,7 +23,7 @@ def show(stage: Stage, report: Report, picture: Path) -> None:
             "90/10": "nine requests in ten to digits-cpu, one to digits-large, whatever they are",
             "hull": "the best that any fixed mix of these backends does at Tollway's cost",
             "tollway": "all of its traffic from a cold start, when it knew the declared accuracies "
-            f"and no label; the books say ${tollway.spend_usd:.5f}, the calls that the servers "
+            f"and no label; the ledger has ${tollway.spend_usd:.5f}, the calls that the servers "
             f"counted come to ${report.seen_usd:.5f}",
         },
     )
@@ -40,7 +40,7 @@ def show(stage: Stage, report: Report, picture: Path) -> None:
 
 
 async def where_to_look(stage: Stage, report: Report, *, keep: bool) -> None:
-    """Explain one decision that went to the best model, and say where everything is."""
+    """Explain one decision that went to the best model, and list where everything is."""
     screen = stage.screen
     escalated = [answer for answer in report.answers if answer.backend == report.best.name]
     decision = (escalated or report.answers)[-1].decision

@@ -1,4 +1,4 @@
-"""Writes the demo's configuration for one run: the shown file, with the addresses of this run."""
+"""Writes the demo's configuration for one run: tollway.toml with the addresses of this run."""
 
 import tomllib
 from pathlib import Path

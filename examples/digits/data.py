@@ -27,7 +27,7 @@ class Half:
 
 def halves(seed: int = 0) -> tuple[Half, Half]:
     """Return (898 to train on, 899 held out), stratified by digit; always the same for a seed."""
-    # Imported here, for it takes seconds and most who import this module need its types only.
+    # Imported here: it takes seconds, and most importers of this module need only its types.
     from sklearn.datasets import load_digits  # noqa: PLC0415
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 

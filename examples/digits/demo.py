@@ -1,7 +1,7 @@
 """Three real model servers, a gateway in front of them, thousands of requests: what is saved?
 
-Everything it shows is computed from what happened: spend from the gateway's books and from what
-the servers counted, accuracy from the true labels of images that no model was trained on.
+Everything it shows is measured: spend from the gateway's ledger and from the servers' own counts,
+accuracy from the true labels of images that no model was trained on.
 """
 
 import argparse
@@ -23,7 +23,7 @@ EPOCHS_QUICK = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; 0 where all of it worked."""
+    """Run the demo; return 0 if all of it worked."""
     options = parser().parse_args(arguments)
     screen = Screen()
     try:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def run(options: argparse.Namespace, screen: Screen) -> int:
-    """Start everything, send the traffic each way, show what happened, and stop everything."""
+    """Start everything, send the traffic each way, show the results, and stop everything."""
     stage = _stage(options, screen)
     task = asyncio.current_task()
     assert task is not None

@@ -1,4 +1,4 @@
-"""Measures a model's device-seconds, and what an inference costs, by batch size.
+"""Measures a model's device-seconds and the cost of an inference, by batch size.
 
     python -m examples.digits.measure --model large --usd-per-hour 2.50
 

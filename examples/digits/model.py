@@ -1,4 +1,4 @@
-"""What every model here can do: read images, and say how long the device was busy with it."""
+"""The interface of every model here: read images, and report how long the device was busy."""
 
 import time
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Model(Protocol):
 class Stopwatch:
     """Measures the processor seconds of the thread that runs the model.
 
-    Processor time, not wall time: a busy machine must not make an inference look dearer.
+    Processor time, not wall time: a busy machine must not make an inference look more expensive.
     """
 
     def __enter__(self) -> "Stopwatch":

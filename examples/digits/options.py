@@ -1,4 +1,4 @@
-"""The demo's command line: imports nothing that must be installed, so that help comes at once."""
+"""The demo's command line: imports only the standard library, so that --help is immediate."""
 
 import argparse
 from pathlib import Path
@@ -9,8 +9,8 @@ Three real model servers, a gateway in front of them, thousands of requests: wha
 
 The models read handwritten digits at $0.00001, $0.0001 and $0.001 an answer. The same requests go
 through the gateway, which learns from the true labels, and then to each model alone. Everything
-that is shown is computed from what happened: spend from the gateway's books and from what the
-servers counted, accuracy from images that no model was trained on.
+that is shown is measured: spend from the gateway's ledger and from the servers' own counts,
+accuracy from images that no model was trained on.
 """
 MORE = """\
 The first run installs about 600 MB into .venv (a minute on a fast line) and trains the models

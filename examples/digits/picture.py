@@ -1,4 +1,4 @@
-"""Draws what happened: accuracy against dollars, and how routing was learned."""
+"""Draws the results: accuracy against dollars, and how routing was learned."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,7 +99,7 @@ def _point(axes: Axes, row: Row, color: str, marker: str, place: tuple[int, int,
 
 
 def _cost(axes: Axes, answers: Sequence[Answer]) -> None:
-    """Draw what a request cost on the way."""
+    """Draw the cost of a request over time."""
     at, (usd,) = _means([[answer.cost_usd * 1000 for answer in answers]])
     axes.plot(at, usd, color=BLUE, linewidth=2)
     axes.set_ylim(0, max(float(usd.max()) * 1.15, 1e-6))
@@ -113,7 +113,7 @@ def _cost(axes: Axes, answers: Sequence[Answer]) -> None:
 
 
 def _shares(axes: Axes, fixed: Sequence[Row], answers: Sequence[Answer]) -> None:
-    """Draw who answered on the way."""
+    """Draw each backend's share of the answers over time."""
     at, shares = _means([[answer.backend == row.name for answer in answers] for row in fixed])
     axes.stackplot(at, shares, labels=[row.name for row in fixed], colors=SHARES)
     axes.set_ylim(0, 1)

@@ -1,4 +1,4 @@
-"""Starts programs as their own processes, and waits until they say where they listen."""
+"""Starts programs as processes, and waits until they print where they listen."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ class Running:
         return self.process.pid
 
     def stop(self) -> None:
-        """End it and wait; it is killed where it does not go within ten seconds."""
+        """Stop it and wait; kill it if it does not end within ten seconds."""
         self.process.terminate()
         try:
             self.process.wait(10)
@@ -43,8 +43,8 @@ class Running:
 async def start(name: str, arguments: list[str], log: Path) -> Running:
     """Run `python ARGUMENTS`, and return once it listens; its output goes to a file.
 
-    It gets a session of its own: a Ctrl-C here is not its end, its owner decides. RuntimeError
-    with what it last said where it ends or does not listen in time.
+    It gets its own session: a Ctrl-C here does not end it, its owner stops it. Raises RuntimeError
+    with its last output if it ends or does not listen in time.
     """
     process = _spawn([sys.executable, *arguments], log)
     try:

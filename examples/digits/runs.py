@@ -1,4 +1,4 @@
-"""Sends the same traffic each way, and counts what came of it."""
+"""Sends the same traffic each way, and counts the results."""
 
 from dataclasses import dataclass
 
@@ -66,7 +66,7 @@ async def measure(stage: Stage) -> Report:
 async def routed(
     stage: Stage, name: str, route: str, *, feedback: bool
 ) -> tuple[list[Answer], Row]:
-    """Send the traffic through the gateway; spend is what its books say of the route."""
+    """Send the traffic through the gateway; spend is what the gateway reports for the route."""
     async with connect(stage.url) as client:
 
         async def ask(image: Images, label: int) -> Answer:
@@ -100,7 +100,7 @@ async def direct(stage: Stage, name: str) -> Row:
 
 
 async def capped(stage: Stage) -> budget.Stopped:
-    """Run the tenant with the hard budget into its limit."""
+    """Exhaust the hard budget of its tenant."""
     price_nano = round(stage.prices[budget.MODEL] * NANO)
     async with connect(stage.url) as admin, connect(stage.url, budget.KEY) as tenant:
         return await budget.spend_all(admin, tenant, stage.held_out, price_nano)

@@ -1,4 +1,4 @@
-"""What the demo shows: progress while it runs, then the table, the bars and the sentences."""
+"""The demo's terminal output: progress while it runs, then the table, the bars and the text."""
 
 import time
 from collections import Counter
@@ -19,7 +19,7 @@ BAR = 30
 
 
 class Screen:
-    """Writes to the terminal; where there is none, plain lines and no live display."""
+    """Writes to the terminal; without one, plain lines and no live display."""
 
     def __init__(self) -> None:
         console = Console()
@@ -30,12 +30,12 @@ class Screen:
         self._console.print(text, highlight=False)
 
     def literal(self, text: str) -> None:
-        """Write a line as it is, however long: paths and commands that are copied."""
+        """Write a line unchanged, however long: for paths and commands to copy."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def watch(self, what: str, total: int, price_usd: float | None = None) -> Iterator["Watch"]:
-        """Show how a run goes; `price_usd` is a call's where replies do not say what they cost."""
+        """Show a run's progress; `price_usd` is the price of a call if replies do not report it."""
         watch = Watch(what, total, price_usd)
         if self._console.is_terminal:
             wide = self._console.width >= BAR_NEEDS
@@ -121,7 +121,7 @@ class Watch:
             self.shown()
 
     def sentence(self) -> str:
-        """Say how it goes so far."""
+        """Describe the progress so far."""
         rate = self.count / max(time.monotonic() - self._started_s, 1e-9)
         per_1000 = self._spend_usd / self.count * 1000 if self.count else 0.0
         share = self.right / self.count if self.count else 0.0

@@ -1,4 +1,4 @@
-"""All that the demo runs on: three model servers, and the gateway in front of them."""
+"""The processes of the demo: three model servers, and the gateway in front of them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ MODELS = {"digits-rules": "rules", "digits-cpu": "cpu", "digits-large": "large"}
 
 @dataclass(slots=True)
 class Stage:
-    """What is sent, and where to. Its mutable state is what has been started so far."""
+    """The traffic and its targets. Its mutable state is the processes started so far."""
 
     screen: Screen
     folder: Path

@@ -1,7 +1,7 @@
 """Trains the digits models once, and loads them from then on.
 
-What is trained is kept in a folder under a key of the library versions and of the code here, so a
-change of either trains anew. All of it takes a few seconds on one core.
+Trained models are stored in a folder under a key of the library versions and of this code, so a
+change to either trains them again. Training takes a few seconds on one core.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def _conv(half: Half, folder: Path, device: str, say: Callable[[str], None]) -> 
 
 
 def _once(path: Path, make: Callable[[Path], object]) -> Path:
-    """Make a file unless it is there; a run that is stopped half way leaves none behind."""
+    """Make a file unless it exists; an interrupted run leaves no partial file."""
     if not path.exists():
         unfinished = path.with_name(path.name + ".unfinished")
         make(unfinished)
@@ -105,7 +105,7 @@ def _key() -> str:
 
 
 def main() -> None:
-    """Train all models, and say how good each is on the half that it has not seen."""
+    """Train all models, and print the accuracy of each on the held-out half."""
     parser = argparse.ArgumentParser(prog="python -m examples.digits.train", description=__doc__)
     parser.add_argument("--dir", type=Path, default=FOLDER, help="where to keep them (%(default)s)")
     parser.add_argument("--large", choices=("auto", "conv", "ensemble"), default="auto")
