@@ -8,7 +8,7 @@ or the default of `tollway.backends.units`.
     tiers           by the length of the input: another price for the whole call
     service_tiers   by the tier that the reply names: another price
     hours           by the time of day in UTC: another price (the scheduler activates it)
-    dearest         the highest cost that any of these can give a call, to bound it beforehand
+    most            the highest cost that any of these can give a call, to bound it beforehand
 """
 
 import math

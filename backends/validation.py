@@ -33,7 +33,7 @@ class Violation:
 
 @record
 class Constraint:
-    """A constraint on one place; see `settings.Clause` for what each part means."""
+    """A constraint on one place; `ConstraintConfig` in the settings says what each part means."""
 
     at: str = ""
     tensor: str = ""

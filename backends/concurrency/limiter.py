@@ -1,8 +1,9 @@
 """The concurrency limiter: finds a backend's limit of concurrent calls from its latencies.
 
-Theory of operation. A server with c places answers in R seconds while calls find a free one. With n
-> c concurrent calls, they wait for each other: each takes n R / c, and throughput does not rise. So
-the lowest latency seen estimates R, and a latency above it shows a queue. Over each window of calls
+Theory of operation. A server with c places answers in R seconds while calls find a free one. With
+n > c concurrent calls, they wait for each other: each takes n R / c, and throughput does not rise.
+So the lowest latency seen estimates R, and a latency above it shows a queue. Over each window of
+calls
 
     gradient = tolerance * least / median latency, at most 1, at least 1/2
     limit   <- limit * gradient + sqrt(limit), smoothed

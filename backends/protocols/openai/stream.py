@@ -161,7 +161,7 @@ class Completion:
         return False
 
     def _note_usage(self, chunk: dict[str, Any], usage: dict[str, Any]) -> None:
-        """Read a report of usage: a later one adds to the earlier one, or replaces it.
+        """Merge a report of usage into the earlier ones: the later value of a name counts.
 
         Anthropic's first event reports the input, its last the output.
         """
