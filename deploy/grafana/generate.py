@@ -124,7 +124,7 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel(
-            "Price of money",
+            "Shadow price",
             "none",
             {"{{route}}": "max by (route) (tollway_shadow_price)"},
             text="The quality that one more dollar would buy.",

@@ -18,7 +18,7 @@ from tollway.gateway.observability.events import EventLog
 from tollway.gateway.observability.time_series import TimeSeries
 from tollway.gateway.storage import snapshot_file
 
-log = logging.getLogger("tollway.lookout")
+log = logging.getLogger("tollway.anomalies")
 
 SAVE_S = 300.0
 OWNER = 0.8  # smallest share of the excess at which a tenant or route explains an anomaly

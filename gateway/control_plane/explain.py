@@ -122,7 +122,7 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
             cached = [f"{tokens} of {arm}" for arm, tokens in _cached(row).items()]
             sentences.append(
                 "The costs count on input tokens in prompt caches from before, which another "
-                f"backend would have to read anew: {' and '.join(cached)}."
+                f"backend would have to read again: {' and '.join(cached)}."
             )
     for row in attempts:
         came = row["error"] or f"status {row['status']}, answer {row['answer']!r}"

@@ -24,7 +24,7 @@ QUIET = {
     "Accuracy against floor",
     "Calls within their ceiling",
     "Feedback",
-    "Price of money",
+    "Shadow price",
     "Exploration",
     "Burn rate",
 }

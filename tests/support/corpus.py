@@ -1,6 +1,6 @@
 """Malformed, ambiguous and merely odd requests, and how the front answers each.
 
-After http-garden's and h1spec's lists, written anew. Each is what one client sends on one
+After http-garden's and h1spec's lists, rewritten. Each is what one client sends on one
 connection; where a gateway and something before or behind it could read it as a different number of
 requests, `SMUGGLED` is the path of the request that must never be seen.
 """

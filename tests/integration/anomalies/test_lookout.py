@@ -1,4 +1,4 @@
-"""A spike of spend in a live gateway's traffic: told of once, with its cause, sent to a webhook."""
+"""A spike of spend in live traffic: reported once, with its cause, and sent to a webhook."""
 
 import asyncio
 import random

@@ -2,7 +2,7 @@
 
 httpx 0.28's own pool keeps the slot of a request that was cancelled at the wrong moment, for good,
 and searches all its requests at every step. The first test shows that this is still so; should it
-ever fail, the choice of docs/decisions/0300 can be made anew.
+ever fail, the choice of docs/decisions/0300 can be made again.
 """
 
 import asyncio

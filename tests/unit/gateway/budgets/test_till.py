@@ -104,17 +104,18 @@ def test_a_kill_between_two_stores_never_loses_money(cost_nano: int) -> None:
 SPENDER = """
 import sys, time
 from pathlib import Path
-from tollway.gateway.budgets.local_lease import Purse
-from tollway.gateway.budgets.recovery_file import Till
-from tollway.gateway.budgets.model import Key
-till = Till(Path(sys.argv[1]) / "x.till", "L")
-purse = Purse(Key("b", 0, None, "h.1"), till.claim(Key("b", 0, None, "h.1")), 0.0)
+from tollway.gateway.budgets.local_lease import LocalLease
+from tollway.gateway.budgets.recovery_file import RecoveryFile
+from tollway.gateway.budgets.model import LeaseKey
+file = RecoveryFile(Path(sys.argv[1]) / "x.till", "L")
+key = LeaseKey("b", 0, None, "h.1")
+lease = LocalLease(key, file.claim(key), 0.0)
 print("go", flush=True)
 while True:
-    purse.hold(10)
+    lease.hold(10)
     print("h", flush=True)   # the call is made
-    purse.settle(10, 10)
-    print("s", flush=True)   # its end was told
+    lease.settle(10, 10)
+    print("s", flush=True)   # its end was recorded
 """
 
 
