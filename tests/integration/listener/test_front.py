@@ -475,7 +475,7 @@ backends = ["{protocol}"]
         for path, protocol in PATH_SHAPES
         if protocol
     ]
-    text = '[server]\nopen = true\n[ledger]\nurl = "memory://"\n' + "".join(parts)
+    text = '[server]\nallow_anonymous = true\n[ledger]\nurl = "memory://"\n' + "".join(parts)
     return build(config.parse(text, {}, folder=folder))
 
 

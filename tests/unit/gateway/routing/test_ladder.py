@@ -147,7 +147,9 @@ def test_an_answer_that_breaks_the_contract_fails_over_and_trips_no_breaker(
 
     async def main() -> None:
         async with serving(broken) as a, serving(Upstream(body=good)) as b:
-            async with running(two_backends(a, b, route=f"answers = {answers}"), tmp_path) as t:
+            async with running(
+                two_backends(a, b, route=f"response_schema = {answers}"), tmp_path
+            ) as t:
                 replies = [await t.infer() for _ in range(8)]
                 assert [reply.status_code for reply in replies] == [200] * 8
                 assert {reply.headers["x-tollway-backend"] for reply in replies} == {"dear"}
