@@ -49,11 +49,22 @@ def serve(read: Read, note: str = "") -> int:
     if settings.server.workers > 1:
         return _in_workers(settings, read)
     listener = front.bind(settings.server.listen)
+    missed = note_hangups()
     with _logging(settings) as lines:
         gateway = build(settings, lines=lines)
         reloader = Reloader(gateway, read)
-        _run(gateway, listener, reloader, lambda: _announce(listener, settings))
+        _run(gateway, listener, reloader, lambda: _announce(listener, settings), missed)
     return OK
+
+
+def note_hangups() -> list[int]:
+    """Record each SIGHUP in the list returned, until the event loop takes the signal over.
+
+    One that comes after the configuration was read and before the loop runs asks for a reload too.
+    """
+    missed: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, frame: missed.append(number))
+    return missed
 
 
 @contextmanager
@@ -89,15 +100,18 @@ def _run(
     listener: socket.socket,
     reloader: Reloader,
     opened: Callable[[], None],
+    missed: list[int],
     *,
     alone: bool = True,
 ) -> None:
-    """Serve; `alone` if there are no other workers that a reload must reach."""
+    """Serve; `missed`: the hang-ups so far; `alone` if no other workers must be reloaded too."""
     server = gateway.settings.server
 
     def ready() -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, reloader.begin)
+        if missed:
+            reloader.begin()
         collect_seldom()
         opened()
 
@@ -131,6 +145,7 @@ def _in_workers(settings: config.Settings, read: Read) -> int:
     folder = Path(tempfile.mkdtemp(prefix="tollway-"))
 
     def work(start: Start) -> int:
+        missed = note_hangups()
         identity = WorkerIdentity(start.index, server.workers, folder, board)
         listener = listeners[start.index]
         for other in listeners:
@@ -138,7 +153,8 @@ def _in_workers(settings: config.Settings, read: Read) -> int:
                 other.close()
         with _logging(settings) as lines:
             gateway = build(newest(settings, read), identity=identity, lines=lines)
-            _run(gateway, listener, Reloader(gateway, read), lambda: _ready(start), alone=False)
+            reloader = Reloader(gateway, read)
+            _run(gateway, listener, reloader, lambda: _ready(start), missed, alone=False)
         return OK
 
     def stop() -> None:

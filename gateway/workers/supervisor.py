@@ -183,9 +183,8 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(
-                signal.SIGHUP, signal.SIG_IGN
-            )  # ignored until it can reload: its configuration is current
+            # Ignored until the worker notes it: it has not read its configuration yet.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us
             for fd in self._fds:
                 os.close(fd)

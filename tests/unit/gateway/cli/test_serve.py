@@ -1,11 +1,32 @@
 """How a serving process is set up."""
 
+import asyncio
 import gc
+import signal
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from tollway.gateway.cli.serve import THRESHOLDS, collect_seldom
+from tollway.gateway import settings as config
+from tollway.gateway.cli import serve
+from tollway.gateway.cli.serve import THRESHOLDS, collect_seldom, note_hangups
+from tollway.gateway.listener import server as front
+
+ROUTE = """
+[[backends]]
+name = "one"
+kind = "cpu"
+protocol = "plain"
+url = "http://127.0.0.1:9"
+price = { per_request_usd = 0.1 }
+
+[[routes]]
+name = "m"
+path = "/m"
+protocol = "plain"
+backends = ["one"]
+"""
 
 
 @pytest.fixture
@@ -23,3 +44,41 @@ def test_what_lives_from_the_start_is_not_walked_again(collector: None) -> None:
     assert gc.get_freeze_count() >= len(start)
     assert not any(one is start for one in gc.get_objects())
     assert gc.get_threshold() == THRESHOLDS
+
+
+@pytest.fixture
+def hang_ups() -> Iterator[None]:
+    """Restore the handler of SIGHUP."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_ups", "collector")
+@pytest.mark.parametrize("sent", [0, 1])
+def test_a_reload_that_is_asked_for_during_the_start_is_not_lost(
+    sent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    gateway = SimpleNamespace(
+        settings=config.parse("server.allow_anonymous = true\n" + ROUTE, {}),
+        app=SimpleNamespace(shape=None),
+        control=SimpleNamespace(),
+        leave=None,
+    )
+    reloader = SimpleNamespace(
+        begin=lambda: begun.append("reload"), reload=None, ask_all=None, close=None, tls=None
+    )
+
+    def runs(app: object, **options: object) -> None:
+        async def main() -> None:
+            gateway.opened()
+
+        asyncio.run(main())
+
+    monkeypatch.setattr(front, "run", runs)
+    missed = note_hangups()
+    for _ in range(sent):
+        signal.raise_signal(signal.SIGHUP)
+    serve._run(gateway, None, reloader, lambda: begun.append("opened"), missed)  # type: ignore[arg-type]
+    assert begun == ["reload"] * sent + ["opened"]
