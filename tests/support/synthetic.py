@@ -1,11 +1,12 @@
 """Logs of which the truth is known: contexts, arms with known qualities, a logger that learns."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tollway.gateway.storage.journal import Journal
+from tollway.gateway.storage.journal import Journal, segments
 from tollway.gateway.storage.journal_format import Row
 from tollway.policies.types import Context
 from tollway.simulations.replay.logs import Floats, Log
@@ -110,6 +111,9 @@ def write_journal(folder: Path, found: World) -> list[str]:
         if row >= 100:
             first.append(feedback(found, row - 100, ids[row - 100]))
     first.close()
+    # Segments are told apart by their times of change, which a kernel counts in milliseconds.
+    (earlier,) = segments(folder)
+    os.utime(earlier, (0.0, earlier.stat().st_mtime - 1.0))
     second = Journal(folder)
     for row in range(count - 100, count):
         second.append(feedback(found, row, ids[row]))
