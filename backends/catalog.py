@@ -36,12 +36,15 @@ _KEYS: dict[str, tuple[str, int]] = {
     "input_image_mtok": ("image_input_usd_per_mtok", 1),
     "output_image_mtok": ("image_output_usd_per_mtok", 1),
     "input_video_mtok": ("video_input_usd_per_mtok", 1),
+    "cache_audio_read_mtok": ("cached_audio_input_usd_per_mtok", 1),
+    "cache_image_read_mtok": ("cached_image_input_usd_per_mtok", 1),
     "input_mchars": ("per_mchar_usd", 1),
     "audio_hours": ("audio_usd_per_hour", 1),
     "input_audio_hours": ("audio_usd_per_hour", 1),
     "requests_kcount": ("per_request_usd", 1000),
     "web_searches_kcount": ("per_search_usd", 1000),
     "rerank_searches_kcount": ("per_search_usd", 1000),
+    "storage_searches_kcount": ("per_file_search_usd", 1000),
     "input_document_kpages": ("per_page_usd", 1000),
 }
 """Our key for each of theirs, and how many of our unit their price is for."""
@@ -50,6 +53,14 @@ _CONDITIONS = frozenset({"service_tier", "processing", "speed"})
 """Conditions of variants that appear in replies, and are therefore service tiers here."""
 
 _STANDARD = frozenset({"default", "standard"})
+
+_FREE = frozenset({"openai/moderation"})
+"""Models without a figure that are documented as free, where the catalogue does not say so.
+
+https://developers.openai.com/api/docs/guides/moderation
+"""
+_FREE_COMMENTS = ("free of charge", "included in the subscription")
+"""How the catalogue's comments say that a model has no figure because calls of it cost nothing."""
 
 Table = dict[str, Any]
 Prices = dict[str, Any]
@@ -66,7 +77,10 @@ class UnknownModel(ValueError):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model's price as settings write it; `left_out`: its prices that have no key here."""
+    """A model's price as settings write it; `left_out`: its prices that have no key here.
+
+    `table` is empty if the catalogue knows the model, but not what it costs.
+    """
 
     name: str
     title: str
@@ -97,7 +111,8 @@ def entries(text: str = "", *, now: datetime | None = None) -> Iterator[Entry]:
 def find(name: str, url: str = "", *, now: datetime | None = None) -> Entry:
     """Return a model's current entry: `provider/model`, or a model of the provider at `url`.
 
-    Raises UnknownModel if there is no such model, or several with different prices.
+    Raises UnknownModel if there is no such model, several with different prices, or one whose
+    price is not known.
     """
     return _find(name, url, (now or datetime.now(UTC)).date())
 
@@ -113,6 +128,11 @@ def _find(name: str, url: str, day: date) -> Entry:
     if any(entry.table != known[0].table for entry in known):
         shown = " or ".join(sorted(entry.name for entry in known)[:NEAR_MAX])
         raise UnknownModel(f"{name!r} has several prices in the catalogue; write {shown}")
+    if not known[0].table:
+        raise UnknownModel(
+            f"{known[0].name!r} is in the catalogue without a price; write its price, or "
+            "`price = { free = true }` if calls cost nothing"
+        )
     return known[0]
 
 
@@ -120,8 +140,8 @@ def _near(name: str) -> str:
     """Return what to write instead of a name: the same model of a provider, or similar names."""
     near = [key for key, model in _models().items() if model.id == name]
     near = near or get_close_matches(name, _spelt(), n=NEAR_MAX, cutoff=0.6)
-    said = f"write {' or '.join(near[:NEAR_MAX])}; " if near else ""
-    return f"{said}`tollway prices list` has all names of {PACKAGE} {version()}"
+    advice = f"write {' or '.join(near[:NEAR_MAX])}; " if near else ""
+    return f"{advice}`tollway prices list` has all names of {PACKAGE} {version()}"
 
 
 def _matches(name: str, url: str) -> Iterator[tuple[str, Any]]:
@@ -134,22 +154,22 @@ def _matches(name: str, url: str) -> Iterator[tuple[str, Any]]:
         [(p, name) for p in providers if _makes(p, name)],
     )
     for group in groups[:1]:
-        if found := _found(group):
-            yield from found
+        if matches := _existing(group):
+            yield from matches
             return
     if name in models:
         yield name, models[name]
         return
     for group in groups[1:]:
-        if found := _found(group):
-            yield from found
+        if matches := _existing(group):
+            yield from matches
             return
 
 
-def _found(group: list[tuple[Any, str]]) -> list[tuple[str, Any]]:
+def _existing(group: list[tuple[Any, str]]) -> list[tuple[str, Any]]:
     """Return the models that exist, from pairs of (provider, its name for the model)."""
-    found = [(provider, provider.find_model(name)) for provider, name in group]
-    return [(f"{provider.id}/{model.id}", model) for provider, model in found if model is not None]
+    pairs = [(provider, provider.find_model(name)) for provider, name in group]
+    return [(f"{provider.id}/{model.id}", model) for provider, model in pairs if model is not None]
 
 
 def _makes(provider: Any, name: str) -> bool:
@@ -196,6 +216,11 @@ def _entry(name: str, model: Any, now: datetime) -> Entry | None:
             tiers[value] = variant
     left_out.update(key for key in prices if key not in _KEYS)
     table = _table(prices)
+    if not table:
+        table = {"free": True} if _is_free(name, model) else {}
+        return Entry(name, model.name or "", model.context_window, table, tuple(sorted(left_out)))
+    if _is_uniform(name, table):
+        table["uniform"] = True
     if hours:
         table["hours"] = [{**window, **_table(prices)} for window, prices in hours]
     if tiers:
@@ -207,6 +232,27 @@ def _entry(name: str, model: Any, now: datetime) -> Entry | None:
     except ValueError:
         return None
     return Entry(name, model.name or "", model.context_window, table, tuple(sorted(left_out)))
+
+
+def _is_free(name: str, model: Any) -> bool:
+    """Whether a model without a figure is marked as free; else its price is not known."""
+    comment = (model.price_comments or "").lower()
+    return (
+        name.endswith(":free")
+        or (model.name or "").endswith("(free)")
+        or name in _FREE
+        or any(mark in comment for mark in _FREE_COMMENTS)
+    )
+
+
+def _is_uniform(name: str, table: Table) -> bool:
+    """Whether sounds and images cost as much as text, where the catalogue has no price for them.
+
+    So they do in the package's own calculation. Only models that have `audio` in their names, all
+    of OpenAI, charge more for sound; for some of these the catalogue has the price of text alone.
+    """
+    sold = any(key.endswith("_usd_per_mtok") for key in table)
+    return sold and ("audio" not in name or "audio_input_usd_per_mtok" in table)
 
 
 def _standard(model: Any, now: datetime) -> tuple[Prices, list[tuple[Table, Prices]]]:
@@ -232,19 +278,22 @@ def _variants(model: Any, now: datetime) -> Iterator[tuple[dict[str, str], Price
 
 
 def _prices(model_price: Any) -> Prices:
-    found = model_price.__dict__
-    return {key: value for key, value in found.items() if value is not None and key[0] != "_"}
+    members = model_price.__dict__
+    return {key: value for key, value in members.items() if value is not None and key[0] != "_"}
 
 
 def _table(prices: Prices) -> Table:
-    """Return their prices under our keys; those that depend on the input's length in `tiers`."""
+    """Return their prices under our keys; those that depend on the input's length in `tiers`.
+
+    Empty without any figure: that is not a price of 0.
+    """
     known = [key for key in _KEYS if key in prices]
     table: Table = {}
     for key in known:
         ours, per = _KEYS[key]
         table[ours] = _number(_base(prices[key]), per)
     starts = {tier.start for key in known for tier in getattr(prices[key], "tiers", ())}
-    if not starts and not any(table.values()):
+    if table and not starts and not any(table.values()):
         return {"free": True}
     table = _with_both(table)
     if starts:

@@ -12,12 +12,13 @@ All other fields that a client sends are forwarded unchanged.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from tollway.backends.json_members import has, with_first, with_number, without
+from tollway.backends.json_members import Edits, edited, has
 from tollway.backends.output import ANOTHER, OutputLimit
-from tollway.backends.types import Addition
+from tollway.backends.types import Addition, Call, Payload
 
-log = logging.getLogger("tollway.dialect")
+log = logging.getLogger(__name__)
 
 REFUSED = frozenset((400, 422))
 """Statuses with which a server reports that it does not accept a field."""
@@ -25,23 +26,47 @@ REFUSED = frozenset((400, 422))
 _READ_BYTES = 65_536  # of a refusal: error messages have some hundred bytes
 
 
+@dataclass(slots=True)
+class Refusals:
+    """What a backend has refused: the state of its dialect.
+
+    `additions`: names of fields that the gateway added. `limit_field`: the field for an output
+    limit that was accepted after another was refused. `output_max`: the largest output limit that
+    may be inserted, by the tenant for which a larger one was refused: what was refused may have
+    depended on its prompt.
+    """
+
+    additions: frozenset[str] = frozenset()
+    limit_field: str | None = None
+    output_max: dict[str, int] = field(default_factory=dict)
+
+
 class Dialect:
     """The dialect of one backend, on all routes."""
 
-    # The mutable state: the additions that the backend has refused.
-
-    def __init__(self, drops: Sequence[str] = (), limit_field: str | None = None) -> None:
+    def __init__(
+        self,
+        drops: Sequence[str] = (),
+        limit_field: str | None = None,
+        refusals: Refusals | None = None,
+    ) -> None:
         """`drops`: dotted names of the fields that are removed from every request.
 
-        `limit_field`: the name of the output limit in chat requests to this backend.
+        `limit_field`: the name of the output limit in chat requests to this backend. `refusals`:
+        the state to go on from.
         """
         self._drops = tuple(drops)
-        self._refused: frozenset[str] = frozenset()
         self._limit_field = limit_field
-        self.is_plain = not self._drops
+        self._refusals = refusals or Refusals()
+
+    @property
+    def is_plain(self) -> bool:
         """Whether nothing is removed."""
-        self.output_max: int | None = None
-        """The largest output limit that may be inserted, once a larger one was refused."""
+        return not (self._drops or self._refusals.additions)
+
+    def output_max(self, tenant: str) -> int | None:
+        """Return the largest output limit to insert for a tenant; None if none was refused."""
+        return self._refusals.output_max.get(tenant)
 
     @property
     def drops(self) -> tuple[str, ...]:
@@ -52,19 +77,20 @@ class Dialect:
         """Return the field for an output limit; `usual` is its name in the protocol."""
         if usual not in ANOTHER:
             return usual  # only chat requests have two names for it
-        field = self._limit_field or usual
+        field = self._refusals.limit_field or self._limit_field or usual
         return ANOTHER[field] if field in self._drops and field in ANOTHER else field
 
     def learn_field(self, backend: str, field: str) -> None:
         """Remember the field with which a request was accepted, after another was refused."""
-        if field != self._limit_field:
-            self._limit_field = field
+        if field != (self._refusals.limit_field or self._limit_field):
+            self._refusals.limit_field = field
             log.warning("backend %s takes %s, and is sent no other limit", backend, field)
 
-    def learn_most(self, backend: str, tokens: int) -> None:
+    def learn_most(self, backend: str, tokens: int, tenant: str) -> None:
         """Remember a limit that was accepted after a larger one was refused."""
-        if self.output_max is None or tokens < self.output_max:
-            self.output_max = tokens
+        known = self.output_max(tenant)
+        if known is None or tokens < known:
+            self._refusals.output_max[tenant] = tokens
             log.warning(
                 "backend %s refused a larger limit of output than %d tokens; declare its "
                 "max_output_tokens",
@@ -75,7 +101,7 @@ class Dialect:
     @property
     def refused(self) -> frozenset[str]:
         """The additions that the backend has refused."""
-        return self._refused
+        return self._refusals.additions
 
     def unwanted(
         self, document: object, added: Sequence[Addition], without: Sequence[str] = ()
@@ -85,36 +111,30 @@ class Dialect:
         Of the fields in `added`: the additions that the backend refuses, and those named `without`.
         """
         drops = [name for name in self._drops if has(document, name)]
-        refused = [one for one in added if one.name in self._refused or one.name in without]
+        refused = [one for one in added if one.name in self.refused or one.name in without]
         return drops + [one.path for one in refused]
-
-    def adopt(self, old: "Dialect") -> None:
-        """Take over the refusals of the same server from before its settings changed."""
-        self._refused = old._refused
-        self.is_plain = not self._drops and not self._refused
 
     def learn(self, backend: str, refused: Sequence[Addition]) -> None:
         """Remember additions that caused a refusal: without them the request was accepted."""
-        names = {one.name for one in refused} - self._refused
+        names = {one.name for one in refused} - self.refused
         if names:
-            self._refused |= names
-            self.is_plain = False
+            self._refusals.additions |= names
             log.warning("backend %s refuses %s: not sent to it again", backend, ", ".join(names))
 
 
 def named(added: Sequence[Addition], refusal: bytes) -> list[Addition]:
     """Return the additions that the body of a refusal names."""
-    said = refusal[:_READ_BYTES]
-    return [one for one in added if any(word in said for word in one.words)]
+    text = refusal[:_READ_BYTES]
+    return [one for one in added if any(word in text for word in one.words)]
 
 
-def left_out(body: bytes, names: Sequence[str]) -> bytes:
-    """Return a request's body without the members called `names`."""
-    return without(body, names) if names else body
+def limited(limit: OutputLimit) -> Edits:
+    """Return the edits that write an output limit."""
+    return dict.fromkeys(limit.present or (limit.field,), limit.tokens)
 
 
-def limited(body: bytes, limit: OutputLimit) -> bytes:
-    """Return a request's body with an output limit."""
-    if limit.present:
-        return with_number(body, limit.present, limit.tokens)
-    return with_first(body, limit.field, limit.tokens)
+def rewritten(call: Call, payload: Payload, edits: Edits) -> bytes:
+    """Return a request's body with edits of its document or form."""
+    if payload.form is not None:
+        return payload.form.edited(call.body, edits)
+    return edited(call.body, edits, payload.data, call.pieces, payload.once)

@@ -7,7 +7,9 @@ from typing import Any
 
 import orjson
 
-from tollway.backends.types import BadRequest, Headers, InvalidAnswer
+from tollway.backends.errors import BadRequest, InvalidAnswer, UnknownCoding
+from tollway.backends.sliced_json import UNREAD
+from tollway.backends.types import Call, Document, Headers, HttpReply
 
 DEPTH_MAX = 200
 """Levels of a document: orjson reads 1,024 and writes 254, Python prints and walks some 900; the
@@ -44,6 +46,14 @@ def media_type(headers: Headers) -> bytes:
     return given if given == b"application/json" else given.partition(b";")[0].strip().lower()
 
 
+_OPAQUE = frozenset((b"multipart", b"audio", b"image", b"video", b"font", b"model"))
+
+
+def is_opaque(kind: bytes) -> bool:
+    """Return whether a request of this media type is no document, and is passed on unread."""
+    return kind.partition(b"/")[0] in _OPAQUE or kind == b"application/octet-stream"
+
+
 _STREAMS = frozenset((EVENT_STREAM, b"application/x-ndjson", b"application/vnd.amazon.eventstream"))
 
 
@@ -65,11 +75,49 @@ def load_request(body: bytes) -> Any:
     return document
 
 
-def check_coding(headers: Headers) -> None:
-    """Raise BadRequest if a request's body is compressed: it could not be read here."""
+def request_document(call: Call, text: bytes) -> Any:
+    """Return the document of a request's JSON text, as it was read in slices if it is large.
+
+    BadRequest if it is not valid.
+    """
+    document = call.document
+    if document is None:
+        return load_request(text)
+    if document.fault:
+        raise BadRequest(f"the body is not JSON: {document.fault}")
+    return document.value
+
+
+def unchecked(call: Call) -> bytes:
+    """Return the text in which names may be repeated: nothing if it was read in slices."""
+    return b"" if call.document is not None else call.body
+
+
+def whole_document(call: Call) -> Any:
+    """Return the document of a request that is charged for all that is in it.
+
+    BadRequest if it is not valid, or if it is large and something in it was not read, or may be
+    read differently by the server.
+    """
+    document = call.document
+    if document is not None and not document.is_whole:
+        raise BadRequest(f"the document has {UNREAD!r}")
+    if document is not None and document.repeats:
+        raise BadRequest("the document has a member more than once")
+    return request_document(call, call.body)
+
+
+def is_coded(headers: Headers) -> bool:
+    """Return whether a request's body is still compressed, so that it cannot be read here."""
     coding = header(headers, b"content-encoding")
-    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
-        raise BadRequest(f"content-encoding {shown(coding)}: send the body uncompressed")
+    return coding is not None and coding.strip().lower() not in (b"", b"identity")
+
+
+def check_coding(headers: Headers) -> None:
+    """Raise UnknownCoding if a request's body is still compressed: it could not be read here."""
+    if is_coded(headers):
+        coding = header(headers, b"content-encoding")
+        raise UnknownCoding(f"content-encoding {shown(coding)}: send the body uncompressed")
 
 
 def load_reply(body: bytes) -> Any:
@@ -85,6 +133,29 @@ def load_reply(body: bytes) -> Any:
     if not _is_shallow(body, document):
         raise InvalidAnswer(f"nested more than {DEPTH_MAX} levels deep")
     return document
+
+
+def reply_document(reply: HttpReply, text: bytes) -> Any:
+    """Return the document of a reply's JSON text, as it was read in slices if it is large.
+
+    InvalidAnswer if it is not valid.
+    """
+    document = reply.document
+    if document is None:
+        return load_reply(text)
+    if not document.fault:
+        value = document.value
+        return dict(value) if type(value) is dict else value  # readers add members
+    if len(text) > LENIENT_BYTES_MAX:
+        raise InvalidAnswer(f"not JSON: {document.fault}")
+    return load_reply(text)
+
+
+def retained_document(reply: HttpReply, text: bytes) -> Any:
+    """Return what `reply_document` does, and keep it for the next reader of the reply."""
+    if reply.document is None:
+        reply.document = Document(load_reply(text))
+    return reply_document(reply, text)
 
 
 def _load_leniently(body: bytes, refused: orjson.JSONDecodeError) -> Any:
@@ -123,10 +194,11 @@ def has_gap(value: Any) -> bool:
 def _is_shallow(body: bytes, document: Any) -> bool:
     """Return whether a document has at most DEPTH_MAX levels; more levels need as many brackets.
 
-    For documents with fewer brackets, only these are counted (half a microsecond for a kilobyte);
-    others are written once, which takes about as long as reading them.
+    Short documents have no room for their brackets. Where there are fewer, only these are counted
+    (half a microsecond for a kilobyte); other documents are written once, which takes about as
+    long as reading them.
     """
-    if body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
+    if len(body) <= 2 * DEPTH_MAX or body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
         return True
     for _ in range(_WRITTEN_DEPTH - DEPTH_MAX):
         document = [document]
@@ -137,36 +209,36 @@ def _is_shallow(body: bytes, document: Any) -> bool:
     return True
 
 
-def shown(value: object) -> str:
+def shown(value: object, chars: int = _SHOWN_CHARS) -> str:
     """Return a client's value for display in an error: quoted, on one line, short.
 
     Only the displayed part is read: the value may be a document of megabytes.
     """
     text = ""
-    for piece in _pieces(value):
+    for piece in _pieces(value, chars):
         text += piece
-        if len(text) > _SHOWN_CHARS:
-            return text[: _SHOWN_CHARS - 3] + "..."
+        if len(text) > chars:
+            return text[: chars - 3] + "..."
     return text
 
 
-def _pieces(value: object) -> Iterator[str]:
+def _pieces(value: object, chars: int) -> Iterator[str]:
     """Yield the parts of a value's `repr`, as many as fill an error."""
     if isinstance(value, str | bytes):
-        yield repr(value[: _SHOWN_CHARS + 1])
+        yield repr(value[: chars + 1])
     elif isinstance(value, list):
         yield "["
         for at, element in enumerate(value):
             yield ", " if at else ""
-            yield from _pieces(element)
+            yield from _pieces(element, chars)
         yield "]"
     elif isinstance(value, dict):
         yield "{"
         for at, (key, element) in enumerate(value.items()):
             yield ", " if at else ""
-            yield from _pieces(key)
+            yield from _pieces(key, chars)
             yield ": "
-            yield from _pieces(element)
+            yield from _pieces(element, chars)
         yield "}"
     else:
         yield repr(value)

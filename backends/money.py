@@ -10,7 +10,7 @@ NANO_PER_USD = 1_000_000_000
 """Nano-dollars per dollar: the price of a token is a whole number of them."""
 
 
-def to_usd(nano: int) -> float:
+def to_usd(nano: float) -> float:
     """Return nano-dollars as dollars, for documents and metrics."""
     return nano / NANO_PER_USD
 
@@ -35,9 +35,9 @@ def parse_usd(text: str, most_usd: int) -> int:
     try:
         usd = Decimal(text)
     except InvalidOperation:
-        raise ValueError("is no number") from None
+        raise ValueError("is not a number") from None
     if not usd.is_finite() or not -most_usd <= usd <= most_usd:
-        raise ValueError(f"must lie within {most_usd} dollars")
+        raise ValueError(f"must be from -{most_usd} to {most_usd} dollars")
     nano = usd * NANO_PER_USD
     if nano != int(nano):
         raise ValueError("has more than nine decimals")

@@ -14,7 +14,12 @@ If no member is a status, it follows from the names of types and codes; without 
 
 from typing import Any
 
+from tollway.backends.documents import shown
+
 UNKNOWN = 500
+TEXT_CHARS_MAX = 1_000
+"""Limit of an error where it is logged and journalled."""
+
 _NAMES = {
     "invalid_request_error": 400,
     "invalid_prompt": 400,
@@ -24,6 +29,7 @@ _NAMES = {
     "authentication_error": 401,
     "invalid_api_key": 401,
     "UNAUTHENTICATED": 401,
+    "billing_error": 402,
     "permission_error": 403,
     "PERMISSION_DENIED": 403,
     "not_found_error": 404,
@@ -34,16 +40,18 @@ _NAMES = {
     "insufficient_quota": 429,
     "RESOURCE_EXHAUSTED": 429,
     "UNAVAILABLE": 503,
+    "timeout_error": 504,
+    "DEADLINE_EXCEEDED": 504,
     "overloaded_error": 529,
 }
 _STATUS_MEMBERS = ("code", "status", "status_code", "http_status")
 _NAME_MEMBERS = ("code", "type", "status")
 
 
-def told(event: Any) -> Any:
+def error_in(event: Any) -> Any:
     """Return the error that an event reports; None if it reports none (0.1 us)."""
     if isinstance(event, list):
-        return told(event[0]) if event and isinstance(event[0], dict) else None
+        return error_in(event[0]) if event and isinstance(event[0], dict) else None
     if not isinstance(event, dict):
         return None
     if error := event.get("error"):
@@ -70,9 +78,15 @@ def status_of(error: Any) -> int:
     return UNKNOWN
 
 
+def text_of(error: object) -> str:
+    """Return an error as a text, shortened."""
+    text = error if isinstance(error, str) else shown(error, TEXT_CHARS_MAX)
+    return text[:TEXT_CHARS_MAX]
+
+
 def body_of(error: Any) -> dict[str, Any]:
     """Return the document of a reply with this error."""
     if isinstance(error, dict):
         return {"error": error}
-    message = error if isinstance(error, str) else f"the stream reports an error: {error}"
+    message = error if isinstance(error, str) else f"the stream reports an error: {text_of(error)}"
     return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}

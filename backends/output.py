@@ -37,7 +37,10 @@ class Output:
     limits: the maximum tokens of each answer, by field; 0 if the value is not reliable. answers:
     how many are generated; 0 if unknown. field: the field in which a limit can be inserted; empty
     if the protocol has none. modality: the unit of what is generated beside text, empty for text
-    alone. generates: whether there is any output to pay for.
+    alone. generates: whether there is any output to pay for. least: the smallest limit that leaves
+    room for an answer. samples: how many times the model may be sampled, and read the input.
+    written_as: the unit as which all input may be written to a cache, if it is. unbounded: why
+    nothing bounds the call; empty if it is bounded.
     """
 
     limits: Mapping[str, int]
@@ -45,6 +48,10 @@ class Output:
     field: str
     modality: str = ""
     generates: bool = True
+    least: int = 0
+    samples: int = 1
+    written_as: str = ""
+    unbounded: str = ""
 
     def own(self, dropped: Collection[str] = ()) -> int:
         """Return the limit that the server will see; 0 if it sees none.
@@ -52,6 +59,8 @@ class Output:
         Of several limits it is the largest: servers differ in which they obey. `dropped` fields are
         not sent.
         """
+        if not self.limits:
+            return 0
         seen = [limit for name, limit in self.limits.items() if name not in dropped]
         return max(seen) if seen and all(seen) else 0
 
@@ -77,6 +86,8 @@ class OutputLimit:
 
 def limit(output: Output, tokens: int, field: str, dropped: Collection[str]) -> OutputLimit:
     """Return how a limit is written into a request, never above an existing one."""
+    if not output.limits:
+        return OutputLimit(tokens, field)
     present = [name for name in output.limits if name not in dropped]
     above = [name for name in present if not 0 < output.limits[name] <= tokens]
     return OutputLimit(tokens, field, tuple(above))
@@ -84,11 +95,11 @@ def limit(output: Output, tokens: int, field: str, dropped: Collection[str]) -> 
 
 def other_field(refused: OutputLimit, refusal: bytes) -> str:
     """Return the field to use instead, if a refusal names the inserted one; else empty."""
-    said = _ECHO.sub(b"", refusal[:_READ_BYTES])
+    message = _ECHO.sub(b"", refusal[:_READ_BYTES])
     another = ANOTHER.get(refused.field, "")
-    if not refused.is_inserted or refused.field.encode() not in said:
+    if not refused.is_inserted or refused.field.encode() not in message:
         return ""
-    return "" if _is_too_large(said, refused.tokens) else another
+    return "" if _is_too_large(message, refused.tokens) else another
 
 
 def smaller(refused: OutputLimit, refusal: bytes) -> int:
@@ -98,13 +109,13 @@ def smaller(refused: OutputLimit, refusal: bytes) -> int:
     It is half of the largest smaller number in the message, which is the model's maximum or its
     context.
     """
-    said = _ECHO.sub(b"", refusal[:_READ_BYTES])
-    if not refused.is_inserted or not _is_too_large(said, refused.tokens):
+    message = _ECHO.sub(b"", refusal[:_READ_BYTES])
+    if not refused.is_inserted or not _is_too_large(message, refused.tokens):
         return 0
-    numbers = [int(found) for found in _NUMBER.findall(said) if len(found) < 10]
+    numbers = [int(digits) for digits in _NUMBER.findall(message) if len(digits) < 10]
     below = [number for number in numbers if 2 * SMALLEST <= number < refused.tokens]
     return max(below) // 2 if below else refused.tokens // 4
 
 
-def _is_too_large(said: bytes, tokens: int) -> bool:
-    return str(tokens).encode() in said and _TOO_LARGE.search(said) is not None
+def _is_too_large(message: bytes, tokens: int) -> bool:
+    return str(tokens).encode() in message and _TOO_LARGE.search(message) is not None

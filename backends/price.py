@@ -27,7 +27,7 @@ MAX_NANO = 2**53
 CHEAPER_TIERS = frozenset({"flex", "batch", "scale", "reserved", "provisioned"})
 """Service tiers that no provider charges more for than for the standard one."""
 
-TIER_TIMES = {"fast": 6.0}  # Anthropic's fast mode
+TIER_TIMES = {"fast": 6.0, "us": 1.1}  # Anthropic's fast mode, and inference in the US alone
 TIER_TIMES_ELSE = 2.0  # OpenAI's and Google's `priority` cost at most twice as much
 """The assumed cost of a service tier without a price here, as a multiple of the standard price."""
 
@@ -42,7 +42,10 @@ class Price:
     `tiers`: (input tokens, price of a call with more), from the highest. It then prices the whole
     call, and no part is below the tier under it. `more`: (unit, price of one) of further units.
     `hours`: (from, to, price) in minutes of a day of UTC. `is_fixed`: the cost of a call is known
-    to the nano-dollar before it is made, and is `call_nano`.
+    to the nano-dollar before it is made, and is `call_nano`. `is_uniform`: tokens of a kind without
+    a price here cost as much as text, and are no guess. `is_stale`: the price in force is not
+    known, and this is the last one that was, so every cost is an estimate. `most`: the price that
+    no charge for a call exceeds, of its declared parts.
     """
 
     per_request_nano: int | float = 0
@@ -55,8 +58,11 @@ class Price:
     service_tiers: tuple[tuple[str, "Price"], ...] = ()
     hours: tuple[tuple[int, int, "Price"], ...] = ()
     max_price: "Price | None" = None
+    is_uniform: bool = False
+    is_stale: bool = False
     is_fixed: bool = field(init=False, repr=False, compare=False, hash=False)
     call_nano: int = field(init=False, repr=False, compare=False, hash=False)
+    most: "Price" = field(init=False, repr=False, compare=False, hash=False)
     rates: dict[str, float] = field(init=False, repr=False, compare=False, hash=False)
     guessed: frozenset[str] = field(init=False, repr=False, compare=False, hash=False)
 
@@ -70,6 +76,7 @@ class Price:
             or self.more
         )
         object.__setattr__(self, "is_fixed", not varies)
+        object.__setattr__(self, "most", self.max_price or self)
         object.__setattr__(self, "call_nano", self.cost_nano(Usage()))
         rates, guessed = self._defaults()
         object.__setattr__(self, "rates", rates)
@@ -81,8 +88,14 @@ class Price:
         for unit in MORE:
             if unit.name in rates:
                 continue
-            if unit.part_of:
-                rate, guess = self.rate(unit.part_of) * unit.times, unit.guessed
+            if unit.priced_as:
+                plain = self.is_uniform and unit.priced_as not in dict(self.more)
+                rate = self.cached_input_token_nano if plain else rates[unit.priced_as]
+                guess = unit.priced_as in guessed
+            elif unit.part_of:
+                plain = self.is_uniform and unit.guessed
+                rate = self.rate(unit.part_of) * (1.0 if plain else unit.times)
+                guess = unit.guessed and not plain
             else:
                 sold = self.input_token_nano or self.output_token_nano
                 rate = float(unit.usd or 0) * NANO_PER_USD / unit.per if sold else 0.0
@@ -126,11 +139,6 @@ class Price:
         return self
 
     @property
-    def most(self) -> "Price":
-        """The price that no charge for a call exceeds, of its declared parts."""
-        return self.max_price or self
-
-    @property
     def standalone(self) -> tuple[str, ...]:
         """The further units with a price here that are not part of the tokens."""
         return tuple([name for name, _ in self.more if not BY_NAME[name].part_of])
@@ -162,49 +170,59 @@ class Price:
         more = usage.more
         if more is None or more.bill is not None:
             return ()
-        found = [unit for unit, count in more.units if count and unit in self.guessed]
+        guessed = [unit for unit, count in more.units if count and unit in self.guessed]
         tier = more.service_tier
         if tier and all(name != tier for name, _ in self.service_tiers) and not self.is_fixed:
-            found.append("service_tier")
-        return tuple(found)
+            guessed.append("service_tier")
+        return tuple(guessed)
 
-    def cost_nano(self, usage: Usage) -> int:
+    def cost_nano(self, usage: Usage, output_tokens: float | None = None) -> int:
         """Return the cost of `usage` in nano-dollars, rounded up.
 
-        Raises ValueError if the usage is NaN, infinite, negative or implausibly large, or counts
-        more of a part than of the whole (cached input tokens, of input tokens): such a call is
-        charged by its quote.
+        `output_tokens` replaces those of the usage. Raises ValueError if the usage is NaN,
+        infinite, negative or implausibly large, or counts more of a part than of the whole (cached
+        input tokens, of input tokens): such a call is charged by its quote.
         """
-        if usage.more is not None:
-            return self._cost_of(usage, usage.more)
-        if self.tiers and (price := self.at(usage.input_tokens)) is not self:
-            return price.cost_nano(usage)
-        cached = usage.cached_input_tokens
-        fresh = usage.input_tokens - cached
-        # A comparison with NaN is false, so this also refuses NaN.
-        if not (
-            usage.calls >= 0
-            and usage.device_s >= 0
-            and cached >= 0
-            and fresh >= 0
-            and usage.output_tokens >= 0
-        ):
-            raise ValueError(f"not a usage: {usage}")
-        return _round_up(
-            usage.calls * self.per_request_nano
-            + usage.device_s * self.per_device_s_nano
-            + fresh * self.input_token_nano
-            + cached * self.cached_input_token_nano
-            + usage.output_tokens * self.output_token_nano,
-        )
+        written = usage.output_tokens if output_tokens is None else output_tokens
+        more = usage.more
+        if more is not None:
+            if more.bill is not None:
+                return more.bill
+            nano = self._unrounded(usage, more, written)
+        elif self.tiers and (price := self.at(usage.input_tokens)) is not self:
+            return price.cost_nano(usage, written)
+        else:
+            cached = usage.cached_input_tokens
+            fresh = usage.input_tokens - cached
+            # A comparison with NaN is false, so this also refuses NaN.
+            if not (
+                usage.calls >= 0
+                and usage.device_s >= 0
+                and cached >= 0
+                and fresh >= 0
+                and written >= 0
+            ):
+                raise ValueError(f"not a usage: {usage}")
+            nano = (
+                usage.calls * self.per_request_nano
+                + usage.device_s * self.per_device_s_nano
+                + fresh * self.input_token_nano
+                + cached * self.cached_input_token_nano
+                + written * self.output_token_nano
+            )
+        if not nano < MAX_NANO:
+            raise ValueError(f"a cost of {nano} nano-dollars is above {MAX_NANO}")
+        # Rounded up, ignoring the error of binary fractions (0.1 * 3 > 0.3): five products and
+        # their sum are off by at most nine units of 2^-53, relatively.
+        whole = int(nano)
+        above = nano - whole
+        return whole if above <= 1e-15 * nano and above < 0.5 else whole + 1
 
-    def _cost_of(self, usage: Usage, more: Details) -> int:
-        """Return the cost of a usage with details."""
-        if more.bill is not None:
-            return more.bill
+    def _unrounded(self, usage: Usage, more: Details, written: float) -> float:
+        """Return the cost of a usage with details, in nano-dollars."""
         price, times = self._served_as(more.service_tier)
         price = price.at(usage.input_tokens)
-        fresh, said = usage.input_tokens - usage.cached_input_tokens, usage.output_tokens
+        fresh = usage.input_tokens - usage.cached_input_tokens
         nano, least = 0.0, min(usage.calls, usage.device_s, usage.cached_input_tokens)
         for name, count in more.units:
             nano += count * price.rates[name]
@@ -213,14 +231,14 @@ class Price:
             if part_of == "input_tokens":
                 fresh -= count
             elif part_of == "output_tokens":
-                said -= count
-        if not (least >= 0 and fresh >= 0 and said >= 0):
+                written -= count
+        if not (least >= 0 and fresh >= 0 and written >= 0):
             raise ValueError(f"not a usage: {usage}")
         # NaN is not below anything here; it makes the sum NaN, which is refused below.
         nano += usage.calls * price.per_request_nano + usage.device_s * price.per_device_s_nano
         nano += usage.cached_input_tokens * price.cached_input_token_nano
-        nano += fresh * price.input_token_nano + said * price.output_token_nano
-        return _round_up(nano * times)
+        nano += fresh * price.input_token_nano + written * price.output_token_nano
+        return nano * times
 
     def _served_as(self, tier: str) -> "tuple[Price, float]":
         """Return the price of a service tier, and a factor if that is a guess."""
@@ -229,17 +247,19 @@ class Price:
         for name, price in self.service_tiers:
             if name == tier:
                 return price, 1.0
-        return self, 1.0 if tier in CHEAPER_TIERS else TIER_TIMES.get(tier, TIER_TIMES_ELSE)
+        return self, math.prod([_times(part) for part in tier.split("+")])
 
-    def foreseen_nano(self, usage: Usage) -> int:
+    def foreseen_nano(self, usage: Usage, output_tokens: float | None = None) -> int:
         """Return the cost of a guess, or of a limit that a request names: at most MAX_NANO - 1.
 
-        An implausible limit in a request is no error; an implausible usage in a report is.
+        `output_tokens` replaces those of the usage. An implausible limit in a request is no error;
+        an implausible usage in a report is.
         """
         try:
-            return min(self.cost_nano(usage), MAX_NANO - 1)
+            cost_nano = self.cost_nano(usage, output_tokens)
         except ValueError:
             return MAX_NANO - 1
+        return cost_nano if cost_nano < MAX_NANO else MAX_NANO - 1
 
     def times(self, factor: Decimal) -> "Price":
         """Return this price with all its parts multiplied."""
@@ -264,6 +284,11 @@ _FIELDS = {
     "output_tokens": "output_token_nano",
 }
 """The fields of a price, by unit."""
+
+
+def _times(tier: str) -> float:
+    """Return the assumed cost of a service tier, as a multiple of the standard price."""
+    return 1.0 if tier in CHEAPER_TIERS else TIER_TIMES.get(tier, TIER_TIMES_ELSE)
 
 
 def bounded(price: Price) -> Price:
@@ -292,16 +317,16 @@ def _ways(price: Price) -> Iterator[Price]:
 
 def _most(prices: Iterable[Price]) -> Price:
     """Return a price with the maximum of each part, and of all kinds of tokens for tokens."""
-    found = list(prices)
+    listed = list(prices)
 
     def greatest(unit: str) -> float:
-        parts = [one.rate(unit) for one in found]
-        for one in found:
+        parts = [one.rate(unit) for one in listed]
+        for one in listed:
             parts += [rate for name, rate in one.more if BY_NAME[name].part_of == unit]
         return max(parts)
 
     given = max(greatest("input_tokens"), greatest("cached_input_tokens"))
-    declared = {name for one in found for name, _ in one.more}
+    declared = {name for one in listed for name, _ in one.more}
     return Price(
         per_request_nano=greatest("calls"),
         per_device_s_nano=greatest("device_s"),
@@ -309,6 +334,7 @@ def _most(prices: Iterable[Price]) -> Price:
         cached_input_token_nano=min(given, greatest("cached_input_tokens")),
         output_token_nano=greatest("output_tokens"),
         more=tuple((name, greatest(name)) for name in BY_NAME if name in declared),
+        is_uniform=all(one.is_uniform for one in listed),
     )
 
 
@@ -317,15 +343,3 @@ def _scaled(nano: float, factor: Decimal) -> Any:
     if scaled >= MAX_NANO:
         raise ValueError(f"price: multiplied by {factor} it is above 9 million dollars; lower it")
     return int(scaled) if scaled == int(scaled) else float(scaled)
-
-
-def _round_up(nano: float) -> int:
-    """Return `nano` rounded up, ignoring the error of binary fractions (0.1 * 3 > 0.3)."""
-    if not nano < MAX_NANO:
-        raise ValueError(f"a cost of {nano} nano-dollars is above {MAX_NANO}")
-    nearest = int(nano)
-    if nearest == nano:  # nearly always, if a call has a price
-        return nearest
-    nearest = round(nano)
-    # 1e-15: five products and their sum are off by at most nine units of 2^-53, relatively.
-    return nearest if abs(nano - nearest) <= 1e-15 * nano else math.ceil(nano)

@@ -33,6 +33,7 @@ _LIKE = {unit.price_key: unit.like for unit in UNITS if unit.price_key} | {
     "tiers": "[{ above_input_tokens = 200000, ... }]",
     "service_tiers": "{ flex = 0.5, priority = 2.0 }",
     "hours": '[{ from = "16:30", to = "00:30", factor = 0.5 }]',
+    "uniform": "true",
     "free": "true",
 }
 
@@ -50,6 +51,7 @@ _NEEDS = {
     "concurrency": ("device_usd_per_hour", "2.50"),
     "utilization": ("device_usd_per_hour", "2.50"),
     "output_usd_per_mtok": ("input_usd_per_mtok", "0.15` (0 where input is free)"),
+    "uniform": ("input_usd_per_mtok", "0.15"),
     "tiers": ("input_usd_per_mtok", "0.15`, what tokens cost below all tiers"),
     "input_usd_per_mtok": ("output_usd_per_mtok", "0.60` (0 where there is no output)"),
     "committed_requests_per_hour": ("committed_usd_per_hour", "36"),
@@ -74,6 +76,7 @@ def parse_price(table: Mapping[str, object]) -> Price:
     - `tiers`: the price of tokens in a call with more input than `above_input_tokens`
     - `service_tiers`: by the tier that replies name, a factor or a table of its own
     - `hours`: by the time of day in UTC, `from`, `to` and a factor
+    - `uniform = true`: tokens of a kind without a price cost what those they are part of cost
     - `free = true`, alone
 
     Raises ValueError naming the key, the value and what to write instead.
@@ -87,8 +90,8 @@ def parse_price(table: Mapping[str, object]) -> Price:
             f"price = {dict(table)!r}: a price of 0; write `free = true` if calls cost nothing"
         )
     if "service_tiers" in table and price.is_fixed:
-        told = table["service_tiers"]
-        raise _wrong("service_tiers", told, "needs a price of what replies report", "add tokens")
+        tiers = table["service_tiers"]
+        raise _wrong("service_tiers", tiers, "needs a price of what replies report", "add tokens")
     price = replace(price, service_tiers=tuple(_service_tiers(price, table)))
     return bounded(replace(price, hours=_hours(price, table)))
 
@@ -110,6 +113,7 @@ def _sum(table: Mapping[str, object]) -> Price:
         more=tuple(
             (unit.name, _unit_price(table, unit, 0.0)) for unit in MORE if unit.price_key in table
         ),
+        is_uniform=_is_true(table, "uniform"),
     )
     return _committed(price, table)
 
@@ -133,7 +137,7 @@ def _committed(price: Price, table: Mapping[str, object]) -> Price:
 
     def with_share(nano: float) -> float:
         if nano + each >= MAX_NANO:
-            raise _wrong(key, table[key], "brings a price above 9 million dollars", "lower it")
+            raise _wrong(key, table[key], "gives a price above 9 million dollars", "lower it")
         return nano + each
 
     if over[0] == "committed_requests_per_hour":
@@ -153,13 +157,13 @@ def _committed(price: Price, table: Mapping[str, object]) -> Price:
 
 def _tiered(price: Price, table: Mapping[str, object]) -> Price:
     """Return a price with the tiers of its table: the longer the input, the higher."""
-    told = table.get("tiers", [])
-    if not isinstance(told, Sequence) or isinstance(told, str):
-        raise _wrong("tiers", told, "is not a list of tables", f"write e.g. {_LIKE['tiers']}")
-    _check_count("tiers", told)
+    rows = table.get("tiers", [])
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        raise _wrong("tiers", rows, "is not a list of tables", f"write e.g. {_LIKE['tiers']}")
+    _check_count("tiers", rows)
     tiers: list[tuple[float, Price]] = []
     below = price
-    for number, tier in enumerate(told):
+    for number, tier in enumerate(rows):
         above, higher = _tier(price, tier, f"tiers[{number}]")
         if tiers and above <= tiers[-1][0]:
             raise _wrong(f"tiers[{number}]", tier, "is not above the tier before it", "sort them")
@@ -182,10 +186,13 @@ def _tier(price: Price, tier: object, where: str) -> tuple[float, Price]:
     tokens = {key: value for key, value in tier.items() if key != "above_input_tokens"}
     if unknown := [key for key in tokens if key not in _TOKENS]:
         raise _wrong(
-            f"{where}.{unknown[0]}", tokens[unknown[0]], "is no price of tokens", "move it"
+            f"{where}.{unknown[0]}",
+            tokens[unknown[0]],
+            "is not a price of tokens",
+            "write it outside the tier",
         )
     _check_keys(tokens)
-    higher = _sum(tokens)
+    higher = _sum(_as_uniform(tokens, price))
     return float(_number(tier, "above_input_tokens", "0")), replace(
         price,
         input_token_nano=higher.input_token_nano,
@@ -207,35 +214,40 @@ def _further(price: Price, higher: Price) -> Iterator[tuple[str, float]]:
 
 
 def _service_tiers(price: Price, table: Mapping[str, object]) -> Iterator[tuple[str, Price]]:
-    told = table.get("service_tiers", {})
+    tables = table.get("service_tiers", {})
     like = f"write e.g. {_LIKE['service_tiers']}"
-    if not isinstance(told, Mapping):
-        raise _wrong("service_tiers", told, "is not a table", like)
-    _check_count("service_tiers", told)
-    for name, value in told.items():
+    if not isinstance(tables, Mapping):
+        raise _wrong("service_tiers", tables, "is not a table", like)
+    _check_count("service_tiers", tables)
+    for name, value in tables.items():
         where = f"service_tiers.{name}"
         if not isinstance(value, Mapping):
-            yield name.lower(), price.times(_factor(told, name, where))
+            yield name.lower(), price.times(_factor(tables, name, where))
             continue
         if nested := [key for key in value if key in ("service_tiers", "hours", "free")]:
-            raise _wrong(f"{where}.{nested[0]}", value[nested[0]], "is not for a tier", "move it")
+            raise _wrong(
+                f"{where}.{nested[0]}",
+                value[nested[0]],
+                "is not allowed in a tier",
+                "write it outside",
+            )
         try:
             _check_keys(value)
-            yield name.lower(), _standard(value)
+            yield name.lower(), _standard(_as_uniform(value, price))
         except ValueError as exc:
             raise ValueError(f"price.{where}: {str(exc).removeprefix('price.')}") from None
 
 
 def _hours(price: Price, table: Mapping[str, object]) -> tuple[tuple[int, int, Price], ...]:
     """Return the windows of a day, (from, to, price) in minutes; ValueError if they overlap."""
-    told = table.get("hours", [])
+    rows = table.get("hours", [])
     like = f"write e.g. {_LIKE['hours']}"
-    if not isinstance(told, Sequence) or isinstance(told, str):
-        raise _wrong("hours", told, "is not a list of tables", like)
-    _check_count("hours", told)
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        raise _wrong("hours", rows, "is not a list of tables", like)
+    _check_count("hours", rows)
     windows: list[tuple[int, int, Price]] = []
     taken: set[int] = set()
-    for number, window in enumerate(told):
+    for number, window in enumerate(rows):
         where = f"hours[{number}]"
         if not isinstance(window, Mapping) or not {"from", "to"} < window.keys():
             raise _wrong(where, window, "needs from, to, and a factor or prices", like)
@@ -244,7 +256,7 @@ def _hours(price: Price, table: Mapping[str, object]) -> tuple[tuple[int, int, P
         if not minutes:
             raise _wrong(where, window, "is empty", "write an end other than its beginning")
         if minutes & taken:
-            raise _wrong(where, window, "overlaps with one before it", "write each minute once")
+            raise _wrong(where, window, "overlaps with one before it", "remove the overlap")
         taken |= minutes
         windows.append((start, end, _within(price, window, where)))
     return tuple(windows)
@@ -256,10 +268,12 @@ def _within(price: Price, window: Mapping[str, object], where: str) -> Price:
         return price.times(_factor(window, "factor", f"{where}.factor"))
     table = {key: value for key, value in window.items() if key not in ("from", "to")}
     if nested := [key for key in ("factor", "service_tiers", "hours", "free") if key in table]:
-        raise _wrong(f"{where}.{nested[0]}", table[nested[0]], "is not beside prices", "move it")
+        raise _wrong(
+            f"{where}.{nested[0]}", table[nested[0]], "is not allowed in hours", "write it outside"
+        )
     try:
         _check_keys(table)
-        return _standard(table)
+        return _standard(_as_uniform(table, price))
     except ValueError as exc:
         raise ValueError(f"price.{where}: {str(exc).removeprefix('price.')}") from None
 
@@ -283,16 +297,27 @@ def _factor(table: Mapping[str, object], key: str, where: str) -> Decimal:
     return factor
 
 
-def _check_count(key: str, told: Sequence[object] | Mapping[str, object]) -> None:
-    if len(told) > TIERS_MAX:
-        raise _wrong(key, f"({len(told)} entries)", f"has more than {TIERS_MAX}", "merge some")
+def _check_count(key: str, entries: Sequence[object] | Mapping[str, object]) -> None:
+    if len(entries) > TIERS_MAX:
+        raise _wrong(key, f"({len(entries)} entries)", f"has more than {TIERS_MAX}", "merge some")
+
+
+def _as_uniform(table: Mapping[str, object], price: Price) -> Mapping[str, object]:
+    """Return the table of a tier or of hours, which is uniform if the whole price is."""
+    return {**table, "uniform": True} if price.is_uniform else table
+
+
+def _is_true(table: Mapping[str, object], key: str) -> bool:
+    if table.get(key, True) is not True:
+        raise _wrong(key, table[key], "has no effect", "remove it or write true")
+    return key in table
 
 
 def _free(table: Mapping[str, object]) -> Price:
     if table["free"] is not True:
-        raise _wrong("free", table["free"], "says nothing", "leave it out and write a price")
+        raise _wrong("free", table["free"], "has no effect", "remove it and write a price")
     if len(table) > 1:
-        raise _wrong("free", True, "stands beside a price", "keep one of the two")
+        raise _wrong("free", True, "is given together with a price", "keep one of the two")
     return Price()
 
 
@@ -302,7 +327,7 @@ def _check_keys(table: Mapping[str, object]) -> None:
     for key in table:
         if key not in _LIKE:
             near = get_close_matches(key, _LIKE, n=1) or sorted(_LIKE)
-            raise _wrong(key, table[key], "is not a part of a price", f"write {' or '.join(near)}")
+            raise _wrong(key, table[key], "is not a key of a price", f"write {' or '.join(near)}")
         if key in _NEEDS and _NEEDS[key][0] not in table:
             other, like = _NEEDS[key]
             like += "" if "`" in like else "`"

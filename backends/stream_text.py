@@ -7,6 +7,9 @@ Base64 (sound, images) is not text.
 
 from typing import Any
 
+PARTS_MAX = 1 << 10
+"""How many choices, parts or calls of one event are read: 1 ms. Providers allow 128 choices."""
+
 _TEXTS = frozenset(
     {
         "content",
@@ -27,39 +30,41 @@ def spoken_bytes(chunk: dict[str, Any]) -> int:
     total, delta = 0, chunk.get("delta")
     if isinstance(delta, str):  # responses
         if ".audio.delta" not in str(chunk.get("type")):
-            total += _size(delta)
+            total += size_bytes(delta)
     elif isinstance(delta, dict):  # messages
-        total += _said(delta)
+        total += _text_bytes(delta)
     choices = chunk.get("choices")
     if choices:
         for choice in _list(choices):
-            said = choice.get("delta")
-            total += _said(said if isinstance(said, dict) else choice)
+            delta = choice.get("delta")
+            total += _text_bytes(delta if isinstance(delta, dict) else choice)
     if "candidates" in chunk:
         for candidate in _list(chunk["candidates"]):
             content = candidate.get("content")
             if isinstance(content, dict):
-                total += sum([_said(part) for part in _list(content.get("parts"))])
+                total += sum([_text_bytes(part) for part in _list(content.get("parts"))])
     return total
 
 
-def _size(text: str) -> int:
+def size_bytes(text: str) -> int:
+    """Return the length of a text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _said(part: dict[str, Any]) -> int:
+def _text_bytes(part: dict[str, Any]) -> int:
     total = 0
-    for name, value in part.items():
-        if not value or name not in _TEXTS:
+    for name in part if len(part) <= len(_TEXTS) else _TEXTS:
+        value = part.get(name) if name in _TEXTS else None
+        if not value:
             continue
         if isinstance(value, str):
-            total += _size(value)
+            total += size_bytes(value)
         elif name == "tool_calls":
             total += sum([_called(call.get("function")) for call in _list(value)])
         elif name == "function_call":
             total += _called(value)
         elif name == "content":
-            total += sum([_said(inner) for inner in _list(value)])
+            total += sum([_text_bytes(inner) for inner in _list(value)])
     return total
 
 
@@ -67,8 +72,10 @@ def _called(function: Any) -> int:
     if not isinstance(function, dict):
         return 0
     texts = (function.get("name"), function.get("arguments"))
-    return sum([_size(text) for text in texts if isinstance(text, str)])
+    return sum([size_bytes(text) for text in texts if isinstance(text, str)])
 
 
 def _list(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    if not isinstance(value, list):
+        return []
+    return [one for one in value[:PARTS_MAX] if isinstance(one, dict)]

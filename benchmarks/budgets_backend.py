@@ -1,4 +1,4 @@
-"""The backend of benchmarks/budgets.py: the truth of what was spent is what it has billed."""
+"""The backend of benchmarks/budgets.py: its bill is the true spend."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ PRICE_NANO = 1_000_000  # a tenth of a cent a call
 
 
 class Backend:
-    """Answers calls after a while, bills each, and sees whether a refusal was false."""
+    """Answers calls after a delay, bills each, and detects false refusals."""
 
     def __init__(self, limit_nano: int, takes_s: float) -> None:
         self.limit_nano = limit_nano
@@ -28,7 +28,7 @@ class Backend:
         self.begun = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a replica; see benchmarks/budgets_replica.py for what it says."""
+        """Serve a replica; benchmarks/budgets_replica.py describes the protocol."""
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while line := await reader.readline():
                 if line == b"R\n":
@@ -54,7 +54,7 @@ class Backend:
         done()
 
     def refusal(self) -> None:
-        """Note that a client was refused for lack of money; is there enough for its call?"""
+        """Record a refusal for lack of money, and whether there was enough for the call."""
         self.refused += 1
         now_s = time.monotonic()
         free_nano = self.limit_nano - self.billed_nano - self.open_nano
@@ -70,6 +70,6 @@ class Backend:
 
 
 def answer(writer: asyncio.StreamWriter, name: bytes) -> None:
-    """Answer a call, where its replica still lives."""
+    """Answer a call, if its replica is still running."""
     if not writer.is_closing():
         writer.write(name)

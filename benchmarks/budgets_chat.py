@@ -1,4 +1,4 @@
-"""Chat requests whose cost nobody knows beforehand, on one hard budget: `budgets.py --chat`.
+"""Chat requests of unknown cost on one hard budget: `budgets.py --chat`.
 
 The model server writes 1000 tokens, or as many as its limit allows, and bills by the token: $0.001
 a call. Requests have no limit of their own, or one of 32,000 tokens, which would cost $0.032.
@@ -17,6 +17,7 @@ import orjson
 
 from benchmarks.budgets_backend import PRICE_NANO, Backend
 from benchmarks.budgets_http import TOLLWAY, HttpCell, Tollway, Upstream
+from tollway.backends.money import to_usd
 
 TOKENS = 1000
 TOKEN_NANO = PRICE_NANO // TOKENS
@@ -24,7 +25,7 @@ LIMITS: dict[str, int | None] = {"none": None, "32,000 tokens": 32_000}
 EDIT_AT_S = 1.0
 FAULTS = ("nothing", "replica killed", "budget edited")
 QUIET_S = 5.0  # longer than a killed gateway takes to come back
-CELL_S = 60.0  # no cell lasts longer
+CELL_S = 60.0  # maximum duration of a cell
 PACE_S = {100: 0.25, 400: 0.5}  # seconds a call takes, by clients of a replica
 
 
@@ -36,7 +37,7 @@ class ChatTollway(Tollway):
         "price = {{ input_usd_per_mtok = 0, output_usd_per_mtok = 1.0 }}",
     )
     limit_share = 1.0
-    """How much of the budget it is started with."""
+    """The share of the budget that it starts with."""
 
     def configured(self, limit_usd: float) -> float:
         """Return the limit that stands in its configuration."""
@@ -44,16 +45,16 @@ class ChatTollway(Tollway):
 
 
 class HalvedTollway(ChatTollway):
-    """One that has half of the budget until its configuration is edited."""
+    """A gateway that has half of the budget until its configuration is edited."""
 
     limit_share = 0.5
 
 
 class Writer(Upstream):
-    """The model server: it keeps the limit that a request has."""
+    """The model server; it respects the output limit of a request."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer after a while; a started call is billed even if its client has left."""
+        """Answer after a delay; a started call is billed even if its client has left."""
         body, more = b"", True
         while more:
             message = await receive()
@@ -78,7 +79,7 @@ def asked(limit: int | None) -> dict[str, Any]:
 
 
 async def edit(cell: HttpCell) -> None:
-    """Double the budget of running gateways, one after the other, as an operator would."""
+    """Double the budget of running gateways one by one, as an operator would."""
     await asyncio.sleep(EDIT_AT_S)
     for replica, given in cell.pairs:
         config = given.folder / "tollway.toml"
@@ -119,7 +120,7 @@ async def rows(
     replicas: int | None,
     requests: int | None,
 ) -> AsyncIterator[ChatRow]:
-    """Measure all cells, or those that are asked for."""
+    """Measure all cells, or the selected ones."""
     for name in [limit] if limit else LIMITS:
         for what in [fault] if fault else FAULTS:
             for clients in [c] if c else PACE_S:
@@ -151,10 +152,10 @@ async def _row(name: str, fault: str, c: int, replicas: int, worth: int) -> Chat
         refused_ledger_down=backend.refused_down,
         failed=cell.failed,
         used_pct=100 * backend.billed_nano / backend.limit_nano,
-        overshoot_usd=over_nano / 1e9,
-        # What is refused before the budget is doubled is not refused falsely.
+        overshoot_usd=to_usd(over_nano),
+        # Refusals before the budget is doubled are not false.
         stranded_pct=0.0 if edited else 100 * backend.stranded_nano / backend.limit_nano,
-        ledger_minus_billed_usd=own_usd - backend.billed_nano / 1e9,
+        ledger_minus_billed_usd=own_usd - to_usd(backend.billed_nano),
         spending_s=backend.last_s - backend.first_s,
         load=os.getloadavg()[0],
     )

@@ -1,9 +1,10 @@
-"""Does a budget answer as many calls at any concurrency, where each holds more than it costs?
+"""Checks that a budget pays for the same calls at any concurrency if each holds more than it costs.
 
-`benchmarks/budgets.py --held` comes here. Whole gateways (`tollway serve`) on one Redis; a model
-server priced by tokens, whose every reply costs $0.01; a hard budget of $0.40; 100 calls at a
-concurrency, each with a `max_tokens` that allows more. `fits` is what the budget can answer: the
-gateway lowers the limit where less is left. A call that is told 429 is repeated, as SDKs do.
+This is `benchmarks/budgets.py --held`. Whole gateways (`tollway serve`) share one Redis. A model
+server priced by tokens bills $0.01 for every reply; the hard budget is $0.40. 100 calls are sent at
+a concurrency, each with a `max_tokens` that could cost more. `fits` is the number of calls that the
+budget can pay for: the gateway lowers the limit if less is left. A call that gets 429 is repeated,
+as SDKs do.
 """
 
 import asyncio
@@ -67,13 +68,13 @@ class HeldRow:
 
 
 class Upstream:
-    """The model server: it counts what it answered."""
+    """The model server; it counts its answers."""
 
     def __init__(self) -> None:
         self.calls = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer after a while; what was begun is billed."""
+        """Answer after a delay; a started call is billed."""
         while (await receive()).get("more_body"):
             pass
         self.calls += 1
@@ -84,7 +85,7 @@ class Upstream:
 
 
 async def ask(http: httpx.AsyncClient, url: str, max_tokens: int) -> int:
-    """Ask, as often as an SDK would; return the last status."""
+    """Send a request, with an SDK's retries; return the last status."""
     asked = {"model": "m", "max_tokens": max_tokens, "messages": [{"role": "user", "content": "?"}]}
     for _ in range(TRIES):
         reply = await http.post(f"{url}/v1/chat/completions", json=asked)
@@ -94,7 +95,7 @@ async def ask(http: httpx.AsyncClient, url: str, max_tokens: int) -> int:
 
 
 async def held_cell(replicas_count: int, c: int, cents: int) -> HeldRow:
-    """Have 100 calls spend the budget, each holding so many cents."""
+    """Send 100 calls that each hold `cents` until the budget is spent."""
     row = HeldRow(replicas_count, c, cents / 100, LIMIT_CENTS)
     max_tokens = 1000 * cents
     upstream, started_s = Upstream(), time.monotonic()

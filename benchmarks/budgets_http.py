@@ -1,9 +1,9 @@
 """Whole gateways over HTTP, and LiteLLM's proxy, on one budget in a real Redis.
 
-`benchmarks/budgets.py --gateways` and `--litellm` come here. Replicas are processes (`tollway
-serve`, or LiteLLM's proxy from a virtual environment of its own) that share one Redis; clients of
-each call a model server that takes its time, answers as OpenAI's API does and bills $0.001.
-They call until the budget is gone and go on asking for a while. What was spent is what was billed.
+These are `benchmarks/budgets.py --gateways` and `--litellm`. Replicas are processes (`tollway
+serve`, or LiteLLM's proxy from its own virtual environment) that share one Redis. Their clients
+call a model server that answers like OpenAI's API after a delay and bills $0.001. They call until
+the budget is exhausted, and go on for a while. The spend is what was billed.
 """
 
 import asyncio
@@ -26,14 +26,16 @@ import orjson
 import uvicorn
 
 from benchmarks.budgets_backend import PRICE_NANO, Backend
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.process import free_port
+from tests.support.redis_server import RedisServer
+from tollway.backends.money import to_usd
 from tollway.gateway.budgets.stores.registry import open_ledger
 
 LITELLM = "litellm[proxy]==1.106.2"
-START_S = 300.0  # LiteLLM takes half a minute to start, minutes on a busy machine
+START_S = 300.0  # LiteLLM takes half a minute to start, or minutes on a busy machine
 POOL = 50  # clients that share a connection pool, which searches all its connections for each call
-REFUSED_PAUSE_S = 0.02  # clients that were refused come back soon, as impatient ones do
-SLOW = 6  # LiteLLM's first call takes seconds, on a busy machine a dozen
+REFUSED_PAUSE_S = 0.02  # refused clients retry soon, as impatient ones do
+SLOW = 6  # LiteLLM's first call takes seconds, or a dozen on a busy machine
 KILL_EVERY_S = 3.0  # a gateway needs a second or two to start
 TOLLWAY = """
 [server]
@@ -99,7 +101,7 @@ ASKED = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content":
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a replica is started with."""
+    """The parameters of a replica."""
 
     folder: Path
     upstream: str
@@ -130,7 +132,7 @@ class Tollway:
     process: subprocess.Popen[bytes] | None = None
 
     async def start(self, given: Given) -> None:
-        """Start it on a fresh port; a killed one's place is taken with its folder."""
+        """Start it on a fresh port; a replacement of a killed replica gets its folder."""
         given.folder.mkdir(exist_ok=True)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -153,7 +155,7 @@ class Tollway:
 
 
 class LiteLLM:
-    """LiteLLM's proxy with a provider budget, which lives in Redis and needs no database."""
+    """LiteLLM's proxy with a provider budget, which is in Redis and needs no database."""
 
     name = LITELLM.replace("[proxy]==", " ")
     url = ""
@@ -186,7 +188,7 @@ def end(replica: Replica) -> None:
 
 
 def litellm() -> Path:
-    """Return LiteLLM's command, in an environment of its own that is made on first use."""
+    """Return LiteLLM's command; its own environment is created on first use."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tollway-benchmarks"
     command = cache / "litellm" / "bin" / "litellm"
     if not command.exists():
@@ -225,7 +227,7 @@ class Upstream:
         self.backend = backend
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer after a while; a started call is billed even if its client has left."""
+        """Answer after a delay; a started call is billed even if its client has left."""
         while (await receive()).get("more_body"):
             pass
         answered = asyncio.Event()
@@ -262,7 +264,7 @@ class HttpCell:
         asked: dict[str, Any] = ASKED,
         edit: Callable[["HttpCell"], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        """`asked` is what clients send; `edit` is done while they do."""
+        """`asked` is the request that clients send; `edit` runs while they do."""
         self.folder = folder
         self.make = make
         self.upstream = upstream
@@ -274,11 +276,11 @@ class HttpCell:
         self.failed = 0
 
     async def run(self, c: int, replicas: int, kills: bool, quiet_s: float, most_s: float) -> float:
-        """Spend the budget; return what the gateways themselves say was spent, in dollars."""
+        """Spend the budget; return the spend in dollars by the gateways' own count."""
         redis = RedisServer(self.folder / "redis")
         try:
             async with served(self.upstream) as upstream:
-                limit_usd = self.backend.limit_nano / 1e9
+                limit_usd = to_usd(self.backend.limit_nano)
                 self.replicas = [self.make() for _ in range(replicas)]
                 givens = [
                     Given(self.folder / str(number), upstream, redis.port, limit_usd)
@@ -313,12 +315,12 @@ class HttpCell:
             redis.kill()
 
     async def spent(self, quiet_s: float, most_s: float) -> None:
-        """Wait until no call has been begun for a while, or for the cell's time."""
+        """Wait until no call has started for a while, or until the cell's time is over."""
         started_s = self.backend.last_s = time.monotonic()
         while time.monotonic() - started_s < most_s:
             await asyncio.sleep(0.1)
             idle_s = time.monotonic() - self.backend.last_s
-            # Who has not refused anybody yet may only be slow.
+            # A gateway that has not refused a call yet may only be slow.
             if idle_s > (quiet_s if self.backend.refused else SLOW * quiet_s):
                 return
 
@@ -352,20 +354,20 @@ class HttpCell:
 
     @staticmethod
     async def restore(pairs: list[tuple[Replica, Given]]) -> None:
-        """Start what is dead, so that the ledger has heard of what each had open when killed."""
+        """Restart dead replicas, so that they report the calls that were open when killed."""
         for replica, given in pairs:
             end(replica)
             await replica.start(given)
 
     async def own(self, redis: int) -> float:
-        """Return what the gateways say was spent: Tollway's ledger, or LiteLLM's key in Redis."""
+        """Return the spend by the gateways' count: Tollway's ledger, or LiteLLM's key in Redis."""
         if isinstance(self.replicas[0], LiteLLM):
             return await asyncio.to_thread(_get, redis, "provider_spend:openai:1d")
         ledger = open_ledger(f"redis://127.0.0.1:{redis}/0?timeout_ms=2000")
         await ledger.open()
         [account] = await ledger.accounts([("budget", 0)])
         await ledger.close()
-        return account.position.spent_nano / 1e9
+        return to_usd(account.position.spent_nano)
 
 
 def _pool() -> httpx.AsyncClient:

@@ -1,10 +1,10 @@
-"""How often do gateways exchange with their ledger until a budget is spent?
+"""Counts how often gateways exchange with their ledger until a budget is spent.
 
     python benchmarks/budgets_leases.py [--json FILE]
 
 Reservations on one ledger in virtual time, so results are the same on any machine: ten clients per
-replica, calls of 40 to 60 ms at one price, until the first refusal. Stranded is the money that the
-refused call could not use.
+replica, calls of 40 to 60 ms at one price, until the first refusal. `stranded` is the money that
+the refused call could not use.
 """
 
 import argparse
@@ -35,55 +35,57 @@ class Row:
     replicas: int
     worth: int
     answered: int = 0
-    ledger_calls: int = 0
-    ledger_calls_per_answer: float = 0.0
+    ledger_requests: int = 0
+    ledger_requests_per_answer: float = 0.0
     stranded: int = 0
 
 
-async def spend(wallet: Reservations, row: Row, rng: random.Random) -> None:
+async def spend(reservations: Reservations, row: Row, rng: random.Random) -> None:
     """Call until a call is refused."""
-    accounts = wallet.matching("t", "r", "b", {})
+    accounts = reservations.matching("t", "r", "b", {})
     while True:
-        hold = wallet.reserve_now(accounts, PRICE_NANO, PRICE_NANO)
+        hold = reservations.reserve_now(accounts, PRICE_NANO, PRICE_NANO)
         if hold is None:
-            found = await wallet.reserve(accounts, PRICE_NANO, PRICE_NANO)
+            found = await reservations.reserve(accounts, PRICE_NANO, PRICE_NANO)
             if isinstance(found, BudgetRefusal):
                 return
             hold = found
         row.answered += 1
         await asyncio.sleep(rng.uniform(0.04, 0.06))
-        wallet.settle(hold, PRICE_NANO)
+        reservations.settle(hold, PRICE_NANO)
 
 
 async def study(row: Row) -> Row:
-    """Have replicas spend a budget, and count."""
+    """Let replicas spend a budget, and count the exchanges."""
     loop = asyncio.get_running_loop()
     ledger = MemoryLedger(lambda: START_S + loop.time())
     budget = Budget("budget", Scope(), row.worth * PRICE_NANO)
-    wallets = [
+    holders = [
         Reservations(ledger, [budget], holder="w", clock=loop.time) for _ in range(row.replicas)
     ]
-    for wallet in wallets:
-        await wallet.open()
-    opened, rng = sum(wallet.ledger_calls for wallet in wallets), random.Random(1)
+    for reservations in holders:
+        await reservations.open()
+    opened, rng = sum(reservations.ledger_requests for reservations in holders), random.Random(1)
     clients = [
-        asyncio.create_task(spend(wallet, row, rng)) for wallet in wallets for _ in range(CLIENTS)
+        asyncio.create_task(spend(reservations, row, rng))
+        for reservations in holders
+        for _ in range(CLIENTS)
     ]
     await asyncio.wait(clients, return_when=asyncio.FIRST_COMPLETED)
     row.stranded = row.worth - row.answered
-    row.ledger_calls = sum(wallet.ledger_calls for wallet in wallets) - opened
-    row.ledger_calls_per_answer = row.ledger_calls / row.answered
+    row.ledger_requests = sum(reservations.ledger_requests for reservations in holders) - opened
+    row.ledger_requests_per_answer = row.ledger_requests / row.answered
     for client in clients:
         client.cancel()
     await asyncio.gather(*clients, return_exceptions=True)
-    for wallet in wallets:
-        await wallet.close()
+    for reservations in holders:
+        await reservations.close()
     return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--json", type=Path, help="also write the rows as JSON")
     args = parser.parse_args()
     rows = [Row(replicas, worth) for worth in (1000, 4000, 20_000) for replicas in (1, 2, 4)]
     rows = [virtual.run(study(row)) for row in rows]

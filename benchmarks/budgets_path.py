@@ -1,4 +1,4 @@
-"""The request path's cost of reserving and settling: benchmarks/budgets_path.py [--json FILE]
+"""Times reserving and settling on the request path: benchmarks/budgets_path.py [--json FILE]
 
 One process, a SQLite ledger, a recovery file on disk, and 1 to 8 budgets that apply to every call.
 Each figure is the median of 200 rounds of 100 calls, without requests to the ledger.
@@ -24,34 +24,34 @@ ROUNDS, CALLS = 200, 100
 
 async def measure(folder: Path, scopes: int) -> dict[str, float]:
     budgets = [Budget(f"b{n}", Scope(), 10**15) for n in range(scopes)]
-    wallet = Reservations(
+    reservations = Reservations(
         open_ledger(f"sqlite:///{folder / 'ledger.db'}"),
         budgets,
         holder="bench",
         clock=time.monotonic,
-        till_dir=folder / "tills",
+        recovery_dir=folder / "recovery",
     )
-    await wallet.open()
-    accounts = wallet.matching("t", "r", "b", {})
-    hold = await wallet.reserve(accounts, 10**9, 10**9)
+    await reservations.open()
+    accounts = reservations.matching("t", "r", "b", {})
+    hold = await reservations.reserve(accounts, 10**9, 10**9)
     assert isinstance(hold, Reservation)
-    wallet.settle(hold, 0)
+    reservations.settle(hold, 0)
     taken_us = []
     for _ in range(ROUNDS):
         started_s = time.perf_counter()
         for _ in range(CALLS):
-            hold = wallet.reserve_now(accounts, 900, 1000)
+            hold = reservations.reserve_now(accounts, 900, 1000)
             assert hold is not None
-            wallet.settle(hold, 950)
+            reservations.settle(hold, 950)
         taken_us.append((time.perf_counter() - started_s) / CALLS * 1e6)
         await asyncio.sleep(0)
     matching_us = []
     for _ in range(ROUNDS):
         started_s = time.perf_counter()
         for _ in range(CALLS):
-            wallet.matching("t", "r", "b", {})
+            reservations.matching("t", "r", "b", {})
         matching_us.append((time.perf_counter() - started_s) / CALLS * 1e6)
-    await wallet.close()
+    await reservations.close()
     call_us = statistics.median(taken_us)
     return {
         "scopes": scopes,
@@ -63,7 +63,7 @@ async def measure(folder: Path, scopes: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--json", type=Path, help="also write the rows as JSON")
     args = parser.parse_args()
     rows = []
     print("| scopes | reserve and settle, us | us per scope | finding the scopes, us |")

@@ -1,4 +1,4 @@
-"""One replica of benchmarks/budgets.py: a wallet, and clients that spend from it.
+"""One replica of benchmarks/budgets.py: reservations and clients that spend from it.
 
 Speaks with the backend over one connection, a line each way:
     C <id>      a call; billed when it is answered, `<id>`
@@ -20,7 +20,7 @@ from tollway.gateway.budgets.model import Budget, BudgetRefusal, Scope
 from tollway.gateway.budgets.reservations import Reservations
 from tollway.gateway.budgets.stores.registry import open_ledger
 
-REFUSED_PAUSE_S = 0.02  # clients that were refused come back soon, as impatient ones do
+REFUSED_PAUSE_S = 0.02  # refused clients retry soon, as impatient ones do
 
 
 class Replica:
@@ -28,12 +28,12 @@ class Replica:
         self.given = given
         self.price_nano = int(str(given["price_nano"]))
         budget = Budget("budget", Scope(), int(str(given["limit_nano"])))
-        self.wallet = Reservations(
+        self.reservations = Reservations(
             open_ledger(str(given["ledger"])),
             [budget],
             holder="replica",
             clock=time.monotonic,
-            till_dir=Path(str(given["tills"])),
+            recovery_dir=Path(str(given["recovery"])),
         )
         self.ids = itertools.count()
         self.waiting: dict[str, asyncio.Future[None]] = {}
@@ -42,16 +42,16 @@ class Replica:
 
     async def run(self) -> None:
         reader, self.writer = await asyncio.open_unix_connection(str(self.given["backend"]))
-        await self.wallet.open()
-        self.calls_before = self.wallet.ledger_calls
+        await self.reservations.open()
+        self.calls_before = self.reservations.ledger_requests
         tasks = [asyncio.create_task(self.listen(reader))]
         tasks += [asyncio.create_task(self.client()) for _ in range(int(str(self.given["c"])))]
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)  # until told
         for task in tasks[1:]:
             task.cancel()
         await asyncio.gather(*tasks[1:], return_exceptions=True)
-        calls = self.wallet.ledger_calls - self.calls_before
-        await self.wallet.close()
+        calls = self.reservations.ledger_requests - self.calls_before
+        await self.reservations.close()
         tasks[0].cancel()
         self.path_s.sort()
         print(
@@ -59,7 +59,7 @@ class Replica:
                 {
                     "answered": self.answered,
                     "refused": self.refused,
-                    "ledger_calls": calls,
+                    "ledger_requests": calls,
                     "path_us": 1e6 * self.path_s[len(self.path_s) // 2] if self.path_s else 0,
                 }
             ),
@@ -73,16 +73,16 @@ class Replica:
                 waits.set_result(None)
 
     async def client(self) -> None:
-        accounts = self.wallet.matching("t", "r", "b", {})
+        accounts = self.reservations.matching("t", "r", "b", {})
         price = self.price_nano
         hangs_up = float(str(self.given["hang_up"]))
         while True:
             started_s = time.perf_counter()
-            hold = self.wallet.reserve_now(accounts, price, price)
+            hold = self.reservations.reserve_now(accounts, price, price)
             taken_s = time.perf_counter() - started_s
             quick = hold is not None
             if hold is None:
-                found = await self.wallet.reserve(accounts, price, price)
+                found = await self.reservations.reserve(accounts, price, price)
                 if isinstance(found, BudgetRefusal):
                     self.refused += 1
                     self.writer.write(b"R\n" if found.by_budget else b"D\n")
@@ -97,7 +97,7 @@ class Replica:
                 pass  # the client is gone; the call goes on and is billed
             finally:
                 started_s = time.perf_counter()
-                self.wallet.settle(hold, price)
+                self.reservations.settle(hold, price)
                 if quick:
                     self.path_s.append(taken_s + time.perf_counter() - started_s)
 

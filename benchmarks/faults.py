@@ -1,20 +1,21 @@
-"""What clients see, what is lost and how long it takes to recover, while things break for real.
+"""Measures what clients see, what is lost and how long recovery takes under real faults.
 
     python benchmarks/faults.py [--only WORD] [--seconds 5] [--rate 50] [--json FILE]
 
 A gateway process, two model servers of the digits example, a Redis, and faults between them,
 injected by the proxy of `tollway gameday` or by signals. The route calls the large model; its
 fallbacks are the small model, and rules inside the gateway. Requests are sent at a steady rate.
-Each row starts from scratch: some seconds without faults, the fault, and then until all has been
-well for two seconds.
+Each row starts from scratch: some seconds without faults, the fault, and then until all answers
+have been normal for two seconds.
 
-`large` are the answers of the large model, `cpu` and `rules` those of the others; `refused` are
-402, 429 and 503, `failed` all else: other statuses, broken connections, no answer in ten seconds.
-`longest gap`: between two answers. `first after`, `all after`: from the fault's end to the first
-answer of the large model, and to the last request that had another. `charged` is what the ledger
-holds to be spent, and the journal must say the same; the backends may have billed less (what broke
-may have run), but not more. `left open`: files and sockets that the gateway has open in the end and
-had not when it was idle before.
+`large` counts the answers of the large model, `cpu` and `rules` those of the others. `refused`
+counts the statuses 402, 429 and 503; `failed` other statuses, broken connections, and no answer in
+ten seconds. `longest gap` is the longest time between two answers. `first after` and `all after`
+are the times from the fault's end to the first answer of the large model, and to the last request
+that another backend answered. `charged` is the spend by the ledger, which must equal that of the
+journal; the backends may have billed less (a broken call may have run), but not more. `left open`
+counts the files and sockets that the gateway has open at the end, beyond those open when idle
+before.
 
 Needs the extras `redis` and `demo`, and redis-server.
 """
@@ -44,11 +45,12 @@ from benchmarks.faults_stage import Answer, Models, Stage  # noqa: E402
 from benchmarks.throughput.processes import family  # noqa: E402
 from examples.digits import train  # noqa: E402
 from tests.support.redis_server import wait_for_another  # noqa: E402
+from tollway.backends.money import to_usd  # noqa: E402
 from tollway.gameday.faults import parse  # noqa: E402
 from tollway.gameday.proxy import FaultProxy  # noqa: E402
 
-PEACE_S = 3.0  # without faults, before each one
-WELL_S = 2.0  # without anything unusual, and the row is over
+PEACE_S = 3.0  # without faults, before each fault
+WELL_S = 2.0  # of normal answers, after which the row ends
 GIVE_UP_S = 60.0  # twice the longest pause of a breaker
 
 USUAL = "large"
@@ -80,7 +82,7 @@ class Row:
 
 
 def by_proxy(side: str, words: str) -> Strike:
-    """Strike what passes between the gateway and `large`, or `redis`."""
+    """Inject faults between the gateway and `large`, or `redis`."""
 
     async def strike(stage: Stage, seconds: float) -> None:
         proxy: FaultProxy = getattr(stage, f"to_{side}")
@@ -103,7 +105,7 @@ async def redis_stopped(stage: Stage, seconds: float) -> None:
 
 
 async def failover(stage: Stage, seconds: float) -> None:
-    """Kill the primary for good: it is over when the Sentinels have made another."""
+    """Kill the primary permanently; return when the Sentinels have promoted another."""
     stage.redis.kill()
     await asyncio.to_thread(wait_for_another, stage.ledger_url, stage.redis.port)
 
@@ -126,26 +128,26 @@ FAULTS: dict[str, Strike] = {
     "nothing": by_proxy("large", "none"),
     "backend refuses": by_proxy("large", "refuse"),
     "backend hangs": by_proxy("large", "hang"),
-    "network to it parted": by_proxy("large", "drop"),
+    "network to it cut off": by_proxy("large", "drop"),
     "backend 1 s slower": by_proxy("large", "latency=1s"),
     "resets as it answers": by_proxy("large", "reset"),
     "dies in mid-body": by_proxy("large", "cut=200"),
-    "bits of it turned over": by_proxy("large", "corrupt=0.01"),
-    "drips its replies": by_proxy("large", "rate=100"),
+    "its replies corrupted": by_proxy("large", "corrupt=0.01"),
+    "sends 100 bytes a second": by_proxy("large", "rate=100"),
     "all models refuse": all_refuse,
-    "Redis killed, started again": redis_restarted,
+    "Redis killed and restarted": redis_restarted,
     "Redis stopped": redis_stopped,
-    "network to Redis parted": by_proxy("redis", "drop"),
+    "network to Redis cut off": by_proxy("redis", "drop"),
     "Redis 40 ms away": by_proxy("redis", "latency=40ms"),
     "all replies of Redis lost": by_proxy("redis", "swallow=1000000"),
     "Sentinel failover": failover,
-    "the gateway killed, started again": gateway_killed,
+    "the gateway killed and restarted": gateway_killed,
     "one of its two workers killed": worker_killed,
 }
 
 
 async def row(stage: Stage, fault: str, seconds: float, per_s: float) -> Row:
-    """Strike a gateway under load once, and tell what became of it."""
+    """Inject a fault once into a gateway under load, and return the row."""
     async with stage.standing():
         enough = asyncio.Event()
         load = asyncio.create_task(stage.load(per_s, enough))
@@ -175,15 +177,15 @@ async def row(stage: Stage, fault: str, seconds: float, per_s: float) -> Row:
         slowest_s=max(answer.done_s - answer.due_s for answer in struck),
         first_s=min(first_s, default=math.inf) - ended_s,
         all_s=max(0.0, max(others_s, default=ended_s) - ended_s),
-        ledger_usd=bill.ledger_nano / 1e9,
-        unproven_usd=(bill.ledger_nano - bill.backends_nano) / 1e9,
-        unwritten_usd=(bill.ledger_nano - bill.journal_nano) / 1e9,
+        ledger_usd=to_usd(bill.ledger_nano),
+        unproven_usd=to_usd(bill.ledger_nano - bill.backends_nano),
+        unwritten_usd=to_usd(bill.ledger_nano - bill.journal_nano),
         fds=fds,
     )
 
 
 async def well(answers: list[Answer], since_s: float) -> None:
-    """Wait until all has been as usual for a while, and no request is under way from before."""
+    """Wait until answers have been normal for a while and no older request is running."""
     while (now_s := time.monotonic()) - since_s < GIVE_UP_S:
         await asyncio.sleep(0.1)
         late = [a for a in answers if a.done_s > now_s - WELL_S]
@@ -206,7 +208,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "first after": lambda row: f"{row.first_s:.2f} s",
     "all after": lambda row: f"{row.all_s:.2f} s",
     "charged": lambda row: f"${row.ledger_usd:.4f}",
-    "of it not billed": lambda row: f"${row.unproven_usd:.4f}",
+    "charged, not billed": lambda row: f"${row.unproven_usd:.4f}",
     "left open": lambda row: str(max(0, row.fds)),
 }
 
@@ -237,11 +239,11 @@ async def table(args: argparse.Namespace) -> list[Row]:
 
 
 def wrong(rows: list[Row]) -> list[str]:
-    """Return what must not be: failures where the gateway lives, and money that is lost."""
+    """Return the violations: failures while the gateway runs, and money that is lost."""
     lives = [row for row in rows if "killed" not in row.fault or "Redis" in row.fault]
     found = [f"{row.fault}: {row.failed} requests failed" for row in lives if row.failed]
     found += [f"{row.fault}: money was lost" for row in rows if row.unproven_usd < 0]
-    found += [f"{row.fault}: ledger is not journal" for row in lives if row.unwritten_usd]
+    found += [f"{row.fault}: ledger and journal differ" for row in lives if row.unwritten_usd]
     return found
 
 
@@ -249,10 +251,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", metavar="WORD", help="faults with this in the name")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long each strikes")
-    parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument(
+        "--only", default="", metavar="WORD", help="only faults with this in the name"
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each fault")
+    parser.add_argument("--rate", type=float, default=50.0, help="requests per second")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
     args = parser.parse_args()
     rows = asyncio.run(table(args))
     if args.json:

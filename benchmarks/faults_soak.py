@@ -1,11 +1,11 @@
-"""Random faults, several at once: is every request answered, and every cent accounted for?
+"""Checks under random faults that every request is answered and every cent accounted for.
 
     python benchmarks/faults_soak.py [--seconds 300] [--rate 50] [--seed 1] [--workers 1]
 
 It runs on the stage of benchmarks/faults.py. On each connection from the gateway to the two models
-and to Redis, faults alternate with quiet times; kinds and durations are random. Now and then Redis
-itself is killed or stopped. At the end all faults are removed. It then prints what clients have
-seen, whether ledger, journal and the backends' bill agree, and how many more files, sockets and
+and to Redis, faults alternate with quiet times; kinds and durations are random. From time to time
+Redis itself is killed or stopped. At the end all faults are removed. The output says what clients
+saw, whether ledger, journal and the backends' bill agree, and how many more files, sockets and
 bytes the gateway holds than before. The same seed draws the same faults.
 """
 
@@ -28,6 +28,7 @@ from benchmarks.faults import well  # noqa: E402
 from benchmarks.faults_stage import Models, Stage  # noqa: E402
 from benchmarks.throughput.processes import rss_mib  # noqa: E402
 from examples.digits import train  # noqa: E402
+from tollway.backends.money import to_usd  # noqa: E402
 from tollway.gameday.faults import parse  # noqa: E402
 from tollway.gameday.proxy import FaultProxy  # noqa: E402
 
@@ -36,7 +37,7 @@ REDIS_EVERY_S = (10.0, 30.0)
 TO_MODELS = (
     *("refuse", "hang", "drop", "reset", "reset=300", "cut", "cut=150", "corrupt=0.02", "rate=200"),
     *("latency=200ms,jitter=200ms", "latency=2s", "slice=10", "hang,share=0.3", "reset,share=0.3"),
-    # Not corrupt,side=requests: a backend's 400 is the client's, who sent what nobody understood.
+    # Not corrupt,side=requests: a backend answers a damaged request with 400, a client's error.
     *("cut,side=requests", "rate=500,side=requests", "hang,side=requests", "swallow=10"),
 )
 TO_REDIS = (
@@ -47,7 +48,7 @@ TO_REDIS = (
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """What came of it. Money in dollars."""
+    """The results. Money in dollars."""
 
     seconds: float
     faults: int
@@ -68,7 +69,7 @@ class Soak:
 async def plague(
     proxy: FaultProxy, kinds: tuple[str, ...], rng: random.Random, struck: list[str]
 ) -> None:
-    """Let one fault after the other strike, until cancelled."""
+    """Inject one fault after the other, until cancelled."""
     while True:
         await asyncio.sleep(rng.uniform(*PEACE_S))
         words = rng.choice(kinds)
@@ -91,7 +92,7 @@ async def plague_redis(stage: Stage, rng: random.Random, struck: list[str]) -> N
 
 
 async def soak(stage: Stage, seconds: float, per_s: float, seed: int) -> Soak:
-    """Plague a gateway for some seconds, and say what came of it."""
+    """Inject faults around a gateway for some seconds, and return the results."""
     struck: list[str] = []
     async with stage.standing():
         rss_before_mib = rss_mib(stage.gateway.pid)
@@ -110,7 +111,7 @@ async def soak(stage: Stage, seconds: float, per_s: float, seed: int) -> Soak:
         ended = await asyncio.gather(*plagues, return_exceptions=True)
         for one in ended:
             if not isinstance(one, asyncio.CancelledError):
-                raise RuntimeError("a plague ended") from one  # type: ignore[misc]
+                raise RuntimeError("a fault injector ended early") from one  # type: ignore[misc]
         await well(stage.answers, time.monotonic())
         enough.set()
         await load
@@ -127,9 +128,9 @@ async def soak(stage: Stage, seconds: float, per_s: float, seed: int) -> Soak:
         refused=who["refused"],
         failed=who["failed"],
         slowest_s=max(answer.done_s - answer.due_s for answer in stage.answers),
-        ledger_usd=bill.ledger_nano / 1e9,
-        unproven_usd=(bill.ledger_nano - bill.backends_nano) / 1e9,
-        unwritten_usd=(bill.ledger_nano - bill.journal_nano) / 1e9,
+        ledger_usd=to_usd(bill.ledger_nano),
+        unproven_usd=to_usd(bill.ledger_nano - bill.backends_nano),
+        unwritten_usd=to_usd(bill.ledger_nano - bill.journal_nano),
         descriptors=descriptors,
         rss_before_mib=rss_before_mib,
         rss_after_mib=rss_after_mib,
@@ -152,9 +153,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=300.0)
-    parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
+    parser.add_argument("--rate", type=float, default=50.0, help="requests per second")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="of the gateway")
+    parser.add_argument("--workers", type=int, default=1, help="the gateway's worker processes")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     found = asyncio.run(run(args))

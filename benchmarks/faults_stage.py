@@ -1,4 +1,4 @@
-"""What benchmarks/faults.py runs on: real models, a Redis and a gateway, with faults in between."""
+"""The setup of benchmarks/faults.py: real models, a Redis and a gateway, with faults in between."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,8 @@ from examples.digits.client import connect
 from examples.digits.data import Images, halves
 from examples.digits.http1 import Http
 from examples.digits.processes import Running
-from tests.support.redis_server import RedisServer, free_port, sentinels
+from tests.support.process import free_port
+from tests.support.redis_server import RedisServer, sentinels
 from tollway.gameday.proxy import FaultProxy
 from tollway.gateway.budgets.stores.registry import open_ledger
 from tollway.gateway.storage.journal import segments
@@ -67,7 +68,7 @@ limit_usd = 1000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one request: who answered, else `refused` or `failed`. Times in s."""
+    """One request's result: the backend that answered, else `refused` or `failed`. Times in s."""
 
     due_s: float
     done_s: float
@@ -76,7 +77,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What was spent according to the ledger, the journal, and the backends, in nano-dollars."""
+    """Spend by the ledger, the journal and the backends, in nano-dollars."""
 
     ledger_nano: int
     journal_nano: int
@@ -84,7 +85,7 @@ class Bill:
 
 
 class Models:
-    """The model servers, which stand for all rows, and what they are asked."""
+    """The model servers, shared by all rows, and the requests to them."""
 
     def __init__(self, folder: Path, models: Path) -> None:
         self._folder = folder
@@ -106,7 +107,7 @@ class Models:
             server.stop()
 
     async def billed_nano(self) -> int:
-        """Return what all their calls so far come to."""
+        """Return the price of all their calls so far."""
         nano = 0
         for name, server in self.servers.items():
             async with connect(server.url) as client:
@@ -115,7 +116,7 @@ class Models:
 
 
 class Stage:
-    """One gateway with all that it calls, for one row of the table."""
+    """One gateway and the servers that it calls, for one row of the table."""
 
     def __init__(self, folder: Path, models: Models, *, sentinel: bool, workers: int) -> None:
         self.folder = folder
@@ -128,7 +129,7 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def standing(self) -> AsyncIterator[None]:
-        """Start everything; stop it in the end."""
+        """Start everything; stop it at the end."""
         async with contextlib.AsyncExitStack() as stack:
             self.redis = RedisServer(self.folder / "redis", "--repl-diskless-sync-delay", "0")
             stack.callback(self.redis.kill)
@@ -171,13 +172,13 @@ class Stage:
         self.gateway = await processes.start("gateway", arguments, self.folder / "gateway.log")
 
     async def stop_gateway(self) -> None:
-        """Have the gateway settle all and end."""
+        """Stop the gateway gracefully, so that all calls are settled."""
         if self.restarting is not None:
             await self.restarting
         self.gateway.stop()
 
     def kill_gateway(self) -> None:
-        """Kill the gateway, and start another as a supervisor would: at once."""
+        """Kill the gateway, and start another at once, as a supervisor would."""
         self.gateway.process.kill()
         self.gateway.process.wait()
         self.restarting = asyncio.create_task(self.start_gateway())
@@ -192,7 +193,7 @@ class Stage:
         return more
 
     async def load(self, per_s: float, until: asyncio.Event) -> None:
-        """Send requests at a rate, whatever becomes of them, until told to end."""
+        """Send requests at a constant rate, whatever their results, until told to end."""
         http = Http(self.gateway.url)
         began_s = time.monotonic()
         async with asyncio.TaskGroup() as group:
@@ -219,7 +220,7 @@ class Stage:
         self.answers.append(Answer(due_s, time.monotonic(), who))
 
     async def bill(self) -> Bill:
-        """Stop the gateway, so that all is settled, and compare what all say."""
+        """Stop the gateway, so that all is settled, and return the spend by each source."""
         self.gateway.stop()
         ledger = open_ledger(
             self.ledger_url + ("&" if "?" in self.ledger_url else "?") + "timeout_ms=5000"

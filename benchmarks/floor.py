@@ -1,11 +1,11 @@
-"""The floors that a gateway is measured against: servers that do less than any gateway must.
+"""Minimal servers that the gateway is compared with: they do less than any gateway must.
 
     python benchmarks/floor.py uvicorn --port 8000
     python benchmarks/floor.py front   --port 8000
     python benchmarks/floor.py relay   --port 8000 --upstream http://127.0.0.1:9000
 
-`uvicorn` and `front` answer a fixed reply, from uvicorn as shipped and from behind our guarded
-front; `relay` hands each request to the upstream over our transport and its reply back.
+`uvicorn` and `front` return a fixed reply, the first from plain uvicorn, the second from our
+listener; `relay` passes each request to the upstream over our transport and returns its reply.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from typing import Any
 import uvicorn
 
 from tollway.backends.http.factory import open_transport
-from tollway.backends.types import Call, Transport
+from tollway.backends.ports import Transport
+from tollway.backends.types import Call
 from tollway.gateway.listener import server as front
 
 REPLY = b'{"outputs":[{"name":"y","shape":[1],"datatype":"INT64","data":[7]}]}'
@@ -27,7 +28,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 async def body_of(receive: Any) -> bytes:
-    """Return a request's body, whole."""
+    """Return a request's whole body."""
     body = b""
     while True:
         message = await receive()
@@ -37,14 +38,14 @@ async def body_of(receive: Any) -> bytes:
 
 
 async def lifespan(receive: Any, send: Any) -> None:
-    """Say yes to starting and to stopping."""
+    """Acknowledge startup and shutdown."""
     for _ in range(2):
         message = await receive()
         await send({"type": message["type"] + ".complete"})
 
 
 async def fixed(scope: Any, receive: Any, send: Any) -> None:
-    """Answer the same to everything."""
+    """Return the same reply to every request."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     await body_of(receive)
@@ -53,7 +54,7 @@ async def fixed(scope: Any, receive: Any, send: Any) -> None:
 
 
 def relay(upstream: str) -> App:
-    """Return an application that hands everything to `upstream`."""
+    """Return an application that passes every request to `upstream`."""
     transport: Transport = open_transport(upstream, connections=1000)
     loop: asyncio.AbstractEventLoop | None = None
 

@@ -1,10 +1,11 @@
-"""What hedging does to the slow tail of a backend, and what it costs.
+"""Measures how hedging changes the latency tail of a backend, and what it costs.
 
     python benchmarks/hedging.py [--share 0.05] [--slow 0.02] [--requests 4000]
 
-A backend answers in 5 ms, but a share of its calls takes 200. The same requests, in the same order,
-eight at a time, through a gateway without hedging and through one with: latencies, second calls and
-dollars. Gateway and backend share one event loop, so what is compared are the two lines.
+A backend answers in 5 ms, but a share of its calls takes 200. The same requests are sent in the
+same order, eight at a time, through a gateway without hedging and through one with it. The table
+shows latencies, second calls and dollars. Gateway and backend share one event loop, so compare the
+two lines only with each other.
 """
 
 import argparse
@@ -30,7 +31,7 @@ WARM = 100  # requests before any is timed
 
 
 class Tailed(Upstream):
-    """Takes its time, and at times much more; which calls those are is drawn by `rng`."""
+    """Answers slowly at random, as drawn by `rng`."""
 
     slow: float
     rng: random.Random
@@ -42,7 +43,7 @@ class Tailed(Upstream):
 
 
 async def latencies_s(tollway: Running, count: int) -> list[float]:
-    """Ask `count` times, eight at a time; return how long each took."""
+    """Send `count` requests, eight at a time; return their latencies."""
     left, took = iter(range(count)), []
 
     async def client() -> None:
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--slow", type=float, default=0.02, help="share of calls that are slow")
     parser.add_argument("--requests", type=int, default=4000)
     args = parser.parse_args()
-    print("| hedge_share | p50, ms | p95 | p99 | worst | calls a request | dollars a request |")
+    print("| hedge_share | p50, ms | p95 | p99 | worst | calls per request | dollars per request |")
     print("|---|---|---|---|---|---|---|")
     for share in (0.0, args.share):
         print(asyncio.run(line(share, args.slow, args.requests)), flush=True)

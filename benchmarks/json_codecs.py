@@ -1,4 +1,4 @@
-"""Times the standard library's JSON against orjson on what the request path reads and writes."""
+"""Compares the standard library's JSON with orjson on documents of the request path."""
 
 import json
 import random

@@ -1,10 +1,10 @@
-"""What a gateway does with more requests than its backend can answer.
+"""Measures a gateway that gets more requests than its backend can answer.
 
     python benchmarks/overload.py [--seconds 15] [--json FILE]
 
 The upstream has 8 slots and takes 20 ms per call: 400 a second; further calls wait in its queue.
 Requests are sent at a steady rate whatever happens (an open loop), at one to four times that rate,
-through two gateways: one with the default configuration, and one that refuses nothing (10,000 calls
+through two gateways: one with the default configuration, and one that sheds no load (10,000 calls
 at once, a queue of a minute). Clients give up after two seconds, and a later answer does not count.
 Goodput is the rate of answers in time, as a share of the upstream's capacity.
 """
@@ -75,7 +75,7 @@ class Row:
 
 
 class Upstream(asyncio.Protocol):
-    """A model server: `PLACES` calls at once, each for `SERVICE_S`, the rest wait."""
+    """A model server: `PLACES` calls at once, each for `SERVICE_S`; further calls wait."""
 
     places: asyncio.Semaphore
 
@@ -122,7 +122,7 @@ def upstream() -> Iterator[int]:
 
 
 def measure(name: str, port: int, load: float, seconds: float) -> Row:
-    """Send requests at `load` times the capacity; leave the first third out, which finds limits."""
+    """Send requests at `load` times the capacity; ignore the first third, in which limits adapt."""
     request = request_bytes(cases.SMALL, {})
     replies = at_rate(port, request, load * CAPACITY, seconds, PATIENCE_S)
     replies = replies[len(replies) // 3 :]
@@ -160,7 +160,7 @@ def main() -> None:
     rows = []
     print(f"{'':12}{'load':>7}{'goodput':>10}{'good p50 ms':>12}{'p99 ms':>10}{'refused':>10}"
           f"{'p50 ms':>10}{'p99 ms':>10}{'late':>9}")  # fmt: skip
-    for name, backend in (("default", SHEDDING), ("takes all", TAKING_ALL)):
+    for name, backend in (("default", SHEDDING), ("no shedding", TAKING_ALL)):
         with tempfile.TemporaryDirectory() as folder, upstream() as up:
             port, config = free_port(), Path(folder) / "tollway.toml"
             config.write_text(CONFIG.format(port=port, upstream=up, backend=backend))

@@ -1,12 +1,13 @@
-"""What the gateway itself costs per request: the whole data plane, without sockets.
+"""Measures the gateway's own time per request: the whole data plane, without sockets.
 
-    python benchmarks/path.py                 # microseconds per request
-    python benchmarks/path.py --profile       # where they go, by part and by function
+    python benchmarks/path.py                 # microseconds and calls of functions per request
+    python benchmarks/path.py --case chat     # of the route `chat`: text, prices per token
+    python benchmarks/path.py --profile       # where the time goes, by part and by function
     python benchmarks/path.py --watched       # what traces and a log of requests add
 
 Requests enter the ASGI application of `gateway.toml` (a key, features, three arms, a learned
-policy, hard budgets in two scopes, metrics, journal) as the server would hand them over, and
-backends answer at once from memory: what is left is Tollway's own work on one core.
+policy, hard budgets in two scopes, metrics, journal) as the server would pass them on, and backends
+answer at once from memory. What remains is Tollway's own work on one core.
 """
 
 import argparse
@@ -20,29 +21,38 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, redirect_stderr
+from itertools import cycle
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any
 
-HERE = Path(__file__).parent
-if sys.path and Path(sys.path[0]).resolve() == HERE.resolve():
-    # A script's folder comes first on the path, and gateway.py there hides the package.
-    sys.path.pop(0)
+from tollway.backends.types import Call, Headers, HttpReply
+from tollway.gateway import settings as config
+from tollway.gateway.listener.client import EXTENSION, Client
+from tollway.gateway.listener.known_heads import KnownHead
+from tollway.gateway.wiring import Gateway, build
 
-from tollway.backends.types import Call, HttpReply  # noqa: E402
-from tollway.gateway import settings as config  # noqa: E402
-from tollway.gateway.wiring import Gateway, build  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-REPLY = b'{"outputs":[{"name":"y","shape":[1],"datatype":"INT64","data":[7]}]}'
-BODY = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
+from benchmarks.throughput import cases
+
 FIELDS = [(b"content-type", b"application/json"), (b"x-device-seconds", b"0.0005")]
+CASES = {
+    "oip": (cases.SMALL, cases.OIP_REPLY.encode()),
+    "floor": (cases.FLOOR, cases.OIP_REPLY.encode()),
+    "chat": (cases.CHAT, cases.CHAT_REPLY.encode()),
+}
 
 
 class Memory:
     """A backend that answers at once."""
 
+    def __init__(self, reply: bytes) -> None:
+        self._reply = reply
+
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
-        return HttpReply(200, list(FIELDS), Once())
+        return HttpReply(200, list(FIELDS), Once(self._reply), self._reply)
 
     async def aclose(self) -> None:
         pass
@@ -51,8 +61,8 @@ class Memory:
 class Once:
     """A body of one chunk."""
 
-    def __init__(self) -> None:
-        self._chunks = iter((REPLY,))
+    def __init__(self, reply: bytes) -> None:
+        self._chunks = iter((reply,))
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -66,34 +76,59 @@ class Once:
         pass
 
 
+class Listener:
+    """The part of `tollway serve` that the data plane sees: the head is known, a reply is whole."""
+
+    def __init__(self, known: KnownHead, statuses: dict[int, int]) -> None:
+        self.known: KnownHead | None = known
+        self.waited = False
+        self._statuses = statuses
+        self.client = Client()
+        self.client.serving = self
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> bool:
+        self._statuses[status] = self._statuses.get(status, 0) + 1
+        return True
+
+
 async def requests(
-    gateway: Gateway, count: int, clock: Callable[[], float] = time.perf_counter
+    gateway: Gateway,
+    count: int,
+    clock: Callable[[], float] = time.perf_counter,
+    case: cases.Case = cases.SMALL,
 ) -> float:
-    """Send requests one after the other; return microseconds each."""
-    scope = {
+    """Send a case's requests one after the other; return microseconds each."""
+    scope: dict[str, Any] = {
         "type": "http",
         "http_version": "1.1",
         "method": "POST",
-        "path": "/v2/models/x/infer",
-        "raw_path": b"/v2/models/x/infer",
+        "path": case.path,
+        "raw_path": case.path.encode(),
         "query_string": b"",
         "headers": [
             (b"host", b"127.0.0.1:8080"),
             (b"authorization", b"Bearer bench"),
             (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(BODY)),
+            (b"content-length", b"%d" % len(case.body)),
         ],
     }
-    message = {"type": "http.request", "body": BODY, "more_body": False}
+    messages = cycle(
+        [
+            {"type": "http.request", "body": body.encode(), "more_body": False}
+            for body in case.bodies
+        ]
+    )
     statuses: dict[int, int] = {}
 
     async def receive() -> dict[str, Any]:
-        return message
+        return next(messages)
 
     async def send(sent: dict[str, Any]) -> None:
         if sent["type"] == "http.response.start":
             statuses[sent["status"]] = statuses.get(sent["status"], 0) + 1
 
+    listener = Listener(KnownHead(scope), statuses)
+    scope["extensions"] = {EXTENSION: listener.client}
     started = clock()
     for number in range(count):
         await gateway.app(scope, receive, send)
@@ -105,28 +140,31 @@ async def requests(
 
 
 WATCHED = {
-    "nobody watches": "",
+    "off": "",
     "tracing, none sampled": '[tracing]\nendpoint = "http://127.0.0.1:1"\nsample = 0.0\n',
     "tracing, one in ten": '[tracing]\nendpoint = "http://127.0.0.1:1"\nsample = 0.1\n',
     "tracing, all": '[tracing]\nendpoint = "http://127.0.0.1:1"\nsample = 1.0\n',
-    "a log line each, JSON": '[log]\nformat = "json"\nrequests = "all"\n',
+    "a JSON log line each": '[log]\nformat = "json"\nrequests = "all"\n',
 }
 
 
 @asynccontextmanager
-async def opened(folder: str, more: str = "") -> AsyncIterator[Gateway]:
+async def opened(
+    folder: str, more: str = "", case: cases.Case = cases.SMALL
+) -> AsyncIterator[Gateway]:
     """Open the gateway of gateway.toml, with more settings, in a folder of its own."""
-    text = (HERE / "gateway.toml").read_text() + more
+    text = (Path(__file__).parent / "gateway.toml").read_text() + more
     environ = {
         "TOLLWAY_LEDGER__URL": "memory://",
         "TOLLWAY_JOURNAL__DIR": f"{folder}/journal",
         "TOLLWAY_STATE__DIR": f"{folder}/state",
     }
-    gateway = build(config.parse(text, environ), trace=lambda endpoint: encoding())
-    for backend in gateway.routes["x"].backends.values():
-        backend.transport = Memory()
+    gateway = build(config.parse(text, environ), rng=Random(1), trace=lambda endpoint: encoding())
+    for route, (_, reply) in zip(("x", "floor", "chat"), CASES.values(), strict=True):
+        for backend in gateway.routes[route].backends.values():
+            backend.transport = Memory(reply)
     await gateway.open()
-    await requests(gateway, 2000)
+    await requests(gateway, 2000, case=case)
     yield gateway
     await gateway.close()
 
@@ -151,7 +189,7 @@ def encoding() -> Any:
 async def watched(count: int, rounds: int) -> dict[str, list[float]]:
     """Return microseconds per request with each kind of tracing or logging, alternately, by round.
 
-    Of the processor's time, that of the thread which sends spans included.
+    This is processor time, including that of the thread that sends spans.
     """
     found: dict[str, list[float]] = {name: [] for name in WATCHED}
     async with AsyncExitStack() as stack:
@@ -172,50 +210,68 @@ PARTS = {
     "features": ("gateway/features/extractor.py", "__call__"),
     "three offers, their quotes": ("gateway/routing/router.py", "_offers"),
     "the policy's choice": ("policies/lagrangian.py", "choose"),
-    "of that the regression": ("policies/quality.py", "predict"),
+    "of that the regression": ("policies/quality.py", "expect"),
     "of that the probabilities": ("policies/lagrangian.py", "_draw"),
-    "budgets: reserve in two scopes": ("gateway/routing/attempts.py", "reserve_now"),
-    "reply: JSON, checks, price": ("gateway/routing/metering.py", "judge"),
-    "settling, learning usage, its metrics": ("gateway/routing/attempts.py", "_settle"),
+    "budgets: reserve in two scopes": ("gateway/routing/reserving.py", "reserve_now"),
+    "reply: JSON, checks, price": ("gateway/routing/metering.py", "evaluate_reply"),
+    "settling, learning usage, its metrics": ("gateway/routing/settlement.py", "settle"),
     "journal: rows, JSON, checksum": ("gateway/storage/journal.py", "record"),
-    "charging the policy": ("gateway/routing/router.py", "charge"),
-    "metrics of the request": ("gateway/observability/counters.py", "request"),
-    "reply's fields and body": ("gateway/data_plane/responses.py", "write"),
+    "charging the policy": ("gateway/routing/sinks/policy.py", "charge_policy"),
+    "metrics of the request": ("gateway/observability/counters.py", "answered"),
+    "reply's fields and body": ("gateway/data_plane/responses.py", "whole"),
 }
 WHOLE = ("gateway/data_plane/app.py", "__call__")
 
 
-def told(profiler: cProfile.Profile, count: int, us: float) -> None:
-    """Print where the time goes: the profile's shares of `us`, what a request takes without it."""
+async def profiled(
+    gateway: Gateway, count: int, case: cases.Case = cases.SMALL
+) -> tuple[cProfile.Profile, float]:
+    """Profile requests; return the profile and the calls of functions per request.
+
+    Functions of Python and of C count, and those of this benchmark (about a dozen). The calls are
+    summed here because `pstats` takes all generated constructors for one function.
+    """
+    profiler = cProfile.Profile()
+    profiler.enable()
+    await requests(gateway, count, case=case)
+    profiler.disable()
+    return profiler, sum(entry.callcount for entry in profiler.getstats()) / count
+
+
+def told(profiler: cProfile.Profile, us: float) -> None:
+    """Print where the time goes: the profile's shares of `us`, a request's time unprofiled."""
     stats = pstats.Stats(profiler)
     seconds = {
         (file, name): row[3]
         for (path, _, name), row in stats.stats.items()  # type: ignore[attr-defined]
-        for file in [str(Path(path)).removeprefix(f"{HERE.parent}/")]
+        for file in [path.rpartition("/tollway/")[2]]
     }
     for part, place in PARTS.items():
         print(f"{part:40} {us * seconds[place] / seconds[WHOLE]:6.1f} us")
-    print(f"{'all':40} {us:6.1f} us, {stats.total_calls / count:.0f} calls")  # type: ignore[attr-defined]
+    print(f"{'all':40} {us:6.1f} us")
     stats.sort_stats("tottime").print_stats(45)
 
 
-async def main(count: int, rounds: int, profile: bool) -> float:
-    """Return microseconds per request, best of `rounds`; print where they go if asked to."""
+async def main(
+    count: int, rounds: int, profile: bool, case: cases.Case = cases.SMALL
+) -> tuple[float, float]:
+    """Return (microseconds, calls of functions) per request; with `profile`, print the parts.
+
+    The time is the best of `rounds` without the profiler.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        async with opened(folder) as gateway:
-            us = min([await requests(gateway, count) for _ in range(rounds)])
+        async with opened(folder, case=case) as gateway:
+            us = min([await requests(gateway, count, case=case) for _ in range(rounds)])
+            profiler, calls = await profiled(gateway, count if profile else min(count, 1000), case)
             if profile:
-                profiler = cProfile.Profile()
-                profiler.enable()
-                await requests(gateway, count)
-                profiler.disable()
-                told(profiler, count, us)
-            return us
+                told(profiler, us)
+            return us, calls
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--case", choices=CASES, default="oip", help="which route (default: oip)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -223,14 +279,17 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.watched:
         found = asyncio.run(watched(given.count, given.rounds))
-        alone = found["nobody watches"]
+        alone = found["off"]
         for name, us in found.items():
             ratio = median(one / base for one, base in zip(us, alone, strict=True))
-            print(f"{name:24} {min(us):7.1f} us a request at best, x{ratio:.3f} (median of rounds)")
+            print(
+                f"{name:24} {min(us):7.1f} us per request at best, x{ratio:.3f} (median of rounds)"
+            )
         if given.json:
             given.json.write_text(json.dumps(found))
         sys.exit()
-    us = asyncio.run(main(given.count, given.rounds, given.profile))
-    print(f"{us:.1f} us a request in the gateway (best of {given.rounds} x {given.count})")
+    us, calls = asyncio.run(main(given.count, given.rounds, given.profile, CASES[given.case][0]))
+    print(f"{us:.1f} us per request in the gateway (best of {given.rounds} x {given.count})")
+    print(f"{calls:.0f} calls of functions per request")
     if given.json:
-        given.json.write_text(json.dumps({"us_per_request": us}))
+        given.json.write_text(json.dumps({"us_per_request": us, "calls_per_request": calls}))

@@ -1,39 +1,34 @@
-"""What remembering where prompts are cached costs on the path, and what it is worth.
+"""Measures the cost of tracking prompt caches on the request path, and its benefit.
 
     python benchmarks/prompt_cache.py
 
-The cost is all that a request does for it: its beginnings are hashed, three backends are asked what
-they have of it, and the one that answers takes note of it.
+The cost is the work per request: its prefixes are hashed, the cached tokens at three backends are
+looked up, and the request is recorded for the backend that answers.
 
-The worth is that of a made world. Three servers at the same price ($3 a million tokens, $0.30
-cached) answer conversations of twenty turns of 100 tokens each; each turn is about one of three
-subjects, of which one server is right in 95 % of turns and the others in 85 %. All of that is
-known, so that three rules can be compared and nothing else: ask the best server each time; stay
-with the first for ever; or ask where the worth of being right, less the cost by what each is taken
-to have cached, is most. What is printed is that worth less what was truly paid.
+The benefit is measured in a synthetic world. Three servers at the same price ($3 per million
+tokens, $0.30 cached) answer conversations of twenty turns of 100 tokens. Each turn is about one of
+three subjects; for each subject one server is right in 95 % of turns and the others in 85 %. All
+rates are known, so only the three rules differ: use the best server each time; stay with the first
+server; or use the server with the highest value of a right answer minus the cost, given the tokens
+it is assumed to have cached. The output is the value of right answers minus the actual cost.
 """
 
 import argparse
 import json
 import random
-import sys
 import time
 from pathlib import Path
 
 import orjson
 
-HERE = Path(__file__).parent
-if sys.path and Path(sys.path[0]).resolve() == HERE.resolve():
-    sys.path.pop(0)  # gateway.py there hides the package
-
-from tollway.backends.protocols.openai import prompt as openai_prompt  # noqa: E402
-from tollway.gateway.estimation.prompt_cache import PromptCacheTracker, prompt  # noqa: E402
+from tollway.backends.protocols.openai import prompt as openai_prompt
+from tollway.gateway.estimation.prompt_cache import PromptCacheTracker, prompt
 
 MESSAGE = "lorem ipsum dolor sit amet " * 20  # about a hundred words
 
 
 def cost_us(messages: int, count: int) -> float:
-    """Return the microseconds that three backends' memories take of a request."""
+    """Return the microseconds per request that tracking three backends takes."""
     told = [{"role": "user", "content": f"{number} {MESSAGE}"} for number in range(messages)]
     raw = orjson.dumps({"messages": told})
     documents = [orjson.loads(raw) for _ in range(count)]  # fresh: strings remember their hash
@@ -54,7 +49,7 @@ FRESH_USD, CACHED_USD = 3e-6, 0.3e-6
 
 
 def net_usd(rule: str, worth_usd: float, conversations: int) -> float:
-    """Return what a turn is worth, less its cost, where servers are chosen by `rule`."""
+    """Return the value of a turn minus its cost if servers are chosen by `rule`."""
     rng = random.Random(0)
     caches = [PromptCacheTracker(keeps_s=1e9) for _ in range(3)]
     total = 0.0
@@ -95,13 +90,13 @@ def main() -> None:
     rows = {}
     for messages in (1, 2, 10, 40):
         rows[messages] = min(cost_us(messages, args.count) for _ in range(args.rounds))
-        print(f"{messages:3} messages of 100 words: {rows[messages]:5.1f} us a request")
+        print(f"{messages:3} messages of 100 words: {rows[messages]:5.1f} us per request")
     worths = {}
-    print("a right answer is worth   best each time   stay for ever   by the price of moving")
+    print("value of a right answer   best each time   stay at first   by value minus cost")
     for worth_usd in (0.002, 0.01, 0.02, 0.05):
         nets = [net_usd(rule, worth_usd, args.conversations) for rule in ("best", "stay", "price")]
         worths[worth_usd] = nets
-        print(f"{worth_usd:>22} ${nets[0]:16.6f}{nets[1]:16.6f}{nets[2]:25.6f}   dollars a turn")
+        print(f"{worth_usd:>22} ${nets[0]:16.6f}{nets[1]:16.6f}{nets[2]:25.6f}   dollars per turn")
     if args.json:
         args.json.write_text(json.dumps({"us_by_messages": rows, "net_usd_by_worth": worths}))
 

@@ -1,16 +1,18 @@
-"""Do the intervals of a replay hold the truth? Logs drawn from tables of which every arm is known.
+"""Checks whether a replay's intervals contain the truth, on logs drawn from fully known tables.
 
     python benchmarks/replay.py --data DIR [--logs 1000] [--json FILE]
     python benchmarks/replay.py --data DIR --logged FILE...
 
-From each table a production policy draws logs, each of newly drawn requests, learning as it goes.
-From each log twenty other policies are estimated: every arm, mixes, rules that look at the context.
-Their true values are the table's. Counted: how often the interval held the truth, how wide it was,
-how often nothing was said, and how often a policy would have been promoted (its gain over what was
-logged has an interval above 0) that is in truth no better. `normal` is 1.96 standard errors.
+A production policy draws logs from each table, each with newly drawn requests, and learns while it
+does. From each log twenty other policies are estimated: every arm, mixes, rules on the context.
+Their true values are known from the table. The output has the share of intervals that contain the
+truth, their width, the share without an estimate, and how many policies would have been promoted
+(the interval of the gain over the logged policy is above 0) although they are no better. `normal`
+is 1.96 standard errors.
 
-`--logged` loads files of feedback that was really logged (the Open Bandit Dataset's, with its given
-propensities, or what `tollway simulate replay` reads) and says of how many arms they can tell.
+`--logged` loads feedback that was logged elsewhere (files of the Open Bandit Dataset, with their
+propensities, or any file that `tollway simulate replay` reads) and reports how many arms can be
+estimated from it.
 """
 
 import argparse
@@ -31,11 +33,12 @@ from tollway.policies.types import Arm, Context, Objective
 from tollway.simulations.replay import log_files
 from tollway.simulations.replay.columns import Columns
 from tollway.simulations.replay.estimators import ESS_MIN, Refused
-from tollway.simulations.replay.logs import Log, Scratch
+from tollway.simulations.replay.logs import Log
 from tollway.simulations.replay.replay import Options, Replay, fixed
+from tollway.simulations.replay.scratch import Scratch
 
 METHODS = ("bernstein", "betting", "normal")
-GROUPS_MAX = 10  # of a table's groups, that a context tells apart; the rest are one
+GROUPS_MAX = 10  # groups of a table that a context distinguishes; the rest are one group
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Asked:
 
 
 def grouped(table: Table) -> np.ndarray:
-    """Return each request's group as a number, the rare ones together."""
+    """Return each request's group as a number; rare groups share one."""
     names, counts = np.unique(table.groups, return_counts=True)
     common = names[np.argsort(-counts)][: GROUPS_MAX - 1].tolist()
     place = {name: at for at, name in enumerate(common)}
@@ -82,7 +85,7 @@ def _all(row: np.ndarray) -> np.ndarray:
 def draw(
     table: Table, groups: np.ndarray, requests: int, seed: int, p_min: float
 ) -> tuple[Log, np.ndarray]:
-    """Return a log that a learning policy drew, and which request of the table each was."""
+    """Return a log that a learning policy drew, and the table's row of each request."""
     rng, own = np.random.default_rng(seed), Random(seed)
     order = rng.integers(0, len(table), requests)
     mean_usd = table.cost.mean(axis=0)
@@ -131,7 +134,7 @@ def draw(
 def study(
     table: Table, requests: int, p_min: float, seeds: Sequence[int]
 ) -> list[dict[str, object]]:
-    """Return what was estimated of every policy from each log, beside the truth."""
+    """Return the estimate of every policy from each log, with the truth."""
     groups, found = grouped(table), []
     asked = policies(table, groups)
     for seed in seeds:
@@ -142,7 +145,7 @@ def study(
         for one in asked:
             target = one.by_group[groups[order]]
             truth = float((one.by_group[groups] * table.quality).sum(axis=1).mean())
-            # What is gained over the log is gained on the log's own requests.
+            # The gain is measured on the log's own requests.
             gain = float((target * table.quality[order] - was).sum(axis=1).mean())
             paid = float((one.by_group[groups] * table.cost).sum(axis=1).mean())
             for method in METHODS:
@@ -201,7 +204,7 @@ def _count(rows: list[dict[str, object]]) -> dict[str, object]:
 
 
 def loaded(path: Path) -> str:
-    """Return what a file of logged feedback supports for each of its arms."""
+    """Return a sentence on the arms that a file of logged feedback supports."""
     scratch = Scratch()
     log = log_files.read(path, scratch, Columns())
     replay = Replay(log)
@@ -210,7 +213,7 @@ def loaded(path: Path) -> str:
     line = (
         f"{path.name}: {len(log):,} decisions, {len(log.arms)} arms, {log.quality.sum():.0f} times "
         f"right, propensities {log.propensity.min():.3g} to {log.propensity.max():.3g}; "
-        f"{len(known)} arms answered, {len(answers) - len(known)} refused"
+        f"{len(known)} arms estimated, {len(answers) - len(known)} refused"
     )
     if known:
         width = float(np.median([one.high - one.low for one in known]))
@@ -224,9 +227,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="a folder of tables")
-    parser.add_argument("--tables", nargs="+", default=["test"], help="their names (%(default)s)")
-    parser.add_argument("--logs", type=int, default=1000, help="of each table (%(default)s)")
-    parser.add_argument("--requests", type=int, default=2000, help="in each log (%(default)s)")
+    parser.add_argument(
+        "--tables", nargs="+", default=["test"], help="names of tables (%(default)s)"
+    )
+    parser.add_argument("--logs", type=int, default=1000, help="logs of each table (%(default)s)")
+    parser.add_argument(
+        "--requests", type=int, default=2000, help="requests in each log (%(default)s)"
+    )
     parser.add_argument("--p-min", type=float, nargs="+", default=[0.1, 0.02, 0.0])
     parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -253,7 +260,7 @@ def main() -> None:
     found = summary(rows)
     for row in found:
         print(
-            f"{row['table']:12} p_min {row['p_min']:<5} {row['method']:9} no answer "
+            f"{row['table']:12} p_min {row['p_min']:<5} {row['method']:9} no estimate "
             f"{row['no_answer']:6.1%}  worst policy {row['worst_policy']}"
         )
         for what in ("quality", "cost", "gain"):

@@ -1,4 +1,4 @@
-"""Routing on real tables: the production policy against rivals, hull and optima.
+"""Compares the production policy with rivals, the hull and optima on real tables.
 
     python benchmarks/routing.py --data DIR                        # everything; an hour or two
     python benchmarks/routing.py --data DIR --only curves --tables test --picture curves.png
@@ -8,14 +8,14 @@
 DIR holds tables, at any depth, of two forms:
 
     NAME.jsonl  {"id", "group", "prompt", "q": {arm: score in [0, 1]}, "c": {arm: dollars}}
-                a list of numbers "x" may stand beside or in the place of the prompt
-    NAME.csv    columns <arm>.pred, <arm>.conf, <arm>.correct, true; a prices.csv beside it has
-                the columns task, model, usd_per_call
+                a list of numbers "x" may replace the prompt or be given with it
+    NAME.csv    columns <arm>.pred, <arm>.conf, <arm>.correct, true; a prices.csv in the same
+                folder has the columns task, model, usd_per_call
 
-A table `test` is streamed after the table `val` of its folder, and measured; of every other table
-the second half of the stream is. The policy starts cold and sees the quality of the arm it chose,
-and nothing else. Its classes, the features and the estimator of costs are the gateway's own, with
-one set of defaults for all. What a study measures stands beside its name:
+A table `test` is streamed after the table `val` of its folder, and only `test` is measured. Of
+every other table the second half of the stream is measured. The policy starts cold and sees only
+the quality of the arm it chose. Its classes, the features and the cost estimator are the gateway's
+own, with the same defaults for all tables. The studies:
 
 """
 
@@ -42,7 +42,7 @@ RIVALS = ["epsilon_greedy", "cb_explore_adf", "linucb", "lin_thompson"]
 
 @dataclass
 class Setting:
-    """What was asked for, and the tables there are."""
+    """The command line, and the tables that were found."""
 
     args: argparse.Namespace
     tables: dict[str, Table]
@@ -51,7 +51,7 @@ class Setting:
 
     @property
     def services(self) -> list[Table]:
-        """The tables that tell what each arm answered, and how sure it was."""
+        """The tables with each arm's answer and confidence."""
         return [
             table
             for table in self.tables.values()
@@ -60,7 +60,7 @@ class Setting:
 
     @property
     def pairs(self) -> list[Pair]:
-        """The tables with a context, each with what is streamed before it."""
+        """The tables with a context, each with the table streamed before it."""
         return [pair for pair in paired(self.tables.values()) if self._wanted(pair.table)]
 
     def _wanted(self, table: Table) -> bool:
@@ -136,15 +136,18 @@ def labels(at: Setting) -> Iterator[Row]:
 
 
 STUDIES: dict[str, tuple[Callable[[Setting], Iterator[Row]], str]] = {
-    "curves": (curves_of, "quality at seven budgets, against rivals, hull and optima"),
-    "floors": (floors, "the cost of holding an accuracy floor, against the hull's"),
-    "cascade-floors": (cascade_floors, "what a cascade saves at a floor, stretch by stretch"),
-    "drift": (drift, "a price is cut, or the middle arm's quality, for a third of the stream"),
-    "newcomer": (newcomer, "an arm comes after a third: how soon it has 5 % of 100 requests"),
-    "cascades": (cascading, "accept or ask on, at --shares of the best single service's price"),
+    "curves": (curves_of, "quality at seven budgets, compared with rivals, hull and optima"),
+    "floors": (floors, "the cost of holding an accuracy floor, compared with the hull's"),
+    "cascade-floors": (
+        cascade_floors,
+        "the saving of a cascade at a floor, by section of the stream",
+    ),
+    "drift": (drift, "a price or the middle arm's quality is cut for a third of the stream"),
+    "newcomer": (newcomer, "an arm is added after a third: requests until it gets 5 % of 100"),
+    "cascades": (cascading, "cascades at --shares of the best single service's price"),
     "two-arms": (two_arms, "tables of two arms, at 25 and 50 % calls of the more expensive"),
     "llmdrift": (llmdrift, "model versions three months apart (rows of task, model, correct)"),
-    "labels": (labels, "one answer in a hundred is ever judged"),
+    "labels": (labels, "quality if one answer in a hundred has a label"),
     "pacing": (
         lambda at: pacing.study(at.effort),
         "an hour's budgets through bursts, lulls, price and limit changes, several at once",
@@ -164,9 +167,14 @@ def main() -> None:
     tables, others = discover(args.data) if args.data else ({}, {})
     for path, why in others.items():
         tell(f"not a table: {path}: {why}")
+    for table in tables.values():
+        if table.clipped:
+            count = table.quality.size
+            tell(f"{table.name}: {table.clipped} of {count} scores outside [0, 1]; clipped")
     unknown = set(args.tables or []) - set(tables)
     if unknown:
-        sys.exit(f"--tables {' '.join(sorted(unknown))}: there is {', '.join(tables) or 'none'}")
+        found = ", ".join(tables) or "none"
+        sys.exit(f"--tables: unknown {' '.join(sorted(unknown))}; tables found: {found}")
     setting = Setting(args, tables, others, Effort(args.seeds, tell))
     result: dict[str, object] = {"about": about(args, tables)}
     for name in chosen:
@@ -195,11 +203,13 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--tables", nargs="+", metavar="NAME", help="tables to measure on (all)")
     parser.add_argument("--seeds", type=int, default=20, help="streams per cell (20)")
-    parser.add_argument("--no-rivals", action="store_true", help="only the product's policy")
+    parser.add_argument(
+        "--no-rivals", action="store_true", help="measure only the product's policy"
+    )
     parser.add_argument(
         "--paretobandit",
         action="store_true",
-        help=f"run {rivals.PACKAGE} too, in an environment of its own under --cache",
+        help=f"also run {rivals.PACKAGE}, in its own environment under --cache",
     )
     parser.add_argument("--floors", type=float, nargs="+", default=list(curves.FLOORS))
     parser.add_argument(
@@ -209,15 +219,17 @@ def arguments() -> argparse.Namespace:
         default=[0.1, 0.2, 0.33, 0.45, 0.6],
         help="budgets of cascades, as shares of the best single service's price",
     )
-    parser.add_argument("--decisions", type=int, default=1_000_000, help="of the study memory")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="draw the curves there, as PNG or SVG"
+        "--decisions", type=int, default=1_000_000, help="decisions of the study memory"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw the curves as PNG or SVG"
     )
     parser.add_argument("--cache", type=Path, default=cache, metavar="DIR")
     args = parser.parse_args()
     if args.data is None and not set(args.only or STUDIES) <= DATALESS:
-        parser.error("--data DIR is needed for all studies but " + " and ".join(sorted(DATALESS)))
+        parser.error("--data DIR is required, except for " + " and ".join(sorted(DATALESS)))
     if args.data is not None and not args.data.is_dir():
         parser.error(f"--data {args.data}: no such folder")
     if args.seeds < 1 or args.decisions < 10:
@@ -226,18 +238,19 @@ def arguments() -> argparse.Namespace:
 
 
 def about(args: argparse.Namespace, tables: dict[str, Table]) -> Row:
-    """Return what the figures were measured on and with."""
+    """Return the versions, tables and settings of the run."""
     return {
         "seeds": args.seeds,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "defaults": "one set for all tables, chosen on ParetoBandit's val tables only",
         "tables": {name: [len(table), len(table.arms)] for name, table in tables.items()},
+        "clipped_scores": {name: t.clipped for name, t in tables.items() if t.clipped},
     }
 
 
 def tell(line: str, done: bool = False) -> None:
-    """Say how far it is, on stderr: over itself on a terminal, line by line elsewhere."""
+    """Show progress on stderr: one changing line on a terminal, else a line each time."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{line}", end="\n" if done else "", file=sys.stderr, flush=True)
     else:
@@ -247,7 +260,7 @@ def tell(line: str, done: bool = False) -> None:
 def show(rows: list[Row]) -> None:
     """Print rows as a table per kind of row."""
     if not rows:
-        print("no table for it in the data folder")
+        print("no table in the data folder fits this study")
     kinds: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         kinds.setdefault(tuple(row), []).append(row)

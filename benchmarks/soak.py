@@ -1,11 +1,11 @@
-"""A million requests through one gateway: does anything grow?
+"""Sends a million requests through one gateway and checks that memory and open files stay flat.
 
     python benchmarks/soak.py                           # a million: some minutes
     python benchmarks/soak.py --requests 100000 --json soak.json
 
-nginx answers as the upstream; the gateway runs `gateway.toml`, everything on. Prints, as it goes,
-its resident memory, its open files and sockets, and how late its event loop is: the longest that
-/livez took on a connection of its own since the line before, asked every 50 ms.
+nginx is the upstream; the gateway runs `gateway.toml`, with every feature on. Each line shows the
+gateway's resident memory, its open files and sockets, and the lag of its event loop: the latency of
+/livez on a separate connection since the previous line, measured every 50 ms.
 """
 
 import argparse
@@ -17,19 +17,18 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:] = [str(HERE.parent), *(entry for entry in sys.path if Path(entry).resolve() != HERE)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.throughput import cases, contestants  # noqa: E402
-from benchmarks.throughput.load import percentile, wrk  # noqa: E402
-from benchmarks.throughput.processes import descriptors, free_port, rss_mib, started, stay  # noqa: E402
+from benchmarks.throughput import cases, contestants
+from benchmarks.throughput.load import percentile, wrk
+from benchmarks.throughput.processes import descriptors, free_port, rss_mib, started, stay
 
 LEG_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How the gateway stood after so many requests. Lags in ms, of /livez."""
+    """The gateway's figures after some number of requests. Lags of /livez in ms."""
 
     requests: int
     rss_mib: float
@@ -39,7 +38,7 @@ class Mark:
 
 
 async def lags(port: int, until: asyncio.Event) -> list[float]:
-    """Ask for /livez every 50 ms until told; return how long each took, in ms."""
+    """Request /livez every 50 ms until told to end; return the latencies in ms."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     took = []
     while not until.is_set():
@@ -55,7 +54,7 @@ async def lags(port: int, until: asyncio.Event) -> list[float]:
 async def leg(
     folder: Path, one: contestants.Contestant, connections: int
 ) -> tuple[int, list[float]]:
-    """Load the gateway for a while; return how many requests that were, and the lags."""
+    """Load the gateway for a while; return the number of requests and the lags."""
     until = asyncio.Event()
     watching = asyncio.create_task(lags(one.port, until))
     found = await asyncio.to_thread(
@@ -78,6 +77,52 @@ def mark(pid: int, requests: int, took: list[float]) -> Mark:
     return made
 
 
+def soak(requests: int, connections: int = 32, python: str = sys.executable) -> list[Mark]:
+    """Send at least so many requests through a gateway; return its figures after each leg."""
+    stay(-1)
+    with tempfile.TemporaryDirectory() as name:
+        folder, port = Path(name), free_port()
+        one = contestants.gateway(folder, port, python=python)
+        with (
+            started(contestants.upstream(folder, port), port, -1),
+            started(one.command, one.port, 0, one.environ) as pid,
+        ):
+            marks = [mark(pid, 0, [0.0])]
+            while marks[-1].requests < requests:
+                more, took = asyncio.run(leg(folder, one, connections))
+                marks.append(mark(pid, marks[-1].requests + more, took))
+    return marks
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Resident memory in MiB: at the start, when warm, and its growth from then to the end."""
+
+    requests: int
+    start_mib: float
+    warm_mib: float
+    growth_mib: float
+
+
+def growth(marks: list[Mark]) -> Growth:
+    """Return the growth of memory.
+
+    The first tenth fills caches, windows and the allocator's pools; growth counts from there.
+    """
+    first, last = marks[0], marks[-1]
+    warm = next(one for one in marks if one.requests >= last.requests / 10)
+    return Growth(last.requests, first.rss_mib, warm.rss_mib, last.rss_mib - warm.rss_mib)
+
+
+def conclude(marks: list[Mark]) -> None:
+    """Print the growth."""
+    one = growth(marks)
+    print(
+        f"at start {one.start_mib:.1f} MiB, after the first tenth {one.warm_mib:.1f} MiB, "
+        f"growth since then {one.growth_mib:+.1f} MiB"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -86,25 +131,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    stay(-1)
-    with tempfile.TemporaryDirectory() as name:
-        folder, port = Path(name), free_port()
-        one = contestants.gateway(folder, port)
-        with (
-            started(contestants.upstream(folder, port), port, -1),
-            started(one.command, one.port, 0, one.environ) as pid,
-        ):
-            marks = [mark(pid, 0, [0.0])]
-            while marks[-1].requests < args.requests:
-                more, took = asyncio.run(leg(folder, one, args.connections))
-                marks.append(mark(pid, marks[-1].requests + more, took))
-    # The first tenth fills caches, windows and the allocator's pools; what counts is what follows.
-    warm = next(one for one in marks if one.requests >= args.requests / 10)
-    print(
-        f"at start {marks[0].rss_mib:.1f} MiB, after the first tenth {warm.rss_mib:.1f} MiB, ",
-        end="",
-    )
-    print(f"then grown by {marks[-1].rss_mib - warm.rss_mib:+.1f} MiB")
+    marks = soak(args.requests, args.connections)
+    conclude(marks)
     if args.json:
         args.json.write_text(json.dumps([asdict(one) for one in marks], indent=1))
 

@@ -1,16 +1,17 @@
-"""What streams cost a gateway: memory of a thousand at once, time to the first frame, frames lost.
+"""Measures the cost of streams: memory of a thousand at once, time to the first frame, lost frames.
 
-    python benchmarks/streams.py                     # Tollway with everything on, the bare relay
+    python benchmarks/streams.py                     # Tollway with all features, and the bare relay
     python benchmarks/streams.py --streams 200 --rounds 100 --json streams.json
 
 An upstream streams a chat completion, frame by frame; each frame carries its number and the time it
-was sent. First one stream after the other: the time from asking to the first frame, directly and
-through each gateway alternately. Then `--streams` at once, opened over `--open-s`, a frame every
-`--every-ms` each: the gateway's memory before and while all are open, how late frames come, and
-whether each stream had every frame once, in order, and nothing else (the upstream's chunk of usage,
-which the gateway asked for and the client did not, must be gone).
+was sent. First, streams run one after the other: the time from the request to the first frame is
+measured directly and through each gateway, alternately. Then `--streams` run at once, opened over
+`--open-s`, each with a frame every `--every-ms`: the table shows the gateway's memory before and
+while all are open, how late frames arrive, and whether each stream had every frame once, in order,
+and nothing else (the upstream's usage chunk, which the gateway requested and the client did not,
+must be removed).
 
-Upstream and clients share one process and a core, the gateway has another, where there are two.
+Upstream and clients share one process on one core; the gateway has a second core if there is one.
 """
 
 import argparse
@@ -46,7 +47,7 @@ PATH = b"/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many streams, opened over how long, of how many frames, how far apart."""
+    """The number of streams, the time to open them, their frames and the time between frames."""
 
     streams: int
     frames: int
@@ -56,7 +57,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """Time from asking to the first frame, one stream after the other, in ms."""
+    """Time from the request to the first frame, one stream after the other, in ms."""
 
     name: str
     p50_ms: float
@@ -68,8 +69,8 @@ class First:
 class Row:
     """Many streams at once. `late`: from when a frame was sent to when it was read.
 
-    `broken` counts the streams that had not every frame once, in order, and nothing else.
-    `cpu_us_a_frame`: all that the gateway did, its share of opening and settling included.
+    `broken` counts the streams that did not have every frame once, in order, and nothing else.
+    `cpu_us_a_frame`: all of the gateway's work, including opening and settling.
     """
 
     name: str
@@ -82,11 +83,10 @@ class Row:
     late_p99_ms: float
     more_mib: float | None = None
     cpu_us_a_frame: float | None = None
-    cpu_us_a_frame: float | None = None
 
 
 class Upstream(asyncio.Protocol):
-    """Streams to every client as `shape` says; the shape is looked up for each request."""
+    """Streams to every client by `shape`, which is looked up for each request."""
 
     def __init__(self, shape: Callable[[], Shape]) -> None:
         self.shape = shape
@@ -137,7 +137,7 @@ class Client:
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
 
     async def stream(self) -> tuple[float, list[tuple[int, float]], list[bytes]]:
-        """Return ms to the first frame, (number, ms under way) of each, and all else there was."""
+        """Return ms to the first frame, (number, ms in transit) of each frame, and other events."""
         asked = time.perf_counter_ns()
         self.writer.write(self.request)
         head = await self.reader.readuntil(b"\r\n\r\n")
@@ -166,7 +166,7 @@ def quantile(values: list[float], q: float) -> float:
 
 
 async def first_frames(ways: dict[str, Client], rounds: int) -> list[First]:
-    """Alternate between the ways, so that other load on the machine affects all of them."""
+    """Alternate between the ways, so that other load on the machine affects them equally."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for client in ways.values():
         await client.open()
@@ -224,7 +224,7 @@ async def at_once(name: str, port: int, headers: dict[str, str], shape: Shape, p
 
 
 def gateways(folder: Path, upstream: int, streams: int) -> list[Contestant]:
-    """Return Tollway with everything on and room for the streams, and the bare relay."""
+    """Return Tollway with every feature on and enough concurrency, and the bare relay."""
     one = contestants.gateway(folder, upstream)
     room = {f"TOLLWAY_BACKENDS__CHAT_{name}__CONCURRENCY": str(streams) for name in "ABC"}
     still = {f"TOLLWAY_BACKENDS__CHAT_{name}__ADAPTIVE": "false" for name in "ABC"}
@@ -233,7 +233,7 @@ def gateways(folder: Path, upstream: int, streams: int) -> list[Contestant]:
 
 
 async def run(args: argparse.Namespace, folder: Path) -> tuple[list[First], list[Row]]:
-    """Measure one after the other, then all at once."""
+    """Measure streams one after the other, then all at once."""
     shapes = [Shape(1, 1, 0.0)]
     loop = asyncio.get_running_loop()
     port = free_port()
@@ -243,7 +243,7 @@ async def run(args: argparse.Namespace, folder: Path) -> tuple[list[First], list
     first, rows = [], []
     many = Shape(args.streams, args.frames, args.every_ms / 1000, args.open_s)
     for one in gateways(folder, port, args.streams):
-        # Starting waits for the port by blocking; nobody asks the upstream for anything yet.
+        # Waiting for the port blocks the loop; the upstream has no requests yet.
         with started(one.command, one.port, 0, one.environ, folder / "log") as pid:
             headers = dict(one.headers)
             shapes.append(Shape(1, 1, 0.0))
@@ -258,7 +258,7 @@ async def run(args: argparse.Namespace, folder: Path) -> tuple[list[First], list
 
 
 def show(first: list[First], rows: list[Row]) -> None:
-    print("one stream after the other: ms from asking to the first frame")
+    print("one stream after the other: ms from the request to the first frame")
     for one in first:
         print(f"  {one.name:16}p50 {one.p50_ms:.3f}  p99 {one.p99_ms:.3f}", end="")
         print("" if one.name == "directly" else f"  added, p50: {one.added_p50_ms:.3f}")

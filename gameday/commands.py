@@ -14,21 +14,22 @@ from tollway.gameday.proxy import Address, FaultProxy
 from tollway.gateway.cli import terminal
 
 _HELP = f"""\
-faults, several with commas:
-  latency=200ms    what the server says arrives later
-  jitter=50ms      and by a random time more, up to this
-  rate=20kB        no more than that in a second
-  slice=100        in pieces of at most so many bytes
-  corrupt=0.001    that share of bytes has a bit turned over
-  swallow=1        so many replies are carried to nobody, and their connections closed
-  cut=100          the connection is closed after so many bytes of a reply; 0 without a number
-  reset=100        reset, likewise
-  hang             what is said is kept back until this is over: a process that is stopped
-  drop             both sides are kept back, and who connects waits: a network that is parted
-  refuse           nobody listens, and connections are reset: a process that was killed
-and how they strike:
-  side=replies     whose words: {", ".join(SIDES)} (what clients say is requests)
-  share=0.1        of the connections
+faults (combine several with commas):
+  latency=200ms    delay replies by this time
+  jitter=50ms      delay replies by a further random time, up to this
+  rate=20kB        limit the throughput to this many bytes per second
+  slice=100        deliver data in pieces of at most this many bytes
+  corrupt=0.001    flip one bit in this share of the bytes
+  swallow=1        discard this many replies and close their connections
+  cut=100          close the connection after this many bytes of a reply (default: 0)
+  reset=100        reset the connection after this many bytes of a reply (default: 0)
+  hang             hold data back until the fault ends, as a stopped process does
+  drop             pass no data either way and complete no new connection, as a network
+                   partition does
+  refuse           refuse new connections and reset open ones, as a killed process does
+options of faults:
+  side=replies     the direction that they apply to: {", ".join(SIDES)}
+  share=0.1        the share of connections that they apply to (default: all)
 
 examples:
   tollway gameday --to 127.0.0.1:8001 --listen 127.0.0.1:9001 --fault latency=200ms,jitter=50ms
@@ -36,15 +37,15 @@ examples:
   tollway gameday --to 127.0.0.1:8001 --listen 127.0.0.1:9001 --plan gameday.toml
   tollway gameday --to 127.0.0.1:8001 --listen 127.0.0.1:9001 --stdin    (then type: hang)
 
-a plan is TOML:
+a plan is a TOML file; `at` counts from the start of the command:
   [[strike]]
   at = "10s"
   for = "5s"
   fault = "reset=100,share=0.5"
 
-What the address given with --listen hears goes to the one given with --to, so have the gateway
-call that: as the url of a backend, or of the ledger. Each change is printed with its time. SIGTERM
-and Ctrl-C end it, with exit code 0.
+The proxy forwards connections from the --listen address to the --to address. Set the --listen
+address as the url of a backend or of the ledger in the gateway's configuration. Each change of
+faults is printed with its time. SIGTERM or Ctrl-C ends the proxy with exit code 0.
 """
 
 
@@ -64,11 +65,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     asked = parser.parse_args(argv)
     if sum((asked.fault is not None, asked.plan is not None, asked.stdin)) != 1:
-        parser.error("say what strikes, in one way: --fault, --plan or --stdin")
+        parser.error("give exactly one of --fault, --plan and --stdin")
     if asked.fault is None and (asked.every, asked.for_) != (None, None):
-        parser.error("--every and --for are for --fault; a plan says both for each strike")
+        parser.error("--every and --for need --fault; in a plan, each strike has its own times")
     if asked.every is not None and (asked.for_ is None or asked.for_ >= asked.every):
-        parser.error("faults strike again once they are over: give --for, shorter than --every")
+        parser.error("--every needs --for, and --for must be shorter than --every")
     return asked
 
 
@@ -83,27 +84,29 @@ def _strikes(asked: argparse.Namespace) -> Iterable[plan.Strike]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tollway gameday",
-        description="Stand between a gateway and what it calls, and let faults strike there.",
+        description="Run a TCP proxy between a gateway and a server, and inject faults there.",
         epilog=f"{_HELP}\n{terminal.EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--to", type=_address, required=True, metavar="HOST:PORT", help="who is called"
+        "--to", type=_address, required=True, metavar="HOST:PORT", help="the server to forward to"
     )
     parser.add_argument(
         "--listen",
         type=_address,
         default=("127.0.0.1", 0),
         metavar="HOST:PORT",
-        help="where the gateway calls instead (a free port of 127.0.0.1)",
+        help="the proxy's own address (default: a free port of 127.0.0.1)",
     )
-    parser.add_argument("--fault", type=_faults, metavar="A=B,C", help="what strikes")
-    parser.add_argument("--for", dest="for_", type=_duration, metavar="5s", help="for how long")
-    parser.add_argument("--every", type=_duration, metavar="60s", help="how often")
-    parser.add_argument("--plan", type=Path, metavar="FILE", help="what strikes when")
-    parser.add_argument("--stdin", action="store_true", help="take faults from stdin, by line")
-    parser.add_argument("--end", type=_duration, metavar="10m", help="end by itself after that")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random (%(default)s)")
+    parser.add_argument("--fault", type=_faults, metavar="A=B,C", help="faults to inject")
+    parser.add_argument(
+        "--for", dest="for_", type=_duration, metavar="5s", help="how long they last"
+    )
+    parser.add_argument("--every", type=_duration, metavar="60s", help="inject again this often")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="a schedule of faults")
+    parser.add_argument("--stdin", action="store_true", help="read faults from stdin, line by line")
+    parser.add_argument("--end", type=_duration, metavar="10m", help="exit after this time")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     return parser
 
 
@@ -124,12 +127,12 @@ def _faults(text: str) -> Faults:
 
 def _duration(text: str) -> float:
     try:
-        found = duration(text)
+        parsed = duration(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from None
-    if found == 0:
-        raise argparse.ArgumentTypeError("write a time above 0")
-    return found
+    if parsed == 0:
+        raise argparse.ArgumentTypeError("the time must be above 0")
+    return parsed
 
 
 # -- running
@@ -137,7 +140,7 @@ def _duration(text: str) -> float:
 
 async def _run(asked: argparse.Namespace, strikes: Iterable[plan.Strike]) -> None:
     async with FaultProxy(asked.to, asked.listen, seed=asked.seed) as proxy:
-        _say(f"{written(proxy.address)} leads to {written(proxy.to)}; seed {asked.seed}")
+        _say(f"{written(proxy.address)} forwards to {written(proxy.to)}; seed {asked.seed}")
         acting = asyncio.create_task(_obey(proxy) if asked.stdin else _act(proxy, strikes))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, acting.cancel)
@@ -181,8 +184,8 @@ async def _obey(proxy: FaultProxy) -> None:
 
 async def _strike(proxy: FaultProxy, faults: Faults) -> None:
     await proxy.strike(faults)
-    met = f"{proxy.open} connection{'' if proxy.open == 1 else 's'} open"
-    _say(f"{'all is well' if faults == NOTHING else f'struck: {faults}'} ({met})")
+    affected = f"{proxy.open} connection{'' if proxy.open == 1 else 's'} open"
+    _say(f"{'no faults' if faults == NOTHING else f'injected: {faults}'} ({affected})")
 
 
 def written(address: Address) -> str:

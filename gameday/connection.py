@@ -23,7 +23,7 @@ class ProxiedConnection:
     def __init__(self, now: ActiveFaults, rng: random.Random) -> None:
         self.now = now
         self.rng = rng
-        self.heard = ""
+        self.last_sender = ""
         self._lot = rng.random()
         self._ends: list[asyncio.StreamWriter] = []
 
@@ -130,7 +130,7 @@ class _Pipe:
             except OSError:
                 await self._waiting.put(None)  # in order: after the chunks that are held back
                 return
-            first, link.heard = link.heard != self._side, self._side
+            first, link.last_sender = link.last_sender != self._side, self._side
             await self._waiting.put(_Piece(data, loop.time(), link.rng.random(), first))
 
     async def _write(self) -> None:

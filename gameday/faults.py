@@ -52,9 +52,9 @@ class Faults:
 
     def __post_init__(self) -> None:
         if self.share != 1.0 and (self.drop or self.refuse):
-            raise ValueError("drop and refuse strike all connections, so they have no share")
+            raise ValueError("drop and refuse affect all connections; remove share")
         if self.swallow and self.side != "replies":
-            raise ValueError("swallow is for replies")
+            raise ValueError("swallow applies to replies only; remove side")
 
     def strikes(self, side: str, lot: float) -> bool:
         """Whether these apply to a side of a connection; `lot` in [0, 1) is its random draw."""
@@ -67,12 +67,12 @@ class Faults:
 
     def __str__(self) -> str:
         """Return the faults in the syntax that `parse` reads."""
-        told = []
+        parts = []
         for word, (name, _, write) in _WORDS.items():
             value = getattr(self, name)
             if value != _DEFAULTS[name]:
-                told.append(word if value is True else f"{word}={write(value)}")
-        return ",".join(told) or "none"
+                parts.append(word if value is True else f"{word}={write(value)}")
+        return ",".join(parts) or "none"
 
 
 NOTHING = Faults()
@@ -82,19 +82,19 @@ def parse(text: str) -> Faults:
     """Parse faults; raise ValueError with the reason if the text is invalid."""
     if text.strip() in ("", "none"):
         return NOTHING
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for part in text.split(","):
         word, given, value = (piece.strip() for piece in part.partition("="))
         if word not in _WORDS:
-            raise ValueError(f"there is no fault {word!r}; there are: {', '.join(_WORDS)}")
+            raise ValueError(f"unknown fault {word!r}; the faults are: {', '.join(_WORDS)}")
         name, read, _ = _WORDS[word]
-        if name in found:
-            raise ValueError(f"{word} is there twice")
+        if name in values:
+            raise ValueError(f"{word} is given twice")
         try:
-            found[name] = read(value if given else None)
+            values[name] = read(value if given else None)
         except ValueError as exc:
             raise ValueError(f"{part.strip()}: {exc}") from None
-    return Faults(**found)  # type: ignore[arg-type]
+    return Faults(**values)  # type: ignore[arg-type]
 
 
 def duration(text: str | None) -> float:
@@ -124,7 +124,7 @@ def _offset(text: str | None) -> int:
 
 def _count(text: str | None) -> int:
     if text is not None and not (text.isascii() and text.isdigit() and int(text)):
-        raise ValueError("write how many, such as 1")
+        raise ValueError("write a whole number above 0, such as 1")
     return int(text or 1)
 
 
@@ -170,4 +170,6 @@ _WORDS: dict[str, tuple[str, Callable[[str | None], object], Callable[..., str]]
     "share": ("share", _share, str),
 }
 _DEFAULTS = {field.name: field.default for field in fields(Faults)}
-assert {name for name, _, _ in _WORDS.values()} == set(_DEFAULTS), "each fault has its word"
+assert {name for name, _, _ in _WORDS.values()} == set(_DEFAULTS), (
+    "each fault has a name in the syntax"
+)

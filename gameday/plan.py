@@ -13,7 +13,7 @@ KEYS = ("at", "for", "fault")
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """Faults injected at a time after the start, in seconds; without an end, for ever."""
+    """Faults injected at a time after the start, in seconds; without `for_s`, indefinitely."""
 
     at_s: float
     faults: Faults
@@ -47,14 +47,15 @@ def load(file: Path) -> list[Strike]:
         raise BadPlan(f"{file}: {exc}") from exc
     tables = document.get("strike")
     if set(document) != {"strike"} or not isinstance(tables, list) or not tables:
-        raise BadPlan(f"{file}: write [[strike]] tables, and nothing else")
+        raise BadPlan(f"{file}: a plan must contain [[strike]] tables and nothing else")
     strikes = [_strike(f"{file}: strike {n}", table) for n, table in enumerate(tables, 1)]
     strikes.sort(key=lambda strike: strike.at_s)
     for one, after in itertools.pairwise(strikes):
         if one.at_s + (one.for_s or 0.0) > after.at_s or one.at_s == after.at_s:
             raise BadPlan(
-                f"{file}: what strikes at {one.at_s:g}s is not over when {after.faults} strikes "
-                f"at {after.at_s:g}s; what strikes together is one fault: a,b"
+                f"{file}: the strike at {one.at_s:g}s overlaps the one at {after.at_s:g}s "
+                f"({after.faults}); to combine faults, write them in one strike: "
+                'fault = "latency=200ms,rate=20kB"'
             )
     return strikes
 
@@ -64,11 +65,11 @@ def _strike(where: str, table: object) -> Strike:
         raise BadPlan(f"{where}: write [[strike]]")
     for key, value in table.items():
         if key not in KEYS:
-            raise BadPlan(f"{where}: there is no {key!r}; there are: {', '.join(KEYS)}")
+            raise BadPlan(f"{where}: unknown key {key!r}; the keys are: {', '.join(KEYS)}")
         if not isinstance(value, str):
             raise BadPlan(f'{where}: {key} must be text, such as {key} = "10s"')
     if "at" not in table or "fault" not in table:
-        raise BadPlan(f"{where}: it needs at and fault")
+        raise BadPlan(f"{where}: at and fault are required")
     try:
         for_s = duration(table["for"]) if "for" in table else None
         return Strike(duration(table["at"]), parse(table["fault"]), for_s)

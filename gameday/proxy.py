@@ -128,7 +128,7 @@ class FaultProxy:
             self._filler.close()
             self._filler = None
         listener.listen(BACKLOG)
-        self._hear(listener)
+        self._start_accepting(listener)
 
     def _fill(self) -> None:
         """Fill the backlog."""
@@ -138,7 +138,7 @@ class FaultProxy:
         self._filler.setblocking(False)
         self._filler.connect_ex(self.address)
 
-    def _hear(self, listener: socket.socket) -> None:
+    def _start_accepting(self, listener: socket.socket) -> None:
         """Start accepting connections."""
         asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
@@ -168,7 +168,9 @@ class FaultProxy:
             return  # the client has already disconnected
         except OSError:  # too many open files: retry after a pause
             self._deafen()
-            self._resuming = asyncio.get_running_loop().call_later(PAUSE_S, self._hear, listener)
+            self._resuming = asyncio.get_running_loop().call_later(
+                PAUSE_S, self._start_accepting, listener
+            )
             return
         accepted.setblocking(False)
         self.counts["connections"] += 1

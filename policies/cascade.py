@@ -6,6 +6,10 @@ The quality of ACCEPT is that of the arm which gave the current reply, given tha
 of an arm before the call includes the continuation value of its reply (`continuation_value`). While
 the replies of an arm are unknown, it is assumed to make half of the more expensive calls
 unnecessary, so that it is tried first.
+
+Where a floor is held with a baseline, another rule decides: the cheapest arm is asked, and its
+reply is accepted from a confidence on that labels have certified (`acceptance`). The regressors
+still learn, and take over if labels never score both replies.
 """
 
 from collections.abc import Sequence
@@ -14,16 +18,20 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from tollway.policies.acceptance import AcceptanceRule
 from tollway.policies.continuation_value import HOPE, ContinuationValue, extended
-from tollway.policies.evidence.off_policy import own_part, standing_for, weighted
+from tollway.policies.evidence.off_policy import dot, own_part, standing_for, weighted
+from tollway.policies.exploration import Offer
 from tollway.policies.floor import Floor
-from tollway.policies.lagrangian import Lagrangian, Offer, offered
+from tollway.policies.lagrangian import Lagrangian, offered
 from tollway.policies.pacing.multiplier import Arms, Market
 from tollway.policies.pacing.scoped import MinPrice
 from tollway.policies.recent_contexts import RecentContexts
 from tollway.policies.regressors.types import Matrix, Rows, Table
+from tollway.policies.sampling import draw
 from tollway.policies.types import ACCEPT, Arm, Choice, Context
 
+CHEAP_ENOUGH = 0.5  # of the baseline's cost: asking both must not cost more than half again
 REVALUED = 200  # recent replies of each arm: half a millisecond
 
 
@@ -56,20 +64,26 @@ class Cascade(Lagrangian):
         super().__init__(*args, **kwargs)
         self._options = ContinuationValue(self._quality.table)
         self._after: dict[str, tuple[float, float]] = {}
+        self._rule: AcceptanceRule | None = None
+        # The label of the reply that a choice could have accepted, until that of its own arm comes.
+        self._half: tuple[Choice, float] | None = None
 
     def choose(
         self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
     ) -> Choice:
         """Draw one of `arms`; ACCEPT is among them once there is a reply."""
+        rule = self._rule_for(context, arms, floor)
         names, costs = offered(arms)
         answering = [replace(arm, name=context.held) if arm.name == ACCEPT else arm for arm in arms]
-        qualities = self._quality.predict(context, answering)
-        labels = self._quality.labels([arm.name for arm in answering])
+        called = [arm.name for arm in answering]
+        qualities, labels = self._quality.expect(context, answering, called)
         plain = Offer(names, qualities, costs, labels, context.scopes)
         if context.held:
             self._options.observe(context, names, qualities, costs)
         else:
             self._see(context, plain)
+        if rule is not None:
+            return self._ruled(rule, context, plain, rng)
         choice = self._draw(self._foreseen(plain), rng, floor)
         # The logged values are the arm's own: estimates from the journal compare them with labels.
         return replace(
@@ -78,6 +92,71 @@ class Cascade(Lagrangian):
             cost_hat_usd=tuple(costs),
             reached=context.reached,
             reached_most=context.reached_most,
+        )
+
+    def _rule_for(
+        self, context: Context, arms: Sequence[Arm], floor: float | None
+    ) -> AcceptanceRule | None:
+        """Return the rule that decides this request; None if the regressors do."""
+        own = self._floor
+        if own is None or not self._baseline or self._objective.kind != "min_cost":
+            return None
+        if floor is not None and floor > own.floor:
+            return None  # a client's stricter floor takes precedence
+        offered = {arm.name: arm for arm in arms}
+        baseline = offered.get(self._baseline)
+        rule = self._rule
+        if rule is None:
+            cheap = min(arms, key=lambda arm: arm.cost_usd)
+            if (
+                context.held
+                or baseline is None
+                or cheap.cost_usd > CHEAP_ENOUGH * baseline.cost_usd
+            ):
+                return None
+            rule = self._rule = own.acceptance(cheap.name, self._baseline, baseline.prior_quality)
+        if not rule.usable:
+            return None
+        if context.held:
+            held_last = context.held == rule.baseline
+            return rule if held_last or (context.held == rule.cheap and baseline) else None
+        return rule if baseline is not None and rule.cheap in offered else None
+
+    def _ruled(self, rule: AcceptanceRule, context: Context, plain: Offer, rng: Random) -> Choice:
+        """Draw by the acceptance rule."""
+        names, costs = plain.names, plain.costs_usd
+        likely, other = rule.cheap, rule.baseline
+        reason = "best"
+        if not context.held:
+            p = rule.asks_both(costs[names.index(likely)], costs[names.index(other)])
+        elif context.held == rule.baseline:
+            likely = other = ACCEPT
+            p = 1.0
+        else:
+            confidence = context.reply[0] if context.reply else 0.0
+            rule.see(confidence)
+            likely = ACCEPT
+            p = rule.accepts(confidence)
+        pmf = [0.0] * len(names)
+        pmf[names.index(other)] = 1.0 - p
+        pmf[names.index(likely)] += p
+        index = draw(pmf, rng)
+        if names[index] == rule.baseline and not rule.released:
+            reason = "baseline"
+        elif pmf[index] < 0.5:
+            reason = "explore"
+        return Choice(
+            names,
+            tuple(pmf),
+            index,
+            tuple(plain.qualities),
+            tuple(costs),
+            self.prices.high,
+            reason,
+            self.version,
+            reached=context.reached,
+            reached_most=context.reached_most,
+            scopes=plain.scopes,
         )
 
     def _foreseen(self, plain: Offer) -> Offer:
@@ -122,6 +201,8 @@ class Cascade(Lagrangian):
         """Solve the prices again, and the later stages at those prices."""
         super().resolve()
         self._after = self._options.after(self.prices.high)
+        if self._rule is not None and self._floor is not None and self._rule.decide():
+            self._note(self._floor.released(self._rule.lower_bound))
 
     def _market(self, least: MinPrice = None) -> Market:
         """Return the expected quality and cost of the recent requests over all their stages."""
@@ -146,6 +227,8 @@ class Cascade(Lagrangian):
         held = context.held if arm == ACCEPT else arm
         self._note(self._quality.learn(context, held, quality, belief))
         self.version += 1
+        if self._rule is not None and belief == 1.0:
+            self._pair(self._rule, context, choice, arm, quality)
         if (
             self._floor is not None
             and arm == choice.arm
@@ -154,18 +237,65 @@ class Cascade(Lagrangian):
         ):
             self._judge(self._floor, choice, quality, weight)
 
+    def _pair(
+        self, rule: AcceptanceRule, context: Context, choice: Choice, arm: str, quality: float
+    ) -> None:
+        """Pair the labels of the two replies to a request, which come one after the other."""
+        if arm == choice.arm and (arm in {ACCEPT, rule.baseline}):
+            rule.answered(quality)
+        if context.held != rule.cheap or ACCEPT not in choice.arms:
+            return
+        half, self._half = self._half, None
+        if arm == ACCEPT:
+            self._half = (choice, quality)
+        elif arm == choice.arm == rule.baseline:
+            if half is not None and half[0] is choice:
+                rule.compare(context.reply[0] if context.reply else 0.0, half[1], quality)
+            else:
+                rule.unpaired += 1
+
     def _judge(self, floor: Floor, choice: Choice, quality: float, weight: float) -> None:
         """Update the floor with a request's last choice, weighted by how likely that stage was."""
         estimate = standing_for(weight, weighted(choice, quality))
-        self._note(floor.observe(quality, *estimate, part=own_part(choice)))
+        notice = floor.observe(quality, *estimate, part=own_part(choice))
+        if self._rule is not None and self._rule.usable:
+            if notice is None or notice.kind != "floor_refuted" or not self._rule.released:
+                return  # what the floor's own bound shows is not what decides
+            self._rule.restart()
+        self._note(notice)
+
+    def figures(self) -> dict[str, float]:
+        """Return the policy's figures; see the port."""
+        figures = super().figures()
+        if self._rule is not None and self._rule.usable:
+            figures["floor_guarded"] = float(not self._rule.released)
+            figures["floor_lower_bound"] = self._rule.lower_bound
+            figures["floor_share"] = 1.0 - self._rule.measured
+        return figures
+
+    def _state(self) -> dict[str, Any]:
+        state = super()._state()
+        return state if self._rule is None else {**state, "rule": self._rule.save()}
+
+    def _take_floor(self, values: dict[str, Any]) -> None:
+        super()._take_floor(values)
+        # Snapshots that predate rules have none.
+        if self._floor is None or "rule" not in values:
+            return
+        cheap, baseline, declared = values["rule"]["arms"]
+        if baseline == self._baseline:
+            rule = self._floor.acceptance(str(cheap), baseline, float(declared))
+            rule.load(values["rule"])
+            self._rule = rule
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Count the cost of a choice; the first choice of a request also counts the request."""
+        expected_usd = dot(choice.pmf, choice.cost_hat_usd)
         if ACCEPT in choice.arms:
-            self._pacer.add(cost_usd)
+            self._pacer.add(cost_usd, expected_usd)
             self._scoped.add(choice.scopes, cost_usd)
         else:
-            self._pacer.spend(cost_usd)
+            self._pacer.spend(cost_usd, expected_usd)
             self._scoped.spend(choice.scopes, cost_usd)
         self._event |= self._pacer.strayed
 

@@ -6,12 +6,26 @@ for the others, and b has the rest. Gamma is the greediness against an arm. It r
 of labels of that arm, so that a new arm is tried and an arm known to be bad is rarely drawn. The
 expected extra spend is at most a share of the allowance; where no budget binds, it is at most a
 share of the recent mean cost of a request.
+
+`Uniform` ignores gaps and costs; it is for comparison.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tollway.policies.sampling import cap_extra
+from tollway.record import record
+
+
+@record
+class Offer:
+    """The arms of one request as the policy sees them; `labels` are known of each."""
+
+    names: tuple[str, ...]
+    qualities: list[float]
+    costs_usd: list[float]
+    labels: list[float]
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +51,63 @@ class Exploration:
             raise ValueError(f"share {self.share}, p_min {self.p_min}: not in [0, 1]")
 
     def pmf(
-        self,
-        scores: Sequence[float],
-        costs_usd: Sequence[float],
-        labels: Sequence[float],
-        hopeless: Sequence[bool],
-        base_usd: float,
-    ) -> tuple[list[float], float]:
-        """Return the probabilities of the arms, and their expected extra cost in dollars.
+        self, scores: Sequence[float], offer: Offer, base_usd: float
+    ) -> tuple[int, list[float], float]:
+        """Return the best arm, all probabilities, and the expected extra cost in dollars.
 
-        labels: the number of labels of each arm. hopeless: the arms that would not be best even if
-        they were always right, so that trying them now gains nothing.
+        An arm that would not be best even if it were always right is not tried: at this shadow
+        price it may not be worth its cost, and trying it now gains nothing.
         """
-        rise = (self.gamma - self.gamma_first) / self.labels
+        qualities, costs_usd, labels = offer.qualities, offer.costs_usd, offer.labels
+        first, most = self.gamma_first, self.gamma
+        rise = (most - first) / self.labels
         best, count = max(scores), len(scores)
-        top, least = scores.index(best), min(self.p_min, 1.0 / count)
-        pmf = []
-        for score, known, in_vain in zip(scores, labels, hopeless, strict=True):
-            if in_vain:
-                pmf.append(least)
-            else:
-                gamma = min(self.gamma_first + rise * known, self.gamma)
-                pmf.append(max(1.0 / (count + gamma * (best - score)), least))
+        top = scores.index(best)
+        even = 1.0 / count
+        least = even if even < self.p_min else self.p_min
+        own, limit = costs_usd[top], self.share * base_usd
+        pmf = [0.0] * count
+        total = extra = 0.0
+        for index, score in enumerate(scores):  # one loop without calls: 0.1 us an arm
+            if index == top:
+                continue
+            p = least
+            if score + (1.0 - qualities[index]) >= best:
+                gamma = first + rise * labels[index]
+                tried = 1.0 / (count + (most if most < gamma else gamma) * (best - score))
+                p = tried if tried > least else least
+            pmf[index] = p
+            total += p
+            more = costs_usd[index] - own
+            if more > 0.0:
+                extra += p * more
+        pmf[top] = 1.0 - total
+        if extra <= limit:
+            return top, pmf, extra
+        cap_extra(pmf, top, costs_usd, extra=extra, limit=limit)
+        return top, pmf, limit
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Epsilon-greedy exploration, a replacement for `Exploration`."""
+
+    epsilon: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.epsilon <= 1.0:
+            raise ValueError(f"epsilon {self.epsilon}, not in [0, 1]")
+
+    def pmf(
+        self, scores: Sequence[float], offer: Offer, base_usd: float
+    ) -> tuple[int, list[float], float]:
+        """Return the best arm, all probabilities, and the expected extra cost in dollars."""
+        costs_usd = offer.costs_usd
+        count = len(scores)
+        pmf = [self.epsilon / count] * count
+        top = scores.index(max(scores))
         pmf[top] = 0.0
         pmf[top] = 1.0 - sum(pmf)
-        return pmf, cap_extra(pmf, top, costs_usd, self.share * base_usd)
+        own = costs_usd[top]
+        extra = sum([p * max(cost - own, 0.0) for p, cost in zip(pmf, costs_usd, strict=True)])
+        return top, pmf, extra

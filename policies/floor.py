@@ -22,6 +22,7 @@ the floor, the evidence is reset.
 
 from typing import Any
 
+from tollway.policies.acceptance import AcceptanceRule
 from tollway.policies.evidence.confidence_sequences import Detector, LowerBound
 from tollway.policies.pacing.multiplier import Market, Prices, price_for_quality
 from tollway.policies.types import Notice
@@ -62,6 +63,7 @@ class Floor:
         self._margin = margin
         self._horizon = horizon
         self._slack = slack
+        self._alpha = alpha
         self._lower = LowerBound(alpha=alpha)
         # The detector works on losses (1 - quality): the claim is that their mean is at most this.
         self._failing = Detector(1.0 - floor + slack, alpha=alarm)
@@ -92,12 +94,29 @@ class Floor:
         self._lower.observe(value, least)
         self._share()
         if refuted:
-            return self._say("floor_refuted", released=False)
+            return self._notice("floor_refuted", released=False)
         if self.share == 1.0 and not self._released:
-            return self._say("floor_released", released=True)
+            return self._notice("floor_released", released=True)
         return None
 
-    def _say(self, kind: str, *, released: bool) -> Notice:
+    def acceptance(self, cheap: str, baseline: str, declared: float | None) -> AcceptanceRule:
+        """Return a rule on which replies of `cheap` to accept; `declared`: of the baseline."""
+        return AcceptanceRule(
+            cheap,
+            baseline,
+            floor=self.floor,
+            declared=self.floor if declared is None else declared,
+            margin=self._margin,
+            slack=self._slack,
+            alpha=self._alpha,
+        )
+
+    def released(self, lower_bound: float) -> Notice:
+        """Return the notice that a rule with this lower bound is used from now on."""
+        figures = {"lower_bound": lower_bound, "floor": self.floor}
+        return Notice("floor_released", TEXTS["floor_released"], figures)
+
+    def _notice(self, kind: str, *, released: bool) -> Notice:
         self._released = released
         return Notice(kind, TEXTS[kind], {"lower_bound": self.lower_bound, "floor": self.floor})
 

@@ -23,9 +23,9 @@ from typing import Any
 
 from tollway.policies.constraints import feasible
 from tollway.policies.evidence.drift import Change
-from tollway.policies.evidence.off_policy import estimated, held_back, standing_for
+from tollway.policies.evidence.off_policy import dot, estimated, held_back, standing_for
 from tollway.policies.evidence.whole_labels import Whole
-from tollway.policies.exploration import Exploration
+from tollway.policies.exploration import Exploration, Offer, Uniform
 from tollway.policies.floor import Floor
 from tollway.policies.pacing.multiplier import FREE, Arms, Market, Prices
 from tollway.policies.pacing.pacer import Pacer
@@ -34,25 +34,13 @@ from tollway.policies.quality import Quality
 from tollway.policies.recent_contexts import RecentContexts
 from tollway.policies.sampling import certain, draw
 from tollway.policies.state_codec import pack, unpack
-from tollway.policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective, record
-from tollway.policies.uniform import Uniform
+from tollway.policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective
 
 KIND = "lagrangian 1"
 WINDOW = 400  # contexts: enough to resolve a tenth of a cent, few enough to follow an hour
 THIN = 20  # contexts after a restart: with fewer, the saved price is better than a new one
 CHANGES_MAX = 100  # changes not drained yet
 EVERY = 25  # requests: a solution costs about a fifth of a millisecond
-
-
-@record
-class Offer:
-    """The arms of one request as the policy sees them; `labels` are known of each."""
-
-    names: tuple[str, ...]
-    qualities: list[float]
-    costs_usd: list[float]
-    labels: list[float]
-    scopes: tuple[str, ...] = ()
 
 
 class Lagrangian:
@@ -75,9 +63,12 @@ class Lagrangian:
             raise ValueError("min_cost needs a floor")
         self.version = 0
         self.changes: deque[Change | Notice] = deque(maxlen=CHANGES_MAX)
-        self.explored_usd = 0.0  # total expected cost of exploration
+        self.explored_usd = (
+            0.0  # expected cost of exploration; not saved, because a counter reads it
+        )
         self.prices = FREE
         self._objective = objective
+        self._baseline = objective.baseline or ""
         self._quality = quality
         self._explore = explore
         self._pacer = pacer
@@ -96,8 +87,7 @@ class Lagrangian:
     ) -> Choice:
         """Draw one of `arms`; see the port. ValueError for values that are not finite."""
         names, costs = offered(arms)
-        qualities = self._quality.predict(context, arms)
-        labels = self._quality.labels(names)
+        qualities, labels = self._quality.expect(context, arms, names)
         offer = Offer(names, qualities, costs, labels, context.scopes)
         self._see(context, offer)
         return self._draw(offer, rng, floor)
@@ -112,16 +102,23 @@ class Lagrangian:
 
     def _draw(self, offer: Offer, rng: Random, floor: float | None) -> Choice:
         """Draw by quality less the shadow price times cost."""
-        names, count = offer.names, len(offer.names)
-        prices = self._prices(offer.scopes)
-        eligible, met = list(range(count)), True
+        names, scopes, own = offer.names, offer.scopes, self._floor
+        # A floor takes precedence over all pacing.
+        prices = self.prices
+        if scopes and own is None:
+            prices = self._scoped.max_price(prices, scopes)
+        eligible: list[int] | None = None
+        met = True
         shadow: tuple[float, ...] = ()
         if floor is not None:
             eligible, met = feasible(offer.qualities, offer.costs_usd, floor)
-        held = self._floor if self._holds_back(names, eligible, floor) else None
+        held = None
+        if own is not None and own.guarded and self._holds_back(names, eligible, own, floor):
+            held = own
         if not met and held is None:
+            assert eligible is not None
             index, reason = eligible[0], "floor_unmet"
-            pmf = certain(count, index)
+            pmf = certain(len(names), index)
         else:
             spread, tops = self._spread(offer, eligible, prices)
             if held is not None:
@@ -141,65 +138,52 @@ class Lagrangian:
             reason,
             self.version,
             shadow,
-            scopes=offer.scopes,
+            scopes=scopes,
         )
-
-    def _prices(self, scopes: tuple[str, ...]) -> Prices:
-        """Return the shadow prices for a request; a floor takes precedence over all pacing."""
-        if not scopes or self._floor is not None:
-            return self.prices
-        return self._scoped.max_price(self.prices, scopes)
 
     def _spread(
-        self, offer: Offer, eligible: list[int], prices: Prices
-    ) -> tuple[list[float], set[int]]:
-        """Return the probabilities of the arms, and the best arms at each of the two prices."""
-        high, low, share = prices.high, prices.low, prices.share
-        costs = offer.costs_usd
+        self, offer: Offer, eligible: list[int] | None, prices: Prices
+    ) -> tuple[list[float], tuple[int, ...]]:
+        """Return the probabilities of the arms, and the best arms at each of the two prices.
+
+        `eligible`: the arms that may be drawn, as indices; None for all.
+        """
+        high, costs, base_usd = prices.high, offer.costs_usd, self._base_usd(offer)
         scores = [q - high * c for q, c in zip(offer.qualities, costs, strict=True)]
-        if len(eligible) < len(scores):
+        if eligible is not None:
             scores = [s if index in eligible else -math.inf for index, s in enumerate(scores)]
-        top = scores.index(max(scores))
-        pmf = self._explored(offer, scores)
-        if share == 0.0:
-            return pmf, {top}
-        at_low = [s + (high - low) * c for s, c in zip(scores, costs, strict=True)]
+        top, pmf, extra_usd = self._explore.pmf(scores, offer, base_usd)
+        self.explored_usd += extra_usd
+        if prices.share == 0.0:
+            return pmf, (top,)
+        at_low = [s + (high - prices.low) * c for s, c in zip(scores, costs, strict=True)]
         other = at_low.index(max(at_low))
         if other == top:
-            return pmf, {top}
+            return pmf, (top,)
         # The price is at a step for this context: choose the low or the high price at random.
-        more = self._explored(offer, at_low)
-        return [p + share * (m - p) for p, m in zip(pmf, more, strict=True)], {top, other}
+        _, more, extra_usd = self._explore.pmf(at_low, offer, base_usd)
+        self.explored_usd += extra_usd
+        mixed = [p + prices.share * (m - p) for p, m in zip(pmf, more, strict=True)]
+        return mixed, (top, other)
 
-    def _explored(self, offer: Offer, scores: list[float]) -> list[float]:
-        best = max(scores)
-        # At this shadow price even an arm that is always right may not be worth its cost.
-        hopeless = [s + (1.0 - q) < best for s, q in zip(scores, offer.qualities, strict=True)]
-        pmf, extra = self._explore.pmf(
-            scores, offer.costs_usd, offer.labels, hopeless, self._base_usd(offer)
-        )
-        self.explored_usd += extra
-        return pmf
-
-    def _holds_back(self, names: tuple[str, ...], eligible: list[int], floor: float | None) -> bool:
+    def _holds_back(
+        self, names: tuple[str, ...], eligible: list[int] | None, own: Floor, floor: float | None
+    ) -> bool:
         """Whether a share of requests like this one goes to the baseline: at its first choice only.
 
         A client's floor that is no stricter than the route's must not lift the guard. A stricter
         one takes precedence over the guard, as far as the regressors can predict.
         """
-        own = self._floor
-        if own is None or not own.guarded or self._baseline not in names or ACCEPT in names:
+        if self._baseline not in names or ACCEPT in names:
             return False
-        return floor is None or floor <= own.floor or names.index(self._baseline) in eligible
+        if floor is None or floor <= own.floor or eligible is None:
+            return True
+        return names.index(self._baseline) in eligible
 
     def _base_usd(self, offer: Offer) -> float:
         """Return the cost that the exploration budget is a share of."""
-        base_usd = self._pacer.base(max(offer.costs_usd))
+        base_usd = self._pacer.base(offer.costs_usd)
         return self._scoped.least(base_usd, offer.scopes) if offer.scopes else base_usd
-
-    @property
-    def _baseline(self) -> str:
-        return self._objective.baseline or ""
 
     @property
     def shadow_price(self) -> float:
@@ -235,7 +219,7 @@ class Lagrangian:
 
     def charge(self, choice: Choice, cost_usd: float) -> None:
         """Count the final cost of a choice."""
-        self._pacer.spend(cost_usd)
+        self._pacer.spend(cost_usd, dot(choice.pmf, choice.cost_hat_usd))
         self._scoped.spend(choice.scopes, cost_usd)
         self._event |= self._pacer.strayed
 
@@ -251,6 +235,7 @@ class Lagrangian:
         if not 0.0 <= ratio < math.inf:
             raise ValueError(f"a price ratio of {ratio}")
         self._window.reprice(arm, ratio)
+        self._pacer.restart()
         self._scoped.invalidate()
         self._event = True
 
@@ -259,7 +244,7 @@ class Lagrangian:
         if self._event or self._scoped.due or self._since >= self._every:
             return True
         # While the window fills, each additional quarter of contexts can change the solution.
-        return self._since > len(self._window.contexts) // 4
+        return self._since > len(self._window) // 4
 
     def resolve(self) -> None:
         """Solve the shadow price again."""
@@ -282,11 +267,19 @@ class Lagrangian:
         return Arms(*self._window.tables(), least)
 
     def _solve(self) -> Prices:
-        market = self._market()
+        market = paced_market = self._market()
         self._scoped.solve(market)
         # Requests with tighter budgets of their own spend less; other requests may spend the rest.
         least = self._scoped.least_prices(self._window.contexts)
-        paced = self._pacer.prices(market if least is None else self._market(least))
+        if least is not None:
+            paced_market = self._market(least)
+        paced = self._pacer.prices(paced_market)
+        prices = self._in_force(market, paced)
+        self._pacer.plan(paced_market, paced if prices is paced else None)
+        return prices
+
+    def _in_force(self, market: Market, paced: Prices) -> Prices:
+        """Return the prices to use, given those of the pacer."""
         if self._objective.kind == "value" and self._objective.value_per_correct_usd:
             worth = 1.0 / self._objective.value_per_correct_usd
             paced = max(paced, Prices(worth, worth), key=lambda prices: prices.high)
@@ -332,15 +325,17 @@ class Lagrangian:
 
     def save(self) -> bytes:
         """Return the learned state, with a checksum."""
-        values = {
+        return pack(KIND, self._state(), {"quality": self._quality.save()})
+
+    def _state(self) -> dict[str, Any]:
+        """Return the state besides that of the regressors."""
+        return {
             "version": self.version,
             "prices": [self.prices.high, self.prices.low, self.prices.share],
-            "explored_usd": self.explored_usd,
             "pacer": self._pacer.save(),
             "scoped": self._scoped.save(),
             "floor": self._floor.save() if self._floor else None,
         }
-        return pack(KIND, values, {"quality": self._quality.save()})
 
     def load(self, state: bytes) -> None:
         """Take a saved state; see the port."""
@@ -353,17 +348,18 @@ class Lagrangian:
         values, parts = unpack(KIND, state)
         self._quality.load(parts["quality"])
         self.version = int(values["version"])
-        if self._floor is not None and values["floor"] is not None:
-            self._floor.load(values["floor"])
+        self._take_floor(values)
         self._event = True
 
     def _take(self, values: dict[str, Any]) -> None:
         self._solved, self._event, self._least = True, False, THIN
         self.version = int(values["version"])
         self.prices = Prices(*map(float, values["prices"]))
-        self.explored_usd = float(values["explored_usd"])
         self._pacer.load(values["pacer"])
         self._scoped.load(values["scoped"])
+        self._take_floor(values)
+
+    def _take_floor(self, values: dict[str, Any]) -> None:
         if self._floor is not None and values["floor"] is not None:
             self._floor.load(values["floor"])
 
@@ -371,6 +367,9 @@ class Lagrangian:
 def offered(arms: Sequence[Arm]) -> tuple[tuple[str, ...], list[float]]:
     """Return the names and costs of the arms; ValueError if they are not valid to choose among."""
     costs = [arm.cost_usd for arm in arms]
-    if not (costs and min(costs) >= 0.0 and math.isfinite(sum(costs))):
+    valid = bool(costs)
+    for cost_usd in costs:
+        valid = valid and 0.0 <= cost_usd < math.inf
+    if not valid:
         raise ValueError(f"arms without a cost that is finite and not negative: {list(arms)}")
     return tuple([arm.name for arm in arms]), costs

@@ -29,6 +29,8 @@ Value = TypeVar("Value", float, Matrix)
 PRESUMED = 0.06  # quality per factor of ten in cost, of an arm without labels or declared quality
 MEAN_RATE = 0.01  # of an arm's mean: about its last hundred labels
 BELIEF = 0.999  # share of the evidence for the slope that remains after one label
+RECOVERED_LABELS = 100  # after an alarm, before the mean can show that it was false
+RECOVERED = 0.25  # of the detected fall: a mean that is down by less shows it
 SUSPECT = 0  # labels counted for an arm that has become worse: it is tried now and then
 DOUBT = 0.2  # squared deviations' worth of evidence before the regressor is trusted
 
@@ -36,10 +38,23 @@ DOUBT = 0.2  # squared deviations' worth of evidence before the regressor is tru
 class _Arm:
     """The state of one arm: its prior, its mean, the trust in the regressor, its drift."""
 
-    __slots__ = ("count", "drift", "labels", "mean", "prior", "same", "slope", "square", "whole")
+    __slots__ = (
+        "count",
+        "drift",
+        "fell_below",
+        "labels",
+        "mean",
+        "prior",
+        "same",
+        "since",
+        "slope",
+        "square",
+        "whole",
+    )
 
     # The mutable state: the mean, the slope with its two sums, the drift detector, how many labels
-    # were learned, and how many count as evidence.
+    # were learned, and how many count as evidence; since the last alarm of a fall, the number of
+    # labels, and the mean above which there was no fall.
 
     def __init__(self, prior: float) -> None:
         self.prior = prior
@@ -47,6 +62,7 @@ class _Arm:
         self.drift = Drift()
         self.whole = Whole()
         self.labels = self.count = 0.0
+        self.since, self.fell_below = 0, 0.0
         self.lean(DOUBT, DOUBT)
 
     def lean(self, same: float, square: float) -> None:
@@ -58,25 +74,23 @@ class _Arm:
         """Return the expected quality where the regressor predicts `value`, before any drift."""
         return self.prior + self.mean + self.slope * (value - self.mean)
 
-    def expected(self, value: float) -> float:
-        """Return the expected quality now, in [0, 1]."""
-        quality = self.believed(value)
-        if self.drift.active:
-            quality += self.drift.bias
-        return 0.0 if quality < 0.0 else min(quality, 1.0)
-
     def learn(self, arm: str, quality: float, value: float, belief: float) -> Change | None:
         """Learn from a label and the regressor's prediction; return a change if one is detected."""
         target, surprise = quality - self.prior, quality - self.believed(value)
         off = value - self.mean
-        kept = BELIEF if belief == 1.0 else BELIEF**belief
+        decay = BELIEF if belief == 1.0 else BELIEF**belief
         self.lean(
-            kept * self.same + belief * (target - self.mean) * off,
-            kept * self.square + belief * off * off,
+            decay * self.same + belief * (target - self.mean) * off,
+            decay * self.square + belief * off * off,
         )
         self.count += belief
         self.mean += belief * max(MEAN_RATE, 1.0 / (self.count + 1.0)) * (target - self.mean)
         change = self.drift.observe(arm, surprise) if self.whole.add(belief) else None
+        if change is not None and change.amount < 0.0:
+            self.since, self.fell_below = 0, self.mean + RECOVERED * change.amount
+        self.since += 1
+        if self.drift.fallen and self.since > RECOVERED_LABELS and self.mean > self.fell_below:
+            self.drift.fallen = False
         self.labels = SUSPECT if self.drift.fallen else self.labels + belief
         return change
 
@@ -93,32 +107,41 @@ class Quality:
         self.revalued = head.cheap_many
         self._arms: dict[str, _Arm] = {}
 
-    def predict(self, context: Context, arms: Sequence[Arm]) -> list[float]:
-        """Return a quality in [0, 1] per arm, in their order."""
-        names = [arm.name for arm in arms]
-        try:
-            known = [self._arms[name] for name in names]
-        except KeyError:
-            self._introduce(arms)
-            known = [self._arms[name] for name in names]
-        values = self._head.predict(context, names)
-        return [arm.expected(value) for arm, value in zip(known, values, strict=True)]
+    def expect(
+        self, context: Context, arms: Sequence[Arm], names: Sequence[str]
+    ) -> tuple[list[float], list[float]]:
+        """Return per arm its quality in [0, 1], and how many of its labels count as evidence.
+
+        `names` are those of the arms.
+        """
+        table = self._arms
+        for name in names:
+            if name not in table:
+                self._introduce(arms)
+                break
+        qualities = self._head.predict(context, names)
+        labels = [*qualities]
+        for index, name in enumerate(names):
+            # As `_Arm.believed`; a call takes as long as all of this.
+            arm = table[name]
+            quality = arm.prior + arm.mean + arm.slope * (qualities[index] - arm.mean)
+            if arm.drift.active:
+                quality += arm.drift.bias
+            qualities[index] = 0.0 if quality < 0.0 else 1.0 if quality > 1.0 else quality
+            labels[index] = arm.labels
+        return qualities, labels
 
     def table(self, rows: int) -> Table:
         """Return a table of contexts to predict repeatedly."""
         return self._head.table(rows)
 
     def rethink(self, table: Table, rows: Rows, arms: Sequence[str]) -> Matrix:
-        """Return what `predict` would return now for some rows, as rows x arms."""
+        """Return what `expect` would return now for some rows, as rows x arms."""
         values = table.predict(rows, arms)
         for column, name in zip(values.T, arms, strict=True):
             arm = self._arms[name]
             column[:] = arm.believed(column) + arm.drift.bias
         return values.clip(0.0, 1.0)
-
-    def labels(self, arms: Sequence[str]) -> list[float]:
-        """Return how many labels of each arm count as evidence; the arms were predicted before."""
-        return [self._arms[arm].labels for arm in arms]
 
     def learn(
         self, context: Context, arm: str, quality: float, belief: float = 1.0
@@ -168,6 +191,7 @@ class Quality:
             "slopes": {name: [arm.same, arm.square] for name, arm in arms.items()},
             "drifts": {name: arm.drift.save() for name, arm in arms.items()},
             "labels": {name: arm.labels for name, arm in arms.items()},
+            "falls": {name: [arm.since, arm.fell_below] for name, arm in arms.items()},
             "counts": {name: arm.count for name, arm in arms.items()},
         }
         return pack(KIND, values, {"head": self._head.save()})
@@ -181,6 +205,8 @@ class Quality:
             arm.mean = means[name]
             arm.lean(*map(float, values["slopes"][name]))
             arm.drift.load(values["drifts"][name])
+            since, below = values.get("falls", {}).get(name, (0, 0.0))
+            arm.since, arm.fell_below = int(since), float(below)
             arm.labels, arm.count = float(values["labels"][name]), float(values["counts"][name])
         self._head.load(parts["head"])
         # An arm known here but missing from the saved state stays: recent contexts may hold it.

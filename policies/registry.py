@@ -6,7 +6,7 @@ from typing import Any
 
 from tollway.policies import baselines
 from tollway.policies.cascade import Cascade
-from tollway.policies.exploration import Exploration
+from tollway.policies.exploration import Exploration, Uniform
 from tollway.policies.floor import Floor
 from tollway.policies.guard import Guard
 from tollway.policies.lagrangian import Lagrangian
@@ -14,10 +14,7 @@ from tollway.policies.pacing.pacer import Pacer
 from tollway.policies.quality import Quality
 from tollway.policies.regressors.ridge import RidgeRegressor
 from tollway.policies.regressors.types import Regressor
-from tollway.policies.regressors.vowpal import VowpalRegressor
 from tollway.policies.types import Objective, Policy
-from tollway.policies.uniform import Uniform
-from tollway.policies.vw_cb_adf import VwCbAdf
 
 HEADS: dict[str, dict[str, float]] = {
     "vowpal": {"bits": 18, "learning_rate": 0.5, "power_t": 0.5, "l2": 0.0},
@@ -101,6 +98,8 @@ def _learned(
 def _head(name: str, numbers: dict[str, float], seed: int) -> Regressor:
     mine: dict[str, Any] = {key: numbers[key] for key in HEADS[name]}
     if name == "vowpal":
+        from tollway.policies.regressors.vowpal import VowpalRegressor  # noqa: PLC0415 - 8 MB
+
         return VowpalRegressor(**mine, seed=seed)
     return RidgeRegressor(**{**mine, "folds": int(mine["folds"])})
 
@@ -144,6 +143,8 @@ def _most_accurate(objective: Objective, options: Options, seed: int) -> Policy:
 
 
 def _folded(objective: Objective, options: Options, seed: int) -> Policy:
+    from tollway.policies.vw_cb_adf import VwCbAdf  # noqa: PLC0415 - 8 MB
+
     return VwCbAdf(**_numbers(options, {"gamma_scale": 100.0}), seed=seed)
 
 

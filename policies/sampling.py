@@ -4,23 +4,20 @@ from collections.abc import Sequence
 from random import Random
 
 
-def cap_extra(pmf: list[float], top: int, costs: Sequence[float], limit: float) -> float:
-    """Cap the expected extra cost of arms more expensive than `top` at `limit`.
+def cap_extra(
+    pmf: list[float], top: int, costs: Sequence[float], *, extra: float, limit: float
+) -> None:
+    """Lower the expected extra cost of arms more expensive than `top` from `extra` to `limit`.
 
     Changes `pmf` in place: the probabilities of those arms are scaled down, and the difference goes
-    to `top`. Returns the expected extra cost after the cap, in the unit of `costs`.
+    to `top`.
     """
-    own = costs[top]
-    extra = sum([p * (cost - own) for p, cost in zip(pmf, costs, strict=True) if cost > own])
-    if extra <= limit:
-        return extra
-    scale = limit / extra
+    own, scale = costs[top], limit / extra
     for index, cost in enumerate(costs):
         if cost > own:
             pmf[index] *= scale
     pmf[top] = 0.0
     pmf[top] = 1.0 - sum(pmf)
-    return limit
 
 
 def draw(pmf: Sequence[float], rng: Random) -> int:

@@ -29,14 +29,14 @@ def unpack(kind: str, state: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
     try:
         head = json.loads(line)
         digest = head.pop("sha256")
-        found = str(head["kind"])
+        saved_kind = str(head["kind"])
         lengths = dict(head["parts"])
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ValueError("not a saved state, or a damaged one") from exc
     if digest != _digest(head, data):
         raise ValueError("the saved state is damaged: its checksum does not fit")
-    if found != kind:
-        raise ValueError(f"a saved state of {found!r}, not of {kind!r}")
+    if saved_kind != kind:
+        raise ValueError(f"a saved state of {saved_kind!r}, not of {kind!r}")
     parts, at = {}, 0
     for name, length in lengths.items():
         parts[name] = data[at : at + length]

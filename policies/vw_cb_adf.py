@@ -16,7 +16,7 @@ from vowpalwabbit import Example, Workspace
 
 from tollway.policies.baselines import Baseline
 from tollway.policies.evidence.whole_labels import Whole
-from tollway.policies.regressors.vowpal import check_finite, loaded, saved
+from tollway.policies.regressors.vowpal import SMALL, check_finite, loaded, saved
 from tollway.policies.sampling import draw
 from tollway.policies.state_codec import pack, unpack
 from tollway.policies.types import Arm, Choice, Context
@@ -33,7 +33,7 @@ class VwCbAdf(Baseline):
         self.version = 0
         self._arguments = (
             f"--cb_explore_adf --squarecb --gamma_scale {float(gamma_scale)!r} --cb_type mtr "
-            f"-q sa -q da --ignore_linear s --ignore_linear d -b 18 --quiet "
+            f"-q sa -q da --ignore_linear s --ignore_linear d -b 18 {SMALL} "
             f"--random_seed {int(seed)}"
         )
         self._workspace: Any = Workspace(self._arguments)

@@ -1,1 +1,1 @@
-"""Reports: what journals say of money, for people, spreadsheets and FinOps tools."""
+"""Reports: spend as recorded in journals, for people, spreadsheets and FinOps tools."""

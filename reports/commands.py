@@ -9,38 +9,42 @@ from pathlib import Path
 from typing import Any
 
 from tollway.gateway.cli import terminal
-from tollway.reports import focus, pages, provider_bill, reconciliation, tables, views
+from tollway.reports import devices, focus, pages, provider_bill, reconciliation, tables, views
+from tollway.reports.facts import devices as read_devices
 from tollway.reports.returns import Terms
 from tollway.reports.sources import Source, open_source, pair
 from tollway.reports.tables import FORMATS, Table, Unknowable
 from tollway.reports.totals import UNTAGGED, Grouping, Totals, add_up
 
 _EXAMPLES = """\
-  tollway report daily                 the days of the journal next to tollway.toml
+examples:
+  tollway report daily                 spend by day, from the journal of ./tollway.toml
   tollway report daily --by cost_center --since 2026-11-01 --out november.html
   tollway report tenants --format csv > tenants.csv
   tollway report roi tollway.toml --value-per-correct-usd 0.02
+  tollway report devices tollway.toml
   tollway report invoice tollway.toml --bill openai-november.csv
   tollway report focus --out focus.csv
 """
 _BILL = """\
-The bill is a CSV with an amount and an item a line, and if possible a date and quantities
-(requests, tokens, device seconds): FOCUS datasets and OpenAI's exports are read as they come. An
-item is a backend by its name, or by its model's name in the configuration; else say which with
+The bill is a CSV file. Each line needs an amount and an item; with dates it is compared day by day,
+and with quantities (requests, tokens, device-seconds) more causes of drift can be told apart. FOCUS
+datasets and OpenAI's exports are read without further options. An item is matched with the backend
+of that name, or with the backend that has it as `model` in the configuration; map others with
 --item.
 
 """
 _SOURCE = """\
-SOURCE is a configuration (its journal is read, and what it declares of routes and backends is used)
-or the folder of a journal; several are added up, such as those of several gateways. Without one it
-is tollway.toml, else .tollway/journal.
+SOURCE is a configuration file or the folder of a journal. With a configuration, its journal is read
+and its routes and backends are known. Several sources, such as those of several gateways, are added
+up. The default is tollway.toml, else .tollway/journal.
 
-Money is exact, to the nano-dollar: sums are those of budgets, metrics and the dashboard.
+Amounts are exact to the nano-dollar. Totals equal those of budgets, metrics and the dashboard.
 """
 TAGS = ("cost_center", "environment", "team")
 """Tags whose spend is shown by default, if any request has them."""
 
-TITLES = {"daily": "Spend", "tenants": "Spend of tenants", "roi": "What the money brought"}
+TITLES = {"daily": "Spend", "tenants": "Spend by tenant", "roi": "Return on spend"}
 Made = tuple[list[Table], Totals]
 
 
@@ -48,7 +52,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run a command and return its exit code; SystemExit(2) if the command line is wrong."""
     parser = argparse.ArgumentParser(
         prog="tollway report",
-        description="Say what was spent, by whom, and what it brought.",
+        description="Report spend, its return, and the differences from a provider's bill.",
         epilog=f"{_EXAMPLES}\n{terminal.EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -64,73 +68,92 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def add(commands: Any) -> None:
     """Add the commands."""
     for name, make, summary in (
-        ("daily", daily, "tell what each day has cost"),
-        ("tenants", tenants, "tell what each tenant has cost"),
-        ("roi", roi, "tell what the money brought, and what fixed backends would have cost"),
+        ("daily", daily, "report spend by day"),
+        ("tenants", tenants, "report spend by tenant"),
+        ("roi", roi, "report the return on spend, and what single backends would have cost"),
     ):
-        command = terminal.add(commands, name, _tell(TITLES[name], make), summary, _SOURCE)
+        command = terminal.add(commands, name, _command(TITLES[name], make), summary, _SOURCE)
         add_source(command)
         add_output(command)
         command.add_argument(
-            "--by", default="", metavar="A,B", help="and by these: route, backend, any tag's name"
+            "--by", default="", metavar="A,B", help="group also by route, backend or a tag's name"
         )
         if name == "roi":
             command.add_argument(
-                "--value-per-correct-usd", type=float, metavar="USD", help="what a right answer is"
+                "--value-per-correct-usd",
+                type=float,
+                metavar="USD",
+                help="value of a right answer (default: the route's)",
             )
 
+    _add_devices(commands)
     _add_focus(commands)
     _add_invoice(commands)
 
 
+def _add_devices(commands: Any) -> None:
+    summary = "compare what devices have cost with what calls were charged"
+    command = terminal.add(commands, "devices", _command("Devices", device_costs), summary, _SOURCE)
+    add_source(command)
+    add_output(command)
+
+
 def _add_focus(commands: Any) -> None:
-    summary = "write what was spent as a FOCUS 1.4 dataset, for FinOps tools"
+    summary = "write spend as a FOCUS 1.4 dataset, for FinOps tools"
     command = terminal.add(
-        commands, "focus", _tell("FOCUS 1.4: cost and usage", focused), summary, _SOURCE
+        commands, "focus", _command("FOCUS 1.4: cost and usage", focused), summary, _SOURCE
     )
     add_source(command)
     add_output(command, "csv")
     command.add_argument(
-        "--period", choices=focus.PERIODS, default="day", help="of a row, in UTC (%(default)s)"
+        "--period",
+        choices=focus.PERIODS,
+        default="day",
+        help="period of a row, in UTC (%(default)s)",
     )
     issuer = focus.Issuer()
-    command.add_argument("--issuer", default=issuer.name, help="who charges (%(default)s)")
-    command.add_argument("--account", default=issuer.account, help="(%(default)s)")
+    command.add_argument("--issuer", default=issuer.name, help="name of the provider (%(default)s)")
+    command.add_argument("--account", default=issuer.account, help="billing account (%(default)s)")
 
 
 def _add_invoice(commands: Any) -> None:
-    summary = "compare a provider's bill with what was charged: drift by line, and its likely cause"
+    summary = "compare a provider's bill with what was charged, and name likely causes of drift"
     command = terminal.add(
-        commands, "invoice", _tell("A bill against the journal", invoice), summary, _BILL + _SOURCE
+        commands, "invoice", _command("Bill and journal", invoice), summary, _BILL + _SOURCE
     )
     add_source(command)
     add_output(command)
-    command.add_argument("--bill", type=Path, required=True, metavar="FILE", help="its CSV")
+    command.add_argument(
+        "--bill", type=Path, required=True, metavar="FILE", help="the bill, as CSV"
+    )
     for option, meta, what in (
-        ("--item", "ITEM=BACKEND", "which backend an item of the bill is; may be repeated"),
-        ("--column", "NAME=COLUMN", "which column of the bill is amount, item, date, ..."),
+        ("--item", "ITEM=BACKEND", "map an item of the bill to a backend; may be repeated"),
+        ("--column", "NAME=COLUMN", "name the bill's column of amount, item, date, ..."),
     ):
         command.add_argument(option, action="append", default=[], metavar=meta, help=what)
     command.add_argument(
-        "--backends", default="", metavar="A,B", help="those that are on it (all that the bill has)"
+        "--backends", default="", metavar="A,B", help="backends to compare (all on the bill)"
     )
     command.add_argument(
-        "--tolerance", type=float, default=0.005, help="a share that is no drift (%(default)s)"
+        "--tolerance",
+        type=float,
+        default=0.005,
+        help="smaller relative differences agree (%(default)s)",
     )
 
 
 def add_source(command: Any) -> None:
     """Add the options that select what a command reads."""
     command.add_argument("source", nargs="*", type=Path, metavar="SOURCE", help="see below")
-    command.add_argument("--since", metavar="DATE", help="from the beginning of this day on")
-    command.add_argument("--until", metavar="DATE", help="up to the beginning of this day")
-    command.add_argument("--timezone", default="UTC", help="where days begin (%(default)s)")
+    command.add_argument("--since", metavar="DATE", help="first day to include")
+    command.add_argument("--until", metavar="DATE", help="first day to exclude")
+    command.add_argument("--timezone", default="UTC", help="time zone of days (%(default)s)")
     command.add_argument(
         "--where",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="only this route, backend, tenant or tag; may be repeated",
+        help="include only this route, backend, tenant or tag; may be repeated",
     )
 
 
@@ -139,13 +162,13 @@ def add_output(command: Any, default: str = "text") -> None:
     command.add_argument(
         "--format",
         choices=FORMATS,
-        help=f"(as FILE's name ends, else {default}); CSV and Parquet have the first table",
+        help=f"default: by FILE's suffix, else {default}; CSV and Parquet hold the first table",
     )
     command.set_defaults(default_format=default)
-    command.add_argument("--out", type=Path, metavar="FILE", help="write it there")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write to this file")
 
 
-def _tell(title: str, make: Callable[[Source, argparse.Namespace], Made]) -> Any:
+def _command(title: str, make: Callable[[Source, argparse.Namespace], Made]) -> Any:
     def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         source = open_source(arguments, environ)
         made, whole = make(source, arguments)
@@ -163,7 +186,7 @@ def write(
     form = arguments.format or _form(out) or arguments.default_format
     if form == "parquet":
         if out is None:
-            raise Unknowable("Parquet is not for a terminal; add --out FILE")
+            raise Unknowable("Parquet cannot be printed; add --out FILE")
         tables.write_parquet(made[0], out)
     else:
         written = {
@@ -218,7 +241,7 @@ def _spend(source: Source, by: tuple[str, ...], more: tuple[str, ...]) -> Made:
     for one in others:
         if one.by[0] in more or set(one.groups) - {(UNTAGGED,)}:
             made.append(views.spend(f"By {one.by[0].replace('_', ' ')}", one))
-    made.append(views.spend("By where the figure comes from", provenance))
+    made.append(views.spend("By provenance", provenance))
     return made, whole.groups.get((), Totals())
 
 
@@ -227,7 +250,9 @@ def roi(source: Source, arguments: argparse.Namespace) -> Made:
     by = ("route", *(name for name in dimensions(arguments.by) if name != "route"))
     grouping, whole = Grouping(by, source.span), Grouping((), source.span)
     if grouping.of_charges:
-        raise Unknowable("answers are not one backend's: leave backend and provenance out of --by")
+        raise Unknowable(
+            "requests cannot be grouped by backend or provenance; remove them from --by"
+        )
     add_up(source.facts(), grouping, whole)
     terms = dict(source.terms)
     if arguments.value_per_correct_usd is not None:
@@ -249,6 +274,17 @@ def focused(source: Source, arguments: argparse.Namespace) -> Made:
     return [made], whole.groups.get((), Totals())
 
 
+def device_costs(source: Source, arguments: argparse.Namespace) -> Made:
+    """Return what devices have cost, and what calls were charged of that."""
+    if source.where:
+        raise Unknowable("what a device has cost belongs to no request; remove --where")
+    grouping, whole = Grouping(("day", "backend"), source.span), Grouping((), source.span)
+    add_up(source.facts(), grouping, whole)
+    costs = read_devices(source.paths, source.damage)
+    made = devices.table(costs, grouping.groups, source.span)
+    return [made], whole.groups.get((), Totals())
+
+
 def invoice(source: Source, arguments: argparse.Namespace) -> Made:
     """Return the differences between a bill and the journal."""
     names = {**source.models, **dict(map(pair, arguments.item))}
@@ -265,5 +301,5 @@ def invoice(source: Source, arguments: argparse.Namespace) -> Made:
         for key, totals in grouping.groups.items()
         if key[-1] in wanted
     }
-    found = reconciliation.compare(lines, charged, source.prices, arguments.tolerance)
-    return [views.drifts(found)], whole.groups.get((), Totals())
+    differences = reconciliation.compare(lines, charged, source.prices, arguments.tolerance)
+    return [views.drifts(differences)], whole.groups.get((), Totals())

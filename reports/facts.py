@@ -14,15 +14,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
-
+from tollway.backends.money import NANO_PER_USD
 from tollway.backends.units import MORE_NAMES
-from tollway.gateway.budgets.model import NANO
 from tollway.gateway.routing.metering import GIVEN_UP, PENDING, VOID
-from tollway.gateway.storage.journal import segments
-from tollway.gateway.storage.journal_format import Row, unseal
+from tollway.gateway.storage import journal_reader
+from tollway.gateway.storage.journal_format import Row
 
 _FEEDBACK = b'{"kind":"feedback"'
+_DEVICE = b'{"kind":"device"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,37 +70,21 @@ class Request:
 
 
 @dataclass(slots=True)
-class Damage:
-    """The rows read, the rows cut or damaged, and the streams without an end."""
+class Damage(journal_reader.Damage):
+    """The lines read, those cut or damaged, and the streams without an end."""
 
-    rows: int = 0
-    bad: int = 0
     open: set[tuple[str, int]] = field(default_factory=set)
 
 
 Fact = Charge | Request
 
 
-def files(sources: Iterable[Path]) -> list[Path]:
-    """Return journal segments from journal folders, their parent folders, or single files."""
-    found: list[Path] = []
-    for source in sources:
-        if source.is_file():
-            found.append(source)
-            continue
-        for folder in (source, source / "journal", source / ".tollway" / "journal"):
-            if inside := segments(folder):
-                found += inside
-                break
-    return found
-
-
 def read(paths: list[Path], damage: Damage) -> Iterator[Fact]:
     """Yield the facts of segments; memory holds one request's rows and a float per feedback."""
-    told = _qualities(paths)
+    qualities = _qualities(paths)
     for path in paths:
         group: list[Row] = []
-        for row in _rows(path, damage):
+        for row in journal_reader.sound(path, damage, _is_fact):
             kind = row["kind"]
             if kind == "settlement":
                 damage.open.discard((row["id"], row["attempt"]))
@@ -113,41 +96,61 @@ def read(paths: list[Path], damage: Damage) -> Iterator[Fact]:
                     yield _charge(row)
             if kind == "decision" or (kind == "attempt" and not row.get("audit")):
                 if group and group[0]["id"] != row["id"]:
-                    yield from _request(group, told)
+                    yield from _request(group, qualities)
                     group = []
                 group.append(row)
-        yield from _request(group, told)
+        yield from _request(group, qualities)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCost:
+    """What a device has cost from `since_s` to `time_s`, and how long it worked."""
+
+    since_s: float
+    time_s: float
+    device: str
+    backends: tuple[str, ...]
+    bill_nano: int
+    busy_s: float
+    concurrency: float
+
+
+def devices(paths: Iterable[Path], damage: journal_reader.Damage) -> Iterator[DeviceCost]:
+    """Yield the costs of devices; other rows are not read."""
+    for path in paths:
+        for row in journal_reader.sound(path, damage, _is_device):
+            yield DeviceCost(
+                since_s=row["since"],
+                time_s=row["time"],
+                device=row["device"],
+                backends=tuple(row["backends"]),
+                bill_nano=row["bill_nano"],
+                busy_s=row["busy_s"],
+                concurrency=row["concurrency"],
+            )
 
 
 def _qualities(paths: Iterable[Path]) -> dict[str, float]:
     """Return the quality of answers by decision, without labels selected by audits."""
-    told: dict[str, float] = {}
-    for path in paths:
-        with path.open("rb") as file:
-            for line in file:
-                if not line.startswith(_FEEDBACK):
-                    continue
-                row = unseal(line)
-                if row is None or row["quality"] is None or row.get("probability", 1.0) != 1.0:
-                    continue
-                told[row["id"]] = float(row["quality"])
-    return told
+    uncounted = journal_reader.Damage()
+    return {
+        row["id"]: float(row["quality"])
+        for path in paths
+        for row in journal_reader.sound(path, uncounted, _is_feedback)
+        if row["quality"] is not None and row.get("probability", 1.0) == 1.0
+    }
 
 
-def _rows(path: Path, damage: Damage) -> Iterator[Row]:
-    with path.open("rb") as file:
-        for line in file:
-            if line.startswith(_FEEDBACK):
-                continue
-            damage.rows += 1
-            try:
-                row = unseal(line)
-            except orjson.JSONDecodeError:
-                row = None
-            if row is None:
-                damage.bad += 1
-            else:
-                yield row
+def _is_feedback(line: bytes) -> bool:
+    return line.startswith(_FEEDBACK)
+
+
+def _is_device(line: bytes) -> bool:
+    return line.startswith(_DEVICE)
+
+
+def _is_fact(line: bytes) -> bool:
+    return not line.startswith((_FEEDBACK, _DEVICE))
 
 
 def _charge(row: Row) -> Charge:
@@ -171,7 +174,7 @@ def _charge(row: Row) -> Charge:
     )
 
 
-def _request(group: list[Row], told: dict[str, float]) -> Iterator[Request]:
+def _request(group: list[Row], qualities: dict[str, float]) -> Iterator[Request]:
     draws = [row for row in group if row["kind"] == "decision"]
     if not draws:  # no rows, or a file that begins in the middle of a request
         return
@@ -183,7 +186,7 @@ def _request(group: list[Row], told: dict[str, float]) -> Iterator[Request]:
         tenant=first["tenant"],
         tags=first["tags"],
         answered=bool(held) and held[-1]["status"] < 400,
-        quality=told.get(first["id"]),
+        quality=qualities.get(first["id"]),
         offered={
             arm: (cost_usd, quality)
             for arm, cost_usd, quality in zip(
@@ -202,4 +205,4 @@ def _explored_nano(draw: Row) -> int:
     costs: list[float] = draw["cost_hat_usd"]
     best: int = draw["pmf"].index(max(draw["pmf"]))
     drawn: int = draw["arms"].index(draw["arm"])
-    return round(max(0.0, costs[drawn] - costs[best]) * NANO)
+    return round(max(0.0, costs[drawn] - costs[best]) * NANO_PER_USD)

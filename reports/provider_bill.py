@@ -11,7 +11,7 @@ from datetime import datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from tollway.gateway.budgets.model import NANO
+from tollway.backends.money import NANO_PER_USD
 from tollway.reports.tables import Unknowable
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -37,7 +37,7 @@ _DIGITS = re.compile(r"\d{9,11}(\.\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class BillLine:
-    """What was billed for one item on one day ("" where the bill has no days)."""
+    """The amount billed for one item on one day ("" if the bill has no dates)."""
 
     day: str
     item: str
@@ -46,39 +46,40 @@ class BillLine:
 
 
 def read(
-    path: Path, zone: tzinfo, told: Mapping[str, str], names: Mapping[str, str]
+    path: Path, zone: tzinfo, renamed: Mapping[str, str], names: Mapping[str, str]
 ) -> list[BillLine]:
-    """Read a bill; `told` renames columns, `names` items. Raises Unknowable if it is unreadable.
+    """Read a bill. Raises Unknowable if it is unreadable.
 
-    Lines of the same day and item are added up.
+    `renamed` has the bill's own names of columns, `names` our names of its items. Lines of the same
+    day and item are added up.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = _columns(reader.fieldnames or (), told)
+            columns = _columns(reader.fieldnames or (), renamed)
             lines = [_line(row, columns, zone, names, n) for n, row in enumerate(reader, 2)]
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise Unknowable(f"{path} cannot be read as CSV: {exc}") from None
     return list(_added(lines))
 
 
-def _columns(heads: Sequence[str], told: Mapping[str, str]) -> dict[str, str]:
+def _columns(heads: Sequence[str], renamed: Mapping[str, str]) -> dict[str, str]:
     """Return the bill's own name for each column that is read."""
     known = {head.strip().lower(): head for head in heads}
-    if wrong := [name for name in told if name not in COLUMNS]:
-        raise Unknowable(f"{wrong[0]!r} is no column that is read; those are {', '.join(COLUMNS)}")
-    found: dict[str, str] = {}
+    if wrong := [name for name in renamed if name not in COLUMNS]:
+        raise Unknowable(f"--column: unknown column {wrong[0]!r}; use one of {', '.join(COLUMNS)}")
+    columns: dict[str, str] = {}
     for name, aliases in COLUMNS.items():
-        wanted = (told[name].lower(),) if name in told else aliases
+        wanted = (renamed[name].lower(),) if name in renamed else aliases
         at = next((known[alias] for alias in wanted if alias in known), None)
         if at is not None:
-            found[name] = at
-        elif name in told or name in {"amount", "item"}:
+            columns[name] = at
+        elif name in renamed or name in {"amount", "item"}:
             raise Unknowable(
-                f"the bill has no column {' or '.join(wanted)}, only {', '.join(heads)}; say which "
-                f"it is: --column {name}=NAME"
+                f"the bill has no column {' or '.join(wanted)}; its columns are "
+                f"{', '.join(heads)}; name the right one: --column {name}=NAME"
             )
-    return found
+    return columns
 
 
 def _line(
@@ -92,7 +93,9 @@ def _line(
         return (row.get(columns[name]) or "").strip() if name in columns else ""
 
     if cell("currency") not in {"", "USD", "usd"}:
-        raise Unknowable(f"line {number} of the bill is in {cell('currency')}, not in dollars")
+        raise Unknowable(
+            f"line {number} of the bill is in {cell('currency')}, not in USD; convert the bill"
+        )
     try:
         amount = Decimal(cell("amount").replace("$", "").replace(",", "") or "0")
         quantities = {name: float(cell(name).replace(",", "")) for name in QUANTITIES if cell(name)}
@@ -100,15 +103,15 @@ def _line(
     except (InvalidOperation, ValueError) as exc:
         raise Unknowable(f"line {number} of the bill cannot be read: {exc}") from None
     if not amount.is_finite():
-        raise Unknowable(f"line {number} of the bill has no amount: {amount}")
+        raise Unknowable(f"line {number} of the bill: {amount} is not an amount")
     item = cell("item")
     return BillLine(
-        day, names.get(item, item), int((amount * NANO).to_integral_value()), quantities
+        day, names.get(item, item), int((amount * NANO_PER_USD).to_integral_value()), quantities
     )
 
 
 def _day(text: str, zone: tzinfo) -> str:
-    """Return a timestamp's day in `zone`, or a date as it is, in the provider's own zone."""
+    """Return a timestamp's day in `zone`. A date without a time stays unchanged."""
     if not text:
         return ""
     if _DIGITS.fullmatch(text):
@@ -120,14 +123,14 @@ def _day(text: str, zone: tzinfo) -> str:
 
 
 def _added(lines: Iterable[BillLine]) -> Iterable[BillLine]:
-    found: dict[tuple[str, str], BillLine] = {}
+    by_key: dict[tuple[str, str], BillLine] = {}
     for line in lines:
-        before = found.get((line.day, line.item))
+        before = by_key.get((line.day, line.item))
         if before is not None:
             sums = {
                 name: before.quantities.get(name, 0.0) + line.quantities.get(name, 0.0)
                 for name in {*before.quantities, *line.quantities}
             }
             line = BillLine(line.day, line.item, before.amount_nano + line.amount_nano, sums)  # noqa: PLW2901
-        found[line.day, line.item] = line
-    return found.values()
+        by_key[line.day, line.item] = line
+    return by_key.values()

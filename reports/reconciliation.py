@@ -1,7 +1,7 @@
 """Compares a provider's bill with what was charged, line by line, and names likely causes of drift.
 
 Drift is the difference between the two. The amount that each possible cause would explain is
-computed: a factor on every line (tax, a discount), days that begin at another time, billed calls
+computed: a factor on every line (a tax, a discount), days that begin at another time, billed calls
 that the journal lacks, tokens or seconds counted differently, another price, cached tokens billed
 at the full price, and calls assumed not to have run (a 4xx, 429 or 503 costs nothing here). The
 cause that explains the drift best is named if it explains at least four fifths of it; otherwise the
@@ -21,7 +21,7 @@ SAME = 0.005  # smaller relative differences are ignored: calls in flight at mid
 EXPLAINS = 0.8  # the share of the drift that a cause must explain to be named
 ROUNDING_NANO = 10_000_000  # a cent: bills are rounded to cents
 
-AGREES, ABSENT, UNBILLED, UNEXPLAINED = "agrees", "not ours", "not billed", "unexplained"
+AGREES, ABSENT, UNBILLED, UNEXPLAINED = "agrees", "not in journal", "not billed", "unexplained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +64,29 @@ def compare(
     `prices` are the known prices of backends; with them more causes of drift can be distinguished.
     """
     billed = {(line.day, line.item): line for line in bill}
-    found = []
+    differences = []
     factor = _factor(billed, charged)
     shifts = _shifts(billed, charged)
     for key in sorted({*billed, *charged}):
         line, totals = billed.get(key), charged.get(key)
         if totals is None or not totals.calls:
             if line is not None and line.amount_nano:
-                found.append(
+                differences.append(
                     Reconciliation(*key, line.amount_nano, 0, ABSENT, _absent(key[1], charged))
                 )
             continue
         if line is None:
             if totals.cost_nano:
-                why = "no line of the bill is of it: not billed yet, or under another name (--item)"
-                found.append(Reconciliation(*key, 0, totals.cost_nano, UNBILLED, why))
+                why = "not on the bill: not billed yet, or billed under another name (--item)"
+                differences.append(Reconciliation(*key, 0, totals.cost_nano, UNBILLED, why))
             continue
         drift = Reconciliation(*key, line.amount_nano, totals.cost_nano)
         if abs(drift.nano) <= max(tolerance * drift.charged_nano, ROUNDING_NANO // 2):
-            found.append(replace(drift, cause=AGREES))
+            differences.append(replace(drift, cause=AGREES))
             continue
         own = _causes(drift, line, totals, prices.get(key[1]))
-        found.append(_judged(drift, line, totals, [*factor(totals), *shifts(key), *own]))
-    return found
+        differences.append(_judged(drift, line, totals, [*factor(totals), *shifts(key), *own]))
+    return differences
 
 
 def _judged(
@@ -98,10 +98,10 @@ def _judged(
         return replace(drift, cause=best.name, note=best.note)
     if abs(drift.nano) <= totals.estimated_nano:
         share = totals.estimated_nano / totals.cost_nano
-        note = f"{share:.0%} of what was charged is from quotes"
+        note = f"{share:.0%} of the charged amount is estimated from quotes"
         return replace(drift, cause="estimates", note=note)
     part = best is not None and abs(drift.nano - best.nano) < abs(drift.nano)
-    note = f"in part: {best.note}" if part and best else _ask(line)
+    note = f"partly: {best.note}" if part and best else _ask(line)
     return replace(drift, cause=UNEXPLAINED, note=note)
 
 
@@ -116,28 +116,30 @@ def _causes(
             strict=True,
         )
     )
-    ratios = {name: told / ours[name] for name, told in line.quantities.items() if ours[name]}
+    ratios = {name: billed / ours[name] for name, billed in line.quantities.items() if ours[name]}
     apart = {name: ratio for name, ratio in ratios.items() if abs(ratio - 1) > SAME}
     if "requests" in apart:
         count = line.quantities["requests"] - ours["requests"]
-        note = f"{abs(count):,.0f} calls {'more' if count > 0 else 'fewer'} than the journal has: "
-        note += "made past this gateway" if count > 0 else "not billed, or billed elsewhere"
+        note = f"{abs(count):,.0f} {'more' if count > 0 else 'fewer'} calls than in the journal: "
+        note += "not made through this gateway" if count > 0 else "not billed, or billed elsewhere"
         yield _Cause("calls", (ratios["requests"] - 1) * totals.cost_nano, note)
     elif apart:
         counted = ", ".join(f"{name.replace('_', ' ')} x{r:.3f}" for name, r in apart.items())
         nano = _of_usage(line, ours, ratios, totals, price)
-        yield _Cause("usage", nano, f"counted otherwise: {counted}")
+        yield _Cause("usage", nano, f"counted differently: {counted}")
     elif ratios:
         names = ", ".join(ratios).replace("_", " ")
         ratio = drift.billed_nano / drift.charged_nano if drift.charged_nano else 0.0
-        yield _Cause("price", drift.nano, f"the same {names} at {ratio:.4g} times our price")
+        yield _Cause(
+            "price", drift.nano, f"the same {names} at {ratio:.4g} times the configured price"
+        )
     if price is not None and totals.cached_input_tokens:
         each = price.input_token_nano - price.cached_input_token_nano
-        note = f"{totals.cached_input_tokens:,.0f} cached tokens were billed like others"
+        note = f"{totals.cached_input_tokens:,.0f} cached tokens were billed at the full price"
         yield _Cause("cached tokens", each * totals.cached_input_tokens, note)
     if 0 < totals.refused_calls < totals.calls:
         each = totals.cost_nano / (totals.calls - totals.refused_calls)
-        note = f"{totals.refused_calls:,} calls taken as not run (4xx, 429, 503) were billed"
+        note = f"{totals.refused_calls:,} calls assumed not to have run (4xx, 429, 503) were billed"
         yield _Cause("failed calls", each * totals.refused_calls, note)
 
 
@@ -188,7 +190,9 @@ class _Factor:
 
     def __call__(self, totals: Totals) -> Iterator[_Cause]:
         if abs(self.ratio - 1) > SAME:
-            note = f"every line is {self.ratio:.4g} times ours: a tax, a discount, a currency"
+            note = (
+                f"every line is {self.ratio:.4g} times the charged amount: tax, discount, currency"
+            )
             yield _Cause("factor", (self.ratio - 1) * totals.cost_nano, note)
 
 
@@ -206,10 +210,10 @@ def _shifts(
     return _Shifts(
         frozenset(
             item
-            for item, found in drifts.items()
-            if len(found) > 1
-            and abs(sum(found)) <= max(SAME * sums[item], ROUNDING_NANO)
-            and sum(map(abs, found)) > 2 * abs(sum(found))
+            for item, shifts in drifts.items()
+            if len(shifts) > 1
+            and abs(sum(shifts)) <= max(SAME * sums[item], ROUNDING_NANO)
+            and sum(map(abs, shifts)) > 2 * abs(sum(shifts))
         ),
         {
             key: line.amount_nano - charged[key].cost_nano
@@ -226,25 +230,25 @@ class _Shifts:
 
     def __call__(self, key: tuple[str, str]) -> Iterator[_Cause]:
         if key[1] in self.items and key in self.drifts:
-            note = "over all days it agrees: the provider's days begin elsewhere (--timezone)"
+            note = "the sum over all days agrees: the bill uses another time zone (--timezone)"
             yield _Cause("days", self.drifts[key], note)
 
 
 def _absent(item: str, charged: Mapping[tuple[str, str], Totals]) -> str:
     known = {backend for _, backend in charged}
     if item in known:
-        return "no call of this day is in the journal: made past this gateway, or on another day"
-    return f"no backend is called so; if it is one: --item {item!r}=BACKEND"
+        return "the journal has no call on this day: made elsewhere, or on another day"
+    return f"no backend has this name; to map it to one: --item {item!r}=BACKEND"
 
 
 def _ask(line: BillLine) -> str:
     if not line.quantities:
-        return "the bill tells no quantities; with tokens or requests more could be said"
+        return "the bill has no quantities; with tokens or requests the cause may be found"
     amounts = ", ".join(f"{q:,.0f} {name.replace('_', ' ')}" for name, q in line.quantities.items())
     return f"billed for {amounts}"
 
 
-def said(drifts: Sequence[Reconciliation]) -> str:
+def describe(drifts: Sequence[Reconciliation]) -> str:
     """Summarise all lines in one sentence."""
     billed, charged = (sum(getattr(d, n) for d in drifts) for n in ("billed_nano", "charged_nano"))
     share = f" ({billed / charged - 1:+.2%})" if charged else ""

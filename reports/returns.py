@@ -11,7 +11,7 @@ it is thought to be good at. Audits and exploration are part of the route's cost
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tollway.gateway.budgets.model import NANO
+from tollway.backends.money import NANO_PER_USD
 from tollway.gateway.control_plane.dashboard_data import KNOWN_LABELS
 from tollway.reports.totals import Totals
 
@@ -27,11 +27,16 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A baseline: one backend that answers every request."""
+    """A baseline: one backend that answers every request.
+
+    Its accuracy is `declared`, or else the policy's prediction, which has no interval: it may
+    choose a baseline but not stand beside a measured accuracy.
+    """
 
     backend: str
     would_nano: int
     accuracy: float | None
+    declared: bool
 
     def saved_nano(self, totals: Totals) -> int:
         """The amount saved compared with this baseline."""
@@ -44,20 +49,20 @@ class Fixed:
 
 def fixed(totals: Totals, terms: Terms) -> list[Fixed]:
     """Return each backend as a baseline for all answered requests."""
-    found = []
+    rows = []
     for backend, offers in sorted(totals.offers.items()):
         accuracy = terms.declared.get(backend)
         if accuracy is None and totals.version >= KNOWN_LABELS:
             accuracy = offers.accuracy
-        would_nano = round(offers.each_usd * totals.answered * NANO)
-        found.append(Fixed(backend, would_nano, accuracy))
-    return found
+        would_nano = round(offers.each_usd * totals.answered * NANO_PER_USD)
+        rows.append(Fixed(backend, would_nano, accuracy, backend in terms.declared))
+    return rows
 
 
 def most_accurate(backends: list[Fixed]) -> Fixed | None:
     """Return the most accurate backend; of equals, the cheaper one."""
     known = [(one.accuracy, -one.would_nano, one) for one in backends if one.accuracy is not None]
-    return max(known, key=lambda told: told[:2])[2] if known else None
+    return max(known, key=lambda entry: entry[:2])[2] if known else None
 
 
 def best_fixed(backends: list[Fixed], totals: Totals, terms: Terms) -> Fixed | None:
@@ -73,4 +78,4 @@ def value_nano(totals: Totals, terms: Terms) -> int | None:
     """Return the declared value of the right answers; None if it is unknown."""
     if terms.value_per_correct_usd is None or totals.correct is None:
         return None
-    return round(terms.value_per_correct_usd * totals.correct * NANO)
+    return round(terms.value_per_correct_usd * totals.correct * NANO_PER_USD)

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tollway.backends.pricing import Price
 from tollway.gateway.settings import Settings, load
-from tollway.reports.facts import Damage, Fact, files, read
+from tollway.gateway.storage.journal_reader import files
+from tollway.reports.facts import Damage, Fact, read
 from tollway.reports.returns import Terms
 from tollway.reports.tables import Unknowable
 from tollway.reports.totals import Span, reader
@@ -44,15 +45,15 @@ class Source:
 
     def notes(self) -> list[str]:
         """Return notes about the data that was read."""
-        told = []
+        notes = []
         if self.damage.bad:
-            told.append(f"{self.damage.bad} of {self.damage.rows} rows are cut or damaged")
+            notes.append(f"{self.damage.bad} of {self.damage.lines} lines are cut or damaged")
         if self.damage.open:
-            told.append(
-                f"{len(self.damage.open)} streams have no end in the journal: they are under way, "
-                "or their gateway was killed, and then budgets hold their cost as unaccounted"
+            notes.append(
+                f"{len(self.damage.open)} streams have no end in the journal: they are running, or "
+                "their gateway was killed, in which case budgets hold their cost as unaccounted"
             )
-        return told
+        return notes
 
     def title(self) -> str:
         """Describe the time span and the filter."""
@@ -62,8 +63,8 @@ class Source:
         )
         parts = [f"from {since}" if since else "", f"until {until}" if until else ""]
         parts += [f"{name} {value}" for name, value in self.where.items()]
-        told = ", ".join([*filter(None, parts), f"in the time of {self.span.zone}"])
-        return told[0].upper() + told[1:]
+        title = ", ".join([*filter(None, parts), f"time zone {self.span.zone}"])
+        return title[0].upper() + title[1:]
 
 
 def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Source:
@@ -79,13 +80,13 @@ def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> So
             journals.append(settings.journal.dir)
             terms |= terms_of(settings)
             models |= {b.model: b.name for b in settings.backends if b.model}
-            prices |= {b.name: b.parsed_price() for b in settings.backends}
+            prices |= {b.name: b.parsed_price() for b in settings.backends if b.device is None}
         else:
             journals.append(path)
     paths = files(journals)
     if not paths:
         names = ", ".join(map(str, given)) or "here"
-        raise Unknowable(f"no journal at {names}; name its folder, or a tollway.toml")
+        raise Unknowable(f"no journal at {names}; name its folder or a configuration file")
     zone = _zone(arguments.timezone)
     span = Span(
         _moment(arguments.since, zone, float("-inf")),
@@ -118,22 +119,22 @@ def _zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError):
-        raise Unknowable(f"{name!r} is no time zone; write it like Europe/Berlin") from None
+        raise Unknowable(f"{name!r} is not a time zone; write it like Europe/Berlin") from None
 
 
 def _moment(text: str | None, zone: tzinfo, default: float) -> float:
     if text is None:
         return default
     try:
-        told = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError:
-        raise Unknowable(f"{text!r} is no date; write it like 2026-11-23") from None
-    return (told if told.tzinfo else told.replace(tzinfo=zone)).timestamp()
+        raise Unknowable(f"{text!r} is not a date; write it like 2026-11-23") from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)).timestamp()
 
 
 def pair(text: str) -> tuple[str, str]:
     """Split NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise Unknowable(f"{text!r} is no pair; write it like tenant=acme")
+        raise Unknowable(f"{text!r} is not NAME=VALUE; write it like tenant=acme")
     return name, value

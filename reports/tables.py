@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tollway.backends.money import format_usd
-from tollway.gateway.budgets.model import NANO
+from tollway.backends.money import format_usd, to_usd
 
 Value = str | int | float | None
 FORMATS = ("text", "csv", "parquet", "html", "json")
 NOTHING = "-"
+_FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # also in full width
 
 
 class Unknowable(Exception):  # noqa: N818 - reads as what happened
@@ -112,10 +112,14 @@ def decimal(nano: int) -> Decimal:
 
 
 def as_csv(table: Table) -> str:
-    """Return a table as CSV (RFC 4180); unknown values are empty."""
+    """Return a table as CSV (RFC 4180); unknown values are empty.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe: clients choose the
+    names and values of tags (https://owasp.org/www-community/attacks/CSV_Injection).
+    """
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow([column.key for column in table.columns])
+    writer.writerow([_inert(column.key) for column in table.columns])
     for row in table.rows:
         writer.writerow([_cell(v, c.kind) for v, c in zip(row, table.columns, strict=True)])
     return out.getvalue()
@@ -124,7 +128,14 @@ def as_csv(table: Table) -> str:
 def _cell(value: Value, kind: Kind) -> Any:
     if value is None:
         return ""
+    if isinstance(value, str):
+        return _inert(value)
     return f"{decimal(int(value)):.9f}" if kind is Kind.MONEY else value
+
+
+def _inert(text: str) -> str:
+    """Return a text as a spreadsheet must not compute it."""
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA_STARTS) else text
 
 
 def as_json(tables: Sequence[Table]) -> str:
@@ -157,7 +168,7 @@ def write_parquet(table: Table, path: Path) -> None:
         Kind.SHARE: pl.Float64,
         Kind.NUMBER: pl.Float64,
     }
-    told: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for at, column in enumerate(table.columns):
         values = [row[at] for row in table.rows]
         kind: Any = types[column.kind]
@@ -165,11 +176,11 @@ def write_parquet(table: Table, path: Path) -> None:
             values = [None if v is None else decimal(int(v)) for v in values]  # type: ignore[misc]
         elif column.kind is Kind.COUNT and not any(isinstance(v, float) for v in values):
             kind = pl.Int64
-        told[column.key] = pl.Series(values, dtype=kind)
+        columns[column.key] = pl.Series(values, dtype=kind)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pl.DataFrame(told).write_parquet(path)
+    pl.DataFrame(columns).write_parquet(path)
 
 
 def dollars(value: Value) -> float:
     """Return an amount in dollars, for a chart."""
-    return 0.0 if value is None else float(value) / NANO
+    return 0.0 if value is None else to_usd(float(value))

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
+from typing import Protocol
 
 import orjson
 
@@ -159,7 +160,7 @@ class Grouping:
         self.of_charges = bool(OF_CHARGES.intersection(by))
         self._span = span
         self._read = [reader(name, span.zone) for name in by]
-        self._found: dict[Key, Totals] = {}
+        self._totals: dict[Key, Totals] = {}
 
     def add(self, fact: Fact) -> None:
         """Add a fact if it lies in the span."""
@@ -168,15 +169,15 @@ class Grouping:
         if self.of_charges and not isinstance(fact, Charge):
             return
         key = tuple([read(fact) for read in self._read])
-        totals = self._found.get(key)
+        totals = self._totals.get(key)
         if totals is None:
-            totals = self._found[key] = Totals()
+            totals = self._totals[key] = Totals()
         totals.add(fact)
 
     @property
     def groups(self) -> dict[Key, Totals]:
         """The totals by key, sorted by key."""
-        return dict(sorted(self._found.items()))
+        return dict(sorted(self._totals.items()))
 
 
 def add_up(facts: Iterable[Fact], *groupings: Grouping) -> None:
@@ -200,18 +201,31 @@ def reader(name: str, zone: tzinfo) -> Callable[[Fact], str]:
     return lambda fact: fact.tags.get(name, UNTAGGED)
 
 
-def _time_reader(form: str, zone: tzinfo) -> Callable[[Fact], str]:
+class Timed(Protocol):
+    """Something that has a time, in seconds since 1970."""
+
+    @property
+    def time_s(self) -> float:
+        """Its time."""
+
+
+def time_reader(name: str, zone: tzinfo) -> Callable[[Timed], str]:
+    """Return a function that reads the `day`, `hour` or `month` of something."""
+    return _time_reader(_TIMES[name], zone)
+
+
+def _time_reader(form: str, zone: tzinfo) -> Callable[[Timed], str]:
     """Return a function that formats times; each quarter of an hour is formatted only once.
 
     Quarters, because some time zones are offset by half or three quarters of an hour.
     """
     known: dict[int, str] = {}
 
-    def read(fact: Fact) -> str:
+    def read(fact: Timed) -> str:
         quarter = int(fact.time_s // 900)
-        told = known.get(quarter)
-        if told is None:
-            told = known[quarter] = datetime.fromtimestamp(quarter * 900, zone).strftime(form)
-        return told
+        text = known.get(quarter)
+        if text is None:
+            text = known[quarter] = datetime.fromtimestamp(quarter * 900, zone).strftime(form)
+        return text
 
     return read

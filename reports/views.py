@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
+from tollway.backends.money import NANO_PER_USD
 from tollway.backends.units import BY_NAME, MORE
-from tollway.reports.reconciliation import Reconciliation, said
+from tollway.reports.reconciliation import Reconciliation, describe
 from tollway.reports.returns import Terms, best_fixed, fixed, most_accurate, value_nano
 from tollway.reports.tables import Column, Kind, Table, Value
 from tollway.reports.totals import Grouping, Key, Totals
@@ -34,7 +35,7 @@ _CHARGES: tuple[tuple[Column, Read], ...] = (
     (Column("cost_per_call", "per call", Kind.MONEY), lambda t: t.per(t.calls)),
     (Column("input_tokens", "tokens in", Kind.COUNT), lambda t: t.input_tokens),
     (Column("output_tokens", "tokens out", Kind.COUNT), lambda t: t.output_tokens),
-    (Column("device_s", "device s", Kind.NUMBER), lambda t: t.device_s),
+    (Column("device_s", "device-seconds", Kind.NUMBER), lambda t: t.device_s),
 )
 
 
@@ -101,8 +102,9 @@ def returns(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
     ]
     named = tuple(Column(name, name.replace("_", " ")) for name in grouping.by)
     note = (
-        "Right answers are as many as the labels say of all answers. Exploration is what drawing "
-        "to learn was expected to cost beyond the best arm; it and audits are part of the cost."
+        "The number of right answers is extrapolated from the labelled ones. Exploration is the "
+        "expected extra cost of draws of arms other than the best. The cost includes audits and "
+        "exploration."
     )
     return Table("Returns", (*named, *_RETURNS), tuple(rows), note)
 
@@ -121,7 +123,7 @@ def _returned(totals: Totals, terms: Terms) -> tuple[Value, ...]:
         value,
         net,
         None if net is None or not cost else net / cost,
-        None if not value else round(cost * 10**9 / value),
+        None if not value else round(cost * NANO_PER_USD / value),
         totals.audit_nano,
         totals.explored_nano,
     )
@@ -135,24 +137,24 @@ _DRIFT = (
     Column("drift", "drift", Kind.MONEY),
     Column("drift_share", "share", Kind.SHARE),
     Column("cause", "likely cause"),
-    Column("note", "which is"),
+    Column("note", "details"),
 )
 
 
-def drifts(found: list[Reconciliation]) -> Table:
+def drifts(reconciliations: list[Reconciliation]) -> Table:
     """Return the differences between a bill and what was charged."""
     rows = [
         (d.day, d.backend, d.billed_nano, d.charged_nano, d.nano, d.share, d.cause, d.note)
-        for d in found
+        for d in reconciliations
     ]
-    return Table("The bill against the journal", _DRIFT, tuple(rows), said(found))
+    return Table("Bill and journal", _DRIFT, tuple(rows), describe(reconciliations))
 
 
 _SAVINGS = (
-    Column("backend", "had it been"),
-    Column("bar", "which is"),
-    Column("accuracy", "accuracy", Kind.SHARE),
-    Column("would_have_cost", "it would have cost", Kind.MONEY),
+    Column("backend", "backend"),
+    Column("bar", "baseline"),
+    Column("declared_accuracy", "declared accuracy", Kind.SHARE),
+    Column("would_have_cost", "would have cost", Kind.MONEY),
     Column("cost", "cost", Kind.MONEY),
     Column("saved", "saved", Kind.MONEY),
     Column("saved_share", "share", Kind.SHARE),
@@ -171,12 +173,14 @@ def savings(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
         }
         for one in backends:
             is_bar = ", ".join(name for name, bar in bars.items() if bar is one)
+            if is_bar and not one.declared:
+                is_bar += " (predicted)"
             rows.append(
                 (
                     *key,
                     one.backend,
                     is_bar,
-                    one.accuracy,
+                    one.accuracy if one.declared else None,
                     one.would_nano,
                     totals.cost_nano,
                     one.saved_nano(totals),
@@ -185,7 +189,10 @@ def savings(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
             )
     named = tuple(Column(name, name.replace("_", " ")) for name in grouping.by)
     note = (
-        "By what each request was expected to cost there when it was routed. Best fixed: the "
-        "cheapest that is as accurate as the route was, or holds its floor."
+        "A backend would have cost what the requests were expected to cost there when they were "
+        "routed. Best fixed: the cheapest backend that is as accurate as the route was, or that "
+        "holds its floor. Predicted: no accuracy is declared, so the policy's prediction, which "
+        "has no interval, chose the baseline; tollway simulate replay estimates accuracies with "
+        "intervals."
     )
     return Table("Savings against fixed backends", (*named, *_SAVINGS), tuple(rows), note)

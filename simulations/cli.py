@@ -9,10 +9,11 @@ from tollway.simulations import journal_commands
 from tollway.simulations.world import commands as world_commands
 
 _EXAMPLES = """\
-  tollway simulate run --list               the scenarios that come with Tollway
-  tollway simulate run steady --html a.html see what a policy would do, before it does it
-  tollway simulate replay .tollway/journal   what each backend alone would have given
-  tollway simulate capacity .tollway/journal how many replicas its traffic needs
+examples:
+  tollway simulate run --list                  list the included scenarios
+  tollway simulate run steady --html a.html    simulate a scenario and write a page about it
+  tollway simulate replay .tollway/journal     estimate quality and cost of each single backend
+  tollway simulate capacity .tollway/journal   compute how many replicas the traffic needs
 """
 
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run a command and return its exit code; SystemExit(2) if the command line is wrong."""
     parser = argparse.ArgumentParser(
         prog="tollway simulate",
-        description="See what a policy would do before it does it.",
+        description="Estimate what a policy would do before you deploy it.",
         epilog=f"{_EXAMPLES}\n{terminal.EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

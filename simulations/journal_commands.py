@@ -5,7 +5,11 @@ need polars.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,56 +20,72 @@ from tollway.simulations.replay.columns import Columns
 from tollway.simulations.replay.intervals import METHODS
 
 _REPLAY = """\
-JOURNAL is the folder of a gateway's journal-*.jsonl (or the folder above), one of these files, a
-file of Vowpal Wabbit's dsjson, a CSV or Parquet file, or one of the Open Bandit Dataset:
+examples:
   tollway simulate replay .tollway/journal                   every arm by itself
   tollway simulate replay .tollway/journal --policy fixed:arm=cpu --policy weighted:cpu=9,gpu=1
   tollway simulate replay .tollway/journal --policy lagrangian:p_min=0.02 --html replay.html
   tollway simulate replay log.parquet --arm model --propensity p --quality reward --cost usd
-A policy is NAME or NAME:OPTION=VALUE,...; options are those of policy_options in tollway.toml.
-One that learns is taught by the log's feedback, in its order, when it was told.
 
-Each figure has a 95 % interval that holds at small samples. Where the log cannot support an answer
-it says so, and how much exploration would: p_min is an option of the policy that is logged, and
-holds within its explore_share.
+JOURNAL is the folder of a gateway's journal-*.jsonl (or its parent folder), one of these files, a
+file in Vowpal Wabbit's dsjson, a CSV or Parquet file, or a file of the Open Bandit Dataset.
+
+A policy is NAME or NAME:OPTION=VALUE,... with the options of policy_options in tollway.toml. A
+learning policy learns from the log's feedback, at the times at which it arrived.
+
+Each figure has a 95 % interval that is valid for small samples. If the log does not support an
+estimate, the output says so, and how much exploration would: p_min is an option of the logged
+policy, limited by its explore_share.
 """
 _FRONTIER = """\
-Four lines, each with intervals, from one journal: every backend by itself; the hull, which is their
-best mix and the bar for any router; the learned router at several shadow prices; and hindsight,
-the same rule with all of the journal known.
+examples:
   tollway simulate frontier .tollway/journal --html frontier.html
   tollway simulate frontier .tollway/journal --policy lagrangian
+
+Estimates four lines from one journal, with intervals: single backends; the hull, which is their
+best mix and which any router must beat; the learned router at several shadow prices; and
+hindsight, the same rule with the whole journal known in advance.
 """
 _CAPACITY = """\
-JOURNAL is the folder of a gateway's journal-*.jsonl, best of some weeks; or a CSV or Parquet file
-of one row a call, with columns of its backend (--arm), time and latency:
+examples:
   tollway simulate capacity .tollway/journal --within 0.5
   tollway simulate capacity .tollway/journal --within 0.5 --html capacity.html \\
     --replica large:places=4,usd=2.50,spot_usd=0.90,reserved_usd=1.60
-A replica is BACKEND:OPTION=VALUE,... with the options places (calls at once), up (share of time),
-usd, spot_usd and reserved_usd (dollars an hour), spot_up (share of time that a spot one is there).
 
-Growth, hours of the day and days of the week are fitted where the journal is long enough to tell
-them; the worst case is that of many futures; waiting is by queueing theory. How well the last day
-is foretold from those before is told too.
+JOURNAL is the folder of a gateway's journal-*.jsonl, preferably of some weeks; or a CSV or Parquet
+file with one row per call and columns of its backend (--arm), time and latency.
+
+A replica is BACKEND:OPTION=VALUE,... with these options:
+  places                        concurrent calls
+  up                            share of the time that it is available
+  usd, reserved_usd, spot_usd   dollars per hour: on demand, reserved, spot
+  spot_up                       share of the time that a spot replica is available
+
+Growth, hours of the day and days of the week are fitted if the journal is long enough. The worst
+case is a quantile over many simulated futures, and waiting times come from queueing theory. The
+held-out error shows how well the last day is predicted from the days before.
 """
 
 
 def add(commands: Any) -> None:
     """Add the commands."""
-    summary = "say what other policies would have given and cost, from a journal"
+    summary = "estimate the quality and cost of other policies from a journal"
     command = terminal.add(commands, "replay", _lazily("replay.commands"), summary, _REPLAY)
     _add_log(command)
     command.add_argument(
         "--policy",
         action="append",
         metavar="POLICY",
-        help="ask about it; may be repeated (default: each arm by itself)",
+        help="policy to estimate; may be repeated (default: each arm by itself)",
     )
     _add_objective(command)
-    command.add_argument("--alpha", type=float, default=0.05, help="what may miss (%(default)s)")
     command.add_argument(
-        "--interval", choices=sorted(METHODS), default="bernstein", help="(%(default)s)"
+        "--alpha", type=float, default=0.05, help="intervals cover 1 - alpha (%(default)s)"
+    )
+    command.add_argument(
+        "--interval",
+        choices=sorted(METHODS),
+        default="bernstein",
+        help="kind of intervals (%(default)s)",
     )
     _add_outputs(command)
     _add_frontier(commands)
@@ -73,20 +93,24 @@ def add(commands: Any) -> None:
 
 
 def _add_frontier(commands: Any) -> None:
-    summary = "say what each further point of accuracy costs, from a journal"
+    summary = "estimate from a journal what each further point of accuracy costs"
     command = terminal.add(
         commands, "frontier", _lazily("replay.frontier_commands"), summary, _FRONTIER
     )
     _add_log(command)
     command.add_argument(
-        "--policy", action="append", default=[], metavar="POLICY", help="show it too; see replay"
+        "--policy",
+        action="append",
+        default=[],
+        metavar="POLICY",
+        help="add a policy; see replay --help",
     )
     _add_objective(command)
     _add_outputs(command)
 
 
 def _add_capacity(commands: Any) -> None:
-    summary = "say how many replicas a journal's traffic needs, and what they cost"
+    summary = "compute how many replicas a journal's traffic needs and what they cost"
     command = terminal.add(commands, "capacity", _lazily("capacity.commands"), summary, _CAPACITY)
     command.add_argument("journal", type=Path, metavar="JOURNAL", help="a journal or a file")
     default = Columns()
@@ -95,44 +119,48 @@ def _add_capacity(commands: Any) -> None:
         ("--time", default.time),
         ("--latency", default.latency),
     ):
-        command.add_argument(option, default=name, metavar="COLUMN", help=f"of a file ({name})")
+        command.add_argument(
+            option, default=name, metavar="COLUMN", help=f"column of a CSV or Parquet file ({name})"
+        )
     command.add_argument(
-        "--replica", action="append", default=[], metavar="REPLICA", help="what can be rented"
+        "--replica", action="append", default=[], metavar="REPLICA", help="a replica and its prices"
     )
     for option, otherwise, what in (
-        ("--within", None, "seconds that calls may take (twice what they take by themselves)"),
-        ("--share", 0.95, "of the calls, within that time (%(default)s)"),
-        ("--availability", 0.999, "of enough replicas (%(default)s)"),
-        ("--headroom", 0.5, "above each hour's expected rate (%(default)s: 50 %%)"),
-        ("--peak", 2.0, "above the usual hour's rate, at the top (%(default)s: 200 %%)"),
-        ("--worst", 0.95, "of the futures, whose highest hour is held (%(default)s)"),
-        ("--growth", None, "a week, instead of the journal's (0.05: 5 %%)"),
+        ("--within", None, "target latency in seconds (twice the latency without waiting)"),
+        ("--share", 0.95, "share of calls that must meet the target (%(default)s)"),
+        ("--availability", 0.999, "probability that enough replicas are up (%(default)s)"),
+        ("--headroom", 0.5, "reserve above each hour's expected rate (%(default)s: 50 %%)"),
+        ("--peak", 2.0, "reserve above the median hour's rate (%(default)s: 200 %%)"),
+        ("--worst", 0.95, "share of futures whose highest hour meets the target (%(default)s)"),
+        ("--growth", None, "growth per week, instead of the journal's (0.05: 5 %%)"),
     ):
         command.add_argument(option, type=float, default=otherwise, metavar="X", help=what)
-    command.add_argument("--days", type=int, default=28, help="to plan for (%(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="of the futures (%(default)s)")
+    command.add_argument("--days", type=int, default=28, help="days to plan for (%(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
     _add_outputs(command)
 
 
 def _add_log(command: Any) -> None:
     """Add the options that name a log and the columns of a foreign file."""
     command.add_argument("journal", type=Path, metavar="JOURNAL", help="a journal or a file")
-    command.add_argument("--route", help="of a journal; default: the one with most decisions")
+    command.add_argument(
+        "--route", help="route of the journal (default: the one with most decisions)"
+    )
     default = Columns()
     for option, name, what in (
         ("--arm", default.arm, "the arm drawn"),
         ("--propensity", default.propensity, "its probability"),
-        ("--quality", default.quality, "its quality, 0 to 1; empty where it was not told"),
+        ("--quality", default.quality, "its quality, 0 to 1; empty without feedback"),
         ("--cost", default.cost, "its cost in dollars"),
-        ("--time", default.time, "seconds since 1970, or ISO 8601"),
-        ("--latency", default.latency, "seconds"),
+        ("--time", default.time, "its time: seconds since 1970, or ISO 8601"),
+        ("--latency", default.latency, "its latency in seconds"),
     ):
         command.add_argument(
             option, default=name, metavar="COLUMN", help=f"column of {what} ({name})"
         )
-    command.add_argument("--features", default="", metavar="A,B", help="columns of numbers")
+    command.add_argument("--features", default="", metavar="A,B", help="columns of features")
     command.add_argument(
-        "--p-min", type=float, help="the least probability that any arm was drawn with"
+        "--p-min", type=float, help="smallest probability with which the log drew any arm"
     )
     command.add_argument(
         "--cost-max-usd", type=float, help="highest cost of a request (default: the highest logged)"
@@ -142,19 +170,26 @@ def _add_log(command: Any) -> None:
 def _add_objective(command: Any) -> None:
     """Add the options for the objective of learning policies."""
     kinds = ("max_quality", "min_cost", "value")
-    command.add_argument("--objective", choices=kinds, default="max_quality", help="(%(default)s)")
-    command.add_argument("--floor", type=float, help="the accuracy that min_cost must hold")
-    command.add_argument("--value-per-correct-usd", type=float, help="what value is worth")
     command.add_argument(
-        "--allowance-usd", type=float, help="what a request may cost (what the log's did)"
+        "--objective",
+        choices=kinds,
+        default="max_quality",
+        help="objective of learning policies (%(default)s)",
     )
-    command.add_argument("--seed", type=int, default=0, help="of policies that draw (%(default)s)")
+    command.add_argument("--floor", type=float, help="accuracy floor of min_cost")
+    command.add_argument(
+        "--value-per-correct-usd", type=float, help="value of a right answer, for objective value"
+    )
+    command.add_argument(
+        "--allowance-usd", type=float, help="mean cost allowed per request (the log's mean cost)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
 
 
 def _add_outputs(command: Any) -> None:
     """Add the options that write the results to files."""
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the results")
-    command.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page with charts")
 
 
 def _lazily(module: str) -> Callable[[argparse.Namespace, Mapping[str, str]], int]:
@@ -164,8 +199,28 @@ def _lazily(module: str) -> Callable[[argparse.Namespace, Mapping[str, str]], in
         if find_spec("polars") is None:
             return terminal.fail(
                 terminal.FAILED,
-                "needs polars; install it in a clone of Tollway: pip install '.[simulate]'",
+                "this command needs polars; in a clone of Tollway run: pip install '.[simulate]'",
             )
-        return int(import_module(f"tollway.simulations.{module}").run(arguments))
+        try:
+            with _stoppable():
+                return int(import_module(f"tollway.simulations.{module}").run(arguments))
+        except MemoryError:
+            return terminal.fail(
+                terminal.FAILED,
+                "not enough memory; name fewer segments of the journal, or run where there is more",
+            )
 
     return run
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """End in order on SIGTERM, so that the folder of spooled logs is deleted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

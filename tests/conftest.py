@@ -1,20 +1,51 @@
-"""The fast run does not import what it will not run; the ledgers are fixtures for all."""
+"""The fast run does not import what it will not run; the ledgers are fixtures for all.
 
+What collection makes lives to the end: garbage collections pass over it, else they take a tenth
+of the fast run.
+"""
+
+import gc
 import re
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.support.ledger_fixtures"]
-SLOW_ONLY = re.compile(r"^pytestmark = pytest\.mark\.integration$", re.MULTILINE)
+# No absolute times: a busy machine exceeds the 0.2 s that an example may take by default.
+settings.register_profile("tollway", deadline=None)
+settings.load_profile("tollway")
+SLOW_ONLY = re.compile(r"^pytestmark = (\[)?pytest\.mark\.integration\b", re.MULTILINE)
+SOME_SLOW = re.compile(r"pytest\.mark\.integration\b")
+SOME_ALONE = re.compile(r"pytest\.mark\.alone\b")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out files whose tests are all integration tests, where these are deselected anyway.
+    """Do not collect files with only such tests as the runs of scripts/test deselect anyway.
 
     Some import the OpenAI client, scikit-learn or matplotlib: seconds of the minute that the fast
     tests may take.
     """
-    if config.option.markexpr != "not integration" or collection_path.suffix != ".py":
+    if collection_path.suffix != ".py":
         return None
-    return bool(SLOW_ONLY.search(collection_path.read_text())) or None
+    match config.option.markexpr:
+        case "not integration":
+            return bool(SLOW_ONLY.search(collection_path.read_text())) or None
+        case "integration and not alone":
+            return not SOME_SLOW.search(collection_path.read_text()) or None
+        case "integration and alone":
+            return not SOME_ALONE.search(collection_path.read_text()) or None
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Do not collect garbage while tests are collected, because all objects are kept."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, but only of objects made by tests."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()

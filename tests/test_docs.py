@@ -1,4 +1,4 @@
-"""What the documents show works: whole configurations load, links lead somewhere."""
+"""The documents are right: their configurations load, their links and anchors exist."""
 
 import re
 from pathlib import Path
@@ -10,11 +10,15 @@ from tollway.gateway import settings
 from tollway.gateway.cli.client import ControlClient
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *(ROOT / name / "README.md" for name in ("benchmarks", "deploy", "examples/digits")),
+]
 
 
 def configurations() -> list[tuple[str, str]]:
-    """Return the TOML blocks that are whole configurations, with where they stand."""
+    """Return (page, block) of the TOML blocks that are whole configurations."""
     return [
         (f"{page.relative_to(ROOT)}", block)
         for page in PAGES
@@ -32,11 +36,20 @@ def test_a_configuration_that_is_shown_loads(page: str, block: str) -> None:
     assert settings.parse(block, {}, source=page).routes
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_within_the_project_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in anchors(linked), f"{page.name}: {target}#{anchor}"
 
 
 @pytest.mark.parametrize("page", ["http.md", "promises.md", "reliability.md", "security.md"])
@@ -76,3 +89,15 @@ def test_the_code_of_the_page_on_python_runs(
         exec(compile(block, "docs/python.md", "exec"), names)
     assert names["kinds"] == {"decision": 600, "attempt": 600, "feedback": 600}
     assert "fixed:arm=great" in capsys.readouterr().out
+
+
+def test_every_cell_that_names_a_test_names_one_that_exists() -> None:
+    page = ROOT / "docs/protocols.md"
+    named = re.findall(r'\]\((\S+\.py) "(\w+)"\)', page.read_text())
+    assert len(named) > 40
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if f"def {name}(" not in (page.parent / path).read_text()
+    ]
+    assert missing == []

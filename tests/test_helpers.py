@@ -1,16 +1,16 @@
-"""What tests share is imported by one name: by two it would be two modules, with two of all."""
+"""Test helpers are imported by one name; two names would make two modules of each."""
 
-import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
 TESTS = Path(__file__).parent
+IMPORTS = re.compile(r"^ *from ([\w.]+) import ", re.MULTILINE)
 
 
 def imported(path: Path) -> set[str]:
-    """Return the names of the modules that a file imports from."""
-    nodes = ast.walk(ast.parse(path.read_text()))
-    return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    """Return the names of the modules that a file imports from, also in programs that it starts."""
+    return set(IMPORTS.findall(path.read_text()))
 
 
 def test_each_helper_is_imported_by_one_name() -> None:
@@ -23,3 +23,12 @@ def test_each_helper_is_imported_by_one_name() -> None:
                 names[stem].add(name)
     assert len(names) > 10
     assert {stem: found for stem, found in names.items() if len(found) > 1} == {}
+
+
+def test_no_test_module_is_imported_by_another() -> None:
+    found = {
+        path.relative_to(TESTS).as_posix(): names
+        for path in TESTS.rglob("*.py")
+        if (names := [n for n in imported(path) if n.rpartition(".")[2].startswith("test_")])
+    }
+    assert found == {}

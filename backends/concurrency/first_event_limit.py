@@ -51,25 +51,25 @@ class FirstEventLimiter:
         """The limit, ignoring a short probe."""
         return min(self._most, max(self._gradient.usual, self._served.most))
 
-    def observe(self, now_s: float, latency_s: float, busy: int) -> None:
+    def observe(self, now_s: float, latency_s: float, busy: int, tenant: str = "") -> None:
         """Record that a whole reply came; how long it took is ignored."""
         self._served.note(now_s, busy)
         if 2 * busy >= self.limit:
             self._gradient.grow()
 
-    def begun(self, now_s: float, latency_s: float, busy: int) -> None:
+    def begun(self, now_s: float, latency_s: float, busy: int, tenant: str = "") -> None:
         """Record the time to the first event of a stream."""
-        self._gradient.observe(now_s, latency_s, busy)
+        self._gradient.observe(now_s, latency_s, busy, tenant)
         usual_s = self._tolerance * (self._gradient.base_s or 0.0)
         if latency_s <= max(WELL_S, usual_s):
             self._served.note(now_s, busy)
 
-    def refused(self, now_s: float) -> None:
+    def refused(self, now_s: float, tenant: str = "") -> None:
         """Record that the backend reported overload."""
         self._served.pass_on(now_s)
         if now_s - self._dropped_s >= DROP_S:
             self._dropped_s = now_s
-            self._gradient.refused(now_s)
+            self._gradient.refused(now_s, tenant)
 
     def press(self, now_s: float) -> None:
         """Record that a call found no free slot."""

@@ -1,16 +1,17 @@
 """The concurrency queue: grants slots to call a backend, and queues calls it can serve in time.
 
 A call holds a slot from before it is sent until its reply has ended. When all slots are taken, a
-call waits for the next one, in order of arrival. If it would wait too long, it is refused at once:
-a client can react to an early refusal, but not to a late one. The expected wait follows from
-Little's law: (calls waiting + 1) * how long a slot is held / slots.
+call waits for the next one. Tenants are served fairly by the time for which their calls hold slots
+(`fair_line.py`), the calls of one tenant in order of arrival. If a call would wait too long, it is
+refused at once: a client can react to an early refusal, but not to a late one. The expected wait
+follows from Little's law: (calls waiting ahead of it + 1) * how long a slot is held / slots.
 """
 
 import asyncio
-from collections import deque
 from typing import Protocol, Self
 
-from tollway.backends.types import DeadlineExceeded, Overloaded
+from tollway.backends.concurrency.fair_line import FairLine
+from tollway.backends.errors import DeadlineExceeded, Overloaded
 
 QUEUE_MAX = 10_000  # futures of a kilobyte each: a limit of last resort
 ADMIT = 0.5  # of the patience: a call that waits longer than expected is then still in time
@@ -35,15 +36,15 @@ class Limit(Protocol):
     def usual(self) -> int:
         """The limit, ignoring a short change."""
 
-    def observe(self, now_s: float, latency_s: float, busy: int) -> None:
+    def observe(self, now_s: float, latency_s: float, busy: int, tenant: str = "") -> None:
         """Record a good reply, whole or its head; `busy` are the concurrent calls, including this
         one.
         """
 
-    def begun(self, now_s: float, latency_s: float, busy: int) -> None:
+    def begun(self, now_s: float, latency_s: float, busy: int, tenant: str = "") -> None:
         """Record the first event of a stream."""
 
-    def refused(self, now_s: float) -> None:
+    def refused(self, now_s: float, tenant: str = "") -> None:
         """Record that the backend reported overload."""
 
     def press(self, now_s: float) -> None:
@@ -69,10 +70,10 @@ class ConcurrencyQueue:
         their deadline.
         """
         self._most = most
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._queue_most = queue
         self._limiter = limiter
-        self._waiters: deque[asyncio.Future[bool]] = deque()
+        self._waiters: FairLine[asyncio.Future[bool]] = FairLine()
         self._held_s = 0.0
         self.busy = 0
         self.refused = 0
@@ -90,17 +91,16 @@ class ConcurrencyQueue:
         """
         if limiter is not None and type(limiter) is type(self._limiter):
             limiter.adopt(self._limiter)
-        self._most, self._patience_s, self._limiter = most, patience_s, limiter
+        self._most, self.patience_s, self._limiter = most, patience_s, limiter
         self._admit()
 
     @property
     def waiting(self) -> int:
         """Calls in the queue."""
-        return len(self._waiters)
+        return self._waiters.count
 
-    @property
-    def full(self) -> bool:
-        """Whether a call now would be refused."""
+    def is_full(self, tenant: str = "") -> bool:
+        """Whether a tenant's call now would be refused."""
         limiter = self._limiter
         if self.busy < (self._most if limiter is None else limiter.limit):
             return False
@@ -109,22 +109,35 @@ class ConcurrencyQueue:
             self._admit()
             if self.busy < self.limit:
                 return False
-        if self.waiting >= self._queue_most:
-            return True
-        if self._patience_s is None:
-            return False
-        most = self._most if limiter is None else limiter.usual
-        return (self.waiting + 1) * self._held_s / most > ADMIT * self._patience_s
+        ahead = self._waiters.ahead(tenant)
+        return ahead >= self._queue_most or self.is_too_long(ahead)
 
-    async def enter(self, deadline_s: float) -> None:
+    def is_too_long(self, ahead: float) -> bool:
+        """Whether a call with so many ahead of it would probably wait too long."""
+        if self.patience_s is None:
+            return False
+        most = self._most if self._limiter is None else self._limiter.usual
+        return (ahead + 1) * self._held_s / most > ADMIT * self.patience_s
+
+    def enter_now(self) -> bool:
+        """Take a slot if one is free, and return whether."""
+        limiter = self._limiter
+        if self.busy >= (self._most if limiter is None else limiter.limit):
+            return False
+        self.busy += 1
+        return True
+
+    async def enter(self, deadline_s: float, tenant: str = "") -> None:
         """Take a slot, or raise Overloaded or DeadlineExceeded (on the loop's clock)."""
         if self.busy < self.limit:
             self.busy += 1
         else:
-            await self._wait(deadline_s)
+            await self._wait(deadline_s, tenant)
 
-    def leave(self, held_s: float) -> None:
-        """Return a slot that was held for `held_s`: it goes to the first call in the queue."""
+    def leave(self, held_s: float, tenant: str = "") -> None:
+        """Return a slot that a tenant held for `held_s`: it goes to the next call in the queue."""
+        if self._waiters.count:
+            self._waiters.charge(tenant, held_s - self._held_s)
         self._held_s += (RATE if self._held_s else 1.0) * (held_s - self._held_s)
         self.busy -= 1
         self._admit()
@@ -134,7 +147,9 @@ class ConcurrencyQueue:
         """Whether it needs the first event of a stream (`begun`)."""
         return self._limiter is not None and self._limiter.by_first_event
 
-    def answered(self, latency_s: float, status: int, *, streamed: bool = False) -> None:
+    def answered(
+        self, latency_s: float, status: int, *, streamed: bool = False, tenant: str = ""
+    ) -> None:
         """Record how long the head of a reply took, and whether the backend reported overload.
 
         `streamed`: the first event is reported later (`begun`), where that is needed.
@@ -144,43 +159,45 @@ class ConcurrencyQueue:
             return
         now_s = asyncio.get_running_loop().time()
         if status in (429, 503):
-            limiter.refused(now_s)
+            limiter.refused(now_s, tenant)
         elif limiter.by_first_event:
             if status < 400 and not streamed:
-                limiter.observe(now_s, latency_s, self.busy)
+                limiter.observe(now_s, latency_s, self.busy, tenant)
         elif status < 500:
-            limiter.observe(now_s, latency_s, self.busy)
+            limiter.observe(now_s, latency_s, self.busy, tenant)
 
-    def begun(self, latency_s: float) -> None:
+    def begun(self, latency_s: float, tenant: str = "") -> None:
         """Record how long the first event of a stream took."""
         if self._limiter is not None:
-            self._limiter.begun(asyncio.get_running_loop().time(), latency_s, self.busy)
+            self._limiter.begun(asyncio.get_running_loop().time(), latency_s, self.busy, tenant)
 
     def close(self) -> None:
         """Fail all waiting calls."""
-        for waiter in list(self._waiters):
+        for waiter in self._waiters.items():
             settle(waiter, False)
 
     # ------------------------------------------------------------------ the queue
 
     def _admit(self) -> None:
-        while self._waiters and self.busy < self.limit:
-            if settle(self._waiters.popleft(), True):
+        while self._waiters.count and self.busy < self.limit:
+            tenant, waiter = self._waiters.pop()
+            if settle(waiter, True):
                 self.busy += 1
+                self._waiters.charge(tenant, self._held_s)  # corrected when the slot comes back
 
-    async def _wait(self, deadline_s: float) -> None:
+    async def _wait(self, deadline_s: float, tenant: str) -> None:
         loop = asyncio.get_running_loop()
-        if self.full:
+        if self.is_full(tenant):
             self.refused += 1
-            raise Overloaded(f"{self.busy} calls are under way and {self.waiting} wait already")
+            raise Overloaded(f"{self.busy} calls are running and {self.waiting} are waiting")
         if self.busy < self.limit:  # a probe ended just now
             self.busy += 1
             return
         until_s = deadline_s
-        if self._patience_s is not None:
-            until_s = min(deadline_s, loop.time() + self._patience_s)
+        if self.patience_s is not None:
+            until_s = min(deadline_s, loop.time() + self.patience_s)
         waiter: asyncio.Future[bool] = loop.create_future()
-        self._waiters.append(waiter)
+        self._waiters.push(tenant, waiter)
         timer = loop.call_at(until_s, settle, waiter, False)
         try:
             granted = await waiter
@@ -191,12 +208,11 @@ class ConcurrencyQueue:
             raise
         finally:
             timer.cancel()
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._waiters.discard(tenant, waiter)  # if it was not served
         if not granted:
             if until_s < deadline_s:
                 self.refused += 1
-                raise Overloaded(f"no slot became free within {self._patience_s} s")
+                raise Overloaded(f"no slot became free within {self.patience_s} s")
             raise DeadlineExceeded("no connection became free within the deadline", ran=False)
 
 

@@ -26,7 +26,7 @@ class Served:
         passed = int((now_s - self._since_s) / (SPAN_S / PARTS))
         if passed <= 0:
             return
-        kept = self._parts[min(passed, PARTS) :]
-        self._parts = kept + [0] * (PARTS - len(kept))
+        rest = self._parts[min(passed, PARTS) :]
+        self._parts = rest + [0] * (PARTS - len(rest))
         self._since_s += passed * (SPAN_S / PARTS)
         self.most = max(self._parts)

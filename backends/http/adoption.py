@@ -6,7 +6,7 @@ server closes connections, and, if there are several addresses, its ejections an
 
 from tollway.backends.http.load_balancer import LoadBalancer
 from tollway.backends.http.pool import Http1Transport
-from tollway.backends.types import Transport
+from tollway.backends.ports import Transport
 
 
 def adopt(new: Transport, old: Transport) -> None:

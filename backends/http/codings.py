@@ -1,62 +1,33 @@
-"""Content codings (RFC 9110 8.4): replies that are compressed although `identity` was requested.
+"""Content codings (RFC 9110 8.4): replies and requests that are compressed.
 
-A reply is decoded as it arrives, in steps: each takes at most STEP_BYTES in and gives at most
-OUT_BYTES out, and between two steps the event loop runs. So neither a large reply nor a
-decompression bomb blocks other requests. The reader of a whole body bounds its decoded size.
+A reply may be compressed although `identity` was requested. It is decoded as it arrives, in steps:
+each takes at most STEP_BYTES in and gives at most OUT_BYTES out, and between two steps the event
+loop runs. So neither a large body nor a decompression bomb blocks other requests. The reader of a
+whole body bounds its decoded size.
 """
 
 import asyncio
-import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 from tollway.backends.documents import header
-from tollway.backends.types import BadReply, Headers, HttpReply
+from tollway.backends.errors import BadReply
+from tollway.backends.http.decoders import Decoder, decoder
+from tollway.backends.types import Headers, HttpReply
 
 STEP_BYTES = 8 << 10  # 2 ms at worst: many empty gzip members, at 5 us each
 OUT_BYTES = 256 << 10  # 1 ms
 RATIO_MAX = 200  # Apache's limit against bombs; JSON reaches 5 or 20, zeros 1,000
 RATIO_FROM_BYTES = 1 << 20  # a small reply may well be all blanks
 
-DECODED = frozenset({b"gzip", b"x-gzip", b"deflate"})
+REQUEST_RATIO_MAX = 100
+REQUEST_RATIO_FROM_BYTES = 256 << 10  # a prompt in a test may well repeat one word
 
-_UNDIGESTED = frozenset({b"content-encoding", b"content-length", b"content-digest", b"content-md5"})
+UNDIGESTED = frozenset({b"content-encoding", b"content-length", b"content-digest", b"content-md5"})
 """Fields that describe the coded bytes."""
 
 
-class Inflate:
-    """gzip, of one member or several (RFC 1952), or deflate: in zlib's format, or raw.
-
-    RFC 9110 8.4.1.2 notes that some servers send raw deflate without zlib's header.
-    """
-
-    # The mutable state is zlib's, of the current member.
-    def __init__(self, *, gzip: bool) -> None:
-        self._gzip = gzip
-        self._zlib = zlib.decompressobj(31 if gzip else 15)
-        self._begun = False
-
-    @property
-    def whole(self) -> bool:
-        """Whether the data may end here: the last member is complete, or none has begun."""
-        return self._zlib.eof or not self._begun
-
-    def feed(self, data: bytes, most: int) -> tuple[bytes, bytes]:
-        """Return (at most `most` decoded bytes, the part of `data` that is still to be fed).
-
-        ValueError if the data is damaged.
-        """
-        if self._zlib.eof:
-            if not self._gzip:
-                raise ValueError("bytes after the end of the deflated data")
-            self._zlib = zlib.decompressobj(31)
-        elif not self._begun and not self._gzip and data[0] & 0x0F != 8:
-            self._zlib = zlib.decompressobj(-15)
-        self._begun = True
-        try:
-            out = self._zlib.decompress(data, most)
-        except zlib.error as exc:
-            raise ValueError(f"damaged: {exc}") from exc
-        return out, self._zlib.unconsumed_tail or self._zlib.unused_data
+class TooLarge(ValueError):  # noqa: N818 - reads as what happened
+    """A body that expands above a limit; the rest of it is not decoded."""
 
 
 def codings(headers: Headers) -> list[bytes]:
@@ -66,8 +37,8 @@ def codings(headers: Headers) -> list[bytes]:
             break
     else:  # nearly always (0.2 us)
         return []
-    found = [value for name, value in headers if name == b"content-encoding"]
-    listed = [coding.strip().lower() for coding in b",".join(found).split(b",")]
+    values = [value for name, value in headers if name == b"content-encoding"]
+    listed = [coding.strip().lower() for coding in b",".join(values).split(b",")]
     return [coding for coding in listed if coding not in (b"", b"identity")]
 
 
@@ -94,49 +65,46 @@ class Decoded:
         self._coded = b", ".join(coded)
         self.headers = varying(reply.headers)
         self._stream = reply.stream
-        self._decoder = Inflate(gzip=self._coded != b"deflate")
+        self._decoder = decoder(self._coded)
         self._in = self._out = 0
-        self._kept: list[bytes] | None = [] if keeps else None
+        self._original: list[bytes] | None = [] if keeps else None
 
     @property
     def raw(self) -> bytes | None:
         """The original, still coded bytes; None if they were not kept."""
-        return None if self._kept is None else b"".join(self._kept)
+        return None if self._original is None else b"".join(self._original)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._coded not in DECODED:
-            told = self._coded.decode("latin-1")[:80]
+        decodes = self._decoder
+        if decodes is None:
+            coding = self._coded.decode("latin-1")[:80]
             raise BadReply(
-                f"content-encoding {told!r} cannot be decoded here, and identity was asked for"
+                f"content-encoding {coding!r} cannot be decoded here, and identity was asked for"
             )
         try:
             async for chunk in self._stream:
-                if self._kept is not None:
-                    self._kept.append(chunk)
+                if self._original is not None:
+                    self._original.append(chunk)
                 for at in range(0, len(chunk), STEP_BYTES):
                     if at:
                         await asyncio.sleep(0)
-                    async for part in self._step(chunk[at : at + STEP_BYTES]):
+                    async for part in self._step(decodes, chunk[at : at + STEP_BYTES]):
                         yield part
         except ValueError as exc:
             raise BadReply(f"its content coding is broken: {exc}") from exc
-        if not self._decoder.whole:
+        if not decodes.whole:
             raise BadReply("its content coding is broken: the data ends too early")
 
-    async def _step(self, data: bytes) -> AsyncIterator[bytes]:
+    async def _step(self, decodes: Decoder, data: bytes) -> AsyncIterator[bytes]:
         """Yield the decoded bytes of a piece of coded data."""
         self._in += len(data)
-        while True:
-            out, data = self._decoder.feed(data, OUT_BYTES)
+        for out in _outputs(decodes, data):
             self._out += len(out)
             if self._out > max(RATIO_FROM_BYTES, RATIO_MAX * self._in):
-                raise ValueError(f"it expands more than {RATIO_MAX} times")
+                raise TooLarge(f"it expands more than {RATIO_MAX} times")
             if out:
                 yield out
-            # zlib may have more output even after it has consumed all of its input.
-            if not data and (len(out) < OUT_BYTES or self._decoder.whole):
-                return
-            if out:
+            if decodes.pending:
                 await asyncio.sleep(0)
 
     async def aclose(self) -> None:
@@ -144,12 +112,45 @@ class Decoded:
         await self._stream.aclose()
 
 
+def expanded(
+    body: bytes, decodes: Decoder, most_bytes: int, hold: Callable[[int], None]
+) -> Generator[None, None, bytes]:
+    """Return a decoded request body; yield after each step.
+
+    `hold` is told how many more bytes are held, before each step, and may raise. TooLarge above
+    `most_bytes`, or REQUEST_RATIO_MAX times the size; ValueError if the body is damaged.
+    """
+    parts: list[bytes] = []
+    size = 0
+    most = min(most_bytes, max(REQUEST_RATIO_FROM_BYTES, REQUEST_RATIO_MAX * len(body)))
+    for at in range(0, len(body), STEP_BYTES):
+        for out in _outputs(decodes, body[at : at + STEP_BYTES]):
+            size += len(out)
+            if size > most_bytes:
+                raise TooLarge(f"it has more than {most_bytes} bytes when decoded")
+            if size > most:
+                raise TooLarge(f"it expands more than {REQUEST_RATIO_MAX} times")
+            hold(len(out))
+            parts.append(out)
+            yield
+    if not decodes.whole:
+        raise ValueError("the data ends too early")
+    return b"".join(parts)
+
+
+def _outputs(decodes: Decoder, data: bytes) -> Iterator[bytes]:
+    """Yield the outputs of a piece of coded data, each of some OUT_BYTES at most."""
+    yield decodes.feed(data, OUT_BYTES)
+    while decodes.pending:
+        yield decodes.feed(b"", OUT_BYTES)
+
+
 def decoded(reply: HttpReply, coded: list[bytes], *, keeps: bool) -> HttpReply:
     """Return a reply with its codings undone; `keeps` keeps the coded bytes too."""
     fields = [
         (name, weak(value) if name == b"etag" else value)
         for name, value in reply.headers
-        if name not in _UNDIGESTED
+        if name not in UNDIGESTED
     ]
     return HttpReply(reply.status, varying(fields), Decoded(reply, coded, keeps=keeps))
 

@@ -18,24 +18,19 @@ each would cost more than parsing its reply. It is rearmed only when something f
 """
 
 import asyncio
-import socket
-import struct
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Protocol, cast
 
 import httptools
 
 from tollway.backends.documents import streams_events
+from tollway.backends.errors import BackendError, BadReply, ConnectFailed, DeadlineExceeded
+from tollway.backends.http.exchange import Exchange
+from tollway.backends.http.known_heads import KnownHeads
+from tollway.backends.http.tcp_info import unheard
 from tollway.backends.http.tls_alerts import refuses_us
-from tollway.backends.types import (
-    BackendError,
-    BadReply,
-    Call,
-    ConnectFailed,
-    DeadlineExceeded,
-    Headers,
-)
+from tollway.backends.types import Call, Headers
+from tollway.record import record
 
 MAX_FIELDS = 200
 """Header fields in a reply; servers send 5 to 30."""
@@ -49,19 +44,20 @@ MAX_INTERIM = 8
 HIGH_WATER_BYTES = 256 * 1024
 """Unread body bytes at which reading from the backend pauses: one read of the event loop."""
 
-# Memory of a chunk beside its bytes: a flood of chunks of one byte is a flood too.
-_CHUNK_BYTES = 64
-
 IDLE, HEAD, BODY, DONE = range(4)
 
-OWN_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-"""Fields of a request that the transport sets itself."""
 
-_TCP_INFO_BYTES = 216  # struct tcp_info of linux/tcp.h, up to tcpi_bytes_retrans
-_U64 = struct.Struct("=Q")
+@record
+class KnownReply:
+    """What was read from a reply's head. The fields are not changed."""
 
-_BODY_EXPECTED = frozenset((b"POST", b"PUT", b"PATCH"))
+    status: int
+    headers: Headers
+    streamed: bool
 
+
+KNOWN = KnownHeads[KnownReply]()
+"""The heads that servers send again and again. What a head means depends on its bytes alone."""
 
 CLOSED = "the backend closed the connection instead of replying"
 """The error of a call that may have been lost on a reused connection."""
@@ -80,55 +76,6 @@ class StaleConnection(BadReply):
         self.chunked = chunked
 
 
-def request_head(call: Call, host: bytes) -> bytes:
-    """Return the head of `call` as it is sent; the transport sets the framing itself.
-
-    Raises ValueError for a method, target or field that would end its line early.
-    """
-    lines = [b"%b %b HTTP/1.1\r\n" % (call.method, call.target)]
-    has_host = False
-    for name, value in call.headers:
-        if name == b"host":
-            has_host = True
-        elif name in OWN_FRAMING:
-            continue
-        lines.append(b"%b: %b\r\n" % (name, value))
-    if not has_host:
-        lines.insert(1, b"host: %b\r\n" % host)
-    if needs_length(call):
-        lines.append(b"content-length: %d\r\n" % len(call.body))
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b" " in call.target:
-        raise ValueError("a line break or a space where a request may have none")
-    return head + b"\r\n"
-
-
-def needs_length(call: Call) -> bool:
-    """Return whether a request must state the length of its body, even if 0 (RFC 9110 8.6)."""
-    return bool(call.body) or call.method in _BODY_EXPECTED
-
-
-def unheard(transport: asyncio.BaseTransport | None) -> int:
-    """Return how many of the bytes sent the peer had not received when it closed.
-
-    A FIN acknowledges what came before it, so bytes not acknowledged then arrived too late to be
-    acted on. (A RST acknowledges nothing.) 0 if the kernel does not report it: Linux does since
-    4.19.
-    """
-    option = getattr(socket, "TCP_INFO", None)
-    end = None if transport is None else transport.get_extra_info("socket")
-    if option is None or end is None:
-        return 0
-    try:
-        info = end.getsockopt(socket.IPPROTO_TCP, option, _TCP_INFO_BYTES)
-    except OSError:  # not a socket of TCP
-        return 0
-    if len(info) < _TCP_INFO_BYTES:
-        return 0
-    acknowledged, sent, repeated = (_U64.unpack_from(info, at)[0] for at in (120, 200, 208))
-    return max(0, int(sent - repeated - (acknowledged - 1)))  # the SYN was acknowledged too
-
-
 class Owner(Protocol):
     """Lends a connection out: notified once when its exchange ended, once when it is closed."""
 
@@ -139,72 +86,6 @@ class Owner(Protocol):
         """Remove the connection: it is closed."""
 
 
-class Exchange:
-    """One call's reply as it arrives; also the stream of its body."""
-
-    __slots__ = ("_buffered", "_chunks", "_on_first", "_wakeup", "connection", "error", "head",
-                 "headers", "status")  # fmt: skip
-
-    # The mutable state of an exchange belongs to its connection until `connection` is None.
-    def __init__(self, connection: "Connection", head: asyncio.Future[None]) -> None:
-        self.connection: Connection | None = connection
-        self.head = head
-        self.status = 0
-        self.headers: Headers = []
-        self.error: BackendError | None = None
-        self._chunks: deque[bytes] = deque()
-        self._buffered = 0
-        self._on_first: Callable[[], None] | None = None
-        self._wakeup: asyncio.Future[None] | None = None
-
-    def feed(self, chunk: bytes) -> int:
-        """Add a part of the body; return how much memory waits to be read, in bytes."""
-        self._chunks.append(chunk)
-        self._buffered += len(chunk) + _CHUNK_BYTES
-        if self._on_first is not None:
-            first, self._on_first = self._on_first, None
-            first()
-        return self._buffered
-
-    def on_first(self, told: Callable[[], None]) -> None:
-        """Call `told` when the first part of the body has arrived, at once if it already has."""
-        if self._chunks:
-            told()
-        elif self.connection is not None:
-            self._on_first = told
-
-    def wake(self) -> None:
-        """Wake the task that waits for the head or for more of the body."""
-        if not self.head.done():
-            self.head.set_result(None)
-        wakeup = self._wakeup
-        if wakeup is not None and not wakeup.done():
-            wakeup.set_result(None)
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while not self._chunks:
-            if self.error is not None:
-                raise self.error
-            if self.connection is None:
-                raise StopAsyncIteration
-            self._wakeup = self.head.get_loop().create_future()
-            await self._wakeup
-        chunk = self._chunks.popleft()
-        self._buffered -= len(chunk) + _CHUNK_BYTES
-        if self.connection is not None and self._buffered == 0:
-            self.connection.read_on()
-        return chunk
-
-    async def aclose(self) -> None:
-        """End the exchange; cut the connection if the body was not read to its end."""
-        self._chunks.clear()
-        if self.connection is not None:
-            self.connection.abandon()
-
-
 class Connection(asyncio.Protocol):
     """A connection as asyncio's protocol and as httptools' callbacks (`on_...`)."""
 
@@ -212,6 +93,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, idle_limit_s: float) -> None:
         self.idle_since_s = 0.0
         self.entered_s = 0.0  # when the call that it carries took its slot; set by its owner
+        self.tenant = ""  # whose call that is; set by its owner
         self.closed = False
         self.chunked = False  # whether the last reply was
         self._owner = owner
@@ -226,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._interim = 0
         self._bodiless = False
         self._keep = False
+        self._length_bytes: int | None = None
         self._until_close = False
         self.streamed = False  # whether the reply is a stream of events: silence is limited
         self._paused = False
@@ -245,7 +128,7 @@ class Connection(asyncio.Protocol):
     def send(self, head: bytes, call: Call, deadline_s: float) -> Exchange:
         """Send `call`; its reply fills the returned exchange."""
         assert self._phase == IDLE and self._transport is not None
-        exchange = Exchange(self, self._loop.create_future())
+        exchange = Exchange(self)
         self._exchange, self._phase = exchange, HEAD
         self._headers = exchange.headers
         self._mute = self._interim = 0
@@ -290,6 +173,10 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             self.close()  # unrequested: whatever this is, the next reply must not start with it
             return
+        fresh = self._phase == HEAD and not (self._mute or self._interim or self._bodiless)
+        if fresh and (found := KNOWN.find(data)) is not None:
+            self._take_whole(exchange, *found)
+            return
         self._mute += len(data)
         try:
             self._parser.feed_data(data)
@@ -300,11 +187,13 @@ class Connection(asyncio.Protocol):
                 return
         if self._phase == DONE:
             assert self._transport is not None
+            if fresh and self._keep and self._length_bytes is not None and not self._interim:
+                KNOWN.accepted(data, self._length_bytes, partial(self._known, exchange))
             # A reply may end before a long body is sent: the rest of that would precede the next
             # call.
             self._end(reusable=self._keep and not self._transport.get_write_buffer_size())
         elif self._mute > MAX_HEAD_BYTES:
-            self._fail(BadReply(f"more than {MAX_HEAD_BYTES} bytes that are not body"))
+            self._fail(BadReply(f"more than {MAX_HEAD_BYTES} bytes outside the body"))
             return
         elif self._phase == BODY:
             self._streaming(exchange)
@@ -325,7 +214,7 @@ class Connection(asyncio.Protocol):
             unheard_bytes = 0 if exc else unheard(self._transport)
             self._fail(StaleConnection(unheard_bytes, chunked=self.chunked))
         elif self._phase == HEAD and not self._mute and refuses_us(exc):
-            self._fail(ConnectFailed(f"the backend does not take our certificate: {exc}"))
+            self._fail(ConnectFailed(f"the backend does not accept our certificate: {exc}"))
         else:
             self._fail(BadReply(f"the connection broke off: {exc or 'closed too early'}"))
         if self._alarm is not None:
@@ -359,6 +248,7 @@ class Connection(asyncio.Protocol):
         self._check_head(exchange.headers)
         exchange.status = status
         if status in (204, 304):  # no body follows, whatever a length says (RFC 9110 15.3.5)
+            self._length_bytes = None
             exchange.headers = [pair for pair in exchange.headers if pair[0] != b"content-length"]
         self._headers = []
         self._mute = 0
@@ -371,7 +261,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, chunk: bytes) -> None:
         """Pass on a part of the body."""
         if self._phase != BODY:
-            raise ValueError("a body where there may be none")
+            raise ValueError("a body that is not allowed")
         self._mute = 0
         exchange = self._exchange
         assert exchange is not None and self._transport is not None
@@ -389,7 +279,7 @@ class Connection(asyncio.Protocol):
     def _swallow(self, status: int) -> None:
         self._interim += 1
         if self._interim > MAX_INTERIM or status == 101:
-            raise ValueError(f"unasked or endless {status}")
+            raise ValueError(f"unexpected status {status}")
         self._headers.clear()
 
     def _check_head(self, headers: Headers) -> None:
@@ -399,21 +289,41 @@ class Connection(asyncio.Protocol):
         if self._mute > MAX_HEAD_BYTES and sum(map(_field_bytes, headers)) > MAX_HEAD_BYTES:
             raise ValueError(f"a head above {MAX_HEAD_BYTES} bytes")
         framed = self.chunked = False
+        self._length_bytes = None
         for name, value in headers:
             if name == b"content-length":
                 framed = True
+                self._length_bytes = int(value)  # digits only: the parser has checked that
             elif name == b"transfer-encoding":
                 if framed or value.strip().lower() != b"chunked":
                     raise ValueError("a transfer coding other than chunked, once")
                 framed = self.chunked = True
+                self._length_bytes = None
         self._until_close = not framed
         self.streamed = streams_events(headers)
-        self._keep = self._parser.should_keep_alive()
+        # uvicorn sends what a failed application says and then closes, unannounced: the next call
+        # on the connection would be lost.
+        self._keep = self._parser.should_keep_alive() and self._parser.get_status_code() != 500
+
+    def _known(self, exchange: Exchange) -> KnownReply:
+        return KnownReply(exchange.status, exchange.headers.copy(), self.streamed)
+
+    def _take_whole(self, exchange: Exchange, known: KnownReply, body: bytes) -> None:
+        """Take a whole reply whose head was parsed before."""
+        exchange.status = known.status
+        exchange.headers = known.headers.copy()
+        self._headers = []
+        self.chunked, self.streamed = False, known.streamed
+        if body:
+            exchange.feed(body)
+        assert self._transport is not None
+        self._end(reusable=not self._transport.get_write_buffer_size())
+        exchange.wake()
 
     def _streaming(self, exchange: Exchange) -> None:
         """Limit the silence between two parts of a stream as well as the deadline."""
         self._heard_s = self._loop.time()
-        if self.streamed and not exchange.head.done():
+        if self.streamed and not exchange.head.done:
             self._arm(self._heard_s + self._idle_limit_s)
 
     def _end(self, *, reusable: bool) -> None:

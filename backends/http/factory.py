@@ -10,7 +10,8 @@ from tollway.backends.http.connection import Connection
 from tollway.backends.http.pool import Connect, Http1Transport, Rewrite
 from tollway.backends.http.proxies import Proxy, parse_proxy
 from tollway.backends.http.tunnel import connect_through
-from tollway.backends.types import Call, Transport
+from tollway.backends.ports import Transport
+from tollway.backends.types import Call
 
 Barred = Callable[[str], bool]
 """Returns whether nothing may be sent to an address."""
@@ -132,7 +133,7 @@ def _tcp(
         peer = transport.get_extra_info("peername")  # once a connection: 1 us of some hundred
         if barred is not None and peer and barred(peer[0]):
             transport.abort()
-            raise OSError(f"{host} leads to {peer[0]}, where nothing may be sent")
+            raise OSError(f"{host} leads to {peer[0]}, which is not an allowed address")
 
     return connect, parts.netloc.encode("ascii")
 

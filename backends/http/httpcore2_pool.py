@@ -101,7 +101,9 @@ class _Looking(httpcore2.AnyIOBackend):
         peer = stream.get_extra_info("server_addr")
         if self._barred is not None and peer and self._barred(peer[0]):
             await stream.aclose()
-            raise httpcore2.ConnectError(f"{host} leads to {peer[0]}, where nothing may be sent")
+            raise httpcore2.ConnectError(
+                f"{host} leads to {peer[0]}, which is not an allowed address"
+            )
         return _Heard(stream)
 
 

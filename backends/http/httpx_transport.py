@@ -13,17 +13,12 @@ import httpx
 
 from tollway.backends.concurrency.queue import ConcurrencyQueue
 from tollway.backends.documents import streams_events
-from tollway.backends.http.connection import MAX_FIELDS, OWN_FRAMING, needs_length, request_head
+from tollway.backends.errors import BadReply, ConnectFailed, DeadlineExceeded, mark_unsent
+from tollway.backends.http.connection import MAX_FIELDS
 from tollway.backends.http.httpcore2_pool import Httpcore2Pool
-from tollway.backends.types import (
-    BadReply,
-    Call,
-    ConnectFailed,
-    DeadlineExceeded,
-    Headers,
-    HttpReply,
-    mark_unsent,
-)
+from tollway.backends.http.request_head import OWN_FRAMING, needs_length, request_head
+from tollway.backends.types import Call, Headers, HttpReply
+from tollway.eager import as_task
 
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
@@ -57,14 +52,16 @@ class HttpxTransport:
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
         """Send `call` and return its reply once the head has arrived (see `Transport`)."""
         request_head(call, b"")  # raises ValueError for a request that would split
-        slot = await self._enter(deadline_s)
+        slot = await self._enter(deadline_s, call.tenant)
         try:
             response = await self._ask(call, deadline_s)
         except BaseException:
             slot.leave()
             raise
         streamed = streams_events(response.headers.raw)
-        self.slots.answered(slot.held_s, response.status_code, streamed=streamed)
+        self.slots.answered(
+            slot.held_s, response.status_code, streamed=streamed, tenant=call.tenant
+        )
         idle_s = self._stream_idle_s if streamed else math.inf
         tells = streamed and response.status_code < 400 and self.slots.awaits_events
         body = _Body(response, slot, deadline_s, idle_s, tells=tells)
@@ -81,13 +78,13 @@ class HttpxTransport:
             self.slots.close()
         await self._pool.aclose()
 
-    async def _enter(self, deadline_s: float) -> "_Slot":
+    async def _enter(self, deadline_s: float, tenant: str) -> "_Slot":
         try:
-            await self.slots.enter(deadline_s)
+            await self.slots.enter(deadline_s, tenant)
         except asyncio.CancelledError as exc:
             mark_unsent(exc)
             raise
-        slot = _Slot(self.slots)
+        slot = _Slot(self.slots, tenant)
         if self._closed:
             slot.leave()
             raise ConnectFailed("the transport is closed")
@@ -110,6 +107,7 @@ class HttpxTransport:
             content=call.body,
             extensions={"timeout": self._timeout, "target": call.target, "trace": trace},
         )
+        await as_task()
         began_s = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(deadline_s):
@@ -148,8 +146,9 @@ def _head(response: httpx.Response) -> Headers:
 class _Slot:
     """A slot that one call holds."""
 
-    def __init__(self, slots: ConcurrencyQueue) -> None:
+    def __init__(self, slots: ConcurrencyQueue, tenant: str) -> None:
         self._slots = slots
+        self._tenant = tenant
         self._loop = asyncio.get_running_loop()
         self._since_s = self._loop.time()
 
@@ -160,11 +159,11 @@ class _Slot:
 
     def begun(self) -> None:
         """Record that the first event of a stream has arrived."""
-        self._slots.begun(self.held_s)
+        self._slots.begun(self.held_s, self._tenant)
 
     def leave(self) -> None:
         """Return it."""
-        self._slots.leave(self.held_s)
+        self._slots.leave(self.held_s, self._tenant)
 
 
 class _Body:

@@ -20,17 +20,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from tollway.backends.types import (
-    BackendError,
-    ByteStream,
-    Call,
-    ConnectFailed,
-    DeadlineExceeded,
-    Headers,
-    HttpReply,
-    Overloaded,
-    Transport,
-)
+from tollway.backends.errors import BackendError, ConnectFailed, DeadlineExceeded, Overloaded
+from tollway.backends.ports import Transport
+from tollway.backends.types import ByteStream, Call, Headers, HttpReply
 
 FAILURES_IN_A_ROW = 5  # these three are Envoy's defaults for outlier detection
 EJECTED_S, EJECTED_MAX_S = 30.0, 300.0
@@ -124,10 +116,10 @@ class LoadBalancer:
         """
         if self._health is None:
             return None
-        said = await asyncio.gather(*(self._check(endpoint) for endpoint in self.endpoints))
-        if True in said:
+        results = await asyncio.gather(*(self._check(endpoint) for endpoint in self.endpoints))
+        if True in results:
             return True
-        return False if False in said else None
+        return False if False in results else None
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -146,7 +138,9 @@ class LoadBalancer:
     async def _send(self, endpoint: Endpoint, call: Call, deadline_s: float) -> HttpReply:
         headers = [(name, value) for name, value in call.headers if name != b"host"]
         headers.append((b"host", endpoint.host))
-        addressed = Call(call.method, call.target, headers, call.body, call.payload)
+        addressed = Call(
+            call.method, call.target, headers, call.body, call.payload, tenant=call.tenant
+        )
         endpoint.busy += 1
         try:
             reply = await endpoint.transport.send(addressed, deadline_s)
@@ -161,7 +155,10 @@ class LoadBalancer:
             endpoint.is_well(asyncio.get_running_loop().time())
         else:
             self._suspected(endpoint, call.caller)
-        reply.stream = _Counted(self, endpoint, reply.stream)
+        if reply.whole is None:
+            reply.stream = _Counted(self, endpoint, reply.stream)
+        else:
+            endpoint.busy -= 1
         return reply
 
     def failed(self, endpoint: Endpoint) -> None:
@@ -212,9 +209,9 @@ class LoadBalancer:
         except BackendError:
             endpoint.healthy = False
             return False
-        said = is_well(reply.status)
-        endpoint.healthy = said is True
-        return said
+        healthy = is_well(reply.status)
+        endpoint.healthy = healthy is True
+        return healthy
 
 
 def is_well(status: int) -> bool | None:

@@ -17,9 +17,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from tollway.backends.concurrency.queue import ConcurrencyQueue
-from tollway.backends.http.connection import Connection, StaleConnection, request_head
+from tollway.backends.errors import ConnectFailed, DeadlineExceeded, mark_unsent
+from tollway.backends.http.connection import Connection, StaleConnection
+from tollway.backends.http.request_head import request_head
 from tollway.backends.http.reuse import SOON_S, Reuse
-from tollway.backends.types import Call, ConnectFailed, DeadlineExceeded, HttpReply, mark_unsent
+from tollway.backends.types import Call, HttpReply
+from tollway.eager import as_task
 
 Connect = Callable[[asyncio.AbstractEventLoop, Callable[[], Connection]], Awaitable[None]]
 """Opens a socket and connects it to the protocol that the factory creates."""
@@ -123,7 +126,7 @@ class Http1Transport:
             self._idle.append(connection)
             if self._sweep is None:
                 self._arm_sweep()
-        self.slots.leave(connection.idle_since_s - connection.entered_s)
+        self.slots.leave(connection.idle_since_s - connection.entered_s, connection.tenant)
 
     def lost(self, connection: Connection) -> None:
         """Remove a connection that is closed."""
@@ -141,18 +144,22 @@ class Http1Transport:
     async def _attempt(self, head: bytes, call: Call, deadline_s: float) -> HttpReply:
         loop = asyncio.get_running_loop()  # once: before Python 3.12 each costs a system call
         try:
-            await self.slots.enter(deadline_s)
+            if not self.slots.enter_now():
+                await self.slots.enter(deadline_s, call.tenant)
             entered_s = loop.time()
             try:
-                connection = self._take() or await self._connect(deadline_s)
+                connection = self._take()
+                if connection is None:
+                    await as_task()
+                    connection = await self._connect(deadline_s)
             except BaseException:
-                self.slots.leave(loop.time() - entered_s)
+                self.slots.leave(loop.time() - entered_s, call.tenant)
                 raise
         except asyncio.CancelledError as exc:
             mark_unsent(exc)
             raise
         # From here on the exchange owns the slot: `ended` returns it, once.
-        connection.entered_s = entered_s
+        connection.entered_s, connection.tenant = entered_s, call.tenant
         exchange = connection.send(head, call, deadline_s)
         try:
             await exchange.head
@@ -162,10 +169,12 @@ class Http1Transport:
         if exchange.error is not None:
             raise exchange.error
         streamed = connection.streamed
-        self.slots.answered(loop.time() - entered_s, exchange.status, streamed=streamed)
+        self.slots.answered(
+            loop.time() - entered_s, exchange.status, streamed=streamed, tenant=call.tenant
+        )
         if streamed and exchange.status < 400 and self.slots.awaits_events:
-            exchange.on_first(lambda: self.slots.begun(loop.time() - entered_s))
-        return HttpReply(exchange.status, exchange.headers, exchange)
+            exchange.on_first(lambda: self.slots.begun(loop.time() - entered_s, call.tenant))
+        return HttpReply(exchange.status, exchange.headers, exchange, exchange.whole)
 
     def _take(self) -> Connection | None:
         while self._idle:

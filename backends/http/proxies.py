@@ -51,9 +51,9 @@ def parse_proxy(url: str) -> Proxy:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise ValueError(f"is no URL of a proxy; {_HOW}") from None
+        raise ValueError(f"is not a proxy URL; {_HOW}") from None
     if parts.scheme != "http":
-        raise ValueError(f"must be a proxy of HTTP, asked in the clear (http://); {_HOW}")
+        raise ValueError(f"must be an HTTP proxy reached over http://; {_HOW}")
     if not host or not url.isascii() or any(c <= " " for c in url):
         raise ValueError(f"names no host; {_HOW}")
     if parts.path not in ("", "/") or parts.query or parts.fragment:

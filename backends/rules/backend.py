@@ -12,11 +12,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from tollway.backends.errors import BadRequest
+from tollway.backends.ports import WireProtocol
 from tollway.backends.protocols import plain
 from tollway.backends.protocols.oip import local
 from tollway.backends.rules.file import Decide, load
 from tollway.backends.rules.ruling import Ruling
-from tollway.backends.types import BadRequest, Call, Headers, HttpReply, Payload, WireProtocol
+from tollway.backends.types import UNPARSED, Call, Headers, HttpReply, Payload
 
 GROUP = "tollway.rules"
 
@@ -25,6 +27,7 @@ ROWS_MAX = 1_024
 
 _SPOKEN = {
     "oip": (local.rows, local.reply, local.describe),
+    "http": (plain.rows, plain.reply, plain.describe),
     "plain": (plain.rows, plain.reply, plain.describe),
 }
 
@@ -63,7 +66,7 @@ class Rules:
         rules do not support, such as a batch above ROWS_MAX (another backend may).
         """
         try:
-            payload = call.payload if call.payload is not None else self._wire.parse(call)
+            payload = self._wire.parse(call) if call.payload is UNPARSED else call.payload
         except BadRequest as exc:
             return self._problem(400, "Bad request", str(exc))
         if payload.data is None:
@@ -82,10 +85,10 @@ class Rules:
         """Do nothing: there are no connections."""
 
     def _about(self, call: Call, payload: Payload) -> HttpReply:
-        told = self._describe(call) if call.method == b"GET" else None
-        if told is None:
+        description = self._describe(call) if call.method == b"GET" else None
+        if description is None:
             return self._problem(503, "Not for rules", "rules cannot read this request")
-        return _whole(200, *told)
+        return _whole(200, *description)
 
     def _problem(self, status: int, title: str, detail: str) -> HttpReply:
         kind, body = self._wire.error(status, {"title": title, "status": status, "detail": detail})
@@ -117,12 +120,12 @@ def by_function(function: Callable[[Any], Any]) -> Decide:
     """Wrap `function` to return a Ruling; the wrapper raises ValueError for an invalid result."""
 
     def decide(document: Any) -> Ruling:
-        said = function(document)
-        if isinstance(said, Ruling):
-            return said
-        if isinstance(said, dict):
-            return _weighed(said)
-        answer, confidence = said if isinstance(said, tuple) else (said, None)
+        result = function(document)
+        if isinstance(result, Ruling):
+            return result
+        if isinstance(result, dict):
+            return _weighed(result)
+        answer, confidence = result if isinstance(result, tuple) else (result, None)
         if answer is None:
             raise ValueError("the function returned no answer")
         if confidence is not None and not 0 <= confidence <= 1:
@@ -132,12 +135,12 @@ def by_function(function: Callable[[Any], Any]) -> Decide:
     return decide
 
 
-def _weighed(said: dict[Any, float]) -> Ruling:
-    probabilities = tuple(map(float, said.values()))
+def _weighed(probability_of: dict[Any, float]) -> Ruling:
+    probabilities = tuple(map(float, probability_of.values()))
     if not probabilities or min(probabilities) < 0 or not math.isfinite(sum(probabilities)):
-        raise ValueError(f"no probabilities: {said!r}")
-    best = max(said, key=lambda label: said[label])
-    return Ruling(best, min(float(said[best]), 1.0), probabilities)
+        raise ValueError(f"no probabilities: {probability_of!r}")
+    best = max(probability_of, key=lambda label: probability_of[label])
+    return Ruling(best, min(float(probability_of[best]), 1.0), probabilities)
 
 
 def _function(name: str) -> Callable[[Any], Any]:
@@ -145,19 +148,19 @@ def _function(name: str) -> Callable[[Any], Any]:
     module, colon, attribute = name.partition(":")
     try:
         if colon:
-            found = importlib.import_module(module)
+            target = importlib.import_module(module)
             for part in attribute.split("."):
-                found = getattr(found, part)
+                target = getattr(target, part)
         else:
             (point,) = entry_points(group=GROUP, name=name)
-            found = point.load()
+            target = point.load()
     except (ImportError, AttributeError, ValueError) as exc:
         raise ValueError(
             f"entry_point = {name!r}: {exc}; write module:function, or a name in the group {GROUP}"
         ) from exc
-    if not callable(found):
+    if not callable(target):
         raise ValueError(f"entry_point = {name!r}: that is no function")
-    function: Callable[[Any], Any] = found
+    function: Callable[[Any], Any] = target
     return function
 
 

@@ -33,13 +33,13 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 
 def comparison(text: Any, features: Collection[str]) -> Test:
     """Compile a comparison; ValueError says what is wrong and what to write."""
-    found = _COMPARISON.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
+    match = _COMPARISON.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
         raise ValueError(
             "is no comparison; write it like 'ink > 300', with one of "
             "< <= > >= == != contains matches"
         )
-    name, sign, right = found[1], found[2], found[3].strip()
+    name, sign, right = match[1], match[2], match[3].strip()
     _check_known(name, features)
     if sign == "matches":
         return _matches(name, right)

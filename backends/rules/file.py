@@ -74,7 +74,7 @@ def compile_rules(table: dict[str, Any]) -> Decide:
     rules = [_rule(f"rule {n}", rule, features) for n, rule in _entries(table, "rules")]
     scores = [_score(f"score {n}", score, features) for n, score in _entries(table, "scores")]
     if not rules and not scores:
-        raise _Wrong("", "rules", None, "there are none; write [[rules]] or [[scores]]")
+        raise _Wrong("", "rules", None, "is missing; write [[rules]] or [[scores]]")
     default = _default(table.get("default"))
     weigh = _softmax(scores) if scores else None
 
@@ -108,7 +108,7 @@ def _entries(table: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, A
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise _Wrong("", key, entries, f"must be tables; write each under [[{key}]]")
     if len(entries) > ENTRIES_MAX:
-        raise _Wrong("", key, None, f"there are {len(entries)}; at most {ENTRIES_MAX} are quick")
+        raise _Wrong("", key, None, f"has {len(entries)} entries; the maximum is {ENTRIES_MAX}")
     return iter(enumerate(entries, 1))
 
 
@@ -130,7 +130,7 @@ def _rule(
 
 def _default(table: Any) -> Ruling:
     if not isinstance(table, dict):
-        why = "must say what to answer where nothing holds; write default = { answer = 0 }"
+        why = "must have the answer for when no rule holds; write default = { answer = 0 }"
         raise _Wrong("", "default", table, why)
     _check_keys("default", table, _DEFAULT)
     return _ruling("default", table)
@@ -196,7 +196,7 @@ def _softmax(scores: list[tuple[Any, Weigh]]) -> Callable[[Facts], Ruling | None
     """Return a function that weighs the labels; it returns None without all numeric features."""
     labels = [label for label, _ in scores]
     if len(scores) < 2 or len(set(labels)) < len(labels):
-        raise _Wrong("", "scores", labels, "there must be two labels at least, each once")
+        raise _Wrong("", "scores", labels, "must have at least two labels, each once")
 
     def weigh(facts: Facts) -> Ruling | None:
         try:

@@ -1,6 +1,6 @@
-"""What can be had at a mean cost: by a mix that ignores requests, by group, by knowing all.
+"""Computes the best quality at a mean cost: by fixed mixes, by group, and with full knowledge.
 
-hull:        the best mix of fixed arms: the bar for any router.
+hull:        the best mix of fixed arms, which any router must beat.
 group:       the optimum that knows only each request's group (multiple-choice knapsack, in-sample).
 clairvoyant: the optimum that knows every outcome.
 """
@@ -23,13 +23,13 @@ def hull(quality: np.ndarray, cost: np.ndarray, budget: float) -> float:
 
 def best_fixed(quality: np.ndarray, cost: np.ndarray, budget: float) -> float:
     """Return the mean quality of the best single arm with a mean cost of at most `budget`."""
-    # A budget that is an arm's own mean must afford it, whatever the last bit says.
+    # A budget equal to an arm's own mean must afford it, in spite of rounding.
     fitting = quality[cost <= budget * (1 + 1e-9)]
     return float(fitting.max(initial=-np.inf)) if len(fitting) else float("nan")
 
 
 def hull_cost(quality: np.ndarray, cost: np.ndarray, floor: float) -> float:
-    """Return the least mean cost of a mix with a mean quality of at least `floor`; nan if none."""
+    """Return the lowest mean cost of a mix with a mean quality of at least `floor`; nan if none."""
     best = min((c for q, c in zip(quality, cost, strict=True) if q >= floor), default=np.nan)
     for q_low, c_low in zip(quality, cost, strict=True):
         for q_high, c_high in zip(quality, cost, strict=True):

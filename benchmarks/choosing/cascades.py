@@ -1,8 +1,7 @@
 """Streams a table of labels and confidences through a cascade, stage by stage, as the router does.
 
 The context of a later stage is the gateway's own (`tollway.gateway.features.reply_features`). A
-true label scores every reply
-that was seen, the passed-over ones too, and no other.
+true label scores every reply that was received, including those that were not accepted.
 """
 
 import time
@@ -89,7 +88,7 @@ def run(
 def teach(
     policy: Policy, draws: list[tuple[Context, Choice]], known: dict[str, float]
 ) -> list[int]:
-    """Learn what every reply seen was worth, as the gateway's learner does; return the times."""
+    """Learn the quality of every reply seen, as the gateway does; return the times."""
     taken = []
     for context, choice in draws:
         held = [ACCEPT] if context.held in known and ACCEPT in choice.arms else []
@@ -138,9 +137,9 @@ def curve(table: Table, effort: Effort) -> Iterator[Row]:
 
 
 def floors(table: Table, effort: Effort) -> Iterator[Row]:
-    """Yield what a cascade saves at a floor, against the best service, from a cold start.
+    """Yield a cascade's saving at a floor, compared with the best service, from a cold start.
 
-    The floor is a point below what the best service reaches. Each row is a stretch of the stream.
+    The floor is one point below the best service's accuracy. Each row is a section of the stream.
     """
     quality, cost = table.quality.mean(axis=0), table.cost.mean(axis=0)
     best = int(np.lexsort((cost, -quality))[0])

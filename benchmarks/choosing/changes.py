@@ -1,4 +1,4 @@
-"""What happens when the world changes: a price, an arm's quality, a new arm, two model versions."""
+"""Studies of changes: of a price, of an arm's quality, of the arms, of model versions."""
 
 import json
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def _worlds(table: Table, size: int) -> dict[str, World]:
 
 
 def newcomer(table: Table, effort: Effort) -> Iterator[Row]:
-    """Yield how soon an arm that comes after a third of the stream is 5 % of 100 requests."""
+    """Yield how soon an arm added after a third of the stream gets 5 % of 100 requests."""
     contexts, list_usd = stream.encode(table), table.cost.mean(axis=0)
     size, new = len(table) // 3, len(table.arms) // 2
     world = World(up=lambda t, arm: arm != new or t >= size)
@@ -97,16 +97,17 @@ def newcomer(table: Table, effort: Effort) -> Iterator[Row]:
 
 
 def _adopted(taken: np.ndarray) -> float:
-    """Return after how many requests 100 of them had 5 of an arm; inf where they never had."""
+    """Return the number of requests until 5 of 100 went to an arm; inf if that never happened."""
     share = np.convolve(taken, np.ones(100) / 100, "valid")
     reached = np.flatnonzero(share >= 0.05 - 1e-9)
     return float(reached[0] + 100) if len(reached) else float("inf")
 
 
 def llmdrift(path: Path, effort: Effort) -> Iterator[Row]:
-    """Yield, by task, how March's models and then June's are told apart.
+    """Yield, by task, how the change from March's to June's models is detected.
 
-    The file has a row per task, model version and prompt; what all versions answered is streamed.
+    The file has a row per task, model version and prompt; prompts that all versions answered are
+    streamed.
     """
     with path.open() as file:
         raw = [json.loads(line) for line in file]
@@ -142,7 +143,7 @@ def _two_times(
 
     def one(seed: int) -> Record:
         rng = np.random.default_rng(seed)
-        # Each time is streamed twice over, in another order: 300 labels must be possible.
+        # Each version is streamed twice, in another order, so that there are 300 labels.
         order = np.concatenate([start + rng.permutation(half) for start in (0, 0, half, half)])
         policy = rivals.make("lagrangian", seed)
         record = stream.run(policy, contexts, table, order, list_usd, None, seed)
@@ -164,7 +165,7 @@ def _two_times(
 
 
 def _noticed(record: Record, name: str, arm: int, start: int) -> float:
-    """Return how many requests of the arm passed between its fall and the notice; inf if none."""
+    """Return the arm's requests between its fall and the notice; inf without a notice."""
     for t, change in record.changes:
         if t >= start and change.arm == name and change.amount < 0:
             return float((record.arm[start : t + 1] == arm).sum())

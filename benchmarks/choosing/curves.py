@@ -1,4 +1,4 @@
-"""Quality by budget, cost by floor, and both with few labels: the policies against their bounds."""
+"""Studies of quality by budget and cost by floor, also with few labels, against their bounds."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ FLOORS = (0.85, 0.88, 0.90)
 
 
 def is_published(table: Table) -> bool:
-    """Whether a table is the one that ParetoBandit's figures are of, whatever it is called."""
+    """Whether a table is the one of ParetoBandit's published figures, under any name."""
     return set(table.arms) == PUBLISHED_ARMS and len(table) == 1824
 
 
@@ -38,7 +38,7 @@ class Course:
     whole: Table = field(init=False)
     contexts: list[Context] = field(init=False)
     list_usd: np.ndarray = field(init=False)
-    start: int = field(init=False)  # from which request on it is measured
+    start: int = field(init=False)  # the first request that is measured
 
     def __post_init__(self) -> None:
         table, warm = self.pair.table, self.pair.warm
@@ -49,11 +49,11 @@ class Course:
 
     @property
     def budgets(self) -> np.ndarray:
-        """The seven, by what is known beforehand."""
+        """The seven budgets, from list prices."""
         return budgets_of(self.pair.warm or self.pair.table)
 
     def order(self, seed: int) -> np.ndarray:
-        """Return a random order; what warms up comes first."""
+        """Return a random order, with the warm-up requests first."""
         warm = len(self.pair.warm) if self.pair.warm is not None else 0
         return shuffled(seed, warm, len(self.whole))
 
@@ -112,7 +112,7 @@ def _cell(course: Course, name: str, budget: float, effort: Effort) -> Row:
 
 
 def _told(rows: list[Row], table: Table) -> list[Row]:
-    """Add what belongs to the curve as a whole, and what is published of it."""
+    """Add the figures of the whole curve, and the published ones."""
     saved = figures.saving(rows, table)
     for at, row in enumerate(rows):
         row["saving_at_best"] = saved
@@ -133,7 +133,7 @@ def _rival(course: Course, effort: Effort, python: Path) -> Iterator[Row]:
                 whole.cost[order, arms],
                 arms,
                 budget,
-                explored_usd=float("nan"),  # it does not tell
+                explored_usd=float("nan"),  # not reported
                 decide_us=us[0],
                 update_us=us[1],
             ).after(course.start)
@@ -161,7 +161,7 @@ def two_arms(pair: Pair, names: Sequence[str], effort: Effort) -> Iterator[Row]:
 
 
 def floors(pair: Pair, effort: Effort, wanted: Sequence[float]) -> Iterator[Row]:
-    """Yield the cost of holding a floor, against the hull's."""
+    """Yield the cost of holding a floor, compared with the hull's."""
     course, table = Course(pair), pair.table
     known = pair.warm or table
     quality, cost = table.quality.mean(axis=0), table.cost.mean(axis=0)
@@ -202,9 +202,9 @@ def _below(record: Record, level: float, size: int = 500) -> float:
 
 
 def scarce(pair: Pair, effort: Effort, labelled: float = 0.01) -> Iterator[Row]:
-    """Yield quality by budget where one answer in a hundred is ever judged.
+    """Yield quality by budget if one answer in a hundred has a label.
 
-    Those are drawn evenly, or, `audited`, by the auditor.
+    The labelled answers are drawn evenly or, with `audited`, by the auditor.
     """
     course = Course(pair)
     for budget in course.budgets[1:6].tolist():

@@ -11,12 +11,12 @@ from choosing.tables import Table
 
 Row = dict[str, object]
 Tell = Callable[[str], None]
-"""Takes a line that says how far a study is."""
+"""Receives a line on the progress of a study."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure: streams per cell, and where progress is told."""
+    """How much to measure: streams per cell; and where to report progress."""
 
     seeds: int
     tell: Tell
@@ -28,7 +28,7 @@ def interval(values: Sequence[float]) -> float:
 
 
 def seeded(effort: Effort, label: str, one: Callable[[int], Record]) -> list[Record]:
-    """Return the records of all seeds, telling which cell is under way."""
+    """Return the records of all seeds, and report progress."""
     effort.tell(label)
     return [one(seed) for seed in range(effort.seeds)]
 
@@ -62,7 +62,7 @@ def summary(records: list[Record], table: Table, budget: float) -> Row:
 
 
 def fixed(table: Table) -> Iterator[Row]:
-    """Yield every fixed arm as a row: what it brings, and what it costs."""
+    """Yield every fixed arm as a row, with its quality and cost."""
     for arm, q, c in zip(table.arms, table.quality.T, table.cost.T, strict=True):
         yield {
             "table": table.name,
@@ -78,7 +78,7 @@ def fixed(table: Table) -> Iterator[Row]:
 def saving(rows: Sequence[Row], table: Table) -> float | None:
     """Return the share of the best fixed arm's cost that a curve saves at that arm's quality.
 
-    Between two budgets the curve is taken to be straight. None where it is never reached.
+    Between two budgets the curve is interpolated linearly. None if that quality is never reached.
     """
     q, c = table.quality.mean(axis=0), table.cost.mean(axis=0)
     best = int(np.lexsort((c, -q))[0])

@@ -1,9 +1,8 @@
-"""Budgets over windows, in virtual time: does spend end at the limit, evenly, whatever happens?
+"""Checks in virtual time that spend over a window ends at the limit and is even.
 
-An hour's window at one request a second, three arms, the gateway's own pacing
-(`tollway.gateway.learning.pacing`,
-updated every second, as by the scheduler) and the production policy. A hard limit refuses
-what no longer fits, as the ledger does.
+An hour's window at one request per second, three arms, the gateway's own pacing
+(`tollway.gateway.learning.pacing`, updated every second, as by the scheduler) and the production
+policy. A hard limit refuses calls that no longer fit, as the ledger does.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,26 +12,28 @@ from random import Random
 import numpy as np
 
 from choosing.figures import Effort, Row
-from tollway.gateway.budgets.model import NANO, Budget, BudgetStatus, Scope
-from tollway.gateway.learning.pacing import Demand, allowances_usd
+from tollway.backends.money import NANO_PER_USD
+from tollway.gateway.budgets.model import Budget, BudgetStatus, Scope
+from tollway.gateway.learning.demand import Demand
+from tollway.gateway.learning.pacing import allowances_usd
 from tollway.policies.registry import build
 from tollway.policies.types import Arm, Context, Objective
 
 HOUR_S = 3600
 COSTS = {"cheap": 1e-4, "middle": 5e-4, "dear": 5e-3}
-EVEN = 300  # requests over which spend is compared with the allowance that then held
+EVEN = 300  # requests over which spend is compared with the allowance
 
 
 @dataclass
 class Scenario:
-    """What happens over the hour, by second."""
+    """The changes over the hour, by second."""
 
     rate: Callable[[int], float] = lambda s: 1.0
-    price: Callable[[int], float] = lambda s: 1.0  # of the dear arm
+    price: Callable[[int], float] = lambda s: 1.0  # of the expensive arm
     limits: dict[str, Callable[[int], float]] = field(
         default_factory=lambda: {"all": lambda s: 2.5}
     )
-    tenants: float = 0.0  # the share of requests that the tenant's budget binds too
+    tenants: float = 0.0  # the share of requests to which the tenant's budget also applies
 
 
 def _two(s: int) -> float:
@@ -41,11 +42,11 @@ def _two(s: int) -> float:
 
 SCENARIOS = {
     "steady": Scenario(),
-    "a burst of ten times as much, minutes 20 to 25": Scenario(
+    "ten times the requests, minutes 20 to 25": Scenario(
         rate=lambda s: 10.0 if 1200 <= s < 1500 else 1.0
     ),
     "a lull, minutes 20 to 40": Scenario(rate=lambda s: 0.05 if 1200 <= s < 2400 else 1.0),
-    "the dear arm at a tenth of its price, minutes 15 to 30": Scenario(
+    "the expensive arm at a tenth of its price, minutes 15 to 30": Scenario(
         price=lambda s: 0.1 if 900 <= s < 1800 else 1.0
     ),
     "the limit is halved at minute 30": Scenario(
@@ -54,10 +55,10 @@ SCENARIOS = {
     "the limit is doubled at minute 30": Scenario(
         limits={"all": lambda s: 2.5 if s < 1800 else 5.0}
     ),
-    "a third is a tenant's, with a tight budget too": Scenario(
+    "a third from a tenant with a tight budget": Scenario(
         limits={"all": lambda s: 2.5, "tenant": _two}, tenants=1 / 3
     ),
-    "a third is a tenant's, whose budget is no constraint": Scenario(
+    "a third from a tenant with an ample budget": Scenario(
         limits={"all": lambda s: 2.5, "tenant": lambda s: 10.0}, tenants=1 / 3
     ),
 }
@@ -84,7 +85,7 @@ def study(effort: Effort) -> Iterator[Row]:
 
 @dataclass
 class Hour:
-    """What came of an hour: spend over the limit, refusals, and how uneven it was.
+    """The results of an hour: spend over the limit, refusals, and unevenness.
 
     uneven: the standard deviation of spend over allowance, between windows of `EVEN` requests.
     """
@@ -102,7 +103,7 @@ def _hour(scenario: Scenario, seed: int) -> Hour:
     demand, count, bound, refused = Demand(), 0, 0, 0
     ratio, qualities, costs, allowed = 1.0, [], [], []
     for s in range(HOUR_S):
-        demand.tell(count, count, {"tenant": bound}, float(s))
+        demand.update(count, count, {"tenant": bound}, float(s))
         limits = {name: limit(s) for name, limit in scenario.limits.items()}
         statuses = [_status(name, limits[name], spent[name]) for name in limits]
         told = allowances_usd(statuses, {"route": demand}, float(s))["route"]
@@ -144,7 +145,7 @@ def _hour(scenario: Scenario, seed: int) -> Hour:
     parts = len(costs) // EVEN
     shares = [
         sum(costs[at * EVEN : (at + 1) * EVEN]) / sum(allowed[at * EVEN : (at + 1) * EVEN])
-        for at in range(1, parts - 1)  # not the cold start, nor the last few dollars
+        for at in range(1, parts - 1)  # without the cold start and the last few dollars
     ]
     return Hour(
         {name: spent[name] / limits[name] for name in limits},
@@ -156,7 +157,7 @@ def _hour(scenario: Scenario, seed: int) -> Hour:
 
 def _status(name: str, limit_usd: float, spent_usd: float) -> BudgetStatus:
     scope = Scope(tenant="acme") if name == "tenant" else Scope()
-    limit_nano, spent_nano = int(limit_usd * NANO), int(spent_usd * NANO)
+    limit_nano, spent_nano = int(limit_usd * NANO_PER_USD), int(spent_usd * NANO_PER_USD)
     return BudgetStatus(
         budget=Budget(name, scope, limit_nano, window="hour", pacing="even"),
         window_start_s=0,
@@ -180,5 +181,5 @@ def _arrivals(rate: float, rng: Random) -> int:
 
 
 def _right(arm: str, x: float) -> float:
-    """Return how often an arm is right: the harder the request (x), the more the arms differ."""
+    """Return an arm's accuracy: the harder the request (x), the more the arms differ."""
     return {"cheap": 0.95 - 0.5 * x, "middle": 0.95 - 0.25 * x, "dear": 0.96 - 0.05 * x}[arm]

@@ -11,7 +11,7 @@ BOUNDS = ("hull", "group", "clairvoyant")
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Write a picture with a panel per table, as PNG or SVG."""
-    import matplotlib  # noqa: PLC0415 - only where a picture is wanted
+    import matplotlib  # noqa: PLC0415 - only needed for a picture
 
     matplotlib.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
@@ -52,6 +52,6 @@ def _panel(axes: Any, rows: Sequence[Row]) -> None:
     fixed = [row for row in rows if "cost_usd" in row]
     axes.plot([r["cost_usd"] for r in fixed], [r["quality"] for r in fixed], "k^", label="one arm")
     axes.set_xscale("log")
-    axes.set_xlabel("budget, dollars a request")
+    axes.set_xlabel("budget, dollars per request")
     axes.set_ylabel("mean quality")
     axes.legend(fontsize=8)

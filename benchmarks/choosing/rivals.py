@@ -11,13 +11,13 @@ from random import Random
 import numpy as np
 
 from choosing.tables import Table
+from tollway.policies.exploration import Uniform
 from tollway.policies.lagrangian import Lagrangian
 from tollway.policies.pacing.pacer import Pacer
 from tollway.policies.quality import Quality
 from tollway.policies.registry import build
 from tollway.policies.regressors.ridge import RidgeRegressor
 from tollway.policies.types import Context, Objective, Policy
-from tollway.policies.uniform import Uniform
 
 PACKAGE = "paretobandit==0.1.1"
 
@@ -53,7 +53,7 @@ class Sampled(RidgeRegressor):
 
 
 def paced(head: RidgeRegressor) -> Policy:
-    """Return a policy that takes the best by a head's own idea of exploration."""
+    """Return a policy that takes the best arm by a head's own exploration."""
     return Lagrangian(
         Objective(),
         Quality(head, default=0.8),
@@ -64,7 +64,7 @@ def paced(head: RidgeRegressor) -> Policy:
 
 
 def make(name: str, seed: int) -> Policy:
-    """Return a policy by name; those of the registry as they come."""
+    """Return a policy by name; registry policies have their default options."""
     if name == "linucb":
         return paced(Optimistic(0.1))
     if name == "lin_thompson":
@@ -74,7 +74,7 @@ def make(name: str, seed: int) -> Policy:
 
 
 def environment(cache: Path) -> Path:
-    """Return the python of an environment with ParetoBandit, made on the first call."""
+    """Return the Python of an environment with ParetoBandit, created on the first call."""
     python = cache / "paretobandit" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)

@@ -12,8 +12,13 @@ from tollway.gateway.features.encoder import FeatureEncoder
 from tollway.policies.registry import build
 from tollway.policies.types import Arm, Context, Objective, Policy
 
-CASES = (("20 numbers", 3, 0), ("20 numbers", 10, 0), ("200 words", 3, 200))
-COUNT, FRESH = 500, 2500  # learned from beforehand; decided on afterwards
+CASES = (
+    ("20 numbers", 3, 0),
+    ("20 numbers", 10, 0),
+    ("20 numbers", 50, 0),
+    ("200 words", 3, 200),
+)
+COUNT, FRESH = 500, 2500  # requests learned from first; requests decided afterwards
 
 
 def speed(effort: Effort) -> Iterator[Row]:
@@ -40,7 +45,7 @@ def _timed(head: str, arms: int, size: int) -> Row:
     for at in range(COUNT):
         _serve(policy, encoder.encode(*requests[at]), offered, rng)
     policy.resolve()
-    # As in the gateway: a request is decided on when it was just read, ...
+    # As in the gateway: a request is decided right after it was read, ...
     reading, deciding, learning = [], [], []
     for request in requests[COUNT:]:
         started = time.perf_counter_ns()
@@ -49,7 +54,7 @@ def _timed(head: str, arms: int, size: int) -> Row:
         policy.choose(context, offered, rng)
         deciding.append(time.perf_counter_ns() - read)
         reading.append(read - started)
-    # ... and its label is learned from when its features were just read back from the journal.
+    # ... and its label is learned right after its features were read from the journal.
     for request in requests[:COUNT]:
         context = encoder.encode(*request)
         choice = policy.choose(context, offered, rng)

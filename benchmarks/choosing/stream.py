@@ -12,6 +12,7 @@ from random import Random
 import numpy as np
 
 from choosing.tables import Table
+from tollway.backends.money import NANO_PER_USD, to_usd
 from tollway.backends.pricing import Price
 from tollway.backends.types import Usage
 from tollway.gateway.estimation.cost_estimator import CostEstimator
@@ -20,25 +21,25 @@ from tollway.policies.evidence.audit import Auditor
 from tollway.policies.evidence.drift import Change
 from tollway.policies.types import Arm, Context, Policy
 
-TOKENS = 500.0  # what the estimator takes a call to use before it saw one
+TOKENS = 500.0  # the estimator's assumption before the first call
 
 
 @dataclass
 class World:
-    """What happens over the stream; `t` counts requests from 0."""
+    """The changes over the stream; `t` counts requests from 0."""
 
     quality: Callable[[int, np.ndarray], np.ndarray] = lambda t, q: q
     price: Callable[[int, int], float] = lambda t, arm: 1.0
     up: Callable[[int, int], bool] = lambda t, arm: True
     labelled: float = 1.0
-    audited: bool = False  # whether the auditor draws the labelled answers, or a fair lot
+    audited: bool = False  # whether the auditor draws the labelled answers, else they are random
     announced: bool = True  # whether the price table follows the true price
     fixed_price: bool = False
 
 
 @dataclass
 class Record:
-    """What happened, per request."""
+    """The results, per request."""
 
     quality: np.ndarray
     cost: np.ndarray
@@ -117,7 +118,7 @@ def run(
         up = [a for a in range(len(table.arms)) if world.up(t, a)]
         quotes = [estimator.quote(context, table.arms[a], prices[a], known) for a in up]
         arms = [
-            Arm(table.arms[a], quote.expected_nano / 1e9)
+            Arm(table.arms[a], to_usd(quote.expected_nano))
             for a, quote in zip(up, quotes, strict=True)
         ]
         started = time.perf_counter_ns()
@@ -126,7 +127,7 @@ def run(
         a = up[choice.index]
         cost = table.cost[row, a] * ratios[a]
         unit = prices[a].output_token_nano
-        usage = Usage(output_tokens=cost * 1e9 / unit) if unit else Usage()
+        usage = Usage(output_tokens=cost * NANO_PER_USD / unit) if unit else Usage()
         quote = quotes[choice.index]
         estimator.observe(context, table.arms[a], quote, prices[a], usage)
         policy.charge(choice, cost)
@@ -157,12 +158,12 @@ def run(
 
 
 def median_us(taken_ns: Sequence[int]) -> float:
-    """Return the median in microseconds; nan where nothing was timed."""
+    """Return the median in microseconds; nan if nothing was timed."""
     return float(np.median(taken_ns)) / 1e3 if taken_ns else float("nan")
 
 
 def _price(usd: float, fixed: bool) -> Price:
     """Return a list price: per call, or per token of a usual call's."""
     if fixed:
-        return Price(per_request_nano=usd * 1e9)
-    return Price(output_token_nano=usd * 1e9 / TOKENS)
+        return Price(per_request_nano=usd * NANO_PER_USD)
+    return Price(output_token_nano=usd * NANO_PER_USD / TOKENS)

@@ -1,9 +1,9 @@
-"""Tables of what every arm would have answered and cost, for every request.
+"""Tables of every arm's answer and cost for every request.
 
 Two forms: JSON lines `{"id", "group", "prompt", "q": {arm: score}, "c": {arm: dollars}}` (a list of
-numbers `x` may stand beside or in the place of the prompt), and CSV with columns
-`<arm>.pred,<arm>.conf,<arm>.correct` and `true`, its prices in a `prices.csv` beside it (task,
-model, usd_per_call). A policy under test is shown only what the arm it chose did.
+numbers `x` may replace the prompt or be given with it), and CSV with columns
+`<arm>.pred,<arm>.conf,<arm>.correct` and `true`, with prices in a `prices.csv` in the same folder
+(task, model, usd_per_call). A policy under test sees only the result of the arm it chose.
 """
 
 import csv
@@ -15,8 +15,11 @@ from pathlib import Path
 import numpy as np
 
 TOKENS_USD = (0.24e-6, 24.7e-6)
-"""Dollars per token, a quarter of the characters, of the weak and the strong of two arms whose
-table tells no costs: what Mixtral-8x7B and GPT-4-1106 cost (RouteLLM, arXiv 2406.18665)."""
+"""Dollars per token (a quarter of the characters) of the weak and the strong arm if a table has no
+costs: those of Mixtral-8x7B and GPT-4-1106 (RouteLLM, arXiv 2406.18665)."""
+
+CLIPPED_MAX = 0.01
+"""The largest share of scores outside [0, 1] that are clipped; above it a file is not a table."""
 
 
 class NotATable(ValueError):  # noqa: N818 - reads as what happened
@@ -27,7 +30,8 @@ class NotATable(ValueError):  # noqa: N818 - reads as what happened
 class Table:
     """`quality` and `cost` are requests x arms, cost in dollars; arms are sorted by mean cost.
 
-    `said` and `sure` are what each arm answered and how sure it said it was, where a table tells.
+    `said` and `sure` are each arm's answer and stated confidence, if a table has them. `clipped` is
+    the number of scores that were outside [0, 1] in the file.
     """
 
     name: str
@@ -39,17 +43,18 @@ class Table:
     numbers: np.ndarray | None = None
     said: np.ndarray | None = None
     sure: np.ndarray | None = None
+    clipped: int = 0
 
     def __len__(self) -> int:
         return len(self.quality)
 
     @property
     def has_context(self) -> bool:
-        """Whether a request says anything before it is answered."""
+        """Whether requests have features before they are answered."""
         return self.texts is not None or self.numbers is not None
 
     def followed_by(self, other: "Table") -> "Table":
-        """Return this table and then another of the same arms, under the other's name."""
+        """Return this table followed by another of the same arms, under the other's name."""
         assert self.arms == other.arms
         texts = None if self.texts is None or other.texts is None else self.texts + other.texts
         numbers = None
@@ -67,7 +72,7 @@ class Table:
 
 
 def load(path: Path) -> Table:
-    """Load a table of either form; NotATable says why a file is none."""
+    """Load a table of either form; NotATable says why a file is not a table."""
     try:
         return load_csv(path) if path.suffix == ".csv" else load_jsonl(path)
     except (KeyError, TypeError, ValueError, IndexError) as exc:
@@ -104,9 +109,9 @@ def load_jsonl(path: Path) -> Table:
 
 
 def _by_length(quality: np.ndarray, texts: list[str] | None) -> np.ndarray:
-    """Return what two arms without a price would cost by the token."""
+    """Return the costs of two arms without prices, by the token."""
     if quality.shape[1] != 2 or texts is None:
-        raise NotATable('no "c": {arm: dollars}, which only a table of two arms and texts may lack')
+        raise NotATable('no "c": {arm: dollars}; only a table of two arms and prompts may omit it')
     tokens = np.array([len(text) / 4 for text in texts])
     weak, strong = TOKENS_USD
     ascending = quality[:, 0].mean() <= quality[:, 1].mean()
@@ -140,10 +145,10 @@ def load_csv(path: Path) -> Table:
 
 
 def _prices(path: Path, arms: list[str]) -> dict[str, float]:
-    """Return the arms' prices: of the table's own task, else of any that all tasks agree on."""
+    """Return the arms' prices: those of the table's own task, else those common to all tasks."""
     beside = path.with_name("prices.csv")
     if not beside.exists():
-        raise NotATable("no prices.csv beside it")
+        raise NotATable("no prices.csv in its folder")
     tasks: dict[str, dict[str, float]] = {}
     with beside.open() as file:
         for row in csv.DictReader(file):
@@ -159,8 +164,15 @@ def _prices(path: Path, arms: list[str]) -> dict[str, float]:
 
 def _checked(table: Table) -> Table:
     quality, cost = table.quality, table.cost
-    if not (quality.min() >= 0.0 and quality.max() <= 1.0):
-        raise NotATable("scores outside [0, 1]")
+    if not np.isfinite(quality).all():
+        raise NotATable("scores that are not finite")
+    outside = int(((quality < 0.0) | (quality > 1.0)).sum())
+    if outside > CLIPPED_MAX * quality.size:
+        raise NotATable(f"{outside} of {quality.size} scores outside [0, 1]")
+    if outside:
+        # A few scores beyond the scale are a quirk of the judge; many are another scale.
+        table.clipped = outside
+        table.quality = quality.clip(0.0, 1.0)
     if not (cost.min() >= 0.0 and np.isfinite(cost).all()):
         raise NotATable("costs that are negative or not finite")
     return table
@@ -175,7 +187,7 @@ class Pair:
 
 
 def discover(folder: Path) -> tuple[dict[str, Table], dict[Path, str]]:
-    """Return the tables of a folder's tree by name, and by path why the other files are none."""
+    """Return the tables of a folder's tree by name, and by path why other files are not tables."""
     found: dict[str, Table] = {}
     others: dict[Path, str] = {}
     for path in sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.csv")]):
@@ -186,7 +198,7 @@ def discover(folder: Path) -> tuple[dict[str, Table], dict[Path, str]]:
         except NotATable as exc:
             others[path] = str(exc)
             continue
-        # Two folders may have a test table each: the later one is called by its folder too.
+        # Two folders may each have a test table: the name of the later one includes its folder.
         if table.name in found:
             table.name = f"{path.parent.name}/{path.stem}"
         found[table.name] = table
@@ -194,7 +206,7 @@ def discover(folder: Path) -> tuple[dict[str, Table], dict[Path, str]]:
 
 
 def paired(tables: Iterable[Table]) -> list[Pair]:
-    """Return the tables with a context to measure on: a `test` after the `val` of its folder."""
+    """Return the tables with a context to measure on; a `test` follows its folder's `val`."""
     by_name = {table.name: table for table in tables if table.has_context}
     pairs, spent = [], set()
     for name, table in by_name.items():

@@ -1,1 +1,1 @@
-"""How fast a gateway is: contestants, loads, and what is read off them."""
+"""The parts of the throughput benchmark: contestants, loads and processes."""

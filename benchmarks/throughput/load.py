@@ -1,7 +1,7 @@
-"""Load: wrk for throughput, and a client of our own that keeps to a rate, for latency.
+"""Load: wrk for throughput, and our own client with a constant rate, for latency.
 
-wrk sends the next request when the last is answered, so a slow server is asked less. The open loop
-here sends on time whatever happens, and counts latency from when a request was due.
+wrk sends the next request when the last is answered, so a slow server gets fewer. The open loop
+here sends on time regardless, and counts latency from when a request was due.
 """
 
 import asyncio
@@ -21,10 +21,19 @@ SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 {headers}
-local file = io.open("{body}", "rb")
-wrk.body = file:read("*a")
-file:close()
-done = function(summary, latency, requests)
+local file = io.open("{bodies}", "rb")
+local requests, at = {{}}, 0
+init = function(args)
+  for body in file:read("*a"):gmatch("[^%z]+") do
+    requests[#requests + 1] = wrk.format(nil, nil, nil, body)
+  end
+  file:close()
+end
+request = function()
+  at = at % #requests + 1
+  return requests[at]
+end
+done = function(summary, latency)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %d %f %f %f\\n", summary.requests, summary.duration,
     e.connect + e.read + e.write + e.status + e.timeout,
@@ -35,7 +44,7 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What wrk found. Latencies in ms."""
+    """The results of wrk. Latencies in ms."""
 
     requests: int
     seconds: float
@@ -53,25 +62,25 @@ def wrk(
     connections: int,
     seconds: int,
 ) -> Result:
-    """Load a server; SystemExit where wrk says nothing of use."""
-    body, script = folder / "body", folder / "load.lua"
-    body.write_text(case.body)
+    """Load a server with a case's bodies in turns; SystemExit if wrk reports no result."""
+    bodies, script = folder / "bodies", folder / "load.lua"
+    bodies.write_text("\0".join(case.bodies))
     lines = [f'wrk.headers["{k}"] = "{v}"' for k, v in {**headers, **case.headers}.items()]
-    script.write_text(SCRIPT.format(headers="\n".join(lines), body=body))
+    script.write_text(SCRIPT.format(headers="\n".join(lines), bodies=bodies))
     url = f"http://127.0.0.1:{port}{case.path}"
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script)]
     command = [*pinned(-1), "wrk", *options, url]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = re.search(r"RESULT (.*)", out)
     if found is None:
-        raise SystemExit(f"wrk said nothing of use:\n{out}")
+        raise SystemExit(f"wrk reported no result:\n{out}")
     requests, micros, errors, p50, p99, p999 = map(float, found[1].split())
     return Result(int(requests), micros / 1e6, int(errors), p50 / 1e3, p99 / 1e3, p999 / 1e3)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer: its status (0: none came), and how long after it was due."""
+    """One answer: its status (0: no answer), and the time since the request was due."""
 
     status: int
     latency_s: float
@@ -88,7 +97,7 @@ def request_bytes(case: Case, headers: Mapping[str, str]) -> bytes:
 def at_rate(
     port: int, request: bytes, per_s: float, seconds: float, patience_s: float = 10.0
 ) -> list[Reply]:
-    """Send requests evenly at a rate, over as many connections as it takes; return the answers."""
+    """Send requests at a constant rate, over as many connections as needed; return the answers."""
     return uvloop.run(_at_rate(port, request, per_s, seconds, patience_s))
 
 
@@ -127,7 +136,7 @@ async def _at_rate(
 class _Caller(asyncio.Protocol):
     """A connection that carries one request at a time; replies must state their length."""
 
-    # The mutable state is the reply as far as it has come, and who waits for it.
+    # The mutable state is the part of the reply received so far, and the waiting future.
 
     def __init__(self) -> None:
         self.lost = False
@@ -157,7 +166,7 @@ class _Caller(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         if self._asking is not None and not self._asking.done():
-            self._asking.set_exception(ConnectionResetError("closed before its reply was whole"))
+            self._asking.set_exception(ConnectionResetError("closed before the reply was complete"))
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -40,13 +40,13 @@ def quantile(q: float, metric: str, by: str) -> str:
 
 
 def spend(by: str) -> str:
-    """Return dollars an hour, by a label."""
+    """Return dollars per hour, by a label."""
     return f'sum by ({by}) (rate(tollway_cost_usd_total{{route=~"$route"}}[{RATE}])) * 3600'
 
 
 ROWS: dict[str, list[Panel]] = {
     "Money": [
-        Panel("Spend", "currencyUSD", {"an hour": spend("job")}, "stat", "Dollars an hour, now."),
+        Panel("Spend", "currencyUSD", {"per hour": spend("job")}, "stat", "Dollars per hour, now."),
         Panel(
             "Spend today",
             "currencyUSD",
@@ -77,18 +77,18 @@ ROWS: dict[str, list[Panel]] = {
             },
             text="1 spends exactly the limit in the window.",
         ),
-        Panel("Spend an hour by backend", "currencyUSD", {"{{backend}}": spend("backend")}),
-        Panel("Spend an hour by tenant", "currencyUSD", {"{{tenant}}": spend("tenant")}),
+        Panel("Spend per hour by backend", "currencyUSD", {"{{backend}}": spend("backend")}),
+        Panel("Spend per hour by tenant", "currencyUSD", {"{{tenant}}": spend("tenant")}),
         Panel(
-            "Spend against what is usual",
+            "Spend compared with the usual",
             "currencyUSD",
             {
                 "{{name}}": 'tollway:cost:usd_per_hour{of="route"}',
-                "{{name}} usually": 'tollway:cost:usd_per_hour_usual{of="route"}',
+                "{{name}} usual": 'tollway:cost:usd_per_hour_usual{of="route"}',
             },
         ),
         Panel(
-            "Cost of a request",
+            "Cost per request",
             "currencyUSD",
             {
                 "{{route}}": "sum by (route) "
@@ -97,7 +97,7 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
     ],
-    "Choosing": [
+    "Decisions": [
         Panel(
             "Share of calls by backend",
             "percentunit",
@@ -108,7 +108,7 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel(
-            "Accuracy against floor",
+            "Accuracy and floor",
             "percentunit",
             {
                 "{{route}}": "min by (route) (tollway_accuracy_estimate)",
@@ -116,7 +116,7 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel(
-            "Draws by reason",
+            "Decisions by reason",
             "ops",
             {
                 "{{reason}}": "sum by (reason) "
@@ -141,14 +141,14 @@ ROWS: dict[str, list[Panel]] = {
             {"{{outcome}}": f"sum by (outcome) (rate(tollway_feedback_total[{RATE}]))"},
         ),
     ],
-    "Figures to trust": [
+    "Estimates": [
         Panel(
             "Estimated share of cost",
             "percentunit",
             {"{{backend}}": "tollway:cost_estimated:ratio_rate1h"},
         ),
         Panel(
-            "Quoted against cost",
+            "Quotes relative to cost",
             "percentunit",
             {"{{backend}}": share("tollway_quoted_usd_total", "tollway_cost_usd_total", "backend")},
         ),
@@ -158,7 +158,32 @@ ROWS: dict[str, list[Panel]] = {
             {"{{backend}}": "min by (backend) (tollway_estimate_ceiling_coverage_ratio)"},
         ),
     ],
-    "Running": [
+    "Devices": [
+        Panel(
+            "Device use",
+            "percentunit",
+            {"{{device}}": "max by (device) (tollway_device_utilization_ratio)"},
+            text="Learned share of a device's time in which it works.",
+        ),
+        Panel(
+            "Idle share of prices",
+            "percentunit",
+            {"{{backend}}": "max by (backend) (tollway_device_idle_ratio)"},
+            text="Share of the price of calls that pays for a device's idle time.",
+        ),
+        Panel(
+            "Cost of devices",
+            "currencyUSD",
+            {
+                "{{device}}, cost": "sum by (device) "
+                f"(rate(tollway_device_bill_usd_total[{RATE}])) * 3600",
+                "{{device}}, charged": "sum by (device) "
+                f"(rate(tollway_device_charged_usd_total[{RATE}])) * 3600",
+            },
+            text="Dollars per hour, and what calls are charged of them.",
+        ),
+    ],
+    "Operation": [
         Panel(
             "Requests by outcome",
             "reqps",
@@ -168,18 +193,18 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel(
-            "Backends: 95 % answer within",
+            "Backend latency, p95",
             "s",
             {"{{backend}}": quantile(0.95, "tollway_upstream_duration_seconds", "backend")},
         ),
         Panel(
-            "Gateway: 95 % take at most",
+            "Gateway overhead, p95",
             "s",
             {"{{route}}": quantile(0.95, "tollway_gateway_duration_seconds", "route")},
-            text="Its own time: the backends' is taken off.",
+            text="Time in the gateway, without the backends' time.",
         ),
         Panel(
-            "Calls that failed",
+            "Failed calls",
             "percentunit",
             {
                 "{{backend}}": share(
@@ -193,7 +218,7 @@ ROWS: dict[str, list[Panel]] = {
             "none",
             {
                 "ledger {{instance}}": "tollway_ledger_up",
-                "journal waits, bytes {{instance}}": "tollway_journal_waiting_bytes",
+                "journal backlog, bytes {{instance}}": "tollway_journal_waiting_bytes",
             },
         ),
     ],

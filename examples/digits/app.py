@@ -1,7 +1,7 @@
 """A model as an ASGI application that speaks Open Inference Protocol v2.
 
-One inference at a time, in the event loop's own thread: the device is one, and a queue in front of
-it is honest about that.
+Inferences run one at a time in the event loop's thread, because there is a single device; further
+requests wait in a queue.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ BODY_BYTES_MAX = 8 << 20  # a batch of 4096 images in JSON is about 2 MB
 class App:
     """Serves one model under its own name and under `aliases`.
 
-    `delay_s` is waited before each inference, as a far or busy server would take; `fail_every`
-    answers each n-th inference with a 500, without running it. Both are for trying things out.
+    `delay_s` is waited before each inference, to simulate a distant or busy server; `fail_every`
+    answers every n-th inference with a 500 without running it. Both are for experiments.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class App:
     def _describe(self, method: str, path: tuple[str, ...]) -> tuple[int, dict[str, Any]]:
         """Answer what is not an inference."""
         if method not in ("GET", "HEAD"):
-            return 405, {"error": f"{method} is not for this path"}
+            return 405, {"error": f"{method} is not allowed on this path"}
         document: dict[str, Any] | None = None
         match path:
             case ("stats",):
@@ -94,13 +94,13 @@ class App:
     ) -> None:
         name, rest = path[2], list(path[3:-1])
         if scope["method"] != "POST":
-            return await _error(send, 405, "an inference is asked for with POST")
+            return await _error(send, 405, "inference requests use POST")
         if not self._knows(name, rest) or rest not in ([], ["versions", VERSION]):
             return await _error(send, 404, f"there is no model {name!r} here")
         headers = {key.decode(): value.decode("latin-1") for key, value in scope["headers"]}
         body = await _body(receive)
         if body is None:
-            return await _error(send, 413, f"a request may have {BODY_BYTES_MAX} bytes")
+            return await _error(send, 413, f"the request has more than {BODY_BYTES_MAX} bytes")
         try:
             request = oip.parse(body, headers.get("inference-header-content-length"))
         except oip.BadRequest as exc:
@@ -109,7 +109,7 @@ class App:
         if self._delay_s:
             await asyncio.sleep(self._delay_s)
         if self._fail_every and self.asked % self._fail_every == 0:
-            return await _error(send, 500, "told to fail (--fail-every)")
+            return await _error(send, 500, "failed as requested by --fail-every")
         reading = self._model.read(request.images)
         self.calls += 1
         self.images += len(request.images)

@@ -42,9 +42,9 @@ class Stopped:
         return (
             f"{REQUESTS} requests at once by a tenant with ${self.limit_nano / 1e9:g}, at "
             f"${self.price_nano / 1e9:g} each: {answered} answered, {refused} refused with 402"
-            f"{f', {others} ended otherwise' if others else ''}.\n"
+            f"{f', {others} with another result' if others else ''}.\n"
             f"The ledger: {self.spent_nano:,} of {self.limit_nano:,} nano-dollars spent, "
-            f"{self.held_nano:,} held: {'exact' if self.exact else 'NOT what was due'}."
+            f"{self.held_nano:,} held: {'exact' if self.exact else 'NOT exact'}."
         )
 
 

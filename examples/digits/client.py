@@ -56,13 +56,13 @@ class Client:
         document = {"decision": decision, "label": label}
         reply = await self._http.post("/_tollway/feedback", document, self._headers)
         if reply.status >= 400:
-            raise RuntimeError(f"feedback was answered with {reply.status}: {reply.body!r}")
+            raise RuntimeError(f"feedback got status {reply.status}: {reply.body!r}")
 
     async def get(self, path: str) -> dict[str, Any]:
         """Return a JSON document; RuntimeError if there is none."""
         reply = await self._http.get(path, self._headers)
         if reply.status != 200:
-            raise RuntimeError(f"{path} was answered with {reply.status}: {reply.body!r}")
+            raise RuntimeError(f"{path} returned status {reply.status}: {reply.body!r}")
         return dict(reply.json())
 
     async def status(self, path: str) -> int:

@@ -20,19 +20,19 @@ def show(stage: Stage, report: Report, picture: Path) -> None:
         [*cheaper, report.split, report.hull, tollway, report.last_half, max_price],
         best,
         {
-            "90/10": "nine requests in ten to digits-cpu, one to digits-large, whatever they are",
-            "hull": "the best that any fixed mix of these backends does at Tollway's cost",
-            "tollway": "all of its traffic from a cold start, when it knew the declared accuracies "
-            f"and no label; the ledger has ${tollway.spend_usd:.5f}, the calls that the servers "
-            f"counted come to ${report.seen_usd:.5f}",
+            "90/10": "90 % of requests to digits-cpu and 10 % to digits-large, at random",
+            "hull": "the best accuracy of any fixed mix of these backends at Tollway's cost",
+            "tollway": "all of its traffic, from a cold start with declared accuracies and no "
+            f"labels; ledger ${tollway.spend_usd:.5f}, calls counted by the servers "
+            f"${report.seen_usd:.5f}",
         },
     )
     screen.bars([*cheaper, report.split, tollway, max_price])
     against = tally.compare(tollway, best)
     screen.say(
-        f"\n[bold green]{against.saving:.1%} saved[/bold green] against always {best.name}, "
-        f"[bold]{against.points_lost:.2f} points[/bold] of accuracy lost; against the hull "
-        f"{(tollway.accuracy - report.hull.accuracy) * 100:+.2f} points."
+        f"\n[bold green]{against.saving:.1%} saved[/bold green] compared with always {best.name}, "
+        f"[bold]{against.points_lost:.2f} points[/bold] of accuracy lost; "
+        f"{(tollway.accuracy - report.hull.accuracy) * 100:+.2f} points above the hull."
     )
     draw(picture, tollway, report.fixed, report.split, report.answers)
     screen.literal(f"Picture: {picture}")
@@ -54,11 +54,11 @@ async def where_to_look(stage: Stage, report: Report, *, keep: bool) -> None:
     screen.literal(f"  journal        {stage.folder / '.tollway' / 'journal'}")
     screen.literal(f"  logs           {stage.folder}")
     if keep:
-        command = f"{shlex.quote(sys.executable)} -m gateway"
+        command = f"{shlex.quote(sys.executable)} -m tollway"
         screen.literal(f"  dashboard      {stage.url}/_tollway/dashboard")
         screen.literal(f"  metrics        {stage.url}/metrics")
         screen.literal(f"  budgets        {command} budgets list --url {stage.url}")
         screen.literal(f"  a decision     {command} explain {decision} --url {stage.url}")
-        screen.literal(f"  stop it all    kill {' '.join(str(one.pid) for one in stage.running)}")
+        screen.literal(f"  to stop        kill {' '.join(str(one.pid) for one in stage.running)}")
     else:
-        screen.say("  scripts/demo --keep leaves all of it running, to look at and to ask")
+        screen.say("  scripts/demo --keep leaves the gateway and the servers running")

@@ -53,7 +53,7 @@ class Conv:
 
 
 def usable_gpu() -> bool:
-    """Say whether there is a GPU that CUDA can use."""
+    """Return whether there is a GPU that CUDA can use."""
     return bool(torch.cuda.is_available())
 
 

@@ -1,7 +1,7 @@
-"""Three real model servers, a gateway in front of them, thousands of requests: what is saved?
+"""The demo: three real model servers behind a gateway, and what routing saves.
 
-Everything it shows is measured: spend from the gateway's ledger and from the servers' own counts,
-accuracy from the true labels of images that no model was trained on.
+All results are measured: spend by the gateway's ledger and by the servers' own counts, accuracy by
+the true labels of images that no model was trained on.
 """
 
 import argparse
@@ -50,8 +50,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         await stage.start()
         screen.say(
             f"[bold]{stage.requests:,} requests each way[/bold]: "
-            f"{len(stage.held_out.labels)} images that no model was trained on, gone through "
-            "again in a new order until there are enough"
+            f"{len(stage.held_out.labels)} images that no model was trained on, repeated in a new "
+            "order each time"
         )
         report = await runs.measure(stage)
         closing.show(stage, report, options.picture or stage.folder / "picture.png")

@@ -58,12 +58,12 @@ def main() -> None:
     parser.add_argument("--batches", default="1,8,64,512", help="sizes (%(default)s)")
     parser.add_argument("--repeats", type=int, default=200, help="batches of each (%(default)s)")
     parser.add_argument(
-        "--usd-per-hour", type=float, required=True, help="what an hour of the device costs you"
+        "--usd-per-hour", type=float, required=True, help="cost of the device per hour"
     )
     parser.add_argument("--dir", type=Path, default=train.FOLDER)
     parser.add_argument("--large", choices=("auto", "conv", "ensemble"), default="auto")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
     chosen = parser.parse_args()
     model = train.get(chosen.model, chosen.dir, large=chosen.large, device=chosen.device)
     sizes = [int(size) for size in chosen.batches.split(",")]

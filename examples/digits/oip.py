@@ -72,7 +72,7 @@ def parse(body: bytes, json_bytes: str | None) -> Request:
         raise BadRequest("id must be a string")
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise BadRequest("exactly one input is wanted: image")
+        raise BadRequest("there must be exactly one input, image")
     return Request(_images(inputs[0], body[size:]), identity, _outputs(document))
 
 
@@ -124,7 +124,7 @@ def _images(tensor: dict[str, Any], raw: bytes) -> Images:
         else _from_json(tensor.get("data"))
     )
     if values.size != shape[0] * PIXELS:
-        raise BadRequest(f"image has {values.size} values where its shape {shape} needs others")
+        raise BadRequest(f"image has {values.size} values, which does not match its shape {shape}")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused next
         images = values.astype(np.float32).reshape(-1, PIXELS)
     if not np.isfinite(images).all():
@@ -154,7 +154,9 @@ def _outputs(document: dict[str, Any]) -> dict[str, bool]:
         raise BadRequest("outputs must be a list of objects")
     names = [output.get("name") for output in wanted]
     if unknown := [name for name in names if name not in ("label", "probabilities")]:
-        raise BadRequest(f"unexpected output {unknown[0]!r}; there are label and probabilities")
+        raise BadRequest(
+            f"unexpected output {unknown[0]!r}; the outputs are label and probabilities"
+        )
     return {
         output["name"]: bool(_parameters(output).get("binary_data", default)) for output in wanted
     }

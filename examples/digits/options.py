@@ -5,28 +5,28 @@ from pathlib import Path
 
 CONCURRENCY = 16
 WHAT = """\
-Three real model servers, a gateway in front of them, thousands of requests: what is saved?
+Run three real model servers behind a gateway and measure what routing saves.
 
-The models read handwritten digits at $0.00001, $0.0001 and $0.001 an answer. The same requests go
-through the gateway, which learns from the true labels, and then to each model alone. Everything
-that is shown is measured: spend from the gateway's ledger and from the servers' own counts,
-accuracy from images that no model was trained on.
+The models read handwritten digits at $0.00001, $0.0001 and $0.001 per answer. The same requests go
+through the gateway, which learns from the true labels, and then to each model alone. All results
+are measured: spend by the gateway's ledger and by the servers' own counts, accuracy on images that
+no model was trained on.
 """
 MORE = """\
 The first run installs about 600 MB into .venv (a minute on a fast line) and trains the models
 (seconds). Then it takes two to three minutes. It listens on 127.0.0.1 only, on free ports.
 
 examples:
-  scripts/demo                      all of it
-  scripts/demo --quick              a fifth of the requests: half a minute
-  scripts/demo --keep               leave it running: the dashboard's address is in the last lines
-  scripts/demo --json table.json    the table, for programs
+  scripts/demo                      run everything
+  scripts/demo --quick              send a fifth of the requests: half a minute
+  scripts/demo --keep               leave it running; the last lines have the dashboard's address
+  scripts/demo --json table.json    write the table for programs
 
-afterwards, with the folder that the last lines name as DIR:
-  .venv/bin/tollway explain ID --url URL                     why a request went where it went
-  .venv/bin/pip install -e '.[simulate]'                     what the next line needs
+afterwards (the last lines name DIR):
+  .venv/bin/tollway explain ID --url URL                     explain how a request was routed
+  .venv/bin/pip install -e '.[simulate]'                     install what the next line needs
   .venv/bin/tollway simulate replay DIR/.tollway/journal --route digits
-                                                             what other choices would have cost
+                                                             estimate the cost of other policies
 """
 
 
@@ -39,12 +39,14 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--keep", action="store_true", help="leave gateway and models running")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="write the PNG there")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the requests")
-    parser.add_argument("--requests", type=int, metavar="N", help="how many to send each way")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write the chart as PNG")
+    parser.add_argument("--quick", action="store_true", help="send a fifth of the requests")
+    parser.add_argument("--requests", type=int, metavar="N", help="number of requests each way")
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the traffic's order (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the order of requests (%(default)s)"
+    )
     folders = {"--dir": (".tollway/demo", "its files"), "--models": (".tollway/digits", "models")}
     for option, (default, what) in folders.items():
         parser.add_argument(

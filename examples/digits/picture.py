@@ -15,7 +15,7 @@ from .tally import Row, compare, hull, interval
 GREEN, GREY, BLUE, ORANGE = "#12805c", "#59636e", "#2a6fb0", "#c4680a"
 SHARES = ("#d3eae0", "#8dc6ac", GREEN)
 WINDOW = 300  # requests that a point of the curves is the mean of: a third of an epoch
-FIRST = 20  # requests before the curves begin: a mean of fewer says nothing
+FIRST = 20  # requests before the curves begin: a mean of fewer is too noisy
 # Where a name stands beside its point: right and below, left and above, above the star.
 BELOW, ABOVE, OVER = (
     (11, -7, "left", "top"),
@@ -35,7 +35,7 @@ def draw(
     best = max(fixed, key=lambda row: row.accuracy)
     against = compare(tollway, best)
     figure.suptitle(
-        f"Tollway: {against.saving:.0%} saved against always {best.name}, "
+        f"Tollway: {against.saving:.0%} saved compared with always {best.name}, "
         f"{against.points_lost:.2f} points of accuracy lost",
         fontsize=14,
         fontweight="bold",
@@ -68,7 +68,7 @@ def _trade(axes: Axes, tollway: Row, fixed: Sequence[Row], split: Row) -> None:
     _point(axes, tollway, GREEN, "*", OVER)
     axes.set_xscale("log")
     axes.set_xlabel("dollars per 1000 requests")
-    axes.set_ylabel("right answers")
+    axes.set_ylabel("accuracy")
     axes.set_xlim(costs[0] * 1000 / 1.6, costs[-1] * 1000 * 2.4)
     bottom = min(row.accuracy for row in fixed)
     axes.set_ylim(bottom - (1 - bottom) * 0.15, 1.0 + (1 - bottom) * 0.04)
@@ -106,7 +106,7 @@ def _cost(axes: Axes, answers: Sequence[Answer]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"${value:.2f}"))
     axes.set_ylabel("per 1000")
     axes.set_title(
-        f"Learned on the way, from a cold start (mean of the last {min(WINDOW, len(answers))})",
+        f"Learning from a cold start (mean of the last {min(WINDOW, len(answers))} requests)",
         loc="left",
         fontsize=11,
     )

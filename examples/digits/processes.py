@@ -58,7 +58,7 @@ async def start(name: str, arguments: list[str], log: Path) -> Running:
             process.send_signal(signal.SIGKILL)
         process.wait()
         if isinstance(exc, TimeoutError):
-            raise RuntimeError(f"{name} does not listen: {_tail(log)}") from exc
+            raise RuntimeError(f"{name} did not start listening: {_tail(log)}") from exc
         raise
     return Running(name, url, process, log)
 
@@ -72,7 +72,7 @@ def _listening(log: Path) -> str | None:
 
 
 def _tail(log: Path) -> str:
-    return " / ".join(log.read_text(errors="replace").splitlines()[-5:]) or "it said nothing"
+    return " / ".join(log.read_text(errors="replace").splitlines()[-5:]) or "no output"
 
 
 def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:

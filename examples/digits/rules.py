@@ -1,7 +1,7 @@
-"""The cheapest model: a scorecard by hand, in rules.toml.
+"""The cheapest model: a hand-written scorecard, in rules.toml.
 
-It is the same file, read by the same code, that the gateway reads for a backend of kind `rules`:
-the answers are the same whether it runs there or in a server of its own.
+The gateway reads the same file with the same code for a backend of kind `rules`, so the answers are
+the same in the gateway and in this server.
 """
 
 from pathlib import Path

@@ -72,7 +72,7 @@ async def routed(
         async def ask(image: Images, label: int) -> Answer:
             answer = await client.ask(route, image, label)
             if answer.status != 200:
-                raise RuntimeError(f"{route} was answered with status {answer.status}")
+                raise RuntimeError(f"{route} returned status {answer.status}")
             if feedback:
                 await client.tell(answer.decision, label)
             return answer

@@ -60,7 +60,7 @@ class Screen:
 
     def table(self, rows: Sequence[Row], best: Row, notes: dict[str, str]) -> None:
         """Show the rows, cheapest first as they come, compared with the best fixed backend."""
-        table = Table(title="What happened", title_justify="left", box=box.SIMPLE_HEAD)
+        table = Table(title="Results", title_justify="left", box=box.SIMPLE_HEAD)
         for name in ("", "requests", "accuracy", "spend", "per 1000", "saving", "points lost"):
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
         for row in rows:

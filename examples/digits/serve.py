@@ -3,8 +3,8 @@
     python -m examples.digits.serve --model cpu --port 9002
     curl localhost:9002/v2/models/digits-cpu
 
-Each reply carries x-device-seconds, what the inference took of the device, exactly as measured;
-GET /stats tells the sums.
+Each reply carries x-device-seconds, the measured device time of the inference. GET /stats returns
+the sums.
 """
 
 import os
@@ -35,7 +35,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--model",
         choices=train.MODELS,
         required=True,
-        help="rules: a scorecard by hand; cpu: a small network in ONNX Runtime; "
+        help="rules: a hand-written scorecard; cpu: a small network in ONNX Runtime; "
         "large: a convolutional network on a GPU, else an ensemble",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -51,7 +51,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Load the model, listen, and say where on the first line of output."""
+    """Load the model, listen, and print the address."""
     chosen = options()
     model = train.get(chosen.model, chosen.dir, large=chosen.large, device=chosen.device)
     app = App(

@@ -116,7 +116,7 @@ def main() -> None:
         model = get(name, options.dir, large=options.large, device=options.device)
         read = model.read(held_out.images).probabilities
         right = (read.argmax(axis=1) == held_out.labels).mean()
-        print(f"{name}: {right:.4f} of the held-out half right, on {model.device}")
+        print(f"{name}: accuracy {right:.4f} on the held-out half, on {model.device}")
 
 
 if __name__ == "__main__":

@@ -52,8 +52,10 @@ class SeasonalBaseline:
         self._minute = -1
         self._minute_sum = 0.0
         self._minutes: deque[float] = deque(maxlen=MINUTES)
-        self._found: dict[int, ExpectedSpend] = {}
+        self._cached: dict[int, ExpectedSpend] = {}
         self._growth = 1.0
+        self.mean_usd_per_s = 0.0
+        """Mean spend of the hours kept; until there is one, of the hour so far."""
 
     def add(self, usd: float, now_s: float, passed_s: float) -> None:
         """Add the spend of the `passed_s` seconds before `now_s` (seconds since 1970)."""
@@ -67,15 +69,22 @@ class SeasonalBaseline:
         self._sum += usd
         self._seen_s += passed_s
         self._minute_sum += usd
+        if not self._hours:
+            self.mean_usd_per_s = self._sum / self._seen_s
 
     def _end_hour(self, hour: int) -> None:
         if self._seen_s > HOUR_S / 2:  # less than half an observed hour is too little
             self._hours[self._hour] = self._sum / self._seen_s
         self._hour, self._sum, self._seen_s = hour, 0.0, 0.0
-        for old in [kept for kept in self._hours if kept < hour - KEPT_H]:
+        for old in [past for past in self._hours if past < hour - KEPT_H]:
             del self._hours[old]
-        self._found.clear()
+        self._cached.clear()
         self._growth = self._grown()
+        self._average()
+
+    def _average(self) -> None:
+        if self._hours:
+            self.mean_usd_per_s = sum(self._hours.values()) / len(self._hours)
 
     def usual(self, now_s: float) -> ExpectedSpend:
         """Return the baseline at a time."""
@@ -89,10 +98,10 @@ class SeasonalBaseline:
         return ExpectedSpend(rate, max(before.doubt, after.doubt), before.by)
 
     def _at(self, hour: int) -> ExpectedSpend:
-        found = self._found.get(hour)
-        if found is None:
-            found = self._found[hour] = self._look(hour)
-        return found
+        expected = self._cached.get(hour)
+        if expected is None:
+            expected = self._cached[hour] = self._look(hour)
+        return expected
 
     def _look(self, hour: int) -> ExpectedSpend:
         weeks = self._earlier(hour, WEEK_H, WEEKS)
@@ -108,8 +117,8 @@ class SeasonalBaseline:
         return UNKNOWN
 
     def _earlier(self, hour: int, step: int, count: int) -> list[float]:
-        found = (self._hours.get(hour - step * back) for back in range(1, count + 1))
-        return [value for value in found if value is not None]
+        earlier = (self._hours.get(hour - step * back) for back in range(1, count + 1))
+        return [value for value in earlier if value is not None]
 
     def _grown(self) -> float:
         """Return the growth of the last day over the same hours of earlier weeks, within bounds."""
@@ -137,4 +146,5 @@ class SeasonalBaseline:
         """Load saved hours. Raises ValueError or KeyError if they are damaged."""
         pairs = zip(state["hours"], state["usd_per_s"], strict=True)
         self._hours = {int(hour): float(rate) for hour, rate in pairs}
-        self._found.clear()
+        self._cached.clear()
+        self._average()

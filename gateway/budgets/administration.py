@@ -44,14 +44,18 @@ class BudgetAdmin:
     async def set_limit(self, name: str, limit_nano: int, who: str, why: str) -> BudgetDetails:
         """Set the limit, effective now and until the configured limit changes."""
         if not 0 <= limit_nano <= MAX_LIMIT_NANO:
-            raise ValueError(f"a limit is 0 to {MAX_LIMIT_NANO} nano-dollars, not {limit_nano}")
+            raise ValueError(
+                f"the limit must be 0 to {MAX_LIMIT_NANO} nano-dollars, not {limit_nano}"
+            )
         [(_, span, _)] = await self._look([self._budgets[name]])
         return await self._act(BudgetChange("limit", name, limit_nano, who, why, span.start_s))
 
     async def credit(self, name: str, amount_nano: int, who: str, why: str) -> BudgetDetails:
         """Add to the limit of the current window only."""
         if not 0 < amount_nano <= MAX_LIMIT_NANO:
-            raise ValueError(f"a credit is 1 to {MAX_LIMIT_NANO} nano-dollars, not {amount_nano}")
+            raise ValueError(
+                f"the credit must be 1 to {MAX_LIMIT_NANO} nano-dollars, not {amount_nano}"
+            )
         [(_, span, _)] = await self._look([self._budgets[name]])
         return await self._act(BudgetChange("credit", name, amount_nano, who, why, span.start_s))
 
@@ -74,7 +78,9 @@ class BudgetAdmin:
         """
         [(_, span, _)] = await self._look([self._budgets[name]])
         if not 0 <= billed_nano <= MAX_LIMIT_NANO:
-            raise ValueError(f"a bill is 0 to {MAX_LIMIT_NANO} nano-dollars, not {billed_nano}")
+            raise ValueError(
+                f"the billed amount must be 0 to {MAX_LIMIT_NANO} nano-dollars, not {billed_nano}"
+            )
         return await self._act(
             BudgetChange("release", name, billed_nano, who, why, span.start_s, lease)
         )
@@ -100,7 +106,7 @@ class BudgetAdmin:
 
     async def _act(self, change: BudgetChange) -> BudgetDetails:
         if not change.who.strip() or not change.why.strip():
-            raise ValueError("a change to a budget says who made it and why")
+            raise ValueError("a budget change requires `who` and `why`")
         who, why = change.who.strip(), change.why.strip()
         await self._ledger.change(replace(change, who=who, why=why, at_s=self._clock()))
         return await self.show(change.budget)

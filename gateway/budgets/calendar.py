@@ -2,12 +2,12 @@
 
 A window is identified by its start. A start is the *first instant* at which the local calendar
 shows a new hour, day, week (from Monday) or month. Windows therefore cover all time without gaps or
-overlaps, whatever the clocks do:
+overlaps, even when clocks change:
 
 - A day has 23 or 25 hours when the clocks change.
 - A day whose midnight does not exist starts after the gap.
 - A day whose midnight occurs twice starts at the first.
-- A repeated hour is a window of its own.
+- A repeated hour is a separate window.
 """
 
 from datetime import UTC, date, datetime, timedelta

@@ -54,7 +54,7 @@ class Waiter:
     least_nano: int | None = None
     revise: Revise | None = None
     revised_s: float = 0.0
-    found: asyncio.Future[Reservation | BudgetRefusal] = field(
+    outcome: asyncio.Future[Reservation | BudgetRefusal] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
@@ -62,10 +62,10 @@ class Waiter:
         """Recompute the amounts if they are older than REVISED_S."""
         if self.revise is None or now_s - self.revised_s < REVISED_S:
             return None
-        found, self.revised_s = self.revise(), now_s
-        if isinstance(found, BudgetRefusal):
-            return found
-        self.ceiling_nano, self.maximum_nano = found
+        revised, self.revised_s = self.revise(), now_s
+        if isinstance(revised, BudgetRefusal):
+            return revised
+        self.ceiling_nano, self.maximum_nano = revised
         return None
 
 
@@ -165,14 +165,14 @@ class Line:
         for waiter in sorted(self._heads(tenant), key=lambda head: head.number):
             if not lacked.isdisjoint(waiter.accounts):
                 continue
-            found = take(waiter)
-            if isinstance(found, list):
-                waiter.lacking = found
-                lacked.update([account for account, _ in found])
+            outcome = take(waiter)
+            if isinstance(outcome, list):
+                waiter.lacking = outcome
+                lacked.update([account for account, _ in outcome])
                 continue
             self._queues[tenant][waiter.accounts].popleft()
             self._shrink(waiter)
-            waiter.found.set_result(found)
+            waiter.outcome.set_result(outcome)
             return True
         return False
 

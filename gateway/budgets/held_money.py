@@ -81,21 +81,21 @@ class HeldMoney:
             return refusal
         if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.create_task(self._keep())
-        await self._found(waiter, until_s - now_s)
+        await self._wait_for(waiter, until_s - now_s)
         now_s = self._clock()
-        if waiter.found.done():
-            found = waiter.found.result()
-            line.leave(waiter, "granted" if isinstance(found, Reservation) else "refused", now_s)
-            return found
+        if waiter.outcome.done():
+            outcome = waiter.outcome.result()
+            line.leave(waiter, "granted" if isinstance(outcome, Reservation) else "refused", now_s)
+            return outcome
         line.leave(waiter, "timed_out", now_s)
         return short[0].refusal(refusal.asked_nano, "held")
 
-    async def _found(self, waiter: Waiter, timeout_s: float) -> None:
+    async def _wait_for(self, waiter: Waiter, timeout_s: float) -> None:
         """Wait until the waiter is served or times out."""
         try:
-            await asyncio.wait([waiter.found], timeout=timeout_s)
+            await asyncio.wait([waiter.outcome], timeout=timeout_s)
         except asyncio.CancelledError:
-            if waiter.found.done() and isinstance(hold := waiter.found.result(), Reservation):
+            if waiter.outcome.done() and isinstance(hold := waiter.outcome.result(), Reservation):
                 self._void(hold)  # served and cancelled in the same iteration of the event loop
             self.line.leave(waiter, "left", self._clock())
             raise

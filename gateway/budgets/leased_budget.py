@@ -9,7 +9,7 @@ When the ledger has too little, there are three cases:
 
 - Other holders have idle money. They learn of the shortage (`short`) in their next reply, so this
   process waits for the money, but no longer than PATIENCE_S.
-- All held money is reserved, or PATIENCE_S has passed. Refuse, and do not ask again for DRY_S;
+- All held money is reserved, or PATIENCE_S has passed. Refuse, and do not ask again for REFUSAL_S;
   otherwise a burst of refusals would become a burst of requests to the ledger.
 - The ledger does not answer. `on_ledger_failure` decides, in `Reservations`.
 """
@@ -26,14 +26,14 @@ from tollway.gateway.budgets.window_state import LEASE_S
 FIRST_SLICE = 32  # reservations; enough that a thousand requests need about ten slices
 IDLE_S = 0.4  # between two usage checks; a slice unused in between is returned within a second
 HORIZON_S = 2.0  # a slice that would last longer than this is trimmed
-TELL_S = 5.0  # longest time between reports of settlements while money is in use
-POLL_S = 0.5  # ... while the budget is nearly exhausted and others may need the money held here
+POLL_S = 0.5  # longest time between reports of settlements, so that others see them in a second,
+#               and between exchanges while others may need the money held here
 RENEW_S = LEASE_S / 3  # two replies may be lost before the lease is
-DRY_S = 0.1  # how long a refusal stays valid; doubles if the next request is refused too
-DRY_S_MAX = 0.8  # ... upper bound: below the second in which idle money is returned
+REFUSAL_S = 0.1  # how long a refusal stays valid; doubles if the next request is refused too
+REFUSAL_S_MAX = 0.8  # ... upper bound: below the second in which idle money is returned
 PATIENCE_S = 1.5  # other holders return idle money within a second, or they are gone
 
-OpenPurse = Callable[[Budget, WindowSpan, float], LocalLease]
+OpenLease = Callable[[Budget, WindowSpan, float], LocalLease]
 
 
 class LeasedBudget:
@@ -41,12 +41,12 @@ class LeasedBudget:
 
     __slots__ = (
         "_drain",
-        "_dry_nano",
-        "_dry_s",
-        "_dry_until_s",
         "_mark_s",
         "_mark_used_nano",
-        "_open_purse",
+        "_open_lease",
+        "_refusal_s",
+        "_refused_nano",
+        "_refused_until_s",
         "_short",
         "_short_since_s",
         "_slice_nano",
@@ -55,16 +55,16 @@ class LeasedBudget:
         "closed",
         "gone",
         "hard",
-        "kept_nano",
         "lease",
         "limited",
         "position",
+        "retained_nano",
         "seen_s",
         "span",
         "waiting",
     )
 
-    def __init__(self, budget: Budget, open_purse: OpenPurse) -> None:
+    def __init__(self, budget: Budget, open_lease: OpenLease) -> None:
         self.budget = budget
         self.hard = budget.enforcement == "hard"
         self.limited = budget.enforcement != "soft"
@@ -73,10 +73,10 @@ class LeasedBudget:
         self.seen_s = -math.inf
         self.lease: LocalLease = EMPTY
         self.waiting: list[int] = []
-        self.kept_nano = 0  # needed by calls that find it here but wait for another budget
+        self.retained_nano = 0  # needed by calls that find it here but wait for another budget
         self.closed = False
         self.gone = False
-        self._open_purse = open_purse
+        self._open_lease = open_lease
         self._drain: list[LocalLease] = []
         self._slice_nano = 0
         self._unit_nano = 1
@@ -84,9 +84,9 @@ class LeasedBudget:
         self._mark_used_nano = 0
         self._short = False
         self._short_since_s = math.inf
-        self._dry_until_s = -math.inf
-        self._dry_nano = 0
-        self._dry_s = DRY_S
+        self._refused_until_s = -math.inf
+        self._refused_nano = 0
+        self._refusal_s = REFUSAL_S
 
     # ------------------------------------------------------------------ windows and leases
 
@@ -100,7 +100,7 @@ class LeasedBudget:
         self.position = BudgetPosition(
             self.position.limit_nano - self.position.credit_nano, *[0] * 5
         )
-        self.seen_s = self._dry_until_s = -math.inf
+        self.seen_s = self._refused_until_s = -math.inf
         self._short_since_s = math.inf
 
     def retire(self) -> None:
@@ -132,7 +132,7 @@ class LeasedBudget:
     def provide(self, now_s: float, ledger_now_s: float) -> LocalLease:
         """Return the current lease. Open one if there is none, without asking the ledger."""
         if self.lease is EMPTY:
-            self.lease = self._open_purse(self.budget, self.span, now_s)
+            self.lease = self._open_lease(self.budget, self.span, now_s)
             self._mark_s, self._mark_used_nano = now_s, 0
         if not self.limited:
             end_s = self.span.end_s
@@ -145,7 +145,7 @@ class LeasedBudget:
         return self._drain
 
     @property
-    def tells(self) -> bool:
+    def has_unsynced(self) -> bool:
         """Whether there is anything that may not have been reported to the ledger."""
         return bool(self._drain) or self.lease is not EMPTY
 
@@ -156,21 +156,21 @@ class LeasedBudget:
         self.roll(ledger_now_s)
         self._look(now_s)
         for lease in self._drain:
-            if asked := self._wind_up(lease, now_s):
+            if asked := self._drain_lease(lease, now_s):
                 yield lease, asked
         if self.limited and self.waiting and not self.closed and not self._rests(now_s):
             self.provide(now_s, ledger_now_s)
         if self.lease is not EMPTY and (asked := self._current(self.lease, now_s)):
             yield self.lease, asked
 
-    def tell_now(self) -> bool:
+    def sync_now(self) -> bool:
         """Make the next plan report all settlements. Return whether there are any to report."""
-        untold = [lease for lease in (*self._drain, self.lease) if lease.untold_nano]
-        for lease in untold:
-            lease.told_s = -math.inf
-        return bool(untold)
+        unsynced = [lease for lease in (*self._drain, self.lease) if lease.unsynced_nano]
+        for lease in unsynced:
+            lease.synced_s = -math.inf
+        return bool(unsynced)
 
-    def _wind_up(self, lease: LocalLease, now_s: float) -> LeaseExchange | None:
+    def _drain_lease(self, lease: LocalLease, now_s: float) -> LeaseExchange | None:
         if lease.pending:
             return lease.ask(now_s)
         if lease.fresh and not lease.holds and not lease.settled_nano:
@@ -178,8 +178,8 @@ class LeasedBudget:
             return None
         if not lease.holds:  # a first exchange must not close: it could not be repeated
             return lease.ask(now_s, give_nano=lease.idle_nano, close=not lease.fresh)
-        since_s = now_s - lease.told_s
-        if lease.idle_nano or since_s >= RENEW_S or (lease.untold_nano and since_s >= POLL_S):
+        since_s = now_s - lease.synced_s
+        if lease.idle_nano or since_s >= RENEW_S or (lease.unsynced_nano and since_s >= POLL_S):
             return lease.ask(now_s, give_nano=lease.idle_nano)
         return None
 
@@ -189,16 +189,20 @@ class LeasedBudget:
         if self.limited:
             if self.waiting and not self._rests(now_s):
                 return self._ask_for_waiting(lease, now_s)
-            if not self.waiting and lease.room_nano < lease.low_nano and now_s >= self._dry_until_s:
+            if (
+                not self.waiting
+                and lease.room_nano < lease.low_nano
+                and now_s >= self._refused_until_s
+            ):
                 lease.low_nano = 0
                 return lease.ask(now_s, need_nano=self._unit_nano, want_nano=self._slice_nano)
-        give_nano, since_s = self._excess(lease), now_s - lease.told_s
+        give_nano, since_s = self._excess(lease), now_s - lease.synced_s
         if give_nano:
             return lease.ask(now_s, give_nano=give_nano)
-        if lease.room_nano < 0:  # overspent money that others may count on: report it at once
+        if lease.room_nano < 0:  # overspent: other holders may count on this money, so report it
             due_s = 0.0
         else:
-            due_s = POLL_S if self._watched else TELL_S if lease.untold_nano else RENEW_S
+            due_s = POLL_S if self._watched or lease.unsynced_nano else RENEW_S
         return lease.ask(now_s) if since_s >= due_s else None
 
     def _ask_for_waiting(self, lease: LocalLease, now_s: float) -> LeaseExchange:
@@ -216,9 +220,9 @@ class LeasedBudget:
             return
         used_nano = lease.used_nano - self._mark_used_nano
         self._mark_s, self._mark_used_nano = now_s, lease.used_nano
-        if not used_nano and not self.waiting and not self.kept_nano:
+        if not used_nano and not self.waiting and not self.retained_nano:
             self._slice_nano = 0
-            if not self._bare or now_s - lease.told_s >= RENEW_S:
+            if not self._bare or now_s - lease.synced_s >= RENEW_S:
                 self.retire()
             return
         lasts_nano = int(used_nano / passed_s * HORIZON_S)
@@ -228,15 +232,17 @@ class LeasedBudget:
     @property
     def _bare(self) -> bool:
         """Whether the lease has no idle, reserved or unreported money, so that it may stay open."""
-        return not (self.lease.idle_nano or self.lease.holds or self.lease.untold_nano)
+        return not (self.lease.idle_nano or self.lease.holds or self.lease.unsynced_nano)
 
     def _excess(self, lease: LocalLease) -> int:
         """Return the idle amount above what the lease will need soon.
 
-        If other holders lack money, all idle money is excess, except `kept_nano`: without that
+        If other holders lack money, all idle money is excess, except `retained_nano`: without that
         exception, two exhausted budgets would return it alternately forever.
         """
-        keep_nano = self.kept_nano if self._short else max(self.kept_nano, 2 * self._slice_nano)
+        keep_nano = (
+            self.retained_nano if self._short else max(self.retained_nano, 2 * self._slice_nano)
+        )
         return max(0, lease.idle_nano - keep_nano)
 
     @property
@@ -247,7 +253,7 @@ class LeasedBudget:
 
     # ------------------------------------------------------------------ replies
 
-    def took(
+    def apply_reply(
         self,
         lease: LocalLease,
         asked: LeaseExchange,
@@ -267,19 +273,19 @@ class LeasedBudget:
             lease.until_s = min(lease.until_s, self.span.end_s - lag_s)
         self._short = reply.short
         if asked.need_nano and reply.grant_nano:
-            self._short_since_s, self._dry_until_s = math.inf, -math.inf
+            self._short_since_s, self._refused_until_s = math.inf, -math.inf
             lease.low_nano = max(lease.room_nano, 0) // 2
             self._slice_nano *= 2
         elif asked.need_nano and not reply.stale:
             self._short_since_s = min(self._short_since_s, now_s)
             hopeless = self._elsewhere_nano < asked.need_nano
-            self._dry_s = min(DRY_S_MAX, 2 * self._dry_s) if hopeless else DRY_S
-            self._dry_until_s, self._dry_nano = now_s + self._dry_s, asked.need_nano
+            self._refusal_s = min(REFUSAL_S_MAX, 2 * self._refusal_s) if hopeless else REFUSAL_S
+            self._refused_until_s, self._refused_nano = now_s + self._refusal_s, asked.need_nano
 
-    def dry(self, amount_nano: int, now_s: float) -> bool:
+    def exhausted(self, amount_nano: int, now_s: float) -> bool:
         """Return whether to refuse a reservation now for lack of money."""
         short_nano = amount_nano - self.lease.room_nano
-        if now_s >= self._dry_until_s or short_nano < self._dry_nano:
+        if now_s >= self._refused_until_s or short_nano < self._refused_nano:
             return False
         waited_s = now_s - self._short_since_s
         return self._elsewhere_nano < short_nano or waited_s >= PATIENCE_S
@@ -292,11 +298,11 @@ class LeasedBudget:
     def left_nano(self) -> int:
         """Unspent amount as far as this process knows, regardless of its holder (0.5 us)."""
         position, start_s = self.position, self.span.start_s
-        untold_nano = self.lease.untold_nano
+        unsynced_nano = self.lease.unsynced_nano
         for lease in self._drain:
             if lease.key.window_start_s == start_s:
-                untold_nano += lease.untold_nano
-        return position.limit_nano - position.used_nano - untold_nano
+                unsynced_nano += lease.unsynced_nano
+        return position.limit_nano - position.used_nano - unsynced_nano
 
     @property
     def _elsewhere_nano(self) -> int:
@@ -308,7 +314,7 @@ class LeasedBudget:
     def _rests(self, now_s: float) -> bool:
         """Whether to skip asking the ledger: it has just refused no more than is needed now."""
         smallest_nano = min(self.waiting) - self.lease.room_nano
-        return now_s < self._dry_until_s and smallest_nano >= self._dry_nano
+        return now_s < self._refused_until_s and smallest_nano >= self._refused_nano
 
     def wakes_s(self, amount_nano: int, now_s: float) -> float:
         """Return when the ledger may be asked for what a reservation lacks.
@@ -316,9 +322,9 @@ class LeasedBudget:
         It may be asked at once if it has refused only a larger amount, because that refusal says
         nothing about this one.
         """
-        if amount_nano - self.lease.room_nano < self._dry_nano:
+        if amount_nano - self.lease.room_nano < self._refused_nano:
             return now_s
-        return max(now_s, self._dry_until_s)
+        return max(now_s, self._refused_until_s)
 
     # ------------------------------------------------------------------ status
 
@@ -346,9 +352,9 @@ class LeasedBudget:
         position, limit_nano = self.position, self.position.limit_nano
         mine = [lease for lease in self._drain if lease.key.window_start_s == self.span.start_s]
         mine += [self.lease]
-        untold_nano = sum(lease.untold_nano for lease in mine)
-        covered_nano = sum(min(lease.untold_nano, lease.held_nano) for lease in mine)
-        spent_nano, carried_nano = position.spent_nano + untold_nano, position.carried_nano
+        unsynced_nano = sum(lease.unsynced_nano for lease in mine)
+        covered_nano = sum(min(lease.unsynced_nano, lease.held_nano) for lease in mine)
+        spent_nano, carried_nano = position.spent_nano + unsynced_nano, position.carried_nano
         held_nano = max(0, position.leased_nano - covered_nano)
         return BudgetStatus(
             budget=self.budget,
@@ -371,7 +377,7 @@ class LeasedBudget:
         share = self.budget.downgrade_at
         if share is None:
             return False
-        used_nano = self.position.used_nano + self.lease.untold_nano
+        used_nano = self.position.used_nano + self.lease.unsynced_nano
         return used_nano >= share * self.position.limit_nano
 
 

@@ -17,7 +17,7 @@ import math
 
 from tollway.gateway.budgets.model import MAX_LIMIT_NANO, LeaseKey
 from tollway.gateway.budgets.protocol import ExchangeReply, LeaseExchange
-from tollway.gateway.budgets.recovery_file import HEARD, OPEN, SETTLED, Cells
+from tollway.gateway.budgets.recovery_file import ACKNOWLEDGED, OPEN, SETTLED, Cells
 
 UNBOUND = 2**62  # the room of a lease that never refuses
 
@@ -42,7 +42,7 @@ class LocalLease:
         "open_nano",
         "room_nano",
         "settled_nano",
-        "told_s",
+        "synced_s",
         "until_s",
         "used_nano",
     )
@@ -58,7 +58,7 @@ class LocalLease:
         self.used_nano = 0  # total ever reserved
         self.low_nano = 0  # below this room, more is requested ahead of need
         self.until_s = -math.inf  # by this process's clock: never later than the ledger's expiry
-        self.told_s = now_s
+        self.synced_s = now_s
         self.ended = self.closed = False
         self._cells = cells
         self._held_nano = 0
@@ -79,7 +79,8 @@ class LocalLease:
 
     def settle(self, amount_nano: int, cost_nano: int) -> None:
         """Convert a reservation into a cost, 0 if unused. The recovery file adds the cost first."""
-        settled_nano = min(self.settled_nano + cost_nano, MAX_LIMIT_NANO)
+        total_nano = self.settled_nano + cost_nano
+        settled_nano = total_nano if total_nano < MAX_LIMIT_NANO else MAX_LIMIT_NANO
         self._cells[SETTLED] = self.settled_nano = settled_nano
         self._cells[OPEN] = self.open_nano = self.open_nano - amount_nano
         self.holds -= 1
@@ -113,7 +114,7 @@ class LocalLease:
         return self._pending is not None
 
     @property
-    def untold_nano(self) -> int:
+    def unsynced_nano(self) -> int:
         """Amount settled and not yet acknowledged by the ledger."""
         return self.settled_nano - self._flushed_nano
 
@@ -163,12 +164,12 @@ class LocalLease:
         assert asked is not None
         fresh = asked.settled_nano - self._flushed_nano
         self._flushed_nano = asked.settled_nano
-        self._cells[HEARD] = 1
+        self._cells[ACKNOWLEDGED] = 1
         covered = min(fresh, self._held_nano)
         back = min(self._given_nano, self._held_nano - covered)
         self._held_nano += reply.grant_nano - covered - back
         # The ledger charged what the lease did not cover, so room no longer owes it.
         self.room_nano += reply.grant_nano + fresh - covered
-        self.told_s = now_s
+        self.synced_s = now_s
         self.ended = reply.ended
         self.until_s = -math.inf if self.ended or self.closed else self._sent_s + lease_s

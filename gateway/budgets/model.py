@@ -8,11 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from tollway.backends.money import NANO_PER_USD
-
-NANO = NANO_PER_USD
-"""Nano-dollars in a dollar."""
-
 MAX_LIMIT_NANO = 2**53 - 1
 """Largest limit of a budget: Lua's numbers are doubles, exact up to 2^53 ($9.007 million)."""
 
@@ -102,7 +97,7 @@ class Reservation:
         self.hard_nano = hard_nano
         self.ended = False
 
-    def told(self) -> dict[str, int]:
+    def held_by_budget(self) -> dict[str, int]:
         """Return the amount held, by budget (0.3 us a scope)."""
         return {held.key.budget: amount_nano for held, amount_nano in self.holds}
 
@@ -141,7 +136,7 @@ class BudgetRefusal:
 
     @property
     def by_budget(self) -> bool:
-        """Whether the budget itself refuses; False if its ledger could not be asked."""
+        """Whether the budget itself refuses; False if its ledger was unavailable."""
         return self.reason in ("exhausted", "held", "unbounded")
 
     @property

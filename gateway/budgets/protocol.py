@@ -109,7 +109,7 @@ class RecoveryClaim:
     key: LeaseKey
     settled_nano: int
     open_nano: int
-    heard: bool = True
+    acknowledged: bool = True
 
 
 @dataclass(frozen=True, slots=True)

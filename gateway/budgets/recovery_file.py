@@ -37,14 +37,15 @@ from typing import Self, TypeAlias
 
 from tollway.gateway.budgets.model import MAX_LIMIT_NANO, LeaseKey
 from tollway.gateway.budgets.protocol import RecoveryClaim
+from tollway.gateway.security.private_files import FILE_MODE, make_folder
 
-log = logging.getLogger("tollway.ledger")
+log = logging.getLogger(__name__)
 
 Cells: TypeAlias = "MutableSequence[int] | memoryview[int]"
 
 SLOT_CELLS = 64  # 512 bytes: the cells, and 472 bytes of JSON that identify the lease
 CHUNK_CELLS = 4096  # 32 KiB: 64 slots, a multiple of any page size in use
-USED, SETTLED, OPEN, HEARD, LENGTH, NAME = range(6)
+USED, SETTLED, OPEN, ACKNOWLEDGED, LENGTH, NAME = range(6)
 MAGIC = int.from_bytes(b"tollway1", "little")
 
 
@@ -54,9 +55,9 @@ class RecoveryFile:
     def __init__(self, path: Path, ledger_id: str) -> None:
         """Create the file. It is already locked when it appears under its final name."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         new = path.with_suffix(".new")
-        self._fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         self._maps: list[mmap.mmap] = []
         self._free: list[Cells] = []
@@ -75,7 +76,7 @@ class RecoveryFile:
                 log.warning("%s cannot grow (%s): keeping a lease in memory only", self.path, exc)
                 return [0] * LENGTH
         cells = self._free.pop()
-        cells[SETTLED] = cells[OPEN] = cells[HEARD] = 0
+        cells[SETTLED] = cells[OPEN] = cells[ACKNOWLEDGED] = 0
         _write_text(
             cells, json.dumps([key.budget, key.window_start_s, key.window_end_s, key.lease])
         )
@@ -139,7 +140,7 @@ class OrphanedFile:
                 LeaseKey(*json.loads(_read_text(cells))),
                 settled_nano=cells[SETTLED],
                 open_nano=min(cells[OPEN], MAX_LIMIT_NANO),
-                heard=cells[HEARD] != 0,
+                acknowledged=cells[ACKNOWLEDGED] != 0,
             )
             for cells in self._slots[1:]
             if cells[USED] == 1
@@ -150,9 +151,9 @@ class OrphanedFile:
         self.path.unlink(missing_ok=True)
 
 
-def dead_tills(folder: Path) -> Iterator[OrphanedFile]:
+def orphaned_files(folder: Path) -> Iterator[OrphanedFile]:
     """Yield, locked, each recovery file in a folder whose owner has ended."""
-    for path in sorted(folder.glob("*.till")):
+    for path in sorted(folder.glob("*.recovery")):
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:

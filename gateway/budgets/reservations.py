@@ -51,7 +51,7 @@ class Reservations:
         *,
         holder: str,
         clock: Callable[[], float],
-        till_dir: Path | None = None,
+        recovery_dir: Path | None = None,
         on_event: Callable[[BudgetEvent], None] = ignore,
         on_ledger_failure: Literal["refuse", "allow"] = "refuse",
         hold_wait_s: float = HOLD_WAIT_S,
@@ -60,10 +60,15 @@ class Reservations:
 
         `clock` must be monotonic (`time.monotonic`); the time of day comes from the ledger.
         `holder` names the process to operators. Two processes' leases differ even if their holder
-        names are equal. Without `till_dir`, whatever a crash leaves open stays charged.
+        names are equal. Without `recovery_dir`, whatever a crash leaves open stays charged.
         """
         self._sync = LedgerSync(
-            ledger, budgets, holder=holder, clock=clock, till_dir=till_dir, on_event=on_event
+            ledger,
+            budgets,
+            holder=holder,
+            clock=clock,
+            recovery_dir=recovery_dir,
+            on_event=on_event,
         )
         self._clock = clock
         self._when_down = on_ledger_failure
@@ -86,34 +91,35 @@ class Reservations:
         self, tenant: str, route: str, backend: str, tags: Mapping[str, str]
     ) -> tuple[LeasedBudget, ...]:
         """Return every budget that matches such a call."""
-        key = (tenant, route, backend, *tags.items())
-        found = self._matches.get(key)
-        if found is None:
-            if len(self._matches) >= MATCHES_MAX:
-                self._matches.clear()
-            found = self._matches[key] = tuple(
-                account
-                for account in self._sync.accounts.values()
-                if _binds(account.budget.scope, tenant, route, backend, tags)
-            )
-        return found
+        key = (tenant, route, backend, *tags.items()) if tags else (tenant, route, backend)
+        budgets = self._matches.get(key)
+        if budgets is not None:
+            return budgets
+        if len(self._matches) >= MATCHES_MAX:
+            self._matches.clear()
+        budgets = self._matches[key] = tuple(
+            account
+            for account in self._sync.accounts.values()
+            if _binds(account.budget.scope, tenant, route, backend, tags)
+        )
+        return budgets
 
     def pacing(self, tenant: str, route: str, tags: Mapping[str, str]) -> tuple[str, ...]:
         """Return the names of the budgets that pace such a call but not its whole route."""
         if not self._some_paced:
             return ()
-        key = (tenant, route, *tags.items())
-        found = self._pacing.get(key)
-        if found is None:
-            if len(self._pacing) >= MATCHES_MAX:
-                self._pacing.clear()
-            found = self._pacing[key] = tuple(
-                account.budget.name
-                for account in self._sync.accounts.values()
-                if account.budget.paces_some
-                and _binds(account.budget.scope, tenant, route, "", tags)
-            )
-        return found
+        key = (tenant, route, *tags.items()) if tags else (tenant, route)
+        scopes = self._pacing.get(key)
+        if scopes is not None:
+            return scopes
+        if len(self._pacing) >= MATCHES_MAX:
+            self._pacing.clear()
+        scopes = self._pacing[key] = tuple(
+            account.budget.name
+            for account in self._sync.accounts.values()
+            if account.budget.paces_some and _binds(account.budget.scope, tenant, route, "", tags)
+        )
+        return scopes
 
     def reserve_now(
         self, accounts: tuple[LeasedBudget, ...], ceiling_nano: int, maximum_nano: int
@@ -160,14 +166,14 @@ class Reservations:
         `least_nano`. The caller must then limit the call's cost to `Reservation.hard_nano`.
         """
         while True:
-            found = self._try(accounts, ceiling_nano, maximum_nano)
-            if isinstance(found, list):
-                with self._keeping(accounts, found[0][0], ceiling_nano, maximum_nano):
-                    await self._ask_for(found)
+            outcome = self._try(accounts, ceiling_nano, maximum_nano)
+            if isinstance(outcome, list):
+                with self._retaining(accounts, outcome[0][0], ceiling_nano, maximum_nano):
+                    await self._ask_for(outcome)
                 continue
-            lower_nano = _lower(found, maximum_nano, least_nano)
+            lower_nano = _lower(outcome, maximum_nano, least_nano)
             if lower_nano is None:
-                return found
+                return outcome
             maximum_nano, ceiling_nano = lower_nano, min(ceiling_nano, lower_nano)
 
     def _try(
@@ -196,14 +202,14 @@ class Reservations:
             if waiter.least_nano <= left_nano < waiter.maximum_nano:
                 waiter.maximum_nano = left_nano
                 waiter.ceiling_nano = min(waiter.ceiling_nano, left_nano)
-        found = self._try(waiter.accounts, waiter.ceiling_nano, waiter.maximum_nano)
-        while (lower := _lower(found, waiter.maximum_nano, waiter.least_nano)) is not None:
+        outcome = self._try(waiter.accounts, waiter.ceiling_nano, waiter.maximum_nano)
+        while (lower := _lower(outcome, waiter.maximum_nano, waiter.least_nano)) is not None:
             waiter.maximum_nano, waiter.ceiling_nano = lower, min(waiter.ceiling_nano, lower)
-            found = self._try(waiter.accounts, waiter.ceiling_nano, waiter.maximum_nano)
-        if isinstance(found, BudgetRefusal) and found.reason == "held":
+            outcome = self._try(waiter.accounts, waiter.ceiling_nano, waiter.maximum_nano)
+        if isinstance(outcome, BudgetRefusal) and outcome.reason == "held":
             accounts = tuple(account for account in waiter.accounts if not account.gone)
             return self._lacking(accounts, waiter.ceiling_nano, waiter.maximum_nano)
-        return found
+        return outcome
 
     def settle(self, reservation: Reservation, cost_nano: int) -> None:
         """Charge an attempt's cost and free the rest of its reservation. Call it once."""
@@ -232,7 +238,7 @@ class Reservations:
 
     @property
     def down(self) -> str:
-        """Why the ledger cannot be asked now; empty if it can."""
+        """Why the ledger cannot be used now; empty if it can."""
         return self._sync.down
 
     def status(self) -> list[BudgetStatus]:
@@ -273,10 +279,10 @@ class Reservations:
         """Return why to refuse a reservation now; None: wait for the ledger's reply."""
         if self._sync.down or self._sync.closing:
             return self._sync.down or "ledger_down"
-        return account.lacks(amount_nano) if account.dry(amount_nano, self._clock()) else None
+        return account.lacks(amount_nano) if account.exhausted(amount_nano, self._clock()) else None
 
     @contextlib.contextmanager
-    def _keeping(
+    def _retaining(
         self,
         accounts: tuple[LeasedBudget, ...],
         until: LeasedBudget,
@@ -287,18 +293,18 @@ class Reservations:
 
         All calls take budgets in configuration order, so no two calls wait for each other.
         """
-        kept = []
+        retained = []
         for account in accounts:
             if account is until:
                 break
             amount_nano = maximum_nano if account.hard else ceiling_nano
-            account.kept_nano += amount_nano
-            kept.append((account, amount_nano))
+            account.retained_nano += amount_nano
+            retained.append((account, amount_nano))
         try:
             yield
         finally:
-            for account, amount_nano in kept:
-                account.kept_nano -= amount_nano
+            for account, amount_nano in retained:
+                account.retained_nano -= amount_nano
 
     async def _ask_for(self, lacking: list[tuple[LeasedBudget, int]]) -> None:
         """Wait until the ledger has been asked once more, whether or not that succeeded."""
@@ -334,13 +340,13 @@ class Reservations:
         await self._sync.revise(budgets)
         self._know(budgets)
 
-    async def tell(self) -> None:
+    async def sync_now(self) -> None:
         """Report all settlements of this process to the ledger now, so that others see them."""
-        await self._sync.tell()
+        await self._sync.sync_now()
 
     async def refresh(self, age_s: float) -> None:
-        """Read the budgets whose figures are at least `age_s` old from the ledger."""
-        await self._sync.refresh(age_s)
+        """Read the budgets whose figures are older than `age_s` from the ledger, if it answers."""
+        await self._sync.read_since(self._clock() - age_s)
 
     async def close(self) -> None:
         """Report all settlements, return what is left, and disconnect."""
@@ -353,16 +359,20 @@ class Reservations:
         return self._sync.holder
 
     @property
-    def ledger_calls(self) -> int:
+    def ledger_requests(self) -> int:
         """Number of requests sent to the ledger."""
         return self._sync.calls
 
 
-def _lower(found: object, maximum_nano: int, least_nano: int | None) -> int | None:
+def _lower(refusal: object, maximum_nano: int, least_nano: int | None) -> int | None:
     """Return the smaller amount to reserve if a hard budget has less left than the maximum."""
-    if least_nano is None or not isinstance(found, BudgetRefusal) or found.reason != "exhausted":
+    if (
+        least_nano is None
+        or not isinstance(refusal, BudgetRefusal)
+        or refusal.reason != "exhausted"
+    ):
         return None
-    return found.left_nano if least_nano <= found.left_nano < maximum_nano else None
+    return refusal.left_nano if least_nano <= refusal.left_nano < maximum_nano else None
 
 
 def _binds(scope: Scope, tenant: str, route: str, backend: str, tags: Mapping[str, str]) -> bool:

@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from tollway.backends.money import format_usd
 from tollway.gateway.budgets.calendar import WindowSpan
 from tollway.gateway.budgets.leased_budget import LeasedBudget
 from tollway.gateway.budgets.local_lease import LocalLease
-from tollway.gateway.budgets.model import NANO, Budget, BudgetEvent, LeaseKey
+from tollway.gateway.budgets.model import Budget, BudgetEvent, LeaseKey
 from tollway.gateway.budgets.protocol import (
     BatchReply,
     BudgetChange,
@@ -29,10 +30,11 @@ from tollway.gateway.budgets.protocol import (
     LedgerUnavailable,
     RecoveryClaim,
 )
-from tollway.gateway.budgets.recovery_file import RecoveryFile, dead_tills
+from tollway.gateway.budgets.recovery_file import RecoveryFile, orphaned_files
 from tollway.gateway.budgets.window_state import LEASE_S
+from tollway.gateway.security.private_files import make_file
 
-log = logging.getLogger("tollway.wallet")
+log = logging.getLogger(__name__)
 
 FAILURES = 2  # consecutive failures before the ledger counts as down: one lost reply is harmless
 TICK_S = 0.1  # returns an idle slice within a second and keeps refusals from going stale
@@ -41,7 +43,8 @@ REFRESH_S = 5.0  # greatest age of the status of a budget without exchanges
 START_S = 5.0  # longest wait for the ledger at startup
 CLOSE_S = 2.0  # longest attempt to return leased money at shutdown
 AGAIN_S = 0.05  # delay between those attempts
-TELLS_MAX = 3  # rounds to report everything: one may be under way, and more may settle meanwhile
+SYNCS_MAX = 3  # rounds to report everything: one may be under way, and more may settle meanwhile
+READS_MAX = 2  # rounds to read the figures again: one may be under way
 MARKER = "ledger-id"  # file beside the recovery files: the ledger that this machine has used
 
 Step = tuple[LeasedBudget, LocalLease, LeaseExchange]
@@ -60,28 +63,29 @@ class LedgerSync:
         *,
         holder: str,
         clock: Callable[[], float],
-        till_dir: Path | None,
+        recovery_dir: Path | None,
         on_event: Callable[[BudgetEvent], None],
     ) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._till_dir = till_dir
+        self._recovery_dir = recovery_dir
         self._on_event = on_event
         self.holder = f"{holder}-{secrets.token_hex(4)}"
         self._numbers = itertools.count(1)
-        self.accounts = {budget.name: LeasedBudget(budget, self._open_purse) for budget in budgets}
+        self.accounts = {budget.name: LeasedBudget(budget, self._open_lease) for budget in budgets}
         self._leaving: list[LeasedBudget] = []
         self._recovery_file: RecoveryFile | None = None
         self._ledger_id = ""
         self.lag_s = 0.0
         """The ledger's clock minus ours."""
         self.down: Literal["", "ledger_down", "ledger_lost"] = ""
-        """Why the ledger cannot be asked now; empty where it can."""
+        """Why the ledger cannot be used now; empty if it can."""
         self._failures = 0
         self.closing = False
         self.wanted = asyncio.Event()
-        """Set to have the ledger asked before the next tick."""
+        """Set to contact the ledger before the next tick."""
         self.calls = 0
+        self._since_s = -math.inf  # figures that were read earlier are read again
         self._swept_s = -math.inf
         self._round: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -95,13 +99,28 @@ class LedgerSync:
             self._round = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._round)
 
-    async def tell(self) -> None:
+    async def sync_now(self) -> None:
         """Report all settlements of this process to the ledger now, so that others see them."""
-        for _ in range(TELLS_MAX):
-            untold = [account for account in self.accounts.values() if account.tell_now()]
-            if not untold or self.closing or self._task is None:
+        for _ in range(SYNCS_MAX):
+            unsynced = [account for account in self.accounts.values() if account.sync_now()]
+            if not unsynced or self.closing or self._task is None:
                 return
             await self.next_round()
+
+    async def read_since(self, since_s: float) -> None:
+        """Read the budgets' figures again unless they were read at or after `since_s`.
+
+        Between exchanges, since otherwise a settlement under way would count twice. If the ledger
+        does not answer, the known figures stay.
+        """
+        self._since_s = max(self._since_s, since_s)
+        for _ in range(READS_MAX):
+            if self.closing or self._task is None or not self._read_before(since_s):
+                return
+            await self.next_round()
+
+    def _read_before(self, since_s: float) -> list[LeasedBudget]:
+        return [account for account in self.accounts.values() if account.seen_s < since_s]
 
     async def revise(self, budgets: Sequence[Budget]) -> None:
         """Replace the budgets. Raises LedgerUnavailable and changes nothing if the ledger fails.
@@ -116,7 +135,7 @@ class LedgerSync:
         for budget in budgets:
             account = before.pop(budget.name, None)
             if account is None:
-                account = LeasedBudget(budget, self._open_purse)
+                account = LeasedBudget(budget, self._open_lease)
             elif account.budget != budget:
                 account.revise(budget)
             self.accounts[budget.name] = account
@@ -133,11 +152,11 @@ class LedgerSync:
         for account in (*self.accounts.values(), *self._leaving):
             for lease, asked in account.plan(now_s, now_s + self.lag_s):
                 steps.append((account, lease, asked))
-            self._bury(account)
+            self._reap(account)
         self._leaving = [account for account in self._leaving if account.draining]
         return steps
 
-    def took(self, steps: Sequence[Step], answer: BatchReply, now_s: float) -> None:
+    def apply_replies(self, steps: Sequence[Step], answer: BatchReply, now_s: float) -> None:
         """Apply the ledger's reply to the planned exchanges."""
         if answer.ledger_id != self._ledger_id:
             self._lost()
@@ -148,11 +167,15 @@ class LedgerSync:
             self.lag_s = answer.now_s - lease.sent_s
             was_ended = lease.ended
             lease.take(reply, now_s, LEASE_S)
-            account.took(lease, asked, reply, now_s, self.lag_s)
+            account.apply_reply(lease, asked, reply, now_s, self.lag_s)
             if lease.ended and not was_ended:
-                self._tell("fenced", account, "a lease ended before its holder; a new one follows")
+                self._notify(
+                    "fenced",
+                    account,
+                    "a lease expired while its holder was alive; a new one is opened",
+                )
             self._announce(account, lease, reply)
-            self._bury(account)
+            self._reap(account)
 
     def _announce(self, account: LeasedBudget, lease: LocalLease, reply: ExchangeReply) -> None:
         """Send events for the thresholds that an exchange crossed first and for its overdraft."""
@@ -162,7 +185,7 @@ class LedgerSync:
             self._on_event(BudgetEvent("threshold", name, detail, share, used_nano, start_s))
         if reply.overdrawn_nano and account.limited:
             over_nano = reply.overdrawn_nano
-            detail = f"${over_nano / NANO:.9f} more than the limit is spent"
+            detail = f"{format_usd(over_nano)} was spent above the limit"
             self._on_event(BudgetEvent("overdraft", name, detail, None, over_nano, start_s))
 
     def failed(self, why: str) -> None:
@@ -171,14 +194,14 @@ class LedgerSync:
         if self._failures >= FAILURES:
             self._set_down("ledger_down", why)
 
-    def _bury(self, account: LeasedBudget) -> None:
+    def _reap(self, account: LeasedBudget) -> None:
         """Drop the drained leases that have nothing left to report."""
         for lease in [lease for lease in account.draining if _is_done(lease)]:
             account.draining.remove(lease)
             if self._recovery_file is not None:
                 self._recovery_file.release(lease.cells)
 
-    def _open_purse(self, budget: Budget, span: WindowSpan, now_s: float) -> LocalLease:
+    def _open_lease(self, budget: Budget, span: WindowSpan, now_s: float) -> LocalLease:
         key = LeaseKey(
             budget.name, span.start_s, span.end_s, f"{self.holder}.{next(self._numbers)}"
         )
@@ -211,20 +234,22 @@ class LedgerSync:
         sent_s = self._clock()
         answer = await self._ledger.register([a.budget for a in self.accounts.values()])
         self.lag_s, self._ledger_id = answer.now_s - sent_s, answer.ledger_id
-        if self._till_dir is not None and self._recovery_file is None:
+        if self._recovery_dir is not None and self._recovery_file is None:
             if self._ledger.may_forget:
-                self._remember(self._till_dir / MARKER)
+                self._remember(self._recovery_dir / MARKER)
             await self.sweep()
-            path = self._till_dir / f"{self.holder}-{os.getpid()}.till"
+            path = self._recovery_dir / f"{self.holder}-{os.getpid()}.recovery"
             self._recovery_file = RecoveryFile(path, self._ledger_id)
-        await self.refresh(REFRESH_S)
+        await self.refresh(math.inf)
 
     def _remember(self, marker: Path) -> None:
         """Record the id of the ledger that this machine uses; an emptied ledger has a new id."""
         if marker.exists() and marker.read_text() != self._ledger_id:
-            self._lost(f"the ledger is not the one that was here; to accept it, delete {marker}")
+            self._lost(
+                f"the ledger's id is not the one recorded here; to accept it, delete {marker}"
+            )
             return
-        marker.parent.mkdir(parents=True, exist_ok=True)
+        make_file(marker)
         marker.write_text(self._ledger_id)
 
     async def run(self, tick_s: float = TICK_S) -> None:
@@ -257,14 +282,15 @@ class LedgerSync:
         """Send the exchanges that are due; sweep and refresh when due."""
         if steps := self.plan(self._clock()):
             answer = await self._call([asked for _, _, asked in steps])
-            self.took(steps, answer, self._clock())
+            self.apply_replies(steps, answer, self._clock())
         elif self.down == "ledger_down":  # nothing to send: check whether the ledger answers again
-            await self.refresh(0.0)
+            await self.refresh(math.inf)
         now_s = self._clock()
-        if self._till_dir is not None and now_s - self._swept_s >= SWEEP_S:
+        if self._recovery_dir is not None and now_s - self._swept_s >= SWEEP_S:
             await self.sweep()
-        if any(now_s - account.seen_s >= REFRESH_S for account in self.accounts.values()):
-            await self.refresh(REFRESH_S)
+        since_s = max(self._since_s, now_s - REFRESH_S)
+        if self._read_before(since_s):
+            await self.refresh(since_s)
 
     async def _call(self, asked: Sequence[LeaseExchange]) -> BatchReply:
         self.calls += 1
@@ -272,9 +298,9 @@ class LedgerSync:
 
     async def sweep(self) -> None:
         """Have the ledger reconcile the recovery files of dead processes on this machine."""
-        assert self._till_dir is not None
+        assert self._recovery_dir is not None
         self._swept_s = self._clock()
-        for recovery_file in dead_tills(self._till_dir):
+        for recovery_file in orphaned_files(self._recovery_dir):
             if claims := recovery_file.claims(self._ledger_id):
                 await self._ledger.reconcile(claims)
                 for claim in claims:
@@ -290,14 +316,14 @@ class LedgerSync:
         """
         account, key = self.accounts[claim.key.budget], claim.key
         if account.hard:
-            detail = "calls that a dead process had open are charged as reserved"
-            self._tell("unaccounted", account, detail, claim.open_nano)
+            detail = "open calls of a dead process were charged as reserved"
+            self._notify("unaccounted", account, detail, claim.open_nano)
             return
         [statement] = await self._ledger.accounts([(key.budget, key.window_start_s)])
         charged = {lease.lease: lease.charged_nano for lease in statement.leases}
         if not (amount_nano := charged.get(key.lease, 0)):
-            return  # another process has already done it
-        detail = "calls that a dead process had open are charged by their estimate"
+            return  # another process has already released it
+        detail = "open calls of a dead process were charged at their estimate"
         at_s = self._clock() + self.lag_s
         await self._ledger.change(
             BudgetChange(
@@ -311,17 +337,17 @@ class LedgerSync:
                 at_s,
             )
         )
-        self._tell("estimated", account, detail, amount_nano)
+        self._notify("estimated", account, detail, amount_nano)
 
-    async def refresh(self, age_s: float) -> None:
-        """Read the budgets whose figures are at least `age_s` old from the ledger."""
+    async def refresh(self, since_s: float) -> None:
+        """Read from the ledger the budgets whose figures were last read before `since_s`."""
         now_s = self._clock()
-        old = [a for a in self.accounts.values() if now_s - a.seen_s >= age_s]
+        old = self._read_before(since_s)
         for account in old:
             account.roll(now_s + self.lag_s)
         self.calls += 1
-        found = await self._ledger.accounts([(a.budget.name, a.span.start_s) for a in old])
-        for account, seen in zip(old, found, strict=True):
+        statements = await self._ledger.accounts([(a.budget.name, a.span.start_s) for a in old])
+        for account, seen in zip(old, statements, strict=True):
             if seen.window_start_s == account.span.start_s:
                 account.position, account.seen_s = seen.position, now_s
         self._set_down("")
@@ -339,7 +365,7 @@ class LedgerSync:
             async with asyncio.timeout(CLOSE_S):
                 await self._hand_back()
         if self._recovery_file is not None:
-            if any(account.tells for account in (*self.accounts.values(), *self._leaving)):
+            if any(account.has_unsynced for account in (*self.accounts.values(), *self._leaving)):
                 self._recovery_file.abandon()  # the next process on this machine reads it
             else:
                 self._recovery_file.close()
@@ -353,7 +379,7 @@ class LedgerSync:
             except LedgerUnavailable:
                 await asyncio.sleep(AGAIN_S)
                 continue
-            self.took(steps, answer, self._clock())
+            self.apply_replies(steps, answer, self._clock())
 
     def _end_round(self) -> None:
         if self._round is not None:
@@ -368,15 +394,19 @@ class LedgerSync:
         if self.down in (state, "ledger_lost"):
             return
         self.down = state
-        kind, detail = ("ledger_down", why) if state else ("ledger_up", "the ledger answers again")
+        kind, detail = (
+            ("ledger_down", why) if state else ("ledger_up", "the ledger is reachable again")
+        )
         self._on_event(BudgetEvent(kind, "", detail))
 
-    def _lost(self, detail: str = "the ledger has lost what it knew; restore it, restart") -> None:
+    def _lost(
+        self, detail: str = "the ledger has lost its data; restore it and restart the gateway"
+    ) -> None:
         if self.down != "ledger_lost":
             self.down = "ledger_lost"
             self._on_event(BudgetEvent("ledger_lost", "", detail))
 
-    def _tell(
+    def _notify(
         self,
         kind: str,
         account: LeasedBudget,
@@ -390,4 +420,4 @@ class LedgerSync:
 def _is_done(lease: LocalLease) -> bool:
     if lease.pending or lease.holds:
         return False
-    return lease.closed or (lease.ended and not lease.untold_nano and not lease.idle_nano)
+    return lease.closed or (lease.ended and not lease.unsynced_nano and not lease.idle_nano)

@@ -27,7 +27,7 @@ file, a late report from the holder, or an operator.
     live     closes                  -> free     0                 (now closed)
     any      recovery file is read   0           what was reserved (now closed)
 
-A closed lease ignores exchanges: its holder is gone, and whatever still arrives was sent earlier.
+A closed lease ignores exchanges: its holder is gone, and late exchanges were sent before it closed.
 
 Every exchange has a number. The window stores the last number and its grant, so a repeated exchange
 is applied once and answered each time.
@@ -309,7 +309,7 @@ class BudgetWindow:
         """
         self.expire(now_s)
         lease = self.leases.get(claim.key.lease)
-        if lease is None and not claim.heard:  # spent without a grant, and died unreported
+        if lease is None and not claim.acknowledged:  # spent without a grant, and died unreported
             lease = self.leases[claim.key.lease] = Lease()
         if lease is None or lease.state == "closed":
             return 0

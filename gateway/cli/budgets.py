@@ -1,7 +1,6 @@
 """`tollway budgets ...`: show and change budgets of a running gateway."""
 
 import argparse
-import getpass
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,8 +18,7 @@ the ledger forever. No change lowers the spent amount: a reset frees the whole l
 def add(commands: Any) -> None:
     """Add the command and its subcommands."""
     summary = "show each budget's spent, held and free amounts; change limits, with an audit record"
-    parser = commands.add_parser("budgets", help=summary, description=summary)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = terminal.add_group(commands, "budgets", summary)
     terminal.add_remote(terminal.add(actions, "list", _list, "list all budgets", terminal.REMOTE))
     for name, run, text in (
         ("show", _show, "show one budget in full"),
@@ -83,10 +81,10 @@ def _find(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Any:
 
 
 def _show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    return _tell(arguments, _find(arguments, environ))
+    return _print(arguments, _find(arguments, environ))
 
 
-def _tell(arguments: argparse.Namespace, budget: dict[str, Any]) -> int:
+def _print(arguments: argparse.Namespace, budget: dict[str, Any]) -> int:
     if arguments.json:
         terminal.say_json(budget)
         return terminal.OK
@@ -153,7 +151,7 @@ def _release(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _change(
     arguments: argparse.Namespace, environ: Mapping[str, str], action: str, **more: str
 ) -> int:
-    who = arguments.who or getpass.getuser()
+    who = arguments.who or terminal.operator().who
     asked = {"action": action, "who": who, "why": arguments.why, **more}
     remote = terminal.remote(arguments, environ)
-    return _tell(arguments, remote.post(asked, "budgets", arguments.name))
+    return _print(arguments, remote.post(asked, "budgets", arguments.name))

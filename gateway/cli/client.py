@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 TIMEOUT_S = 10  # a person is waiting; the control plane answers in milliseconds
 _REPLY_BYTES_MAX = 64 << 20
@@ -26,29 +26,41 @@ class ControlClient:
     url: str
     key: str | None = None
 
-    def get(self, *path: str) -> Any:
-        """Return the JSON at /_tollway/<path>; raises Unreachable or Declined."""
-        return self._json("GET", path, None)
+    def get(self, *path: str, **query: str) -> Any:
+        """Return the JSON at /_tollway/<path>?<query>; raises Unreachable or Declined."""
+        return self._json("GET", path, None, query)
 
     def post(self, document: Mapping[str, str] | list[dict[str, Any]], *path: str) -> Any:
         """Post a document to /_tollway/<path> and return the JSON reply; raises as `get` does."""
         return self._json("POST", path, json.dumps(document).encode())
 
-    def _json(self, method: str, path: tuple[str, ...], sent: bytes | None) -> Any:
+    def _json(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        sent: bytes | None,
+        query: Mapping[str, str] | None = None,
+    ) -> Any:
         target = "/".join(["/_tollway", *(quote(part, safe="") for part in path)])
+        if query:
+            target += f"?{urlencode(query)}"
         status, body = self._ask(method, target, sent)
         try:
             document = json.loads(body)
         except ValueError:
-            raise Declined(f"{self.url} answered {status}, not as a Tollway gateway does") from None
+            raise Declined(
+                f"{self.url} is not a Tollway gateway: its reply (status {status}) is not JSON"
+            ) from None
         if status != 200:
-            said = document if isinstance(document, dict) else {}
-            raise Declined(f"{said.get('title', status)}: {said.get('detail', 'no reason given')}")
+            problem = document if isinstance(document, dict) else {}
+            raise Declined(
+                f"{problem.get('title', status)}: {problem.get('detail', 'no reason given')}"
+            )
         return document
 
     def _ask(self, method: str, target: str, sent: bytes | None) -> tuple[int, bytes]:
         connection = self._connection()
-        headers = {"accept": "application/json"}
+        headers = {"accept": "application/json", "content-type": "application/json"}
         if self.key:
             headers["authorization"] = f"Bearer {self.key}"
         try:
@@ -66,4 +78,4 @@ class ControlClient:
             return http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
         if parts.scheme == "https" and parts.hostname:
             return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
-        raise Unreachable(f"{self.url!r} is no address, such as http://127.0.0.1:8080")
+        raise Unreachable(f"{self.url!r} is not an http:// or https:// address")

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from tollway.backends.money import to_usd
 from tollway.backends.pricing import Price
 from tollway.backends.units import HOT, UNITS, Unit
-from tollway.gateway.settings import RouteConfig, Settings
+from tollway.gateway.settings import BackendConfig, RouteConfig, Settings
 
 
 def as_toml(document: dict[str, Any]) -> str:
@@ -50,15 +51,22 @@ def summary(settings: Settings) -> Iterator[str]:
         for name in route.backends:
             backend = backends[name]
             off = "" if backend.enabled else " (disabled)"
-            yield f"#   {name} ({backend.kind}): {price(backend.parsed_price())}{off}"
+            yield f"#   {name} ({backend.kind}): {_charged(backend)}{off}"
     bound = sum(budget.enforcement != "soft" for budget in settings.budgets)
-    yield f"# {len(settings.budgets)} budgets, {bound} of which refuse calls when they are spent"
+    yield f"# {len(settings.budgets)} budgets; {bound} of them refuse calls when exhausted"
+
+
+def _charged(backend: BackendConfig) -> str:
+    """Return how a backend's calls are priced, in words."""
+    if backend.device is not None:
+        return f"its share of device {backend.device}"
+    return price(backend.parsed_price())
 
 
 def _aim(route: RouteConfig) -> str:
-    floor = f" at {route.accuracy_floor:.1%} or more right" if route.accuracy_floor else ""
-    cascade = ", in a cascade" if route.cascade else ""
-    return f"{route.objective}{floor}, chosen by {route.policy}{cascade}"
+    floor = f", accuracy floor {route.accuracy_floor:.1%}" if route.accuracy_floor else ""
+    cascade = ", cascade" if route.cascade else ""
+    return f"{route.objective}{floor}, policy {route.policy}{cascade}"
 
 
 def price(price: Price) -> str:
@@ -79,12 +87,12 @@ def _clock(minute: int) -> str:
 def _sum(price: Price) -> str:
     declared = {*HOT, *[name for name, _ in price.more]}
     parts = {
-        each(unit): price.rate(unit.name) * unit.per / 1e9
+        each(unit): to_usd(price.rate(unit.name) * unit.per)
         for unit in UNITS
         if unit.name in declared
     }
-    said = [f"${_number(usd)} {unit}" for unit, usd in parts.items() if usd]
-    return " + ".join(said) or "free"
+    terms = [f"${_number(usd)} {unit}" for unit, usd in parts.items() if usd]
+    return " + ".join(terms) or "free"
 
 
 def each(unit: Unit) -> str:

@@ -5,32 +5,35 @@ import getpass
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tollway.backends.money import format_usd
+from tollway.gateway.cli import audit, policy, prices, scale, terminal
 from tollway.gateway.cli import budgets as budget_commands
-from tollway.gateway.cli import policy, prices, terminal
 from tollway.gateway.cli.client import Declined, Unreachable
 from tollway.gateway.security import keys
 from tollway.gateway.settings.errors import ConfigError
 
+Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
+
 _EXAMPLES = """\
-a first run:
+examples:
   tollway keys new                          create a key; put its hash into the configuration
   tollway check-config tollway.toml         list its problems, or print it in full
   tollway serve tollway.toml                run the gateway
   tollway simulate run steady               simulate a policy on a workload
   tollway budgets list                      show what is spent and what is left
+  tollway audit --since 7d                  show who changed a budget or the configuration
   tollway prices show openai/gpt-4o-mini    show the price of a known model
   tollway report daily                      show the cost of each day by tenant
-  tollway policy relearn --help             relearn without the labels of a tenant
+  tollway policy relearn --help             relearn without some labels, such as a tenant's
   tollway gameday --help                    inject faults and observe the effect
-  tollway explain ID                        show why a request was routed as it was; the id
-                                            is x-tollway-decision in the reply
+  tollway explain ID                        explain how a request was routed; the id is
+                                            x-tollway-decision in the reply
 """
 
 
@@ -38,17 +41,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     """Run a command and return its exit code; SystemExit(2) if the command line is invalid."""
     parser = _parser()
     given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] in (
-        ["simulate"],
-        ["report"],
-        ["gameday"],
-    ):  # these commands parse their own options
-        arguments, rest = parser.parse_args(given[:1]), given[1:]
-    else:
-        arguments, rest = parser.parse_known_args(given)
-    if rest and arguments.run not in {_demo, _simulate, _report, _gameday}:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    arguments.rest = rest
+    parses_itself = given[:1] and given[0] in _PROGRAMS
+    arguments = parser.parse_args(given[:1] if parses_itself else given)
+    arguments.rest = given[1:]
     try:
         code = int(arguments.run(arguments, os.environ if environ is None else environ))
         sys.stdout.flush()
@@ -79,15 +74,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_serve(commands)
     _add_check_config(commands)
-    _add_demo(commands)
-    _add_simulate(commands)
-    _add_report(commands)
-    _add_gameday(commands)
+    for name, (run, summary) in _PROGRAMS.items():
+        commands.add_parser(name, help=summary, add_help=False).set_defaults(run=run)
     _add_explain(commands)
     budget_commands.add(commands)
+    audit.add(commands)
     prices.add(commands)
     policy.add(commands)
+    scale.add(commands)
     _add_keys(commands)
+    _add_captures(commands)
     return parser
 
 
@@ -164,18 +160,34 @@ def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
     return terminal.OK
 
 
-# -- demo
+# -- captures
 
 
-def _add_demo(commands: Any) -> None:
-    more = "Further arguments go to the demo:\n  tollway demo --keep\n  tollway demo --help\n"
-    command = commands.add_parser(
-        "demo",
-        help="run real models behind a gateway and show the savings (needs a checkout)",
-        add_help=False,
-        epilog=more,
+def _add_captures(commands: Any) -> None:
+    more = (
+        "Prints one JSON object per line: the id of the decision, route, tenant, backend, status,\n"
+        "cost, prompt and reply. Reads files that were encrypted with capture.key.\n"
     )
-    command.set_defaults(run=_demo)
+    summary = "export the captured prompts and replies as JSON lines"
+    command = terminal.add(commands, "captures", _captures, summary, more)
+    command.add_argument("file", type=Path, help="the configuration file, such as tollway.toml")
+
+
+def _captures(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.gateway.settings import load  # noqa: PLC0415
+    from tollway.gateway.storage import captures  # noqa: PLC0415
+    from tollway.gateway.wiring.captures import build_seal  # noqa: PLC0415
+
+    settings = load(arguments.file, environ).capture
+    try:
+        for line in captures.read(settings.dir, build_seal(settings)):
+            terminal.say(line.decode())
+    except ValueError as exc:
+        return terminal.fail(terminal.FAILED, f"the captures cannot be read: {exc}")
+    return terminal.OK
+
+
+# -- programs beside and above the gateway, imported when they are run
 
 
 def _demo(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -190,58 +202,41 @@ def _demo(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return int(demo.main(arguments.rest) or terminal.OK)
 
 
-# -- simulate
-
-
-def _add_simulate(commands: Any) -> None:
-    command = commands.add_parser(
-        "simulate",
-        help="try a policy before deploying it: scenarios, journals, plans",
-        add_help=False,
-    )
-    command.set_defaults(run=_simulate)
-
-
 def _simulate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from tollway.simulations.cli import main  # noqa: PLC0415 - above the gateway, and slow to import
+    from tollway.simulations.cli import main  # noqa: PLC0415
 
     return main(arguments.rest, environ)
-
-
-# -- report
-
-
-def _add_report(commands: Any) -> None:
-    command = commands.add_parser(
-        "report",
-        help="report spend and its return: days, tenants, return, bills",
-        add_help=False,
-    )
-    command.set_defaults(run=_report)
 
 
 def _report(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from tollway.reports.commands import main  # noqa: PLC0415 - above the gateway
+    from tollway.reports.commands import main  # noqa: PLC0415
 
     return main(arguments.rest, environ)
 
 
-# -- gameday
+def _journal(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.reports.journal_commands import main  # noqa: PLC0415
 
-
-def _add_gameday(commands: Any) -> None:
-    command = commands.add_parser(
-        "gameday",
-        help="inject faults between a gateway and its backends and observe the effect",
-        add_help=False,
-    )
-    command.set_defaults(run=_gameday)
+    return main(arguments.rest, environ)
 
 
 def _gameday(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from tollway.gameday.commands import main  # noqa: PLC0415 - beside the gateway
+    from tollway.gameday.commands import main  # noqa: PLC0415
 
     return main(arguments.rest)
+
+
+# The commands that parse the rest of the command line themselves, --help included.
+_PROGRAMS: dict[str, tuple[Command, str]] = {
+    "demo": (_demo, "run real models behind a gateway and show the savings (needs a checkout)"),
+    "simulate": (_simulate, "try a policy before deploying it: scenarios, journals, plans"),
+    "report": (_report, "report spend and its return: days, tenants, return, bills"),
+    "journal": (_journal, "list the segments of the journal, archive or restore them"),
+    "gameday": (
+        _gameday,
+        "inject faults between a gateway and its backends and observe the effect",
+    ),
+}
 
 
 # -- explain
@@ -265,7 +260,7 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         f"{story['id']}  {when}  route {story['route']}  tenant {story['tenant']}  {tags}".rstrip()
     )
     terminal.say(*(f"  {sentence}" for sentence in story["story"]))
-    terminal.say(f"  In all: {format_usd(story['cost_nano'])}.")
+    terminal.say(f"  Total cost: {format_usd(story['cost_nano'])}.")
     return terminal.OK
 
 
@@ -274,8 +269,7 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _add_keys(commands: Any) -> None:
     summary = "create a key, or hash an existing one"
-    parser = commands.add_parser("keys", help=summary, description=summary)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = terminal.add_group(commands, "keys", summary)
     more = (
         "Give the key to the client and put its hash into the configuration (a tenant's key_hash,\n"
         "or admin_key_hash). If TOLLWAY_PEPPER is set, the hash uses it, and the gateway needs\n"
@@ -301,12 +295,10 @@ def _keys_new(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _keys_hash(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     key = (getpass.getpass("key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
     if not key:
-        return terminal.fail(
-            terminal.USAGE, "there is no key on stdin; write: tollway keys hash < key.txt"
-        )
+        return terminal.fail(terminal.USAGE, "no key on stdin; write: tollway keys hash < key.txt")
     if key.startswith(keys.PREFIX) and not keys.is_key(key):
         return terminal.fail(
-            terminal.FAILED, "the key was not copied whole, or is mistyped: its checksum is wrong"
+            terminal.FAILED, "the key is incomplete or mistyped: its checksum is wrong"
         )
     hashed = keys.hash_key(key, environ.get("TOLLWAY_PEPPER"))
     if arguments.json:

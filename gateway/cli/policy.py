@@ -1,6 +1,7 @@
 """`tollway policy ...`: restore earlier snapshots of policies, or relearn without bad labels."""
 
 import argparse
+import contextlib
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -49,8 +50,7 @@ Learned costs and features are kept.
 def add(commands: Any) -> None:
     """Add the command and its subcommands."""
     summary = "list or restore snapshots of learned policies, or relearn without some labels"
-    parser = commands.add_parser("policy", help=summary, description=summary)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = terminal.add_group(commands, "policy", summary)
     text = "list the snapshots of the routes' policies"
     listing = _on_file(actions, "snapshots", _snapshots, text, _SNAPSHOTS)
     listing.add_argument("--route", help="only this route")
@@ -98,7 +98,7 @@ def _names(arguments: argparse.Namespace, settings: "Settings") -> list[str]:
 def _unknown_route(arguments: argparse.Namespace, settings: "Settings") -> int:
     names = ", ".join(route.name for route in settings.routes)
     return terminal.fail(
-        terminal.USAGE, f"route {arguments.route!r} is not in {arguments.file}; it has: {names}"
+        terminal.USAGE, f"route {arguments.route!r} is not in {arguments.file}; its routes: {names}"
     )
 
 
@@ -109,17 +109,19 @@ def _snapshots(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int
     names = _names(arguments, settings)
     if not names:
         return _unknown_route(arguments, settings)
-    found = [one for name in names for one in retained_snapshots.listed(settings.state.dir, name)]
+    snapshots = [
+        one for name in names for one in retained_snapshots.listed(settings.state.dir, name)
+    ]
     if arguments.json:
         terminal.say_json(
             [
                 {"id": one.id, "route": one.route, "time": one.time_s, "bytes": one.bytes}
-                for one in found
+                for one in snapshots
             ]
         )
         return terminal.OK
     lines = [("SNAPSHOT", "ROUTE", "TIME", "BYTES")]
-    lines += [(one.id, one.route, _shown(one.time_s), str(one.bytes)) for one in found]
+    lines += [(one.id, one.route, _shown(one.time_s), str(one.bytes)) for one in snapshots]
     terminal.say(*terminal.columns(lines))
     return terminal.OK
 
@@ -136,19 +138,20 @@ def _rollback(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if chosen is None:
         return terminal.fail(
             terminal.USAGE,
-            f"there is no snapshot {arguments.snapshot!r}; see: tollway policy snapshots "
+            f"there is no snapshot {arguments.snapshot!r}; to list them: tollway policy snapshots "
             f"{arguments.file}",
         )
     parts, time_s = snapshot_file.unpack(chosen.path.read_bytes())
-    before = _keep(folder, chosen.route, now_s)
-    retained_snapshots.ask_for(folder, chosen.route, parts, now_s)
+    with _recorded(folder, "policy rollback", f"{chosen.route} to {chosen.id}"):
+        before = _keep(folder, chosen.route, now_s)
+        retained_snapshots.ask_for(folder, chosen.route, parts, now_s)
     if arguments.json:
         terminal.say_json(
             {"route": chosen.route, "snapshot": chosen.id, "time": time_s, "kept": before}
         )
         return terminal.OK
     terminal.say(
-        f"Route {chosen.route} goes back to what it had learned at {_shown(time_s)}.",
+        f"Route {chosen.route} is restored to its state of {_shown(time_s)}.",
         *_taken_up(settings, before),
     )
     return terminal.OK
@@ -169,8 +172,8 @@ def _relearn(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return _unknown_route(arguments, settings)
     folder, journal, now_s = settings.state.dir, settings.journal.dir, time.time()
     backends = {b.name: build_backend(b) for b in settings.backends if b.enabled}
-    told = {r.name: r for r in settings.routes}
-    routes = {name: build_route(told[name], settings, backends) for name in names}
+    tables = {r.name: r for r in settings.routes}
+    routes = {name: build_route(tables[name], settings, backends) for name in names}
     results, skipped = unlearning.relearn(journal, routes, without, time.time)
     documents = []
     for name, route in routes.items():
@@ -180,13 +183,15 @@ def _relearn(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         result.after = unlearning.expected(journal, route)
         if path.exists():
             parts, _ = snapshot_file.unpack(path.read_bytes())
-            old = build_route(told[name], settings, backends)
+            old = build_route(tables[name], settings, backends)
             old.policy.load(parts["policy"])
             result.before = unlearning.expected(journal, old)
-        parts |= {"policy": policy, **_said(route)}
-        before = "" if arguments.dry_run else _keep(folder, name, now_s)
+        parts |= {"policy": policy, **_parts_of(route)}
+        before = ""
         if not arguments.dry_run:
-            retained_snapshots.ask_for(folder, name, parts, now_s)
+            with _recorded(folder, "policy relearn", name, " ".join(_left_out(arguments))):
+                before = _keep(folder, name, now_s)
+                retained_snapshots.ask_for(folder, name, parts, now_s)
         documents.append(
             {
                 "route": name,
@@ -233,6 +238,24 @@ def _taken_up(settings: "Settings", before: str) -> list[str]:
     return lines
 
 
+def _recorded(
+    folder: Path, act: str, about: str, why: str = ""
+) -> contextlib.AbstractContextManager[None]:
+    """Record an act of this command in the audit log."""
+    from tollway.gateway.storage import audit_log  # noqa: PLC0415
+
+    log = audit_log.AuditLog(folder / audit_log.NAME)
+    return log.recorded(act, terminal.operator(), about=about, why=why)
+
+
+def _left_out(arguments: argparse.Namespace) -> list[str]:
+    """Return the options that say which labels are left out."""
+    times = {"--from": arguments.begin, "--to": arguments.end}
+    return [f"--without {one}" for one in arguments.without] + [
+        f"{option} {time}" for option, time in times.items() if time
+    ]
+
+
 def _keep(folder: Path, route: str, now_s: float) -> str:
     """Keep a route's newest snapshot and return its id, or "" if there is none."""
     from tollway.gateway.storage import retained_snapshots  # noqa: PLC0415
@@ -252,7 +275,7 @@ def _fresh(route: Any) -> dict[str, bytes]:
     }
 
 
-def _said(route: Any) -> dict[str, bytes]:
+def _parts_of(route: Any) -> dict[str, bytes]:
     import orjson  # noqa: PLC0415
 
     return {
@@ -274,7 +297,7 @@ def _without(arguments: argparse.Namespace) -> Any:
     begin = _time("--from", arguments.begin, 0.0)
     end = _time("--to", arguments.end, float("inf"))
     if not any(named.values()) and arguments.begin is None and arguments.end is None:
-        raise ValueError("say which labels to leave out: --without tenant=NAME, --from, --to")
+        raise ValueError("name the labels to leave out: --without tenant=NAME, --from or --to")
     if begin >= end:
         raise ValueError("--from must be before --to")
     return Without(
@@ -290,12 +313,12 @@ def _time(option: str, text: str | None, default: float) -> float:
     if text is None:
         return default
     try:
-        told = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"{option} {text!r} is no time; write it like 2026-11-20 or 2026-11-20T14:30Z"
+            f"{option} {text!r} is not a time; write it like 2026-11-20 or 2026-11-20T14:30Z"
         ) from None
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
 def _shown(time_s: float) -> str:

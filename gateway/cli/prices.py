@@ -8,6 +8,7 @@ from typing import Any
 
 from tollway.backends import catalog
 from tollway.backends.catalog import CatalogMissing, Entry, UnknownModel
+from tollway.backends.money import to_usd
 from tollway.backends.pricing import Price, parse_price
 from tollway.backends.units import HOT, UNITS
 from tollway.gateway.cli import config_report, terminal
@@ -32,19 +33,12 @@ _CLOSE = 1e-6  # relative tolerance, for prices that were divided and printed
 def add(commands: Any) -> None:
     """Add the command and its subcommands."""
     summary = "show the prices of known models; compare a configuration's prices with them"
-    parser = commands.add_parser(
-        "prices",
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=_ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    more = "  tollway prices list sonnet\n  tollway prices list openai/ --json\n"
+    actions = terminal.add_group(commands, "prices", summary, _ABOUT)
+    more = "examples:\n  tollway prices list sonnet\n  tollway prices list openai/ --json\n"
     listing = terminal.add(actions, "list", _guarded(_list), "list known models", more)
     listing.add_argument("text", nargs="?", default="", help="part of the model's name or title")
     terminal.add_json(listing)
-    more = "  tollway prices show openai/gpt-4o-mini\n\nPrints the price as TOML.\n"
+    more = "example:\n  tollway prices show openai/gpt-4o-mini\n\nPrints the price as TOML.\n"
     show = terminal.add(actions, "show", _guarded(_show), "show the price of a model", more)
     show.add_argument("model", help="the model's name, such as openai/gpt-4o-mini")
     terminal.add_json(show)
@@ -74,24 +68,33 @@ def _guarded(run: Any) -> Any:
 
 
 def _list(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    found = list(catalog.entries(arguments.text))
+    entries = list(catalog.entries(arguments.text))
     if arguments.json:
-        terminal.say_json([asdict(entry) for entry in found])
+        terminal.say_json([asdict(entry) for entry in entries])
         return terminal.OK
-    if not found:
+    if not entries:
         return terminal.fail(terminal.FAILED, f"no known model has {arguments.text!r} in its name")
     rows: list[tuple[str, ...]] = [
         ("MODEL", "TITLE", "CONTEXT", "INPUT $/M", "CACHED $/M", "OUTPUT $/M")
     ]
-    rows += [_row(entry) for entry in found]
-    terminal.say(*terminal.columns(rows), f"{len(found)} models, genai-prices {catalog.version()}")
+    rows += [_row(entry) for entry in entries]
+    free = sum("free" in entry.table for entry in entries)
+    unknown = sum(not entry.table for entry in entries)
+    terminal.say(
+        *terminal.columns(rows),
+        f"{len(entries)} models, {free} of them free and {unknown} without a known price, "
+        f"genai-prices {catalog.version()}",
+    )
     return terminal.OK
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
     keys = ("input_usd_per_mtok", "cached_input_usd_per_mtok", "output_usd_per_mtok")
-    prices = [f"{entry.table[key]:g}" if key in entry.table else "-" for key in keys]
     context = f"{entry.context_tokens}" if entry.context_tokens else "-"
+    if "free" in entry.table or not entry.table:
+        told = "free" if entry.table else "unknown"
+        return entry.name, entry.title[:32], context, *[told for _ in keys]
+    prices = [f"{entry.table[key]:g}" if key in entry.table else "-" for key in keys]
     return entry.name, entry.title[:32], context, *prices
 
 
@@ -119,19 +122,19 @@ def _toml(table: Mapping[str, Any]) -> str:
 
 
 def _diff(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    found = list(_compared(arguments.file, environ))
-    drifted = [one for one in found if one["differs"]]
+    changes = list(_compared(arguments.file, environ))
+    drifted = [one for one in changes if one["differs"]]
     if arguments.json:
-        terminal.say_json({"catalog": catalog.version(), "backends": found})
+        terminal.say_json({"catalog": catalog.version(), "backends": changes})
     else:
-        terminal.say(*[line for one in found for line in _lines(one)])
+        terminal.say(*[line for one in changes for line in _lines(one)])
     return terminal.FAILED if drifted else terminal.OK
 
 
 def _update(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     command = "pip install --upgrade genai-prices"
-    found = [] if arguments.file is None else list(_compared(arguments.file, environ))
-    drifted = [one for one in found if one["differs"]]
+    changes = [] if arguments.file is None else list(_compared(arguments.file, environ))
+    drifted = [one for one in changes if one["differs"]]
     if arguments.json:
         document = {"catalog": catalog.version(), "command": command, "backends": drifted}
         terminal.say_json(document)
@@ -140,7 +143,7 @@ def _update(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     for one in drifted:
         terminal.say("", *[f"# {line}" for line in _lines(one)], f"price = {_inline(one['table'])}")
     if arguments.file is not None and not drifted:
-        terminal.say(f"{arguments.file}: all prices are those of the catalogue, or not in it")
+        terminal.say(f"{arguments.file}: no price differs from the catalogue")
     return terminal.OK
 
 
@@ -151,14 +154,17 @@ def _inline(table: Mapping[str, Any]) -> str:
 def _lines(one: Mapping[str, Any]) -> Iterator[str]:
     name = one["backend"]
     if one["model"] is None:
-        yield f"{name}: not in the catalogue"
+        yield f"{name}: the catalogue has no price"
     elif one["from_catalog"]:
         yield f"{name}: from the catalogue ({one['model']})"
     elif not one["differs"]:
-        yield f"{name}: as {one['model']}"
+        yield f"{name}: same as {one['model']}"
     for change in one["differs"]:
-        told, known = change["configured_usd"], change["catalog_usd"]
-        yield f"{name}: {change['what']} ${told:g}, in the catalogue ${known:g} ({one['model']})"
+        configured_usd, catalog_usd = change["configured_usd"], change["catalog_usd"]
+        yield (
+            f"{name}: {change['what']} ${configured_usd:g}, "
+            f"in the catalogue ${catalog_usd:g} ({one['model']})"
+        )
 
 
 def _compared(file: Path, environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -174,7 +180,7 @@ def _compared(file: Path, environ: Mapping[str, str]) -> Iterator[dict[str, Any]
             except UnknownModel:
                 entry = None
         differs: list[dict[str, Any]] = []
-        if entry is not None and not backend.from_catalog:
+        if entry is not None and not backend.from_catalog and backend.device is None:
             differs = list(_differences(backend.parsed_price(), parse_price(entry.table)))
         yield {
             "backend": backend.name,
@@ -185,26 +191,26 @@ def _compared(file: Path, environ: Mapping[str, str]) -> Iterator[dict[str, Any]
         }
 
 
-def _differences(told: Price, known: Price) -> Iterator[dict[str, Any]]:
+def _differences(configured: Price, listed: Price) -> Iterator[dict[str, Any]]:
     """Yield the catalogue's units in which two prices differ, with the tier where they do."""
-    lengths = sorted({above for price in (told, known) for above, _ in price.tiers})
+    lengths = sorted({above for price in (configured, listed) for above, _ in price.tiers})
     for above in (0.0, *lengths):
         where = f" above {above:,.0f} input tokens" if above else ""
-        one, other = told.at(above + 1.0), known.at(above + 1.0)
+        one, other = configured.at(above + 1.0), listed.at(above + 1.0)
         yield from _units_that_differ(one, other, where)
-    tiers = dict(told.service_tiers), dict(known.service_tiers)
+    tiers = dict(configured.service_tiers), dict(listed.service_tiers)
     for name in sorted(tiers[0].keys() & tiers[1].keys()):
         yield from _units_that_differ(tiers[0][name], tiers[1][name], f", served as {name}")
 
 
-def _units_that_differ(told: Price, known: Price, where: str) -> Iterator[dict[str, Any]]:
+def _units_that_differ(configured: Price, listed: Price, where: str) -> Iterator[dict[str, Any]]:
     for unit in UNITS:
-        mine, theirs = told.rate(unit.name), known.rate(unit.name)
+        mine, theirs = configured.rate(unit.name), listed.rate(unit.name)
         differs = abs(mine - theirs) > _CLOSE * max(mine, theirs)
-        if differs and (unit.name in HOT or unit.name in dict(known.more)):
+        if differs and (unit.name in HOT or unit.name in dict(listed.more)):
             yield {
                 "what": f"{config_report.each(unit)}{where}",
                 "unit": unit.name,
-                "configured_usd": mine * unit.per / 1e9,
-                "catalog_usd": theirs * unit.per / 1e9,
+                "configured_usd": to_usd(mine * unit.per),
+                "catalog_usd": to_usd(theirs * unit.per),
             }

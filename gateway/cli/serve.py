@@ -10,24 +10,29 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from tollway.gateway import settings as config
+from tollway.gateway.learning.device_costs import column
 from tollway.gateway.listener import server as front
 from tollway.gateway.listener.http_protocol import limited_protocol
 from tollway.gateway.listener.request_head import HeadLimits
-from tollway.gateway.observability import access_log
+from tollway.gateway.observability import log_format
 from tollway.gateway.observability.log_writer import Background
+from tollway.gateway.security import admin_key
 from tollway.gateway.settings import hard_bounds
-from tollway.gateway.settings.errors import ConfigError
-from tollway.gateway.wiring import Gateway, build
+from tollway.gateway.settings.errors import ConfigError, Problem
+from tollway.gateway.storage import audit_log, folder_lock
+from tollway.gateway.storage.audit_log import AuditLog
+from tollway.gateway.wiring import Gateway, build, made_admin_key
 from tollway.gateway.wiring.reload import Reloader, check
+from tollway.gateway.wiring.settings_changes import checksum
 from tollway.gateway.workers.identity import SharedCounters, WorkerIdentity
 from tollway.gateway.workers.supervisor import OK, Start, Supervisor
 
-log = logging.getLogger("tollway.serve")
+log = logging.getLogger(__name__)
 
 THRESHOLDS = (2000, 20, 100)  # Python's defaults are 700, 10, 10
 
@@ -42,18 +47,69 @@ def serve(read: Read, note: str = "") -> int:
     exit code of the process. Raises ConfigError if the configuration is invalid at the start.
     """
     settings = read()
-    access_log.write(settings.log.format, settings.log.level)
+    log_format.write(settings.log.format, settings.log.level)
     for one in [note, *hard_bounds.notes(settings)]:
         if one:
             log.warning("%s", one)
-    if settings.server.workers > 1:
-        return _in_workers(settings, read)
+    made = make_admin_key(settings)
+    with _own_journal(settings), _recorded(settings, made):
+        if settings.server.workers > 1:
+            return _in_workers(settings, read, made)
+        return _alone(settings, read, made)
+
+
+@contextmanager
+def _own_journal(settings: config.Settings) -> Iterator[None]:
+    """Lock the journal's folder, for this gateway and its workers.
+
+    Raises ConfigError if another gateway uses it, or if it cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(folder_lock.held(settings.journal.dir))
+        except folder_lock.FolderInUse as exc:
+            why = f"{exc}; give each gateway a folder of its own"
+            raise ConfigError([Problem("", "journal.dir", why)]) from None
+        except OSError as exc:
+            raise ConfigError([Problem("", "journal.dir", f"cannot be written: {exc}")]) from None
+        yield
+
+
+@contextmanager
+def _recorded(settings: config.Settings, made: bool) -> Iterator[None]:
+    """Write into the audit log that the gateway starts, whether it made a key, and its stop.
+
+    If the log cannot be written, that is logged and the gateway serves.
+    """
+    audit = AuditLog(settings.state.dir / audit_log.NAME)
+
+    def write(act: str, about: str) -> None:
+        try:
+            audit.write(act, audit_log.MACHINE, audit_log.DONE, about=about)
+        except OSError as exc:
+            log.error("the audit log cannot be written, so it lacks %r: %s", act, exc)
+
+    if made:
+        write("make admin key", str(settings.state.dir / admin_key.NAME))
+    process = f"tollway {version('tollway')}, process {os.getpid()}"
+    write("start", f"{process}, configuration {checksum(settings)[:16]}")
+    try:
+        yield
+    finally:
+        write("stop", process)
+
+
+def _alone(settings: config.Settings, read: Read, made: bool) -> int:
     listener = front.bind(settings.server.listen)
     missed = note_hangups()
     with _logging(settings) as lines:
         gateway = build(settings, lines=lines)
         reloader = Reloader(gateway, read)
-        _run(gateway, listener, reloader, lambda: _announce(listener, settings), missed)
+
+        def opened() -> None:
+            _announce(listener, settings, made, gateway.grpc.address if gateway.grpc else "")
+
+        _run(gateway, listener, reloader, opened, missed)
     return OK
 
 
@@ -70,8 +126,8 @@ def note_hangups() -> list[int]:
 @contextmanager
 def _logging(settings: config.Settings) -> Iterator[Background]:
     """Write this process' log in a thread; on exit, wait a limited time for it to be written."""
-    lines = access_log.background(settings.log.format)
-    access_log.write(settings.log.format, settings.log.level, lines.put)
+    lines = log_format.background(settings.log.format)
+    log_format.write(settings.log.format, settings.log.level, lines.put)
     try:
         yield lines
     finally:
@@ -89,9 +145,42 @@ def collect_seldom() -> None:
     gc.set_threshold(*THRESHOLDS)
 
 
-def _announce(listener: socket.socket, settings: config.Settings) -> None:
+def make_admin_key(settings: config.Settings) -> bool:
+    """Make an admin key if none is configured; return whether it is new.
+
+    Raises ConfigError if it cannot be written, or if the one made earlier is unusable.
+    """
+    server = settings.server
+    if server.admin_key is not None or server.admin_key_hash is not None:
+        return False
+    try:
+        made = admin_key.make(settings.state.dir)
+    except OSError as exc:
+        why = f"an admin key cannot be written: {exc}"
+        raise ConfigError([Problem("", "state.dir", why)]) from None
+    made_admin_key(settings)
+    return made
+
+
+def _announce(
+    listener: socket.socket, settings: config.Settings, made: bool, grpc: str = ""
+) -> None:
+    """Print the address, that of the listener for gRPC if there is one, and a new admin key.
+
+    The key is in the fragment of the dashboard's address, which browsers never send: no access log
+    and no Referer field contains it.
+    """
     url = front.url_of(listener, "https" if settings.server.tls else "http")
     sys.stdout.write(f"tollway {version('tollway')} is listening on {url}\n")
+    if grpc:
+        sys.stdout.write(f"gRPC: {grpc}\n")
+    if made and (key := made_admin_key(settings)) is not None:
+        path = settings.state.dir / admin_key.NAME
+        page = f"{url}/_tollway/dashboard#key={key}" if url.startswith("http") else key
+        sys.stdout.write(
+            f"No admin key is configured, so one was made (it is in {path}).\n"
+            f"Open the dashboard with it: {page}\n"
+        )
     sys.stdout.flush()
 
 
@@ -123,7 +212,7 @@ def _run(
         head_bytes=server.max_header_bytes,
         body_bytes=server.max_body_bytes,
     )
-    protocol = limited_protocol(limits, gateway.app.shape)
+    protocol = limited_protocol(limits, gateway.app.shape, gateway.app.caller)
     gateway.limit_bodies = protocol.limit_bodies
     front.run(
         gateway.app,
@@ -134,13 +223,16 @@ def _run(
         tls=reloader.tls,
         grace_s=server.grace_s,
         leaving=gateway.leave,
+        stopping=gateway.drain,
     )
 
 
-def _in_workers(settings: config.Settings, read: Read) -> int:
+def _in_workers(settings: config.Settings, read: Read, made: bool) -> int:
     server = settings.server
     listeners = front.bind_each(server.listen, server.workers)
-    board = SharedCounters(server.workers, [route.name for route in settings.routes])
+    grpc = None if settings.grpc is None else front.hold(settings.grpc.listen)
+    devices = [column(backend.name) for backend in settings.backends if backend.device]
+    board = SharedCounters(server.workers, [*[r.name for r in settings.routes], *devices])
     # Short, because a Unix socket's path has at most 107 bytes; and private to this user.
     folder = Path(tempfile.mkdtemp(prefix="tollway-"))
 
@@ -153,6 +245,8 @@ def _in_workers(settings: config.Settings, read: Read) -> int:
                 other.close()
         with _logging(settings) as lines:
             gateway = build(newest(settings, read), identity=identity, lines=lines)
+            if gateway.grpc is not None and grpc is not None:
+                gateway.grpc.share(front.address_of(grpc))
             reloader = Reloader(gateway, read)
             _run(gateway, listener, reloader, lambda: _ready(start), missed, alone=False)
         return OK
@@ -160,12 +254,16 @@ def _in_workers(settings: config.Settings, read: Read) -> int:
     def stop() -> None:
         for listener in listeners:
             listener.close()
+        if grpc is not None:
+            grpc.close()
 
     supervisor = Supervisor(
         work,
         server.workers,
         drain_s=server.grace_s + server.drain_s,
-        on_ready=lambda: _announce(listeners[0], settings),
+        on_ready=lambda: _announce(
+            listeners[0], settings, made, front.address_of(grpc) if grpc else ""
+        ),
         on_stop=stop,
     )
     try:

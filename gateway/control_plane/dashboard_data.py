@@ -1,29 +1,34 @@
-"""The overview: what the dashboard shows, as one document.
+"""The overview: the data of the dashboard, as one document.
 
-Every figure comes from where the API, the metrics and the reports have it too: budgets from the
-wallet, everything that has been counted from the counters' history. A range, a route and a tenant
-narrow it down; what a filter cannot narrow (budgets, events) it leaves as it is.
+Every figure has the same source as in the API, the metrics and the reports: budgets come from the
+reservations, counts from the counters' history. A range, a route and a tenant filter the figures.
+Budgets, events and operators' acts are not filtered.
 """
 
+import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tollway.backends.money import to_usd
 from tollway.gateway.anomalies.detector import AnomalyDetector
+from tollway.gateway.budgets.burn_rate import SpendRates, burn_rate, lasts_s, mean_nano_per_s
 from tollway.gateway.budgets.model import BudgetStatus
 from tollway.gateway.budgets.reservations import Reservations
-from tollway.gateway.control_plane import explain
+from tollway.gateway.control_plane import acts, explain
 from tollway.gateway.observability.time_series import Bucket, TimeSeries, total
-from tollway.gateway.routing.route import Route
+from tollway.gateway.routing.plan import RoutePlan
+from tollway.gateway.storage.audit_log import AuditLog
 from tollway.gateway.workers.group import WorkerGroup
 
 RANGES = {"1h": 3600.0, "6h": 21_600.0, "1d": 86_400.0, "7d": 604_800.0, "30d": 2_592_000.0}
 Z = 1.96  # of a 95 % interval
-KNOWN_LABELS = 100  # with fewer, a backend without a declared accuracy has no quality
+KNOWN_LABELS = 100  # labels needed to estimate the quality of a backend without a declared accuracy
 TOP = 10
-FORECAST_S = 3600.0  # a budget's rate is that of its last hour
+EVENTS = 20
+FORECAST_S = 3600.0  # the period over which a budget's spending rate is measured
+FORECAST_LEAST_S = 30.0  # with less, the mean since the window's start is used
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +49,39 @@ class DashboardQuery:
 class DashboardData:
     """Builds the document from its sources."""
 
-    # The mutable state is samples of each budget's spend over the last hour.
+    # The mutable state is the budgets' spend over the last hour, in the rates.
 
     def __init__(
         self,
         *,
         group: WorkerGroup,
-        wallet: Reservations,
+        reservations: Reservations,
         history: TimeSeries,
         anomalies: AnomalyDetector,
-        routes: Mapping[str, Route],
+        routes: Mapping[str, RoutePlan],
         recent: Callable[[], list[str]],
         story: Callable[[str], dict[str, Any] | None],
+        audit: AuditLog,
         wall: Callable[[], float],
     ) -> None:
         """`recent`: the newest decisions' ids, newest last; `story` explains one."""
         self._group = group
-        self._wallet = wallet
+        self._reservations = reservations
         self._history = history
         self._anomalies = anomalies
         self._routes = routes
         self._recent = recent
         self._story = story
+        self._audit = audit
         self._wall = wall
-        self._spent: dict[tuple[str, int], list[tuple[float, int]]] = {}
+        self._rates = SpendRates(FORECAST_S, FORECAST_LEAST_S)
 
     async def document(self, query: DashboardQuery) -> dict[str, Any]:
         """Return the current document."""
-        report = await self._group.all()
+        if self._group.alone:
+            await self._group.settle()
         now_s = self._wall()
+        report = await self._group.all()
         self._history.sample(report.families, now_s)
         step_s, buckets = self._history.buckets(query.range_s, now_s)
         spend = _spend(buckets, query)
@@ -87,52 +96,76 @@ class DashboardData:
             "since_start_nano": sum(report.spend.values()),
             "spend": spend,
             "series": _series(buckets, query, step_s, now_s),
-            "budgets": [self._budget(status, now_s) for status in self._wallet.status()],
+            "budgets": [self._budget(status, now_s) for status in self._reservations.status()],
             "routes": [_route(route, buckets, query) for route in routes],
+            "devices": _devices(report.families),
             "tenants": _top(buckets, query),
             "tags": [{"tag": tag, "usd": to_usd(nano)} for tag, nano in tags],
             "anomalies": [
-                {**asdict(found), "ratio": found.ratio, "cause": found.factors.cause}
-                | {"text": str(found)}
-                for found in self._anomalies.active
+                {**asdict(anomaly), "ratio": anomaly.ratio, "cause": anomaly.factors.cause}
+                | {"text": str(anomaly)}
+                for anomaly in self._anomalies.active
             ],
-            "events": report.events[:20],
-            "decisions": [told for told in decisions if told],
+            "events": report.events[:EVENTS],
+            "acts": await asyncio.to_thread(self._acts),
+            "decisions": [summary for summary in decisions if summary],
         }
+
+    def _acts(self) -> list[dict[str, Any]]:
+        """Return the newest acts of operators; none if the log cannot be read."""
+        try:
+            return [acts.event(act) for act in self._audit.newest(EVENTS)]
+        except OSError:
+            return []
 
     def _budget(self, status: BudgetStatus, now_s: float) -> dict[str, Any]:
         """Return a budget with a forecast at the rate of the last hour."""
-        rate = self._rate_nano(status, now_s)
-        told = {**explain.budget(status), "usd_per_h": rate * 3600 / 1e9}
-        if status.resets_at_s is None:
-            told["forecast_usd"] = None
-            left_s = math.inf
-        else:
+        rate = self._rates.nano_per_s(status, now_s)
+        if rate is None:
+            rate = mean_nano_per_s(status, now_s)
+        document = {
+            **explain.budget(status),
+            "usd_per_h": to_usd(rate * 3600),
+            "burn": burn_rate(status, rate),
+            "forecast_usd": None,
+            "runs_out_in_s": None,
+        }
+        lasting_s, left_s = lasts_s(status, rate), math.inf
+        if status.resets_at_s is not None:
             left_s = max(0.0, status.resets_at_s - now_s)
-            told["forecast_usd"] = to_usd(status.used_nano) + rate * left_s / 1e9
-            period_s = status.resets_at_s - status.window_start_s
-            even = status.limit_nano / period_s if period_s > 0 else 0.0
-            told["burn"] = rate / even if even else None
-        lasts_s = (status.limit_nano - status.used_nano) / rate if rate else math.inf
-        told["runs_out_in_s"] = max(0.0, lasts_s) if lasts_s < left_s else None
-        return told
+            document["forecast_usd"] = to_usd(status.used_nano + rate * left_s)
+        if lasting_s < left_s:
+            document["runs_out_in_s"] = lasting_s
+        return document
 
-    def _rate_nano(self, status: BudgetStatus, now_s: float) -> float:
-        """Return nano-dollars per second over the last hour, or the window if it is younger."""
-        key = (status.budget.name, status.window_start_s)
-        for old in [k for k in self._spent if k[0] == key[0] and k != key]:
-            del self._spent[old]
-        seen = self._spent.setdefault(key, [])
-        if not seen or now_s - seen[-1][0] >= 10:
-            seen.append((now_s, status.spent_nano))
-        while len(seen) > 1 and seen[1][0] <= now_s - FORECAST_S:
-            seen.pop(0)
-        then_s, before = seen[0]
-        if now_s - then_s < 30:  # too little seen: the window's mean, where it has a start
-            then_s, before = float(status.window_start_s), 0
-            if not status.window_start_s:
-                return 0.0
-        return max(0, status.spent_nano - before) / max(1.0, now_s - then_s)
+
+_OF_DEVICES = {
+    "tollway_device_usd_per_hour": "usd_per_hour",
+    "tollway_device_price_known": "price_known",
+    "tollway_device_utilization_ratio": "utilization",
+    "tollway_device_bill_usd": "bill_usd",
+    "tollway_device_unallocated_usd": "unallocated_usd",
+    "tollway_device_idle_ratio": "idle_share",
+    "tollway_device_second_usd": "second_usd",
+    "tollway_device_charged_usd": "charged_usd",
+}
+"""The metrics of devices, of all workers, and their names in the document."""
+
+
+def _devices(families: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return each device's figures since the start, and those of its backends."""
+    found: dict[str, dict[str, Any]] = {}
+    for family in families:
+        name = _OF_DEVICES.get(family["name"])
+        if name is None:
+            continue
+        for _, labels, value in family["samples"]:
+            one = found.setdefault(labels["device"], {"name": labels["device"], "backends": {}})
+            if "backend" in labels:
+                one["backends"].setdefault(labels["backend"], {})[name] = value
+            else:
+                one[name] = value
+    return [found[name] for name in sorted(found)]
 
 
 def _spend(buckets: list[Bucket], query: DashboardQuery) -> dict[str, Any]:
@@ -173,7 +206,7 @@ def _series(
     return {"start": start_s, "step_s": step_s, "spend_usd": spend, "requests": requests}
 
 
-def _route(route: Route, buckets: list[Bucket], query: DashboardQuery) -> dict[str, Any]:
+def _route(route: RoutePlan, buckets: list[Bucket], query: DashboardQuery) -> dict[str, Any]:
     """Return a route's spend, accuracy, latency and shares."""
 
     def keeps(labels: Mapping[str, str]) -> bool:
@@ -210,7 +243,7 @@ def _route(route: Route, buckets: list[Bucket], query: DashboardQuery) -> dict[s
 
 
 def _fixed(
-    route: Route, buckets: list[Bucket], keeps: Callable[[Mapping[str, str]], bool]
+    route: RoutePlan, buckets: list[Bucket], keeps: Callable[[Mapping[str, str]], bool]
 ) -> dict[str, dict[str, float | None]]:
     """Return what each backend would have cost for all requests, and its quality.
 
@@ -220,21 +253,21 @@ def _fixed(
     offers = total(buckets, "tollway_offers_total", keeps, "backend")
     offered = total(buckets, "tollway_counterfactual_cost_usd_total", keeps, "backend")
     thought = total(buckets, "tollway_counterfactual_quality_total", keeps, "backend")
-    found: dict[str, dict[str, float | None]] = {}
+    fixed: dict[str, dict[str, float | None]] = {}
     for name, backend in route.backends.items():
         count = offers.get(name, 0.0)
         accuracy = backend.declared_quality
         if accuracy is None and count and route.policy.version >= KNOWN_LABELS:
             accuracy = thought.get(name, 0.0) / count
-        found[name] = {
+        fixed[name] = {
             "per_request_usd": offered.get(name, 0.0) / count if count else None,
             "accuracy": accuracy,
         }
-    return found
+    return fixed
 
 
 def _savings(
-    route: Route,
+    route: RoutePlan,
     fixed: Mapping[str, Mapping[str, float | None]],
     usd: float,
     answered: float,
@@ -247,20 +280,20 @@ def _savings(
     not counted by tenant.
     """
     known = {
-        name: (told["per_request_usd"], told["accuracy"])
-        for name, told in fixed.items()
-        if told["per_request_usd"] is not None and told["accuracy"] is not None
+        name: (values["per_request_usd"], values["accuracy"])
+        for name, values in fixed.items()
+        if values["per_request_usd"] is not None and values["accuracy"] is not None
     }
     if not known or not answered:
         return {}
     accurate = max(known, key=lambda name: (known[name][1], -known[name][0]))
     bar = route.objective.floor if route.objective.floor is not None else accuracy
     enough = [name for name, (_, good) in known.items() if bar is not None and good >= bar]
-    told = {"most_accurate": _saved(accurate, known[accurate][0], usd, answered)}
+    values = {"most_accurate": _saved(accurate, known[accurate][0], usd, answered)}
     if enough:
         best = min(enough, key=lambda name: known[name][0] or 0.0)
-        told["best_fixed"] = _saved(best, known[best][0], usd, answered)
-    return told
+        values["best_fixed"] = _saved(best, known[best][0], usd, answered)
+    return values
 
 
 def _saved(name: str, each_usd: float | None, usd: float, answered: float) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Explains decisions and budgets: turns journal rows and budget states into readable documents."""
 
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from tollway.backends.money import to_usd
+from tollway.backends.money import format_usd, to_usd
 from tollway.gateway.budgets.model import BudgetStatus
+from tollway.gateway.routing.metering import PENDING
 from tollway.gateway.storage.journal_format import Row
 
 
@@ -41,16 +43,26 @@ def _scope(status: BudgetStatus) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if part}
 
 
-def decision(found: list[Row]) -> dict[str, Any]:
+Devices = Callable[[Collection[str]], Mapping[str, Mapping[str, Any]]]
+"""Returns how those of some backends that run on a device are priced at present."""
+
+
+def no_devices(backends: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
+    """Return nothing: no backend runs on a device."""
+    return {}
+
+
+def decision(rows: list[Row], devices: Devices = no_devices) -> dict[str, Any]:
     """Return the explanation of a decision: the arms offered, the choice and its cost.
 
     If the rows include a stream's settlement, it replaces the row of its attempt.
     """
-    draws = [row for row in found if row["kind"] == "decision"]
-    ends = {row["attempt"]: row for row in found if row["kind"] == "settlement"}
-    attempts = [ends.get(row["attempt"], row) for row in found if row["kind"] == "attempt"]
-    feedback = [row for row in found if row["kind"] == "feedback"]
-    first = found[0]
+    draws = [row for row in rows if row["kind"] == "decision"]
+    ends = {row["attempt"]: row for row in rows if row["kind"] == "settlement"}
+    attempts = [ends.get(row["attempt"], row) for row in rows if row["kind"] == "attempt"]
+    feedback = [row for row in rows if row["kind"] == "feedback"]
+    first = rows[0]
+    used = devices({row["backend"] for row in attempts})
     return {
         "id": first["id"],
         "time": first["time"],
@@ -62,8 +74,62 @@ def decision(found: list[Row]) -> dict[str, Any]:
         "stages": [_stage(row) for row in draws],
         "attempts": [_attempt(row) for row in attempts],
         "feedback": feedback,
-        "story": story(draws, attempts),
+        **({"devices": used} if used else {}),
+        "story": story(draws, attempts) + [_device(name, one) for name, one in used.items()],
     }
+
+
+def _device(backend: str, one: Mapping[str, Any]) -> str:
+    """Return how a backend's calls are priced on its device, as a sentence."""
+    if not one["price_known"]:
+        price = "whose price cannot be read at present"
+    else:
+        price = f"${one['usd_per_hour']:.4g} an hour"
+    counted = ""
+    if one["busy_share"] < 1.0:
+        counted = f", for {one['busy_share']:.0%} of which the device works, as its server counts"
+    return (
+        f"{backend} runs on device {one['device']} ({price}), which is now used for "
+        f"{one['utilization']:.0%} of its time: a second of a call costs "
+        f"${one['second_usd']:.4g}{counted}; {one['idle_share']:.0%} of that pays for idle time "
+        f"({one['idle']})."
+    )
+
+
+_OWN = frozenset(
+    (
+        *("attempt", "backend", "fallback", "status", "error", "latency_s", "provenance"),
+        *("input_tokens", "cached_input_tokens", "output_tokens", "device_s", "service_tier"),
+        *("abandoned", "charged_by", "output_limit"),
+    )
+)
+_AMOUNTS = frozenset(("cost_nano", "cost_usd", "provenance", "charged_by"))
+
+
+def own(rows: list[Row], *, amounts: bool) -> dict[str, Any]:
+    """Return what a tenant may know of its own decision: what was called, used and charged.
+
+    Nothing of budgets, of other backends and of the policy. `amounts`: with the cost.
+    """
+    whole = decision(rows)
+    shown = ("id", "time", "route", "tenant", "tags", "cost_nano", "cost_usd")
+    members = {name: whole[name] for name in shown if amounts or name not in _AMOUNTS}
+    wanted = _OWN | _AMOUNTS if amounts else _OWN - _AMOUNTS
+    attempts = [
+        {name: value for name, value in attempt.items() if name in wanted}
+        for attempt in whole["attempts"]
+    ]
+    return {**members, "attempts": attempts, "is_final": not is_open(rows)}
+
+
+def is_open(rows: list[Row]) -> bool:
+    """Return whether an attempt has ended in rows that are not among these, or not yet."""
+    ended = {row["attempt"] for row in rows if row["kind"] == "settlement"}
+    return any(
+        row["provenance"] == PENDING and row["attempt"] not in ended
+        for row in rows
+        if row["kind"] == "attempt"
+    )
 
 
 def _stage(row: Row) -> dict[str, Any]:
@@ -73,7 +139,7 @@ def _stage(row: Row) -> dict[str, Any]:
         "arm": row["arm"],
         "propensity": row["propensity"],
         "reason": row["reason"],
-        "price_of_money": row["price_of_money"],
+        "shadow_price": row["shadow_price"],
         "held": row["held"],
         "reply_features": row["reply"],
         "redrawn": row["redrawn"],
@@ -94,9 +160,9 @@ def _cached(row: Row) -> dict[str, int]:
 
 
 def _attempt(row: Row) -> dict[str, Any]:
-    skipped = {"kind", "id", "time", "route", "tenant", "tags"}
-    told = {name: value for name, value in row.items() if name not in skipped and name != "crc"}
-    return {**told, "cost_usd": to_usd(row["cost_nano"])}
+    skipped = {"kind", "id", "time", "route", "tenant", "tags", "v", "crc"}
+    members = {name: value for name, value in row.items() if name not in skipped}
+    return {**members, "cost_usd": to_usd(row["cost_nano"])}
 
 
 def story(draws: list[Row], attempts: list[Row]) -> list[str]:
@@ -104,32 +170,33 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
     sentences = []
     for row in draws:
         offered = ", ".join(
-            f"{arm} (quality {quality:.3f}, ${cost:.6f}, drawn with {p:.1%})"
+            f"{arm} (quality {quality:.3f}, ${cost:.6f}, probability {p:.1%})"
             for arm, p, quality, cost in zip(
                 row["arms"], row["pmf"], row["quality_hat"], row["cost_hat_usd"], strict=True
             )
         )
-        held = f" With {row['held']}'s reply in hand" if row["held"] else "Of the request"
+        subject = f"After {row['held']}'s reply, the arms" if row["held"] else "The arms"
         sentences.append(
-            f"{held.strip()}, offered {offered}; a dollar was worth "
-            f"{row['price_of_money']:.4g} quality. Drawn: {row['arm']} ({row['reason']})."
+            f"{subject} offered were {offered}; the shadow price was "
+            f"{row['shadow_price']:.4g} quality per dollar. "
+            f"Drawn: {row['arm']} ({row['reason']})."
         )
         if "left_out" in row:
             left_out = "; ".join(f"{arm} {why}" for arm, why in row["left_out"].items())
-            sentences.append(f"Not offered, because the request asks for more: {left_out}.")
+            sentences.append(f"Not offered, because they cannot serve the request: {left_out}.")
         sentences += _changed(row)
         if "cached_hat" in row:
-            cached = [f"{tokens} of {arm}" for arm, tokens in _cached(row).items()]
+            cached = [f"{tokens} at {arm}" for arm, tokens in _cached(row).items()]
             sentences.append(
-                "The costs count on input tokens in prompt caches from before, which another "
-                f"backend would have to read again: {' and '.join(cached)}."
+                "The expected costs assume that prompt caches still hold some of the input "
+                f"tokens: {' and '.join(cached)}."
             )
     for row in attempts:
         came = row["error"] or f"status {row['status']}, answer {row['answer']!r}"
         sentences.append(
             f"{_why(row)} {row['backend']}: {came} in "
-            f"{row['latency_s'] * 1e3:.1f} ms; charged ${to_usd(row['cost_nano']):.9f} "
-            f"({row['provenance']}; expected ${to_usd(row['expected_nano']):.9f}){_budgets(row)}."
+            f"{row['latency_s'] * 1e3:.1f} ms; charged {format_usd(row['cost_nano'])} "
+            f"({row['provenance']}; expected {format_usd(row['expected_nano'])}){_budgets(row)}."
             f"{_guessed(row)}"
         )
         if "output_limit" in row:
@@ -143,41 +210,41 @@ _CHANGED = ("paced_by", "unpaced", "refused_by", "refused_for")
 
 
 def _changed(row: Row) -> list[str]:
-    """Return how a budget, or its pacing, changed a choice."""
-    told = []
+    """Return how budgets and their pacing changed a choice."""
+    sentences = []
     if "unpaced" in row:
         names = " and ".join(row["paced_by"])
-        told.append(f"The pace of {names} changed the choice: without it {row['unpaced']} is best.")
+        sentences.append(f"Without the pacing of {names}, the best arm would be {row['unpaced']}.")
     if "refused_by" in row:
         why = {
-            "exhausted": "too little of it is left",
-            "unbounded": "nothing bounds what the call can cost",
-            "held": "what is left of it was held by other calls",
-        }.get(row["refused_for"], "its ledger could not be asked")
-        told.append(f"Budget {row['refused_by']} did not pay for {row['arm']}: {why}.")
-    return told
+            "exhausted": "not enough of it is left",
+            "unbounded": "the cost of the call has no upper bound",
+            "held": "other calls had reserved what is left of it",
+        }.get(row["refused_for"], "its ledger was unreachable")
+        sentences.append(f"Budget {row['refused_by']} refused {row['arm']}: {why}.")
+    return sentences
 
 
 def _why(row: Row) -> str:
     if row.get("audit"):
-        return f"Audited, with a chance of {row['audit']:.2%}, by"
+        return f"Audited (probability {row['audit']:.2%}) by"
     if "hedge_s" in row:
-        return f"When {row['hedge_s'] * 1e3:.1f} ms had brought no answer, asked again"
-    return "Fell back to" if row["fallback"] else "Asked"
+        return f"No reply after {row['hedge_s'] * 1e3:.1f} ms, so hedged with"
+    return "Fell back to" if row["fallback"] else "Called"
 
 
 def _guessed(row: Row) -> str:
     """Return which used units have no price at the backend, if any."""
     if not row.get("guessed"):
         return ""
-    return f" Its price does not say what these cost: {', '.join(row['guessed'])}."
+    return f" The backend has no price for {', '.join(row['guessed'])}; the cost is an estimate."
 
 
 def _budgets(row: Row) -> str:
     """Return the budgets that an attempt was charged to, and any excess over its reservation."""
-    told = []
+    holds = []
     for name, held_nano in row["reserved_nano"].items():
         lacking_nano = row["cost_nano"] - held_nano
-        lacking = f", ${to_usd(lacking_nano):.9f} too little" if lacking_nano > 0 else ""
-        told.append(f"{name} (held ${to_usd(held_nano):.9f}{lacking})")
-    return f", to {' and '.join(told)}" if told else ", to no budget"
+        excess = f", exceeded by {format_usd(lacking_nano)}" if lacking_nano > 0 else ""
+        holds.append(f"{name} (reserved {format_usd(held_nano)}{excess})")
+    return f", to {' and '.join(holds)}" if holds else ", to no budget"

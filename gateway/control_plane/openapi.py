@@ -1,19 +1,20 @@
 """The control plane as an OpenAPI 3.1 document, served at /_tollway/openapi.json.
 
-It describes the requests and the response statuses; the figures themselves are described in docs/.
+It describes requests and response statuses. The members of the responses are described in docs/.
 Tests send requests generated from it to verify it.
 """
 
 from importlib.metadata import version
 from typing import Any
 
+from tollway.gateway.control_plane import acts
 from tollway.gateway.control_plane.dashboard_data import RANGES
 from tollway.gateway.learning.feedback_items import FEEDBACK_MAX, PROBABILITY_MIN
 
 Json = dict[str, Any]
 
 PROBLEM: Json = {
-    "description": "An RFC 9457 problem: what is wrong, and what to do.",
+    "description": "An RFC 9457 problem: what is wrong, and how to fix it.",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 OBJECT: Json = {"type": "object"}
@@ -29,32 +30,46 @@ def document() -> Json:
         "security": [{"key": []}],
         "paths": {
             "/_tollway/feedback": {"post": _feedback()},
-            "/_tollway/budgets": {"get": _get("Every budget in its current window")},
+            "/_tollway/budgets": {"get": _get("List the budgets, each in its current window")},
             "/_tollway/budgets/{name}": {
                 "parameters": [_at("name")],
-                "get": _get("One budget, who holds its money, and the changes to it", 404, 503),
+                "get": _get("Get a budget with its leases and its change history", 404, 503),
                 "post": _change(),
             },
             "/_tollway/decisions/{id}": {
                 "parameters": [_at("id")],
-                "get": _get("What happened on one request, and why", 404),
+                "get": _get(
+                    "Explain the decision of a request; tenants get their own costs",
+                    404,
+                ),
             },
-            "/_tollway/spend": {"get": _get("What each route, backend and tenant has cost")},
-            "/_tollway/events": {"get": _get("The newest events, newest first")},
-            "/_tollway/routes": {"get": _get("The routes, and what their policies have learned")},
-            "/_tollway/overview": {"get": {**_get("What the dashboard shows", 400), **_asked()}},
+            "/_tollway/spend": {
+                "get": _get("Get the cost by route, backend and tenant since the start")
+            },
+            "/_tollway/events": {"get": _get("List the newest events, newest first")},
+            "/_tollway/audit": {"get": _audit()},
+            "/_tollway/routes": {"get": _get("List the routes with their backends and policies")},
+            "/_tollway/scaling/{backend}": {
+                "parameters": [_at("backend")],
+                "get": _get("Explain the recommended number of replicas of a backend", 404),
+            },
+            "/_tollway/overview": {
+                "get": {**_get("Get the data of the dashboard", 400), **_asked()}
+            },
             "/_tollway/live": {"get": _live()},
             "/_tollway/reload": {"post": _reload()},
-            "/_tollway/dashboard": {"get": _open("The dashboard", "text/html")},
-            "/_tollway/openapi.json": {"get": _open("This document", "application/json")},
-            "/metrics": {"get": _open("Figures for Prometheus", "text/plain")},
-            "/livez": {"get": _open("Whether the process runs", "text/plain")},
-            "/healthz": {"get": _open("As /livez", "text/plain")},
-            "/readyz": {"get": _open("Whether new requests are welcome", "text/plain", 503)},
+            "/_tollway/dashboard": {"get": _open("Get the dashboard page", "text/html")},
+            "/_tollway/openapi.json": {"get": _open("Get this document", "application/json")},
+            "/metrics": {"get": _open("Get the metrics for Prometheus", "text/plain")},
+            "/livez": {"get": _open("Liveness: 200 while the process runs", "text/plain")},
+            "/healthz": {"get": _open("Liveness, the same as /livez", "text/plain")},
+            "/readyz": {
+                "get": _open("Readiness: 200 if new requests are accepted", "text/plain", 503)
+            },
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Problem": _problem(), "Feedback": _told()},
+            "schemas": {"Problem": _problem(), "Feedback": _feedback_schema()},
         },
     }
 
@@ -66,7 +81,9 @@ def _get(text: str, *more: int) -> Json:
 def _open(text: str, kind: str, *more: int) -> Json:
     answered = {"description": text, "content": {kind: {}}}
     responses: Json = {"200": answered}
-    responses |= {str(status): {"description": "Not now", "content": {kind: {}}} for status in more}
+    responses |= {
+        str(status): {"description": "Not ready", "content": {kind: {}}} for status in more
+    }
     return {"summary": text, "security": [], "responses": responses}
 
 
@@ -75,7 +92,7 @@ def _responses(answered: Json, *problems: int) -> Json:
 
 
 def _json() -> Json:
-    return {"description": "As it is now", "content": {"application/json": {"schema": OBJECT}}}
+    return {"description": "The current state", "content": {"application/json": {"schema": OBJECT}}}
 
 
 def _at(name: str) -> Json:
@@ -93,11 +110,23 @@ _FILTERS = ("route", "tenant")
 
 def _live() -> Json:
     events = {
-        "description": "Overviews, one each two seconds",
+        "description": "The data of the dashboard, every two seconds",
         "content": {"text/event-stream": {}},
     }
     responses = {"200": events, "400": PROBLEM, "401": PROBLEM}
-    return {"summary": "The overview, live", **_asked(), "responses": responses}
+    return {
+        "summary": "Stream the data of the dashboard as server-sent events",
+        **_asked(),
+        "responses": responses,
+    }
+
+
+def _audit() -> Json:
+    schema = {"type": "integer", "minimum": 1, "maximum": acts.MOST, "default": acts.USUAL}
+    return {
+        **_get("List the newest acts of operators, newest first", 400, 503),
+        "parameters": [{"name": "limit", "in": "query", "schema": schema}],
+    }
 
 
 def _body(schema: Json) -> Json:
@@ -108,19 +137,19 @@ def _feedback() -> Json:
     one: Json = {"$ref": "#/components/schemas/Feedback"}
     many = {"type": "array", "items": one, "maxItems": FEEDBACK_MAX}
     return {
-        "summary": "What answers were worth, one or many; a tenant's key speaks of its own",
+        "summary": "Send one item of feedback or a list; tenants only on their own decisions",
         "requestBody": _body({"oneOf": [one, many]}),
         "responses": {
             **_responses(_json(), 400, 401, 413, 429),
             "202": {**_json(), "description": "Learned"},
-            "404": {**_json(), "description": "No decision of this id"},
-            "422": {**_json(), "description": "It says nothing that can be learned"},
-            "503": {**_json(), "description": "The disk refuses it; send it again later"},
+            "404": {**_json(), "description": "No decision with this id"},
+            "422": {**_json(), "description": "Nothing can be learned from it"},
+            "503": {**_json(), "description": "The journal cannot be written; send it again later"},
         },
     }
 
 
-def _told() -> Json:
+def _feedback_schema() -> Json:
     values = {
         "quality": {"type": "number", "minimum": 0, "maximum": 1},
         "correct": {"type": "boolean"},
@@ -155,7 +184,7 @@ def _change() -> Json:
             }
         )
     return {
-        "summary": "Change a budget; who and why are recorded",
+        "summary": "Change a budget; `who` and `why` are recorded",
         "requestBody": _body({"oneOf": forms}),
         "responses": _responses(_json(), 400, 401, 403, 404, 413, 422, 503),
     }

@@ -3,14 +3,16 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tollway.eager import as_task
 from tollway.gateway.data_plane.asgi import Receive, Scope, Send
-from tollway.gateway.data_plane.date_header import DateHeader
 from tollway.gateway.data_plane.handler import DataPlane
+from tollway.gateway.data_plane.in_flight import InFlight
 from tollway.gateway.data_plane.problems import HttpProblem, of_refusal
-from tollway.gateway.routing.refusals import overloaded
+from tollway.gateway.data_plane.reply_stamp import ReplyStamp
 
-_HEALTH = frozenset({"/metrics", "/livez", "/readyz", "/healthz"})
-_CONTROL = "/_tollway/"
+# Compared with the bytes that the client sent, as the paths of routes are.
+_HEALTH = frozenset({b"/metrics", b"/livez", b"/readyz", b"/healthz"})
+_CONTROL = b"/_tollway/"
 
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -18,8 +20,7 @@ ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 class App:
     """Dispatches each request to its plane, and opens and closes the gateway with the server."""
 
-    # The mutable state is the number of data-plane requests in progress, the formatted date, and
-    # whether connections are to be closed.
+    # The mutable state is the data plane.
 
     def __init__(
         self,
@@ -28,19 +29,19 @@ class App:
         opened: Callable[[], Awaitable[None]],
         closed: Callable[[], Awaitable[None]],
         *,
-        most: int,
-        shed: Callable[[], None],
+        in_flight: InFlight,
+        stamp: ReplyStamp,
     ) -> None:
-        """Serve at most `most` data-plane requests at once; call `shed` for each one refused."""
+        """`in_flight` limits the data-plane requests.
+
+        The data plane stamps its own replies.
+        """
         self._proxy = proxy
         self._control = control
         self._opened = opened
         self._closed = closed
-        self._dates = DateHeader()
-        self._most = most
-        self._shed = shed
-        self._busy = 0
-        self._leaving = False
+        self._stamp = stamp
+        self._in_flight = in_flight
 
     def leave(self) -> None:
         """Close each connection with its next reply from now on.
@@ -48,7 +49,7 @@ class App:
         Otherwise they would be closed idle at shutdown. A request sent at that moment would be
         lost, and its client could not tell whether it was received.
         """
-        self._leaving = True
+        self._stamp.leaving = True
 
     def serve(self, proxy: DataPlane) -> None:
         """Send all new requests to another data plane."""
@@ -61,47 +62,38 @@ class App:
         """
         return self._proxy.shape(path, status, problem)
 
+    def caller(self, scope: Scope) -> str:
+        """Return who has sent a request: its tenant, or one of a few callers without a key."""
+        return self._proxy.caller(scope)
+
+    def knows(self, scope: Scope) -> bool:
+        """Return whether a request may be anybody's: without a known key it need not be read."""
+        return self._proxy.knows(scope)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] == "http":
-            path: str = scope["path"]
+            path: bytes = scope["raw_path"]
             if path.startswith(_CONTROL) or path in _HEALTH:
-                await self._control(scope, receive, self._dated(send))
-            elif self._busy >= self._most:
-                self._shed()
-                refused = of_refusal(overloaded("this gateway"))
+                await as_task()
+                await self._control(scope, receive, self._stamp.onto(send))
+            elif self._in_flight.count >= self._in_flight.most:
+                refused = of_refusal(self._in_flight.refusal())
                 written = self.shape(scope["raw_path"], refused.status, refused.problem())
-                await refuse(refused, written, self._dated(send))
+                await refuse(refused, written, self._stamp.onto(send))
             else:
-                self._busy += 1
+                self._in_flight.count += 1
                 try:
-                    await self._proxy(scope, receive, self._dated(send))
+                    await self._proxy(scope, receive, send)
                 finally:
-                    self._busy -= 1
+                    self._in_flight.count -= 1
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
             await receive()
-            await send({"type": "websocket.close", "code": 1003, "reason": "no WebSocket here"})
-
-    def _dated(self, send: Send) -> Send:
-        """Return a `send` that adds a Date unless the backend's reply has one.
-
-        It also closes the connection during shutdown.
-        """
-
-        def dated(message: dict[str, Any]) -> Any:
-            if message["type"] == "http.response.start":
-                for name, _ in message["headers"]:
-                    if name == b"date":
-                        break
-                else:
-                    message["headers"] = [*message["headers"], (b"date", self._dates.now())]
-                if self._leaving:
-                    message["headers"] = [*message["headers"], (b"connection", b"close")]
-            return send(message)
-
-        return dated
+            await send(
+                {"type": "websocket.close", "code": 1003, "reason": "WebSocket is not supported"}
+            )
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         message: dict[str, Any] = await receive()

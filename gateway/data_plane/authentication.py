@@ -31,6 +31,7 @@ class Authenticator:
         *,
         ends: Mapping[str, float] | None = None,
         admin_hash: str | None = None,
+        made_hash: str | None = None,
         viewer_hash: str | None = None,
         pepper: str | None = None,
         open_to_all: bool = False,
@@ -39,13 +40,16 @@ class Authenticator:
     ) -> None:
         """`tenants` maps key hashes to tenants; `ends` maps key hashes to expiry times.
 
-        With `open_to_all`, callers without a key of ours are ANONYMOUS and, if there is no admin
-        key, administrators too. An unknown key with our prefix is refused even then.
+        With `open_to_all`, callers without a key of this gateway are ANONYMOUS. An unknown key with
+        our prefix is refused even then. `made_hash` is the hash of the admin key that the gateway
+        made for itself; it counts only if no `admin_hash` is configured.
         """
         self._tenants = dict(tenants)
         self._ends = dict(ends or {})
+        self._ending = {self._tenants[key] for key in self._ends if key in self._tenants}
         self._wall = wall
-        self._admin_hash = admin_hash
+        self._admin_hash = admin_hash or made_hash
+        self._open_here = open_to_all and admin_hash is None
         self._viewer_hash = viewer_hash
         self._pepper = pepper
         self._open = open_to_all
@@ -53,9 +57,9 @@ class Authenticator:
         self._remembered: dict[Header, tuple[str, float]] = {}
 
     @property
-    def anyone_is_admin(self) -> bool:
-        """Whether the control plane requires no key."""
-        return self._open and self._admin_hash is None
+    def is_open_here(self) -> bool:
+        """Whether the control plane serves programs on this machine without a key."""
+        return self._open_here
 
     def tenant(self, headers: Headers) -> str | None:
         """Return the tenant of a request; None if the request must be refused (1 us).
@@ -63,17 +67,17 @@ class Authenticator:
         Refused are: no key (unless open), a key of ours that is unknown or expired, two different
         keys, and a repeated key header that holds one of our keys.
         """
-        found = None
+        credential = None
         for field in headers:
             if field[0] in KEY_HEADERS:
-                if found is not None:
+                if credential is not None:
                     return self._tenant_of(_credentials(headers))
-                found = field
-        if found is None:
+                credential = field
+        if credential is None:
             return ANONYMOUS if self._open else None
-        known = self._remembered.get(found)
+        known = self._remembered.get(credential)
         if known is None or known[1]:  # rare: a key that is not cached, or one that expires
-            return self._tenant_of((found,))
+            return self._tenant_of((credential,))
         return known[0]
 
     def _tenant_of(self, fields: Headers) -> str | None:
@@ -95,15 +99,17 @@ class Authenticator:
             return None
         return tenant
 
+    def may_end(self, tenant: str) -> bool:
+        """Return whether a tenant has a key that expires."""
+        return tenant in self._ending
+
     def is_labeller(self, tenant: str) -> bool:
         """Return whether a tenant's labels are trusted."""
         return tenant in self._labellers
 
     def is_admin(self, headers: Headers) -> bool:
-        """Return whether a request may use all of the control plane."""
-        if self._admin_hash is None:
-            return self._open
-        return self._bears(headers, self._admin_hash)
+        """Return whether a request has the admin key."""
+        return self._admin_hash is not None and self._bears(headers, self._admin_hash)
 
     def is_viewer(self, headers: Headers) -> bool:
         """Return whether a request may read the control plane."""

@@ -4,27 +4,49 @@ It matches the route, admits the request (authentication, authorization, parsing
 router, and writes the reply.
 """
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 
-from tollway.gateway.data_plane.admission import Admission
+from tollway.backends.ports import INFER
+from tollway.eager import as_task
+from tollway.gateway.data_plane import open_paths
+from tollway.gateway.data_plane.admission import Admission, Judgement
 from tollway.gateway.data_plane.asgi import Receive, Scope, Send
-from tollway.gateway.data_plane.idempotency import IdempotencyStore, fingerprint, key_of
-from tollway.gateway.data_plane.model_metadata import SERVER, ModelMetadata
-from tollway.gateway.data_plane.problems import HttpProblem, no_route, of_refusal
+from tollway.gateway.data_plane.codings.replies import ReplyCompression
+from tollway.gateway.data_plane.idempotency import (
+    IdempotencyStore,
+    StoredResponse,
+    fingerprint,
+    key_of,
+)
+from tollway.gateway.data_plane.in_flight import InFlight
+from tollway.gateway.data_plane.model_metadata import ModelMetadata
+from tollway.gateway.data_plane.problems import (
+    HttpProblem,
+    MethodNotAllowed,
+    administration,
+    no_route,
+    of_refusal,
+)
+from tollway.gateway.data_plane.reply_stamp import ReplyStamp
 from tollway.gateway.data_plane.responses import Responses
-from tollway.gateway.data_plane.route_table import INFER, Match, RouteTable
+from tollway.gateway.data_plane.route_table import Match, RouteTable
+from tollway.gateway.data_plane.server_models import ServerModels
 from tollway.gateway.listener.client import Client, client_of
+from tollway.gateway.listener.known_heads import KnownHead
 from tollway.gateway.observability.counters import Metrics
-from tollway.gateway.observability.request_trace import RequestTrace
-from tollway.gateway.observability.watch import TraceRecorder
+from tollway.gateway.observability.request_trace import RequestTrace, TraceRecorder
+from tollway.gateway.routing.driver import Driver
+from tollway.gateway.routing.objects.free_calls import FreeCalls
+from tollway.gateway.routing.objects.references import Objects
+from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.refusals import RequestRefused
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import RequestState
-from tollway.gateway.routing.router import Router
+
+Answer = Callable[[InferenceRequest], Awaitable[RequestState]]
 
 
 class DataPlane:
@@ -33,31 +55,42 @@ class DataPlane:
     def __init__(
         self,
         table: RouteTable,
-        router: Router,
+        driver: Driver,
+        free: FreeCalls,
+        objects: Objects,
+        listed: ServerModels,
         *,
         admission: Admission,
         replies: Responses,
         descriptions: ModelMetadata,
         metrics: Metrics,
         clock: Callable[[], float],
-        done: Callable[[RequestState], None],
+        stamp: ReplyStamp,
+        in_flight: InFlight,
         watch: TraceRecorder | None = None,
         idempotency: IdempotencyStore | None = None,
+        compression: ReplyCompression | None = None,
     ) -> None:
-        """`done` is called with each request state once its reply is written.
+        """`stamp` adds what every reply carries. `watch` traces requests, if tracing is on.
 
-        `watch` traces requests, if tracing is on. `idempotency` stores replies for retries.
+        `in_flight` limits the requests of each tenant. `idempotency` stores replies for retries,
+        and `compression` compresses large ones.
         """
         self._table = table
-        self._router = router
+        self._driver = driver
+        self._free = free
+        self._objects = objects
+        self._listed = listed
         self._admission = admission
         self._replies = replies
         self._descriptions = descriptions
         self._metrics = metrics
         self._clock = clock
-        self._done = done
+        self._stamp = stamp
+        self._in_flight = in_flight
         self._watch = watch
         self._idempotency = idempotency
+        self._compression = compression
 
     def shape(self, path: bytes, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
         """Return the content type and body of a problem at a raw path."""
@@ -68,84 +101,151 @@ class DataPlane:
             return b"application/problem+json", orjson.dumps(document)
         return match.route.protocol.error(status, problem)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        received_s = self._clock()
-        if self._watch is None:
-            await self._answer(scope, receive, send, received_s, None)
-            return
-        trace = self._watch.begin(scope, received_s)
-        try:
-            await self._answer(scope, receive, noting(send, trace), received_s, trace)
-        finally:
-            self._watch.end(trace, self._clock())
+    def caller(self, scope: Scope) -> str:
+        """Return who has sent a request, by its head alone."""
+        client = client_of(scope)
+        known = None if client is None else client.serving.known
+        if known is not None and known.judge is self:
+            tenant: str = known.judgement.tenant
+            return tenant
+        return self._admission.caller(scope, self._table.match(scope["raw_path"], scope["method"]))
 
-    async def _answer(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        received_s: float,
-        trace: RequestTrace | None,
+    def knows(self, scope: Scope) -> bool:
+        """Return whether a request may be anybody's, by its head alone."""
+        return self._admission.knows(scope)
+
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, trace: RequestTrace | None = None
     ) -> None:
-        match: Match | None = None
+        """Answer one request; `trace`: its trace, once it has one."""
+        if self._watch is not None and trace is None:
+            await self._traced(self._watch, scope, receive, send)
+            return
+        received_s = self._clock()
+        client = client_of(scope)
+        known = None if client is None else client.serving.known
         try:
-            path: bytes = scope["raw_path"]
-            if scope["method"] == "OPTIONS":  # not for a model, so the gateway answers it
-                await send({"type": "http.response.start", "status": 204, "headers": []})
-                await send({"type": "http.response.body", "body": b""})
-                return
-            match = self._table.match(path)
-            if match is None:
-                if path in SERVER and self._table.speaks("oip"):
-                    await self._descriptions.of_server(path, send)
-                    return
-                raise no_route(path.decode("latin-1"))
-            if trace is not None:
-                trace.route = match.route.name
-            if match.what is not INFER:
-                await self._descriptions.of_model(scope, match, send)
-                return
-            if match.shared is None:
-                tenant = self._admission.tenant(scope, match.route)
+            if known is not None and known.judge is self:
+                judged: Judgement | None = known.judgement
             else:
-                tenant = self._admission.known(scope, match.route)
-            inference = await self._admission.read(scope, receive, match, tenant, received_s)
-            if trace is not None:
-                trace.route = inference.route.name
-                inference.trace = trace
-            if (
-                self._idempotency is not None
-                and (given := key_of(inference.call.headers)) is not None
-            ):
-                await self._answer_idempotent(self._idempotency, given, inference, receive, send)
+                judged = await self._judge(scope, send, known, trace)
+            if judged is None:
                 return
-            client = client_of(scope) if "extensions" in scope else None
-            state = await (
-                self._router.answer(inference)
-                if client is None  # this server does not report disconnects
-                else self._route(inference, client)
-            )
+            tenant = judged.tenant
+            if client is not None and client.serving.waited:
+                self._admission.spare(judged)
+            self._in_flight.enter(tenant)
+            inference: InferenceRequest | None = None
+            try:
+                inference = await self._admission.read(scope, receive, judged, received_s)
+                if trace is not None:
+                    trace.route = inference.route.name
+                    inference.trace = trace
+                await self._infer(inference, client, receive, send)
+            finally:
+                self._in_flight.leave(tenant)
+                if inference is not None and inference.memory is not None and inference.memory.held:
+                    inference.memory.close()
         except (HttpProblem, RequestRefused) as exc:
             refused = of_refusal(exc) if isinstance(exc, RequestRefused) else exc
             if trace is not None:
                 trace.reason = refused.reason
-            await self._replies.refuse(refused, match.route if match else None, received_s, send)
+            route = self._speaker(scope, exc)
+            await self._replies.refuse(refused, route, received_s, self._stamp.onto(send))
+
+    def _speaker(self, scope: Scope, refused: Exception) -> RoutePlan | None:
+        """Return the route in whose protocol a refusal is told; None if there is none."""
+        if isinstance(refused, MethodNotAllowed):
+            return refused.route
+        match = self._table.match(scope["raw_path"], scope["method"])
+        return self._descriptions.speaker(scope, match) if match else None
+
+    async def _infer(
+        self, inference: InferenceRequest, client: Client | None, receive: Receive, send: Send
+    ) -> None:
+        """Answer an admitted request."""
+        payload = inference.call.payload
+        if payload.refers:
+            await as_task()
+            await self._objects.resolve(inference)
+        route = inference.route
+        if route.serves_every and not inference.held_by:
+            model = route.protocol.model(inference.call, inference.call.payload)
+            inference.held_by = self._listed.holders(route, model)
+        if self._idempotency is not None and (given := key_of(inference.call.headers)) is not None:
+            await self._answer_idempotent(self._idempotency, given, inference, receive, send)
             return
+        answer = self._driver.answer
+        if payload.endpoint.is_free:
+            await as_task()
+            answer = self._free.answer
+        state = await (
+            answer(inference)
+            if client is None  # this server does not report disconnects
+            else self._route(inference, client, answer)
+        )
         if state is not None:
             await self._respond(state, receive, send)
 
-    async def _route(self, inference: InferenceRequest, client: Client) -> RequestState | None:
+    async def _judge(
+        self, scope: Scope, send: Send, known: KnownHead | None, trace: RequestTrace | None
+    ) -> Judgement | None:
+        """Return what a request's head means; None if that was answered already."""
+        if scope["method"] == "OPTIONS":  # not for a model, so the gateway answers it
+            await self._send(StoredResponse(204, [], b""), send)
+            return None
+        match = self._table.match(scope["raw_path"], scope["method"])
+        if trace is not None and match is not None:
+            trace.route = match.route.name
+        if match is None or match.what is not INFER:
+            await self._describe(scope, match, self._stamp.onto(send))
+            return None
+        judged = self._admission.judge(scope, match)
+        if known is not None and judged.lasts:
+            known.judge, known.judgement = self, judged
+        return judged
+
+    async def _traced(
+        self, watch: TraceRecorder, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer one request and trace it."""
+        trace = watch.begin(scope, self._clock())
+        try:
+            await self(scope, receive, noting(send, trace), trace)
+        finally:
+            watch.end(trace, self._clock())
+
+    async def _describe(self, scope: Scope, match: Match | None, send: Send) -> None:
+        """Answer a request about a model or about the server.
+
+        HttpProblem if it is neither: 405 on a path that a route of the caller has for other
+        methods, else 404.
+        """
+        await as_task()
+        if match is not None:
+            await self._descriptions.answer(scope, match, send)
+            return
+        path: bytes = scope["raw_path"]
+        if open_paths.administers(scope["method"], path):
+            raise administration(path.decode("latin-1"))
+        found = [one for one in self._table.methods(path) if self._admission.permits(scope, one[0])]
+        if found:
+            raise MethodNotAllowed(scope["method"], found[0][1], found[0][0])
+        raise no_route(path.decode("latin-1"))
+
+    async def _route(
+        self, inference: InferenceRequest, client: Client, answer: Answer
+    ) -> RequestState | None:
         """Return the request state to reply with; None if the client disconnected before a reply.
 
         Calls in progress are then cancelled, so that no model works on an answer that nobody reads.
         """
         inference.client = client
-        client.awaits(asyncio.current_task())
+        client.cancels = True
         try:
-            state = None if client.left else await self._router.answer(inference)
+            state = None if client.left else await answer(inference)
         finally:
-            client.awaits(None)
+            client.cancels = False
         if state is not None and state.held is None:
             self._admission.charge(state)
             return None
@@ -153,11 +253,27 @@ class DataPlane:
 
     async def _respond(self, state: RequestState, receive: Receive, send: Send) -> None:
         """Write a request's reply."""
+        held = state.held
+        assert held is not None
         try:
-            await self._replies.write(state, receive, send)
+            if held.relay is not None:
+                await self._replies.relay(state, held.relay, receive, self._stamp.onto(send))
+            else:
+                inference, whole = state.inference, self._replies.whole(state)
+                if self._compression is not None:
+                    whole = await self._compression.compressed(whole, inference.accepts)
+                client = inference.client if inference.trace is None else None
+                await self._send(whole, send, client)
         finally:
             self._admission.charge(state)
-            self._done(state)
+
+    async def _send(self, whole: StoredResponse, send: Send, client: Client | None = None) -> None:
+        """Send a complete reply; at once if the server gives a `client` for that."""
+        headers = self._stamp.stamped(whole.headers)
+        if client is not None and client.reply(whole.status, headers, whole.body):
+            return
+        await send({"type": "http.response.start", "status": whole.status, "headers": headers})
+        await send({"type": "http.response.body", "body": whole.body})
 
     async def _answer_idempotent(
         self,
@@ -168,6 +284,7 @@ class DataPlane:
         send: Send,
     ) -> None:
         """Answer a request with an Idempotency-Key: it is routed and charged once."""
+        is_free = inference.call.payload.endpoint.is_free
         inference.accepts = b""  # the stored reply must suit any client that retries
         route, tenant = inference.route.name, inference.tenant
         key = tenant, route, given
@@ -179,12 +296,11 @@ class DataPlane:
         if stored is not None:
             self._metrics.refused(route, tenant, "replayed")
             headers = [*stored.headers, (b"idempotency-replayed", b"true")]
-            await send({"type": "http.response.start", "status": stored.status, "headers": headers})
-            await send({"type": "http.response.body", "body": stored.body})
+            await self._send(StoredResponse(stored.status, headers, stored.body), send)
             return
         try:
             # Not cancelled on disconnect: a client that retries gets this reply.
-            state = await self._router.answer(inference)
+            state = await (self._free if is_free else self._driver).answer(inference)
             held = state.held
             if held is not None and held.relay is None and not held.error:
                 stored = self._replies.whole(state)

@@ -5,6 +5,7 @@ fields, in both directions; 7.6.3: it adds itself to Via. Tollway's own request 
 and are not forwarded.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -14,8 +15,16 @@ from tollway.backends.types import Headers
 from tollway.gateway.data_plane.problems import HttpProblem
 from tollway.gateway.security.header_names import CREDENTIALS, FRAMING, HOP_BY_HOP
 
-_NOT_FORWARDED = HOP_BY_HOP | FRAMING | CREDENTIALS
-_NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"server"}
+_OWN = b"x-tollway-"
+_OWN_BYTES = len(_OWN)
+_CODING = b"content-encoding"
+_NOT_FORWARDED = HOP_BY_HOP | FRAMING | CREDENTIALS | {_CODING}
+_CORS = (b"origin", b"credentials", b"methods", b"headers", b"private-network")
+_NOT_RETURNED = (
+    HOP_BY_HOP
+    | {b"content-length", b"server", b"access-control-max-age", b"access-control-expose-headers"}
+    | {b"access-control-allow-" + name for name in _CORS}  # what pages may do is the gateway's
+)
 TAGS_MAX = 16  # a call usually has a few: cost center, environment, team, feature
 TAG_CHARS_MAX = 64
 
@@ -29,40 +38,43 @@ class RequestOptions:
     cost_nano_max: int | None = None
     deadline_s: float | None = None
     accepts: bytes = b""
+    is_coded: bool = False
 
 
 def forwarded(
     headers: Iterable[tuple[bytes, bytes]], via: bytes, version: str = "1.1"
 ) -> tuple[Headers, RequestOptions]:
-    """Return (fields for the backend, options); HttpProblem if a field of ours is invalid.
+    """Return (fields for the backend, options); HttpProblem if one of Tollway's fields is invalid.
 
     `version` is the HTTP version of the request.
     """
-    kept: Headers = []
+    fields: Headers = []
     options = RequestOptions()
     named: list[bytes] = []
-    passed_by: list[bytes] = []
+    passed_by = b""
     for name, value in headers:
-        if name.startswith(b"x-tollway-"):
+        if name[:_OWN_BYTES] == _OWN:
             _demand(options, name, value)
         elif name == b"via":
-            passed_by.append(value)
+            passed_by += value + b", "
         elif name not in _NOT_FORWARDED:
-            kept.append((name, value))
+            fields.append((name, value))
         elif name == b"connection":
             named += [token.strip().lower() for token in value.split(b",")]
         elif name == b"accept-encoding":
             options.accepts += b"," + value
-    if passed_by and any(via in value for value in passed_by):
+        elif name == _CODING:  # it goes on if the body is not decoded here
+            options.is_coded = True
+            fields.append((name, value))
+    if via in passed_by:
         raise HttpProblem(
             508, "Loop detected", "this request has already passed through this gateway"
         )
     if named:
         dropped = frozenset(named)
-        kept = [(name, value) for name, value in kept if name not in dropped]
-    passed_by.append(version.encode() + b" " + via)
-    kept.append((b"via", b", ".join(passed_by)))
-    return kept, options
+        fields = [(name, value) for name, value in fields if name not in dropped]
+    fields.append((b"via", passed_by + version.encode() + b" " + via))
+    return fields, options
 
 
 def passed_on(
@@ -87,21 +99,21 @@ def passed_on(
     return [(name, value) for name, value in given if name in wanted and not is_ours(name, value)]
 
 
+def unwithheld(headers: Headers, withholds: re.Pattern[bytes], names: Collection[bytes]) -> Headers:
+    """Return the fields that a protocol does not withhold from backends, and those in `names`."""
+    return [pair for pair in headers if pair[0] in names or not withholds.match(pair[0])]
+
+
 def returned(headers: Headers, via: bytes) -> Headers:
     """Return the fields of a backend's reply that go to the client."""
     named: list[bytes] = []
-    kept = []
     for name, value in headers:
-        if name not in _NOT_RETURNED:
-            if not name.startswith(b"x-tollway-"):
-                kept.append((name, value))
-        elif name == b"connection":
+        if name == b"connection":
             named += [token.strip().lower() for token in value.split(b",")]
-    if named:
-        dropped = frozenset(named)
-        kept = [(name, value) for name, value in kept if name not in dropped]
-    kept.append((b"via", b"1.1 " + via))
-    return kept
+    dropped = _NOT_RETURNED.union(named) if named else _NOT_RETURNED
+    fields = [pair for pair in headers if pair[0] not in dropped and pair[0][:_OWN_BYTES] != _OWN]
+    fields.append((b"via", b"1.1 " + via))
+    return fields
 
 
 def _demand(options: RequestOptions, name: bytes, value: bytes) -> None:
@@ -117,7 +129,7 @@ def _demand(options: RequestOptions, name: bytes, value: bytes) -> None:
             options.deadline_s = _between(float(text), 1.0, 86_400_000.0) / 1000
     except (ValueError, InvalidOperation) as exc:
         raise HttpProblem(
-            400, "Bad header", f"{name.decode()} cannot be read: {text[:80]!r} ({exc})"
+            400, "Bad header", f"{name.decode()} is invalid: {text[:80]!r} ({exc})"
         ) from None
 
 
@@ -130,7 +142,7 @@ def _between(number: float, low: float, high: float) -> float:
 def _nano(text: str) -> int:
     usd = Decimal(text)
     if not usd.is_finite() or not 0 < usd < 1_000_000:
-        raise ValueError("must be dollars, above 0")
+        raise ValueError("must be dollars above 0 and below 1000000")
     return int(usd * NANO_PER_USD)  # rounded down: a ceiling is never raised
 
 
@@ -147,5 +159,5 @@ def parse_tags(text: str) -> dict[str, str]:
             raise ValueError(f"tag {key!r} is given twice")
         tags[key] = value
     if len(tags) > TAGS_MAX:
-        raise ValueError(f"at most {TAGS_MAX} tags")
+        raise ValueError(f"more than {TAGS_MAX} tags")
     return tags

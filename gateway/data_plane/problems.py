@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.refusals import Reason, RequestRefused
 
 _STATUSES: dict[Reason, tuple[int, str]] = {
     "not_supported": (400, "Not supported"),
+    "no_object": (404, "Object not found"),
     "cost_ceiling": (402, "Cost ceiling"),
     "budget_downgraded": (402, "Budget downgraded"),
     "budget_exhausted": (402, "Budget exhausted"),  # spent money is not a rate limit
@@ -52,9 +54,29 @@ class HttpProblem(Exception):  # noqa: N818 - reads as what happened
 
 def no_route(path: str) -> HttpProblem:
     """Return a 404: no route has this path."""
-    detail = f"no route answers {path!r}; see [[routes]] in the config"
+    detail = f"no route has the path {path!r}; see [[routes]] in the configuration"
     # Add `error`: the intended protocol is unknown, and some clients read only that member.
     return HttpProblem(404, "No route", detail, error=detail)
+
+
+class MethodNotAllowed(HttpProblem):
+    """A 405 with the methods that a path has (RFC 9110, 15.5.6), told as `route` tells errors."""
+
+    def __init__(self, method: str, methods: list[str], route: RoutePlan) -> None:
+        allowed = ", ".join(methods)
+        detail = f"this path does not support {method}, only {allowed}"
+        super().__init__(405, "Method not allowed", detail)
+        self.headers.append((b"allow", allowed.encode()))
+        self.route = route
+
+
+def administration(path: str) -> HttpProblem:
+    """Return a 403: the path changes a server for everybody, or shows what others asked."""
+    detail = (
+        f"{path!r} administers a model server (its models, shared memory, traces, logs), which the "
+        "gateway never passes on; call the server itself"
+    )
+    return HttpProblem(403, "Not allowed", detail, error=detail)
 
 
 def unprocessable(field: str, why: str) -> HttpProblem:
@@ -73,6 +95,8 @@ def of_refusal(refused: RequestRefused) -> HttpProblem:
     members = dict(refused.members)
     if refused.reason in ("budget_exhausted", "budget_held", "cost_unbounded"):
         members["retryable"] = refused.retryable
+    if refused.decision:
+        members["decision"] = refused.decision
     problem = HttpProblem(status, title, refused.detail, **members)
     if refused.retry_after_s is not None:
         problem.headers.append((b"retry-after", b"%d" % refused.retry_after_s))

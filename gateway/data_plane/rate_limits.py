@@ -13,7 +13,7 @@ learning worker about a third of a millisecond.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from tollway.gateway.budgets.model import NANO
+from tollway.backends.money import to_usd
 from tollway.gateway.data_plane.problems import HttpProblem
 from tollway.gateway.learning.feedback_items import FEEDBACK_MAX
 from tollway.gateway.routing.request_state import RequestState
@@ -94,7 +94,7 @@ class RateLimit:
     def charge(self, state: RequestState) -> None:
         """Take a request's cost from the dollars bucket."""
         if self._dollars is not None:
-            self._dollars.tokens -= state.cost_nano / NANO
+            self._dollars.tokens -= to_usd(state.cost_nano)
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """Return the RateLimit and RateLimit-Policy headers of the IETF's draft 10."""
@@ -112,7 +112,7 @@ class RateLimit:
         refused = HttpProblem(
             429,
             "Too many requests",
-            f"this key's rate limit of {what} is exceeded; wait {wait_s:.1f} s",
+            f"this key exceeds its rate limit of {what} per second; wait {wait_s:.1f} s",
         )
         again_s = max(1, -int(-wait_s // 1))
         refused.headers = [(b"retry-after", b"%d" % again_s), *self.fields()]
@@ -174,7 +174,7 @@ class FeedbackRates:
         refused = HttpProblem(
             429,
             "Too many requests",
-            f"this key may send {bucket.rate:g} labels a second; wait {wait_s:.1f} s",
+            f"this key may send {bucket.rate:g} labels per second; wait {wait_s:.1f} s",
         )
         refused.headers = [(b"retry-after", b"%d" % max(1, -int(-wait_s // 1)))]
         raise refused

@@ -1,21 +1,33 @@
 """Responses: writes the backend's reply unchanged, with Tollway's information in headers."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
 
 import orjson
 
+from tollway.backends.documents import EVENT_STREAM
+from tollway.backends.errors import BackendError
+from tollway.backends.http.codings import Decoded
 from tollway.backends.money import header_usd
-from tollway.backends.types import BackendError, Headers
+from tollway.backends.types import Headers
+from tollway.eager import Eager, Until, as_task, running, uncancel
 from tollway.gateway.data_plane.asgi import Receive, Send
 from tollway.gateway.data_plane.headers import returned
 from tollway.gateway.data_plane.idempotency import StoredResponse
 from tollway.gateway.data_plane.problems import HttpProblem, broken_off
 from tollway.gateway.data_plane.rate_limits import RateLimit
+from tollway.gateway.listener.client import Client
+from tollway.gateway.routing.metering import PENDING
+from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.replies.drains import Drains
 from tollway.gateway.routing.replies.stream_relay import CLOSE, DRAIN, StreamRelay
 from tollway.gateway.routing.request_state import RequestState
-from tollway.gateway.routing.route import Route
+
+OFF, COMMENT, EVENT = "off", "comment", "event"
+"""How a client is told the cost of a stream, which is known when it has ended."""
 
 
 class Responses:
@@ -29,8 +41,11 @@ class Responses:
         via: bytes,
         hide_amounts: bool,
         drains: Drains,
+        stream_cost: str = OFF,
     ) -> None:
         """`rates` maps rate-limited tenants to their limits.
+
+        `stream_cost`: how the cost of a stream follows its last event: OFF, COMMENT or EVENT.
 
         `drains` keeps reading streams whose clients disconnect, if the backend is configured so.
         """
@@ -39,33 +54,21 @@ class Responses:
         self._via = via
         self._hide_amounts = hide_amounts
         self._drains = drains
-
-    async def write(self, state: RequestState, receive: Receive, send: Send) -> None:
-        """Write a request's reply."""
-        if state.held is not None and state.held.relay is not None:
-            await self._relay(state, state.held.relay, receive, send)
-        else:
-            await self._write(state, send)
-
-    async def _write(self, state: RequestState, send: Send) -> None:
-        whole = self.whole(state)
-        await send(
-            {"type": "http.response.start", "status": whole.status, "headers": whole.headers}
-        )
-        await send({"type": "http.response.body", "body": whole.body})
+        self._stream_cost = stream_cost
 
     def whole(self, state: RequestState) -> StoredResponse:
-        """Return a complete reply as it is sent to the client."""
+        """Return a complete reply as it is sent to the client, but for its stamp."""
         held = state.held
         assert held is not None, "a request without a reply is refused"
-        headers = returned(held.headers, self._via)
-        headers += self._gateway_headers(state)
-        # 204 and 304 have no body and no length.
-        if held.status not in (204, 304):
+        headers = returned(held.headers, self._via) + self._gateway_headers(state)
+        if state.inference.call.method == b"HEAD" and not held.body:
+            # The length that GET's reply would have, or none (RFC 9110 8.6).
+            headers += [pair for pair in held.headers if pair[0] == b"content-length"]
+        elif held.status not in (204, 304):  # which have no body and no length
             headers.append((b"content-length", b"%d" % len(held.body)))
         return StoredResponse(held.status, headers, held.body)
 
-    async def _relay(
+    async def relay(
         self, state: RequestState, relay: StreamRelay, receive: Receive, send: Send
     ) -> None:
         """Relay a stream as it arrives, and end it at the request's deadline.
@@ -77,44 +80,66 @@ class Responses:
         held, route = state.held, state.inference.route
         assert held is not None
         headers = [*returned(held.headers, self._via), *self._gateway_headers(state)]
-        headers = [(name, value) for name, value in headers if name != b"content-length"]
-        serving = asyncio.current_task()
-        assert serving is not None
-
-        def leave(done: asyncio.Task[None]) -> None:
-            serving.cancel()
-
-        leaving = asyncio.create_task(_disconnected(receive))
-        leaving.add_done_callback(leave)
-        error, abandoned = "the stream was not read to its end", ""
+        is_media = relay.follower.is_media
+        if is_media and type(relay.reply.stream) is not Decoded:
+            headers += [pair for pair in held.headers if pair[0] == b"content-length"]
+        error, abandoned, last = "the stream was not read to its end", "", b""
         try:
-            async with asyncio.timeout_at(state.inference.deadline_s):
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                while chunk := await relay.read():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            error = ""
-        except TimeoutError:
-            error = "the request's time is up"
-        except BackendError as exc:
-            error = str(exc) or type(exc).__name__
-        except asyncio.CancelledError:
-            if not leaving.done():
-                raise
-            serving.uncancel()
-            error, abandoned = "", CLOSE
-            if await self._drains.drain(relay, state.inference.tenant):
-                abandoned = DRAIN
+            with _cancelling(running(), state.inference.client, receive) as left:
+                try:
+                    async with Until(state.inference.deadline_s):
+                        start = {"type": "http.response.start", "status": held.status}
+                        await send({**start, "headers": headers})
+                        while chunk := await relay.read():
+                            part = {"type": "http.response.body", "body": chunk, "more_body": True}
+                            await send(part)
+                            last = chunk
+                    error = ""
+                except TimeoutError:
+                    error = "the request's deadline has passed"
+                except BackendError as exc:
+                    error = str(exc) or type(exc).__name__
+                except asyncio.CancelledError:
+                    if not left():
+                        raise
+                    uncancel()
+                    error, abandoned = "", CLOSE
+                    await as_task()  # for the timeout of a drain
+                    if await self._drains.drain(relay, state.inference.tenant):
+                        abandoned = DRAIN
         finally:
-            leaving.remove_done_callback(leave)
-            leaving.cancel()
             await relay.close(error, abandoned=abandoned)
         if not abandoned:
+            if error and is_media:
+                return  # a file has no place for the reason
             if error:
-                _, problem = route.protocol.error(502, broken_off(error).problem())
-                event = b"data: %b\n\n" % problem
-                await send({"type": "http.response.body", "body": event, "more_body": True})
+                event = route.protocol.last_event(
+                    state.inference.call.payload, broken_off(error).problem()
+                )
+                body = relay.follower.release() + self._cost(state, relay, last) + event
+                await send({"type": "http.response.body", "body": body, "more_body": True})
                 return  # without a last chunk
-            await send({"type": "http.response.body", "body": b""})
+            await send({"type": "http.response.body", "body": self._cost(state, relay, last)})
+
+    def _cost(self, state: RequestState, relay: StreamRelay, last: bytes) -> bytes:
+        """Return what tells the client the cost of a stream that has ended; empty if it is off.
+
+        `last`: the last bytes of the stream. Only streams of events have a place for it.
+        """
+        held = state.held
+        if self._stream_cost == OFF or held is None or held.outcome.provenance == PENDING:
+            return b""
+        if relay.follower.is_media or relay.follower.media_type != EVENT_STREAM:
+            return b""
+        cost, why = header_usd(state.cost_nano), held.outcome.provenance.encode()
+        apart = b"" if last.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")) else b"\n\n"
+        if self._stream_cost == COMMENT:
+            told = b": tollway decision=%b cost_usd=%b provenance=%b\n\n"
+        else:
+            told = (
+                b'event: tollway.cost\ndata: {"decision":"%b","cost_usd":%b,"provenance":"%b"}\n\n'
+            )
+        return apart + told % (state.id.encode(), cost, why)
 
     def _gateway_headers(self, state: RequestState) -> Headers:
         """Return Tollway's own response headers."""
@@ -124,8 +149,8 @@ class Responses:
         gateway_s = self._clock() - state.inference.received_s - upstream_s
         fields = [
             *([(b"x-tollway-decision", state.id.encode())] if state.id else ()),
-            (b"x-tollway-backend", held.backend.encode()),
-            (b"x-tollway-reason", state.reason.encode()),
+            _field("x-tollway-backend", held.backend),
+            _field("x-tollway-reason", state.reason),
             (
                 b"server-timing",
                 b"gateway;dur=%.3f, upstream;dur=%.3f" % (gateway_s * 1e3, upstream_s * 1e3),
@@ -133,10 +158,11 @@ class Responses:
         ]
         if held.output_limit:
             fields.append((b"x-tollway-output-limit", b"%d" % held.output_limit))
-        if (rate := self._rates.get(state.inference.tenant)) is not None:
-            fields += rate.fields()
+        tenant = state.inference.tenant
+        if tenant in self._rates:
+            fields += self._rates[tenant].fields()
         if not self._hide_amounts:
-            if held.relay is not None:
+            if held.outcome.provenance == PENDING:
                 quote_nano = state.cost_nano + held.quote.expected_nano
                 fields.append((b"x-tollway-quote-usd", header_usd(quote_nano)))
             else:
@@ -144,16 +170,18 @@ class Responses:
         return fields
 
     async def refuse(
-        self, refused: HttpProblem, route: Route | None, received_s: float, send: Send
+        self, refused: HttpProblem, route: RoutePlan | None, received_s: float, send: Send
     ) -> None:
         """Write a refusal in the format of the route's protocol."""
         problem = refused.problem()
         if self._hide_amounts:
             problem = {k: v for k, v in problem.items() if not k.endswith("_usd")}
+        status = refused.status
         if route is None:
             content_type, body = b"application/problem+json", orjson.dumps(problem)
         else:
-            content_type, body = route.protocol.error(refused.status, problem)
+            status = problem["status"] = route.protocol.statuses.get(status, status)
+            content_type, body = route.protocol.error(status, problem)
         headers = [
             (b"content-type", content_type),
             (b"content-length", b"%d" % len(body)),
@@ -163,8 +191,45 @@ class Responses:
         ]
         if not self._hide_amounts:
             headers.append((b"x-tollway-cost-usd", header_usd(refused.cost_nano)))
-        await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+@contextmanager
+def _cancelling(
+    serving: Eager | asyncio.Task[Any], client: Client | None, receive: Receive
+) -> Iterator[Callable[[], bool]]:
+    """Cancel a task when its client disconnects; yield whether it has.
+
+    If `client` is None, another task waits for the server's message: the server has no `Client`, or
+    the request is to be answered even if its client is gone.
+    """
+    if client is not None:
+        client.cancels = True
+        if client.left:
+            serving.cancel()
+        try:
+            yield lambda: client.left
+        finally:
+            client.cancels = False
+        return
+
+    def leave(done: asyncio.Task[None]) -> None:
+        serving.cancel()
+
+    leaving = asyncio.create_task(_disconnected(receive))
+    leaving.add_done_callback(leave)
+    try:
+        yield leaving.done
+    finally:
+        leaving.remove_done_callback(leave)
+        leaving.cancel()
+
+
+@lru_cache(1024)
+def _field(name: str, value: str) -> tuple[bytes, bytes]:
+    """Return a field with one of the few values that it may have."""
+    return name.encode(), value.encode()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -46,5 +46,5 @@ class Longest:
         """Load saved figures. Raises ValueError if they are damaged."""
         seen = {str(tenant): (float(one[0]), int(one[1])) for tenant, one in state.items()}
         if not all(0.0 < figure < 1e12 for figure, _ in seen.values()):
-            raise ValueError(f"not the lengths of answers: {state}")
+            raise ValueError(f"the saved answer lengths are damaged: {state}")
         self._seen = seen

@@ -64,5 +64,5 @@ class TokenRate:
         """Return a saved rate. Raises ValueError if it is damaged."""
         rate = cls(*[float(value) for value in state])
         if not (min(rate.text_bytes, rate.text_tokens) > 0 <= min(rate.save()) < max(rate.save())):
-            raise ValueError(f"not a rate of tokens: {state}")
+            raise ValueError(f"the saved token rates are damaged: {state}")
         return rate

@@ -16,10 +16,17 @@ PRIOR = Usage(device_s=1.0, input_tokens=500.0, output_tokens=500.0)
 
 SHARE = 0.3  # prior share of the greatest possible input tokens: a token is three or four bytes
 RATE = 0.01  # learning rate of the mean corrections: about the last hundred calls
+MEAN_RATE = 0.02  # of the means of a unit and of its errors
+PSEUDO_CALLS = 5  # calls that the first quote counts for
+OUTLIER = 4.0  # a call counts as at most this multiple of its expectation
+DOUBT_MAX = math.log(OUTLIER)
+DOUBT_KEPT = 0.9  # of the doubt after an outlier, per further call
+SPREAD = 1.2  # assumed deviation of a logarithm while it is unknown
+RELIEF_RATE = 0.03  # logarithm that each request without a call takes off a quote
 SHARE_RATE = 0.05  # learning rate of a unit's share of its whole: the last twenty calls
 QUANTILE = 0.95
 STEP = 0.05  # step of the quantile's log: found within a hundred calls, then within a few percent
-MARGIN_MAX = 20.0
+LOG_MARGIN_MAX = math.log(20.0)
 SURE_CALLS = 200  # calls needed to judge whether the context predicts usage
 PAYS = 0.95  # greatest share of the mean's squared error at which the head is worth its 15 us
 REST = 16  # a head that does not pay learns one call in 16, to be ready when that changes
@@ -40,56 +47,119 @@ class Accuracy:
     relative_error: float = 0.0
 
 
-def prior(unit: str) -> float:
-    """Return the assumed usage of a unit if nothing is known."""
-    return float(getattr(PRIOR, unit))
+# As saved, in this order.
+_TABLES = ("first", "actual", "guessed", "mean_log", "head_error", "mean_error", "count", "doubt")
+
+
+def prior() -> float:
+    """Return the assumed output tokens of a call if nothing is known."""
+    return PRIOR.output_tokens
+
+
+class _Unit:
+    """One unit of usage, learned as the logarithm of its ratio to the first usage seen."""
+
+    __slots__ = (*_TABLES, "is_helped", "key", "middle", "name", "plain")
+
+    # The mutable state: the usage that ratios are taken to (0: none was seen), the mean usage and
+    # the mean guess, the mean logarithm, the errors of the head and of that mean (None before the
+    # head has learned), how many calls the means rest on, and how far the last outliers may have
+    # raised them, as a logarithm.
+    # Derived of these by `settle`: the usage at the mean logarithm, what is expected without the
+    # head, and whether the context helps to predict it, as far as is known.
+
+    def __init__(self, name: str, key: str, plain: float = 0.0) -> None:
+        """`key` is the head's; `plain` is expected before any usage was seen."""
+        self.name, self.key, self.plain = name, key, plain
+        self.first = self.actual = self.guessed = self.mean_log = self.middle = 0.0
+        self.count = self.doubt = 0.0
+        self.head_error: float | None = None
+        self.mean_error: float | None = None
+        self.is_helped = True
+
+    def settle(self) -> None:
+        """Compute what is derived of the state."""
+        self.middle = self.at(self.mean_log)
+        self.plain = self.middle * (self.actual / self.guessed)
+        if self.head_error is not None and self.mean_error is not None:
+            self.is_helped = self.head_error < PAYS * self.mean_error
+
+    def begin(self, usage: float, count: float) -> None:
+        """Take a usage as the mean of `count` calls."""
+        self.first = self.actual = self.guessed = usage
+        self.mean_log, self.count = 0.0, count
+        self.settle()
+
+    def uncertainty(self) -> float:
+        """Return how far the estimate may be too high, as a logarithm.
+
+        Two standard errors, or as much as an outlier may have raised it.
+        """
+        if not self.count:
+            return 0.0
+        young = self.count < 2 * PSEUDO_CALLS or self.mean_error is None
+        spread = SPREAD if young else math.sqrt(self.mean_error or 0.0)
+        return max(2.0 * spread / math.sqrt(min(self.count, 1.0 / MEAN_RATE)), self.doubt)
+
+    def at(self, log: float) -> float:
+        """Return the usage at a logarithm."""
+        if not -LOG_MAX <= log <= LOG_MAX:
+            log = LOG_MAX if log > 0 else -LOG_MAX
+        return self.first * math.exp(log)
+
+    def expected(self, logs: Mapping[str, float]) -> float:
+        """Return the expected usage, given the head's predictions."""
+        log = logs.get(self.key)
+        return self.plain if log is None else self.at(log) * (self.actual / self.guessed)
 
 
 class UsageModel:
-    """Model of the device-seconds and the input and output tokens of one backend's calls."""
+    """Model of the device-seconds and the input and output tokens of one backend's calls.
 
-    # The mutable state is, per unit, the first usage seen, a mean correction, the mean logarithm,
-    # and the errors of the head and of that mean; and the cached share, the margin of the ceiling,
-    # the largest ratios of cost to expected cost, the longest answers, and the accuracy.
+    `keys`: the head's keys for the units of this backend that the context helps to predict.
+    `margin`: the ratio of the ceiling to the expected cost. `called_at`: the number of calls to all
+    backends that were learned up to the last one of this backend, set by the estimator.
+    """
 
-    def __init__(self, backend: str, usual: Callable[[str], float] = prior) -> None:
-        """`usual` returns a unit's assumed usage before any call was seen here."""
+    # The mutable state is that of the units; and the cached share, the margin of the ceiling, the
+    # largest ratios of cost to expected cost, the longest answers, the accuracy, and the last call.
+    # Derived: the uncertainty of the estimate.
+
+    def __init__(self, backend: str, usual: Callable[[], float] = prior) -> None:
+        """`usual` returns the assumed output tokens before any call was seen here."""
         self._usual = usual
-        self._units = {"device_s": f"{backend}/device_s", "output_tokens": f"{backend}/output"}
-        self._first: dict[str, float] = {}
-        self._actual: dict[str, float] = {}
-        self._guessed: dict[str, float] = {}
-        self._mean_log: dict[str, float] = {}
-        self._head_error: dict[str, float] = {}
-        self._mean_error: dict[str, float] = {}
+        self._device = _Unit("device_s", f"{backend}/device_s", PRIOR.device_s)
+        self._output = _Unit("output_tokens", f"{backend}/output")
+        self._units = self._device, self._output
+        self.keys: list[str] = []
         self._input = 0.0
         self._input_share = SHARE
         self._inputs = 0
         self._cached = 0.0
         self._shares: dict[str, float] = {}
         self._log_margin = math.log(4.0)
+        self.margin = math.exp(self._log_margin)
+        self.called_at = 0
+        self._uncertainty = 0.0
         self.worst = Worst()
         self.longest = Longest()
-        self.accuracy = Accuracy()
+        self._calls = 0
+        self._coverage = 1.0
+        self._relative_error = 0.0
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """The head's keys for the units of this backend that the context helps to predict."""
-        return tuple([self._units[unit] for unit in self._first if self._pays(unit)])
+    def accuracy(self) -> Accuracy:
+        """The accuracy of the quotes."""
+        return Accuracy(self._calls, self._coverage, self._relative_error)
 
-    def _pays(self, unit: str) -> bool:
-        if self.accuracy.calls < SURE_CALLS:
-            return True
-        return self._head_error.get(unit, 0.0) < PAYS * self._mean_error.get(unit, 1.0)
-
-    def mean(self, unit: str) -> float | None:
-        """Return the recent mean usage of a unit; None if none was seen."""
-        return self._actual.get(unit)
+    def _choose_keys(self) -> None:
+        unsure = self._calls < SURE_CALLS
+        self.keys = [unit.key for unit in self._units if unit.first and (unsure or unit.is_helped)]
 
     @property
-    def margin(self) -> float:
-        """Ratio of the ceiling to the expected cost."""
-        return math.exp(self._log_margin)
+    def output_tokens(self) -> float:
+        """The recent mean of the output tokens; 0 if none were seen."""
+        return self._output.actual
 
     def expected(
         self, logs: Mapping[str, float], known: Usage, cached: float | None = None
@@ -102,16 +172,31 @@ class UsageModel:
             inputs = known.input_tokens * self._input_share
         else:
             inputs = self._input or PRIOR.input_tokens
+        share = self._cached if cached is None else cached
+        device_s, tokens = self._device.plain, self._output.plain or self._usual()
+        if logs:
+            device_s = self._device.expected(logs)
+            tokens = self._output.expected(logs) or tokens
         expected = Usage(
             calls=known.calls,
-            device_s=self._expected("device_s", logs, known.device_s),
+            device_s=known.device_s if 0.0 < known.device_s < device_s else device_s,
             input_tokens=inputs,
-            cached_input_tokens=inputs * min(1.0, self._cached if cached is None else cached),
-            output_tokens=self._expected("output_tokens", logs, known.output_tokens),
+            cached_input_tokens=inputs * share if share < 1.0 else inputs,
+            output_tokens=known.output_tokens if 0.0 < known.output_tokens < tokens else tokens,
             exact=False,
             more=known.more,
         )
         return replace(expected, more=self._details(expected, known)) if self._shares else expected
+
+    def relief(self, idle: int) -> float:
+        """Return the factor on the expected cost after `idle` requests without a call (0.3 us).
+
+        An estimate that a few expensive calls have raised would never be corrected if no call
+        followed. So an unused backend is quoted lower by 3 % per request, within the uncertainty of
+        its estimate.
+        """
+        lower = RELIEF_RATE * idle
+        return math.exp(-lower if lower < self._uncertainty else -self._uncertainty)
 
     def _details(self, expected: Usage, known: Usage) -> Details:
         """Return the additional units of an expected usage, from their mean shares."""
@@ -119,33 +204,30 @@ class UsageModel:
             "input_tokens": expected.input_tokens - expected.cached_input_tokens,
             "output_tokens": expected.output_tokens,
         }
-        told = dict(known.units)
+        units = dict(known.units)
         for unit, share in self._shares.items():
             whole = BY_NAME[unit].part_of
             if whole:
-                told[unit] = min(share * float(getattr(expected, whole)), left[whole])
-                left[whole] -= told[unit]
+                units[unit] = min(share * float(getattr(expected, whole)), left[whole])
+                left[whole] -= units[unit]
             else:
-                told.setdefault(unit, share)
+                units.setdefault(unit, share)
         return Details(
-            tuple(told.items()), service_tier=known.more.service_tier if known.more else ""
+            tuple(units.items()), service_tier=known.more.service_tier if known.more else ""
         )
 
-    def _expected(self, unit: str, logs: Mapping[str, float], bound: float) -> float:
-        first = self._first.get(unit)
-        if first is None:
-            value = self._usual(unit)
-        else:
-            value = _guess(first, logs.get(self._units[unit], self._mean_log[unit]))
-            value *= self._actual[unit] / self._guessed[unit]
-        return min(value, bound) if bound else float(value)
-
     def bounds(
-        self, expected: Usage, price: Price, known: Usage, worst: float = USUAL
+        self,
+        expected: Usage,
+        expected_nano: int,
+        price: Price,
+        known: Usage,
+        worst: float = USUAL,
     ) -> tuple[bool, int]:
         """Return whether a call's maximum cost is certain, and that cost.
 
-        `worst`: the largest ratio of cost to expected cost among such calls.
+        `expected_nano`: the cost of the expected usage. `worst`: the largest ratio of cost to
+        expected cost among such calls.
         """
         certain = (
             (not price.per_device_s_nano or known.device_s > 0)
@@ -153,16 +235,18 @@ class UsageModel:
             and (not price.output_token_nano or known.output_tokens > 0)
             and (not price.more or self._bounds_more(price, known))
         )
-        price = price.most
         if certain:
             if known.cached_input_tokens:
                 known = replace(known, cached_input_tokens=0.0)
-            return True, price.foreseen_nano(known)
-        if not self.accuracy.calls:
+            return True, price.most.foreseen_nano(known)
+        if not self._calls:
             # Other backends' answers indicate the expected length here, but not the maximum.
             most = max(expected.output_tokens, PRIOR.output_tokens)
-            expected = replace(expected, output_tokens=most)
-        return False, min(MAX_NANO - 1, math.ceil(price.foreseen_nano(expected) * 2.0 * worst))
+            expected_nano = price.most.foreseen_nano(expected, most)
+        elif price.most is not price:
+            expected_nano = price.most.foreseen_nano(expected)
+        maximum = math.ceil(expected_nano * 2.0 * worst)
+        return False, maximum if maximum < MAX_NANO else MAX_NANO - 1
 
     def _bounds_more(self, price: Price, known: Usage) -> bool:
         """Return whether the known bounds cover the units that are not tokens.
@@ -170,9 +254,9 @@ class UsageModel:
         A request whose whole input was sent has no tool that the provider runs. Such calls make no
         searches, unless earlier calls showed that the model searches on its own.
         """
-        told = dict(known.units).keys()
+        units = dict(known.units).keys()
         searches = known.input_tokens > 0 and not self._shares.get("searches")
-        return all(unit in told or (unit == "searches" and searches) for unit in price.standalone)
+        return all(unit in units or (unit == "searches" and searches) for unit in price.standalone)
 
     def learn(
         self,
@@ -196,10 +280,16 @@ class UsageModel:
             self._cached += RATE * (share - self._cached)
         if usage.more is not None or self._shares:
             self._learn_shares(usage)
-        for unit in self._units:
-            used = float(getattr(usage, unit))
-            if used > LEAST:
-                self._learn(unit, used, logs, teach)
+        if usage.device_s > LEAST:
+            # The assumed second is no list price: the first call says more.
+            self._learn(self._device, float(usage.device_s), logs, teach, 0.0)
+        if usage.output_tokens > LEAST:
+            begin = 0.0 if self._output.first else self._usual()
+            self._learn(self._output, float(usage.output_tokens), logs, teach, begin)
+        self._doubt()
+
+    def _doubt(self) -> None:
+        self._uncertainty = max(self._device.uncertainty(), self._output.uncertainty())
 
     def _learn_shares(self, usage: Usage) -> None:
         """Learn each additional unit's share of its whole, or its count if it has no whole."""
@@ -214,23 +304,54 @@ class UsageModel:
 
     def _learn(
         self,
-        unit: str,
+        unit: _Unit,
         used: float,
         logs: Mapping[str, float],
         teach: Callable[[str, float], float],
+        begin: float,
     ) -> None:
-        key, first = self._units[unit], self._first.setdefault(unit, used)
-        log = min(max(math.log(used / first), -LOG_MAX), LOG_MAX)
-        mean_log = self._mean_log.get(unit, 0.0)
-        guess = _guess(first, logs.get(key, mean_log))
-        self._actual[unit] = _mean(self._actual.get(unit), used)
-        self._guessed[unit] = _mean(self._guessed.get(unit), guess)
-        if not self._pays(unit) and self.accuracy.calls % REST:
-            return
-        said = teach(key, log)
-        self._head_error[unit] = _mean(self._head_error.get(unit), (said - log) ** 2)
-        self._mean_error[unit] = _mean(self._mean_error.get(unit), (mean_log - log) ** 2)
-        self._mean_log[unit] = _mean(self._mean_log.get(unit), log)
+        if not unit.first:
+            self._begin(unit, used, begin)
+        expected = unit.expected(logs)
+        if unit.count < PSEUDO_CALLS and used * OUTLIER < expected:
+            unit.begin(used, 0.0)  # the calls before were the outliers
+            expected = used
+        # One call says little about the mean of the others, however expensive it was. A second in
+        # succession is no outlier: usage, or an unannounced price, has risen.
+        above = used > OUTLIER * expected
+        outlier = above and unit.doubt < DOUBT_MAX
+        if outlier:
+            used = OUTLIER * expected
+        unit.doubt = DOUBT_MAX if above else unit.doubt * DOUBT_KEPT
+        guess = unit.at(logs[unit.key]) if unit.key in logs else unit.middle
+        unit.count += 1.0
+        rate = max(MEAN_RATE, 1.0 / unit.count)
+        unit.actual += rate * (used - unit.actual)
+        unit.guessed += rate * (guess - unit.guessed)
+        log = min(max(math.log(used / unit.first), -LOG_MAX), LOG_MAX)
+        if outlier:
+            unit.mean_log += rate * (log - unit.mean_log)
+            unit.settle()
+            self._choose_keys()
+        elif self._calls < SURE_CALLS or not self._calls % REST or unit.is_helped:
+            error, mean_log = teach(unit.key, log), unit.mean_log
+            unit.head_error = _mean(unit.head_error, (error - log) ** 2)
+            unit.mean_error = _mean(unit.mean_error, (mean_log - log) ** 2)
+            unit.mean_log += rate * (log - mean_log)
+            unit.settle()
+            self._choose_keys()
+        else:
+            unit.plain = unit.middle * (unit.actual / unit.guessed)
+
+    def _begin(self, unit: _Unit, used: float, quoted: float) -> None:
+        """Start a unit's means at its first call: at the quote, if there was one below the usage.
+
+        Too low an estimate is corrected by the calls that follow it, too high a one by none.
+        """
+        if 0.0 < quoted < used:
+            unit.begin(quoted, float(PSEUDO_CALLS))
+        else:
+            unit.begin(used, 0.0)
 
     def judge(
         self,
@@ -249,22 +370,27 @@ class UsageModel:
         # Robbins and Monro: the steps balance when 5 % of the calls exceed the ceiling.
         above = math.log(ratio) > self._log_margin
         self._log_margin += STEP * (QUANTILE if above else QUANTILE - 1.0)
-        self._log_margin = min(max(self._log_margin, 0.0), math.log(MARGIN_MAX))
-        was = self.accuracy
-        calls = was.calls + 1
-        rate = max(RATE, 1.0 / calls)
-        covered = float(cost_nano <= ceiling_nano)
+        self._log_margin = min(max(self._log_margin, 0.0), LOG_MARGIN_MAX)
+        self.margin = math.exp(self._log_margin)
+        self._calls += 1
+        if self._calls == SURE_CALLS:
+            self._choose_keys()
+        rate = max(RATE, 1.0 / self._calls)
+        self._coverage += rate * ((cost_nano <= ceiling_nano) - self._coverage)
         error = abs(expected_nano - cost_nano) / cost_nano
-        self.accuracy = Accuracy(
-            calls,
-            was.coverage + rate * (covered - was.coverage),
-            was.relative_error + rate * (error - was.relative_error),
-        )
+        self._relative_error += rate * (error - self._relative_error)
 
     def save(self) -> dict[str, Any]:
         """Return the state."""
         return {
-            "units": [getattr(self, table) for table in _TABLES],
+            "units": [
+                {
+                    unit.name: value
+                    for unit in self._units
+                    if unit.first and (value := getattr(unit, table)) is not None
+                }
+                for table in _TABLES
+            ],
             "input": self._input,
             "input_share": self._input_share,
             "inputs": self._inputs,
@@ -273,35 +399,39 @@ class UsageModel:
             "log_margin": self._log_margin,
             "worst": self.worst.save(),
             "longest": self.longest.save(),
-            "calls": self.accuracy.calls,
-            "coverage": self.accuracy.coverage,
-            "relative_error": self.accuracy.relative_error,
+            "calls": self._calls,
+            "called_at": self.called_at,
+            "coverage": self._coverage,
+            "relative_error": self._relative_error,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Load a saved state."""
-        for table, values in zip(_TABLES, state["units"], strict=True):
-            setattr(self, table, {str(unit): float(value) for unit, value in values.items()})
+        for table, values in zip(_TABLES, state["units"], strict=False):
+            for unit in self._units:
+                if unit.name in values:
+                    setattr(unit, table, float(values[unit.name]))
+        if len(state["units"]) <= _TABLES.index("count"):  # an older snapshot: count many calls
+            for unit in self._units:
+                unit.count = 1.0 / MEAN_RATE if unit.first else 0.0
         self._input, self._cached = float(state["input"]), float(state["cached"])
         # Snapshots that predate additional units have no shares.
         shares = state.get("shares", {})
         self._shares = {unit: float(shares[unit]) for unit in shares if unit in BY_NAME}
         self._input_share, self._inputs = float(state["input_share"]), int(state["inputs"])
         self._log_margin = float(state["log_margin"])
+        self.margin = math.exp(self._log_margin)
         self.worst.load(state["worst"])
         self.longest.load(state.get("longest", {}))  # older snapshots have none
-        self.accuracy = Accuracy(
-            int(state["calls"]), float(state["coverage"]), float(state["relative_error"])
-        )
-
-
-_TABLES = ("_first", "_actual", "_guessed", "_mean_log", "_head_error", "_mean_error")
-
-
-def _guess(first: float, log: float) -> float:
-    return first * math.exp(min(max(log, -LOG_MAX), LOG_MAX))
+        self._calls, self._coverage = int(state["calls"]), float(state["coverage"])
+        self._relative_error = float(state["relative_error"])
+        self.called_at = int(state.get("called_at", 0))
+        for unit in self._units:
+            if unit.first:
+                unit.settle()
+        self._doubt()
+        self._choose_keys()
 
 
 def _mean(before: float | None, value: float) -> float:
-    # The first value is taken in full; later values move the mean by a fiftieth of the difference.
-    return value if before is None else before + 0.02 * (value - before)
+    return value if before is None else before + MEAN_RATE * (value - before)

@@ -1,8 +1,14 @@
-"""Extracts a request's features: the values at a route's JSON paths, encoded for the policy."""
+"""Extracts a request's features: the values at a route's paths, encoded for the policy.
 
-from tollway.backends import json_values
+Paths that begin with `$` lead to what a request has beside its document (see
+`tollway.backends.protocols.http.places`); only routes that have one pay for it. Their values come
+after those of the document.
+"""
+
+from tollway.backends.json_path import compile_first, compile_path, numbers, texts
+from tollway.backends.protocols.http import places
 from tollway.backends.types import Call
-from tollway.gateway.features.encoder import FeatureEncoder
+from tollway.gateway.features.encoder import NUMBERS_MAX, FeatureEncoder
 from tollway.policies.types import Context
 
 
@@ -18,19 +24,43 @@ class FeatureExtractor:
         span: tuple[float, float] | None = None,
     ) -> None:
         """Set the paths of numbers, texts and categories, and the bounds of the numbers."""
-        self._numeric = [json_values.parse(path) for path in numeric]
-        self._text = [json_values.parse(path) for path in text]
-        self._categorical = [json_values.parse(path) for path in categorical]
+        self._numeric = [compile_path(path) for path in numeric if path[:1] != "$"]
+        self._text = [compile_path(path) for path in text if path[:1] != "$"]
+        self._categorical = [compile_first(path) for path in categorical if path[:1] != "$"]
+        beside = [path for path in (*numeric, *text, *categorical) if path[:1] == "$"]
+        self._roots = frozenset(map(places.root_of, beside))
+        self._beside = [
+            [compile_first(path) for path in paths if path[:1] == "$"]
+            for paths in (numeric, text, categorical)
+        ]
         self._encoder = FeatureEncoder(range=span)
 
     def __call__(self, call: Call) -> Context:
         """Return a call's context. Paths without a value count as average."""
-        data = call.payload.data if call.payload else None
-        return self._encoder.encode(
-            [number for path in self._numeric for number in json_values.numbers(data, path)],
-            [text for path in self._text for text in json_values.texts(data, path)],
-            [str(json_values.first(data, path)) for path in self._categorical],
-        )
+        data = call.payload.data
+        found: list[float] = []
+        words: list[str] = []
+        categories: list[str] = []
+        for get in self._numeric:
+            numbers(get(data), found, NUMBERS_MAX)
+        for get in self._text:
+            texts(get(data), words)
+        for get in self._categorical:
+            categories.append(str(get(data)))
+        if self._roots:
+            self._add_beside(call, found, words, categories)
+        return self._encoder.encode(found, words, categories, call.tenant)
+
+    def _add_beside(
+        self, call: Call, found: list[float], words: list[str], categories: list[str]
+    ) -> None:
+        """Add the values of what a request has beside its document."""
+        document = places.of_request(call, self._roots)
+        numeric, text, categorical = self._beside
+        found += [places.number(get(document)) for get in numeric]
+        for get in text:
+            texts(get(document), words)
+        categories += [str(get(document)) for get in categorical]
 
     def save(self) -> bytes:
         """Return the learned scales."""

@@ -32,11 +32,11 @@ def with_reply(
     `context` is the request's first context. `choice` produced the last reply.
     """
     backend, answer = replies[-1]
-    told = [*answer.features[:CONFIDENCES], *[0.0] * (CONFIDENCES - len(answer.features))]
+    confidences = [*answer.features[:CONFIDENCES], *[0.0] * (CONFIDENCES - len(answer.features))]
     earlier = [other.value for _, other in replies[:-1]]
     agreeing = sum(value == answer.value for value in earlier) / len(earlier) if earlier else 0.0
-    shares = around(told[0])
-    reply = (*told, agreeing, float(len(earlier)), *shares)
+    shares = around(confidences[0])
+    reply = (*confidences, agreeing, float(len(earlier)), *shares)
     sparse = (*context.sparse, *_answers(replies, shares))
     return Context(context.dense, sparse, reply, backend, context.scopes, *onward(choice))
 

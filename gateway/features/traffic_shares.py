@@ -1,6 +1,7 @@
 """Each tenant's share of a route's recent requests: about the last thousand."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,11 +36,11 @@ class Traffic:
         """Count the buffered requests, with the same result as one by one."""
         fresh, self._fresh = self._fresh, []
         self._clock += len(fresh)
-        kept = KEPT ** len(fresh)
-        self._total = self._total * kept + MEMORY * (1.0 - kept)
-        added: dict[str, float] = {}
+        decay = KEPT ** len(fresh)
+        self._total = self._total * decay + MEMORY * (1.0 - decay)
+        added: dict[str, float] = defaultdict(float)
         for tenant, weight in zip(reversed(fresh), WEIGHTS, strict=False):
-            added[tenant] = added.get(tenant, 0.0) + weight
+            added[tenant] += weight
         for tenant, weight in added.items():
             self._sums[tenant] = self._now(tenant) + weight, self._clock
         if len(self._sums) > TENANTS_MAX:

@@ -22,16 +22,17 @@ from typing import Any
 from tollway.gateway.budgets.model import BudgetRefusal
 from tollway.gateway.learning.feedback import GATEWAY
 from tollway.gateway.routing.attempts import Attempts
-from tollway.gateway.routing.backend import Backend
 from tollway.gateway.routing.metering import GIVEN_UP
-from tollway.gateway.routing.records import audit_row
+from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.refusals import RequestRefused
 from tollway.gateway.routing.request_state import Attempt, RequestState
-from tollway.gateway.routing.route import Route
+from tollway.gateway.routing.reserving import Reserving
+from tollway.gateway.routing.router import quote
+from tollway.gateway.routing.sinks.records import audit_row
 from tollway.gateway.storage.journal import Journal
 from tollway.policies.evidence.audit import Auditor
 
-log = logging.getLogger("tollway.audits")
+log = logging.getLogger(__name__)
 
 AUDITS_MAX = 32  # concurrent audits; more would mean that the reference is too slow for the rate
 CROWDED = 0.5  # share of the reference's slots that audits may find busy; clients need the rest
@@ -48,6 +49,7 @@ class AuditRunner:
 
     def __init__(
         self,
+        reserving: Reserving,
         attempts: Attempts,
         journal: Journal,
         *,
@@ -57,6 +59,7 @@ class AuditRunner:
         rng: Random,
     ) -> None:
         """`teach` makes the gateway learn from a list of feedback and its source."""
+        self._reserving = reserving
         self._attempts = attempts
         self._journal = journal
         self._teach = teach
@@ -66,12 +69,12 @@ class AuditRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    def consider(self, state: RequestState) -> None:
+    def consider(self, state: RequestState, now_s: float) -> None:
         """Decide at random whether to audit a finished request (15 us; 0.1 us without audits)."""
         route, held = state.inference.route, state.held
         if route.auditor is None or held is None or not self._eligible(route, held):
             return
-        reference = route.backends[route.reference]
+        reference = state.backends[route.reference]
         asked = [
             attempt
             for attempt in state.attempts
@@ -84,14 +87,14 @@ class AuditRunner:
             if probability:
                 self._begin(self._learn(state, asked[-1], probability))
         elif reference.name not in state.left_out and self._may_ask(
-            reference, state.inference.caller
+            reference, state.inference.caller, now_s
         ):
-            quote = state.quotes.get(reference.name) or self._attempts.quote(state, reference)
-            probability = self._draw(state, route.auditor, held, quote.ceiling_nano)
+            quoted = state.quotes.get(reference.name) or quote(state, reference, now_s)
+            probability = self._draw(state, route.auditor, held, quoted.ceiling_nano)
             if probability:
                 self._begin(self._ask(state, reference, route.auditor, probability))
 
-    def _eligible(self, route: Route, held: Attempt) -> bool:
+    def _eligible(self, route: RoutePlan, held: Attempt) -> bool:
         """Return whether this answer's label can be learned from and another audit may start."""
         outcome = held.outcome
         answered = held.status == 200 and (
@@ -103,10 +106,11 @@ class AuditRunner:
             answered and not held.fallback and not self._closing and len(self._tasks) < AUDITS_MAX
         )
 
-    def _may_ask(self, reference: Backend, caller: str) -> bool:
+    @staticmethod
+    def _may_ask(reference: Target, caller: str, now_s: float) -> bool:
         slots = reference.slots
         saturated = slots is not None and slots.busy >= CROWDED * slots.limit
-        return not saturated and reference.allows(self._clock(), caller)
+        return not saturated and reference.allows(now_s, caller)
 
     def _draw(self, state: RequestState, auditor: Auditor, held: Attempt, audit_nano: int) -> float:
         choice = state.draws[-1].choice
@@ -129,7 +133,7 @@ class AuditRunner:
             log.error("an audit failed", exc_info=failure)
 
     async def _ask(
-        self, state: RequestState, reference: Backend, auditor: Auditor, probability: float
+        self, state: RequestState, reference: Target, auditor: Auditor, probability: float
     ) -> None:
         """Call the reference, record the attempt, and learn from the comparison."""
         inference, now_s = state.inference, self._clock()
@@ -139,22 +143,26 @@ class AuditRunner:
                 inference,
                 received_s=now_s,
                 deadline_s=now_s + reference.timeout_s,
-                trace=None,  # the trace of the client's request has ended
+                trace=None,  # the trace of the client's request has ended, and so has its memory
+                memory=None,
             ),
             state.context,
             quotes=state.quotes,
         )
         held_nano, cost_nano = state.quotes[reference.name].ceiling_nano, 0
         try:
-            asked = await self._attempts.audit(own, reference, probability)
-            if isinstance(asked, BudgetRefusal):
+            hold = await self._reserving.reserve(own, reference)
+            if isinstance(hold, BudgetRefusal):
                 return
+            asked = await self._attempts.make(own, reference, hold, audit=probability)
         finally:
             # Charge the attempt even if the audit was cancelled: `own` has recorded it.
             for attempt in own.attempts:
                 cost_nano += attempt.outcome.cost_nano
                 self._journal.append(audit_row(state, attempt, self._wall()))
             auditor.charge(cost_nano - held_nano)
+            if own.inference.memory is not None:
+                own.inference.memory.close()
         if not asked.error and asked.status == 200:
             await self._learn(state, asked, probability)
 
@@ -163,16 +171,16 @@ class AuditRunner:
         label = reference.outcome.answer.value
         if label is None:
             return
-        told = {
+        row = {
             "decision": state.id,
             "label": label,
             "source": SOURCE,
             "probability": probability,
         }
         try:
-            await self._teach([told], None, GATEWAY)
+            await self._teach([row], None, GATEWAY)
         except RequestRefused as refused:
-            log.warning("an audit was not learned from: %s", refused.detail)
+            log.warning("the result of an audit was not learned: %s", refused.detail)
             return
         assert state.held is not None, "a request without a reply is not audited"
         auditor = state.inference.route.auditor

@@ -28,7 +28,7 @@ class Forecast:
         self._seen_s = 0.0
         self._week: list[float] = []
 
-    def tell(self, requests: float, now_s: float, passed_s: float) -> None:
+    def update(self, requests: float, now_s: float, passed_s: float) -> None:
         """Count the requests of the `passed_s` seconds before `now_s` (seconds since 1970)."""
         if passed_s > GAP_S:
             return
@@ -46,7 +46,7 @@ class Forecast:
         if self._seen_s > HOUR_S / 2:  # less than half an observed hour is too little
             self._hours[self._hour] = self._count / self._seen_s
         self._hour, self._count, self._seen_s = hour, 0.0, 0.0
-        for old in [kept for kept in self._hours if kept < hour - KEPT_H]:
+        for old in [past for past in self._hours if past < hour - KEPT_H]:
             del self._hours[old]
         self._learn()
 

@@ -28,18 +28,18 @@ from tollway.gateway.learning.feedback_items import PROBABILITY_MIN, BadFeedback
 from tollway.gateway.learning.importance_weights import Weights
 from tollway.gateway.learning.readback import BadRow
 from tollway.gateway.routing.observer import EventSink, LabelObserver
+from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.request_state import Decision
-from tollway.gateway.routing.route import Route
-from tollway.gateway.storage.journal import Journal, segments
+from tollway.gateway.storage.journal import Journal, modified_s, segments
 from tollway.gateway.storage.journal_format import Row, rows
 from tollway.policies.types import ACCEPT
 
 __all__ = ["BadFeedback", "Feedback", "FeedbackLearner", "answered", "parse", "qualities", "teach"]
 
-log = logging.getLogger("tollway.learner")
+log = logging.getLogger(__name__)
 
 NO_ANSWER = (
-    "the reply held no answer, so a label says nothing about it; send a quality, or write "
+    "the reply has no answer to compare with a label; send a quality, or write "
     'no_answer = "wrong" on the route to count such replies as wrong'
 )
 CATCH_UP_SEGMENTS_MAX = 4  # a gigabyte at the default size: seconds at start, not minutes
@@ -63,14 +63,14 @@ class CaughtUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """One validated piece of feedback: `known` has the quality by backend, `sync` its source."""
+class ValidatedFeedback:
+    """A validated label: `known` is the quality by backend, `reporter` who sent it."""
 
-    route: Route
+    route: RoutePlan
     drawn: list[Decision]
-    found: list[Row]
+    rows: list[Row]
     known: Mapping[str, float]
-    sync: str
+    reporter: str
     probability: float
 
 
@@ -83,7 +83,7 @@ class FeedbackLearner:
     def __init__(
         self,
         journal: Journal,
-        routes: Mapping[str, Route],
+        routes: Mapping[str, RoutePlan],
         metrics: LabelObserver,
         wall: Callable[[], float],
         *,
@@ -106,7 +106,7 @@ class FeedbackLearner:
         self._unmarked: set[str] = set()
 
     async def teach(
-        self, told: list[Any], tenant: str | None, by: str = ADMIN
+        self, items: list[Any], tenant: str | None, by: str = ADMIN
     ) -> list[dict[str, str]]:
         """Learn from each document of feedback in order; return their results.
 
@@ -114,7 +114,7 @@ class FeedbackLearner:
         than a single document does.
         """
         results = []
-        for document in told:
+        for document in items:
             results.append(await self._taught(document, tenant, by))
             await asyncio.sleep(0)
         return results
@@ -129,22 +129,41 @@ class FeedbackLearner:
         except BadFeedback as exc:
             result = {"result": "refused", "detail": str(exc)}
         if result["result"] == "unknown":
-            result["detail"] = "no decision of this id is in the journal"
+            result["detail"] = self.absence(str(decision))
         elif result["result"] == "unwritten":
-            result["detail"] = "the disk refuses it; send it again later"
+            result["detail"] = "the journal cannot be written; send it again later"
         return {"decision": str(decision)[:64], **result}
+
+    def absence(self, decision: str) -> str:
+        """Return why a decision is not found."""
+        if self._journal.lacks_segment(decision):
+            return (
+                "the journal has no segment of this id; old ones are removed after "
+                "journal.keep_days or above journal.keep_gb"
+            )
+        return "the journal has no decision with this id"
 
     async def found(self, decision: str) -> list[Row]:
         """Return a decision's rows, waiting for rows that another worker is still writing."""
-        found = self._journal.find(decision)
-        if not found and self._patience_s:
+        rows = self._journal.find(decision)
+        if not rows and self._patience_s:
             await asyncio.sleep(self._patience_s)
-            found = self._journal.find(decision)
-        return found
+            rows = self._journal.find(decision)
+        return rows
 
-    async def followed(self, found: list[Row]) -> list[Row]:
+    async def looked_up(self, decision: str) -> list[Row]:
+        """Return a decision's own rows, read in a thread; as `found` otherwise."""
+        for wait_s in (0.0, self._patience_s):
+            if wait_s:
+                await asyncio.sleep(wait_s)
+            self._journal.flush()
+            if rows := await asyncio.to_thread(self._journal.read, decision):
+                return rows
+        return []
+
+    async def followed(self, rows: list[Row]) -> list[Row]:
         """Return a found decision's later rows: audits, feedback."""
-        return await asyncio.to_thread(self._journal.follow, found)
+        return await asyncio.to_thread(self._journal.follow, rows)
 
     def take(self, feedback: Feedback, tenant: str | None, by: str = ADMIN) -> str:
         """Learn from one piece of feedback; return `learned`, `duplicate`, `unknown`, `unwritten`.
@@ -152,27 +171,27 @@ class FeedbackLearner:
         A `tenant` may only report on its own requests or on none, depending on the route; None may
         report on all. `by` is the kind of source. Raises BadFeedback if nothing can be learned.
         """
-        found = self._journal.find(feedback.decision)
-        route = self._routes.get(found[0].get("route", "")) if found else None
-        if route is None or not _may_know(route, found, tenant, by):
+        rows = self._journal.find(feedback.decision)
+        route = self._routes.get(rows[0].get("route", "")) if rows else None
+        if route is None or not _may_know(route, rows, tenant, by):
             self._metrics.feedback("", "unknown")
             return "unknown"
         if route.labellers_only and by == TENANT:
             raise BadFeedback(
-                f"route {route.name!r} takes labels of tenants with labeller = true only"
+                f"route {route.name!r} accepts labels only from tenants with labeller = true"
             )
-        sync = f"{by}:{tenant}" if tenant is not None else by
+        reporter = f"{by}:{tenant}" if tenant is not None else by
         try:
-            drawn = readback.draws(found)
-            known = qualities(route, found, feedback)
+            drawn = readback.draws(rows)
+            known = qualities(route, rows, feedback)
         except BadRow as exc:
             raise BadFeedback(f"the journal's rows of this decision are damaged: {exc}") from exc
-        lesson = Lesson(route, drawn, found, known, sync, feedback.probability)
-        result = self._written(lesson, feedback)
+        validated = ValidatedFeedback(route, drawn, rows, known, reporter, feedback.probability)
+        result = self._written(validated, feedback)
         if result == "learned":
-            beliefs = self._learn(lesson)
+            beliefs = self._learn(validated)
             if feedback.probability == 1.0:  # audits favour doubtful answers: biased mean
-                answer = answered(found)
+                answer = answered(rows)
                 for backend, quality in known.items():
                     if beliefs.get(backend, 1.0) == 1.0:
                         mine = backend == answer
@@ -180,7 +199,7 @@ class FeedbackLearner:
         self._metrics.feedback(route.name, result)
         return result
 
-    def _written(self, lesson: Lesson, feedback: Feedback) -> str:
+    def _written(self, validated: ValidatedFeedback, feedback: Feedback) -> str:
         """Journal a piece of feedback and mark its decision; `learned` means: learn from it now."""
         decision = feedback.decision
         try:
@@ -193,11 +212,11 @@ class FeedbackLearner:
                 "kind": "feedback",
                 "id": decision,
                 "time": round(self._wall(), 6),
-                "route": lesson.route.name,
-                "tenant": lesson.found[0]["tenant"],
-                "by": lesson.sync,
-                "quality": lesson.known.get(answered(lesson.found)),
-                "known": lesson.known,
+                "route": validated.route.name,
+                "tenant": validated.rows[0]["tenant"],
+                "by": validated.reporter,
+                "quality": validated.known.get(answered(validated.rows)),
+                "known": validated.known,
                 "label": feedback.label,
                 "source": feedback.source,
                 "probability": feedback.probability,
@@ -213,20 +232,20 @@ class FeedbackLearner:
         except OSError:  # the row is written; the next start marks it, and until then this set does
             self._unmarked.add(decision)
 
-    def _learn(self, lesson: Lesson) -> dict[str, float]:
+    def _learn(self, validated: ValidatedFeedback) -> dict[str, float]:
         """Learn in proportion to the belief in the source; return the belief by backend."""
-        route, sync = lesson.route, lesson.sync
-        kind, _, tenant = sync.partition(":")
+        route, reporter = validated.route, validated.reporter
+        kind, _, tenant = reporter.partition(":")
         share = route.traffic.share(tenant) if kind == TENANT else 1.0
-        known = {backend: q for backend, q in lesson.known.items() if backend in route.backends}
+        known = {backend: q for backend, q in validated.known.items() if backend in route.backends}
         expected = {
             arm: quality
-            for draw in lesson.drawn
+            for draw in validated.drawn
             for arm, quality in zip(draw.choice.arms, draw.choice.quality_hat, strict=True)
         }
-        beliefs = route.influence.believe(sync, share, known, expected)
-        weight = self._weights.weigh(route.name, sync, lesson.probability)
-        teach(route, lesson.drawn, lesson.found, known, weight, beliefs)
+        beliefs = route.influence.believe(reporter, share, known, expected)
+        weight = self._weights.weigh(route.name, reporter, validated.probability)
+        teach(route, validated.drawn, validated.rows, known, weight, beliefs)
         if kind == TENANT and beliefs:
             self._count_aside(route.name, tenant, 1.0 - min(beliefs.values()))
         return beliefs
@@ -242,9 +261,9 @@ class FeedbackLearner:
         del self._aside[route, tenant]
         if counts[1] > ASIDE_EVERY / 2.0 and self._events is not None:
             text = (
-                f"{counts[1]:.0f} of {tenant}'s last {ASIDE_EVERY} labels were set aside: they "
-                "differ from the others', or are more than its share of the traffic; mark it "
-                "labeller = true if they are right, or give it a route of its own"
+                f"{counts[1]:.0f} of {tenant}'s last {ASIDE_EVERY} labels were ignored, because "
+                "they contradict other tenants' labels or exceed its share of the traffic; if they "
+                "are correct, set labeller = true on the tenant or give it a separate route"
             )
             self._events.add("labels_set_aside", route, text, tenant=tenant)
 
@@ -264,10 +283,10 @@ class FeedbackLearner:
             nonlocal skipped
             skipped += 1
             if skipped <= SKIPS_LOGGED_MAX:
-                log.warning("a row of the journal is skipped: %s", why)
+                log.warning("skipped a journal row: %s", why)
 
         oldest = min(since.values(), default=0.0)
-        recent = [path for path in segments(folder) if path.stat().st_mtime >= oldest]
+        recent = [path for path in segments(folder) if modified_s(path) >= oldest]
         for path in recent[-most:]:
             for row in rows(path, skip):
                 if row.get("kind") in {"feedback", "decision"}:
@@ -295,30 +314,30 @@ class FeedbackLearner:
         name, decision = readback.text(row, "route"), readback.text(row, "id")
         if readback.time_s(row) <= since.get(name, 0.0) or decision in seen:
             return False
-        route, found = self._routes.get(name), self._journal.find(decision)
-        if route is None or not found:
+        route, rows = self._routes.get(name), self._journal.find(decision)
+        if route is None or not rows:
             return False
         known, probability = readback.known(row), readback.probability(row)
-        drawn = readback.draws(found)
-        sync = row.get("by")
-        if sync not in {ADMIN, GATEWAY} and ":" not in str(sync):  # an older version's
-            sync = f"{TENANT}:{readback.text(row, 'tenant')}"
+        drawn = readback.draws(rows)
+        reporter = row.get("by")
+        if reporter not in {ADMIN, GATEWAY} and ":" not in str(reporter):  # an older version's
+            reporter = f"{TENANT}:{readback.text(row, 'tenant')}"
         seen.add(decision)
         self._mark(decision)
-        self._learn(Lesson(route, drawn, found, known, str(sync), probability))
+        self._learn(ValidatedFeedback(route, drawn, rows, known, str(reporter), probability))
         return True
 
 
-def _may_know(route: Route, found: list[Row], tenant: str | None, by: str) -> bool:
+def _may_know(route: RoutePlan, rows: list[Row], tenant: str | None, by: str) -> bool:
     """Return whether a source may learn that a decision exists: its own, or all of the route."""
-    if tenant is None or found[0].get("tenant") == tenant:
+    if tenant is None or rows[0].get("tenant") == tenant:
         return True
     return route.labellers_only and by == LABELLER
 
 
-def answered(found: Iterable[Row]) -> str:
+def answered(rows: Iterable[Row]) -> str:
     """Return the backend that answered the client; empty if none did."""
-    good = [row["backend"] for row in found if _replied(row)]
+    good = [row["backend"] for row in rows if _replied(row)]
     return good[-1] if good else ""
 
 
@@ -327,14 +346,14 @@ def _replied(row: Row) -> bool:
     return row["kind"] == "attempt" and not row["error"] and not row.get("audit")
 
 
-def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, float]:
+def qualities(route: RoutePlan, rows: list[Row], feedback: Feedback) -> dict[str, float]:
     """Return the quality of each backend's reply according to the feedback."""
     if feedback.quality is not None:
-        return {answered(found): feedback.quality}
+        return {answered(rows): feedback.quality}
     known, reasons = {}, {}
     # A stream's answer is known at its end, which has a separate row.
-    ends = {row["attempt"]: row for row in found if row["kind"] == "settlement"}
-    for row in found:
+    ends = {row["attempt"]: row for row in rows if row["kind"] == "settlement"}
+    for row in rows:
         if row["kind"] != "attempt" or row.get("audit"):
             continue
         end = ends.get(row["attempt"], row)
@@ -349,17 +368,17 @@ def qualities(route: Route, found: list[Row], feedback: Feedback) -> dict[str, f
             except Incomparable as exc:
                 reasons[row["backend"]] = str(exc)
     # Replies that were not accepted may be incomparable; the client's reply must be comparable.
-    if answered(found) in reasons:
-        raise BadFeedback(f"route {route.name!r}: {reasons[answered(found)]}")
+    if answered(rows) in reasons:
+        raise BadFeedback(f"route {route.name!r}: {reasons[answered(rows)]}")
     if not known:
         raise BadFeedback("no backend answered this request, so there is nothing to compare")
     return known
 
 
 def teach(  # noqa: PLR0917 - in the order that they are found
-    route: Route,
+    route: RoutePlan,
     drawn: Iterable[Decision],
-    found: list[Row],
+    rows: list[Row],
     known: Mapping[str, float],
     weight: float = 1.0,
     beliefs: Mapping[str, float] = MappingProxyType({}),
@@ -367,7 +386,7 @@ def teach(  # noqa: PLR0917 - in the order that they are found
     """Update a route's policy with the qualities of a decision's replies, weighted by belief."""
     believed = {backend: beliefs.get(backend, 1.0) for backend in known}
     arms = {arm for arm, part in believed.items() if part > BELIEF_MIN and arm in route.backends}
-    fallbacks = {row["backend"] for row in found if row["kind"] == "attempt" and row["fallback"]}
+    fallbacks = {row["backend"] for row in rows if row["kind"] == "attempt" and row["fallback"]}
     for draw in drawn:
         held, arm = draw.context.held, draw.choice.arm
         if held in arms and ACCEPT in draw.choice.arms:
@@ -377,7 +396,7 @@ def teach(  # noqa: PLR0917 - in the order that they are found
 
 
 def _teach(  # noqa: PLR0917 - the port's own
-    route: Route, draw: Decision, arm: str, quality: float, weight: float, belief: float
+    route: RoutePlan, draw: Decision, arm: str, quality: float, weight: float, belief: float
 ) -> None:
     if belief == 1.0:  # the common case, which also works with policies without `belief`
         route.policy.learn(draw.context, draw.choice, arm, quality, weight)

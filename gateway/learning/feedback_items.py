@@ -46,7 +46,7 @@ def parse(document: Any, *, probability_min: float = PROBABILITY_MIN) -> Feedbac
     if unknown:
         raise BadFeedback(f"unknown member {min(unknown)[:64]!r}; send quality, correct or label")
     probability = check_probability(document.get("probability", 1.0), probability_min)
-    return replace(_told(document), probability=probability)
+    return replace(_parsed(document), probability=probability)
 
 
 def check_probability(value: Any, least: float = PROBABILITY_MIN) -> float:
@@ -65,18 +65,20 @@ def check_quality(value: Any) -> float:
     return float(value)
 
 
-def _told(document: dict[str, Any]) -> Feedback:
-    told = [name for name in ("quality", "correct", "label") if document.get(name) is not None]
-    if len(told) != 1:
-        raise BadFeedback(f"send exactly one of quality, correct and label, not {told or 'none'}")
+def _parsed(document: dict[str, Any]) -> Feedback:
+    members = [name for name in ("quality", "correct", "label") if document.get(name) is not None]
+    if len(members) != 1:
+        raise BadFeedback(
+            f"send exactly one of quality, correct and label, not {members or 'none'}"
+        )
     source = document.get("source", "")
     if not isinstance(source, str) or len(source) > SOURCE_CHARS_MAX:
-        raise BadFeedback(f"source must be a text of at most {SOURCE_CHARS_MAX} characters")
-    value = document[told[0]]
-    if told[0] == "label":
+        raise BadFeedback(f"source must be a string of at most {SOURCE_CHARS_MAX} characters")
+    value = document[members[0]]
+    if members[0] == "label":
         _check_label(value)
         return Feedback(document["decision"], label=value, source=source)
-    if told[0] == "correct":
+    if members[0] == "correct":
         if not isinstance(value, bool):
             raise BadFeedback("correct must be true or false")
         return Feedback(document["decision"], quality=float(value), source=source)
@@ -85,15 +87,15 @@ def _told(document: dict[str, Any]) -> Feedback:
 
 def _check_label(label: Any) -> None:
     """Raise BadFeedback if a label is too large or nested too deeply."""
+    size = len(orjson.dumps(label))
+    if size > LABEL_BYTES_MAX:
+        raise BadFeedback(f"label has {size} bytes of JSON; send at most {LABEL_BYTES_MAX}")
     level, depth = [label], 0
     while level:
         depth += 1
         if depth > LABEL_DEPTH_MAX:
             raise BadFeedback(f"label is nested too deeply: {LABEL_DEPTH_MAX} levels at most")
         level = [part for value in level for part in _parts(value)]
-    size = len(orjson.dumps(label))
-    if size > LABEL_BYTES_MAX:
-        raise BadFeedback(f"label has {size} bytes of JSON; send at most {LABEL_BYTES_MAX}")
 
 
 def _parts(value: Any) -> list[Any]:

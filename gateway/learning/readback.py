@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tollway.gateway.learning.feedback_items import BadFeedback, check_probability, check_quality
-from tollway.gateway.routing.records import contexts
 from tollway.gateway.routing.request_state import Decision
+from tollway.gateway.routing.sinks.records import contexts
 from tollway.gateway.storage.journal_format import Row
 from tollway.policies.types import Choice, Context
 
@@ -26,26 +26,26 @@ class BadRow(ValueError):  # noqa: N818 - reads as what happened
     """A row that cannot be learned from. The message says why."""
 
 
-def draws(found: Sequence[Row]) -> list[Decision]:
+def draws(rows: Sequence[Row]) -> list[Decision]:
     """Return the decisions in a request's rows. Raises BadRow if one is damaged."""
     try:
-        read = contexts(list(found))
+        read = contexts(list(rows))
         for draw in read:
             _check(draw)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
-        raise BadRow(f"a decision's row is damaged: {type(exc).__name__}: {exc}") from exc
+        raise BadRow(f"a decision row is damaged: {type(exc).__name__}: {exc}") from exc
     return read
 
 
 def known(row: Row) -> dict[str, float]:
     """Return a feedback row's quality for each backend's reply. Raises BadRow if damaged."""
-    told = row.get("known")
-    if not isinstance(told, Mapping) or not told:
+    by_backend = row.get("known")
+    if not isinstance(by_backend, Mapping) or not by_backend:
         raise BadRow("a feedback row has no quality for any backend")
     try:
-        return {str(backend): check_quality(quality) for backend, quality in told.items()}
+        return {str(backend): check_quality(quality) for backend, quality in by_backend.items()}
     except BadFeedback as exc:
-        raise BadRow(f"a feedback's row is damaged: {exc}") from exc
+        raise BadRow(f"a feedback row is damaged: {exc}") from exc
 
 
 def probability(row: Row) -> float:
@@ -53,14 +53,14 @@ def probability(row: Row) -> float:
     try:
         return check_probability(row.get("probability", 1.0), PROBABILITY_MIN)
     except BadFeedback as exc:
-        raise BadRow(f"a feedback's row is damaged: {exc}") from exc
+        raise BadRow(f"a feedback row is damaged: {exc}") from exc
 
 
 def text(row: Row, member: str) -> str:
     """Return a string member of a row. Raises BadRow if it is not a string."""
     value = row.get(member)
     if not isinstance(value, str):
-        raise BadRow(f"a row's {member} is {str(value)[:40]!r}, not a text")
+        raise BadRow(f"a row's {member} is {str(value)[:40]!r}, not a string")
     return value
 
 
@@ -84,7 +84,7 @@ def _check(draw: Decision) -> None:
 def _check_choice(choice: Choice) -> None:
     count = len(choice.arms)
     if not 0 < count <= ARMS_MAX or not all(isinstance(arm, str) for arm in choice.arms):
-        raise ValueError(f"{count} arms")
+        raise ValueError(f"the row has {count} arms")
     for name, values in (
         ("pmf", choice.pmf),
         ("quality_hat", choice.quality_hat),
@@ -99,19 +99,19 @@ def _check_choice(choice: Choice) -> None:
     if not choice.propensity > 0.0:
         raise ValueError("the chosen arm has probability 0")
     if max(choice.quality_hat) > 1.0 + ERROR:
-        raise ValueError("quality_hat above 1")
+        raise ValueError("quality_hat is above 1")
     if choice.guarded_by and choice.guarded_by not in choice.arms:
         raise ValueError(f"guarded_by {choice.guarded_by!r} is not one of the arms")
-    _finite(choice.shadow_price, "price_of_money")
+    _finite(choice.shadow_price, "shadow_price")
 
 
 def _check_context(context: Context) -> None:
     if not isinstance(context.held, str):
-        raise ValueError("held is not a text")
+        raise ValueError("held is not a string")
     for value in (*context.dense, *context.reply, *(pair[1] for pair in context.sparse)):
         _finite(value, "a feature")
     if any(not isinstance(at, int) or not 0 <= at < 1 << 18 for at, _ in context.sparse):
-        raise ValueError("a sparse feature's index")
+        raise ValueError("a sparse feature has an invalid index")
 
 
 def _finite(value: Any, name: str) -> float:

@@ -14,7 +14,7 @@ from random import Random
 from tollway.gateway.learning.feedback import FeedbackLearner
 from tollway.gateway.learning.readback import BadRow, draws
 from tollway.gateway.routing.observer import Uncounted
-from tollway.gateway.routing.route import Route
+from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.storage.journal import Journal, segments
 from tollway.gateway.storage.journal_format import Row, rows
 from tollway.policies.types import Arm, Context
@@ -75,13 +75,13 @@ class Relearned:
 
 
 def relearn(
-    folder: Path, routes: Mapping[str, Route], without: Without, wall: Callable[[], float]
+    folder: Path, routes: Mapping[str, RoutePlan], without: Without, wall: Callable[[], float]
 ) -> tuple[dict[str, Relearned], int]:
     """Train routes with empty policies from the journal.
 
     Return the result by route and the number of damaged rows that were skipped.
     """
-    told = {name: Relearned() for name in routes}
+    results = {name: Relearned() for name in routes}
     metrics = Uncounted()
     learner = FeedbackLearner(Readable(folder), routes, metrics, wall)
     rng = Random(0)
@@ -101,15 +101,15 @@ def relearn(
                 _meet(routes[name], row, rng)
                 learner.recount(row, {})
             elif row.get("kind") == "feedback" and without(row):
-                told[name].left_out += 1
+                results[name].left_out += 1
             elif row.get("kind") == "feedback":
-                told[name].learned += learner.relearn(row, {}, seen)
+                results[name].learned += learner.relearn(row, {}, seen)
         except (BadRow, KeyError, TypeError, ValueError, ArithmeticError):
             skipped += 1
-    return told, skipped
+    return results, skipped
 
 
-def _meet(route: Route, row: Row, rng: Random) -> None:
+def _meet(route: RoutePlan, row: Row, rng: Random) -> None:
     """Show the policy a past request, so that it knows its arms and its traffic."""
     (draw,) = draws([row])
     if draw.stage or draw.redrawn:
@@ -125,7 +125,7 @@ def _meet(route: Route, row: Row, rng: Random) -> None:
             route.policy.resolve()
 
 
-def expected(folder: Path, route: Route) -> dict[str, float]:
+def expected(folder: Path, route: RoutePlan) -> dict[str, float]:
     """Return the mean quality that a route's policy expects of each arm over recent requests."""
     sums: dict[str, list[float]] = {}
     for context, arms in _recent(folder, route):
@@ -135,8 +135,8 @@ def expected(folder: Path, route: Route) -> dict[str, float]:
     return {arm: sum(each) / len(each) for arm, each in sums.items()}
 
 
-def _recent(folder: Path, route: Route) -> list[tuple[Context, list[Arm]]]:
-    found: list[tuple[Context, list[Arm]]] = []
+def _recent(folder: Path, route: RoutePlan) -> list[tuple[Context, list[Arm]]]:
+    offers: list[tuple[Context, list[Arm]]] = []
     for path in segments(folder)[-1:]:
         for row in rows(path):
             if row.get("kind") != "decision" or row.get("route") != route.name:
@@ -151,6 +151,6 @@ def _recent(folder: Path, route: Route) -> list[tuple[Context, list[Arm]]]:
                 if name in route.backends
             ]
             if arms and not draw.stage:
-                found.append((draw.context, arms))
-                del found[:-SAMPLE]
-    return found
+                offers.append((draw.context, arms))
+                del offers[:-SAMPLE]
+    return offers

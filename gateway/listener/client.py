@@ -5,37 +5,73 @@ connection serves one request at a time, so at most one task is cancelled. No ta
 watches for disconnects, because the listener knows when its connection is lost (0.3 us a request).
 """
 
-import asyncio
-from typing import Any
+from typing import Any, Protocol
+
+from tollway.backends.types import Headers
+from tollway.gateway.listener.known_heads import KnownHead
 
 EXTENSION = "tollway.client"
 """The key of the client in the scope's `extensions`."""
 
 
+class Cancellable(Protocol):
+    """What serves a request: a task, or what becomes one."""
+
+    def cancel(self, msg: object = None) -> object:
+        """Stop serving."""
+
+
+class Replying(Protocol):
+    """A request that can be answered at once.
+
+    `known`: its head was accepted before, and may have been judged. `waited`: more requests had
+    come than could begin at once.
+    """
+
+    known: KnownHead | None
+    waited: bool
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Send a whole response; False if the client must first read others."""
+
+
+class _Nothing:
+    """No request."""
+
+    known: KnownHead | None = None
+    waited = False
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> bool:
+        return False
+
+
+NOTHING = _Nothing()
+
+
 class Client:
     """The client of a connection."""
 
-    # The mutable state is whether it has disconnected, and the task to cancel when it does.
-    __slots__ = ("_task", "left")
+    # The mutable state is whether it has disconnected, the request that it waits for and what
+    # serves that, and whether this is to be cancelled when it disconnects.
+    __slots__ = ("cancels", "left", "running", "serving")
 
     def __init__(self) -> None:
         self.left = False
-        self._task: asyncio.Task[Any] | None = None
+        self.cancels = False
+        self.serving: Replying = NOTHING
+        self.running: Cancellable | None = None
 
     def leave(self) -> None:
-        """Record that the connection is lost, and cancel the serving task."""
+        """Record that the connection is lost, and cancel what serves it."""
         self.left = True
-        if self._task is not None:
-            self._task.cancel()
+        if self.cancels and self.running is not None:
+            self.running.cancel()
 
-    def awaits(self, task: asyncio.Task[Any] | None) -> None:
-        """Cancel `task` if the client disconnects; None cancels nothing from now on."""
-        self._task = task
+    def reply(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Send a whole response to the request being served; see `Replying`."""
+        return self.serving.reply(status, headers, body)
 
 
 def client_of(scope: dict[str, Any]) -> Client | None:
     """Return the client of a request; None if the server does not report disconnects."""
-    extensions = scope.get("extensions")
-    client = None if extensions is None else extensions.get(EXTENSION)
-    assert client is None or isinstance(client, Client), client
-    return client
+    return scope["extensions"].get(EXTENSION) if "extensions" in scope else None

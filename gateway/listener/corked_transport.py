@@ -1,40 +1,46 @@
-"""A transport that writes once per iteration of the event loop.
+"""A transport that writes the head of a reply together with the beginning of its body.
 
 uvloop passes every write to the kernel at once, and a reply is two writes (head and body). That
 makes two segments, each of which may wake a sleeping peer, which costs more than the rest of the
-write.
+write. So a head waits for what follows it, at most until the end of the iteration of the event
+loop. All else is written at once: a timer for the end of each iteration would cost an event of a
+stream as much as its write.
 """
 
 import asyncio
 from typing import Any
 
-MOST_BYTES = 64 << 10
-
 
 class CorkedTransport:
-    """Combines the writes of one event-loop iteration into one."""
+    """Combines the head of a reply with the next write."""
 
-    # The mutable state is the data that waits for the end of the iteration.
+    # The mutable state is the heads that wait.
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._waiting: list[bytes] = []
-        self._bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Write `data` at the end of the iteration; at once if it is large, for flow control."""
-        if not self._waiting:
-            self._loop.call_soon(self._flush)
-        self._waiting.append(data)
-        self._bytes += len(data)
-        if self._bytes > MOST_BYTES:
+        """Write `data`; if it is a head, with the next write or at the end of the iteration.
+
+        It is dropped if the client has left.
+        """
+        if data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+            if not self._waiting:
+                self._loop.call_soon(self._flush)
+            self._waiting.append(data)
+        elif self._waiting:
+            self._waiting.append(data)
             self._flush()
+        elif not self._transport.is_closing():
+            self._transport.write(data)
 
     def _flush(self) -> None:
         if self._waiting:
-            data, self._waiting, self._bytes = b"".join(self._waiting), [], 0
-            self._transport.write(data)
+            data, self._waiting = b"".join(self._waiting), []
+            if not self._transport.is_closing():
+                self._transport.write(data)
 
     def close(self) -> None:
         """Write the waiting data, and close."""

@@ -1,13 +1,14 @@
-"""uvicorn's HTTP/1.1 protocol with limits, deadlines, and strict validation of requests.
+"""HTTP/1.1 for clients, with limits, deadlines, and strict validation of requests.
 
-Theory of operation. uvicorn over httptools is fast because it checks little. It does not limit
-heads, has no deadline for receiving, accepts any Host or none and odd transfer codings, and loses
-the body when the client offers an upgrade. This class sits between the parser's callbacks and
-uvicorn's own:
+Theory of operation. This class takes the place of uvicorn's protocol in its server, between the
+parser's callbacks and the application. uvicorn's own is fast because it checks little: it does not
+limit heads, has no deadline for receiving, accepts any Host or none and odd transfer codings, and
+loses the body when the client offers an upgrade.
 
     WAITING -- first byte of a request --> HEAD -- blank line --> BODY -- its end --> WAITING
 
-A head is checked when it is complete, before uvicorn creates a task for it. A refusal raised in a
+A head is checked when it is complete. Its request is started once the whole read is parsed, so that
+a small one has its body by then and needs no task (`tollway/eager.py`). A refusal raised in a
 callback stops the parser. `_refuse` then answers in request order: at once or, if an earlier
 request of the same connection is still being answered, by closing the connection after that reply.
 Data sent after a refusal is read and discarded for a moment, because closing a socket with unread
@@ -22,25 +23,23 @@ the body, and continues from there.
 """
 
 import asyncio
-import json
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from http import HTTPStatus
-from typing import Any, cast
+from functools import partial
+from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import (
-    ASGI3Application,
-    ASGIReceiveCallable,
-    ASGISendCallable,
-    ASGISendEvent,
-    HTTPResponseStartEvent,
-    Scope,
-)
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tollway.backends.http.known_heads import KnownHeads
+from tollway.eager import Eager
 from tollway.gateway.listener.client import EXTENSION, Client
+from tollway.gateway.listener.connection_limit import ConnectionLimit
 from tollway.gateway.listener.corked_transport import CorkedTransport
+from tollway.gateway.listener.cycle import Cycle, Flow
+from tollway.gateway.listener.known_heads import KnownHead
+from tollway.gateway.listener.refusal import Shape, plain, refusal
 from tollway.gateway.listener.request_head import (
     METHODS,
     HeadLimits,
@@ -50,40 +49,64 @@ from tollway.gateway.listener.request_head import (
     no_websocket,
     origin_form,
 )
+from tollway.gateway.listener.turns import Turns
 
 WAITING, HEAD, BODY = range(3)
+Caller = Callable[[dict[str, Any]], str]
+
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 # 1 s: enough for a client to read a refusal while it is still sending.
 _LINGER_S = 1.0
 
 
-Shape = Callable[[bytes, int, dict[str, Any]], tuple[bytes, bytes]]
-"""Returns the content type and body of a problem, for a raw path and a status."""
-
-_TITLES = {413: "Content Too Large", 414: "URI Too Long"}
-"""Titles of RFC 9110: Python's own differ between its versions, and clients compare them."""
+def one_caller(scope: dict[str, Any]) -> str:
+    """Return one name for all callers."""
+    return ""
 
 
-def plain(path: bytes, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
-    """Return a problem in the format of RFC 9457, for any path."""
-    return b"application/problem+json", json.dumps(problem).encode()
-
-
-class LimitedHttpProtocol(HttpToolsProtocol):
+class LimitedHttpProtocol(asyncio.Protocol):
     """The protocol class for uvicorn's `http=`; see `limited_protocol` for other limits."""
 
+    flow: Flow
+
     limits = HeadLimits()
+    known = KnownHeads[KnownHead]()
+    accepted: ClassVar[ConnectionLimit] = ConnectionLimit()
+    turns: ClassVar[Turns] = Turns()
     shape: Shape = staticmethod(plain)
+    caller: Caller = staticmethod(one_caller)
 
     @classmethod
     def limit_bodies(cls, most: int) -> None:
         """Set the body limit to `most` bytes from the next request on, for open connections too."""
         cls.limits = replace(cls.limits, body_bytes=most)
+        cls.known.clear()
 
     # The mutable state of this class: the phase of the request being received, since when, the
     # bytes received so far, and whether the connection has been refused.
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        config: Any,
+        server_state: Any,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """The arguments are uvicorn's: its configuration, and the state of its server."""
+        self.app = config.loaded_app
+        self.loop = _loop or asyncio.get_running_loop()
+        self.keep_alive_s: float = config.timeout_keep_alive
+        self.server_state = server_state
+        self.connections = server_state.connections
+        self.app_state = app_state
+        self.parser: Any = httptools.HttpRequestParser(self)
+        # A request after one with `connection: close` is not answered; it is no error either.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.pipeline: deque[Cycle] = deque()
+        self.cycle: Cycle | None = None
+        self.transport: Any = None
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
         self._phase = WAITING
         self._read_bytes = 0
         self._unjudged_bytes = 0
@@ -97,32 +120,61 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._reframing = False
         self._client = Client()
         self._extensions: dict[str, Any] = {EXTENSION: self._client}
-        self._serving: RequestResponseCycle | None = None
+        self._counted: str | None = None  # the address for which the connection is counted
+        self._serving: Cycle | None = None
+        self._unstarted: Cycle | None = None
 
     # -- asyncio's protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer of the first head, or refuse the connection."""
-        super().connection_made(transport)
-        self.transport = cast(asyncio.Transport, CorkedTransport(transport, self.loop))
-        if len(self.connections) > self.limits.connections:
-            self._refuse(RequestRejected(503, "too many connections"))
-        else:
+        self.connections.add(self)
+        self.flow = Flow(transport)
+        self._server = address(transport.get_extra_info("sockname"))
+        self._address = address(transport.get_extra_info("peername"))
+        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        self.transport = CorkedTransport(transport, self.loop)
+        client = "" if self._address is None else self._address[0]
+        if self.accepted.admit(client, self.limits.connections):
+            self._counted = client
             self._start_clock()
+        else:
+            self._refuse(RequestRejected(503, "too many connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer, and cancel the work for the client."""
-        if self._serving is not None and not self._serving.response_complete:
-            self._serving.disconnected = True  # uvicorn sets it only for the latest request
-        super().connection_lost(exc)
+        self.connections.discard(self)
+        if self._counted is not None:
+            self.accepted.leave(self._counted)
+        for cycle in (self._serving, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.wake()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+        self.parser = None
         self._client.leave()
         if self._alarm is not None:
             self._alarm.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Parse received data; start the timer if it does not end a request."""
+        """Begin the request that the data brings."""
         if self._refused:
             return
+        idle = self._phase == WAITING and (self.cycle is None or self.cycle.response_complete)
+        if idle and (found := self.known.find(data)) is not None:
+            self._begin_known(*found)
+            return
+        self._parse(data)
+        cycle, self._unstarted = self._unstarted, None
+        if cycle is not None and not cycle.disconnected:
+            if idle and self._phase == WAITING and cycle is self.cycle and cycle.is_plain:
+                self.known.accepted(data, self._body_bytes, partial(KnownHead, cycle.scope))
+            self._start(cycle)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse received data; start the timer if it does not end a request."""
         self._read_bytes = len(data)
         self._unjudged_bytes += len(data)
         try:
@@ -131,24 +183,44 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 self._check_size()  # all in one read, and still incomplete
         except httptools.HttpParserUpgrade as exc:
             self._reframe()
-            self.data_received(data[exc.args[0] :])
+            self._parse(data[exc.args[0] :])
             return
         except RequestRejected as exc:
             self._refuse(exc)
             return
         except httptools.HttpParserError as exc:
             cause = exc.__context__
-            malformed = RequestRejected(400, "not a valid request (RFC 9112)")
+            malformed = RequestRejected(400, "the request is not valid HTTP/1.1 (RFC 9112)")
             self._refuse(cause if isinstance(cause, RequestRejected) else malformed)
             return
         if self._phase == WAITING:
             self._unjudged_bytes = 0
         elif self._unjudged_bytes - self._read_bytes > self.limits.head_bytes:
             self._refuse(
-                RequestRejected(431, f"more than {self.limits.head_bytes} bytes of fields")
+                RequestRejected(431, f"the header fields exceed {self.limits.head_bytes} bytes")
             )
         elif self._since_s is None:
             self._start_clock()
+
+    def eof_received(self) -> None:
+        """Let the transport close: a client that has sent its end is gone."""
+
+    def pause_writing(self) -> None:
+        """Let streams wait: the client reads slowly."""
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Let streams go on."""
+        self.flow.resume_writing()
+
+    # -- uvicorn's server
+
+    def shutdown(self) -> None:
+        """Close the connection, or do so after the reply to the request in progress."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
 
     # -- httptools' callbacks
 
@@ -159,8 +231,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._phase = HEAD
         self._since_s = None
         self._unjudged_bytes = self._read_bytes
-        super().on_message_begin()
-        self.scope["extensions"] = self._extensions
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_url(self, url: bytes) -> None:
         """Collect the target, within its limit."""
@@ -168,7 +241,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.url += url
             if len(self.url) > self.limits.target_bytes:
                 raise RequestRejected(
-                    414, f"a target of more than {self.limits.target_bytes} bytes"
+                    414, f"the request target exceeds {self.limits.target_bytes} bytes"
                 )
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -176,7 +249,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._phase != HEAD or b"_" in name:  # some read Content_Length as Content-Length
             return
         if len(self.headers) >= self.limits.fields:
-            raise RequestRejected(431, f"more than {self.limits.fields} header fields")
+            raise RequestRejected(
+                431, f"the request has more than {self.limits.fields} header fields"
+            )
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -186,16 +261,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         parser = self.parser
         method, version = parser.get_method(), parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise RequestRejected(505, "neither HTTP/1.1 nor HTTP/1.0")
+            raise RequestRejected(505, "the HTTP version is neither 1.1 nor 1.0")
         if method not in METHODS:
-            raise RequestRejected(501, "a method that is not served here")
+            raise RequestRejected(501, "this method is not supported")
         if self._unjudged_bytes > self.limits.head_bytes:
             self._check_size()
         self.expect_100_continue = check_head(self.headers, version, self.limits)
         if self.url[:1] != b"/" or b"#" in self.url:
             self._normalize_target(method)
         if len(self.pipeline) >= self.limits.pipelined:
-            raise RequestRejected(400, f"more than {self.limits.pipelined} requests before a reply")
+            raise RequestRejected(400, f"more than {self.limits.pipelined} pipelined requests")
         upgrade = parser.should_upgrade()
         if upgrade:
             no_websocket(self.headers)
@@ -203,46 +278,110 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._since_s = None
         self._body_bytes = self._unjudged_bytes = 0
         self._body_bytes_max = self.limits.body_bytes
+        # An offer is ignored, and the request answered normally (RFC 9110 7.8).
         self._upgrade = framing(self.headers) if upgrade else None
-        super().on_headers_complete()
-        if version == "1.0":
-            until_close(self.cycle)
+        is_10 = version == "1.0"
+        cycle = Cycle(
+            self,
+            self._scope(method, version),
+            keep_alive=not is_10 and parser.should_keep_alive(),
+            expects=self.expect_100_continue,
+            lasts=is_10,
+        )
+        before, self.cycle = self.cycle, cycle
+        if before is None or before.response_complete:
+            self._unstarted = cycle
+        else:
+            self.flow.pause_reading()
+            self.pipeline.append(cycle)
+
+    def _scope(self, method: bytes, version: str) -> dict[str, Any]:
+        """Return the ASGI scope of a request."""
+        target: bytes = self.url
+        raw_path, _, query = target.partition(b"?")
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self._address,
+            "scheme": self._scheme,
+            "method": method.decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+            "extensions": self._extensions,
+        }
 
     def on_body(self, body: bytes) -> None:
         """Pass on a part of the body, within the limit."""
         self._unjudged_bytes = 0
         self._body_bytes += len(body)
         if self._body_bytes > self._body_bytes_max:
-            raise RequestRejected(413, f"a body of more than {self._body_bytes_max} bytes")
-        super().on_body(body)
+            raise RequestRejected(413, f"the body exceeds {self._body_bytes_max} bytes")
+        cycle = self.cycle
+        assert cycle is not None
+        if not cycle.response_complete:
+            cycle.feed(body)
 
     def on_message_complete(self) -> None:
         """Record the end of a request."""
         if self._upgrade is None:
             self._phase = WAITING
             self._since_s = None
-            super().on_message_complete()
+            assert self.cycle is not None
+            self.cycle.end()
             if self.flow.read_paused and not self.pipeline:
                 self.flow.resume_reading()  # otherwise a disconnect would go unnoticed
 
-    # -- uvicorn's request cycle
+    # -- requests
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Record which of the pipelined requests is being served."""
-        self._serving = cycle
-        super()._start_asgi_task(cycle, app)
+    def _begin_known(self, known: KnownHead, body: bytes) -> None:
+        """Begin a request that came whole, with a head that was accepted before."""
+        scope = {
+            **known.scope,
+            "server": self._server,
+            "client": self._address,
+            "scheme": self._scheme,
+            "state": self.app_state.copy(),
+            "extensions": self._extensions,
+        }
+        self._since_s = None
+        self.cycle = cycle = Cycle(self, scope, keep_alive=True, known=known)
+        cycle.give(body)
+        self._start(cycle)
+
+    def _start(self, cycle: Cycle) -> None:
+        """Have the application answer a request, in its tenant's turn."""
+        if self.turns.is_now(self.loop):
+            self._serve(cycle)
+        else:
+            cycle.waited = True
+            self._client.serving = cycle
+            self.turns.wait(self.caller(cycle.scope), self._serve, cycle)
+
+    def _serve(self, cycle: Cycle) -> None:
+        if self._client.left or cycle.disconnected:
+            return
+        tasks = self.server_state.tasks
+        self._serving = self._client.serving = cycle
+        running = Eager(cycle.run(cycle.refusal or self.app), self.loop, tasks.discard)
+        self._client.running = running
+        tasks.add(running)
+        running.step()
 
     def on_response_complete(self) -> None:
-        """Start the next waiting request, or the timer of an idle connection.
-
-        This is uvicorn's own method without its timer per response.
-        """
+        """Start the next waiting request, or the timer of an idle connection."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self.loop.call_soon(self._start, self.pipeline.popleft())
         elif self._phase == WAITING:
             self._start_clock()
 
@@ -259,11 +398,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Measure a head exactly: the data read may be mostly a body, or other requests."""
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self.limits.head_bytes:
-            raise RequestRejected(431, f"more than {self.limits.head_bytes} bytes of fields")
-
-    def _should_upgrade(self) -> bool:
-        """Return False: an offer is ignored and the request answered normally (RFC 9110 7.8)."""
-        return False
+            raise RequestRejected(431, f"the header fields exceed {self.limits.head_bytes} bytes")
 
     def _reframe(self) -> None:
         """Start a new parser with the framing of the body that the old one dropped."""
@@ -294,14 +429,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             needed_s = self._body_bytes / self.limits.body_bytes_per_s
             return since_s + self.limits.body_grace_s + needed_s
         idle = self._phase == WAITING and self.cycle is not None
-        return since_s + (self.timeout_keep_alive if idle else self.limits.head_s)
+        return since_s + (self.keep_alive_s if idle else self.limits.head_s)
 
     def _on_alarm(self) -> None:
         self._alarm = None
         if self._since_s is None or self._refused:
             return
         now_s = self.loop.time()
-        if self.flow.read_paused or (self._phase == BODY and self.cycle.waiting_for_100_continue):
+        expects = self.cycle is not None and self.cycle.waiting_for_100_continue
+        if self.flow.read_paused or (self._phase == BODY and expects):
             self._since_s = now_s  # the client is waiting for the gateway
         due_s = self._due_s(self._since_s)
         if now_s < due_s:
@@ -318,30 +454,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._refused = True
         cycle = self.cycle
         own = self._phase == BODY  # the faulty request has its own cycle
-        if own and self.pipeline and self.pipeline[0][0] is cycle:
+        if own and self.pipeline and self.pipeline[-1] is cycle:
+            assert cycle is not None
             cycle.keep_alive = False
-            self.pipeline[0] = (cycle, _refusal_app(why.status, *self._written(why)))
+            cycle.refusal = refusal(why, self._path(), self.shape)
         elif own:
+            assert cycle is not None
             cycle.disconnected = True
-            cycle.message_event.set()
+            cycle.wake()
             self._send_refusal(None if cycle.response_started else why)
         elif cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False  # the last request before the faulty one
         else:
             self._send_refusal(why)
-
-    def _written(self, why: RequestRejected) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Return the headers and body of a refusal, in the format of the path's protocol."""
-        title = _title(why.status)
-        problem = {"type": "about:blank", "title": title, "status": why.status}
-        problem["detail"] = why.detail
-        content_type, body = self.shape(self._path(), why.status, problem)
-        fields = [
-            (b"content-type", content_type),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        return fields, body
 
     def _path(self) -> bytes:
         """Return the path of the request being received; empty if it is not known."""
@@ -359,58 +484,35 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if why is not None:
-            fields, body = self._written(why)
-            headers = b"".join(b"%b: %b\r\n" % pair for pair in fields)
-            status = b"%d %b" % (why.status, _title(why.status).encode())
-            self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, headers, body))
+            self.transport.write(refusal(why, self._path(), self.shape).encoded())
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.close)
 
 
-def until_close(cycle: RequestResponseCycle) -> None:
-    """End a reply of unknown length by closing the connection: HTTP/1.0 has no chunked coding.
-
-    See RFC 9112 6.1. uvicorn chunks such replies whatever the client's version.
-    """
-    send, lasts = cycle.send, False
-
-    async def unchunked(message: ASGISendEvent) -> None:
-        nonlocal lasts
-        if message["type"] == "http.response.start":
-            lasts = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
-            if lasts:
-                cycle.chunked_encoding = False
-        elif message["type"] == "http.response.body" and lasts:
-            cycle.expected_content_length = len(message.get("body", b""))
-        await send(message)
-
-    cycle.send = unchunked  # type: ignore[method-assign]
+def address(name: Any) -> tuple[str, int | None] | None:
+    """Return the address of a socket as ASGI has it; None if it has none."""
+    if isinstance(name, list | tuple):
+        return str(name[0]), int(name[1])
+    return (name, None) if isinstance(name, str) and name else None
 
 
-def limited_protocol(limits: HeadLimits, shape: Shape = plain) -> type[LimitedHttpProtocol]:
+def limited_protocol(
+    limits: HeadLimits, shape: Shape = plain, caller: Caller = one_caller
+) -> type[LimitedHttpProtocol]:
     """Return a protocol class with other limits; uvicorn creates its instances itself.
 
-    `shape` formats refusals; it is called only when a request is refused.
+    `shape` formats refusals; it is called only when a request is refused. `caller` names who has
+    sent a request, by its ASGI scope; it is called only when more requests have come than can begin
+    at once, and they begin in turns.
     """
-    own = {"limits": limits, "shape": staticmethod(shape)}
+    own = {
+        "limits": limits,
+        "shape": staticmethod(shape),
+        "known": KnownHeads[KnownHead](),
+        "accepted": ConnectionLimit(),
+        "turns": Turns(),
+        "caller": staticmethod(caller),
+    }
     return type("Guarded", (LimitedHttpProtocol,), own)
-
-
-def _title(status: int) -> str:
-    return _TITLES.get(status) or HTTPStatus(status).phrase
-
-
-def _refusal_app(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> ASGI3Application:
-    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        start: HTTPResponseStartEvent = {
-            "type": "http.response.start",
-            "status": status,
-            "headers": headers,
-            "trailers": False,
-        }
-        await send(start)
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-
-    return app

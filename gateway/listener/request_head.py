@@ -20,7 +20,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
 class RequestRejected(Exception):  # noqa: N818 - reads as what happened
-    """A request refused with `status`; `detail` is our text, never the client's."""
+    """A request refused with `status`; `detail` never quotes the client."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -59,20 +59,20 @@ def check_head(headers: Sequence[Field], version: str, limits: HeadLimits) -> bo
             continue
         if name == b"host":
             if host is not None:
-                raise RequestRejected(400, "more than one Host field")
+                raise RequestRejected(400, "the request has more than one Host field")
             host = value
             _check_host(value)
         elif name == b"content-length":
             framed = True
             if int(value) > limits.body_bytes:  # digits only: the parser has checked that
-                raise RequestRejected(413, f"a body of more than {limits.body_bytes} bytes")
+                raise RequestRejected(413, f"the body exceeds {limits.body_bytes} bytes")
         elif name == b"transfer-encoding":
             _check_coding(value, version, framed)
             framed = True
         else:
             expects = _expects(value, version)
     if host is None and version != "1.0":
-        raise RequestRejected(400, "no Host field")
+        raise RequestRejected(400, "the request has no Host field")
     return expects
 
 
@@ -85,7 +85,7 @@ def no_websocket(headers: Sequence[Field]) -> None:
     for name, value in headers:
         if name == b"upgrade" and b"websocket" in value.lower():
             raise RequestRejected(
-                501, "WebSocket is not served here; streams come as server-sent events"
+                501, "WebSocket is not supported; streams are sent as server-sent events"
             )
 
 
@@ -101,16 +101,16 @@ def origin_form(target: bytes, method: bytes) -> tuple[bytes, bytes | None]:
     Raises RequestRejected for a fragment, a user, another scheme, or `*` except with OPTIONS.
     """
     if b"#" in target:
-        raise RequestRejected(400, "a fragment in the request's target")
+        raise RequestRejected(400, "the request target has a fragment")
     if target.startswith(b"/"):
         return target, None
     if target == b"*":
         if method != b"OPTIONS":
-            raise RequestRejected(400, "the target * is for OPTIONS")
+            raise RequestRejected(400, "the target * is valid only with OPTIONS")
         return target, None
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
-        raise RequestRejected(400, "a target that is neither a path nor an http URL")
+        raise RequestRejected(400, "the request target is neither a path nor an http URL")
     host, rest = match.groups()
     _check_host(host)
     return (rest if rest.startswith(b"/") else b"/" + rest), host
@@ -119,17 +119,17 @@ def origin_form(target: bytes, method: bytes) -> tuple[bytes, bytes | None]:
 @lru_cache(maxsize=1000)  # clients repeat the same few hosts
 def _check_host(host: bytes) -> None:
     if _HOST.fullmatch(host.strip()) is None:
-        raise RequestRejected(400, "an invalid Host")
+        raise RequestRejected(400, "the Host field is invalid")
 
 
 def _check_coding(value: bytes, version: str, framed: bool) -> None:
     if version == "1.0":
-        raise RequestRejected(400, "a transfer coding in HTTP/1.0")
+        raise RequestRejected(400, "an HTTP/1.0 request cannot have a transfer coding")
     if framed or value.strip().lower() != b"chunked":
-        raise RequestRejected(501, "a transfer coding other than chunked, once")
+        raise RequestRejected(501, "the only supported transfer coding is chunked, applied once")
 
 
 def _expects(value: bytes, version: str) -> bool:
     if value.strip().lower() != b"100-continue":
-        raise RequestRejected(417, "an expectation other than 100-continue")
+        raise RequestRejected(417, "the only supported expectation is 100-continue")
     return version == "1.1"  # RFC 9110 10.1.1: ignored from a 1.0 client

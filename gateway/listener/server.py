@@ -1,6 +1,7 @@
 """Serves an ASGI application with uvicorn's server and `LimitedHttpProtocol`."""
 
 import asyncio
+import logging
 import signal
 import socket
 import ssl
@@ -16,6 +17,8 @@ import uvicorn
 
 from tollway.gateway.listener.http_protocol import LimitedHttpProtocol, limited_protocol
 from tollway.gateway.listener.request_head import HeadLimits
+
+ACCEPTED = 16  # connections in an iteration: a millisecond
 
 __all__ = ["HeadLimits", "bind", "bind_each", "run", "server", "serving"]
 
@@ -54,17 +57,38 @@ def bind_each(listen: str, count: int) -> list[socket.socket]:
     return [bind(f"{host}:{port}", shared=True) for _ in range(count)]
 
 
+def hold(listen: str) -> socket.socket:
+    """Return a socket that keeps a `host:port` for servers that bind it themselves (SO_REUSEPORT).
+
+    It does not listen, so it gets no connections. Raises OSError if another process has the
+    address.
+    """
+    host, _, _ = listen.rpartition(":")
+    with bind(listen) as first:  # not shared: it fails if another gateway of this user has the port
+        family, port = first.family, first.getsockname()[1]
+    held = socket.socket(family, socket.SOCK_STREAM)
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        held.setsockopt(socket.SOL_SOCKET, option, 1)
+    held.bind((host.strip("[]"), port))
+    return held
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return the `host:port` of a bound socket."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """Return the URL of a bound socket."""
     address = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"unix:{address}"
-    host, port = address[:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return f"{scheme}://{address_of(listener)}"
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server that serves for a grace period after SIGTERM, so that others notice."""
+    """uvicorn's server, which serves for a grace period after SIGTERM so that others notice."""
 
     # The mutable state is its event loop, and whether it has been asked to stop.
 
@@ -74,17 +98,25 @@ class Server(uvicorn.Server):
         grace_s: float,
         leaving: Callable[[], None],
         handshake_s: float,
+        stopping: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._grace_s = grace_s
         self._handshake_s = handshake_s
         self._leaving = leaving
+        self._stopping = stopping
         self._loop: asyncio.AbstractEventLoop | None = None
         self._left = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening."""
+        """Start listening, on copies of each socket too.
+
+        libuv accepts one connection of a socket in each iteration of the loop. When a flood makes
+        iterations long and opens connections, those of others would wait in the kernel for seconds.
+        """
         loop = self._loop = asyncio.get_running_loop()
+        if sockets is not None:
+            sockets = [copy for one in sockets for copy in _copies(one)]
         if not self.config.is_ssl:
             await super().startup(sockets)
             return
@@ -96,6 +128,11 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         finally:
             loop.create_server = create_server  # type: ignore[method-assign]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, and let requests in progress finish."""
+        self._stopping()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop after the grace period on SIGTERM; at once on SIGINT or a second signal."""
@@ -120,18 +157,21 @@ def server(
     tls: ssl.SSLContext | None = None,
     grace_s: float = 0.0,
     leaving: Callable[[], None] = lambda: None,
+    stopping: Callable[[], None] = lambda: None,
 ) -> uvicorn.Server:
     """Return the server of an ASGI application; it still needs a socket (`bind`) to serve.
 
     An idle connection is kept for `keep_alive_s` (nginx keeps its connections to the gateway for
     60 s, and must be the first to close). On SIGTERM, `leaving` is called and requests are served
-    for `grace_s` more; then no more are accepted, and those in progress have `drain_s` to finish.
+    for `grace_s` more; then `stopping` is called, no more are accepted, and those in progress have
+    `drain_s` to finish.
     The application sets `date` and `server` itself, so that a proxied reply has them once.
     `protocol` is for callers that change its limits later (see `limited_protocol`); otherwise it is
     created with `limits` and `connections`.
     """
     if protocol is None:
         protocol = limited_protocol(replace(limits or HeadLimits(), connections=connections))
+    logging.getLogger("uvicorn.error").addFilter(_is_unexpected)  # once, however often it is called
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -149,7 +189,15 @@ def server(
         timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type] # any number works
         timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]
     )
-    return Server(config, grace_s, leaving, protocol.limits.head_s)
+    return Server(config, grace_s, leaving, protocol.limits.head_s, stopping)
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's error about a response without an end.
+
+    That is how a stream that broke off is told from a complete one, as often as backends hang up.
+    """
+    return record.msg != "ASGI callable returned without completing response."
 
 
 def run(app: Any, *, listen: str | socket.socket, **options: Any) -> None:
@@ -179,9 +227,16 @@ async def serving(
     finally:
         one.should_exit = True
         await task
-        for connection in list(one.server_state.connections):  # those still open after `drain_s`
+        for connection in list(
+            one.server_state.connections
+        ):  # connections still open after `drain_s`
             connection.transport.abort()
         await asyncio.sleep(0)
+
+
+def _copies(one: socket.socket) -> list[socket.socket]:
+    """Return a socket and its copies; whoever serves them closes them."""
+    return [one, *[one.dup() for _ in range(ACCEPTED - 1)]]
 
 
 def _bind_unix(path: str, backlog: int) -> socket.socket:

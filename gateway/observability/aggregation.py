@@ -17,12 +17,11 @@ _ADDED = {
     "tollway_backend_concurrency_limit",
     "tollway_backend_calls_waiting",
     "tollway_budget_waiting",
+    "tollway_device_unallocated_usd",
     "tollway_drained_streams",
-    "tollway_explored_usd",
     "tollway_journal_dropped_rows",
     "tollway_journal_rows",
     "tollway_journal_waiting_bytes",
-    "tollway_ledger_calls",
 }
 _LOWEST = {
     "tollway_backend_address_up",
@@ -35,18 +34,20 @@ _LOWEST = {
 
 def add(reports: Sequence[Iterable[Family]]) -> list[Family]:
     """Return the families of all reports, each once, with combined samples."""
-    found: dict[str, Family] = {}
+    families: dict[str, Family] = {}
     samples: dict[str, dict[tuple[Any, ...], list[Any]]] = {}
     for report in reports:
         for family in report:
-            found.setdefault(family["name"], family)
+            families.setdefault(family["name"], family)
             held = samples.setdefault(family["name"], {})
             combine = how(family)
             for name, labels, value in family["samples"]:
                 sample = held.setdefault((name, *labels.items()), [name, labels, None])
                 before = sample[2]
                 sample[2] = value if before is None else combine(before, value)
-    return [{**family, "samples": list(samples[name].values())} for name, family in found.items()]
+    return [
+        {**family, "samples": list(samples[name].values())} for name, family in families.items()
+    ]
 
 
 def how(family: Family) -> Combine:

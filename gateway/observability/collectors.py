@@ -1,128 +1,180 @@
 """Collectors: gauges that are read from their owners at scrape time."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, cast
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
+from tollway.backends.batching.batcher import Batcher, unwrapped
 from tollway.backends.concurrency.queue import ConcurrencyQueue
 from tollway.backends.http.load_balancer import LoadBalancer
-from tollway.gateway.budgets.model import NANO, BudgetStatus
+from tollway.backends.money import to_usd
+from tollway.gateway.budgets.model import BudgetStatus
 from tollway.gateway.budgets.reservations import Reservations
-from tollway.gateway.observability.counters import histogram
+from tollway.gateway.observability.families import Metric, counter, gauge, histogram
 from tollway.gateway.observability.histogram import Buckets
 from tollway.gateway.observability.log_writer import Background
-from tollway.gateway.routing.backend import Backend
 from tollway.gateway.routing.circuit_breaker import STATES
+from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.replies.drains import Drains
-from tollway.gateway.routing.route import Route
+from tollway.gateway.scaling.advisor import ScalingAdvisor
+from tollway.gateway.storage.captures import Captures
+from tollway.gateway.storage.disk_space import DiskSpace
 from tollway.gateway.storage.journal import Journal
+from tollway.gateway.storage.retention import JournalRetention
 
 _BUDGET: tuple[tuple[str, str, Callable[[BudgetStatus], int]], ...] = (
-    ("limit", "What a budget allows in its window", lambda s: s.limit_nano),
-    ("spent", "What has been spent in the window", lambda s: s.spent_nano),
-    ("held", "What is leased or reserved, and not spent", lambda s: s.held_nano),
-    ("free", "What may still be leased", lambda s: s.free_nano),
-    ("overdraft", "What is spent and held above the limit", lambda s: s.overdraft_nano),
-    ("carried", "What earlier windows overspent and this one makes good", lambda s: s.carried_nano),
-    ("unaccounted", "What dead gateways may have spent", lambda s: s.unaccounted_nano),
+    ("limit", "Limit in the current window", lambda s: s.limit_nano),
+    ("spent", "Amount spent in the current window", lambda s: s.spent_nano),
+    ("held", "Amount leased or reserved, but not spent", lambda s: s.held_nano),
+    ("free", "Amount that can still be leased", lambda s: s.free_nano),
+    ("overdraft", "Amount spent and held above the limit", lambda s: s.overdraft_nano),
+    (
+        "carried",
+        "Overspend of earlier windows that is deducted from this one",
+        lambda s: s.carried_nano,
+    ),
+    ("unaccounted", "Amount that dead gateways may have spent", lambda s: s.unaccounted_nano),
 )
 
 
-def budgets(wallet: Reservations) -> Iterator[Metric]:
+def build_info(version: str) -> Iterator[Metric]:
+    """Yield the version of this gateway."""
+    yield gauge(
+        "tollway_build_info",
+        "Version of this gateway; the value is always 1",
+        ["version"],
+        [((version,), 1)],
+    )
+
+
+def budgets(reservations: Reservations) -> Iterator[Metric]:
     """Yield each budget's limit, spent and held amounts, over all gateways."""
-    told = [([s.budget.name, s.budget.window], s) for s in wallet.status()]
+    statuses = [([s.budget.name, s.budget.window], s) for s in reservations.status()]
     names = ["budget", "window"]
     for name, text, read in _BUDGET:
-        rows = ((labels, read(s) / NANO) for labels, s in told)
-        yield _gauge(f"tollway_budget_{name}_usd", text, names, rows)
-    yield _gauge(
+        rows = ((labels, to_usd(read(s))) for labels, s in statuses)
+        yield gauge(f"tollway_budget_{name}_usd", text, names, rows)
+    yield gauge(
         "tollway_budget_used_ratio",
-        "What is spent or carried, as a share of the limit",
+        "Amount spent or carried over, as a share of the limit",
         names,
-        ((labels, s.used_nano / s.limit_nano) for labels, s in told if s.limit_nano),
+        ((labels, s.used_nano / s.limit_nano) for labels, s in statuses if s.limit_nano),
     )
-    yield _gauge(
+    yield gauge(
         "tollway_budget_window_start_timestamp_seconds",
-        "When the window began; 0: it is for ever",
+        "Start of the window, in Unix time; 0 for lifetime budgets",
         names,
-        ((labels, s.window_start_s) for labels, s in told),
+        ((labels, s.window_start_s) for labels, s in statuses),
     )
-    yield _gauge(
+    yield gauge(
         "tollway_budget_window_end_timestamp_seconds",
-        "When the window ends; none where it is for ever",
+        "End of the window, in Unix time; absent for lifetime budgets",
         names,
-        ((labels, s.resets_at_s) for labels, s in told if s.resets_at_s is not None),
+        ((labels, s.resets_at_s) for labels, s in statuses if s.resets_at_s is not None),
     )
-    yield _gauge(
+    yield gauge(
         "tollway_ledger_up",
-        "Whether the ledger answers; 0: leases are spent, then calls refused or made unasked",
+        "Whether the ledger is reachable; if not, on_ledger_failure applies once leases are spent",
         [],
-        [([], float(not wallet.down))],
+        [([], float(not reservations.down))],
     )
-    yield _gauge(
-        "tollway_ledger_calls",
-        "Times this process has asked the ledger",
+    yield counter(
+        "tollway_ledger_requests",
+        "Requests sent to the ledger",
         [],
-        [([], wallet.ledger_calls)],
+        [([], reservations.ledger_requests)],
     )
 
 
-def held_money(wallet: Reservations, waited: Buckets) -> Iterator[Metric]:
+def held_money(reservations: Reservations, waited: Buckets) -> Iterator[Metric]:
     """Yield how many requests waited for reserved budget, and how long."""
-    line = wallet.held.line
-    waits = CounterMetricFamily(
+    line = reservations.held.line
+    yield counter(
         "tollway_budget_waits",
-        "Waits for money that other calls hold, by how they ended",
-        labels=["result"],
+        "Waits for budget reserved by other calls, by result",
+        ["result"],
+        (([end], count) for end, count in line.ends.items()),
     )
-    for end, count in line.ends.items():
-        waits.add_metric([end], count)
-    yield waits
     yield histogram(
         "tollway_budget_wait_seconds",
-        "Time that requests waited for money that other calls hold",
+        "Time that requests waited for budget reserved by other calls",
         [],
         {(): waited},
     )
-    yield _gauge(
-        "tollway_budget_waiting", "Requests that wait for money now", [], [([], line.count)]
+    yield gauge(
+        "tollway_budget_waiting",
+        "Requests waiting for budget reserved by other calls",
+        [],
+        [([], line.count)],
+    )
+
+
+def captured(captures: Captures) -> Iterator[Metric]:
+    """Yield how many prompts and replies were captured."""
+    yield counter(
+        "tollway_captures",
+        "Prompts and replies to be captured, by result",
+        ["result"],
+        [(["written"], captures.written), (["dropped"], captures.dropped)],
     )
 
 
 def drains(drains: Drains) -> Iterator[Metric]:
     """Yield how many abandoned streams are drained, and how drains ended."""
-    yield _gauge(
+    yield gauge(
         "tollway_drained_streams",
-        "Streams that are read on after their clients left",
+        "Abandoned streams that are being drained",
         [],
         [([], float(drains.count))],
     )
-    ends = CounterMetricFamily(
+    yield counter(
         "tollway_streams_drained",
-        "Streams that were to be read on after their clients left, by how that ended",
-        labels=["end"],
+        "Abandoned streams that were to be drained, by how the drain ended",
+        ["end"],
+        (([end], count) for end, count in drains.ends.items()),
     )
-    for end, count in drains.ends.items():
-        ends.add_metric([end], count)
-    yield ends
 
 
 def journal(journal: Journal) -> Iterator[Metric]:
     """Yield how the journal keeps up."""
     for name, text, value in (
         ("rows", "Rows appended since the start", journal.rows_written),
-        ("dropped_rows", "Rows lost because the disk refused them", journal.rows_dropped),
-        ("waiting_bytes", "Bytes not yet taken by the operating system", journal.waiting_bytes),
+        ("dropped_rows", "Rows lost because the disk refused writes", journal.rows_dropped),
+        ("waiting_bytes", "Bytes waiting to be written", journal.waiting_bytes),
     ):
-        yield _gauge(f"tollway_journal_{name}", text, [], [([], value)])
+        yield gauge(f"tollway_journal_{name}", text, [], [([], value)])
+
+
+def removed(retention: JournalRetention) -> Iterator[Metric]:
+    """Yield how much of the journal was removed."""
+    yield counter(
+        "tollway_journal_segments_removed",
+        "Segments of the journal removed by keep_days or keep_gb",
+        [],
+        [([], retention.removed)],
+    )
+
+
+def disks(space: DiskSpace) -> Iterator[Metric]:
+    """Yield the free space where the gateway writes."""
+    yield gauge(
+        "tollway_disk_free_bytes",
+        "Free bytes of the disk that holds a folder of the gateway",
+        ["folder"],
+        (([name], float(disk.free_bytes)) for name, disk in space.disks.items()),
+    )
+    yield gauge(
+        "tollway_disk_low",
+        "Whether little of a folder's disk is free, or the journal would fill it within a day",
+        ["folder"],
+        (([name], float(space.is_low(name))) for name in space.disks),
+    )
 
 
 def to_come(requests: Mapping[str, float]) -> Iterator[Metric]:
     """Yield the forecasts that budget pacing is based on."""
-    yield _gauge(
+    yield gauge(
         "tollway_budget_requests_to_come",
-        "Requests that a budget which paces is taken to have to pay for until its window ends",
+        "Forecast number of requests until the end of the window, used to pace the budget",
         ["budget"],
         (([budget], count) for budget, count in requests.items()),
     )
@@ -130,28 +182,29 @@ def to_come(requests: Mapping[str, float]) -> Iterator[Metric]:
 
 def log_lines(lines: Background) -> Iterator[Metric]:
     """Yield the number of dropped log lines."""
-    yield CounterMetricFamily(
+    yield counter(
         "tollway_log_lines_dropped",
-        "Lines of the log that were dropped because nobody read them as fast as they came",
-        value=lines.dropped,
+        "Log lines dropped because their reader was too slow",
+        [],
+        [([], lines.dropped)],
     )
 
 
 def saved(times_s: Mapping[str, float]) -> Iterator[Metric]:
     """Yield the time at which the routes' learned state was last saved."""
-    yield _gauge(
+    yield gauge(
         "tollway_snapshot_timestamp_seconds",
-        "When what a route has learned was last saved",
+        "Time of the last save of a route's learned state, in Unix time",
         ["route"],
         (([name], time_s) for name, time_s in times_s.items()),
     )
 
 
-def routes(routes: Mapping[str, Route]) -> Iterator[Metric]:
+def routes(routes: Mapping[str, RoutePlan]) -> Iterator[Metric]:
     """Yield the state of each route's policy and estimator."""
-    yield _gauge(
+    yield gauge(
         "tollway_backend_up",
-        "Whether a backend is in service: its circuit breaker is closed and its key accepted",
+        "Whether a backend is in service: its circuit breaker is closed and its key is accepted",
         ["route", "backend"],
         (
             ([route.name, name], float(backend.up))
@@ -159,23 +212,33 @@ def routes(routes: Mapping[str, Route]) -> Iterator[Metric]:
             for name, backend in route.backends.items()
         ),
     )
-    yield _gauge(
+    yield gauge(
         "tollway_policy_version",
-        "How many labels a route's policy has learned from",
+        "Number of labels that a route's policy has learned from",
         ["route"],
         (([route.name], route.policy.version) for route in routes.values()),
     )
     figures = [(route.name, route.policy.figures()) for route in routes.values()]
     for name, text in _FIGURES.items():
-        yield _gauge(
+        yield gauge(
             f"tollway_{name}",
             text,
             ["route"],
-            (([route], told[name]) for route, told in figures if name in told),
+            (([route], values[name]) for route, values in figures if name in values),
         )
-    yield _gauge(
+    yield counter(
+        "tollway_exploration_cost_usd",
+        "Expected cost of exploration beyond that of the best arm",
+        ["route"],
+        (
+            ([route], values["explored_usd"])
+            for route, values in figures
+            if "explored_usd" in values
+        ),
+    )
+    yield gauge(
         "tollway_input_psi",
-        "How far a feature is from what it was at the start: above 0.25 it has drifted",
+        "Population stability index of an input feature since the start; above 0.25 it has drifted",
         ["route", "feature"],
         (
             ([route.name, str(n)], psi)
@@ -187,37 +250,38 @@ def routes(routes: Mapping[str, Route]) -> Iterator[Metric]:
     yield from _accuracy(routes)
 
 
-def _retries(routes: Mapping[str, Route]) -> Iterator[Metric]:
-    retries = CounterMetricFamily(
-        "tollway_retries",
-        "Calls to other backends after failures, those denied, and replies of last resort",
-        labels=["route", "result"],
-    )
+def _retries(routes: Mapping[str, RoutePlan]) -> Iterator[Metric]:
+    retries: list[tuple[list[str], int]] = []
+    hedges: list[tuple[list[str], int]] = []
     for route in routes.values():
-        fallbacks = route.fallbacks.retries
-        retries.add_metric([route.name, "made"], fallbacks.made)
-        retries.add_metric([route.name, "denied"], fallbacks.denied)
-        retries.add_metric([route.name, "last_resort"], fallbacks.static_responses)
-    yield retries
-    hedges = CounterMetricFamily(
-        "tollway_hedges",
-        "Second calls of slow requests, those among them that answered first, and those denied",
-        labels=["route", "result"],
-    )
-    for route in routes.values():
+        fallbacks = route.state.retries
+        retries.append(([route.name, "made"], fallbacks.made))
+        retries.append(([route.name, "denied"], fallbacks.denied))
+        retries.append(([route.name, "static_response"], fallbacks.static_responses))
         if route.hedge is not None:
             hedge = route.hedge.waits
-            hedges.add_metric([route.name, "made"], hedge.made)
-            hedges.add_metric([route.name, "won"], hedge.won)
-            hedges.add_metric([route.name, "denied"], hedge.denied)
-    yield hedges
+            hedges.append(([route.name, "made"], hedge.made))
+            hedges.append(([route.name, "won"], hedge.won))
+            hedges.append(([route.name, "denied"], hedge.denied))
+    yield counter(
+        "tollway_retries",
+        "Calls to other backends after failures, those denied, and static responses",
+        ["route", "result"],
+        retries,
+    )
+    yield counter(
+        "tollway_hedges",
+        "Hedged calls for slow requests: made, won (they answered first), and denied",
+        ["route", "result"],
+        hedges,
+    )
 
 
-def backends(backends: Mapping[str, Backend], now_s: float) -> Iterator[Metric]:
+def backends(backends: Mapping[str, Target], now_s: float) -> Iterator[Metric]:
     """Yield the health and the load of each backend, as seen by this gateway."""
-    yield _gauge(
+    yield gauge(
         "tollway_backend_breaker",
-        "1 for the state that a backend's circuit breaker is in",
+        "State of a backend's circuit breaker: 1 for the current state, 0 for the others",
         ["backend", "state"],
         (
             ([name, state], float(state == backend.breaker.state(now_s)))
@@ -225,38 +289,92 @@ def backends(backends: Mapping[str, Backend], now_s: float) -> Iterator[Metric]:
             for state in STATES
         ),
     )
-    yield _gauge(
+    yield gauge(
         "tollway_backend_address_up",
-        "Whether an address of a backend that has several gets calls",
+        "Whether an address of a backend with several addresses receives calls",
         ["backend", "address"],
         (
             ([name, end.host.decode()], float(end.serves(now_s)))
             for name, backend in backends.items()
-            if isinstance(backend.transport, LoadBalancer)
-            for end in backend.transport.endpoints
+            if isinstance(transport := unwrapped(backend.transport), LoadBalancer)
+            for end in transport.endpoints
         ),
     )
-    told = [([name], backend.slots) for name, backend in backends.items() if backend.slots]
+    queues = [([name], backend.slots) for name, backend in backends.items() if backend.slots]
     for name, text, read in _SLOTS:
-        yield _gauge(
-            f"tollway_backend_{name}", text, ["backend"], ((at, read(slots)) for at, slots in told)
+        yield gauge(
+            f"tollway_backend_{name}",
+            text,
+            ["backend"],
+            ((at, read(slots)) for at, slots in queues),
         )
-    shed = CounterMetricFamily(
-        "tollway_backend_shed", "Calls refused because they would have waited", labels=["backend"]
+    yield counter(
+        "tollway_backend_rate_limit_avoided",
+        "Requests not offered to a backend because it announced that its rate limit is used up",
+        ["backend"],
+        (([name], one.announced.avoided) for name, one in backends.items() if one.announced),
     )
-    for at, slots in told:
-        shed.add_metric(at, slots.refused)
-    yield shed
+    yield counter(
+        "tollway_backend_shed",
+        "Calls refused because they would have waited too long for a slot",
+        ["backend"],
+        ((at, slots.refused) for at, slots in queues),
+    )
+
+
+def scaling(advisor: ScalingAdvisor) -> Iterator[Metric]:
+    """Yield the recommended replicas; nothing for a backend until its load is known."""
+    yield gauge(
+        "tollway_backend_replicas_recommended",
+        "Replicas that a backend needs, within its bounds",
+        ["backend"],
+        (([name], count) for name, count in advisor.replicas().items()),
+    )
+
+
+def batches(backends: Mapping[str, Target]) -> Iterator[Metric]:
+    """Yield what the calls to each backend were joined into."""
+    joined = {
+        name: backend.transport
+        for name, backend in backends.items()
+        if isinstance(backend.transport, Batcher)
+    }
+    if not joined:
+        return
+    yield histogram(
+        "tollway_batch_rows",
+        "Rows of the batches sent to a backend, including calls for which no other one came",
+        ["backend"],
+        {(name,): cast("Buckets", one.stats.rows) for name, one in joined.items()},
+    )
+    yield histogram(
+        "tollway_batch_wait_seconds",
+        "Time that calls waited to be sent in a batch",
+        ["backend"],
+        {(name,): cast("Buckets", one.stats.waits) for name, one in joined.items()},
+    )
+    yield counter(
+        "tollway_batch_calls",
+        "Calls to a backend with batches, by what became of them",
+        ["backend", "result"],
+        (([name, end], n) for name, one in joined.items() for end, n in one.stats.ends.items()),
+    )
+    yield gauge(
+        "tollway_batch_rows_limit",
+        "Current maximum of rows in a batch, derived from latencies",
+        ["backend"],
+        (([name], one.size.rows) for name, one in joined.items()),
+    )
 
 
 _SLOTS: tuple[tuple[str, str, Callable[[ConcurrencyQueue], int]], ...] = (
-    ("calls", "Calls under way", lambda slots: slots.busy),
+    ("calls", "Calls in progress", lambda slots: slots.busy),
     (
         "concurrency_limit",
-        "Calls that may be made at once, as found from latencies",
+        "Current limit on concurrent calls, derived from latencies",
         lambda s: s.limit,
     ),
-    ("calls_waiting", "Calls that wait for their turn", lambda slots: slots.waiting),
+    ("calls_waiting", "Calls waiting for a concurrency slot", lambda slots: slots.waiting),
 )
 
 
@@ -293,60 +411,50 @@ class Anomalies(Protocol):
 
 def anomalies(anomalies: Anomalies, now_s: float) -> Iterator[Metric]:
     """Yield the active spend anomalies and the current baseline."""
-    yield _gauge(
+    yield gauge(
         "tollway_spend_anomaly",
-        "Spend over the usual, for anomalies under way: how many times",
+        "Spend of an active anomaly, as a multiple of the baseline",
         ["kind", "name", "cause"],
         (([a.kind, a.name, a.cause], a.ratio) for a in anomalies.active),
     )
-    yield _gauge(
+    yield gauge(
         "tollway_spend_usual_usd_per_hour",
-        "What is usually spent at this time, where enough is known",
+        "Baseline spend at this time, in dollars per hour, once enough data exists",
         ["kind", "name"],
         ((list(about), usd) for about, usd in anomalies.usual(now_s).items()),
     )
 
 
 _FIGURES = {
-    "shadow_price": "How much quality one dollar must buy: the multiplier of budgets and floors",
-    "explored_usd": "What exploration was expected to cost beyond the best arm, in all",
-    "accuracy_floor": "The accuracy that a route holds",
-    "accuracy_estimate": "The accuracy that recent labels say",
-    "floor_guarded": "Whether the baseline has a share of the requests, for the floor's sake",
-    "floor_share": "The share of requests that is the learned policy's",
-    "floor_lower_bound": "What the learned policy's own accuracy is at least, with confidence",
-    "guard_active": "Whether the learned policy acts, and not the fixed arm that guards it",
-    "guard_gain": "What the learned policy is worth more than the fixed arm, in quality",
-    "guard_gain_lower_bound": "What it is worth more at least, with confidence",
-    "allowance_usd": "What the budgets allow per request",
+    "shadow_price": "Shadow price: the quality that one more dollar would buy",
+    "accuracy_floor": "Accuracy that a route must hold",
+    "accuracy_estimate": "Accuracy according to recent labels",
+    "floor_guarded": "Whether the baseline receives a share of the requests to hold the floor",
+    "floor_share": "Share of the requests that the learned policy routes",
+    "floor_lower_bound": "Lower confidence bound of the learned policy's own accuracy",
+    "guard_active": "Whether the learned policy acts, instead of the fixed arm that guards it",
+    "guard_gain": "Estimated advantage of the learned policy over the fixed arm, in quality",
+    "guard_gain_lower_bound": "Lower confidence bound of tollway_guard_gain",
+    "allowance_usd": "Amount in dollars that the budgets allow per request",
 }
 """Figures of policies; each policy reports those that it has."""
 
 
-def _accuracy(routes: Mapping[str, Route]) -> Iterator[Metric]:
-    told = [
+def _accuracy(routes: Mapping[str, RoutePlan]) -> Iterator[Metric]:
+    accuracies = [
         ([route.name, backend], accuracy)
         for route in routes.values()
         for backend, accuracy in route.estimator.accuracy().items()
     ]
-    yield _gauge(
+    yield gauge(
         "tollway_estimate_ceiling_coverage_ratio",
-        "Share of calls that cost at most the ceiling quoted for them",
+        "Share of calls that cost no more than their quoted ceiling",
         ["route", "backend"],
-        ((labels, accuracy.coverage) for labels, accuracy in told),
+        ((labels, accuracy.coverage) for labels, accuracy in accuracies),
     )
-    yield _gauge(
+    yield gauge(
         "tollway_estimate_error_ratio",
-        "Mean relative error of the cost expected of a call",
+        "Mean relative error of the expected cost of a call",
         ["route", "backend"],
-        ((labels, accuracy.relative_error) for labels, accuracy in told),
+        ((labels, accuracy.relative_error) for labels, accuracy in accuracies),
     )
-
-
-def _gauge(
-    name: str, text: str, labels: list[str], rows: Iterable[tuple[list[str], float]]
-) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, number in rows:
-        family.add_metric(values, number)
-    return family

@@ -9,7 +9,7 @@ from typing import Any
 
 EVENTS_MAX = 1000  # enough for a person to read; the log has all events
 
-log = logging.getLogger("tollway.events")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ A pipe that nobody reads is full after 64 KiB, and a further write then blocks f
 loop that would stop the gateway. There are two writers that do not block:
 
     Background   a queue and a thread that writes; lines that do not fit are dropped and counted
-    Direct       writes at once what the kernel accepts without blocking and drops the rest. For the
+    Direct       writes what the kernel accepts without blocking and drops the rest. For the
                  supervisor, which must have no threads when it forks, and for the last lines of a
                  process that stops
 
@@ -53,7 +53,7 @@ class Direct:
                     self.dropped += 1
                     return
                 os.write(number, data[start : start + PIPE_BYTES])
-        except OSError:  # nobody is there to read it, or the disk is full
+        except OSError:  # the reader is gone, or the disk is full
             self.dropped += 1
 
 
@@ -61,7 +61,7 @@ class Background:
     """Writes lines from its own thread, which starts with the first line."""
 
     # The mutable state is the queue, its size in bytes, the thread, and the count of lines that
-    # were dropped; under one lock, for any thread may log.
+    # were dropped. One lock guards all of it, since any thread may log.
 
     def __init__(
         self,
@@ -111,18 +111,18 @@ class Background:
     # -- the thread
 
     def _run(self) -> None:
-        write, told = writer(self._out), 0
+        write, reported = writer(self._out), 0
         ended = False
         while not ended:
             batch, ended = self._batch()
             data = b"".join(batch)
-            missing = self.dropped - told
+            missing = self.dropped - reported
             try:
                 write(data)
                 if missing:
                     write(encoded(self._note(missing)))
-                    told += missing
-            except OSError:  # the reader is gone, or the disk is full: both may be mended
+                    reported += missing
+            except OSError:  # the reader is gone, or the disk is full: both may recover
                 with self._lock:
                     self.dropped += len(batch)
             with self._lock:

@@ -14,11 +14,11 @@ import orjson
 
 from tollway.gateway.observability.aggregation import Family
 
-SAMPLE_S = 10.0
 LEVELS = ((10.0, 360), (300.0, 288), (3600.0, 720))
 """Seconds per bucket, and the number of buckets kept."""
 
 SERIES_MAX = 2000  # per bucket; labels come from closed sets, so this only guards against leaks
+STALE_S = 60.0  # what seems older follows from a clock that was set back
 _KEPT = (
     "tollway_attempts",
     "tollway_attempt_errors",
@@ -49,15 +49,27 @@ class Bucket:
 class TimeSeries:
     """The counters' increases over time."""
 
-    # The mutable state is the rings, and the counters' values at the last sample.
+    # The mutable state is the rings, the counters' values at the last sample, and the keys of the
+    # series. All buckets share these: a copy in each took five times the memory of the numbers.
 
     def __init__(self) -> None:
         self._rings = [deque[Bucket](maxlen=count) for _, count in LEVELS]
         self._last: dict[Key, float] = {}
+        self._last_s = 0.0
+        self._keys: dict[Key, Key] = {}
 
     def sample(self, families: Iterable[Family], now_s: float) -> None:
-        """Record the current counters."""
-        values = dict(_counters(families))
+        """Record the counters that were collected from `now_s` on.
+
+        A collection that began before the last one that was recorded is dropped: it would look as
+        if the counters had begun again.
+        """
+        if 0.0 < self._last_s - now_s < STALE_S:
+            return
+        self._last_s = now_s
+        known = self._keys
+        values = {known.get(key, key): value for key, value in _counters(families)}
+        self._keys = {key: key for key in values}
         last = self._last
         added: dict[Key, float] = {}
         for key, value in values.items():
@@ -79,41 +91,54 @@ class TimeSeries:
         fit = [at for at, (length_s, count) in enumerate(LEVELS) if length_s * count >= range_s]
         at = fit[0] if fit else len(LEVELS) - 1
         length_s, since_s = LEVELS[at][0], now_s - range_s
-        found = [bucket for bucket in self._rings[at] if bucket.start_s + length_s > since_s]
-        return length_s, found
+        buckets = [bucket for bucket in self._rings[at] if bucket.start_s + length_s > since_s]
+        return length_s, buckets
 
     def save(self) -> bytes:
-        """Return the rings."""
-        document = [
-            [[bucket.start_s, [[*key, v] for key, v in bucket.added.items()]] for bucket in ring]
+        """Return the rings; each key is written once, because it takes ten times its number."""
+        numbers: dict[Key, int] = {}
+        rings = [
+            [
+                [
+                    bucket.start_s,
+                    [
+                        [numbers.setdefault(key, len(numbers)), value]
+                        for key, value in bucket.added.items()
+                    ],
+                ]
+                for bucket in ring
+            ]
             for ring in self._rings
         ]
-        return orjson.dumps(document)
+        return orjson.dumps({"keys": list(numbers), "rings": rings})
 
     def load(self, state: bytes) -> None:
         """Load saved rings; ValueError, without any change, if they are damaged."""
         rings: list[deque[Bucket]] = []
         try:
-            for (_, count), buckets in zip(LEVELS, orjson.loads(state), strict=True):
+            document = orjson.loads(state)
+            keys = [_key(name, labels) for name, labels in document["keys"]]
+            for (_, count), buckets in zip(LEVELS, document["rings"], strict=True):
                 ring = deque[Bucket](maxlen=count)
                 for start_s, added in buckets:
-                    ring.append(Bucket(float(start_s), dict(_read(added))))
+                    increases = {keys[number]: float(value) for number, value in added}
+                    ring.append(Bucket(float(start_s), increases))
                 rings.append(ring)
-        except TypeError as exc:
-            raise ValueError(f"a damaged history: {exc}") from exc
-        self._rings = rings
+        except (TypeError, KeyError, IndexError) as exc:
+            raise ValueError(f"the saved history is damaged: {exc}") from exc
+        self._rings, self._keys = rings, {key: key for key in keys}
 
 
-def _read(added: list[Any]) -> Iterator[tuple[Key, float]]:
-    for name, labels, value in added:
-        yield (str(name), tuple((str(label), str(text)) for label, text in labels)), float(value)
+def _key(name: Any, labels: list[Any]) -> Key:
+    return str(name), tuple([(str(label), str(text)) for label, text in labels])
 
 
 def _counters(families: Iterable[Family]) -> Iterator[tuple[Key, float]]:
     for family in families:
         if family["name"] in _KEPT:
             for name, labels, value in family["samples"]:
-                yield (name, tuple(labels.items())), value
+                if value:  # most series of many backends, routes and tenants have none
+                    yield (name, tuple(labels.items())), value
 
 
 def total(
@@ -123,7 +148,7 @@ def total(
     sums: dict[str, float] = {}
     for bucket in buckets:
         for (counter, labels), value in bucket.added.items():
-            if counter == name and keep(found := dict(labels)):
-                group = found.get(by, "")
+            if counter == name and keep(by_name := dict(labels)):
+                group = by_name.get(by, "")
                 sums[group] = sums.get(group, 0.0) + value
     return sums

@@ -25,6 +25,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from tollway.backends.money import to_usd
+from tollway.backends.protocols.registry import LANGUAGE_MODELS
 from tollway.backends.types import Usage
 from tollway.gateway.observability.request_trace import RequestTrace
 from tollway.gateway.routing.metering import LEFT, OVERLOADED
@@ -52,7 +53,7 @@ def exporter(endpoint: str) -> SpanProcessor:
 
 
 class _Batches(BatchSpanProcessor):
-    """The SDK's processor, but it stops after STOP_S if nobody receives, without all retries."""
+    """The SDK's processor, except that it stops after STOP_S if the receiver is unreachable."""
 
     def __init__(self, sender: OTLPSpanExporter) -> None:
         super().__init__(sender)
@@ -112,10 +113,10 @@ class Tracing:
 
 def resource() -> Resource:
     """Return the resource; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence."""
-    told = Resource.create({"service.version": version("tollway")})
-    if str(told.attributes["service.name"]).startswith("unknown_service"):
-        return told.merge(Resource({"service.name": "tollway"}))
-    return told
+    detected = Resource.create({"service.version": version("tollway")})
+    if str(detected.attributes["service.name"]).startswith("unknown_service"):
+        return detected.merge(Resource({"service.name": "tollway"}))
+    return detected
 
 
 class _Writer:
@@ -145,7 +146,7 @@ class _Writer:
 
     def _state(self, state: RequestState) -> None:
         above = self._trace.span_id
-        if state.inference.route.protocol.name == "openai" and state.attempts:
+        if state.inference.route.protocol.name in LANGUAGE_MODELS and state.attempts:
             above = self._asked_of_a_model(state)
         begun_s = self._trace.received_s
         drawn = list(state.draws)
@@ -162,16 +163,16 @@ class _Writer:
 
     def _decided(self, draw: Decision, start_s: float, end_s: float) -> None:
         choice = draw.choice
-        told: Attributes = {
+        attributes: Attributes = {
             "tollway.arm": choice.arm,
             "tollway.propensity": float(choice.propensity),
             "tollway.reason": choice.reason,
             "tollway.arms": list(choice.arms),
             "tollway.pmf": [float(p) for p in choice.pmf],
-            "tollway.price_of_money": float(choice.shadow_price),
+            "tollway.shadow_price": float(choice.shadow_price),
             "tollway.redrawn": draw.redrawn,
         }
-        self._own("decide", self._trace.span_id, (start_s, end_s), told)
+        self._own("decide", self._trace.span_id, (start_s, end_s), attributes)
 
     def _asked_of_a_model(self, state: RequestState) -> int:
         """Write the span that covers all calls to language models; return its id."""
@@ -183,15 +184,15 @@ class _Writer:
         model = str(asked.get("model", ""))[:256]
         ends = self._trace.path.endswith
         operation = next((what for path, what in _OPERATIONS.items() if ends(path)), "chat")
-        told: Attributes = {
+        attributes: Attributes = {
             "gen_ai.operation.name": operation,
             "gen_ai.provider.name": held.backend,
             **_tokens(held.outcome.usage),
         }
         if model:
-            told["gen_ai.request.model"] = model
+            attributes["gen_ai.request.model"] = model
         if asked.get("stream"):
-            told["gen_ai.request.stream"] = True
+            attributes["gen_ai.request.stream"] = True
         start_s = state.attempts[0].started_s
         end_s = max(one.started_s + one.latency_s for one in state.attempts)
         span_id = self._spans.new_id()
@@ -200,7 +201,7 @@ class _Writer:
             span_id,
             self._trace.span_id,
             (start_s, end_s),
-            told,
+            attributes,
             kind=SpanKind.CLIENT,
             error=held.error,
         )
@@ -209,7 +210,7 @@ class _Writer:
     def _attempt(self, attempt: Attempt, span_id: int, above: int) -> None:
         end_s = attempt.started_s + attempt.latency_s
         host, port = self._spans.servers.get(attempt.backend, ("", 0))
-        told: Attributes = {
+        attributes: Attributes = {
             "http.request.method": self._trace.method,
             "tollway.backend": attempt.backend,
             "tollway.expected_usd": to_usd(attempt.quote.expected_nano),
@@ -218,15 +219,15 @@ class _Writer:
             "tollway.hedge": attempt.hedge_s is not None,
         }
         if host:
-            told |= {"server.address": host, "server.port": port}
+            attributes |= {"server.address": host, "server.port": port}
         if attempt.status:
-            told["http.response.status_code"] = attempt.status
+            attributes["http.response.status_code"] = attempt.status
         self._span(
             f"{self._trace.method} {attempt.backend}",
             span_id,
             above,
             (attempt.started_s, end_s),
-            told,
+            attributes,
             kind=SpanKind.CLIENT,
             error=attempt.error,
         )
@@ -238,8 +239,8 @@ class _Writer:
         }
         self._own("settle", span_id, (end_s, end_s), settled)
 
-    def _own(self, name: str, above: int, at: tuple[float, float], told: Attributes) -> None:
-        self._span(name, self._spans.new_id(), above, at, told, kind=SpanKind.INTERNAL)
+    def _own(self, name: str, above: int, at: tuple[float, float], attributes: Attributes) -> None:
+        self._span(name, self._spans.new_id(), above, at, attributes, kind=SpanKind.INTERNAL)
 
     def _span(
         self,
@@ -247,14 +248,14 @@ class _Writer:
         span_id: int,
         above: int,
         at: tuple[float, float],
-        told: Attributes,
+        attributes: Attributes,
         *,
         kind: SpanKind,
         error: str = "",
     ) -> None:
         what = error_type(error) if error else ""
         if what:
-            told["error.type"] = what
+            attributes["error.type"] = what
         start_ns, end_ns = (round((moment + self._offset_s) * 1e9) for moment in at)
         self._spans.emit(
             ReadableSpan(
@@ -262,7 +263,7 @@ class _Writer:
                 context=self._context(span_id),
                 parent=self._context(above, is_remote=span_id == self._trace.span_id),
                 resource=self._spans.resource,
-                attributes=told,
+                attributes=attributes,
                 kind=kind,
                 status=Status(StatusCode.ERROR, what) if what else Status(),
                 start_time=start_ns,
@@ -279,19 +280,19 @@ class _Writer:
 
 
 def _server(trace: RequestTrace, path: str, state: RequestState | None) -> Attributes:
-    told: Attributes = {
+    attributes: Attributes = {
         "http.request.method": trace.method,
         "url.path": trace.path,
         "url.scheme": "http",
     }
     if path:
-        told |= {"http.route": path, "tollway.route": trace.route}
+        attributes |= {"http.route": path, "tollway.route": trace.route}
     if trace.status:
-        told["http.response.status_code"] = trace.status
+        attributes["http.response.status_code"] = trace.status
     if trace.reason:
-        told["tollway.reason"] = trace.reason
+        attributes["tollway.reason"] = trace.reason
     if state is not None:
-        told |= {
+        attributes |= {
             "tollway.tenant": state.inference.tenant,
             "tollway.decision": state.id,
             "tollway.outcome": state.outcome,
@@ -299,10 +300,10 @@ def _server(trace: RequestTrace, path: str, state: RequestState | None) -> Attri
             "tollway.cost_usd": to_usd(state.cost_nano),
         }
         if state.reason:
-            told["tollway.reason"] = state.reason
+            attributes["tollway.reason"] = state.reason
         if state.held is not None:
-            told["tollway.backend"] = state.held.backend
-    return told
+            attributes["tollway.backend"] = state.held.backend
+    return attributes
 
 
 def error_type(error: str) -> str:
@@ -324,12 +325,12 @@ def _tokens(usage: Usage | None) -> Attributes:
     """Return the known billable tokens of a call."""
     if usage is None or not (usage.input_tokens or usage.output_tokens):
         return {}
-    told: Attributes = {
+    attributes: Attributes = {
         "gen_ai.usage.input_tokens": round(usage.input_tokens),
         "gen_ai.usage.output_tokens": round(usage.output_tokens),
     }
     if usage.cached_input_tokens:
-        told["gen_ai.usage.cache_read.input_tokens"] = round(usage.cached_input_tokens)
+        attributes["gen_ai.usage.cache_read.input_tokens"] = round(usage.cached_input_tokens)
     for unit, count in usage.units:
-        told[f"tollway.usage.{unit}"] = round(count)
-    return told
+        attributes[f"tollway.usage.{unit}"] = round(count)
+    return attributes

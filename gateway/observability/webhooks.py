@@ -21,12 +21,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 
+from tollway.backends.errors import BackendError
 from tollway.backends.http.factory import open_transport
-from tollway.backends.types import BackendError, Call, Transport
+from tollway.backends.ports import Transport
+from tollway.backends.types import Call
 from tollway.gateway.observability.events import Event
 from tollway.gateway.security.addresses import is_link_local
 
-log = logging.getLogger("tollway.webhooks")
+log = logging.getLogger(__name__)
 
 WAITING_MAX = 1000  # events; if a webhook is down for longer, the oldest are dropped
 TRIES = 8
@@ -169,7 +171,9 @@ class Webhooks:
             await asyncio.sleep(pause_s)
             pause_s *= 2
         # Not the URL, which is often secret.
-        log.error("webhook %s did not take %s (%s): %s", target.name, event.id, event.kind, why)
+        log.error(
+            "webhook %s did not accept event %s (%s): %s", target.name, event.id, event.kind, why
+        )
 
     async def _send(self, target: Target, transport: Transport, event: Event) -> str:
         """Send once; return the reason for a failure: a status, or an error."""

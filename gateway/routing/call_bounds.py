@@ -14,15 +14,16 @@ than none. See docs/decisions/0204.
 """
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 
 from tollway.backends import output as outputs
 from tollway.backends.dialect import Dialect
 from tollway.backends.output import Output, OutputLimit
 from tollway.backends.pricing import Price
-from tollway.backends.types import Call, Usage, record
+from tollway.backends.types import Call, Details, Usage
 from tollway.gateway.estimation.cost_estimator import Quote
-from tollway.gateway.routing.backend import NO_PAYLOAD, Backend
+from tollway.gateway.routing.plan import Target
+from tollway.record import record
 
 SHARES = 64  # concurrent calls of a budget while answers are short: as many as a backend gets
 FACTOR = 2.0  # times the longest recent answers: 1 in 400 log-normal ones is longer (sigma 1)
@@ -39,7 +40,8 @@ class Costs:
     """The most that a call costs, as a function of the token limit of each answer.
 
     `fixed` is the maximum usage other than output; `extra_nano` is the guess for units that nothing
-    bounds; `base_nano` is the cost without output; `each_nano` is the cost per token.
+    bounds; `answers` is 0 if there is no output; `base_nano` is the cost without output;
+    `each_nano` is the cost per token.
     """
 
     price: Price
@@ -50,8 +52,8 @@ class Costs:
     each_nano: float
 
     def nano(self, tokens: int) -> int:
-        """Return the maximum cost if each answer has at most `tokens` tokens (3 us)."""
-        return self.extra_nano + _nano(self.price, self.fixed, tokens * self.answers)
+        """Return the maximum cost if each answer has at most `tokens` tokens (1 us)."""
+        return self.extra_nano + self.price.foreseen_nano(self.fixed, tokens * self.answers)
 
     def tokens(self, amount_nano: int) -> int:
         """Return the tokens that each answer may have for the call to cost at most an amount."""
@@ -63,24 +65,9 @@ class Costs:
         return tokens
 
 
-def _nano(price: Price, fixed: Usage, output_tokens: float) -> int:
-    # Built directly: `replace` takes longer than the price computation.
-    return price.foreseen_nano(
-        Usage(
-            fixed.calls,
-            fixed.device_s,
-            fixed.input_tokens,
-            0.0,
-            output_tokens,
-            exact=False,
-            more=fixed.more,
-        )
-    )
-
-
 def _costs(price: Price, fixed: Usage, extra_nano: int, answers: float) -> Costs:
-    base_nano, many = _nano(price, fixed, 0.0), 100_000
-    each_nano = (_nano(price, fixed, many * answers) - base_nano) / many
+    base_nano, many = price.foreseen_nano(fixed), 100_000
+    each_nano = (price.foreseen_nano(fixed, many * answers) - base_nano) / many
     return Costs(price, fixed, extra_nano, answers, extra_nano + base_nano, each_nano)
 
 
@@ -102,11 +89,6 @@ class CallBounds:
     field: str
     dropped: tuple[str, ...]
 
-    @property
-    def answers(self) -> float:
-        """The number of answers generated; 0 if there is no output."""
-        return self.costs.answers
-
     def limit(self, hold_nano: int) -> OutputLimit | None:
         """Return the limit to write for a reservation; None if none needs to be written."""
         if self.output is None or not self.field:
@@ -118,12 +100,10 @@ class CallBounds:
 
     def quoted(self, quote: Quote, hold_nano: int) -> Quote:
         """Return the quote of the limited call."""
-        return replace(
-            quote,
-            expected_nano=min(quote.expected_nano, hold_nano),
-            ceiling_nano=min(quote.ceiling_nano, hold_nano),
-            maximum_nano=hold_nano,
-        )
+        expected_nano, ceiling_nano = quote.expected_nano, quote.ceiling_nano
+        if ceiling_nano > hold_nano:  # the ceiling is never below the expected cost
+            expected_nano, ceiling_nano = min(expected_nano, hold_nano), hold_nano
+        return Quote(expected_nano, ceiling_nano, hold_nano, quote.usage, quote.known)
 
 
 class Unbounded(ValueError):  # noqa: N818 - reads as what happened
@@ -131,32 +111,50 @@ class Unbounded(ValueError):  # noqa: N818 - reads as what happened
 
 
 def bounds(
-    backend: Backend, quote: Quote, call: Call, *, longest: float, left_nano: int
+    backend: Target, quote: Quote, call: Call, *, longest: float, left_nano: int
 ) -> CallBounds:
-    """Return the bounds of a call (30 us); raise Unbounded if nothing bounds it.
+    """Return the bounds of a call (10 us); raise Unbounded if nothing bounds it.
 
     `longest`: the tokens of the longest recent answers; `left_nano`: the remaining budget.
     """
+    if backend.price.is_stale:
+        raise Unbounded(
+            f'the price of [[backends]] "{backend.name}" is not known at present, because that of '
+            "its device cannot be read; see the age of its price in the metrics"
+        )
     price, known = backend.price.most, quote.known
+    endpoint = call.payload.endpoint
+    if endpoint.is_declared and not price.is_fixed:
+        raise Unbounded(
+            "nothing tells what this work will cost; give it a route with a backend whose price is "
+            f'per_request_usd alone, as [[backends]] "{backend.name}" is not'
+        )
+    asked = backend.protocol.output(call, call.payload)
+    if asked is not None and asked.unbounded:
+        raise Unbounded(asked.unbounded)
     inputs = _inputs(backend, known) if price.input_token_nano else 0.0
-    fixed = Usage(known.calls, known.device_s, inputs, 0.0, 0.0, exact=False, more=known.more)
-    extra_nano = _extra_nano(backend.price, quote)
-    asked = backend.protocol.output(call, call.payload or NO_PAYLOAD)
+    more = known.more
+    if asked is not None and (asked.samples > 1 or asked.written_as):
+        inputs *= asked.samples
+        more = _written(more, asked.written_as, inputs)
+    fixed = Usage(known.calls, known.device_s, inputs, 0.0, 0.0, exact=False, more=more)
+    extra_nano = _extra_nano(backend, quote, endpoint.unit)
     if not price.output_token_nano or (asked is not None and not asked.generates):
         costs = _costs(price, fixed, extra_nano, 0.0)
         return CallBounds(costs, 0, 0, costs.base_nano, costs.base_nano, None, "", ())
     answers = 1.0 if asked is None else _answers(backend, asked)
     dropped = backend.dialect.drops
-    field = _field(asked, backend.dialect)
+    field = "" if asked is None else _field(asked, backend.dialect, dropped)
     most = _most(backend, 0 if asked is None else asked.own(dropped))
     if not (field or most):
         place = f'[[backends]] "{backend.name}"'
         raise Unbounded(f"its output has no limit; set max_output_tokens of {place}")
     costs, least, wanted = _costs(price, fixed, extra_nano, answers), most, most
     if field:
-        least = _least(backend, longest, most)
+        least = _least(backend, longest, most, 0 if asked is None else asked.least)
         share = costs.tokens(left_nano // SHARES)
-        wanted = _wanted(backend, longest, most, least, share)
+        taken = backend.dialect.output_max(call.tenant)  # the backend refused a larger limit
+        wanted = _wanted(longest, most, least, share, taken)
         if not most or wanted < most:
             wanted = min(wanted, _room(backend, quote, least))
     return CallBounds(
@@ -164,7 +162,7 @@ def bounds(
     )
 
 
-def _inputs(backend: Backend, known: Usage) -> float:
+def _inputs(backend: Target, known: Usage) -> float:
     """Return the maximum number of input tokens of a call."""
     context = backend.input_tokens_max
     if context is not None:
@@ -175,7 +173,7 @@ def _inputs(backend: Backend, known: Usage) -> float:
     return known.input_tokens
 
 
-def _answers(backend: Backend, asked: Output) -> float:
+def _answers(backend: Target, asked: Output) -> float:
     """Return the number of answers generated."""
     if not asked.answers:
         raise Unbounded("n and best_of are not whole numbers above 0; send whole numbers")
@@ -186,39 +184,47 @@ def _answers(backend: Backend, asked: Output) -> float:
     return asked.answers
 
 
-def _most(backend: Backend, own: int) -> int:
+def _most(backend: Target, own: int) -> int:
     """Return the tokens that client and backend allow an answer; 0 if neither sets a limit."""
     ceiling = backend.max_output_tokens or backend.input_tokens_max or 0
     return min(own, ceiling) if own and ceiling else own or ceiling
 
 
-def _field(asked: Output | None, dialect: Dialect) -> str:
+def _field(asked: Output, dialect: Dialect, dropped: Sequence[str]) -> str:
     """Return the field for writing a limit for the backend; empty if there is none.
 
     The request's own field if it has one that is sent.
     """
-    if asked is None:
-        return ""
-    present = [name for name in asked.limits if name not in dialect.drops]
-    field = present[0] if present else dialect.limit_field(asked.field)
-    return "" if field in dialect.drops else field
+    for name in asked.limits:
+        if name not in dropped:
+            return name
+    field = dialect.limit_field(asked.field)
+    return "" if field in dropped else field
 
 
-def _least(backend: Backend, longest: float, most: int) -> int:
+def _written(more: Details | None, unit: str, inputs: float) -> Details | None:
+    """Return the units of a call whose input may all be written to a cache as `unit`, if any."""
+    if not unit:
+        return more
+    units = [] if more is None else [pair for pair in more.units if pair[0] != unit]
+    return Details((*units, (unit, inputs)), service_tier="" if more is None else more.service_tier)
+
+
+def _least(backend: Target, longest: float, most: int, asked: int) -> int:
     least = backend.min_output_tokens or min(max(int(FACTOR * longest), LEAST), USEFUL)
+    least = max(least, asked)
     return min(least, most) if most else least
 
 
-def _wanted(backend: Backend, longest: float, most: int, least: int, share: int) -> int:
+def _wanted(longest: float, most: int, least: int, share: int, taken: int | None) -> int:
     """Return the tokens to allow each answer; `share`: those that its budget share pays for."""
     wanted = max(least, math.ceil(FACTOR * longest), share if most else min(share, UNDECLARED_MAX))
     if most and wanted >= most:
         return most
-    taken = backend.dialect.output_max  # the backend refused a larger limit
     return wanted if taken is None else min(wanted, max(least, taken))
 
 
-def _room(backend: Backend, quote: Quote, least: int) -> int:
+def _room(backend: Target, quote: Quote, least: int) -> int:
     """Return the largest limit that fits into the context with the prompt, as far as known."""
     if backend.input_tokens_max is None:
         return outputs.UNLIMITED
@@ -226,17 +232,36 @@ def _room(backend: Backend, quote: Quote, least: int) -> int:
     return max(least, backend.input_tokens_max - inputs)
 
 
-def _extra_nano(price: Price, quote: Quote) -> int:
-    """Return the reservation for unbounded units other than tokens, such as searches.
+def _extra_nano(backend: Target, quote: Quote, named: str) -> int:
+    """Return the reservation for units other than tokens that the request does not bound.
 
-    It is a guess, eight times the expected cost: only the provider determines their number.
+    For the unit that the endpoint is about (`named`) it is the declared maximum, and Unbounded
+    without one. For others, such as searches, it is a guess, eight times the expected cost: only
+    the provider determines their number.
     """
+    price = backend.price
+    if not price.more:
+        return 0
     known_units = dict(quote.known.units)
-    searched = 0.0 if quote.known.input_tokens else 1.0
     counts = dict(quote.usage.units)
+    searched = 0.0 if quote.known.input_tokens else 1.0
     nano = 0.0
     for unit in price.standalone:
-        if unit not in known_units:
+        if unit in known_units:
+            continue
+        if unit == named:
+            nano += _declared(backend, unit) * price.most.rate(unit)
+        else:
             usual = counts.get(unit, searched if unit == "searches" else 1.0)
             nano += 8.0 * usual * price.most.rate(unit)
     return math.ceil(nano)
+
+
+def _declared(backend: Target, unit: str) -> float:
+    """Return the maximum of a unit that a backend declares for a call."""
+    if unit != "audio_s":
+        raise Unbounded(f"it does not say how many {unit} it asks for; send a whole number")
+    if backend.max_audio_s is None:
+        place = f'[[backends]] "{backend.name}"'
+        raise Unbounded(f"the length of its recording is unknown; set max_audio_s of {place}")
+    return backend.max_audio_s

@@ -9,7 +9,7 @@ own refusal, which tells clients to shorten the conversation, is the reply.
 from collections.abc import Mapping
 
 from tollway.backends.needs import Needs
-from tollway.gateway.routing.backend import NO_PAYLOAD, Backend
+from tollway.gateway.routing.plan import Target
 from tollway.gateway.routing.request import InferenceRequest
 
 
@@ -23,11 +23,20 @@ def left_out(inference: InferenceRequest) -> dict[str, str]:
     if not route.is_limited:
         return {}
     call = inference.call
-    needs = route.protocol.needs(call, call.payload or NO_PAYLOAD, route.room)
+    needs = route.protocol.needs(call, call.payload, route.room)
     return unable(route.backends, needs)
 
 
-def unable(backends: Mapping[str, Backend], needs: Needs) -> dict[str, str]:
+def elsewhere(inference: InferenceRequest) -> dict[str, str]:
+    """Return the backends that lack the object or the model that a request names, and why."""
+    return {
+        name: "does not have the object or the model that it names"
+        for name in inference.route.backends
+        if name not in inference.held_by
+    }
+
+
+def unable(backends: Mapping[str, Target], needs: Needs) -> dict[str, str]:
     """Return the reason by backend name, for the backends that cannot serve a request."""
     lacking = {
         name: f"lacks {', '.join(sorted(missing))}"
@@ -44,7 +53,7 @@ def unable(backends: Mapping[str, Backend], needs: Needs) -> dict[str, str]:
     return lacking | small
 
 
-def no_larger(backends: Mapping[str, Backend], than: str) -> dict[str, str]:
+def no_larger(backends: Mapping[str, Target], than: str) -> dict[str, str]:
     """Return the backends whose context is no larger than one that was too small, with the reason.
 
     An undeclared context may be of any size.
@@ -59,6 +68,6 @@ def no_larger(backends: Mapping[str, Backend], than: str) -> dict[str, str]:
     }
 
 
-def size_of(backend: Backend) -> float:
+def size_of(backend: Target) -> float:
     """Return the size of a backend's context in tokens; infinite if it is not declared."""
     return float("inf") if backend.context_tokens is None else float(backend.context_tokens)

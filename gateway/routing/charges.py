@@ -10,9 +10,11 @@ client disconnected  applies to the call, because the backend may bill it in ful
 from dataclasses import replace
 
 from tollway.backends.pricing import Price
-from tollway.backends.types import Details, Usage, record
+from tollway.backends.types import Details, Usage
+from tollway.backends.units import BY_NAME
 from tollway.gateway.estimation.cost_estimator import Quote
-from tollway.gateway.routing.backend import Backend
+from tollway.gateway.routing.plan import Target
+from tollway.record import record
 
 NOT_RUN = frozenset({429, 503, 529})
 """Statuses of a server that did no work; 529 is Anthropic's status for an overload."""
@@ -44,7 +46,7 @@ def unanswered(quote: Quote, hold_nano: int | None) -> Charge:
     return given_up(quote.ceiling_nano, hold_nano)
 
 
-def refused(backend: Backend, status: int, latency_s: float) -> tuple[int, Usage | None]:
+def refused(backend: Target, status: int, latency_s: float) -> tuple[int, Usage | None]:
     """Return the cost and the usage of an error reply that reports no usage.
 
     No tokens were generated, so only the price per request and the device time are charged.
@@ -76,8 +78,21 @@ def used_at_least(quote: Quote, report: Usage | None, tokens: float, latency_s: 
     )
     if report is not None and report.input_tokens > 0:
         cached = min(report.cached_input_tokens, report.input_tokens)
-        return replace(seen, input_tokens=report.input_tokens, cached_input_tokens=cached)
+        return replace(
+            seen,
+            input_tokens=report.input_tokens,
+            cached_input_tokens=cached,
+            more=_of_input(report) or seen.more,
+        )
     return seen
+
+
+def _of_input(report: Usage) -> Details | None:
+    """Return the kinds of input that a report before the end of a stream names."""
+    if report.more is None:
+        return None
+    units = [pair for pair in report.units if BY_NAME[pair[0]].part_of == "input_tokens"]
+    return Details(tuple(units), service_tier=report.more.service_tier)
 
 
 def estimated(price: Price, seen: Usage) -> Charge:

@@ -6,10 +6,12 @@ A fallback inside the gateway (rules) costs no backend anything and is always tr
 the network takes a retry from the route's retry budget. Each request adds a share of a retry (20 %:
 one for every five requests), so that when everything fails the load grows by a fifth and does not
 double. The retry budget starts full: the first failures of a quiet route must not wait for traffic.
+Each tenant has its own, so that the failures of one cannot take the retries of another.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from tollway.gateway.routing.health.tenant_tokens import TenantTokens
 
 RETRIES_MAX = 100.0  # Finagle's: ten retries a second over its window of ten seconds
 SHARE_BEFORE_REMOTE, SHARE_BEFORE_LOCAL = 0.5, 0.9
@@ -34,51 +36,38 @@ def leaving(now_s: float, until_s: float, *, wired: bool) -> float:
 class Retries:
     """The state of a fallback chain: retries left, and counts. A reload keeps it."""
 
-    left: float = RETRIES_MAX
+    tokens: TenantTokens = field(default_factory=lambda: TenantTokens(RETRIES_MAX))
     made: int = 0
     denied: int = 0
     static_responses: int = 0
 
 
+@dataclass(frozen=True, slots=True)
 class FallbackPlan:
     """One route's fallbacks: `chain` names backends, `static_response` is a reply's body."""
 
-    # The mutable state is `retries`; the rest is configuration.
+    chain: tuple[str, ...] = ()
+    static_response: bytes | None = None
 
-    def __init__(
-        self,
-        chain: Sequence[str] = (),
-        static_response: bytes | None = None,
-        *,
-        retry_share: float = 0.2,
-    ) -> None:
-        """`retry_share` is how many retries each request adds."""
-        self.chain = tuple(chain)
-        self.static_response = static_response
-        self._share = retry_share
-        self.retries = Retries()
 
-    @property
-    def is_declared(self) -> bool:
-        """Whether the route declares fallbacks, for which time must be reserved."""
-        return bool(self.chain) or self.static_response is not None
+class RetryBudget:
+    """How many fallbacks over the network a route may make."""
 
-    def earn(self) -> None:
-        """Add the share of a retry for one request (0.2 us)."""
+    def __init__(self, share: float = 0.2, retries: Retries | None = None) -> None:
+        """`share` is how many retries each request adds; `retries` is the state to go on from."""
+        self._share = share
+        self.retries = retries or Retries()
+
+    def earn(self, tenant: str = "") -> None:
+        """Add the share of a retry for one request of a tenant (0.2 us)."""
+        self.retries.tokens.earn(tenant, self._share)
+
+    def take(self, tenant: str = "") -> bool:
+        """Take one retry of a tenant's; False if none is left or the route allows none."""
         retries = self.retries
-        if retries.left < RETRIES_MAX:
-            retries.left = min(RETRIES_MAX, retries.left + self._share)
-
-    def retry(self) -> bool:
-        """Take one retry; False if none is left or the route allows none."""
-        retries = self.retries
-        if not self._share or retries.left < 1.0:
+        if not self._share or retries.tokens.of(tenant) < 1.0:
             retries.denied += 1
             return False
-        retries.left -= 1.0
+        retries.tokens.spend(tenant)
         retries.made += 1
         return True
-
-    def adopt(self, old: "FallbackPlan") -> None:
-        """Share the state of the plan that this one replaces."""
-        self.retries = old.retries

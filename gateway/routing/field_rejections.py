@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tollway.backends.dialect import REFUSED, named
+from tollway.backends.errors import DeadlineExceeded, is_unsent
 from tollway.backends.output import OutputLimit, other_field, smaller
 from tollway.backends.rules.backend import WholeRequestRules
-from tollway.backends.types import Addition, Call, DeadlineExceeded, HttpReply, is_unsent
-from tollway.gateway.routing.backend import NO_PAYLOAD, Backend
+from tollway.backends.types import Addition, Call, HttpReply
+from tollway.eager import as_task
+from tollway.gateway.routing.plan import Target
 from tollway.gateway.routing.replies.decoding import readable
 from tollway.gateway.routing.request import InferenceRequest
 
@@ -27,7 +29,7 @@ REPEATS = 3  # one each for the limit's name, the limit's size, and an added fie
 
 async def asked_again(
     inference: InferenceRequest,
-    backend: Backend,
+    backend: Target,
     call: Call,
     reply: HttpReply,
     sent: "Sent",
@@ -51,12 +53,12 @@ async def asked_again(
             came = await (sending if begun_by_s is None else within(begun_by_s - clock(), sending))
             reply = readable(came, inference.accepts)
             if reply.status < 400:  # else it had another fault, and nothing is learned
-                _learn(backend, sent, limit)
+                _learn(backend, sent, limit, inference.tenant)
         if reply.status not in REFUSED or repeats == REPEATS:
             return call, reply, sent.limit
         # Not only the fields still added: another call may have been rejected while this one was
         # in progress.
-        added = backend.protocol.added(call.payload or NO_PAYLOAD)
+        added = backend.protocol.added(call.payload)
         inserted = sent.limit is not None and sent.limit.is_inserted
         if not (added or inserted):
             return call, reply, sent.limit
@@ -100,7 +102,7 @@ def _changed(sent: Sent, added: Sequence[Addition], refusal: bytes) -> Sent | No
     return replace(sent, limit=replace(limit, field=field), is_renamed=True)
 
 
-def _learn(backend: Backend, sent: Sent, first: OutputLimit | None) -> None:
+def _learn(backend: Target, sent: Sent, first: OutputLimit | None, tenant: str) -> None:
     """Remember what a backend accepted after it had rejected something else."""
     if sent.without:
         backend.dialect.learn(backend.name, sent.without)
@@ -109,13 +111,14 @@ def _learn(backend: Backend, sent: Sent, first: OutputLimit | None) -> None:
     if sent.limit.field != first.field:
         backend.dialect.learn_field(backend.name, sent.limit.field)
     if sent.limit.tokens < first.tokens and sent.is_model_wide:
-        backend.dialect.learn_most(backend.name, sent.limit.tokens)
+        backend.dialect.learn_most(backend.name, sent.limit.tokens, tenant)
 
 
 async def within(seconds: float | None, begun: Awaitable[T]) -> T:
     """Wait for a reply to begin (3 us); DeadlineExceeded after `seconds`, if not None."""
     if seconds is None:
         return await begun
+    await as_task()
     try:
         async with asyncio.timeout(seconds):
             return await begun
@@ -126,14 +129,14 @@ async def within(seconds: float | None, begun: Awaitable[T]) -> T:
 
 def addressed(
     inference: InferenceRequest,
-    backend: Backend,
+    backend: Target,
     deadline_s: float,
     clock: Callable[[], float],
     sent: Sent = UNCHANGED,
 ) -> Call:
     """Return the call for a backend, with its trace context and its deadline."""
     call = backend.address(inference.call, sent.without, sent.limit)
-    call.caller = inference.caller
+    call.caller, call.tenant = inference.caller, inference.tenant
     if inference.trace is not None:
         call.headers = inference.trace.onto(call.headers)
     if inference.client_deadline:

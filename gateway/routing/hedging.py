@@ -9,12 +9,17 @@ The wait adapts to each backend. It is multiplied up when a call took longer and
 not, so that the share of slower calls converges to the configured one (stochastic approximation of
 a quantile, Robbins and Monro 1951, in logarithms). A call that was cancelled because the second
 call won took longer, and the update needs no more than that.
+
+Tokens and waits are each tenant's own: one whose requests take long cannot use up the second calls
+of others, nor make theirs wait longer.
 """
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+from tollway.gateway.routing.health.tenant_tokens import TenantTokens
 
 T = TypeVar("T")
 
@@ -27,16 +32,21 @@ TOKENS_MAX = 10.0  # hedged calls in a row, after a quiet period
 class Waits:
     """The state of a route's hedging; a reload keeps it.
 
-    It holds the tokens for hedged calls (`lease`), each backend's wait, the number of calls that
-    the wait was learned from, and counts.
+    It holds the tokens for hedged calls, the wait of each backend and tenant, the number of calls
+    that the wait was learned from, and counts.
     """
 
-    lease: float = TOKENS_MAX
-    waits_s: dict[str, float] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
+    tokens: TenantTokens = field(default_factory=lambda: TenantTokens(TOKENS_MAX))
+    waits_s: dict[tuple[str, str], float] = field(default_factory=dict)
+    seen: dict[tuple[str, str], int] = field(default_factory=dict)
     made: int = 0
     won: int = 0
     denied: int = 0
+
+    def keep(self, backends: Collection[str]) -> None:
+        """Drop the waits of all other backends."""
+        for key in [key for key in self.seen if key[0] not in backends]:
+            del self.seen[key], self.waits_s[key]
 
 
 class HedgePolicy:
@@ -44,47 +54,44 @@ class HedgePolicy:
 
     # The mutable state is `waits`; the rest is configuration.
 
-    def __init__(self, share: float) -> None:
-        """`share`: the share of requests that may be hedged, in (0, 1)."""
+    def __init__(self, share: float, waits: Waits | None = None) -> None:
+        """`share`: the share of requests that may be hedged, in (0, 1); `waits`: the state to go
+        on from.
+        """
         self._share = share
-        self.waits = Waits()
+        self.waits = waits or Waits()
 
-    def earn(self) -> None:
-        """Add the share of a hedged call for one request."""
-        self.waits.lease = min(TOKENS_MAX, self.waits.lease + self._share)
+    def earn(self, tenant: str = "") -> None:
+        """Add the share of a hedged call for one request of a tenant."""
+        self.waits.tokens.earn(tenant, self._share)
 
-    def wait_s(self, backend: str) -> float | None:
+    def wait_s(self, backend: str, tenant: str = "") -> float | None:
         """Return how long to wait before a second call.
 
         None if the wait is not known yet or no second call is allowed.
         """
         waits = self.waits
-        if waits.lease < 1.0 or waits.seen.get(backend, 0) < KNOWN_AT:
+        key = backend, tenant
+        if waits.tokens.of(tenant) < 1.0 or waits.seen.get(key, 0) < KNOWN_AT:
             return None
-        return waits.waits_s[backend]
+        return waits.waits_s[key]
 
-    def spend(self) -> None:
+    def spend(self, tenant: str = "") -> None:
         """Record that a second call is made."""
-        self.waits.lease -= 1.0
+        self.waits.tokens.spend(tenant)
         self.waits.made += 1
 
-    def took(self, backend: str, latency_s: float) -> None:
-        """Learn from the latency of a first call, or the time until it was cancelled (0.4 us)."""
-        waits_s = self.waits.waits_s
-        seen = self.waits.seen[backend] = self.waits.seen.get(backend, 0) + 1
-        wait_s = waits_s.get(backend, 0.0)
+    def observe(self, backend: str, latency_s: float, tenant: str = "") -> None:
+        """Learn from the latency of a first call, or the time until it was cancelled (0.5 us)."""
+        waits_s, key = self.waits.waits_s, (backend, tenant)
+        seen = self.waits.seen[key] = self.waits.seen.get(key, 0) + 1
+        wait_s = waits_s.get(key, 0.0)
         if seen <= KNOWN_AT:
-            waits_s[backend] = max(wait_s, latency_s)
+            waits_s[key] = max(wait_s, latency_s)
         elif latency_s > wait_s:
-            waits_s[backend] = wait_s * (1.0 + STEP * (1.0 - self._share))
+            waits_s[key] = wait_s * (1.0 + STEP * (1.0 - self._share))
         else:
-            waits_s[backend] = wait_s * (1.0 - STEP * self._share)
-
-    def adopt(self, old: "HedgePolicy", backends: Collection[str]) -> None:
-        """Share the state of the policy that this one replaces, for the remaining `backends`."""
-        self.waits = old.waits
-        for name in self.waits.seen.keys() - set(backends):
-            del self.waits.seen[name], self.waits.waits_s[name]
+            waits_s[key] = wait_s * (1.0 - STEP * self._share)
 
 
 async def first_good(calls: Sequence[asyncio.Task[T]], good: Callable[[T], bool]) -> T:

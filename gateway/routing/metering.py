@@ -9,25 +9,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from tollway.backends.documents import load_reply
+from tollway.backends import openai_errors
+from tollway.backends.documents import reply_document
+from tollway.backends.errors import InvalidAnswer, ReportedError, ReportedFailure
+from tollway.backends.ports import StreamReader
 from tollway.backends.pricing import Price
 from tollway.backends.protocols.oip.body import read, split
-from tollway.backends.types import (
-    Call,
-    Headers,
-    HttpReply,
-    InvalidAnswer,
-    ModelAnswer,
-    ReportedError,
-    ReportedFailure,
-    StreamReader,
-    Usage,
-    record,
-)
+from tollway.backends.types import Call, Headers, HttpReply, ModelAnswer, Usage
 from tollway.backends.validation import Validator
 from tollway.gateway.estimation.cost_estimator import Quote
 from tollway.gateway.estimation.token_rate import TokenRate
-from tollway.gateway.routing.backend import NO_PAYLOAD, Backend
 from tollway.gateway.routing.charges import (
     BY_ESTIMATE,
     BY_USAGE,
@@ -39,9 +30,11 @@ from tollway.gateway.routing.charges import (
     unanswered,
     used_at_least,
 )
+from tollway.gateway.routing.plan import Target
 from tollway.gateway.security.credentials import refuses_key
+from tollway.record import record
 
-log = logging.getLogger("tollway.metering")
+log = logging.getLogger(__name__)
 
 USAGE, ESTIMATED, VOID, PENDING = "usage", "estimated", "void", "pending"
 """The provenance of a cost. USAGE: usage that the backend reported or that is certain (one call).
@@ -57,7 +50,7 @@ FAILED = 500
 OVERLOADED = "overloaded"
 """The error of a call that was not made because the backend was at its concurrency limit."""
 
-HEDGE_LOST = "outrun"
+HEDGE_LOST = "hedge_lost"
 """The error of a call that was cancelled because another call to its backend answered first."""
 
 LEFT = "client left"
@@ -83,7 +76,7 @@ class AttemptOutcome:
     so its usage says nothing about other calls. `charged_by`: the charging rule if no complete
     reply arrived (see `charges`). `abandoned`: what was done with the stream when its client
     disconnected. `refuses_key`: the reply is about the gateway's own credential, so it never goes
-    to a client.
+    to a client. `is_echo`: it is no evidence about the backend, because another call reports it.
     """
 
     cost_nano: int
@@ -98,11 +91,7 @@ class AttemptOutcome:
     bug: bool = False
     charged_by: str = ""
     abandoned: str = ""
-
-    @property
-    def ran(self) -> bool:
-        """Whether the backend did the work, or may have."""
-        return self.provenance != VOID
+    is_echo: bool = False
 
 
 def outcome_without_reply(
@@ -129,7 +118,7 @@ def outcome_without_reply(
 
 
 def failed(
-    backend: Backend,
+    backend: Target,
     report: tuple[int, str, Usage] | None,
     error: str,
     *,
@@ -145,7 +134,7 @@ def failed(
 
 
 def evaluate_reply(
-    backend: Backend, call: Call, reply: HttpReply, body: bytes, *, quote: Quote, latency_s: float
+    backend: Target, call: Call, reply: HttpReply, body: bytes, *, quote: Quote, latency_s: float
 ) -> AttemptOutcome:
     """Return the outcome of a complete reply."""
     status = reply.status
@@ -161,17 +150,19 @@ def evaluate_reply(
         if redirects:
             error += ", a redirect, which is not followed: check the backend's url"
         report = None if backend.price.is_fixed else reported(backend, call, reply, body)
-        return failed(backend, report, error, status=status, latency_s=latency_s)
+        used_s = latency_s if reply.usage is None else reply.usage.device_s
+        outcome = failed(backend, report, error, status=status, latency_s=used_s)
+        return replace(outcome, is_echo=True) if reply.is_echo else outcome
     cost_nano, provenance, usage = price(
         backend, call, reply, body, quote=quote, latency_s=latency_s
     )
     if backend.expects is not None:
         try:
-            check_response(backend.expects, reply.headers, body)
+            check_response(backend.expects, reply, body)
         except InvalidAnswer as breach:
             error = f"invalid answer: {breach}"
             return AttemptOutcome(cost_nano, provenance, usage, NO_ANSWER, error, forbidden=True)
-    payload = call.payload or NO_PAYLOAD
+    payload = call.payload
     try:
         answer = backend.protocol.answer(payload, reply, body)
     except Exception as exc:  # a reply that cannot be read counts as no answer
@@ -206,7 +197,7 @@ class Said:
     """Whether it is an error in place of an answer, to be charged as an error reply."""
 
 
-def read_answer(backend: Backend, read: Callable[[], ModelAnswer]) -> Said:
+def read_answer(backend: Target, read: Callable[[], ModelAnswer]) -> Said:
     """Read a reply's answer; if it cannot be read, report no answer, and pass the reply on."""
     try:
         return Said(read())
@@ -214,7 +205,7 @@ def read_answer(backend: Backend, read: Callable[[], ModelAnswer]) -> Said:
         return no_answer(backend, exc)
 
 
-def no_answer(backend: Backend, exc: Exception) -> Said:
+def no_answer(backend: Target, exc: Exception) -> Said:
     """Return the result for a reply whose answer could not be read, by the exception raised."""
     if isinstance(exc, ReportedError):
         why, refused = str(exc), not exc.begun
@@ -228,11 +219,11 @@ def no_answer(backend: Backend, exc: Exception) -> Said:
     return Said(NO_ANSWER, no_answer=f"unreadable: {type(exc).__name__}", bug=True)
 
 
-def check_response(contract: Validator, headers: Headers, body: bytes) -> None:
+def check_response(contract: Validator, reply: HttpReply, body: bytes) -> None:
     """Raise InvalidAnswer if a reply violates its route's response schema."""
     try:
-        head, rest = split(headers, body)
-        document = load_reply(head)
+        head, rest = split(reply.headers, body)
+        document = reply_document(reply, head)
         if rest is not None:
             read(document, "outputs", rest)  # raw tensors become `data`, where constraints look
     except ValueError as exc:
@@ -243,7 +234,7 @@ def check_response(contract: Validator, headers: Headers, body: bytes) -> None:
 
 
 def price(
-    backend: Backend, call: Call, reply: HttpReply, body: bytes, *, quote: Quote, latency_s: float
+    backend: Target, call: Call, reply: HttpReply, body: bytes, *, quote: Quote, latency_s: float
 ) -> tuple[int, str, Usage | None]:
     """Return (cost, provenance, usage) of a call that ran."""
     if backend.price.is_fixed:
@@ -252,17 +243,18 @@ def price(
         return report
     if backend.price.per_device_s_nano and not backend.price.output_token_nano:
         # The latency we measured is an upper bound of the device seconds.
-        watched = Usage(device_s=latency_s, exact=False)
-        return backend.price.cost_nano(watched), ESTIMATED, watched
+        watched = reply.usage or Usage(device_s=latency_s, exact=False)
+        sure = watched.exact and not backend.price.is_stale
+        return backend.price.cost_nano(watched), USAGE if sure else ESTIMATED, watched
     return quote.expected_nano, ESTIMATED, None
 
 
 def reported(
-    backend: Backend, call: Call, reply: HttpReply, body: bytes
+    backend: Target, call: Call, reply: HttpReply, body: bytes
 ) -> tuple[int, str, Usage] | None:
     """Return (cost, provenance, usage) as reported; None unless all charged usage is reported."""
     try:
-        report = backend.protocol.usage(call.payload or NO_PAYLOAD, reply, body)
+        report = backend.protocol.usage(call.payload, reply, body)
         if report is not None and backend.price.is_told_by(report):
             return reckoned(backend.price, report)
     except ValueError:
@@ -276,12 +268,13 @@ def reckoned(price: Price, report: Usage) -> tuple[int, str, Usage]:
     """Return (cost, provenance, usage) of a reported usage; ValueError if it is invalid."""
     cost_nano, more = price.cost_nano(report), report.more
     if more is None:
-        return cost_nano, USAGE if report.exact else ESTIMATED, report
+        sure = report.exact and not price.is_stale
+        return cost_nano, USAGE if sure else ESTIMATED, report
     if more.bill is not None:
         return cost_nano, REPORTED, report
     if guessed := price.guesses(report):
         report = replace(report, more=replace(more, guessed=guessed))
-    sure = report.exact and not (guessed or more.is_doubtful)
+    sure = report.exact and not (guessed or more.is_doubtful or price.is_stale)
     return cost_nano, USAGE if sure else ESTIMATED, report
 
 
@@ -306,7 +299,7 @@ class Ending:
 
 
 def evaluate_stream(
-    backend: Backend,
+    backend: Target,
     follower: StreamReader,
     headers: Headers,
     ending: Ending,
@@ -321,7 +314,7 @@ def evaluate_stream(
     by the usage observed or by its quote, whichever is more. Any other stream is charged by the
     reservation of a hard budget (`hold_nano`) or, if none applies, by the usage observed.
     """
-    error = ending.error or (str(follower.error) if follower.error else "")
+    error = ending.error or (openai_errors.text_of(follower.error) if follower.error else "")
     skip = error or ending.abandoned
     parsed = Said(NO_ANSWER) if skip else read_answer(backend, follower.answer)
     outcome = AttemptOutcome(
@@ -340,7 +333,7 @@ def evaluate_stream(
         return replace(outcome, cost_nano=cost_nano, partial=not ending.whole)
     report = None
     try:
-        report = follower.told(headers)
+        report = follower.reported_usage(headers)
         if report is not None and report.exact and backend.price.is_told_by(report):
             cost_nano, provenance, usage = reckoned(backend.price, report)
             return replace(

@@ -1,26 +1,24 @@
 """The port through which routing and learning report what happened, for counters and traces.
 
-Observers never take part in decisions: no control loop reads their counts.
+Observers take no part in a request. A control loop never reads the metrics: it has an observer of
+its own.
 """
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from tollway.gateway.routing.request_state import Attempt, RequestState
+from tollway.gateway.routing.request_state import Attempt
 
 
 class Observer(Protocol):
-    """Counts requests and attempts."""
-
-    def request(self, state: RequestState, now_s: float) -> None:
-        """Count a finished request; `now_s` is on the router's clock."""
+    """Counts attempts."""
 
     def attempt(
         self, route: str, tenant: str, attempt: Attempt, exemplar: dict[str, str] | None = None
     ) -> None:
         """Count a settled attempt; `exemplar` links it to a trace."""
 
-    def tagged(self, tags: Mapping[str, str], cost_nano: int) -> None:
+    def tagged(self, tenant: str, tags: Mapping[str, str], cost_nano: int) -> None:
         """Count the cost charged to a request's tags."""
 
 

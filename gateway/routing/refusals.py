@@ -17,6 +17,7 @@ Reason = Literal[
     "backends_failed",
     "credential_rejected",
     "not_supported",
+    "no_object",
     "deadline_exceeded",
     "cost_ceiling",
     "budget_downgraded",
@@ -91,6 +92,17 @@ def beyond_all(route: str, left_out: Mapping[str, str]) -> RequestRefused:
     """Refuse: every backend lacks something that the request needs; list it by backend."""
     lacking = "; ".join(f"{backend} {why}" for backend, why in left_out.items())
     detail = f"no backend of route {route!r} can serve this request ({lacking})"
+    return RequestRefused("not_supported", detail)
+
+
+def no_object(name: str) -> RequestRefused:
+    """Refuse: the object that a request names was made by another tenant."""
+    return RequestRefused("no_object", f"no object has the id {name[:80]!r}")
+
+
+def held_apart(name: str) -> RequestRefused:
+    """Refuse: the objects that a request names are at several backends."""
+    detail = f"the object {name[:80]!r} and another that the request names are at two backends"
     return RequestRefused("not_supported", detail)
 
 

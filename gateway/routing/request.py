@@ -1,11 +1,13 @@
 """A request inside the gateway: its route, tenant, call, deadline and cost ceiling."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tollway.backends.types import Call, Headers
 from tollway.gateway.listener.client import Client
-from tollway.gateway.routing.route import Route
+from tollway.gateway.routing.bodies.buffers import RequestMemory
+from tollway.gateway.routing.plan import RoutePlan
 
 
 class Trace(Protocol):
@@ -28,11 +30,14 @@ class InferenceRequest:
     Times are on the router's clock, in seconds; the deadline is absolute. `trace`: set if the
     request is traced. `client_deadline`: the client set a deadline, so backends are sent theirs.
     `client`: set if the request is to be cancelled when its client disconnects. `accepts`: the
-    client's Accept-Encoding. `caller`: the identity by which failures are attributed: the tenant,
-    or the address of an anonymous client.
+    client's Accept-Encoding. `among`: the routes that a free call may be sent to, if there are
+    several at its path. `held_by`: the backends that have the object or the
+    model that it names; empty if any may. `caller`: the identity by which failures are attributed:
+    the tenant, or the address of an anonymous client. `memory`: counts what is held of it and its
+    replies, if they are large.
     """
 
-    route: Route
+    route: RoutePlan
     tenant: str
     call: Call
     received_s: float
@@ -45,6 +50,9 @@ class InferenceRequest:
     caller: str = ""
     client: Client | None = None
     accepts: bytes = b""
+    among: Sequence[RoutePlan] = ()
+    memory: RequestMemory | None = None
+    held_by: frozenset[str] = frozenset()
 
     @property
     def left(self) -> bool:

@@ -1,9 +1,11 @@
 """The state of one request in the router: quotes, draws, attempts, refusals and the reply."""
 
+import math
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from tollway.backends.types import Details, Headers, ModelAnswer, record
+from tollway.backends.types import Headers, ModelAnswer, Usage
 from tollway.gateway.budgets.model import BudgetRefusal
 from tollway.gateway.estimation.cost_estimator import Quote
 from tollway.gateway.estimation.prompt_cache import Prompt
@@ -16,13 +18,17 @@ from tollway.gateway.routing.metering import (
     VOID,
     AttemptOutcome,
 )
+from tollway.gateway.routing.plan import Target
 from tollway.gateway.routing.replies.stream_relay import StreamRelay
 from tollway.gateway.routing.request import InferenceRequest
-from tollway.gateway.storage.journal_format import Row
 from tollway.policies.types import Choice, Context
+from tollway.record import record
 
-STATIC_RESPONSE = "last_resort"
+STATIC_RESPONSE = "static_response"
 """The backend name and the reason of a reply that no backend gave."""
+
+DRAW, AGAIN, FALL_BACK, ENDED = range(4)
+"""The phases of a request; see `router`."""
 
 NO_QUOTE = Quote(0, 0, 0)
 NOBODY: frozenset[str] = frozenset()
@@ -93,20 +99,26 @@ class Decision:
 class RequestState:
     """The state of one request, owned by the task that serves it.
 
-    `left_out`: the backends that cannot serve the request, and why. `bounds`: by backend, the
-    bounds of a call under a hard budget, from the latest reservation. `prompt`: the request's
-    prompt, if a backend that caches prompts was quoted. `hedge_lost`: one of two calls to the same
-    backend has answered, so the other is cancelled. `waited`: the request has waited in vain for
-    money that other calls hold.
+    `phase` selects what the router does next. `below`: the fallbacks still to try. `failed_once`:
+    the attempt to repeat because its connection closed. `left_out`: the backends that cannot serve
+    the request, and why. `known`: the bounds that the request sets on a call's usage, by
+    the backend's timeout. `bounds`: by backend, the bounds of a call under a hard budget, from the
+    latest reservation. `prompt`: the request's prompt, if a backend that caches prompts was quoted.
+    `hedged`: the latest call may be made twice. `hedge_lost`: one of the two has answered, so the
+    other is cancelled. `streamed`: the reply is a stream, whose cost is known when it ends.
+    `waited`: the request has waited in vain for money that other calls hold. `backends`: the
+    route's, at the prices of the time when the request began.
     """
 
     inference: InferenceRequest
     context: Context
     id: str = ""
+    phase: int = DRAW
     stage: int = 0
     reason: str = ""
     held: Attempt | None = None
     quotes: dict[str, Quote] = field(default_factory=dict)
+    known: dict[float, Usage] = field(default_factory=dict)
     bounds: dict[str, CallBounds] = field(default_factory=dict)
     downgraded: bool = False
     saturated: bool = False
@@ -116,24 +128,36 @@ class RequestState:
     failed: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     prompt: Prompt | None = None
+    hedged: bool = False
+    now_s: float = 0.0
     hedge_lost: bool = False
+    streamed: bool = False
     waited: bool = False
+    below: list[Target] = field(default_factory=list)
+    failed_once: Attempt | None = None
+    backends: Mapping[str, Target] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.backends = self.inference.route.backends
 
     @property
     def cost_nano(self) -> int:
         """The cost so far, over all attempts."""
-        return sum(attempt.outcome.cost_nano for attempt in self.attempts)
+        cost_nano = 0
+        for attempt in self.attempts:
+            cost_nano += attempt.outcome.cost_nano
+        return cost_nano
 
     @property
     def upstream_s(self) -> float:
         """How long at least one backend call was in progress; overlaps count once."""
-        if len(self.attempts) == 1:
-            return self.attempts[0].latency_s
-        total_s = until_s = 0.0
+        total_s, until_s = 0.0, -math.inf
         for attempt in self.attempts:
-            ended_s = attempt.ended_s
-            total_s += max(0.0, ended_s - max(until_s, attempt.started_s))
-            until_s = max(until_s, ended_s)
+            ended_s = attempt.started_s + attempt.latency_s
+            if ended_s > until_s:
+                alone = attempt.started_s >= until_s
+                total_s += attempt.latency_s if alone else ended_s - until_s
+                until_s = ended_s
         return total_s
 
     @property
@@ -167,15 +191,6 @@ class RequestState:
     def is_beyond_all(self) -> bool:
         """Whether none of the route's backends can serve the request."""
         return len(self.left_out) == len(self.inference.route.backends)
-
-    @property
-    def is_demand(self) -> bool:
-        """Whether it counts as demand.
-
-        It was routed, and will not be repeated because other calls held the money.
-        """
-        answered = self.held is not None
-        return bool(self.draws) and (answered or self.outcome != "budget_held")
 
     @property
     def refusal(self) -> BudgetRefusal | None:
@@ -220,8 +235,7 @@ class RequestState:
         """Return the time until the first resting backend may be called; 0 if none is resting."""
         inference = self.inference
         left = [
-            backend.rest.left_s(now_s, inference.caller)
-            for backend in inference.route.backends.values()
+            backend.rest_s(now_s, inference.caller) for backend in inference.route.backends.values()
         ]
         return min(filter(None, left), default=0.0)
 
@@ -272,13 +286,3 @@ def static_attempt(body: bytes, now_s: float) -> Attempt:
         body=body,
         fallback=True,
     )
-
-
-def _details(more: Details) -> Row:
-    """Return the row fields of usage that few calls report; absent values are omitted."""
-    row: Row = dict(more.units)
-    if more.service_tier:
-        row["service_tier"] = more.service_tier
-    if more.guessed:
-        row["guessed"] = more.guessed
-    return row

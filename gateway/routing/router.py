@@ -1,160 +1,304 @@
-"""The path of a request, from its features to its journal rows: all control flow is here.
+"""The router: decides what a request does next. It performs no I/O and reads no clock.
 
-    features -> quotes of the available backends -> feasible arms -> the policy draws
-    -> reserve (all scopes or none) -> call -> settle -> in a cascade: accept, or draw again
-    -> journal, metrics
+    next(state) -> Ask | Accept | Static | Refuse
 
-When a budget refuses an arm, the arm is dropped and the policy draws again. If the only money left
-is reserved by other calls, the request waits for it. After a failure the route's fallback chain is
-tried in order. Each fallback makes its own reservation, and the policy never learns from it as if
-it had drawn it. An accuracy floor degrades; it never causes an outage.
+`Ask` is answered by `denied` (a budget refused the money), or by `reserved` and then `answered`
+(the call has ended, well or badly). The driver does the I/O in between; a test can do its part.
+
+    phase     candidates                            after a failure     after a reply
+    DRAW      arms that the policy draws from       FALL_BACK           ENDED; in a cascade, DRAW
+    AGAIN     the backend whose connection closed   as before it        as before it
+    FALL_BACK the fallback chain or, without one,   the next, or ENDED  ENDED
+              the policy's next best arm
+    ENDED     none
+
+All candidates pass the same filter. When a budget refuses an arm, the arm is dropped and the policy
+draws again. If the only money left is reserved by other calls, the request waits for it. Each
+fallback makes its own reservation, and the policy never learns from it as if it had drawn it. An
+accuracy floor degrades; it never causes an outage.
 """
 
-import asyncio
-from collections import deque
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from random import Random
 
-from tollway.gateway.budgets.model import NANO, BudgetRefusal
+from tollway.backends.http.connection import CLOSED
+from tollway.backends.money import NANO_PER_USD
+from tollway.gateway.budgets.model import BudgetRefusal
 from tollway.gateway.budgets.reservations import Reservations
+from tollway.gateway.estimation.cost_estimator import Quote
+from tollway.gateway.estimation.prompt_cache import prompt
 from tollway.gateway.features.reply_features import with_reply
 from tollway.gateway.routing import refusals
-from tollway.gateway.routing.arrivals import Arrivals
-from tollway.gateway.routing.attempts import Attempts
-from tollway.gateway.routing.backend import NO_PAYLOAD, Backend
-from tollway.gateway.routing.capabilities import left_out, no_larger
-from tollway.gateway.routing.observer import Observer
-from tollway.gateway.routing.records import rows
+from tollway.gateway.routing.capabilities import elsewhere, left_out, no_larger
+from tollway.gateway.routing.metering import PENDING
+from tollway.gateway.routing.plan import TOO_MANY, Target
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import (
+    AGAIN,
+    DRAW,
+    ENDED,
+    FALL_BACK,
     STATIC_RESPONSE,
     Attempt,
     Decision,
     RequestState,
     static_attempt,
 )
-from tollway.gateway.storage.journal import Journal
 from tollway.policies.types import ACCEPT, Arm, Context
+from tollway.record import record
 
 OK = 200
-TOO_MANY = 429
 TOO_LONG = frozenset((400, 413, 422))  # if the error says so as well: see `outgrows`
-RECENT = 20  # ids of the latest decisions, kept for people to inspect
+
+
+@record
+class Ask:
+    """Reserve money for a call to a backend, and make the call.
+
+    `wait`: wait for money that other calls hold. `fallback`: the policy did not draw it.
+    """
+
+    backend: Target
+    wait: bool = False
+    fallback: bool = False
+
+
+@record
+class Accept:
+    """Send this attempt's reply to the client."""
+
+    attempt: Attempt
+
+
+@record
+class Static:
+    """Send the route's static response to the client."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Refuse the request."""
+
+    reason: refusals.RequestRefused
+
+
+Step = Ask | Accept | Static | Refuse
 
 
 class Router:
-    """Takes each request through the path above."""
+    """Decides the steps of requests; the state of a request is its `RequestState`."""
 
-    def __init__(
-        self,
-        attempts: Attempts,
-        wallet: Reservations,
-        journal: Journal,
-        metrics: Observer,
-        *,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-        rng: Random,
-    ) -> None:
-        """`clock` is monotonic and is the clock of the deadlines; `wall` is the time of day."""
-        self._wallet = wallet
-        self._journal = journal
-        self._metrics = metrics
-        self._attempts = attempts
-        self._clock = clock
-        self._wall = wall
+    def __init__(self, reservations: Reservations, *, rng: Random) -> None:
+        """`reservations` tells which budgets match a call and what they advise; `rng` draws."""
+        self._reservations = reservations
         self._rng = rng
-        self.recent: deque[str] = deque(maxlen=RECENT)
-        self.arrivals = Arrivals()
 
-    async def answer(self, inference: InferenceRequest) -> RequestState:
-        """Return the finished request state, with the reply in `held`.
-
-        Raises RequestRefused if no backend may or can answer. If the client disconnects, the calls
-        in progress are cancelled and settled, no more are started, and the state that is returned
-        may have no reply.
-        """
-        first = self._scoped(inference, inference.route.features(inference.call))
-        lacking = left_out(inference) if inference.route.is_limited else {}
-        state = RequestState(inference, first, left_out=lacking)
-        attempts = self._attempts
+    def begin(self, inference: InferenceRequest) -> RequestState:
+        """Return the state of a new request."""
+        route = inference.route
+        context = route.features(inference.call)
+        scopes = self._reservations.pacing(inference.tenant, route.name, inference.tags)
+        if scopes:  # budgets that may pace this request but not the whole route
+            context = Context(context.dense, context.sparse, scopes=scopes)
+        state = RequestState(inference, context)
+        if route.is_limited:
+            state.left_out = left_out(inference)
+        if inference.held_by:
+            state.left_out |= elsewhere(inference)
         if inference.trace is not None:
             inference.trace.state = state
-        inference.route.fallbacks.earn()
-        inference.route.inputs.see(first.dense)
-        try:
-            while state.stage < inference.route.stages:
-                arms = self._offers(state)
-                backend = self._draw(state, arms) if arms else self._backend_to_await(state)
-                if backend is None:
-                    break  # no backend is left, or the policy accepts the current reply
-                hold = attempts.reserve_now(state, backend) or await attempts.reserve(
-                    state, backend, wait=not arms
-                )
-                if isinstance(hold, BudgetRefusal):
-                    state.refusals[backend.name] = hold
-                    state.waited = not arms and hold.reason == "held"
-                    continue
-                state.refusals.pop(backend.name, None)
-                attempt = await (
-                    attempts.ask(state, backend, hold)
-                    if inference.route.hedge is None
-                    else attempts.hedged(state, backend, hold, inference.route.hedge)
-                )
-                failed = attempt.outcome.error or (
-                    state.held is not None and state.passes_over(attempt)
-                )
-                if failed or (attempt.status in TOO_LONG and outgrows(state, attempt)):
-                    await self._fall_back(state)
-                    break
-                state.accept(attempt)
-                if not inference.route.cascade or attempt.status != OK:
-                    break
-                state.context = with_reply(first, state.replies, state.draws[-1].choice)
-            if state.held is None:
-                self._static_response(state)
-            if state.held is None:
-                pass_on(state)
-        except asyncio.CancelledError:
-            if not inference.left:
-                raise
-            cancelled = asyncio.current_task()
-            assert cancelled is not None
-            cancelled.uncancel()
-        finally:
-            self._record(state)
-        if state.held is None and not inference.left:
-            raise self._refusal(state)
+        route.retries.earn(inference.tenant)
+        route.inputs.see(context.dense, inference.tenant)
         return state
 
-    def _scoped(self, inference: InferenceRequest, context: Context) -> Context:
-        """Add the scopes of budgets that may pace this request but not the whole route."""
-        route = inference.route
-        scopes = self._wallet.pacing(inference.tenant, route.name, inference.tags)
-        if not scopes:
-            return context
-        return Context(context.dense, context.sparse, scopes=scopes)
+    def next(self, state: RequestState, now_s: float) -> Step:
+        """Return what the request does next; `now_s` is on the clock of the deadlines."""
+        phase = state.phase
+        ask: Ask | None = None
+        if phase == DRAW:
+            ask = self._draw(state, now_s)
+        elif phase == FALL_BACK:
+            ask = self._fall_back(state, now_s)
+        elif phase == AGAIN:
+            assert state.failed_once is not None
+            before = state.failed_once
+            ask = Ask(state.backends[before.backend], fallback=before.fallback)
+        if ask is not None:
+            return ask
+        state.phase = ENDED
+        return self._end(state, now_s)
 
-    def _offers(self, state: RequestState) -> list[Arm]:
-        """Quote the backends that are available and not yet ruled out.
+    def reserved(self, state: RequestState, ask: Ask) -> float | None:
+        """Note that the money is reserved; return the seconds after which to hedge the call.
 
-        In a cascade, only those more expensive than the backend of the current reply.
+        None if the call is not to be hedged.
         """
-        route, now_s = state.inference.route, self._clock()
+        if state.refusals and not ask.fallback:
+            state.refusals.pop(ask.backend.name, None)
+        hedge = state.inference.route.hedge
+        if hedge is None:
+            return None
+        state.hedged = False
+        if ask.fallback or state.phase == AGAIN:
+            return None
+        hedge.earn(state.inference.tenant)
+        wait_s = None
+        if is_hedgeable(state, ask.backend):
+            wait_s = hedge.wait_s(ask.backend.name, state.inference.tenant)
+        state.hedged = wait_s is not None
+        return wait_s
+
+    def denied(self, state: RequestState, ask: Ask, refusal: BudgetRefusal) -> None:
+        """Note that a budget refused the money for a call."""
+        if state.phase == AGAIN:
+            assert state.failed_once is not None
+            self._conclude(state, state.failed_once)
+            return
+        state.refusals[ask.backend.name] = refusal
+        if not ask.fallback:
+            state.waited = ask.wait and refusal.reason == "held"
+
+    def answered(self, state: RequestState, ask: Ask, attempt: Attempt) -> None:
+        """Note how a call ended; of a hedged call, the attempt that won."""
+        if state.inference.route.hedge is not None:
+            note_latency(state, ask, attempt)
+        if state.phase == AGAIN:
+            if not attempt.outcome.error:
+                state.failed.pop(ask.backend.name, None)
+            self._conclude(state, attempt)
+        elif (
+            attempt.outcome.error == CLOSED
+            and ask.backend.repeat_on_close
+            and not state.hedged
+            and state.affords(attempt.quote)
+        ):  # a reused connection was lost: the call may have run and is charged, and is repeated
+            state.failed_once = attempt
+            state.phase = AGAIN
+        elif attempt.outcome.error and has_another_key(state, ask.backend, attempt):
+            state.failed_once = attempt
+            state.phase = AGAIN
+        elif ask.fallback:
+            self._after_fallback(state, attempt)
+        else:
+            self._after_draw(state, attempt)
+
+    def may_hedge(self, state: RequestState, backend: Target) -> bool:
+        """Return whether a second call may be made while the first is in progress."""
+        quote = state.quotes[backend.name]
+        full = backend.slots is not None and backend.slots.is_full(state.inference.tenant)
+        return not full and backend.up and state.affords(quote, times=2)
+
+    # -- transitions
+
+    def _conclude(self, state: RequestState, attempt: Attempt) -> None:
+        """Go on from a repeated call, or from the first one if it may not be repeated."""
+        state.failed_once = None
+        if attempt.fallback:
+            state.phase = FALL_BACK
+            self._after_fallback(state, attempt)
+        else:
+            state.phase = DRAW
+            self._after_draw(state, attempt)
+
+    def _after_draw(self, state: RequestState, attempt: Attempt) -> None:
+        route = state.inference.route
+        failed = attempt.outcome.error or (state.held is not None and state.passes_over(attempt))
+        if failed or (attempt.status in TOO_LONG and outgrows(state, attempt)):
+            self._begin_fallback(state)
+            return
+        state.accept(attempt)
+        if not route.cascade or attempt.status != OK or attempt.outcome.provenance == PENDING:
+            state.phase = ENDED
+            return
+        first = state.draws[0].context
+        state.context = with_reply(first, state.replies, state.draws[-1].choice)
+
+    def _begin_fallback(self, state: RequestState) -> None:
+        """Go down the fallback chain; keep what there is if there is a reply or no chain."""
+        state.reason = "escalation_failed" if state.held else "failed"
+        if state.held or not state.inference.route.fallback:
+            state.phase = ENDED
+            return
+        state.phase = FALL_BACK
+        state.below = below(state)
+
+    def _after_fallback(self, state: RequestState, attempt: Attempt) -> None:
+        if not (attempt.error or outgrows(state, attempt)):
+            state.accept(attempt)
+            state.reason = "fallback"
+            state.phase = ENDED
+        elif not state.inference.route.fallbacks.chain:  # the next best arm is tried once
+            state.phase = ENDED
+
+    # -- candidates
+
+    def _candidate(
+        self, state: RequestState, backend: Target, closed: AbstractSet[str], now_s: float
+    ) -> Quote | None:
+        """Return the quote of a backend that this request may call now; else None."""
+        name = backend.name
+        if name in closed:
+            return None
+        # What follows is spelled out, without calls where nothing is wrong: most requests meet
+        # only healthy backends with free slots, and a call takes as long as these conditions.
+        breaker, slots = backend.breaker, backend.slots
+        doubtful = breaker.is_open or breaker.suspicions.callers or now_s < backend.rest.until_s
+        if (doubtful or backend.credential is not None) and not backend.allows(
+            now_s, state.inference.caller
+        ):
+            return None
+        if slots is not None and slots.busy and slots.is_full(state.inference.tenant):
+            state.saturated = True
+            return None
+        quotes, quoted = state.quotes, backend.fixed
+        if quoted is not None:
+            quotes[name] = quoted
+        else:
+            quoted = quotes[name] if name in quotes else quote(state, backend, now_s)
+        held = state.held
+        if held is not None and quoted.expected_nano <= held.quote.expected_nano:
+            return None  # in a cascade, only those more expensive than that of the current reply
+        if state.inference.cost_nano_max is not None and not state.affords(quoted):
+            return None
+        return quoted
+
+    def _draw(self, state: RequestState, now_s: float) -> Ask | None:
+        """Have the policy draw a backend; None if none is left, or it accepts the reply."""
+        inference = state.inference
+        route = inference.route
+        if state.stage >= route.stages:
+            return None
+        arms = self._offers(state, now_s)
+        if not arms:
+            awaited = state.awaited
+            return None if awaited is None else Ask(state.backends[awaited], wait=True)
+        choice = route.policy.choose(state.context, arms, self._rng, inference.floor)
+        redrawn = bool(state.refusals) and state.draws[-1].stage == state.stage
+        state.draws.append(Decision(state.stage, state.context, choice, redrawn))
+        state.reason = choice.reason
+        arm = choice.arm
+        return None if arm == ACCEPT else Ask(state.backends[arm])
+
+    def _offers(self, state: RequestState, now_s: float) -> list[Arm]:
+        """Return the arms that the policy may draw, and in a cascade the current reply."""
         held, closed = state.held, state.closed
         arms = [Arm(ACCEPT, 0.0)] if held else []
-        for backend in route.backends.values():
-            if backend.name in closed or not backend.allows(now_s, state.inference.caller):
-                continue
-            if backend.full:
-                state.saturated = True
-                continue
-            quote = state.quotes.get(backend.name) or self._attempts.quote(state, backend, now_s)
-            above = held is None or quote.expected_nano > held.quote.expected_nano
-            if above and state.affords(quote):
-                arms.append(Arm(backend.name, quote.expected_nano / NANO, backend.declared_quality))
-        arms = self._downgraded(state, arms)
+        used_up: list[str] = []
+        for backend in state.backends.values():
+            candidate = self._candidate(state, backend, closed, now_s)
+            if candidate is not None:
+                expected_usd = candidate.expected_nano / NANO_PER_USD
+                arms.append(Arm(backend.name, expected_usd, backend.declared_quality))
+                announced = backend.announced
+                if announced is not None and now_s < announced.until_s:
+                    used_up.append(backend.name)
+        if used_up:
+            arms = with_room(state, arms, used_up)
+        if self._reservations.downgrades:
+            arms = self._downgraded(state, arms)
         if state.refusals:
             arms = left_over(state, arms)
         return [] if held and len(arms) == 1 else arms
@@ -164,152 +308,127 @@ class Router:
 
         If that leaves none, return the arms that the downgrade advice names instead.
         """
-        if not self._wallet.downgrades:
-            return arms
-        kept, then = [], ""
+        inference = state.inference
+        cheap, then = [], ""
         for arm in arms:
-            advice = self._wallet.advice(
-                self._attempts.accounts(state, arm.name) if arm.name in state.quotes else ()
+            accounts = (
+                self._reservations.matching(
+                    inference.tenant, inference.route.name, arm.name, inference.tags
+                )
+                if arm.name in state.quotes
+                else ()
             )
+            advice = self._reservations.advice(accounts)
             if advice.max_price_usd is None or arm.cost_usd <= advice.max_price_usd:
-                kept.append(arm)
+                cheap.append(arm)
             else:
                 then = advice.then
-        if kept or not arms:
-            return kept
+        if cheap or not arms:
+            return cheap
         state.downgraded = True
         if then == "cheapest":
             return [min(arms, key=lambda arm: arm.cost_usd)]
-        kinds = state.inference.route.backends
+        kinds = inference.route.backends
         return [arm for arm in arms if then == "rules" and kinds[arm.name].kind == "rules"]
 
-    def _draw(self, state: RequestState, arms: list[Arm]) -> Backend | None:
-        """Have the policy draw a backend; None if it accepts the current reply."""
+    def _fall_back(self, state: RequestState, now_s: float) -> Ask | None:
+        """Return the next fallback that may be asked; None if none is left."""
         route = state.inference.route
-        choice = route.policy.choose(state.context, arms, self._rng, state.inference.floor)
-        redrawn = bool(state.refusals) and state.draws[-1].stage == state.stage
-        state.draws.append(Decision(state.stage, state.context, choice, redrawn))
-        state.reason = choice.reason
-        return None if choice.arm == ACCEPT else route.backends[choice.arm]
-
-    @staticmethod
-    def _backend_to_await(state: RequestState) -> Backend | None:
-        """Return the backend to wait for if the money for every candidate is held by other calls.
-
-        If that money turns out to be spent, the request waits for the next backend.
-        """
-        name = state.awaited
-        return None if name is None else state.inference.route.backends[name]
-
-    async def _fall_back(self, state: RequestState) -> None:
-        """Try the fallback chain or, without one, the policy's next best arm once.
-
-        If a reply is held already, or the route has no fallback, keep what there is.
-        """
-        route = state.inference.route
-        state.reason = "escalation_failed" if state.held else "failed"
-        if state.held or not route.fallback:
-            return
-        below = self._below(state)
-        for backend in below:
-            if backend.name in state.closed or not backend.allows(
-                self._clock(), state.inference.caller
-            ):
+        while state.below:
+            backend, *state.below = state.below
+            if self._candidate(state, backend, state.closed, now_s) is None:
                 continue
-            if backend.full:
-                continue
-            quote = state.quotes.get(backend.name) or self._attempts.quote(state, backend)
-            if not state.affords(quote):
-                continue
-            if not backend.is_local and not route.fallbacks.retry():
-                continue
-            last = backend is below[-1] or not route.fallbacks.chain
-            hold = await self._attempts.reserve(state, backend, wait=last)
-            if isinstance(hold, BudgetRefusal):
-                state.refusals[backend.name] = hold
-                continue
-            attempt = await self._attempts.ask(state, backend, hold, fallback=True)
-            if not (attempt.error or outgrows(state, attempt)):
-                state.accept(attempt)
-                state.reason = "fallback"
-                return
-            if not route.fallbacks.chain:
-                return
+            if backend.is_local or route.retries.take(state.inference.tenant):
+                last = not state.below or not route.fallbacks.chain
+                return Ask(backend, wait=last, fallback=True)
+        return None
 
-    def _below(self, state: RequestState) -> list[Backend]:
-        """Return the backends to try after a failure, in order."""
-        route, choice = state.inference.route, state.draws[-1].choice
-        chain = route.fallbacks.chain
-        if not chain:
-            ranked = sorted(zip(choice.pmf, choice.arms, strict=True), reverse=True)
-            chain = tuple([arm for _, arm in ranked])
-        elif state.downgraded:  # arms that a downgrade excluded stay excluded
-            chain = tuple([name for name in chain if name in choice.arms])
-        return [route.backends[name] for name in chain if name in route.backends]
+    # -- ends
 
-    def _static_response(self, state: RequestState) -> None:
-        """Return the route's static response if it has one and the backends are unavailable.
+    def _end(self, state: RequestState, now_s: float) -> Step:
+        """Return the last step of a request."""
+        if state.held is None:
+            body = static_response(state)
+            if body is not None:
+                state.inference.route.state.retries.static_responses += 1
+                state.reason = STATIC_RESPONSE
+                state.held = static_attempt(body, now_s)
+                return Static(state.held)
+            pass_on(state)
+        return Refuse(reason(state, now_s)) if state.held is None else Accept(state.held)
 
-        It is not given if a budget or the client's own limit is the cause. No backend is called,
-        nothing is charged and nothing is learned.
-        """
-        inference = state.inference
-        fallbacks = inference.route.fallbacks
-        if fallbacks.static_response is None or not state.backends_unavailable:
-            return
-        if inference.route.protocol.follow(inference.call.payload or NO_PAYLOAD) is not None:
-            return  # a client that asked for a stream cannot read it
-        fallbacks.retries.static_responses += 1
-        state.reason = STATIC_RESPONSE
-        state.held = static_attempt(fallbacks.static_response, self._clock())
 
-    def _record(self, state: RequestState) -> None:
-        """Record the request: journal rows, the costs that the policy learns from, and metrics."""
-        is_demand = bool(state.draws) if state.held is not None else state.is_demand
-        if is_demand and state.context.scopes:
-            bound = state.inference.route.bound
-            for scope in state.context.scopes:
-                bound[scope] += 1
-        if state.draws:
-            state.id = self._journal.new_id()
-            self._journal.record(state.id, partial(rows, state, self._wall()))
-            self.recent.append(state.id)
-            state.inference.route.traffic.count(state.inference.tenant)
-            charge(state)
-        if is_demand:
-            self.arrivals.count(state.inference.route.name)
-        self._metrics.request(state, self._clock())
+def quote(state: RequestState, backend: Target, now_s: float) -> Quote:
+    """Quote a backend for a request."""
+    inference = state.inference
+    cache, cached = backend.cache, None
+    if cache is not None:
+        if state.prompt is None:
+            parts = inference.route.protocol.prompt(inference.call.payload)
+            state.prompt = prompt(parts, inference.tenant)
+        cached = cache.expects(state.prompt, now_s)
+    known = state.known
+    if backend.timeout_s not in known:
+        known[backend.timeout_s] = backend.known(inference.call)
+    quoted = state.quotes[backend.name] = inference.route.estimator.quote(
+        state.context,
+        backend.name,
+        backend.price,
+        known[backend.timeout_s],
+        cached,
+        tenant=inference.tenant,
+        now_s=now_s,
+    )
+    return quoted
 
-    def _refusal(self, state: RequestState) -> refusals.RequestRefused:
-        """Build the refusal and attach the decision id and the cost already incurred."""
-        refused = self._reason(state)
-        if state.id:
-            refused.decision = state.id
-        refused.cost_nano = state.cost_nano
-        return refused
 
-    def _reason(self, state: RequestState) -> refusals.RequestRefused:  # noqa: PLR0911 - a table of reasons
-        route = state.inference.route.name
-        if (refusal := state.refusal) is not None:
-            return refusals.over_budget(refusal)
-        if self._clock() >= state.inference.deadline_s:
-            return refusals.deadline(route)
-        if state.overloaded:
-            return refusals.overloaded(f"every backend of route {route!r}")
-        keyless = state.inference.route.keyless()
-        if state.failed.keys() - keyless.keys():
-            return refusals.all_failed(route, {**keyless, **state.failed})
-        if keyless and (state.failed or not state.quotes):
-            return refusals.credential_rejected(route, {**keyless, **state.failed})
-        if state.downgraded:
-            return refusals.downgraded(route)
-        if state.is_beyond_all:
-            return refusals.beyond_all(route, state.left_out)
-        if state.quotes:
-            return refusals.cost_ceiling(route, state.inference.cost_nano_max or 0)
-        if rest_s := state.rest_s(self._clock()):
-            return refusals.resting(route, rest_s)
-        return refusals.no_backend(route, "their circuit breakers are open")
+def has_another_key(state: RequestState, backend: Target, attempt: Attempt) -> bool:
+    """Whether a call failed because of its key, and another key may be used."""
+    if not backend.keys or state.hedged:
+        return False
+    about_key = attempt.outcome.refuses_key or attempt.status == TOO_MANY
+    return about_key and backend.allows(attempt.ended_s, state.inference.caller)
+
+
+def is_hedgeable(state: RequestState, backend: Target) -> bool:
+    """Whether calls to a backend may be hedged: not rules, streams, or work in the background."""
+    payload = state.inference.call.payload
+    if backend.is_local or payload.defers:
+        return False
+    return backend.protocol.follow(payload) is None
+
+
+def note_latency(state: RequestState, ask: Ask, attempt: Attempt) -> None:
+    """Tell a route's hedging how long a call took, from the first call to its backend."""
+    hedge = state.inference.route.hedge
+    if hedge is None or attempt.error or ask.fallback or not is_hedgeable(state, ask.backend):
+        return
+    started_s = [one.started_s for one in state.attempts if one.backend == attempt.backend]
+    hedge.observe(attempt.backend, attempt.ended_s - min(started_s), state.inference.tenant)
+
+
+def with_room(state: RequestState, arms: list[Arm], used_up: list[str]) -> list[Arm]:
+    """Drop the arms whose announced rate limits are used up, unless no other backend is left."""
+    others = [arm for arm in arms if arm.name not in used_up]
+    if not others or others[-1].name == ACCEPT:
+        return arms
+    for name in used_up:
+        announced = state.inference.route.backends[name].announced
+        assert announced is not None
+        announced.avoided += 1
+    return others
+
+
+def below(state: RequestState) -> list[Target]:
+    """Return the backends to try after a failure, in order."""
+    route, choice = state.inference.route, state.draws[-1].choice
+    chain = route.fallbacks.chain
+    if not chain:
+        ranked = sorted(zip(choice.pmf, choice.arms, strict=True), reverse=True)
+        chain = tuple([arm for _, arm in ranked])
+    elif state.downgraded:  # arms that a downgrade excluded stay excluded
+        chain = tuple([name for name in chain if name in choice.arms])
+    return [state.backends[name] for name in chain if name in state.backends]
 
 
 def outgrows(state: RequestState, attempt: Attempt) -> bool:
@@ -345,6 +464,21 @@ def left_over(state: RequestState, arms: list[Arm]) -> list[Arm]:
     return [arm for arm in arms if arm.name == ACCEPT or arm is cheapest]
 
 
+def static_response(state: RequestState) -> bytes | None:
+    """Return the route's static response if it has one and the backends are unavailable.
+
+    It is not given if a budget or the client's own limit is the cause, nor to a client that asked
+    for a stream, because it could not read it. No backend is called, nothing is charged and nothing
+    is learned.
+    """
+    inference = state.inference
+    body = inference.route.fallbacks.static_response
+    if body is None or not state.backends_unavailable:
+        return None
+    streams = inference.route.protocol.streams(inference.call.payload)
+    return None if streams else body
+
+
 def pass_on(state: RequestState) -> None:
     """Return a backend's error reply (status, body, headers) if no backend succeeded.
 
@@ -356,12 +490,27 @@ def pass_on(state: RequestState) -> None:
         state.accept((slowed or replied)[-1])
 
 
-def charge(state: RequestState) -> None:
-    """Report to the policy the cost of each draw (accepting a reply costs nothing more)."""
-    policy = state.inference.route.policy
-    for draw in state.draws:
-        asked = [attempt for attempt in state.attempts if attempt.backend == draw.choice.arm]
-        if asked and asked[-1].relay is not None:
-            continue  # reported when the stream ends
-        cost_nano = sum([attempt.outcome.cost_nano for attempt in asked])
-        policy.charge(draw.choice, cost_nano / NANO)
+def reason(state: RequestState, now_s: float) -> refusals.RequestRefused:  # noqa: PLR0911 - a table of reasons
+    """Return why there is no reply."""
+    inference = state.inference
+    route = inference.route.name
+    if (refusal := state.refusal) is not None:
+        return refusals.over_budget(refusal)
+    if now_s >= inference.deadline_s:
+        return refusals.deadline(route)
+    if state.overloaded:
+        return refusals.overloaded(f"every backend of route {route!r}")
+    keyless = inference.route.keyless()
+    if state.failed.keys() - keyless.keys():
+        return refusals.all_failed(route, {**keyless, **state.failed})
+    if keyless and (state.failed or not state.quotes):
+        return refusals.credential_rejected(route, {**keyless, **state.failed})
+    if state.downgraded:
+        return refusals.downgraded(route)
+    if state.is_beyond_all:
+        return refusals.beyond_all(route, state.left_out)
+    if state.quotes:
+        return refusals.cost_ceiling(route, inference.cost_nano_max or 0)
+    if rest_s := state.rest_s(now_s):
+        return refusals.resting(route, rest_s)
+    return refusals.no_backend(route, "their circuit breakers are open")

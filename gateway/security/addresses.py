@@ -33,7 +33,7 @@ def address_of(host: str) -> Address | None:
     except ValueError:
         try:
             return ipaddress.IPv4Address(socket.inet_aton(host))
-        except (OSError, ValueError):  # ValueError: what is not ASCII, or holds a NUL
+        except (OSError, ValueError):  # ValueError: it is not ASCII or contains a NUL
             return None
     return _inner(address) if isinstance(address, ipaddress.IPv6Address) else address
 
@@ -93,11 +93,11 @@ def check_backend_url(url: str) -> None:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be an http:// or https:// address; write http://127.0.0.1:9001")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not carry a user or password; write it without what precedes the @")
+        raise ValueError("must not contain a user or password; remove the part before the @")
     if parts.query or parts.fragment:
-        raise ValueError("must not carry a query or fragment; write http://HOST:PORT/base/path")
+        raise ValueError("must not have a query or fragment; write http://HOST:PORT/base/path")
     if not url.isascii() or any(c <= " " or c in '"<>\\^`{|}' or c == "\x7f" for c in url):
-        raise ValueError("has characters that an address cannot have; percent-encode them")
+        raise ValueError("contains invalid characters; percent-encode them")
 
 
 def check_web_url(url: str) -> None:
@@ -106,7 +106,7 @@ def check_web_url(url: str) -> None:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be an http:// or https:// address; write https://HOST/PATH")
     if is_link_local(parts.hostname):
-        raise ValueError("is a link-local or metadata address; write the receiver's own")
+        raise ValueError("is a link-local or metadata address; write the address of the receiver")
 
 
 def host_of(url: str) -> str:

@@ -15,12 +15,14 @@ A file is checked at most once a second, when a request is routed: 0.1 us per re
 second. If a file is missing or unusable, the last key stays in force.
 """
 
+import asyncio
 import os
 from collections.abc import Callable
 
 import orjson
 
 from tollway.backends.types import Headers
+from tollway.gateway.security.google_tokens import GoogleToken
 from tollway.gateway.security.secrets import FileSecret, Secret, Stamp
 
 LOOK_S = 1.0
@@ -31,6 +33,9 @@ _SECRET_BYTES_MIN = 8  # shorter values, such as `none`, are not keys and may oc
 _BODY_BYTES_MAX = 64 << 10  # such errors have a few hundred bytes; larger bodies are not parsed
 _NO_CREDIT = "Your credit balance is too low"  # Anthropic's, a 400
 _NO_QUOTA = frozenset({"insufficient_quota", "exceeded_current_quota_error"})  # OpenAI, Moonshot
+
+Changing = FileSecret | GoogleToken
+"""Secrets that may read differently later."""
 
 Tell = Callable[[str, str, str], None]
 """Receives an event: its kind, its subject and its text."""
@@ -44,14 +49,14 @@ class Credential:
     """The header field that the gateway adds to a backend's calls."""
 
     # The mutable state is the field and its file's stamp, when the file was last checked, whether
-    # the key is refused and with what status, since when what is sent counts, the wait, and when it
-    # may be tried again.
+    # the key is refused and with what status, the time from which sent calls count, the wait, the
+    # time of the next probe, and whether no next token could be fetched.
 
     def __init__(
         self,
         backend: str,
         key: str,
-        secret: Secret,
+        secret: Secret | GoogleToken,
         *,
         name: bytes,
         scheme: str = "",
@@ -64,13 +69,14 @@ class Credential:
         self._backend = backend
         self._secret = secret
         self._scheme = scheme
-        self._tell = tell
+        self._notify = tell
         self._stamp: Stamp | None = None
         self._look_at_s = 0.0
         self._since_s = 0.0
         self._wait_s = WAIT_S
         self._probe_at_s = 0.0
         self._status = 0
+        self._is_unreadable = False
         self._take(self._read())
 
     @property
@@ -80,7 +86,7 @@ class Credential:
 
     def allows(self, now_s: float) -> bool:
         """Return whether the backend may be called now; first load a file's new content."""
-        if now_s >= self._look_at_s and isinstance(self._secret, FileSecret):
+        if now_s >= self._look_at_s and isinstance(self._secret, Changing):
             self._look(self._secret, now_s)
         return not self.is_refused or now_s >= self._probe_at_s
 
@@ -99,10 +105,10 @@ class Credential:
         self._look_at_s = 0.0  # a key may have been replaced a moment ago
         if not self.is_refused:
             self.is_refused = True
-            self._tell(
+            self._notify(
                 "credential_rejected",
                 self._backend,
-                f"{self.complaint(status)}; out of service, and tried again in {self._wait_s:g} s",
+                f"{self.complaint(status)}; out of service, next probe in {self._wait_s:g} s",
             )
 
     def accepted(self, started_s: float) -> None:
@@ -114,10 +120,22 @@ class Credential:
         """Read the secret again and try it at once, regardless of its state: at a reload."""
         self._renew(now_s, always=True)
 
+    async def refresh(self, wall_s: float) -> None:
+        """Fetch the next token if this one ends soon; `wall_s` in seconds since 1970."""
+        secret = self._secret
+        if not (isinstance(secret, GoogleToken) and secret.is_due(wall_s)):
+            return
+        try:
+            await asyncio.to_thread(secret.refresh)
+        except ValueError as exc:
+            if not self._is_unreadable:
+                self._notify("credential_unreadable", self._backend, f"{self.setting}: {exc}")
+            self._is_unreadable = True
+        else:
+            self._is_unreadable = False
+
     def complaint(self, status: int = 0) -> str:
-        """Return what to tell people of a refusal, by default the last; nothing of what the
-        provider wrote.
-        """
+        """Return a description of a refusal (0: the last one), without the provider's text."""
         status = status or self._status
         return f"status {status}: the provider does not accept the key of {self.setting}"
 
@@ -139,7 +157,7 @@ class Credential:
 
     # -- inside
 
-    def _look(self, secret: FileSecret, now_s: float) -> None:
+    def _look(self, secret: Changing, now_s: float) -> None:
         self._look_at_s = now_s + LOOK_S
         stamp = secret.stamp()
         if stamp is not None and stamp != self._stamp:
@@ -151,23 +169,26 @@ class Credential:
         try:
             self._take(self._read())
         except ValueError as exc:
-            self._stamp = self._secret.stamp() if isinstance(self._secret, FileSecret) else None
-            text = f"{self.setting}: {exc}; the last key stays in force"
-            self._tell("credential_unreadable", self._backend, text)
+            self._stamp = self._secret.stamp() if isinstance(self._secret, Changing) else None
+            text = f"{self.setting}: {exc}; the previous key stays in use"
+            self._notify("credential_unreadable", self._backend, text)
             return
         if self._plain != before:
             self._since_s = now_s
-            self._tell("credential_renewed", self._backend, f"the key of {self.setting} is new")
+            if not isinstance(self._secret, GoogleToken):  # an hourly event would tell nothing
+                self._notify(
+                    "credential_renewed", self._backend, f"the key of {self.setting} was replaced"
+                )
         if self.is_refused and (always or self._plain != before):
             self._since_s = now_s
             self._restore("its key was read again")
 
     def _restore(self, why: str) -> None:
         self.is_refused, self._wait_s = False, WAIT_S
-        self._tell("credential_restored", self._backend, f"back in service: {why}")
+        self._notify("credential_restored", self._backend, f"back in service: {why}")
 
     def _read(self) -> str:
-        if not isinstance(self._secret, FileSecret):
+        if not isinstance(self._secret, Changing):
             return self._secret.read(os.environ)
         text, self._stamp = self._secret.read_with_stamp()
         return text
@@ -206,13 +227,14 @@ def refuses_key(status: int, body: bytes) -> bool:
 
 
 def without_cookies(headers: Headers) -> Headers:
-    """Return a reply's fields without Set-Cookie: a session of our account is not for clients."""
+    """Return a reply's fields without Set-Cookie: clients must not get our account's session."""
     return [pair for pair in headers if pair[0] != b"set-cookie"]
 
 
 def _is_anthropic(body: bytes) -> bool:
-    """Whether an error that can be read has Anthropic's shape: other servers may begin with a name
-    that the client chose.
+    """Return whether an error has Anthropic's shape.
+
+    Messages of other servers may begin with a model name that the client chose.
     """
     document = orjson.loads(body)
     return isinstance(document, dict) and document.get("type") == "error"
@@ -232,5 +254,5 @@ def _error(body: bytes) -> object:
 
 
 def _member(value: object, key: str) -> object:
-    found = value.get(key) if isinstance(value, dict) else None
-    return found if isinstance(found, (str, dict, list)) else None
+    member = value.get(key) if isinstance(value, dict) else None
+    return member if isinstance(member, (str, dict, list)) else None

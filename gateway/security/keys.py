@@ -69,7 +69,7 @@ def verify(key: str, hashed: str, pepper: str | None = None) -> bool:
 def check_hash(text: str) -> None:
     """Raise ValueError unless a text is a valid key hash."""
     if is_key(text):
-        raise ValueError("is a key, not its hash; write what this prints: tollway keys hash")
+        raise ValueError("is a key, not a hash; write the hash that this prints: tollway keys hash")
     if _HASH.fullmatch(text) is None:
         raise ValueError(
             "must be sha256: or hmac-sha256: and 64 hex digits, as printed by: tollway keys new"
@@ -77,14 +77,15 @@ def check_hash(text: str) -> None:
 
 
 def _credentials(headers: Headers) -> list[Header]:
-    """Return the header fields in which clients put keys; of one that stands twice nothing is
-    believed, so both values are joined to one that is nobody's.
+    """Return the header fields in which clients send keys.
+
+    The values of a repeated field are joined, so that they match no tenant's key.
     """
-    found = [field for field in headers if field[0] in KEY_HEADERS]
-    if len(found) < 2:
-        return found
+    fields = [field for field in headers if field[0] in KEY_HEADERS]
+    if len(fields) < 2:
+        return fields
     joined: dict[bytes, bytes] = {}
-    for name, value in found:
+    for name, value in fields:
         joined[name] = value if name not in joined else joined[name] + b", " + value
     return list(joined.items())
 

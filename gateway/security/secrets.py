@@ -31,13 +31,13 @@ class EnvironmentSecret:
         text = environ.get(self.variable)
         if text is None:
             raise ValueError(
-                f"{shown} is not set; set it where the gateway is started. The key itself is never "
-                "written here"
+                f"{shown} is not set; set it where the gateway is started, and do not write "
+                "the key itself here"
             )
         try:
             return sound(text)
         except ValueError as exc:
-            raise ValueError(f"{shown} {exc}; set it to the key alone") from None
+            raise ValueError(f"{shown} {exc}; set it to the key and nothing else") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class FileSecret:
 
     def read_with_stamp(self) -> tuple[str, Stamp]:
         """Return the secret and the file's stamp from before the read."""
-        instead = "write the path of a file that holds the key alone"
+        instead = "write the path of a file that contains only the key"
         try:
             with self.path.open("rb") as file:
                 stamp = _stamp(os.fstat(file.fileno()))
@@ -65,7 +65,7 @@ class FileSecret:
         try:
             return sound(content.decode("utf-8-sig")), stamp  # some editors write a byte order mark
         except UnicodeDecodeError:
-            raise ValueError(f"the file is not text in UTF-8; {instead}") from None
+            raise ValueError(f"the file is not UTF-8 text; {instead}") from None
         except ValueError as exc:
             raise ValueError(f"the file {exc}; {instead}") from None
 
@@ -81,7 +81,7 @@ Secret = EnvironmentSecret | FileSecret
 
 
 def sound(text: str) -> str:
-    """Return a secret without surrounding blanks; ValueError if no header can hold it."""
+    """Return a secret without surrounding spaces; ValueError if it is invalid in a header field."""
     text = text.strip()
     if not text:
         raise ValueError("is empty")
@@ -92,8 +92,10 @@ def sound(text: str) -> str:
 def check_field_value(text: str) -> None:
     """Raise ValueError unless a text can be the value of a header field (RFC 9110 5.5)."""
     if any(not (c == "\t" or " " <= c <= "~" or "\xa0" <= c <= "\xff") for c in text):
-        raise ValueError("holds a line break or another character that no header may hold")
+        raise ValueError(
+            "contains a line break or another character that is invalid in a header field"
+        )
 
 
-def _stamp(found: os.stat_result) -> Stamp:
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def _stamp(stat: os.stat_result) -> Stamp:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -41,4 +41,4 @@ def trouble(exc: OSError, *files: Path | None) -> str:
     for file in files:
         if file is not None and not file.is_file():
             return f"{file} cannot be read; write the path of a PEM file"
-    return f"cannot be used: {exc.strerror or exc}; they must be PEM files that belong together"
+    return f"cannot be used: {exc.strerror or exc}; write PEM files that match each other"

@@ -10,6 +10,7 @@ from tollway.gateway.settings.backend import BackendConfig, BackendTlsConfig
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.budget import BudgetConfig, BudgetScopeConfig
 from tollway.gateway.settings.credential import BackendAuth
+from tollway.gateway.settings.device import DeviceConfig, DeviceTimeConfig
 from tollway.gateway.settings.errors import ConfigError
 from tollway.gateway.settings.loader import load, parse
 from tollway.gateway.settings.observability import (
@@ -20,8 +21,14 @@ from tollway.gateway.settings.observability import (
 )
 from tollway.gateway.settings.root import Settings
 from tollway.gateway.settings.route import AuditConfig, FeaturesConfig, RouteConfig, ScoreConfig
-from tollway.gateway.settings.server import ListenerTlsConfig, ServerConfig
-from tollway.gateway.settings.storage import JournalConfig, LedgerConfig, StateConfig
+from tollway.gateway.settings.scaling.backend import ScalingConfig
+from tollway.gateway.settings.server import (
+    CorsConfig,
+    GrpcConfig,
+    ListenerTlsConfig,
+    ServerConfig,
+)
+from tollway.gateway.settings.storage import CaptureConfig, JournalConfig, LedgerConfig, StateConfig
 from tollway.gateway.settings.tenant import TenantConfig, TenantKeyConfig, TenantRateConfig
 from tollway.gateway.settings.validation import ConstraintConfig
 
@@ -33,15 +40,21 @@ __all__ = [
     "BackendTlsConfig",
     "BudgetConfig",
     "BudgetScopeConfig",
+    "CaptureConfig",
     "ConfigError",
     "ConfigTable",
     "ConstraintConfig",
+    "CorsConfig",
+    "DeviceConfig",
+    "DeviceTimeConfig",
     "FeaturesConfig",
+    "GrpcConfig",
     "JournalConfig",
     "LedgerConfig",
     "ListenerTlsConfig",
     "LogConfig",
     "RouteConfig",
+    "ScalingConfig",
     "ScoreConfig",
     "ServerConfig",
     "Settings",

@@ -1,6 +1,6 @@
 """The table of a backend: its address, protocol, limits and price."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -9,12 +9,16 @@ from pydantic import (
 )
 
 from tollway.backends import catalog
+from tollway.backends.batching.registry import JOINERS
 from tollway.backends.catalog import CatalogMissing, Entry, UnknownModel
 from tollway.backends.needs import Feature
 from tollway.backends.pricing import Price, parse_price
+from tollway.backends.protocols.http import places
+from tollway.backends.protocols.registry import ANY_REPLY, LANGUAGE_MODELS
 from tollway.gateway.security import addresses
 from tollway.gateway.settings.base import ConfigTable
-from tollway.gateway.settings.credential import BackendAuth
+from tollway.gateway.settings.credential import BackendAuth, BackendKey
+from tollway.gateway.settings.device import DeviceTimeConfig
 from tollway.gateway.settings.errors import KeyProblem
 from tollway.gateway.settings.types import (
     FROM_CATALOG,
@@ -35,6 +39,7 @@ from tollway.gateway.settings.types import (
     StaticHeaders,
 )
 
+_AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _REMOTE = ("url", "replicas", "health_path", "protocol", "model", "answer")
 
 
@@ -56,12 +61,85 @@ class BackendTlsConfig(ConfigTable):
     def _check(self) -> Self:
         if (self.cert is None) != (self.key is None):
             missing = "key" if self.key is None else "cert"
-            raise KeyProblem(missing, "is missing: a certificate and its key go together")
+            raise KeyProblem(
+                missing,
+                "is missing: a certificate and its key must be set together; set both or neither",
+            )
         return self
+
+
+class BatchConfig(ConfigTable):
+    """How calls to a backend are joined into batches."""
+
+    max_size: Int = Field(
+        default=16,
+        ge=2,
+        le=1024,
+        description="Most rows in a batch. A call with more goes alone.",
+    )
+    max_wait_ms: Float = Field(
+        default=3.0,
+        ge=0,
+        le=1000,
+        description="Longest time that a call waits for others while the backend has free slots. "
+        "With 0, calls are joined only while all slots are taken.",
+    )
+    target_ms: Float | None = Field(
+        default=None,
+        gt=0,
+        le=600_000,
+        description="Time from the arrival of a call to its reply, in a batch that finds a free "
+        "slot, that 99 of 100 batches are to keep. Batches grow and shrink to keep it. If "
+        "omitted, they always have up to `max_size` rows.",
+        examples=[50],
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.target_ms is not None and self.target_ms <= self.max_wait_ms:
+            raise KeyProblem(
+                "target_ms",
+                f"is not above max_wait_ms = {self.max_wait_ms:g}, so nothing is left for the "
+                "server; raise it or lower max_wait_ms",
+            )
+        return self
+
+    @property
+    def server_s(self) -> float | None:
+        """What the target leaves for the server, in seconds."""
+        return None if self.target_ms is None else (self.target_ms - self.max_wait_ms) / 1000
 
 
 class BackendConfig(ConfigTable):
     """A model server with a price, or rules that run inside the gateway."""
+
+    SERVER: ClassVar[tuple[str, ...]] = (
+        "kind",
+        "protocol",
+        "url",
+        "model",
+        "rules",
+        "entry_point",
+        "proxy",
+        "tls",
+        "http2",
+        "allow_link_local",
+        "api_version",
+    )
+    """Keys that identify a server: observations of one server say nothing about another."""
+
+    REACHED_BY: ClassVar[tuple[str, ...]] = (
+        *SERVER,
+        "replicas",
+        "health_path",
+        "auth",
+        "keys",
+        "headers",
+        "connect_timeout_s",
+        "event_idle_timeout_s",
+        "keep_alive",
+    )
+    """Keys that a backend's connections and health checks depend on."""
 
     name: Name = Field(description="Name of the backend in routes, metrics and reply headers.")
     kind: Literal["gpu", "cpu", "api", "rules"] = Field(
@@ -103,6 +181,14 @@ class BackendConfig(ConfigTable):
         "file. It replaces a client's field of the same name.",
         examples=['{ bearer_env = "OPENAI_API_KEY" }'],
     )
+    keys: tuple[BackendKey, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Several credentials in place of `auth`, used in turn by their weights. A key "
+        "that is answered with 429 rests while the others go on, and a refused key is out of "
+        "service by itself; such a call is repeated once with another key.",
+        examples=['[{ bearer_env = "KEY_1", weight = 3 }, { bearer_env = "KEY_2" }]'],
+    )
     headers: StaticHeaders = Field(
         default_factory=dict,
         max_length=16,
@@ -133,6 +219,13 @@ class BackendConfig(ConfigTable):
         default=None,
         min_length=1,
         description="The model's name at the backend, if it differs from the client's.",
+    )
+    api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,32}$")] | None = Field(
+        default=None,
+        description="`openai` only, for Azure: the version of its API. Calls go to "
+        "`/openai/deployments/MODEL/...?api-version=`, whatever path the client used. Without it, "
+        "Azure gets `/openai/v1/...`, or the client's own path of a deployment.",
+        examples=["2024-10-21"],
     )
     rules: LocalPath | None = Field(
         default=None, description="TOML file of a rules backend.", examples=["rules.toml"]
@@ -168,6 +261,13 @@ class BackendConfig(ConfigTable):
         "twice the longest recent answers, between 16 and 256.",
         examples=[512],
     )
+    max_audio_s: Seconds | None = Field(
+        default=None,
+        description="Longest recording that the backend takes, in seconds. A hard budget reserves "
+        "its price for each transcription, because a request does not tell how long its recording "
+        "is.",
+        examples=[1500],
+    )
     limit_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
         default=None,
         description="Field that limits the output of chat requests. If omitted, it is learned: "
@@ -187,10 +287,12 @@ class BackendConfig(ConfigTable):
         examples=[["top_k", "chat_template_kwargs"]],
     )
     price: PriceOrCatalog = Field(
+        default_factory=dict,
         min_length=1,
-        description="Price of a call: a sum of `per_request_usd`, device time "
-        "(`device_usd_per_hour` with `concurrency` and `utilization`), tokens of each kind and "
-        'other units, optionally by length, service tier and hour; or `"catalog"`, the '
+        description="Required unless the backend has a `device`. Price of a call: a sum of "
+        "`per_request_usd`, device time (`device_usd_per_hour` with `concurrency` and "
+        "`utilization`), tokens of each kind and other units, optionally by length, service tier "
+        'and hour; or `"catalog"`, the '
         "catalogue's price of a known model. See [prices](prices.md).",
         examples=["{ per_request_usd = 0.0001 }"],
     )
@@ -200,6 +302,19 @@ class BackendConfig(ConfigTable):
         max_length=256,
         description="The model's name in the price catalogue, if it is not `model`.",
         examples=["openai/gpt-4o-mini"],
+    )
+    device: Name | None = Field(
+        default=None,
+        description="Device that the backend runs on, by its name in `[[devices]]`. Calls are then "
+        "charged their share of its cost, and `price` is omitted. See "
+        "[devices](prices.md#devices).",
+        examples=["gpu-1"],
+    )
+    device_time: DeviceTimeConfig | None = Field(
+        default=None,
+        description="Where the device seconds of calls come from. If omitted: from "
+        "`x-device-seconds` or the like where replies have it, else the duration of the call.",
+        examples=['{ source = "triton", url = "http://127.0.0.1:8002/metrics" }'],
     )
     declared_accuracy: Share | None = Field(
         default=None,
@@ -215,7 +330,7 @@ class BackendConfig(ConfigTable):
         "share of cached tokens instead.",
     )
     timeout_s: Seconds = Field(
-        default_factory=DefaultBy("protocol", 30, openai=600),
+        default_factory=DefaultBy("protocol", 30, **dict.fromkeys(LANGUAGE_MODELS, 600)),
         description="Maximum duration of one attempt, until the last byte of the reply.",
         examples=[30],
     )
@@ -227,7 +342,7 @@ class BackendConfig(ConfigTable):
         examples=[2],
     )
     first_event_timeout_s: Seconds | None = Field(
-        default_factory=DefaultBy("protocol", None, openai=120),
+        default_factory=DefaultBy("protocol", None, **dict.fromkeys(LANGUAGE_MODELS, 120)),
         description="Maximum time until the first event of a streamed reply.",
         examples=[120],
     )
@@ -277,6 +392,11 @@ class BackendConfig(ConfigTable):
         "would only queue at the backend. For `openai` models this is measured from the first "
         "events of streams.",
     )
+    rate_limit_headers: bool = Field(
+        default=True,
+        description="Leave the backend out, while others can answer, when its replies say that "
+        "nothing is left of its rate limit (`x-ratelimit-remaining-*` and the like).",
+    )
     latency_tolerance: Float = Field(
         default=3.0,
         ge=1,
@@ -289,19 +409,27 @@ class BackendConfig(ConfigTable):
         description="Maximum time a call may wait for a concurrency slot. A call that would wait "
         "longer is refused at once with 503.",
     )
+    batch: BatchConfig | None = Field(
+        default=None,
+        description="Joins calls of the same path and shape into batches, for servers whose "
+        "inputs have a row for each inference (`http`, `mlflow`, `oip`, `plain`, `tfserving`): "
+        "`{ max_size = 16, max_wait_ms = 3 }`. See [batches](protocols.md#batches).",
+    )
     answer: JsonPath | None = Field(
         default=None,
-        description="Path of the answer in a reply, if it is not where the protocol puts it.",
+        description="Path of the answer in a reply, if it is not where the protocol puts it; for "
+        "`http`, `mlflow`, `plain` and `tfserving` also `$headers.NAME`, a header field.",
         examples=["result.label"],
     )
     confidence: JsonPath | None = Field(
         default=None,
-        description="Path of the confidence, in [0, 1], in a `plain` reply.",
+        description="Path of the confidence, in [0, 1], in a reply of `http`, `mlflow`, `plain` or "
+        "`tfserving`; `$headers.NAME` is a header field.",
         examples=["result.confidence"],
     )
     probabilities: JsonPath | None = Field(
         default=None,
-        description="Path of the probabilities of all classes in a `plain` reply.",
+        description="Path of the probabilities of all classes in such a reply.",
         examples=["result.probabilities"],
     )
 
@@ -312,67 +440,119 @@ class BackendConfig(ConfigTable):
         else:
             self._check_remote()
         self._check_price()
+        if self.batch is not None and (self.kind == "rules" or self.protocol not in JOINERS):
+            known = ", ".join(sorted(JOINERS))
+            raise KeyProblem(
+                "batch", f"applies only to servers of the protocols {known}; remove it"
+            )
+        for key in ("answer", "confidence", "probabilities"):
+            path = getattr(self, key) or ""
+            places.check_reply(path)
+            if path.startswith("$") and self.protocol not in ANY_REPLY:
+                raise KeyProblem(key, "is a header field, which this protocol has no answer in")
         for key in ("confidence", "probabilities"):
-            if self.protocol != "plain" and getattr(self, key) is not None:
-                raise KeyProblem(key, 'is for protocol = "plain"; remove it')
+            if self.protocol not in ANY_REPLY and getattr(self, key) is not None:
+                known = ", ".join(ANY_REPLY)
+                raise KeyProblem(key, f"applies only to the protocols {known}; remove it")
         return self
 
     @model_validator(mode="after")
     def _check_what_it_takes(self) -> Self:
-        for key in ("drop_fields", "limit_field", "min_output_tokens"):
+        for key in ("limit_field", "max_audio_s", "api_version"):
             if getattr(self, key) and self.protocol != "openai":
-                raise KeyProblem(key, 'is for protocol = "openai"; remove it')
-        if self.lacks and self.protocol != "openai" and self.kind != "rules":
-            raise KeyProblem("lacks", 'is for protocol = "openai" and for rules; remove it')
+                raise KeyProblem(key, 'applies only to protocol = "openai"; remove it')
+        known = ", ".join(LANGUAGE_MODELS)
+        for key in ("drop_fields", "min_output_tokens"):
+            if getattr(self, key) and self.protocol not in LANGUAGE_MODELS:
+                raise KeyProblem(key, f"applies only to the protocols {known}; remove it")
+        if self.lacks and self.protocol not in LANGUAGE_MODELS and self.kind != "rules":
+            raise KeyProblem(
+                "lacks", f"applies only to the protocols {known} and to rules; remove it"
+            )
         if self.max_output_tokens and (self.min_output_tokens or 0) > self.max_output_tokens:
-            raise KeyProblem("min_output_tokens", "is above max_output_tokens; write it lower")
+            raise KeyProblem("min_output_tokens", "is greater than max_output_tokens; lower it")
         for name in ("model", "stream"):
             if name in self.drop_fields:
                 raise KeyProblem(
-                    "drop_fields", f"cannot name {name!r}, which every reply depends on"
+                    "drop_fields",
+                    f"must not contain {name!r}: the gateway needs that field; remove it",
                 )
         return self
 
     def _check_rules(self) -> None:
         if (self.rules is None) == (self.entry_point is None):
             raise KeyProblem(
-                "kind", 'needs one of: rules = "FILE.toml", entry_point = "module:name"'
+                "kind",
+                'requires exactly one of rules = "FILE.toml" and entry_point = "module:name"',
             )
-        for key in (*_REMOTE, "auth", "headers", "proxy", "repeat_on_close"):
+        for key in (
+            *_REMOTE,
+            "device",
+            "device_time",
+            "auth",
+            "keys",
+            "headers",
+            "proxy",
+            "repeat_on_close",
+        ):
             if getattr(self, key):
-                raise KeyProblem(key, "is not for rules, which run inside the gateway; remove it")
+                raise KeyProblem(
+                    key, "does not apply to rules, which run inside the gateway; remove it"
+                )
 
     def _check_remote(self) -> None:
         for key in ("rules", "entry_point"):
             if getattr(self, key) is not None:
-                raise KeyProblem(key, 'needs kind = "rules"; write that or remove it')
+                raise KeyProblem(key, 'applies only to kind = "rules"; set that kind or remove it')
         if self.protocol is None:
             raise KeyProblem("protocol", 'is missing; write it like protocol = "oip"')
         if self.url is None:
             raise KeyProblem("url", 'is missing; write it like url = "http://127.0.0.1:9001"')
         self._check_replicas(self.url)
-        if self.auth is not None and self.auth.field_name in self.headers:
-            raise KeyProblem("headers", f"has {self.auth.field_name}, as auth does; remove one")
+        if self.auth is not None and self.keys:
+            raise KeyProblem("keys", "is set beside auth; write all keys in it, and remove auth")
+        for auth in self.credentials.values():
+            if auth.field_name in self.headers:
+                key = "keys" if self.keys else "auth"
+                raise KeyProblem(
+                    "headers",
+                    f"sets {auth.field_name}, which {key} also sets; remove one of them",
+                )
         if not self.allow_link_local and addresses.is_link_local(addresses.host_of(self.url)):
             raise KeyProblem(
                 "url",
-                "is a link-local or metadata address, which hands out credentials; write the "
-                "model server's own address, or allow_link_local = true if this is one",
+                "is a link-local or metadata address, which may expose credentials; write the "
+                "model server's address, or set allow_link_local = true if this is correct",
             )
 
     def _check_replicas(self, url: str) -> None:
         if len({url, *self.replicas}) != 1 + len(self.replicas):
-            raise KeyProblem("replicas", "names an address twice; remove one")
+            raise KeyProblem("replicas", "contains an address twice; remove the duplicate")
         for replica in self.replicas:
             if urlsplit(replica).path.rstrip("/") != urlsplit(url).path.rstrip("/"):
-                raise KeyProblem("replicas", "must have the base path of url; write it the same")
+                raise KeyProblem(
+                    "replicas", "must have the same base path as url; change one of them"
+                )
             if not self.allow_link_local and addresses.is_link_local(addresses.host_of(replica)):
-                raise KeyProblem("replicas", "has a link-local or metadata address; remove it")
+                raise KeyProblem("replicas", "contains a link-local or metadata address; remove it")
 
     @property
     def urls(self) -> tuple[str, ...]:
         """All addresses of the backend; empty for rules."""
         return () if self.url is None else (self.url, *self.replicas)
+
+    @property
+    def credentials(self) -> dict[str, BackendAuth]:
+        """The credentials by their place: `auth`, or `keys[0]` and so on."""
+        if self.auth is not None:
+            return {"auth": self.auth}
+        return {f"keys[{number}]": key for number, key in enumerate(self.keys)}
+
+    @property
+    def azure_version(self) -> str | None:
+        """The version of Azure's API, empty if it has none; None if the backend is not Azure."""
+        azure = self.url is not None and addresses.host_of(self.url).endswith(_AZURE)
+        return self.api_version or ("" if azure and self.protocol == "openai" else None)
 
     @property
     def proxy_setting(self) -> str | None:
@@ -385,13 +565,33 @@ class BackendConfig(ConfigTable):
         return self.price == FROM_CATALOG
 
     def _check_price(self) -> None:
+        if self.device is not None and self.price:
+            raise KeyProblem("price", "is set beside device, which is the price; remove one")
+        if self.device is None and not self.price:
+            like = "write it like price = { per_request_usd = 0.0001 }"
+            raise KeyProblem("price", f"is missing; {like}, or name the device that it runs on")
+        clock = self.device_time
+        if clock is not None and clock.is_polled and self.device is None:
+            raise KeyProblem(
+                "device_time", "is polled, which corrects the price of a device; name its device"
+            )
+        if clock is not None and clock.is_polled and self.replicas:
+            raise KeyProblem(
+                "device_time",
+                "is polled from one server, but the backend has replicas; remove it, or make each "
+                "a backend of its own",
+            )
         if not self.from_catalog:
             if self.catalog is not None:
-                raise KeyProblem("catalog", 'is for price = "catalog"; write that or remove it')
+                raise KeyProblem(
+                    "catalog", 'applies only to price = "catalog"; set that price or remove it'
+                )
             return
         if self.catalog is None and self.model is None:
             like = 'catalog = "openai/gpt-4o-mini"'
-            raise KeyProblem("catalog", f"is missing, and there is no model; write it like {like}")
+            raise KeyProblem(
+                "catalog", f"is missing, and model is not set either; write it like {like}"
+            )
         try:
             self._from_catalog()
         except CatalogMissing as exc:
@@ -414,5 +614,9 @@ class BackendConfig(ConfigTable):
         return self.context_tokens
 
     def parsed_price(self) -> Price:
-        """Return the configured price table, or the catalogue's, as a Price."""
+        """Return the configured price table, or the catalogue's, as a Price.
+
+        Not for a backend with a device, whose price is learned.
+        """
+        assert self.device is None, self.name
         return parse_price(self._from_catalog().table if self.from_catalog else self.price)

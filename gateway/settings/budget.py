@@ -7,9 +7,9 @@ from pydantic import (
     model_validator,
 )
 
+from tollway.backends.money import NANO_PER_USD
 from tollway.gateway.budgets.model import (
     MAX_LIMIT_NANO,
-    NANO,
     Budget,
     Enforcement,
     OnExhausted,
@@ -109,8 +109,8 @@ class BudgetConfig(ConfigTable):
         if self.carry_overdraft and (self.window == "lifetime" or self.enforcement == "soft"):
             raise KeyProblem(
                 "carry_overdraft",
-                "needs a window that ends and an enforcement that refuses; set window, and "
-                'enforcement = "hard" or "expected", or leave it out',
+                "requires a window other than lifetime and an enforcement other than soft; set "
+                'window, and enforcement = "hard" or "expected", or remove it',
             )
         spreads = (
             self.window != "lifetime" and self.enforcement != "soft" and not self.scope.backend
@@ -118,25 +118,30 @@ class BudgetConfig(ConfigTable):
         if self.pacing in ("even", "forecast") and not spreads:
             raise KeyProblem(
                 "pacing",
-                "needs a window that ends, an enforcement that refuses, and a scope without a "
-                'backend; set window, and enforcement = "hard" or "expected", or write "none"',
+                "requires a window other than lifetime, an enforcement other than soft, and a "
+                'scope without a backend; set window, and enforcement = "hard" or "expected", or '
+                'write "none"',
             )
         if self.limit_nano > MAX_LIMIT_NANO:
             raise KeyProblem(
                 "limit_usd",
-                "must be below 9007199.254740992 (2^53 nano-dollars); use a shorter window, or "
+                "must be below 9007199.254740992 (2^53 nano-dollars); use a shorter window or "
                 "several budgets",
             )
         if (self.downgrade_at is None) != (self.downgrade_max_usd is None):
-            raise KeyProblem("downgrade_at", "goes with downgrade_max_usd; give both or neither")
+            raise KeyProblem(
+                "downgrade_at", "must be set together with downgrade_max_usd; set both or neither"
+            )
         if list(self.alert_at) != sorted(set(self.alert_at)):
-            raise KeyProblem("alert_at", "must rise; write it like [0.8, 0.9, 1.0]")
+            raise KeyProblem(
+                "alert_at", "must be in increasing order; write it like [0.8, 0.9, 1.0]"
+            )
         return self
 
     @property
     def limit_nano(self) -> int:
         """The limit in nano-dollars, exactly."""
-        return int(self.limit_usd * NANO)
+        return int(self.limit_usd * NANO_PER_USD)
 
     def to_budget(self) -> Budget:
         """Return the budget in integer nano-dollars."""

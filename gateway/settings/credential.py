@@ -1,18 +1,23 @@
 """The table of a backend's credential: the source of the secret and the header that carries it."""
 
 import re
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from tollway.gateway.security.google_tokens import GoogleToken
 from tollway.gateway.security.secrets import EnvironmentSecret, FileSecret, Secret
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.errors import KeyProblem
-from tollway.gateway.settings.types import HeaderName, LocalPath
+from tollway.gateway.settings.types import HeaderName, Int, LocalPath
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_SOURCES = ("bearer_env", "bearer_file", "value_env", "value_file")
+_SOURCES = (
+    *("bearer_env", "bearer_file", "value_env", "value_file"),
+    *("google_file", "google_default"),
+)
 _EXAMPLE = '{ bearer_env = "OPENAI_API_KEY" }'
 
 
@@ -48,6 +53,19 @@ class BackendAuth(ConfigTable):
         examples=["secrets/azure"],
     )
 
+    google_file: LocalPath | None = Field(
+        default=None,
+        description="File with credentials of Google Cloud, for Vertex AI: its access tokens are "
+        "sent as `Authorization: Bearer TOKEN` and renewed. Needs the extra `google`.",
+        examples=["secrets/service-account.json"],
+    )
+    google_default: Literal[True] | None = Field(
+        default=None,
+        description="The same with the credentials of this machine (Application Default "
+        "Credentials).",
+        examples=[True],
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         given = [key for key in _SOURCES if getattr(self, key) is not None]
@@ -59,9 +77,9 @@ class BackendAuth(ConfigTable):
             )
         if given[0].startswith("value_") and self.header is None:
             raise KeyProblem("header", 'is missing; write it like header = "x-api-key"')
-        if given[0].startswith("bearer_") and self.header is not None:
+        if not given[0].startswith("value_") and self.header is not None:
             raise KeyProblem(
-                "header", "goes with value_env or value_file; remove it or write those"
+                "header", "applies only to value_env and value_file; remove it or use one of those"
             )
         if given[0].endswith("_env"):
             _check_variable(given[0], getattr(self, given[0]))
@@ -69,13 +87,15 @@ class BackendAuth(ConfigTable):
 
     @property
     def key(self) -> str:
-        """The configuration key that names the source: one of the four in `_SOURCES`."""
+        """The configuration key that names the source: one of `_SOURCES`."""
         return next(key for key in _SOURCES if getattr(self, key) is not None)
 
-    @property
-    def secret(self) -> Secret:
-        """The source of the secret."""
+    @cached_property
+    def secret(self) -> Secret | GoogleToken:
+        """The source of the secret: one object, because a token is kept in it."""
         source = getattr(self, self.key)
+        if self.key.startswith("google_"):
+            return GoogleToken(self.google_file)
         return FileSecret(source) if isinstance(source, Path) else EnvironmentSecret(source)
 
     @property
@@ -89,9 +109,23 @@ class BackendAuth(ConfigTable):
         return "" if self.header else "Bearer "
 
 
+class BackendKey(BackendAuth):
+    """One of several keys of a backend, with its share of the calls."""
+
+    weight: Int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Share of the calls, relative to the other keys that may be used.",
+        examples=[3],
+    )
+
+
 def _check_variable(key: str, name: str) -> None:
     if _VARIABLE.fullmatch(name) is None:
-        why = "is no name of an environment variable; write the variable's name, not the key itself"
+        why = "is not the name of an environment variable; write the name, not the key itself"
         raise KeyProblem(key, f'{why}: {key} = "PROVIDER_API_KEY"')
     if name.upper().startswith("TOLLWAY_"):
-        raise KeyProblem(key, "begins with TOLLWAY_, as the gateway's own settings do; rename it")
+        raise KeyProblem(
+            key, "begins with TOLLWAY_, which is reserved for settings; rename the variable"
+        )

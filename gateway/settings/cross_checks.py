@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any, Literal
 
-from tollway.backends.protocols.registry import PROTOCOLS
+from tollway.backends.protocols.registry import LANGUAGE_MODELS, PROTOCOLS
 from tollway.gateway.security.keys import ANONYMOUS
 from tollway.gateway.settings.errors import Location, did_you_mean, show
 
@@ -24,22 +24,32 @@ _RESERVED = ("/_tollway", "/metrics", "/livez", "/healthz", "/readyz")
 
 def check(raw: Raw) -> Iterator[Finding]:
     """Yield every conflict between the tables of a document."""
-    for kind in ("backends", "routes", "tenants", "budgets", "webhooks"):
+    for kind in ("devices", "backends", "routes", "tenants", "budgets", "scaling", "webhooks"):
         yield from _duplicate_names(raw, kind)
+    yield from _devices(raw)
     yield from _routes(raw)
     yield from _paths(raw)
     yield from _tenants(raw)
     yield from _hashes(raw)
     yield from _scopes(raw)
+    yield from _scaling(raw)
     yield from _workers(raw)
+    yield from _grpc(raw)
 
 
 def _workers(raw: Raw) -> Iterator[Finding]:
     workers, url = _table(raw, "server").get("workers"), _table(raw, "ledger").get("url")
     shared = not (isinstance(url, str) and url.startswith("memory:"))
     if isinstance(workers, int) and workers > 1 and not shared:
-        why = f"is one process' own, and server.workers is {workers}; use sqlite:///tollway.db"
+        why = f"cannot be shared by server.workers = {workers}; write sqlite:///tollway.db"
         yield ("ledger", "url"), show(url), why
+
+
+def _grpc(raw: Raw) -> Iterator[Finding]:
+    if "grpc" not in raw or any(one.get("protocol") == "oip" for _, one in _tables(raw, "routes")):
+        return
+    why = 'serves routes with protocol = "oip", and there is none; add one, or remove the table'
+    yield ("grpc",), "", why
 
 
 def _tables(raw: Raw, kind: str) -> list[tuple[int, Raw]]:
@@ -59,8 +69,8 @@ def _texts(value: Any) -> list[str]:
 
 
 def _by_name(raw: Raw, kind: str) -> dict[str, Raw]:
-    found = _tables(raw, kind)
-    return {entry["name"]: entry for _, entry in found if isinstance(entry.get("name"), str)}
+    tables = _tables(raw, kind)
+    return {entry["name"]: entry for _, entry in tables if isinstance(entry.get("name"), str)}
 
 
 def _duplicate_names(raw: Raw, kind: str) -> Iterator[Finding]:
@@ -70,9 +80,37 @@ def _duplicate_names(raw: Raw, kind: str) -> Iterator[Finding]:
         if not isinstance(name, str):
             continue
         if name in first:
-            why = f"is the name of {kind}[{first[name]}] too; rename one of them"
+            why = f"is also the name of {kind}[{first[name]}]; rename one of them"
             yield (kind, index, "name"), show(name), why
         first.setdefault(name, index)
+
+
+def _devices(raw: Raw) -> Iterator[Finding]:
+    devices, used = _by_name(raw, "devices"), set[str]()
+    for index, backend in _tables(raw, "backends"):
+        name = backend.get("device")
+        if isinstance(name, str):
+            used.add(name)
+            if name not in devices:
+                why = f"is not a device; {did_you_mean(name, devices, otherwise='add it')}"
+                yield ("backends", index, "device"), show(name), why
+    for index, device in _tables(raw, "devices"):
+        name = device.get("name")
+        if isinstance(name, str) and name not in used:
+            why = "is the device of no backend; set it as `device` of one, or remove it"
+            yield ("devices", index, "name"), show(name), why
+
+
+def _scaling(raw: Raw) -> Iterator[Finding]:
+    backends = _by_name(raw, "backends")
+    for index, entry in _tables(raw, "scaling"):
+        name, place = entry.get("name"), ("scaling", index, "name")
+        if not isinstance(name, str):
+            continue
+        if name not in backends:
+            yield place, show(name), f"is not a backend; {did_you_mean(name, backends)}"
+        elif backends[name].get("kind") == "rules":
+            yield place, show(name), "has no replicas: rules run inside the gateway; remove it"
 
 
 def _routes(raw: Raw) -> Iterator[Finding]:
@@ -82,15 +120,15 @@ def _routes(raw: Raw) -> Iterator[Finding]:
         for at, name in enumerate(names):
             place: Location = ("routes", index, "backends", at)
             if name not in backends:
-                yield place, show(name), f"is no backend; {did_you_mean(name, backends)}"
+                yield place, show(name), f"is not a backend; {did_you_mean(name, backends)}"
             else:
                 yield from _spoken(place, route, backends[name])
         if names and all(backends.get(name, {}).get("enabled") is False for name in names):
-            why = "all of its backends are disabled; set enabled = true on one"
+            why = "contains only disabled backends; set enabled = true on one of them"
             yield ("routes", index, "backends"), show(names), why
         baseline = route.get("baseline")
         if isinstance(baseline, str) and backends.get(baseline, {}).get("enabled") is False:
-            why = "is disabled, and a floor needs what holds it; enable it or name another"
+            why = "is disabled, but the floor depends on it; enable it or name another backend"
             yield ("routes", index, "baseline"), show(baseline), why
 
 
@@ -101,23 +139,23 @@ def _spoken(place: Location, route: Raw, backend: Raw) -> Iterator[Finding]:
         return  # an unknown protocol is reported at its own key
     if wanted == spoken:
         return
-    why = f"speaks {spoken!r}, but the route {wanted!r}; a route's backends all speak its protocol"
+    why = f"has protocol {spoken!r}, but the route has {wanted!r}; use the same protocol for both"
     yield place, show(backend["name"]), why
 
 
 def _tenants(raw: Raw) -> Iterator[Finding]:
     is_open = _table(raw, "server").get("allow_anonymous") is True
     if not raw.get("tenants") and not is_open:
-        why = "there are none, so nobody could call; add one with a key from: tollway keys new, "
+        why = "is empty, so no client could call; add a tenant with a key from: tollway keys new, "
         yield ("tenants",), "", f"{why}or set allow_anonymous = true in [server] for a demo"
     routes = _by_name(raw, "routes")
     for index, tenant in _tables(raw, "tenants"):
         if tenant.get("name") == ANONYMOUS:
-            why = "is the name of callers without a key; write another"
+            why = "is reserved for callers without a key; write another name"
             yield ("tenants", index, "name"), show(ANONYMOUS), why
         for at, name in enumerate(_texts(tenant.get("routes"))):
             if name not in routes:
-                why = f"is no route; {did_you_mean(name, routes)}"
+                why = f"is not a route; {did_you_mean(name, routes)}"
                 yield ("tenants", index, "routes", at), show(name), why
 
 
@@ -142,13 +180,13 @@ def _hashes(raw: Raw) -> Iterator[Finding]:
                 held.append((("tenants", index, "keys", at, "hash"), owner, key["hash"]))
     for place, owner, value in held:
         if value in owners:
-            why = f"is a key of {owners[value]} already; give each a key of its own"
+            why = f"is already the key of {owners[value]}; use a different key for each"
             yield place, "(hidden)", why
         owners.setdefault(value, owner)
         if value.startswith("hmac-"):
             peppered.append(place)
     if peppered and not raw.get("pepper"):
-        why = "was made with a pepper, and there is none; set TOLLWAY_PEPPER, or hash without it"
+        why = "was made with a pepper, but none is set; set TOLLWAY_PEPPER, or hash without it"
         yield peppered[0], "(hidden)", why
 
 
@@ -168,7 +206,7 @@ def _scopes(raw: Raw) -> Iterator[Finding]:
             name = scope.get(part)
             if isinstance(name, str) and name not in names:
                 unknown = True
-                why = f"is no {part}, so it binds nothing; {did_you_mean(name, names)}"
+                why = f"is not a {part}, so the budget matches nothing; {did_you_mean(name, names)}"
                 yield ("budgets", index, "scope", part), show(name), why
         if not unknown:
             yield from _reachable(index, budget, tenants, routes, raw)
@@ -189,12 +227,18 @@ def _reachable(
     ]
     place: Location = ("budgets", index, "scope")
     if routes and not reached:
-        yield place, "", "matches no call: its parts never meet on one route; remove one of them"
+        yield (
+            place,
+            "",
+            "matches no calls, because no route has all of its parts; remove one of them",
+        )
     elif budget.get("then") == "rules":
         kinds = {name: backend.get("kind") for name, backend in _by_name(raw, "backends").items()}
         offered = {kinds.get(name) for route in reached for name in _texts(route.get("backends"))}
         if "rules" not in offered:
-            why = 'needs a backend of kind = "rules" on a route that it binds; add one, or write '
+            why = (
+                'requires a backend with kind = "rules" on a route in its scope; add one, or write '
+            )
             yield ("budgets", index, "then"), show("rules"), f'{why}then = "reject"'
 
 
@@ -202,15 +246,17 @@ def check_path(path: str) -> None:
     """Raise ValueError if a path is not a valid route path."""
     example = "write it like /v2/models/{model}/infer or /v1/*"
     if not path.startswith("/") or not path.isascii() or any(c <= " " or c in "?#" for c in path):
-        raise ValueError(f"must begin with / and hold no space, ? or #; {example}")
+        raise ValueError(f"must begin with / and contain no space, ? or #; {example}")
     *inner, last = path[1:].split("/")
     for segment in (*inner, "" if last == "*" else last):
         named = segment.startswith("{") and segment.endswith("}") and segment[1:-1].isidentifier()
         if not named and any(c in "{}*" for c in segment):
-            raise ValueError(f"can hold {{name}} for a whole segment and end in /*; {example}")
+            raise ValueError(
+                f"may have {{name}} only as a whole segment and * only as a final /*; {example}"
+            )
     for reserved in _RESERVED:
         if path == reserved or path.startswith(f"{reserved}/"):
-            raise ValueError(f"is the gateway's own ({reserved}); choose another")
+            raise ValueError(f"is reserved for the gateway ({reserved}); choose another path")
 
 
 def _paths(raw: Raw) -> Iterator[Finding]:
@@ -220,18 +266,31 @@ def _paths(raw: Raw) -> Iterator[Finding]:
         how = compare_paths(path, other)
         if how == "crossed" or (how == "same" and not (path == other and _told_apart(one, two))):
             why = f"matches the same requests as routes[{first}] ({path}); change one of them"
-            if one.get("protocol") == two.get("protocol") == "openai":
-                why += ", or give them `models` by whose names they are told apart"
+            if _of_language(one, two):
+                why += ", or set different `models` on each"
             yield ("routes", second, "path"), show(other), why
 
 
 def _told_apart(one: Raw, two: Raw) -> bool:
     """Return whether two routes with the same path differ in their model names."""
-    mine, others = one.get("models") or [""], two.get("models") or [""]
+    mine, others = [_every(route.get("models")) for route in (one, two)]
     if not isinstance(mine, list) or not isinstance(others, list):
         return True  # the model reports it
-    openai = one.get("protocol") == two.get("protocol") == "openai"
-    return openai and not any(name in others for name in mine)
+    return _of_language(one, two) and not any(name in others for name in mine)
+
+
+def _of_language(one: Raw, two: Raw) -> bool:
+    """Return whether two routes have one protocol, whose requests name a model."""
+    wanted = one.get("protocol")
+    return wanted in LANGUAGE_MODELS and wanted == two.get("protocol")
+
+
+def _every(models: Any) -> Any:
+    """Return the models of a route, with an empty name for all that no other route has."""
+    if models == "*":
+        return [""]
+    listed = models if isinstance(models, list) else [models]
+    return ["" if name == "*" else name for name in listed if name] or [""]
 
 
 def compare_paths(a: str, b: str) -> Literal["apart", "same", "nested", "crossed"]:

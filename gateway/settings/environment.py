@@ -3,8 +3,8 @@
 Two underscores go one level down; case does not matter. An entry of a list of tables is selected by
 its name, with an underscore for any character that is neither letter nor digit:
 `TOLLWAY_BACKENDS__DIGITS_GPU__URL`. A value is used verbatim where the key takes a string, and is
-otherwise parsed as TOML. A variable with the prefix that matches no key is an error: silently
-ignoring a misspelt override would run the gateway with a setting that nobody chose. Variables that
+otherwise parsed as TOML. A variable with the prefix that matches no key is an error: ignoring
+a misspelt override would run the gateway with a setting that was not intended. Variables that
 Kubernetes sets for a service called `tollway` are ignored (`services`).
 """
 
@@ -55,18 +55,18 @@ def apply(
 def _put(raw: dict[str, Any], model: type[BaseModel], variable: str, value: str) -> Location:
     """Write one variable's value into `raw` and return its location; ValueError if none matches.
 
-    Descends the document and the model together, one step of the variable's name at a time. `said`
-    is the part of the name that has been resolved.
+    Descends the document and the model together, one step of the variable's name at a time.
+    `resolved` is the part of the name that has been resolved.
     """
     if not value:
         raise ValueError("is empty; unset it or give it a value")
-    table, said = raw, PREFIX
+    table, resolved = raw, PREFIX
     location: Location = ()
     steps = variable.removeprefix(PREFIX).split("__")
     while True:
         key, steps = steps[0].lower(), steps[1:]
-        field = _field(model, key, said)
-        location, said = (*location, key), f"{said}{key.upper()}__"
+        field = _field(model, key, resolved)
+        location, resolved = (*location, key), f"{resolved}{key.upper()}__"
         inner = model_in(field.annotation)
         if not steps:
             table[key] = _read(value, field.annotation)
@@ -75,19 +75,19 @@ def _put(raw: dict[str, Any], model: type[BaseModel], variable: str, value: str)
             _put_free(table, key, steps, value, field.annotation)
             return (*location, *(step.lower() for step in steps))
         if typing.get_origin(field.annotation) is tuple:
-            index = _entry(table.get(key), steps[0], said)
+            index = _entry(table.get(key), steps[0], resolved)
             table, location = table[key][index], (*location, index)
-            said, steps = f"{said}{steps[0].upper()}__", steps[1:] or [""]
+            resolved, steps = f"{resolved}{steps[0].upper()}__", steps[1:] or [""]
         else:
             table = _table(table, key)
         model = inner
 
 
-def _field(model: type[BaseModel], key: str, said: str) -> FieldInfo:
+def _field(model: type[BaseModel], key: str, variable: str) -> FieldInfo:
     field = model.model_fields.get(key)
     if field is None:
-        names = [f"{said}{name.upper()}" for name in model.model_fields]
-        raise ValueError(f"unknown variable; {did_you_mean(f'{said}{key.upper()}', names)}")
+        names = [f"{variable}{name.upper()}" for name in model.model_fields]
+        raise ValueError(f"unknown variable; {did_you_mean(f'{variable}{key.upper()}', names)}")
     return field
 
 
@@ -96,7 +96,7 @@ def _put_free(
 ) -> None:
     """Write into a table that accepts keys of any name, such as a price."""
     if typing.get_origin(annotation) is not dict:
-        raise ValueError(f"unknown variable; {key!r} is no table, it takes one value")
+        raise ValueError(f"unknown variable; {key!r} is a single value, not a table")
     table = _table(table, key)
     for step in steps[:-1]:
         table = _table(table, step.lower())
@@ -106,19 +106,21 @@ def _put_free(
 def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
     inner = table.setdefault(key, {})
     if not isinstance(inner, dict):
-        raise ValueError(f"{key!r} is no table in the file, so nothing in it can be overridden")
+        raise ValueError(f"{key!r} is not a table in the file, so its keys cannot be overridden")
     return inner
 
 
-def _entry(entries: Any, wanted: str, said: str) -> int:
+def _entry(entries: Any, wanted: str, variable: str) -> int:
     """Return the index of the entry with the name `wanted`, in the spelling of variables."""
     spelt = [_spell(entry) for entry in entries] if isinstance(entries, list) else []
     if spelt.count(wanted.upper()) == 1:
         return spelt.index(wanted.upper())
     if wanted.upper() in spelt:
-        raise ValueError(f"{wanted} is the name of several entries; rename one of them")
-    names = [f"{said}{name}" for name in spelt if name]
-    raise ValueError(f"names no entry of the file; {did_you_mean(said + wanted.upper(), names)}")
+        raise ValueError(f"{wanted} matches several entries; rename one of them")
+    names = [f"{variable}{name}" for name in spelt if name]
+    raise ValueError(
+        f"matches no entry of the file; {did_you_mean(variable + wanted.upper(), names)}"
+    )
 
 
 def _spell(entry: Any) -> str:

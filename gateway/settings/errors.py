@@ -19,7 +19,9 @@ _SECRET = re.compile(r"key|secret|password|pepper|token|hash", re.IGNORECASE)
 _SECRET_TABLES = frozenset(
     {"auth", "headers", "proxy"}
 )  # keys are sometimes pasted here by mistake
-_USERINFO = re.compile(r"//[^/@\s]*@")
+# Of an address, even if it is not a valid one. No other setting contains an @.
+_USERINFO = re.compile(r'[^/@\s"]*@')
+_QUERY = re.compile(r'(://[^\s"?#]*)[?#][^\s"]*')
 _SHOWN_CHARS_MAX = 80  # enough to find the value in the file
 
 
@@ -61,12 +63,12 @@ class KeyProblem(ValueError):  # noqa: N818 - reads as what it says
 
 
 def did_you_mean(word: str, words: Iterable[str], *, otherwise: str = "") -> str:
-    """Return "did you mean 'X'?"; without a close match, `otherwise` or the valid words."""
+    """Return "did you mean 'X'?"; without a close match, `otherwise` or the known names."""
     known = {known.lower(): known for known in sorted(words)}
     near = difflib.get_close_matches(word.lower(), known, n=1)
     if near:
         return f"did you mean {known[near[0]]!r}?"
-    return otherwise or f"there are: {', '.join(known.values()) or 'none'}"
+    return otherwise or f"known names: {', '.join(known.values()) or 'none'}"
 
 
 def key_of(location: Sequence[str | int]) -> str:
@@ -90,7 +92,7 @@ def show(value: Any, location: Sequence[str | int] = ()) -> str:
         if isinstance(value, (bool, int, float, Decimal))
         else json.dumps(value, default=str, ensure_ascii=False)
     )
-    text = _USERINFO.sub("//(hidden)@", text)
+    text = _QUERY.sub(r"\1?(hidden)", _USERINFO.sub("(hidden)@", text))
     return text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 3] + "..."
 
 
@@ -99,9 +101,9 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in typing.get_args(annotation):
-        found = model_in(part)
-        if found is not None:
-            return found
+        inner = model_in(part)
+        if inner is not None:
+            return inner
     return None
 
 
@@ -154,7 +156,7 @@ _SAID = {
     "too_short": "must not be empty",
     "too_long": "has more than {max_length} entries",
     "string_pattern_mismatch": "must match {pattern}",
-    "decimal_max_places": "has more than 9 decimals, and a nano-dollar is the smallest amount",
+    "decimal_max_places": "has more than 9 decimals; the smallest amount is a nano-dollar",
     "finite_number": "must be a finite number",
 }
 
@@ -169,8 +171,8 @@ def _why(error: Any, model: type[BaseModel], location: Location) -> str:
         case "literal_error":
             return _one_of(error)
     message = str(error["msg"]).removeprefix("Input ").removeprefix("String ")
-    said = _SAID.get(error["type"])
-    why = said.format(**error.get("ctx", {})) if said else message[:1].lower() + message[1:]
+    text = _SAID.get(error["type"])
+    why = text.format(**error.get("ctx", {})) if text else message[:1].lower() + message[1:]
     return f"{why}{_instead(field)}"
 
 
@@ -178,18 +180,18 @@ def of_validation(
     error: ValidationError, model: type[BaseModel]
 ) -> Iterator[tuple[Location, str, str]]:
     """Yield (location, displayed value, reason) for each error in a ValidationError."""
-    for found in error.errors(include_url=False):
-        if found["type"] == "too_short" and found["input"]:
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and detail["input"]:
             continue  # it counts valid entries only, and the invalid ones are reported already
-        if found["type"] == "default_factory_not_called":
+        if detail["type"] == "default_factory_not_called":
             continue  # another key of the table is wrong and is reported
-        location: Location = tuple(found["loc"])
-        value, why = found["input"], _why(found, model, location)
-        cause = found.get("ctx", {}).get("error")
+        location: Location = tuple(detail["loc"])
+        value, why = detail["input"], _why(detail, model, location)
+        cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, KeyProblem):
             location = (*location, cause.key)
             value = value.get(cause.key) if isinstance(value, dict) else None
-        if found["type"] in {"extra_forbidden", "missing"}:
+        if detail["type"] in {"extra_forbidden", "missing"}:
             # The value of an unknown key is hidden: it may be a secret under a misspelt name.
             value = None
         yield location, show(value, location), why

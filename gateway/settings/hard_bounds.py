@@ -6,6 +6,7 @@ backend's `context_tokens` and `max_output_tokens` do. Without either, the reque
 
 from collections.abc import Iterator
 
+from tollway.backends.protocols.registry import LANGUAGE_MODELS
 from tollway.gateway.settings.backend import BackendConfig
 from tollway.gateway.settings.budget import BudgetConfig
 from tollway.gateway.settings.root import Settings
@@ -22,7 +23,7 @@ def notes(settings: Settings) -> list[str]:
                 if name in backends and _may_bind(budget, route.name, name):
                     bound.setdefault(name, budget.name)
     return [
-        f'[[backends]] "{name}": budget {budget!r} is hard, and {lacking}'
+        f'[[backends]] "{name}": under the hard budget {budget!r}, {lacking}'
         for name, budget in bound.items()
         for lacking in _lacking(backends[name])
     ]
@@ -35,16 +36,17 @@ def _may_bind(budget: BudgetConfig, route: str, backend: str) -> bool:
 
 def _lacking(backend: BackendConfig) -> Iterator[str]:
     """Yield which calls of a backend are unbounded, and the key that would bound them."""
+    if backend.device is not None:  # its calls are bounded by their time
+        return
     price = backend.parsed_price().most
-    is_openai = backend.protocol == "openai"
+    is_language = backend.protocol in LANGUAGE_MODELS
     if price.input_token_nano and backend.input_tokens_max is None:
         which = (
-            "requests with images, sounds, files, stored conversations or tools that the server "
-            "runs are"
-            if is_openai
+            "requests with images, audio, files, stored conversations or server-side tools are"
+            if is_language
             else "every request is"
         )
-        yield f"{which} refused, as nothing bounds their input; set context_tokens"
+        yield f"{which} refused because nothing bounds their input; set context_tokens"
     declared = backend.max_output_tokens or backend.input_tokens_max
-    if price.output_token_nano and not (is_openai or declared):
-        yield "every request is refused, as nothing bounds its output; set max_output_tokens"
+    if price.output_token_nano and not (is_language or declared):
+        yield "every request is refused because nothing bounds its output; set max_output_tokens"

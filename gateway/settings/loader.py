@@ -48,6 +48,8 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
         *_unusable_secrets(settings, path.name, environ),
         *_unusable_proxies(settings, environ),
         *_missing(settings, path.name),
+        *_missing_cipher(settings, path.name),
+        *_missing_grpc(settings, path.name),
     ]
     if problems:
         raise ConfigError(problems)
@@ -115,7 +117,7 @@ def _unusable_rules(settings: Settings, source: str) -> Iterator[Problem]:
             for name in sorted(spoken) or ["oip"]:
                 open_rules(protocol(name), rules=backend.rules, entry_point=backend.entry_point)
         except OSError as exc:
-            why = f"cannot be read: {exc.strerror}; write the path of a file of rules"
+            why = f"cannot be read: {exc.strerror}; write the path of a rules file"
             yield Problem(source, f"backends[{index}].{key}", why, show(str(backend.rules)))
         except ValueError as exc:
             yield Problem(source, f"backends[{index}].{key}", str(exc))
@@ -144,12 +146,13 @@ def _unusable_secrets(
     settings: Settings, source: str, environ: Mapping[str, str]
 ) -> Iterator[Problem]:
     for index, backend in enumerate(settings.backends):
-        if backend.auth is None or not backend.enabled:
+        if not backend.enabled:
             continue
-        try:
-            backend.auth.secret.read(environ)
-        except ValueError as exc:
-            yield Problem(source, f"backends[{index}].auth.{backend.auth.key}", str(exc))
+        for place, auth in backend.credentials.items():
+            try:
+                auth.secret.read(environ)
+            except ValueError as exc:
+                yield Problem(source, f"backends[{index}].{place}.{auth.key}", str(exc))
 
 
 def _unusable_proxies(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -192,20 +195,32 @@ def _unusable_resorts(settings: Settings, source: str) -> Iterator[Problem]:
             )
             breach = clauses.breach(load_reply(body))
         except ValueError as exc:
-            why = f"is no answer of protocol {route.protocol}: {exc}"
+            why = f"is not a valid reply of protocol {route.protocol}: {exc}"
             yield Problem(
                 source, f"routes[{index}].static_response", why, show(route.static_response)
             )
         else:
             if breach is not None:
-                why = f"is not what `response_schema` asks for: {breach.field} {breach.why}"
+                why = f"violates `response_schema`: {breach.field} {breach.why}"
                 yield Problem(source, f"routes[{index}].static_response", why)
 
 
 def _missing(settings: Settings, source: str) -> Iterator[Problem]:
     if settings.tracing.endpoint is not None and find_spec("opentelemetry") is None:
-        why = "needs OpenTelemetry; install it in a clone of Tollway: pip install '.[otel]'"
+        why = "requires OpenTelemetry; install it in a clone of Tollway: pip install '.[otel]'"
         yield Problem(source, "tracing.endpoint", why)
+
+
+def _missing_cipher(settings: Settings, source: str) -> Iterator[Problem]:
+    if settings.capture.key is not None and find_spec("cryptography") is None:
+        why = 'requires cryptography; install it: pip install "tollway[capture]"'
+        yield Problem(source, "capture.key", why)
+
+
+def _missing_grpc(settings: Settings, source: str) -> Iterator[Problem]:
+    if settings.grpc is not None and (find_spec("grpc") is None or find_spec("google") is None):
+        why = 'requires grpcio and protobuf; install them: pip install "tollway[grpc]"'
+        yield Problem(source, "grpc", why)
 
 
 def _read(path: Path) -> str:
@@ -216,7 +231,7 @@ def _read(path: Path) -> str:
         why = f"cannot be read: {exc.strerror}; give the path of a file such as tollway.toml"
         raise ConfigError([Problem(str(path), "", why)]) from None
     if len(content) > _FILE_BYTES_MAX:
-        why = f"is larger than {_FILE_BYTES_MAX} bytes; split its tenants over several gateways"
+        why = f"is larger than {_FILE_BYTES_MAX} bytes; divide its tenants among several gateways"
         raise ConfigError([Problem(path.name, "", why)])
     try:
         return content.decode()

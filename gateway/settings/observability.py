@@ -1,6 +1,6 @@
 """The observability tables: anomalies, webhooks, logs and traces."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -14,13 +14,23 @@ from tollway.gateway.settings.types import BackendUrl, Float, Name, Share, WebUr
 class AnomaliesConfig(ConfigTable):
     """Detection of unusual spend. It works without any configuration."""
 
+    NEEDS_RESTART: ClassVar[tuple[str, ...]] = ("*",)
+
     enabled: bool = Field(default=True, description="Whether spend is monitored.")
     ratio: Float = Field(
-        default=1.5,
+        default=1.3,
         gt=1,
         le=1000,
         description="Spend, as a multiple of the baseline for this hour of the week, that counts "
-        "as an anomaly. A higher multiple applies while the baseline is based on little data.",
+        "as an anomaly. A higher multiple applies to spend that varies by itself, and while the "
+        "baseline is based on little data.",
+    )
+    strictness: Float = Field(
+        default=1.0,
+        ge=0.1,
+        le=10,
+        description="Multiplies what spend must exceed of its own usual variation. Above 1 there "
+        "are fewer alerts, and fewer anomalies are found; below 1 more of both.",
     )
     min_usd_per_hour: Float = Field(
         default=1.0,
@@ -31,6 +41,8 @@ class AnomaliesConfig(ConfigTable):
 
 class WebhookConfig(ConfigTable):
     """An address that receives events."""
+
+    NEEDS_RESTART: ClassVar[tuple[str, ...]] = ("*",)
 
     name: Name = Field(description="Name of the webhook in the log.", examples=["on-call"])
     url: WebUrl = Field(
@@ -56,7 +68,9 @@ class WebhookConfig(ConfigTable):
 
 
 class LogConfig(ConfigTable):
-    """The log, on stderr. Lines that its reader does not take in time are dropped and counted."""
+    """The log, on stderr. Lines that the reader does not read in time are dropped and counted."""
+
+    NEEDS_RESTART: ClassVar[tuple[str, ...]] = ("*",)
 
     format: Literal["text", "json"] = Field(
         default="text", description="`text` for people, or `json` for one JSON object per line."
@@ -74,6 +88,8 @@ class LogConfig(ConfigTable):
 
 class TracingConfig(ConfigTable):
     """OpenTelemetry traces. They require the extra `otel`."""
+
+    NEEDS_RESTART: ClassVar[tuple[str, ...]] = ("*",)
 
     endpoint: BackendUrl | None = Field(
         default=None,

@@ -18,7 +18,7 @@ def unbounded(settings: Settings) -> Iterator[tuple[RouteConfig, str]]:
     """Yield each route where calls without a key have no hard budget, with one such backend."""
     if not settings.server.allow_anonymous:
         return
-    paid = {b.name for b in settings.backends if b.auth is not None and b.enabled}
+    paid = {b.name for b in settings.backends if b.credentials and b.enabled}
     for route in settings.routes:
         for backend in route.backends:
             if backend in paid and not any(
@@ -30,14 +30,20 @@ def unbounded(settings: Settings) -> Iterator[tuple[RouteConfig, str]]:
 
 def check(settings: Settings) -> Iterator[str]:
     """Yield a reason to reject `allow_anonymous` for each route that is an open relay."""
-    if addresses.is_local(settings.server.listen):
+    open_to_others = [one for one in listeners(settings) if not addresses.is_local(one)]
+    if not open_to_others:
         return  # each request is checked instead: see tollway.gateway.security.loopback
     for route, backend in unbounded(settings):
         yield (
-            f"lets anyone who reaches {settings.server.listen} spend on the key of backend "
-            f"{backend!r} over route {route.name!r}; listen on 127.0.0.1, or add [[budgets]] with "
-            f'enforcement = "hard" and scope = {{ tenant = "{ANONYMOUS}" }}'
+            f"lets every client that can reach {open_to_others[0]} spend on the key of "
+            f"backend {backend!r} over route {route.name!r}; listen on 127.0.0.1, or add "
+            f'[[budgets]] with enforcement = "hard" and scope = {{ tenant = "{ANONYMOUS}" }}'
         )
+
+
+def listeners(settings: Settings) -> list[str]:
+    """Return the addresses that the gateway listens on for routes."""
+    return [settings.server.listen, *([settings.grpc.listen] if settings.grpc else ())]
 
 
 def _binds(budget: BudgetConfig, route: str, backend: str) -> bool:

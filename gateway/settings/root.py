@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tollway.gateway.settings.backend import BackendConfig
 from tollway.gateway.settings.budget import BudgetConfig
+from tollway.gateway.settings.device import DeviceConfig
 from tollway.gateway.settings.observability import (
     AnomaliesConfig,
     LogConfig,
@@ -20,8 +21,9 @@ from tollway.gateway.settings.observability import (
     WebhookConfig,
 )
 from tollway.gateway.settings.route import RouteConfig
-from tollway.gateway.settings.server import ServerConfig
-from tollway.gateway.settings.storage import JournalConfig, LedgerConfig, StateConfig
+from tollway.gateway.settings.scaling.backend import ScalingConfig
+from tollway.gateway.settings.server import GrpcConfig, ServerConfig
+from tollway.gateway.settings.storage import CaptureConfig, JournalConfig, LedgerConfig, StateConfig
 from tollway.gateway.settings.tenant import TenantConfig
 
 
@@ -43,13 +45,17 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     server: ServerConfig = ServerConfig()
+    grpc: GrpcConfig | None = None
     ledger: LedgerConfig = LedgerConfig()
     journal: JournalConfig = JournalConfig()
     state: StateConfig = StateConfig()
+    capture: CaptureConfig = Field(default_factory=CaptureConfig)
+    devices: tuple[DeviceConfig, ...] = ()
     backends: tuple[BackendConfig, ...] = Field(min_length=1)
     routes: tuple[RouteConfig, ...] = Field(min_length=1)
     tenants: tuple[TenantConfig, ...] = ()
     budgets: tuple[BudgetConfig, ...] = ()
+    scaling: tuple[ScalingConfig, ...] = ()
     anomalies: AnomaliesConfig = AnomaliesConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
     log: LogConfig = LogConfig()

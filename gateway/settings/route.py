@@ -1,12 +1,15 @@
 """The table of a route: its backends, its policy, and the schemas of requests and replies."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     model_validator,
 )
 
+from tollway.backends.protocols.http import places
+from tollway.backends.protocols.registry import LANGUAGE_MODELS, PRESET, PRESET_NAMES
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.errors import KeyProblem, did_you_mean
 from tollway.gateway.settings.types import (
@@ -14,6 +17,7 @@ from tollway.gateway.settings.types import (
     DefaultBy,
     Float,
     ForwardedHeader,
+    FreePath,
     FreeTable,
     JsonPath,
     Name,
@@ -56,8 +60,10 @@ class FeaturesConfig(ConfigTable):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        for path in (*self.numeric, *self.text, *self.categorical):
+            places.check_request(path)
         if self.range is not None and not self.range[0] < self.range[1]:
-            raise KeyProblem("range", "must rise; write it like [0, 16]")
+            raise KeyProblem("range", "must be [minimum, maximum]; write it like [0, 16]")
         return self
 
 
@@ -93,11 +99,11 @@ class ScoreConfig(ConfigTable):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.argmax is not None and self.exact is None:
-            raise KeyProblem("argmax", "goes with exact; near compares numbers")
+            raise KeyProblem("argmax", "applies only to exact, not to near; remove it")
         if (self.exact is None) == (self.near is None):
             raise ValueError('needs either exact or near; write { exact = "outputs[0].data[0]" }')
         if (self.near is None) != (self.tolerance is None):
-            raise KeyProblem("tolerance", "goes with near; give both or neither")
+            raise KeyProblem("tolerance", "must be set together with near; set both or neither")
         return self
 
 
@@ -125,6 +131,21 @@ class AuditConfig(ConfigTable):
 class RouteConfig(ConfigTable):
     """A path that clients call, its backends, and how the gateway chooses among them."""
 
+    POLICY: ClassVar[tuple[str, ...]] = (
+        "policy",
+        "policy_options",
+        "objective",
+        "accuracy_floor",
+        "value_per_correct_usd",
+        "baseline",
+        "guard",
+        "cascade",
+    )
+    """Keys that define a route's policy."""
+
+    FEATURES: ClassVar[tuple[str, ...]] = ("context", "protocol")
+    """Keys that say what a policy sees of a request."""
+
     name: Name = Field(description="Name of the route in budgets, metrics and reports.")
     path: RoutePath = Field(
         description="Path that clients call: exact, with `{model}` for a whole segment, or with a "
@@ -136,11 +157,37 @@ class RouteConfig(ConfigTable):
         description=f"Protocol of the clients and of all backends of the route: {PROTOCOL_NAMES}.",
         examples=["oip"],
     )
-    models: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
+    preset: Literal[PRESET_NAMES] | None = Field(  # type: ignore[valid-type]
+        default=None,
+        description="`http` only: what is known of a kind of server (its free paths, the answer in "
+        "its replies, its errors).",
+        examples=["tei"],
+    )
+    free: tuple[FreePath, ...] | None = Field(
+        default=None,
+        max_length=64,
+        description="`http` and `mlflow`: paths that are passed on free of charge, such as health "
+        "and schema, below the path of the route or beside it if it has no `/*`. GET and HEAD, "
+        "or the method that is named. Default: those of the preset; below a `/*` without a preset, "
+        "the usual ones.",
+        examples=[["/health", "/docs/*", "POST /tokenize"]],
+    )
+    strip_path: Annotated[str, Field(pattern=r"^/[!-~]*[^/*]$")] | None = Field(
+        default=None,
+        description="`http` only: what is removed from the beginning of a path before it goes to a "
+        "backend.",
+        examples=["/bento"],
+    )
+    models: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
+        BeforeValidator(lambda models: ("*",) if models == "*" else models),
+    ] = Field(
         default=(),
         max_length=64,
-        description="`openai` only: model names that select this route among several with the same "
-        "path. One of those routes may omit `models`; it serves all other names.",
+        description="`openai`, `anthropic` and `gemini` only: model names that select this "
+        "route among several with the same path. One of those routes may omit `models`; it serves "
+        'all other names. `"*"`: the same, for all models that the backends list; `GET /v1/models` '
+        "shows those.",
         examples=[["smart", "gpt-4o"]],
     )
     backends: tuple[str, ...] = Field(
@@ -245,7 +292,7 @@ class RouteConfig(ConfigTable):
         "case.",
     )
     timeout_s: Seconds = Field(
-        default_factory=DefaultBy("protocol", 30, openai=600),
+        default_factory=DefaultBy("protocol", 30, **dict.fromkeys(LANGUAGE_MODELS, 600)),
         description="Maximum duration of a request, including all attempts.",
         examples=[30],
     )
@@ -269,9 +316,16 @@ class RouteConfig(ConfigTable):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(set(self.backends)) != len(self.backends):
-            raise KeyProblem("backends", "names one of them twice; remove one")
-        if self.models and self.protocol != "openai":
-            raise KeyProblem("models", "is for protocol openai alone; others have them in the path")
+            raise KeyProblem("backends", "contains a backend twice; remove the duplicate")
+        if self.models and self.protocol not in LANGUAGE_MODELS:
+            known = ", ".join(LANGUAGE_MODELS)
+            raise KeyProblem(
+                "models",
+                f"applies only to the protocols {known}; other requests name no model, or name it "
+                "in the path",
+            )
+        if "*" in self.models and len(self.models) > 1:
+            raise KeyProblem("models", 'has "*" beside other names; write models = "*" alone')
         if self.baseline is not None and self.baseline not in self.backends:
             near = did_you_mean(self.baseline, self.backends)
             raise KeyProblem("baseline", f"is not among the route's backends; {near}")
@@ -283,20 +337,40 @@ class RouteConfig(ConfigTable):
                 why = f"names {name!r}, which is not among the route's backends; {near}"
                 raise KeyProblem("policy_options", why)
         if self.objective == "min_cost" and self.accuracy_floor is None:
-            raise KeyProblem("objective", "needs a floor; write it like accuracy_floor = 0.97")
+            raise KeyProblem(
+                "objective", "requires accuracy_floor; write it like accuracy_floor = 0.97"
+            )
         if self.audit is not None and self.audit.backend not in self.backends:
             near = did_you_mean(self.audit.backend, self.backends)
-            raise KeyProblem("audit", f"names no backend of the route; {near}")
+            raise KeyProblem(
+                "audit",
+                f"names {self.audit.backend!r}, which is not among the route's backends; {near}",
+            )
         if self.audit is not None and self.score is None:
             raise KeyProblem(
-                "audit", "needs to compare answers; add a score, such as { exact = ... }"
+                "audit",
+                "requires a score to compare answers; write it like score = { exact = ... }",
             )
         if self.guard != "off" and self.objective == "min_cost":
-            raise KeyProblem("guard", "is not for min_cost: its floor is guarded by the baseline")
+            raise KeyProblem(
+                "guard",
+                'does not apply to objective = "min_cost", which the baseline guards; remove it',
+            )
         if self.guard != "off" and self.cascade:
-            raise KeyProblem("guard", "is not for cascades; remove one of the two")
+            raise KeyProblem("guard", "cannot be combined with cascade; remove one of them")
         if self.objective == "value" and self.value_per_correct_usd is None:
-            raise KeyProblem("objective", "needs a value; write value_per_correct_usd = 0.01")
+            raise KeyProblem(
+                "objective",
+                "requires value_per_correct_usd; write it like value_per_correct_usd = 0.01",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_paths(self) -> Self:
+        for key in ("preset", "strip_path", "free"):
+            takes = (*PRESET, "mlflow") if key == "free" else PRESET
+            if getattr(self, key) is not None and self.protocol not in takes:
+                raise KeyProblem(key, f"applies only to the protocols {', '.join(takes)}")
         return self
 
     @model_validator(mode="after")
@@ -307,13 +381,15 @@ class RouteConfig(ConfigTable):
                 why = f"names {name!r}, which is not among the route's backends; {near}"
                 raise KeyProblem("fallbacks", why)
         if len(set(self.fallbacks)) != len(self.fallbacks):
-            raise KeyProblem("fallbacks", "names one of them twice; remove one")
+            raise KeyProblem("fallbacks", "contains a backend twice; remove the duplicate")
         if self.fallbacks and not self.fallback:
-            raise KeyProblem("fallbacks", "is a way to fall back; remove fallback = false")
+            raise KeyProblem("fallbacks", "contradicts fallback = false; remove one of them")
         if self.protocol != "oip":
             for key in ("request_schema", "response_schema"):
                 if any(clause.tensor is not None for clause in getattr(self, key)):
-                    raise KeyProblem(key, "names a tensor, which only protocol oip has; write `at`")
+                    raise KeyProblem(
+                        key, "names a tensor, which only protocol oip has; write `at` instead"
+                    )
         return self
 
     def to_objective(self) -> Objective:

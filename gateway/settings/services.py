@@ -30,18 +30,18 @@ _OF_A_SERVICE = tuple(
 def is_of_a_service(variable: str, value: str) -> bool:
     """Return whether Kubernetes set this variable for a service, so that it is not a setting."""
     return "__" not in variable and any(
-        name.fullmatch(variable) and said.fullmatch(value) for name, said in _OF_A_SERVICE
+        name.fullmatch(variable) and pattern.fullmatch(value) for name, pattern in _OF_A_SERVICE
     )
 
 
 def note(environ: Mapping[str, str]) -> str:
     """Return a note for the operator about such variables; empty if there are none."""
-    found = sorted(name for name, value in environ.items() if is_of_a_service(name, value))
-    if not found:
+    names = sorted(name for name, value in environ.items() if is_of_a_service(name, value))
+    if not names:
         return ""
     return (
-        f"{_listed(found)}: made by Kubernetes for a service, not read as settings; "
-        "enableServiceLinks: false in the pod's spec leaves them out"
+        f"{_listed(names)}: set by Kubernetes for a service and not read as settings; "
+        "to omit them, set enableServiceLinks: false in the pod spec"
     )
 
 

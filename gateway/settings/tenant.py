@@ -80,7 +80,9 @@ class TenantConfig(ConfigTable):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.hashes and not self.keys:
-            raise KeyProblem("key_hash", "is missing; write what this prints: tollway keys new")
+            raise KeyProblem(
+                "key_hash", "is missing; write the hash that this prints: tollway keys new"
+            )
         return self
 
     @property

@@ -9,13 +9,15 @@ from contextvars import ContextVar
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from tollway.backends import json_values
 from tollway.backends.http.proxies import DIRECT, parse_proxy
+from tollway.backends.json_path import compile_path
 from tollway.backends.pricing import parse_price
+from tollway.backends.protocols.http.free import parse as parse_free_path
 from tollway.backends.protocols.registry import PROTOCOLS
 from tollway.gateway.security import addresses, keys, secrets
 from tollway.gateway.security.header_names import CREDENTIALS, FRAMING, HOP_BY_HOP
@@ -32,7 +34,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")  # a token of RFC 9110, in lower case
 
 
-def _checked(check: Callable[[Any], object]) -> AfterValidator:
+_PASSWORD = re.compile(r"[?&][^=&]*passw", re.IGNORECASE)  # an option of redis-py
+
+
+def checked(check: Callable[[Any], object]) -> AfterValidator:
     """Return a validator that returns the value unchanged unless `check` raises."""
 
     def validate(value: Any) -> Any:
@@ -59,29 +64,29 @@ def _plain(value: Any) -> Any:
 
 def _check_name(name: str) -> None:
     if _NAME.fullmatch(name) is None:
-        said = "1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit"
-        raise ValueError(f"must be {said}; write it like digits-gpu")
+        rule = "1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit"
+        raise ValueError(f"must be {rule}; write it like digits-gpu")
 
 
 def _check_forwarded(name: str) -> None:
     _check_header_name(name)
     if name.encode() in HOP_BY_HOP | FRAMING:
-        raise ValueError("is a field of the connection, never passed on; remove it")
+        raise ValueError("is a connection field, which is never forwarded; remove it")
     if name.startswith("x-tollway-"):
-        raise ValueError("is a field of the gateway's own, never passed on; remove it")
+        raise ValueError("is reserved for the gateway and is never forwarded; remove it")
 
 
 def _check_added(name: str) -> None:
     _check_forwarded(name)
     if name in {"via", "traceparent", "content-type", "content-encoding"}:
-        raise ValueError("is for the gateway or the client to say; remove it")
+        raise ValueError("is set by the gateway or the client; remove it")
 
 
 def _check_static(name: str) -> None:
     _check_added(name)
     if name.encode() in CREDENTIALS:
         raise ValueError(
-            "holds a credential, which is not written here; write it like "
+            "carries a credential, which is not allowed here; write it like "
             'auth = { header = "x-api-key", value_env = "PROVIDER_API_KEY" }'
         )
 
@@ -90,7 +95,7 @@ def _check_field_value(value: SecretStr) -> None:
     text = value.get_secret_value()
     secrets.check_field_value(text)
     if not text or text != text.strip():
-        raise ValueError("is empty or has blanks around it; write the field's value alone")
+        raise ValueError("is empty or has surrounding spaces; write only the value of the field")
 
 
 def _check_proxy(value: SecretStr) -> None:
@@ -100,7 +105,7 @@ def _check_proxy(value: SecretStr) -> None:
 
 def _check_header_name(name: str) -> None:
     if _HEADER_NAME.fullmatch(name) is None:
-        raise ValueError("is no name of a header field; write it like authorization")
+        raise ValueError("is not a valid header field name; write it like authorization")
 
 
 def _check_price(table: dict[str, Any]) -> None:
@@ -125,24 +130,22 @@ def _check_price_or_catalog(table: dict[str, Any]) -> None:
 def _check_protocol(name: str) -> None:
     if name not in PROTOCOLS:
         known = ", ".join(sorted(PROTOCOLS))
-        near = did_you_mean(name, PROTOCOLS, otherwise="write one of them")
+        near = did_you_mean(name, PROTOCOLS, otherwise="write one of these")
         raise ValueError(f"must be one of {known}; {near}")
 
 
 def _check_policy(name: str) -> None:
     if name == "cascade":
-        raise ValueError('is the policy of cascades; write policy = "lagrangian", cascade = true')
+        raise ValueError('cannot be set directly; write policy = "lagrangian" and cascade = true')
     if name not in POLICIES:
         names = sorted({*POLICIES} - {"cascade"})
-        near = did_you_mean(name, names, otherwise="write one of them")
+        near = did_you_mean(name, names, otherwise="write one of these")
         raise ValueError(f"must be one of {', '.join(names)}; {near}")
 
 
 def _check_field(name: str) -> None:
     if len(name) > 256 or not all(step.strip() for step in name.split(".")):
-        raise ValueError(
-            "must be the name of a field, with dots to fields below; write it like a.b"
-        )
+        raise ValueError("must be a field name, with dots for nested fields; write it like a.b")
 
 
 def _check_timezone(name: str) -> None:
@@ -165,8 +168,8 @@ def _ledger_url(url: str) -> str:
         known = "sqlite:///, redis://, rediss:// or unix://, or be memory://"
         raise ValueError(f"must begin with {known}")
     if scheme != "sqlite":
-        if "@" in rest:
-            raise ValueError("must not carry a password; set TOLLWAY_LEDGER__PASSWORD instead")
+        if "@" in rest or "#" in rest or _PASSWORD.search(unquote(rest)):
+            raise ValueError("must not contain a password; set TOLLWAY_LEDGER__PASSWORD instead")
         return url
     if not rest.startswith("/") or rest == "/":
         raise ValueError("must name a file; write it like sqlite:///tollway.db")
@@ -177,7 +180,7 @@ class DefaultBy:
     """A default that depends on another key of the same table, which must be declared before it."""
 
     def __init__(self, key: str, otherwise: Any, **by: Any) -> None:
-        """Set `by`: the default for each value of `key` that has its own."""
+        """`by` maps values of `key` to their defaults; `otherwise` is the default for the rest."""
         self.key = key
         self.otherwise = otherwise
         self.by: dict[Any, Any] = by
@@ -193,32 +196,33 @@ Share = Annotated[Float, Field(ge=0, le=1)]
 Seconds = Annotated[Float, Field(gt=0, le=86_400)]
 Megabytes = Annotated[Int, Field(ge=1, le=65_536)]
 Usd = Annotated[Decimal, BeforeValidator(_not_a_boolean), Field(ge=0, decimal_places=9)]
-Name = Annotated[str, _checked(_check_name)]
+Name = Annotated[str, checked(_check_name)]
 PROTOCOL_NAMES = ", ".join(f"`{name}`" for name in sorted(PROTOCOLS))
-Protocol = Annotated[str, _checked(_check_protocol)]
-PolicyName = Annotated[str, _checked(_check_policy)]
-JsonPath = Annotated[str, _checked(json_values.parse)]
-FieldPath = Annotated[str, _checked(_check_field)]
-RoutePath = Annotated[str, _checked(cross_checks.check_path)]
-HeaderName = Annotated[str, AfterValidator(str.lower), _checked(_check_added)]
-ProxyUrl = Annotated[SecretStr, _checked(_check_proxy)]
+Protocol = Annotated[str, checked(_check_protocol)]
+PolicyName = Annotated[str, checked(_check_policy)]
+JsonPath = Annotated[str, checked(compile_path)]
+FreePath = Annotated[str, checked(parse_free_path)]
+FieldPath = Annotated[str, checked(_check_field)]
+RoutePath = Annotated[str, checked(cross_checks.check_path)]
+HeaderName = Annotated[str, AfterValidator(str.lower), checked(_check_added)]
+ProxyUrl = Annotated[SecretStr, checked(_check_proxy)]
 StaticHeaders = dict[
-    Annotated[str, AfterValidator(str.lower), _checked(_check_static)],
-    Annotated[SecretStr, _checked(_check_field_value)],
+    Annotated[str, AfterValidator(str.lower), checked(_check_static)],
+    Annotated[SecretStr, checked(_check_field_value)],
 ]
-ForwardedHeader = Annotated[str, AfterValidator(str.lower), _checked(_check_forwarded)]
-Listener = Annotated[str, _checked(addresses.check_listen)]
-BackendUrl = Annotated[str, _checked(addresses.check_backend_url)]
+ForwardedHeader = Annotated[str, AfterValidator(str.lower), checked(_check_forwarded)]
+Listener = Annotated[str, checked(addresses.check_listen)]
+BackendUrl = Annotated[str, checked(addresses.check_backend_url)]
 WebUrl = Annotated[
-    SecretStr, _checked(lambda value: addresses.check_web_url(value.get_secret_value()))
+    SecretStr, checked(lambda value: addresses.check_web_url(value.get_secret_value()))
 ]
 LedgerUrl = Annotated[str, AfterValidator(_ledger_url)]
-TimeZone = Annotated[str, _checked(_check_timezone)]
+TimeZone = Annotated[str, checked(_check_timezone)]
 LocalPath = Annotated[Path, AfterValidator(_beside_the_file)]
-KeyHash = Annotated[SecretStr, _checked(lambda value: keys.check_hash(value.get_secret_value()))]
+KeyHash = Annotated[SecretStr, checked(lambda value: keys.check_hash(value.get_secret_value()))]
 FreeTable = Annotated[dict[str, Any], BeforeValidator(_plain)]
-PriceTable = Annotated[FreeTable, _checked(_check_price)]
+PriceTable = Annotated[FreeTable, checked(_check_price)]
 PriceOrCatalog = Annotated[
-    FreeTable, _checked(_check_price_or_catalog), BeforeValidator(_catalog_as_table)
+    FreeTable, checked(_check_price_or_catalog), BeforeValidator(_catalog_as_table)
 ]
 """A price table, or `"catalog"`, which is parsed as FROM_CATALOG."""

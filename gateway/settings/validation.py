@@ -8,16 +8,15 @@ from pydantic import (
 )
 
 from tollway.backends import validation
-from tollway.backends.json_path import compile_path
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.errors import KeyProblem
-from tollway.gateway.settings.types import Float, Int
+from tollway.gateway.settings.types import Float, Int, JsonPath
 
 
 class ConstraintConfig(ConfigTable):
     """A constraint on one field of a request or a reply."""
 
-    at: str | None = Field(
+    at: JsonPath | None = Field(
         default=None,
         description="Path of the field in the document.",
         examples=["inputs[0].data"],
@@ -57,18 +56,15 @@ class ConstraintConfig(ConfigTable):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.at is None) == (self.tensor is None):
-            raise KeyProblem("at", "or `tensor` says what place it is; write one of the two")
+            raise KeyProblem("at", "is required unless `tensor` is set; write exactly one of them")
         if self.tensor is None and (self.datatype or self.shape is not None):
-            raise KeyProblem("tensor", "is what has a datatype and a shape; name one, not a path")
-        if self.at is not None:
-            try:
-                compile_path(self.at)
-            except ValueError as exc:
-                raise KeyProblem("at", str(exc)) from None
+            raise KeyProblem(
+                "tensor", "is required with datatype or shape; write it instead of `at`"
+            )
         for name in ("range", "length"):
             span = getattr(self, name)
             if span is not None and not span[0] <= span[1]:
-                raise KeyProblem(name, "must go from the lesser to the greater")
+                raise KeyProblem(name, "must be [minimum, maximum]; write the smaller number first")
         return self
 
     def to_clause(self) -> validation.Constraint:

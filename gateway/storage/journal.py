@@ -16,6 +16,8 @@ counted, and serving continues.
 """
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import os
 import re
@@ -25,21 +27,43 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tollway.gateway.security.private_files import FILE_MODE, make_folder
 from tollway.gateway.storage.journal_format import ROW_BYTES_MAX, Row, base36, seal, unseal
 
-log = logging.getLogger("tollway.journal")
+log = logging.getLogger(__name__)
 
 _ID = re.compile(r"([0-9a-z]{1,24})\.([0-9a-z]{1,12})\.([0-9a-z]{4})")
-FOLLOWED_BYTES = 256 << 20  # half a second of reading, in a thread
+FOLLOWED_BYTES = 256 << 20  # takes half a second to read, in a thread
 RETRIED_BYTES = 1 << 20  # bytes to append before retrying to open a new segment
 MARK_BYTES = 128  # every decision row is longer
 _NONCE_CHARS = 4
-_NONCES_BYTES = 512  # 256 nonces; few, because the string is copied for each one
+_NONCES_BYTES = 512  # 256 nonces, none left over; few, because the string is copied for each one
 
 
 def segments(folder: Path) -> list[Path]:
     """Return a folder's segments, oldest first."""
-    return sorted(folder.glob("journal-*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    dated = [(modified_s(path), path) for path in folder.glob("journal-*.jsonl")]
+    return [path for _, path in sorted(dated)]
+
+
+def modified_s(path: Path) -> float:
+    """Return when a segment was last written; 0 if retention has removed it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def is_open(segment: Path) -> bool:
+    """Return whether a gateway writes to a segment. Raises OSError."""
+    fd = os.open(segment, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 class Journal:
@@ -55,7 +79,7 @@ class Journal:
         waiting_bytes_max: int = 32 << 20,
     ) -> None:
         """Open a new segment in `folder`, created if missing. Every append writes immediately."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._folder = folder
         self._segment_bytes_max = segment_bytes_max
         self._waiting_bytes_max = waiting_bytes_max
@@ -73,7 +97,11 @@ class Journal:
         tag = base36(time.time_ns() // 1000) + secrets.token_hex(1)
         path = self._folder / f"journal-{tag}.jsonl"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o640)
+        self._fd = os.open(path, flags, FILE_MODE)
+        with contextlib.suppress(OSError):  # without locks, retention removes nothing
+            fcntl.flock(
+                self._fd, fcntl.LOCK_EX
+            )  # as long as it is open; a reader looks for a moment
         self._tag, self._size = tag, 0
         self._rotates_at = self._segment_bytes_max
 
@@ -83,7 +111,7 @@ class Journal:
 
     def new_id(self) -> str:
         """Return the id of a request whose rows must be the next to be appended."""
-        if len(self._nonces) < _NONCE_CHARS:
+        if not self._nonces:
             # One read from the system's generator costs 6 us, regardless of its size.
             self._nonces = secrets.token_hex(_NONCES_BYTES)
         nonce, self._nonces = self._nonces[:_NONCE_CHARS], self._nonces[_NONCE_CHARS:]
@@ -96,12 +124,13 @@ class Journal:
     def append(self, *appended: Row) -> None:
         """Append rows as one unit."""
         data = b"".join(map(seal, appended))
-        if self._waiting_bytes + len(data) > self._waiting_bytes_max:
+        size = len(data)
+        if self._waiting_bytes + size > self._waiting_bytes_max:
             self.rows_dropped += len(appended)
             return
         self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        self._size += len(data)
+        self._waiting_bytes += size
+        self._size += size
         self.rows_written += len(appended)
         if self._soon is None:
             self.flush()
@@ -177,7 +206,7 @@ class Journal:
         self.flush()
         if self._waiting:
             log.error(
-                "the disk refused %d bytes of the journal: they are lost", self._waiting_bytes
+                "%d bytes of the journal were lost: the disk refused them", self._waiting_bytes
             )
         try:
             os.fsync(self._fd)
@@ -191,10 +220,14 @@ class Journal:
         Only the reply's own rows, which are contiguous, are returned. `follow` finds later rows
         (audits, feedback) by reading on.
         """
+        self.flush()
+        return self.read(decision)
+
+    def read(self, decision: str) -> list[Row]:
+        """Return what `find` does, of the rows that were flushed; it may run in a thread."""
         match = _ID.fullmatch(decision)
         if match is None:
             return []
-        self.flush()
         path = self._folder / f"journal-{match[1]}.jsonl"
         try:
             with path.open("rb") as file:
@@ -203,21 +236,26 @@ class Journal:
         except (OSError, OverflowError):
             return []
 
-    def follow(self, found: list[Row]) -> list[Row]:
+    def lacks_segment(self, decision: str) -> bool:
+        """Return whether a well-formed id is of a segment that is removed, or never was."""
+        match = _ID.fullmatch(decision)
+        return match is not None and not (self._folder / f"journal-{match[1]}.jsonl").exists()
+
+    def follow(self, group: list[Row]) -> list[Row]:
         """Return a decision's rows that were written after those found: audits, feedback.
 
         Reads the rest of its segment and the segments written since, FOLLOWED_BYTES at most. Call
         it in a thread, never on the event loop.
         """
-        decision, since_s = found[0]["id"], found[0]["time"]
+        decision, since_s = group[0]["id"], group[0]["time"]
         tag, offset, _ = decision.split(".")
         own = self._folder / f"journal-{tag}.jsonl"
-        others = [p for p in segments(self._folder) if p != own and p.stat().st_mtime >= since_s]
+        others = [p for p in segments(self._folder) if p != own and modified_s(p) >= since_s]
         rows: list[Row] = []
         left = FOLLOWED_BYTES
         for path in [own, *others]:
             left -= _follow(path, int(offset, 36) if path == own else 0, decision, left, rows)
-        return rows[len(found) :]
+        return rows[len(group) :]
 
     def marked(self, decision: str) -> bool:
         """Return whether a decision was marked as having had feedback. Raises OSError."""
@@ -241,7 +279,7 @@ class Journal:
         if match is None:
             return False
         path = self._folder / f"journal-{match[1]}.marks"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             at = int(match[2], 36) // MARK_BYTES
             if os.pread(fd, 1, at) == b"\x01":
@@ -262,11 +300,15 @@ def _group(lines: Any, decision: str) -> Iterator[Row]:
 
 def _follow(path: Path, start: int, decision: str, most: int, rows: list[Row]) -> int:
     """Add a decision's rows in a segment from `start` on; return the number of bytes read."""
-    told, count = b'"%b"' % decision.encode(), 0
-    with path.open("rb") as file:
+    quoted_id, count = b'"%b"' % decision.encode(), 0
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # removed meanwhile
         file.seek(start)
         while count < most and (line := file.readline()):
             count += len(line)
-            if told in line and (row := unseal(line)) is not None and row.get("id") == decision:
+            if (
+                quoted_id in line
+                and (row := unseal(line)) is not None
+                and row.get("id") == decision
+            ):
                 rows.append(row)
     return count

@@ -44,12 +44,12 @@ def restore(folder: Path, route: str) -> Path:
 
 def listed(folder: Path, route: str) -> list[Kept]:
     """Return a route's retained snapshots, newest first; other files are ignored."""
-    found = []
+    snapshots = []
     for path in (folder / "kept").glob(f"{route}.*.snapshot"):
         at = path.name[len(route) + 1 : -len(".snapshot")]
         if at.isdecimal():
-            found.append(Kept(f"{route}.{at}", route, float(at), path))
-    return sorted(found, key=lambda kept: -kept.time_s)
+            snapshots.append(Kept(f"{route}.{at}", route, float(at), path))
+    return sorted(snapshots, key=lambda snapshot: -snapshot.time_s)
 
 
 def due(folder: Path, route: str, now_s: float) -> bool:

@@ -5,11 +5,14 @@ It is written to a temporary file and renamed, so a complete one always exists. 
 is rejected and never loaded in part.
 """
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
 
 import orjson
+
+from tollway.gateway.security.private_files import make_folder, opener
 
 
 def pack(parts: dict[str, bytes], time_s: float) -> bytes:
@@ -31,7 +34,7 @@ def unpack(blob: bytes) -> tuple[dict[str, bytes], float]:
     if not isinstance(head, dict) or head.get("tollway_snapshot") != 1:
         raise ValueError("not a snapshot")
     if hashlib.sha256(data).hexdigest() != head.get("sha256"):
-        raise ValueError("the snapshot is damaged: its checksum does not fit")
+        raise ValueError("the snapshot is damaged: its checksum does not match")
     parts, at = {}, 0
     try:
         for name, length in head["parts"].items():
@@ -39,18 +42,29 @@ def unpack(blob: bytes) -> tuple[dict[str, bytes], float]:
             at += length
         return parts, float(head["time"])
     except (AttributeError, KeyError, TypeError) as exc:  # the checksum does not cover the head
-        raise ValueError("the snapshot is damaged: its head does not fit") from exc
+        raise ValueError("the snapshot is damaged: its header is invalid") from exc
+
+
+def set_aside(path: Path) -> Path:
+    """Move a damaged snapshot out of the way, and return where it is now.
+
+    Several workers may find the same file damaged; the first one moves it.
+    """
+    aside = path.with_suffix(".damaged")
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(aside)
+    return aside
 
 
 def write(path: Path, blob: bytes, *, durable: bool = True) -> None:
-    """Write a snapshot atomically. Raises OSError if the disk rejects it.
+    """Write a file whole or not at all. Raises OSError if the disk rejects it.
 
-    A snapshot that is not `durable` may be lost in a power loss.
+    A file that is not `durable` may be lost in a power loss.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     beside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as file:
+        with open(beside, "wb", opener=opener) as file:
             file.write(blob)
             if durable:
                 file.flush()

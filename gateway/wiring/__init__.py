@@ -1,14 +1,15 @@
 """Builds the gateway from its settings: the one place that names concrete classes."""
 
-from tollway.gateway.wiring.backends import build_backend, build_limiter
+from tollway.gateway.wiring.backends import build_backend
 from tollway.gateway.wiring.build import build
 from tollway.gateway.wiring.gateway import Gateway
 from tollway.gateway.wiring.planes import (
     build_authenticator,
-    build_counter,
+    build_budget_endpoints,
     build_proxy,
     build_rates,
     feedback_rates,
+    made_admin_key,
 )
 from tollway.gateway.wiring.routes import build_route
 
@@ -17,10 +18,10 @@ __all__ = [
     "build",
     "build_authenticator",
     "build_backend",
-    "build_counter",
-    "build_limiter",
+    "build_budget_endpoints",
     "build_proxy",
     "build_rates",
     "build_route",
     "feedback_rates",
+    "made_admin_key",
 ]

@@ -4,63 +4,130 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from tollway.backends.batching.batcher import Batcher, BatchStats, unwrapped
+from tollway.backends.batching.registry import JOINERS
+from tollway.backends.batching.size import BatchSize
 from tollway.backends.concurrency.first_event_limit import FirstEventLimiter
 from tollway.backends.concurrency.limiter import AdaptiveLimit
 from tollway.backends.concurrency.queue import ConcurrencyQueue, Limit
-from tollway.backends.dialect import Dialect
+from tollway.backends.devices.device import UNREAD
+from tollway.backends.dialect import Dialect, Refusals
+from tollway.backends.http import adoption
 from tollway.backends.http.factory import open_transport
 from tollway.backends.http.load_balancer import Endpoint, LoadBalancer
 from tollway.backends.http.proxies import proxy_url
-from tollway.backends.protocols.registry import protocol
+from tollway.backends.ports import Transport, WireProtocol
+from tollway.backends.pricing import Price
+from tollway.backends.protocols.registry import LANGUAGE_MODELS, protocol
 from tollway.backends.rules.backend import open_rules
-from tollway.backends.types import Headers, Transport, WireProtocol
+from tollway.backends.types import Headers
 from tollway.gateway import settings as config
 from tollway.gateway.estimation.prompt_cache import PromptCacheTracker
-from tollway.gateway.routing.backend import Backend
+from tollway.gateway.observability.histogram import Buckets
 from tollway.gateway.routing.health.trial import Trial, of_one, of_several
+from tollway.gateway.routing.key_ring import Key
+from tollway.gateway.routing.plan import Target, ignored
+from tollway.gateway.routing.state import BackendState
 from tollway.gateway.security import tls
 from tollway.gateway.security.addresses import is_link_local
 from tollway.gateway.security.credentials import Credential, Tell, tell_nobody
 from tollway.gateway.settings.errors import ConfigError, Problem
+from tollway.gateway.wiring.devices import timed
+from tollway.gateway.wiring.states import Stage, States
 
-BY_LENGTH = frozenset(("openai",))
-"""Protocols of models with a latency that depends on reply length rather than on load."""
+T = TypeVar("T")
+
+BATCH_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+BATCH_WAITS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 
 
 def build_backend(
     settings: config.BackendConfig,
     tell: Tell = tell_nobody,
+    stage: Stage | None = None,
     *,
-    slots: ConcurrencyQueue | None = None,
-    credential: Credential | None = None,
-    transport: Transport | None = None,
-) -> Backend:
+    reply_bytes_max: int = 16 << 20,
+    device_price: Price | None = None,
+) -> Target:
     """Return a backend with its price and transport; `tell` receives events of its credential.
 
-    Uses the parts that are passed in, and builds the others. Raises ConfigError if the secret
-    cannot be read.
+    `stage` has the state to go on from. `reply_bytes_max` limits the reply to each call of a batch.
+    `device_price`: the price if it runs on a device; None if that is not known yet.
+    Raises ConfigError if the secret cannot be read.
     """
+    stage = stage or States().stage()
     url = urlsplit(settings.url or "")
-    wire = protocol(settings.protocol or "oip")
-    slots = slots or (build_slots(settings) if settings.url else None)
+    wire = protocol(settings.protocol or "oip", api_version=settings.azure_version)
     host = url.netloc.encode()
-    credential = credential or build_credential(settings, tell)
     headers = [
         (name.encode(), value.get_secret_value().encode("latin-1"))
         for name, value in settings.headers.items()
     ]
-    price = settings.parsed_price()
+    price = settings.parsed_price() if settings.device is None else device_price or UNREAD
+
+    def state(what: str, identity: object, make: Callable[[], T], **how: Any) -> T:
+        kept: T = stage.get(("backend", settings.name, what), identity, make, **how)
+        return kept
+
+    server, reached_by = settings.of(*settings.SERVER), settings.of(*settings.REACHED_BY)
+    health = state("health", server, BackendState)
+    slots = None
+    if settings.url:
+        slots = state("slots", server, lambda: build_slots(settings), revise=revising(settings))
+    cache = None
+    if caches_prompts(settings.prompt_cache_s, price):
+        cache = state(
+            "cache",
+            server,
+            lambda: PromptCacheTracker(keeps_s=settings.prompt_cache_s),
+            revise=lambda tracker: tracker.revise(keeps_s=settings.prompt_cache_s),
+        )
+    credentials = [
+        state(
+            f"credential {place}", (server, auth), partial(build_credential, settings, place, tell)
+        )
+        for place, auth in settings.credentials.items()
+    ]
+    keys = [
+        state(f"key {at}", (server, key), partial(Key, credentials[at], key.weight))
+        for at, key in enumerate(settings.keys)
+    ]
+    credential = credentials[0] if credentials else None
     own = own_fields(headers, credential)
-    transport = transport or build_transport(settings, wire, slots, own)
-    return Backend(
+    transport = state(
+        "transport",
+        reached_by,
+        lambda: build_transport(settings, wire, slots, own),
+        succeed=adoption.adopt,
+    )
+    trial = state("trial", reached_by, lambda: build_trial(settings, transport, host, own))
+    refusals = state("refusals", (server, settings.limit_field), Refusals)
+    # Each of several keys has limits of its own, and a 429 rests that key.
+    announces = settings.rate_limit_headers and bool(settings.url) and not keys
+    timing = timed(settings, transport)
+    batcher: Batcher | None = None
+    if settings.batch is not None:
+        counts = state("batches", None, build_batch_stats)
+        batcher = state(
+            "batcher",
+            (reached_by, settings.batch, settings.answer, settings.device_time, reply_bytes_max),
+            lambda: build_batcher(settings, wire, timing, slots, counts, reply_bytes_max),
+        )
+    return Target(
         name=settings.name,
         kind=settings.kind,
         protocol=wire,
-        transport=transport,
-        trial=build_trial(settings, transport, host, own),
+        transport=timing if batcher is None else batcher,
+        on_price=ignored if batcher is None else batcher.priced,
+        breaker=health.breaker,
+        rest=health.rest,
+        announced=health.announced if announces else None,
+        trial=trial,
         price=price,
         tariff=price if price.hours else None,
         host=host,
@@ -71,39 +138,36 @@ def build_backend(
         first_byte_s=settings.first_byte_timeout_s,
         first_event_s=settings.first_event_timeout_s,
         slots=slots,
-        cache=build_cache(settings),
+        cache=cache,
         headers=headers,
         credential=credential,
-        dialect=Dialect(settings.drop_fields, settings.limit_field),
+        keys=tuple(keys),
+        dialect=Dialect(settings.drop_fields, settings.limit_field, refusals),
         lacks=frozenset(settings.lacks),
         context_tokens=settings.context_tokens,
         input_tokens_max=settings.input_tokens_max,
         max_output_tokens=settings.max_output_tokens,
         min_output_tokens=settings.min_output_tokens,
+        max_audio_s=settings.max_audio_s,
         repeat_on_close=settings.repeat_on_close,
         drain_s=settings.abandoned_drain_s if settings.on_abandon == "drain" else 0.0,
     )
 
 
-def build_credential(settings: config.BackendConfig, tell: Tell) -> Credential | None:
-    """Return the credential of a backend's calls; None if the gateway adds none."""
-    auth = settings.auth
-    if auth is None:
-        return None
-    key, name = f"auth.{auth.key}", auth.field_name.encode()
+def build_credential(settings: config.BackendConfig, place: str, tell: Tell) -> Credential:
+    """Return the credential at a place of a backend's settings, such as `auth`."""
+    auth = settings.credentials[place]
+    key, name = f"{place}.{auth.key}", auth.field_name.encode()
     try:
         return Credential(settings.name, key, auth.secret, name=name, scheme=auth.scheme, tell=tell)
     except ValueError as exc:
-        place = f'[[backends]] "{settings.name}" {key}'
-        raise ConfigError([Problem("", place, str(exc))]) from None
+        where = f'[[backends]] "{settings.name}" {key}'
+        raise ConfigError([Problem("", where, str(exc))]) from None
 
 
-def build_cache(settings: config.BackendConfig) -> PromptCacheTracker | None:
-    """Return the tracker of prompts that a backend has cached; None if caching has no effect."""
-    price = settings.parsed_price()
-    if not settings.prompt_cache_s or price.cached_input_token_nano >= price.input_token_nano:
-        return None
-    return PromptCacheTracker(keeps_s=settings.prompt_cache_s)
+def caches_prompts(keeps_s: float, price: Price) -> bool:
+    """Whether what a backend has cached of a prompt has an effect on the price of a call."""
+    return bool(keeps_s) and price.cached_input_token_nano < price.input_token_nano
 
 
 def build_slots(settings: config.BackendConfig) -> ConcurrencyQueue:
@@ -112,11 +176,21 @@ def build_slots(settings: config.BackendConfig) -> ConcurrencyQueue:
     return ConcurrencyQueue(settings.concurrency, patience_s=settings.queue_s, limiter=limiter)
 
 
+def revising(settings: config.BackendConfig) -> Callable[[ConcurrencyQueue], None]:
+    """Return a function that applies the settings to a queue that is kept."""
+
+    def revise(slots: ConcurrencyQueue) -> None:
+        limiter = build_limiter(settings)
+        slots.revise(settings.concurrency, patience_s=settings.queue_s, limiter=limiter)
+
+    return revise
+
+
 def build_limiter(settings: config.BackendConfig) -> Limit | None:
     """Return the adaptive concurrency limiter; None if the limit is always `concurrency`."""
     if not settings.adaptive:
         return None
-    kind = FirstEventLimiter if settings.protocol in BY_LENGTH else AdaptiveLimit
+    kind = FirstEventLimiter if settings.protocol in LANGUAGE_MODELS else AdaptiveLimit
     return kind(settings.concurrency, tolerance=settings.latency_tolerance)
 
 
@@ -180,7 +254,35 @@ def build_transport(
     return LoadBalancer(endpoints, rng=Random(secrets.randbits(64)), health=health, own=own)
 
 
-async def check_health(backends: Mapping[str, Backend]) -> None:
+def build_batch_stats() -> BatchStats:
+    """Return what is counted of the batches of one backend."""
+    return BatchStats(Buckets(BATCH_ROWS), Buckets(BATCH_WAITS_S))
+
+
+def build_batcher(  # noqa: PLR0917 - the parts in the order they are built
+    settings: config.BackendConfig,
+    wire: WireProtocol,
+    transport: Transport,
+    slots: ConcurrencyQueue | None,
+    stats: BatchStats,
+    reply_bytes_max: int,
+) -> Batcher:
+    """Return what joins the calls to a backend."""
+    assert settings.batch is not None
+    return Batcher(
+        transport,
+        wire,
+        JOINERS[wire.name](),
+        size=BatchSize(settings.batch.max_size, settings.batch.server_s),
+        max_wait_s=settings.batch.max_wait_ms / 1000,
+        reply_bytes_max=reply_bytes_max,
+        stats=stats,
+        slots=slots,
+    )
+
+
+async def check_health(backends: Mapping[str, Target]) -> None:
     """Run the health checks of all backends with several addresses."""
-    several = [b.transport for b in backends.values() if isinstance(b.transport, LoadBalancer)]
+    ways = [unwrapped(backend.transport) for backend in backends.values()]
+    several = [transport for transport in ways if isinstance(transport, LoadBalancer)]
     await asyncio.gather(*(transport.check() for transport in several))

@@ -2,56 +2,66 @@
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from importlib.metadata import version
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from tollway.gateway import settings as config
-from tollway.gateway.anomalies.detector import TICK_S
-from tollway.gateway.anomalies.monitor import SAVE_S as LOOK_SAVE_S
-from tollway.gateway.budgets.fair_queue import WAIT_S
+from tollway.gateway.anomalies.activity import ActivityCounter
+from tollway.gateway.budgets.model import Budget
 from tollway.gateway.budgets.protocol import Ledger
 from tollway.gateway.data_plane.app import App
+from tollway.gateway.data_plane.authentication import Authenticator
 from tollway.gateway.data_plane.idempotency import IdempotencyStore
+from tollway.gateway.data_plane.in_flight import InFlight
+from tollway.gateway.data_plane.server_models import ServerModels
 from tollway.gateway.learning.audits import AuditRunner
+from tollway.gateway.learning.device_costs import DeviceCosts
 from tollway.gateway.learning.feedback import FeedbackLearner
-from tollway.gateway.observability import access_log, collectors
+from tollway.gateway.learning.pacing import BudgetPacing
+from tollway.gateway.learning.state_store import StateStore
+from tollway.gateway.observability import log_format
 from tollway.gateway.observability.counters import Metrics
 from tollway.gateway.observability.events import EventLog
-from tollway.gateway.observability.histogram import Buckets
+from tollway.gateway.observability.exposition import Exposition
 from tollway.gateway.observability.log_writer import Background
-from tollway.gateway.routing.attempts import Attempts
-from tollway.gateway.routing.route import Route
-from tollway.gateway.routing.router import Router
-from tollway.gateway.security.keys import ANONYMOUS
+from tollway.gateway.observability.time_series import TimeSeries
+from tollway.gateway.storage import audit_log
+from tollway.gateway.storage.audit_log import AuditLog
 from tollway.gateway.storage.journal import Journal
-from tollway.gateway.wiring.backends import build_backend, check_health
+from tollway.gateway.storage.object_owners import ObjectOwners
+from tollway.gateway.storage.state_file import StateFile
+from tollway.gateway.wiring.captures import build_captures
+from tollway.gateway.wiring.devices import build_devices, device_prices
 from tollway.gateway.wiring.gateway import Gateway
+from tollway.gateway.wiring.grpc_front import build_grpc
+from tollway.gateway.wiring.jobs import build_jobs
+from tollway.gateway.wiring.metric_sources import add_sources
 from tollway.gateway.wiring.planes import (
     build_authenticator,
     build_control,
     build_proxy,
     build_rates,
 )
-from tollway.gateway.wiring.routes import build_route, look_at_inputs
-from tollway.gateway.wiring.scheduler import Scheduler, at_once
+from tollway.gateway.wiring.request_path import build_path
+from tollway.gateway.wiring.routes import build_plans
+from tollway.gateway.wiring.scaling import build_scaling
+from tollway.gateway.wiring.scheduler import Scheduler
 from tollway.gateway.wiring.shared import (
-    build_buffers,
+    build_disks,
     build_journal,
     build_ledger,
-    build_lookout,
-    build_wallet,
+    build_monitor,
+    build_reservations,
+    build_retention,
     build_watching,
     build_webhooks,
 )
+from tollway.gateway.wiring.states import States
 from tollway.gateway.workers.group import WorkerGroup
 from tollway.gateway.workers.identity import WorkerIdentity
-from tollway.gateway.workers.policy_sync import PolicySync
 
 ALONE = WorkerIdentity()
-HEALTH_S = 5.0  # between two health checks of an address
-DRIFT_S = 30.0  # between two checks for input drift
 
 
 def build(
@@ -75,91 +85,153 @@ def build(
     request lines.
     """
     own_lines = lines is None
-    lines = lines or access_log.background(settings.log.format)
+    lines = lines or log_format.background(settings.log.format)
     rng = rng or Random(secrets.randbits(64))
     events = EventLog(wall)
-    metrics = Metrics(version("tollway"), linked=settings.tracing.endpoint is not None)
+    metrics, exposition = Metrics(), Exposition(linked=settings.tracing.endpoint is not None)
+    activity = ActivityCounter()
     journal = journal or build_journal(settings)
-    till_dir = settings.state.dir / "tills" if ledger is None else None
+    recovery_dir = settings.state.dir / "recovery" if ledger is None else None
     ledger = ledger or build_ledger(settings)
     budgets = [budget.to_budget() for budget in settings.budgets]
-    wallet = build_wallet(settings, ledger, budgets, clock, events, till_dir)
-    backends = {b.name: build_backend(b, events.add) for b in settings.backends if b.enabled}
-    routes = {r.name: build_route(r, settings, backends) for r in settings.routes}
-    tenants = [t.name for t in settings.tenants] + [ANONYMOUS] * settings.server.allow_anonymous
-    for route in routes.values():
-        metrics.declare(route.name, route.backends, tenants)
-    metrics.add_source(lambda: collectors.budgets(wallet))
-    waited = Buckets(WAIT_S)
-    wallet.held.line.on_wait = waited.observe
-    metrics.add_source(lambda: collectors.held_money(wallet, waited))
-    metrics.add_source(lambda: collectors.journal(journal))
-    metrics.add_source(lambda: collectors.routes(routes))
-    metrics.add_source(lambda: collectors.backends(backends, clock()))
-    # Another worker's rows reach its segment one iteration of its loop later, which is soon enough.
-    patience_s = 0.05 if identity.others else 0.0
-    learner = FeedbackLearner(journal, routes, metrics, wall, patience_s=patience_s, events=events)
-    group = WorkerGroup(
-        identity, metrics=metrics, events=events, wallet=wallet, teach=learner.teach
-    )
-    attempts = Attempts(
-        wallet, journal, metrics, buffers=build_buffers(settings), clock=clock, wall=wall
-    )
-    router = Router(attempts, wallet, journal, metrics, clock=clock, wall=wall, rng=rng)
-    monitor = build_lookout(settings, identity, group, wallet, events, wall)
-    if monitor.looks:
-        metrics.add_source(lambda: collectors.anomalies(monitor.anomalies, wall()))
-    webhooks = build_webhooks(settings, wall)
-    events.listen(webhooks.take)
-    audits = AuditRunner(attempts, journal, teach=group.teach, clock=clock, wall=wall, rng=rng)
-    scheduler = Scheduler(
-        routes=routes,
-        wallet=wallet,
-        journal=journal,
-        arrivals=router.arrivals,
-        events=events,
-        state_dir=settings.state.dir,
-        fsync_s=settings.journal.fsync_s,
-        snapshot_s=settings.state.interval_s,
-        clock=clock,
-        wall=wall,
-        learns=identity.learns,
-        workers=identity.count,
-        totals=identity.total,
-        more=[
-            *duties(identity, group, routes, events),
-            (HEALTH_S, lambda: check_health(backends)),
-            (DRIFT_S, lambda: look_at_inputs(routes, events)),
-            (TICK_S, monitor.look),
-            (LOOK_SAVE_S, at_once(monitor.save)),
-        ],
-    )
-    metrics.add_source(lambda: collectors.log_lines(lines))
-    metrics.add_source(lambda: collectors.saved(scheduler.saved_s))
-    metrics.add_source(lambda: collectors.to_come(scheduler.to_come))
-    authenticator = build_authenticator(settings)
-    gateway = Gateway(
-        settings,
-        backends,
+    reservations = build_reservations(settings, ledger, budgets, clock, events, recovery_dir)
+    states = States()
+    stage = states.stage()
+    devices = build_devices(settings, stage, clock())
+    backends, routes = build_plans(settings, events, stage, device_prices(devices, clock()))
+    stage.commit()
+    costs = DeviceCosts(
         routes,
-        wallet,
+        clock=clock,
+        totals=identity.total,
+        bills=identity.learns,
+        workers=identity.count,
+        events=events,
+        journal=journal,
+        wall=wall,
+    )
+    costs.revise(devices)
+    # Another worker's rows reach its segment one iteration of its loop later, which is soon enough.
+    learner = FeedbackLearner(
+        journal,
+        routes,
+        metrics,
+        wall,
+        patience_s=0.05 if identity.others else 0.0,
+        events=events,
+    )
+    group = WorkerGroup(
+        identity,
+        metrics=metrics,
+        exposition=exposition,
+        activity=activity,
+        events=events,
+        reservations=reservations,
+        teach=learner.teach,
+    )
+    own_state = recovery_dir is not None
+    owners = ObjectOwners(settings.state.dir / "objects.sqlite" if own_state else None, wall=wall)
+    audit = AuditLog(settings.state.dir / audit_log.NAME if own_state else None, wall=wall)
+    path = build_path(
+        settings,
+        reservations,
         journal,
         metrics,
-        events,
-        learner,
-        router,
-        audits,
-        scheduler,
-        group,
-        identity,
-        monitor,
-        webhooks,
-        ledger,
-        clock,
-        wall,
-        build_watching(settings, clock, wall, trace, lines.put),
+        activity,
+        owners=owners,
+        clock=clock,
+        wall=wall,
+        rng=rng,
+        costs=costs,
     )
-    metrics.add_source(lambda: collectors.drains(gateway.drains))
+    monitor = build_monitor(settings, identity, reservations, events)
+    history = TimeSeries()
+    history_file = StateFile(
+        settings.state.dir / "gateway" / "history.snapshot",
+        {"anomalies": monitor.anomalies, "history": history},
+        report=events.add,
+        wall=wall,
+    )
+    devices_file = StateFile(
+        settings.state.dir / "gateway" / "devices.snapshot",
+        {"devices": costs},
+        report=events.add,
+        wall=wall,
+    )
+    scaling, scaling_file = build_scaling(settings, events, wall)
+    webhooks = build_webhooks(settings, wall)
+    events.listen(webhooks.take)
+    audits = AuditRunner(
+        path.reserving, path.attempts, journal, teach=group.teach, clock=clock, wall=wall, rng=rng
+    )
+    path.sinks.add(ended=audits.consider)
+    captures = build_captures(settings.capture, path.sinks, identity, wall)
+    pacing = BudgetPacing(
+        routes,
+        reservations,
+        path.arrivals,
+        clock=clock,
+        wall=wall,
+        totals=identity.total,
+        workers=identity.count,
+    )
+    state = StateStore(
+        routes,
+        pacing.demands,
+        settings.state.dir,
+        events=events,
+        wall=wall,
+        learns=identity.learns,
+    )
+    authenticator = build_authenticator(settings)
+    gateway = Gateway(
+        settings=settings,
+        backends=backends,
+        routes=routes,
+        states=states,
+        reservations=reservations,
+        journal=journal,
+        audit=audit,
+        metrics=metrics,
+        exposition=exposition,
+        activity=activity,
+        events=events,
+        learner=learner,
+        driver=path.driver,
+        free=path.free,
+        buffers=path.buffers,
+        documents=path.documents,
+        in_flight=InFlight(settings.server.max_in_flight, metrics.shed),
+        objects=path.objects,
+        background=path.background,
+        owners=owners,
+        recent=path.recent,
+        audits=audits,
+        pacing=pacing,
+        state=state,
+        group=group,
+        identity=identity,
+        monitor=monitor,
+        history=history,
+        history_file=history_file,
+        costs=costs,
+        devices_file=devices_file,
+        scaling=scaling,
+        scaling_file=scaling_file,
+        captures=captures,
+        disks=build_disks(settings, events, clock),
+        retention=build_retention(settings, state, events, wall),
+        webhooks=webhooks,
+        ledger=ledger,
+        clock=clock,
+        wall=wall,
+        watching=build_watching(settings, clock, wall, trace, lines.put),
+    )
+    gateway.listed = ServerModels(lambda: list(gateway.routes.values()), clock)
+    gateway.free.is_shared = lambda: len(gateway.tenants) > 1
+    gateway.scheduler = Scheduler(build_jobs(gateway))
+    gateway.declare()
+    add_sources(gateway, lines)
     if own_lines:
         gateway.lines = lines
     if settings.server.idempotency_s:
@@ -167,24 +239,19 @@ def build(
             keeps_s=settings.server.idempotency_s, bytes_max=settings.server.idempotency_mb << 20
         )
     gateway.rates = build_rates(settings, {}, clock())
+    _build_planes(gateway, authenticator, budgets)
+    return gateway
+
+
+def _build_planes(gateway: Gateway, authenticator: Authenticator, budgets: list[Budget]) -> None:
+    """Build what answers requests: the planes, the application over both, and gRPC before it."""
     gateway.control = build_control(gateway, authenticator, budgets)
     gateway.app = App(
         build_proxy(gateway, authenticator),
         gateway.control.app(),
         gateway.open,
         gateway.close,
-        most=settings.server.max_in_flight,
-        shed=metrics.shed,
+        in_flight=gateway.in_flight,
+        stamp=gateway.stamp,
     )
-    return gateway
-
-
-def duties(
-    identity: WorkerIdentity, group: WorkerGroup, routes: Mapping[str, Route], events: EventLog
-) -> list[tuple[float, Callable[[], Awaitable[None]]]]:
-    """Return the periodic jobs that synchronize several workers: (seconds, job)."""
-    if identity.folder is None:
-        return []
-    policy_sync = PolicySync(identity.folder, routes, events, identity.index)
-    teach = policy_sync.give if identity.learns else policy_sync.take
-    return [(1.0, at_once(group.leave_in_turn)), (1.0, at_once(teach))]
+    gateway.grpc = build_grpc(gateway.settings, gateway.app)

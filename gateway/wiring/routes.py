@@ -4,80 +4,187 @@ import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from tollway.backends.protocols.registry import protocol
+from tollway.backends.price import Price
+from tollway.backends.protocols.registry import ANY_REPLY, protocol
 from tollway.backends.scoring import Score, equal, unscored, within
 from tollway.backends.validation import Validator
 from tollway.gateway import settings as config
-from tollway.gateway.estimation.cost_estimator import CostEstimator
-from tollway.gateway.features.drift import stability
+from tollway.gateway.features.drift import InputDrift, stability
 from tollway.gateway.features.extractor import FeatureExtractor
 from tollway.gateway.observability.events import EventLog
-from tollway.gateway.routing.backend import Backend
-from tollway.gateway.routing.fallback import FallbackPlan
+from tollway.gateway.routing.fallback import FallbackPlan, RetryBudget
 from tollway.gateway.routing.hedging import HedgePolicy
-from tollway.gateway.routing.route import Route
-from tollway.gateway.wiring.backends import build_transport
+from tollway.gateway.routing.plan import RoutePlan, Target
+from tollway.gateway.routing.state import RouteState
+from tollway.gateway.wiring.backends import build_backend, build_transport
+from tollway.gateway.wiring.states import Stage, States
 from tollway.policies.evidence.audit import Auditor
 from tollway.policies.registry import build as build_policy
+from tollway.policies.types import Policy
+
+NO_PRICES: Mapping[str, Price] = {}
+
+
+def build_plans(
+    settings: config.Settings,
+    events: EventLog,
+    stage: Stage,
+    device_prices: Mapping[str, Price] = NO_PRICES,
+) -> tuple[dict[str, Target], dict[str, RoutePlan]]:
+    """Return the enabled backends and the routes, by name, which go on from the staged state.
+
+    `device_prices`: the prices of the backends that run on devices.
+    """
+    most = settings.server.max_reply_bytes
+    backends = {
+        b.name: build_backend(
+            b, events.add, stage, reply_bytes_max=most, device_price=device_prices.get(b.name)
+        )
+        for b in settings.backends
+        if b.enabled
+    }
+    routes = {r.name: build_route(r, settings, backends, events, stage) for r in settings.routes}
+    return backends, routes
 
 
 def build_route(
-    route: config.RouteConfig, settings: config.Settings, backends: dict[str, Backend]
-) -> Route:
-    """Return a route over its enabled backends."""
-    objective = route.to_objective()
-    told = {backend.name: backend for backend in settings.backends}
-    policy = "cascade" if route.cascade and route.policy == "lagrangian" else route.policy
-    return Route(
+    route: config.RouteConfig,
+    settings: config.Settings,
+    backends: dict[str, Target],
+    events: EventLog | None = None,
+    stage: Stage | None = None,
+) -> RoutePlan:
+    """Return a route over its enabled backends.
+
+    `stage` has the state to go on from. `events` is told if a policy cannot go on from it.
+    """
+    stage = stage or States().stage()
+    tables = {backend.name: backend for backend in settings.backends}
+    seen = stage.get(
+        ("route", route.name, "features"),
+        route.of(*route.FEATURES),
+        lambda: (build_features(route.context), InputDrift()),
+    )
+    counts = stage.get(("route", route.name, "counts"), None, RouteState)
+    stage.at_commit(partial(forget_others, counts, route, settings, stage))
+    return RoutePlan(
         name=route.name,
-        protocol=protocol(route.protocol),
+        protocol=protocol(route.protocol, **options(route)),
         backends={
-            name: on_route(backends[name], told[name], route)
+            name: on_route(backends[name], tables[name], route)
             for name in route.backends
             if name in backends
         },
-        objective=objective,
-        # A seed per route: a snapshot can only be loaded by a policy with the same seed.
-        policy=build_policy(
-            policy,
-            objective,
-            options=route.policy_options,
-            seed=zlib.crc32(route.name.encode()) & 0x7FFFFFFF,
-            guard=route.guard,
-        ),
-        estimator=CostEstimator(),
-        features=FeatureExtractor(
-            numeric=route.context.numeric,
-            text=route.context.text,
-            categorical=route.context.categorical,
-            span=route.context.range,
-        ),
+        objective=route.to_objective(),
+        policy=staged_policy(route, stage, events),
+        state=counts,
+        features=seen[0],
+        inputs=seen[1],
         score=build_score(route.score),
         labellers_only=route.feedback == "labellers",
         cascade=route.cascade,
         fallback=route.fallback,
         timeout_s=route.timeout_s,
         reply_bytes_max=settings.server.max_reply_bytes,
-        auditor=build_auditor(route.audit, backends),
+        auditor=staged_auditor(route, backends, stage),
         reference=route.audit.backend if route.audit else "",
         models=route.models,
         request_schema=build_contract(route.request_schema, "inputs"),
         fallbacks=FallbackPlan(
             route.fallbacks,
             route.static_response.encode() if route.static_response is not None else None,
-            retry_share=route.retry_share,
         ),
-        hedge=HedgePolicy(route.hedge_share) if route.hedge_share else None,
+        retries=RetryBudget(route.retry_share, counts.retries),
+        hedge=HedgePolicy(route.hedge_share, counts.hedging) if route.hedge_share else None,
         forward_headers=frozenset(name.encode() for name in route.forward_headers),
         no_answer=0.0 if route.no_answer == "wrong" else None,
     )
 
 
-def on_route(
-    backend: Backend, settings: config.BackendConfig, route: config.RouteConfig
-) -> Backend:
+def forget_others(
+    counts: RouteState, route: config.RouteConfig, settings: config.Settings, stage: Stage
+) -> None:
+    """Drop what was counted and estimated of backends and budgets that are no more.
+
+    How long to wait before hedging was learned of a server, so it is dropped with that server.
+    """
+    counts.estimator.keep([backend.name for backend in settings.backends])
+    counts.hedging.keep([b for b in route.backends if stage.is_kept(("backend", b, "health"))])
+    for gone in counts.bound.keys() - {budget.name for budget in settings.budgets}:
+        del counts.bound[gone]
+
+
+def build_features(context: config.FeaturesConfig) -> FeatureExtractor:
+    """Return the extractor of a route's features."""
+    return FeatureExtractor(
+        numeric=context.numeric,
+        text=context.text,
+        categorical=context.categorical,
+        span=context.range,
+    )
+
+
+def staged_policy(route: config.RouteConfig, stage: Stage, events: EventLog | None) -> Policy:
+    """Return a route's policy: the present one, or a new one that goes on from what it learned.
+
+    If the route's features change, what was learned of the old ones is of no use.
+    """
+
+    def make() -> Policy:
+        name = "cascade" if route.cascade and route.policy == "lagrangian" else route.policy
+        return build_policy(
+            name,
+            route.to_objective(),
+            options=route.policy_options,
+            # A seed per route: a snapshot can only be loaded by a policy with the same seed.
+            seed=zlib.crc32(route.name.encode()) & 0x7FFFFFFF,
+            guard=route.guard,
+        )
+
+    def succeed(new: Policy, old: Policy) -> None:
+        if not stage.is_kept(("route", route.name, "features")):
+            return
+        try:
+            new.load(old.save())
+        except (ValueError, KeyError, TypeError, OSError):  # OSError: a regressor was not written
+            if events is not None:
+                events.add(
+                    "learning_restarted",
+                    route.name,
+                    "the new policy cannot read the learned state and starts untrained",
+                )
+
+    identity = route.of(*route.FEATURES, *route.POLICY)
+    return stage.get(("route", route.name, "policy"), identity, make, succeed=succeed)
+
+
+def staged_auditor(
+    route: config.RouteConfig, backends: Mapping[str, Target], stage: Stage
+) -> Auditor | None:
+    """Return a route's auditor; None without audits, or if their reference is disabled."""
+    audit = route.audit
+    if audit is None or audit.backend not in backends:
+        return None
+    return stage.get(
+        ("route", route.name, "auditor"),
+        audit.backend,
+        lambda: Auditor(share=audit.share, budget_share=audit.budget_share),
+        revise=lambda kept: kept.revise(share=audit.share, budget_share=audit.budget_share),
+    )
+
+
+def options(route: config.RouteConfig) -> dict[str, Any]:
+    """Return what a route tells its protocol about its paths."""
+    if route.protocol not in ANY_REPLY or route.protocol == "tfserving":
+        return {}
+    given = {"path": route.path, "free": route.free, "preset": route.preset}
+    return {**given, "strip": route.strip_path}
+
+
+def on_route(backend: Target, settings: config.BackendConfig, route: config.RouteConfig) -> Target:
     """Return a view of a backend for one route.
 
     The answer's path comes from the backend's settings or the route's score; rules use the protocol
@@ -89,6 +196,8 @@ def on_route(
         answer=settings.answer or scored,
         confidence=settings.confidence,
         probabilities=settings.probabilities,
+        api_version=settings.azure_version,
+        **options(route),
     )
     rules = settings.kind == "rules"
     return replace(
@@ -104,15 +213,6 @@ def build_contract(clauses: Sequence[config.ConstraintConfig], tensors: str) -> 
     return Validator([clause.to_clause() for clause in clauses], tensors) if clauses else None
 
 
-def build_auditor(
-    settings: config.AuditConfig | None, backends: Mapping[str, Backend]
-) -> Auditor | None:
-    """Return the auditor of a route; None without audits, or if their reference is disabled."""
-    if settings is None or settings.backend not in backends:
-        return None
-    return Auditor(share=settings.share, budget_share=settings.budget_share)
-
-
 def build_score(settings: config.ScoreConfig | None) -> Score:
     """Return the function that scores answers against a true label."""
     if settings is None:
@@ -122,7 +222,7 @@ def build_score(settings: config.ScoreConfig | None) -> Score:
     return Score(equal, argmax=settings.argmax)
 
 
-async def look_at_inputs(routes: Mapping[str, Route], events: EventLog) -> None:
+async def look_at_inputs(routes: Mapping[str, RoutePlan], events: EventLog) -> None:
     """Compare each route's recent requests with its first, and report features that drifted."""
     for name, route in list(routes.items()):
         sample = route.inputs.sample()
@@ -132,11 +232,13 @@ async def look_at_inputs(routes: Mapping[str, Route], events: EventLog) -> None:
         features = route.inputs.found(psi)
         if features:
             worst = max(features, key=psi.__getitem__)
-            text = f"features {features[:10]} are no longer as they were; {worst}: {psi[worst]:.2f}"
+            text = (
+                f"features {features[:10]} have drifted; feature {worst} has PSI {psi[worst]:.2f}"
+            )
             events.add("inputs_drifted", name, text, features=features, psi=psi[worst])
 
 
-def describe(route: Route, now_s: float) -> dict[str, Any]:
+def describe(route: RoutePlan, now_s: float) -> dict[str, Any]:
     """Return the control plane's description of a route."""
     return {
         "name": route.name,

@@ -1,5 +1,6 @@
 """Builds the parts that all routes share: journal, ledger, observers, events and webhooks."""
 
+import math
 import os
 import secrets
 import socket
@@ -15,17 +16,20 @@ from tollway.gateway.budgets.model import Budget
 from tollway.gateway.budgets.protocol import Ledger
 from tollway.gateway.budgets.reservations import Reservations
 from tollway.gateway.budgets.stores.registry import open_ledger
-from tollway.gateway.observability.access_log import Put, RequestLog
+from tollway.gateway.learning.state_store import StateStore
+from tollway.gateway.observability.access_log import RequestLog
 from tollway.gateway.observability.events import EventLog
-from tollway.gateway.observability.request_trace import random_ids
-from tollway.gateway.observability.time_series import TimeSeries
-from tollway.gateway.observability.watch import Follower, TraceRecorder
+from tollway.gateway.observability.log_format import Put
+from tollway.gateway.observability.request_trace import Follower, TraceRecorder, random_ids
 from tollway.gateway.observability.webhooks import Target, Webhooks
-from tollway.gateway.routing.replies.stream_buffers import Buffers
+from tollway.gateway.routing.bodies.buffers import Buffers
+from tollway.gateway.storage.disk_space import DiskSpace
 from tollway.gateway.storage.journal import Journal
+from tollway.gateway.storage.retention import OPEN_S, JournalRetention
 from tollway.gateway.wiring.gateway import Observers
-from tollway.gateway.workers.group import WorkerGroup
 from tollway.gateway.workers.identity import WorkerIdentity
+
+SQLITE = "sqlite:///"
 
 
 def build_journal(settings: config.Settings) -> Journal:
@@ -37,11 +41,46 @@ def build_journal(settings: config.Settings) -> Journal:
     )
 
 
+def build_disks(
+    settings: config.Settings, events: EventLog, clock: Callable[[], float]
+) -> DiskSpace:
+    """Return the watch over the disks that the gateway writes to."""
+    folders = {"journal": settings.journal.dir, "state": settings.state.dir}
+    if settings.ledger.url.startswith(SQLITE):
+        folders["ledger"] = Path(settings.ledger.url.removeprefix(SQLITE)).parent
+    keep_gb = settings.journal.keep_gb
+    return DiskSpace(
+        folders,
+        report=events.add,
+        clock=clock,
+        journal_bytes_max=math.inf if keep_gb is None else keep_gb * 1e9,
+    )
+
+
+def build_retention(
+    settings: config.Settings, state: StateStore, events: EventLog, wall: Callable[[], float]
+) -> JournalRetention:
+    """Return what removes the journal's old segments."""
+    keep = settings.journal
+    calls_s = [backend.timeout_s for backend in settings.backends]
+    return JournalRetention(
+        keep.dir,
+        keep_s=None if keep.keep_days is None else keep.keep_days * 86_400.0,
+        bytes_max=None if keep.keep_gb is None else keep.keep_gb * 1e9,
+        open_s=max(OPEN_S, *calls_s),
+        saved_s=state.oldest_saved_s,
+        report=events.add,
+        wall=wall,
+    )
+
+
 def build_buffers(settings: config.Settings) -> Buffers:
-    """Return the memory limit of this worker's incomplete stream events."""
+    """Return the memory limit of this worker's bodies, replies and incomplete stream events."""
+    server = settings.server
     return Buffers(
-        event_bytes_max=settings.server.max_event_bytes,
-        bytes_max=settings.server.stream_buffer_bytes,
+        event_bytes_max=server.max_event_bytes,
+        bytes_max=server.buffer_bytes,
+        request_bytes_max=server.max_body_bytes + server.max_reply_bytes,
     )
 
 
@@ -53,13 +92,13 @@ def build_ledger(settings: config.Settings) -> Ledger:
     )
 
 
-def build_wallet(  # noqa: PLR0917 - the parts in the order they are built
+def build_reservations(  # noqa: PLR0917 - the parts in the order they are built
     settings: config.Settings,
     ledger: Ledger,
     budgets: Sequence[Budget],
     clock: Callable[[], float],
     events: EventLog,
-    till_dir: Path | None,
+    recovery_dir: Path | None,
 ) -> Reservations:
     """Return the reservations over a ledger; without recovery files, a crash charges open calls."""
     return Reservations(
@@ -67,7 +106,7 @@ def build_wallet(  # noqa: PLR0917 - the parts in the order they are built
         budgets,
         holder=f"{socket.gethostname()}-{os.getpid()}",
         clock=clock,
-        till_dir=till_dir,
+        recovery_dir=recovery_dir,
         on_event=lambda event: events.add(
             event.kind,
             event.budget,
@@ -81,25 +120,23 @@ def build_wallet(  # noqa: PLR0917 - the parts in the order they are built
     )
 
 
-def build_lookout(  # noqa: PLR0917 - as above
+def build_monitor(
     settings: config.Settings,
     identity: WorkerIdentity,
-    group: WorkerGroup,
-    wallet: Reservations,
+    reservations: Reservations,
     events: EventLog,
-    wall: Callable[[], float],
 ) -> SpendMonitor:
     """Return the spend monitor over all workers; only the learning worker runs it."""
     watched = settings.anomalies
     return SpendMonitor(
-        AnomalyDetector(ratio=watched.ratio, min_usd_per_h=watched.min_usd_per_hour),
-        TimeSeries(),
-        looks=watched.enabled and identity.learns,
-        families=group.families,
-        wallet=wallet,
+        AnomalyDetector(
+            ratio=watched.ratio,
+            min_usd_per_h=watched.min_usd_per_hour,
+            strictness=watched.strictness,
+        ),
+        detects=watched.enabled and identity.learns,
+        reservations=reservations,
         events=events,
-        file=settings.state.dir / "history.snapshot",
-        wall=wall,
     )
 
 

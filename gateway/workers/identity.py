@@ -33,7 +33,7 @@ class SharedCounters:
         """Return the count of a worker, including its predecessors."""
         return self._cells[self._at(worker, route)]
 
-    def tell(self, worker: int, route: str, count: int) -> int:
+    def add(self, worker: int, route: str, count: int) -> int:
         """Store a worker's total count; return the sum over the workers."""
         self._cells[self._at(worker, route)] = count
         return sum(self._cells[self._at(row, route)] for row in range(self._rows))
@@ -79,4 +79,4 @@ class WorkerIdentity:
 
 
 def _total(board: SharedCounters, index: int, route: str, before: int) -> Callable[[int], int]:
-    return lambda count: board.tell(index, route, before + count)
+    return lambda count: board.add(index, route, before + count)

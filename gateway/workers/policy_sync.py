@@ -14,72 +14,80 @@ import orjson
 
 from tollway.gateway.features import traffic_shares
 from tollway.gateway.observability.events import EventLog
-from tollway.gateway.routing.route import Route
+from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.storage import snapshot_file
 
 
 class PolicySync:
     """Publishes or loads policy updates."""
 
-    # The mutable state is, by route, the version last given and the file last taken.
+    # The mutable state is, by route, the last version written and the last file loaded.
 
     def __init__(
-        self, folder: Path, routes: Mapping[str, Route], events: EventLog, index: int = 0
+        self, folder: Path, routes: Mapping[str, RoutePlan], events: EventLog, index: int = 0
     ) -> None:
         """`index`: this worker's own index."""
         self._folder = folder
         self._index = index
         self._routes = routes
         self._events = events
-        self._given: dict[str, int] = {}
-        self._taken: dict[str, int] = {}
+        self._published: dict[str, int] = {}
+        self._loaded: dict[str, int] = {}
 
-    def give(self) -> None:
-        """Write the changes since the last update (about a millisecond per route)."""
-        self._hear()
+    def publish(self) -> None:
+        """Write what was learned since the last update (about a millisecond per route)."""
+        self._read_traffic()
         for name, route in self._routes.items():
-            if self._given.get(name) != route.policy.version:
+            if self._published.get(name) != route.policy.version:
                 parts = {"policy": route.policy.save(), "features": route.features.save()}
                 snapshot_file.write(self._path(name), snapshot_file.pack(parts, 0.0), durable=False)
-                self._given[name] = route.policy.version
+                self._published[name] = route.policy.version
 
-    def take(self) -> None:
+    def load_updates(self) -> None:
         """Load the updates since the last one; a damaged update is reported and skipped."""
         for name, route in self._routes.items():
             try:
                 written = self._path(name).stat().st_mtime_ns
-                if self._taken.get(name) == written:
+                if self._loaded.get(name) == written:
                     continue
-                self._taken[name] = written
+                self._loaded[name] = written
                 parts, _ = snapshot_file.unpack(self._path(name).read_bytes())
                 route.policy.adopt(parts["policy"])
                 route.features.load(parts["features"])
             except FileNotFoundError:
                 continue
             except (ValueError, KeyError) as exc:
-                self._events.add("lesson_damaged", name, f"not taken from the learner: {exc}")
+                self._events.add(
+                    "policy_update_damaged",
+                    name,
+                    f"the update of the learning worker was not loaded: {exc}",
+                )
 
-        self._say()
+        self._write_traffic()
 
-    def _say(self) -> None:
+    def _write_traffic(self) -> None:
         """Write the tenants of this worker's recent requests."""
-        told = {name: route.traffic.save() for name, route in self._routes.items()}
+        shares = {name: route.traffic.save() for name, route in self._routes.items()}
         path = self._folder / f"{self._index}.traffic"
-        snapshot_file.write(path, orjson.dumps(told), durable=False)
+        snapshot_file.write(path, orjson.dumps(shares), durable=False)
 
-    def _hear(self) -> None:
+    def _read_traffic(self) -> None:
         """Read the tenants of the other workers' recent requests."""
-        told = []
+        reports = []
         for path in self._folder.glob("*.traffic"):
             try:
                 document = orjson.loads(path.read_bytes())
-                told.append(
+                reports.append(
                     {name: traffic_shares.read(counts) for name, counts in document.items()}
                 )
             except (ValueError, TypeError, AttributeError) as exc:
-                self._events.add("lesson_damaged", path.name, f"not read: {exc}")
+                self._events.add(
+                    "policy_update_damaged",
+                    path.name,
+                    f"the traffic of another worker was not read: {exc}",
+                )
         for name, route in self._routes.items():
-            route.traffic.others = [one[name] for one in told if name in one]
+            route.traffic.others = [one[name] for one in reports if name in one]
 
     def _path(self, route: str) -> Path:
-        return self._folder / f"{route}.lesson"
+        return self._folder / f"{route}.policy"

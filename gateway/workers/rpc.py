@@ -14,7 +14,9 @@ from typing import Any
 
 import orjson
 
-log = logging.getLogger("tollway.peers")
+from tollway.gateway.security.private_files import FILE_MODE
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0  # a worker that is alive answers within milliseconds
 DOCUMENT_BYTES_MAX = 64 << 20  # the metrics of ten thousand tenants take about ten
@@ -43,6 +45,7 @@ class WorkerRpc:
         path = self._path(self._index)
         path.unlink(missing_ok=True)  # left by a predecessor that died
         self._server = await asyncio.start_unix_server(self._serve, str(path))
+        path.chmod(FILE_MODE)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -55,23 +58,23 @@ class WorkerRpc:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            question, told = orjson.loads(await _read(reader))
-            _write(writer, await self._answers[question](told))
+            question, argument = orjson.loads(await _read(reader))
+            _write(writer, await self._answers[question](argument))
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
             pass  # the caller is gone
         except Exception:  # the caller sees a timeout; the reason is logged here
-            log.exception("another worker asked what could not be answered")
+            log.exception("cannot answer the request of another worker")
         finally:
             writer.close()
 
-    async def ask(self, index: int, question: str, told: Any = None) -> Any:
+    async def ask(self, index: int, question: str, argument: Any = None) -> Any:
         """Return a worker's reply; WorkerSilent if there is none."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 reader, writer = await asyncio.open_unix_connection(str(self._path(index)))
                 with contextlib.closing(writer):
-                    _write(writer, [question, told])
+                    _write(writer, [question, argument])
                     return orjson.loads(await _read(reader))
         except (OSError, asyncio.IncompleteReadError, TimeoutError) as exc:
             raise WorkerSilent(f"worker {index} does not answer") from exc

@@ -28,7 +28,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-log = logging.getLogger("tollway.supervisor")
+log = logging.getLogger(__name__)
 
 PAUSE_S = 0.1  # short, because the connections of a killed worker wait
 PAUSE_MAX_S = 5.0
@@ -87,7 +87,7 @@ class Supervisor:
         self._on_stop = on_stop
         self._clock = clock
         self._announced = False
-        self._told: list[int] = []
+        self._signals: list[int] = []
         self._reload = False
         self._code = OK
         self._kill_at_s = float("inf")
@@ -100,19 +100,19 @@ class Supervisor:
         wake_r, wake_w = os.pipe()
         for fd in (wake_w, wake_r, ready_r):
             os.set_blocking(fd, False)
-        self._fds = [ready_r, alive_w, wake_r, wake_w]  # which are not for workers
-        with self._hearing(wake_w):
-            gc.freeze()  # what is shared stays so: the collector does not write into it
+        self._fds = [ready_r, alive_w, wake_r, wake_w]  # not for workers, which close them
+        with self._handling_signals(wake_w):
+            gc.freeze()  # the collector does not write to frozen objects: their pages stay shared
             while self._step(ready_w, alive_r):
                 select.select([wake_r, ready_r], [], [], self._patience_s())
                 _drained(wake_r)
-                self._hear(_drained(ready_r))
+                self._read_ready(_drained(ready_r))
         for fd in (*self._fds, ready_w, alive_r):
             os.close(fd)
         return self._code
 
     @contextlib.contextmanager
-    def _hearing(self, wake_fd: int) -> Iterator[None]:
+    def _handling_signals(self, wake_fd: int) -> Iterator[None]:
         """Let signals wake the loop, with no other effect."""
         before = {one: signal.signal(one, self._note) for one in SIGNALS}
         fd = signal.set_wakeup_fd(wake_fd, warn_on_full_buffer=False)
@@ -127,15 +127,15 @@ class Supervisor:
         if number == signal.SIGHUP:
             self._reload = True
         elif number != signal.SIGCHLD:
-            self._told.append(number)
+            self._signals.append(number)
 
-    # ------------------------------------------------------------------ one look around
+    # ------------------------------------------------------------------ steps of the loop
 
     def _step(self, ready_fd: int, alive_fd: int) -> bool:
         """Do the work that is due; return whether any worker is left."""
         now_s = self._clock()
         self._reap(now_s)
-        if self._told:
+        if self._signals:
             self._stop(now_s)
         elif self._reload:
             self._signal(signal.SIGHUP)
@@ -176,8 +176,9 @@ class Supervisor:
         identity.pid, identity.since_s, identity.ready = pid, now_s, False
 
     def _serve(self, start: Start, mask: Iterable[int]) -> int:
-        """Be a worker, with the signals of `mask` held back: nothing of the supervisor's is left in
-        this process.
+        """Run the worker in this process, after removing everything that the supervisor set up.
+
+        `mask` is the signal mask to restore once the supervisor's handlers are removed.
         """
         try:
             signal.set_wakeup_fd(-1)
@@ -201,7 +202,7 @@ class Supervisor:
             sys.stdout.flush()
             sys.stderr.flush()
 
-    def _hear(self, ready: bytes) -> None:
+    def _read_ready(self, ready: bytes) -> None:
         """Record the workers that are ready."""
         for index in ready:
             self._slots[index].ready = True
@@ -224,8 +225,8 @@ class Supervisor:
         pid, identity.pid = identity.pid, 0
         if self._stopping:
             # A worker that is stopped before it serves has nothing to drain: the signal kills it.
-            as_told = code == OK or (code == -signal.SIGTERM and not identity.ready)
-            self._code = self._code or (OK if as_told else FAILED)
+            as_asked = code == OK or (code == -signal.SIGTERM and not identity.ready)
+            self._code = self._code or (OK if as_asked else FAILED)
             return
         if not self._announced:
             log.error("worker %d could not start (exit code %d)", identity.index, code)
@@ -236,7 +237,7 @@ class Supervisor:
         identity.pause_s = min(PAUSE_MAX_S, 2 * identity.pause_s) if young else PAUSE_S
         identity.due_s = now_s + identity.pause_s
         log.error(
-            "worker %d (process %d) ended with %d; another starts in %.1f s",
+            "worker %d (process %d) exited with code %d; a replacement starts in %.1f s",
             identity.index,
             pid,
             code,
@@ -250,9 +251,9 @@ class Supervisor:
             self._kill_at_s = now_s + self._drain_s + GRACE_S
             self._on_stop()
             self._signal(signal.SIGTERM)
-        elif signal.SIGINT in self._told:
+        elif signal.SIGINT in self._signals:
             self._signal(signal.SIGINT)
-        self._told.clear()
+        self._signals.clear()
 
     def _signal(self, number: signal.Signals) -> None:
         for identity in self._slots:

@@ -133,7 +133,7 @@ class Auditor:
         """Return the state."""
         return {
             "means": [self._worth, self._spent_nano, self._audit_nano, self._owed],
-            "purse_nano": self.balance_nano,
+            "balance_nano": self.balance_nano,
             "paid_nano": self._paid_nano,
             "labels": self.labels,
         }
@@ -142,5 +142,6 @@ class Auditor:
         """Load a saved state."""
         means = [float(mean) for mean in state["means"]]
         self._worth, self._spent_nano, self._audit_nano, self._owed = means
-        self.balance_nano, self._paid_nano = int(state["purse_nano"]), int(state["paid_nano"])
+        balance_nano = state["balance_nano"] if "balance_nano" in state else state["purse_nano"]
+        self.balance_nano, self._paid_nano = int(balance_nano), int(state["paid_nano"])
         self.labels = {str(arm): float(count) for arm, count in state["labels"].items()}

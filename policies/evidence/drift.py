@@ -7,6 +7,11 @@ changed. From then on the mean of its recent surprises is added to its expected 
 regressor has learned the new state. Before that nothing is added: in quiet times the recent mean is
 only noise. An arm that became worse stays suspect, and is tried now and then, until it is seen to
 have become better.
+
+A regressor that errs a little on some contexts has surprises that are not independent noise of mean
+0: they are off for hundreds of labels, whenever the mix of requests differs. Over a long stream
+this would alarm again and again. So surprises are taken relative to their own long-run mean, and
+each alarm raises the threshold of the next ones, for some twenty thousand labels.
 """
 
 from dataclasses import dataclass
@@ -17,6 +22,10 @@ JUMP = 0.2  # of the squared size of large surprises: see `_threshold`
 LABELS_MIN = 6  # a few surprises in a row are no alarm either
 NOISE_RATE = 0.01  # of the surprises' moments
 RATE = 0.04  # of the recent mean: about the last 25 labels
+USUAL_RATE = 0.001  # of the long-run mean of the surprises: about the last 1,000 labels
+WARY = 1.4  # factor on the threshold after each alarm ...
+WARY_MAX = 4.0  # ... and its limit
+CALM_RATE = 5e-5  # of the factor's return to 1: some twenty thousand labels
 QUIET = 0.03  # a recent mean below which the regressor is taken to have caught up
 
 
@@ -35,7 +44,8 @@ class Change:
 class Drift:
     """Detects drift of one arm."""
 
-    # The mutable state: the two sums with their lengths, the recent mean, whether it counts.
+    # The mutable state: the two sums with their lengths, the recent and the long-run mean, whether
+    # the recent one counts, and how wary earlier alarms have made it.
 
     __slots__ = (
         "_down",
@@ -45,6 +55,8 @@ class Drift:
         "_recent",
         "_up",
         "_up_for",
+        "_usual",
+        "_wary",
         "active",
         "fallen",
     )
@@ -52,6 +64,7 @@ class Drift:
     def __init__(self) -> None:
         self._down = self._up = self._recent = 0.0
         self._down_for = self._up_for = 0
+        self._usual, self._wary = 0.0, 1.0
         self._noise = 0.1  # the variance of right and wrong is between 0 and 0.25
         self._fourth = 0.1  # ... and so is their fourth moment: surprises of about 1
         self.active = False
@@ -68,8 +81,10 @@ class Drift:
         self._recent += RATE * (surprise - self._recent)
         if self.active and abs(self._recent) <= QUIET:
             self.active = False
-        surprise -= expected
-        threshold = self._threshold()
+        surprise -= expected + self._usual
+        self._usual += USUAL_RATE * surprise
+        self._wary += CALM_RATE * (1.0 - self._wary)
+        threshold = self._wary * self._threshold()
         square = surprise * surprise
         self._noise += NOISE_RATE * (square - self._noise)
         self._fourth += NOISE_RATE * (square * square - self._fourth)
@@ -91,6 +106,7 @@ class Drift:
         self._down_for = self._up_for = 0
         self.active = True
         self.fallen = down
+        self._wary = min(self._wary * WARY, WARY_MAX)
         return Change(arm, -size if down else size, since)
 
     def _threshold(self) -> float:
@@ -111,10 +127,13 @@ class Drift:
             float(self.active),
             float(self.fallen),
         ]
-        return [self._down, self._up, self._recent, *lengths, self._noise, self._fourth]
+        moments = [self._noise, self._fourth, self._usual, self._wary]
+        return [self._down, self._up, self._recent, *lengths, *moments]
 
     def load(self, state: list[float]) -> None:
         """Load a saved state."""
         self._down, self._up, self._recent = map(float, state[:3])
         self._down_for, self._up_for, self.active = int(state[3]), int(state[4]), bool(state[5])
         self.fallen, self._noise, self._fourth = bool(state[6]), float(state[7]), float(state[8])
+        # Snapshots that predate the long-run mean have neither.
+        self._usual, self._wary = map(float, state[9:11] or (0.0, 1.0))

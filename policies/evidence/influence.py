@@ -65,7 +65,7 @@ class Fading:
         return self.value
 
 
-class _Said:
+class _LabelSums:
     """The number and the sum of labels of one arm, each at both rates."""
 
     # The mutable state is the sums, and the arm's label at which they were last updated.
@@ -81,9 +81,9 @@ class _Said:
         """Fade the sums to a given label of the arm."""
         if clock > self.at:
             for at, rate in enumerate(RATES):
-                kept = (1.0 - rate) ** (clock - self.at)
-                self.counts[at] *= kept
-                self.sums[at] *= kept
+                decay = (1.0 - rate) ** (clock - self.at)
+                self.counts[at] *= decay
+                self.sums[at] *= decay
             self.at = clock
 
     def add(self, quality: float) -> None:
@@ -103,36 +103,36 @@ class _Arm:
 
     def __init__(self) -> None:
         self.clock = self.counted = 0.0
-        self.groups: dict[int, _Said] = {}
-        self.tenants: dict[str, _Said] = {}
+        self.groups: dict[int, _LabelSums] = {}
+        self.tenants: dict[str, _LabelSums] = {}
         self.influences: dict[str, Fading] = {}
 
-    def hear(self, tenant: str, group: int, quality: float) -> None:
+    def add(self, tenant: str, group: int, quality: float) -> None:
         """Count a label, however far it is trusted."""
         self.clock += 1.0
-        for said in (
-            self.groups.setdefault(group, _Said()),
-            self.tenants.setdefault(tenant, _Said()),
+        for sums in (
+            self.groups.setdefault(group, _LabelSums()),
+            self.tenants.setdefault(tenant, _LabelSums()),
         ):
-            said.fade(self.clock)
-            said.add(quality)
+            sums.fade(self.clock)
+            sums.add(quality)
 
     def reference(self, tenant: str, group: int, share: float, expected: float) -> float:
         """Return the reference: the labels of the others, and of the sender within its share.
 
         `expected` stands in for labels that are still missing.
         """
-        own = self.tenants.setdefault(tenant, _Said())
+        own = self.tenants.setdefault(tenant, _LabelSums())
         own.fade(self.clock)
         slow: list[tuple[float, float]] = []
         fast: list[tuple[float, float]] = []
-        for number, said in self.groups.items():
-            said.fade(self.clock)
-            mine = own if number == group else _Said()
+        for number, labels in self.groups.items():
+            labels.fade(self.clock)
+            mine = own if number == group else _LabelSums()
             for at, means in enumerate((slow, fast)):
-                count = said.counts[at] - mine.counts[at]
+                count = labels.counts[at] - mine.counts[at]
                 if count > NEGLIGIBLE:
-                    means.append(((said.sums[at] - mine.sums[at]) / count, count))
+                    means.append(((labels.sums[at] - mine.sums[at]) / count, count))
         others, lately = sum(count for _, count in slow), sum(count for _, count in fast)
         if others < LABELS_MIN:
             total = sum(mean * count for mean, count in slow)
@@ -213,16 +213,16 @@ class Influence:
     def _believed(
         self, tenant: str, share: float, arm: str, quality: float, expected: float
     ) -> float:
-        said = self._arms.setdefault(arm, _Arm())
+        state = self._arms.setdefault(arm, _Arm())
         group = self._groups.setdefault(tenant, len(self._groups) % GROUPS)
         if share == 1.0:
-            said.hear(tenant, group, quality)
+            state.add(tenant, group, quality)
             belief = 1.0
         else:
-            reference = said.reference(tenant, group, share, expected)
-            said.hear(tenant, group, quality)
-            belief = said.believe(tenant, quality - reference)
-        said.counted = min(said.counted + belief, 1.0 / MEAN_RATE)
+            reference = state.reference(tenant, group, share, expected)
+            state.add(tenant, group, quality)
+            belief = state.believe(tenant, quality - reference)
+        state.counted = min(state.counted + belief, 1.0 / MEAN_RATE)
         return belief
 
     def save(self) -> dict[str, Any]:
@@ -237,8 +237,8 @@ class Influence:
                 name: {
                     "clock": arm.clock,
                     "counted": arm.counted,
-                    "groups": {str(group): _shown(said) for group, said in arm.groups.items()},
-                    "tenants": {tenant: _shown(said) for tenant, said in arm.tenants.items()},
+                    "groups": {str(group): _shown(sums) for group, sums in arm.groups.items()},
+                    "tenants": {tenant: _shown(sums) for tenant, sums in arm.tenants.items()},
                     "influences": _saved(arm.influences),
                 }
                 for name, arm in self._arms.items()
@@ -258,23 +258,23 @@ class Influence:
 def _arm(state: Mapping[str, Any]) -> _Arm:
     arm = _Arm()
     arm.clock, arm.counted = _finite(state["clock"]), _finite(state["counted"])
-    arm.groups = {int(group): _said(saved) for group, saved in state["groups"].items()}
-    arm.tenants = {str(tenant): _said(saved) for tenant, saved in state["tenants"].items()}
+    arm.groups = {int(group): _sums(saved) for group, saved in state["groups"].items()}
+    arm.tenants = {str(tenant): _sums(saved) for tenant, saved in state["tenants"].items()}
     arm.influences = _loaded(state["influences"])
     return arm
 
 
-def _shown(said: _Said) -> list[float]:
-    return [said.at, *said.counts, *said.sums]
+def _shown(sums: _LabelSums) -> list[float]:
+    return [sums.at, *sums.counts, *sums.sums]
 
 
-def _said(state: Sequence[float]) -> _Said:
-    said = _Said()
-    said.at, *rest = [_finite(value) for value in state]
+def _sums(state: Sequence[float]) -> _LabelSums:
+    sums = _LabelSums()
+    sums.at, *rest = [_finite(value) for value in state]
     if len(rest) != 2 * len(RATES):
         raise ValueError("a saved state whose sums do not fit")
-    said.counts, said.sums = rest[: len(RATES)], rest[len(RATES) :]
-    return said
+    sums.counts, sums.sums = rest[: len(RATES)], rest[len(RATES) :]
+    return sums
 
 
 def _median(weighted: Iterable[tuple[float, float]]) -> float:

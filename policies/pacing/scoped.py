@@ -73,9 +73,12 @@ class ScopedPacers:
 
     def least(self, base_usd: float, names: Iterable[str]) -> float:
         """Return the lowest of the route's allowance and those of the scopes."""
-        known = [self._scopes[name] for name in names if name in self._scopes]
-        allowances = [scope.pacer.allowance_usd for scope in known]
-        return min([base_usd, *[usd for usd in allowances if usd is not None]])
+        for name in names:
+            scope = self._scopes.get(name)
+            own_usd = None if scope is None else scope.pacer.allowance_usd
+            if own_usd is not None and own_usd < base_usd:
+                base_usd = own_usd
+        return base_usd
 
     def spend(self, names: Iterable[str], cost_usd: float) -> None:
         """Count the final cost of one request."""

@@ -8,7 +8,6 @@ context on that has any. They come last, so that a route without words has short
 """
 
 from array import array
-from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -22,7 +21,7 @@ from tollway.policies.types import Context
 KIND = "ridge head 2"
 FEATURE_MAX = 1e6  # in length: a longer context is damaged
 FEW = 16  # sparse features that are added one by one; a text's are summed up first
-MEMO_MAX = 1024  # contexts: half a megabyte
+MEMO_MAX = 512  # contexts in each of two generations: together half a megabyte
 Vector = NDArray[np.float64]
 
 
@@ -45,7 +44,7 @@ class RidgeRegressor:
         self._prior, self._forget, self._folds = prior, forget, folds
         # By a context's id, which cannot be reused: the context is stored with its features.
         self._memo: dict[int, tuple[Context, Vector]] = {}
-        self._order: deque[int] = deque()
+        self._older: dict[int, tuple[Context, Vector]] = {}
         self._folding = False
         self._rows: dict[str, int] = {}
         self._theta: Vector = np.zeros((0, 0))
@@ -54,9 +53,10 @@ class RidgeRegressor:
     def predict(self, context: Context, arms: Sequence[str]) -> list[float]:
         """Return a value per arm; see the port."""
         x = self.features(context)
-        rows = self._rows_of(context, arms, len(x))
+        size = len(x)
+        rows = self._rows_of(context, arms, size)
         # All rows: a product is faster than first picking rows from the table.
-        values = self._theta[:, : len(x)].dot(x).tolist()
+        values = self._theta[:, :size].dot(x).tolist()
         return [values[row] for row in rows]
 
     def predict_many(self, contexts: Sequence[Context], arms: Sequence[str]) -> Matrix:
@@ -110,35 +110,34 @@ class RidgeRegressor:
     def features(self, context: Context) -> Vector:
         """Return the features, and cache them for a label that arrives soon."""
         key = id(context)
-        kept = self._memo.get(key)
-        if kept is not None:
-            return kept[1]
-        if len(self._order) >= MEMO_MAX:  # `next(iter(memo))` would scan all deleted entries
-            del self._memo[self._order.popleft()]
+        cached = self._memo.get(key) or self._older.get(key)
+        if cached is not None:
+            return cached[1]
+        if len(self._memo) >= MEMO_MAX:
+            self._memo, self._older = {}, self._memo
         x = self._encode(context)
         self._memo[key] = (context, x)
-        self._order.append(key)
         return x
 
     def _clear(self) -> None:
-        """Drop cached features of another length."""
-        self._memo.clear()
-        self._order.clear()
+        """Drop the cached features."""
+        self._memo, self._older = {}, {}
 
     def _encode(self, context: Context) -> Vector:
         if context.sparse and not self._folding:
             self._folding = True
-            self._clear()
+            self._clear()  # features of another length
         numbers = (1.0, *context.dense, *context.reply)
         if not self._folding:
             x = np.array(numbers)
         else:
-            x = np.zeros(len(numbers) + self._folds)
-            x[: len(numbers)] = numbers
+            size = len(numbers)
+            x = np.zeros(size + self._folds)
+            x[:size] = numbers
             if len(context.sparse) > FEW:
-                x[len(numbers) :] = self._folded(context)
+                x[size:] = self._folded(context)
             else:
-                self._fold(context, x[len(numbers) :])
+                self._fold(context, x[size:])
         if not x.dot(x) <= FEATURE_MAX * FEATURE_MAX:
             raise ValueError("a context that is not finite")
         return x
@@ -228,12 +227,13 @@ class _Table:
     def put(self, row: int, context: Context) -> None:
         """Store a context in a row; see the port."""
         x = self._head.features(context)
-        wider = len(x) - self._x.shape[1]
+        size = len(x)
+        wider = size - self._x.shape[1]
         if wider > 0:  # the first context, or the first with words
             self._x = np.hstack([self._x, np.zeros((len(self._x), wider))])
-        self._x[row, : len(x)] = x
+        self._x[row, :size] = x
         if wider < 0:
-            self._x[row, len(x) :] = 0.0
+            self._x[row, size:] = 0.0
         self._last = context
 
     def predict(self, rows: Rows, arms: Sequence[str]) -> Matrix:

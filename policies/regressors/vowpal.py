@@ -31,6 +31,8 @@ ARMS_MAX = 4096  # arm names come from a config; this only stops a leak
 LABEL_MAX = 1e6
 FEATURE_MAX = 1e6
 Feature = tuple[int, float]
+SMALL = "--quiet --ring_size 2"
+"""For any workspace: its ring of examples for an input file takes 8 MiB, and there is no file."""
 
 
 class VowpalRegressor:
@@ -53,7 +55,7 @@ class VowpalRegressor:
         self._arguments = (
             f"--cb_adf --cb_type dm -b {int(bits)} -l {float(learning_rate)!r} "
             f"--power_t {float(power_t)!r} --l2 {float(l2)!r} --random_seed {int(seed)} "
-            "-q sa -q da -q ra --quiet"
+            f"-q sa -q da -q ra {SMALL}"
         )
         self._open(Workspace(self._arguments))
 
@@ -172,7 +174,7 @@ def loaded(model: bytes) -> Any:
     with tempfile.TemporaryDirectory(prefix="tollway-") as folder:
         path = Path(folder) / "model"
         path.write_bytes(model)
-        return Workspace(arg_list=["-i", str(path), "--quiet"])
+        return Workspace(arg_list=["-i", str(path), *SMALL.split()])
 
 
 def check_finite(context: Context) -> None:

@@ -3,8 +3,8 @@
 Theory of operation. The number of replicas is the maximum of three rules:
 
 - waiting: the target's share of calls is answered in time at the worst-case rate (waiting.py);
-- head room: in every hour, replicas for the expected rate plus `headroom` of it (0.5: 50 %);
-- peak: at the highest hour, replicas for the usual hour's rate plus `peak` of it (2.0: 200 %).
+- headroom: in every hour, replicas for the expected rate plus `headroom` of it (0.5: 50 %);
+- peak: at the highest hour, replicas for the median hour's rate plus `peak` of it (2.0: 200 %).
 
 Spares are then added so that enough replicas are up with the required availability, given that each
 replica is up for its share of the time, independently of the others.
@@ -27,7 +27,7 @@ from tollway.simulations.capacity.waiting import Floats, Service, carried, late
 MONTH_H = 730
 REPLICAS_MAX = 10_000  # of one backend: larger fleets are not planned on a command line
 STEP = 0.04  # relative step between the replica counts evaluated above 25; the next one up is taken
-FUTURES = 200  # futures that are billed: enough for a bad case of one in twenty
+FUTURES = 200  # futures that are billed: enough for a 95th percentile
 SPARES_MAX = 1000
 
 Counts = NDArray[np.int64]
@@ -81,13 +81,13 @@ class Need:
     @property
     def rule(self) -> str:
         """The rule that binds."""
-        rules = {"waiting": self.waiting, "head room": self.headroom, "peak": self.peak}
+        rules = {"waiting": self.waiting, "headroom": self.headroom, "peak": self.peak}
         return max(rules, key=lambda name: rules[name])
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """A plan's bill: replicas always rented, most at once, dollars a month, and in a bad case."""
+    """A plan's bill: constant and maximum replicas, mean and 95th percentile in dollars a month."""
 
     plan: str
     always: int
@@ -110,15 +110,17 @@ class Sizing:
         alone = service.quantile(target.share)
         if late(0.0, service, 1, target.within_s) > 1.0 - target.share:
             raise ValueError(
-                f"no number of replicas is enough: {target.share:.1%} of the calls take up to "
-                f"{alone:.3g} s by themselves, and the target is {target.within_s:.3g} s"
+                f"no number of replicas meets the target of {target.within_s:.3g} s: "
+                f"{target.share:.1%} of the calls take up to {alone:.3g} s without waiting"
             )
         levels, rates = [0], [0.0]
         while rates[-1] < most_rate:
             step = max(1, int(levels[-1] * STEP))
             levels.append(levels[-1] + step)
             if levels[-1] > REPLICAS_MAX:
-                raise ValueError(f"more than {REPLICAS_MAX:,} replicas for {most_rate:.4g} calls/s")
+                raise ValueError(
+                    f"{most_rate:.4g} calls/s need more than {REPLICAS_MAX:,} replicas"
+                )
             rates.append(max(rates[-1], self._carried(levels[-1])))
         self._levels, self._rates = np.array(levels, np.int64), np.array(rates)
 
@@ -128,8 +130,8 @@ class Sizing:
 
     def waiting(self, rates: Floats) -> Counts:
         """Return the replicas needed to answer calls in time."""
-        found: Counts = self._levels[np.searchsorted(self._rates, rates)]
-        return found
+        counts: Counts = self._levels[np.searchsorted(self._rates, rates)]
+        return counts
 
     def room(self, rates: Floats, more: float) -> Counts:
         """Return the replicas for the rates plus a share `more` of them."""
@@ -150,13 +152,16 @@ def spared(needed: int, up: float, availability: float) -> int:
     for spares in range(SPARES_MAX):
         count = needed + spares
         # The chance that more than `spares` of `count` are down.
-        kept = sum(
+        remaining = sum(
             math.comb(count, down) * (1.0 - up) ** down * up ** (count - down)
             for down in range(spares + 1)
         )
-        if kept >= availability:
+        if remaining >= availability:
             return count
-    raise ValueError(f"replicas that are up {up:.1%} of the time never make {availability:.3%}")
+    raise ValueError(
+        f"replicas that are up {up:.1%} of the time cannot reach an availability of "
+        f"{availability:.3%}"
+    )
 
 
 def need(sizing: Sizing, forecast: Forecast, replica: Replica, target: Target) -> Need:
@@ -179,13 +184,13 @@ def bills(
         return
     hourly = _hourly(sizing, forecast, target)
     with_spares = _with_spares(hourly, replica.up, target.availability, top)
-    yield _bill("always the top", top, np.full_like(with_spares, top), replica.usd, replica.usd)
+    yield _bill("constant maximum", top, np.full_like(with_spares, top), replica.usd, replica.usd)
     usd = replica.usd
-    yield _bill("by the hour", 0, with_spares, usd, usd)
+    yield _bill("hourly", 0, with_spares, usd, usd)
     base = 0
     if replica.reserved_usd is not None:
         base = _worth(with_spares, replica.reserved_usd / usd)
-        yield _bill("reserved, then by the hour", base, with_spares, replica.reserved_usd, usd)
+        yield _bill("reserved + hourly", base, with_spares, replica.reserved_usd, usd)
     if replica.spot_usd is not None:
         yield from _spot(hourly, base, replica, target, top)
 
@@ -209,9 +214,9 @@ def _spot(
     rented = firm + _with_spares(rest, replica.spot_up, each, top + SPARES_MAX)
     if reserved:
         assert replica.reserved_usd is not None
-        yield _bill("reserved, then spot", firm, rented, replica.reserved_usd, replica.spot_usd)
+        yield _bill("reserved + spot", firm, rented, replica.reserved_usd, replica.spot_usd)
     else:
-        yield _bill("on demand, then spot", firm, rented, replica.usd, replica.spot_usd)
+        yield _bill("on demand + spot", firm, rented, replica.usd, replica.spot_usd)
 
 
 def _hourly(sizing: Sizing, forecast: Forecast, target: Target) -> Counts:
@@ -224,8 +229,8 @@ def _hourly(sizing: Sizing, forecast: Forecast, target: Target) -> Counts:
 def _with_spares(needed: Counts, up: float, availability: float, most: int) -> Counts:
     counts = np.unique(needed)
     spare = [spared(int(count), up, availability) if count else 0 for count in counts]
-    found: Counts = np.minimum(np.array(spare, np.int64)[np.searchsorted(counts, needed)], most)
-    return found
+    spares: Counts = np.minimum(np.array(spare, np.int64)[np.searchsorted(counts, needed)], most)
+    return spares
 
 
 def _worth(rented: Counts, ratio: float) -> int:

@@ -97,9 +97,11 @@ def held_out(rates: Floats, first_h: int, rng: np.random.Generator, share: float
     known = np.isfinite(came)
     if not known.any() or np.nansum(came) <= 0.0:
         return None
-    told = forecast(rates[:-DAY_H], first_h, DAY_H, rng)
-    error = float(np.abs(told.expected - came)[known].sum() / came[known].sum())
-    return HeldOut(error, float(told.expected.max()), told.worst(share), float(came[known].max()))
+    predicted = forecast(rates[:-DAY_H], first_h, DAY_H, rng)
+    error = float(np.abs(predicted.expected - came)[known].sum() / came[known].sum())
+    return HeldOut(
+        error, float(predicted.expected.max()), predicted.worst(share), float(came[known].max())
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +177,8 @@ def _newton(x: Floats, y: Floats, beta: Floats, fixed: NDArray[np.bool_]) -> Flo
 
 
 def _information(x: Floats, mean: Floats) -> Floats:
-    found: Floats = (x * mean[:, None]).T @ x + RIDGE * np.eye(x.shape[1])
-    return found
+    information: Floats = (x * mean[:, None]).T @ x + RIDGE * np.eye(x.shape[1])
+    return information
 
 
 def _sandwich(

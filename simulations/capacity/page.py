@@ -22,10 +22,10 @@ def page(plans: Sequence[Plan], tables: tuple[Rows, Rows], notes: Sequence[str])
         parts.append(report.section(one.traffic.backend, *_pictures(one)))
     parts.append(report.section("Notes", *(report.text(note) for note in notes)))
     lead = (
-        "Replicas for the highest hour that is to be expected, and what they cost by each way to "
-        "rent them."
+        "Replicas needed for the highest hour of the forecast, and their cost by each way to rent "
+        "them."
     )
-    return report.page("How much capacity", *parts, lead=lead)
+    return report.page("Capacity plan", *parts, lead=lead)
 
 
 def _table(rows: Rows) -> str:
@@ -35,20 +35,19 @@ def _table(rows: Rows) -> str:
 
 def _pictures(one: Plan) -> list[str]:
     parts = [
-        report.plot(_rates(one), _DAYS, Axis("calls a second", low=0.0), _CAPTION, _marks(one))
+        report.plot(_rates(one), _DAYS, Axis("calls per second", low=0.0), _CAPTION, _marks(one))
     ]
     if one.bills:
         bars = [Bar(bill.plan, bill.usd_month, None, bill.usd_month_worst) for bill in one.bills]
         bars = [Bar(bar.name, bar.value, bar.value, bar.high) for bar in bars]
-        caption = "The bill of each plan, with its bad case (one future in twenty is worse)."
-        parts.append(report.plot_bars(bars, Axis("dollars a month"), caption))
+        caption = "Monthly bill of each plan: the mean, and the 95th percentile over the futures."
+        parts.append(report.plot_bars(bars, Axis("dollars per month"), caption))
     return parts
 
 
 _DAYS = Axis("days from now")
 _CAPTION = (
-    "What was, what is expected, and the band that nineteen of twenty futures stay within at each "
-    "hour."
+    "Measured and expected traffic; the band contains 95 % of the simulated futures at each hour."
 )
 
 

@@ -14,10 +14,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tollway.gateway.storage import journal_reader
+from tollway.gateway.storage.journal_reader import Damage
 from tollway.simulations.capacity.waiting import Service
-from tollway.simulations.replay import journal_rows, times
+from tollway.simulations.replay import numbers, times
 from tollway.simulations.replay.columns import Columns
-from tollway.simulations.replay.logs import BadLog, Scratch, Spool
+from tollway.simulations.replay.logs import BadLog, Spool
+from tollway.simulations.replay.scratch import Scratch
 
 Floats = NDArray[np.float64]
 HOUR_S, MINUTE_S = 3600, 60
@@ -54,18 +57,17 @@ class Traffic:
         return self.calls / self.step_s
 
 
-def read(
-    path: Path, scratch: Scratch, columns: Columns, damage: journal_rows.Damage
-) -> list[Traffic]:
+def read(path: Path, scratch: Scratch, columns: Columns, damage: Damage) -> list[Traffic]:
     """Read every backend's traffic, the most called first; BadLog if there is too little.
 
-    Cut or damaged lines of a journal are counted in `damage` and left out.
+    Cut or damaged lines of a journal, and rows of a table that have no backend or no time, are
+    counted in `damage` and left out.
     """
     try:
         return _read(_calls(path, scratch, columns, damage))
     except (pl.exceptions.PolarsError, OSError) as exc:
         first = str(exc).partition("\n")[0]
-        raise BadLog(f"{path} cannot be read, is it whole? {first}") from exc
+        raise BadLog(f"{path} cannot be read; it may be incomplete: {first}") from exc
 
 
 def _read(scan: pl.LazyFrame) -> list[Traffic]:
@@ -84,26 +86,29 @@ def _read(scan: pl.LazyFrame) -> list[Traffic]:
         .to_list()
     )
     if not names:
-        raise BadLog(f"no backend was called {CALLS_MIN} times; there is nothing to plan from")
+        raise BadLog(f"too few calls: no backend was called {CALLS_MIN} times")
     return [_traffic(name, scan, counted, ends) for name in names]
 
 
-def _calls(
-    path: Path, scratch: Scratch, columns: Columns, damage: journal_rows.Damage
-) -> pl.LazyFrame:
+def _calls(path: Path, scratch: Scratch, columns: Columns, damage: Damage) -> pl.LazyFrame:
     """Return one row per call: backend, time, and latency, null if it was not measured."""
     if not path.exists():
         raise BadLog(f"{path} does not exist")
     if path.is_dir() or path.name.startswith("journal-"):
-        files = journal_rows.files(path)
+        files = journal_reader.files([path])
         if not files:
-            raise BadLog(f"{path} holds no journal-*.jsonl; name the folder the gateway writes to")
+            raise BadLog(f"{path} has no journal-*.jsonl; name the folder the gateway writes to")
         spool = Spool(scratch.path, "calls", CALLS)
         for row in _attempts(files, damage):
             spool.add(row)
         if damage.bad and damage.bad == damage.lines:
-            raise BadLog(f"none of the {damage.lines} lines of {path} is sound; was it edited?")
+            raise BadLog(f"none of the {damage.lines} lines of {path} is valid")
         return spool.scan()
+    return _table(path, columns, damage)
+
+
+def _table(path: Path, columns: Columns, damage: Damage) -> pl.LazyFrame:
+    """Return the calls of a CSV or Parquet file; rows without backend or time are damage."""
     scan = pl.scan_csv(path) if path.suffix == ".csv" else pl.scan_parquet(path)
     names = scan.collect_schema().names()
     for option, name in (
@@ -113,17 +118,22 @@ def _calls(
     ):
         if name not in names:
             there = ", ".join(names[:20])
-            raise BadLog(f"{path.name} has no column {name!r}; name it with {option}: {there}")
-    return scan.select(
+            raise BadLog(
+                f"{path.name} has no column {name!r}; set {option} to one of its columns: {there}"
+            )
+    calls = scan.select(
         backend=pl.col(columns.arm).cast(pl.String),
         time=times.seconds(scan, columns.time, path.name),
-        latency_s=pl.col(columns.latency).cast(pl.Float64),
+        latency_s=numbers.numbers(scan, columns.latency, path.name),
     )
+    whole = pl.col("backend").is_not_null() & pl.col("time").is_not_null()
+    damage.lines, damage.bad = calls.select(pl.len(), (~whole).sum().alias("bad")).collect().row(0)
+    return calls.filter(whole)
 
 
-def _attempts(files: list[Path], damage: journal_rows.Damage) -> Iterator[dict[str, object]]:
+def _attempts(files: list[Path], damage: Damage) -> Iterator[dict[str, object]]:
     for path in files:
-        for row in journal_rows.sound(path, damage):
+        for row in journal_reader.sound(path, damage):
             kind = row.get("kind")
             # A stream's attempt row covers only its first event; its settlement has its end.
             if kind == "settlement" or (kind == "attempt" and row.get("provenance") != "pending"):
@@ -187,7 +197,7 @@ def _service(name: str, scan: pl.LazyFrame, first: int, calm: NDArray[np.int64])
     if not count:  # in no whole hour
         rows, count = answered, int(answered.select(pl.len()).collect().item())
     if not count:
-        raise BadLog(f"no call to {name} was answered: how long it takes is not known")
+        raise BadLog(f"no call to {name} was answered, so its latency is unknown")
     every = max(1, count // SAMPLE_MAX)
     times = rows.select(pl.col("latency_s").gather_every(every)).collect()["latency_s"].to_numpy()
     return Service.of(np.quantile(times, (np.arange(TIMES) + 0.5) / TIMES))

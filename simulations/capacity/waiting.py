@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tollway.gateway.scaling.queueing import memoryless_wait_s, waiting_chance
+
 Floats = NDArray[np.float64]
 BUSY_MAX = 0.98  # utilisation: above it, a queue takes hours to reach its steady state
 STEPS = 30  # bisections of a rate: down to a billionth of it
@@ -41,7 +43,7 @@ class Service:
         """Return the service for some times; ValueError unless all are above 0."""
         times = np.sort(np.asarray(times_s, float))
         if not (len(times) and times[0] > 0.0 and math.isfinite(times[-1])):
-            raise ValueError("times of service must be above 0")
+            raise ValueError("service times must be above 0")
         mean = float(times.mean())
         return cls(times, mean, float(times.var()) / mean**2)
 
@@ -50,22 +52,12 @@ class Service:
         return float(np.quantile(self.times_s, share))
 
 
-def waiting_chance(load: float, places: int) -> float:
-    """Return Erlang's C: the probability of waiting, at `load` = rate x E[S] below `places`."""
-    if load <= 0.0:
-        return 0.0
-    counts = np.arange(1, places + 1)
-    terms = np.concatenate([[0.0], np.cumsum(math.log(load) - np.log(counts))])
-    blocked = math.exp(float(terms[-1] - np.logaddexp.reduce(terms)))
-    return blocked / (1.0 - load / places * (1.0 - blocked))
-
-
 def mean_wait_s(rate: float, service: Service, places: int, arrivals_scv: float = 1.0) -> float:
     """Return the mean wait in seconds; inf if calls arrive faster than they are served."""
     load = rate * service.mean_s
     if load >= places:
         return math.inf
-    memoryless = waiting_chance(load, places) * service.mean_s / (places - load)
+    memoryless = memoryless_wait_s(load, service.mean_s, places)
     bursts = (arrivals_scv + service.scv) / (1.0 + service.scv)
     return bursts * _for_scv(memoryless, service.scv, load / places, places)
 

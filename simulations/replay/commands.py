@@ -11,7 +11,8 @@ from tollway.simulations.replay import log_files, replay, targets
 from tollway.simulations.replay import page as replay_page
 from tollway.simulations.replay.columns import Columns
 from tollway.simulations.replay.estimators import Estimate, Refused
-from tollway.simulations.replay.logs import BadLog, Log, Scratch
+from tollway.simulations.replay.logs import BadLog, Log
+from tollway.simulations.replay.scratch import Scratch
 from tollway.simulations.report import page as report
 
 
@@ -53,11 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
         options = replay.Options(
             arguments.alpha, arguments.interval, arguments.p_min, arguments.cost_max_usd
         )
-        found = replay.Replay(log, options)
-        outcomes = [found.logged(), *(found.ask(one) for one in asked if one.name != "logged")]
+        replayed = replay.Replay(log, options)
+        outcomes = [
+            replayed.logged(),
+            *(replayed.ask(one) for one in asked if one.name != "logged"),
+        ]
     except BadLog as exc:
         return terminal.fail(terminal.FAILED, str(exc))
-    notes = found.notes()
+    notes = replayed.notes()
     terminal.say(*lines(outcomes), *notes_lines(outcomes, notes))
     if arguments.json is not None:
         arguments.json.write_bytes(document(log, outcomes, notes))
@@ -105,7 +109,7 @@ def lines(outcomes: list[replay.Outcome]) -> list[str]:
 def notes_lines(outcomes: list[replay.Outcome], notes: list[str]) -> list[str]:
     """Return the lines below the table: refusals with a remedy, then notes."""
     refused = [
-        f"{one.label}: no answer: {one.quality}"
+        f"{one.label}: no estimate: {one.quality}"
         for one in outcomes
         if isinstance(one.quality, Refused)
     ]
@@ -114,11 +118,11 @@ def notes_lines(outcomes: list[replay.Outcome], notes: list[str]) -> list[str]:
 
 def document(log: Log, outcomes: list[replay.Outcome], notes: list[str]) -> bytes:
     """Return the outcomes as JSON; a refusal is an object with `why`."""
-    told = {
+    members = {
         "decisions": len(log),
         "arms": log.arms,
         "excluded": log.excluded,
         "notes": notes,
         "policies": [asdict(one) for one in outcomes],
     }
-    return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(members, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)

@@ -60,6 +60,7 @@ class Refused:
     """No estimate: the log cannot support one. `p_min` is the probability each arm would need.
 
     `share` is the share of requests that this would explore, over all arms but the usual one.
+    `remedy` says what to do instead of logging with `p_min` or for longer, if those do not help.
     """
 
     why: str
@@ -68,13 +69,13 @@ class Refused:
     decisions: int
     p_min: float
     share: float
+    remedy: str = ""
 
     def __str__(self) -> str:
         """Return the reason and a remedy."""
-        return (
-            f"{self.why}; log with p_min = {self.p_min:.2g} (explores {self.share:.1%} of "
-            f"{self.decisions:,} requests), or that much longer"
-        )
+        explored = f"explores {self.share:.1%} of {self.decisions:,} requests"
+        remedy = self.remedy or f"log with p_min = {self.p_min:.2g} ({explored}), or for longer"
+        return f"{self.why}; {remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Weights:
     """Importance weights: `drawn` per decision, `most` (n x K) the largest possible per arm.
 
     `missing` is each decision's clipped mass per arm (n x K); `unclipped` is `drawn` without it.
+    `undrawn` is the share of the target's choices that the log has no chance of drawing.
     """
 
     target: Floats
@@ -89,6 +91,7 @@ class Weights:
     most: Floats
     missing: Floats
     unclipped: Floats
+    undrawn: float = 0.0
 
     @property
     def ess(self) -> float:
@@ -123,7 +126,8 @@ def weigh(
         most = np.minimum(ratio, clip)
         missing = np.maximum(target - np.where(pmf > 0.0, pmf, 0.0) * most, 0.0)
         missing[missing < 1e-12] = 0.0
-        return Weights(target, most[rows, arm], most, missing, ratio[rows, arm])
+        undrawn = float((target * (pmf <= 0.0)).sum(axis=1).mean())
+        return Weights(target, most[rows, arm], most, missing, ratio[rows, arm], undrawn)
     least = float(propensity.min()) if p_min is None else p_min
     drawn = np.minimum(target[rows, arm] / propensity, 1.0 / least)
     most = target / least
@@ -133,8 +137,8 @@ def weigh(
 def _clip(target: Floats, pmf: Floats, ratio: Floats) -> float:
     """Return the bound on weights that best trades the loss of clipping against variance."""
     count = len(target)
-    found = float(ratio[np.isfinite(ratio)].max(initial=1.0))
-    grid = np.unique(np.append(np.geomspace(1.0, max(found, 1.0), 24), found))
+    largest = float(ratio[np.isfinite(ratio)].max(initial=1.0))
+    grid = np.unique(np.append(np.geomspace(1.0, max(largest, 1.0), 24), largest))
 
     def worth(clip: float) -> float:
         most = np.minimum(ratio, clip)
@@ -151,13 +155,20 @@ def refuse(weights: Weights) -> Refused | None:
     count, arms = weights.target.shape
     # With every arm at p_min or more, E[w^2] <= 1 / p_min: an ESS of n p_min, twice to be safe.
     p_min = min(1.0 / arms, 2.0 * ESS_MIN / max(count, 1))
-    if weights.missing_share > MISS_MAX:
-        why = f"the log says nothing of {weights.missing_share:.0%} of what it would have done"
+    remedy, share = "", p_min * (arms - 1)
+    if weights.undrawn > MISS_MAX:
+        why = f"the log never draws {weights.undrawn:.0%} of its choices"
+        remedy = (
+            f"log with p_min = {p_min:.2g} (explores {share:.1%} of {count:,} requests); a longer "
+            "log alone does not help"
+        )
+    elif weights.missing_share > MISS_MAX:
+        why = f"the log has no evidence on {weights.missing_share:.0%} of its choices"
     elif weights.ess < ESS_MIN:
-        why = f"only {weights.ess:.0f} effective decisions (needs {ESS_MIN:.0f})"
+        why = f"only {weights.ess:.0f} effective decisions ({ESS_MIN:.0f} are needed)"
     else:
         return None
-    return Refused(why, weights.ess, weights.missing_share, count, p_min, p_min * (arms - 1))
+    return Refused(why, weights.ess, weights.missing_share, count, p_min, share, remedy)
 
 
 def estimate(
@@ -187,9 +198,9 @@ def estimate(
     low = base + drawn * (outcome - predicted)
     whole = weights.unclipped
     # For the point estimate, unknown outcomes are taken to be as the model predicts.
-    told = outcome if unsure is None else np.where(unsure, predicted, outcome)
+    observed = outcome if unsure is None else np.where(unsure, predicted, outcome)
     total = float(whole.sum())
-    corrected = float((whole * (told - predicted)).sum()) / total if total else 0.0
+    corrected = float((whole * (observed - predicted)).sum()) / total if total else 0.0
     middle = float((weights.target * model).sum(axis=1).mean()) + corrected
     # An outcome's variance about a fair model is some 1/16, that of a coin of 7 %.
     variance = float((weights.target * weights.most).sum(axis=1).mean()) / 16.0 + 1e-4
@@ -209,8 +220,8 @@ def estimate(
         value=min(max(middle - other, low_end), high_end),
         low=low_end,
         high=high_end,
-        ips=float((whole * told).mean()) - other,
-        snips=(float((whole * told).sum()) / total if total else math.nan) - other,
+        ips=float((whole * observed).mean()) - other,
+        snips=(float((whole * observed).sum()) / total if total else math.nan) - other,
         ess=weights.ess,
         missing=weights.missing_share,
         decisions=len(arm),

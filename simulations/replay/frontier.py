@@ -2,7 +2,7 @@
 
 Theory of operation. Four lines, each estimated from the log with intervals (see estimators.py):
 every arm alone; mixes of arms, that is the hull, the bar for any router; the learned router, the
-rule argmax q - price x c with q as it was known before each decision; and hindsight, the same rule
+rule argmax q - price x c with q as known before each decision; and hindsight, the same rule
 with q fitted to the other half of the whole log, which no router had at the time. With this model
 and these features a router cannot do better than hindsight; a log does not show what other features
 could achieve.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tollway.simulations.replay import outcome_model
 from tollway.simulations.replay.estimators import Estimate
-from tollway.simulations.replay.logs import Floats, Log
+from tollway.simulations.replay.logs import BadLog, Floats, Log
 from tollway.simulations.replay.replay import Outcome, Replay, fixed
 
 PRICES = 8  # shadow prices at which the learned router is evaluated, besides 0
@@ -45,8 +45,10 @@ class Point:
 
 
 def frontier(replay: Replay, asked: Sequence[Outcome] = ()) -> list[Point]:
-    """Return the points of all lines, each line sorted by cost."""
+    """Return the points of all lines, each line sorted by cost; BadLog if nothing has a cost."""
     log = replay.log
+    if not log.priced:
+        raise BadLog("a frontier needs costs; name their column with --cost")
     arms = [Point("arm", replay.ask(target)) for target in fixed(log)]
     on_hull = hull([point for point in arms if point.place])
     off_hull = [point for point in arms if point not in on_hull]
@@ -64,15 +66,17 @@ def frontier(replay: Replay, asked: Sequence[Outcome] = ()) -> list[Point]:
 
 def hull(points: Sequence[Point]) -> list[Point]:
     """Return the points that no mix of others beats at their cost, sorted by cost."""
-    found: list[Point] = []
+    corners: list[Point] = []
     for point in sorted(points, key=_place):
         cost, quality = _place(point)
-        if found and quality <= _place(found[-1])[1]:
+        if corners and quality <= _place(corners[-1])[1]:
             continue
-        while len(found) > 1 and not _above(_place(found[-2]), _place(found[-1]), (cost, quality)):
-            found.pop()
-        found.append(point)
-    return found
+        while len(corners) > 1 and not _above(
+            _place(corners[-2]), _place(corners[-1]), (cost, quality)
+        ):
+            corners.pop()
+        corners.append(point)
+    return corners
 
 
 def _above(
@@ -90,11 +94,11 @@ def _place(point: Point) -> tuple[float, float]:
 
 def priced(on_hull: Sequence[Point]) -> list[Point]:
     """Return the points of a hull, each with its marginal cost over the previous one."""
-    found = list(on_hull[:1])
+    points = list(on_hull[:1])
     for before, point in pairwise(on_hull):
         cost, quality = (new - old for new, old in zip(_place(point), _place(before), strict=True))
-        found.append(replace(point, usd_per_point=cost * 1000.0 / (quality * 100.0)))
-    return found
+        points.append(replace(point, usd_per_point=cost * 1000.0 / (quality * 100.0)))
+    return points
 
 
 def _mixes(replay: Replay, names: Sequence[str]) -> Iterator[Point]:
@@ -110,13 +114,13 @@ def _mixes(replay: Replay, names: Sequence[str]) -> Iterator[Point]:
 
 def _line(replay: Replay, kind: str, qualities: Floats) -> list[Point]:
     """Return a rule's points by cost, from shadow price 0 to one where the cheapest arm wins."""
-    found: dict[bytes, Point] = {}
+    by_choice: dict[bytes, Point] = {}
     for price in [0.0, *_prices(qualities, replay.costs)]:
         taken = choices(replay.log, qualities, replay.costs, price)
-        if taken.tobytes() not in found:
-            label = f"{kind}, ${price and 10.0 / price:.3g} a point" if price else f"{kind}, best"
-            found[taken.tobytes()] = Point(kind, replay.outcome(label, taken))
-    points = list(found.values())
+        if taken.tobytes() not in by_choice:
+            label = f"{kind}, ${10.0 / price:.3g} per point" if price else f"{kind}, any cost"
+            by_choice[taken.tobytes()] = Point(kind, replay.outcome(label, taken))
+    points = list(by_choice.values())
     best = {p.outcome.label: p for p in priced(hull([p for p in points if p.place]))}
     points = [best.get(point.outcome.label, point) for point in points]
     return sorted(points, key=lambda point: point.place or (np.inf, 0.0))
@@ -147,7 +151,7 @@ def choices(log: Log, qualities: Floats, costs: Floats, price: float) -> Floats:
 def _hindsight(log: Log) -> Floats:
     """Return the qualities of each half of the log, as fitted to the other half."""
     odd: NDArray[np.bool_] = np.arange(len(log)) % 2 == 1
-    found = np.empty((len(log), len(log.arms)))
+    scores = np.empty((len(log), len(log.arms)))
     for half in (odd, ~odd):
-        found[half] = outcome_model.fitted(log, ~half)[half]
-    return found
+        scores[half] = outcome_model.fitted(log, ~half)[half]
+    return scores

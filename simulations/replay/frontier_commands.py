@@ -10,18 +10,19 @@ from tollway.gateway.cli import terminal
 from tollway.simulations.replay.commands import interval, parsed, per_thousand, read
 from tollway.simulations.replay.estimators import Refused
 from tollway.simulations.replay.frontier import Point, frontier, hull
-from tollway.simulations.replay.logs import BadLog, Scratch
+from tollway.simulations.replay.logs import BadLog
 from tollway.simulations.replay.replay import Options, Replay
+from tollway.simulations.replay.scratch import Scratch
 from tollway.simulations.report import page as report
 from tollway.simulations.report.page import Axis, Series
 
 LINES = {
-    "arm": "each backend",
+    "arm": "single backends",
     "mix": "mixes",
     "learned": "learned router",
     "hindsight": "hindsight",
-    "logged": "as it was",
-    "asked": "asked for",
+    "logged": "logged policy",
+    "asked": "other policies",
 }
 
 
@@ -39,14 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
     notes = replay.notes()
     if (log.total_usd > log.cost_usd).any():
         notes.append(
-            "as it was, some requests were asked twice (cascade); the lines ask one backend each"
+            "the logged policy called two backends for some requests (cascade); the lines call one"
         )
     refused = refusals(points)
     terminal.say(*terminal.columns(rows(points)), *refused, *(f"note: {note}" for note in notes))
     if arguments.json is not None:
-        told = {"notes": notes, "points": [asdict(point) for point in points]}
+        document = {"notes": notes, "points": [asdict(point) for point in points]}
         flags = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
-        arguments.json.write_bytes(orjson.dumps(told, option=flags))
+        arguments.json.write_bytes(orjson.dumps(document, option=flags))
     if arguments.html is not None:
         report.write(arguments.html, page(points, [*refused, *notes]))
     return terminal.OK
@@ -54,28 +55,28 @@ def run(arguments: argparse.Namespace) -> int:
 
 def refusals(points: Sequence[Point]) -> list[str]:
     """Return the points that could not be estimated, once for each line drawn as one."""
-    found: list[str] = []
+    lines: list[str] = []
     for kind, name in LINES.items():
         line = [point.outcome for point in points if point.kind == kind]
         refused = [one for one in line if isinstance(one.quality, Refused)]
         if refused and kind in {"learned", "hindsight"}:
-            told = f"{name}: no answer at {len(refused)} of {len(line)} prices"
-            found.append(f"{told}, as {refused[0].label}: {refused[0].quality}")
+            text = f"{name}: no estimate at {len(refused)} of {len(line)} shadow prices"
+            lines.append(f"{text}, such as {refused[0].label}: {refused[0].quality}")
         else:
-            found += [f"{one.label}: no answer: {one.quality}" for one in refused]
-    return found
+            lines += [f"{one.label}: no estimate: {one.quality}" for one in refused]
+    return lines
 
 
 def rows(points: Sequence[Point]) -> list[tuple[str, ...]]:
     """Return the table of points, without the points of a line that have no estimate."""
-    found: list[tuple[str, ...]] = [
-        ("LINE", "POINT", "QUALITY", "$ PER 1000", "$ PER 1000 AND POINT")
+    table: list[tuple[str, ...]] = [
+        ("LINE", "POINT", "QUALITY", "$ PER 1000", "$ PER 1000 PER POINT")
     ]
     for point in points:
         one = point.outcome
         if point.place is None and point.kind in {"learned", "hindsight"}:
             continue
-        found.append(
+        table.append(
             (
                 LINES[point.kind],
                 one.label,
@@ -84,7 +85,7 @@ def rows(points: Sequence[Point]) -> list[tuple[str, ...]]:
                 "" if point.usd_per_point is None else f"{point.usd_per_point:.4g}",
             )
         )
-    return found
+    return table
 
 
 def page(points: Sequence[Point], notes: Sequence[str]) -> str:
@@ -95,8 +96,8 @@ def page(points: Sequence[Point], notes: Sequence[str]) -> str:
     ]
     shown = [_bar(points), *(line for line in lines if line.x)]
     caption = (
-        "Quality over cost, with 95 % intervals. What lies above the hull is what routing by the "
-        "request brings; hindsight is what this model could have brought at best."
+        "Quality over cost, with 95 % intervals. A router that lies above the hull gains by "
+        "choosing per request. Hindsight is the best that this model could have achieved."
     )
     x = Axis("dollars per 1,000 requests")
     parts = [report.plot(shown, x, Axis("quality", percent=True), caption)]
@@ -104,7 +105,7 @@ def page(points: Sequence[Point], notes: Sequence[str]) -> str:
     parts.append(report.section("Points", report.table([name.lower() for name in head], body)))
     if notes:
         parts.append(report.section("Notes", *(report.text(note) for note in notes)))
-    return report.page("What accuracy costs", *parts)
+    return report.page("Cost of accuracy", *parts)
 
 
 def _bar(points: Sequence[Point]) -> Series:

@@ -121,8 +121,8 @@ def _never_refuted(values: Floats, bounds: Bounds, alpha: float) -> float:
 def _variances_before(values: Floats, guess: float) -> Floats:
     squares = np.cumsum((values - _means_before(values)) ** 2)
     before = np.concatenate([[0.0], squares[:-1]])
-    found: Floats = np.maximum((guess + before) / np.arange(1, len(values) + 1), 1e-9)
-    return found
+    variances: Floats = np.maximum((guess + before) / np.arange(1, len(values) + 1), 1e-9)
+    return variances
 
 
 def normal(low: Floats, high: Floats, bounds: Bounds, alpha: float) -> tuple[float, float]:

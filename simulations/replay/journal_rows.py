@@ -11,32 +11,12 @@ because audits select decisions where the policy was in doubt.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from tollway.gateway.budgets.model import NANO
-from tollway.gateway.storage.journal import segments
-from tollway.gateway.storage.journal_format import Row, unseal
+from tollway.backends.money import to_usd
+from tollway.gateway.storage.journal_format import Row
+from tollway.gateway.storage.journal_reader import Damage, sound
 from tollway.policies.types import ACCEPT
-
-
-@dataclass(slots=True)
-class Damage:
-    """How many lines of a journal were read, and how many were cut or damaged."""
-
-    lines: int = 0
-    bad: int = 0
-
-
-def files(path: Path) -> list[Path]:
-    """Return a journal's segments, given its folder, the folder above it, or one segment."""
-    if path.is_file():
-        return [path]
-    for folder in (path, path / "journal", path / ".tollway" / "journal"):
-        found = segments(folder)
-        if found:
-            return found
-    return []
 
 
 def stream(paths: Iterable[Path], damage: Damage) -> Iterator[tuple[str, Row]]:
@@ -63,20 +43,8 @@ def stream(paths: Iterable[Path], damage: Damage) -> Iterator[tuple[str, Row]]:
             yield "decision", _decision(group)
 
 
-def sound(path: Path, damage: Damage) -> Iterator[Row]:
-    """Yield the valid rows of a segment, and count the others."""
-    with path.open("rb") as file:
-        for line in file:
-            damage.lines += 1
-            row = unseal(line)
-            if row is None:
-                damage.bad += 1
-            else:
-                yield row
-
-
 def _settlement(row: Row) -> Row:
-    usd, first = row["cost_nano"] / NANO, row["attempt"] == 0
+    usd, first = to_usd(row["cost_nano"]), row["attempt"] == 0
     return {
         "id": row["id"],
         "settled_usd": usd,
@@ -89,9 +57,9 @@ def _settlement(row: Row) -> Row:
 def _feedback(row: Row) -> Iterator[tuple[str, Row]]:
     for backend, quality in (row.get("known") or {}).items():
         if backend and quality is not None:
-            told = {"id": row["id"], "backend": backend, "quality": float(quality)}
-            told["fair"] = row.get("probability", 1.0) == 1.0
-            yield "feedback", {**told, "taught_s": float(row["time"])}
+            label = {"id": row["id"], "backend": backend, "quality": float(quality)}
+            label["fair"] = row.get("probability", 1.0) == 1.0
+            yield "feedback", {**label, "taught_s": float(row["time"])}
 
 
 def _decision(group: list[Row]) -> Row:
@@ -99,7 +67,7 @@ def _decision(group: list[Row]) -> Row:
     attempts = [row for row in group if row["kind"] == "attempt"]
     first = draws[0]
     good = [row for row in attempts if not row["error"]]
-    kept, chance = _kept(draws)
+    was_kept, chance = _kept(draws)
     row = {
         "id": first["id"],
         "excluded": _excluded(draws, attempts),
@@ -115,15 +83,15 @@ def _decision(group: list[Row]) -> Row:
         "arm": first["arm"],
         "propensity": float(first["propensity"]),
         "answered": good[-1]["backend"] if good else "",
-        "kept": kept,
+        "kept": was_kept,
         "kept_chance": chance,
         "cost_usd": 0.0,
         "latency_s": 0.0,
-        "total_usd": sum(row["cost_nano"] for row in attempts) / NANO,
+        "total_usd": to_usd(sum(row["cost_nano"] for row in attempts)),
     }
     if attempts:
         calls = _first(attempts)
-        row["cost_usd"] = sum(call["cost_nano"] for call in calls) / NANO
+        row["cost_usd"] = to_usd(sum(call["cost_nano"] for call in calls))
         row["latency_s"] = min(
             call.get("hedge_s", 0.0) + call["latency_s"]
             for call in [call for call in calls if not call["error"]] or calls

@@ -6,16 +6,19 @@ The path selects the format: a folder of `journal-*.jsonl`, or one such file, is
 by the caller.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import polars as pl
 
-from tollway.simulations.replay import journal_rows, times
+from tollway.gateway.storage import journal_reader
+from tollway.simulations.replay import journal_rows, numbers, times
 from tollway.simulations.replay.columns import Columns
-from tollway.simulations.replay.logs import SCHEMA, BadLog, Log, Scratch, Spool, settle
+from tollway.simulations.replay.logs import SCHEMA, BadLog, Log, Spool, settle
+from tollway.simulations.replay.scratch import Scratch
 
 FEEDBACK: dict[str, pl.DataType] = {
     "id": pl.String(),
@@ -38,6 +41,10 @@ TOLD: dict[str, pl.DataType] = {
     "taught_s": pl.Float64(),
 }
 OBD = {"item_id", "click", "propensity_score"}
+OPEN_BANDIT = Columns("item_id", "propensity_score", "click", cost="", time="timestamp", latency="")
+"""The columns of the Open Bandit Dataset (Saito et al. 2021, arXiv 2008.07146): clicks on items,
+with the propensity of each at the position where it was shown."""
+UNPRICED = "the log has no costs (--cost), so only qualities are estimated"
 
 
 def read(path: Path, scratch: Scratch, columns: Columns, *, route: str | None = None) -> Log:
@@ -48,25 +55,27 @@ def read(path: Path, scratch: Scratch, columns: Columns, *, route: str | None = 
         return _journal(path, scratch, route)
     try:
         if path.suffix in {".json", ".jsonl", ".dsjson"}:
-            return _spooled(_dsjson(path), scratch)
+            log = _spooled(_dsjson(path), scratch)
+            return replace(log, priced=False).noted(UNPRICED)
         scan = pl.scan_csv(path) if path.suffix == ".csv" else pl.scan_parquet(path)
-        names = scan.collect_schema().names()
+        # pandas writes its row numbers to a column without a name.
+        names = [name for name in scan.collect_schema().names() if name]
         if set(names) >= OBD:
-            return _spooled(_obd(scan), scratch)
+            columns = OPEN_BANDIT
         return _named(scan, names, columns, scratch, path.name)
     except (pl.exceptions.PolarsError, OSError) as exc:
         first = str(exc).partition("\n")[0]
-        raise BadLog(f"{path} cannot be read, is it whole? {first}") from exc
+        raise BadLog(f"{path} cannot be read; it may be incomplete: {first}") from exc
 
 
 # -- Tollway's journal
 
 
 def _journal(path: Path, scratch: Scratch, route: str | None) -> Log:
-    files = journal_rows.files(path)
+    files = journal_reader.files([path])
     if not files:
-        raise BadLog(f"{path} holds no journal-*.jsonl; name the folder that the gateway writes to")
-    damage = journal_rows.Damage()
+        raise BadLog(f"{path} has no journal-*.jsonl; name the folder that the gateway writes to")
+    damage = journal_reader.Damage()
     spools = {
         "decision": Spool(scratch.path, "decision", SCHEMA),
         "feedback": Spool(scratch.path, "feedback", FEEDBACK),
@@ -75,20 +84,20 @@ def _journal(path: Path, scratch: Scratch, route: str | None) -> Log:
     for kind, row in journal_rows.stream(files, damage):
         spools[kind].add(row)
     if damage.bad and damage.bad == damage.lines:
-        raise BadLog(f"none of the {damage.lines} lines of {path} is sound; was it edited?")
+        raise BadLog(f"none of the {damage.lines} lines of {path} is valid")
     decisions = _settled(spools["decision"].scan(), spools["settlement"].scan())
-    told = spools["feedback"].scan()
-    fair = told.filter("fair").drop("fair")
-    first = _first_replies_told(decisions, fair)
+    feedback = spools["feedback"].scan()
+    fair = feedback.filter("fair").drop("fair")
+    first = _first_replies_labelled(decisions, fair)
     log = settle(_joined(decisions, fair), scratch, route=route, first=first)
-    unfair = int(told.select((~pl.col("fair")).sum()).collect().item())
+    unfair = int(feedback.select((~pl.col("fair")).sum()).collect().item())
     if unfair:
         log = log.noted(
-            f"{unfair} labels that audits bought are left out: they were bought where it was "
-            "doubtful; send feedback of a fair share of the requests"
+            f"{unfair} labels from audits are left out, because audits select doubtful answers; "
+            "send feedback on a random sample of the requests"
         )
     if damage.bad:
-        log = log.noted(f"{damage.bad} of {damage.lines} lines were cut or damaged and left out")
+        log = log.noted(f"{damage.bad} of {damage.lines} lines are cut or damaged and left out")
     return log
 
 
@@ -124,14 +133,14 @@ def _joined(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _first_replies_told(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> bool:
+def _first_replies_labelled(decisions: pl.LazyFrame, feedback: pl.LazyFrame) -> bool:
     """Whether every escalated cascade with feedback has feedback on its first reply too.
 
     A true label scores every reply; a quality scores only the reply that the client got.
     """
     escalated = decisions.filter((~pl.col("kept")) & (pl.col("excluded") == ""))
-    told = escalated.join(feedback.select("id").unique(), on="id", how="semi")
-    first = told.join(feedback, left_on=["id", "arm"], right_on=["id", "backend"], how="anti")
+    labelled = escalated.join(feedback.select("id").unique(), on="id", how="semi")
+    first = labelled.join(feedback, left_on=["id", "arm"], right_on=["id", "backend"], how="anti")
     return int(first.select(pl.len()).collect().item()) == 0
 
 
@@ -185,15 +194,20 @@ def _dsjson(path: Path) -> Iterator[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                told = orjson.loads(line)
-                numbers, pmf = told["a"], [float(p) for p in told["p"]]
-                names = [_action(told, number) for number in numbers]
-                quality = -float(told["_label_cost"])
+                event = orjson.loads(line)
+                actions, pmf = event["a"], [float(p) for p in event["p"]]
+                names = [_action(event, number) for number in actions]
+                quality = -float(event["_label_cost"])
             except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
                 raise BadLog(
-                    f"{path.name} line {at + 1} is no dsjson: {exc!r}; each line needs a, p and "
+                    f"{path.name} line {at + 1} is not dsjson: {exc!r}; each line needs a, p and "
                     "_label_cost"
                 ) from exc
+            if not names or len(names) != len(pmf):
+                raise BadLog(
+                    f"{path.name} line {at + 1}: a lists {len(names)} actions, p {len(pmf)} "
+                    "probabilities; write one probability for each action"
+                )
             if not 0.0 <= quality <= 1.0:
                 raise BadLog(
                     f"{path.name} line {at + 1}: _label_cost {-quality:g} is not in [-1, 0]; "
@@ -202,29 +216,13 @@ def _dsjson(path: Path) -> Iterator[dict[str, Any]]:
             yield _row(at, names[0], names, list(pmf), propensity=pmf[0], quality=quality)
 
 
-def _action(told: Mapping[str, Any], number: int) -> str:
-    actions = told.get("c", {}).get("_multi", [])
+def _action(event: Mapping[str, Any], number: int) -> str:
+    actions = event.get("c", {}).get("_multi", [])
     if number <= len(actions):
         for features in actions[number - 1].values():
             if isinstance(features, dict) and "id" in features:
                 return str(features["id"])
     return str(number)
-
-
-def _obd(scan: pl.LazyFrame) -> Iterator[dict[str, Any]]:
-    """Yield Open Bandit Dataset rows: clicks on items, with the propensity of showing each.
-
-    Saito et al. 2021, arXiv 2008.07146. Its propensities are those of the position shown; it has
-    none for the items that were not shown.
-    """
-    items = scan.select(pl.col("item_id").cast(pl.String).unique().sort()).collect()
-    arms = items["item_id"].to_list()
-    nothing: list[float | None] = [None] * len(arms)
-    frame = scan.select("timestamp", "item_id", "click", "propensity_score").collect()
-    for at, (when, item, click, propensity) in enumerate(frame.iter_rows()):
-        time = times.parse(str(when))
-        more = {"propensity": float(propensity), "quality": float(click), "time": time}
-        yield {**_row(at, str(item), arms, nothing, **more), "taught_s": time}
 
 
 def _named(
@@ -239,17 +237,19 @@ def _named(
     ):
         if name not in names:
             raise BadLog(
-                f"{source} has no column {name!r}; name it with {option}, there are: "
+                f"{source} has no column {name!r}; set {option} to one of its columns: "
                 f"{', '.join(names[:20])}"
             )
-    arms = scan.select(pl.col(columns.arm).cast(pl.String).unique().sort()).collect()
-    known = arms[columns.arm].to_list()
-    has: Callable[[str, pl.Expr], pl.Expr] = lambda name, otherwise: (
-        pl.col(name).cast(pl.Float64) if name in names else otherwise
-    )
-    quality = pl.col(columns.quality).cast(pl.Float64)
-    cost = has(columns.cost, pl.lit(0.0))
-    dense = [pl.col(name).cast(pl.Float64) for name in columns.features]
+    arm = pl.col(columns.arm).cast(pl.String)
+    known = scan.select(arm.unique().sort()).collect().to_series().drop_nulls().to_list()
+
+    def has(name: str, otherwise: float) -> pl.Expr:
+        return numbers.numbers(scan, name, source) if name in names else pl.lit(otherwise)
+
+    propensity = numbers.numbers(scan, columns.propensity, source)
+    quality = numbers.numbers(scan, columns.quality, source)
+    cost = has(columns.cost, 0.0)
+    dense = [numbers.numbers(scan, name, source) for name in columns.features]
     nothing = pl.lit([None] * len(known), dtype=pl.List(pl.Float64))
     empty = pl.lit([], dtype=pl.List(pl.Float64))
     counted = scan.with_row_index("_row")
@@ -258,7 +258,13 @@ def _named(
         time = times.seconds(scan, columns.time, source)
     frame = counted.select(
         id=pl.col("_row").cast(pl.String),
-        excluded=pl.lit(""),
+        excluded=_incomplete(
+            arm=arm,
+            propensity=propensity,
+            cost=cost,
+            time=time,
+            **{f"feature {name}": one for name, one in zip(columns.features, dense, strict=True)},
+        ),
         time=time,
         route=pl.lit("log"),
         tenant=pl.lit(""),
@@ -268,19 +274,27 @@ def _named(
         dense=pl.concat_list(dense) if dense else empty,
         sparse_index=pl.lit([], dtype=pl.List(pl.Int64)),
         sparse_value=empty,
-        arm=pl.col(columns.arm).cast(pl.String),
-        propensity=pl.col(columns.propensity).cast(pl.Float64),
-        answered=pl.col(columns.arm).cast(pl.String),
+        arm=arm,
+        propensity=propensity,
+        answered=arm,
         kept=pl.lit(True),
         kept_chance=pl.lit(1.0),
         cost_usd=cost,
-        latency_s=has(columns.latency, pl.lit(0.0)),
+        latency_s=has(columns.latency, 0.0),
         total_usd=cost,
         quality=quality,
         final_quality=quality,
         taught_s=time,
     )
-    log = settle(frame, scratch, route=None, first=True)
+    log = replace(settle(frame, scratch, route=None, first=True), names=columns.features)
     if columns.cost not in names:
-        log = log.noted("no cost column (--cost): costs count as 0")
+        return replace(log, priced=False).noted(UNPRICED)
     return log
+
+
+def _incomplete(**parts: pl.Expr) -> pl.Expr:
+    """Return why a row cannot be used: the first part that it lacks; empty if it is complete."""
+    reasons = [
+        pl.when(part.is_null()).then(pl.lit(f"without {name}")) for name, part in parts.items()
+    ]
+    return pl.coalesce(*reasons, pl.lit(""))

@@ -6,9 +6,6 @@ columns, the features, stay on disk and are read in batches. So a journal may be
 by the ratio of the size of its rows (a kilobyte and more) to that of the loaded columns.
 """
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +15,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tollway.policies.types import Context
+from tollway.simulations.replay import memory
+from tollway.simulations.replay.scratch import Scratch
 
 Floats = NDArray[np.float64]
 KEPT_MIN = 0.01  # a reply with a smaller probability of being kept has too large a weight
 SORTED_ROWS = 100_000  # rows sorted at once: 250 MB with features as below
 BATCH_ROWS = 20_000  # with 64 features and as many words each, some 50 MB
+READ_AT_ONCE = 8  # features read from disk in one pass
+ROW_BYTES, CELL_BYTES = 100, 100  # at the peak of an evaluation, about
 
 SCHEMA: dict[str, pl.DataType] = {
     "id": pl.String(),
@@ -62,7 +63,9 @@ class Log:
     offered; `cost_hat_usd` (n x K) is nan if not logged. `taught_s` is when the feedback arrived,
     inf without feedback. `keeping` is 1, except in a cascade whose feedback scores only the reply
     given. There it is 1 over the probability that the first reply was kept, 0 if it was not kept,
-    and nan if that probability is too small to rely on, so that nothing is known.
+    and nan if that probability is too small to rely on, so that nothing is known. `priced` is false
+    if the log has no costs; they are then 0 in the arrays. `names` are those of the dense features,
+    if the log has any.
     """
 
     arms: tuple[str, ...]
@@ -83,6 +86,8 @@ class Log:
     notes: tuple[str, ...] = ()
     path: Path | None = None
     features: tuple[Context, ...] = ()
+    priced: bool = True
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.time)
@@ -102,6 +107,19 @@ class Log:
             Context(tuple(dense), tuple(zip(index, value, strict=True)))
             for dense, index, value in frame.iter_rows()
         ]
+
+    def dense(self) -> Iterator[Floats]:
+        """Yield each dense feature (n)."""
+        if self.path is None:
+            for values in zip(*(context.dense for context in self.features), strict=True):
+                yield np.array(values, float)
+            return
+        scan = pl.scan_parquet(self.path)
+        count = scan.select(pl.col("dense").list.len().min()).collect().item()
+        for first in range(0, count or 0, READ_AT_ONCE):
+            some = range(first, min(first + READ_AT_ONCE, count))
+            parts = [pl.col("dense").list.get(at).alias(str(at)) for at in some]
+            yield from map(_numbers, scan.select(parts).collect().iter_columns())
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """Yield (start, stop) of batches whose features fit in memory."""
@@ -141,14 +159,6 @@ class Spool:
         return pl.scan_parquet(self._folder / f"{self._name}-*.parquet")
 
 
-class Scratch:
-    """A folder for spooled logs; it is deleted with this object or at process exit."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="tollway-replay-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
 def settle(frame: pl.LazyFrame, scratch: Scratch, *, route: str | None, first: bool) -> Log:
     """Write a table in order of time and load its narrow columns.
 
@@ -168,19 +178,21 @@ def settle(frame: pl.LazyFrame, scratch: Scratch, *, route: str | None, first: b
         .iter_rows()
     }
     frame = frame.filter(pl.col("excluded") == "")
-    told = pl.col("final_quality").is_not_null()
+    labelled = pl.col("final_quality").is_not_null()
     chance = pl.col("kept_chance")
-    kept = pl.when("kept").then(1.0 / chance).otherwise(0.0)
+    keeping = pl.when("kept").then(1.0 / chance).otherwise(0.0)
     frame = frame.with_columns(
         quality=pl.when(pl.lit(first) | pl.col("kept"))
         .then("quality")
-        .otherwise(pl.when(told).then(0.0)),
-        keeping=pl.when(pl.lit(first)).then(1.0).otherwise(pl.when(chance >= KEPT_MIN).then(kept)),
+        .otherwise(pl.when(labelled).then(0.0)),
+        keeping=pl.when(pl.lit(first))
+        .then(1.0)
+        .otherwise(pl.when(chance >= KEPT_MIN).then(keeping)),
     )
     path = _by_time(frame, scratch.path)
     log = load(path)
     if not len(log):
-        raise BadLog(f"route {name!r} has no decision to learn from; excluded: {excluded}")
+        raise BadLog(f"route {name!r} has no usable decision; excluded: {excluded}")
     return replace(log, excluded=excluded)
 
 
@@ -206,17 +218,19 @@ def _by_time(frame: pl.LazyFrame, folder: Path) -> Path:
     return folder / "log-*.parquet"
 
 
-def _route(found: list[str], wanted: str | None) -> str:
-    if not found:
-        raise BadLog("there is no decision in it; is it the folder that the gateway writes to?")
-    if wanted is not None and wanted not in found:
-        raise BadLog(f"route {wanted!r} is not in it; there are: {', '.join(sorted(found))}")
-    return wanted if wanted is not None else found[0]
+def _route(routes: list[str], wanted: str | None) -> str:
+    if not routes:
+        raise BadLog("the log has no decisions; name the folder that the gateway writes to")
+    if wanted is not None and wanted not in routes:
+        raise BadLog(f"no route {wanted!r} in the log; its routes: {', '.join(sorted(routes))}")
+    return wanted if wanted is not None else routes[0]
 
 
 def load(path: Path) -> Log:
     """Load the narrow columns of a settled table."""
     scan = pl.scan_parquet(path)
+    arms = tuple(scan.select(pl.col("arms").explode()).unique().sort("arms").collect()["arms"])
+    _check_memory(scan.select(pl.len()).collect().item(), len(arms))
     narrow = scan.select(
         "time",
         "arm",
@@ -229,7 +243,6 @@ def load(path: Path) -> Log:
         "total_usd",
         "keeping",
     ).collect()
-    arms = tuple(scan.select(pl.col("arms").explode()).unique().sort("arms").collect()["arms"])
     place = {name: at for at, name in enumerate(arms)}
     spread = (
         scan.select("arms", "pmf", "cost_hat_usd")
@@ -266,6 +279,17 @@ def load(path: Path) -> Log:
         keeping=column("keeping"),
         path=path,
     )
+
+
+def _check_memory(rows: int, arms: int) -> None:
+    """Refuse a log that does not fit: the kernel would end this process without a message."""
+    needed, free = rows * (ROW_BYTES + arms * CELL_BYTES), memory.available_bytes()
+    if free is not None and needed > free:
+        raise BadLog(
+            f"{rows:,} decisions over {arms} arms need about {needed / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are available; name fewer segments of the journal, or run where "
+            "there is more memory"
+        )
 
 
 def _numbers(series: pl.Series) -> Floats:

@@ -22,16 +22,16 @@ PRIOR = 0.5  # the prediction for an arm before any feedback
 def qualities(log: Log) -> Floats:
     """Return the quality of every arm for every decision (n x K), each in [0, 1]."""
     head = RidgeRegressor(prior=1.0, forget=1.0, folds=32)
-    found = np.empty((len(log), len(log.arms)))
+    predicted = np.empty((len(log), len(log.arms)))
     every = max(1, len(log) // SAMPLES_MAX)
     for start, stop in log.batches():
         contexts = log.contexts(start, stop)
         for at in range(start, stop, STRIDE_ROWS):
             end = min(at + STRIDE_ROWS, stop)
             some = contexts[at - start : end - start]
-            found[at:end] = head.predict_many(some, log.arms)
+            predicted[at:end] = head.predict_many(some, log.arms)
             _teach(head, some, log, range(at, end), every)
-    return np.clip(found + PRIOR, 0.0, 1.0)
+    return np.clip(predicted + PRIOR, 0.0, 1.0)
 
 
 def fitted(log: Log, taught: NDArray[np.bool_]) -> Floats:
@@ -42,10 +42,10 @@ def fitted(log: Log, taught: NDArray[np.bool_]) -> Floats:
         rows = [row for row in range(start, stop) if taught[row]]
         contexts = log.contexts(start, stop)
         _teach(head, [contexts[row - start] for row in rows], log, rows, every)
-    found = np.empty((len(log), len(log.arms)))
+    predicted = np.empty((len(log), len(log.arms)))
     for start, stop in log.batches():
-        found[start:stop] = head.predict_many(log.contexts(start, stop), log.arms)
-    return np.clip(found + PRIOR, 0.0, 1.0)
+        predicted[start:stop] = head.predict_many(log.contexts(start, stop), log.arms)
+    return np.clip(predicted + PRIOR, 0.0, 1.0)
 
 
 def _teach(

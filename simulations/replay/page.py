@@ -29,27 +29,29 @@ def page(log: Log, outcomes: Sequence[Outcome], notes: Sequence[str], alpha: flo
         style="dots",
         names=[label.removeprefix("fixed:arm=") for label, _, _ in answered],
     )
-    head = ["policy", "quality", "gain", "$ per 1,000", "saving", "effective"]
-    parts = [
-        report.plot(
-            [dots],
-            Axis("dollars per 1,000 requests"),
-            Axis("quality", percent=True),
-            f"What each policy would have given and cost, with {percent} intervals of quality.",
-        ),
-        report.section("Policies", report.table(head, [_row(one) for one in outcomes])),
-    ]
+    head = ["policy", "quality", "gain", "$ per 1,000", "saving", "effective sample"]
+    chart = report.plot(
+        [dots],
+        Axis("dollars per 1,000 requests"),
+        Axis("quality", percent=True),
+        f"Estimated quality and cost of each policy, with {percent} intervals of quality.",
+    )
+    table = report.table(head, [_row(one) for one in outcomes])
+    parts = [*([chart] if answered else []), report.section("Policies", table)]
     if refused:
-        table = report.table(["policy", "why, and what would help"], refused)
-        parts.append(report.section("No answer", table))
+        table = report.table(["policy", "reason and remedy"], refused)
+        parts.append(report.section("No estimate", table))
     if notes:
         parts.append(report.section("Notes", *(report.text(note) for note in notes)))
-    lead = f"{len(log):,} logged decisions over {len(log.arms)} arms, asked what others would do."
-    foot = (
-        f"Doubly robust estimates; {percent} intervals that hold at small samples. Gain and saving "
-        "are against what was logged, decision by decision."
+    lead = (
+        f"Estimates of other policies' quality and cost from {len(log):,} logged decisions over "
+        f"{len(log.arms)} arms."
     )
-    return report.page("What if it had been routed otherwise?", *parts, lead=lead, foot=foot)
+    foot = (
+        f"Doubly robust estimates, with {percent} intervals that are valid for small samples. Gain "
+        "and saving are differences from the logged policy, on the same decisions."
+    )
+    return report.page("Replay of other policies", *parts, lead=lead, foot=foot)
 
 
 def _row(one: Outcome) -> list[str | float | None]:
@@ -57,16 +59,16 @@ def _row(one: Outcome) -> list[str | float | None]:
     was = one.label == "logged"
     return [
         one.label,
-        _told(one.quality, 1.0),
-        "" if was else _told(one.quality_gain, 1.0),
-        _told(one.cost_usd, 1000.0),
+        _shown(one.quality, 1.0),
+        "" if was else _shown(one.quality_gain, 1.0),
+        _shown(one.cost_usd, 1000.0),
         "" if was else saving,
         one.quality.ess,
     ]
 
 
-def _told(answer: Answer, scale: float) -> str | None:
+def _shown(answer: Answer, scale: float) -> str | None:
     if isinstance(answer, Refused):
         return None
-    found = answer.scaled(scale)
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    scaled = answer.scaled(scale)
+    return f"{scaled.value:.3f} [{scaled.low:.3f}, {scaled.high:.3f}]"

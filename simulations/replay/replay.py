@@ -17,10 +17,12 @@ from tollway.simulations.replay.estimators import (
 )
 from tollway.simulations.replay.intervals import METHODS, Bounds
 from tollway.simulations.replay.logs import BadLog, Floats, Log
+from tollway.simulations.replay.support import Support
 from tollway.simulations.replay.targets import Target
 
 Answer = Estimate | Refused
 LABELS_MIN = 50  # decisions with feedback; with fewer there is no estimate
+SUM_ERROR = 1e-3  # of probabilities; logs may round them to a few digits
 EXCLUDED_SHARE = 0.01  # share of excluded decisions above which the reader is warned
 
 
@@ -54,66 +56,79 @@ class Replay:
     def __init__(self, log: Log, options: Options = Options()) -> None:
         """BadLog if too few decisions have feedback, or if a quality is outside [0, 1]."""
         self.log, self.options = log, options
-        self.told = np.isfinite(log.quality)
-        if self.told.sum() < LABELS_MIN:
+        self.labelled = np.isfinite(log.quality)
+        if self.labelled.sum() < LABELS_MIN:
             raise BadLog(
-                f"{self.told.sum()} of {len(log)} decisions have a quality, at least "
-                f"{LABELS_MIN} are needed; send feedback to POST /_tollway/feedback"
+                f"only {self.labelled.sum()} of {len(log)} decisions have a quality; at least "
+                f"{LABELS_MIN} are needed: send feedback to POST /_tollway/feedback"
             )
-        if not (log.quality[self.told].min() >= 0.0 and log.quality[self.told].max() <= 1.0):
-            raise BadLog("qualities must lie in [0, 1]; scale them first")
+        if not (
+            log.quality[self.labelled].min() >= 0.0 and log.quality[self.labelled].max() <= 1.0
+        ):
+            raise BadLog("qualities must be in [0, 1]; scale them first")
         if not ((log.propensity > 0.0) & (log.propensity <= 1.0 + 1e-9)).all():
-            raise BadLog("propensities must lie in (0, 1]; which column holds them?")
+            raise BadLog("propensities must be in (0, 1]; name their column with --propensity")
+        _check(options, log)
+        if log.whole and (np.abs(log.pmf.sum(axis=1) - 1.0) > SUM_ERROR).any():
+            raise BadLog(
+                "the probabilities of the arms must sum to 1 in each decision; log those of the "
+                "draw, after every mask"
+            )
+        self.support = None if log.whole else Support(log)
         self.costs = outcome_model.costs(log)
         self.qualities = outcome_model.qualities(log)
         most = max(float(log.cost_usd.max()), float(log.total_usd.max()))
         self.cost_max_usd = options.cost_max_usd or most or 1.0
         if self.cost_max_usd < most:
-            raise BadLog(f"a request cost ${most:.6g}, more than the bound that was given")
-        # A log without costs: there is nothing to estimate, and no uncertainty.
-        self.free = not (most or options.cost_max_usd or np.nan_to_num(log.cost_hat_usd).any())
+            raise BadLog(f"a request cost ${most:.6g}; --cost-max-usd must be at least that")
+        # Nothing cost anything: there is nothing to estimate, and no uncertainty.
+        self.free = log.priced and not (
+            most or options.cost_max_usd or np.nan_to_num(log.cost_hat_usd).any()
+        )
         self.chances = self._chances()
 
     def notes(self) -> list[str]:
         """Return notes about the log for readers of the estimates."""
-        log, found = self.log, list(self.log.notes)
+        log, notes = self.log, list(self.log.notes)
         left = sum(log.excluded.values())
         if left:
             why = ", ".join(f"{count} {name}" for name, count in sorted(log.excluded.items()))
-            found.append(f"{left} decisions left out, not drawn as logged: {why}")
+            notes.append(f"{left} of {left + len(log)} decisions are left out: {why}")
         if left > EXCLUDED_SHARE * (left + len(log)):
-            found.append("that is above 1 %: the estimates are of the other requests only")
+            notes.append("that is above 1 %: the estimates cover the other requests only")
         shares = self._label_shares()
-        if not self.told.all():
+        if not self.labelled.all():
             listed = ", ".join(
                 f"{arm} {share:.0%}" for arm, share in zip(log.arms, shares, strict=True)
             )
-            found.append(
-                f"{self.told.mean():.1%} of the decisions have a quality ({listed}); within "
+            notes.append(
+                f"{self.labelled.mean():.1%} of the decisions have a quality ({listed}); within "
                 "an arm they are assumed to be representative"
             )
-        if not log.whole:
-            found.append(
-                f"only propensities of drawn arms are logged: weights are bounded by "
-                f"{1 / (self.options.p_min or float(log.propensity.min())):.4g} (--p-min)"
+        if self.support is not None:
+            notes.append(
+                f"the log has propensities of the drawn arms only: weights are bounded by "
+                f"{1 / (self.options.p_min or float(log.propensity.min())):.4g} (--p-min), and "
+                "requests in which it gives an arm no chance go unnoticed up to a share of "
+                f"{self.support.overlooked():.0%}"
             )
-        return found
+        return notes
 
     def _label_shares(self) -> Floats:
         counts = np.bincount(self.log.arm, minlength=len(self.log.arms)).astype(float)
-        told = np.bincount(self.log.arm, weights=self.told, minlength=len(self.log.arms))
-        shares: Floats = np.divide(told, counts, out=np.zeros_like(told), where=counts > 0)
+        labelled = np.bincount(self.log.arm, weights=self.labelled, minlength=len(self.log.arms))
+        shares: Floats = np.divide(labelled, counts, out=np.zeros_like(labelled), where=counts > 0)
         return shares
 
     def _chances(self) -> tuple[Floats, Floats]:
         """Return pmf and propensity conditional on feedback, whose rate may differ by arm."""
         pmf, propensity = self.log.pmf, self.log.propensity
-        if self.told.all():
+        if self.labelled.all():
             return pmf, propensity
         shares = self._label_shares()
         drawn = propensity * shares[self.log.arm]
         if not self.log.whole:
-            return pmf, np.maximum(drawn / self.told.mean(), 1e-12)
+            return pmf, np.maximum(drawn / self.labelled.mean(), 1e-12)
         scale = (pmf * shares).sum(axis=1, keepdims=True)
         scale[scale == 0.0] = 1.0
         return pmf * shares / scale, drawn / scale[:, 0]
@@ -126,6 +141,10 @@ class Replay:
 
     def outcome(self, label: str, probabilities: Floats) -> Outcome:
         """Return the outcome of drawing arms with these probabilities (n x K)."""
+        misfit = self.support.misfit(probabilities) if self.support else None
+        if misfit is not None:
+            refused = misfit.refused(len(self.log))
+            return Outcome(label, refused, refused, refused, refused, None)
         quality = self._answer(probabilities, "quality", paired=False)
         cost = self._answer(probabilities, "cost", paired=False)
         cost_gain = self._answer(probabilities, "cost", paired=True)
@@ -146,13 +165,15 @@ class Replay:
 
     def _answer(self, probabilities: Floats, what: str, *, paired: bool) -> Answer:
         log, options = self.log, self.options
+        if what == "cost" and not log.priced:
+            return self._unpriced()
         if what == "cost":
             rows: NDArray[np.bool_] = np.ones(len(log), bool)
             scale, keeping = self.cost_max_usd, np.ones(len(log))
             outcome, model, final = log.cost_usd, self.costs, log.total_usd
             pmf, propensity = log.pmf, log.propensity
         else:
-            rows, scale, keeping = self.told, 1.0, log.keeping
+            rows, scale, keeping = self.labelled, 1.0, log.keeping
             outcome, model, final = log.quality, self.qualities, log.final_quality
             pmf, propensity = self.chances
         target = probabilities[rows]
@@ -177,18 +198,35 @@ class Replay:
     def logged(self) -> Outcome:
         """Return the logged policy's own outcome, with intervals as for any policy."""
         log = self.log
-        quality = self._mean(log.final_quality[self.told], 1.0)
+        quality = self._mean(log.final_quality[self.labelled], 1.0)
         nothing = Estimate(0.0, 0.0, 0.0, 0.0, 0.0, float(len(log)), 0.0, len(log))
-        cost = nothing if self.free else self._mean(log.total_usd, self.cost_max_usd)
+        cost: Answer = nothing if self.free else self._mean(log.total_usd, self.cost_max_usd)
+        if not log.priced:
+            cost = self._unpriced()
         return Outcome("logged", quality, cost, nothing, nothing, (0.0, 0.0, 0.0))
+
+    def _unpriced(self) -> Refused:
+        return Refused(
+            "the log has no costs", 0.0, 1.0, len(self.log), 0.0, 0.0, "log the cost of each call"
+        )
 
     def _mean(self, values: Floats, scale: float) -> Estimate:
         values = values / scale
         method = METHODS[self.options.method]
         low, high = method(values, values, Bounds(0.0, 1.0), self.options.alpha)
         mean, count = float(values.mean()), len(values)
-        found = Estimate(mean, max(low, 0.0), min(high, 1.0), mean, mean, count, 0.0, count)
-        return found.scaled(scale)
+        scaled = Estimate(mean, max(low, 0.0), min(high, 1.0), mean, mean, count, 0.0, count)
+        return scaled.scaled(scale)
+
+
+def _check(options: Options, log: Log) -> None:
+    if not 0.0 < options.alpha < 1.0:
+        raise BadLog("--alpha must be between 0 and 1, such as 0.05 for 95 % intervals")
+    least = float(log.propensity.min())
+    if options.p_min is not None and not 0.0 < options.p_min <= least * (1.0 + 1e-9):
+        raise BadLog(
+            f"--p-min must be above 0 and at most the least propensity in the log, {least:.4g}"
+        )
 
 
 def _kept(
@@ -211,6 +249,10 @@ def _kept(
         most=weights.most * max(1.0, float(factor.max())),
     )
     refused = refuse(replace(counted, missing=weights.missing + lost))
+    if refused is not None and refuse(counted) is None:
+        remedy = "send true labels, which score both replies; a longer log alone does not help"
+        why = "too many first replies of the cascade were almost never kept"
+        refused = replace(refused, why=why, remedy=remedy)
     return counted, unsure, refused
 
 

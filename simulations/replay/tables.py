@@ -34,26 +34,26 @@ def read(path: Path, backends: Sequence[str]) -> Table:
 
     Costs are those of a call at the scenario's initial prices.
     """
-    found: list[tuple[list[float], list[float], str, str]] = []
+    rows: list[tuple[list[float], list[float], str, str]] = []
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    found.append(_row(orjson.loads(line), backends, path.name, number))
+                    rows.append(_row(orjson.loads(line), backends, path.name, number))
     except OSError as exc:
         raise _wrong(path.name, f"cannot be read: {exc.strerror}; name a table") from None
     except orjson.JSONDecodeError as exc:
         raise _wrong(path.name, f"line {number} is not JSON: {exc}") from None
-    if not found:
+    if not rows:
         raise _wrong(path.name, "has no rows")
-    groups = sorted({group for _, _, group, _ in found})
+    groups = sorted({group for _, _, group, _ in rows})
     at = {name: index for index, name in enumerate(groups)}
     return Table(
-        np.array([quality for quality, *_ in found]),
-        np.array([cost for _, cost, *_ in found]),
-        np.array([at[group] for *_, group, _ in found]),
+        np.array([quality for quality, *_ in rows]),
+        np.array([cost for _, cost, *_ in rows]),
+        np.array([at[group] for *_, group, _ in rows]),
         tuple(groups),
-        tuple(prompt for *_, prompt in found),
+        tuple(prompt for *_, prompt in rows),
     )
 
 
@@ -62,7 +62,7 @@ def _row(
 ) -> tuple[list[float], list[float], str, str]:
     where = f"line {number}"
     if not (isinstance(row, dict) and isinstance(row.get("q"), dict)):
-        raise _wrong(source, f'{where} is no object with "q": {{backend: quality}}')
+        raise _wrong(source, f'{where} is not an object with "q": {{backend: quality}}')
     costs = row.get("c")
     if not isinstance(costs, dict):
         raise _wrong(source, f'{where} has no "c": {{backend: dollars}}')

@@ -8,7 +8,6 @@ the outcomes of every arm can show that.
 """
 
 import heapq
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from tollway.policies.registry import POLICIES, build
-from tollway.policies.types import Arm, Choice, Context, Objective
+from tollway.policies.types import Arm, Choice, Context, Objective, Policy
+from tollway.simulations import options
 from tollway.simulations.replay.logs import BadLog, Floats, Log
 
 BEST = Objective()  # the best that the allowance pays for
@@ -40,8 +40,8 @@ class Target:
             return log.pmf
         if self.name == "cascade":
             raise BadLog(
-                "a cascade asks several arms a request, and a log tells of those that were asked: "
-                "use tollway simulate compare"
+                "a cascade cannot be replayed, because the log lacks the arms that were not "
+                "called; use tollway simulate compare"
             )
         if self.name in {"fixed", "weighted"}:
             return self._mix(log, costs)
@@ -58,14 +58,14 @@ class Target:
         if unknown or not weights:
             raise BadLog(
                 f"{self.label}: the log has no arm {', '.join(sorted(unknown)) or '(none named)'}; "
-                f"there are: {', '.join(log.arms)}"
+                f"its arms: {', '.join(log.arms)}"
             )
-        build(self.name, self.objective, options=self.options, seed=self.seed)  # checks its options
-        found = np.array([weights.get(arm, 0.0) for arm in log.arms]) * log.offered
-        lost = found.sum(axis=1) == 0.0
+        _built(self)  # checks its options
+        mix: Floats = np.array([weights.get(arm, 0.0) for arm in log.arms]) * log.offered
+        lost = mix.sum(axis=1) == 0.0
         cheapest = np.where(log.offered, costs, np.inf).argmin(axis=1)
-        found[lost, cheapest[lost]] = 1.0
-        mix: Floats = found / found.sum(axis=1, keepdims=True)
+        mix[lost, cheapest[lost]] = 1.0
+        mix = mix / mix.sum(axis=1, keepdims=True)
         return mix
 
 
@@ -73,37 +73,28 @@ def parse(
     text: str, objective: Objective = BEST, allowance_usd: float | None = None, seed: int = 0
 ) -> Target:
     """Read `NAME` or `NAME:OPTION=VALUE,...`; BadLog says how to write it."""
-    name, _, options = text.partition(":")
+    try:
+        name, values = options.policy(text)
+    except ValueError as exc:
+        raise BadLog(f"{text!r}: {exc}") from None
     if name != "logged" and name not in POLICIES:
         known = ", ".join(["logged", *POLICIES])
-        raise BadLog(f"policy {name!r} is unknown; there are: {known}")
-    found: dict[str, Any] = {}
-    for option in filter(None, options.split(",")):
-        key, separator, value = option.partition("=")
-        if not separator:
-            raise BadLog(f"{text!r}: write options like fixed:arm=large or weighted:cpu=9,gpu=1")
-        found[key] = _value(value)
-    if name == "weighted":
-        found = {"weights": found}
-    return Target(text, name, found, objective, allowance_usd, seed)
+        raise BadLog(f"unknown policy {name!r}; the policies are: {known}")
+    return Target(text, name, values, objective, allowance_usd, seed)
 
 
-def _value(text: str) -> Any:
-    """Parse a value as TOML; text that is not valid TOML is a string."""
+def _built(target: Target) -> Policy:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+        return build(target.name, target.objective, options=target.options, seed=target.seed)
+    except ValueError as exc:
+        raise BadLog(f"{target.label}: {exc}") from exc
 
 
 def _run(target: Target, log: Log, costs: Floats) -> Floats:
     """Run a policy over the log, in order, learning from the feedback known by then."""
-    try:
-        policy = build(target.name, target.objective, options=target.options, seed=target.seed)
-    except ValueError as exc:
-        raise BadLog(f"{target.label}: {exc}") from exc
+    policy = _built(target)
     policy.pace(target.allowance_usd)
-    rng, found = Random(target.seed), np.zeros((len(log), len(log.arms)))
+    rng, pmf = Random(target.seed), np.zeros((len(log), len(log.arms)))
     waiting: list[tuple[float, int, Context, Choice]] = []
     for start, stop in log.batches():
         contexts = log.contexts(start, stop)
@@ -112,14 +103,14 @@ def _run(target: Target, log: Log, costs: Floats) -> Floats:
             context, offered = contexts[row - start], np.flatnonzero(log.offered[row])
             arms = [Arm(log.arms[at], float(costs[row, at])) for at in offered]
             choice = policy.choose(context, arms, rng)
-            found[row, offered] = choice.pmf
+            pmf[row, offered] = choice.pmf
             policy.charge(choice, arms[choice.index].cost_usd)
             if policy.resolve_due():
                 policy.resolve()
             if np.isfinite(log.quality[row]):
                 seen = _as_drawn(choice, log, row)
                 heapq.heappush(waiting, (float(log.taught_s[row]), row, context, seen))
-    return found
+    return pmf
 
 
 def _teach(

@@ -10,6 +10,8 @@ import polars as pl
 
 from tollway.simulations.replay.logs import BadLog
 
+LATEST_S = 1e11  # the year 5138; larger numbers are milliseconds or finer
+
 
 def parse(text: str) -> float:
     """Parse a time into seconds since 1970; ValueError if it is invalid."""
@@ -19,29 +21,30 @@ def parse(text: str) -> float:
         when = datetime.fromisoformat(text.strip())
         seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     if not math.isfinite(seconds):
-        raise ValueError(f"{text} is no time")
+        raise ValueError(f"{text} is not a time")
     return seconds
 
 
 def seconds(scan: pl.LazyFrame, name: str, source: str) -> pl.Expr:
-    """Return the expression for a column's seconds; BadLog names the first invalid row."""
+    """Return a column's seconds, null where it is empty; BadLog names the first invalid row."""
     kind, column = scan.collect_schema()[name], pl.col(name)
     if kind.is_numeric():
-        found = column.cast(pl.Float64)
+        parsed = column.cast(pl.Float64).fill_nan(None)
     elif isinstance(kind, pl.Date | pl.Datetime):
-        found = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
+        parsed = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
     else:
-        found = column.cast(pl.String).map_elements(_or_nothing, pl.Float64, skip_nulls=True)
-    told = scan.select(row=pl.int_range(pl.len()) + 1, said=column, at=found)
-    wrong = told.filter(pl.col("at").is_null() | ~pl.col("at").is_finite())
-    first = wrong.head(1).collect()
+        parsed = column.cast(pl.String).map_elements(_or_nothing, pl.Float64, skip_nulls=True)
+    rows = scan.select(row=pl.int_range(pl.len()) + 1, said=column, at=parsed)
+    unread = pl.col("at").is_null() | ~(pl.col("at").abs() <= LATEST_S)
+    empty = pl.col("said").is_null() | (pl.col("said").is_nan() if kind.is_float() else False)
+    first = rows.filter(unread & ~empty).head(1).collect()
     if len(first):
-        row, said, _ = first.row(0)
+        row, value, _ = first.row(0)
         raise BadLog(
-            f"{source} row {row}: {name} = {said!r} is no time; write seconds since 1970, such as "
-            "1767225600.5, or ISO 8601, such as 2026-01-01T00:00:00Z (without an offset: UTC)"
+            f"{source} row {row}: {name} = {value!r} is not a time; write seconds since 1970, as "
+            "1767225600.5, or ISO 8601, as 2026-01-01T00:00:00Z (without an offset: UTC)"
         )
-    return found
+    return parsed
 
 
 def _or_nothing(text: str) -> float | None:

@@ -15,7 +15,7 @@ COLOURS = 8  # more lines cannot be distinguished; the colours wrap
 POINTS_MAX = 2000  # points of one line: a screen has no more columns
 TITLED_MAX = 200  # points with a <title>; with more, they are too dense to hover over
 _WIDTH, _HEIGHT = 760, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 16, 14, 46
 _TICKS = 6
 
 NOTHING = "\N{EN DASH}"  # shown for a missing number
@@ -132,9 +132,9 @@ class _Scale:
 
     @classmethod
     def of(cls, axis: Axis, values: Sequence[float], start: float, end: float) -> "_Scale":
-        found = [v for v in values if math.isfinite(v) and (v > 0 or not axis.log)]
-        low = axis.low if axis.low is not None else min(found, default=0.1 if axis.log else 0.0)
-        high = axis.high if axis.high is not None else max(found, default=1.0)
+        finite = [v for v in values if math.isfinite(v) and (v > 0 or not axis.log)]
+        low = axis.low if axis.low is not None else min(finite, default=0.1 if axis.log else 0.0)
+        high = axis.high if axis.high is not None else max(finite, default=1.0)
         if not high > low:
             pad = abs(low) * 0.1 or 1.0
             low, high = (low / 1.5, low * 1.5) if axis.log else (low - pad, high + pad)
@@ -165,11 +165,11 @@ class _Scale:
 
 
 def _values(series: Sequence[Series], axis: str, marks: Sequence[Mark]) -> list[float]:
-    found = [value for one in series for value in getattr(one, axis)]
+    values = [value for one in series for value in getattr(one, axis)]
     if axis == "y":
-        found += [v for one in series for ends in (one.low, one.high) if ends for v in ends]
+        values += [v for one in series for ends in (one.low, one.high) if ends for v in ends]
     at = [getattr(mark, axis) for mark in marks]
-    return [*found, *(value for value in at if value is not None)]
+    return [*values, *(value for value in at if value is not None)]
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -216,8 +216,8 @@ def _tick(value: float, scale: _Scale) -> str:
 
 def _mark(mark: Mark, number: int, across: _Scale, up: _Scale) -> str:
     if mark.x is not None:
-        # Every other label is a line lower, so that neighbours do not overlap.
-        down = 9.0 + 14.0 * (number % 2)
+        # Labels alternate between three lines, so that neighbours do not overlap.
+        down = 9.0 + 14.0 * (number % 3)
         return _upright(mark.label, across(mark.x), _TOP, _HEIGHT - _BOTTOM, down)
     at = up(mark.y or 0.0)
     return (
@@ -241,17 +241,17 @@ def _thinned(series: Series) -> list[int]:
 
 
 def _series(series: Series, colour: int, across: _Scale, up: _Scale) -> str:
-    kept = _thinned(series)
-    points = [(across(series.x[at]), up(series.y[at]), at) for at in kept]
-    sound = [math.isfinite(series.y[at]) for at in kept]
+    indices = _thinned(series)
+    points = [(across(series.x[at]), up(series.y[at]), at) for at in indices]
+    sound = [math.isfinite(series.y[at]) for at in indices]
     parts = []
     if series.low is not None and series.high is not None:
-        parts.append(_intervals(series, kept, colour, across, up))
+        parts.append(_intervals(series, indices, colour, across, up))
     if series.style != "dots":
         dashed = " dashed" if series.dashed else ""
         path = _path(points, sound, series.style)
         parts.append(f'<path class="c{colour} line{dashed}" d="{path}"/>')
-    for at, fine in zip(kept, sound, strict=True):
+    for at, fine in zip(indices, sound, strict=True):
         if fine and (series.style == "dots" or len(points) <= TITLED_MAX):
             parts.append(_dot(series, at, colour, across, up))
     return "".join(parts)
@@ -272,7 +272,7 @@ def _path(points: Sequence[tuple[float, float, int]], sound: Sequence[bool], sty
 def _dot(series: Series, at: int, colour: int, across: _Scale, up: _Scale) -> str:
     name = series.names[at] if series.names else series.name
     px, py = across(series.x[at]), up(series.y[at])
-    told = f"{name}: {_tick(series.x[at], across)}, {_tick(series.y[at], up)}"
+    title = f"{name}: {_tick(series.x[at], across)}, {_tick(series.y[at], up)}"
     radius = 4.5 if series.style == "dots" else 2.2
     shown = f'<circle class="c{colour} dot" cx="{px:g}" cy="{py:g}" r="{radius}">'
     label = ""
@@ -280,14 +280,16 @@ def _dot(series: Series, at: int, colour: int, across: _Scale, up: _Scale) -> st
         side, aside = ("end", -8) if px > _WIDTH * 0.8 else ("begin", 8)
         place = f'x="{px + aside:g}" y="{py - 6:g}"'
         label = f'<text class="tick {side}" {place}>{escape(name)}</text>'
-    return f"{shown}<title>{escape(told)}</title></circle>{label}"
+    return f"{shown}<title>{escape(title)}</title></circle>{label}"
 
 
-def _intervals(series: Series, kept: Sequence[int], colour: int, across: _Scale, up: _Scale) -> str:
+def _intervals(
+    series: Series, indices: Sequence[int], colour: int, across: _Scale, up: _Scale
+) -> str:
     assert series.low is not None and series.high is not None
     ends = [
         (across(series.x[at]), up(series.low[at]), up(series.high[at]))
-        for at in kept
+        for at in indices
         if math.isfinite(series.low[at]) and math.isfinite(series.high[at])
     ]
     if series.style == "dots":

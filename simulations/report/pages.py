@@ -26,10 +26,12 @@ def figure(result: Result, key: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def grouped(wanted: Sequence[Cell], found: Sequence[Result]) -> dict[tuple[str, ...], list[Result]]:
+def grouped(
+    wanted: Sequence[Cell], results: Sequence[Result]
+) -> dict[tuple[str, ...], list[Result]]:
     """Return the results of each cell of a grid, in the order of the seeds."""
     groups: dict[tuple[str, ...], list[Result]] = {}
-    for cell, result in zip(wanted, found, strict=True):
+    for cell, result in zip(wanted, results, strict=True):
         groups.setdefault(tuple(value for _, value in cell.labels), []).append(result)
     return groups
 
@@ -47,20 +49,20 @@ def compare_rows(by_policy: Mapping[str, Sequence[Result]]) -> list[list[str]]:
         head += [name.upper(), "DIFFERENCE"]
     first = next(iter(by_policy.values()))
     rows = [head]
-    for policy, found in by_policy.items():
+    for policy, results in by_policy.items():
         row = [policy]
         for key, _, _ in FIGURES:
-            values = [figure(result, key) for result in found]
+            values = [figure(result, key) for result in results]
             differences = [
                 value - figure(other, key) for value, other in zip(values, first, strict=True)
             ]
-            same = found is first
-            row += [_say(key, mean(values)), "" if same else _say(key, mean(differences))]
+            same = results is first
+            row += [_shown(key, mean(values)), "" if same else _shown(key, mean(differences))]
         rows.append(row)
     return rows
 
 
-def _say(key: str, value: Mean) -> str:
+def _shown(key: str, value: Mean) -> str:
     digits = {"quality": 4, "refused": 4, "cost_usd_per_1k": 4, "p99_s": 3}.get(key, 2)
     return interval(value, digits)
 
@@ -72,7 +74,7 @@ def compare_page(scenario: str, about: str, by_policy: Mapping[str, Sequence[Res
     parts = []
     for key, name, less in FIGURES[:4]:
         means = [mean([figure(result, key) for result in by_policy[policy]]) for policy in names]
-        better = "Less is better." if less else "More is better."
+        better = "Lower is better." if less else "Higher is better."
         caption = f"{name[0].upper()}{name[1:]} by policy, with 95 % intervals. {better}"
         parts.append(report.plot_bars(bars_of(names, means), Axis(name), caption))
     if len(names) > 1 and seeds > 1:
@@ -86,14 +88,14 @@ def compare_page(scenario: str, about: str, by_policy: Mapping[str, Sequence[Res
             for policy in names[1:]
         ]
         bars = bars_of(names[1:], differences)
-        caption = f"How much more regret than {first}, on the same requests; 0 is none."
+        caption = f"Difference in regret from {first}, on the same requests. Lower is better."
         picture = report.plot_bars(bars, Axis("points"), caption, [Mark("", x=0.0)])
-        parts.insert(0, report.section(f"Against {first}", picture))
+        parts.insert(0, report.section(f"Compared with {first}", picture))
     head, *body = compare_rows(by_policy)
     table = report.table([name.capitalize() for name in head], body)
     parts.append(report.section("All figures", table))
-    parts.append(report.section("Changes", _recovery_table(by_policy)))
-    lead = f"{about} {seeds} seeds, the same requests for every policy."
+    parts.append(report.section("Recovery from changes", _recovery_table(by_policy)))
+    lead = f"{about} {seeds} seeds; every policy gets the same requests."
     return report.page(f"{scenario}: policies compared", *parts, lead=lead, foot=BAR)
 
 
@@ -106,17 +108,17 @@ def _recovery_table(by_policy: Mapping[str, Sequence[Result]]) -> str:
         [change["says"], *(recovery(by_policy[policy], at) for policy in names)]
         for at, change in enumerate(changes)
     ]
-    return report.table(["change", *names], rows, "How long it took to recover, in the middle.")
+    return report.table(["change", *names], rows, "Median time to recover.")
 
 
-def recovery(found: Sequence[Result], change: int) -> str:
+def recovery(results: Sequence[Result], change: int) -> str:
     """Return how long runs took to recover from a change: the median, and how many never did."""
-    times = [result["changes"][change]["recovery_s"] for result in found]
+    times = [result["changes"][change]["recovery_s"] for result in results]
     never = sum(time is None for time in times)
     ordered = sorted(math.inf if time is None else time for time in times)
     middle = ordered[len(ordered) // 2]
-    said = seconds(None if math.isinf(middle) else middle)
-    return f"{said} ({never} of {len(times)} never)" if never and middle < math.inf else said
+    text = seconds(None if math.isinf(middle) else middle)
+    return f"{text} ({never} of {len(times)} never)" if never and middle < math.inf else text
 
 
 # -- sweep
@@ -125,9 +127,9 @@ def recovery(found: Sequence[Result], change: int) -> str:
 def sweep_rows(axes: Sequence[str], groups: Mapping[tuple[str, ...], Sequence[Result]]) -> Any:
     """Return a table of a grid: its axes, then the figures."""
     rows = [[*(axis.upper() for axis in axes), *(name.upper() for _, name, _ in FIGURES)]]
-    for place, found in groups.items():
-        means = [(key, mean([figure(result, key) for result in found])) for key, _, _ in FIGURES]
-        rows.append([*place, *(_say(key, value) for key, value in means)])
+    for place, results in groups.items():
+        means = [(key, mean([figure(result, key) for result in results])) for key, _, _ in FIGURES]
+        rows.append([*place, *(_shown(key, value) for key, value in means)])
     return rows
 
 
@@ -138,14 +140,13 @@ def sweep_page(
     names = [", ".join(place) for place in groups]
     parts = []
     for key, name, less in FIGURES[:4]:
-        means = [mean([figure(result, key) for result in found]) for found in groups.values()]
-        better = "Less is better." if less else "More is better."
-        parts.append(
-            report.plot_bars(bars_of(names, means), Axis(name), f"{name}, 95 % intervals. {better}")
-        )
+        means = [mean([figure(result, key) for result in results]) for results in groups.values()]
+        better = "Lower is better." if less else "Higher is better."
+        caption = f"{name[0].upper()}{name[1:]}, with 95 % intervals. {better}"
+        parts.append(report.plot_bars(bars_of(names, means), Axis(name), caption))
     head, *body = sweep_rows(axes, groups)
     parts.append(report.table([name.capitalize() for name in head], body))
-    return report.page(f"{scenario}: a grid of {len(names)}", *parts, foot=BAR)
+    return report.page(f"{scenario}: {len(names)} combinations", *parts, foot=BAR)
 
 
 # -- all scenarios
@@ -166,35 +167,35 @@ def overview_rows(by_scenario: Mapping[str, Sequence[Result]]) -> list[list[str]
             "P99",
         ]
     ]
-    for name, found in by_scenario.items():
-        slowest = _slowest(found)
-        used = [r["total"]["spent_share"] for r in found if r["total"]["spent_share"] is not None]
+    for name, results in by_scenario.items():
+        slowest = _slowest(results)
+        used = [r["total"]["spent_share"] for r in results if r["total"]["spent_share"] is not None]
         rows.append(
             [
                 name,
-                interval(mean([figure(result, "regret_points") for result in found])),
-                interval(mean([figure(result, "over_hull_points") for result in found])),
+                interval(mean([figure(result, "regret_points") for result in results])),
+                interval(mean([figure(result, "over_hull_points") for result in results])),
                 slowest,
                 percent(max(used)) if used else "-",
-                f"${max(result['total']['overspent_usd'] for result in found):.4f}",
-                percent(mean([figure(result, "refused") for result in found]).value),
-                percent(mean([figure(result, "failed") for result in found]).value),
-                seconds(mean([figure(result, "p99_s") for result in found]).value),
+                f"${max(result['total']['overspent_usd'] for result in results):.4f}",
+                percent(mean([figure(result, "refused") for result in results]).value),
+                percent(mean([figure(result, "failed") for result in results]).value),
+                seconds(mean([figure(result, "p99_s") for result in results]).value),
             ]
         )
     return rows
 
 
-def _slowest(found: Sequence[Result]) -> str:
-    changes = range(len(found[0]["changes"]))
+def _slowest(results: Sequence[Result]) -> str:
+    changes = range(len(results[0]["changes"]))
     if not changes:
         return "-"
 
     def middle(change: int) -> float:
-        times = [result["changes"][change]["recovery_s"] for result in found]
+        times = [result["changes"][change]["recovery_s"] for result in results]
         return sorted(math.inf if time is None else time for time in times)[len(times) // 2]
 
-    return recovery(found, max(changes, key=middle))
+    return recovery(results, max(changes, key=middle))
 
 
 def overview_page(by_scenario: Mapping[str, Sequence[Result]]) -> str:

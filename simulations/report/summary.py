@@ -12,9 +12,9 @@ from tollway.simulations.world.grid import Mean
 Result = dict[str, Any]
 
 BAR = (
-    "Regret is the mean loss against the best that the same money could have bought, by one who "
-    "knows the true quality and cost of every request; hull is the best mix of fixed backends at "
-    "the same cost."
+    "Regret is the mean loss of quality, in points, compared with the best result for the same "
+    "money if the true quality and cost of every request were known. The hull is the best mix of "
+    "fixed backends at the same cost."
 )
 
 
@@ -44,25 +44,25 @@ def run_lines(result: Result) -> list[str]:
     """Return the summary of a run as lines for a terminal."""
     total = result["total"]
     if not total["requests"]:
-        return [f"{result['scenario']}: no requests came"]
+        return [f"{result['scenario']}: no requests"]
     lines = [
         f"{result['scenario']}: {total['requests']:,} requests in {result['hours']:g} hours, "
         f"policy {result['policy']}, seed {result['seed']}",
-        f"  quality      {percent(total['quality'])}   best {percent(total['best_quality'])}   "
-        f"by class {percent(total['group_quality'])}",
-        f"  regret       {points(total['regret_points'])} points; against who knows the classes "
-        f"{points(total['group_regret_points'])}; over the hull "
-        f"{total['over_hull_points']:+.2f}",
+        f"  quality      {percent(total['quality'])}; best {percent(total['best_quality'])}; "
+        f"best by class {percent(total['group_quality'])}",
+        f"  regret       {points(total['regret_points'])} points; "
+        f"{points(total['group_regret_points'])} compared with the best by class; "
+        f"{total['over_hull_points']:+.2f} over the hull",
         f"  cost         ${total['cost_usd_per_1k']:.4g} per 1,000; "
         f"best ${total['best_cost_usd_per_1k']:.4g}",
         f"  latency      p50 {seconds(total['p50_s'])}, p99 {seconds(total['p99_s'])}",
-        f"  without answer  {percent(total['refused'])} refused by budgets, "
+        f"  unanswered   {percent(total['refused'])} refused by budgets, "
         f"{percent(total['failed'])} failed",
     ]
     if total["floor"] is not None:
         lines.append(
-            f"  floor        {percent(total['floor'])}, "
-            f"{total['over_floor_points']:+.2f} points over it"
+            f"  floor        {percent(total['floor'])}; "
+            f"quality {total['over_floor_points']:+.2f} points above it"
         )
     lines += ["", *columns(_phase_rows(result)), ""]
     if result["changes"]:
@@ -96,7 +96,7 @@ def _phase_rows(result: Result) -> list[tuple[str, ...]]:
 
 def _change_rows(result: Result) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
-        ("CHANGE", "AT", "RECOVERED AFTER", "REQUESTS", "REGRET BEFORE", "AND AFTER")
+        ("CHANGE", "AT", "RECOVERED AFTER", "REQUESTS", "REGRET BEFORE", "REGRET AFTER")
     ]
     for change in result["changes"]:
         requests = change["recovery_requests"]
@@ -147,10 +147,10 @@ def run_page(result: Result) -> str:
     """Return a run as a page."""
     total, times = result["total"], result["over_time"]
     if not total["requests"]:
-        return report.page(result["scenario"], report.text("No requests came."))
+        return report.page(result["scenario"], report.text("There were no requests."))
     hours = times["at_h"]
     marks = [Mark(change["says"], x=change["at_h"]) for change in result["changes"]]
-    across = Axis("hours from the start", 0.0, result["hours"])
+    across = Axis("hours since the start", 0.0, result["hours"])
     parts = [
         report.tiles(_tiles(result)),
         report.section(
@@ -158,30 +158,30 @@ def run_page(result: Result) -> str:
             report.plot(
                 _bars_over_time(result),
                 across,
-                Axis("chance of a right answer", percent=True),
-                "Quality as it was, and the bars of each phase: the best for the money, and the "
-                "best mix of fixed backends at what was spent.",
+                Axis("probability of a right answer", percent=True),
+                "Quality, and two references for each phase: the best possible within the budgets, "
+                "and the hull, which is the best mix of fixed backends at the same cost.",
                 marks,
             ),
             report.plot(
                 [Series("regret", hours, _gaps(times["regret_points"]))],
                 across,
                 Axis("points"),
-                "Regret: what the requests of each time lost against the best.",
+                "Regret: mean loss compared with the best possible.",
                 marks,
             ),
             report.plot(
                 [Series(name, hours, _gaps(shares)) for name, shares in times["arms"].items()],
                 across,
                 Axis("share of requests", 0.0, 1.0, percent=True),
-                "Who answered.",
+                "Share of requests that each backend answered.",
                 marks,
             ),
             report.plot(
                 _costs_over_time(result),
                 across,
                 Axis("dollars per 1,000 requests", 0.0),
-                "What requests cost, and what the budgets allowed as each phase began.",
+                "Cost of requests, and the allowance of the budgets at the start of each phase.",
                 marks,
             ),
             report.plot(
@@ -191,7 +191,7 @@ def run_page(result: Result) -> str:
                 ],
                 across,
                 Axis("seconds", log=True),
-                "How long answers took.",
+                "Latency of answers.",
                 marks,
             ),
         ),
@@ -206,7 +206,9 @@ def run_page(result: Result) -> str:
             (f"{event['at_h']:.2f} h", event["kind"], event["about"], event["text"])
             for event in result["events"][:40]
         ]
-        parts.append(report.section("Events", report.table(["at", "kind", "of", "what"], rows)))
+        parts.append(
+            report.section("Events", report.table(["at", "kind", "subject", "event"], rows))
+        )
     foot = f"Scenario {result['scenario']}, policy {result['policy']}, seed {result['seed']}. {BAR}"
     return report.page(result["scenario"], *parts, lead=result["about"], foot=foot)
 
@@ -218,13 +220,13 @@ def _tiles(result: Result) -> list[tuple[str, str, str]]:
         ("quality", percent(total["quality"]), f"best {percent(total['best_quality'])}"),
         ("over the hull", f"{total['over_hull_points']:+.2f}", "points at the same cost"),
         ("cost", f"${total['cost_usd_per_1k']:.4g}", "per 1,000 requests"),
-        ("overspent", f"${total['overspent_usd']:.4g}", f"used {percent(total['spent_share'])}"),
+        ("overspent", f"${total['overspent_usd']:.4g}", f"{percent(total['spent_share'])} used"),
         ("p99", seconds(total["p99_s"]), f"p50 {seconds(total['p50_s'])}"),
     ]
     slowest = [change["recovery_s"] for change in result["changes"]]
     if slowest:
         worst = None if None in slowest else max(slowest)
-        tiles.insert(1, ("recovery", seconds(worst), "the slowest of all changes"))
+        tiles.insert(1, ("recovery", seconds(worst), "slowest change"))
     return tiles
 
 
@@ -254,11 +256,11 @@ def _bars_over_time(result: Result) -> list[Series]:
 
 def _costs_over_time(result: Result) -> list[Series]:
     times = result["over_time"]
-    found = [Series("cost", times["at_h"], _gaps(times["cost_usd_per_1k"]))]
+    series = [Series("cost", times["at_h"], _gaps(times["cost_usd_per_1k"]))]
     x, y = _steps(result, "allowance_usd_per_1k")
     if any(map(math.isfinite, y)):
-        found.append(Series("allowed", x, y, dashed=True))
-    return found
+        series.append(Series("allowance", x, y, dashed=True))
+    return series
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -100,7 +100,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 if task.done():
                     return
             if not due:
-                raise RuntimeError("everything waits for something else: a deadlock")
+                raise RuntimeError("deadlock: all strands wait and no call is scheduled")
             at_s, _, call, value = pop(due)
             self.now_s = max(self.now_s, at_s)
             call(value)

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import tomllib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,73 +10,100 @@ from typing import Any
 from tollway.gateway.cli import terminal
 from tollway.gateway.settings.errors import ConfigError, Problem, did_you_mean
 from tollway.policies.registry import POLICIES
+from tollway.simulations import options
 from tollway.simulations.report import page as report
 from tollway.simulations.report import pages
 from tollway.simulations.report import summary as telling
-from tollway.simulations.world import engine, grid, results, scenario
+from tollway.simulations.world import engine, grid, results, scenario_file
 from tollway.simulations.world.progress import Progress
 
 _RUN = """\
-SCENARIO is a file, or the name of one that comes with Tollway (--list shows them):
+examples:
   tollway simulate run steady --html steady.html
   tollway simulate run my.toml --seed 2 --set backends.large.price.per_request_usd=0.0005
-  tollway simulate run --all --seeds 5          all of them, one line each
-The gateway's own code runs in virtual time: the same seed gives the same bytes, everywhere.
+  tollway simulate run --all --seeds 5          all included scenarios, one line each
+
+A scenario is a TOML file, or the name of an included one (--list shows them). The gateway's own
+code runs in virtual time. The same seed gives the same results on any machine.
 """
 _COMPARE = """\
-A policy is NAME or NAME:OPTION=VALUE,...; options are those of policy_options in tollway.toml:
+examples:
   tollway simulate compare price-cut --policies lagrangian fixed:arm=large cheapest
   tollway simulate compare steady --policies lagrangian lagrangian:gamma=1000 --seeds 20
-All meet the same requests with the same luck, so differences are paired, by seed.
+
+A policy is NAME or NAME:OPTION=VALUE,... with the options of policy_options in tollway.toml. All
+policies get the same requests with the same random outcomes, so differences are paired by seed.
 """
 _SWEEP = """\
+example:
   tollway simulate sweep steady --grid labels.share=0.01,0.1,1 --grid budgets.day.limit_usd=10,30
-What is done is kept in --out and not done again: an interrupted sweep goes on where it was.
+
+With --out, finished runs are stored, and an interrupted sweep continues where it stopped.
 """
 
 
 def add(commands: Any) -> None:
     """Add the commands."""
-    run = terminal.add(commands, "run", _run, "run a scenario and say what came of it", _RUN)
+    run = terminal.add(commands, "run", _run, "run a scenario and report the results", _RUN)
     run.add_argument("scenario", nargs="*", help="a scenario's file or name")
-    run.add_argument("--all", action="store_true", help="all that come with Tollway")
-    run.add_argument("--list", action="store_true", help="list those, and do nothing")
-    run.add_argument("--journal", type=Path, metavar="DIR", help="write what gateways journal")
-    run.add_argument("--seed", type=int, help="instead of the scenario's")
-    run.add_argument("--policy", metavar="POLICY", help="instead of the scenario's; see compare")
-    run.add_argument("--markdown", action="store_true", help="print several as a Markdown table")
+    run.add_argument("--all", action="store_true", help="run all included scenarios")
+    run.add_argument("--list", action="store_true", help="list the included scenarios and exit")
+    run.add_argument(
+        "--journal", type=Path, metavar="DIR", help="write the gateways' journals to this folder"
+    )
+    run.add_argument("--seed", type=int, help="override the scenario's seed")
+    run.add_argument(
+        "--policy", metavar="POLICY", help="override the scenario's policy; see compare --help"
+    )
+    run.add_argument(
+        "--markdown", action="store_true", help="print the table of several runs as Markdown"
+    )
     _shared(run)
 
-    summary = "run several policies on the same requests"
+    summary = "compare policies on the same requests"
     compare = terminal.add(commands, "compare", _compare, summary, _COMPARE)
     compare.add_argument("scenario", help="a scenario's file or name")
-    compare.add_argument("--policies", nargs="+", required=True, metavar="POLICY")
+    compare.add_argument(
+        "--policies", nargs="+", required=True, metavar="POLICY", help="the policies to compare"
+    )
     _shared(compare, seeds=5)
 
-    sweep = terminal.add(commands, "sweep", _sweep, "run a grid of a scenario's values", _SWEEP)
+    sweep = terminal.add(
+        commands, "sweep", _sweep, "run a scenario with every combination of some values", _SWEEP
+    )
     sweep.add_argument("scenario", help="a scenario's file or name")
     sweep.add_argument(
-        "--grid", action="append", required=True, metavar="KEY=V1,V2", help="an axis of the grid"
+        "--grid", action="append", required=True, metavar="KEY=V1,V2", help="values of a key"
     )
     _shared(sweep, seeds=3)
 
 
 def _shared(command: Any, seeds: int = 1) -> None:
     command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change the scenario"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="set a scenario's key"
     )
     command.add_argument(
-        "--seeds", type=_count, default=seeds, metavar="N", help=f"how many runs each ({seeds})"
+        "--seeds",
+        type=_count,
+        default=seeds,
+        metavar="N",
+        help=f"runs per cell, each with its own seed ({seeds})",
     )
     command.add_argument(
-        "--workers", type=_count, default=_cores(), metavar="N", help="processes (one per core)"
+        "--workers",
+        type=_count,
+        default=_cores(),
+        metavar="N",
+        help="number of processes (one per core)",
     )
     command.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="where cells run (local)"
+        "--engine", choices=("local", "ray"), default="local", help="where runs execute (local)"
     )
-    command.add_argument("--out", type=Path, metavar="DIR", help="keep cells, and go on from them")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the results")
-    command.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="store results and resume from them"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page with charts")
 
 
 def _count(text: str) -> int:
@@ -96,12 +122,12 @@ def _cores() -> int:
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if arguments.list:
-        found = [(name, scenario.load(name).about) for name in scenario.shipped()]
-        terminal.say(*terminal.columns(found))
+        scenarios = [(name, scenario_file.load(name).about) for name in scenario_file.shipped()]
+        terminal.say(*terminal.columns(scenarios))
         return terminal.OK
-    names = scenario.shipped() if arguments.all else arguments.scenario
+    names = scenario_file.shipped() if arguments.all else arguments.scenario
     if not names:
-        return terminal.fail(terminal.USAGE, "name a scenario, or write --all; --list shows them")
+        return terminal.fail(terminal.USAGE, "name a scenario or add --all; --list shows the names")
     changes = _changes(arguments)
     if arguments.policy:
         changes |= policy(arguments.policy)
@@ -112,8 +138,8 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _one(arguments: argparse.Namespace, name: str, changes: dict[str, Any]) -> int:
     with grid.quiet():
-        found = scenario.load(name, changes)
-        run = engine.run(found, seed=arguments.seed, journal=arguments.journal)
+        world = scenario_file.load(name, changes)
+        run = engine.run(world, seed=arguments.seed, journal=arguments.journal)
     result = results.summarise(run)
     terminal.say(*telling.run_lines(result))
     _write(arguments, result, lambda: telling.run_page(result))
@@ -123,13 +149,13 @@ def _one(arguments: argparse.Namespace, name: str, changes: dict[str, Any]) -> i
 def _overview(arguments: argparse.Namespace, names: list[str], changes: dict[str, Any]) -> int:
     seeds = _seeds(arguments, names[0])
     wanted = grid.cells(names, seeds, [("changes", [("", changes)])] if changes else [])
-    found = _cells(arguments, wanted)
+    results = _cells(arguments, wanted)
     by_scenario: dict[str, list[Any]] = {}
-    for cell, result in zip(wanted, found, strict=True):
+    for cell, result in zip(wanted, results, strict=True):
         by_scenario.setdefault(cell.scenario, []).append(result)
     rows = pages.overview_rows(by_scenario)
     _say_rows(rows, arguments.markdown)
-    _write(arguments, found, lambda: pages.overview_page(by_scenario))
+    _write(arguments, results, lambda: pages.overview_page(by_scenario))
     return terminal.OK
 
 
@@ -141,38 +167,31 @@ def _compare(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     chosen = [(text, base | policy(text)) for text in arguments.policies]
     seeds = _seeds(arguments, arguments.scenario)
     wanted = grid.cells([arguments.scenario], seeds, [("policy", chosen)])
-    found = _cells(arguments, wanted)
-    by_policy = {place[0]: runs for place, runs in pages.grouped(wanted, found).items()}
+    results = _cells(arguments, wanted)
+    by_policy = {place[0]: runs for place, runs in pages.grouped(wanted, results).items()}
     _say_rows(pages.compare_rows(by_policy), False)
     _write(
         arguments,
-        [grid.flat(cell, result) for cell, result in zip(wanted, found, strict=True)],
-        lambda: pages.compare_page(found[0]["scenario"], found[0]["about"], by_policy),
+        [grid.flat(cell, result) for cell, result in zip(wanted, results, strict=True)],
+        lambda: pages.compare_page(results[0]["scenario"], results[0]["about"], by_policy),
     )
     return terminal.OK
 
 
 def policy(text: str) -> dict[str, Any]:
     """Return the changes that set a scenario's policy to `NAME:OPTION=VALUE,...`."""
-    name, _, options = text.partition(":")
+    try:
+        name, values = options.policy(text)
+    except ValueError as exc:
+        raise ConfigError([Problem("command line", "policy", str(exc), repr(text))]) from None
     if name not in POLICIES:
         why = did_you_mean(name, POLICIES)
         raise ConfigError([Problem("command line", "policy", why, repr(name))])
-    found: dict[str, Any] = {}
-    for option in filter(None, options.split(",")):
-        key, separator, value = option.partition("=")
-        if not separator:
-            why = "write options like fixed:arm=large or lagrangian:gamma=1000,p_min=0.01"
-            raise ConfigError([Problem("command line", "policy", why, repr(text))])
-        if name == "weighted":
-            found.setdefault("weights", {})[key] = _value(value)
-        else:
-            found[key] = _value(value)
     cascade = name == "cascade"
     return {
         "route.policy": "lagrangian" if cascade else name,
         "route.cascade": cascade,
-        "route.policy_options": found,
+        "route.policy_options": values,
     }
 
 
@@ -185,17 +204,17 @@ def _sweep(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     for number, text in enumerate(arguments.grid):
         key, values = _pair(text, "--grid")
         changes = [
-            (value, {**(base if not number else {}), key: _value(value)}) for value in values
+            (value, {**(base if not number else {}), key: options.value(value)}) for value in values
         ]
         axes.append((key, changes))
     wanted = grid.cells([arguments.scenario], _seeds(arguments, arguments.scenario), axes)
-    found = _cells(arguments, wanted)
-    groups = pages.grouped(wanted, found)
+    results = _cells(arguments, wanted)
+    groups = pages.grouped(wanted, results)
     names = [key for key, _ in axes]
     _say_rows(pages.sweep_rows(names, groups), False)
     _write(
         arguments,
-        [grid.flat(cell, result) for cell, result in zip(wanted, found, strict=True)],
+        [grid.flat(cell, result) for cell, result in zip(wanted, results, strict=True)],
         lambda: pages.sweep_page(arguments.scenario, names, groups),
     )
     return terminal.OK
@@ -213,27 +232,19 @@ def _pair(text: str, option: str) -> tuple[str, list[str]]:
 
 
 def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
-    found = {}
+    changes = {}
     for text in arguments.set:
         key, separator, value = text.partition("=")
         if not separator:
             why = "write it like --set labels.share=0.2"
             raise ConfigError([Problem("command line", "--set", why, repr(text))])
-        found[key] = _value(value)
-    return found
-
-
-def _value(text: str) -> Any:
-    """Parse a value as TOML; text that is not valid TOML is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+        changes[key] = options.value(value)
+    return changes
 
 
 def _seeds(arguments: argparse.Namespace, name: str) -> list[int]:
     given = getattr(arguments, "seed", None)
-    first = scenario.load(name).seed if given is None else given
+    first = scenario_file.load(name).seed if given is None else given
     return list(range(first, first + arguments.seeds))
 
 
@@ -245,7 +256,7 @@ def _cells(arguments: argparse.Namespace, wanted: list[grid.Cell]) -> list[Any]:
         raise ConfigError([_missing("--engine ray", "ray", "ray")])
     parts = None if arguments.out is None else arguments.out / "parts"
     with Progress() as progress:
-        found = grid.run(
+        results = grid.run(
             wanted,
             parts=parts,
             workers=arguments.workers,
@@ -253,12 +264,12 @@ def _cells(arguments: argparse.Namespace, wanted: list[grid.Cell]) -> list[Any]:
             done=progress,
         )
     if arguments.out is not None:
-        grid.write_parquet(arguments.out / "results.parquet", wanted, found)
-    return found
+        grid.write_parquet(arguments.out / "results.parquet", wanted, results)
+    return results
 
 
 def _missing(option: str, library: str, extra: str) -> Problem:
-    why = f"needs {library}; install it in a clone of Tollway: pip install '.[{extra}]'"
+    why = f"needs {library}; in a clone of Tollway run: pip install '.[{extra}]'"
     return Problem("command line", option, why)
 
 

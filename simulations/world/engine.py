@@ -1,10 +1,11 @@
 """Runs a scenario: production gateways in virtual time, in front of simulated servers.
 
 Theory of operation. `wiring.build` builds each gateway as in production; only its transports, its
-protocol, its ledger and its journal are simulated. A request enters at `router.answer`, as a strand
+protocol, its ledger and its journal are simulated. A request enters at `driver.answer`, as a strand
 of the virtual loop; feedback enters at `learner.take` when it is due. The jobs that the scheduler
 runs on timers run here at the times when they would change something: multipliers within 20 ms of
-when they are due, pacing every `upkeep_s`, leases at least as often as they must be renewed.
+when they are due, pacing every `pacing_interval_s`, leases at least as often as they must be
+renewed.
 Nothing else depends on chance or on the real clock, so the same seed gives the same run.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tollway.backends.money import NANO_PER_USD, to_usd
 from tollway.backends.types import Call, Payload
 from tollway.gateway import settings as config
 from tollway.gateway.budgets.administration import BudgetAdmin
@@ -26,13 +28,12 @@ from tollway.gateway.budgets.leased_budget import RENEW_S
 from tollway.gateway.budgets.protocol import Ledger
 from tollway.gateway.budgets.stores.memory import MemoryLedger
 from tollway.gateway.learning.feedback import Feedback
-from tollway.gateway.routing.backend import Backend
+from tollway.gateway.learning.multipliers import RESOLVE_S, resolve
+from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.refusals import RequestRefused
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import RequestState
-from tollway.gateway.routing.route import Route
 from tollway.gateway.wiring import Gateway, build
-from tollway.gateway.wiring.scheduler import RESOLVE_S
 from tollway.simulations.world.clock import VirtualLoop
 from tollway.simulations.world.ledger_link import LedgerLine
 from tollway.simulations.world.records import Records
@@ -161,14 +162,14 @@ class World:
     def _arrive(self, arrivals: Iterator[tuple[int, float, int, str, dict[str, Any]]]) -> None:
         """Submit the requests, each at its arrival time."""
         loop, nodes = self.loop, self.nodes
-        told = self.requests.told.tolist()
+        labelled = self.requests.labelled.tolist()
 
         def arrive(request: tuple[int, float, int, str, dict[str, Any]]) -> None:
             number, _, node, tenant, data = request
             following = next(arrivals, None)
             if following is not None:
                 loop.at(following[1], arrive, following)
-            nodes[node].ask(number, tenant, data, told[number])
+            nodes[node].ask(number, tenant, data, labelled[number])
 
         first = next(arrivals, None)
         if first is not None:
@@ -190,13 +191,13 @@ class World:
                 for at, node in enumerate(self.nodes):
                     node.line.cut = at in change.cut
             if change.budget is not None and change.limit_usd is not None:
-                self._set_limit(change.budget, int(change.limit_usd * 10**9))
+                self._set_limit(change.budget, int(change.limit_usd * NANO_PER_USD))
 
     def _set_limit(self, budget: str, limit_nano: int) -> None:
         """Change a budget at the ledger, as an operator would."""
         budgets = [one.to_budget() for one in self.nodes[0].gateway.settings.budgets]
         admin = BudgetAdmin(self.ledger, budgets, self.wall)
-        act = admin.set_limit(budget, limit_nano, "operator", "the scenario says so")
+        act = admin.set_limit(budget, limit_nano, "operator", "change in the scenario")
         self.loop.strand(act, _sound)
 
     def count_budgets(self) -> list[dict[str, Any]]:
@@ -206,9 +207,9 @@ class World:
             {
                 "budget": one.budget,
                 "window_start_s": one.window_start_s,
-                "limit_usd": one.limit_nano / 1e9,
-                "spent_usd": one.spent_nano / 1e9,
-                "unaccounted_usd": one.unaccounted_nano / 1e9,
+                "limit_usd": to_usd(one.limit_nano),
+                "spent_usd": to_usd(one.spent_nano),
+                "unaccounted_usd": to_usd(one.unaccounted_nano),
             }
             for one in sorted(self.ledger.books(), key=lambda one: (one.budget, one.window_start_s))
             if one.window_start_s or windows[one.budget] == "lifetime"
@@ -235,9 +236,11 @@ class Node:
             ledger=ledger,
             journal=self.records,
         )
-        self.route: Route = self.gateway.routes[ROUTE]
-        self.all: dict[str, Backend] = dict(self.route.backends)
-        self._tick_s = min(scenario.upkeep_s, RENEW_S) if scenario.gateways == 1 else EAGER_S
+        self.route: RoutePlan = self.gateway.routes[ROUTE]
+        self.all: dict[str, Target] = dict(self.route.backends)
+        self._tick_s = (
+            min(scenario.pacing_interval_s, RENEW_S) if scenario.gateways == 1 else EAGER_S
+        )
         self._resolving = self._closed = False
         self._set_up()
 
@@ -257,19 +260,19 @@ class Node:
 
     async def open(self) -> None:
         """Open the reservations and start the scheduled jobs."""
-        await self.gateway.wallet.open(tick_s=self._tick_s)
+        await self.gateway.reservations.open(tick_s=self._tick_s)
         self._pace()
 
     async def close(self) -> None:
         """Return the leases to the ledger."""
         self._closed = True
         self.line.cut = False
-        await self.gateway.wallet.close()
+        await self.gateway.reservations.close()
         self.records.close()
 
     # -- requests and feedback
 
-    def ask(self, number: int, tenant: str, data: dict[str, Any], told: bool) -> None:
+    def ask(self, number: int, tenant: str, data: dict[str, Any], labelled: bool) -> None:
         """Send a request through the router."""
         world, now_s = self.world, self.loop.now_s
         world.under_way += 1
@@ -284,13 +287,13 @@ class Node:
                     raise error or AssertionError
                 self._refused(number, error)
             else:
-                self._answered(number, state, told)
+                self._answered(number, state, labelled)
             self._look()
 
-        self.loop.strand(self.gateway.router.answer(inference), ended)
+        self.loop.strand(self.gateway.driver.answer(inference), ended)
         self._look()
 
-    def _answered(self, number: int, state: RequestState, told: bool) -> None:
+    def _answered(self, number: int, state: RequestState, labelled: bool) -> None:
         world, held = self.world, state.held
         assert held is not None
         right = bool(held.outcome.answer.value)
@@ -298,7 +301,7 @@ class Node:
         world.right[number] = right
         world.cost_nano[number] = state.cost_nano
         world.fallback[number] = held.fallback
-        if told:
+        if labelled:
             self.loop.at(
                 self.loop.now_s + float(world.requests.delay_s[number]),
                 self._feed,
@@ -312,8 +315,8 @@ class Node:
         world.arm[number] = REFUSED if error.reason in OVER_BUDGET else FAILED
         world.cost_nano[number] = error.cost_nano
 
-    def _feed(self, told: tuple[str, float]) -> None:
-        decision, quality = told
+    def _feed(self, label: tuple[str, float]) -> None:
+        decision, quality = label
         if not self._closed:
             self.gateway.learner.take(Feedback(decision, quality=quality), None)
             self.world.labels += 1
@@ -329,13 +332,13 @@ class Node:
 
     def _resolve(self, _: object) -> None:
         self._resolving = False
-        self.gateway.scheduler.resolve()
+        resolve(self.gateway.routes, self.gateway.events)
 
     def _pace(self, _: object = None) -> None:
-        self.gateway.scheduler.pace()
+        self.gateway.pacing.pace()
         self._look()
         if not self._closed:
-            self.loop.at(self.loop.now_s + self.world.scenario.upkeep_s, self._pace)
+            self.loop.at(self.loop.now_s + self.world.scenario.pacing_interval_s, self._pace)
 
     def learn_of(self, before: Sequence[Any], now: Sequence[Any]) -> None:
         """Apply announced changes: new prices and added backends."""
@@ -347,7 +350,7 @@ class Node:
             if new.price != old.price:
                 usual = _usual(self.world, name)
                 was_nano, is_nano = old.price.cost_nano(usual), new.price.cost_nano(usual)
-                backend.price = new.price
+                backend.reprice(new.price)
                 policy.reprice(name, is_nano / was_nano if was_nano else 1.0)
         self._look()
 
@@ -380,7 +383,7 @@ def run(scenario: Scenario, *, seed: int | None = None, journal: Path | None = N
         truth=world.truth,
         arm=np.array(world.arm, np.int64),
         right=np.array(world.right, bool),
-        cost_usd=np.array(world.cost_nano, float) / 1e9,
+        cost_usd=np.array(world.cost_nano, float) / NANO_PER_USD,
         latency_s=np.array(world.latency_s),
         fallback=np.array(world.fallback, bool),
         budgets=world.count_budgets(),

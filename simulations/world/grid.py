@@ -26,7 +26,8 @@ from typing import Any
 
 import orjson
 
-from tollway.simulations.world import engine, results, scenario
+from tollway.gateway.storage import snapshot_file
+from tollway.simulations.world import engine, results, scenario_file
 
 PACKAGES = ("backends", "policies", "gateway", "simulations")
 
@@ -49,14 +50,14 @@ class Cell:
     @property
     def name(self) -> str:
         """Its name in progress output: labels and seed."""
-        told = [f"{value}" for _, value in self.labels] or [self.scenario]
-        return ", ".join([*told, f"seed {self.seed}"])
+        parts = [f"{value}" for _, value in self.labels] or [self.scenario]
+        return ", ".join([*parts, f"seed {self.seed}"])
 
     def key(self) -> str:
         """Return the hash of everything that the result depends on."""
-        text = scenario.find(self.scenario).read_bytes()
-        said = orjson.dumps([self.seed, sorted(self.changes, key=lambda change: change[0])])
-        return hashlib.sha256(text + b"\0" + said + b"\0" + code().encode()).hexdigest()[:32]
+        text = scenario_file.find(self.scenario).read_bytes()
+        settings = orjson.dumps([self.seed, sorted(self.changes, key=lambda change: change[0])])
+        return hashlib.sha256(text + b"\0" + settings + b"\0" + code().encode()).hexdigest()[:32]
 
 
 @cache
@@ -79,23 +80,23 @@ def cells(
 
     An axis is (name, values); a value is (label, the changes it makes).
     """
-    found = []
+    planned = []
     for name in names:
         for values in product(*(values for _, values in axes)):
             changes = {key: value for _, change in values for key, value in change.items()}
             labels = [("scenario", name)] if len(names) > 1 else []
             labels += [(axis, label) for (axis, _), (label, _) in zip(axes, values, strict=True)]
-            found += [
+            planned += [
                 Cell(name, seed, tuple(sorted(changes.items())), tuple(labels)) for seed in seeds
             ]
-    return found
+    return planned
 
 
 def run_cell(cell: Cell) -> Result:
     """Run one cell."""
     with quiet():
-        found = scenario.load(cell.scenario, dict(cell.changes))
-        return results.summarise(engine.run(found, seed=cell.seed))
+        world = scenario_file.load(cell.scenario, dict(cell.changes))
+        return results.summarise(engine.run(world, seed=cell.seed))
 
 
 @contextmanager
@@ -126,29 +127,23 @@ def run(
     `parts` is the folder of stored results, `on` the engine: `local` processes, or `ray`.
     """
     for cell in wanted:
-        scenario.load(cell.scenario, dict(cell.changes))  # report errors before hours of work
-    found: dict[int, Result] = {}
+        scenario_file.load(cell.scenario, dict(cell.changes))  # report errors before hours of work
+    results: dict[int, Result] = {}
     if parts is not None:
         parts.mkdir(parents=True, exist_ok=True)
         for at, cell in enumerate(wanted):
             path = parts / f"{cell.key()}.json"
             if path.exists():
-                found[at] = orjson.loads(path.read_bytes())
-    missing = [at for at in range(len(wanted)) if at not in found]
+                results[at] = orjson.loads(path.read_bytes())
+    missing = [at for at in range(len(wanted)) if at not in results]
     for at, result in _engine(on)([wanted[at] for at in missing], workers):
         place = missing[at]
-        found[place] = result
+        results[place] = result
         if parts is not None:
-            _keep(parts / f"{wanted[place].key()}.json", result)
-        done(len(found), len(wanted), wanted[place].name)
-    return [found[at] for at in range(len(wanted))]
-
-
-def _keep(path: Path, result: Result) -> None:
-    # A part is complete or absent: an interrupted write leaves a .tmp file, which is never read.
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_bytes(orjson.dumps(result))
-    unfinished.replace(path)
+            part = parts / f"{wanted[place].key()}.json"
+            snapshot_file.write(part, orjson.dumps(result), durable=False)
+        done(len(results), len(wanted), wanted[place].name)
+    return [results[at] for at in range(len(wanted))]
 
 
 def _engine(name: str) -> Callable[[Sequence[Cell], int], Iterator[tuple[int, Result]]]:
@@ -228,10 +223,10 @@ def flat(cell: Cell, result: Result) -> dict[str, Any]:
     return row
 
 
-def write_parquet(path: Path, wanted: Sequence[Cell], found: Sequence[Result]) -> None:
+def write_parquet(path: Path, wanted: Sequence[Cell], results: Sequence[Result]) -> None:
     """Write all cells' totals as one Parquet file; ModuleNotFoundError without the extra."""
     import polars as pl  # noqa: PLC0415 - an extra, and slow to import
 
-    rows = [flat(cell, result) for cell, result in zip(wanted, found, strict=True)]
+    rows = [flat(cell, result) for cell, result in zip(wanted, results, strict=True)]
     path.parent.mkdir(parents=True, exist_ok=True)
     pl.DataFrame(rows, infer_schema_length=None).write_parquet(path)

@@ -73,9 +73,9 @@ class LedgerLine:
         return await self._carry(lambda: self._ledger.accounts(keys))
 
     async def change(self, change: BudgetChange) -> BudgetPosition:
-        """Apply an operator's act."""
+        """Apply an operator's change."""
         return await self._carry(lambda: self._ledger.change(change))
 
     async def changes(self, budget: str) -> tuple[BudgetChange, ...]:
-        """Return the acts on a budget."""
+        """Return the changes of a budget."""
         return await self._carry(lambda: self._ledger.changes(budget))

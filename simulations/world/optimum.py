@@ -90,5 +90,5 @@ def by_group(values: Floats, group: NDArray[np.int64], count: int) -> Floats:
     means = np.stack(
         [np.bincount(group, column, minlength=count) / sizes for column in values.T], axis=1
     )
-    found: Floats = means[group]
-    return found
+    averages: Floats = means[group]
+    return averages

@@ -24,7 +24,7 @@ class Records(Journal):
         """Keep the last `keep` decisions; feedback for older ones finds nothing."""
         self._tag = tag
         self._keep = keep
-        self._kept: dict[str, Callable[[], list[Row]]] = {}
+        self._retained: dict[str, Callable[[], list[Row]]] = {}
         self._order: deque[str] = deque()
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
@@ -49,13 +49,13 @@ class Records(Journal):
     def record(self, decision: str, made: Callable[[], list[Row]]) -> None:
         """Keep a decision; its rows are built when they are written or read."""
         if self._file is not None:
-            found = made()
-            self.append(*found)
-            made = found.copy
-        self._kept[decision] = made
+            rows = made()
+            self.append(*rows)
+            made = rows.copy
+        self._retained[decision] = made
         self._order.append(decision)
         if len(self._order) > self._keep:
-            self._kept.pop(self._order.popleft(), None)
+            self._retained.pop(self._order.popleft(), None)
 
     def append(self, *appended: Row) -> None:
         """Write rows."""
@@ -78,7 +78,7 @@ class Records(Journal):
 
     def find(self, decision: str) -> list[Row]:
         """Return the rows of a kept decision."""
-        made = self._kept.get(decision)
+        made = self._retained.get(decision)
         return made() if made is not None else []
 
     def put(self, row: Row) -> bool:
@@ -88,15 +88,15 @@ class Records(Journal):
 
     def marked(self, decision: str) -> bool:
         """Whether a decision has had its feedback or is no longer kept."""
-        return decision not in self._kept
+        return decision not in self._retained
 
     def mark(self, decision: str) -> bool:
         """Drop a decision that has had its feedback; return False if it is not kept."""
-        return self._kept.pop(decision, None) is not None
+        return self._retained.pop(decision, None) is not None
 
     def forget(self, decision: str) -> None:
         """Drop a decision that is no longer needed."""
-        self._kept.pop(decision, None)
+        self._retained.pop(decision, None)
 
     def flush(self) -> None:
         """Write the buffer."""

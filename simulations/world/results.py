@@ -98,7 +98,7 @@ def phases(run: Run) -> Iterator[Phase]:
     cuts = {part.start_s: part.says for part in run.truth.stretches}
     for budget in pacing:
         for start_s, _ in _windows(scenario, budget):
-            cuts.setdefault(start_s, f"a new {budget.window}")
+            cuts.setdefault(start_s, f"new {budget.window}")
     starts = sorted(cuts)
     spent = np.concatenate([[0.0], np.cumsum(run.cost_usd)])
     for start_s, end_s in zip(starts, [*starts[1:], scenario.seconds], strict=True):
@@ -113,9 +113,13 @@ def _paces(budget: BudgetConfig) -> bool:
 
     This includes a budget that is only a cap: the benchmark shows what pacing would have gained.
     """
-    told = budget.to_budget()
-    spread = told.window != "lifetime" and told.enforcement != "soft" and told.scope.backend is None
-    return spread and not (told.scope.tenant or told.scope.tags)
+    configured = budget.to_budget()
+    spread = (
+        configured.window != "lifetime"
+        and configured.enforcement != "soft"
+        and configured.scope.backend is None
+    )
+    return spread and not (configured.scope.tenant or configured.scope.tags)
 
 
 def _windows(scenario: Scenario, budget: BudgetConfig) -> Iterator[tuple[float, float]]:
@@ -202,8 +206,8 @@ def chance(run: Run) -> Floats:
     if run.scenario.route.cascade:
         return run.right.astype(float)
     rows = np.arange(len(run.arm))
-    found: Floats = np.where(run.arm >= 0, run.truth.quality[rows, np.maximum(run.arm, 0)], 0.0)
-    return found
+    qualities: Floats = np.where(run.arm >= 0, run.truth.quality[rows, np.maximum(run.arm, 0)], 0.0)
+    return qualities
 
 
 # -- figures
@@ -270,7 +274,7 @@ def _phase(run: Run, part: Judged) -> dict[str, Any]:
         "best_quality": part.best.quality,
         "group_quality": part.group.quality,
         "hull_quality": part.hull,
-        "price_of_money": part.best.price,
+        "shadow_price": part.best.price,
         "regret_points": 100.0 * float(part.loss.mean()),
         "group_regret_points": 100.0 * (part.group_worth - part.worth),
         "arms": _shares(run, slice(phase.first, phase.last)),
@@ -291,8 +295,8 @@ def _changes(run: Run, judged: list[Judged]) -> Iterator[dict[str, Any]]:
         if part.phase.start_s not in starts:
             continue
         before = judged[number - 1].loss if number else np.zeros(0)
-        told = {"says": part.phase.says, "at_h": part.phase.start_s / 3600.0}
-        yield {**told, **_recovery(run, part, before)}
+        document = {"says": part.phase.says, "at_h": part.phase.start_s / 3600.0}
+        yield {**document, **_recovery(run, part, before)}
 
 
 def _recovery(run: Run, part: Judged, before: Floats) -> dict[str, Any]:
@@ -322,19 +326,19 @@ def _from(at_s: Floats, phase: Phase, requests: int) -> float:
 
 def budgets(run: Run) -> list[dict[str, Any]]:
     """Return every window of every budget: limit, spend and overspend."""
-    kept = {budget.name: budget for budget in run.scenario.budgets}
-    found = []
+    configured = {budget.name: budget for budget in run.scenario.budgets}
+    documents = []
     for window in run.budgets:
         limit, spent = window["limit_usd"], window["spent_usd"]
-        found.append(
+        documents.append(
             {
                 **window,
-                "enforcement": kept[window["budget"]].enforcement,
+                "enforcement": configured[window["budget"]].enforcement,
                 "spent_share": spent / limit if limit else None,
                 "overspent_usd": max(0.0, spent - limit),
             }
         )
-    return found
+    return documents
 
 
 def _backends(run: Run) -> list[dict[str, Any]]:

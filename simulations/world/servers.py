@@ -10,22 +10,16 @@ predrawn outcome at each backend, and a reply carries its answer and usage.
 
 import heapq
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from tollway.backends.errors import ConnectFailed, DeadlineExceeded, InvalidAnswer
+from tollway.backends.json_members import NO_EDITS, Edits
+from tollway.backends.ports import UnaryProtocol
 from tollway.backends.rules.backend import WholeRequestRules
-from tollway.backends.types import (
-    Call,
-    ConnectFailed,
-    DeadlineExceeded,
-    HttpReply,
-    InvalidAnswer,
-    ModelAnswer,
-    Payload,
-    UnaryProtocol,
-    Usage,
-)
+from tollway.backends.types import Call, HttpReply, ModelAnswer, Payload, Usage
 from tollway.simulations.world.clock import Until, VirtualLoop
 from tollway.simulations.world.truth import Condition, usage
 
@@ -41,7 +35,7 @@ class Said(HttpReply):
         self.answer = answer
         self.usage = usage
 
-    async def read(self, limit_bytes: int) -> bytes:
+    async def read(self, limit_bytes: int, hold: Callable[[int], None] | None = None) -> bytes:
         """Return nothing: there are no bytes."""
         return b""
 
@@ -54,11 +48,13 @@ class Wire(UnaryProtocol):
 
     def parse(self, call: Call) -> Payload:
         """Return the payload that the call carries."""
-        return call.payload or Payload()
+        return call.payload
 
-    def readdress(self, call: Call, path: bytes, model: str | None, payload: Payload) -> Call:
-        """Return the call as it is."""
-        return call
+    def readdress(
+        self, call: Call, base: bytes, model: str | None, payload: Payload
+    ) -> tuple[bytes, Edits]:
+        """Return the target as it is, and no edits."""
+        return call.target, NO_EDITS
 
     def usage(self, payload: Payload, reply: HttpReply, body: bytes) -> Usage | None:
         """Return the reported usage."""
@@ -171,7 +167,6 @@ class Line:
         if not server.condition.up:
             await Until(now_s + CONNECT_S)
             raise ConnectFailed("connection refused")
-        assert call.payload is not None
         lot: Lot = call.payload.data["lot"]
         done_s = server.admit(now_s, lot.service_s[self._arm])
         if done_s is None:

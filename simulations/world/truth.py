@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tollway.backends.money import NANO_PER_USD
 from tollway.backends.pricing import Price, parse_price
 from tollway.backends.types import Usage
 from tollway.simulations.world.scenario import Scenario
@@ -56,17 +57,17 @@ def stretches(scenario: Scenario, requests: Requests) -> list[Stretch]:
         | {change.at_h * 3600.0 for change in scenario.changes}
         | {b.from_h * 3600.0 for b in scenario.backends if b.from_h < scenario.hours}
     )
-    found = []
+    result = []
     for start_s, end_s in zip(marks, [*marks[1:], scenario.seconds], strict=True):
-        said = []
+        descriptions = []
         for at, backend in enumerate(scenario.backends):
             if start_s and backend.from_h * 3600.0 == start_s:
                 now[at] = replace(now[at], there=True)
-                said.append(f"{backend.name} is added")
+                descriptions.append(f"{backend.name} added")
         for change in scenario.changes:
             if change.at_h * 3600.0 != start_s:
                 continue
-            said.append(change.says or _said(change))
+            descriptions.append(change.says or _description(change))
             if change.backend is None:
                 continue
             at = names.index(change.backend)
@@ -84,11 +85,11 @@ def stretches(scenario: Scenario, requests: Requests) -> list[Stretch]:
             if change.quality is not None and requests.table is None:
                 new["quality"] = quality_of(change.quality, requests.kinds)
             now[at] = replace(now[at], **new)  # type: ignore[arg-type]
-        found.append(Stretch(start_s, end_s, "; ".join(said) or "start", tuple(now)))
-    return found
+        result.append(Stretch(start_s, end_s, "; ".join(descriptions) or "start", tuple(now)))
+    return result
 
 
-def _said(change: object) -> str:
+def _description(change: object) -> str:
     keys = ("price", "quality", "latency_times", "up", "errors", "limit_usd", "cut")
     what = [key for key in keys if getattr(change, key) is not None]
     name = getattr(change, "backend", None) or getattr(change, "budget", None) or ""
@@ -143,7 +144,7 @@ def _output(scenario: Scenario, requests: Requests, at: int) -> Floats:
         price = parse_price(backend.price)
         cost: Floats = requests.table.cost_usd[requests.row, at]
         if price.output_token_nano:
-            return cost * 1e9 / price.output_token_nano
+            return cost * NANO_PER_USD / price.output_token_nano
         return np.zeros(len(requests))
     tokens: Floats = backend.output_tokens * np.exp(backend.output_spread * requests.wordy[:, at])
     return np.ceil(tokens)
@@ -154,8 +155,8 @@ def _quality(
 ) -> Floats:
     if condition.quality is None:
         assert requests.table is not None
-        told: Floats = requests.table.quality[requests.row[here], at]
-        return told
+        qualities: Floats = requests.table.quality[requests.row[here], at]
+        return qualities
     harder = slope * requests.hard[here]
     return np.clip(condition.quality[requests.kind[here]] - harder, 0.0, 1.0)
 
@@ -168,7 +169,7 @@ def _cost_usd(price: Price, service_s: Floats, tokens: Floats, output: Floats) -
         + price.input_token_nano * tokens
         + price.output_token_nano * output
     )
-    return nano / 1e9
+    return nano / NANO_PER_USD
 
 
 def usage(service_s: float, tokens: float, output_tokens: float) -> Usage:

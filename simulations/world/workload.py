@@ -50,7 +50,7 @@ class Requests:
     slow: Floats
     wordy: Floats
     sure: Floats
-    told: NDArray[np.bool_]
+    labelled: NDArray[np.bool_]
     delay_s: Floats
     lies: NDArray[np.bool_]
     gateway: Ints
@@ -95,7 +95,7 @@ def draw(scenario: Scenario, seed: int) -> Requests:
         slow=rng.standard_normal((count, arms)),
         wordy=rng.standard_normal((count, arms)),
         sure=rng.standard_normal(count),
-        told=rng.random(count) < labels.share,
+        labelled=rng.random(count) < labels.share,
         delay_s=labels.delay_s * np.exp(spread),
         lies=lies,
         gateway=rng.integers(scenario.gateways, size=count),
@@ -167,8 +167,8 @@ def _by_chance(rate: Floats, edges: Floats, widths: Floats, rng: np.random.Gener
     """Draw a Poisson process whose rate is constant in each step."""
     counts = rng.poisson(rate * widths)
     at = np.repeat(np.arange(len(edges)), counts)
-    found: Floats = np.sort(edges[at] + widths[at] * rng.random(len(at)))
-    return found
+    times_s: Floats = np.sort(edges[at] + widths[at] * rng.random(len(at)))
+    return times_s
 
 
 def _replayed(folder: Path, seconds: float) -> tuple[Floats, Ints, tuple[str, ...]]:
@@ -181,13 +181,13 @@ def _replayed(folder: Path, seconds: float) -> tuple[Floats, Ints, tuple[str, ..
                 times.append(row["time"])
                 names.append(row["tenant"])
     if not times:
-        why = "holds no decisions; name the folder of a journal"
+        why = "has no decisions; name the folder of a journal"
         raise ConfigError([Problem(str(folder), "workload.journal", why)])
     order = np.argsort(times, kind="stable")
     at_s = np.array(times)[order] - min(times)
     tenants, index = np.unique(np.array(names)[order], return_inverse=True)
-    kept = at_s < seconds
-    return at_s[kept], index[kept].astype(np.int64), tuple(map(str, tenants))
+    included = at_s < seconds
+    return at_s[included], index[included].astype(np.int64), tuple(map(str, tenants))
 
 
 def quality_of(quality: ByClass, kinds: tuple[str, ...]) -> Floats:

@@ -11,7 +11,7 @@ import uvloop
 
 from tests.contracts import wire_server as wire
 from tests.contracts.wire_server import Script, WireServer
-from tests.integration.listener.test_front import Client
+from tests.support.raw_client import Client
 from tollway.gateway import settings as config
 from tollway.gateway.listener import server as front
 from tollway.gateway.wiring import build
@@ -45,18 +45,18 @@ REPLY = b'HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n{"label":1}'
 
 @dataclass
 class Between:
-    """What a test sees: a client of the gateway, and the backend behind it."""
+    """What a test controls: a client of the gateway, and the backend behind it."""
 
     client: Client
     backend: WireServer
 
     async def say(self, *parts: bytes) -> bytes:
-        """Send bytes to the gateway; return all that comes back until it closes."""
+        """Send bytes to the gateway; return everything that it sends until it closes."""
         return await self.client.say(*parts)
 
     @property
     def heads(self) -> list[bytes]:
-        """The heads that the backend was sent, in lower case."""
+        """The request heads that the backend received, in lower case."""
         return [head.lower() for head, _ in self.backend.requests]
 
 
@@ -80,7 +80,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 def fields(reply: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the fields of a reply's head, names in lower case, in their order."""
+    """Return the fields of a reply's head in order, with names in lower case."""
     lines = reply.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
     pairs = [line.partition(b":") for line in lines]
     return [(name.lower(), value.strip()) for name, _, value in pairs]

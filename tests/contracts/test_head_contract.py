@@ -1,4 +1,4 @@
-"""What every regressor must do, whatever it is made of."""
+"""The contract of `Regressor`, run over every implementation."""
 
 import math
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def test_it_learns_each_arm_by_itself_from_the_context(make: Make) -> None:
         assert b == pytest.approx(-0.1, abs=0.1)
 
 
-def test_predictions_follow_the_order_and_the_set_of_the_arms_asked(make: Make) -> None:
+def test_predictions_are_in_the_order_of_the_arms_given(make: Make) -> None:
     head, context = taught(make), contexts(1, seed=2)[0]
 
     a, b = head.predict(context, ("a", "b"))
@@ -64,7 +64,7 @@ def test_predictions_follow_the_order_and_the_set_of_the_arms_asked(make: Make) 
     assert head.predict(context, ("new", "b"))[1] == pytest.approx(b, abs=1e-6)
 
 
-def test_a_table_predicts_what_its_contexts_would_be_predicted_now(make: Make) -> None:
+def test_a_table_of_contexts_predicts_the_same_as_each_context_alone(make: Make) -> None:
     head, rng = make(), Random(11)
     plain = [Context((rng.random(), rng.random())) for _ in range(3)]
     few = [Context((rng.random(), 0.5), ((rng.randrange(1 << 18), 1.0),)) for _ in range(3)]
@@ -90,11 +90,11 @@ def test_a_table_predicts_what_its_contexts_would_be_predicted_now(make: Make) -
     )
 
 
-def test_the_same_lessons_give_the_same_bytes(make: Make) -> None:
+def test_the_same_labels_give_the_same_bytes(make: Make) -> None:
     assert taught(make).save() == taught(make).save()
 
 
-def test_learning_tells_what_was_predicted_before(make: Make) -> None:
+def test_learning_returns_the_prediction_before_the_update(make: Make) -> None:
     head, context = taught(make), contexts(1, seed=10)[0]
     before = head.predict(context, ("a",))[0]
 
@@ -112,7 +112,7 @@ def test_predicting_changes_nothing(make: Make) -> None:
     assert head.predict(context, ("a", "b")) == before
 
 
-def test_a_saved_state_predicts_and_goes_on_learning_alike(make: Make) -> None:
+def test_a_restored_state_predicts_and_learns_like_the_original(make: Make) -> None:
     head, copy, context = taught(make), make(), contexts(1, seed=5)[0]
 
     copy.load(head.save())
@@ -180,7 +180,7 @@ def test_a_state_of_another_kind_is_refused(make: Make) -> None:
         make().load(other().save())
 
 
-def test_what_a_reply_says_of_itself_tells_right_from_wrong(make: Make) -> None:
+def test_reply_features_separate_right_from_wrong_answers(make: Make) -> None:
     head, rng = make(), Random(9)
     for _ in range(300):
         sure = rng.random()

@@ -58,7 +58,9 @@ def test_what_is_asked_ahead_of_need_is_shared_but_need_is_met(ledger: Implement
     ledger.run(main)
 
 
-def test_how_many_have_leased_in_the_last_minute_is_told(ledger: Implementation) -> None:
+def test_an_exchange_states_how_many_holders_leased_in_the_last_minute(
+    ledger: Implementation,
+) -> None:
     async def main(bench: Bench) -> None:
         await bench.lease("x.1", 10)
         assert (await bench.lease("x.2", 10)).position.spenders == 1
@@ -82,7 +84,7 @@ def test_what_is_leased_ahead_of_need_is_in_whole_calls(ledger: Implementation) 
     ledger.run(main)
 
 
-def test_nothing_is_granted_where_even_the_least_that_helps_is_not_free(
+def test_nothing_is_granted_if_the_least_useful_amount_is_not_free(
     ledger: Implementation,
 ) -> None:
     async def main(bench: Bench) -> None:
@@ -107,7 +109,7 @@ def test_the_last_of_a_budget_can_be_leased_to_the_nano_dollar(ledger: Implement
     ledger.run(main, Budget("b", Scope(), MAX_LIMIT_NANO))
 
 
-def test_others_hear_that_somebody_goes_short_and_what_they_give_is_there(
+def test_holders_learn_that_another_is_short_and_return_idle_money(
     ledger: Implementation,
 ) -> None:
     async def main(bench: Bench) -> None:
@@ -157,7 +159,7 @@ FIRST, SECOND, THIRD = ((int(START_S) + 20 * n, int(START_S) + 20 * n + 20) for 
 CARRYING = Budget("b", Scope(), 1000, window="hour", carry_overdraft=True)
 
 
-def test_an_overdraft_is_made_good_by_the_windows_that_follow(ledger: Implementation) -> None:
+def test_an_overdraft_is_repaid_by_the_following_windows(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         await bench.lease("x", 1000, window=FIRST)
         await bench.say("x", settled_nano=2300, window=FIRST)
@@ -215,7 +217,7 @@ def test_what_was_not_spent_is_never_carried(ledger: Implementation) -> None:
     ledger.run(main, CARRYING)
 
 
-def test_without_being_asked_to_no_budget_carries(ledger: Implementation) -> None:
+def test_no_budget_carries_an_overdraft_by_default(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         await bench.lease("x", 1000, window=FIRST)
         await bench.say("x", settled_nano=2300, window=FIRST)
@@ -225,7 +227,7 @@ def test_without_being_asked_to_no_budget_carries(ledger: Implementation) -> Non
     ledger.run(main)
 
 
-def test_each_nano_dollar_overspent_is_told_by_the_exchange_that_told_of_it(
+def test_each_overspent_nano_dollar_is_reported_by_the_exchange_that_settled_it(
     ledger: Implementation,
 ) -> None:
     async def main(bench: Bench) -> None:
@@ -243,7 +245,7 @@ def test_each_nano_dollar_overspent_is_told_by_the_exchange_that_told_of_it(
 # ---------------------------------------------------------------------- once
 
 
-def test_an_exchange_asked_again_is_answered_and_not_applied(ledger: Implementation) -> None:
+def test_a_repeated_exchange_is_answered_and_not_applied(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         first = await bench.lease("x", 100)
         assert await bench.lease("x", 100, seq=1) == first
@@ -256,7 +258,7 @@ def test_an_exchange_asked_again_is_answered_and_not_applied(ledger: Implementat
     ledger.run(main)
 
 
-def test_a_copy_that_the_network_kept_back_changes_nothing(ledger: Implementation) -> None:
+def test_a_delayed_copy_of_an_exchange_changes_nothing(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         await bench.lease("x", 100)
         await bench.say("x", settled_nano=10)
@@ -269,7 +271,7 @@ def test_a_copy_that_the_network_kept_back_changes_nothing(ledger: Implementatio
     ledger.run(main)
 
 
-def test_a_closing_exchange_may_be_asked_again_even_when_the_lease_is_forgotten(
+def test_a_closing_exchange_may_be_repeated_even_when_the_lease_is_forgotten(
     ledger: Implementation,
 ) -> None:
     async def main(bench: Bench) -> None:
@@ -285,7 +287,7 @@ def test_a_closing_exchange_may_be_asked_again_even_when_the_lease_is_forgotten(
     ledger.run(main)
 
 
-def test_each_share_is_crossed_once_whoever_crosses_it(ledger: Implementation) -> None:
+def test_each_threshold_is_crossed_once_by_any_holder(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         await bench.lease("x", 500)
         await bench.lease("y", 500)
@@ -299,12 +301,12 @@ def test_each_share_is_crossed_once_whoever_crosses_it(ledger: Implementation) -
     ledger.run(main)
 
 
-def test_a_failover_that_forgot_answers_learns_them_from_the_holder(
+def test_after_a_failover_the_ledger_learns_lost_leases_from_the_holder(
     ledger: Implementation,
 ) -> None:
     async def main(bench: Bench) -> None:
         await bench.lease("x", 100)
-        # The exchanges 2 and 3 are lost: 2 was granted 200 more, 3 told of 50 settled.
+        # Exchanges 2 and 3 are lost: 2 was granted 200 more, 3 reported 50 settled.
         reply = await bench.say("x", seq=4, settled_nano=60, held_nano=250, flushed_nano=50)
         position = reply.position
         assert (position.spent_nano, position.leased_nano) == (60, 240)
@@ -315,7 +317,7 @@ def test_a_failover_that_forgot_answers_learns_them_from_the_holder(
 # ---------------------------------------------------------------------- holders that are gone
 
 
-def test_a_lease_not_heard_of_in_time_counts_as_spent_and_is_unaccounted(
+def test_an_expired_lease_counts_as_spent_and_is_unaccounted(
     ledger: Implementation,
 ) -> None:
     async def main(bench: Bench) -> None:
@@ -331,7 +333,7 @@ def test_a_lease_not_heard_of_in_time_counts_as_spent_and_is_unaccounted(
     ledger.run(main)
 
 
-def test_a_holder_that_comes_back_late_gets_nothing_but_its_word_is_taken(
+def test_a_holder_that_comes_back_late_gets_nothing_but_its_settlements_count(
     ledger: Implementation,
 ) -> None:
     async def main(bench: Bench) -> None:
@@ -363,7 +365,7 @@ def test_a_late_settlement_cannot_free_money_twice(ledger: Implementation) -> No
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_till_proves_what_was_spent_and_the_rest_comes_back(
+def test_a_recovery_file_proves_what_was_spent_and_the_rest_comes_back(
     ledger: Implementation, late: bool
 ) -> None:
     async def main(bench: Bench) -> None:
@@ -379,7 +381,9 @@ def test_a_till_proves_what_was_spent_and_the_rest_comes_back(
     ledger.run(main)
 
 
-def test_a_reconciled_lease_hears_no_more_and_is_reconciled_once(ledger: Implementation) -> None:
+def test_a_reconciled_lease_accepts_no_exchange_and_is_reconciled_once(
+    ledger: Implementation,
+) -> None:
     async def main(bench: Bench) -> None:
         await bench.lease("x", 300)
         claim = RecoveryClaim(key("x"), 100, 50)
@@ -392,7 +396,7 @@ def test_a_reconciled_lease_hears_no_more_and_is_reconciled_once(ledger: Impleme
     ledger.run(main)
 
 
-def test_claims_on_what_is_not_known_are_passed_over(ledger: Implementation) -> None:
+def test_claims_on_unknown_leases_are_ignored(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         claims = [
             RecoveryClaim(key("never"), 5, 5),
@@ -453,7 +457,9 @@ def test_a_released_lease_of_a_holder_that_lives_spends_no_more(ledger: Implemen
     ledger.run(main)
 
 
-def test_a_change_to_what_is_not_there_is_an_error_and_not_kept(ledger: Implementation) -> None:
+def test_a_change_to_an_unknown_budget_or_lease_is_an_error_and_not_recorded(
+    ledger: Implementation,
+) -> None:
     async def main(bench: Bench) -> None:
         for change in (
             BudgetChange("limit", "nope", 1, "ann", "why"),
@@ -480,7 +486,7 @@ def test_an_operators_limit_outlasts_restarts_until_the_configuration_changes(
     ledger.run(main)
 
 
-def test_a_lowered_limit_takes_nothing_from_its_holders_and_grants_no_more(
+def test_a_lowered_limit_leaves_leases_alone_and_grants_no_more(
     ledger: Implementation,
 ) -> None:
     async def main(bench: Bench) -> None:
@@ -527,8 +533,8 @@ def test_a_hundred_at_once_on_a_budget_worth_forty_get_forty(ledger: Implementat
     ledger.run(main)
 
 
-def test_who_comes_back_after_days_is_charged_once(ledger: Implementation) -> None:
-    """A machine was asleep: its lease has ended with nothing in doubt, and is still known."""
+def test_a_holder_that_comes_back_after_days_is_charged_once(ledger: Implementation) -> None:
+    """A machine was asleep: its lease ended without money in doubt and is still known."""
 
     async def main(bench: Bench) -> None:
         await bench.lease("x", 100)

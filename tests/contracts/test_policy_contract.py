@@ -1,4 +1,4 @@
-"""What every policy must do, whatever it decides by."""
+"""The contract of `Policy`, run over every implementation."""
 
 import math
 from collections.abc import Callable
@@ -88,7 +88,7 @@ def test_a_saved_state_goes_on_as_the_original(make: Make) -> None:
     assert other.pmf == pytest.approx(one.pmf)
 
 
-def test_damage_to_a_saved_state_is_noticed_and_changes_nothing(make: Make) -> None:
+def test_a_damaged_state_is_refused_and_changes_nothing_in_the_policy(make: Make) -> None:
     policy = make()
     drive(policy, 40)
     state, rng = policy.save(), Random(4)

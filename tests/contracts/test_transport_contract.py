@@ -3,65 +3,35 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-import uvloop
 
 from tests.contracts import wire_server as wire
 from tests.contracts.wire_server import OK, Script, Wire, WireServer
-from tests.support.until import until
-from tollway.backends.concurrency.queue import ConcurrencyQueue
-from tollway.backends.http.factory import open_transport
-from tollway.backends.http.httpcore2_pool import Httpcore2Pool
-from tollway.backends.http.httpx_transport import HttpxTransport
-from tollway.backends.types import (
+from tests.support.transports import (
+    IMPLEMENTATIONS,
+    STUCK_S,
+    Implementation,
+    ask,
+    post,
+    soon,
+)
+from tests.support.until import still, until
+from tollway.backends.errors import (
     BackendError,
     BadReply,
-    Call,
     ConnectFailed,
     DeadlineExceeded,
-    HttpReply,
-    Transport,
     is_unsent,
 )
+from tollway.backends.ports import Transport
+from tollway.backends.types import Call, HttpReply
 
 pytestmark = pytest.mark.integration
 
-STUCK_S = 20.0  # a test that takes this long hangs
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 EVENTS = HEAD + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-
-
-@dataclass(frozen=True)
-class Implementation:
-    name: str
-    loop: Callable[[], asyncio.AbstractEventLoop]
-    open: Callable[..., Transport]
-
-    def run(self, main: Callable[[], Awaitable[None]]) -> None:
-        async def bounded() -> None:
-            async with asyncio.timeout(STUCK_S):
-                await main()
-
-        with asyncio.Runner(loop_factory=self.loop) as runner:
-            runner.run(bounded())
-
-
-def open_httpx(url: str, **options: Any) -> Transport:
-    idle_expiry_s = options.pop("idle_expiry_s", 4.0)
-    connections = options.pop("connections", 100)
-    pool = Httpcore2Pool(idle_expiry_s=idle_expiry_s, connections=connections)
-    return HttpxTransport(pool, url, slots=ConcurrencyQueue(connections), **options)
-
-
-IMPLEMENTATIONS = [
-    Implementation("http1-uvloop", uvloop.new_event_loop, open_transport),
-    Implementation("http1-asyncio", asyncio.new_event_loop, open_transport),
-    Implementation("httpx", uvloop.new_event_loop, open_httpx),
-]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS, ids=lambda one: one.name)
@@ -89,25 +59,10 @@ def against(
     over.run(main)
 
 
-def post(body: bytes = b"{}", **kwargs: bytes) -> Call:
-    return Call(
-        kwargs.get("method", b"POST"), kwargs.get("target", b"/v2?q=1"), [(b"x-a", b"1")], body
-    )
-
-
-def soon(seconds: float = STUCK_S) -> float:
-    return asyncio.get_running_loop().time() + seconds
-
-
-async def ask(transport: Transport, call: Call | None = None, seconds: float = STUCK_S) -> bytes:
-    reply = await transport.send(call or post(), soon(seconds))
-    return await reply.read(1 << 30)
-
-
 # -- what a good reply is
 
 
-def test_what_was_asked_is_what_is_sent(over: Implementation) -> None:
+def test_a_request_is_sent_as_given(over: Implementation) -> None:
     async def test(transport: Transport, server: WireServer) -> None:
         call = Call(b"POST", b"/a%2Fb?x=%20", [(b"host", b"h:1"), (b"x-a", b"1"), (b"x-a", b"2")])
         call.body = b"\x00" * 300_000
@@ -135,7 +90,9 @@ def test_a_missing_host_is_added_and_an_empty_post_has_a_length(over: Implementa
     against(over, wire.replies(OK), test)
 
 
-def test_a_request_that_would_split_is_refused_and_nothing_is_sent(over: Implementation) -> None:
+def test_a_field_that_would_split_a_request_is_refused_and_nothing_is_sent(
+    over: Implementation,
+) -> None:
     async def test(transport: Transport, server: WireServer) -> None:
         for call in (
             Call(b"GET", b"/ HTTP/1.1\r\nx: y", []),
@@ -278,11 +235,8 @@ def test_a_slow_reader_slows_the_backend_and_memory_stays_flat(over: Implementat
 
     async def test(transport: Transport, server: WireServer) -> None:
         reply = await transport.send(post(), soon())
-        before = -1
-        while before != sent:  # until the backend cannot get rid of anything more
-            before = sent
-            await asyncio.sleep(0.1)
-        assert sent < 24  # socket buffers and ours; not the 64 MiB
+        # What the backend can get rid of is socket buffers and ours; not the 64 MiB.
+        assert await still(lambda: sent) < 24
         size = 0
         async for chunk in reply.stream:
             size += len(chunk)
@@ -565,11 +519,12 @@ def test_cancelling_at_any_moment_loses_no_slot(over: Implementation, seed: int)
         assert done == [b"ok"] * 20
 
     async def patient(transport: Transport) -> bytes:
-        while True:
-            try:
-                return await ask(transport)
-            except BadReply:  # the script closes now and then
-                pass
+        async with asyncio.timeout(STUCK_S):
+            while True:
+                try:
+                    return await ask(transport)
+                except BadReply:  # the script closes now and then
+                    pass
 
     against(over, script, test, connections=5)
 
@@ -586,7 +541,7 @@ def test_a_connection_closed_while_idle_is_not_an_error(over: Implementation) ->
     against(over, script, test, connections=2)
 
 
-def test_closing_the_transport_fails_what_is_under_way(over: Implementation) -> None:
+def test_closing_the_transport_fails_calls_in_progress(over: Implementation) -> None:
     async def test(transport: Transport, server: WireServer) -> None:
         calls = [asyncio.create_task(ask(transport)) for _ in range(3)]
         await until(lambda: bool(server.requests))

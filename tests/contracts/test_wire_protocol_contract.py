@@ -1,8 +1,7 @@
-"""What every wire protocol owes the gateway, whatever it speaks."""
+"""The contract of a wire protocol, run over every implementation."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -10,16 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.backends.protocols.registry import PROTOCOLS, protocol
-from tollway.backends.types import (
-    BadRequest,
-    Call,
-    Headers,
-    HttpReply,
-    InvalidAnswer,
-    Payload,
-    WireProtocol,
-)
+from tests.support.wire_cases import CASES, Case
+from tollway.backends.errors import BadRequest, InvalidAnswer
+from tollway.backends.ports import WireProtocol
+from tollway.backends.protocols.registry import ANY_REPLY, PROTOCOLS, protocol
+from tollway.backends.types import Call, Headers, HttpReply, Payload
 
 # Members that one or another protocol looks at, in any place and with any value.
 KEYS = [
@@ -73,34 +67,6 @@ PROBLEM = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """One protocol's sound request and reply, as documents."""
-
-    target: bytes
-    request: dict[str, Any]
-    reply: dict[str, Any]
-    answer: Any
-
-
-CASES = {
-    "oip": Case(
-        b"/v2/models/digits/infer",
-        {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.5, 2]}]},
-        {"outputs": [{"name": "label", "shape": [1], "datatype": "INT64", "data": [7]}]},
-        7,
-    ),
-    "mlflow": Case(b"/invocations", {"instances": [[1, 2]]}, {"predictions": ["spam"]}, "spam"),
-    "openai": Case(
-        b"/v1/chat/completions",
-        {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]},
-        {"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]},
-        "hello",
-    ),
-    "plain": Case(b"/classify?a=b", {"text": "héllo"}, {"label": "greeting"}, "greeting"),
-}
-
-
 class NoBody:
     def __aiter__(self) -> AsyncIterator[bytes]:
         raise AssertionError("a protocol reads no stream")
@@ -141,25 +107,33 @@ def test_a_sound_request_is_read_into_its_document(wire: WireProtocol, case: Cas
     assert wire.parse(call(case)).data == case.request
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b'{"x": NaN}', b"\xff", b"{} {}"])
-def test_a_body_that_is_not_json_is_a_bad_request(
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"nonsense", b'{"x": NaN}', b"\xff", b"{} {}", b"[" * 100_000]
+)
+def test_a_body_that_is_not_json_is_a_bad_request_or_passes_unread(
     wire: WireProtocol, case: Case, body: bytes
 ) -> None:
+    if wire.name in ANY_REPLY:
+        payload = wire.parse(call(case, body))
+        assert bool(payload.data) is (b"NaN" in body)
+        assert bool(payload.fault) is (bool(body) and not payload.data)
+        return
     with pytest.raises(BadRequest):
         wire.parse(call(case, body))
 
 
-def test_a_body_nested_without_end_is_a_bad_request(wire: WireProtocol, case: Case) -> None:
-    with pytest.raises(BadRequest):
-        wire.parse(call(case, b"[" * 100_000))
-
-
-def test_a_compressed_body_is_refused_with_what_to_do(wire: WireProtocol, case: Case) -> None:
+def test_a_compressed_body_is_refused_with_what_to_do_or_passes(
+    wire: WireProtocol, case: Case
+) -> None:
+    coded = call(case, headers=[(b"content-encoding", b"gzip")])
+    if wire.name in (*ANY_REPLY, "oip"):
+        assert (wire.parse(coded).data, wire.parse(coded).fault != "") == (None, True)
+        return
     with pytest.raises(BadRequest, match="uncompressed"):
-        wire.parse(call(case, headers=[(b"content-encoding", b"gzip")]))
+        wire.parse(coded)
 
 
-def test_readdressing_leaves_the_original_call_alone(wire: WireProtocol, case: Case) -> None:
+def test_readdressing_does_not_change_the_original_call(wire: WireProtocol, case: Case) -> None:
     original = call(case)
     before = (original.method, original.target, list(original.headers), original.body)
 
@@ -173,21 +147,15 @@ def test_without_base_and_model_a_call_stays_as_it_is(wire: WireProtocol, case: 
 
     sent = wire.readdress(original, b"", None, wire.parse(original))
 
-    assert (sent.method, sent.target, sent.headers, sent.body) == (
-        original.method,
-        original.target,
-        original.headers,
-        original.body,
-    )
+    assert sent == (original.target, {})
 
 
-@pytest.mark.parametrize("base", [b"/base", b"/base/"])
-def test_a_base_path_comes_before_the_target(wire: WireProtocol, case: Case, base: bytes) -> None:
+def test_a_base_path_comes_before_the_target(wire: WireProtocol, case: Case) -> None:
     original = call(case)
 
-    sent = wire.readdress(original, base, None, wire.parse(original))
+    target, _ = wire.readdress(original, b"/base", None, wire.parse(original))
 
-    assert sent.target == b"/base" + case.target
+    assert target == b"/base" + case.target
 
 
 def test_the_same_request_has_the_same_prompt(wire: WireProtocol, case: Case) -> None:
@@ -196,7 +164,7 @@ def test_the_same_request_has_the_same_prompt(wire: WireProtocol, case: Case) ->
     assert one == other
     assert hash(tuple(one)) == hash(tuple(other))
     assert all(size >= 0 for _, size in one)
-    assert bool(one) == (wire.name == "openai")
+    assert bool(one) == case.caches
 
 
 def test_a_sound_reply_is_answered(wire: WireProtocol, case: Case) -> None:
@@ -208,7 +176,7 @@ def test_a_sound_reply_is_answered(wire: WireProtocol, case: Case) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"<html>", b'{"error": "out of memory"}', b"{}", b"null", b"[]", b"\xff"]
 )
-def test_what_is_no_answer_is_called_so(wire: WireProtocol, body: bytes) -> None:
+def test_a_reply_without_an_answer_is_recognised(wire: WireProtocol, body: bytes) -> None:
     with pytest.raises(InvalidAnswer):
         wire.answer(Payload(), reply(), body)
 
@@ -266,5 +234,15 @@ def test_any_request_is_read_and_readdressed_or_a_bad_request(document: Any) -> 
 def test_a_refusal_keeps_every_member_of_its_problem(wire: WireProtocol) -> None:
     content_type, body = wire.error(402, PROBLEM)
 
-    assert content_type == b"application/problem+json"
-    assert PROBLEM.items() <= orjson.loads(body).items()
+    document = orjson.loads(body)
+    if wire.name == "anthropic":  # its clients tell an error by its `type`
+        assert (content_type, document["type"]) == (b"application/json", "error")
+        assert document["error"]["details"]["problem"] == PROBLEM["type"]
+        document["type"] = PROBLEM["type"]
+    elif wire.name == "gemini":  # its clients take `status` for the name of an error
+        assert (content_type, document["error"]["code"]) == (b"application/json", 402)
+        assert "status" not in document
+        document["status"] = PROBLEM["status"]
+    else:
+        assert content_type == b"application/problem+json"
+    assert PROBLEM.items() <= document.items()

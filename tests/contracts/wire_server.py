@@ -1,4 +1,4 @@
-"""A server over a real socket whose every byte is scripted: what backends do on bad days."""
+"""A server over a real socket that sends scripted bytes: every kind of broken backend."""
 
 import asyncio
 import socket
@@ -141,7 +141,7 @@ async def resets(wire: Wire) -> None:
 
 
 def drips(head: bytes, drop: bytes, every_s: float = 0.005) -> Script:
-    """Send `head`, then `drop` again and again, for as long as anybody listens."""
+    """Send `head`, then `drop` again and again until the client is gone."""
 
     async def script(wire: Wire) -> None:
         await wire.request()
@@ -154,7 +154,7 @@ def drips(head: bytes, drop: bytes, every_s: float = 0.005) -> Script:
 
 
 def floods(head: bytes, part: bytes) -> Script:
-    """Like `drips`, as fast as whoever listens in the same loop can read it.
+    """Like `drips`, as fast as a reader in the same loop can take it.
 
     Without a turn for others it writes until the socket's buffers are full: for seconds, where the
     parts are small.

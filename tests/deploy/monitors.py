@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.support.harness import inference
+from tests.support.http_client import PLAIN
 from tests.support.until import until_now
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +30,7 @@ def tool(name: str) -> str:
 
 
 def check(*command: str | Path, text: str | None = None) -> str:
-    """Run a checker that has to be content; return what it said."""
+    """Run a checker that must succeed; return its output."""
     done = subprocess.run(
         [tool(str(command[0])), *map(str, command[1:])],
         input=text,
@@ -65,7 +67,7 @@ def prometheus_config(folder: Path, gateways: list[str], alertmanager: str) -> P
 
 
 def alertmanager_config(folder: Path, hook: str) -> Path:
-    """Write the shipped configuration, its receivers told to call `hook`, without waiting."""
+    """Write the shipped configuration with `hook` as its receiver and without waiting times."""
     config = document(DEPLOY / "alertmanager" / "alertmanager.yml")
     for receiver in config["receivers"]:
         receiver["webhook_configs"] = [{"url": f"{hook}/{receiver['name']}"}]
@@ -79,10 +81,10 @@ def alertmanager_config(folder: Path, hook: str) -> Path:
 
 @contextmanager
 def running(url: str, log: Path, *command: str, ready: str = "/-/ready") -> Iterator[str]:
-    """Run a program; yield its URL as soon as it says at `ready` that it is."""
+    """Run a program; yield its URL once the path `ready` answers."""
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
         try:
-            with httpx.Client(trust_env=False) as client:
+            with httpx.Client(**PLAIN) as client:
                 until_now(lambda: _ready(client, url + ready, process, log))
             yield url
         finally:
@@ -141,7 +143,14 @@ def gateway(folder: Path, address: str, config: str) -> Iterator[str]:
 
 def query(url: str, expr: str) -> list[dict[str, Any]]:
     """Return what Prometheus answers to an instant query."""
-    reply = httpx.post(f"{url}/api/v1/query", data={"query": expr}, trust_env=False)
+    reply = httpx.post(f"{url}/api/v1/query", data={"query": expr}, **PLAIN)
     assert reply.status_code == 200, f"{expr}: {reply.text}"
     found: list[dict[str, Any]] = reply.json()["data"]["result"]
     return found
+
+
+def ask(gateway: str, times: int) -> None:
+    """Send a gateway so many requests, one after the other."""
+    with httpx.Client(**PLAIN) as client:
+        for n in range(times):
+            client.post(f"{gateway}/v2/models/m/infer", json=inference(float(n)))

@@ -1,4 +1,4 @@
-"""A live gateway, the real Prometheus and Alertmanager, and what traffic makes of them."""
+"""A live gateway with the real Prometheus and Alertmanager: traffic raises an alert."""
 
 import asyncio
 import http.server
@@ -15,7 +15,8 @@ import pytest
 
 from tests.deploy import monitors
 from tests.support.configs import budget, two_backends
-from tests.support.harness import Upstream, inference, run, serving
+from tests.support.harness import Upstream, run, serving
+from tests.support.http_client import PLAIN
 from tests.support.until import until_now
 
 pytestmark = pytest.mark.integration
@@ -49,7 +50,7 @@ def webhook() -> Iterator[tuple[str, Told]]:
 
 
 def page_of(told: Told, threshold: str) -> dict[str, Any]:
-    """Return the firing alert of a threshold, once Alertmanager tells of it; with its path."""
+    """Return the firing alert of a threshold once Alertmanager sends it, with its path."""
     while True:
         path, document = told.get(timeout=monitors.STUCK_S)
         for alert in document["alerts"]:
@@ -71,7 +72,7 @@ def test_a_budget_that_traffic_uses_up_reaches_the_webhook(tmp_path: Path) -> No
 
 
 def watch(config: str, folder: Path) -> None:
-    """Use the budget up, step by step, and hear of each threshold."""
+    """Use the budget up step by step, and wait for the alert of each threshold."""
     address = monitors.free_address()
     with (
         webhook() as (hook, told),
@@ -80,29 +81,23 @@ def watch(config: str, folder: Path) -> None:
     ):
         watching = monitors.prometheus_config(folder, [address], receiver.removeprefix("http://"))
         with monitors.prometheus(folder, watching) as prometheus:
-            ask(gateway, 50)
+            monitors.ask(gateway, 50)
             until_now(lambda: value(prometheus, USED) == 0.5)
             assert not monitors.query(prometheus, 'ALERTS{alertname="TollwayBudgetThreshold"}')
-            ask(gateway, 30)
+            monitors.ask(gateway, 30)
             info = page_of(told, "80")
             assert info["path"] == "/record"
             assert info["annotations"]["summary"] == "Budget few is at 80%: $0.08 of $0.10 spent"
-            ask(gateway, 30)  # more than there is money for
+            monitors.ask(gateway, 30)  # more than there is money for
             page = page_of(told, "100")
             assert (page["path"], page["version"]) == ("/page", "4")
             assert page["labels"]["severity"] == "critical"
             assert page["annotations"]["runbook_url"].endswith("TollwayBudgetThreshold.md")
-            scraped = httpx.get(f"{gateway}/metrics", trust_env=False).text
+            scraped = httpx.get(f"{gateway}/metrics", **PLAIN).text
             assert monitors.check("promtool", "check", "metrics", text=scraped) == ""
 
 
 USED = 'tollway:budget_used:ratio{budget="few"}'
-
-
-def ask(gateway: str, times: int) -> None:
-    with httpx.Client(trust_env=False) as client:
-        for n in range(times):
-            client.post(f"{gateway}/v2/models/m/infer", json=inference(float(n)))
 
 
 def value(url: str, expr: str) -> float | None:

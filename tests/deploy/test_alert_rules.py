@@ -1,4 +1,4 @@
-"""The rules and alerts that are shipped: well formed, tested, explained."""
+"""The shipped rules and alerts are valid, tested and have runbooks."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_the_configurations_are_good() -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
-def test_alerts_fire_when_they_should_and_not_otherwise(path: Path) -> None:
+def test_alerts_fire_in_their_promtool_tests(path: Path) -> None:
     check("promtool", "test", "rules", path)
 
 
@@ -41,7 +41,7 @@ def test_each_alert_is_tested_both_ways() -> None:
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_says_how_bad_with_what_numbers_and_what_to_do(rule: dict) -> None:  # type: ignore[type-arg]
+def test_an_alert_has_a_severity_figures_and_a_runbook(rule: dict) -> None:  # type: ignore[type-arg]
     told = rule["annotations"]
     assert rule["labels"]["severity"] in {"info", "warning", "critical"}
     assert "{{" in told["summary"] or any(figure.isdigit() for figure in told["summary"])

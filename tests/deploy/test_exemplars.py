@@ -1,4 +1,4 @@
-"""The real Prometheus takes what a tracing gateway exports, and keeps its links to traces."""
+"""The real Prometheus scrapes a tracing gateway and stores its exemplars."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def test_a_latency_leads_to_its_trace(tmp_path: Path) -> None:
 
 
 def exemplars(prometheus: str) -> list[dict[str, Any]]:
-    """Return what Prometheus knows of traces."""
+    """Return the exemplars that Prometheus has."""
     asked = {"query": "tollway_gateway_duration_seconds_bucket", "start": "0", "end": "4102444800"}
     reply = httpx.get(f"{prometheus}/api/v1/query_exemplars", params=asked, trust_env=False)
     found: list[dict[str, Any]] = reply.json()["data"]

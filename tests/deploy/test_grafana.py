@@ -1,4 +1,4 @@
-"""The dashboard is current, asks only for what there is, and has something to show."""
+"""The dashboard is current, queries only existing metrics, and shows data."""
 
 import asyncio
 import json
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.deploy import monitors
-from tests.deploy.test_alert_live import ask
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, run, serving
 from tests.support.until import until_now
@@ -20,8 +19,12 @@ GRAFANA = monitors.DEPLOY / "grafana"
 DASHBOARD = json.loads((GRAFANA / "dashboards" / "tollway.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUIET = {
-    # What this traffic has not: feedback, prices by usage, a floor, a day and weeks of history.
-    "Accuracy against floor",
+    # What this traffic lacks: feedback, prices by usage, a floor, a day and weeks of history, and
+    # devices (tests/deploy/test_monitoring_page.py has one).
+    "Device use",
+    "Idle share of prices",
+    "Cost of devices",
+    "Accuracy and floor",
     "Calls within their ceiling",
     "Feedback",
     "Shadow price",
@@ -42,7 +45,7 @@ def filled(expr: str) -> str:
 
 
 def recorded() -> set[str]:
-    """Return the names that recording rules make."""
+    """Return the names of the recording rules' series."""
     document = monitors.document(monitors.DEPLOY / "prometheus" / "rules.yml")
     return {rule["record"] for group in document["groups"] for rule in group["rules"]}
 
@@ -104,7 +107,7 @@ def test_panels_have_something_to_show_of_live_traffic(tmp_path: Path) -> None:
 
 
 def look(config: str, folder: Path) -> None:
-    """Ask Prometheus what Grafana would, until every panel that could has something."""
+    """Query Prometheus like Grafana until every panel that can has data."""
     address = monitors.free_address()
     nobody = monitors.free_address()
     with (
@@ -115,7 +118,7 @@ def look(config: str, folder: Path) -> None:
     ):
 
         def shown() -> bool:
-            ask(gateway, 5)
+            monitors.ask(gateway, 5)
             return all(
                 anything(monitors.query(prometheus, expr))
                 for title, expr in expressions()

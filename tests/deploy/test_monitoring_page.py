@@ -1,14 +1,14 @@
-"""docs/monitoring.md has every metric that a gateway exports, as it says them itself."""
+"""docs/monitoring.md lists every metric that a gateway exports, with its help text."""
 
 from pathlib import Path
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.monitors import ROOT
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, run, running, serving
+from tests.support.http_client import http_client
 
 pytestmark = pytest.mark.integration
 
@@ -22,16 +22,18 @@ def exported(tmp_path: Path) -> list[str]:
     async def main() -> None:
         async with serving(Upstream()) as a, serving(Upstream()) as b:
             config = two_backends(a, b, policy="lagrangian", route=FLOOR, more=CAP)
-            config = config.replace("{ per_request_usd = 0.001 }", BY_TIME)
+            config = config.replace("price = { per_request_usd = 0.001 }", BY_TIME) + DEVICE
             config = config.replace("[[routes]]", "[[routes]]\nhedge_share = 0.05")
             async with running(config, tmp_path) as tollway:
                 for n in range(20):
                     reply = await tollway.infer(float(n), x_tollway_tags="team=ads")
                     decision = reply.headers["x-tollway-decision"]
                     await tollway.feedback({"decision": decision, "quality": 1.0})
-                await tollway.gateway.scheduler.save()
-                tollway.gateway.scheduler.pace()
-                async with httpx.AsyncClient(trust_env=False) as client:
+                await tollway.gateway.state.save()
+                tollway.gateway.pacing.pace()
+                for now_s in (0.0, 60.0):
+                    tollway.gateway.scaling.observe({}, now_s)
+                async with http_client() as client:
                     text = (await client.get(f"{tollway.url}/metrics")).text
                 told.extend(lines(text))
 
@@ -39,8 +41,11 @@ def exported(tmp_path: Path) -> list[str]:
     return told
 
 
-CAP = budget("cap", "1.0", more='window = "month"\npacing = "even"')
-BY_TIME = "{ device_usd_per_hour = 2.5 }"
+CAPTURES = "\n[capture]\nshare = 1.0\n"
+CAP = budget("cap", "1.0", more='window = "month"\npacing = "even"') + CAPTURES
+DEVICE = '\n[[devices]]\nname = "gpu"\nusd_per_hour = 2.5\n'
+DEVICE += '\n[[scaling]]\nname = "dear"\nmax = 2\ncalls_per_replica = 4\n'
+BY_TIME = 'device = "gpu"\nbatch = { max_size = 2 }'
 
 
 def lines(text: str) -> list[str]:

@@ -26,9 +26,9 @@ class Held:
     def above(
         self, base: "Held", *, files: int, memory_mib: float, children: int = 0
     ) -> dict[str, str]:
-        """Return what is more than at the base and the slack say, by name; nothing, if all is well.
+        """Return by name what exceeds the base and the slack; empty if nothing does.
 
-        Memory that is free may stay with the process, in part: its slack is what a test says it is.
+        A process keeps some freed memory, so each test states its slack.
         """
         slack = {"files": files, "threads": THREADS, "children": children}
         slack |= {"memory_mib": memory_mib, "tasks": 0}
@@ -40,7 +40,7 @@ class Held:
 
 
 def of_process(pid: int) -> Held:
-    """Look at a process, from outside."""
+    """Measure a process from outside."""
     proc = Path(f"/proc/{pid}")
     status = dict(line.partition(":")[::2] for line in (proc / "status").read_text().splitlines())
     return Held(
@@ -52,7 +52,7 @@ def of_process(pid: int) -> Held:
 
 
 def of_loop() -> Held:
-    """Look at this process and at the tasks of its running event loop."""
+    """Measure this process and the tasks of its running event loop."""
     gc.collect()
     seen = of_process(os.getpid())
     return Held(
@@ -74,7 +74,7 @@ def alive(kinds: Iterable[type]) -> dict[str, int]:
 async def come_back(kinds: Iterable[type], base: dict[str, int]) -> None:
     """Wait until no other objects of some kinds are alive than at the base.
 
-    What runs now may hold one still: the loop keeps the outcome of what it has just waited for.
+    Running code may still hold one: the loop keeps the result of its last await.
     """
     end_s = time.monotonic() + PATIENCE_S
     while (left := alive(kinds)) != base:
@@ -85,7 +85,7 @@ async def come_back(kinds: Iterable[type], base: dict[str, int]) -> None:
 async def comes_back(
     look: Callable[[], Held], base: Held, *, files: int = 0, memory_mib: float = 16.0
 ) -> None:
-    """Wait until no more is held than at the base, and a slack; tell what is, where it stays."""
+    """Wait until at most the base and a slack are held; report the excess that remains."""
     end_s = time.monotonic() + PATIENCE_S
     while left := look().above(base, files=files, memory_mib=memory_mib):
         assert time.monotonic() < end_s, f"it still holds more: {left}"

@@ -12,6 +12,7 @@ import httpx
 from tests.faults.leaks import Held, comes_back, of_process
 from tests.support.configs import budget, two_backends
 from tests.support.harness import inference
+from tests.support.http_client import http_client
 from tests.support.process import Process, free_port
 from tests.support.until import until
 from tollway.gateway.budgets.protocol import BudgetPosition, LedgerUnavailable
@@ -25,7 +26,7 @@ PATIENCE_S = 20.0
 
 @dataclass
 class Stand:
-    """A gateway process over a cheap and a dear backend, on one budget `cap`."""
+    """A gateway process with backends `cheap` and `dear` and one budget, `cap`."""
 
     folder: Path
     process: Process
@@ -41,7 +42,7 @@ class Stand:
 
     @contextlib.asynccontextmanager
     async def load(self, clients: int, pause_s: float = 0.0) -> AsyncIterator[None]:
-        """Have clients send one request after the other for as long as the block lasts."""
+        """Have clients send requests one after the other while the block runs."""
         over = asyncio.Event()
 
         async def client() -> None:
@@ -57,18 +58,18 @@ class Stand:
             over.set()
 
     async def sees(self, status: int, count: int = 1) -> None:
-        """Wait until the load has had so many answers of a status, from now on."""
+        """Wait until the load has got this many further answers with a status."""
         seen = self.statuses.count(status) + count
         # Some spend whole budgets meanwhile: thousands of requests.
         await until(lambda: self.statuses.count(status) >= seen, within_s=120)
 
     async def stop(self) -> None:
-        """Have it settle all and end, while what it talks to on this loop goes on."""
+        """Let it settle everything and end, while its peers on this loop go on."""
         assert await asyncio.to_thread(self.process.end, signal.SIGTERM) == 0
 
     @property
     def journal_nano(self) -> int:
-        """What its journal says was spent."""
+        """The spend according to its journal."""
         return sum(
             row["cost_nano"]
             for path in segments(self.folder / ".tollway" / "journal")
@@ -77,13 +78,13 @@ class Stand:
         )
 
     def held(self) -> Held:
-        """Return what it has open and keeps in memory."""
+        """Return its open files and its memory."""
         return of_process(self.process.pid)
 
     async def leaves_open(self, most: int, memory_mib: float = 16.0) -> None:
-        """Wait until it has at most so many files and sockets more than when it began, and memory.
+        """Wait until it has at most this many more files, sockets and MiB than at its start.
 
-        What the first requests of each kind load takes some megabytes, once.
+        What the first requests load takes a few megabytes, once.
         """
         await self.http.aclose()
         await comes_back(self.held, self.base, files=most, memory_mib=memory_mib)
@@ -113,7 +114,7 @@ async def standing(
     process = Process(config)
     limits = httpx.Limits(max_connections=None)
     try:
-        async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False, limits=limits) as http:
+        async with http_client(timeout=PATIENCE_S, limits=limits) as http:
             await process.ready(url, http)
             yield Stand(folder, process, url, http, of_process(process.pid))
     finally:
@@ -121,15 +122,17 @@ async def standing(
 
 
 async def position(url: str) -> BudgetPosition:
-    """Return what a ledger in Redis says of `cap`, once it answers."""
+    """Return the state of `cap` in a Redis ledger, once it answers."""
     ledger = open_ledger(url + ("&" if "?" in url else "?") + "timeout_ms=2000")
     await ledger.open()
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            try:
-                (account,) = await ledger.accounts([("cap", 0)])
-                break
-            except LedgerUnavailable:  # after a failover
-                await asyncio.sleep(0.1)
+
+    async def read() -> BudgetPosition | None:
+        try:
+            (account,) = await ledger.accounts([("cap", 0)])
+        except LedgerUnavailable:  # after a failover
+            return None
+        return account.position
+
+    found = await until(read, every_s=0.1)
     await ledger.close()
-    return account.position
+    return found

@@ -1,4 +1,4 @@
-"""Clients that take what they can get: the others are answered, and memory stays bounded."""
+"""Clients that flood the gateway: the others are answered, and memory stays bounded."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ SLOW = 10_000
 
 @pytest.fixture
 def files() -> Iterator[int]:
-    """Have as many files open as may be; yield how many."""
+    """Raise the limit of open files to its maximum; yield it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield hard
@@ -41,7 +41,7 @@ async def connect(stand: Stand) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 
 async def heard(reader: asyncio.StreamReader) -> bytes:
-    """Return what is said until the end or a reset, which comes where more is sent than is read."""
+    """Return what is received until the end, or a reset (after more was sent than was read)."""
     parts = []
     with contextlib.suppress(ConnectionError):
         while part := await reader.read(1 << 16):
@@ -49,10 +49,11 @@ async def heard(reader: asyncio.StreamReader) -> bytes:
     return b"".join(parts)
 
 
+@pytest.mark.alone
 def test_ten_thousand_slow_clients_are_cut_and_the_others_do_not_notice(
     tmp_path: Path, files: int
 ) -> None:
-    """Half of them stop in the middle of a head, half say nothing at all."""
+    """Half of them stop in the middle of a head, half send nothing."""
     count = min(SLOW - 64, files - 512)  # below the gateway's limit on connections, as they come
 
     async def main() -> None:
@@ -72,7 +73,7 @@ def test_ten_thousand_slow_clients_are_cut_and_the_others_do_not_notice(
                     for at, (_, writer) in enumerate(opened):
                         writer.write(HEAD[: 20 * (at % 2)])
                     slow += opened
-                assert stand.process.descriptors > 0.9 * len(slow)
+                assert stand.process.descriptors > 0.85 * len(slow)  # one address gets 8/9 of them
                 assert stand.held().memory_mib - before_mib < 16 + 0.03 * len(slow)  # 30 KiB each
                 begun = len(stand.statuses)
                 cut = [reader.read() for reader, _ in slow]
@@ -81,7 +82,7 @@ def test_ten_thousand_slow_clients_are_cut_and_the_others_do_not_notice(
             assert {*stand.statuses} == {200}
             assert served > 20
             told = [reply for reply in replies if isinstance(reply, bytes)]
-            assert {reply[:12] for reply in told} <= {b"", b"HTTP/1.1 408"}
+            assert {reply[:12] for reply in told} <= {b"", b"HTTP/1.1 408", b"HTTP/1.1 503"}
             for _, writer in slow:
                 writer.close()
             # Kept for the next ones; the test below shows that it does not grow with each.
@@ -101,7 +102,7 @@ RUDE = {
 }
 
 
-def test_who_says_any_half_of_a_request_and_leaves_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_clients_that_send_part_of_a_request_and_leave_leak_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         upstream = Upstream(delay_s=0.05)  # so that those who ask are gone before their answer
         async with serving(upstream) as a, standing(tmp_path / "g", a, a) as stand:
@@ -173,7 +174,7 @@ FLOODS: dict[str, tuple[Callable[[int], Iterator[bytes]], int, bytes]] = {
     "100 MB of fields": (fields, 100 * MIB, b"431"),
     "100,000 names": (names, MIB, b"431"),
     "a target of 100 MB": (target, 100 * MIB, b"414"),
-    "a body that is 100 MB unpacked": (bomb, 100 * MIB, b"400"),
+    "a body that is 100 MB unpacked": (bomb, 100 * MIB, b"413"),
 }
 
 
@@ -211,7 +212,7 @@ def test_what_is_too_large_is_refused_early_and_takes_no_memory(tmp_path: Path) 
     run(main)
 
 
-def test_a_reply_that_is_a_bomb_is_stopped_early(tmp_path: Path) -> None:
+def test_decoding_of_a_compression_bomb_stops_early(tmp_path: Path) -> None:
     body = gzip.compress(b'{"outputs":[' + b" " * (200 * MIB) + b"]}")
     bomb_ = Upstream(body=body, headers=[(b"content-encoding", b"gzip")])
 

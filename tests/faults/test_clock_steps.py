@@ -1,4 +1,4 @@
-"""A wall clock that is stepped under a gateway that serves: no window is opened twice."""
+"""A step of the wall clock while a gateway serves: no window is opened twice."""
 
 import asyncio
 import struct
@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, inference, run, serving
+from tests.support.http_client import http_client
 from tests.support.process import Process, free_port
 
 pytestmark = pytest.mark.integration
@@ -55,12 +56,12 @@ def test_a_stepped_clock_opens_no_window_twice_and_spends_none_beyond_its_limit(
             toml = two_backends(
                 a, a, route="fallback = false", server=server, more=hourly, ledger="sqlite:///l.db"
             )
-            # The dear backend would never be paid for, and only make refusals slower.
+            # The expensive backend could never be paid for, and would only make refusals slower.
             config.write_text(toml.replace('["cheap", "dear"]', '["cheap"]'))
             program = ("-c", STEPPED, str(step))
             process = Process(config, "--workers", "2", program=program)
             try:
-                async with httpx.AsyncClient(timeout=20, trust_env=False) as http:
+                async with http_client(timeout=20) as http:
                     await process.ready(url, http)
                     seen: list[float] = []
                     # Forward over a border, back into a window that is spent, forward by more,
@@ -85,7 +86,7 @@ def test_a_stepped_clock_opens_no_window_twice_and_spends_none_beyond_its_limit(
 
 
 async def exhausted(http: httpx.AsyncClient, url: str) -> None:
-    """Send requests until they have been refused for longer than a step goes unnoticed."""
+    """Send requests until they have been refused for longer than a step can go undetected."""
     refused_since: float | None = None
     async with asyncio.timeout(30):
         while refused_since is None or time.monotonic() < refused_since + 1.5:

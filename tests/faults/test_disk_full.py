@@ -1,4 +1,4 @@
-"""A disk that takes no more, for real: serving goes on, and what was written stays good."""
+"""A really full disk: the gateway goes on serving, and what was written stays valid."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from tests.support.harness import Upstream, run, serving
 from tests.support.until import until
 from tollway.gateway.budgets.model import Budget, LeaseKey, Scope
 from tollway.gateway.budgets.protocol import LedgerUnavailable
-from tollway.gateway.budgets.recovery_file import CHUNK_CELLS, SETTLED, RecoveryFile, dead_tills
+from tollway.gateway.budgets.recovery_file import CHUNK_CELLS, SETTLED, RecoveryFile, orphaned_files
 from tollway.gateway.budgets.stores.sqlite import SqliteLedger
 from tollway.gateway.storage import snapshot_file
 from tollway.gateway.storage.journal import Journal, segments
@@ -75,7 +75,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Limited]:
 
 
 async def told(stand: Stand, count: int) -> set[int]:
-    """Send requests, and what their answers were worth; return what came of the feedback."""
+    """Send requests and feedback; return the results of the feedback."""
     came = set()
     for reply in await stand.ask(count):
         assert reply.status_code == 200
@@ -100,7 +100,7 @@ async def becomes(stand: Stand, name: str, empty: bool) -> None:
 
 
 def snapshot(disk: Limited) -> tuple[dict[str, bytes], float]:
-    """Return the route's snapshot; it is whole, or this fails."""
+    """Return the route's snapshot; fail if it is damaged."""
     return snapshot_file.unpack((disk.folder / ".tollway" / "state" / "m.snapshot").read_bytes())
 
 
@@ -201,11 +201,11 @@ def at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_till_that_cannot_grow_goes_on_in_memory_and_does_not_end_the_process(
+def test_a_recovery_file_that_cannot_grow_goes_on_in_memory_and_does_not_end_the_process(
     tmp_path: Path,
 ) -> None:
     """A page of a mapping that finds no block on the disk is SIGBUS."""
-    recovery_file = RecoveryFile(tmp_path / "a.till", "ledger")
+    recovery_file = RecoveryFile(tmp_path / "a.recovery", "ledger")
     with at_most(CHUNK_CELLS * 8):
         leases = [recovery_file.claim(LeaseKey("cap", 0, 1, f"a.{n}")) for n in range(200)]
         for cells in leases:
@@ -215,7 +215,7 @@ def test_a_till_that_cannot_grow_goes_on_in_memory_and_does_not_end_the_process(
     for cells in leases:
         recovery_file.release(cells)
     recovery_file.abandon()
-    assert [dead.claims("ledger") for dead in dead_tills(tmp_path)] == [[]]
+    assert [dead.claims("ledger") for dead in orphaned_files(tmp_path)] == [[]]
 
 
 def test_a_journal_that_can_have_no_new_segment_goes_on_in_the_old_one(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a backend does, or the network to it: requests are answered, calls are charged."""
+"""Faults of a backend and of the network to it: requests are answered, calls are charged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +55,7 @@ HARMLESS = ["slice=1", "latency=30ms,jitter=30ms", "slice=20,side=both"]
 
 
 class Liar:
-    """A backend that answers what it is told to, and counts what it was asked."""
+    """A backend that gives scripted answers and counts its calls."""
 
     def __init__(self) -> None:
         self.says = whole(BODY)
@@ -135,7 +135,7 @@ async def spent(folder: Path) -> int:
 @pytest.mark.parametrize(
     ("fails", "share"), [(lambda n: True, 0.0), (lambda n: n % 3 == 0, 1.0)], ids=["all", "a third"]
 )
-def test_a_storm_of_failures_is_no_storm_on_the_backends(
+def test_many_failures_cause_few_further_calls(
     fails: Callable[[int], bool], share: float, tmp_path: Path
 ) -> None:
     requests = 900

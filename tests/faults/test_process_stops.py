@@ -1,4 +1,4 @@
-"""A gateway that is stopped with streams open, and gateways that are replaced under load."""
+"""Stopping a gateway with open streams, and replacing gateways under load."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,9 @@ import orjson
 import pytest
 
 from tests.faults.stand import position, standing
-from tests.support.configs import budget, two_backends
+from tests.support.configs import budget, one_model, two_backends
 from tests.support.harness import Upstream, inference, run, serving
+from tests.support.http_client import http_client
 from tests.support.parrot import Parrot
 from tests.support.process import Process, free_port
 from tests.support.redis_server import redis_server
@@ -28,32 +29,16 @@ pytestmark = pytest.mark.integration
 STREAMS = 20
 ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hello there"}]}
 LONG = "word " * 50_000  # a stream of ten megabytes
-CONFIG = """
-[server]
-allow_anonymous = true
-drain_s = 20
-listen = "{listen}"
 
-[ledger]
-url = "sqlite:///tollway.db"
 
-[[backends]]
-name = "one"
-kind = "gpu"
-protocol = "openai"
-url = "{one}"
-price = {{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 10.0 }}
-
-[[routes]]
-name = "chat"
-path = "/v1/chat/completions"
-protocol = "openai"
-backends = ["one"]
-
-[[budgets]]
-name = "all"
-limit_usd = 1.0
-"""
+def configuration(
+    one: str, url: str, drain_s: int = 20, limit_usd: str = "1.0", **server: int
+) -> str:
+    """Return a gateway at a URL over one model, with a budget."""
+    keys = {"drain_s": drain_s, **server}
+    lines = [f'listen = "{url.removeprefix("http://")}"', *(f"{k} = {v}" for k, v in keys.items())]
+    budgets = budget("all", limit_usd)
+    return one_model(one, server="\n".join(lines), ledger="sqlite:///tollway.db", more=budgets)
 
 
 def journalled(folder: Path, kind: str) -> Iterable[dict[str, Any]]:
@@ -61,16 +46,16 @@ def journalled(folder: Path, kind: str) -> Iterable[dict[str, Any]]:
     return [row for path in found for row in rows(path) if row["kind"] == kind]
 
 
-def test_told_to_stop_streams_come_to_their_end_and_are_settled(tmp_path: Path) -> None:
+def test_streams_are_finished_and_settled_after_sigterm(tmp_path: Path) -> None:
     async def main() -> None:
         parrot = Parrot(hold=asyncio.Event())
         url = f"http://127.0.0.1:{free_port()}"
         async with serving(parrot) as a:
             file = tmp_path / "tollway.toml"
-            file.write_text(CONFIG.format(one=a, listen=url.removeprefix("http://")))
+            file.write_text(configuration(a, url))
             process = Process(file)
             try:
-                async with httpx.AsyncClient(timeout=20, trust_env=False) as http:
+                async with http_client(timeout=20) as http:
                     await process.ready(url, http)
 
                     async def streamed() -> str:
@@ -82,7 +67,7 @@ def test_told_to_stop_streams_come_to_their_end_and_are_settled(tmp_path: Path) 
                     await until(lambda: parrot.calls == STREAMS)
                     await parrot.begun.wait()
                     process.tell(signal.SIGTERM)
-                    await refused(url)
+                    await until(lambda: refuses(url))
                     assert parrot.hold is not None
                     parrot.hold.set()
                     told = await asyncio.gather(*under_way)
@@ -97,39 +82,36 @@ def test_told_to_stop_streams_come_to_their_end_and_are_settled(tmp_path: Path) 
     run(main)
 
 
-async def refused(url: str) -> None:
-    """Wait until no new connection is taken."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                async with httpx.AsyncClient(trust_env=False) as http:
-                    await http.get(url + "/livez")
-            except httpx.TransportError:
-                return
-            await asyncio.sleep(0.01)
+async def refuses(url: str) -> bool:
+    """Return whether no new connection is taken."""
+    async with http_client() as http:
+        try:
+            await http.get(url + "/livez")
+        except httpx.TransportError:
+            return True
+        return False
 
 
 def test_a_worker_that_is_killed_takes_its_own_streams_with_it_and_no_others(
     tmp_path: Path,
 ) -> None:
-    """Theirs are settled by what was used; its own are charged as they were reserved."""
+    """Other workers' streams are settled by usage; its own are charged as reserved."""
 
     async def main() -> None:
         parrot = Parrot(hold=asyncio.Event())
         url = f"http://127.0.0.1:{free_port()}"
         async with serving(parrot) as a:
             file = tmp_path / "tollway.toml"
-            text = CONFIG.format(one=a, listen=url.removeprefix("http://"))
-            file.write_text(text.replace("[server]", "[server]\nworkers = 2"))
+            file.write_text(configuration(a, url, workers=2))
             process = Process(file)
             try:
-                async with httpx.AsyncClient(timeout=20, trust_env=False) as http:
+                async with http_client(timeout=20) as http:
                     await process.ready(url, http)
                     await until(lambda: len(process.workers) == 2)
 
                     async def streamed() -> str:
                         async with (
-                            httpx.AsyncClient(timeout=20, trust_env=False) as own,
+                            http_client(timeout=20) as own,
                             own.stream("POST", url + "/v1/chat/completions", json=ASK) as reply,
                         ):
                             return (await reply.aread()).decode()
@@ -149,12 +131,11 @@ def test_a_worker_that_is_killed_takes_its_own_streams_with_it_and_no_others(
                     assert cut
                     assert all(text.endswith("data: [DONE]\n\n") for text in whole)
 
-                    async with asyncio.timeout(20):
-                        while True:
-                            (cap,) = (await http.get(url + "/_tollway/budgets")).json()["budgets"]
-                            if cap["held_nano"] == 0:
-                                break
-                            await asyncio.sleep(0.05)
+                    async def settled() -> dict[str, Any] | None:
+                        (cap,) = (await http.get(url + "/_tollway/budgets")).json()["budgets"]
+                        return cap if cap["held_nano"] == 0 else None
+
+                    cap = await until(settled)
                 assert await asyncio.to_thread(process.end, signal.SIGTERM) == 0
             finally:
                 process.stop()
@@ -167,8 +148,8 @@ def test_a_worker_that_is_killed_takes_its_own_streams_with_it_and_no_others(
     run(main)
 
 
-def test_who_does_not_let_go_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
-    """A backend that never answers, and clients that say half of a request, or nothing."""
+def test_a_backend_or_client_that_does_not_finish_does_not_prevent_stopping(tmp_path: Path) -> None:
+    """A backend that never answers, and clients that send half of a request, or nothing."""
 
     async def main() -> None:
         stuck = Upstream(hold=asyncio.Event())
@@ -197,7 +178,7 @@ def test_who_does_not_let_go_does_not_keep_it_from_stopping(tmp_path: Path) -> N
     run(main)
 
 
-def test_a_client_that_takes_nothing_of_its_stream_does_not_keep_it_from_stopping(
+def test_a_client_that_does_not_read_its_stream_does_not_prevent_stopping(
     tmp_path: Path,
 ) -> None:
     """Its buffers are full, and the gateway waits for it to read."""
@@ -206,10 +187,7 @@ def test_a_client_that_takes_nothing_of_its_stream_does_not_keep_it_from_stoppin
         url = f"http://127.0.0.1:{free_port()}"
         async with serving(Parrot()) as a:
             file = tmp_path / "tollway.toml"
-            text = CONFIG.format(one=a, listen=url.removeprefix("http://"))
-            file.write_text(
-                text.replace("drain_s = 20", "drain_s = 1").replace("usd = 1.0", "usd = 1000.0")
-            )
+            file.write_text(configuration(a, url, drain_s=1, limit_usd="1000.0"))
             process = Process(file)
             try:
                 await process.ready(url)
@@ -247,8 +225,8 @@ def test_a_client_that_takes_nothing_of_its_stream_does_not_keep_it_from_stoppin
 def test_gateways_are_replaced_one_by_one_and_no_request_fails(
     tmp_path: Path, balanced: bool, ledger: str
 ) -> None:
-    """Two on one ledger: behind what asks whether they are ready, with a grace, nothing is ever
-    refused or cut; else a client that finds one gone asks the other.
+    """Two on one ledger: with a balancer that checks readiness and a grace period nothing is
+    refused or cut; otherwise a client that finds one gone asks the other.
     """
     if ledger == "Redis":
         with redis_server(tmp_path / "redis") as redis:
@@ -280,9 +258,9 @@ def replace_one_by_one(tmp_path: Path, *, balanced: bool, ledger: str) -> None:
             over, answered, ready = asyncio.Event(), 0, [True, True]
 
             async def watch(n: int) -> None:
-                """Ask now and then whether one may be sent requests, as a balancer does."""
+                """Check readiness at intervals, as a load balancer does."""
                 while not over.is_set():
-                    async with httpx.AsyncClient(trust_env=False) as http:
+                    async with http_client() as http:
                         try:
                             reply = await http.get(urls[n] + "/readyz")
                             ready[n] = reply.status_code == 200
@@ -291,7 +269,7 @@ def replace_one_by_one(tmp_path: Path, *, balanced: bool, ledger: str) -> None:
                     await asyncio.sleep(0.02)
 
             async def send(http: httpx.AsyncClient, n: int) -> None:
-                """Send one request to whoever is there; it must be answered."""
+                """Send one request to a gateway that accepts it; it must be answered."""
                 nonlocal answered
                 path = urls[n if ready[n] else 1 - n] + "/v2/models/m/infer"
                 reply = await http.post(path, json=inference())
@@ -313,7 +291,7 @@ def replace_one_by_one(tmp_path: Path, *, balanced: bool, ledger: str) -> None:
                         raise AssertionError("nobody answered")
 
             try:
-                async with httpx.AsyncClient(timeout=20, trust_env=False) as http:
+                async with http_client(timeout=20) as http:
                     for url, gateway in zip(urls, gateways, strict=True):
                         await gateway.ready(url, http)
                     async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""Two hundred broken configurations under a gateway that serves: each whole or not at all."""
+"""Reloads of two hundred broken configurations: each applies as a whole or not at all."""
 
 import asyncio
 import random
@@ -13,8 +13,7 @@ from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, run, running, serving
 from tests.support.reloading import File
 from tollway.backends.http.pool import Http1Transport
-from tollway.gateway.routing.backend import Backend
-from tollway.gateway.routing.route import Route
+from tollway.gateway.routing.plan import RoutePlan, Target
 
 pytestmark = pytest.mark.integration
 
@@ -58,7 +57,7 @@ MUTATIONS: list[Callable[[list[str], random.Random], list[str]]] = [
 ]
 
 
-def test_the_old_one_goes_on_whatever_the_new_one_says(tmp_path: Path) -> None:
+def test_the_old_configuration_stays_in_force_if_the_new_one_is_invalid(tmp_path: Path) -> None:
     async def main() -> None:
         upstream = Upstream()
         async with serving(upstream) as a:
@@ -68,7 +67,7 @@ def test_the_old_one_goes_on_whatever_the_new_one_says(tmp_path: Path) -> None:
                 over, came = asyncio.Event(), Counter[int]()
                 await asyncio.gather(tollway.infer(), tollway.infer())
                 await file.reload(sound)
-                base, known = of_loop(), alive([Backend, Route, Http1Transport])
+                base, known = of_loop(), alive([Target, RoutePlan, Http1Transport])
 
                 async def client() -> None:
                     while not over.is_set():
@@ -100,7 +99,7 @@ def test_the_old_one_goes_on_whatever_the_new_one_says(tmp_path: Path) -> None:
                 # What was replaced waits for requests that may know it, then it is gone, with all.
                 await file.reloader.close()
                 await comes_back(of_loop, base, memory_mib=32)
-                await come_back([Backend, Route, Http1Transport], known)
+                await come_back([Target, RoutePlan, Http1Transport], known)
                 spent = (await tollway.get("/_tollway/spend"))["cost_nano"]
                 assert spent == upstream.calls * 100_000
 

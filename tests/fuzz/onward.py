@@ -2,26 +2,19 @@
 
 import asyncio
 import math
-from functools import cache
+import time
+from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import Any, cast
 
 import h11
 
 from tollway.backends import scoring
-from tollway.backends.http.connection import request_head
+from tollway.backends.http.request_head import request_head
+from tollway.backends.ports import StreamReader, WireProtocol
 from tollway.backends.pricing import MAX_NANO, Price, parse_price
 from tollway.backends.protocols.registry import protocol
-from tollway.backends.types import (
-    UNBOUND,
-    Call,
-    Headers,
-    HttpReply,
-    Payload,
-    StreamReader,
-    Usage,
-    WireProtocol,
-)
+from tollway.backends.types import UNBOUND, Call, Headers, HttpReply, Payload, Usage
 from tollway.backends.validation import Constraint, Validator
 from tollway.gateway.control_plane.budgets import BudgetEndpoints
 from tollway.gateway.data_plane.headers import forwarded
@@ -30,9 +23,11 @@ from tollway.gateway.estimation.token_rate import TokenRate
 from tollway.gateway.estimation.usage_model import UsageModel
 from tollway.gateway.features.encoder import CLIP
 from tollway.gateway.features.extractor import FeatureExtractor
-from tollway.gateway.routing.backend import Backend
+from tollway.gateway.observability.events import EventLog
 from tollway.gateway.routing.metering import AttemptOutcome, Ending, evaluate_reply, evaluate_stream
+from tollway.gateway.routing.plan import Target
 from tollway.gateway.storage import journal_format
+from tollway.gateway.storage.audit_log import MACHINE, AuditLog
 
 QUOTE = Quote(1000, 2000, 4000)
 ENDINGS = (
@@ -44,7 +39,7 @@ PLACES = ("x", "inputs[*].data", "messages[*].content", "instances", "inputs[0].
 
 
 def forward(method: str, target: bytes, headers: Headers, body: bytes) -> None:
-    """Assert that another parser reads exactly the one request that a backend is sent."""
+    """Assert that another parser reads exactly one request from what a backend gets."""
     call = Call(method.encode(), target, forwarded(headers, b"gw")[0], body)
     peer = h11.Connection(h11.SERVER)
     peer.receive_data(request_head(call, b"backend") + body)
@@ -73,7 +68,7 @@ def choose(wire: WireProtocol, call: Call, payload: Payload) -> None:
 
 
 def settle(name: str, fields: Headers, body: bytes) -> None:
-    """Assert that a reply is judged, whatever it says."""
+    """Assert that any reply is evaluated."""
     came = HttpReply(200, fields, None)  # type: ignore[arg-type] # its stream has been read
     for backend in priced_backends(name):
         call = Call(b"POST", b"/", [])
@@ -81,7 +76,7 @@ def settle(name: str, fields: Headers, body: bytes) -> None:
 
 
 def end(name: str, follower: StreamReader) -> None:
-    """Assert that a stream that is over is judged, whatever it, or its head, said."""
+    """Assert that any finished stream is evaluated, with any content or head."""
     for backend in priced_backends(name):
         for told in (b"0.5", b"soon", b"1e300", b"nan"):
             headers = [(b"x-device-seconds", told)]
@@ -92,8 +87,8 @@ def end(name: str, follower: StreamReader) -> None:
                 _check(backend, outcome)
 
 
-def _check(backend: Backend, outcome: AttemptOutcome) -> None:
-    """Assert that a verdict can be charged, written down, scored, and learned from."""
+def _check(backend: Target, outcome: AttemptOutcome) -> None:
+    """Assert that an outcome can be charged, journalled, scored and learned from."""
     assert 0 <= outcome.cost_nano <= MAX_NANO
     answer = outcome.answer
     assert all(0 <= feature <= 1 for feature in answer.features)
@@ -106,6 +101,7 @@ def _check(backend: Backend, outcome: AttemptOutcome) -> None:
         _learn(backend.price, outcome.usage)
 
 
+@lru_cache(maxsize=64)  # of the 48 outcomes of a stream most have one of a few usages
 def _learn(price: Price, usage: Usage) -> None:
     """Assert that what is expected after a usage has a price."""
     learned = UsageModel("b")
@@ -113,21 +109,22 @@ def _learn(price: Price, usage: Usage) -> None:
         learned.learn({}, usage, UNBOUND, lambda key, log: log)
     for known in (UNBOUND, Usage(input_tokens=100.0, output_tokens=10.0, exact=False)):
         expected = learned.expected({}, known)
-        _, maximum = learned.bounds(expected, price, known)
-        assert price.cost_nano(expected) >= 0
+        expected_nano = price.cost_nano(expected)
+        _, maximum = learned.bounds(expected, expected_nano, price, known)
+        assert expected_nano >= 0
         assert 0 <= maximum <= MAX_NANO
 
 
 @cache
-def priced_backends(name: str) -> tuple[Backend, ...]:
-    """Return what a verdict reads of backends: a protocol, a price (of each kind), a contract."""
+def priced_backends(name: str) -> tuple[Target, ...]:
+    """Return what an outcome reads of backends: a protocol, a price (of each kind), a contract."""
     expects = Validator([Constraint(at="outputs[0].data", kind="list", optional=True)], "outputs")
     tokens = {"input_usd_per_mtok": 0, "output_usd_per_mtok": 2}
     seconds = {"device_usd_per_hour": 2.5}
     wire = protocol(name)
     return tuple(
         cast(
-            Backend,
+            Target,
             SimpleNamespace(
                 credential=None, protocol=wire, price=parse_price(price), expects=expects
             ),
@@ -137,7 +134,7 @@ def priced_backends(name: str) -> tuple[Backend, ...]:
 
 
 class _NoOffice:
-    """An office without a budget: it says so whatever is asked."""
+    """A budget administration without budgets, which refuses every change."""
 
     async def list(self) -> list[Any]:
         return []
@@ -155,5 +152,10 @@ class _NoJournal:
 
 def change(body: bytes, loop: asyncio.AbstractEventLoop) -> None:
     """Ask for a change of a budget that there is not: always refused."""
-    counter = BudgetEndpoints(_NoOffice(), _NoJournal())  # type: ignore[arg-type]
-    loop.run_until_complete(counter.change("day", body))
+    endpoints = BudgetEndpoints(
+        _NoOffice(),  # type: ignore[arg-type]
+        _NoJournal(),  # type: ignore[arg-type]
+        AuditLog(None),
+        EventLog(time.time),
+    )
+    loop.run_until_complete(endpoints.change("day", body, MACHINE))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import orjson
 
-from tests.contracts.test_wire_protocol_contract import CASES
 from tests.support.corpus import REFUSED, SERVED
-from tests.unit.backends.http.test_http1_connection import REPLIES
+from tests.support.http1_replies import REPLIES
+from tests.support.wire_cases import CASES
 from tollway.gateway.storage.journal_format import seal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +23,12 @@ FIELDS = (
     b"x-tollway-deadline-ms: 250\nconnection: close, x-a\nx-a: 1\nvia: 1.1 a\n"
     b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 )
+FORM = (
+    b'--X\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--X\r\nContent-Disposition: '
+    b'form-data; name="file"; filename="a"\r\nContent-Type: audio/wav\r\n\r\nRIFF\r\n--X--\r\n'
+)
+# A ModelInferRequest: of model `m`, with an input `x` of FP32, [1], that is raw.
+GRPC = b"\x0a\x01m\x2a\x0c\x0a\x01x\x12\x04FP32\x1a\x01\x01\x3a\x04\x00\x00\x80\x3f"
 
 
 def seeds(target: str) -> Iterator[bytes]:
@@ -36,10 +42,15 @@ def seeds(target: str) -> Iterator[bytes]:
         case "events" | "chat_stream":
             yield b"\x07\x20" + CHUNK + USAGE + b"data: [DONE]\n\n"
             yield b"\x07\x20" + RESPONSE
+        case "forms":
+            yield FORM
         case "requests":
             yield from (b"\x10" + orjson.dumps(case.request) for case in CASES.values())
         case "replies" | "documents":
             yield from (b"\x10" + orjson.dumps(case.reply) for case in CASES.values())
+        case "grpc":
+            yield b"\0" + GRPC
+            yield b"\xff" + orjson.dumps(CASES["oip"].reply)
         case "fields":
             yield FIELDS
         case "json_paths":

@@ -12,25 +12,35 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
+from google.protobuf.message import DecodeError
 
 from tests.fuzz import onward
-from tests.unit.backends.http.test_http1_connection import Wire, cut, outcome
-from tollway.backends import json_values
+from tests.support.http1_replies import Wire, cut, outcome
+from tollway.backends.bodies import multipart
+from tollway.backends.devices.clocks import from_metrics, from_statistics
+from tollway.backends.devices.exposition import Selector, parse_selector
+from tollway.backends.devices.price_reading import price_reader
+from tollway.backends.devices.reply_time import from_field, from_server_timing
+from tollway.backends.dialect import rewritten
 from tollway.backends.documents import load_reply, load_request
+from tollway.backends.errors import BadRequest
 from tollway.backends.http.factory import open_transport
-from tollway.backends.json_path import compile_path
+from tollway.backends.json_path import compile_first, compile_path, numbers, texts
 from tollway.backends.pricing import MAX_NANO, Price, parse_price
 from tollway.backends.protocols.oip.body import read, split
 from tollway.backends.protocols.registry import PROTOCOLS, protocol
 from tollway.backends.protocols.sse import Events
 from tollway.backends.rules.file import compile_rules
-from tollway.backends.types import BadRequest, Call, Details, Headers, Payload, Usage
+from tollway.backends.types import Call, Details, Headers, Payload, Usage
 from tollway.gateway import settings
 from tollway.gateway.budgets.calendar import window_at
 from tollway.gateway.data_plane.authentication import Authenticator
 from tollway.gateway.data_plane.headers import forwarded, returned
 from tollway.gateway.data_plane.idempotency import key_of
 from tollway.gateway.data_plane.problems import HttpProblem
+from tollway.gateway.grpc_listener import replies as grpc_replies
+from tollway.gateway.grpc_listener import requests as grpc_requests
+from tollway.gateway.grpc_listener.schema import Schema
 from tollway.gateway.learning import feedback as learner
 from tollway.gateway.listener.http_protocol import limited_protocol
 from tollway.gateway.listener.request_head import HeadLimits
@@ -45,8 +55,11 @@ _LOOP = asyncio.new_event_loop()
 _STREAMED = Payload({"stream": True, "messages": []})
 
 
+SCHEMA = Schema()
+
+
 def http1_reply(data: bytes) -> None:
-    """A backend's bytes: they mean the same in pieces, and give the slot back once."""
+    """A backend's bytes: read the same in pieces, and the slot is returned once."""
     reply, places = data[2:], list(data[:2])
     whole = _LOOP.run_until_complete(outcome([reply]))
     pieces = _LOOP.run_until_complete(outcome(cut(reply, places)))
@@ -54,7 +67,7 @@ def http1_reply(data: bytes) -> None:
 
 
 def http1_request(data: bytes) -> None:
-    """A client's bytes: whole requests reach the application, and each goes on as one."""
+    """A client's bytes: whole requests reach the application, and each is forwarded as one."""
     sent, places = data[2:], list(data[:2])
     seen = accepted([sent])
     assert seen == accepted(cut(sent, places))
@@ -129,6 +142,20 @@ class Client(Wire):
         return False
 
 
+def forms(data: bytes) -> None:
+    """A form: what is read of it is still read after a field was changed, or left out."""
+    headers = [(b"content-type", b"multipart/form-data; boundary=X")]
+    with suppress(BadRequest):
+        form = multipart.read(headers, data)
+        for name in form.fields:
+            changed = multipart.read(headers, form.edited(data, {name: "new"}))
+            assert [part.name for part in changed.parts] == [part.name for part in form.parts]
+            left = multipart.read(headers, form.edited(data, {name: None})).fields
+            assert left == {key: value for key, value in form.fields.items() if key != name} or (
+                left == form.fields
+            )
+
+
 def events(data: bytes) -> None:
     """A stream of events: no byte is lost or changed."""
     stream, places, reader = data[2:], list(data[:2]), Events()
@@ -159,13 +186,14 @@ def requests(data: bytes) -> None:
             with suppress(BadRequest):
                 call = Call(b"POST", b"/v1/chat/completions", fields, data[1:])
                 payload = wire.parse(call)
-                sent = wire.readdress(call, b"/base", "model", payload)
-                assert sent.body == call.body or orjson.loads(sent.body)
+                _, edits = wire.readdress(call, b"/base", "model", payload)
+                body = rewritten(call, payload, edits) if edits else call.body
+                assert body == call.body or orjson.loads(body)
                 onward.choose(wire, call, payload)
 
 
 def replies(data: bytes) -> None:
-    """A reply of every protocol: an answer or none, a usage or none, and always a verdict."""
+    """A reply of every protocol: an answer or none, a usage or none, and always an outcome."""
     length = b"%d" % (data[0] if data else 0)
     body = data[1:]
     for name in PROTOCOLS:
@@ -186,6 +214,20 @@ def documents(data: bytes) -> None:
         document = load_reply(head)
         if rest is not None:
             read(document, "outputs", rest)
+
+
+def grpc(data: bytes) -> None:
+    """A message of gRPC, which REST must be able to read, and a reply that becomes one."""
+    for as_json in (False, True):
+        with suppress(DecodeError, ValueError, BadRequest):
+            message = SCHEMA.ModelInferRequest.FromString(data[1:])
+            call = grpc_requests.inference(message, as_json=as_json)
+            protocol("oip").parse(Call(b"POST", call.path, call.headers, call.body))
+    length = b"%d" % (data[0] if data else 0)
+    for head in ([], [(b"inference-header-content-length", length)]):
+        for raw in (False, True):
+            with suppress(ValueError):
+                grpc_replies.inferred(SCHEMA, head, data[1:], raw=raw).SerializeToString()
 
 
 def fields(data: bytes) -> None:
@@ -210,12 +252,11 @@ def json_paths(data: bytes) -> None:
     path, _, document = data.partition(b"\n")
     text = path.decode("utf-8", "replace")
     with suppress(ValueError):
-        compile_path(text)(load_request(document))
-    with suppress(ValueError):
-        steps, found = json_values.parse(text), load_request(document)
-        json_values.first(found, steps)
-        json_values.numbers(found, steps)
-        json_values.texts(found, steps)
+        loaded = load_request(document)
+        found = compile_path(text)(loaded)
+        numbers(found)
+        texts(found)
+        compile_first(text)(loaded)
 
 
 def configuration(data: bytes) -> None:
@@ -257,7 +298,7 @@ def price(data: bytes) -> None:
 
 
 def journal(data: bytes) -> None:
-    """Lines of a journal, and snapshots: what is damaged is passed over, or refused."""
+    """Lines of a journal, and snapshots: damaged ones are skipped or refused."""
     for line in data.splitlines(keepends=True):
         row = unseal(line)
         assert row is None or isinstance(row, dict)
@@ -300,10 +341,31 @@ def windows(data: bytes) -> None:
         assert span.start_s <= now_s < span.end_s
 
 
+def devices(data: bytes) -> None:
+    """Pages that are polled, of prices and counters, and fields that tell a device's time."""
+    first, _, page = data.partition(b"\n")
+    selector = Selector("a", (("b", "c"),))
+    with suppress(ValueError):
+        selector = parse_selector(first.decode("utf-8", "replace"))
+        assert parse_selector(str(selector)).name == selector.name
+    for path in (None, "usd[0].hour"):
+        with suppress(ValueError):
+            assert 0 < price_reader(path, None)(data) < MAX_NANO
+    with suppress(ValueError):
+        assert 0 < price_reader(None, selector)(page) < MAX_NANO
+    for counter in (from_statistics, from_metrics(selector, "us")):
+        with suppress(ValueError):
+            assert counter(page) >= 0.0
+    for told in (from_field(b"x", 1e-3), from_server_timing(b"gpu")):
+        seconds = told([(b"x", data), (b"server-timing", data)])
+        assert seconds is None or seconds > 0.0
+
+
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
-        *(http1_reply, http1_request, events, chat_stream, requests, replies, documents),
-        *(fields, json_paths, configuration, rules, journal, price, told, urls, windows),
+        *(http1_reply, http1_request, events, chat_stream, forms, requests, replies, documents),
+        *(grpc, fields, json_paths, configuration, rules, journal, price, told, urls, windows),
+        devices,
     )
 }

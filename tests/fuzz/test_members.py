@@ -1,4 +1,4 @@
-"""Sound documents with any one member exchanged: read, or refused as declared; never a crash."""
+"""Valid documents with one member replaced are read, or refused as declared; never a crash."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ INSTEAD += [{}, {"": None}, {"a": [1]}, [{"a": 1}, 1], [[1.5, [2]]], [True, 1e30
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_whatever_stands_in_place_of_a_member_breaks_nothing(path: Path) -> None:
+def test_any_value_in_place_of_a_member_breaks_nothing(path: Path) -> None:
     document, readers = orjson.loads(path.read_bytes()), readers_of(path)
     for place in places(document):
         changed = [without(document, place)]
@@ -31,7 +31,7 @@ def test_whatever_stands_in_place_of_a_member_breaks_nothing(path: Path) -> None
 
 
 WHOLE = {TARGETS["price"], TARGETS["told"]}
-"""Targets whose bytes are a document and nothing before it."""
+"""Targets that read a document and nothing before it."""
 
 
 def readers_of(path: Path) -> list[Target]:

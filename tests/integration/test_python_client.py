@@ -31,7 +31,7 @@ def test_a_client_reads_budgets_spend_and_decisions_and_sends_feedback(tmp_path:
                 assert await asyncio.to_thread(feedback, decision, 0.9) == "duplicate"
                 with pytest.raises(tollway.Declined, match="quality must be a number from 0 to 1"):
                     await asyncio.to_thread(feedback, decision, 2.0)
-                with pytest.raises(tollway.Declined, match="no decision of this id"):
+                with pytest.raises(tollway.Declined, match="no segment of this id"):
                     await asyncio.to_thread(feedback, "abc.1.wxyz", 0.5)
 
     run(main)

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+PRICE = "{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 10.0 }"
+"""What a language model costs, unless a test says otherwise."""
+
 
 def two_backends(
     cheap: str,
@@ -68,3 +71,52 @@ limit_usd = {limit_usd}
 scope = {{ {inside} }}
 {more}
 """
+
+
+def one_model(
+    url: str,
+    *,
+    price: str = PRICE,
+    protocol: str = "openai",
+    path: str = "/v1/chat/completions",
+    server: str = "",
+    ledger: str = "memory://",
+    backend: str = "",
+    route: str = "",
+    more: str = "",
+) -> str:
+    """Return a route `m` over one language model, `llm`."""
+    return f"""
+[server]
+allow_anonymous = true
+{server}
+
+[ledger]
+url = "{ledger}"
+
+[[backends]]
+name = "llm"
+kind = "gpu"
+protocol = "{protocol}"
+url = "{url}"
+price = {price}
+{backend}
+
+[[routes]]
+name = "m"
+path = "{path}"
+protocol = "{protocol}"
+backends = ["llm"]
+policy = "cheapest"
+{route}
+
+{more}
+"""
+
+
+def capped_model(
+    url: str, limit_usd: float, backend: str = "", *, enforcement: str = "hard", **options: str
+) -> str:
+    """Return `one_model` under all of `/v1/`, with a budget `b`."""
+    limit = budget("b", str(limit_usd), more=f'enforcement = "{enforcement}"')
+    return one_model(url, path="/v1/*", backend=backend, more=limit, **options)

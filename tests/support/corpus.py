@@ -1,4 +1,4 @@
-"""Malformed, ambiguous and merely odd requests, and how the front answers each.
+"""Malformed, ambiguous and unusual requests, and how the listener answers each.
 
 After http-garden's and h1spec's lists, rewritten. Each is what one client sends on one
 connection; where a gateway and something before or behind it could read it as a different number of
@@ -174,6 +174,7 @@ SERVED: dict[str, tuple[bytes, bytes, bytes]] = {
         b"/%2e%2e/%2F%00",
         b"",
     ),
+    "an encoded tilde stays so": (get(b"/%7Ea%20b?%20", HOST + CLOSE), b"/%7Ea%20b", b""),
     "two slashes are a path": (get(b"//evil/x", HOST + CLOSE), b"//evil/x", b""),
     "a host with a port": (get(b"/a", b"Host: a.b-c:8080\r\n" + CLOSE), b"/a", b""),
     "a host of IPv6": (get(b"/a", b"Host: [::1]:80\r\n" + CLOSE), b"/a", b""),

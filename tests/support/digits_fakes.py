@@ -11,7 +11,7 @@ from examples.digits.model import Reading
 
 
 class Brightest:
-    """Says the digit whose place among the first ten pixels is the brightest; 2 s a batch."""
+    """Predicts the position of the brightest of the first ten pixels; 2 s a batch."""
 
     name = "brightest"
     platform = "test"

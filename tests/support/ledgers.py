@@ -1,4 +1,4 @@
-"""The three ledgers as the tests see them: with a clock that the test turns."""
+"""The three ledgers with a clock that the test sets."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -18,7 +18,7 @@ START_S = 4_000_000_000.0  # ahead of the real clock, which expires keys in Redi
 
 
 class ClockedRedis(RedisLedger):
-    """Redis whose time is what the test says; all else is as it is shipped."""
+    """Redis with the test's clock; everything else is as shipped."""
 
     def script(self) -> str:
         shipped = super().script()
@@ -77,7 +77,7 @@ class Bench:
 
 @dataclass
 class Implementation:
-    """How to make one kind of ledger."""
+    """A factory of one kind of ledger."""
 
     name: str
     folder: Path

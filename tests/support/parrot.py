@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server that says back what it hears: chat, tools, JSON, embeddings, streams.
+"""An OpenAI-compatible server that echoes its input: chat, tools, JSON, embeddings, streams.
 
 A token is a word. It caches prompts as real servers do: of a prompt whose first messages it has
 answered before, those are reported as cached.
@@ -16,7 +16,7 @@ Document = dict[str, Any]
 
 @dataclass
 class Parrot:
-    """`hold`: until it is set nothing is said, or, of a stream, nothing after the first word."""
+    """`hold`: until it is set no reply is sent, or only the first word of a stream."""
 
     hold: asyncio.Event | None = None
     calls: int = 0
@@ -119,7 +119,7 @@ def words(message: Any) -> int:
 
 
 def heard(document: Document) -> str:
-    """Return what was said last."""
+    """Return the last message."""
     if document.get("messages"):
         return str(document["messages"][-1].get("content"))
     given = document.get("input") or document.get("prompt")
@@ -127,7 +127,7 @@ def heard(document: Document) -> str:
 
 
 def said(document: Document) -> Document:
-    """Return what is said back: text, JSON as it was asked for, or the call of a tool."""
+    """Return the reply: text, JSON if it was requested, or the call of a tool."""
     text = heard(document)
     tools = document.get("tools")
     last = (document.get("messages") or [{}])[-1]

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.http_client import http_client
 from tests.support.until import until
 
 ROOT = Path(__file__).parents[2]
 
 
 class Process:
-    """A gateway; what it says goes to the file `log` beside its configuration."""
+    """A gateway; its output goes to the file `log` beside its configuration."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class Process:
 
     async def ready(self, url: str, http: httpx.AsyncClient | None = None) -> None:
         async with contextlib.AsyncExitStack() as stack:
-            client = http or await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+            client = http or await stack.enter_async_context(http_client())
 
             async def is_ready() -> bool:
                 assert self._process.poll() is None, "the gateway ended while starting"
@@ -63,7 +64,7 @@ class Process:
         return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def kill(self) -> None:
-        """End it whatever state it is in; its workers see that and follow."""
+        """Kill it in any state; its workers detect that and end."""
         self._process.kill()
         self.wait()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from redis import Redis
 
+from tests.support.process import free_port
 from tests.support.until import until_now
 
 
@@ -77,12 +78,6 @@ def wait_for_ping(port: int, process: "subprocess.Popen[bytes]", timeout_s: floa
                 return
         time.sleep(0.01)
     raise TimeoutError("redis-server does not answer")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @contextlib.contextmanager

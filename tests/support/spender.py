@@ -1,4 +1,4 @@
-"""A process with a wallet, for the tests: python -m tests.support.spender URL TILLS CALLS
+"""A process that reserves and settles: python -m tests.support.spender URL FOLDER CALLS
 
 Makes CALLS calls of 25 each at once on the budget `b` of 1000, when a line comes in; prints how
 many were answered. With CALLS 0 it reserves five, settles two of them, says so, and hangs.
@@ -17,36 +17,36 @@ BUDGET = Budget("b", Scope(), 1000)
 
 
 async def main(url: str, recovery_files: str, calls: int) -> None:
-    wallet = Reservations(
+    reservations = Reservations(
         open_ledger(url),
         [BUDGET],
         holder="spender",
         clock=time.monotonic,
-        till_dir=Path(recovery_files),
+        recovery_dir=Path(recovery_files),
     )
-    await wallet.open()
-    accounts = wallet.matching("t", "r", "b", {})
+    await reservations.open()
+    accounts = reservations.matching("t", "r", "b", {})
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
 
     async def call() -> bool:
-        hold = await wallet.reserve(accounts, 25, 25)
+        hold = await reservations.reserve(accounts, 25, 25)
         if not isinstance(hold, Reservation):
             return False
         await asyncio.sleep(0.3)
-        wallet.settle(hold, 25)
+        reservations.settle(hold, 25)
         return True
 
     if calls == 0:
-        holds = [await wallet.reserve(accounts, 25, 25) for _ in range(5)]
+        holds = [await reservations.reserve(accounts, 25, 25) for _ in range(5)]
         for hold in holds[:2]:
             assert isinstance(hold, Reservation)
-            wallet.settle(hold, 25)
+            reservations.settle(hold, 25)
         print("spent", flush=True)
         time.sleep(600)  # noqa: ASYNC251 - it is to hang
     print(sum(await asyncio.gather(*(call() for _ in range(calls)))), flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    await wallet.close()
+    await reservations.close()
 
 
 if __name__ == "__main__":

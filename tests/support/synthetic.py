@@ -1,10 +1,11 @@
-"""Logs of which the truth is known: contexts, arms with known qualities, a logger that learns."""
+"""Synthetic logs with known truth: contexts, qualities of arms, a policy that learns."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from tollway.gateway.storage.journal import Journal, segments
 from tollway.gateway.storage.journal_format import Row
@@ -29,7 +30,7 @@ class World:
 def world(
     count: int, seed: int, *, p_min: float = 0.05, learns: bool = True, told: float = 1.0
 ) -> World:
-    """Return a log of `count` decisions by a logger that goes for the best mean so far."""
+    """Return a log of `count` decisions by a policy that draws the best mean so far."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1.0, 1.0, count)
     expected = LEVEL + SLOPE * x[:, None]
@@ -119,3 +120,17 @@ def write_journal(folder: Path, found: World) -> list[str]:
         second.append(feedback(found, row, ids[row]))
     second.close()
     return ids
+
+
+def as_frame(found: World) -> pl.DataFrame:
+    """Return the log of a world as a table with one row per decision."""
+    log = found.log
+    return pl.DataFrame(
+        {
+            "model": [ARMS[arm] for arm in log.arm],
+            "p": log.propensity,
+            "reward": log.quality,
+            "usd": log.cost_usd,
+            "x": found.x,
+        }
+    )

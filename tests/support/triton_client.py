@@ -1,4 +1,4 @@
-"""Talks to a gateway with Triton's own HTTP client, unchanged; prints what it was told as JSON.
+"""Calls a gateway with Triton's own HTTP client, unchanged; prints the replies as JSON.
 
 A program of its own, because the client runs on gevent.
 """

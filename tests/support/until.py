@@ -1,4 +1,4 @@
-"""Waits for what must come true, and not for ever."""
+"""Waits for a condition, for a bounded time."""
 
 import asyncio
 import inspect
@@ -16,7 +16,7 @@ EVERY_S = 0.005
 async def until(
     ready: Callable[[], T | Awaitable[T]], *, within_s: float = WITHIN_S, every_s: float = EVERY_S
 ) -> T:
-    """Return what `ready` returns once that is true; AssertionError where it does not become so.
+    """Return the value of `ready` once it is true; AssertionError if it never is.
 
     `ready` may be a coroutine function; one that hangs is cancelled at the end of the time.
     """
@@ -41,6 +41,19 @@ def until_now(ready: Callable[[], T], *, within_s: float = WITHIN_S, every_s: fl
             raise AssertionError(f"not true within {within_s} s: {_what(ready)} is {found!r}")
         time.sleep(every_s)
     return found
+
+
+async def still(value: Callable[[], T], *, for_s: float = 0.3) -> T:
+    """Return a value once it has not changed for a while: that no more comes, only time can show.
+
+    Of its caller it asks that the value cannot change for ever.
+    """
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            seen = value()
+            await asyncio.sleep(for_s)
+            if value() == seen:
+                return seen
 
 
 def _what(ready: Callable[[], object]) -> str:

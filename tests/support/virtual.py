@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class _Jump(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
-    """Instead of waiting, moves the loop's time to where its next timer is due."""
+    """Instead of waiting, advances the loop's time to its next timer."""
 
     loop: "VirtualLoop"
 

@@ -1,8 +1,9 @@
 """A world of gateways, a ledger, clocks, crashes and partitions, deterministic by its seed.
 
-Everything in it is the production code but the network, the disk's power and the time: the wallets
-run their own tasks on an event loop in virtual time, with real tills in a folder. The backends
-keep the truth: what each call that ran has cost, by the window it was reserved in.
+Everything in it is the production code but the network, the disk's power and the time: the
+reservations run their own tasks on an event loop in virtual time, with real recovery files in a
+folder. The backends keep the truth: what each call that ran has cost, by the window it was reserved
+in.
 
 Operators edit limits and credit windows, also below what is spent or leased; gateways reload, each
 by itself, so that they disagree about budgets for a while; in some worlds they go on without their
@@ -44,7 +45,7 @@ PRICE = 1000
 
 
 class Line:
-    """A gateway's line to the ledger: slow, lossy, cut, and sometimes it says a thing twice.
+    """A gateway's connection to the ledger: slow, lossy, cut; it may duplicate messages.
 
     A copy comes at most a minute late by the ledger's clock, which forgets closed leases after ten.
     """
@@ -115,26 +116,26 @@ class Line:
 
 @dataclass
 class Gateway:
-    """One process: its wallet, its line, and the calls that it has under way."""
+    """One process: its reservations, its queue, and its calls in progress."""
 
-    wallet: Reservations
+    reservations: Reservations
     line: Line
     offset_s: float
     calls: dict["asyncio.Task[None]", None] = field(default_factory=dict)  # in order
 
     async def crash(self) -> None:
-        """End as SIGKILL does: nothing more runs, and the kernel drops the till's lock."""
+        """End as SIGKILL does: nothing more runs, and the kernel drops the recovery file's lock."""
         for task in self.calls:
             task.cancel()
-        if self.wallet._sync._task is not None:
-            self.wallet._sync._task.cancel()
-        await asyncio.gather(*self.calls, self.wallet._sync._task, return_exceptions=True)  # type: ignore[arg-type]
-        if self.wallet._sync._recovery_file is not None:
-            self.wallet._sync._recovery_file.abandon()
+        if self.reservations._sync._task is not None:
+            self.reservations._sync._task.cancel()
+        await asyncio.gather(*self.calls, self.reservations._sync._task, return_exceptions=True)  # type: ignore[arg-type]
+        if self.reservations._sync._recovery_file is not None:
+            self.reservations._sync._recovery_file.abandon()
 
 
 class World:
-    """All of it. What it counts: the truth by (budget, window), answers, refusals."""
+    """The whole world. It counts the true spend by (budget, window), answers and refusals."""
 
     def __init__(
         self,
@@ -167,21 +168,21 @@ class World:
         return START_S + self.jump_s + asyncio.get_running_loop().time()
 
     async def start(self, machine: str) -> Gateway:
-        """Start a gateway on a machine; those of one machine share a folder of tills."""
+        """Start a gateway on a machine; those of one machine share a folder of recovery files."""
         line = Line(self.ledger, self.rng, self.faults, watch=self.watch)
         offset_s = self.rng.uniform(0, 1e6)
         loop = asyncio.get_running_loop()
-        wallet = Reservations(
+        reservations = Reservations(
             line,
             self.budgets,
             holder=f"g{next(self.names)}",
             clock=lambda: loop.time() + offset_s,
-            till_dir=self.folder / machine,
+            recovery_dir=self.folder / machine,
             on_event=self.events.append,
             on_ledger_failure=self.on_ledger_failure,
         )
-        gateway = Gateway(wallet, line, offset_s)
-        await wallet.open()
+        gateway = Gateway(reservations, line, offset_s)
+        await reservations.open()
         self.gateways.append(gateway)
         return gateway
 
@@ -203,13 +204,13 @@ class World:
         task.add_done_callback(gateway.calls.pop)
 
     async def _call(self, gateway: Gateway, tenant: str) -> None:
-        rng, wallet = self.rng, gateway.wallet
-        accounts = wallet.matching(tenant, "r", "b", {})
+        rng, reservations = self.rng, gateway.reservations
+        accounts = reservations.matching(tenant, "r", "b", {})
         maximum_nano = rng.choice((1, PRICE // 2, PRICE, PRICE, 3 * PRICE))
         ceiling_nano = rng.choice((maximum_nano, maximum_nano, maximum_nano // 2))
-        hold = wallet.reserve_now(accounts, ceiling_nano, maximum_nano)
+        hold = reservations.reserve_now(accounts, ceiling_nano, maximum_nano)
         if hold is None:
-            found = await wallet.reserve(accounts, ceiling_nano, maximum_nano)
+            found = await reservations.reserve(accounts, ceiling_nano, maximum_nano)
             if isinstance(found, BudgetRefusal):
                 self.refused[found.reason] += 1
                 return
@@ -220,7 +221,7 @@ class World:
         """Call a backend; it bills when it answers, which may be after its caller is gone."""
         rng = self.rng
         if rng.random() < 0.1:  # the connection failed: nothing ran
-            gateway.wallet.void(hold)
+            gateway.reservations.void(hold)
             return
         cost_nano = maximum_nano if rng.random() < 0.5 else rng.randint(0, maximum_nano)
         for lease, amount_nano in hold.holds:
@@ -231,7 +232,7 @@ class World:
             self.untold[place] += max(0, cost_nano - amount_nano)
             self.open[place] += amount_nano
         await asyncio.sleep(rng.choice((0.001, 0.05, 0.05, 0.5, 5.0)))
-        gateway.wallet.settle(hold, cost_nano)
+        gateway.reservations.settle(hold, cost_nano)
         for lease, amount_nano in hold.holds:
             place = lease.key.budget, lease.key.window_start_s
             self.untold[place] -= max(0, cost_nano - amount_nano)
@@ -250,7 +251,7 @@ class World:
         if what == "reload":
             if self.gateways:
                 with contextlib.suppress(LedgerUnavailable):
-                    await rng.choice(self.gateways).wallet.revise(self._other_budgets())
+                    await rng.choice(self.gateways).reservations.revise(self._other_budgets())
             return
         now_s = self.ledger_clock()
         start_s = window_at(budget.window, budget.timezone, now_s).start_s
@@ -259,7 +260,7 @@ class World:
         await self.ledger.change(BudgetChange(what, budget.name, amount_nano, "we", why, start_s))
 
     def _other_budgets(self) -> list[Budget]:
-        """Return a configuration in which a budget is gone, or has another limit, or is as it was.
+        """Return a configuration in which a budget is gone, has another limit, or is unchanged.
 
         The limit of what carries stays: the checks at the end take all its windows to have one.
         """
@@ -273,7 +274,7 @@ class World:
         return budgets
 
     async def fault(self) -> None:
-        """Do something bad, or undo it."""
+        """Inject a fault, or end one."""
         rng = self.rng
         what = rng.choice(("crash", "crash", "cut", "heal", "heal", "clock", "stop"))
         if what == "clock":
@@ -289,10 +290,10 @@ class World:
         elif what == "stop":
             self.gateways.remove(gateway)
             await asyncio.gather(*gateway.calls)
-            await gateway.wallet.close()
+            await gateway.reservations.close()
 
     async def rest(self) -> None:
-        """Heal everything, let calls end, and have the last gateway of each machine tidy up."""
+        """End all faults, let calls end, and have each machine's last gateway recover its files."""
         for gateway in self.gateways:
             gateway.line.cut = False
             gateway.line.faults = 0.0
@@ -304,11 +305,11 @@ class World:
         await asyncio.sleep(1.0)
 
     async def _check_quiet(self) -> None:
-        """Two seconds of quiet: whatever nobody spent or has in doubt can be had by anyone."""
+        """Two quiet seconds: all money that is neither spent nor in doubt can be leased."""
         if not self.gateways:
             return
         gateway = self.rng.choice(self.gateways)
-        accounts = gateway.wallet.matching("t", "r", "b", {})
+        accounts = gateway.reservations.matching("t", "r", "b", {})
         free_nano = min(
             (
                 book.limit_nano - self.carried_nano(book) - book.spent_nano - self.dead_nano(book)
@@ -320,12 +321,12 @@ class World:
             default=0,
         )
         if free_nano > 0:
-            hold = await gateway.wallet.reserve(accounts, free_nano, free_nano)
+            hold = await gateway.reservations.reserve(accounts, free_nano, free_nano)
             assert isinstance(hold, Reservation), f"refused while {free_nano} is free: {hold}"
-            gateway.wallet.void(hold)
+            gateway.reservations.void(hold)
 
     def carried_nano(self, book: BudgetWindow) -> int:
-        """Return what a book must carry, from nothing but the books before it."""
+        """Return what a window must carry, computed from the windows before it."""
         if not next(b for b in self.budgets if b.name == book.budget).carry_overdraft:
             return 0
         earlier = [
@@ -337,8 +338,8 @@ class World:
         return carry(other.balance_nano for other in earlier[-CARRY_WINDOWS:])
 
     def dead_nano(self, book: BudgetWindow) -> int:
-        """Return what processes that are gone hold, on machines where nobody can prove it."""
-        living = {gateway.wallet.holder for gateway in self.gateways}
+        """Return what dead processes hold on machines where nothing can prove it."""
+        living = {gateway.reservations.holder for gateway in self.gateways}
         return sum(
             lease.held_nano
             for name, lease in book.leases.items()
@@ -346,16 +347,16 @@ class World:
         )
 
     async def stop(self) -> None:
-        """Stop every gateway in order, and sweep each machine once more."""
+        """Stop every gateway cleanly, and recover each machine's files once more."""
         for gateway in self.gateways:
-            await gateway.wallet.close()
+            await gateway.reservations.close()
         self.gateways.clear()
         for folder in sorted(self.folder.iterdir()):
             last = await self.start(folder.name)
-            await last.wallet.close()
+            await last.reservations.close()
 
     def check(self) -> None:
-        """Assert what must hold at the end of every story."""
+        """Assert what must hold at the end of every run."""
         books = {(book.budget, book.window_start_s): book for book in self.ledger.books()}
         hard = {budget.name for budget in self.budgets if budget.enforcement == "hard"}
         for place, truth_nano in self.truth.items():
@@ -379,7 +380,7 @@ class World:
         assert all(count == 1 for count in crossed.values()), "a threshold was raised twice"
 
     def _check_carried(self, budget: Budget) -> None:
-        """Over any run of windows, spending is at most the limits and the last overdraft.
+        """Over any sequence of windows, spend is at most the limits plus the last overdraft.
 
         And no overdraft is larger than all that was ever billed above what was held for it.
         """
@@ -396,7 +397,7 @@ class World:
 
 
 async def story(seed: int, folder: Path) -> World:
-    """Live through two minutes of a world, and leave it stopped."""
+    """Run two minutes of a world, then stop it."""
     rng = Random(seed ^ 0xC0FFEE)
     budgets = [
         Budget("all", Scope(), rng.choice((7, 40, 400, 4000)) * PRICE),
@@ -426,7 +427,7 @@ async def story(seed: int, folder: Path) -> World:
         await asyncio.sleep(rng.choice((0.0, 0.01, 0.1, 1.0, 4.0)))
         if rng.random() < 0.3:
             await world.fault()
-        if seed % 2 and rng.random() < 0.2:  # in every other story all stays as it was
+        if seed % 2 and rng.random() < 0.2:  # in every other run no budget changes
             await world.edit()
         if rng.random() < 0.1 and len(world.gateways) < 4:
             with contextlib.suppress(LedgerUnavailable):

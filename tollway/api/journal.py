@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
+from tollway.gateway.storage import journal_reader
 from tollway.gateway.storage.journal_format import Row
-from tollway.simulations.replay import journal_rows
 
 
 def read_journal(path: str | PathLike[str]) -> Iterator[Row]:
@@ -20,16 +20,16 @@ def read_journal(path: str | PathLike[str]) -> Iterator[Row]:
     FileNotFoundError if there is no journal. Rows that fail their checksum are skipped; a
     RuntimeWarning at the end says how many.
     """
-    files = journal_rows.files(Path(path))
+    files = journal_reader.files([Path(path)])
     if not files:
         raise FileNotFoundError(f"{path} has no journal-*.jsonl; name the gateway's journal folder")
     return _rows(files, path)
 
 
 def _rows(files: list[Path], path: str | PathLike[str]) -> Iterator[Row]:
-    damage = journal_rows.Damage()
+    damage = journal_reader.Damage()
     for file in files:
-        yield from journal_rows.sound(file, damage)
+        yield from journal_reader.sound(file, damage)
     if damage.bad:
         message = f"{damage.bad} of {damage.lines} rows of {path} are damaged and were skipped"
         warnings.warn(message, RuntimeWarning, stacklevel=2)

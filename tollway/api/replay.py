@@ -10,8 +10,8 @@ import polars as pl
 from tollway.policies.types import Objective
 from tollway.simulations.replay import log_files, targets
 from tollway.simulations.replay.columns import Columns
-from tollway.simulations.replay.logs import Scratch
 from tollway.simulations.replay.replay import Options, Outcome, Replay, fixed
+from tollway.simulations.replay.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ the first of: an output of probabilities ([k] or [n, k]), an output `confidence`
 from collections.abc import Callable
 from typing import Any
 
-from tollway.backends.documents import has_gap, load_reply, shown
+from tollway.backends.documents import has_gap, reply_document, shown
+from tollway.backends.errors import InvalidAnswer
 from tollway.backends.json_path import Get, compile_path
 from tollway.backends.protocols import confidence
 from tollway.backends.protocols.oip import tensors
 from tollway.backends.protocols.oip.body import Tensors, read, split
-from tollway.backends.types import Headers, InvalidAnswer, ModelAnswer
+from tollway.backends.types import HttpReply, ModelAnswer
 
 LABELS = ("label", "output_label", "class", "prediction", "predict")
 PROBABILITIES = ("probabilities", "output_probability", "probability", "probs", "predict_proba")
@@ -25,19 +26,19 @@ Value = Callable[[Any, Tensors], Any]
 """Finds the answer's value in (document, outputs)."""
 
 
-def answer(value: Value, headers: Headers, body: bytes) -> ModelAnswer:
+def answer(value: Value, reply: HttpReply, body: bytes) -> ModelAnswer:
     """Read a reply; InvalidAnswer if it is malformed, an error, or its answer is not finite.
 
     The contents of other outputs, NaN or empty, do not matter.
     """
-    document, outputs = _outputs(headers, body)
-    found = value(document, outputs)
-    if found.__class__ is not int and found is not None:  # None: too large to be decoded
-        if has_gap(found):
-            raise InvalidAnswer(f"the answer holds NaN or infinity: {shown(found)}")
-        if found == []:
+    document, outputs = _outputs(reply, body)
+    output = value(document, outputs)
+    if output.__class__ is not int and output is not None:  # None: too large to be decoded
+        if has_gap(output):
+            raise InvalidAnswer(f"the answer holds NaN or infinity: {shown(output)}")
+        if output == []:
             raise InvalidAnswer("the answer is empty")
-    return ModelAnswer(found, _features(document, outputs))
+    return ModelAnswer(output, _features(document, outputs))
 
 
 def value_of(where: str | None) -> Value:
@@ -71,11 +72,11 @@ def _path(where: str) -> Get:
         return lambda document: None
 
 
-def _outputs(headers: Headers, body: bytes) -> tuple[Any, Tensors]:
+def _outputs(reply: HttpReply, body: bytes) -> tuple[Any, Tensors]:
     try:
-        head, rest = split(headers, body)
-        document = load_reply(head)
-        if isinstance(document, dict) and document.get("error") is not None:
+        head, rest = split(reply.headers, body)
+        document = reply_document(reply, head)
+        if type(document) is dict and "error" in document and document["error"] is not None:
             raise InvalidAnswer(f"an error with status 200: {shown(document['error'])}")
         outputs = read(document, "outputs", rest)
     except InvalidAnswer:
@@ -95,13 +96,13 @@ def _by_default(document: Any, outputs: Tensors) -> Any:
             if outputs.elements[name] == []:
                 raise InvalidAnswer(f"{name!r} is empty")
             return _single(outputs.elements[name])
-    for name, elements in outputs.elements.items():
+    for name in outputs.elements:
         if name not in _NOT_ANSWERS:
-            return _single(elements)
+            return _single(outputs.elements[name])
     for output in document["outputs"]:
         if output["name"] in PROBABILITIES and output["datatype"] in tensors.FLOATS:
-            found = _probabilities(outputs.elements[output["name"]])
-            return _single(_greatest(found, _classes(output)))
+            probabilities = _probabilities(outputs.elements[output["name"]])
+            return _single(_greatest(probabilities, _classes(output)))
     raise InvalidAnswer("a confidence, and no answer")
 
 
@@ -130,8 +131,11 @@ def _features(document: Any, outputs: Tensors) -> confidence.Features:
         if output["name"] in PROBABILITIES and output["datatype"] in tensors.FLOATS:
             elements = outputs.elements[output["name"]]
             return confidence.features_of_rows(elements or (), _classes(output))
-    elements = outputs.elements.get(CONFIDENCE)
-    if elements and isinstance(elements[0], int | float):
-        return confidence.alone(sum(elements) / len(elements))
-    parameters = document.get("parameters")
+    if CONFIDENCE in outputs.elements:
+        elements = outputs.elements[CONFIDENCE]
+        if elements and isinstance(elements[0], int | float):
+            return confidence.alone(sum(elements) / len(elements))
+    if "parameters" not in document:
+        return ()
+    parameters = document["parameters"]
     return confidence.alone(parameters.get(CONFIDENCE)) if isinstance(parameters, dict) else ()

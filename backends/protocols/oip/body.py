@@ -5,6 +5,7 @@ of the JSON. The tensors with a `binary_data_size` follow in their order, with n
 after them. Requests and replies have the same form. Errors are ValueErrors.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,12 @@ HEAD_LENGTH = b"inference-header-content-length"
 class Tensors:
     """A body's tensors by name: their elements (None: too many to decode), and the raw ones."""
 
-    elements: dict[str, list[Any] | None] = field(default_factory=dict)
+    elements: Mapping[str, list[Any] | None] = field(default_factory=dict)
     raw: dict[str, bytes] = field(default_factory=dict)
+
+
+SPECIAL = frozenset((HEAD_LENGTH, b"content-encoding"))
+"""Fields of which nearly all messages have none."""
 
 
 def split(headers: Headers, body: bytes) -> tuple[bytes, bytes | None]:
@@ -37,36 +42,57 @@ def split(headers: Headers, body: bytes) -> tuple[bytes, bytes | None]:
     return body[: int(length)], body[int(length) :]
 
 
+def json_of(headers: Headers, body: bytes) -> bytes:
+    """Return the JSON of a body; all of it if its length is not valid."""
+    try:
+        return split(headers, body)[0]
+    except ValueError:
+        return body
+
+
 def read(document: Any, kind: str, rest: bytes | None) -> Tensors:
     """Check the tensors of a document's `inputs` or `outputs`, and decode the raw ones.
 
     The elements of a raw tensor are stored in the document as its `data`, where paths find them.
     """
+    if rest is None and type(document) is dict and kind in document:
+        entries = document[kind]
+        is_usual = type(entries) is list and len(entries) <= tensors.TENSORS_MAX
+        plain = tensors.plain(entries) if is_usual else None
+        if plain:
+            return Tensors(plain)
     if not isinstance(document, dict):
         raise ValueError(f"the document must be an object, not {shown(document)}")
-    found = document.get(kind)
-    if not isinstance(found, list) or not found:
-        raise ValueError(f"{kind}: must be a list of at least one tensor, not {shown(found)}")
-    read = Tensors()
+    entries = document.get(kind)
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{kind}: must be a list of at least one tensor, not {shown(entries)}")
+    if len(entries) > tensors.TENSORS_MAX:
+        raise ValueError(f"{kind}: more than {tensors.TENSORS_MAX} tensors")
+    if rest is not None:  # elements are added to the tensors
+        entries = document[kind] = [dict(one) if type(one) is dict else one for one in entries]
+    most = tensors.DECODED_MAX
+    elements: dict[str, list[Any] | None] = {}
+    raws: dict[str, bytes] = {}
     at = 0
-    for tensor in found:
+    for tensor in entries:
         name = tensors.name_of(tensor)
-        if name in read.elements:
-            raise ValueError(f"{kind}: {name!r} stands twice")
+        if name in elements:
+            raise ValueError(f"{kind}: {name!r} is given twice")
         size = _binary_size(tensor, name)
         if size is None:
-            read.elements[name] = tensors.values(tensor, name)
+            elements[name] = flat = tensors.values(tensor, name, most)
+            most -= len(flat or ())
             continue
         if rest is None or at + size > len(rest):
             raise ValueError(f"{name!r}: its {size} bytes of binary data are not in the body")
-        read.raw[name] = raw = rest[at : at + size]
+        raws[name] = raw = rest[at : at + size]
         at += size
-        read.elements[name] = decoded = tensors.decode(tensor, name, raw)
+        elements[name] = decoded = tensors.decode(tensor, name, raw)
         if decoded is not None:
             tensor["data"] = decoded
     if rest is not None and at != len(rest):
         raise ValueError(f"{len(rest) - at} bytes at the end of the body belong to no tensor")
-    return read
+    return Tensors(elements, raws)
 
 
 def _binary_size(tensor: dict[str, Any], name: str) -> int | None:

@@ -7,8 +7,9 @@ import orjson
 
 from tollway.backends.protocols.oip import tensors
 from tollway.backends.protocols.oip.answer import CONFIDENCE
-from tollway.backends.protocols.oip.target import INFER, METADATA, match
+from tollway.backends.protocols.oip.target import match
 from tollway.backends.rules.ruling import Ruling
+from tollway.backends.sliced_json import UNREAD, Unread
 from tollway.backends.types import Call, Headers, Payload
 
 
@@ -16,11 +17,13 @@ def rows(payload: Payload) -> list[Any]:
     """Return a batch as documents of one row each; a request that is no batch is the only row.
 
     The inputs of a batch have the same first dimension; texts are a batch in one dimension, numbers
-    in two. Data comes out flat. Empty if the batch is empty, or if a raw input was too large to be
-    decoded.
+    in two. Data comes out flat. Empty if the batch is empty, or if an input has a fault or was too
+    large to be decoded.
     """
     document = payload.data
-    if any("data" not in tensor for tensor in document["inputs"]):
+    if payload.fault or any(
+        isinstance(tensor.get("data", UNREAD), Unread) for tensor in document["inputs"]
+    ):
         return []
     inputs = [_flat(tensor) for tensor in document["inputs"]]
     counts = {_batch(tensor) for tensor in inputs}
@@ -39,7 +42,7 @@ def reply(call: Call, rulings: list[Ruling]) -> tuple[Headers, bytes]:
     Outputs: `label` [n]; where all rows have them, `probabilities` [n, k] and `confidence` [n]; of
     these the requested ones. The mean confidence is a parameter too, so that it is always sent.
     """
-    request = call.payload.data if call.payload and isinstance(call.payload.data, dict) else {}
+    request = call.payload.data if isinstance(call.payload.data, dict) else {}
     document: dict[str, Any] = {"model_name": ""}
     target = match(call.target.partition(b"?")[0])
     if target is not None:
@@ -79,7 +82,7 @@ def _flat(tensor: dict[str, Any]) -> dict[str, Any]:
     if isinstance(data, str):  # MLServer's single text; its shape counts characters
         return {**tensor, "shape": [1], "data": [data]}
     if data and isinstance(data[0], list):
-        return {**tensor, "data": tensors.values(tensor, tensor["name"])}
+        return {**tensor, "data": tensors.values(tensor, tensor["name"], tensors.DECODED_MAX)}
     return tensor
 
 
@@ -106,11 +109,14 @@ def _tensor(name: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
 def describe(call: Call) -> tuple[Headers, bytes] | None:
     """Return (fields, body) of the rules' metadata; None for other questions."""
     target = match(call.target.partition(b"?")[0])
-    if target is None or target.verb == INFER:
+    if target is None or target.verb not in (b"", b"ready"):
         return None
-    document: dict[str, Any] = {}
-    if target.verb == METADATA:
-        outputs = [{"name": "label", "datatype": "BYTES", "shape": [-1]}]
-        document = {"name": target.model, "platform": "tollway_rules", "versions": []}
-        document |= {"inputs": [], "outputs": outputs}
+    outputs = [{"name": "label", "datatype": "BYTES", "shape": [-1]}]
+    document = {
+        "name": target.model,
+        "platform": "tollway_rules",
+        "versions": [],
+        "inputs": [],
+        "outputs": outputs,
+    }
     return [(b"content-type", b"application/json")], orjson.dumps(document)

@@ -10,17 +10,23 @@ from typing import Any
 from tollway.backends.output import (
     FIELDS,
     MAX_COMPLETION_TOKENS,
-    MAX_OUTPUT_TOKENS,
     MAX_TOKENS,
     Output,
 )
+from tollway.backends.protocols.openai.endpoints import ApiEndpoint
 from tollway.backends.types import Details
 
 _LIMITS = FIELDS
+_LIMITED = frozenset(_LIMITS)
 _MANY = ("n", "best_of")
-_NO_OUTPUT = (b"/embeddings", b"/rerank", b"/score", b"/moderations", b"/tokenize", b"/detokenize")
-"""Ends of paths with replies that have no output tokens."""
-_ELSEWHERE = ("previous_response_id", "conversation", "web_search_options", "chat_template")
+_ANSWERS = frozenset((*_MANY, "prompt"))
+_ELSEWHERE = frozenset(
+    (
+        *("previous_response_id", "conversation", "web_search_options", "chat_template"),
+        *("image", "images", "mask", "video"),
+    )
+)
+_DIGITS_MAX = 10
 _TEXTS = frozenset(("text", "input_text", "output_text", "refusal"))
 _OURS = frozenset(("function", "custom"))
 """Tools that the client runs, so that their results come in a request of its own."""
@@ -33,6 +39,8 @@ def output_tokens(document: dict[str, Any]) -> float:
     answer, and is multiplied by the answers requested (`best_of`: made and billed, not shown) of
     each prompt.
     """
+    if _LIMITED.isdisjoint(document):  # most requests
+        return 0.0
     limits = [limit for name in _LIMITS if (limit := document.get(name)) is not None]
     many = [many for name in _MANY if (many := document.get(name)) is not None]
     if not limits or not all(_is_count(value) for value in (*limits, *many)):
@@ -42,30 +50,34 @@ def output_tokens(document: dict[str, Any]) -> float:
     return float(max(limits)) * float(max(many, default=1)) * _prompts(document.get("prompt"))
 
 
-def output(document: dict[str, Any], target: bytes) -> Output:
+def output(document: dict[str, Any], endpoint: ApiEndpoint) -> Output:
     """Return the limits of a request on its answers, their number, and where to insert a limit.
 
     2 us.
     """
-    field = _field(document, target)
-    present = [name for name in _heeded(document, field) if name in document]
-    present = [name for name in present if document[name] is not None] or present
-    limits = {name: document[name] if _is_count(document[name]) else 0 for name in present}
-    many = [many for name in _MANY if (many := document.get(name)) is not None]
-    answers = float(max(many, default=1)) if all(_is_count(value) for value in many) else 0.0
+    field, limits = _field(document, endpoint), {}
+    if not _LIMITED.isdisjoint(document):
+        present = [name for name in _heeded(document, field) if name in document]
+        present = [name for name in present if document[name] is not None] or present
+        limits = {name: document[name] if _is_count(document[name]) else 0 for name in present}
+    answers = 1.0
+    if not _ANSWERS.isdisjoint(document):
+        many = [many for name in _MANY if (many := document.get(name)) is not None]
+        answers = float(max(many, default=1)) if all(_is_count(value) for value in many) else 0.0
+        answers *= _prompts(document.get("prompt"))
     return Output(
         limits=limits,
-        answers=answers * _prompts(document.get("prompt")),
+        answers=answers,
         field=field,
         modality=_modality(document),
-        generates=not target.partition(b"?")[0].endswith(_NO_OUTPUT),
+        generates=endpoint.generates,
     )
 
 
-def _field(document: dict[str, Any], target: bytes) -> str:
-    """Return the field that limits the output on a path; empty if there is none."""
-    if target.partition(b"?")[0].endswith(b"/responses"):
-        return MAX_OUTPUT_TOKENS
+def _field(document: dict[str, Any], endpoint: ApiEndpoint) -> str:
+    """Return the field that limits the output at an endpoint; empty if there is none."""
+    if endpoint.is_known:
+        return endpoint.limit_field
     if "messages" in document or isinstance(document.get("prompt"), str | list):
         return MAX_TOKENS
     return ""
@@ -80,23 +92,37 @@ def _heeded(document: dict[str, Any], field: str) -> tuple[str, ...]:
 
 def _modality(document: dict[str, Any]) -> str:
     """Return the unit of what a request wants generated beside text; empty for text alone."""
-    wanted = document.get("modalities")
-    if wanted is None or wanted == ["text"]:
+    if "modalities" not in document or document["modalities"] in (None, ["text"]):
         return ""
+    wanted = document["modalities"]
     audio = isinstance(wanted, list) and all(kind in ("text", "audio") for kind in wanted)
     return "audio_output_tokens" if audio else "image_output_tokens"
 
 
-def further(document: dict[str, Any], target: bytes) -> Details | None:
+def further(document: dict[str, Any], endpoint: ApiEndpoint) -> Details | None:
     """Return a request's bounds on units other than tokens, and the service tier it requests."""
-    if "voice" in document and (spoken := characters(document)) is not None:
-        return spoken
-    tier = document.get("service_tier")
-    if isinstance(tier, str) and tier not in ("auto", "default"):
-        return Details(service_tier=tier[:32].lower())
-    if b"/images/" in target:
-        return Details((("images", float(document["n"]) if _is_count(document.get("n")) else 1.0),))
+    spoken = endpoint.unit == "characters" or (not endpoint.is_known and "voice" in document)
+    if spoken and (spoken_chars := characters(document)) is not None:
+        return spoken_chars
+    if endpoint.unit == "images":
+        return _images(document.get("n"))
+    if "service_tier" in document:
+        tier = document["service_tier"]
+        if isinstance(tier, str) and tier not in ("auto", "default"):
+            return Details(service_tier=tier[:32].lower())
     return None
+
+
+def _images(many: Any) -> Details | None:
+    """Return the images that a request asks for, one if it does not say; None if that is unclear.
+
+    In a form, numbers are texts.
+    """
+    if isinstance(many, str) and many.isascii() and many.isdigit() and len(many) < _DIGITS_MAX:
+        many = int(many)
+    if many is not None and not _is_count(many):
+        return None
+    return Details((("images", float(many or 1)),))
 
 
 def characters(document: Any) -> Details | None:
@@ -111,18 +137,18 @@ def is_whole(document: dict[str, Any]) -> bool:
     It does not contain the number of tokens of an image or a sound, an earlier response, a stored
     prompt, or the results of a tool that the server runs.
     """
-    for name in _ELSEWHERE:
-        if document.get(name) is not None:
-            return False
-    if isinstance(document.get("prompt"), dict):
+    if not _ELSEWHERE.isdisjoint(document):
+        for name in _ELSEWHERE:
+            if document.get(name) is not None:
+                return False
+    if "prompt" in document and isinstance(document["prompt"], dict):
         return False
     tools = document.get("tools")
     if tools and not (isinstance(tools, list) and all(_type(tool) in _OURS for tool in tools)):
         return False
     for name in ("messages", "input"):
-        said = document.get(name)
-        if isinstance(said, list):
-            for message in said:
+        if name in document and isinstance(document[name], list):
+            for message in document[name]:
                 if isinstance(message, dict) and not _is_text(message):
                     return False
     return True

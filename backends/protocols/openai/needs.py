@@ -12,7 +12,8 @@
     n             `n` or `best_of` above 1
     streaming     `stream`
 
-The messages are only parsed if a search of the body finds the names of parts, and only measured if
+The messages are only parsed if a search of the body finds the names of parts or the body is too
+large to search it (16 MiB take 80 ms, a walk of the messages 3 ms), and only measured if
 they might exceed a context: 6 to 8 us of processor time for a short chat, 0.4 ms for 200 messages
 of a kilobyte, 5 ms for a megabyte of 25,000 (which takes 7 ms to parse).
 """
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tollway.backends.needs import CHARS_A_TOKEN, NOTHING, Needs
+from tollway.backends.sliced_json import LARGE_BYTES
 
 _PARTS = {
     "image_url": "vision",
@@ -66,8 +68,8 @@ _READ_BYTES = 16_384  # of a refusal: error messages have some hundred bytes
 
 def outgrown(refusal: bytes) -> bool:
     """Whether a refusal says that the request is too long for the model's context."""
-    said = refusal[:_READ_BYTES].lower()
-    return any(words in said for words in _OUTGROWN)
+    text = refusal[:_READ_BYTES].lower()
+    return any(words in text for words in _OUTGROWN)
 
 
 def needs(document: Any, body: bytes, room: float) -> Needs:
@@ -78,15 +80,15 @@ def needs(document: Any, body: bytes, room: float) -> Needs:
     """
     if not isinstance(document, dict):
         return NOTHING
-    said = document.get("messages") or document.get("prompt") or document.get("input")
+    prompt = document.get("messages") or document.get("prompt") or document.get("input")
     features = {*_fields(document)}
-    if any(word in body for word in _WORDS):
-        features.update(_parts(said))
+    if len(body) > LARGE_BYTES or any(word in body for word in _WORDS):
+        features.update(_parts(prompt))
     output = _output(document)
     tokens = 0.0
     if len(body) + output > room:  # a token of a list may be two bytes, those of texts are six
-        tools = sum(_tokens(document.get(name), None) for name in ("tools", "functions"))
-        tokens = tools + _tokens(document.get("instructions")) + _longest(said)
+        tools = sum(text_tokens(document.get(name), None) for name in ("tools", "functions"))
+        tokens = tools + text_tokens(document.get("instructions")) + _longest(prompt)
     return Needs(frozenset(features), tokens, output)
 
 
@@ -112,11 +114,11 @@ def _fields(document: dict[str, Any]) -> Iterator[str]:
         yield "streaming"
 
 
-def _parts(said: Any) -> Iterator[str]:
+def _parts(prompt: Any) -> Iterator[str]:
     """Yield the features that the parts of messages need."""
-    if not isinstance(said, list):
+    if not isinstance(prompt, list):
         return
-    for message in said:
+    for message in prompt:
         if not isinstance(message, dict):
             continue
         content = message.get("content")
@@ -127,26 +129,26 @@ def _parts(said: Any) -> Iterator[str]:
                 yield _PARTS[kind]
 
 
-def _longest(said: Any) -> float:
+def _longest(prompt: Any) -> float:
     """Estimate the tokens of a prompt; of several prompts, each with a reply, the longest.
 
     Several texts, or lists of tokens, are several prompts; messages are one.
     """
-    if isinstance(said, list) and said and isinstance(said[0], str | list):
-        return max(_tokens(one) for one in said)
-    if not isinstance(said, list):
-        return _tokens(said)
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+        return max(text_tokens(one) for one in prompt)
+    if not isinstance(prompt, list):
+        return text_tokens(prompt)
     plain, rest = 0, []
-    for message in said:
+    for message in prompt:
         content = message.get("content") if type(message) is dict else None
         if type(content) is str and len(message) == 2:  # nearly all messages: role and content
             plain += _bytes(content)
         else:
             rest.append(message)
-    return plain / CHARS_A_TOKEN + _tokens(rest)
+    return plain / CHARS_A_TOKEN + text_tokens(rest)
 
 
-def _tokens(value: Any, read: Sequence[str] | None = _READ) -> float:
+def text_tokens(value: Any, read: Sequence[str] | None = _READ) -> float:
     """Estimate the tokens of the texts in a value; a list of numbers is a list of tokens.
 
     Of objects only the members `read` are counted; None: all.

@@ -11,25 +11,37 @@ import orjson
 from tollway.backends.types import Prompt
 
 BLOCK_CHARS = 1024  # of a text in one piece: servers cache blocks of about this size
+PARTS_MAX = 512  # of a prompt; later ones are one part, which nothing is compared to
 
 
 def parts(document: Any) -> Prompt:
     """Return the parts of a request's prompt; empty if it has none."""
     if not isinstance(document, dict):
         return []
-    said = document.get("messages") or document.get("prompt") or document.get("input")
-    found: Prompt = []
+    prompt = document.get("messages") or document.get("prompt") or document.get("input")
+    prompt_parts: Prompt = []
     for name in ("prompt_cache_key", "tools", "instructions"):
         if (first := document.get(name)) is not None:
-            found.append(_part(first))
-    if isinstance(said, str):
-        found += [
-            (said[at : at + BLOCK_CHARS], min(BLOCK_CHARS, len(said) - at))
-            for at in range(0, len(said), BLOCK_CHARS)
+            prompt_parts.append(_part(first))
+    if isinstance(prompt, str):
+        most = PARTS_MAX * BLOCK_CHARS
+        prompt_parts += [
+            (prompt[at : at + BLOCK_CHARS], min(BLOCK_CHARS, len(prompt) - at))
+            for at in range(0, min(len(prompt), most), BLOCK_CHARS)
         ]
-    elif isinstance(said, list):
-        found += [_part(message) for message in said]
-    return found
+        if len(prompt) > most:
+            prompt_parts.append((None, len(prompt) - most))
+    elif isinstance(prompt, list):
+        prompt_parts += map(_part, prompt[:PARTS_MAX])
+        if len(prompt) > PARTS_MAX:
+            prompt_parts.append((None, sum(map(_size, prompt[PARTS_MAX:]))))
+    return prompt_parts
+
+
+def _size(value: Any) -> int:
+    """Return how many characters the part of a message has."""
+    content = value.get("content") if type(value) is dict and len(value) == 2 else None
+    return len(content) if type(content) is str else _part(value)[1]
 
 
 def _part(value: Any) -> tuple[object, int]:

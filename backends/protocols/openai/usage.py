@@ -27,127 +27,41 @@ from typing import Any
 
 from tollway.backends.money import NANO_PER_USD
 from tollway.backends.price import MAX_NANO
+from tollway.backends.protocols.openai.usage_names import (
+    BESIDE,
+    CACHED,
+    COUNTS,
+    INPUTS,
+    LISTS,
+    WITHIN,
+)
 from tollway.backends.types import Details, Usage
 from tollway.backends.units import MORE
 from tollway.backends.usage_headers import COUNT_MAX, count
 
-_TOP: dict[str, str] = {
-    **dict.fromkeys(
-        ("prompt_tokens", "input_tokens", "promptTokenCount", "prompt_token_count"), "input"
-    ),
-    **dict.fromkeys(("inputTokens", "inputTokenCount"), "input"),
-    **dict.fromkeys(
-        ("completion_tokens", "output_tokens", "candidatesTokenCount", "candidates_token_count"),
-        "output",
-    ),
-    **dict.fromkeys(("outputTokens", "outputTokenCount"), "output"),
-    **dict.fromkeys(
-        ("total_tokens", "totalTokenCount", "totalTokens", "total_token_count"), "total"
-    ),
-    **dict.fromkeys(
-        ("cached_tokens", "num_cached_tokens", "cached_prompt_text_tokens"), "cached_input_tokens"
-    ),
-    **dict.fromkeys(
-        ("prompt_cache_hit_tokens", "cachedContentTokenCount", "cached_content_token_count"),
-        "cached_input_tokens",
-    ),
-    **dict.fromkeys(
-        ("cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount"),
-        "cached_input_tokens",
-    ),
-    **dict.fromkeys(
-        ("cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount"),
-        "cache_write",
-    ),
-    "cache_write_tokens": "cache_write",
-    "reasoning_tokens": "reasoning_tokens",
-    "thoughtsTokenCount": "thoughts",
-    "thoughts_token_count": "thoughts",
-    "toolUsePromptTokenCount": "tool_results",
-    "tool_use_prompt_token_count": "tool_results",
-    "citation_tokens": "citations",
-    "num_search_queries": "searches",
-    "search_units": "searches",
-    "pages_processed": "pages",
-    "prompt_audio_seconds": "audio_s",
-}
-"""What a name in a usage object counts."""
-
-_GIVEN = {
-    "cached_tokens": "cached_input_tokens",
-    "cache_read_input_tokens": "cached_input_tokens",
-    "cache_write_tokens": "cache_write",
-    "cache_creation_tokens": "cache_write",
-    "audio_tokens": "audio_input_tokens",
-    "image_tokens": "image_input_tokens",
-    "video_tokens": "video_input_tokens",
-}
-_MADE = {
-    "reasoning_tokens": "reasoning_tokens",
-    "thinking_tokens": "reasoning_tokens",
-    "audio_tokens": "audio_output_tokens",
-    "image_tokens": "image_output_tokens",
-}
-_WITHIN: dict[str, dict[str, str]] = {
-    **dict.fromkeys(
-        ("prompt_tokens_details", "input_tokens_details", "prompt_token_details"), _GIVEN
-    ),
-    "input_token_details": _GIVEN,
-    **dict.fromkeys(
-        ("completion_tokens_details", "output_tokens_details", "output_token_details"), _MADE
-    ),
-    "cache_creation": {
-        "ephemeral_5m_input_tokens": "cache_write_5m_tokens",
-        "ephemeral_1h_input_tokens": "cache_write_1h_tokens",
-    },
-    "server_tool_use": {"web_search_requests": "searches"},
-}
-"""What the names in an object within a usage object count."""
-
-_LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "promptTokensDetails": (
-        "modality",
-        "tokenCount",
-        {
-            "AUDIO": "audio_input_tokens",
-            "IMAGE": "image_input_tokens",
-            "VIDEO": "video_input_tokens",
-        },
-    ),
-    "candidatesTokensDetails": (
-        "modality",
-        "tokenCount",
-        {"AUDIO": "audio_output_tokens", "IMAGE": "image_output_tokens"},
-    ),
-    "cacheDetails": (
-        "ttl",
-        "inputTokens",
-        {"5m": "cache_write_5m_tokens", "1h": "cache_write_1h_tokens"},
-    ),
-}
-"""What the entries of a list within a usage object count, by their own type."""
-
-_BESIDE = frozenset(
-    (
-        *("cache_read_input_tokens", "cache_creation_input_tokens"),
-        *("cacheReadInputTokens", "cacheWriteInputTokens"),
-        *("cacheReadInputTokenCount", "cacheWriteInputTokenCount"),
-    )
-)
-"""Names of caches counted beside the input, if the input has a name of the same provider."""
-
-_INPUTS = frozenset(("input_tokens", "inputTokens", "inputTokenCount"))
 _UNITS = tuple(unit.name for unit in MORE)
 _INPUT_PARTS = tuple(unit.name for unit in MORE if unit.part_of == "input_tokens")
 _OUTPUT_PARTS = tuple(unit.name for unit in MORE if unit.part_of == "output_tokens")
 
-_STANDARD = frozenset(("", "default", "standard", "auto", "on_demand", "on-demand"))
-_NO_TIERS = (None, None, None)
+_STANDARD = frozenset(
+    (
+        *("", "default", "standard", "auto", "on_demand", "on-demand"),
+        *("global", "not_available"),  # places of inference
+    )
+)
+_NO_TIERS = (None, None, None, None)
+_BILLED = frozenset(("cost_in_usd_ticks", "cost", "service_tier", "speed", "inference_geo"))
 _TIER_CHARS_MAX = 32
+MEMBERS_MAX = 256
+"""Members of an object of usage that is read; providers send some twenty."""
+
 _ENTRIES_MAX = 32  # of a list: there are five modalities
+_BESIDE_MESSAGE = frozenset(("compaction", "advisor_message"))
+_OTHER_MODELS = frozenset(("advisor_message", "fallback_message"))
 TICKS_PER_NANO = 10  # xAI bills in 1e-10 dollars
 
 Counts = dict[str, float]
+Units = tuple[tuple[str, float], ...]
 
 
 def of(document: Any) -> Usage | None:
@@ -157,16 +71,43 @@ def of(document: Any) -> Usage | None:
     """
     if not isinstance(document, dict):
         return None
-    tier = document.get("service_tier") or document.get("serviceTier")
+    tier = None
+    if "service_tier" in document or "serviceTier" in document:
+        tier = document.get("service_tier") or document.get("serviceTier")
     usage = read(
         member_of(document), embeds="choices" not in document and _embeds(document), tier=tier
     )
     if usage is not None:
-        return usage
+        ran = _tool_calls(document["output"]) if "output" in document else ()
+        return with_units(usage, ran) if ran else usage
     data = document.get("data")
     if isinstance(data, list) and data and all(_is_image(one) for one in data):
         return Usage(more=Details((("images", float(len(data))),)))
     return None
+
+
+def with_units(usage: Usage, units: Units) -> Usage:
+    """Return a usage with further units beside those that it has."""
+    more = usage.more or Details()
+    return replace(usage, more=replace(more, units=(*more.units, *units), is_zero=False))
+
+
+def _tool_calls(output: Any) -> Units:
+    """Return the calls of the provider's own tools that a response lists, and that cost money.
+
+    Of the actions of a web search, only `search` is charged; the others read what it found.
+    https://developers.openai.com/api/docs/guides/tools-web-search
+    """
+    ran = {"searches": 0.0, "file_searches": 0.0}
+    for item in output if isinstance(output, list) else ():
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind == "file_search_call":
+            ran["file_searches"] += 1.0
+        elif kind == "web_search_call":
+            action = item.get("action")
+            searched = not isinstance(action, dict) or action.get("type", "search") == "search"
+            ran["searches"] += searched
+    return tuple((unit, count) for unit, count in ran.items() if count)
 
 
 def member_of(document: dict[str, Any]) -> dict[str, Any] | None:
@@ -210,15 +151,19 @@ def read(member: Any, *, embeds: bool = False, tier: Any = None) -> Usage | None
 
     `embeds`: the reply is an embedding or a ranking, so a missing output count is 0. `tier`: the
     service tier that the reply names beside it. Raises ValueError if a count is not a number, or
-    below 0.
+    below 0, or if there are too many members to read them all.
     """
     if not isinstance(member, dict):
         return None
+    if len(member) > MEMBERS_MAX:
+        raise ValueError(f"{len(member)} members in usage")
     billed = member.get("billed_units")  # Cohere; beside them `tokens` are those not billed
     if isinstance(billed, dict):
         member = billed
     counts = _counts(member)
-    usage = _told(counts, _stands_beside(member), embeds=embeds)
+    usage = _reported(counts, _stands_beside(member), embeds=embeds)
+    if usage is not None and tier is None and _BILLED.isdisjoint(member):  # nearly always
+        return usage
     bill, tier = _bill(member), _tier(member, tier)
     if usage is None:
         if bill is None:
@@ -236,19 +181,22 @@ def _counts(member: dict[str, Any]) -> Counts:
     for name, value in member.items():
         if value is None:
             continue
-        what = _TOP.get(name)
-        if what is not None:
+        if name in COUNTS:
+            what = COUNTS[name]
             if type(value) is int and what not in counts and 0 <= value <= COUNT_MAX:
                 counts[what] = float(value)  # nearly always
             else:
                 _put(counts, what, value, name)
-        elif (within := _WITHIN.get(name)) is not None:
-            if isinstance(value, dict):
-                for inner, told in value.items():
-                    if told and inner in within:  # most details are 0
-                        _put(counts, within[inner], told, inner)
-        elif name in _LISTS and isinstance(value, list):
+        elif name in WITHIN:
+            within = WITHIN[name]
+            if isinstance(value, dict) and len(value) <= MEMBERS_MAX:
+                for inner, reported in value.items():
+                    if reported and inner in within:  # most details are 0
+                        _put(counts, within[inner], reported, inner)
+        elif name in LISTS and isinstance(value, list):
             _add_entries(counts, name, value)
+        elif name == "iterations" and isinstance(value, list):
+            _add_iterations(counts, value)
         elif name == "seconds" and member.get("type") == "duration":
             _put(counts, "audio_s", value, name)
     return counts
@@ -257,36 +205,65 @@ def _counts(member: dict[str, Any]) -> Counts:
 def _put(counts: Counts, what: str, value: Any, name: str) -> None:
     if name == "prompt_audio_seconds" and isinstance(value, bool | dict):
         return  # Mistral's, without any sound
-    found = count(value, name)
-    if found < 0:
-        raise ValueError(f"{name}: {found:g} is below 0")
+    if name == "cached_tokens_details":
+        _put_cached(counts, value)
+        return
+    reported = count(value, name)
+    if reported < 0:
+        raise ValueError(f"{name}: {reported:g} is below 0")
     before = counts.get(what)
-    counts[what] = found if before is None or found > before else before
+    counts[what] = reported if before is None or reported > before else before
+
+
+def _put_cached(counts: Counts, details: Any) -> None:
+    for inner, reported in details.items() if isinstance(details, dict) else ():
+        if reported and inner in CACHED:
+            _put(counts, CACHED[inner], reported, inner)
 
 
 def _add_entries(counts: Counts, name: str, entries: list[Any]) -> None:
-    key, where, kinds = _LISTS[name]
+    key, where, kinds = LISTS[name]
     for entry in entries[:_ENTRIES_MAX]:
         what = kinds.get(str(entry.get(key))) if isinstance(entry, dict) else None
         if what is not None and entry.get(where) is not None:
-            found = count(entry[where], f"{name}.{where}")
-            if found < 0:
-                raise ValueError(f"{name}.{where}: {found:g} is below 0")
-            counts[what] = counts.get(what, 0.0) + found
+            reported = count(entry[where], f"{name}.{where}")
+            if reported < 0:
+                raise ValueError(f"{name}.{where}: {reported:g} is below 0")
+            counts[what] = counts.get(what, 0.0) + reported
+
+
+def _add_iterations(counts: Counts, entries: list[Any]) -> None:
+    """Add the samples that Anthropic bills beside the counts of a message.
+
+    Those of another model (an advisor, a fallback) are charged at another price than is known.
+    """
+    for entry in entries[:_ENTRIES_MAX]:
+        kind = entry.get("type") if isinstance(entry, dict) else None
+        if kind in _BESIDE_MESSAGE:
+            for what, number in _counts(entry).items():
+                counts[what] = counts.get(what, 0.0) + number
+        if kind in _OTHER_MODELS:
+            counts["other_models"] = 1.0
 
 
 def _stands_beside(member: dict[str, Any]) -> bool | None:
     """Whether caches are beside the input; None if the names leave it open."""
-    if _BESIDE.isdisjoint(member):
+    if BESIDE.isdisjoint(member):
         return False
-    return None if _INPUTS.isdisjoint(member) or "prompt_tokens" in member else True
+    return None if INPUTS.isdisjoint(member) or "prompt_tokens" in member else True
 
 
-def _told(counts: Counts, beside: bool | None, *, embeds: bool) -> Usage | None:
+def _reported(counts: Counts, beside: bool | None, *, embeds: bool) -> Usage | None:
     """Return the usage of some counts; None if the input or the output count is missing."""
     given, made, total = counts.get("input"), counts.get("output"), counts.get("total")
     if len(counts) == 3 and given and made is not None and total == given + made:
         return Usage(1.0, 0.0, given, 0.0, made)  # nearly always
+    if "audio_s" in counts:
+        _drop_sound(counts, given)
+        made, total = made or 0.0, None
+    if "billed_image_tokens" in counts:
+        counts["image_input_tokens"] = counts.pop("billed_image_tokens")
+        given = (given or 0.0) + counts["image_input_tokens"]
     if given is None and embeds:
         given = total
     if made is None and embeds:
@@ -296,6 +273,7 @@ def _told(counts: Counts, beside: bool | None, *, embeds: bool) -> Usage | None:
         return Usage(more=Details(apart)) if apart and given is None and not made else None
     made = made or 0.0
     is_doubtful = total < given + made if total is not None else beside is None
+    is_doubtful = is_doubtful or "other_models" in counts
     given += counts.get("tool_results", 0.0)
     made += counts.get("thoughts", 0.0)
     if "thoughts" in counts:
@@ -317,6 +295,16 @@ def _standing_apart(counts: Counts) -> tuple[tuple[str, float], ...]:
     """Return the units that are not part of the tokens."""
     parts = (*_INPUT_PARTS, *_OUTPUT_PARTS)
     return tuple((name, counts[name]) for name in _UNITS if counts.get(name) and name not in parts)
+
+
+def _drop_sound(counts: Counts, given: float | None) -> None:
+    """Remove the tokens of sound that is billed by the second, as Mistral's is.
+
+    They are beside the prompt: in the total alone, or as `audio_tokens`; a cache may hold them too.
+    """
+    counts.pop("audio_input_tokens", None)
+    if counts.get("cached_input_tokens", 0.0) > (given or 0.0):
+        del counts["cached_input_tokens"]
 
 
 def _split_writes(counts: Counts) -> None:
@@ -359,15 +347,25 @@ def _parts(counts: Counts, given: float, made: float) -> tuple[tuple[str, float]
 
     A cached sound is counted as cached and as audio: as much of it is audio as is reported.
     """
+    _split_cached(counts)
     others = sum(counts.get(name, 0.0) for name in _INPUT_PARTS)
     cached = counts.get("cached_input_tokens", 0.0)
     if others and others <= given and cached <= given < cached + others:
         counts["cached_input_tokens"] = given - others
-    heard = counts.get("audio_output_tokens", 0.0) + counts.get("image_output_tokens", 0.0)
+    audible = counts.get("audio_output_tokens", 0.0) + counts.get("image_output_tokens", 0.0)
     thought = counts.get("reasoning_tokens", 0.0)
-    if heard <= made and thought <= made < heard + thought:
-        counts["reasoning_tokens"] = made - heard
+    if audible <= made and thought <= made < audible + thought:
+        counts["reasoning_tokens"] = made - audible
     return tuple([(name, counts[name]) for name in _UNITS if counts.get(name)])
+
+
+def _split_cached(counts: Counts) -> None:
+    """Count cached sounds and images once: neither as the rest that is cached, nor as fresh."""
+    for kind in ("audio", "image"):
+        part = counts.get(f"cached_{kind}_input_tokens", 0.0)
+        for whole in (f"{kind}_input_tokens", "cached_input_tokens"):
+            if part and counts.get(whole, 0.0) >= part:
+                counts[whole] -= part
 
 
 def _bill(member: dict[str, Any]) -> int | None:
@@ -400,19 +398,21 @@ def _nano(value: Any, name: str, per: Decimal) -> int:
     except InvalidOperation as exc:
         raise ValueError(f"{name}: {value!r} is not a number") from exc
     if not 0 <= amount < MAX_NANO:
-        raise ValueError(f"{name}: {value!r} is no amount of money")
+        raise ValueError(f"{name}: {value!r} is not an amount of money")
     nano = int(amount)
     return nano if nano == amount else nano + 1
 
 
 def _tier(member: Mapping[str, Any], beside: Any) -> str:
-    """Return the service tier of a call; empty for the standard one."""
-    found = member.get("service_tier"), beside, member.get("speed")
-    if found == _NO_TIERS:
+    """Return the service tier of a call; empty for the standard one.
+
+    A place of inference that costs more (Anthropic's `us`) and fast mode are tiers too; where
+    several apply, `+` stands between their names.
+    """
+    tiers = member.get("service_tier"), beside, member.get("speed"), member.get("inference_geo")
+    if tiers == _NO_TIERS or (
+        type(tiers[0]) is str and tiers[0] in _STANDARD and tiers[1:] == _NO_TIERS[1:]
+    ):
         return ""
-    for told in found:
-        if isinstance(told, str):
-            name = told[:_TIER_CHARS_MAX].lower()
-            if name not in _STANDARD:
-                return name
-    return ""
+    names = [tier[:_TIER_CHARS_MAX].lower() for tier in tiers if isinstance(tier, str)]
+    return "+".join(dict.fromkeys([name for name in names if name not in _STANDARD]))

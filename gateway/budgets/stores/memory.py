@@ -101,13 +101,13 @@ class MemoryLedger:
 
     async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[WindowStatement, ...]:
         """Return statements."""
-        found = []
+        statements = []
         for key in keys:
             with self._book(*key) as book:
                 now_s = self._clock()
                 book.expire(now_s)
-                found.append(book.statement(now_s))
-        return tuple(found)
+                statements.append(book.statement(now_s))
+        return tuple(statements)
 
     async def change(self, change: BudgetChange) -> BudgetPosition:
         """Apply an operator's change."""

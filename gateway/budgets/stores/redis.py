@@ -122,20 +122,20 @@ class RedisLedger:
                 "limit", budget.name, budget.limit_nano, "config", why, at_s=time.time()
             )
             alerts = ",".join(map(repr, budget.alert_at))
-            carries, kept = int(budget.carry_overdraft), json.dumps(asdict(change))
-            words = ("register", budget.limit_nano, alerts, carries, ledger_id, kept)
+            carries, change_json = int(budget.carry_overdraft), json.dumps(asdict(change))
+            words = ("register", budget.limit_nano, alerts, carries, ledger_id, change_json)
             calls.append(((budget.name, 0), words))
-        found = await self._call(calls or [(("", 0), ("now",))])
-        return BatchReply(float(found[0]), ledger_id, ())
+        replies = await self._call(calls or [(("", 0), ("now",))])
+        return BatchReply(float(replies[0]), ledger_id, ())
 
     async def exchange(self, exchanges: Sequence[LeaseExchange]) -> BatchReply:
         """Apply each exchange once. Return the replies in the same order."""
-        found = await self._call([(_place(asked), _words(asked)) for asked in exchanges])
-        return BatchReply(float(found[0][0]), found[0][1], tuple(map(_reply, found)))
+        replies = await self._call([(_place(asked), _words(asked)) for asked in exchanges])
+        return BatchReply(float(replies[0][0]), replies[0][1], tuple(map(_reply, replies)))
 
     async def reconcile(self, claims: Sequence[RecoveryClaim]) -> int:
         """End dead holders' leases by their recovery files."""
-        found = await self._call(
+        freed_nano = await self._call(
             [
                 (
                     _place(claim),
@@ -144,46 +144,46 @@ class RedisLedger:
                         claim.key.lease,
                         claim.settled_nano,
                         claim.open_nano,
-                        int(claim.heard),
+                        int(claim.acknowledged),
                     ),
                 )
                 for claim in claims
             ]
         )
-        return sum(map(int, found))
+        return sum(map(int, freed_nano))
 
     async def accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[WindowStatement, ...]:
         """Return statements."""
-        found = await self._call([(key, ("account",)) for key in keys])
-        return tuple(_account(*key, words) for key, words in zip(keys, found, strict=True))
+        replies = await self._call([(key, ("account",)) for key in keys])
+        return tuple(_account(*key, words) for key, words in zip(keys, replies, strict=True))
 
     async def change(self, change: BudgetChange) -> BudgetPosition:
         """Apply an operator's change. Raises KeyError for an unknown budget or lease."""
         place = change.budget, change.window_start_s
-        kept = json.dumps(asdict(change))
-        words = ("change", change.kind, change.amount_nano, change.lease, kept)
+        change_json = json.dumps(asdict(change))
+        words = ("change", change.kind, change.amount_nano, change.lease, change_json)
         return BudgetPosition(*map(int, (await self._call([(place, words)]))[0]))
 
     async def changes(self, budget: str) -> tuple[BudgetChange, ...]:
         """Return a budget's changes, oldest first."""
-        kept = await self._ask(cast(Any, self._redis.lrange(_keys(budget, 0)[2], 0, -1)))
-        return tuple(BudgetChange(**json.loads(change)) for change in kept)
+        stored = await self._ask(cast(Any, self._redis.lrange(_keys(budget, 0)[2], 0, -1)))
+        return tuple(BudgetChange(**json.loads(change)) for change in stored)
 
     # ------------------------------------------------------------------ calls
 
     async def _call(self, calls: Sequence[Call]) -> list[Any]:
         """Run the script for each window in one round trip; reload it if Redis has lost it."""
-        found = await self._run(calls)
-        errors = [words for words in found if isinstance(words, exceptions.RedisError)]
+        replies = await self._run(calls)
+        errors = [words for words in replies if isinstance(words, exceptions.RedisError)]
         if errors and all(isinstance(error, exceptions.NoScriptError) for error in errors):
             await self.open()  # Redis was restarted or its scripts were flushed
-            found = await self._run(calls)
-        for words in found:
+            replies = await self._run(calls)
+        for words in replies:
             if isinstance(words, exceptions.RedisError):
                 if str(words).startswith(("NOBUDGET", "NOLEASE")):
                     raise KeyError(str(words))
                 raise LedgerUnavailable(str(words)) from words
-        return found
+        return replies
 
     async def _run(self, calls: Sequence[Call]) -> list[Any]:
         pipe = self._redis.pipeline(transaction=False)
@@ -191,10 +191,10 @@ class RedisLedger:
             pipe.evalsha(self._sha, 3, *_keys(*place), *map(str, words))
         if self._replicas:
             pipe.execute_command("WAIT", self._replicas, self._wait_ms)
-        found: list[Any] = await self._ask(pipe.execute(raise_on_error=False))
-        if self._replicas and found.pop() not in range(self._replicas, 1000):
+        replies: list[Any] = await self._ask(pipe.execute(raise_on_error=False))
+        if self._replicas and replies.pop() not in range(self._replicas, 1000):
             raise LedgerUnavailable(f"fewer than {self._replicas} replicas acknowledged the write")
-        return found
+        return replies
 
     async def _ask(self, answer: Awaitable[Any]) -> Any:
         try:

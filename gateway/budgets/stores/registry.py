@@ -5,7 +5,6 @@ from urllib.parse import urlsplit
 
 from tollway.gateway.budgets.protocol import Clock, Ledger
 from tollway.gateway.budgets.stores.memory import MemoryLedger
-from tollway.gateway.budgets.stores.sqlite import SqliteLedger
 
 
 def open_ledger(url: str, *, password: str | None = None, clock: Clock = time.time) -> Ledger:
@@ -20,6 +19,8 @@ def open_ledger(url: str, *, password: str | None = None, clock: Clock = time.ti
     if scheme == "memory":
         return MemoryLedger(clock)
     if scheme == "sqlite":
+        from tollway.gateway.budgets.stores.sqlite import SqliteLedger  # noqa: PLC0415 - if used
+
         return SqliteLedger(url.removeprefix("sqlite:///"), clock)
     if scheme in {"redis", "rediss", "unix"}:
         from tollway.gateway.budgets.stores.redis import RedisLedger  # noqa: PLC0415 - only with the extra

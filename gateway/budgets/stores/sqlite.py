@@ -30,6 +30,7 @@ from tollway.gateway.budgets.protocol import (
     WindowStatement,
 )
 from tollway.gateway.budgets.window_state import CARRY_WINDOWS, BudgetWindow, Lease, carry
+from tollway.gateway.security.private_files import make_file
 
 T = TypeVar("T")
 
@@ -131,7 +132,7 @@ class SqliteLedger:
     def _connect(self) -> None:
         if self._db is not None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_file(self._path)  # SQLite gives its mode to the -wal and -shm files too
         db = sqlite3.connect(
             self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
@@ -212,14 +213,14 @@ class SqliteLedger:
         return freed_nano
 
     def _accounts(self, keys: Sequence[tuple[str, int]]) -> tuple[WindowStatement, ...]:
-        found = []
+        statements = []
         with self._transaction() as db:
             for key in keys:
                 with self._book(db, *key) as book:
                     now_s = self._clock()
                     book.expire(now_s)
-                    found.append(book.statement(now_s))
-        return tuple(found)
+                    statements.append(book.statement(now_s))
+        return tuple(statements)
 
     def _change(self, change: BudgetChange) -> BudgetPosition:
         with self._transaction() as db:
@@ -300,8 +301,8 @@ class SqliteLedger:
                 "SELECT balance_nano FROM books WHERE budget = ? AND window_start_s < ? "
                 "AND balance_nano IS NOT NULL ORDER BY window_start_s DESC LIMIT ?"
             )
-            kept = db.execute(query, (budget, start_s, CARRY_WINDOWS)).fetchall()
-            book.carried_nano = carry(balance for (balance,) in reversed(kept))
+            balances = db.execute(query, (budget, start_s, CARRY_WINDOWS)).fetchall()
+            book.carried_nano = carry(balance for (balance,) in reversed(balances))
         return book, balance_nano, bool(known[2])
 
 

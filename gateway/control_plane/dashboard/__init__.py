@@ -1,7 +1,7 @@
-"""The dashboard: one page that needs nothing from anywhere else.
+"""The dashboard: one self-contained page.
 
-Its style and its script are put into it, and the content security policy names them by their
-hashes: nothing else runs, and nothing is fetched but this gateway's own figures.
+The style and the script are embedded, and the content security policy allows them by their hashes.
+Nothing else runs, and the page fetches only this gateway's own figures.
 """
 
 import base64
@@ -28,4 +28,4 @@ def _page() -> tuple[bytes, str]:
 
 
 PAGE, POLICY = _page()
-"""The page, and the content security policy that it is sent with."""
+"""The page and its content security policy."""

@@ -3,7 +3,12 @@ const $ = (id) => document.getElementById(id);
 const COLORS = 8;
 const state = { key: sessionStorage.getItem("tollway-key") || "", paused: false, data: null, abort: null, colors: new Map() };
 
-// -- building the page: elements only, never markup from data
+// `tollway serve` prints an address with the key in its fragment, which is never sent. Take it out of
+// the address bar and the history at once.
+const given = new URLSearchParams(location.hash.slice(1)).get("key");
+if (given) { state.key = given; history.replaceState(null, "", location.pathname + location.search); }
+
+// -- building the page: only elements, never markup from data
 
 function h(tag, attributes, ...children) {
   const svg = ["svg", "path", "line", "text", "rect", "title", "circle", "g"].includes(tag);
@@ -39,14 +44,17 @@ function promqlButton(key, promql) {
   return button;
 }
 
+// Clients choose the names and values of tags: a text that a spreadsheet would take for a formula gets an apostrophe.
+const inert = (v) => typeof v === "string" && /^ *[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(v) ? "'" + v : v;
+
 function download(name, rows) {
-  const quote = (v) => /[",\n]/.test(v = v === null || v === undefined ? "" : String(v)) ? '"' + v.replaceAll('"', '""') + '"' : v;
+  const quote = (v) => /[",\r\n]/.test(v = v === null || v === undefined ? "" : String(inert(v))) ? '"' + v.replaceAll('"', '""') + '"' : v;
   const url = URL.createObjectURL(new Blob([rows.map((row) => row.map(quote).join(",")).join("\n") + "\n"], { type: "text/csv" }));
   h("a", { href: url, download: `tollway-${name}.csv` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-// -- figures as people read them
+// -- formatting of figures
 
 const isNumber = (v) => typeof v === "number" && isFinite(v);
 function usd(v) {
@@ -91,16 +99,16 @@ function figures(d) {
   const filtered = Boolean(d.tenantAsked);
   const below = d.routes.filter((r) => isNumber(r.floor) && isNumber(r.accuracy) && r.accuracy_interval[1] < r.floor);
   put("figures",
-    tile("Spend", usd(s.usd), `${usd(s.usd / d.range_s * 3600)} an hour`, `sum(increase(tollway_cost_usd_total${selector()}[${range()}]))`, "", s.usd),
-    tile("Cost of an answer", usd(s.per_request_usd), `${count(s.answered)} answered`, `sum(increase(tollway_cost_usd_total${selector()}[${range()}])) / sum(increase(tollway_requests_total${selector('outcome=~"ok|fallback"')}[${range()}]))`),
-    !filtered && tile("Saved", would ? share(1 - spent / would) : "–", would ? `${usd(would - spent)} less than always the most accurate` : "when requests have come", `1 - sum(increase(tollway_cost_usd_total${selector()}[${range()}])) / sum(increase(tollway_counterfactual_cost_usd_total${selector('backend="MOST ACCURATE"')}[${range()}]))`, would && spent < would ? "good" : ""),
-    !filtered && tile("Against the best fixed", wouldFixed ? share(1 - spentFixed / wouldFixed) : "–", wouldFixed ? fixed.map((r) => `${r.name}: always ${r.savings.best_fixed.backend}`).join("; ") : "no single backend is known to be as accurate", null, wouldFixed && spentFixed < wouldFixed ? "good" : ""),
-    !filtered && tile("Accuracy", labels ? share(right / labels, 2) : "–", labels ? `${count(labels)} labels${below.length ? "; below its floor: " + below.map((r) => r.name).join(", ") : ""}` : "send feedback to see it", `sum(increase(tollway_answer_quality_total${selector()}[${range()}])) / sum(increase(tollway_answers_total${selector()}[${range()}]))`, below.length ? "bad" : "", labels ? right / labels : null),
-    tile("Refused", count(s.over_budget), `for their budgets; ${count(s.failed)} failed`, `sum(increase(tollway_requests_total${selector('outcome="over_budget"')}[${range()}]))`, s.failed ? "warn" : "", s.over_budget),
-    !filtered && tile("Changed by budgets", count(s.changed_by_pace + s.changed_by_budget), `choices: ${count(s.changed_by_pace)} by the pace of a budget, ${count(s.changed_by_budget)} by what it could not pay`, `sum by (by) (increase(tollway_choices_changed_total${selector()}[${range()}]))`));
+    tile("Spend", usd(s.usd), `${usd(s.usd / d.range_s * 3600)} per hour`, `sum(increase(tollway_cost_usd_total${selector()}[${range()}]))`, "", s.usd),
+    tile("Cost per answer", usd(s.per_request_usd), `${count(s.answered)} answered`, `sum(increase(tollway_cost_usd_total${selector()}[${range()}])) / sum(increase(tollway_requests_total${selector('outcome=~"ok|fallback"')}[${range()}]))`),
+    !filtered && tile("Savings", would ? share(1 - spent / would) : "–", would ? `${usd(would - spent)} less than always using the most accurate backend` : "no requests yet", `1 - sum(increase(tollway_cost_usd_total${selector()}[${range()}])) / sum(increase(tollway_counterfactual_cost_usd_total${selector('backend="MOST ACCURATE"')}[${range()}]))`, would && spent < would ? "good" : ""),
+    !filtered && tile("Savings vs. best fixed backend", wouldFixed ? share(1 - spentFixed / wouldFixed) : "–", wouldFixed ? fixed.map((r) => `${r.name}: always ${r.savings.best_fixed.backend}`).join("; ") : "no single backend is known to be accurate enough", null, wouldFixed && spentFixed < wouldFixed ? "good" : ""),
+    !filtered && tile("Accuracy", labels ? share(right / labels, 2) : "–", labels ? `${count(labels)} labels${below.length ? "; below the floor: " + below.map((r) => r.name).join(", ") : ""}` : "send feedback to measure it", `sum(increase(tollway_answer_quality_total${selector()}[${range()}])) / sum(increase(tollway_answers_total${selector()}[${range()}]))`, below.length ? "bad" : "", labels ? right / labels : null),
+    tile("Refused", count(s.over_budget), `by budgets; ${count(s.failed)} requests failed`, `sum(increase(tollway_requests_total${selector('outcome="over_budget"')}[${range()}]))`, s.failed ? "warn" : "", s.over_budget),
+    !filtered && tile("Changed by budgets", count(s.changed_by_pace + s.changed_by_budget), `${count(s.changed_by_pace)} choices by pacing, ${count(s.changed_by_budget)} by refusals of a budget`, `sum by (by) (increase(tollway_choices_changed_total${selector()}[${range()}]))`));
 }
 
-// A young gateway's first hour would be a bar at the edge: begin where its history does.
+// Without this, the first hour of a new gateway would be a single bar at the edge.
 function cropped(series) {
   const all = Object.values(series.spend_usd), n = all[0]?.length || 0;
   let first = 0;
@@ -111,15 +119,15 @@ function cropped(series) {
 function spend(d) {
   const series = cropped(d.series), names = Object.keys(series.spend_usd).sort((a, b) => total(series.spend_usd[b]) - total(series.spend_usd[a]));
   const csv = () => [["time", ...names.map((n) => n + "_usd")], ...times(series).map((t, i) => [new Date(t * 1000).toISOString(), ...names.map((n) => series.spend_usd[n][i])])];
-  put("spend", head("spend", "Spend by backend", `${usd(d.spend.usd)} in this time, ${lasting(series.step_s)} a bar`, `sum by (backend) (increase(tollway_cost_usd_total${selector()}[${Math.max(60, series.step_s)}s]))`, csv),
-    names.length ? bars(series, names) : h("p", { class: "empty" }, "Nothing spent in this time."),
+  put("spend", head("spend", "Spend by backend", `${usd(d.spend.usd)} in total; each bar covers ${lasting(series.step_s)}`, `sum by (backend) (increase(tollway_cost_usd_total${selector()}[${Math.max(60, series.step_s)}s]))`, csv),
+    names.length ? bars(series, names) : h("p", { class: "empty" }, "No spend in this period."),
     h("ul", { class: "legend" }, names.map((n) => h("li", null, h("i", { style: { background: color(n) } }), `${n} ${usd(total(series.spend_usd[n]))} (${share(total(series.spend_usd[n]) / (d.spend.usd || 1), 0)})`))));
 }
 const total = (values) => values.reduce((a, b) => a + b, 0);
 const times = (series) => Array.from({ length: Object.values(series.spend_usd)[0]?.length || 0 }, (_, i) => series.start + i * series.step_s);
 
 function bars(series, names) {
-  // As wide as it is shown on a phone, so that its text is not made small with it.
+  // As wide as the screen of a phone, so that the text is not scaled down.
   const W = Math.min(720, Math.max(320, innerWidth - 60)), H = 220, left = 58, bottom = 22, n = series.spend_usd[names[0]].length;
   const tops = Array.from({ length: n }, (_, i) => names.reduce((t, name) => t + series.spend_usd[name][i], 0));
   const most = nice(Math.max(...tops) || 1), x = (i) => left + i * (W - left) / n, y = (v) => 10 + (H - bottom - 10) * (1 - v / most);
@@ -134,7 +142,7 @@ function bars(series, names) {
     });
     return h("path", { d: path, fill: color(name) }, h("title", null, name));
   });
-  return h("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Spend over time, by backend; at most ${usd(Math.max(...tops))} in ${lasting(series.step_s)}. The CSV button gives the figures.` }, marks, paths, labels);
+  return h("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Spend over time, by backend; at most ${usd(Math.max(...tops))} in ${lasting(series.step_s)}. The CSV button downloads the figures.` }, marks, paths, labels);
 }
 function nice(v) { const p = 10 ** Math.floor(Math.log10(v)); return [1, 2, 2.5, 5, 10].map((m) => m * p).find((m) => m >= v); }
 
@@ -142,30 +150,30 @@ function budgets(d) {
   const rows = d.budgets.map((b) => {
     const used = (b.spent_nano + b.carried_nano) / (b.limit_nano || 1), held = b.held_nano / (b.limit_nano || 1), kind = used >= 1 ? "bad" : used >= .8 ? "warn" : "good";
     const forecast = isNumber(b.forecast_usd) ? b.forecast_usd / b.limit_usd : null;
-    const scope = Object.entries(b.scope).map(([k, v]) => `${k} ${typeof v === "object" ? Object.entries(v).map((t) => t.join("=")).join(", ") : v}`).join(", ") || "everything";
+    const scope = Object.entries(b.scope).map(([k, v]) => `${k} ${typeof v === "object" ? Object.entries(v).map((t) => t.join("=")).join(", ") : v}`).join(", ") || "all calls";
     return h("div", { class: "budget" },
-      h("div", null, h("strong", null, b.name), h("p", { class: "soft" }, `${scope}; ${b.enforcement}, ${b.window === "lifetime" ? "for ever" : "a " + b.window}`)),
+      h("div", null, h("strong", null, b.name), h("p", { class: "soft" }, `${scope}; ${b.enforcement}, ${b.window === "lifetime" ? "lifetime" : "per " + b.window}`)),
       h("div", null,
         h("div", { class: "track", role: "img", "aria-label": `${b.name}: ${share(used)} of ${usd(b.limit_usd)} spent` }, h("div", { class: "bar" },
           h("i", { style: { width: Math.min(100, 100 * used) + "%", background: `var(--${kind})` } }), h("i", { style: { width: Math.max(0, Math.min(100 - 100 * used, 100 * held)) + "%", background: "var(--held)" }, title: "leased" })),
-          isNumber(forecast) && h("b", { style: { left: Math.min(99.6, 100 * forecast) + "%" }, title: "forecast to the window's end" })),
+          isNumber(forecast) && h("b", { style: { left: Math.min(99.6, 100 * forecast) + "%" }, title: "forecast for the end of the window" })),
         h("p", null, h("span", { class: kind, "data-value": b.spent_usd }, `${usd(b.spent_usd)} of ${usd(b.limit_usd)} (${share(used)})`), b.overdraft_nano > 0 && h("span", { class: "bad" }, `, overdraft ${usd(b.overdraft_usd)}`),
-          isNumber(b.forecast_usd) && `; at this rate ${usd(b.forecast_usd)} by ${when(b.resets_at)}`, isNumber(b.burn) && ` (${b.burn.toFixed(1)} times even)`,
+          isNumber(b.forecast_usd) && `; forecast ${usd(b.forecast_usd)} by ${when(b.resets_at)}`, isNumber(b.burn) && ` (${b.burn.toFixed(1)} times the even rate)`,
           isNumber(b.runs_out_in_s) && h("strong", { class: "bad" }, `; runs out in ${lasting(b.runs_out_in_s)}`))));
   });
   const csv = () => [["budget", "window", "enforcement", "limit_usd", "spent_usd", "held_usd", "free_usd", "overdraft_usd", "forecast_usd"], ...d.budgets.map((b) => [b.name, b.window, b.enforcement, b.limit_usd, b.spent_usd, b.held_usd, b.free_usd, b.overdraft_usd, b.forecast_usd])];
-  put("budgets", head("budgets", "Budgets", "the mark is the forecast", "max by (budget) (tollway_budget_spent_usd) / max by (budget) (tollway_budget_limit_usd)", csv), rows.length ? rows : h("p", { class: "empty" }, "No budget is configured: nothing is limited."));
+  put("budgets", head("budgets", "Budgets", "the marker shows the forecast", "max by (budget) (tollway_budget_spent_usd) / max by (budget) (tollway_budget_limit_usd)", csv), rows.length ? rows : h("p", { class: "empty" }, "No budgets are configured, so nothing is limited."));
 }
 
 function routes(d) {
   const rows = d.routes.map((r) => {
     const asked = total(Object.values(r.shares)) || 1, saved = r.savings.most_accurate;
     return h("tr", null,
-      h("td", null, h("strong", null, r.name), h("p", { class: "soft" }, r.objective.replace("_", " "), isNumber(r.figures.floor_guarded) && r.figures.floor_guarded > 0 && h("span", { class: "warn" }, " at its baseline")),
+      h("td", null, h("strong", null, r.name), h("p", { class: "soft" }, r.objective.replace("_", " "), isNumber(r.figures.floor_guarded) && r.figures.floor_guarded > 0 && h("span", { class: "warn" }, " on its baseline")),
         Object.entries(r.up).filter(([, up]) => !up).map(([name]) => h("p", { class: "bad" }, name + " is down"))),
       h("td", { class: "wide" }, accuracy(r)),
       h("td", { class: "n" }, usd(r.usd)), h("td", { class: "n" }, usd(r.per_request_usd)), h("td", { class: "n" }, usd(r.usd_per_correct)),
-      h("td", { class: "n" }, saved ? h("span", { class: saved.saved_usd > 0 ? "good" : "bad" }, share(saved.saved_share)) : "–", saved && h("p", { class: "soft" }, "of always " + saved.backend)),
+      h("td", { class: "n" }, saved ? h("span", { class: saved.saved_usd > 0 ? "good" : "bad" }, share(saved.saved_share)) : "–", saved && h("p", { class: "soft" }, "vs. always " + saved.backend)),
       h("td", { class: "wide" }, h("div", { class: "bar", role: "img", "aria-label": Object.entries(r.shares).map(([n, v]) => `${n} ${share(v / asked, 0)}`).join(", ") || "no calls" }, Object.entries(r.shares).map(([n, v]) => h("i", { style: { width: 100 * v / asked + "%", background: color(n) }, title: `${n} ${share(v / asked)}` }))),
         h("ul", { class: "legend" }, Object.entries(r.shares).map(([n, v]) => h("li", null, h("i", { style: { background: color(n) } }), `${n} ${share(v / asked, 0)}`)))),
       h("td", { class: "n" }, ms(r.upstream_s.p50), h("p", { class: "soft" }, "p95 " + ms(r.upstream_s.p95))),
@@ -173,7 +181,24 @@ function routes(d) {
   });
   const csv = () => [["route", "usd", "answered", "usd_per_request", "accuracy", "accuracy_low", "accuracy_high", "labels", "floor", "usd_per_correct"], ...d.routes.map((r) => [r.name, r.usd, r.answered, r.per_request_usd, r.accuracy, r.accuracy_interval?.[0], r.accuracy_interval?.[1], r.labels, r.floor, r.usd_per_correct])];
   put("routes", head("routes", "Routes", "", `sum by (route, backend) (increase(tollway_attempts_total${selector()}[${range()}]))`, csv),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Routes, scrolls sideways" }, h("table", null, h("thead", null, h("tr", null, ["Route", "Accuracy", "Spend", "An answer", "A right one", "Saved", "Calls by backend", "Backends", "Gateway"].map((t, i) => h("th", { scope: "col", class: [2, 3, 4, 5, 7, 8].includes(i) ? "n" : "" }, t)))), h("tbody", null, rows))));
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Routes, scrolls horizontally" }, h("table", null, h("thead", null, h("tr", null, ["Route", "Accuracy", "Spend", "Per answer", "Per correct answer", "Savings", "Calls by backend", "Backend latency", "Gateway time"].map((t, i) => h("th", { scope: "col", class: [2, 3, 4, 5, 7, 8].includes(i) ? "n" : "" }, t)))), h("tbody", null, rows))));
+}
+
+function devices(d) {
+  if (!d.devices.length) return put("devices");
+  const rows = d.devices.map((v) => {
+    const names = Object.entries(v.backends);
+    return h("tr", null,
+      h("td", null, h("strong", null, v.name), !v.price_known && h("p", { class: "bad" }, "its price cannot be read")),
+      h("td", { class: "n" }, usd(v.usd_per_hour)),
+      h("td", { class: "wide" }, h("div", { class: "bar", role: "img", "aria-label": `${share(v.utilization)} used` }, h("i", { style: { width: 100 * v.utilization + "%", background: "var(--c1)" } })), h("p", { class: "soft" }, share(v.utilization))),
+      h("td", { class: "n" }, usd(v.bill_usd)), h("td", { class: "n" }, usd(v.bill_usd - v.unallocated_usd)),
+      h("td", { class: "n" }, h("span", { class: v.unallocated_usd > .1 * v.bill_usd ? "warn" : "" }, usd(v.unallocated_usd))),
+      h("td", { class: "wide" }, names.map(([n, b]) => h("p", null, n, h("span", { class: "soft" }, ` ${usd(b.second_usd)} a second, ${share(b.idle_share, 0)} of it idle time; charged ${usd(b.charged_usd)}`)))));
+  });
+  const csv = () => [["device", "backend", "usd_per_hour", "utilization", "bill_usd", "unallocated_usd", "second_usd", "idle_share", "charged_usd"], ...d.devices.flatMap((v) => Object.entries(v.backends).map(([n, b]) => [v.name, n, v.usd_per_hour, v.utilization, v.bill_usd, v.unallocated_usd, b.second_usd, b.idle_share, b.charged_usd]))];
+  put("devices", head("devices", "Devices", "amounts since the gateway started", "max by (device) (tollway_device_utilization_ratio)", csv),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Devices, scrolls horizontally" }, h("table", null, h("thead", null, h("tr", null, ["Device", "Per hour", "Used", "Cost", "Charged to calls", "Not allocated", "Backends"].map((t, i) => h("th", { scope: "col", class: [1, 3, 4, 5].includes(i) ? "n" : "" }, t)))), h("tbody", null, rows))));
 }
 
 function accuracy(r) {
@@ -189,20 +214,21 @@ function accuracy(r) {
 
 function ranked(id, title, note, name, rows, pick, promql) {
   const most = Math.max(...rows.map((r) => r.usd), 1e-12);
-  put(id, head(id, title, note, promql, () => [[name, "usd"], ...rows.map((r) => [r[name], r.usd])]), rows.length ? h("table", null, h("tbody", null, rows.map((r) => h("tr", null, h("td", null, pick ? h("button", { type: "button", "data-key": id + r[name], onclick: () => pick(r[name]) }, r[name] || "(none)") : r[name], h("div", { class: "bar" }, h("i", { style: { width: 100 * r.usd / most + "%", background: "var(--c1)" } }))), h("td", { class: "n" }, usd(r.usd)))))) : h("p", { class: "empty" }, id === "tags" ? "Requests say whom they are for with x-tollway-tags: team=ads." : "None."));
+  put(id, head(id, title, note, promql, () => [[name, "usd"], ...rows.map((r) => [r[name], r.usd])]), rows.length ? h("table", null, h("tbody", null, rows.map((r) => h("tr", null, h("td", null, pick ? h("button", { type: "button", "data-key": id + r[name], onclick: () => pick(r[name]) }, r[name] || "(none)") : r[name], h("div", { class: "bar" }, h("i", { style: { width: 100 * r.usd / most + "%", background: "var(--c1)" } }))), h("td", { class: "n" }, usd(r.usd)))))) : h("p", { class: "empty" }, id === "tags" ? "No tags yet. Requests set them with the header x-tollway-tags: team=ads." : "None."));
 }
 
 function decisions(d) {
-  put("decisions", head("decisions", "Last decisions", "and why"), d.decisions.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Decisions, scrolls sideways" }, h("table", null, h("thead", null, h("tr", null, ["Time", "Route", "Backend", "Why", "Cost"].map((t, i) => h("th", { scope: "col", class: i === 4 ? "n" : "" }, t)))), h("tbody", null, d.decisions.map((x) => {
+  put("decisions", head("decisions", "Recent decisions", "open one to see the reasons"), d.decisions.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Decisions, scrolls horizontally" }, h("table", null, h("thead", null, h("tr", null, ["Time", "Route", "Backend", "Reason", "Cost"].map((t, i) => h("th", { scope: "col", class: i === 4 ? "n" : "" }, t)))), h("tbody", null, d.decisions.map((x) => {
     const last = x.stages[x.stages.length - 1] || {}, chosen = x.attempts[x.attempts.length - 1];
     return h("tr", null, h("td", null, clock(x.time)), h("td", null, x.route), h("td", null, chosen ? chosen.backend : "–"),
       h("td", null, h("details", { "data-key": x.id }, h("summary", null, last.reason || "–"), h("ol", null, x.story.map((s) => h("li", null, s))), h("p", { class: "soft" }, "tollway explain " + x.id))), h("td", { class: "n" }, usd(x.cost_usd)));
-  })))) : h("p", { class: "empty" }, "No request yet."));
+  })))) : h("p", { class: "empty" }, "No requests yet."));
 }
 
 function events(d) {
-  put("events", head("events", "Events"), d.events.length ? h("ul", { class: "events" }, d.events.map((e) => h("li", null, h("time", { datetime: new Date(e.time * 1000).toISOString() }, when(e.time)), h("strong", null, e.kind.replaceAll("_", " ")), ` ${e.about}: ${e.text}`))) : h("p", { class: "empty" }, "Nothing has happened that an operator should know."));
-  put("anomalies", d.anomalies.length ? [h("h2", null, "Spend is not as usual"), d.anomalies.map((a) => h("p", null, a.text))] : []);
+  const all = [...d.events, ...d.acts].sort((a, b) => b.time - a.time).slice(0, 20);
+  put("events", head("events", "Events and operators' acts"), all.length ? h("ul", { class: "events" }, all.map((e) => h("li", null, h("time", { datetime: new Date(e.time * 1000).toISOString() }, when(e.time)), h("strong", null, e.kind.replaceAll("_", " ")), ` ${e.about}: ${e.text}`))) : h("p", { class: "empty" }, "No events."));
+  put("anomalies", d.anomalies.length ? [h("h2", null, "Unusual spend"), d.anomalies.map((a) => h("p", null, a.text))] : []);
 }
 
 function filters(d) {
@@ -216,14 +242,14 @@ function render(d) {
   state.data = d; d.routeAsked = $("route").value; d.tenantAsked = $("tenant").value;
   d.routes.forEach((r) => Object.keys(r.up).forEach(color));
   $("main").hidden = false; $("login").hidden = true;
-  filters(d); figures(d); spend(d); budgets(d); routes(d); decisions(d); events(d);
+  filters(d); figures(d); spend(d); budgets(d); routes(d); devices(d); decisions(d); events(d);
   ranked("tenants", "Top tenants", "", "tenant", d.tenants, (name) => { $("tenant").value = name; connect(); }, `topk(10, sum by (tenant) (increase(tollway_cost_usd_total${selector()}[${range()}])))`);
-  ranked("tags", "Top tags", "since the start", "tag", d.tags, null, null);
+  ranked("tags", "Top tags", "since the gateway started", "tag", d.tags, null, null);
   say("live, " + clock(d.now), "live");
   document.body.dataset.ready = "yes";
 }
 
-// -- the live connection: server-sent events over fetch, which can carry a key
+// -- the live connection: server-sent events over fetch, because EventSource cannot send a key
 
 async function connect() {
   state.abort?.abort();
@@ -232,7 +258,7 @@ async function connect() {
   history.replaceState(null, "", "?" + query);
   try {
     const reply = await fetch("/_tollway/live?" + query, { headers: state.key ? { authorization: "Bearer " + state.key } : {}, signal: abort.signal });
-    if (reply.status === 401) { sessionStorage.removeItem("tollway-key"); $("main").hidden = true; $("login").hidden = false; say(state.key ? "this key is not the admin key" : "locked", "lost"); $("key").focus(); return; }
+    if (reply.status === 401 || reply.status === 403) { sessionStorage.removeItem("tollway-key"); $("main").hidden = true; $("login").hidden = false; say(state.key ? "the gateway does not accept this key" : "key required", "lost"); $("key").focus(); return; }
     if (!reply.ok) throw new Error("status " + reply.status);
     if (state.key) sessionStorage.setItem("tollway-key", state.key);
     const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -248,7 +274,7 @@ async function connect() {
     throw new Error("the gateway closed the connection");
   } catch (error) {
     if (abort.signal.aborted) return;
-    say(`no connection (${error.message}); trying again`, "lost");
+    say(`disconnected (${error.message}); reconnecting`, "lost");
     setTimeout(() => { if (state.abort === abort) connect(); }, 2000);
   }
 }
@@ -259,5 +285,5 @@ for (const id of ["route", "tenant"]) if (asked.get(id)) { $(id).append(h("optio
 for (const id of ["range", "route", "tenant"]) $(id).addEventListener("change", connect);
 $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("login").addEventListener("submit", (event) => { event.preventDefault(); state.key = $("key").value.trim(); $("key").value = ""; connect(); });
-$("pause").addEventListener("click", () => { state.paused = !state.paused; $("pause").setAttribute("aria-pressed", state.paused); $("pause").textContent = state.paused ? "Go on" : "Pause"; if (state.paused) say("paused", ""); });
+$("pause").addEventListener("click", () => { state.paused = !state.paused; $("pause").setAttribute("aria-pressed", state.paused); $("pause").textContent = state.paused ? "Resume" : "Pause"; if (state.paused) say("paused", ""); });
 connect();

@@ -4,12 +4,13 @@ BROKEN    no connection, our own timeout, 502, 503, 504: counts at once
 SUSPECT   another 5xx, a reply that broke off: the request may have caused it, so a trial by
           another caller decides (see `circuit_breaker`)
 UNKNOWN   no evidence: a deadline that the client chose, a client that disconnected, back-pressure
-          (429, 529), a path or method that the client got wrong, a reply that violates the route's
-          `response_schema`
+          (429, 529), no memory of ours for its reply, a path or method that the client got wrong, a
+          reply that violates the route's `response_schema`, a failure that another call reports
 WELL      it replied
 """
 
-from tollway.backends.types import BackendError, ConnectFailed, DeadlineExceeded
+from tollway.backends.errors import BackendError, ConnectFailed, DeadlineExceeded, SharedFailure
+from tollway.gateway.routing.bodies.buffers import BufferFull
 
 UNKNOWN, WELL, SUSPECT, BROKEN = "", "well", "suspect", "broken"
 
@@ -45,6 +46,8 @@ def of_failure(failure: BackendError, *, fair: bool) -> str:
 
     `fair`: the deadline was ours, and long enough.
     """
+    if isinstance(failure, BufferFull | SharedFailure):
+        return UNKNOWN
     if isinstance(failure, DeadlineExceeded):
         return BROKEN if fair else UNKNOWN
     return BROKEN if isinstance(failure, ConnectFailed) else SUSPECT

@@ -42,6 +42,11 @@ class Rest:
         self._caller, self._one_s = caller, until_s
         self.until_s = max(self._all_s, until_s)
 
+    def hold(self, now_s: float, seconds: float) -> None:
+        """Let the backend rest for everybody, for a reason of our own."""
+        self._all_s = max(self._all_s, now_s + seconds)
+        self.until_s = max(self._one_s, self._all_s)
+
     def left_s(self, now_s: float, caller: str) -> float:
         """Return how long a caller has to wait; 0 if it need not (0.1 us)."""
         until_s = self._all_s

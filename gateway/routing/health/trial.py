@@ -8,11 +8,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from tollway.backends.errors import BackendError, Overloaded
 from tollway.backends.http.load_balancer import CHECK_S, LoadBalancer, is_well
-from tollway.backends.types import BackendError, Call, Headers, Overloaded, Transport
+from tollway.backends.ports import Transport
+from tollway.backends.types import Call, Headers
 from tollway.gateway.routing.circuit_breaker import CircuitBreaker
 
-log = logging.getLogger("tollway.trial")
+log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 """The least time between two trials of a backend. Failures may come by the thousand, and a trial

@@ -9,7 +9,7 @@ number of drains at once is limited, in total and per tenant; beyond that a stre
 import asyncio
 from collections import Counter
 
-from tollway.backends.types import BackendError
+from tollway.backends.errors import BackendError
 from tollway.gateway.routing.replies.stream_relay import StreamRelay
 
 

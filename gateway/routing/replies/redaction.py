@@ -1,10 +1,13 @@
-"""Redaction: removes the gateway's own credential from replies to calls that carried it."""
+"""What of a reply reaches a client: without the gateway's own credential, and with the model's name
+that the client asked for.
+"""
 
 from dataclasses import replace
 
+from tollway.backends.http.codings import Decoded
 from tollway.backends.types import Headers, HttpReply
-from tollway.gateway.routing.backend import Backend
 from tollway.gateway.routing.metering import AttemptOutcome
+from tollway.gateway.routing.plan import Target
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import Attempt
 from tollway.gateway.security.credentials import Credential, without_cookies
@@ -12,30 +15,32 @@ from tollway.gateway.security.credentials import Credential, without_cookies
 
 def presentable(
     inference: InferenceRequest,
-    backend: Backend,
+    backend: Target,
     outcome: AttemptOutcome,
     reply: HttpReply,
     body: bytes,
 ) -> tuple[Headers, bytes]:
-    """Return the (headers, body) that may be kept of a reply to a call with our credential.
+    """Return the (headers, body) that may be kept of a reply.
 
     A rejection of the key is dropped completely, because it may quote the key. In other errors and
     in header fields the key is hidden. Session cookies of the gateway's account are removed, unless
     the route forwards its clients' cookies.
     """
-    credential = backend.credential
+    credential, headers = backend.credential, reply.headers
+    if backend.renames and not (isinstance(reply.stream, Decoded) and reply.stream.raw is not None):
+        headers, body = backend.protocol.renamed(inference.call, headers, body)
     if credential is None:
-        return reply.headers, body
+        return headers, body
     if outcome.refuses_key:
         return [], b""
     shared = b"cookie" not in inference.route.forward_headers
-    headers = without_cookies(reply.headers) if shared else reply.headers
+    headers = without_cookies(headers) if shared else headers
     headers = credential.hide_in_fields(headers)
     is_error = reply.status >= 400 or outcome.error or outcome.no_answer
     return headers, credential.hide_in(body) if is_error else body
 
 
-def discreet(backend: Backend, outcome: AttemptOutcome) -> AttemptOutcome:
+def discreet(backend: Target, outcome: AttemptOutcome) -> AttemptOutcome:
     """Return the outcome with our key hidden in its texts, which are recorded and reported."""
     credential = backend.credential
     if credential is None or not (outcome.error or outcome.no_answer):

@@ -6,12 +6,16 @@ exactly once, whatever the cause (its end, a break, a client that disconnects, t
 then calls `on_end`, which settles it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 
+from tollway.backends import openai_errors
 from tollway.backends.documents import EVENT_STREAM, media_type
+from tollway.backends.errors import BackendError, BadReply, FailedAtOnce
+from tollway.backends.ports import StreamReader
+from tollway.backends.protocols.sse import is_small
 from tollway.backends.rules.backend import WholeRequestRules
-from tollway.backends.types import BackendError, BadReply, FailedAtOnce, HttpReply, StreamReader
-from tollway.gateway.routing.replies.stream_buffers import Buffer
+from tollway.backends.types import HttpReply
+from tollway.gateway.routing.bodies.buffers import Buffer
 
 COMMENTS_BYTES_MAX = 64 << 10
 """Limit of the comments before the first event that are kept for the client: one ping per second
@@ -25,17 +29,21 @@ _OF_THE_STREAM = frozenset({b"content-type", b"content-length", b"content-encodi
 Ended = Callable[[str, str], None]
 """(error or "", CLOSE or DRAIN if the client disconnected, else "")"""
 
+Work = Generator[None, None, bytes]
+InTurns = Callable[[Work], Awaitable[bytes]]
+"""Does work that yields after each slice, in turns with other work."""
 
-def is_stream(reply: HttpReply) -> bool:
-    """Whether a reply is a stream of events."""
-    return reply.status == 200 and media_type(reply.headers) == EVENT_STREAM
+
+def is_stream(reply: HttpReply, kind: bytes = EVENT_STREAM) -> bool:
+    """Whether a reply is a stream; `kind`: its media type, which its reader knows."""
+    return reply.status == 200 and media_type(reply.headers) == kind
 
 
 class StreamRelay:
     """Relays a stream through a stream reader, within its buffer limit."""
 
-    # The mutable state is the data read but not yet taken, the time of the first text, and whether
-    # the stream is over.
+    # The mutable state is the data read but not yet taken, a chunk that is being read, the time of
+    # the first text, and whether the stream is over.
 
     def __init__(
         self,
@@ -43,10 +51,14 @@ class StreamRelay:
         follower: StreamReader,
         buffer: Buffer,
         *,
+        in_turns: InTurns,
         clock: Callable[[], float],
         drain_s: float = 0.0,
     ) -> None:
-        """`drain_s`: how long to read on after the client disconnects; 0 closes it at once."""
+        """`in_turns` reads large events.
+
+        `drain_s`: how long to read on after the client disconnects; 0 closes it at once.
+        """
         self.reply = reply
         self.follower = follower
         self.on_end: Ended = lambda error, abandoned: None
@@ -56,6 +68,8 @@ class StreamRelay:
         self._clock = clock
         self._buffer = buffer
         self._chunks = aiter(reply.stream)
+        self._in_turns = in_turns
+        self._work: Work | None = None
         self._first = b""
         self.whole = False
         """Whether it was read to the end of its body."""
@@ -69,7 +83,7 @@ class StreamRelay:
         """
         try:
             first, size = [], 0
-            while not self.follower.begun and (part := await self._next()):
+            while not self.follower.begun and (part := await self.read()):
                 if self.follower.begun or size + len(part) <= COMMENTS_BYTES_MAX:
                     first.append(part)
                     size += len(part)
@@ -85,7 +99,7 @@ class StreamRelay:
 
     def _failure(self) -> BadReply:
         """Return the failure that its first events report."""
-        why = f"an error in the stream: {self.follower.error}"
+        why = f"an error in the stream: {openai_errors.text_of(self.follower.error)}"
         if self.follower.spoken_bytes:
             return BadReply(why)
         return FailedAtOnce(why, *self.follower.refusal())
@@ -95,27 +109,47 @@ class StreamRelay:
         if self._first:
             first, self._first = self._first, b""
             return first
-        return await self._next()
-
-    async def _next(self) -> bytes:
-        while not self.whole:
-            chunk = await anext(self._chunks, None)
-            if chunk is None:
-                self.whole = True
-                if rest := self.follower.close():
-                    return rest
-            elif out := self._feed(chunk):
-                return out
-        return b""
-
-    def _feed(self, chunk: bytes) -> bytes:
-        try:
-            out = self.follower.feed(chunk)
-            self._buffer.hold(self.follower.waiting)
-            if self.spoke_s is None and self.follower.spoken_bytes:
+        if self.whole:
+            return b""
+        follower = self.follower
+        if self._work is not None and (out := await self._done(self._work)):
+            return out
+        async for chunk in self._chunks:
+            if is_small(chunk, follower.waiting):
+                try:
+                    out = follower.feed(chunk)
+                    self._buffer.hold(follower.waiting)
+                except ValueError as exc:
+                    raise BadReply(str(exc)) from exc
+            else:
+                out = await self._done(follower.feed_slices(chunk))
+            if self.spoke_s is None and follower.spoken_bytes:
                 self.spoke_s = self._clock()
+            if out:
+                return out
+        out = await self._done(follower.close_slices())
+        self.whole = True
+        return out
+
+    async def _done(self, work: Work) -> bytes:
+        """Return the result of work on a large chunk.
+
+        If the caller is cancelled, because its client has disconnected, whoever reads on to the
+        end of the stream goes on with the work: there may be usage in it.
+        """
+        self._work = work
+        try:
+            try:
+                next(work)  # nearly always all of it
+            except StopIteration as end:
+                out: bytes = end.value
+            else:
+                out = await self._in_turns(work)
+            self._buffer.hold(self.follower.waiting)
         except ValueError as exc:
+            self._work = None
             raise BadReply(str(exc)) from exc
+        self._work = None
         return out
 
     async def close(self, error: str = "", *, abandoned: str = "") -> None:

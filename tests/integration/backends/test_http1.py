@@ -1,4 +1,4 @@
-"""What our own HTTP/1.1 pool promises beyond the contract of a transport."""
+"""What our HTTP/1.1 pool guarantees beyond the contract of a transport."""
 
 import asyncio
 import gc
@@ -11,10 +11,11 @@ import uvloop
 from tests.contracts import wire_server as wire
 from tests.contracts.wire_server import OK, Script, Wire, WireServer
 from tests.support.until import until
+from tollway.backends.errors import BadReply, ConnectFailed
 from tollway.backends.http.connection import MAX_INTERIM, Connection
 from tollway.backends.http.factory import open_transport
 from tollway.backends.http.pool import Http1Transport
-from tollway.backends.types import BadReply, Call, ConnectFailed
+from tollway.backends.types import Call
 
 pytestmark = pytest.mark.integration
 
@@ -148,7 +149,7 @@ async def resets_second(one: Wire) -> None:
 
 
 @pytest.mark.parametrize("method", [b"POST", b"GET"])
-def test_a_call_that_crossed_the_close_is_repeated_once(method: bytes) -> None:
+def test_a_call_that_met_a_closing_connection_is_repeated_once(method: bytes) -> None:
     async def test(transport: Http1Transport, server: WireServer) -> None:
         await ask(transport, method)
         (connection,) = transport._idle
@@ -169,7 +170,7 @@ def test_a_call_that_crossed_the_close_is_repeated_once(method: bytes) -> None:
 
 
 @pytest.mark.parametrize("end", [closes_second(0), closes_second(0.1), resets_second])
-def test_a_post_that_a_backend_has_heard_is_not_repeated(end: Script) -> None:
+def test_a_post_that_a_backend_received_is_not_repeated(end: Script) -> None:
     async def test(transport: Http1Transport, server: WireServer) -> None:
         await ask(transport)
         with pytest.raises(BadReply) as caught:
@@ -180,7 +181,7 @@ def test_a_post_that_a_backend_has_heard_is_not_repeated(end: Script) -> None:
     against(end, test)
 
 
-def test_a_get_is_repeated_even_then() -> None:
+def test_a_get_is_repeated_even_if_it_was_received() -> None:
     async def test(transport: Http1Transport, server: WireServer) -> None:
         await ask(transport, b"GET")
         assert await ask(transport, b"GET") == b"ok"

@@ -1,4 +1,4 @@
-"""What httpx as it comes gets wrong under cancellation and load, and what was chosen does not.
+"""What plain httpx gets wrong under cancellation and load, and our transports do not.
 
 httpx 0.28's own pool keeps the slot of a request that was cancelled at the wrong moment, for good,
 and searches all its requests at every step. The first test shows that this is still so; should it
@@ -15,9 +15,11 @@ import pytest
 import uvloop
 
 from tests.contracts import wire_server as wire
-from tests.contracts.test_transport_contract import IMPLEMENTATIONS, Implementation, ask, soon
 from tests.contracts.wire_server import OK, Wire
-from tollway.backends.types import BackendError, Call, Transport
+from tests.support.transports import IMPLEMENTATIONS, Implementation, ask, soon
+from tollway.backends.errors import BackendError
+from tollway.backends.ports import Transport
+from tollway.backends.types import Call
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +39,7 @@ async def answers_late(one: Wire) -> None:
 
 
 async def slots_left(ask: Ask) -> int:
-    """Cancel calls at random moments, then return how many calls still get through at once."""
+    """Cancel calls at random times, then return how many concurrent calls still succeed."""
     rng = random.Random(1)
 
     async def hasty() -> None:
@@ -53,7 +55,7 @@ async def slots_left(ask: Ask) -> int:
     return sum(not isinstance(one, BaseException) for one in done)
 
 
-def test_httpx_as_it_comes_loses_slots_to_cancelled_requests() -> None:
+def test_plain_httpx_loses_slots_to_cancelled_requests() -> None:
     async def main() -> int:
         async with wire.wire_server(answers_late) as server:
             limits = httpx.Limits(max_connections=SLOTS)
@@ -64,7 +66,7 @@ def test_httpx_as_it_comes_loses_slots_to_cancelled_requests() -> None:
 
 
 @pytest.mark.parametrize("over", IMPLEMENTATIONS, ids=lambda one: one.name)
-def test_what_was_chosen_loses_none(over: Implementation) -> None:
+def test_our_transports_lose_no_slots(over: Implementation) -> None:
     async def main() -> None:
         async with wire.wire_server(answers_late) as server:
             transport = over.open(server.url, connections=SLOTS)
@@ -76,8 +78,9 @@ def test_what_was_chosen_loses_none(over: Implementation) -> None:
     over.run(main)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("over", IMPLEMENTATIONS, ids=lambda one: one.name)
-def test_what_was_chosen_does_not_collapse_at_32_connections(over: Implementation) -> None:
+def test_our_transports_do_not_collapse_at_32_connections(over: Implementation) -> None:
     async def main() -> None:
         async with wire.wire_server(wire.replies(OK)) as server:
             transport = over.open(server.url, connections=32)
@@ -92,7 +95,7 @@ def test_what_was_chosen_does_not_collapse_at_32_connections(over: Implementatio
 
 
 async def rate(transport: Transport, count: int, calls: int = 640) -> float:
-    """Return calls a second of processor time, `count` at a time: other processes cost none."""
+    """Return calls per second of processor time, `count` at a time."""
 
     async def some() -> None:
         for _ in range(calls // count):

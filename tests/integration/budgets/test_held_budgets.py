@@ -1,4 +1,4 @@
-"""Money that calls under way hold is waited for: over real sockets, by what the backend billed."""
+"""Requests wait for money held by calls in progress; over sockets, by the backend's bill."""
 
 import asyncio
 from collections import Counter
@@ -9,6 +9,7 @@ import httpx
 import orjson
 import pytest
 
+from tests.support.configs import budget, one_model
 from tests.support.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
 from tollway.gateway.listener.http_protocol import limited_protocol
@@ -41,32 +42,14 @@ WHOLE = "min_output_tokens = 10_000"
 
 
 def configuration(url: str, limit_usd: float, server: str = "", backend: str = WHOLE) -> str:
-    return f"""
-[server]
-allow_anonymous = true
-{server}
-[ledger]
-url = "memory://"
-[[backends]]
-name = "llm"
-kind = "gpu"
-protocol = "openai"
-url = "{url}"
-price = {{ input_usd_per_mtok = 0, output_usd_per_mtok = 10.0 }}
-declared_accuracy = 0.99
-{backend}
-[[routes]]
-name = "chat"
-path = "{CHAT}"
-protocol = "openai"
-backends = ["llm"]
-policy = "cheapest"
-[[budgets]]
-name = "b"
-limit_usd = {limit_usd}
-window = "month"
-enforcement = "hard"
-"""
+    """Return one model under a hard monthly budget `b`."""
+    return one_model(
+        url,
+        price="{ input_usd_per_mtok = 0, output_usd_per_mtok = 10.0 }",
+        server=server,
+        backend="declared_accuracy = 0.99\n" + backend,
+        more=budget("b", str(limit_usd), more='window = "month"\nenforcement = "hard"'),
+    )
 
 
 async def ask(app: Running, max_tokens: int | None, **headers: str) -> httpx.Response:
@@ -93,7 +76,7 @@ async def figure(app: Running, name: str) -> float:
 def test_a_hard_budget_answers_as_many_calls_at_any_concurrency(
     tmp_path: Path, at_once: int, max_tokens: int | None
 ) -> None:
-    """$0.40 at $0.01 a call, whatever they could cost by their own limit, or without one."""
+    """$0.40 at $0.01 a call, for any limit in the request, or none."""
 
     async def main() -> None:
         upstream = Upstream(body=REPLY, delay_s=0.02)
@@ -115,7 +98,7 @@ def test_a_hard_budget_answers_as_many_calls_at_any_concurrency(
     run(main)
 
 
-def test_who_waits_in_vain_gets_429_that_clients_repeat(tmp_path: Path) -> None:
+def test_a_wait_without_success_ends_with_a_429_that_clients_repeat(tmp_path: Path) -> None:
     async def main() -> None:
         upstream = Upstream(body=REPLY, hold=asyncio.Event())
         async with serving(upstream) as url:
@@ -212,7 +195,7 @@ declared_accuracy = 0.8
     run(main)
 
 
-def test_money_that_turns_out_to_be_spent_for_every_arm_is_not_said_to_be_held(
+def test_money_spent_for_every_arm_is_not_reported_as_held(
     tmp_path: Path,
 ) -> None:
     """Both arms' money is held when the second call comes, and spent when the first has ended."""

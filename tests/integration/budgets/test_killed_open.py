@@ -1,4 +1,4 @@
-"""A gateway killed with a call open: what may be billed stays charged until it is disproved."""
+"""A gateway killed with an open call: what may be billed stays charged until disproved."""
 
 import asyncio
 import contextlib
@@ -9,42 +9,15 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.configs import budget, one_model
 from tests.support.harness import run, serving
-from tests.support.process import Process
-from tests.support.redis_server import free_port
+from tests.support.http_client import http_client
+from tests.support.process import Process, free_port
 from tollway.gateway.cli import main as cli
 from tollway.gateway.cli import terminal
 
 pytestmark = pytest.mark.integration
 
-CONFIG = """
-[server]
-allow_anonymous = true
-listen = "127.0.0.1:{port}"
-
-[ledger]
-url = "sqlite:///tollway.db"
-
-[[backends]]
-name = "one"
-kind = "api"
-protocol = "openai"
-url = "{url}"
-price = {{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 10.0 }}
-
-[[routes]]
-name = "chat"
-path = "/v1/chat/completions"
-protocol = "openai"
-backends = ["one"]
-policy = "cheapest"
-
-[[budgets]]
-name = "cap"
-limit_usd = 1.0
-window = "lifetime"
-enforcement = "{enforcement}"
-"""
 ASK = {
     "model": "m",
     "stream": True,
@@ -76,10 +49,17 @@ async def killed(folder: Path, enforcement: str) -> tuple[Process, str]:
     url = f"http://127.0.0.1:{port}"
     provider = Endless()
     async with serving(provider) as upstream:
-        config.write_text(CONFIG.format(port=port, url=upstream, enforcement=enforcement))
+        cap = f'window = "lifetime"\nenforcement = "{enforcement}"'
+        toml = one_model(
+            upstream,
+            server=f'listen = "127.0.0.1:{port}"',
+            ledger="sqlite:///tollway.db",
+            more=budget("cap", "1.0", more=cap),
+        )
+        config.write_text(toml)
         gateway = Process(config)
         await gateway.ready(url)
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        async with http_client(timeout=30) as client:
             call = asyncio.create_task(client.post(f"{url}/v1/chat/completions", json=ASK))
             await provider.asked.wait()
             assert gateway.end(signal.SIGKILL) == -9
@@ -91,13 +71,13 @@ async def killed(folder: Path, enforcement: str) -> tuple[Process, str]:
 
 
 async def shown(url: str) -> dict[str, Any]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with http_client() as client:
         found: dict[str, Any] = (await client.get(url + "/_tollway/budgets/cap")).json()
         return found
 
 
 @pytest.mark.parametrize(("billed", "spent_nano"), [(None, 0), ("0.002", 2_000_000)])
-def test_what_a_killed_gateway_had_open_is_released_by_an_operator_alone(
+def test_open_calls_of_a_killed_gateway_are_released_only_by_an_operator(
     billed: str | None, spent_nano: int, tmp_path: Path
 ) -> None:
     async def main() -> None:
@@ -123,7 +103,7 @@ def test_what_a_killed_gateway_had_open_is_released_by_an_operator_alone(
     run(main)
 
 
-def test_what_a_killed_gateway_had_open_is_an_estimate_where_the_budget_is_one(
+def test_open_calls_of_a_killed_gateway_are_charged_an_estimate_under_expected_budgets(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""All that tell of money tell the same, to the nano-dollar, and so do the backends.
+"""Every view of spend agrees to the nano-dollar, and with the backends' own bills.
 
 Two gateways on one Redis; clients at once; a cascade, fallbacks, failures, timeouts of calls that
 ran, clients that hang up, budgets that run out; one gateway is killed in mid-call and comes back.
@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, inference, run, serving
+from tests.support.http_client import http_client
 from tests.support.process import Process, free_port
 from tests.support.redis_server import redis_server
 from tests.support.until import until
@@ -44,7 +45,7 @@ not, an answer that comes too late, one that waits until the backend is told."""
 
 @dataclass
 class Biller:
-    """A backend that bills each call that it has run, whatever became of the caller."""
+    """A backend that bills each call that it ran, even if the caller is gone."""
 
     price_nano: int
     billed_nano: int = 0
@@ -75,7 +76,7 @@ class Biller:
 
 @dataclass
 class Place:
-    """One gateway: its folder, its process and its address, and what killed ones had told."""
+    """One gateway: its folder, process and address, and the figures of killed predecessors."""
 
     folder: Path
     toml: str
@@ -132,7 +133,7 @@ context = { numeric = ["inputs[0].data"] }
 
 
 class Clients:
-    """Clients of several gateways, each with a mind of its own."""
+    """Clients of several gateways that behave at random."""
 
     def __init__(self, places: list[Place], billers: list[Biller], http: httpx.AsyncClient) -> None:
         self.places = places
@@ -172,7 +173,7 @@ class Clients:
         await asyncio.gather(*(one(number) for number in range(16)))
 
     async def hold(self, place: Place, count: int) -> list["asyncio.Future[httpx.Response]"]:
-        """Have calls under way at a backend, and leave them there."""
+        """Start calls at a backend and leave them open."""
         names = [f"held-{number}" for number in range(count)]
         asked = []
         for name in names:
@@ -204,7 +205,7 @@ class Clients:
         return nano
 
     async def paged(self, place: Place) -> int:
-        """Return what a dashboard says, and what that of a killed gateway had said."""
+        """Return the dashboard's figure, plus that of a killed gateway."""
         told = await self.get(place, "/_tollway/overview")
         return int(told["since_start_nano"]) + place.metered_nano
 
@@ -230,7 +231,7 @@ def lost_nano(biller: Biller) -> int:
 
 
 async def views(clients: Clients, redis: str) -> dict[str, Any]:
-    """Return what each that tells of money says of it now."""
+    """Return the spend in each view."""
     cheap_nano, dear_nano = map(lost_nano, clients.billers)
     unaccounted_nano = cheap_nano + dear_nano
     attempts = [row for place in clients.places for row in place.attempts()]
@@ -256,7 +257,7 @@ async def views(clients: Clients, redis: str) -> dict[str, Any]:
 
 
 def reported(places: list[Place]) -> int:
-    """Return what `tollway report` says of the gateways' journals, in its first table."""
+    """Return the first table of `tollway report` on the gateways' journals."""
     folder = places[0].folder
     out = folder / "report.json"
     assert report(["daily", *(str(p.folder) for p in places), "--out", str(out)], {}) == 0
@@ -264,13 +265,13 @@ def reported(places: list[Place]) -> int:
 
 
 def agreed(found: dict[str, Any]) -> bool:
-    """Say whether all views are one."""
+    """Return whether all views agree."""
     journal, total = found["journal"], found["journal"]["all"]
     return all(view == (journal if isinstance(view, dict) else total) for view in found.values())
 
 
 async def agree(clients: Clients, redis: str) -> None:
-    """Wait until every view of every budget is the same, and it is what the backends billed."""
+    """Wait until all views of every budget agree with each other and with the bills."""
     found: dict[str, Any] = {}
 
     async def agree() -> bool:
@@ -297,7 +298,7 @@ def test_journal_ledger_metrics_api_and_backends_agree_to_the_nano_dollar(tmp_pa
                 stack.callback(lambda: [place.kill() for place in places])
                 await asyncio.gather(*(place.start() for place in places))
                 limits = httpx.Limits(max_connections=None)
-                async with httpx.AsyncClient(timeout=30, limits=limits, trust_env=False) as http:
+                async with http_client(timeout=30, limits=limits) as http:
                     clients = Clients(places, [cheap, dear], http)
                     await clients.traffic(25, seed=1)
                     await agree(clients, redis.url)

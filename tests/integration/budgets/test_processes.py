@@ -35,7 +35,7 @@ def spender(url: str, folder: Path, calls: int) -> "subprocess.Popen[str]":
         "-m",
         "tests.support.spender",
         url,
-        str(folder / "tills"),
+        str(folder / "recovery"),
         str(calls),
     ]
     process = subprocess.Popen(
@@ -78,7 +78,7 @@ def test_a_hundred_calls_on_a_budget_for_forty_are_answered_forty_times(
     assert sum(answered) == 40, answered
     position = asyncio.run(account(url)).position
     assert (position.spent_nano, position.leased_nano) == (1000, 0)
-    assert list((tmp_path / "tills").glob("*.till")) == []
+    assert list((tmp_path / "recovery").glob("*.recovery")) == []
 
 
 def test_a_killed_process_loses_no_spending_and_its_rest_is_back_at_once(
@@ -91,18 +91,18 @@ def test_a_killed_process_loses_no_spending_and_its_rest_is_back_at_once(
     process.communicate()
 
     async def next_process() -> None:
-        wallet = Reservations(
+        reservations = Reservations(
             open_ledger(url),
             [BUDGET],
             holder="next",
             clock=time.monotonic,
-            till_dir=tmp_path / "tills",
+            recovery_dir=tmp_path / "recovery",
         )
-        await wallet.open()
-        accounts = wallet.matching("t", "r", "b", {})
-        hold = await wallet.reserve(accounts, 875, 875)
-        wallet.settle(hold, 875)  # type: ignore[arg-type]
-        await wallet.close()
+        await reservations.open()
+        accounts = reservations.matching("t", "r", "b", {})
+        hold = await reservations.reserve(accounts, 875, 875)
+        reservations.settle(hold, 875)  # type: ignore[arg-type]
+        await reservations.close()
 
     asyncio.run(next_process())
     position = asyncio.run(account(url)).position

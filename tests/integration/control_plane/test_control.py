@@ -1,4 +1,4 @@
-"""The control plane answers people, scrapers and probes."""
+"""The control plane: explanations, metrics and health."""
 
 import shutil
 import subprocess
@@ -25,11 +25,14 @@ def test_a_decision_explains_itself(tmp_path: Path) -> None:
                 (stage,) = told["stages"]
                 assert {offer["arm"] for offer in stage["offered"]} == {"cheap", "dear"}
                 assert stage["arm"] == "cheap"
-                assert "charged $0.000100000" in " ".join(told["story"])
+                assert "charged $0.0001 " in " ".join(told["story"])
                 missing = await tollway.client.get(tollway.url + "/_tollway/decisions/nope")
                 assert missing.status_code == 404
 
     run(main)
+
+
+COUNTERS_READ_AT_SCRAPES = ("tollway_exploration_cost_usd_total", "tollway_ledger_requests_total")
 
 
 def test_metrics_are_clean_by_promtool_and_agree_with_the_api(tmp_path: Path) -> None:
@@ -45,6 +48,8 @@ def test_metrics_are_clean_by_promtool_and_agree_with_the_api(tmp_path: Path) ->
                 text: str = (await tollway.client.get(tollway.url + "/metrics")).text
                 assert 'tollway_budget_spent_usd{budget="cap",window="month"} 0.0007\n' in text
                 assert (await tollway.get("/_tollway/spend"))["cost_nano"] == 700_000
+                for counter in COUNTERS_READ_AT_SCRAPES:
+                    assert f"# TYPE {counter} counter\n" in text
                 return text
 
     import asyncio
@@ -71,7 +76,7 @@ def test_series_start_at_zero_and_none_is_made_by_a_client(tmp_path: Path) -> No
     run(main)
 
 
-def test_health_says_live_always_and_ready_when_it_serves(tmp_path: Path) -> None:
+def test_livez_is_always_200_and_readyz_while_serving(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream()) as a, running(two_backends(a, a), tmp_path) as tollway:
             for path in ("/livez", "/readyz", "/healthz"):

@@ -1,4 +1,4 @@
-"""Operators see budgets and change them, on the record, over HTTP and from a terminal."""
+"""Operators read and change budgets, over HTTP and from a terminal; changes are recorded."""
 
 import asyncio
 import json
@@ -19,12 +19,12 @@ pytestmark = pytest.mark.integration
 
 
 async def command(tollway: Running, *words: str) -> int:
-    """Run `tollway WORDS` against a gateway, as another process would."""
+    """Run `tollway WORDS` against a gateway, as from another process."""
     return await asyncio.to_thread(cli.main, list(words), {"TOLLWAY_URL": tollway.url})
 
 
 async def answered(tollway: Running) -> None:
-    """Ask until there is money again: a refusal is good for a moment, at most 0.8 s."""
+    """Send requests until there is money again: a refusal is cached for at most 0.8 s."""
 
     async def is_answered() -> bool:
         return bool((await tollway.infer()).status_code == 200)
@@ -33,7 +33,7 @@ async def answered(tollway: Running) -> None:
 
 
 async def settled(tollway: Running) -> None:
-    """Wait until the ledger has been told of every call."""
+    """Wait until the ledger has every call."""
 
     async def is_settled() -> bool:
         return not (await tollway.get("/_tollway/budgets/cap"))["held_nano"]
@@ -95,14 +95,17 @@ def test_a_raised_limit_and_a_reset_let_calls_through_again(
         ({"action": "spend"}, "action must be one of"),
         ({"action": "limit", "who": "ann", "why": "x"}, "limit_usd is missing"),
         ({"action": "limit", "who": "ann", "why": " ", "limit_usd": "1"}, "why is missing"),
-        ({"action": "reset", "who": "ann", "why": "x", "limit_usd": "1"}, "takes no 'limit_usd'"),
+        ({"action": "reset", "who": "ann", "why": "x", "limit_usd": "1"}, "not take 'limit_usd'"),
         ({"action": "limit", "who": "a", "why": "x", "limit_usd": "NaN"}, "nine decimals"),
         ({"action": "limit", "who": "a", "why": "x", "limit_usd": "0.0000000001"}, "nine decimals"),
-        ({"action": "limit", "who": "a", "why": "x", "limit_usd": "-1"}, "a limit is 0 to"),
-        ({"action": "credit", "who": "a", "why": "x", "amount_usd": "0"}, "a credit is 1 to"),
+        ({"action": "limit", "who": "a", "why": "x", "limit_usd": "-1"}, "the limit must be 0 to"),
+        (
+            {"action": "credit", "who": "a", "why": "x", "amount_usd": "0"},
+            "the credit must be 1 to",
+        ),
     ],
 )
-def test_a_change_that_says_too_little_is_refused_with_what_is_missing(
+def test_an_incomplete_change_is_refused_with_what_is_missing(
     tmp_path: Path, document: dict[str, str], said: str
 ) -> None:
     async def main() -> None:
@@ -116,14 +119,14 @@ def test_a_change_that_says_too_little_is_refused_with_what_is_missing(
     run(main)
 
 
-def test_a_budget_that_there_is_none_of_is_a_404_that_names_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_budget_is_a_404_that_lists_the_known_ones(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream()) as a:
             config = two_backends(a, a, more=budget("cap", "1"))
             async with running(config, tmp_path) as tollway:
                 reply = await tollway.client.get(tollway.url + "/_tollway/budgets/cup")
                 assert reply.status_code == 404
-                assert "there are: cap" in reply.json()["detail"]
+                assert "the budgets are: cap" in reply.json()["detail"]
 
     run(main)
 

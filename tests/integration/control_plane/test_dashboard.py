@@ -1,4 +1,4 @@
-"""The dashboard: in a real browser its figures are the API's, and nothing is fetched elsewhere."""
+"""The dashboard in a real browser: its figures are the API's, and all come from the gateway."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 async def browsed(url: str) -> str:
     """Return the page's document as a browser has it after its first figures.
 
-    On a busy machine the browser's own clock can run out before they are there: then anew.
+    On a busy machine the browser's own clock can run out before they are there: then try again.
     """
     chromium = shutil.which("chromium")
     assert chromium, "install it: apt-get install chromium"
@@ -37,7 +37,7 @@ async def browsed(url: str) -> str:
                 stderr=asyncio.subprocess.DEVNULL,
             )
             page = (await process.communicate())[0].decode()
-            if 'data-value="' in page or "The admin key, please" in page:
+            if 'data-value="' in page or '<form id="login">' in page:
                 return page
 
 
@@ -59,7 +59,7 @@ async def traffic(tollway: Running) -> None:
 
 
 async def spent_event(tollway: Running) -> None:
-    """Wait for the event that a budget is spent: the ledger is told off the path."""
+    """Wait for the event that a budget is spent: the ledger is updated off the request path."""
 
     async def is_told() -> bool:
         return "100% of the limit" in str(await tollway.get("/_tollway/events"))
@@ -132,7 +132,7 @@ def test_figures_are_for_the_admin_key_and_the_page_brings_its_own(tmp_path: Pat
                     assert refused.status_code == 401
                 shown = await browsed(tollway.url + "/_tollway/dashboard")
                 assert re.search(r'<main id="main" hidden', shown)
-                assert "The admin key, please" in shown
+                assert "Enter the admin key" in shown
 
     run(main)
 
@@ -149,3 +149,18 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 def test_wilsons_interval() -> None:
     assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
     assert wilson(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+
+
+def test_the_page_shows_devices_if_there_are_any(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            text = two_backends(a, b, more='[[devices]]\nname = "gpu-7"\nusd_per_hour = 3.6\n')
+            text = text.replace("price = { per_request_usd = 0.001 }", 'device = "gpu-7"')
+            async with running(text, tmp_path) as tollway:
+                await traffic(tollway)
+                page = await browsed(f"{tollway.url}/_tollway/dashboard")
+                (row,) = re.findall(r"<tr><td><strong>gpu-7</strong>.*?</tr>", page)
+                assert "$3.60" in row
+                assert re.search(r"\d\s?% of it idle time; charged \$", row)
+
+    run(main)

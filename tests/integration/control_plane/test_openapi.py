@@ -1,4 +1,4 @@
-"""The control plane does what its OpenAPI document says: requests are made from it."""
+"""The control plane does what its OpenAPI document says, for requests generated from it."""
 
 import asyncio
 from pathlib import Path
@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, run, running, serving
+from tests.support.http_client import PLAIN
 from tollway.gateway.control_plane import openapi
 from tollway.gateway.wiring import Gateway
 from tollway.gateway.wiring.reload import Reloader
@@ -76,7 +77,7 @@ def ask(url: str) -> None:
     for result in schema.get_all_operations():
         operation = result.ok()
 
-        @settings(max_examples=15, deadline=None, database=None, suppress_health_check=HEALTH)
+        @settings(max_examples=15, database=None, suppress_health_check=HEALTH)
         @given(case=operation.as_strategy())
         def one(case: Any) -> None:
             nonlocal asked
@@ -86,4 +87,4 @@ def ask(url: str) -> None:
 
         one()
     assert asked > 100
-    assert httpx.get(url + "/livez", trust_env=False).status_code == 200
+    assert httpx.get(url + "/livez", **PLAIN).status_code == 200

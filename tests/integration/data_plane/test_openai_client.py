@@ -87,7 +87,7 @@ class Scene:
 
     def settled(self) -> list[dict[str, Any]]:
         """Return the rows of the last decision's attempts and settlements."""
-        return self.settled_of(self.gateway.router.recent[-1])
+        return self.settled_of(self.gateway.recent[-1])
 
     def settled_of(self, decision: str) -> list[dict[str, Any]]:
         rows = self.gateway.journal.find(decision) or []
@@ -95,7 +95,7 @@ class Scene:
 
     @property
     def spent_nano(self) -> int:
-        (budget,) = self.gateway.wallet.status()
+        (budget,) = self.gateway.reservations.status()
         return budget.spent_nano
 
 
@@ -104,7 +104,7 @@ Play = Callable[[Scene], Any]
 
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[..., None]:
-    """Run a scene with a gateway, its front, a parrot behind it and a client before it."""
+    """Run a scene with a client, a gateway behind its listener, and a parrot as backend."""
 
     @asynccontextmanager
     async def scene(limit: str, **options: Any) -> AsyncIterator[Scene]:
@@ -130,7 +130,7 @@ def play(tmp_path: Path) -> Callable[..., None]:
 
 
 async def settled_of(on: Scene) -> dict[str, Any]:
-    """Return the row that says what the last call cost, once its stream is settled."""
+    """Return the journal row with the last call's cost, once its stream is settled."""
     await until(lambda: on.settled()[-1]["provenance"] != "pending")
     row: dict[str, Any] = on.settled()[-1]
     return row
@@ -169,7 +169,7 @@ def test_cached_tokens_reach_the_client_and_are_charged_at_their_own_price(
     play(part)
 
 
-def test_a_stream_comes_whole_and_its_usage_only_where_it_was_asked_for(
+def test_a_stream_is_complete_and_has_usage_only_if_requested(
     play: Callable[..., None],
 ) -> None:
     async def part(on: Scene) -> None:
@@ -236,7 +236,7 @@ def test_tools_are_called_whole_and_in_a_stream(play: Callable[..., None]) -> No
     play(part)
 
 
-def test_json_is_given_as_it_was_asked_for(play: Callable[..., None]) -> None:
+def test_json_is_returned_if_it_was_requested(play: Callable[..., None]) -> None:
     class Said(BaseModel):
         first: str
 
@@ -342,12 +342,12 @@ def test_an_exhausted_budget_raises_at_once_and_is_not_tried_again(
         assert "acme" in error.message
         assert on.parrot.calls == 0
         # Each try would have been a decision of its own.
-        assert len(on.gateway.router.recent) == 1
+        assert len(on.gateway.recent) == 1
 
     play(part, limit="0.000000001", max_retries=5)
 
 
-def test_a_client_that_times_out_raises_and_what_was_begun_is_given_up_and_charged(
+def test_a_client_timeout_raises_and_the_started_call_is_cancelled_and_charged(
     play: Callable[..., None],
 ) -> None:
     async def part(on: Scene) -> None:
@@ -360,7 +360,7 @@ def test_a_client_that_times_out_raises_and_what_was_begun_is_given_up_and_charg
                 await quick.chat.completions.create(model="any", messages=HELLO)
 
         def charged() -> list[dict[str, Any]]:
-            rows = [row for one in on.gateway.router.recent for row in on.settled_of(one)]
+            rows = [row for one in on.gateway.recent for row in on.settled_of(one)]
             return [row for row in rows if row["cost_nano"]]
 
         # The model has not answered, and need not.
@@ -423,7 +423,7 @@ def test_the_blocking_client_works_as_well(play: Callable[..., None]) -> None:
     play(part)
 
 
-def test_a_ceiling_of_the_clients_own_is_held_and_told(play: Callable[..., None]) -> None:
+def test_a_clients_own_ceiling_is_enforced_and_reported(play: Callable[..., None]) -> None:
     async def part(on: Scene) -> None:
         ceiling = {"x-tollway-max-cost-usd": "0.000000001"}
         with pytest.raises(openai.APIStatusError) as refused:
@@ -454,7 +454,7 @@ def test_a_body_above_the_limit_is_the_clients_own_error_with_status_413(
                     model="any", messages=[{"role": "user", "content": content}]
                 )
         assert caught.value.status_code == 413
-        assert caught.value.message.endswith("a body of more than 100000 bytes")
+        assert caught.value.message.endswith("the body exceeds 100000 bytes")
         assert (caught.value.type, caught.value.code) == (
             "invalid_request_error",
             "content_too_large",

@@ -1,4 +1,4 @@
-"""The data plane: a client cannot tell it from the backend, but for what it asks of it."""
+"""The data plane forwards requests and replies unchanged, except for the gateway's fields."""
 
 import asyncio
 import socket
@@ -55,7 +55,7 @@ def test_a_version_in_the_path_goes_through(tmp_path: Path) -> None:
     run(main)
 
 
-def test_a_model_tells_its_metadata_under_its_own_name_and_whether_it_is_ready(
+def test_model_metadata_and_readiness_are_served_under_the_routes_name(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
@@ -71,10 +71,8 @@ def test_a_model_tells_its_metadata_under_its_own_name_and_whether_it_is_ready(
     run(main)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'{"inputs": []}', b'{"inputs": [{"name": 1}]}', b"\xff"]
-)
-def test_what_is_no_request_is_a_400_in_the_protocols_shape_and_reaches_no_backend(
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"inputs": 3}', b"\xff"])
+def test_an_invalid_request_is_a_400_in_the_protocols_format_and_reaches_no_backend(
     tmp_path: Path, body: bytes
 ) -> None:
     async def main() -> None:

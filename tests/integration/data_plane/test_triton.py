@@ -1,4 +1,4 @@
-"""An unchanged Open Inference Protocol client works: Triton's own, against a real model server."""
+"""Triton's client works unchanged through the gateway, against a real model server."""
 
 import asyncio
 import json

@@ -70,7 +70,7 @@ def test_the_table_says_what_happened(ran):
     assert rows["hull"]["spend_usd"] == rows["tollway"]["spend_usd"]
 
 
-def test_what_it_keeps_goes_on_serving(ran):
+def test_with_keep_everything_goes_on_serving(ran):
     for what, says in (("metrics", b"tollway_"), ("dashboard", b"<title>")):
         (line,) = [line for line in ran[1].stdout.splitlines() if line.strip().startswith(what)]
 
@@ -78,7 +78,7 @@ def test_what_it_keeps_goes_on_serving(ran):
             assert says in reply.read()
 
 
-def test_told_to_stop_it_stops_what_it_started(tmp_path, ran):
+def test_on_a_stop_the_demo_stops_what_it_started(tmp_path, ran):
     places = ["--dir", str(tmp_path), "--models", str(ran[0] / "models")]
     with subprocess.Popen([*ARGUMENTS, *places], stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
@@ -95,7 +95,7 @@ def test_told_to_stop_it_stops_what_it_started(tmp_path, ran):
         urllib.request.urlopen(f"{address}/livez")
 
 
-def test_replay_of_its_journal_foretells_what_each_backend_gave(ran, tmp_path):
+def test_replay_of_its_journal_predicts_what_each_backend_gave(ran, tmp_path):
     folder, _, table, _ = ran
     (journal,) = folder.glob("*/.tollway/journal")
     told = tmp_path / "replay.json"

@@ -1,4 +1,4 @@
-"""Nothing that is sent was trained on."""
+"""The digits data: no image that is sent was trained on."""
 
 import numpy as np
 import pytest

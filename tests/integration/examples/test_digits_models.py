@@ -56,7 +56,10 @@ def test_one_at_a_time_or_in_a_batch_is_the_same_answer(models, name):
     batch = models[name].read(images).probabilities
     singles = [models[name].read(images[n : n + 1]).probabilities[0] for n in range(20)]
 
-    assert np.allclose(batch, singles, atol=1e-5)
+    # A quantised model, which is served if it was the quicker one, scales the numbers of a batch
+    # by the largest of them.
+    quantised = "int8" in getattr(models[name], "device", "")
+    assert np.allclose(batch, singles, atol=0.02 if quantised else 1e-5)
 
 
 def test_what_was_trained_is_loaded_not_trained_again(models, folder):

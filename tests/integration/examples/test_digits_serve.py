@@ -1,4 +1,4 @@
-"""The servers as processes of their own, asked by a client that is not ours."""
+"""The servers as processes, called by Triton's client."""
 
 import asyncio
 import socket
@@ -30,7 +30,7 @@ def client(server):
     client.close()
 
 
-def test_it_says_who_it_is(client, server):
+def test_a_server_states_its_name(client, server):
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("digits-rules")
@@ -58,7 +58,7 @@ def test_tritonclient_gets_the_models_answer_in_every_form(client, binary_in, bi
     assert reply.as_numpy("label").tolist() == wanted.argmax(axis=1).tolist()
 
 
-def test_its_counter_is_what_was_asked_of_it(client, server):
+def test_the_servers_count_is_the_number_of_its_requests(client, server):
     def calls():
         with urllib.request.urlopen(f"{server.url}/stats") as reply:
             return int(reply.read().partition(b'"calls": ')[2].partition(b",")[0])

@@ -1,4 +1,4 @@
-"""What is shown is what was counted: the lines, the bars, the picture."""
+"""The demo's output shows what was counted: lines, bars, picture."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_the_table_compares_with_the_best_fixed_backend(capsys):
     assert lines["digits-large"].split()[-2:] == ["-", "-"]
 
 
-def test_bars_are_as_long_as_what_they_stand_for(capsys):
+def test_bars_are_proportional_to_their_values(capsys):
     Screen().bars(FIXED)
 
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}

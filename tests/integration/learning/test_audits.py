@@ -1,4 +1,4 @@
-"""Audits through the whole gateway: off the client's path, charged, written down, learned from."""
+"""Audits through the whole gateway: no client waits; they are charged, recorded, learned from."""
 
 import asyncio
 from pathlib import Path
@@ -9,16 +9,16 @@ import pytest
 
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Running, Upstream, run, running, serving
-from tollway.gateway.budgets.model import NANO
+from tollway.backends.money import NANO_PER_USD
 
 pytestmark = pytest.mark.integration
 
 AUDITED = 'audit = { backend = "dear", share = 1.0, budget_share = 1.0 }'
-CHEAP_NANO, DEAR_NANO = NANO // 10_000, NANO // 1_000
+CHEAP_NANO, DEAR_NANO = NANO_PER_USD // 10_000, NANO_PER_USD // 1_000
 
 
 async def settled(tollway: Running) -> None:
-    """Wait for the audits under way."""
+    """Wait for the audits in progress."""
     while tollway.gateway.audits._tasks:
         await asyncio.gather(*tollway.gateway.audits._tasks)
         await asyncio.sleep(0)
@@ -84,7 +84,7 @@ def test_no_client_waits_for_an_audit_and_a_stop_lets_it_end(tmp_path: Path) -> 
                 assert dear.hold is not None
                 asyncio.get_running_loop().call_later(0.2, dear.hold.set)
             assert not audits._tasks
-            status = tollway.gateway.wallet.status()[0]
+            status = tollway.gateway.reservations.status()[0]
         assert status.spent_nano == cheap.calls * CHEAP_NANO + DEAR_NANO
 
     run(main)
@@ -140,7 +140,7 @@ def test_a_reply_of_the_reference_is_right_and_costs_nothing_more(tmp_path: Path
     run(main)
 
 
-def test_what_audits_teach_decides(tmp_path: Path) -> None:
+def test_labels_from_audits_change_the_choice(tmp_path: Path) -> None:
     async def main() -> None:
         cheap, dear = Upstream(label=1), Upstream(label=2)  # they never agree
         route = 'objective = "value"\nvalue_per_correct_usd = 0.01\n' + AUDITED

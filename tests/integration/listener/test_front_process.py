@@ -1,4 +1,4 @@
-"""The front as a process of its own: how it starts, and how it stops."""
+"""The listener as a process: how it starts, and how it stops."""
 
 import asyncio
 import signal
@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.integration.backends.test_http2 import free_port, wait_for
 from tests.support.corpus import HOST, get
+from tests.support.nginx import wait_for
+from tests.support.process import free_port
 
 pytestmark = pytest.mark.integration
 

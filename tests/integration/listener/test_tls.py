@@ -1,4 +1,4 @@
-"""TLS: the listener's and to backends, with certificates both ways, through whole processes."""
+"""TLS of the listener and to backends, with client certificates, through whole processes."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 
 def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """Make a certificate of 127.0.0.1 that only its own file vouches for, and its key."""
+    """Make a self-signed certificate of 127.0.0.1, and its key."""
     openssl = shutil.which("openssl")
     assert openssl, "this test needs the program openssl: apt-get install openssl"
     made = folder / f"{name}.pem", folder / f"{name}.key"
@@ -44,9 +44,7 @@ def client(ca: Path, *shown: Path) -> httpx.AsyncClient:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_both_sides_show_certificates_and_a_renewed_one_is_taken_up(
-    tmp_path: Path, workers: str
-) -> None:
+def test_mutual_tls_works_and_a_renewed_certificate_is_loaded(tmp_path: Path, workers: str) -> None:
     async def main() -> None:
         own, friend, model, ours = (
             certificate(tmp_path, name) for name in ("own", "friend", "model", "ours")
@@ -90,13 +88,13 @@ tls = {{ cert = "own.pem", key = "own.key", client_ca = "friend.pem" }}"""
     run(main)
 
 
-def test_files_that_cannot_be_used_are_told_of(tmp_path: Path) -> None:
+def test_unusable_tls_files_are_reported(tmp_path: Path) -> None:
     certificate(tmp_path, "own")
     certificate(tmp_path, "other")
     file = tmp_path / "tollway.toml"
     for tls, why in (
         ('{ cert = "none.pem", key = "own.key" }', "none.pem cannot be read"),
-        ('{ cert = "own.pem", key = "other.key" }', "must be PEM files that belong together"),
+        ('{ cert = "own.pem", key = "other.key" }', "write PEM files that match each other"),
         ('{ cert = "own.pem" }', "key"),
     ):
         server = f"allow_anonymous = true\ntls = {tls}"

@@ -1,4 +1,4 @@
-"""A backend that silently becomes worse is told of: which, and by how much."""
+"""A silent drop of a backend's quality raises an event that says which and by how much."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.configs import two_backends
 from tests.support.harness import Upstream, run, running, serving
+from tollway.gateway.learning.multipliers import resolve
 
 pytestmark = pytest.mark.integration
 
@@ -31,7 +32,7 @@ def test_a_silent_drop_of_quality_becomes_an_event(tmp_path: Path) -> None:
                 await ask(120)
                 cheap.label = 2
                 await ask(60)
-                tollway.gateway.scheduler.resolve()
+                resolve(tollway.gateway.routes, tollway.gateway.events)
                 events = (await tollway.get("/_tollway/events"))["events"]
         changes = [event for event in events if event["kind"] == "quality_changed"]
         assert changes

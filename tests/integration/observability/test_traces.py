@@ -14,19 +14,18 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.integration.routing.test_streams import ASK, CONFIG, END, Model, chunk, usage
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, inference, run, running, serving
+from tests.support.http_client import http_client
+from tests.support.streams import ASK, CONFIG, END, Model, chunk, usage
+from tests.support.tracing import ALWAYS, CALLER, PARENT, TRACE
 from tollway.gateway import settings as config
 from tollway.gateway.observability.request_trace import parent
 from tollway.gateway.wiring import build
 
 pytestmark = pytest.mark.integration
 
-TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-PARENT = f"00-{TRACE}-{CALLER}-01"
 OIP = "POST /v2/models/m/infer"
-ALWAYS = '[tracing]\nendpoint = "http://127.0.0.1:1"\nsample = 1.0\n'
 
 
 class Traced:
@@ -50,7 +49,7 @@ class Traced:
 
 async def asked(traced: Traced, *calls: dict[str, Any]) -> list[httpx.Response]:
     async with serving(traced.gateway.app, lifespan="on") as url:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with http_client() as client:
             replies = []
             for call in calls:
                 path = call.pop("path", "/v2/models/m/infer")
@@ -179,7 +178,7 @@ def test_what_is_not_sampled_makes_no_span_and_passes_its_context_on(tmp_path: P
     run(main)
 
 
-def test_without_tracing_a_callers_context_passes_as_it_came(tmp_path: Path) -> None:
+def test_without_tracing_a_callers_context_is_forwarded_unchanged(tmp_path: Path) -> None:
     async def main() -> None:
         upstream = Upstream()
         async with serving(upstream) as a:
@@ -243,7 +242,7 @@ def test_trace_contexts_are_read_as_the_standard_has_it(
 
 
 class Receiver:
-    """Takes spans as OpenTelemetry's protocol has them."""
+    """Receives spans by OpenTelemetry's protocol."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []

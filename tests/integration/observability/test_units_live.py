@@ -81,7 +81,7 @@ def test_every_view_of_a_call_has_its_units_and_where_its_cost_comes_from(tmp_pa
             assert priority["guessed"] == ["service_tier"]
             assert (audio["audio_input_tokens"], audio["guessed"]) == (60, ["audio_input_tokens"])
             story = " ".join(told[4]["story"])
-            assert "does not say what these cost: audio_input_tokens" in story
+            assert "The backend has no price for audio_input_tokens" in story
             metrics = (await tollway.client.get(f"{tollway.url}/metrics")).text
             for line in (
                 'tollway_audio_input_tokens_total{backend="up",route="chat",tenant="anonymous"} 60',

@@ -1,4 +1,4 @@
-"""A stream whose client leaves: closed at once, or read on; charged once, never below the bill."""
+"""A client leaves its stream: closed or drained, charged once, and never below the bill."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,46 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 
+from tests.support.configs import budget, one_model
 from tests.support.harness import Running, run, running, serving
+from tests.support.http_client import http_client
 from tests.support.until import until
 from tollway.gateway.storage.journal import Journal
 
 pytestmark = pytest.mark.integration
-
-CONFIG = """
-[server]
-allow_anonymous = true
-{server}
-
-[ledger]
-url = "memory://"
-
-[[backends]]
-name = "one"
-kind = "api"
-protocol = "openai"
-url = "{url}"
-price = {{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 10.0 }}
-{backend}
-
-[[routes]]
-name = "chat"
-path = "/v1/chat/completions"
-protocol = "openai"
-backends = ["one"]
-policy = "fixed"
-policy_options = {{ arm = "one" }}
-
-[[budgets]]
-name = "all"
-limit_usd = 10.0
-window = "month"
-enforcement = "{enforcement}"
-"""
 
 ASK = {
     "model": "m",
@@ -68,7 +38,7 @@ BILL_NANO = 100 * 1000 + 50 * 10_000
 
 @dataclass
 class Provider:
-    """Streams a first event, and the rest once `go` is set; notes who hung up on it."""
+    """Streams a first event, and the rest once `go` is set; counts broken connections."""
 
     rest: tuple[bytes, ...] = (TEXT, USAGE, b"data: [DONE]\n\n")
     go: asyncio.Event = field(default_factory=asyncio.Event)
@@ -104,33 +74,26 @@ class Stand:
     async def leave(self) -> str:
         """Ask, read the first event, and leave; return the decision."""
         path = self.tollway.url + "/v1/chat/completions"
-        async with httpx.AsyncClient(trust_env=False) as leaver:
+        async with http_client() as leaver:
             async with leaver.stream("POST", path, json=ASK) as reply:
                 await anext(reply.aiter_raw())
             return str(reply.headers["x-tollway-decision"])
 
     async def row(self, decision: str) -> dict[str, Any]:
         """Return the settlement of a decision's stream, once it is there."""
-        journal = self.tollway.gateway.journal
-        async with asyncio.timeout(10):
-            while True:
-                rows = settlements(journal, decision)
-                if rows:
-                    assert len(rows) == 1
-                    return dict(rows[0])
-                await asyncio.sleep(0.01)
+        (row,) = await until(lambda: settlements(self.tollway.gateway.journal, decision))
+        return dict(row)
 
     async def budget(self) -> dict[str, Any]:
         (budget,) = (await self.tollway.get("/_tollway/budgets"))["budgets"]
         return dict(budget)
 
     async def until_drained(self, count: int) -> None:
-        async with asyncio.timeout(10):
-            await until(lambda: self.tollway.gateway.drains.count == count)
+        await until(lambda: self.tollway.gateway.drains.count == count)
 
 
 def settlements(journal: Journal, decision: str) -> list[dict[str, Any]]:
-    """Return how a decision's streams were settled, as the journal has it."""
+    """Return the settlements of a decision's streams in the journal."""
     found = journal.find(decision)
     rows = [*found, *journal.follow(found)] if found else []
     # `find` reads on through rows that stand next to the decision, so it may find one already.
@@ -143,7 +106,8 @@ async def stand(
 ) -> AsyncIterator[Stand]:
     provider = Provider()
     async with serving(provider) as url:
-        toml = CONFIG.format(url=url, backend=backend, server=server, enforcement=enforcement)
+        limit = budget("all", "10.0", more=f'window = "month"\nenforcement = "{enforcement}"')
+        toml = one_model(url, backend=backend, server=server, more=limit)
         async with running(toml, folder) as tollway:
             yield Stand(tollway, provider)
             provider.go.set()
@@ -188,7 +152,7 @@ def test_a_drained_stream_is_charged_what_its_usage_says_and_keeps_its_place(
         async with stand(tmp_path, backend=DRAIN) as at:
             decision = await at.leave()
             await at.until_drained(1)
-            slots = at.tollway.gateway.backends["one"].slots
+            slots = at.tollway.gateway.backends["llm"].slots
             assert slots is not None
             assert slots.busy == 1
             assert (await at.budget())["spent_nano"] == 0

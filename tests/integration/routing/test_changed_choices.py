@@ -1,4 +1,4 @@
-"""What a spent budget or a pace changes about a choice, what counts as demand, and who says so."""
+"""How spent budgets and pacing change choices, where that is recorded, what counts as demand."""
 
 import asyncio
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, run, running, serving
+from tollway.gateway.learning.multipliers import resolve
 from tollway.gateway.security.keys import hash_key
 
 KEY = "tw_0123456789abcdef"
@@ -33,7 +34,7 @@ declared_accuracy = 0.9
     ("on_exhausted", "status", "backend"),
     [("", 200, "cheap"), ('on_exhausted = "reject"', 402, None)],
 )
-def test_once_a_budget_is_spent_the_cheapest_that_it_does_not_bind_answers_unless_it_says_no(
+def test_once_a_budget_is_spent_the_cheapest_unaffected_backend_answers_unless_it_rejects(
     tmp_path: Path, on_exhausted: str, status: int, backend: str | None
 ) -> None:
     async def main() -> None:
@@ -50,7 +51,7 @@ def test_once_a_budget_is_spent_the_cheapest_that_it_does_not_bind_answers_unles
                 )
                 assert told["stages"][0]["refused_by"] == "few"
                 assert told["stages"][0]["refused_for"] == "exhausted"
-                said = "Budget few did not pay for dear: too little of it is left."
+                said = "Budget few refused dear: not enough of it is left."
                 assert said in told["story"]
                 metrics = (await tollway.client.get(tollway.url + "/metrics")).text
                 changed = 'tollway_choices_changed_total{by="budget",route="m"}'
@@ -59,21 +60,21 @@ def test_once_a_budget_is_spent_the_cheapest_that_it_does_not_bind_answers_unles
     run(main)
 
 
-def test_a_choice_that_a_pace_changed_says_so(tmp_path: Path) -> None:
+def test_a_choice_changed_by_pacing_is_recorded(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream()) as a, serving(Upstream()) as b:
             day = budget("day", "1.0", more='window = "day"\npacing = "even"')
             text = three_backends(a, b, day, policy="lagrangian")
             async with running(text, tmp_path) as tollway:
-                scheduler = tollway.gateway.scheduler
-                scheduler.pace()
+                pacing = tollway.gateway.pacing
+                pacing.pace()
                 for _ in range(20):
                     await tollway.infer()
                 await asyncio.sleep(0.05)
-                scheduler.pace()
-                scheduler.resolve()
+                pacing.pace()
+                resolve(tollway.gateway.routes, tollway.gateway.events)
                 assert tollway.gateway.routes["m"].paced_by == {"": "day"}
-                assert scheduler.to_come["day"] > 1
+                assert pacing.to_come["day"] > 1
                 reply = await tollway.infer()
                 told = await tollway.get(
                     f"/_tollway/decisions/{reply.headers['x-tollway-decision']}"
@@ -81,7 +82,7 @@ def test_a_choice_that_a_pace_changed_says_so(tmp_path: Path) -> None:
                 [stage] = told["stages"]
                 assert stage["paced_by"] == ["day"]
                 assert stage["unpaced"] == "dear"
-                said = "The pace of day changed the choice: without it dear is best."
+                said = "Without the pacing of day, the best arm would be dear."
                 assert said in told["story"]
                 metrics = (await tollway.client.get(tollway.url + "/metrics")).text
                 [line] = [
@@ -105,7 +106,7 @@ key_hash = "{hash_key(KEY)}"
             few = budget("few", "0.0002")
             text = two_backends(a, b, more=tenants + few, server="")
             async with running(text, tmp_path) as tollway:
-                routed = tollway.gateway.router.arrivals.of
+                routed = tollway.gateway.pacing._arrivals.of
                 path, known = tollway.url + "/v2/models/m/infer", f"Bearer {KEY}"
                 for headers, body, status in (
                     ({"authorization": known}, b"{", 400),

@@ -1,4 +1,4 @@
-"""Replies that come compressed: read all the same, and given to clients in a coding they take."""
+"""Compressed replies are read, and sent to clients in a coding that they accept."""
 
 import gzip
 from pathlib import Path
@@ -7,30 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.support.configs import one_model
 from tests.support.harness import Running, Upstream, run, running, serving
 
 pytestmark = pytest.mark.integration
 
-CONFIG = """
-[server]
-allow_anonymous = true
-
-[ledger]
-url = "memory://"
-
-[[backends]]
-name = "one"
-kind = "gpu"
-protocol = "openai"
-url = "{url}"
-price = {{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 10.0 }}
-
-[[routes]]
-name = "chat"
-path = "/v1/chat/completions"
-protocol = "openai"
-backends = ["one"]
-"""
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 CHAT = orjson.dumps(
     {
@@ -65,10 +46,10 @@ async def raw(tollway: Running, accepts: str | None, **fields: str) -> tuple[dic
     return dict(reply.headers), body
 
 
-def test_a_client_gets_the_coding_that_it_takes_and_the_usage_is_read(tmp_path: Path) -> None:
+def test_a_client_gets_a_coding_that_it_accepts_and_the_usage_is_read(tmp_path: Path) -> None:
     async def main() -> None:
         model = packed(CHAT)
-        async with serving(model) as url, running(CONFIG.format(url=url), tmp_path) as tollway:
+        async with serving(model) as url, running(one_model(url), tmp_path) as tollway:
             for accepts in (None, "br", "gzip;q=0"):
                 fields, body = await raw(tollway, accepts)
                 assert body == CHAT
@@ -92,7 +73,7 @@ def test_a_client_gets_the_coding_that_it_takes_and_the_usage_is_read(tmp_path: 
 def test_an_answer_that_is_kept_for_a_retry_is_kept_decoded(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(packed(CHAT)) as url:
-            async with running(CONFIG.format(url=url), tmp_path) as tollway:
+            async with running(one_model(url), tmp_path) as tollway:
                 for accepts in ("gzip", "identity"):
                     _, body = await raw(tollway, accepts, **{"idempotency-key": "k"})
                     assert body == CHAT
@@ -104,7 +85,7 @@ def test_a_compressed_error_of_a_backend_can_be_read(tmp_path: Path) -> None:
     async def main() -> None:
         error = b'{"error": {"message": "context too long"}}'
         async with serving(packed(error, 400)) as url:
-            async with running(CONFIG.format(url=url), tmp_path) as tollway:
+            async with running(one_model(url), tmp_path) as tollway:
                 fields, body = await raw(tollway, None)
                 assert (body, fields["x-tollway-cost-usd"]) == (error, "0.000000000")
 
@@ -118,7 +99,7 @@ def test_a_compressed_stream_is_decoded_and_its_usage_hidden(tmp_path: Path) -> 
         await send({"type": "http.response.body", "body": gzip.compress(EVENTS)})
 
     async def main() -> None:
-        async with serving(streaming) as url, running(CONFIG.format(url=url), tmp_path) as tollway:
+        async with serving(streaming) as url, running(one_model(url), tmp_path) as tollway:
             asking = {**ASK, "stream": True}
             reply = await tollway.client.post(tollway.url + "/v1/chat/completions", json=asking)
             assert reply.content == EVENTS.partition(b"\n\n")[0] + b"\n\ndata: [DONE]\n\n"

@@ -1,4 +1,4 @@
-"""A route's guard through the whole gateway: who answers, what is told, what is written down."""
+"""A route's guard through the whole gateway: who answers, its events, its journal rows."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.configs import two_backends
 from tests.support.harness import Upstream, run, running, serving
+from tollway.gateway.learning.multipliers import resolve
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +29,7 @@ def test_a_guarded_route_acts_by_its_baseline_until_the_policy_is_shown_better(
                     taken.append(reply.headers["x-tollway-backend"])
                     decision = reply.headers["x-tollway-decision"]
                     await tollway.feedback({"decision": decision, "label": 1})
-                tollway.gateway.scheduler.resolve()
+                resolve(tollway.gateway.routes, tollway.gateway.events)
                 events = (await tollway.get("/_tollway/events"))["events"]
                 metrics = (await tollway.client.get(tollway.url + "/metrics")).text
                 found = tollway.gateway.journal.find(decision)

@@ -1,4 +1,4 @@
-"""HTTP/2: a connection that has gone silent is not asked again and again."""
+"""HTTP/2: a silent connection gets no more calls."""
 
 import asyncio
 import ssl
@@ -9,10 +9,11 @@ import h2.connection
 import h2.events
 import pytest
 
-from tests.integration.routing.test_tls_backends import Authority
+from tests.support.certificates import Authority
 from tests.support.until import until
+from tollway.backends.errors import DeadlineExceeded
 from tollway.backends.http.factory import open_transport
-from tollway.backends.types import Call, DeadlineExceeded
+from tollway.backends.types import Call
 
 pytestmark = pytest.mark.integration
 

@@ -1,4 +1,4 @@
-"""MLflow scoring through a whole gateway: answers, device seconds, labels, errors in its shape."""
+"""MLflow scoring through a whole gateway: answers, device seconds, labels, errors."""
 
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,6 @@ def test_a_prediction_is_charged_by_its_seconds_and_scored_by_its_label(tmp_path
 @pytest.mark.parametrize(
     ("limit", "document", "status", "code"),
     [
-        ("1.0", {"instances": [[1]], "inputs": [[1]]}, 400, "BAD_REQUEST"),
         ("0.000000001", ROW, 402, "RESOURCE_EXHAUSTED"),
     ],
 )

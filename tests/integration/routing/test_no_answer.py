@@ -1,4 +1,4 @@
-"""A reply that holds no answer is passed on unchanged, and says nothing of its backend's health."""
+"""A reply without an answer is forwarded unchanged and does not affect its backend's health."""
 
 import math
 import struct
@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.integration.routing.test_router import journalled
 from tests.support.configs import two_backends
 from tests.support.harness import Running, Upstream, inference, run, running, serving
 
@@ -149,14 +148,14 @@ def test_a_reply_without_an_answer_is_passed_on_and_counted(
             metrics = await scraped(t)
             assert 'tollway_no_answer_total{backend="up"} 8.0' in metrics
             assert 'tollway_backend_up{backend="up",route="r"} 1.0' in metrics
-            (row, *_) = journalled(t, "attempt")
+            (row, *_) = t.journalled("attempt")
             assert row["no_answer"] and row["answer"] is None and not row["error"]
 
     run(main)
 
 
 @pytest.mark.parametrize(("protocol", "body"), cases(ANSWERED))
-def test_a_reply_with_an_answer_and_odd_company_is_an_answer(
+def test_an_answer_beside_unusual_members_is_an_answer(
     tmp_path: Path, protocol: str, body: bytes
 ) -> None:
     async def main() -> None:
@@ -165,7 +164,7 @@ def test_a_reply_with_an_answer_and_odd_company_is_an_answer(
                 reply = await ask(t, protocol)
                 assert (reply.status_code, reply.content) == (200, body)
                 assert 'tollway_no_answer_total{backend="up"} 0.0' in await scraped(t)
-                (row,) = journalled(t, "attempt")
+                (row,) = t.journalled("attempt")
                 assert "no_answer" not in row
 
     run(main)
@@ -187,7 +186,7 @@ def test_nan_in_a_raw_side_output_leaves_the_answer(tmp_path: Path, bad: float) 
         async with serving(upstream) as url, running(one_backend("oip", url), tmp_path) as t:
             reply = await ask(t, "oip")
             assert (reply.status_code, reply.content) == (200, head + raw)
-            (row,) = journalled(t, "attempt")
+            (row,) = t.journalled("attempt")
             assert row["answer"] == 3
 
     run(main)
@@ -247,7 +246,7 @@ EMPTY = oip({"name": "label", "shape": [0], "datatype": "INT64", "data": []})
 
 
 @pytest.mark.parametrize(("said", "result"), [("unknown", "refused"), ("wrong", "learned")])
-def test_a_label_says_of_no_answer_what_the_route_says(
+def test_a_label_on_a_reply_without_an_answer_follows_the_routes_setting(
     tmp_path: Path, said: str, result: str
 ) -> None:
     async def main() -> None:
@@ -258,14 +257,16 @@ def test_a_label_says_of_no_answer_what_the_route_says(
                 decision = reply.headers["x-tollway-decision"]
                 told = (await t.feedback({"decision": decision, "label": 3})).json()
                 assert (told.get("results") or [told])[0].get("result", "refused") == result
-                rows = journalled(t, "feedback")
+                rows = t.journalled("feedback")
                 assert [row["known"] for row in rows] == ([{"up": 0.0}] if rows else [])
                 assert bool(rows) == (said == "wrong")
 
     run(main)
 
 
-def test_in_a_cascade_no_answer_escalates_and_an_answer_in_hand_is_kept(tmp_path: Path) -> None:
+def test_in_a_cascade_a_missing_answer_escalates_and_a_received_answer_is_kept(
+    tmp_path: Path,
+) -> None:
     async def main() -> None:
         async with serving(Upstream(body=EMPTY)) as a, serving(Upstream()) as b:
             for cheap, dear, empty in ((a, b, "cheap"), (b, a, "dear")):
@@ -274,7 +275,7 @@ def test_in_a_cascade_no_answer_escalates_and_an_answer_in_hand_is_kept(tmp_path
                 folder.mkdir()
                 async with running(config, folder) as t:
                     replies = [await t.infer() for _ in range(40)]
-                    asked = journalled(t, "attempt")
+                    asked = t.journalled("attempt")
                     assert {reply.status_code for reply in replies} == {200}
                     by = {
                         name: {row["id"] for row in asked if row["backend"] == name}

@@ -1,4 +1,4 @@
-"""Limits of output that a hard budget has written into requests: over real sockets."""
+"""Output limits that a hard budget writes into requests, over real sockets."""
 
 import asyncio
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import httpx
 import orjson
 import pytest
 
+from tests.support.configs import capped_model
 from tests.support.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
 
@@ -17,7 +18,6 @@ pytestmark = pytest.mark.integration
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 SAID = [{"role": "user", "content": "?"}]
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/large.png"}}
-PRICE = "{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 10.0 }"
 
 
 @dataclass
@@ -65,40 +65,6 @@ class Model(Upstream):
         return orjson.loads(self.last)
 
 
-def configuration(
-    url: str,
-    limit_usd: float,
-    backend: str = "",
-    *,
-    enforcement: str = "hard",
-    protocol: str = "openai",
-    price: str = PRICE,
-) -> str:
-    return f"""
-[server]
-allow_anonymous = true
-[ledger]
-url = "memory://"
-[[backends]]
-name = "llm"
-kind = "gpu"
-protocol = "{protocol}"
-url = "{url}"
-price = {price}
-{backend}
-[[routes]]
-name = "all"
-path = "/v1/*"
-protocol = "{protocol}"
-backends = ["llm"]
-policy = "cheapest"
-[[budgets]]
-name = "b"
-limit_usd = {limit_usd}
-enforcement = "{enforcement}"
-"""
-
-
 async def ask(app: Running, path: str = CHAT, **document: Any) -> httpx.Response:
     said = {"messages": SAID} if path == CHAT and "messages" not in document else {}
     return await app.client.post(app.url + path, json={"model": "m", **said, **document})
@@ -107,7 +73,7 @@ async def ask(app: Running, path: str = CHAT, **document: Any) -> httpx.Response
 def serve(tmp_path: Path, model: Model, test: Any, *asked: Any, **options: Any) -> None:
     async def main() -> None:
         async with serving(model) as url:
-            async with running(configuration(url, *asked, **options), tmp_path) as app:
+            async with running(capped_model(url, *asked, **options), tmp_path) as app:
                 await test(app)
 
     run(main)
@@ -330,7 +296,7 @@ def test_the_last_money_buys_a_shorter_answer_and_then_none(tmp_path: Path) -> N
 
 
 def test_short_answers_let_a_small_budget_serve_many_at_once(tmp_path: Path) -> None:
-    """Each could cost $1.60 by what the backend allows."""
+    """Each could cost $1.60 by the backend's own limit."""
     model = Model(writes=100)
 
     async def test(app: Running) -> None:

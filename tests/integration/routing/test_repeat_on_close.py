@@ -1,4 +1,4 @@
-"""A call that a closed connection may have lost is made again only where that is configured."""
+"""A call that a closed connection may have lost is repeated only if that is configured."""
 
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,20 @@ async def closes_second(wire: Wire) -> None:
     await wire.request()
 
 
+async def fails_and_closes(wire: Wire) -> None:
+    """Answer 500 as if the connection were kept, and close it at the next request."""
+    await wire.request()
+    await wire.say(b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 4\r\n\r\noops")
+    await wire.request()
+
+
 async def second(folder: Path, backend: str, **fields: str) -> tuple[Any, list[Any], int, int]:
     """Return the second call's reply, its attempts, what all cost, and requests made."""
     async with wire_server(closes_second) as server:
         async with running(CONFIG.format(url=server.url, backend=backend), folder) as tollway:
             assert (await tollway.infer()).status_code == 200
             reply = await tollway.infer(**fields)
-            decision = tollway.gateway.router.recent[-1]
+            decision = tollway.gateway.recent[-1]
             told = await tollway.get(f"/_tollway/decisions/{decision}")
             (budget,) = (await tollway.get("/_tollway/budgets"))["budgets"]
             return reply, told["attempts"], budget["spent_nano"], len(server.requests)
@@ -108,5 +115,15 @@ def test_it_is_not_repeated_where_the_budget_has_no_more(tmp_path: Path) -> None
                 assert (await tollway.infer()).status_code == 200
                 assert (await tollway.infer()).status_code == 502
                 assert len(server.requests) == 2
+
+    run(main)
+
+
+def test_no_call_is_sent_on_a_connection_whose_server_has_failed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with wire_server(fails_and_closes) as server:
+            async with running(CONFIG.format(url=server.url, backend=""), tmp_path) as tollway:
+                replies = [await tollway.infer() for _ in range(2)]
+        assert [(reply.status_code, reply.text) for reply in replies] == [(500, "oops")] * 2
 
     run(main)

@@ -8,12 +8,10 @@ import orjson
 import pytest
 
 from tests.support.configs import budget, two_backends
-from tests.support.harness import Running, Upstream, run, running, serving
+from tests.support.harness import Upstream, run, running, serving
 from tests.support.until import until
 from tollway.backends.protocols.oip.protocol import OpenInference
 from tollway.gateway.routing.circuit_breaker import FAILURES_IN_A_ROW
-from tollway.gateway.storage.journal import segments
-from tollway.gateway.storage.journal_format import rows
 
 pytestmark = pytest.mark.integration
 
@@ -28,12 +26,6 @@ answer = 9
 [default]
 answer = 3
 """
-
-
-def journalled(tollway: Running, kind: str) -> list[dict[str, Any]]:
-    tollway.gateway.journal.flush()
-    folder = tollway.gateway.settings.journal.dir
-    return [row for path in segments(folder) for row in rows(path) if row["kind"] == kind]
 
 
 @pytest.mark.parametrize(
@@ -56,14 +48,14 @@ def test_a_backend_that_fails_is_charged_if_it_may_have_run_and_another_answers(
                 assert reply.status_code == 200
                 assert reply.headers["x-tollway-backend"] == "dear"
                 assert reply.headers["x-tollway-reason"] == "fallback"
-                first, second = journalled(tollway, "attempt")
+                first, second = tollway.journalled("attempt")
                 assert (first["backend"], first["cost_nano"], bool(first["error"])) == (
                     "cheap",
                     cost_nano,
                     True,
                 )
                 assert (second["backend"], second["fallback"]) == ("dear", True)
-                (draw,) = journalled(tollway, "decision")
+                (draw,) = tollway.journalled("decision")
                 assert draw["arm"] == "cheap"
                 (status,) = (await tollway.get("/_tollway/budgets"))["budgets"]
                 assert status["spent_nano"] == cost_nano + 1_000_000
@@ -94,7 +86,7 @@ def test_without_a_fallback_the_backends_own_failure_is_passed_on(tmp_path: Path
     run(main)
 
 
-def test_a_clients_mistake_goes_back_to_the_client_and_costs_nothing(tmp_path: Path) -> None:
+def test_a_4xx_goes_to_the_client_and_costs_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         cheap, dear = Upstream(status=422, body=b'{"error": "wrong shape"}'), Upstream()
         async with serving(cheap) as a, serving(dear) as b:
@@ -111,7 +103,7 @@ UNLOADED = Upstream(status=404, body=b'{"error": "model is not ready"}')
 
 
 def test_a_backend_without_the_model_fails_over_and_stays_in_service(tmp_path: Path) -> None:
-    """Its requests are well formed: their route's protocol has checked them."""
+    """Its requests are well formed, because their route's protocol has checked them."""
 
     async def main() -> None:
         UNLOADED.calls = 0
@@ -120,7 +112,7 @@ def test_a_backend_without_the_model_fails_over_and_stays_in_service(tmp_path: P
                 replies = [await tollway.infer() for _ in range(FAILURES_IN_A_ROW + 5)]
                 assert replies[0].headers["x-tollway-reason"] == "fallback"
                 assert replies[0].headers["x-tollway-cost-usd"] == "0.001000000"
-                (refused, _) = journalled(tollway, "attempt")[:2]
+                (refused, _) = tollway.journalled("attempt")[:2]
                 assert (refused["error"], refused["cost_nano"]) == ("status 404", 0)
         assert all(reply.status_code == 200 for reply in replies)
         assert UNLOADED.calls == FAILURES_IN_A_ROW + 5
@@ -128,7 +120,7 @@ def test_a_backend_without_the_model_fails_over_and_stays_in_service(tmp_path: P
     run(main)
 
 
-def test_what_the_only_backend_says_is_passed_on(tmp_path: Path) -> None:
+def test_the_only_backends_reply_is_passed_on(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(UNLOADED) as a, serving(UNLOADED) as b:
             for route in ("fallback = false", ""):
@@ -143,7 +135,7 @@ def test_what_the_only_backend_says_is_passed_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [404, 422])
-def test_a_reply_in_hand_is_kept_where_the_next_backend_has_none(
+def test_a_received_reply_is_kept_if_the_next_backend_gives_none(
     tmp_path: Path, status: int
 ) -> None:
     async def main() -> None:
@@ -152,7 +144,7 @@ def test_a_reply_in_hand_is_kept_where_the_next_backend_has_none(
             config = two_backends(a, b, policy="lagrangian", route="cascade = true")
             async with running(config, tmp_path) as tollway:
                 replies = [await tollway.infer() for _ in range(60)]
-                asked = journalled(tollway, "attempt")
+                asked = tollway.journalled("attempt")
         escalated = {one["id"] for one in asked if one["backend"] == "cheap"}
         escalated &= {one["id"] for one in asked if one["backend"] == "dear"}
         kept = [one for one in replies if one.headers["x-tollway-decision"] in escalated]
@@ -170,7 +162,7 @@ def test_a_deadline_is_kept_and_what_ran_is_charged(tmp_path: Path) -> None:
             async with running(two_backends(a, a, route="fallback = false"), tmp_path) as tollway:
                 reply = await tollway.infer(x_tollway_deadline_ms="200")
                 assert reply.status_code == 504
-                (attempt,) = journalled(tollway, "attempt")
+                (attempt,) = tollway.journalled("attempt")
                 assert (attempt["cost_nano"], attempt["provenance"]) == (100_000, "estimated")
 
     run(main)
@@ -216,7 +208,7 @@ def test_when_the_best_cannot_be_paid_for_the_next_best_answers(tmp_path: Path) 
             config = two_backends(a, b, policy="most_accurate", more=budget("cap", "0.0012"))
             async with running(config, tmp_path) as tollway:
                 replies = [await tollway.infer() for _ in range(4)]
-                draws = journalled(tollway, "decision")
+                draws = tollway.journalled("decision")
         assert [reply.headers.get("x-tollway-backend") for reply in replies] == [
             "dear",
             "cheap",
@@ -247,7 +239,7 @@ def test_a_cascade_writes_down_each_stage_and_charges_each_attempt(tmp_path: Pat
                     if len(rows_["stages"]) == 2:
                         assert rows_["stages"][1]["held"] == "cheap"
                         assert rows_["stages"][1]["reply_features"][0] == pytest.approx(0.4)
-                stages = {draw["stage"] for draw in journalled(tollway, "decision")}
+                stages = {draw["stage"] for draw in tollway.journalled("decision")}
                 assert stages == {0, 1}
 
     run(main)
@@ -274,7 +266,7 @@ def test_a_hundred_at_once_against_a_budget_for_forty_are_forty_answers(tmp_path
                 assert status["spent_nano"] == 40 * 100_000 == status["limit_nano"]
                 assert (await tollway.get("/_tollway/spend"))["cost_nano"] == 40 * 100_000
                 assert (
-                    sum(row["cost_nano"] for row in journalled(tollway, "attempt")) == 40 * 100_000
+                    sum(row["cost_nano"] for row in tollway.journalled("attempt")) == 40 * 100_000
                 )
                 text = (await tollway.client.get(tollway.url + "/metrics")).text
                 labels = 'backend="cheap",provenance="usage",route="m",tenant="anonymous"'
@@ -332,7 +324,7 @@ def test_a_budget_near_its_limit_allows_only_cheap_calls(
 
 
 @pytest.mark.parametrize(("then", "status"), [("reject", 402), ("cheapest", 200), ("rules", 200)])
-def test_what_a_budget_near_its_limit_names_is_done_when_nothing_is_cheap_enough(
+def test_on_exhausted_applies_when_no_backend_is_cheap_enough(
     tmp_path: Path, then: str, status: int
 ) -> None:
     async def main() -> None:
@@ -360,10 +352,10 @@ price = { per_request_usd = 0.0002 }
     run(main)
 
 
-def test_a_reply_that_we_choke_on_is_passed_on_and_counted_apart(
+def test_a_reply_that_raises_an_internal_error_is_passed_on_and_counted_separately(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A mistake in our own reading of replies: there should be none, and there have been."""
+    """An internal error while reading a reply; such errors have occurred."""
 
     class Choking(OpenInference):
         def answer(self, payload: Any, reply: Any, body: bytes) -> Any:
@@ -375,7 +367,7 @@ def test_a_reply_that_we_choke_on_is_passed_on_and_counted_apart(
                 tollway.gateway.routes["m"].backends["cheap"].protocol = Choking()
                 reply = await tollway.infer()
                 assert (reply.status_code, reply.headers["x-tollway-backend"]) == (200, "cheap")
-                (row,) = journalled(tollway, "attempt")
+                (row,) = tollway.journalled("attempt")
                 assert (row["error"], row["no_answer"]) == ("", "unreadable: TypeError")
                 metrics = (await tollway.client.get(tollway.url + "/metrics")).text
                 labels = 'backend="cheap",route="m",tenant="anonymous"'

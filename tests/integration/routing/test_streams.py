@@ -1,4 +1,4 @@
-"""Streams: relayed as they come, whole events only, priced by what they used, settled once."""
+"""Streams are relayed event by event, priced by their usage, and settled once."""
 
 import asyncio
 from pathlib import Path
@@ -9,109 +9,13 @@ import orjson
 import pytest
 
 from tests.support.harness import Running, run, running, serving
+from tests.support.http_client import http_client
+from tests.support.streams import ASK, CONFIG, END, Model, chunk, row_of, usage
+from tests.support.until import still
 from tollway.backends.protocols.openai.protocol import Stream
 from tollway.backends.types import Headers
 
 pytestmark = pytest.mark.integration
-
-CONFIG = """
-[server]
-allow_anonymous = true
-
-[ledger]
-url = "memory://"
-
-[[backends]]
-name = "one"
-kind = "gpu"
-protocol = "openai"
-url = "{one}"
-price = {{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 10.0 }}
-
-[[backends]]
-name = "two"
-kind = "gpu"
-protocol = "openai"
-url = "{two}"
-price = {{ input_usd_per_mtok = 2.0, output_usd_per_mtok = 20.0 }}
-
-[[routes]]
-name = "chat"
-path = "/v1/chat/completions"
-protocol = "openai"
-backends = ["one", "two"]
-policy = "fixed"
-policy_options = {{ arm = "one" }}
-{route}
-
-[[budgets]]
-name = "all"
-limit_usd = 1.0
-window = "month"
-"""
-
-ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hello there"}]}
-
-
-def chunk(text: str = "", finish: str | None = None, **more: Any) -> bytes:
-    choices = [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]
-    return b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": choices, **more})
-
-
-def usage(given: int, made: int) -> bytes:
-    told = {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
-    return b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": [], "usage": told})
-
-
-END = b"data: [DONE]\n\n"
-
-
-class Model:
-    """Streams what it is told to, part by part; `gate` holds it after the first part."""
-
-    def __init__(
-        self,
-        *parts: bytes,
-        gate: asyncio.Event | None = None,
-        cut: bool = False,
-        label: bytes | None = b"text/event-stream",
-    ) -> None:
-        self.parts, self.gate, self.cut, self.label = parts, gate, cut, label
-        self.asked: list[dict[str, Any]] = []
-        self.left = asyncio.Event()
-        self.written = 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return
-        self.asked.append(orjson.loads((await receive())["body"]))
-        headers = [] if self.label is None else [(b"content-type", self.label)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for number, part in enumerate(self.parts):
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-            self.written = number + 1
-            if number == 0 and self.gate is not None:
-                gone = asyncio.ensure_future(receive())
-                go = asyncio.ensure_future(self.gate.wait())
-                await asyncio.wait({gone, go}, return_when=asyncio.FIRST_COMPLETED)
-                go.cancel()
-                if gone.done():
-                    self.left.set()
-                    return
-                gone.cancel()
-        if not self.cut:
-            await send({"type": "http.response.body", "body": b""})
-
-
-async def row_of(tollway: Running, decision: str) -> dict[str, Any]:
-    """Return a decision's attempt once its stream is settled."""
-    for _ in range(200):
-        told = await tollway.get(f"/_tollway/decisions/{decision}")
-        if told["attempts"][-1]["provenance"] != "pending":
-            attempt: dict[str, Any] = told["attempts"][-1]
-            return attempt
-        await asyncio.sleep(0.02)
-    raise AssertionError("not settled")
 
 
 async def spent(tollway: Running) -> int:
@@ -176,7 +80,7 @@ def test_a_stream_that_is_not_labelled_as_one_is_relayed_and_charged_as_one(
     run(main)
 
 
-def test_who_asks_for_the_usage_gets_it(tmp_path: Path) -> None:
+def test_a_client_that_requests_the_usage_gets_it(tmp_path: Path) -> None:
     async def main() -> None:
         model = Model(chunk("x", "stop"), usage(1, 1), END)
         async with serving(model) as url:
@@ -188,13 +92,15 @@ def test_who_asks_for_the_usage_gets_it(tmp_path: Path) -> None:
     run(main)
 
 
-def test_a_client_that_leaves_stops_the_model_and_pays_for_what_was_made(tmp_path: Path) -> None:
+def test_a_client_that_leaves_stops_the_model_and_is_charged_for_what_was_generated(
+    tmp_path: Path,
+) -> None:
     async def main() -> None:
         model = Model(chunk("a") + chunk("b") + chunk("c"), END, gate=asyncio.Event())
         async with serving(model) as url:
             async with running(CONFIG.format(one=url, two=url, route=""), tmp_path) as tollway:
                 path = tollway.url + "/v1/chat/completions"
-                async with httpx.AsyncClient(trust_env=False) as leaver:
+                async with http_client() as leaver:
                     async with leaver.stream("POST", path, json=ASK) as reply:
                         await anext(reply.aiter_raw())
                     decision = reply.headers["x-tollway-decision"]
@@ -208,14 +114,14 @@ def test_a_client_that_leaves_stops_the_model_and_pays_for_what_was_made(tmp_pat
     run(main)
 
 
-def test_a_stream_that_we_cannot_judge_is_charged_by_its_quote_and_leaves_nothing_held(
+def test_a_stream_that_raises_an_internal_error_is_charged_by_its_quote_and_leaves_nothing_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def mistake(follower: Stream, headers: Headers) -> None:
         raise TypeError("of ours")
 
     async def main() -> None:
-        monkeypatch.setattr(Stream, "told", mistake)
+        monkeypatch.setattr(Stream, "reported_usage", mistake)
         async with serving(Model(chunk("a", "stop"), END)) as url:
             async with running(CONFIG.format(one=url, two=url, route=""), tmp_path) as tollway:
                 reply = await tollway.client.post(tollway.url + "/v1/chat/completions", json=ASK)
@@ -250,7 +156,7 @@ def test_a_stream_that_breaks_off_says_so_and_does_not_end_cleanly(tmp_path: Pat
 
 
 @pytest.mark.parametrize("last", [b"", usage(3, 2), usage(3, 2).rstrip()])
-def test_a_stream_is_whole_when_its_body_is_though_nothing_in_it_says_so(
+def test_a_stream_is_complete_when_its_body_is_even_without_an_end_marker(
     last: bytes, tmp_path: Path
 ) -> None:
     async def main() -> None:
@@ -356,11 +262,12 @@ def test_a_stream_whose_first_event_is_late_goes_to_the_fallback(tmp_path: Path)
     run(main)
 
 
-def test_in_a_cascade_a_stream_is_read_whole_and_still_looks_as_it_was_asked_for(
-    tmp_path: Path,
+@pytest.mark.parametrize("text", ["Hello", "Hello" * 100_000], ids=["short", "long"])
+def test_in_a_cascade_a_stream_is_read_whole_and_still_sent_as_a_stream(
+    text: str, tmp_path: Path
 ) -> None:
     async def main() -> None:
-        model = Model(chunk("Hello", "stop"), usage(100, 50), END)
+        model = Model(chunk(text, "stop"), usage(100, 50), END)
         route = "cascade = true"
         async with serving(model) as url:
             config = CONFIG.format(one=url, two=url, route=route).replace(
@@ -368,7 +275,7 @@ def test_in_a_cascade_a_stream_is_read_whole_and_still_looks_as_it_was_asked_for
             )
             async with running(config, tmp_path) as tollway:
                 reply = await tollway.client.post(tollway.url + "/v1/chat/completions", json=ASK)
-                assert reply.content == chunk("Hello", "stop") + END
+                assert reply.content == chunk(text, "stop") + END
                 assert float(reply.headers["x-tollway-cost-usd"]) >= 0.0006
 
     run(main)
@@ -383,13 +290,9 @@ def test_a_slow_client_slows_the_model(tmp_path: Path) -> None:
                 path = tollway.url + "/v1/chat/completions"
                 async with tollway.client.stream("POST", path, json=ASK) as reply:
                     pieces = reply.aiter_raw()
-                    await anext(pieces)
-                    seen = -1
-                    while seen != model.written:  # until it stands still
-                        seen = model.written
-                        await asyncio.sleep(0.3)
-                    assert seen < 300
-                    size = len(parts[0]) + sum([len(piece) async for piece in pieces])
+                    first = await anext(pieces)
+                    assert await still(lambda: model.written) < 300
+                    size = len(first) + sum([len(piece) async for piece in pieces])
                 assert model.written == 402
                 assert size >= sum(map(len, parts))
 

@@ -1,9 +1,7 @@
-"""Backends whose TLS cannot be trusted, or that do not trust ours: refused, sent nothing, free."""
+"""Backends with untrusted TLS, or that do not trust ours: sent nothing, and free of charge."""
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,69 +11,20 @@ from typing import Any
 import pytest
 import uvloop
 
+from tests.support.certificates import Authority
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, run, running, serving
 from tests.support.until import until
+from tollway.backends.errors import ConnectFailed
 from tollway.backends.http.factory import open_transport
-from tollway.backends.types import Call, ConnectFailed
+from tollway.backends.types import Call
 
 pytestmark = pytest.mark.integration
 
 
-def openssl(*words: object) -> None:
-    program = shutil.which("openssl")
-    assert program, "this test needs the program openssl: apt-get install openssl"
-    subprocess.run([program, *map(str, words)], check=True, capture_output=True)
-
-
-CA = """
-[ca]
-default_ca = own
-[own]
-database = index
-rand_serial = yes
-default_md = sha256
-policy = any
-copy_extensions = copy
-unique_subject = no
-[any]
-commonName = supplied
-"""
-KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-
-
-@dataclass(frozen=True)
-class Authority:
-    """Somebody who signs certificates."""
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self.folder.mkdir()
-        (self.folder / "index").touch()
-        (self.folder / "ca.cnf").write_text(CA.replace("= index", f"= {self.folder}/index"))
-        made = ("-out", self.cert, "-keyout", self.folder / "ca.key", "-days", 2)
-        openssl("req", "-x509", *KEY, "-subj", f"/CN={self.folder.name}", *made)
-
-    @property
-    def cert(self) -> Path:
-        return self.folder / "ca.pem"
-
-    def sign(self, name: str, *, san: str = "IP:127.0.0.1", year: int = 2000) -> tuple[Path, Path]:
-        """Return a new certificate and its key; it holds from 2000 to the end of `year`."""
-        cert, key, asked = (self.folder / f"{name}.{kind}" for kind in ("pem", "key", "csr"))
-        alt = ("-addext", f"subjectAltName={san}")
-        openssl("req", "-new", *KEY, *alt, "-subj", f"/CN={name}", "-keyout", key, "-out", asked)
-        holds = ("-startdate", "20000101000000Z", "-enddate", f"{year}1231235959Z")
-        by = ("-cert", self.cert, "-keyfile", self.folder / "ca.key")
-        ca = ("ca", "-batch", "-notext", "-config", self.folder / "ca.cnf")
-        openssl(*ca, *by, *holds, "-outdir", self.folder, "-in", asked, "-out", cert)
-        return cert, key
-
-
 @dataclass
 class Server:
-    """A server of TLS, and what it was told once TLS was agreed on."""
+    """A TLS server, and what it received after the handshake."""
 
     port: int = 0
     open: int = 0
@@ -108,7 +57,7 @@ async def listening(context: ssl.SSLContext | None) -> AsyncIterator[Server]:
 async def read_after_handshake(
     context: ssl.SSLContext, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bytes:
-    """Read what a client says under TLS; its alerts are sent, which asyncio's servers forget."""
+    """Read what a client sends under TLS; unlike asyncio's servers it sends its alerts."""
     came, goes = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(came, goes, server_side=True)
     while True:
@@ -179,7 +128,7 @@ CASES: dict[str, tuple[Callable[[Certificates], ssl.SSLContext | None], str]] = 
 @pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop])
 @pytest.mark.parametrize("http2", [False, True])
 @pytest.mark.parametrize("name", CASES)
-def test_who_cannot_be_trusted_is_sent_nothing(
+def test_an_untrusted_backend_is_sent_nothing(
     made: Certificates, name: str, http2: bool, loop: Callable[[], Any]
 ) -> None:
     make, says = CASES[name]

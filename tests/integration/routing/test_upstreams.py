@@ -1,4 +1,4 @@
-"""Where a request goes is the configuration's to say, whatever the request says."""
+"""Only the configuration decides where a request goes."""
 
 import asyncio
 from pathlib import Path

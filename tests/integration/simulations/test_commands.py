@@ -15,7 +15,7 @@ TINY = """
 name = "tiny"
 about = "Small & quick."
 hours = 0.1
-upkeep_s = 10
+pacing_interval_s = 10
 [workload]
 requests_per_day = 50_000
 [[backends]]
@@ -113,7 +113,7 @@ def test_compare_pairs_policies_by_seed(
     assert "±" in said[2]
     assert len(json.loads((tmp_path / "c").read_text())) == 6
     assert (tmp_path / "out" / "results.parquet").exists()
-    assert "Against fixed:arm=cheap" in (tmp_path / "c.html").read_text()
+    assert "Compared with fixed:arm=cheap" in (tmp_path / "c.html").read_text()
 
 
 def test_sweep_goes_through_the_grid(
@@ -140,7 +140,7 @@ def test_sweep_goes_through_the_grid(
         (["run", "TINY", "--policy", "fixd"], "did you mean 'fixed'"),
         (["run", "TINY", "--policy", "fixed:dear"], "write options like fixed:arm=large"),
         (["sweep", "TINY", "--grid", "labels.share"], "write it like --grid"),
-        (["run"], "name a scenario, or write --all"),
+        (["run"], "name a scenario or add --all"),
     ],
 )
 def test_what_is_wrong_is_said_and_ends_with_2(

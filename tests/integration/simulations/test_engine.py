@@ -9,14 +9,14 @@ import pytest
 
 from tollway.gateway.storage.journal import segments
 from tollway.gateway.storage.journal_format import rows
-from tollway.simulations.world import engine, grid, results, scenario
+from tollway.simulations.world import engine, grid, results, scenario_file
 
 pytestmark = pytest.mark.integration
 
 SMALL = """
 name = "small"
 hours = 1
-upkeep_s = 10
+pacing_interval_s = 10
 [workload]
 requests_per_day = 40_000
 classes = { easy = 0.7, hard = 0.3 }
@@ -49,7 +49,7 @@ def _quiet() -> Iterator[None]:
 
 
 def run(text: str, changes: dict[str, Any] | None = None, **more: Any) -> engine.Run:
-    return engine.run(scenario.parse(text, changes=changes), **more)
+    return engine.run(scenario_file.parse(text, changes=changes), **more)
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -90,13 +90,13 @@ def test_a_budget_that_is_too_small_refuses_and_is_never_overspent() -> None:
     assert (found.arm == engine.REFUSED).mean() > 0.4
 
 
-def test_policies_meet_the_same_requests_with_the_same_luck() -> None:
+def test_policies_get_the_same_requests_with_the_same_random_outcomes() -> None:
     cheap, dear = (
         run(SMALL, {"route.policy": "fixed", "route.policy_options": {"arm": arm}})
         for arm in ("cheap", "dear")
     )
     assert (cheap.requests.luck == dear.requests.luck).all()
-    # A dearer answer is right wherever a cheap one was: with common luck, the better never loses.
+    # With common random outcomes the better backend is right wherever the cheap one is.
     assert not (cheap.right & ~dear.right).any()
 
 
@@ -144,7 +144,7 @@ def test_an_outage_goes_to_the_fallback_and_ends_with_it() -> None:
 
 def test_feedback_hours_late_is_still_learned_from() -> None:
     found = run(SMALL, {"labels.delay_s": 1800, "labels.delay_spread": 0.1})
-    told = int(found.requests.told.sum())
+    told = int(found.requests.labelled.sum())
     assert 0.3 * told < found.labels < 0.7 * told
 
 

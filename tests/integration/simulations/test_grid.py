@@ -3,7 +3,6 @@
 import logging
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import orjson
 import polars as pl
 import pytest
 
+from tests.support.until import until_now
 from tollway.gateway.settings.errors import ConfigError
 from tollway.simulations.world import grid
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 SCENARIO = """
 name = "tiny"
 hours = 0.05
-upkeep_s = 10
+pacing_interval_s = 10
 [workload]
 requests_per_day = 50_000
 [[backends]]
@@ -57,7 +57,7 @@ def test_cells_are_every_value_with_every_seed(scenario: str) -> None:
     ]
 
 
-def test_what_is_done_is_kept_and_not_done_again(
+def test_a_finished_cell_is_kept_and_not_run_again(
     scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted, parts = a_grid(scenario), tmp_path / "parts"
@@ -70,7 +70,7 @@ def test_what_is_done_is_kept_and_not_done_again(
     assert [result["total"]["quality"] for result in first] == [0.7, 0.7, 0.9, 0.9]
 
 
-def test_a_cell_leaves_the_log_as_loud_as_it_was(scenario: str) -> None:
+def test_a_cell_restores_the_log_level(scenario: str) -> None:
     log = logging.getLogger("tollway")
     before = log.level
     log.setLevel(logging.INFO)
@@ -84,7 +84,7 @@ def test_a_cell_leaves_the_log_as_loud_as_it_was(scenario: str) -> None:
         log.setLevel(before)
 
 
-def test_a_cell_that_was_interrupted_is_done_again(scenario: str, tmp_path: Path) -> None:
+def test_an_interrupted_cell_is_run_again(scenario: str, tmp_path: Path) -> None:
     (cell, *_), parts = a_grid(scenario), tmp_path / "parts"
     parts.mkdir()
     (parts / f"{cell.key()}.tmp").write_bytes(b'{"tot')
@@ -126,19 +126,19 @@ def test_every_engine_gives_the_same_bytes(scenario: str, engine: str) -> None:
 
 
 @pytest.mark.integration
-def test_workers_end_when_who_started_them_is_killed() -> None:
+def test_workers_end_when_their_parent_is_killed() -> None:
     command = [sys.executable, "-m", "tollway", "simulate", "run", "--all", "--workers", "2"]
     parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-    until = time.monotonic() + 30
-    while len(workers := [pid for pid in listed.read_text().split() if _computes(pid)]) < 2:
-        assert time.monotonic() < until, "no workers came"
-        time.sleep(0.05)
+    until_now(lambda: len(_computing(listed)) == 2)
+    workers = _computing(listed)
     parent.kill()
     parent.wait()
-    while any(_computes(pid) for pid in workers):
-        assert time.monotonic() < until + 30, "workers outlived their parent"
-        time.sleep(0.05)
+    until_now(lambda: not any(map(_computes, workers)))
+
+
+def _computing(listed: Path) -> list[str]:
+    return [pid for pid in listed.read_text().split() if _computes(pid)]
 
 
 def _computes(pid: str) -> bool:

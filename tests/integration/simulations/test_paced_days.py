@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tollway.simulations.world import engine, grid, scenario
+from tollway.simulations.world import engine, grid, scenario_file
 
 pytestmark = pytest.mark.integration
 
@@ -16,7 +16,7 @@ DAY_S = 86_400.0
 WORLD = """
 name = "pacing"
 hours = {hours}
-upkeep_s = {upkeep_s}
+pacing_interval_s = {pacing_interval_s}
 [workload]
 requests_per_day = {per_day}
 arrivals = "{arrivals}"
@@ -53,8 +53,8 @@ def _quiet() -> Iterator[None]:
 
 def run(pacing: str, seed: int, **world: object) -> engine.Run:
     line = f'pacing = "{pacing}"' if pacing else ""
-    given = {"upkeep_s": 1, "arrivals": "poisson", **world}
-    return engine.run(scenario.parse(WORLD.format(pacing=line, **given)), seed=seed)
+    given = {"pacing_interval_s": 1, "arrivals": "poisson", **world}
+    return engine.run(scenario_file.parse(WORLD.format(pacing=line, **given)), seed=seed)
 
 
 def spent(found: engine.Run, from_s: float = 0.0, to_s: float = DAY_S) -> float:
@@ -87,7 +87,7 @@ def test_a_usual_day_is_spent_evenly_over_its_requests_once_a_day_is_known(seed:
 
     On the first day the budget is a cap: it is gone before the evening. On the second it lasts.
     """
-    world = {"hours": 48, "per_day": 12_000, "arrivals": "diurnal", "upkeep_s": 30}
+    world = {"hours": 48, "per_day": 12_000, "arrivals": "diurnal", "pacing_interval_s": 30}
     capped, usual = run("none", seed, **world), run("", seed, **world)
     second = DAY_S, 2 * DAY_S
     evening = 2 * DAY_S - 6 * 3600.0, 2 * DAY_S

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tollway.backends.pricing import Price
-from tollway.simulations.capacity.waiting import Service, carried, late, mean_wait_s, waiting_chance
+from tollway.gateway.scaling.queueing import waiting_chance
+from tollway.simulations.capacity.waiting import Service, carried, late, mean_wait_s
 from tollway.simulations.world.servers import Server
 from tollway.simulations.world.truth import Condition
 
@@ -43,7 +44,7 @@ def simulated(rate: float, service: Service, places: int) -> tuple[float, np.nda
     ("places", "scv", "busy"),
     [(1, 0.0, 0.8), (1, 2.0, 0.7), (4, 0.25, 0.85), (4, 1.0, 0.8), (16, 0.0, 0.9), (16, 2.0, 0.95)],
 )
-def test_the_mean_wait_and_the_late_are_those_of_the_simulated_queue(
+def test_the_mean_wait_and_the_share_of_late_calls_are_those_of_the_simulated_queue(
     places: int, scv: float, busy: float
 ) -> None:
     service = served(scv)
@@ -75,7 +76,7 @@ def test_erlangs_table_is_met() -> None:
     assert waiting_chance(900.0, 1000) < 1e-2  # and does not overflow
 
 
-def test_what_is_carried_is_just_in_time() -> None:
+def test_the_highest_rate_that_keeps_the_target_is_found() -> None:
     service = served(1.0)
     rate = carried(service, 4, 0.5, 0.95)
     assert late(rate, service, 4, 0.5) == pytest.approx(0.05, abs=1e-6)

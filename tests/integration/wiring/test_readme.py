@@ -57,7 +57,7 @@ def test_openai_and_a_local_server_save_before_any_feedback(
 def test_the_configuration_with_a_cascade_saves_within_a_few_hundred_labels(
     tmp_path: Path,
 ) -> None:
-    """Four requests in five are easy for `cpu`, which knows when it is not sure."""
+    """Four requests in five are easy for `cpu`, and its confidence shows which."""
     rng = random.Random(0)
     easy = [rng.random() < 0.8 for _ in range(600)]
     right = [{"cpu": rng.random() < (0.99 if e else 0.6), "gpu": rng.random() < 0.99} for e in easy]

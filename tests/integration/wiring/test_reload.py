@@ -1,4 +1,4 @@
-"""Reloading: whole or not at all, with requests under way, and nothing learned or spent is lost."""
+"""A reload applies as a whole or not at all, under load, and loses no learning or money."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, inference, run, running, serving
+from tests.support.http_client import http_client
 from tests.support.process import Process, free_port
 from tests.support.reloading import File
 from tests.support.until import until
@@ -58,9 +59,9 @@ def test_what_was_learned_stays_and_a_new_price_acts_at_once(tmp_path: Path) -> 
                     await tollway.feedback({"decision": decision, "quality": 1.0})
                 policy = tollway.gateway.routes["m"].policy
                 assert policy.version == 3
-                dearer = text.replace("per_request_usd = 0.001 ", "per_request_usd = 0.004 ")
-                assert dearer != text
-                assert (await file.reload(dearer)).status_code == 200
+                repriced = text.replace("per_request_usd = 0.001 ", "per_request_usd = 0.004 ")
+                assert repriced != text
+                assert (await file.reload(repriced)).status_code == 200
                 assert tollway.gateway.routes["m"].policy is policy
                 reply = await tollway.infer()
                 told = await tollway.get(
@@ -68,7 +69,7 @@ def test_what_was_learned_stays_and_a_new_price_acts_at_once(tmp_path: Path) -> 
                 )
                 offered = {one["arm"]: one["cost_hat_usd"] for one in told["stages"][0]["offered"]}
                 assert offered["dear"] == pytest.approx(0.004)
-                another = dearer.replace(
+                another = repriced.replace(
                     'name = "m"', 'name = "m"\nobjective = "max_quality"\naccuracy_floor = 0.5'
                 )
                 assert (await file.reload(another)).status_code == 200
@@ -179,11 +180,11 @@ def test_sighup_reloads_every_process(tmp_path: Path, workers: int) -> None:
             gateway = Process(file, "--workers", str(workers))
             try:
                 await gateway.ready(url)
-                async with httpx.AsyncClient(trust_env=False) as client:
+                async with http_client() as client:
 
                     async def label() -> Any:
                         # A connection of its own, so that each worker is met.
-                        async with httpx.AsyncClient(trust_env=False) as fresh:
+                        async with http_client() as fresh:
                             path = url + "/v2/models/m/infer"
                             reply = await fresh.post(path, json=inference())
                         return reply.json()["outputs"][0]["data"][0]
@@ -231,7 +232,7 @@ def test_another_limit_of_bodies_binds_the_next_request_of_an_open_connection(
             gateway = Process(file)
             try:
                 await gateway.ready(url)
-                async with httpx.AsyncClient(trust_env=False) as client:
+                async with http_client() as client:
 
                     async def status(size: int) -> int:
                         body = json.dumps(inference() | {"parameters": {"x": "x" * size}})
@@ -257,10 +258,10 @@ def test_another_limit_of_bodies_binds_the_next_request_of_an_open_connection(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_told_to_stop_it_serves_on_until_the_grace_is_over(tmp_path: Path, workers: int) -> None:
+def test_after_sigterm_it_serves_until_the_grace_period_ends(tmp_path: Path, workers: int) -> None:
     async def main() -> None:
         url = f"http://127.0.0.1:{free_port()}"
-        server = f'allow_anonymous = true\ngrace_s = 1\nlisten = "{url.removeprefix("http://")}"'
+        server = f'allow_anonymous = true\ngrace_s = 3\nlisten = "{url.removeprefix("http://")}"'
         async with serving(Upstream()) as a:
             file = tmp_path / "tollway.toml"
             file.write_text(two_backends(a, a, server=server, ledger="sqlite:///tollway.db"))
@@ -272,7 +273,7 @@ def test_told_to_stop_it_serves_on_until_the_grace_is_over(tmp_path: Path, worke
                 async with asyncio.timeout(20):
                     while True:
                         try:
-                            async with httpx.AsyncClient(trust_env=False) as client:
+                            async with http_client() as client:
                                 ready = (await client.get(url + "/readyz")).status_code
                                 path = url + "/v2/models/m/infer"
                                 reply = await client.post(path, json=inference())

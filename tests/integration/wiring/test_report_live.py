@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.routing.test_streams import ASK, CONFIG, END, Model, chunk, row_of, usage
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Running, Upstream, run, running, serving
+from tests.support.streams import ASK, CONFIG, END, Model, chunk, row_of, usage
 from tollway.gateway.cli.main import main as tollway
 
 pytestmark = pytest.mark.integration

@@ -1,4 +1,4 @@
-"""The supervisor: replaces who dies, waits longer for who dies young, stops when told."""
+"""The supervisor replaces dead workers, backs off if they die early, and stops on a signal."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ import os, signal, sys, time
 from tollway.gateway.workers.supervisor import Supervisor
 
 def work(start):
-    # The first process of seat 1 dies, and so does its first successor: the third one stays.
+    # The first process of slot 1 dies, and so does its first successor: the third one stays.
     with open(sys.argv[1], "a") as log:
         print(start.index, file=log)
     starts = open(sys.argv[1]).read().split().count("1")
@@ -36,22 +36,22 @@ print("done", done)
 
 
 def supervised(log: str, code: int) -> tuple[list[str], str]:
-    """Return what was said on stdout and stderr where stopped workers end with `code`."""
+    """Return stdout and stderr of a gateway with workers that exit with `code`."""
     command = [sys.executable, "-c", SCRIPT, log, str(code)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     return ran.stdout.split("\n"), ran.stderr
 
 
-def test_who_dies_is_replaced_until_told_to_stop(tmp_path: Path) -> None:
+def test_a_dead_worker_is_replaced_until_the_stop(tmp_path: Path) -> None:
     log = tmp_path / "starts"
     said, errors = supervised(str(log), 0)
     assert said == ["ready", "stop", "done 0", ""]
     assert sorted(log.read_text().split()) == ["0", "1", "1", "1"]
-    assert "ended with 7; another starts in 0.2 s" in errors
-    assert "ended with 7; another starts in 0.4 s" in errors
+    assert "exited with code 7; a replacement starts in 0.2 s" in errors
+    assert "exited with code 7; a replacement starts in 0.4 s" in errors
 
 
-def test_a_worker_that_does_not_stop_well_is_told_by_the_exit_code(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_stop_cleanly_changes_the_exit_code(tmp_path: Path) -> None:
     said, _ = supervised(str(tmp_path / "starts"), 5)
     assert said == ["ready", "stop", "done 1", ""]
 
@@ -70,7 +70,7 @@ print("done", done)
 """
 
 
-def test_workers_that_are_told_to_stop_before_they_serve_have_stopped_well() -> None:
+def test_workers_stopped_before_they_serve_have_stopped_cleanly() -> None:
     command = [sys.executable, "-c", STARTING]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     assert ran.stdout == "done 0\n"
@@ -97,7 +97,7 @@ print(said, done)
 """
 
 
-def test_a_gateway_that_is_told_to_stop_is_not_announced_any_more() -> None:
+def test_a_stopping_gateway_is_no_longer_announced() -> None:
     ran = subprocess.run(
         [sys.executable, "-c", LATE], capture_output=True, text=True, timeout=20, check=True
     )

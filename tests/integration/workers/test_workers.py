@@ -1,11 +1,10 @@
-"""A gateway of several workers is one gateway: in its figures, its money and what it learns."""
+"""Several workers act as one gateway: in metrics, budgets and learning."""
 
 import asyncio
 import os
 import re
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import pytest
 
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, inference, run, serving
+from tests.support.http_client import http_client
 from tests.support.process import Process, free_port
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -23,7 +24,7 @@ CHEAP_NANO = 100_000
 
 
 def worker_of(decision: str) -> str:
-    """Return what tells a decision's worker from the others: the segment that it was written to."""
+    """Return what identifies a decision's worker: the journal segment with its row."""
     return decision.partition(".")[0]
 
 
@@ -70,17 +71,9 @@ def is_announced(folder: Path) -> bool:
     return "is listening on" in (folder / "log").read_text()
 
 
-async def until(done: Callable[[], Awaitable[bool]], patience_s: float = 20.0) -> None:
-    """Wait for something to come true."""
-    end_s = time.monotonic() + patience_s
-    while not await done():
-        assert time.monotonic() < end_s, "it did not come true"
-        await asyncio.sleep(0.05)
-
-
 async def fresh(url: str, path: str, document: Any = None) -> httpx.Response:
-    """Ask over a connection of its own, which any of the workers may get."""
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+    """Send a request on a new connection, which any worker may get."""
+    async with http_client(timeout=30) as client:
         if document is None:
             return await client.get(url + path)
         return await client.post(url + path, json=document)
@@ -110,7 +103,7 @@ def total(exposition: str, name: str) -> float:
     )
 
 
-def test_every_worker_tells_the_figures_of_all(tmp_path: Path) -> None:
+def test_every_worker_reports_the_figures_of_all(tmp_path: Path) -> None:
     async def main() -> None:
         upstream = Upstream()
         async with workers(tmp_path, upstream, more=budget("cap", "10.0")) as (_, url):
@@ -136,7 +129,7 @@ def test_every_worker_tells_the_figures_of_all(tmp_path: Path) -> None:
     run(main)
 
 
-def test_what_one_worker_is_told_all_workers_learn(tmp_path: Path) -> None:
+def test_feedback_to_one_worker_is_learned_by_all(tmp_path: Path) -> None:
     async def main() -> None:
         async with workers(tmp_path, Upstream(label=2), policy="lagrangian") as (_, url):
             had = await both(url)
@@ -167,10 +160,8 @@ def test_two_workers_spend_a_budget_to_its_end_and_no_further(tmp_path: Path) ->
         patient = "hold_wait_s = 600"
         more, route = budget("cap", "0.03"), "timeout_s = 600"
         async with workers(tmp_path, upstream, server=patient, route=route, more=more) as (_, url):
-            async with httpx.AsyncClient(
-                trust_env=False,
-                timeout=600,
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            async with http_client(
+                timeout=600, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
             ) as client:
 
                 async def spend() -> list[int]:
@@ -214,7 +205,8 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost_but_what_it_had
             clients = [asyncio.create_task(client()) for _ in range(4)]
             floor = 0.0
             for round_ in range(2):
-                await asyncio.sleep(1.2)
+                seen = answered
+                await until(lambda seen=seen: answered > seen + 50)  # type: ignore[misc]
                 text = (await fresh(url, "/metrics")).text
                 before = total(text, "tollway_requests_total")
                 assert before >= floor, "a counter fell"
@@ -226,7 +218,8 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost_but_what_it_had
                     return victim not in gateway.workers and len(gateway.workers) == 2
 
                 await until(replaced)
-            await asyncio.sleep(0.5)
+            seen = answered
+            await until(lambda: answered > seen + 50)
             stop.set()
             await asyncio.gather(*clients)
             assert failed <= 2 * len(clients)  # those whose worker was killed

@@ -77,7 +77,7 @@ def test_decisions_come_as_a_table_with_their_feedback(journal: tuple[Path, Worl
     table = tollway.read_decisions(journal[0])
     assert table["arm"].to_list() == [ARMS[at] for at in journal[1].log.arm]
     assert table["quality"].to_list() == journal[1].log.quality.tolist()
-    with pytest.raises(ValueError, match="'letters' is not in it"):
+    with pytest.raises(ValueError, match="no route 'letters' in the log"):
         tollway.read_decisions(journal[0], route="letters")
 
 

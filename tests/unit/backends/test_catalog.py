@@ -1,4 +1,4 @@
-"""The price catalogue: known models' prices as price tables, and nothing guessed."""
+"""The price catalogue: prices of known models as price tables, without guesses."""
 
 import builtins
 from datetime import UTC, date, datetime, time
@@ -29,11 +29,35 @@ from tollway.backends.types import Details, Usage
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
-def test_every_model_of_the_catalogue_has_a_price_that_can_be_charged() -> None:
-    known = {f"{provider.id}/{model.id}" for provider in providers for model in provider.models}
+def test_every_figure_of_the_catalogue_is_a_price_that_can_be_charged() -> None:
+    models = {f"{p.id}/{model.id}": model for p in providers for model in p.models}
 
-    assert {entry.name for entry in catalog.entries(now=NOW)} == known
-    assert len(known) > 1000
+    found = {entry.name: entry for entry in catalog.entries(now=NOW)}
+
+    assert found.keys() == models.keys()
+    assert len(models) > 1000
+    for name, entry in found.items():
+        if entry.table:
+            parse_price(entry.table)
+        else:
+            assert models[name].get_prices(NOW, None) == ModelPrice(), name
+
+
+def test_a_model_without_a_figure_is_free_only_if_it_is_marked_so() -> None:
+    table = {entry.name: entry.table for entry in catalog.entries(now=NOW)}
+
+    for marked in (
+        "openrouter/qwen/qwen3-coder:free",  # by its name
+        "google/gemma-3",  # by its title
+        "google/gemma-4-31b-it",  # by what the catalogue says of its price
+        "github-copilot/gpt-4o",
+        "openai/moderation",
+    ):
+        assert table[marked] == {"free": True}, marked
+    for unmarked in ("openrouter/google/lyria-3-pro-preview", "openrouter/stealth/crouton-alpha"):
+        assert table[unmarked] == {}, unmarked
+        with pytest.raises(UnknownModel, match="in the catalogue without a price; write its price"):
+            catalog.find(unmarked)
 
 
 @pytest.mark.parametrize("tokens", [(1000, 0, 100), (1000, 900, 10), (300_000, 1000, 1)])
@@ -126,7 +150,7 @@ def test_the_price_that_is_in_force_today_is_taken() -> None:
         [ConditionalPrice(prices=FLAT), since(date(2026, 11, 1), 2), since(date(2027, 1, 1), 3)]
     )
 
-    assert table == {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 4.0}
+    assert table == {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 4.0, "uniform": True}
 
 
 def test_hours_tiers_and_service_tiers_become_ours() -> None:
@@ -155,6 +179,17 @@ def test_hours_tiers_and_service_tiers_become_ours() -> None:
     assert cost(1000, 17 * 3600.0) == 1000 * 500 + 2000
     assert cost(1000, noon, "batch") == 1000 * 500 + 2000
     assert table["cached_input_usd_per_mtok"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "is_uniform"),
+    [("google/gemini-2.5-pro", True), ("openai/gpt-audio", True), ("openai/whisper-1", False),
+     ("openai/gpt-4o-audio-preview", False)],
+)  # fmt: skip
+def test_images_and_sounds_cost_as_text_unless_only_the_price_of_sound_is_missing(
+    name: str, *, is_uniform: bool
+) -> None:
+    assert parse_price(catalog.find(name).table).is_uniform is is_uniform
 
 
 def test_a_model_that_costs_nothing_says_so() -> None:

@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -162,7 +163,7 @@ def test_more_cached_input_than_input_is_refused() -> None:
         ({**TOKENS, "device_usd_per_hour": 1}, Usage(input_tokens=5), False),
     ],
 )
-def test_a_usage_that_leaves_out_what_costs_does_not_tell_the_price(
+def test_an_incomplete_usage_has_no_price(
     table: dict[str, object], usage: Usage, told: bool
 ) -> None:
     assert parse_price(table).is_told_by(usage) == told
@@ -178,7 +179,7 @@ def test_a_call_is_free_only_where_the_table_says_so() -> None:
         ({}, r"no price; write e\.g\."),
         ({"per_request_usd": 0}, "write `free = true`"),
         ({"per_request_usd": "1e-400"}, "write `free = true`"),
-        ({"free": False}, r"price\.free = False.*leave it out"),
+        ({"free": False}, r"price\.free = False.*remove it"),
         ({"free": True, "per_request_usd": 1}, "keep one of the two"),
         ({"per_reqest_usd": 1}, r"price\.per_reqest_usd = 1: .*write per_request_usd"),
         ({"cents": 1}, "write .*cached_input_usd_per_mtok or .*concurrency"),
@@ -378,7 +379,7 @@ def test_a_commitment_is_spread_over_what_is_expected_to_be_used() -> None:
         ({**TOKENS, "hours": [{"from": "1:00", "to": "2:00"}]}, "needs from, to, and a factor"),
         (
             {**TOKENS, "hours": [{**HOURS[0], **TOKENS}]},
-            r"hours\[0\]\.factor = .*not beside prices",
+            r"hours\[0\]\.factor = .*not allowed in hours",
         ),
         (
             {**TOKENS, "hours": [{**HOURS[0], "from": "24:00"}]},
@@ -405,7 +406,7 @@ def test_a_commitment_is_spread_over_what_is_expected_to_be_used() -> None:
                 "committed_usd_per_hour": 5e6,
                 "committed_requests_per_hour": 2,
             },
-            "brings a price above 9 million",
+            "gives a price above 9 million",
         ),
     ],
 )
@@ -434,3 +435,89 @@ def test_a_usage_with_details_costs_no_less_than_nothing_and_no_more_than_money_
         return  # parts beyond their whole
     assert isinstance(cost, int)
     assert 0 <= cost < MAX_NANO
+
+
+@given(
+    calls=st.integers(0, 3),
+    given=st.integers(0, 10**9),
+    cached=st.floats(0, 1),
+    written=st.floats(0, 1e9),
+    nano=st.tuples(*[st.decimals(0, 10_000, places=4)] * 4),
+    above=st.integers(0, 10**9),
+)
+def test_a_cost_is_its_exact_sum_rounded_up_and_an_output_may_be_put_in_its_place(
+    *,
+    calls: int,
+    given: int,
+    cached: float,
+    written: float,
+    nano: tuple[Decimal, ...],
+    above: int,
+) -> None:
+    parts = [float(one) for one in nano]
+    plain = Price(
+        per_request_nano=parts[0],
+        input_token_nano=parts[1],
+        cached_input_token_nano=parts[2],
+        output_token_nano=parts[3],
+    )
+    usage = Usage(float(calls), 0.0, float(given), float(int(cached * given)), written)
+    exact = (
+        calls * Fraction(parts[0])
+        + (given - int(cached * given)) * Fraction(parts[1])
+        + int(cached * given) * Fraction(parts[2])
+        + Fraction(written) * Fraction(parts[3])
+    )
+    below = math.ceil(exact * (1 - Fraction(2, 10**15)))
+    assert below <= plain.cost_nano(usage) <= math.ceil(exact * (1 + Fraction(1, 10**15)))
+    for price in plain, replace(plain, tiers=((float(above), plain.times(Decimal(2))),)):
+        for more in (None, Details(service_tier="fast"), Details((("images", 2.0),))):
+            asked = replace(usage, output_tokens=5.0, more=more)
+            there = replace(usage, more=more)
+            assert price.foreseen_nano(asked, written) == price.foreseen_nano(there)
+
+
+@given(st.floats(0, 4e14))
+def test_a_fraction_is_rounded_up_unless_binary_arithmetic_made_it(nano: float) -> None:
+    nearest = round(nano)
+    is_made = abs(nano - nearest) <= 1e-15 * nano
+    assert Price(per_request_nano=nano).call_nano == (nearest if is_made else math.ceil(nano))
+
+
+def test_a_uniform_price_charges_sounds_and_images_as_text_and_guesses_nothing() -> None:
+    table = {"input_usd_per_mtok": 1, "cached_input_usd_per_mtok": "0.1", "output_usd_per_mtok": 10}
+    units = (("audio_input_tokens", 20.0), ("cached_image_input_tokens", 30.0))
+    usage = Usage(input_tokens=50, output_tokens=1, more=Details(units))
+    uniform = parse_price({**table, "uniform": True})
+
+    assert uniform.cost_nano(usage) == 20 * 1000 + 30 * 100 + 10_000
+    assert not uniform.guesses(usage)
+    assert parse_price(table).cost_nano(usage) > uniform.cost_nano(usage)
+    assert parse_price(table).guesses(usage)
+
+
+def test_tiers_and_hours_of_a_uniform_price_are_uniform() -> None:
+    heard = Usage(input_tokens=50, more=Details((("audio_input_tokens", 50.0),)))
+    flex = Usage(
+        input_tokens=50, more=Details((("audio_input_tokens", 50.0),), service_tier="flex")
+    )
+    price = parse_price(
+        {
+            "input_usd_per_mtok": 1,
+            "output_usd_per_mtok": 10,
+            "uniform": True,
+            "service_tiers": {"flex": {"input_usd_per_mtok": "0.5", "output_usd_per_mtok": 5}},
+            "hours": [
+                {"from": "00:00", "to": "01:00", "input_usd_per_mtok": 2, "output_usd_per_mtok": 20}
+            ],
+        }
+    )
+
+    assert price.cost_nano(flex) == 50 * 500
+    assert price.at_time(0.0).cost_nano(heard) == 50 * 2000
+    assert price.at_time(0.0).most.cost_nano(heard) == 50 * 2000
+
+
+def test_uniform_is_true_or_absent() -> None:
+    with pytest.raises(ValueError, match="remove it or write true"):
+        parse_price({"input_usd_per_mtok": 1, "output_usd_per_mtok": 1, "uniform": False})

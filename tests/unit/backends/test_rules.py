@@ -7,12 +7,13 @@ import orjson
 import pytest
 from tritonclient.http import InferResult
 
+from tollway.backends.ports import WireProtocol
 from tollway.backends.protocols.oip.protocol import OpenInference
 from tollway.backends.protocols.plain import Plain
 from tollway.backends.rules.backend import ROWS_MAX, Rules, by_function, open_rules
 from tollway.backends.rules.file import compile_rules, load
 from tollway.backends.rules.ruling import Ruling
-from tollway.backends.types import Call, HttpReply, Payload, WireProtocol
+from tollway.backends.types import Call, HttpReply, Payload
 
 DIGITS = """
 [features]
@@ -314,8 +315,8 @@ def test_probabilities_are_an_output_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "says"),
     [
-        ("", "rules: there are none; write .*rules"),
-        ("default = 3", "there are none"),
+        ("", "rules: is missing; write .*rules"),
+        ("default = 3", "is missing"),
         ("[[rules]]\nanswer = 1", r"rule 1: when.*write when = \['ink > 300'\]"),
         ("[[rules]]\nwhen = ['x > 1']\nanswer = 1", r"rule 1: when\[0\] = 'x > 1': 'x' is no feat"),
         ("[[rules]]\nwhen = ['a >> 1']\nanswer = 1", r"rule 1: when\[0\] = 'a >> 1': "),
@@ -337,7 +338,7 @@ def test_probabilities_are_an_output_of_their_own(tmp_path: Path) -> None:
             "[[rules]]\nwhen = ['a > 1']\nanswer = 1\n[[rules]]\nwhne = 1",
             "rule 2: whne = 1: .*write when",
         ),
-        ("[[rules]]\nwhen = ['a > 1']\nanswer = 1\n", "default: must say .*write default ="),
+        ("[[rules]]\nwhen = ['a > 1']\nanswer = 1\n", "default: must have .*write default ="),
         ("rule = 1", "rule = 1: is unknown; write rules"),
         ("rules = 1", "rules = 1: must be tables"),
         ("[[scores]]\nanswer = 1\nweights = { x = 1 }", r"score 1: weights\.x = 1: is no feature"),
@@ -345,7 +346,7 @@ def test_probabilities_are_an_output_of_their_own(tmp_path: Path) -> None:
         ("[[scores]]\nanswer = 1\nbias = inf", "bias = inf: must be a finite"),
         (
             "[[scores]]\nanswer = 1\n[[scores]]\nanswer = 1\n[default]\nanswer = 1",
-            "two labels at least, each once",
+            "at least two labels, each once",
         ),
     ],
 )
@@ -364,7 +365,7 @@ def test_a_wrong_rule_is_named_with_its_key_its_value_and_the_fix(
     ("feature", "says"),
     [
         (3, "is no path"),
-        ("", "cannot read the path"),
+        ("", "may not be empty"),
         ("a..b", "cannot read the path"),
         ("a[1:2:0]", "cannot step by 0"),
         ({"take": "sum"}, "path is missing"),

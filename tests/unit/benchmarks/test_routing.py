@@ -1,4 +1,4 @@
-"""The routing benchmark takes any table of its two forms, and its bounds are right."""
+"""The routing benchmark reads any table of its two forms, and its bounds are right."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def test_nothing_is_to_be_had_below_the_cheapest() -> None:
     assert np.isnan(bounds.hull_cost(QUALITY, COST, 0.95))
 
 
-def test_whoever_knows_every_outcome_mixes_at_the_step() -> None:
+def test_the_clairvoyant_policy_mixes_at_the_step() -> None:
     quality = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
     cost = np.tile([0.0, 1.0], (4, 1))
     assert bounds.optimum(quality, cost, 0.25) == pytest.approx(0.5)
@@ -75,6 +75,25 @@ def write_csv(path: Path, arms: list[str], rows: int) -> None:
             writer.writerow(["1", *[x for label, sure in says for x in (label, sure, label)]])
 
 
+@pytest.mark.parametrize(("scores", "clipped"), [(1, 1), (300, None)])
+def test_a_few_scores_outside_the_scale_are_clipped_and_many_are_refused(
+    tmp_path: Path, scores: int, clipped: int | None
+) -> None:
+    write_jsonl(tmp_path / "t.jsonl", 2, 300)
+    rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    for row in rows[:scores]:
+        row["q"]["arm0"] = -0.033
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    if clipped is None:
+        with pytest.raises(tables.NotATable, match=f"{scores} of 600 scores"):
+            tables.load(tmp_path / "t.jsonl")
+    else:
+        table = tables.load(tmp_path / "t.jsonl")
+        assert table.clipped == clipped
+        assert table.quality.min() == 0.0
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for arms in (1, 2, 20):
@@ -94,7 +113,7 @@ def test_a_file_that_is_no_table_is_named_with_the_reason(folder: Path) -> None:
     assert set(found) == {"of_1", "of_2", "of_20", "no_costs", "val", "test", "renamed"}
     assert {path.name: why for path, why in others.items()} == {
         "other.csv": "no columns <arm>.correct",
-        "broken.jsonl": "scores outside [0, 1]",
+        "broken.jsonl": "1 of 1 scores outside [0, 1]",
     }
     assert {
         pair.table.name: pair.warm and pair.warm.name for pair in tables.paired(found.values())

@@ -1,4 +1,4 @@
-"""The study of a replay's intervals counts what it says: coverage, refusals, wrong promotions."""
+"""The study of replay's intervals counts coverage, refusals and wrong promotions."""
 
 import importlib.util
 import json
@@ -78,4 +78,4 @@ def test_feedback_that_was_really_logged_is_loaded(study: ModuleType, tmp_path: 
     ]
     path.write_text("timestamp,item_id,click,propensity_score\n" + "\n".join(lines))
     assert "200 decisions, 2 arms, 67 times right" in study.loaded(path)
-    assert "2 arms answered, 0 refused" in study.loaded(path)
+    assert "2 arms estimated, 0 refused" in study.loaded(path)

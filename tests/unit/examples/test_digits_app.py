@@ -76,7 +76,7 @@ def test_stats_count_inferences_images_and_device_seconds_and_nothing_else():
     assert (stats["calls"], stats["images"], stats["device_s"]) == (1, 2, 2.0)
 
 
-def test_told_to_fail_it_fails_every_nth_and_does_not_count_it():
+def test_with_fail_every_it_fails_every_nth_and_does_not_count_it():
     app = App(Brightest(), fail_every=2)
 
     statuses = [ask(INFER, request(1), "POST", app).status for _ in range(4)]

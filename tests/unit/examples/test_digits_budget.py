@@ -1,4 +1,4 @@
-"""When the demo may call a budget exact."""
+"""When the demo calls a budget exact."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The configuration that the demo runs on is the one that is shown."""
+"""The demo runs on the configuration that is shown."""
 
 from examples.digits import budget, config
 from examples.digits.stage import CONFIG, MODELS
@@ -18,7 +18,7 @@ def test_only_addresses_are_changed(tmp_path):
     assert written.budgets == shown.budgets
 
 
-def test_a_run_keeps_its_books_to_itself(tmp_path):
+def test_a_run_has_its_own_ledger_and_journal(tmp_path):
     written = load(config.write(CONFIG, tmp_path, URLS), {})
 
     assert written.ledger.url == f"sqlite:///{tmp_path}/tollway.db"

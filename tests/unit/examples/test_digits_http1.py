@@ -1,4 +1,4 @@
-"""The demo's own HTTP client, against replies as they come over a socket."""
+"""The demo's own HTTP client, with replies from a socket."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Tensors, in JSON and as raw bytes, and requests that are none."""
+"""Tensors in JSON and as raw bytes, and invalid requests."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The hull, and what is saved against the best fixed backend."""
+"""The hull (the best mix of fixed backends), and savings against the best fixed backend."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_the_hull_is_the_best_mix_at_a_cost(usd_per_request, accuracy):
     assert hull([CHEAP, MIDDLE, DEAR], usd_per_request) == pytest.approx(accuracy)
 
 
-def test_a_dearer_and_worse_backend_does_not_lower_the_hull():
+def test_a_more_expensive_and_worse_backend_does_not_lower_the_hull():
     worse = Row("worse", 100, 0.5, 0.9)
 
     assert hull([CHEAP, DEAR, worse], 0.006) == pytest.approx(0.90)

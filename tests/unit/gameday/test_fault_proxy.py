@@ -1,4 +1,4 @@
-"""Each fault does to a connection what it says, and its end is the end of it."""
+"""Each fault does to a connection what it says, and stops when it ends."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ SAID = bytes(range(256)) * 40
 
 @contextlib.asynccontextmanager
 async def echo() -> AsyncIterator[tuple[str, int]]:
-    """Serve what says back what it hears; it closes when its client does."""
+    """Run an echo server that closes when its client does."""
     tasks = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,7 +47,7 @@ class Client:
         self.reader, self.writer = reader, writer
 
     async def ask(self, data: bytes = SAID) -> bytes:
-        """Return what comes back for it, until it is as much or there is no more."""
+        """Return the echo, until it is complete or the connection ends."""
         self.writer.write(data)
         said = b""
         while len(said) < len(data) and (more := await self.reader.read(65536)):
@@ -224,7 +224,7 @@ def test_a_share_of_connections_is_struck_and_requests_can_be() -> None:
     proxied(main)
 
 
-def test_nobody_is_lost_while_it_parts_and_joins_under_connections() -> None:
+def test_no_connection_is_lost_while_partitions_begin_and_end() -> None:
     async def main(proxy: FaultProxy) -> None:
         async def ask() -> bytes:
             async with client(proxy) as one:
@@ -271,7 +271,7 @@ def test_a_server_that_is_not_there_resets_its_clients() -> None:
         "latency=1.5s",
     ],
 )
-def test_faults_say_themselves_in_words_that_can_be_read_again(words: str) -> None:
+def test_faults_print_as_text_that_can_be_parsed_again(words: str) -> None:
     assert str(parse(words)) == words
     assert parse(str(parse(words))) == parse(words)
 
@@ -279,21 +279,21 @@ def test_faults_say_themselves_in_words_that_can_be_read_again(words: str) -> No
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("lag=1s", "there is no fault 'lag'; there are: latency, jitter"),
+        ("lag=1s", "unknown fault 'lag'; the faults are: latency, jitter"),
         ("latency=1", "latency=1: write a time with its unit"),
         ("latency", "latency: write a time with its unit"),
-        ("latency=1s,latency=2s", "latency is there twice"),
+        ("latency=1s,latency=2s", "latency is given twice"),
         ("rate=0", "rate=0: write a number above 0"),
         ("slice=x", "slice=x: write a number of bytes"),
         ("corrupt=2", "corrupt=2: write a share above 0 and up to 1"),
-        ("swallow=0", "swallow=0: write how many"),
+        ("swallow=0", "swallow=0: write a whole number above 0"),
         ("hang=1s", "hang=1s: it takes no value"),
         ("cut,side=left", "side=left: write one of replies, requests, both"),
-        ("drop,share=0.5", "drop and refuse strike all"),
-        ("swallow,side=requests", "swallow is for replies"),
+        ("drop,share=0.5", "drop and refuse affect all"),
+        ("swallow,side=requests", "swallow applies to replies"),
     ],
 )
-def test_words_that_mean_nothing_are_refused_and_told_why(words: str, why: str) -> None:
+def test_unknown_faults_are_refused_with_the_reason(words: str, why: str) -> None:
     with pytest.raises(ValueError, match="^" + why.replace("(", r"\(")):
         parse(words)
 

@@ -1,4 +1,4 @@
-"""`tollway gameday`: what it prints, what strikes when, and what it refuses."""
+"""`tollway gameday`: its output, its schedule of faults, and the errors it reports."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ def command(*options: str) -> list[str]:
 
 
 @pytest.mark.integration
-def test_faults_strike_as_they_are_typed_and_each_change_is_told() -> None:
+def test_faults_read_from_stdin_are_injected_and_each_change_is_printed() -> None:
     async def main() -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(await reader.read(100))
@@ -52,7 +52,7 @@ def test_faults_strike_as_they_are_typed_and_each_change_is_told() -> None:
             for words, heard in (("cut=2", b"ha"), ("lag=1s", b"ha"), ("none", b"hallo")):
                 process.stdin.write(f"{words}\n".encode())
                 said = (await told.readline()).decode()
-                assert ("there is no fault" if "lag" in words else "open)") in said
+                assert ("unknown fault" if "lag" in words else "open)") in said
                 assert await ask() == heard
             process.send_signal(signal.SIGTERM)
             assert (await told.readline()).endswith(b"ended: 3 connections, 2 cut\n")
@@ -64,7 +64,7 @@ def test_faults_strike_as_they_are_typed_and_each_change_is_told() -> None:
 
 
 @pytest.mark.integration
-def test_a_plan_is_carried_out_in_its_time(tmp_path: Path) -> None:
+def test_a_plan_injects_its_faults_at_their_times(tmp_path: Path) -> None:
     file = tmp_path / "plan.toml"
     strikes = [("0ms", 'for = "100ms"\n', "hang"), ("200ms", "", "cut=3,share=0.5")]
     file.write_text(
@@ -79,9 +79,9 @@ def test_a_plan_is_carried_out_in_its_time(tmp_path: Path) -> None:
     )
     lines = [line.partition("Z  ")[2] for line in ran.stdout.splitlines()]
     assert lines[1:] == [
-        "struck: hang (0 connections open)",
-        "all is well (0 connections open)",
-        "struck: cut=3,share=0.5 (0 connections open)",
+        "injected: hang (0 connections open)",
+        "no faults (0 connections open)",
+        "injected: cut=3,share=0.5 (0 connections open)",
         "ended: no connections",
     ]
 
@@ -105,18 +105,18 @@ def test_faults_strike_again_and_again_or_once() -> None:
         ([], "the following arguments are required: --to"),
         (["--to", "8001"], "'8001': write HOST:PORT"),
         (["--to", "h:99999"], "write HOST:PORT"),
-        (TO, "say what strikes, in one way: --fault, --plan or --stdin"),
-        ([*TO, "--fault", "hang", "--stdin"], "in one way"),
-        ([*TO, "--fault", "lag=1s"], "there is no fault 'lag'"),
+        (TO, "give exactly one of --fault, --plan and --stdin"),
+        ([*TO, "--fault", "hang", "--stdin"], "exactly one of"),
+        ([*TO, "--fault", "lag=1s"], "unknown fault 'lag'"),
         ([*TO, "--fault", "hang", "--for", "5"], "write a time with its unit"),
-        ([*TO, "--fault", "hang", "--every", "0s"], "write a time above 0"),
-        ([*TO, "--fault", "hang", "--every", "5s"], "give --for, shorter than --every"),
-        ([*TO, "--fault", "hang", "--every", "5s", "--for", "5s"], "shorter than --every"),
-        ([*TO, "--stdin", "--every", "5s"], "--every and --for are for --fault"),
+        ([*TO, "--fault", "hang", "--every", "0s"], "the time must be above 0"),
+        ([*TO, "--fault", "hang", "--every", "5s"], "--every needs --for"),
+        ([*TO, "--fault", "hang", "--every", "5s", "--for", "5s"], "must be shorter than --every"),
+        ([*TO, "--stdin", "--every", "5s"], "--every and --for need --fault"),
         ([*TO, "--plan", "nowhere.toml"], "No such file"),
     ],
 )
-def test_a_command_line_that_is_wrong_is_told_why(
+def test_an_invalid_command_line_is_refused_with_the_reason(
     options: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with contextlib.suppress(SystemExit):
@@ -130,19 +130,21 @@ STRIKE = '[[strike]]\nat = "1s"\nfor = "5s"\nfault = "hang"\n'
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "write .* tables"),
-        ("strike = 1", "write .* tables"),
+        ("", "must contain .* tables"),
+        ("strike = 1", "must contain .* tables"),
         ("strike = [1]", "strike 1: write"),
         ("[[strike]]\nat = 1\n", 'strike 1: at must be text, such as at = "10s"'),
-        ('[[strike]]\nwhen = "1s"\n', "strike 1: there is no 'when'; there are: at, for, fault"),
-        ('[[strike]]\nat = "1s"\n', "strike 1: it needs at and fault"),
-        (STRIKE + STRIKE.replace("hang", "lag"), "strike 2: there is no fault 'lag'"),
-        (STRIKE + STRIKE, "what strikes at 1s is not over"),
-        (STRIKE + STRIKE.replace('"1s"', '"3s"'), "is not over when hang strikes at 3s"),
+        ('[[strike]]\nwhen = "1s"\n', "strike 1: unknown key 'when'; the keys are: at, for, fault"),
+        ('[[strike]]\nat = "1s"\n', "strike 1: at and fault are required"),
+        (STRIKE + STRIKE.replace("hang", "lag"), "strike 2: unknown fault 'lag'"),
+        (STRIKE + STRIKE, "the strike at 1s overlaps the one at 1s"),
+        (STRIKE + STRIKE.replace('"1s"', '"3s"'), "overlaps the one at 3s \\(hang\\)"),
         ("strike", "nonsense|Expected"),
     ],
 )
-def test_a_plan_that_is_wrong_is_told_where_and_why(text: str, why: str, tmp_path: Path) -> None:
+def test_an_invalid_plan_is_refused_with_place_and_reason(
+    text: str, why: str, tmp_path: Path
+) -> None:
     file = tmp_path / "plan.toml"
     file.write_text(text)
     with pytest.raises(plan.BadPlan, match=why):

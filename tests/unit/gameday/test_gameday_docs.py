@@ -1,4 +1,4 @@
-"""The page on game days shows what works."""
+"""The commands, plans and programs of docs/gameday.md work."""
 
 import re
 import shlex

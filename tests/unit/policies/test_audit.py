@@ -1,4 +1,4 @@
-"""Audits are drawn where they teach most, with a known probability, within share and budget."""
+"""Audits select the most informative answers, with a known probability, within their limits."""
 
 from collections.abc import Sequence
 from random import Random
@@ -47,7 +47,7 @@ def test_answers_that_are_seldom_drawn_are_audited_more_often() -> None:
     assert rare > 2 * usual
 
 
-def test_the_price_of_money_decides_what_is_close() -> None:
+def test_the_shadow_price_decides_what_is_close() -> None:
     dear = choice((0.5, 0.95), price=500.0)  # 0.45 more quality for 0.45 of cost
     auditor, rng = Auditor(share=0.05), Random(1)
     at_a_price, free = 0, 0
@@ -102,7 +102,7 @@ def test_replies_of_the_reference_add_to_the_balance_too() -> None:
     assert auditor.balance_nano == before + 50 * 50_000
 
 
-def test_what_an_audit_did_not_cost_goes_back_into_the_purse() -> None:
+def test_what_an_audit_did_not_cost_goes_back_into_the_audit_budget() -> None:
     auditor, rng = Auditor(share=1.0, budget_share=1.0), Random(5)
     while not drawn(auditor, CLOSE, rng):
         pass
@@ -125,7 +125,7 @@ def test_a_saved_state_goes_on_as_the_original() -> None:
     assert drawn(auditor, FAR, Random(8), 300) == drawn(copy, FAR, Random(8), 300)
 
 
-def test_a_share_is_above_nothing() -> None:
+def test_a_share_must_be_positive() -> None:
     for share, budget_share in ((0.0, None), (1.1, None), (0.1, 0.0)):
         with pytest.raises(ValueError, match="share"):
             Auditor(share=share, budget_share=budget_share)

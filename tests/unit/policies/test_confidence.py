@@ -1,4 +1,4 @@
-"""Bounds by betting: right at all times together, and closing in as evidence grows."""
+"""Bounds by betting hold at all times at once, and narrow as evidence grows."""
 
 from random import Random
 
@@ -46,7 +46,7 @@ def test_values_far_below_the_range_are_bet_on_carefully() -> None:
     assert bound.value == 0.0  # their mean is -1.5
 
 
-def test_a_detector_notices_a_change_however_long_all_was_well() -> None:
+def test_a_detector_finds_a_change_even_after_a_long_quiet_time() -> None:
     detector, rng = Detector(0.2, alpha=0.001), Random(2)
 
     def losses(mean: float, count: int) -> int | None:
@@ -61,7 +61,7 @@ def test_a_detector_notices_a_change_however_long_all_was_well() -> None:
     assert at < 80
 
 
-def test_a_detector_seldom_cries_wolf_at_the_edge_of_its_claim() -> None:
+def test_a_detector_seldom_raises_false_alarms_at_the_edge_of_its_claim() -> None:
     detector, rng, alarms = Detector(0.2, alpha=0.01), Random(3), 0
     for _ in range(20_000):
         if detector.observe(float(rng.random() < 0.2)):

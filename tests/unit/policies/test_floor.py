@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from tests.unit.policies.test_lagrangian import World
+from tests.support.two_arms import World
 from tollway.policies.exploration import Exploration
 from tollway.policies.floor import SHARE_MIN, Floor
 from tollway.policies.lagrangian import Lagrangian, Offer
@@ -14,13 +14,13 @@ from tollway.policies.pacing.pacer import Pacer
 from tollway.policies.quality import Quality
 from tollway.policies.registry import build
 from tollway.policies.regressors.types import Listed, Matrix, Rows, Table
-from tollway.policies.types import Context, Notice, Objective
+from tollway.policies.types import Arm, Context, Notice, Objective
 
 HELD = Objective("min_cost", floor=0.9, baseline="dear")
 
 
 class WrongHead:
-    """Says of every arm that it is nearly always right, whatever the labels."""
+    """Predicts that every arm is nearly always right, whatever the labels."""
 
     cheap_many = 400
 
@@ -44,11 +44,13 @@ class WrongHead:
 
 
 class Certain(Quality):
-    """Believes the head, and nothing else."""
+    """Trusts the regressor only."""
 
-    def predict(self, context: Context, arms: Sequence[object]) -> list[float]:
-        super().predict(context, arms)  # type: ignore[arg-type]
-        return [0.99 for _ in arms]
+    def expect(
+        self, context: Context, arms: Sequence[Arm], names: Sequence[str]
+    ) -> tuple[list[float], list[float]]:
+        _, labels = super().expect(context, arms, names)
+        return [0.99 for _ in arms], labels
 
     def rethink(self, table: Table, rows: Rows, arms: Sequence[str]) -> Matrix:
         return np.full_like(super().rethink(table, rows, arms), 0.99)
@@ -95,7 +97,7 @@ def test_a_demand_below_the_routes_floor_does_not_lift_the_guard(demanded: float
     assert asked.reason != "floor_unmet"
 
 
-def test_a_stricter_demand_is_met_before_the_guard_is() -> None:
+def test_a_stricter_floor_of_the_client_takes_precedence_over_the_guard() -> None:
     policy = misspecified().policy
     assert isinstance(policy, Lagrangian)
     offer = Offer(("cheap", "dear"), [0.97, 0.91], [1e-4, 1e-3], [100, 100])
@@ -142,7 +144,7 @@ def test_a_learned_policy_that_costs_more_than_the_baseline_is_kept_small() -> N
     assert floor.share == 1.0
 
 
-def test_a_floor_out_of_reach_is_told_of_once_and_when_it_is_in_reach_again() -> None:
+def test_a_floor_out_of_reach_is_reported_once_and_again_when_it_is_in_reach() -> None:
     world = World(build("lagrangian", Objective("min_cost", floor=0.97), options={}, seed=0))
     world.run(1500)
     assert told(world) == ["floor_infeasible"]

@@ -1,4 +1,4 @@
-"""One tenant's labels move what all share by no more than the others bear out."""
+"""One tenant's labels move a shared estimate little beyond what others confirm."""
 
 import json
 from collections.abc import Callable
@@ -54,11 +54,11 @@ class World:
         self.notices += [n.kind for n in self.policy.drain() if isinstance(n, Notice)]
 
     def estimates(self) -> dict[str, float]:
-        """Return what is expected of each arm, in the mean over requests."""
+        """Return each arm's expected quality, as the mean over requests."""
         told = Random(1)
         contexts = [Context((told.uniform(-1, 1), told.uniform(-1, 1))) for _ in range(200)]
-        arms = (CHEAP, DEAR)
-        table = [self.policy._quality.predict(x, arms) for x in contexts]  # type: ignore[attr-defined]
+        arms, names = (CHEAP, DEAR), (CHEAP.name, DEAR.name)
+        table = [self.policy._quality.expect(x, arms, names)[0] for x in contexts]  # type: ignore[attr-defined]
         return {arm.name: sum(row[at] for row in table) / 200 for at, arm in enumerate(arms)}
 
 
@@ -107,9 +107,7 @@ def test_without_the_gate_they_do() -> None:
     ],
 )
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_one_tenant_says_the_mean_stays_where_the_others_have_it(
-    lie: Lie, seed: int
-) -> None:
+def test_one_tenants_labels_do_not_move_the_mean_from_the_others(lie: Lie, seed: int) -> None:
     rng, influence = Random(seed), Influence()
     with_them = without = 0.9
     for number in range(2000):
@@ -127,7 +125,7 @@ def test_whatever_one_tenant_says_the_mean_stays_where_the_others_have_it(
             assert abs(with_them - without) <= 0.03
 
 
-def test_whoever_has_a_route_for_itself_is_believed_in_full() -> None:
+def test_the_only_tenant_of_a_route_is_trusted_in_full() -> None:
     influence, rng = Influence(), Random(0)
     for _ in range(3000):
         label = {"a": float(rng.random() < 0.7), "b": float(rng.random() < 0.1)}
@@ -158,7 +156,7 @@ def test_a_change_that_all_see_is_learned_though_nobody_has_the_majority(tenants
     assert mean < 0.5  # most of the way, in as many labels as two memories of the mean
 
 
-def test_two_liars_of_five_tenants_do_not_turn_the_other_three() -> None:
+def test_two_false_labellers_of_five_do_not_outvote_the_other_three() -> None:
     rng, influence, mean = Random(3), Influence(), 0.9
     for _ in range(2000):
         who = rng.randrange(5)
@@ -173,7 +171,7 @@ def held() -> Objective:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_false_ones_of_one_tenant_do_not_release_a_floor_that_is_missed(seed: int) -> None:
+def test_one_tenants_false_positive_labels_do_not_release_a_missed_floor(seed: int) -> None:
     world = World(policy(held()), seed=seed, cheap=0.6, dear=0.8)
     for _ in range(1500):
         world.state("honest", 0.75)
@@ -183,7 +181,7 @@ def test_false_ones_of_one_tenant_do_not_release_a_floor_that_is_missed(seed: in
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_false_zeros_of_one_tenant_do_not_collapse_a_floor_that_is_held(seed: int) -> None:
+def test_one_tenants_false_negative_labels_do_not_collapse_a_held_floor(seed: int) -> None:
     world = World(policy(held()), seed=seed, cheap=0.97, dear=0.98)
     for _ in range(800):
         world.state("honest", 0.75)
@@ -218,7 +216,7 @@ def test_a_damaged_state_is_refused_and_changes_nothing(damage: str) -> None:
         assert influence.save() == before
 
 
-def test_parts_make_wholes() -> None:
+def test_whole_labels_are_accepted_in_proportion_to_their_parts() -> None:
     whole = Whole()
     assert all(whole.add(1.0) for _ in range(1000))
     assert sum(whole.add(0.3) for _ in range(1000)) == pytest.approx(300, abs=1)

@@ -1,47 +1,10 @@
 """The policy in small worlds whose optimum is known."""
 
-from dataclasses import dataclass, field
-from random import Random
-
 import pytest
 
+from tests.support.two_arms import CHEAP, DEAR, World
 from tollway.policies.registry import build
 from tollway.policies.types import Arm, Context, Objective, Policy
-
-CHEAP, DEAR = Arm("cheap", 1e-4), Arm("dear", 1e-3)
-
-
-@dataclass
-class World:
-    """Half of the requests are easy (both arms right), half hard (the dear arm only)."""
-
-    policy: Policy
-    arms: tuple[Arm, ...] = (CHEAP, DEAR)
-    right: dict[tuple[str, bool], float] = field(
-        default_factory=lambda: {
-            ("cheap", False): 0.95,
-            ("cheap", True): 0.3,
-            ("dear", False): 0.95,
-            ("dear", True): 0.95,
-        }
-    )
-    rng: Random = field(default_factory=lambda: Random(0))
-
-    def run(self, count: int) -> tuple[float, float]:
-        """Return (quality, cost) per request."""
-        quality = spent = 0.0
-        for _ in range(count):
-            hard = self.rng.random() < 0.5
-            context = Context((float(hard), 1.0 - hard))
-            choice = self.policy.choose(context, self.arms, self.rng)
-            label = float(self.rng.random() < self.right[choice.arm, hard])
-            cost = self.arms[choice.index].cost_usd
-            self.policy.learn(context, choice, choice.arm, label)
-            self.policy.charge(choice, cost)
-            if self.policy.resolve_due():
-                self.policy.resolve()
-            quality, spent = quality + label, spent + cost
-        return quality / count, spent / count
 
 
 def policy(objective: Objective | None = None, **options: object) -> Policy:
@@ -70,7 +33,7 @@ def test_spend_follows_the_allowance_up_and_down_at_once() -> None:
         assert world.run(600)[1] == pytest.approx(min(allowance, 5.6e-4), rel=0.08)
 
 
-def test_saved_credit_is_no_licence_for_a_spree() -> None:
+def test_saved_credit_does_not_allow_a_burst_of_overspending() -> None:
     world = World(policy())
     world.policy.pace(9e-4)  # more than can be spent well
     world.run(800)
@@ -147,7 +110,7 @@ def test_a_newcomer_that_is_better_and_cheaper_takes_over() -> None:
     assert spent < 3e-4
 
 
-def test_a_drop_of_quality_is_felt_and_its_end_too() -> None:
+def test_a_drop_of_quality_and_its_end_change_the_choice() -> None:
     world = World(policy())
     world.policy.pace(8e-4)
     world.run(1500)

@@ -1,4 +1,4 @@
-"""The price of money, against the sum of all choices."""
+"""The shadow price, compared with an enumeration of all choices."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_where_contexts_say_nothing_the_mix_is_the_hull() -> None:
     assert prices.share == pytest.approx(0.5)
 
 
-def test_money_is_no_object_where_the_best_is_affordable() -> None:
+def test_the_shadow_price_is_zero_if_the_best_arm_is_affordable() -> None:
     assert price_for_spend(Arms(QUALITIES, COSTS), 1.0) == FREE
 
 

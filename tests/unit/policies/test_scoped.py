@@ -1,4 +1,4 @@
-"""Prices of budgets that bind only some of a route's requests."""
+"""Shadow prices of budgets that apply to only some of a route's requests."""
 
 from random import Random
 
@@ -18,7 +18,7 @@ BUYS_TO_FIVE = Arms(np.array([[0.0, 5.0]]), np.array([[0.0, 1.0]]))  # ... a dol
 
 
 def spend(policy: object, scopes: tuple[str, ...], count: int, seed: int = 0) -> float:
-    """Return the mean cost of `count` requests, every other of which the scopes bind."""
+    """Return the mean cost of `count` requests; the scopes apply to every other one."""
     rng, usd = Random(seed), 0.0
     for at in range(2 * count):
         bound = at % 2 == 0
@@ -42,7 +42,7 @@ def test_a_tenant_and_its_route_are_paced_each_to_its_own_budget() -> None:
     assert policy.figures()["allowance_usd"] == 6e-4
 
 
-def test_the_dearest_price_of_several_scopes_counts() -> None:
+def test_the_highest_shadow_price_of_several_scopes_counts() -> None:
     policy = build("lagrangian", Objective(), options={}, seed=0)
     policy.pace(6e-4)
     policy.pace(3e-4, "acme")
@@ -50,7 +50,7 @@ def test_the_dearest_price_of_several_scopes_counts() -> None:
     assert spend(policy, ("acme", "staging"), 1500) == pytest.approx(2e-4, rel=0.05)
 
 
-def test_what_a_scope_does_not_use_the_others_may() -> None:
+def test_money_that_a_scope_does_not_use_is_for_the_others() -> None:
     policy = build("lagrangian", Objective(), options={}, seed=0)
     policy.pace(6e-4)
     policy.pace(2e-4, "acme")
@@ -95,7 +95,7 @@ def test_a_scope_is_due_by_its_own_requests() -> None:
     scoped.solve(NOTHING)
     for _ in range(EVERY):
         assert not scoped.due
-        scoped.spend(("acme", "never told of"), 1e-4)
+        scoped.spend(("acme", "unknown"), 1e-4)
     assert scoped.due
 
 

@@ -1,4 +1,4 @@
-"""One label's estimate of another policy is right in the mean, and inside its bounds."""
+"""One label's estimate of another policy is unbiased and within its bounds."""
 
 from random import Random
 
@@ -31,7 +31,7 @@ def test_the_estimate_is_right_in_the_mean_whatever_the_head_says(
     assert total / count == pytest.approx(right, abs=0.02)
 
 
-def test_what_was_held_back_is_estimated_without_a_head_too() -> None:
+def test_withheld_draws_are_estimated_without_a_regressor_too() -> None:
     rng, shadow, total, count = Random(1), (0.5, 0.5, 0.0), 0.0, 40_000
     pmf = tuple(held_back(shadow, 2, 0.25))
     for _ in range(count):
@@ -43,6 +43,6 @@ def test_what_was_held_back_is_estimated_without_a_head_too() -> None:
     assert total / count == pytest.approx(0.4, abs=0.02)
 
 
-def test_nothing_can_be_told_of_an_arm_without_a_chance() -> None:
+def test_an_arm_with_probability_zero_cannot_be_estimated() -> None:
     assert not covered((0.5, 0.5), (0.0, 1.0))
     assert covered((0.0, 1.0), (0.0, 1.0))

@@ -1,4 +1,4 @@
-"""What Vowpal Wabbit does silently, and must not do here."""
+"""Silent behaviour of Vowpal Wabbit that must not happen here."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_a_save_that_fails_silently_is_noticed(monkeypatch: pytest.MonkeyPatch) 
         head.save()
 
 
-def test_a_save_that_fails_aloud_is_the_same_error(
+def test_a_save_that_raises_is_the_same_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "tollway-").write_text("a file where a folder should be")

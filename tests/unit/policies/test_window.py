@@ -43,7 +43,7 @@ def test_an_arm_that_was_not_offered_is_never_the_best() -> None:
     assert qualities.tolist() == [[0.5, -np.inf], [0.4, 0.9], [-np.inf, 0.8]]
 
 
-def test_thinking_again_leaves_out_what_was_not_offered_and_what_is_too_old() -> None:
+def test_a_new_prediction_leaves_out_arms_not_offered_and_old_rows() -> None:
     window = window_of(4)
     for _ in range(2):
         window.add(HERE, ("a",), [0.5], [1.0])

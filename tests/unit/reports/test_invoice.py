@@ -1,4 +1,4 @@
-"""A bill against the journal: what drifts is found, and its cause named."""
+"""A bill compared with the journal: differences are found, and their cause named."""
 
 import json
 from datetime import UTC
@@ -46,45 +46,45 @@ def more(**grown: float) -> dict[str, float]:
     [
         (judged(COST), "agrees", ""),
         (judged(COST * 1.004), "agrees", ""),
-        (judged(COST * 1.1, more(), calls=CALLS), "price", "at 1.1 times our price"),
+        (judged(COST * 1.1, more(), calls=CALLS), "price", "at 1.1 times the configured price"),
         (
             judged(COST * 1.2, more(requests=1.2, input_tokens=1.2, output_tokens=1.2)),
             "calls",
-            "200 calls more than the journal has: made past this gateway",
+            "200 more calls than in the journal: not made through this gateway",
         ),
         (
             judged(COST * 0.9, more(requests=0.9, input_tokens=0.9, output_tokens=0.9)),
             "calls",
-            "100 calls fewer",
+            "100 fewer calls",
         ),
         (
             judged(COST + WRITTEN * 0.5 * 10_000, more(output_tokens=1.5)),
             "usage",
-            "counted otherwise: output tokens x1.500",
+            "counted differently: output tokens x1.500",
         ),
         (
             judged(COST, cached_input_tokens=400_000.0, cost_nano=COST - 400_000 * 900),
             "cached tokens",
-            "400,000 cached tokens were billed like others",
+            "400,000 cached tokens were billed at the full price",
         ),
-        (judged(COST * 1.05, calls=1050, refused_calls=50), "failed calls", "50 calls taken as"),
-        (judged(COST * 1.3, estimated_nano=COST), "estimates", "100% of what was charged"),
-        (judged(COST * 1.3), "unexplained", "the bill tells no quantities"),
-        (judged(COST * 2, more(requests=1.2)), "unexplained", "in part: 200 calls more"),
+        (judged(COST * 1.05, calls=1050, refused_calls=50), "failed calls", "50 calls assumed"),
+        (judged(COST * 1.3, estimated_nano=COST), "estimates", "100% of the charged amount"),
+        (judged(COST * 1.3), "unexplained", "the bill has no quantities"),
+        (judged(COST * 2, more(requests=1.2)), "unexplained", "partly: 200 more calls"),
     ],
 )
 def test_the_cause_of_a_drift_is_named(found: Reconciliation, cause: str, note: str) -> None:
     assert (found.cause, note in found.note) == (cause, True), found
 
 
-def test_what_only_one_side_has_is_said() -> None:
+def test_lines_that_only_one_side_has_are_reported() -> None:
     bill = [BillLine("", "chat", COST, {}), BillLine("", "other", 10_000_000, {})]
 
     found = compare(bill, {("", "chat"): totals(), ("", "rules"): totals()}, {}, 0.005)
 
     assert [(d.backend, d.cause) for d in found] == [
         ("chat", "agrees"),
-        ("other", "not ours"),
+        ("other", "not in journal"),
         ("rules", "not billed"),
     ]
 
@@ -96,10 +96,10 @@ def test_one_factor_on_all_lines_is_a_tax() -> None:
     found = compare(bill, charged, {}, 0.005)
 
     assert {d.cause for d in found} == {"factor"}
-    assert "every line is 1.19 times ours" in found[0].note
+    assert "every line is 1.19 times the charged amount" in found[0].note
 
 
-def test_days_that_begin_elsewhere_are_told_by_their_sum() -> None:
+def test_days_in_another_time_zone_are_recognised_by_their_sum() -> None:
     days = [f"2026-11-{day}" for day in (21, 22, 23)]
     ours, billed = (COST, 2 * COST, COST), (1.5 * COST, 1.2 * COST, 1.3 * COST)
     bill = [BillLine(day, "chat", round(nano), {}) for day, nano in zip(days, billed, strict=True)]
@@ -146,7 +146,7 @@ def test_bills_are_read_by_the_names_of_their_columns(
     ("text", "why"),
     [
         ("item,amount,currency\na,1,EUR\n", "line 2 of the bill is in EUR"),
-        ("item,amount\na,NaN\n", "has no amount"),
+        ("item,amount\na,NaN\n", "NaN is not an amount"),
         ("item,amount\na,one\n", "line 2 of the bill cannot be read"),
         ("item,amount,date\na,1,soon\n", "line 2 of the bill cannot be read"),
     ],
@@ -167,9 +167,9 @@ def test_a_bill_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
     assert main([*asked, "--bill", str(tmp_path / "bill.csv")], {}) == 0
 
-    (line,) = json.loads(capsys.readouterr().out)["The bill against the journal"]
+    (line,) = json.loads(capsys.readouterr().out)["Bill and journal"]
     assert (line["backend"], line["drift_nano"], line["cause"]) == ("cheap", 2 * 10**9, "calls")
-    assert line["note"].startswith("2 calls more than the journal has")
+    assert line["note"].startswith("2 more calls than in the journal")
 
 
 def test_our_own_focus_dataset_as_a_bill_agrees(

@@ -75,8 +75,20 @@ def test_return_on_what_was_spent(folder: Path, capsys: pytest.CaptureFixture[st
     assert row["exploration_nano"] == 900_000
     cheap, dear = document["Savings against fixed backends"]
     assert (cheap["bar"], dear["bar"]) == ("", "most accurate, best fixed")
+    assert (cheap["declared_accuracy"], dear["declared_accuracy"]) == (0.8, 0.99)
     assert dear["would_have_cost_nano"] == 11_000_000
     assert dear["saved_nano"] == 11_000_000 - 2_000_001
+
+
+def test_a_predicted_accuracy_chooses_a_baseline_and_is_not_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tollway.reports.returns.KNOWN_LABELS", 7)  # as many as the book has
+    document = json.loads(told(capsys, "roi", folder, "--format", "json"))
+    cheap, dear = document["Savings against fixed backends"]
+    assert cheap["declared_accuracy"] is dear["declared_accuracy"] is None
+    assert dear["bar"].startswith("most accurate")
+    assert dear["bar"].endswith("(predicted)")
 
 
 def test_filters_and_spans(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,14 +112,14 @@ def test_what_a_gateway_left_open_is_said(folder: Path, capsys: pytest.CaptureFi
     ("arguments", "why"),
     [
         (["daily", "/nowhere"], "no journal at /nowhere"),
-        (["daily", "FOLDER", "--timezone", "Mars/Olympus"], "is no time zone"),
-        (["daily", "FOLDER", "--since", "yesterday"], "is no date"),
-        (["daily", "FOLDER", "--where", "acme"], "is no pair"),
+        (["daily", "FOLDER", "--timezone", "Mars/Olympus"], "is not a time zone"),
+        (["daily", "FOLDER", "--since", "yesterday"], "is not a date"),
+        (["daily", "FOLDER", "--where", "acme"], "is not NAME=VALUE"),
         (["daily", "FOLDER", "--format", "parquet"], "add --out FILE"),
-        (["roi", "FOLDER", "--by", "backend"], "answers are not one backend's"),
+        (["roi", "FOLDER", "--by", "backend"], "requests cannot be grouped by backend"),
     ],
 )
-def test_what_cannot_be_told_is_said(
+def test_what_cannot_be_computed_is_reported(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
 ) -> None:
     asked = [str(folder) if one == "FOLDER" else one for one in arguments]

@@ -1,10 +1,11 @@
-"""What the rows of journals come to."""
+"""Totals of journal rows."""
 
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from tests.support.journals import NOON, Book
-from tollway.reports.facts import Damage, files, read
+from tollway.gateway.storage.journal_reader import files
+from tollway.reports.facts import Damage, read
 from tollway.reports.totals import Grouping, Span, Totals, add_up
 
 
@@ -30,7 +31,7 @@ def test_a_streams_cost_is_its_settlements(tmp_path: Path) -> None:
     assert set(summed(tmp_path, "provenance")) == {("usage",)}
 
 
-def test_audits_are_paid_for_and_answer_nobody(tmp_path: Path) -> None:
+def test_audits_cost_money_and_answer_no_request(tmp_path: Path) -> None:
     book = Book(tmp_path)
     answered = book.request()
     book.later("attempt", answered, 1_000_000, audit=0.01, backend="dear")
@@ -43,7 +44,7 @@ def test_audits_are_paid_for_and_answer_nobody(tmp_path: Path) -> None:
     assert (whole.cost_nano, whole.audit_nano) == (2_200_000, 2_000_000)
 
 
-def test_labels_that_audits_bought_count_for_no_accuracy(tmp_path: Path) -> None:
+def test_labels_from_audits_do_not_count_for_accuracy(tmp_path: Path) -> None:
     book = Book(tmp_path)
     book.feedback(book.request(), 0.0, probability=0.02)
     book.request(quality=1.0)
@@ -80,7 +81,7 @@ def test_a_span_has_its_beginning_and_not_its_end(tmp_path: Path) -> None:
     assert whole.requests == 2
 
 
-def test_tags_tell_money_apart_and_no_tag_is_told(tmp_path: Path) -> None:
+def test_money_is_split_by_tags_and_untagged_money_is_shown(tmp_path: Path) -> None:
     book = Book(tmp_path)
     book.request(tags={"cost_center": "ads"})
     book.request(tags={"cost_center": "ads"}, backend="dear", cost_nano=1_000_000)
@@ -115,5 +116,5 @@ def test_damaged_rows_are_counted_and_passed_over(tmp_path: Path) -> None:
 
     (whole,) = summed(tmp_path, damage=damage).values()
 
-    assert (damage.rows, damage.bad) == (4, 2)
+    assert (damage.lines, damage.bad) == (4, 2)
     assert whole.cost_nano == 0

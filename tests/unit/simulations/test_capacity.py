@@ -1,4 +1,4 @@
-"""Capacity: what traffic will be, how many replicas that needs, and what they cost."""
+"""Capacity: the traffic forecast, the replicas that it needs, and their cost."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,14 @@ import pytest
 from tollway.backends.pricing import Price
 from tollway.gateway.cli.main import main
 from tollway.gateway.storage.journal import Journal
+from tollway.gateway.storage.journal_reader import Damage
 from tollway.simulations.capacity.capacity import Replica, Sizing, Target, bills, need, spared
 from tollway.simulations.capacity.forecast import Forecast, forecast, held_out
 from tollway.simulations.capacity.traffic import read
 from tollway.simulations.capacity.waiting import Service
 from tollway.simulations.replay.columns import Columns
-from tollway.simulations.replay.journal_rows import Damage
-from tollway.simulations.replay.logs import BadLog, Scratch
+from tollway.simulations.replay.logs import BadLog
+from tollway.simulations.replay.scratch import Scratch
 from tollway.simulations.world.servers import Server
 from tollway.simulations.world.truth import Condition
 
@@ -38,7 +39,7 @@ def rates(seed: int, days: int, *, growth: float = 0.05) -> np.ndarray:
 # -- what is to come
 
 
-def test_growth_and_seasons_are_found_and_the_last_day_is_foretold() -> None:
+def test_growth_and_seasons_are_found_and_the_last_day_is_predicted() -> None:
     came = rates(1, 42)
     told = forecast(came, FIRST_H, 24, np.random.default_rng(0))
     assert told.known == ("growth", "hours of the day", "days of the week")
@@ -59,7 +60,7 @@ def test_the_worst_case_holds_what_comes_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize(("days", "known"), [(1, ()), (5, ("hours of the day",))])
-def test_of_a_short_history_nothing_is_made_up(days: int, known: tuple[str, ...]) -> None:
+def test_a_short_history_yields_no_invented_seasons(days: int, known: tuple[str, ...]) -> None:
     told = forecast(rates(1, days), FIRST_H, 24, np.random.default_rng(0))
     assert told.known == known
     assert told.growth_week == 0.0
@@ -114,9 +115,9 @@ def flat(rate: float, hours: int = 48) -> Forecast:
 
 @pytest.mark.parametrize(
     ("headroom", "peak", "rule", "most"),
-    [(0.5, 2.0, "peak", 60), (3.0, 2.0, "head room", 80), (0.0, 0.0, "waiting", None)],
+    [(0.5, 2.0, "peak", 60), (3.0, 2.0, "headroom", 80), (0.0, 0.0, "waiting", None)],
 )
-def test_the_rule_that_asks_for_the_most_binds(
+def test_the_rule_that_needs_the_most_replicas_applies(
     headroom: float, peak: float, rule: str, most: int | None
 ) -> None:
     target = Target(within_s=5.0, headroom=headroom, peak=peak, availability=0.5)
@@ -140,7 +141,7 @@ def test_as_many_spares_stand_by_as_the_availability_needs() -> None:
 
 
 def test_a_target_below_the_time_of_service_is_refused_with_both() -> None:
-    with pytest.raises(ValueError, match=r"by themselves, and the target is 0\.3 s"):
+    with pytest.raises(ValueError, match=r"no number of replicas meets the target of 0\.3 s"):
         sizing(Target(within_s=0.3))
 
 
@@ -172,7 +173,7 @@ def test_spot_replicas_come_with_spares_for_interruptions() -> None:
     size = sizing(target)
     top = need(size, told, offer, target).top
     always, hourly, spot = bills(size, told, offer, target, top)
-    assert spot.plan == "on demand, then spot"
+    assert spot.plan == "on demand + spot"
     assert spot.most > top
     assert spot.usd_month < hourly.usd_month < always.usd_month
 
@@ -225,8 +226,20 @@ def test_damage_is_counted_and_a_file_of_nothing_else_is_refused(tmp_path: Path)
         read(tmp_path, Scratch(), Columns(), Damage())
     table = tmp_path / "calls.csv"
     table.write_text("arm,time,latency_s\n" + "a,soon,0.1\n" * 200)
-    with pytest.raises(BadLog, match="row 1: time = 'soon' is no time"):
+    with pytest.raises(BadLog, match="row 1: time = 'soon' is not a time"):
         read(table, Scratch(), Columns(), Damage())
+
+
+def test_rows_of_a_table_without_backend_or_time_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "calls.csv"
+    rows = [f"a,2026-01-01T00:{at // 60:02}:{at % 60:02}Z,0.1" for at in range(200)]
+    rows[3], rows[7] = "a,,0.1", ",2026-01-01T00:00:07Z,0.1"
+    table.write_text("\n".join(["arm,time,latency_s", *rows]) + "\n")
+    offer = "a:usd=1.,spot_usd=.9"
+    assert main(["simulate", "capacity", str(table), "--within", "2", "--replica", offer]) == 0
+    assert "2 of 200 rows are left out" in capsys.readouterr().out
 
 
 def test_a_backend_that_was_called_in_no_whole_hour_is_planned_for_too(tmp_path: Path) -> None:
@@ -240,7 +253,7 @@ def test_a_backend_that_was_called_in_no_whole_hour_is_planned_for_too(tmp_path:
     assert main(["simulate", "capacity", str(tmp_path / "calls.parquet")]) == 0
 
 
-def test_bursts_are_told_from_chance(tmp_path: Path) -> None:
+def test_bursts_are_distinguished_from_chance(tmp_path: Path) -> None:
     (chance,) = read(calls(tmp_path, 4), Scratch(), Columns(), Damage())
     assert chance.bursts == pytest.approx(1.0, abs=0.1)
     assert chance.service.mean_s == pytest.approx(SERVICE.mean_s, rel=0.03)
@@ -251,7 +264,7 @@ def test_bursts_are_told_from_chance(tmp_path: Path) -> None:
     assert bursts.bursts == pytest.approx(5.0, rel=0.2)
 
 
-def test_the_command_tells_replicas_bills_and_the_held_out_error(
+def test_the_command_prints_replicas_costs_and_the_forecast_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, told, page = calls(tmp_path, 21), tmp_path / "c.json", tmp_path / "c.html"
@@ -261,8 +274,8 @@ def test_the_command_tells_replicas_bills_and_the_held_out_error(
         main(["simulate", "capacity", str(path), "--within", "2", "--replica", offer, *files]) == 0
     )
     out = capsys.readouterr().out
-    assert "always the top" in out
-    assert "reserved, then by the hour" in out
+    assert "constant maximum" in out
+    assert "reserved + hourly" in out
     (backend,) = json.loads(told.read_text())["backends"]
     assert backend["held_out"]["error"] < 0.5
     assert backend["need"]["top"] >= backend["need"]["waiting"] >= 1
@@ -275,23 +288,23 @@ def test_what_cannot_be_planned_is_said_in_its_row(
 ) -> None:
     assert main(["simulate", "capacity", str(calls(tmp_path, 1)), "--within", "0.2"]) == 0
     out = capsys.readouterr().out
-    assert "no number of replicas is enough" in out
-    assert "no more than a level" in out
+    assert "no number of replicas meets the target" in out
+    assert "enough to fit a constant rate only" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--replica", "huge:usd=1"], "no call to huge; there are: large"),
-        (["--replica", "large:prise=1"], "'prise' is unknown; there are: places"),
-        (["--replica", "large:usd=cheap"], "no number that can be"),
-        (["--replica", "large:up=1.5"], "no number that can be"),
-        (["--share", "95"], "--share must lie between 0 and 1"),
+        (["--replica", "huge:usd=1"], "no calls to huge; the backends are: large"),
+        (["--replica", "large:prise=1"], "unknown option 'prise'; the options are: places"),
+        (["--replica", "large:usd=cheap"], "usd=cheap is not a number above 0"),
+        (["--replica", "large:up=1.5"], "up=1.5 is not a share above 0 and up to 1"),
+        (["--share", "95"], "--share must be between 0 and 1"),
         (["--days", "0"], "--days must be"),
-        (["--arm", "model"], "no column 'model'; name it with --arm"),
+        (["--arm", "model"], "no column 'model'; set --arm"),
     ],
 )
-def test_what_is_wrong_with_the_question_is_said(
+def test_an_invalid_question_is_refused_with_the_reason(
     arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = calls(tmp_path, 1)

@@ -1,4 +1,4 @@
-"""Virtual time: what is due happens in its order, and production code finds its event loop."""
+"""Virtual time: timers fire in order, and production code runs on its event loop."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ def loop() -> VirtualLoop:
     return VirtualLoop()  # type: ignore[abstract]
 
 
-def test_what_is_due_happens_in_the_order_of_time_and_then_of_asking() -> None:
+def test_timers_fire_in_order_of_time_and_then_of_request() -> None:
     virtual, seen = loop(), []
     for at_s, name in ((2.0, "c"), (1.0, "a"), (1.0, "b")):
         virtual.at(at_s, seen.append, name)
@@ -35,7 +35,7 @@ def test_a_strand_waits_for_times_and_for_futures() -> None:
     assert ended == [("done", None, 3.5)]
 
 
-def test_what_a_strand_raises_is_handed_on() -> None:
+def test_an_exception_in_a_strand_is_raised_by_the_run() -> None:
     virtual = loop()
     ended: list[Any] = []
 
@@ -81,7 +81,7 @@ def test_an_error_in_a_callback_ends_the_simulation() -> None:
         virtual.run(asyncio.sleep(2.0))
 
 
-def test_a_deadlock_is_told_of() -> None:
+def test_a_deadlock_is_reported() -> None:
     async def main() -> None:
         await asyncio.get_running_loop().create_future()
 

@@ -1,4 +1,4 @@
-"""Estimates from logs: like those of VW's own package, near the truth, and refused where blind."""
+"""Estimates from logs: equal to VW's own, near the truth, and refused without evidence."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -29,13 +29,13 @@ def fixed(log_world: World, arm: int) -> np.ndarray:
 
 @cache
 def learned(seed: int) -> tuple[World, np.ndarray]:
-    """Return a log of a logger that learns, and its outcome model: several tests share them."""
+    """Return a log of a learning policy, and its outcome model; several tests share them."""
     found = world(800, seed, p_min=0.12)
     return found, outcome_model.qualities(found.log)
 
 
 def estimates(arm: int) -> Iterator[Estimate]:
-    """Estimate what one arm is worth, from each log of a logger that learns."""
+    """Estimate one arm's quality from each log of a learning policy."""
     for seed in range(LOGS):
         found, model = learned(seed)
         got = answer(found, fixed(found, arm), model=model)

@@ -1,4 +1,4 @@
-"""The frontier: its hull is a hull, its prices are slopes, and knowing the request brings more."""
+"""The frontier: its hull, its prices as slopes, and the gain from features."""
 
 import json
 from dataclasses import replace
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.synthetic import world
-from tests.unit.simulations.test_replay import as_frame
+from tests.support.synthetic import as_frame, world
 from tollway.gateway.cli.main import main
+from tollway.simulations.replay import frontier_commands
 from tollway.simulations.replay.estimators import Estimate
 from tollway.simulations.replay.frontier import Point, choices, frontier, hull, priced
 from tollway.simulations.replay.replay import Outcome, Replay
@@ -74,7 +74,7 @@ def test_the_command_prints_every_line_and_writes_a_page(
     policy = ["--policy", "weighted:cheap=1,great=1"]
     assert main(["simulate", "frontier", str(path), *names, *files, *policy]) == 0
     out = capsys.readouterr().out
-    for line in ("each backend", "mixes", "learned router", "hindsight", "as it was", "asked for"):
+    for line in frontier_commands.LINES.values():
         assert line in out
     assert len(json.loads(told.read_text())["points"]) > 8
     assert "<svg" in page.read_text()
@@ -97,18 +97,18 @@ def test_a_line_without_answers_is_said_once(
     names = ["--arm", "model", "--propensity", "p", "--quality", "reward", "--cost", "usd"]
     assert main(["simulate", "frontier", str(path), *names, "--features", "x"]) == 0
     out = capsys.readouterr().out
-    assert out.count("hindsight: no answer at") == 1
+    assert out.count("hindsight: no estimate at") == 1
     assert "log with p_min" in out
 
 
-def test_that_a_cascade_asked_twice_is_said(
+def test_a_note_says_that_a_cascade_asked_twice(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = world(800, 2, p_min=0.2).log
     twice = replace(log, total_usd=log.cost_usd * 2.0)
     monkeypatch.setattr("tollway.simulations.replay.frontier_commands.read", lambda *_: twice)
     assert main(["simulate", "frontier", "."]) == 0
-    assert "asked twice (cascade)" in capsys.readouterr().out
+    assert "called two backends for some requests (cascade)" in capsys.readouterr().out
 
 
 def test_an_arm_the_log_knows_nothing_of_is_not_on_the_hull() -> None:

@@ -1,4 +1,4 @@
-"""Intervals: they hold at small samples, for means that drift, and know no better than they may."""
+"""Intervals hold for small samples and for means that drift."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Bars: against what can be enumerated, and what must hold of any of them."""
+"""Optima: compared with enumeration, and properties that must hold."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Simulated servers against what queueing theory says of them in closed form."""
+"""Simulated servers, compared with closed forms of queueing theory."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Replay of a log: what is read from each kind of file, what is asked of it, and what is told."""
+"""Replay of logs: file formats, questions, and output."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ from tests.support.synthetic import (
     COST,
     LEVEL,
     World,
+    as_frame,
     feedback,
     rows_of,
     world,
@@ -22,7 +23,8 @@ from tollway.gateway.storage.journal import Journal
 from tollway.simulations.replay import log_files, logs, replay
 from tollway.simulations.replay.columns import Columns
 from tollway.simulations.replay.estimators import Estimate, Refused
-from tollway.simulations.replay.logs import BadLog, Log, Scratch
+from tollway.simulations.replay.logs import BadLog, Log
+from tollway.simulations.replay.scratch import Scratch
 from tollway.simulations.replay.targets import parse
 
 
@@ -39,7 +41,7 @@ def read(path: Path, **columns: object) -> tuple[Log, Scratch]:
     return log_files.read(path, scratch, Columns(**columns)), scratch  # type: ignore[arg-type]
 
 
-def test_a_journal_is_read_as_it_was_logged(journal: tuple[Path, World]) -> None:
+def test_a_journal_is_read_exactly_as_logged(journal: tuple[Path, World]) -> None:
     folder, found = journal
     log, _scratch = read(folder)
     assert log.arms == ARMS
@@ -80,13 +82,13 @@ def test_a_journal_that_is_sorted_a_stretch_at_a_time_is_the_same(
 ) -> None:
     whole, _one = read(journal[0])
     monkeypatch.setattr(logs, "SORTED_ROWS", 97)
-    parted, _other = read(journal[0])
+    in_slices, _other = read(journal[0])
     for name in ("time", "arm", "pmf", "quality", "cost_usd"):
-        np.testing.assert_array_equal(getattr(parted, name), getattr(whole, name))
-    assert parted.contexts(90, 310) == whole.contexts(90, 310)
+        np.testing.assert_array_equal(getattr(in_slices, name), getattr(whole, name))
+    assert in_slices.contexts(90, 310) == whole.contexts(90, 310)
 
 
-def test_a_cut_tail_is_told_and_the_rest_is_used(
+def test_a_truncated_tail_is_reported_and_the_rest_is_used(
     journal: tuple[Path, World], tmp_path: Path
 ) -> None:
     for path in journal[0].glob("*.jsonl"):
@@ -116,16 +118,16 @@ def test_draws_that_were_not_as_logged_are_left_out_and_counted(tmp_path: Path) 
     assert log.excluded == {"redrawn": 3, "failed": 3, "refused": 1}
     assert len(log) == 293
     notes = replay.Replay(log).notes()
-    assert any("7 decisions left out" in note for note in notes)
+    assert any("7 of 300 decisions are left out" in note for note in notes)
     assert any("above 1 %" in note for note in notes)
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("labels", [True, False], ids=["true labels", "what the client got"])
-def test_the_first_arm_of_a_cascade_is_estimated_whatever_feedback_tells(
+def test_the_first_arm_of_a_cascade_is_estimated_from_any_kind_of_feedback(
     tmp_path: Path, labels: bool
 ) -> None:
-    """Bad first replies are passed over more often, so those that were kept flatter the arm."""
+    """Bad first replies are escalated more often, so the kept ones overestimate the arm."""
     rng, found = np.random.default_rng(8), world(6000, 8, p_min=0.3)
     written = Journal(tmp_path)
     for row in range(6000):
@@ -167,7 +169,7 @@ def test_audits_are_no_draws_and_their_labels_are_left_out(tmp_path: Path) -> No
     assert len(log) == 200
     assert not log.excluded
     assert np.isfinite(log.quality).tolist() == [True, False] * 100
-    assert "100 labels that audits bought" in log.notes[0]
+    assert "100 labels from audits" in log.notes[0]
 
 
 def test_each_arm_and_its_saving_are_estimated_from_a_journal(journal: tuple[Path, World]) -> None:
@@ -200,7 +202,7 @@ def test_a_mix_lies_between_its_arms_and_a_learned_policy_between_the_best_and_w
     assert LEVEL[0] < learned.value <= LEVEL[2] + 0.03
 
 
-def test_a_learning_policy_knows_nothing_that_was_told_later(journal: tuple[Path, World]) -> None:
+def test_a_learning_policy_does_not_see_later_feedback(journal: tuple[Path, World]) -> None:
     log, _scratch = read(journal[0])
     costs = replay.Replay(log).costs
     target = parse("lagrangian", allowance_usd=0.0002)
@@ -212,7 +214,7 @@ def test_a_learning_policy_knows_nothing_that_was_told_later(journal: tuple[Path
     assert (before[601:] != after[601:]).any()
 
 
-def test_labels_told_of_some_arms_more_often_do_not_bend_the_estimate() -> None:
+def test_unequal_label_rates_of_arms_do_not_bias_the_estimate() -> None:
     found = world(20_000, 9, p_min=0.2)
     told = np.random.default_rng(1).random(20_000) < np.array([0.9, 0.5, 0.15])[found.log.arm]
     quality = np.where(told, found.log.quality, np.nan)
@@ -228,19 +230,6 @@ def test_labels_told_of_some_arms_more_often_do_not_bend_the_estimate() -> None:
 
 
 # -- files of others
-
-
-def as_frame(found: World) -> pl.DataFrame:
-    log = found.log
-    return pl.DataFrame(
-        {
-            "model": [ARMS[arm] for arm in log.arm],
-            "p": log.propensity,
-            "reward": log.quality,
-            "usd": log.cost_usd,
-            "x": found.x,
-        }
-    )
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -292,16 +281,88 @@ def test_the_open_bandit_dataset_is_read_with_its_propensities(tmp_path: Path) -
     assert log.propensity.tolist() == [0.5, 0.25]
     assert log.quality.tolist() == [0.0, 1.0]
     assert log.time[1] - log.time[0] == pytest.approx(19.202221)
+    assert not log.priced
+    assert log.total_usd.tolist() == [0.0, 0.0]  # not the row numbers of the first column
 
 
-def test_a_log_that_tells_no_costs_makes_up_none(tmp_path: Path) -> None:
-    path = tmp_path / "log.parquet"
+def test_a_log_without_costs_has_no_estimate_of_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, page = tmp_path / "log.parquet", tmp_path / "page.html"
     as_frame(world(1500, 2, p_min=0.1)).drop("usd").write_parquet(path)
+    named = ["--arm", "model", "--propensity", "p", "--quality", "reward"]
+    assert main(["simulate", "replay", str(path), *named, "--html", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert "the log has no costs" in out
+    assert "0.0000 [0.0000, 0.0000]" not in out.splitlines()[1]
     log, _scratch = read(path, arm="model", propensity="p", quality="reward")
-    for outcome in replay.ask(log, replay.fixed(log)):
-        assert isinstance(outcome.cost_usd, Estimate)
-        assert (outcome.cost_usd.low, outcome.cost_usd.high) == (0.0, 0.0)
-        assert outcome.saving in {None, (0.0, 0.0, 0.0)}
+    _logged, *outcomes = replay.ask(log, replay.fixed(log))
+    for outcome in outcomes:
+        assert isinstance(outcome.quality, Estimate)
+        assert isinstance(outcome.cost_usd, Refused)
+        assert outcome.saving is None
+    assert main(["simulate", "frontier", str(path), *named]) == 1
+    assert "a frontier needs costs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_incomplete_rows_are_left_out_and_counted(kind: str, tmp_path: Path) -> None:
+    path, count = tmp_path / f"log.{kind}", 400
+    frame = pl.DataFrame(
+        {
+            "arm": ["a", None, *"ab" * 199],
+            "propensity": [0.5, 0.5, None, float("nan"), *[0.5] * 396],
+            "quality": [1.0] * count,
+            "cost_usd": [*[0.1] * 5, None, *[0.1] * 394],
+            "time": [*[f"2026-01-01T00:{at // 60:02}:{at % 60:02}Z" for at in range(399)], None],
+            "size": [*[1.0] * 6, None, *[1.0] * 393],
+        }
+    )
+    frame.write_csv(path) if kind == "csv" else frame.write_parquet(path)
+    log, _scratch = read(path, features=("size",))
+    assert log.excluded == {
+        "without arm": 1,
+        "without propensity": 2,
+        "without cost": 1,
+        "without feature size": 1,
+        "without time": 1,
+    }
+    assert len(log) == count - 6
+    assert any("6 of 400 decisions are left out" in note for note in replay.Replay(log).notes())
+
+
+def test_text_that_is_no_number_is_named_with_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("arm,propensity,quality\n" + "x,0.5,1\n" * 7 + "x,half,1\n")
+    with pytest.raises(BadLog, match=r"log\.csv row 8: propensity = 'half' is not a number"):
+        read(path)
+
+
+def test_probabilities_that_do_not_match_the_actions_are_named_with_their_line(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log.dsjson"
+    path.write_text('{"_label_cost": -1, "a": [1, 2], "p": [1.0]}\n')
+    with pytest.raises(BadLog, match=r"line 1: a lists 2 actions, p 1 probabilities"):
+        read(path)
+
+
+def test_an_arm_may_be_named_by_a_number() -> None:
+    assert parse("fixed:arm=14").options == {"arm": "14"}
+    with pytest.raises(BadLog, match="cheap=much: option weights"):
+        replay.Replay(world(200, 1).log).ask(parse("weighted:cheap=much"))
+
+
+def test_a_longer_log_is_no_remedy_where_the_log_never_draws_an_arm() -> None:
+    found = world(3000, 1, p_min=0.0, learns=False)
+    never = replay.Replay(found.log).ask(parse("fixed:arm=great")).quality
+    assert isinstance(never, Refused)
+    assert "never draws 100% of its choices" in str(never)
+    assert "a longer log alone does not help" in str(never)
+    found = world(300, 1, p_min=0.02, learns=False)
+    seldom = replay.Replay(found.log).ask(parse("fixed:arm=great")).quality
+    assert isinstance(seldom, Refused)
+    assert "or for longer" in str(seldom)
 
 
 # -- the command
@@ -336,7 +397,7 @@ def test_a_log_that_cannot_answer_says_what_would_help(
     )
     assert main(["simulate", "replay", str(path), "--policy", "fixed:arm=great"]) == 0
     out = capsys.readouterr().out
-    assert "no answer: only" in out
+    assert "no estimate: only" in out
     assert "log with p_min = 0.25" in out
 
 
@@ -345,23 +406,35 @@ def test_a_log_that_cannot_answer_says_what_would_help(
     [
         ("none", None, [], "does not exist"),
         ("empty", "", [], "no journal-"),
-        ("log.csv", "a,b\n1,2\n", [], "name it with --arm, there are: a, b"),
-        ("log.parquet", "PAR1 cut", [], "is it whole?"),
-        ("log.dsjson", "{cut\n", [], "line 1 is no dsjson"),
+        ("log.csv", "a,b\n1,2\n", [], "set --arm to one of its columns: a, b"),
+        ("log.parquet", "PAR1 cut", [], "it may be incomplete"),
+        ("log.dsjson", "{cut\n", [], "line 1 is not dsjson"),
         ("log.csv", "arm,propensity,quality\nx,0.5,\n", [], "0 of 1 decisions have a quality"),
-        ("log.csv", "arm,propensity,quality\n" + "x,0,1\n" * 60, [], "must lie in (0, 1]"),
-        ("log.csv", "arm,propensity,quality\n" + "x,1,7\n" * 60, [], "must lie in [0, 1]"),
+        ("log.csv", "arm,propensity,quality\n" + "x,0,1\n" * 60, [], "must be in (0, 1]"),
+        ("log.csv", "arm,propensity,quality\n" + "x,1,7\n" * 60, [], "must be in [0, 1]"),
+        (
+            "log.csv",
+            "arm,propensity,quality\n" + "x,0.5,1\ny,0.5,1\n" * 60,
+            ["--p-min", "0.6"],
+            "--p-min must be above 0 and at most the least propensity in the log, 0.5",
+        ),
+        (
+            "log.csv",
+            "arm,propensity,quality\n" + "x,0.5,1\ny,0.5,1\n" * 60,
+            ["--alpha", "5"],
+            "--alpha must be between 0 and 1",
+        ),
         (
             "log.csv",
             "arm,propensity,quality\n" + "x,1,1\n" * 60,
             ["--policy", "fixed:arm=y"],
-            "no arm y; there are: x",
+            "no arm y; its arms: x",
         ),
         (
             "log.csv",
             "arm,propensity,quality\n" + "x,1,1\n" * 60,
             ["--policy", "fxied:arm=x"],
-            "there are: logged, lagrangian",
+            "the policies are: logged, lagrangian",
         ),
     ],
 )
@@ -383,8 +456,8 @@ def test_what_is_wrong_is_said_with_what_to_do(
     assert said in capsys.readouterr().err
 
 
-def test_an_unknown_route_is_told_with_those_there_are(journal: tuple[Path, World]) -> None:
-    with pytest.raises(BadLog, match="there are: digits"):
+def test_an_unknown_route_is_refused_with_the_known_ones(journal: tuple[Path, World]) -> None:
+    with pytest.raises(BadLog, match="its routes: digits"):
         log_files.read(journal[0], Scratch(), Columns(), route="letters")
 
 

@@ -1,4 +1,4 @@
-"""Reports: whole pages that need nothing else, sound as XML, the same bytes for the same values."""
+"""Pages: self-contained, valid XML, the same bytes for the same values."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Times of logs that are not ours."""
+"""Times in logs from elsewhere."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import pytest
 
 from tollway.simulations.replay import log_files, times
 from tollway.simulations.replay.columns import Columns
-from tollway.simulations.replay.logs import BadLog, Scratch
+from tollway.simulations.replay.logs import BadLog
+from tollway.simulations.replay.scratch import Scratch
 
 NEW_YEAR = 1_767_225_600.0  # 2026-01-01 00:00 UTC
 
@@ -50,17 +51,23 @@ def test_offsets_may_differ_from_row_to_row(tmp_path: Path) -> None:
     assert set(read(tmp_path, stamps)) == {NEW_YEAR, NEW_YEAR + 1, NEW_YEAR + 2}
 
 
-@pytest.mark.parametrize("wrong", ["yesterday", "01/02/2026", "", "nan", "2026-13-01"])
+@pytest.mark.parametrize("wrong", ["yesterday", "01/02/2026", "1767225600000", "nan", "2026-13-01"])
 def test_what_is_no_time_is_named_with_its_row(tmp_path: Path, wrong: str) -> None:
     stamps = ["2026-01-01T00:00:00Z"] * 60
     stamps[41] = wrong
-    with pytest.raises(BadLog, match=r"log\.csv row 42: time = .* is no time; write seconds"):
+    with pytest.raises(BadLog, match=r"log\.csv row 42: time = .* is not a time; write seconds"):
         read(tmp_path, stamps)
 
 
-def test_a_number_that_is_missing_is_named_with_its_row(tmp_path: Path) -> None:
-    with pytest.raises(BadLog, match=r"log\.csv row 2: time = None is no time"):
-        read(tmp_path, ["1767225600", "", "1767225602"] * 20)
+@pytest.mark.parametrize("stamp", ["17672256{:02}", "2026-01-01T00:00:{:02}Z"])
+def test_a_row_without_a_time_is_left_out_and_counted(tmp_path: Path, stamp: str) -> None:
+    path = tmp_path / "log.csv"
+    stamps = ["", *[stamp.format(second) for second in range(1, 60)]]
+    rows = [f"a,0.5,1,{stamp}" for stamp in stamps]
+    path.write_text("\n".join(["arm,propensity,quality,time", *rows]) + "\n")
+    log = log_files.read(path, Scratch(), Columns())
+    assert len(log) == 59
+    assert log.excluded == {"without time": 1}
 
 
 def test_dates_of_parquet_files_are_read_too() -> None:

@@ -1,4 +1,4 @@
-"""Before language models: first events tell of a queue, the length of whole replies does not."""
+"""For language models, the time to the first event shows a queue; a reply's length does not."""
 
 import asyncio
 from random import Random
@@ -68,7 +68,7 @@ def test_what_was_served_is_forgotten_after_a_minute() -> None:
     assert served.most == 0
 
 
-def test_slots_tell_of_a_streams_first_event_and_not_of_its_head() -> None:
+def test_slots_report_a_streams_first_event_and_not_its_head() -> None:
     async def main() -> None:
         limiter = FirstEventLimiter(64)
         slots = ConcurrencyQueue(64, limiter=limiter)

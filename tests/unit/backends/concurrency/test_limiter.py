@@ -1,4 +1,4 @@
-"""The limiter finds how many calls a server has places for, in a simulated queue."""
+"""The limiter finds a server's capacity, in a simulated queue."""
 
 import heapq
 from collections import deque
@@ -24,7 +24,7 @@ class Server:
     latencies: list[float] = field(default_factory=list)
 
     def run(self, arrivals_per_s: float, seconds: float) -> float:
-        """Have requests arrive at random; return the share of what it can do that it did."""
+        """Have requests arrive at random; return the share of the capacity that was used."""
         end_s, arrives_s, waiting = self.now_s + seconds, self.now_s, deque[float]()
         free = [self.now_s] * self.places
         self.answered, self.latencies = 0, []
@@ -114,7 +114,7 @@ def test_a_server_that_has_become_slower_for_good_is_found_out() -> None:
     assert slow.run(320.0, 30.0) > 0.9
 
 
-def test_a_probe_that_the_traffic_left_does_not_bind_those_who_come_later() -> None:
+def test_an_abandoned_probe_does_not_limit_later_calls() -> None:
     limiter, now_s = AdaptiveLimit(100), 0.0
     while limiter.limit == limiter.usual:  # in full use, until a probe begins
         now_s += 0.02

@@ -1,4 +1,4 @@
-"""Slots: in order of arrival, refused at once where the wait would be too long."""
+"""Slots are given in order of arrival; calls that would wait too long are refused at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ import pytest
 
 from tollway.backends.concurrency.limiter import AdaptiveLimit
 from tollway.backends.concurrency.queue import ConcurrencyQueue
-from tollway.backends.types import ConnectFailed, DeadlineExceeded, Overloaded
+from tollway.backends.errors import ConnectFailed, DeadlineExceeded, Overloaded
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
@@ -23,7 +23,7 @@ async def state() -> None:
         await asyncio.sleep(0)
 
 
-def test_a_slot_goes_to_who_waited_longest() -> None:
+def test_a_slot_goes_to_the_call_that_waited_longest() -> None:
     async def main() -> None:
         slots, order = ConcurrencyQueue(1), list[int]()
         await slots.enter(soon())
@@ -44,7 +44,7 @@ def test_a_slot_goes_to_who_waited_longest() -> None:
     run(main)
 
 
-def test_who_would_wait_too_long_is_refused_at_once_and_nothing_was_sent() -> None:
+def test_a_call_that_would_wait_too_long_is_refused_at_once_and_not_sent() -> None:
     async def main() -> None:
         slots = ConcurrencyQueue(2, patience_s=1.0)
         for _ in range(2):
@@ -52,7 +52,7 @@ def test_who_would_wait_too_long_is_refused_at_once_and_nothing_was_sent() -> No
         slots.leave(0.3)  # each slot is held for 0.3 s: a sixth of a second a place in the queue
         await slots.enter(soon())
         waiting = []
-        while not slots.full:
+        while not slots.is_full():
             waiting.append(asyncio.create_task(slots.enter(soon())))
             await state()
         assert slots.waiting == 3  # half the patience
@@ -68,7 +68,7 @@ def test_who_would_wait_too_long_is_refused_at_once_and_nothing_was_sent() -> No
     run(main)
 
 
-def test_who_waits_in_vain_is_refused_when_his_patience_ends() -> None:
+def test_a_call_that_gets_no_slot_is_refused_after_its_wait_limit() -> None:
     async def main() -> None:
         slots = ConcurrencyQueue(1, patience_s=0.02)
         await slots.enter(soon())
@@ -123,7 +123,7 @@ def test_a_limit_that_shrank_is_met_as_calls_end_and_one_that_grew_lets_all_in()
     run(main)
 
 
-def test_closing_fails_who_waits() -> None:
+def test_closing_fails_waiting_calls() -> None:
     async def main() -> None:
         slots = ConcurrencyQueue(1)
         await slots.enter(soon())
@@ -134,3 +134,32 @@ def test_closing_fails_who_waits() -> None:
             await waiting
 
     run(main)
+
+
+def test_a_tenant_with_few_calls_gets_the_next_slot_and_is_not_refused_for_anothers_queue() -> None:
+    async def main() -> None:
+        slots = ConcurrencyQueue(2, patience_s=1.0)
+        for _ in range(2):
+            await slots.enter(soon(), "greedy")
+        slots.leave(0.3, "greedy")
+        await slots.enter(soon(), "greedy")
+        order: list[str] = []
+
+        async def call(tenant: str) -> None:
+            await slots.enter(soon(), tenant)
+            order.append(tenant)
+
+        waiting = []
+        while not slots.is_full("greedy"):
+            waiting.append(asyncio.create_task(call("greedy")))
+            await asyncio.sleep(0)
+        assert not slots.is_full("modest")
+        waiting.append(asyncio.create_task(call("modest")))
+        await asyncio.sleep(0)
+        for _ in waiting:
+            slots.leave(0.3, order[-1] if order else "greedy")
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        assert order.index("modest") <= 1
+
+    asyncio.run(main())

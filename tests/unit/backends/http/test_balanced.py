@@ -1,4 +1,4 @@
-"""Several addresses of one backend: who is asked, who is left out, and for how long."""
+"""Several addresses of one backend: which is asked, which is left out, and for how long."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,16 +7,10 @@ from typing import Any
 
 import pytest
 
+from tollway.backends.errors import BadReply, ConnectFailed, DeadlineExceeded, Overloaded
 from tollway.backends.http import load_balancer
 from tollway.backends.http.load_balancer import FAILURES_IN_A_ROW, Endpoint, LoadBalancer
-from tollway.backends.types import (
-    BadReply,
-    Call,
-    ConnectFailed,
-    DeadlineExceeded,
-    HttpReply,
-    Overloaded,
-)
+from tollway.backends.types import Call, HttpReply
 
 CALL = Call(b"POST", b"/x", [(b"host", b"first")], b"{}")
 
@@ -30,7 +24,7 @@ class Body:
 
 
 class Fake:
-    """A server that answers or fails as it is told, and counts."""
+    """A server that answers or fails by script, and counts."""
 
     def __init__(self) -> None:
         self.does: BaseException | int = 200
@@ -144,7 +138,7 @@ def test_calls_that_were_under_way_when_an_address_was_ejected_do_not_keep_it_ou
     run(main)
 
 
-def test_an_address_that_was_well_for_long_begins_anew() -> None:
+def test_an_address_without_failures_for_long_starts_over() -> None:
     async def main() -> None:
         transport, _ = pool(4)
         endpoint, now_s = transport.endpoints[0], asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""Outgoing proxies: which leads where, and what passes through a real one."""
+"""Outgoing proxies: which is used for which URL, and calls through a real one."""
 
 import asyncio
 import ssl
@@ -10,10 +10,10 @@ import uvloop
 
 from tests.contracts import wire_server as wire
 from tests.contracts.wire_server import OK
-from tests.unit.backends.http.test_transport import ask, certificate  # noqa: F401 - a fixture
+from tests.support.transports import ask, post
+from tollway.backends.errors import ConnectFailed
 from tollway.backends.http.factory import open_transport
 from tollway.backends.http.proxies import Proxy, parse_proxy, proxy_url
-from tollway.backends.types import ConnectFailed
 
 PASSWORD = "canary-9b2"
 
@@ -89,7 +89,7 @@ def test_the_environment_says_which_proxy_leads_where(
 
 
 class ConnectProxy:
-    """A proxy that tunnels to one server, whatever name it is asked for."""
+    """A proxy that tunnels every name to one server."""
 
     def __init__(self, port: int, answer: bytes = b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n") -> None:
         self.port = port
@@ -143,7 +143,7 @@ def through(
 
 
 def test_https_goes_through_a_tunnel_that_the_proxy_cannot_read(
-    certificate: tuple[Path, Path],  # noqa: F811
+    certificate: tuple[Path, Path],
 ) -> None:
     async def test(url: str, proxy: ConnectProxy, server: wire.WireServer) -> None:
         trust = ssl.create_default_context(cafile=certificate[0])
@@ -151,7 +151,7 @@ def test_https_goes_through_a_tunnel_that_the_proxy_cannot_read(
         transport = open_transport(target, proxy=url, tls=trust)
         body = b"secret" * 100_000
         for _ in range(3):
-            assert await ask(transport, body) == b"ok"
+            assert await ask(transport, post(body)) == b"ok"
         assert server.requests[0][1] == body
         assert b"proxy-authorization" not in server.requests[0][0].lower()
         (head,) = proxy.heads  # one tunnel, kept alive
@@ -177,7 +177,7 @@ def test_https_goes_through_a_tunnel_that_the_proxy_cannot_read(
     ],
 )
 def test_a_proxy_that_does_not_tunnel_is_a_failed_connection_and_tells_no_password(
-    certificate: tuple[Path, Path],  # noqa: F811
+    certificate: tuple[Path, Path],
     answer: bytes,
     why: str,
 ) -> None:
@@ -195,7 +195,7 @@ def test_a_proxy_that_does_not_tunnel_is_a_failed_connection_and_tells_no_passwo
 
 
 def test_the_backend_s_certificate_counts_not_the_proxy_s_word(
-    certificate: tuple[Path, Path],  # noqa: F811
+    certificate: tuple[Path, Path],
 ) -> None:
     async def test(url: str, proxy: ConnectProxy, server: wire.WireServer) -> None:
         trust = ssl.create_default_context(cafile=certificate[0])
@@ -210,7 +210,7 @@ def test_the_backend_s_certificate_counts_not_the_proxy_s_word(
 
 
 def test_a_silent_proxy_is_a_failed_connection_in_time(
-    certificate: tuple[Path, Path],  # noqa: F811
+    certificate: tuple[Path, Path],
 ) -> None:
     async def main() -> None:
         left = asyncio.Event()
@@ -245,7 +245,7 @@ def test_plain_http_is_asked_of_the_proxy_in_the_absolute_form_with_its_credenti
             for _ in range(2):
                 assert await ask(transport) == b"ok"
             head = proxy.requests[0][0]
-            assert head.startswith(b"POST http://backend.invalid:8000/a?b HTTP/1.1\r\n")
+            assert head.startswith(b"POST http://backend.invalid:8000/v2?q=1 HTTP/1.1\r\n")
             assert b"\r\nproxy-authorization: Basic dXNlcjpjYW5hcnktOWIy\r\n" in head
             assert proxy.accepted == 1
             await transport.aclose()

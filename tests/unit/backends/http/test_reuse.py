@@ -1,4 +1,4 @@
-"""Connections are used again only where their server keeps them."""
+"""Connections are reused only if their server keeps them open."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_the_pause_doubles_while_it_happens_and_is_forgotten_after_long() -> Non
     reuse, now_s = Reuse(), 10.0
     for pause_s in (PAUSE_S, 2 * PAUSE_S, 4 * PAUSE_S, 8 * PAUSE_S, PAUSE_MAX_S, PAUSE_MAX_S):
         reuse.closed(True, now_s)
-        reuse.closed(True, now_s)  # another that was kept before: the same lesson
+        reuse.closed(True, now_s)  # another that was kept before: the same conclusion
         assert not reuse.allows(True, now_s + pause_s - 1)
         now_s += pause_s
         assert reuse.allows(True, now_s)

@@ -1,9 +1,7 @@
-"""Which transport a URL opens, and that TLS, sockets and proxies are reached."""
+"""Which transport is opened for a URL, with TLS, Unix sockets and proxies."""
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,16 +10,11 @@ import uvloop
 
 from tests.contracts import wire_server as wire
 from tests.contracts.wire_server import OK, Script, Wire, WireServer
+from tests.support.transports import ask, post
+from tollway.backends.errors import BadReply, ConnectFailed
 from tollway.backends.http.factory import open_transport
 from tollway.backends.http.httpx_transport import HttpxTransport
 from tollway.backends.http.pool import Http1Transport
-from tollway.backends.types import BadReply, Call, ConnectFailed, Transport
-
-
-async def ask(transport: Transport, body: bytes = b"{}") -> bytes:
-    deadline_s = asyncio.get_running_loop().time() + 20
-    reply = await transport.send(Call(b"POST", b"/a?b", [(b"host", b"h")], body), deadline_s)
-    return await reply.read(100)
 
 
 @pytest.mark.parametrize(
@@ -59,19 +52,6 @@ def test_a_unix_socket_is_reached(tmp_path: Path) -> None:
     uvloop.run(main())
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that only its own file vouches for, and its key."""
-    openssl = shutil.which("openssl")
-    assert openssl, "this test needs the program openssl: apt-get install openssl"
-    folder = tmp_path_factory.mktemp("tls")
-    made = ["-keyout", folder / "key", "-out", folder / "cert", "-subj", "/CN=x", "-days", "2"]
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    name = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([openssl, "req", "-x509", *kind, *name, *made], check=True, capture_output=True)
-    return folder / "cert", folder / "key"
-
-
 def over_tls(
     certificate: tuple[Path, Path],
     script: Script,
@@ -91,7 +71,7 @@ def test_https_is_http1_over_tls(certificate: tuple[Path, Path]) -> None:
         transport = open_transport(url, tls=ssl.create_default_context(cafile=certificate[0]))
         body = bytes(1 << 20)
         for _ in range(3):
-            assert await ask(transport, body) == b"ok"
+            assert await ask(transport, post(body)) == b"ok"
         assert server.accepted == 1
         assert server.requests[0][1] == body
         await transport.aclose()
@@ -111,7 +91,7 @@ def test_a_body_cut_under_tls_is_a_bad_reply(certificate: tuple[Path, Path]) -> 
     over_tls(certificate, cut, test)
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: tuple[Path, Path]) -> None:
+def test_an_untrusted_certificate_is_refused(certificate: tuple[Path, Path]) -> None:
     async def test(url: str, server: WireServer) -> None:
         transport = open_transport(url, connections=1)
         for _ in range(2):
@@ -143,7 +123,9 @@ def test_a_proxy_is_asked_for_the_absolute_form() -> None:
         async with wire.wire_server(wire.replies(OK)) as proxy:
             transport = open_transport("http://backend.invalid:8000", proxy=proxy.url)
             assert await ask(transport) == b"ok"
-            assert proxy.requests[0][0].startswith(b"POST http://backend.invalid:8000/a?b HTTP/1.1")
+            assert proxy.requests[0][0].startswith(
+                b"POST http://backend.invalid:8000/v2?q=1 HTTP/1.1"
+            )
             await transport.aclose()
 
     uvloop.run(main())

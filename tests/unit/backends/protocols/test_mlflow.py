@@ -4,17 +4,9 @@ from typing import Any
 import orjson
 import pytest
 
+from tollway.backends.errors import InvalidAnswer
 from tollway.backends.protocols.mlflow import Mlflow
-from tollway.backends.types import (
-    BadRequest,
-    Call,
-    Headers,
-    HttpReply,
-    InvalidAnswer,
-    ModelAnswer,
-    Payload,
-    Usage,
-)
+from tollway.backends.types import Call, Headers, HttpReply, ModelAnswer, Payload, Usage
 
 SPLIT = {"columns": ["a"], "data": [[1]]}
 
@@ -50,22 +42,22 @@ def test_each_way_to_give_inputs_is_read(document: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "says"),
+    ("kind", "body"),
     [
-        ({}, "exactly one of .*; there are 0"),
-        ({"inputs": [1], "instances": [1]}, "there are 2"),
-        ([1], "must be an object"),
-        ({"inputs": [1], "params": [1]}, "params: .* must be an object"),
+        (b"text/csv", b"a,b\n1,2\n"),
+        (b"application/json", b'{"inputs": [1], "instances": [1]}'),
+        (b"application/json", b'{"messages": [{"role": "user", "content": "hi"}]}'),
+        (b"application/json", b'{"inputs": [NaN]}'),
+        (b"application/json; format=pandas-split", b'{"columns": ["a"], "data": [[1]]}'),
+        (b"application/x-parquet", b"PAR1"),
+        (b"application/json", b"{"),
     ],
 )
-def test_a_request_gives_its_inputs_in_one_way(document: Any, says: str) -> None:
-    with pytest.raises(BadRequest, match=says):
-        parse(document)
+def test_every_body_is_left_to_the_server(kind: bytes, body: bytes) -> None:
+    call = Call(b"POST", b"/invocations", [(b"content-type", kind)], body)
+    wire = Mlflow()
 
-
-def test_csv_is_refused_with_what_to_send() -> None:
-    with pytest.raises(BadRequest, match="send application/json"):
-        parse({"inputs": [1]}, [(b"content-type", b"text/csv")])
+    assert wire.readdress(call, b"", None, wire.parse(call)) == (b"/invocations", {})
 
 
 @pytest.mark.parametrize(
@@ -121,13 +113,25 @@ def test_no_predictions_are_no_answer(document: Any) -> None:
         (b"/invocations", None, b"/base/invocations"),
         (b"/invocations?a=1", "m", b"/base/invocations?a=1"),
         (b"/spam?a=1", "m", b"/base/invocations?a=1"),
-        (b"/spam", None, b"/base/spam"),
+        (b"/spam", None, b"/base/invocations"),
+        (b"/odd/invocations?a=1", None, b"/base/invocations?a=1"),
     ],
 )
 def test_a_server_of_one_model_needs_no_name(target: bytes, model: str | None, sent: bytes) -> None:
     call = Call(b"POST", target, [], b"{}")
 
-    assert Mlflow().readdress(call, b"/base", model, Payload()).target == sent
+    assert Mlflow().readdress(call, b"/base", model, Payload()) == (sent, {})
+
+
+def test_the_servers_own_paths_are_free_and_beside_the_route() -> None:
+    wire = Mlflow(path="/odd/invocations")
+    call = Call(b"GET", b"/odd/version", [])
+
+    payload = wire.parse(call)
+
+    assert payload.endpoint.is_free
+    assert wire.readdress(call, b"/base", None, payload) == (b"/base/version", {})
+    assert not wire.parse(Call(b"POST", b"/odd/version", [])).endpoint.is_free
 
 
 def test_usage_may_be_a_member() -> None:

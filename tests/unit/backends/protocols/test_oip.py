@@ -1,4 +1,6 @@
 import math
+import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -11,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
+from tollway.backends.errors import BadRequest, InvalidAnswer
 from tollway.backends.protocols.oip import tensors
-from tollway.backends.protocols.oip.protocol import OipTarget, OpenInference, match
+from tollway.backends.protocols.oip.protocol import OpenInference, match
 from tollway.backends.protocols.oip.target import readdress
 from tollway.backends.protocols.registry import protocol
-from tollway.backends.types import BadRequest, Call, Headers, HttpReply, InvalidAnswer, Payload
+from tollway.backends.types import Call, Headers, HttpReply, Payload
 
 HEAD_LENGTH = b"inference-header-content-length"
 
@@ -63,40 +66,50 @@ PROBABILITIES = {
 @pytest.mark.parametrize(
     ("path", "target"),
     [
-        (b"/v2/models/digits/infer", OipTarget("infer", "digits")),
-        (b"/v2/models/digits/versions/2/infer", OipTarget("infer", "digits", "2")),
-        (b"/v2/models/digits", OipTarget("metadata", "digits")),
-        (b"/v2/models/digits/versions/2", OipTarget("metadata", "digits", "2")),
-        (b"/v2/models/digits/ready", OipTarget("ready", "digits")),
-        (b"/v2/models/digits/versions/2/ready", OipTarget("ready", "digits", "2")),
-        (b"/v2/models/a%2Fb%20c/infer", OipTarget("infer", "a/b c")),
-        (b"/v2/models/infer", OipTarget("metadata", "infer")),
+        (b"/v2/models/digits/infer", ("infer", "digits", None)),
+        (b"/v2/models/digits/versions/2/infer", ("infer", "digits", "2")),
+        (b"/v2/models/digits", ("metadata", "digits", None)),
+        (b"/v2/models/digits/versions/2", ("metadata", "digits", "2")),
+        (b"/v2/models/digits/ready", ("ready", "digits", None)),
+        (b"/v2/models/digits/versions/2/ready", ("ready", "digits", "2")),
+        (b"/v2/models/a%2Fb%20c/infer", ("infer", "a/b c", None)),
+        (b"/v2/models/infer", ("metadata", "infer", None)),
+        (b"/v2/models/digits/config", ("metadata", "digits", None)),
+        (b"/v2/models/digits/versions/1/stats", ("metadata", "digits", "1")),
+        (b"/v2/models/digits/generate_stream", ("infer", "digits", None)),
+        (b"/seldon/ns/v2/models/digits/infer", ("infer", "digits", None)),
+        (b"/v2/models/stats", None),
         (b"/v2/models/", None),
         (b"/v2/models/digits/", None),
-        (b"/v2/models/digits/versions/infer", OipTarget("metadata", "digits", "infer")),
+        (b"/v2/models/digits/versions/infer", ("metadata", "digits", "infer")),
         (b"/v2/models/digits/versions//infer", None),
         (b"/v2/models/digits/infer/x", None),
         (b"/v1/models/digits/infer", None),
-        (b"v2/models/digits/infer", None),
         (b"/v2/health/live", None),
         (b"", None),
     ],
 )
-def test_a_path_says_what_is_asked_of_which_model(path: bytes, target: OipTarget | None) -> None:
-    assert match(path) == target
+def test_a_path_says_what_is_asked_of_which_model(
+    path: bytes, target: tuple[str, str, str | None] | None
+) -> None:
+    found = match(path)
+    assert (found and (found.what, found.model, found.version)) == target
 
 
 @pytest.mark.parametrize(
     ("target", "base", "model", "sent"),
     [
         (b"/v2/models/m/infer", b"", "small", b"/v2/models/small/infer"),
-        (b"/v2/models/m/infer?a=/b", b"/p/", "small", b"/p/v2/models/small/infer?a=/b"),
+        (b"/v2/models/m/infer?a=/b", b"/p", "small", b"/p/v2/models/small/infer?a=/b"),
         (b"/v2/models/m/versions/1/infer", b"", "s", b"/v2/models/s/versions/1/infer"),
         (b"/v2/models/m", b"", "s", b"/v2/models/s"),
         (b"/v2/models/m%20x/infer", b"", None, b"/v2/models/m%20x/infer"),
         (b"/v2/models/m/infer", b"", "a/../b?c", b"/v2/models/a%2F..%2Fb%3Fc/infer"),
         (b"/classify?x=1", b"/p", "s", b"/p/v2/models/s/infer?x=1"),
         (b"/classify", b"/p", None, b"/p/classify"),
+        (b"/ns/v2/models/m/infer?a=1", b"/p", None, b"/p/v2/models/m/infer?a=1"),
+        (b"/ns/v2/models/m/config", b"", "s", b"/v2/models/s/config"),
+        (b"/v2/models/m/generate_stream", b"", "s", b"/v2/models/s/generate_stream"),
     ],
 )
 def test_only_the_models_name_in_the_path_changes(
@@ -196,15 +209,13 @@ BINARY = {"name": "x", "shape": [1], "datatype": "FP32"}
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        ([], r"must be an object, not \[\]"),
-        ({}, "inputs: must be a list of at least one tensor, not None"),
         ({"inputs": []}, "at least one"),
         ({"inputs": [3]}, "must be an object, not 3"),
         ({"inputs": [tensor(name=None)]}, "name must be a string, not None"),
-        ({"inputs": [tensor(), tensor()]}, "'x' stands twice"),
-        ({"inputs": [tensor(datatype="FLOAT")]}, r"'x': datatype 'FLOAT' is none of .*FP32"),
-        ({"inputs": [tensor(datatype=["FP32"])]}, "is none of"),
-        ({"inputs": [tensor(shape=[3])]}, r"'x': shape \[3\] wants 3 elements, data has 2"),
+        ({"inputs": [tensor(), tensor()]}, "'x' is given twice"),
+        ({"inputs": [tensor(datatype="FLOAT")]}, r"'x': datatype 'FLOAT' is not one of .*FP32"),
+        ({"inputs": [tensor(datatype=["FP32"])]}, "is not one of"),
+        ({"inputs": [tensor(shape=[3])]}, r"'x': shape \[3\] needs 3 elements, data has 2"),
         ({"inputs": [tensor(shape=[2, -1])]}, r"shape \[2, -1\] must hold integers of at least 0"),
         ({"inputs": [tensor(shape=[2.0])]}, "must hold integers"),
         ({"inputs": [tensor(shape=[True, 2])]}, "must hold integers"),
@@ -213,12 +224,12 @@ BINARY = {"name": "x", "shape": [1], "datatype": "FP32"}
         ({"inputs": [tensor(shape=[1 << 40, 1 << 40])]}, "more elements than can be counted"),
         ({"inputs": [tensor(data=None)]}, "data must be a list"),
         ({"inputs": [{**BINARY}]}, "data must be a list"),
-        ({"inputs": [tensor(data=[1.0, None])]}, "'x': data holds None, which is no FP32"),
-        ({"inputs": [tensor(data=[1.0, "2"])]}, "data holds '2', which is no FP32"),
+        ({"inputs": [tensor(data=[1.0, None])]}, "'x': data holds None, which is not FP32"),
+        ({"inputs": [tensor(data=[1.0, "2"])]}, "data holds '2', which is not FP32"),
         ({"inputs": [tensor(data=[1.0, True])]}, "data holds True"),
-        ({"inputs": [tensor(datatype="INT8", data=[1, 2.5])]}, "data holds 2.5, which is no INT8"),
+        ({"inputs": [tensor(datatype="INT8", data=[1, 2.5])]}, "data holds 2.5, which is not INT8"),
         ({"inputs": [tensor(datatype="UINT8", data=[1, 256])]}, r"does not fit UINT8 \(0 to 255\)"),
-        ({"inputs": [tensor(datatype="BYTES", data=["a", 1])]}, "data holds 1, which is no BYTES"),
+        ({"inputs": [tensor(datatype="BYTES", data=["a", 1])]}, "data holds 1, which is not BYTES"),
         ({"inputs": [tensor(data=[[[1.0, 2.0]]])]}, "nested deeper than its shape"),
         ({"inputs": [tensor()], "id": 3}, "id: 3 is of the wrong type"),
         ({"inputs": [tensor()], "parameters": []}, "parameters: .* wrong type"),
@@ -227,16 +238,121 @@ BINARY = {"name": "x", "shape": [1], "datatype": "FP32"}
         ({"inputs": [{**BINARY, "parameters": {"binary_data_size": 4}}]}, "are not in the body"),
     ],
 )
-def test_a_malformed_request_is_refused_with_the_reason(document: Any, says: str) -> None:
+def test_an_unusual_request_passes_with_its_fault(document: Any, says: str) -> None:
+    """Servers differ: MLServer compares no shapes, reads null as NaN and takes no inputs at all."""
+    payload = parse(document)
+
+    assert re.search(says, payload.fault)
+    assert payload.data == document
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"[]", r"must be an object, not \[\]"),
+        (b"{}", "inputs: must be a list of at least one tensor, not None"),
+        (b'{"inputs": 3}', "inputs: must be a list"),
+        (b"{", "not JSON"),
+        (b"", "the body is empty"),
+        (b"\x93NUMPY", "not JSON"),
+        (
+            b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32",'
+            b' "parameters": {"shared_memory_region": "r"}}]}',
+            "shared memory is not supported",
+        ),
+    ],
+)
+def test_what_no_server_takes_is_refused_with_the_reason(body: bytes, says: str) -> None:
     with pytest.raises(BadRequest, match=says):
-        parse(document)
+        OpenInference().parse(Call(b"POST", b"/v2/models/m/infer", [], body))
+
+
+def test_nan_and_compressed_bodies_pass() -> None:
+    nan = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [NaN]}]}'
+    one = OpenInference().parse(Call(b"POST", b"/v2/models/m/infer", [], nan))
+    coded: Headers = [(b"content-encoding", b"gzip")]
+    other = OpenInference().parse(Call(b"POST", b"/v2/models/m/infer", coded, b"\x1f\x8b"))
+
+    assert math.isnan(one.data["inputs"][0]["data"][0])
+    assert (one.fault != "", other.data, other.fault) == (True, None, "it is compressed")
+
+
+def renamed(document: Any, tail: bytes = b"", path: bytes = b"/v2/models/digits/infer") -> bytes:
+    head = document if isinstance(document, bytes) else orjson.dumps(document)
+    headers: Headers = [(HEAD_LENGTH, b"%d" % len(head))] if tail else []
+    call = Call(b"POST", path, [], b"")
+    fields, body = OpenInference().renamed(call, headers, head + tail)
+    if tail:
+        length = int(dict(fields)[HEAD_LENGTH])
+        assert body[length:] == tail
+        body = body[:length]
+    return body
+
+
+@pytest.mark.parametrize(
+    ("head", "new"),
+    [
+        (b'{"model_name":"s","outputs":[]}', b'{"model_name":"digits","outputs":[]}'),
+        (b' { "model_name" : "s"}', b' { "model_name" : "digits"}'),
+        (b'{"id":"1","model_name":"s","n":1e400}', b'{"id":"1","model_name":"digits","n":1e400}'),
+        (
+            b'{"parameters":{"model_name":"s"},"model_name":"s"}',
+            b'{"parameters":{"model_name":"s"},"model_name":"digits"}',
+        ),
+        (b'{"outputs":[{"data":["\\"model_name\\":"]}]}', None),
+        (b'{"model_name":7}', b'{"model_name":"digits"}'),
+        (b'{"error":"no"}', None),
+        (b"not json", None),
+        (b"", None),
+        (b'{"a":"' + b"x" * 70_000 + b'","model_name":"s"}', b"digits"),
+    ],
+)
+def test_replies_name_the_model_that_was_asked_for(head: bytes, new: bytes | None) -> None:
+    for tail in (b"", b"\x00raw"):
+        got = renamed(head, tail)
+        if new == b"digits":
+            assert got == head.replace(b'"s"', b'"digits"')
+        else:
+            assert got == (head if new is None else new)
+
+
+def test_names_are_written_as_json() -> None:
+    assert renamed({"model_name": "s"}, path=b"/v2/models/a%22b%C3%A9/infer") == (
+        '{"model_name":"a\\"bé"}'.encode()
+    )
+
+
+def test_a_stream_names_the_model_that_was_asked_for() -> None:
+    call = Call(b"POST", b"/v2/models/llm/generate_stream", [], b'{"text_input": "hi"}')
+    wire = OpenInference()
+    payload = wire.parse(call)
+    reader = wire.follow(payload)
+    assert reader is not None
+    assert wire.streams(payload)
+    events = [b'data: {"model_name":"s","text_output":"%b"}\n\n' % text for text in (b"a", b"b")]
+    cut = b"".join(events)
+
+    passed = b"".join(reader.feed(cut[at : at + 7]) for at in range(0, len(cut), 7))
+
+    assert passed + reader.close() == cut.replace(b'"s"', b'"llm"')
+    assert reader.answer().value == "ab"
+
+
+def test_a_generated_text_is_the_answer() -> None:
+    wire = OpenInference()
+    payload = wire.parse(Call(b"POST", b"/v2/models/llm/generate", [], b'{"text_input": "hi"}'))
+    body = b'{"model_name":"s","text_output":"hello"}'
+
+    assert not wire.streams(payload)
+    assert payload.data == {"text_input": "hi"}
+    assert wire.answer(payload, HttpReply(200, [], NoBody()), body).value == "hello"
 
 
 @pytest.mark.parametrize(
     ("described", "raw", "says"),
     [
         ({"parameters": {"binary_data_size": 8}}, b"1234", "8 bytes of binary data are not in"),
-        ({"parameters": {"binary_data_size": 8}}, b"12345678", "wants 4 bytes, there are 8"),
+        ({"parameters": {"binary_data_size": 8}}, b"12345678", "needs 4 bytes, there are 8"),
         ({"parameters": {"binary_data_size": 4}}, b"12345", "1 bytes at the end of the body"),
         ({"parameters": {"binary_data_size": -4}}, b"", "must be an integer from 0"),
         ({"parameters": {"binary_data_size": 4.0}}, b"1234", "must be an integer from 0"),
@@ -244,25 +360,24 @@ def test_a_malformed_request_is_refused_with_the_reason(document: Any, says: str
         (
             {"parameters": {"binary_data_size": 6}, "datatype": "BYTES"},
             b"\x03\x00\x00\x00ab",
-            "ends behind the tensor",
+            "extends beyond the tensor",
         ),
         (
             {"parameters": {"binary_data_size": 2}, "datatype": "BYTES"},
             b"\x03\x00",
-            "ends behind the tensor",
+            "extends beyond the tensor",
         ),
         (
             {"parameters": {"binary_data_size": 8}, "datatype": "BYTES"},
             bytes(8),
-            "wants 1 elements, the bytes hold 2",
+            "needs 1 elements, the bytes have 2",
         ),
     ],
 )
-def test_raw_tensors_must_fit_what_is_said_of_them(
+def test_raw_tensors_that_do_not_fit_have_a_fault(
     described: dict[str, Any], raw: bytes, says: str
 ) -> None:
-    with pytest.raises(BadRequest, match=says):
-        parse({"inputs": [{**BINARY, **described}]}, raw)
+    assert re.search(says, parse({"inputs": [{**BINARY, **described}]}, raw).fault)
 
 
 @pytest.mark.parametrize("length", [b"-1", b"x", b"", b"999", b"1e2", b"9" * 5000, b"+2", b" 2"])
@@ -287,11 +402,21 @@ def test_any_document_is_read_or_refused_and_never_crashes(document: Any, raw: b
             parse(wrapped, raw)
 
 
-def test_an_error_shows_little_of_what_the_client_sent() -> None:
-    with pytest.raises(BadRequest) as raised:
-        parse({"inputs": [tensor(datatype="x" * 10_000)]})
+def test_a_shape_of_many_dimensions_is_not_multiplied() -> None:
+    """The product of 20,000 large dimensions takes 500 times as long as reading the document."""
+    body = orjson.dumps({"inputs": [tensor(shape=[2**63 - 1] * 20_000)]})
+    started_s = time.process_time()
+    for _ in range(10):
+        orjson.loads(body)
+    read_s = (time.process_time() - started_s) / 10
+    started_s = time.process_time()
+    payload = OpenInference().parse(Call(b"POST", b"/v2/models/m/infer", [], body))
+    assert "must be a list of dimensions" in payload.fault
+    assert time.process_time() - started_s < 50 * read_s
 
-    assert len(str(raised.value)) < 400
+
+def test_an_error_shows_little_of_what_the_client_sent() -> None:
+    assert len(parse({"inputs": [tensor(datatype="x" * 10_000)]}).fault) < 400
 
 
 # -- replies
@@ -397,12 +522,12 @@ def test_nan_and_infinity_are_no_answer(bad: float, datatype: str) -> None:
     ("outputs", "says"),
     [
         ([], "at least one tensor"),
-        ([{**LABEL, "data": []}], "wants 1 elements, data has 0"),
-        ([{**LABEL, "data": [1, 2]}], "wants 1 elements, data has 2"),
+        ([{**LABEL, "data": []}], "needs 1 elements, data has 0"),
+        ([{**LABEL, "data": [1, 2]}], "needs 1 elements, data has 2"),
         ([{**LABEL, "shape": [0], "data": []}], "'label' is empty"),
         ([{**LABEL, "data": [None]}], "data holds None"),
         ([{**LABEL, "datatype": "FP32", "data": [None]}], "data holds None"),
-        ([LABEL, LABEL], "stands twice"),
+        ([LABEL, LABEL], "is given twice"),
     ],
 )
 def test_an_empty_or_misshapen_output_is_no_answer(outputs: list[Any], says: str) -> None:

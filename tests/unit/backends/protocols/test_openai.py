@@ -8,21 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tollway.backends.dialect import rewritten
+from tollway.backends.errors import BadRequest, InvalidAnswer
+from tollway.backends.protocols.openai import endpoints
 from tollway.backends.protocols.openai import usage as openai_usage
 from tollway.backends.protocols.openai.protocol import OpenAI
-from tollway.backends.protocols.openai.stream import Completion, asking_for_usage, asks_for_usage
+from tollway.backends.protocols.openai.stream import Completion, asks_for_usage
 from tollway.backends.protocols.sse import Event, Events
-from tollway.backends.types import (
-    BadRequest,
-    Call,
-    Details,
-    Headers,
-    HttpReply,
-    InvalidAnswer,
-    ModelAnswer,
-    Payload,
-    Usage,
-)
+from tollway.backends.types import Call, Details, Headers, HttpReply, ModelAnswer, Payload, Usage
 
 CHAT = {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]}
 STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
@@ -43,9 +36,8 @@ def chat(**more: Any) -> Call:
 
 
 def sent(call: Call, model: str | None = None, path: bytes = b"") -> tuple[bytes, Any]:
-    assert call.payload is not None
-    readdressed = OpenAI().readdress(call, path, model, call.payload)
-    return readdressed.target, orjson.loads(readdressed.body)
+    target, edits = OpenAI().readdress(call, path, model, call.payload)
+    return target, orjson.loads(rewritten(call, call.payload, edits))
 
 
 def answered(document: Any) -> ModelAnswer:
@@ -88,7 +80,7 @@ def test_a_request_without_its_parts_is_refused(target: bytes, document: Any, sa
 
 
 @pytest.mark.parametrize("depth", [100, 190, 240, 255, 300, 1000])
-def test_what_is_let_in_can_be_written_anew_under_another_name(depth: int) -> None:
+def test_an_accepted_request_can_be_rewritten_with_another_model_name(depth: int) -> None:
     nested = b"[" * depth + b"]" * depth
     body = b'{"model":"m","stream":true,"messages":[{"role":"user","content":%b}]}' % nested
     call = Call(b"POST", b"/v1/chat/completions", [], body)
@@ -127,14 +119,13 @@ def test_a_body_that_need_not_change_is_passed_on_byte_for_byte() -> None:
     call = Call(b"POST", b"/v1/chat/completions", [], body)
 
     for model in (None, "gpt"):
-        assert OpenAI().readdress(call, b"", model, OpenAI().parse(call)).body is body
+        assert not OpenAI().readdress(call, b"", model, OpenAI().parse(call))[1]
 
 
 @pytest.mark.parametrize(
     ("base", "target"),
     [
         (b"/v1", b"/v1/chat/completions"),
-        (b"/v1/", b"/v1/chat/completions"),
         (b"/api/v1", b"/api/v1/chat/completions"),
         (b"/api", b"/api/v1/chat/completions"),
     ],
@@ -145,22 +136,18 @@ def test_a_base_that_ends_with_the_version_is_not_doubled(base: bytes, target: b
 
 def test_a_streamed_request_is_made_to_ask_for_its_usage() -> None:
     call = chat(stream=True, stream_options={"other": 1})
-    assert call.payload is not None
 
-    asking = OpenAI().readdress(call, b"", None, call.payload)
-
-    assert orjson.loads(asking.body)["stream_options"] == {"other": 1, "include_usage": True}
+    assert sent(call)[1]["stream_options"] == {"other": 1, "include_usage": True}
 
 
 def test_a_request_that_is_not_streamed_is_not_made_to_ask() -> None:
     call = chat()
-    assert call.payload is not None
 
-    assert OpenAI().readdress(call, b"", None, call.payload).body is call.body
+    assert not OpenAI().readdress(call, b"", None, call.payload)[1]
 
 
 def test_a_request_that_asks_for_usage_is_left_alone() -> None:
-    request = asking_for_usage({**CHAT, "stream": True})
+    request = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
 
     assert asks_for_usage(request)
     assert sent(chat(**request))[1] == request
@@ -202,7 +189,7 @@ def test_an_empty_reply_is_no_answer(document: Any) -> None:
         answered(document)
 
 
-def test_features_tell_how_it_ended_how_long_it_is_and_how_sure() -> None:
+def test_features_are_the_finish_the_length_and_the_confidence() -> None:
     choice: dict[str, Any] = {"message": {"content": "yes"}, "finish_reason": "stop"}
 
     assert answered({"choices": [choice]}).features == (1.0, math.log(4) / 10)
@@ -335,11 +322,11 @@ def test_the_chunk_of_usage_is_taken_out_where_it_was_not_asked_for(
         event({"choices": [{"delta": {"content": "x"}}], "usage": {"prompt_tokens": "x"}}),
     ],
 )
-def test_what_is_not_understood_is_relayed_as_it_came(raw: bytes) -> None:
+def test_unknown_events_are_relayed_unchanged(raw: bytes) -> None:
     completion = Completion(strip=True)
 
     assert b"".join(completion.relay(e) for e in Events().feed(raw)) == raw
-    assert not completion.is_told
+    assert not completion.is_usage_reported
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -424,3 +411,58 @@ def test_of_a_stream_the_text_is_the_answer_and_nothing_else_can_be(
 def test_what_is_no_path_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot read the path"):
         OpenAI("choices[")
+
+
+def relayed(*events: bytes, document: dict[str, Any] | None = None) -> list[bytes]:
+    """Return what a client gets after each event, then at the end."""
+    call = chat(stream=True, **(document or {}))
+    reader = OpenAI().follow(call.payload)
+    assert reader is not None
+    return [*[reader.feed(one) for one in events], reader.close()]
+
+
+def test_what_a_server_adds_to_a_removed_chunk_of_usage_goes_with_the_finish_reason() -> None:
+    end = delta("", finish_reason="stop")
+    timings = b'"timings":{"n":41.50, "ms":1E-2},"x":12345678901234567890123'
+    usage = USAGE.replace(b'{"choices"', b'{%b,"choices"' % timings)
+    text, finish, gone, done, rest = relayed(delta("hi"), end, usage, DONE)
+    assert (text, finish, done, rest) == (delta("hi"), b"", DONE, b"")
+    assert gone == end.replace(b"}\n\n", b",%b}\n\n" % timings)
+
+
+def test_without_such_members_the_finish_reason_is_passed_on_as_it_came() -> None:
+    end = delta("", finish_reason="stop")
+    assert relayed(delta("hi"), end, USAGE, DONE) == [delta("hi"), b"", end, DONE, b""]
+    assert relayed(end, DONE) == [b"", end + DONE, b""]
+    assert relayed(end, b": ping\n\n", DONE) == [b"", end + b": ping\n\n", DONE, b""]
+    assert relayed(end, delta("b"), end) == [b"", end + delta("b"), b"", end]
+    assert relayed(end + USAGE + DONE) == [end + DONE, b""]
+    late = event({"choices": [], "usage": {"prompt_tokens": 9}, "timings": {"n": 1}})
+    alone = event({"choices": [], "timings": {"n": 1}})
+    assert relayed(delta("hi"), late, DONE) == [delta("hi"), alone, DONE, b""]
+
+
+def test_a_stream_that_breaks_off_gives_up_what_waited() -> None:
+    reader = OpenAI().follow(chat(stream=True).payload)
+    assert reader is not None
+    end = delta("", finish_reason="stop")
+    assert reader.feed(end) == b""
+    assert (reader.release(), reader.release()) == (end, b"")
+
+
+def test_the_wish_of_openrouters_clients_for_usage_is_theirs() -> None:
+    call = chat(stream=True, usage={"include": True})
+    assert sent(call)[1]["usage"] == {"include": True}
+    assert sent(call)[1]["stream_options"] == {"include_usage": True}
+    end = delta("", finish_reason="stop")
+    assert relayed(end, USAGE, document={"usage": {"include": True}}) == [end, USAGE, b""]
+    assert relayed(end, USAGE, document={"usage": {"include": False}}) == [b"", end, b""]
+
+
+@pytest.mark.parametrize("root", [b"", b"/v1", b"/v1/", b"/openai/v1", b"/any/v1"])
+def test_a_path_that_has_no_id_names_no_object(root: bytes) -> None:
+    run, thread = root + b"/threads/runs", root + b"/threads/thread_1"
+    assert endpoints.find(b"POST", run).is_declared
+    assert endpoints.subject(b"POST", run) == ""
+    assert endpoints.find(b"POST", thread).is_free
+    assert endpoints.subject(b"POST", thread) == "thread_1"

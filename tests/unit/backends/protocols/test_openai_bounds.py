@@ -1,4 +1,4 @@
-"""What a request bounds of its bill, and what a hostile client cannot make it understate."""
+"""Upper bounds from a request, which a hostile client cannot understate."""
 
 from typing import Any
 

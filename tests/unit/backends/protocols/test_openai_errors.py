@@ -1,4 +1,4 @@
-"""What an event says went wrong, in the shapes of several providers."""
+"""Errors in stream events, in the formats of several providers."""
 
 from typing import Any
 
@@ -38,8 +38,8 @@ OVERLOADED = {"type": "overloaded_error", "message": "Overloaded"}
 def test_an_error_is_found_and_stands_for_a_status(event: Any, status: int, message: str) -> None:
     stream = Stream()
     stream.feed(b"data: %b\n\n" % orjson.dumps(event))
-    told, body = stream.refusal()
-    assert (told, orjson.loads(body)["error"]["message"]) == (status, message)
+    error_in, body = stream.refusal()
+    assert (error_in, orjson.loads(body)["error"]["message"]) == (status, message)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_error_is_found_and_stands_for_a_status(event: Any, status: int, mess
     ],
 )
 def test_what_is_no_error_is_none(event: Any) -> None:
-    assert not openai_errors.told(event)
+    assert not openai_errors.error_in(event)
 
 
 def test_an_error_event_of_plain_text_is_an_error() -> None:

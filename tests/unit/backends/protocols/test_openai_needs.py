@@ -1,4 +1,4 @@
-"""What a request to OpenAI's API needs of a model."""
+"""Features that a request to OpenAI's API needs."""
 
 from typing import Any
 

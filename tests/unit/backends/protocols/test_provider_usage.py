@@ -1,4 +1,4 @@
-"""Usage in the shapes that providers document, whole and streamed, and what is charged for it."""
+"""Usage in the providers' documented formats, whole and streamed, and its charge."""
 
 import math
 from typing import Any
@@ -387,7 +387,7 @@ def follow(*chunks: Any) -> Stream:
 
 
 def streamed(*chunks: Any) -> int:
-    usage = follow(*chunks).told([])
+    usage = follow(*chunks).reported_usage([])
     assert usage is not None
     assert usage.exact
     return cost(usage)
@@ -416,7 +416,7 @@ def test_an_anthropic_stream_adds_what_was_read_to_what_was_written() -> None:
     }
 
     assert streamed(start, end, {"type": "message_stop"}) == 10 * READ + 200 * CACHED + 15 * MADE
-    cut = follow(start).told([])
+    cut = follow(start).reported_usage([])
     assert cut is not None
     assert not cut.exact  # it wrote more than the one token of its first event
 
@@ -426,15 +426,15 @@ def test_a_gemini_stream_is_final_where_a_candidate_ends() -> None:
         usage = {"promptTokenCount": 9, "candidatesTokenCount": made, "totalTokenCount": 9 + made}
         return {"candidates": [{"content": {}, **more}], "usageMetadata": usage}
 
-    early = follow(chunk(1)).told([])
+    early = follow(chunk(1)).reported_usage([])
     assert early is not None
     assert not early.exact
     assert streamed(chunk(1), chunk(5, finishReason="STOP")) == 9 * READ + 5 * MADE
 
 
-def test_usage_told_with_every_chunk_is_a_lower_bound_until_the_end() -> None:
+def test_usage_in_every_chunk_is_a_lower_bound_until_the_end() -> None:
     chunk = {**TEXT, "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}}
-    usage = follow(chunk, TEXT, TEXT).told([])
+    usage = follow(chunk, TEXT, TEXT).reported_usage([])
 
     assert usage == Usage(input_tokens=9, output_tokens=3, exact=False)
 
@@ -523,7 +523,7 @@ def test_a_usage_of_nothing_costs_nothing(zero: dict[str, Any]) -> None:
     assert usage.more.is_zero
 
 
-def test_a_bill_of_nothing_for_tokens_that_have_a_price_is_not_believed() -> None:
+def test_a_reported_cost_of_zero_for_priced_tokens_is_not_accepted() -> None:
     member = {"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11, "cost": 0}
 
     assert cost(openai_usage.read(member)) == 10 * READ + MADE
@@ -557,7 +557,7 @@ def test_a_count_that_cannot_be_is_an_error_wherever_it_stands(
             return [filled(inner) for inner in value]
         return bad if value is ... else value
 
-    with pytest.raises(ValueError, match=r"below 0|not a number|beyond belief|no amount"):
+    with pytest.raises(ValueError, match=r"below 0|not a number|beyond belief|not an amount"):
         openai_usage.read(filled(member))
 
 

@@ -1,4 +1,4 @@
-"""Events are cut out of a stream without changing a byte, however it arrives."""
+"""Events are split from a stream in any pieces without changing a byte."""
 
 import pytest
 from hypothesis import given

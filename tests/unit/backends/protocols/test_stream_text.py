@@ -1,4 +1,4 @@
-"""Every way in which an event carries text counts, and nothing else does."""
+"""All text in an event is counted, and nothing else."""
 
 from typing import Any
 

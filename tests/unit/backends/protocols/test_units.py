@@ -1,4 +1,4 @@
-"""The table of units: what is in it is read, priced, journalled, counted and exported."""
+"""The table of units: every unit is read, priced, journalled, counted and exported."""
 
 import math
 import subprocess
@@ -79,32 +79,35 @@ from tollway.gateway.cli import config_report
 from tollway.gateway.cli.main import main
 from tollway.gateway.estimation.cost_estimator import CostEstimator
 from tollway.gateway.routing.metering import evaluate_reply
+from tollway.gateway.observability.counter_families import counter_families
 from tollway.gateway.observability.counters import Metrics
-from tollway.gateway.routing.backend import Backend
-from tollway.gateway.routing.records import settlement_row
+from tollway.gateway.observability.exposition import Exposition
+from tollway.gateway.routing.plan import Target
+from tollway.gateway.routing.sinks.records import settlement_row
 from tollway.gateway.routing.request_state import Attempt
 from tollway.policies.types import Context
 from tests.support.journals import Book
 
 price = parse_price({"per_thumb_usd": 0.25})
 assert config_report.price(price) == "$0.25 a thumb", config_report.price(price)
-backend = Backend("b", "cpu", Plain(), None, price)
+backend = Target("b", "cpu", Plain(), None, price)
 estimator = CostEstimator()
 quote = estimator.quote(Context(()), "b", price, backend.unbound)
 body = orjson.dumps({"label": "x", "usage": {"thumbs": 3}})
 call = Call(b"POST", b"/", [], payload=Payload({}))
-verdict = evaluate_reply(backend, call, HttpReply(200, [], None), body, quote=quote, latency_s=0.1)
-assert (verdict.cost_nano, verdict.provenance) == (750_000_000, "usage"), verdict
+outcome = evaluate_reply(backend, call, HttpReply(200, [], None), body, quote=quote, latency_s=0.1)
+assert (outcome.cost_nano, outcome.provenance) == (750_000_000, "usage"), outcome
 for _ in range(100):
-    estimator.observe(Context(()), "b", quote, price, verdict.usage)
+    estimator.observe(Context(()), "b", quote, price, outcome.usage)
 expected = estimator.quote(Context(()), "b", price, backend.unbound).expected_nano
 assert abs(expected - 750_000_000) < 10_000_000, expected
 
-metrics = Metrics("0")
+metrics, exposition = Metrics(), Exposition()
+exposition.add_source(lambda: counter_families(metrics))
 metrics.declare("m", ["b"], ["t"])
-attempt = Attempt("b", quote, 0.0, 0.1, verdict, 200, [], body, False)
+attempt = Attempt("b", quote, 0.0, 0.1, outcome, 200, [], body, False)
 metrics.attempt("m", "t", attempt)
-assert b'tollway_thumbs_total{backend="b",route="m",tenant="t"} 3.0' in metrics.render()
+assert b'tollway_thumbs_total{backend="b",route="m",tenant="t"} 3.0' in exposition.render()
 
 from types import SimpleNamespace
 turn = SimpleNamespace(id="i", inference=SimpleNamespace(

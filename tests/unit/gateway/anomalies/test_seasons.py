@@ -1,4 +1,4 @@
-"""What is usual: seasons are learned, one bad day is outvoted, little knowledge doubts itself."""
+"""The baseline: seasons are learned, one bad day is ignored, few data raise the threshold."""
 
 import math
 
@@ -66,7 +66,7 @@ def test_growth_is_followed_after_a_day() -> None:
     assert seasons.usual(now_s).usd_per_s == pytest.approx(1.4 * rate(now_s), rel=0.1)
 
 
-def test_hours_in_which_nothing_ran_are_no_zeros() -> None:
+def test_hours_without_a_gateway_do_not_count_as_zeros() -> None:
     seasons = fed(WEEK_H)
     fed(WEEK_H, seasons, 2 * WEEK_H)  # a week's outage
     now_s = (3 * WEEK_H + 12.5) * HOUR_S

@@ -1,4 +1,4 @@
-"""Whatever is done to them, the three ledgers say the same, and their invariant holds."""
+"""The three ledgers give equal answers to any operations, and their invariant holds."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ starts = st.sampled_from([0, 0, 50, 100])
 
 
 class Agreement(RuleBasedStateMachine):
-    """Does to each ledger what it does to the others."""
+    """Applies every operation to each ledger."""
 
     names: tuple[str, ...] = ("memory", "sqlite")
     redis: RedisServer | None = None
@@ -61,7 +61,7 @@ class Agreement(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def same(self, call: Callable[[Ledger], Coroutine[Any, Any, Any]]) -> None:
-        """Do it to all; what they answer must be equal."""
+        """Apply an operation to all; their answers must be equal."""
         answers = []
         for ledger in self.ledgers:
             try:
@@ -131,10 +131,10 @@ class Agreement(RuleBasedStateMachine):
             if isinstance(ledger, ClockedRedis):
                 self.runner.run(ledger.turn(self.now_s))
 
-    @rule(lease=leases, start=starts, more=amounts, opened=amounts, heard=st.booleans())
-    def die(self, lease: str, start: int, more: int, opened: int, heard: bool) -> None:
+    @rule(lease=leases, start=starts, more=amounts, opened=amounts, acknowledged=st.booleans())
+    def die(self, lease: str, start: int, more: int, opened: int, acknowledged: bool) -> None:
         settled = self.settled.get((lease, start), 0) + more
-        claim = RecoveryClaim(LeaseKey("b", start, None, lease), settled, opened, heard)
+        claim = RecoveryClaim(LeaseKey("b", start, None, lease), settled, opened, acknowledged)
         self.same(lambda ledger: ledger.reconcile([claim]))
 
     @rule(
@@ -177,7 +177,6 @@ class Agreement(RuleBasedStateMachine):
 OPTIONS = settings(
     max_examples=EXAMPLES,
     stateful_step_count=30,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
 )

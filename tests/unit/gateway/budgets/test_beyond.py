@@ -1,4 +1,4 @@
-"""Sums that no ledger counts: they are held back or stay at its end, and harm no other budget."""
+"""Amounts beyond a ledger's range are capped and harm no other budget."""
 
 import asyncio
 
@@ -13,45 +13,47 @@ OTHER = Budget("other", Scope(tenant="other"), 1000)
 
 async def opened(bench: Bench, *budgets: Budget) -> Reservations:
     clock = asyncio.get_running_loop().time
-    wallet = Reservations(bench.ledger, budgets, holder="w", clock=clock)
-    await wallet.open(tick_s=0.01)
-    return wallet
+    reservations = Reservations(bench.ledger, budgets, holder="w", clock=clock)
+    await reservations.open(tick_s=0.01)
+    return reservations
 
 
-async def others_go_on(wallet: Reservations) -> None:
-    hold = await wallet.reserve(wallet.matching("other", "r", "b", {}), 10, 10)
+async def others_go_on(reservations: Reservations) -> None:
+    hold = await reservations.reserve(reservations.matching("other", "r", "b", {}), 10, 10)
     assert isinstance(hold, Reservation), f"another budget refuses: {hold}"
-    wallet.void(hold)
+    reservations.void(hold)
 
 
-def test_a_call_that_may_cost_millions_refuses_nobody_else(ledger: Implementation) -> None:
+def test_a_call_that_may_cost_millions_causes_no_other_refusals(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
-        wallet = await opened(bench, LARGE, OTHER)
-        mine = wallet.matching("t", "r", "b", {})
+        reservations = await opened(bench, LARGE, OTHER)
+        mine = reservations.matching("t", "r", "b", {})
         cost_nano = 10**15  # 32 of them, as are asked for ahead of need, no ledger can count
-        holds = await asyncio.gather(*(wallet.reserve(mine, cost_nano, cost_nano) for _ in "abc"))
+        holds = await asyncio.gather(
+            *(reservations.reserve(mine, cost_nano, cost_nano) for _ in "abc")
+        )
         assert all(isinstance(hold, Reservation) for hold in holds)
-        await others_go_on(wallet)
+        await others_go_on(reservations)
         for hold in holds:
             assert isinstance(hold, Reservation)
-            wallet.void(hold)
-        await wallet.close()
+            reservations.void(hold)
+        await reservations.close()
 
     ledger.run(main, LARGE, OTHER)
 
 
-def test_bills_beyond_what_a_ledger_counts_refuse_nobody_else(
+def test_bills_beyond_what_a_ledger_counts_cause_no_other_refusals(
     ledger: Implementation,
 ) -> None:
     async def main(bench: Bench) -> None:
-        wallet = await opened(bench, SOFT, OTHER)
-        mine = wallet.matching("t", "r", "b", {})
+        reservations = await opened(bench, SOFT, OTHER)
+        mine = reservations.matching("t", "r", "b", {})
         for _ in range(3):
-            hold = await wallet.reserve(mine, MAX_LIMIT_NANO, MAX_LIMIT_NANO)
+            hold = await reservations.reserve(mine, MAX_LIMIT_NANO, MAX_LIMIT_NANO)
             assert isinstance(hold, Reservation), "a soft budget refuses nobody"
-            wallet.settle(hold, MAX_LIMIT_NANO)
-        await others_go_on(wallet)
-        await wallet.close()
+            reservations.settle(hold, MAX_LIMIT_NANO)
+        await others_go_on(reservations)
+        await reservations.close()
         await bench.ledger.open()
         assert (await bench.account("soft")).position.spent_nano == MAX_LIMIT_NANO
 

@@ -1,4 +1,4 @@
-"""What operators do to budgets, on every ledger."""
+"""Operators' changes to budgets, on every ledger."""
 
 from dataclasses import replace
 
@@ -49,10 +49,10 @@ def test_a_reset_frees_the_whole_limit_and_hides_nothing(ledger: Implementation)
 def test_a_change_needs_a_name_a_reason_and_an_amount(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         for who, why in (("", "why"), ("ann", " ")):
-            with pytest.raises(ValueError, match="who made it and why"):
+            with pytest.raises(ValueError, match="requires `who` and `why`"):
                 await admin(bench).set_limit("b", 5, who, why)
         for limit_nano in (-1, MAX_LIMIT_NANO + 1):
-            with pytest.raises(ValueError, match="a limit is"):
+            with pytest.raises(ValueError, match="the limit must be"):
                 await admin(bench).set_limit("b", limit_nano, "ann", "why")
         with pytest.raises(KeyError):
             await admin(bench).show("nope")
@@ -76,7 +76,7 @@ def test_it_sets_limits_and_shows_and_releases_holders(ledger: Implementation) -
     ledger.run(main, *BUDGETS)
 
 
-def test_looking_at_budgets_changes_none_of_them(ledger: Implementation) -> None:
+def test_reading_budgets_changes_none_of_them(ledger: Implementation) -> None:
     """Two gateways whose configurations differ, while a new one is rolled out, and an operator."""
 
     async def main(bench: Bench) -> None:
@@ -93,7 +93,7 @@ def test_looking_at_budgets_changes_none_of_them(ledger: Implementation) -> None
     ledger.run(main, *BUDGETS)
 
 
-def test_a_budget_that_no_gateway_has_begun_with_can_be_looked_at(ledger: Implementation) -> None:
+def test_a_budget_that_no_gateway_has_registered_can_be_read(ledger: Implementation) -> None:
     async def main(bench: Bench) -> None:
         both = [*BUDGETS, Budget("new", Scope(), 70)]
         listed = await BudgetAdmin(bench.ledger, both).list()

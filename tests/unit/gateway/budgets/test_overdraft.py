@@ -1,4 +1,4 @@
-"""A bill above what was held for it is charged, and seen wherever an operator may look."""
+"""A bill above its reservation is charged and shown in every view."""
 
 from pathlib import Path
 from typing import Any
@@ -6,10 +6,12 @@ from typing import Any
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.configs import budget
+from tests.support.configs import budget, one_model
 from tests.support.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
+from tollway.backends.money import format_usd
 
+PRICE = "{ input_usd_per_mtok = 0, output_usd_per_mtok = 10.0 }"
 TOKENS = orjson.dumps(
     {
         "object": "chat.completion",
@@ -17,27 +19,6 @@ TOKENS = orjson.dumps(
         "usage": {"prompt_tokens": 0, "completion_tokens": 30_000},
     }
 )
-
-
-def one_llm(url: str) -> str:
-    return f"""
-[server]
-allow_anonymous = true
-[ledger]
-url = "memory://"
-[[backends]]
-name = "llm"
-kind = "gpu"
-protocol = "openai"
-url = "{url}"
-price = {{ input_usd_per_mtok = 0, output_usd_per_mtok = 10.0 }}
-[[routes]]
-name = "chat"
-path = "/v1/chat/completions"
-protocol = "openai"
-backends = ["llm"]
-policy = "cheapest"
-"""
 
 
 async def overdraft(tollway: Running) -> Any:
@@ -50,7 +31,7 @@ def test_a_bill_above_what_was_held_is_seen_everywhere(tmp_path: Path) -> None:
         more = budget("cap", "0.05", more='window = "month"\ncarry_overdraft = true')
         async with (
             serving(Upstream(body=TOKENS)) as url,
-            running(one_llm(url) + more, tmp_path) as tollway,
+            running(one_model(url, price=PRICE, more=more), tmp_path) as tollway,
         ):
             asked = {
                 "model": "m",
@@ -81,10 +62,11 @@ def test_a_bill_above_what_was_held_is_seen_everywhere(tmp_path: Path) -> None:
                 f"/_tollway/decisions/{reply.headers['x-tollway-decision']}"
             )
             (attempt,) = decision["attempts"]
-            held_usd = attempt["reserved_nano"]["cap"] / 1e9
-            assert 0 < held_usd <= 0.05
+            held_nano = attempt["reserved_nano"]["cap"]
+            assert 0 < held_nano <= 50_000_000
             assert decision["story"][-1].endswith(
-                f"to cap (held ${held_usd:.9f}, ${0.3 - held_usd:.9f} too little)."
+                f"to cap (reserved {format_usd(held_nano)}, exceeded by "
+                f"{format_usd(300_000_000 - held_nano)})."
             )
 
     run(main)

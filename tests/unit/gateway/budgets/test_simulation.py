@@ -1,4 +1,4 @@
-"""Thousands of stories of gateways that crash, lose their ledger and its clock; money stays right.
+"""Thousands of seeded fault sequences (crashes, lost ledgers, clock steps); money stays right.
 
 The fast run has QUICK of them, the integration run the others. TOLLWAY_SEEDS=10000 runs more;
 TOLLWAY_SEED=17 runs one again, exactly.
@@ -22,14 +22,14 @@ MORE = [pytest.param(seed, marks=pytest.mark.integration) for seed in range(QUIC
 
 
 @pytest.mark.parametrize("seed", [int(ONE)] if ONE else [*STORIES, *MORE])
-def test_no_story_overspends_loses_or_invents_money(seed: int, tmp_path: Path) -> None:
+def test_no_fault_sequence_overspends_loses_or_creates_money(seed: int, tmp_path: Path) -> None:
     world = run(story(seed, tmp_path))
     world.check()
 
 
 @pytest.mark.integration
-def test_stories_overdraw_and_carry(tmp_path: Path) -> None:
-    """The stories above would prove nothing of carried overdrafts if none of them had any."""
+def test_fault_sequences_include_overdrafts_and_carrying(tmp_path: Path) -> None:
+    """Without overdrafts the sequences above would prove nothing about carrying them."""
     worlds = [run(story(seed, tmp_path / str(seed))) for seed in range(40)]
     events = [event.kind for world in worlds for event in world.events]
     assert events.count("overdraft") > 10

@@ -1,4 +1,4 @@
-"""Windows over clocks that jump, days that are missing and years that leap."""
+"""Windows over clock changes, missing days and leap years."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -66,7 +66,7 @@ def test_windows_tile_time(window: Window, zone: str, now_s: float) -> None:
         ("hour", "Asia/Kathmandu", (2026, 5, 5, 5, 30), 1),
     ],
 )
-def test_lengths_that_surprise(
+def test_days_and_months_have_their_true_lengths(
     window: Window, zone: str, when: tuple[int, ...], hours: float
 ) -> None:
     assert length_h(window_at(window, zone, at(zone, *when))) == hours
@@ -84,5 +84,5 @@ def test_a_week_begins_on_monday() -> None:
     assert (start.isoweekday(), start.day) == (1, 16)
 
 
-def test_ever_has_no_end() -> None:
+def test_a_lifetime_window_has_no_end() -> None:
     assert window_at("lifetime", "UTC", 1.0) == WindowSpan(0, None)

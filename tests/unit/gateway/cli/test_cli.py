@@ -43,13 +43,13 @@ DECISION = {
     "route": "digits",
     "tenant": "acme",
     "tags": {"environment": "staging"},
-    "story": ["Drawn: digits-cpu.", "Asked digits-cpu: status 200."],
+    "story": ["Drawn: digits-cpu.", "Called digits-cpu: status 200."],
     "cost_nano": 100_000,
 }
 
 
 class ControlPlane(BaseHTTPRequestHandler):
-    """Answers as a gateway's control plane does, to the key `admin`."""
+    """Answers like a gateway's control plane, to the key `admin`."""
 
     def do_GET(self) -> None:
         known: dict[str, Any] = {
@@ -227,7 +227,7 @@ def test_workers_cannot_share_a_ledger_in_memory(
     environ = {"TOLLWAY_LEDGER__URL": "memory://"}
     command = ["serve", str(EXAMPLE), "--workers", "2"]
     assert cli.main(command, environ) == terminal.USAGE
-    assert "is one process' own, and server.workers is 2" in capsys.readouterr().err
+    assert "cannot be shared by server.workers = 2" in capsys.readouterr().err
 
 
 def test_the_demo_gets_what_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,8 +264,8 @@ def test_a_new_key_comes_with_its_hash(capsys: pytest.CaptureFixture[str]) -> No
     ("typed", "code", "said"),
     [
         ("my-own-key\n", terminal.OK, hash_key("my-own-key")),
-        ("", terminal.USAGE, "there is no key on stdin"),
-        ("tw_cut", terminal.FAILED, "was not copied whole"),
+        ("", terminal.USAGE, "no key on stdin"),
+        ("tw_cut", terminal.FAILED, "incomplete or mistyped"),
     ],
 )
 def test_a_key_is_hashed_from_stdin(
@@ -326,7 +326,7 @@ def test_a_release_of_what_is_no_amount_fails_and_says_which(
     assert "Bad change: billed_usd: not an amount" in capsys.readouterr().err
 
 
-def test_a_decision_is_told_as_a_story(
+def test_a_decision_is_explained_in_sentences(
     gateway_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environ = {"TOLLWAY_URL": gateway_url, "TOLLWAY_KEY": "admin"}
@@ -334,8 +334,8 @@ def test_a_decision_is_told_as_a_story(
     assert capsys.readouterr().out.splitlines() == [
         "abc.1.wxyz  2026-09-21T14:13:20.500+00:00  route digits  tenant acme  environment=staging",
         "  Drawn: digits-cpu.",
-        "  Asked digits-cpu: status 200.",
-        "  In all: $0.0001.",
+        "  Called digits-cpu: status 200.",
+        "  Total cost: $0.0001.",
     ]
     assert cli.main(["explain", "abc.1.wxyz", "--json"], environ) == terminal.OK
     assert json.loads(capsys.readouterr().out) == DECISION
@@ -349,7 +349,7 @@ def test_a_decision_is_told_as_a_story(
         ("admin", "../budgets?x", "none at /_tollway/decisions/..%2Fbudgets%3Fx"),
     ],
 )
-def test_what_the_gateway_declines_is_code_1_in_its_own_words(
+def test_a_refusal_by_the_gateway_is_exit_code_1_with_its_reason(
     key: str, id: str, said: str, gateway_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["explain", id, "--url", gateway_url, "--key", key], {}) == terminal.FAILED
@@ -400,6 +400,6 @@ def test_the_printed_configuration_is_toml(capsys: pytest.CaptureFixture[str]) -
 def test_check_config_notes_what_kubernetes_has_set(capsys: pytest.CaptureFixture[str]) -> None:
     environ = {"TOLLWAY_SERVICE_HOST": "10.96.0.7", "TOLLWAY_PORT": "tcp://10.96.0.7:8080"}
     assert cli.main(["check-config", str(EXAMPLE)], environ) == terminal.OK
-    assert "# note: TOLLWAY_PORT and 1 more: made by Kubernetes" in capsys.readouterr().out
+    assert "# note: TOLLWAY_PORT and 1 more: set by Kubernetes" in capsys.readouterr().out
     assert cli.main(["check-config", str(EXAMPLE), "--json"], environ) == terminal.OK
     assert json.loads(capsys.readouterr().out)["notes"][0].startswith("TOLLWAY_PORT and 1 more")

@@ -55,8 +55,12 @@ def test_a_known_models_price_is_that_of_the_catalogue(text: str) -> None:
     [
         ('price = "catalog"\nmodel = "gpt-4o-mni"\n', r"backends\[0\]\.model .*write gpt-4o-mini"),
         ('price = "catalog"\ncatalog = "gpt-4o-mni"\n', r"backends\[0\]\.catalog .*gpt-4o-mini"),
+        (
+            'price = "catalog"\ncatalog = "openrouter/stealth/crouton-alpha"\n',
+            r"backends\[0\]\.catalog .*without a price; write its price",
+        ),
         ('price = "catalog"\n', r"backends\[0\]\.catalog.*is missing.*gpt-4o-mini"),
-        (WRITTEN + 'catalog = "gpt-4o-mini"\n', r"catalog.* is for price = .catalog."),
+        (WRITTEN + 'catalog = "gpt-4o-mini"\n', r"catalog.* applies only to price = .catalog."),
         ('price = "catalogue"\n' + MINI, r"backends\[0\]\.price"),
     ],
 )
@@ -84,6 +88,16 @@ def test_list_and_show_tell_names_and_prices(capsys: pytest.CaptureFixture[str])
     assert "input_usd_per_mtok = 0.15\n" in capsys.readouterr().out
     assert main(["prices", "show", "gpt-4o-mni"], {}) == 1
     assert "write gpt-4o-mini" in capsys.readouterr().err
+
+
+def test_list_tells_what_is_free_from_what_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    def prices_of(name: str) -> set[str]:
+        assert main(["prices", "list", name], {}) == 0
+        (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(name)]
+        return set(row.split()[-3:])
+
+    assert prices_of("openrouter/stealth/crouton-alpha") == {"unknown"}
+    assert prices_of("google/gemma-4-31b-it") == {"free"}
 
 
 def test_what_show_prints_is_a_price(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from tollway.gateway import settings as config
 from tollway.gateway.cli import serve
 from tollway.gateway.cli.serve import THRESHOLDS, collect_seldom, note_hangups
 from tollway.gateway.listener import server as front
+from tollway.gateway.storage import folder_lock
 
 ROUTE = """
 [[backends]]
@@ -31,14 +33,15 @@ backends = ["one"]
 
 @pytest.fixture
 def collector() -> Iterator[None]:
-    """Leave the collector as it was."""
+    """Begin with nothing frozen, and leave the collector as tests/conftest.py has set it."""
     thresholds = gc.get_threshold()
-    yield
     gc.unfreeze()
+    yield
+    gc.freeze()
     gc.set_threshold(*thresholds)
 
 
-def test_what_lives_from_the_start_is_not_walked_again(collector: None) -> None:
+def test_objects_of_the_start_are_not_collected_again(collector: None) -> None:
     start = [[number] for number in range(1000)]
     collect_seldom()
     assert gc.get_freeze_count() >= len(start)
@@ -54,7 +57,7 @@ def hang_ups() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.usefixtures("hang_ups", "collector")
+@pytest.mark.usefixtures("hang_ups")
 @pytest.mark.parametrize("sent", [0, 1])
 def test_a_reload_that_is_asked_for_during_the_start_is_not_lost(
     sent: int, monkeypatch: pytest.MonkeyPatch
@@ -62,9 +65,10 @@ def test_a_reload_that_is_asked_for_during_the_start_is_not_lost(
     begun: list[str] = []
     gateway = SimpleNamespace(
         settings=config.parse("server.allow_anonymous = true\n" + ROUTE, {}),
-        app=SimpleNamespace(shape=None),
+        app=SimpleNamespace(shape=None, caller=None),
         control=SimpleNamespace(),
         leave=None,
+        drain=None,
     )
     reloader = SimpleNamespace(
         begin=lambda: begun.append("reload"), reload=None, ask_all=None, close=None, tls=None
@@ -77,8 +81,23 @@ def test_a_reload_that_is_asked_for_during_the_start_is_not_lost(
         asyncio.run(main())
 
     monkeypatch.setattr(front, "run", runs)
+    monkeypatch.setattr(serve, "collect_seldom", lambda: None)
     missed = note_hangups()
     for _ in range(sent):
         signal.raise_signal(signal.SIGHUP)
     serve._run(gateway, None, reloader, lambda: begun.append("opened"), missed)  # type: ignore[arg-type]
     assert begun == ["reload"] * sent + ["opened"]
+
+
+def test_a_journal_that_another_gateway_uses_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_lock, "WAIT_S", 0.0)
+    text = ROUTE + f'[server]\nallow_anonymous = true\n[journal]\ndir = "{tmp_path}/journal"\n'
+    text += f'[state]\ndir = "{tmp_path}/state"\n'
+
+    with (
+        folder_lock.held(tmp_path / "journal"),
+        pytest.raises(config.ConfigError, match="give each gateway a folder of its own"),
+    ):
+        serve.serve(lambda: config.parse(text, {}))

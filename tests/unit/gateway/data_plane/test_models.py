@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.harness import Upstream, run, running, serving
 from tests.support.parrot import Parrot
-from tollway.gateway.data_plane.model_list import listed_at
+from tollway.gateway.data_plane.models.listing import listed_at
 from tollway.gateway.security.keys import hash_key, new_key
 
 CONFIG = """
@@ -96,7 +96,7 @@ routes = ["embed", "plain"]
     ],
 )
 def test_models_are_listed_beside_the_calls(path: str, at: str | None) -> None:
-    assert listed_at(path) == at
+    assert listed_at("openai", path) == at
 
 
 @pytest.mark.integration

@@ -1,4 +1,4 @@
-"""Rates: what a tenant may take a second, what it is told, and what a viewer may not do."""
+"""Rates of a tenant and their header fields, and what a viewer may not do."""
 
 from pathlib import Path
 
@@ -35,14 +35,14 @@ def admitted(rate: RateLimit, times: list[float]) -> list[bool]:
     return found
 
 
-def test_a_burst_is_let_in_and_then_the_rate() -> None:
+def test_a_burst_is_admitted_and_then_the_rate() -> None:
     rate = RateLimit(2.0, 4.0, None)
     assert admitted(rate, [10.0] * 6) == [True] * 4 + [False] * 2
     assert admitted(rate, [10.4, 10.5, 10.6, 11.0, 11.1]) == [False, True, False, True, False]
     assert admitted(rate, [1000.0] * 5) == [True] * 4 + [False]
 
 
-def test_over_a_long_time_no_more_than_the_rate_is_let_in_whatever_the_clock_does() -> None:
+def test_over_a_long_time_no_more_than_the_rate_is_admitted_despite_clock_changes() -> None:
     rate = RateLimit(5.0, 5.0, None)
     times = [0.013 * step for step in range(10_000)]
     times[5_000:5_100] = [1.0] * 100  # back, for a while

@@ -1,4 +1,4 @@
-"""Idempotency keys: asked and charged once, whatever the client sends again."""
+"""Idempotency keys: a retry is called and charged once."""
 
 import asyncio
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_another_request_under_the_key_is_refused_and_the_same_waits() -> None:
 
 
 @pytest.mark.integration
-def test_who_asks_again_gets_the_first_answer_and_is_charged_once(tmp_path: Path) -> None:
+def test_a_retry_gets_the_stored_response_and_is_charged_once(tmp_path: Path) -> None:
     cheap = Upstream(hold=asyncio.Event())
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Bounds of a call: the limit that is written, and that the hold covers what it allows."""
+"""Bounds of a call: the output limit written, and that the hold covers it."""
 
 import math
 import random
@@ -12,8 +12,8 @@ from tollway.backends.protocols.openai.protocol import OpenAI
 from tollway.backends.types import Call
 from tollway.gateway.estimation.cost_estimator import CostEstimator
 from tollway.gateway.estimation.longest_answers import FIRST, RISE, Longest
-from tollway.gateway.routing.backend import Backend
 from tollway.gateway.routing.call_bounds import FACTOR, SHARES, CallBounds, Unbounded, bounds
+from tollway.gateway.routing.plan import Target
 from tollway.policies.types import Context
 
 USD = 1_000_000_000
@@ -21,8 +21,8 @@ TOKENS = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 10.0}
 HERE = Context(())
 
 
-def backend(price: dict[str, object] | None = None, **options: object) -> Backend:
-    return Backend(
+def backend(price: dict[str, object] | None = None, **options: object) -> Target:
+    return Target(
         name="llm",
         kind="api",
         protocol=OpenAI(),
@@ -32,9 +32,7 @@ def backend(price: dict[str, object] | None = None, **options: object) -> Backen
     )
 
 
-def bound(
-    asked: Backend, left_usd: float, longest: float = FIRST, **document: object
-) -> CallBounds:
+def bound(asked: Target, left_usd: float, longest: float = FIRST, **document: object) -> CallBounds:
     said = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **document}
     call = Call(b"POST", b"/v1/chat/completions", [], orjson.dumps(said))
     call.payload = OpenAI().parse(call)
@@ -116,7 +114,7 @@ def test_sounds_are_bounded_only_where_their_price_is_known() -> None:
     assert priced.maximum_nano > 100 * 80_000
 
 
-def test_searches_that_the_server_makes_are_held_for() -> None:
+def test_money_is_held_for_searches_that_the_server_makes() -> None:
     priced = {**TOKENS, "per_search_usd": 0.01}
     searching = bound(backend(priced, input_tokens_max=1000), 9.0, web_search_options={})
     assert searching.costs.extra_nano >= 0.01 * USD
@@ -124,7 +122,7 @@ def test_searches_that_the_server_makes_are_held_for() -> None:
 
 
 def test_few_answers_of_any_length_reach_twice_the_longest_of_late() -> None:
-    """Log-normal lengths; a limit truncates what is longer, and is learned from as it was cut."""
+    """Log-normal lengths; a limit truncates longer ones, and the truncated lengths are learned."""
     rng = random.Random(7)
     longest, cut, wanted = Longest(), 0, []
     for n in range(20_000):

@@ -1,7 +1,6 @@
-"""What backends are taken to have cached, and that conversations stay where that pays."""
+"""Which prompts backends are assumed to have cached; conversations stay if that pays."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +10,8 @@ from tests.support.parrot import Parrot
 from tollway.backends.protocols.openai import prompt as openai_prompt
 from tollway.gateway import settings as config
 from tollway.gateway.estimation.prompt_cache import FIRST, LAST, PromptCacheTracker, prompt
-from tollway.gateway.observability.events import EventLog
 from tollway.gateway.wiring import build_backend
-from tollway.gateway.wiring.reload import kept_backends
+from tollway.gateway.wiring.states import States
 
 
 def asked(*said: str, whose: str = "acme", **more: Any) -> Any:
@@ -23,7 +21,7 @@ def asked(*said: str, whose: str = "acme", **more: Any) -> Any:
     return prompt(openai_prompt.parts({"messages": messages, **more}), whose)
 
 
-def test_a_conversation_is_cached_as_far_as_it_was_answered() -> None:
+def test_a_conversation_is_cached_up_to_its_last_answer() -> None:
     cache = PromptCacheTracker(keeps_s=10)
     cache.saw(asked("0123456789"), 0.0)
     assert cache.covers(asked("0123456789"), 1.0) == 1.0
@@ -40,13 +38,13 @@ def test_a_conversation_is_cached_as_far_as_it_was_answered() -> None:
         asked("hello", tools=[{"type": "function"}]),
     ],
 )
-def test_another_tenant_key_or_toolbox_is_another_prompt(other: Any) -> None:
+def test_another_tenant_key_or_set_of_tools_is_another_prompt(other: Any) -> None:
     cache = PromptCacheTracker(keeps_s=10)
     cache.saw(asked("hello"), 0.0)
     assert cache.covers(other, 0.0) == 0.0
 
 
-def test_a_cache_forgets_after_its_time_and_an_answer_begins_it_anew() -> None:
+def test_a_cache_entry_expires_and_an_answer_renews_it() -> None:
     cache = PromptCacheTracker(keeps_s=10)
     cache.saw(asked("hello"), 0.0)
     assert cache.covers(asked("hello"), 9.9) == 1.0
@@ -63,7 +61,7 @@ def test_memory_is_bounded_and_the_least_recent_goes_first() -> None:
     assert [cache.covers(asked(said), 9.0) for said in "abcd"] == [1.0, 0.0, 1.0, 1.0]
 
 
-def test_of_a_long_conversation_its_begin_and_its_end_are_kept() -> None:
+def test_the_beginning_and_the_end_of_a_long_conversation_are_kept() -> None:
     cache = PromptCacheTracker(keeps_s=10)
     said = ["0123456789"] * 40
     cache.saw(asked(*said), 0.0)
@@ -79,7 +77,7 @@ def test_what_a_server_really_caches_is_learned() -> None:
         cache.saw(asked("hello"), 0.0)
         assert cache.expects(asked("hello"), 0.0) == 1.0
         for _ in range(50):
-            cache.learn(1000.0, found)
+            cache.learn(1000.0, found, asked("hello").owner)
     assert never.expects(asked("hello"), 0.0) < 0.05
     assert always.expects(asked("hello"), 0.0) == 1.0
 
@@ -139,26 +137,30 @@ async def ask(tollway: Running, path: str, *messages: Any, **more: Any) -> Any:
     return await tollway.client.post(tollway.url + path, json=document)
 
 
-def test_a_new_price_leaves_a_servers_memory_and_a_new_address_does_not(tmp_path: Path) -> None:
+def test_a_new_price_keeps_the_prompt_cache_and_a_new_address_does_not(tmp_path: Path) -> None:
     url = "http://127.0.0.1:9001"
     text = CONFIG.format(one=url, two=url, other="9", holder="")
-    settings = config.parse(text, {}, folder=tmp_path)
-    gateway: Any = SimpleNamespace(settings=settings, events=EventLog(lambda: 0.0))
-    gateway.backends = {b.name: build_backend(b) for b in gateway.settings.backends}
-    old = gateway.backends["other"].cache
-    dearer = kept_backends(gateway, config.parse(text.replace("= 9,", "= 8,"), {}))
-    assert dearer["other"] is not gateway.backends["other"]
-    assert dearer["other"].cache is old
-    moved = kept_backends(gateway, config.parse(text.replace(":9001", ":9002"), {}))
-    assert moved["other"].cache is not old
-    assert moved["other"].cache is not None
+    states = States()
+
+    def reloaded(text: str) -> PromptCacheTracker | None:
+        stage = states.stage()
+        settings = config.parse(text, {}, folder=tmp_path)
+        backends = {b.name: build_backend(b, stage=stage) for b in settings.backends}
+        stage.commit()
+        return backends["other"].cache
+
+    old = reloaded(text)
+    assert reloaded(text.replace("= 9,", "= 8,")) is old
+    moved = reloaded(text.replace(":9001", ":9002"))
+    assert moved is not old
+    assert moved is not None
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("other", "holder", "drawn"),
     [
-        ("9", "", "holder"),  # dearer for a new prompt, and still the cheaper one here
+        ("9", "", "holder"),  # more expensive for a new prompt, but cheaper here
         ("0.9", "", "other"),  # so much cheaper that the move pays
         ("9", "prompt_cache_s = 0", "other"),
     ],
@@ -186,7 +188,7 @@ def test_a_conversation_stays_unless_the_gain_pays_for_the_move(
                 costs = {arm["arm"]: arm["cost_hat_usd"] for arm in stage["offered"]}
                 # Nearly all of it is cached, whatever a token is, at a tenth of the price.
                 assert 0 < costs["holder"] < 10 / float(other) * costs["other"] * 0.2
-                assert any("in prompt caches" in sentence for sentence in told["story"])
+                assert any("prompt caches" in sentence for sentence in told["story"])
                 if drawn == "holder":
                     # How many tokens a prompt has is a guess before the first is counted.
                     foreseen = stage["cached"]["holder"] / attempt["cached_input_tokens"]

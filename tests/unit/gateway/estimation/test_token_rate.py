@@ -20,7 +20,7 @@ def test_the_bytes_of_a_token_are_learned() -> None:
 
 
 @pytest.mark.parametrize("reasoning", [900.0, None])
-def test_hidden_reasoning_is_learned_from_the_silence_whether_or_not_it_is_told(
+def test_hidden_reasoning_is_learned_from_the_silence_itemised_or_not(
     reasoning: float | None,
 ) -> None:
     rate = TokenRate()

@@ -1,4 +1,4 @@
-"""Drift of inputs: told where there is some, and not where there is none."""
+"""Drift of inputs is reported if there is some, and only then."""
 
 import asyncio
 from random import Random
@@ -10,7 +10,7 @@ from tollway.gateway.wiring.routes import look_at_inputs
 
 
 def seen(shift: float, count: int = 2 * REQUESTS) -> InputDrift:
-    """Return one that saw a number that shifts, one that stays, a kind, and a constant."""
+    """Return a monitor that saw a shifting, a steady, a categorical and a constant feature."""
     rng, inputs = Random(0), InputDrift()
     for _ in range(SKIPPED):
         inputs.see((100.0, 100.0, 100.0, 100.0))
@@ -27,13 +27,13 @@ def psi_of(inputs: InputDrift) -> list[float]:
     return stability(*sample)
 
 
-def test_what_stays_as_it_was_has_not_drifted() -> None:
+def test_an_unchanged_distribution_has_not_drifted() -> None:
     inputs = seen(0.0)
     assert max(psi_of(inputs)) < 0.1
     assert inputs.found(psi_of(inputs)) == []
 
 
-def test_a_shift_a_kind_and_a_constant_that_changes_are_found_and_nothing_else() -> None:
+def test_shifts_new_categories_and_changed_constants_are_found_and_nothing_else() -> None:
     inputs = seen(1.0)
     psi = psi_of(inputs)
     assert min(psi[0], psi[2], psi[3]) > DRIFTED
@@ -41,7 +41,7 @@ def test_a_shift_a_kind_and_a_constant_that_changes_are_found_and_nothing_else()
     assert inputs.found(psi) == [0, 2, 3]
 
 
-def test_it_is_told_once_until_it_has_settled() -> None:
+def test_drift_is_reported_once_until_it_has_ended() -> None:
     inputs = InputDrift()
     assert inputs.found([0.3]) == [0]
     assert inputs.found([0.2]) == []

@@ -1,4 +1,4 @@
-"""Shares of traffic follow who calls, and add up to one."""
+"""Tenants' shares of the traffic follow their calls and add up to one."""
 
 import math
 import time
@@ -28,7 +28,7 @@ def test_shares_follow_who_calls_and_add_up() -> None:
     assert traffic.share("b") > 0.9
 
 
-def test_a_state_is_taken_back_and_other_workers_count() -> None:
+def test_a_state_is_restored_and_other_workers_count() -> None:
     one, other = Traffic(), Traffic()
     for _ in range(30):
         one.count("a")

@@ -1,4 +1,4 @@
-"""What one tenant says of answers harms no other tenant, no start, and not the loop."""
+"""One tenant's feedback harms no other tenant, no start, and not the event loop."""
 
 import asyncio
 import math
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.configs import two_backends
-from tests.support.harness import Running, Upstream, run, running, serving
+from tests.support.harness import Upstream, run, running, serving
+from tests.support.tenants import As, quality_hat, traffic, two_tenants
 from tollway.gateway.learning.feedback import ADMIN, GATEWAY
 from tollway.gateway.learning.feedback_items import (
     FEEDBACK_MAX,
@@ -17,49 +17,8 @@ from tollway.gateway.learning.feedback_items import (
     parse,
 )
 from tollway.gateway.learning.importance_weights import WEIGHT_MAX, Weights
-from tollway.gateway.security import keys
 from tollway.gateway.storage.journal import Journal, segments
 from tollway.gateway.storage.journal_format import seal
-
-KEYS = {name: keys.new_key() for name in ("honest", "mallory", "admin")}
-ADMIN_KEY = {"authorization": f"Bearer {KEYS['admin']}"}
-
-
-def tenants(**more: str) -> str:
-    """Return the tables of two tenants, with further keys of each."""
-    return "".join(
-        f'[[tenants]]\nname = "{name}"\nkey_hash = "{keys.hash_key(KEYS[name])}"\n'
-        f"{more.get(name, '')}\n"
-        for name in ("honest", "mallory")
-    )
-
-
-def config(a: str, b: str, *, route: str = "", policy: str = "lagrangian", **more: str) -> str:
-    server = f'admin_key_hash = "{keys.hash_key(KEYS["admin"])}"'
-    return two_backends(a, b, policy=policy, route=route, server=server, more=tenants(**more))
-
-
-class As:
-    """A gateway as one key's holder uses it."""
-
-    def __init__(self, tollway: Running, name: str) -> None:
-        self._tollway = tollway
-        self._headers = {"authorization": f"Bearer {KEYS[name]}"}
-
-    async def ask(self) -> str:
-        reply = await self._tollway.infer(1.0, **self._headers)
-        assert reply.status_code == 200, reply.text
-        return str(reply.headers["x-tollway-decision"])
-
-    async def tell(self, document: Any) -> Any:
-        return await self._tollway.feedback(document, **self._headers)
-
-
-def quality_hat(tollway: Running, arm: str = "cheap") -> float:
-    """Return what the route's policy expects of an arm whatever is asked."""
-    known = tollway.gateway.routes["m"].policy._quality._arms[arm]  # type: ignore[attr-defined]
-    return float(known.prior + known.mean)
-
 
 # -- what a client says is bounded before it is believed
 
@@ -105,7 +64,7 @@ def test_a_label_within_its_bounds_is_taken(label: Any) -> None:
     assert parse({"decision": "d", "label": label}).label == label
 
 
-def test_one_tellers_probabilities_never_change_the_weight_of_anothers_labels() -> None:
+def test_one_sources_probabilities_never_change_the_weight_of_anothers_labels() -> None:
     alone, beside = Weights(), Weights()
     honest = [0.1, 0.2, 0.05, 0.1, 1.0, 0.02] * 10
     expected = [alone.weigh("m", "honest", p) for p in honest]
@@ -122,7 +81,7 @@ def test_one_tellers_probabilities_never_change_the_weight_of_anothers_labels() 
 def test_probabilities_of_one_tenant_cannot_stop_the_next_start(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream()) as a:
-            async with running(config(a, a), tmp_path) as tollway:
+            async with running(two_tenants(a, a), tmp_path) as tollway:
                 mallory = As(tollway, "mallory")
                 decision = await mallory.ask()
                 bad = await mallory.tell(
@@ -132,7 +91,7 @@ def test_probabilities_of_one_tenant_cannot_stop_the_next_start(tmp_path: Path) 
                 assert "probability" in bad.json()["detail"]
                 told = {"decision": decision, "quality": 0, "probability": 0.001}
                 assert (await mallory.tell(told)).status_code == 202
-            async with running(config(a, a), tmp_path) as tollway:
+            async with running(two_tenants(a, a), tmp_path) as tollway:
                 assert await As(tollway, "honest").ask()
 
     run(main)
@@ -162,7 +121,7 @@ BAD_MEMBERS: list[dict[str, Any]] = [
 def test_rows_that_cannot_be_learned_from_are_skipped_counted_and_said(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream()) as a:
-            toml = config(a, a)
+            toml = two_tenants(a, a)
             async with running(toml, tmp_path) as tollway:
                 honest = As(tollway, "honest")
                 ids = [await honest.ask() for _ in range(len(BAD_MEMBERS) + 2)]
@@ -191,7 +150,7 @@ def test_rows_that_cannot_be_learned_from_are_skipped_counted_and_said(tmp_path:
             async with running(toml, tmp_path) as tollway:
                 events = tollway.gateway.events.newest()
                 kinds = {event["kind"]: event for event in events}
-                assert kinds["caught_up"]["text"].endswith("from 2 feedbacks")
+                assert kinds["caught_up"]["text"].startswith("learned from 2 items")
                 assert kinds["journal_rows_skipped"]["details"] == {"rows": len(bad) + 1}
                 metrics = (await tollway.client.get(tollway.url + "/metrics")).text
                 assert f"tollway_journal_rows_skipped_total {len(bad) + 1}.0" in metrics
@@ -223,7 +182,7 @@ def test_a_damaged_decision_is_refused_and_teaches_nothing(
     tmp_path: Path, damage: dict[str, Any]
 ) -> None:
     async def main() -> None:
-        async with serving(Upstream()) as a, running(config(a, a), tmp_path) as tollway:
+        async with serving(Upstream()) as a, running(two_tenants(a, a), tmp_path) as tollway:
             honest = As(tollway, "honest")
             found = tollway.gateway.journal.find(await honest.ask())
             journal = tollway.gateway.journal
@@ -249,13 +208,13 @@ class Killed(BaseException):
 def test_killed_at_any_step_a_label_is_neither_lost_nor_doubled(tmp_path: Path, step: str) -> None:
     async def main() -> None:
         async with serving(Upstream()) as a:
-            toml = config(a, a)
+            toml = two_tenants(a, a)
             async with running(toml, tmp_path) as tollway:
                 decision = await As(tollway, "honest").ask()
                 learner, journal = tollway.gateway.learner, tollway.gateway.journal
                 route = tollway.gateway.routes["m"]
-                await tollway.gateway.scheduler.save()
-                snapshot = tollway.gateway.scheduler._path("m").read_bytes()
+                await tollway.gateway.state.save()
+                snapshot = tollway.gateway.state.path("m").read_bytes()
 
                 def die(*_: Any, **__: Any) -> Any:
                     raise Killed
@@ -265,7 +224,7 @@ def test_killed_at_any_step_a_label_is_neither_lost_nor_doubled(tmp_path: Path, 
                 with pytest.raises(Killed):
                     learner.take(parse({"decision": decision, "quality": 1.0}), "honest")
                 delattr(owner, step)
-                place = tollway.gateway.scheduler._path("m")
+                place = tollway.gateway.state.path("m")
             place.write_bytes(snapshot)  # what a killed process has not saved
             async with running(toml, tmp_path) as tollway:
                 reply = await As(tollway, "honest").tell({"decision": decision, "quality": 1.0})
@@ -283,7 +242,7 @@ def test_killed_at_any_step_a_label_is_neither_lost_nor_doubled(tmp_path: Path, 
 def test_a_label_that_the_disk_takes_and_will_not_mark_is_learned_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream()) as a:
-            async with running(config(a, a), tmp_path) as tollway:
+            async with running(two_tenants(a, a), tmp_path) as tollway:
                 honest = As(tollway, "honest")
                 decision = await honest.ask()
 
@@ -294,7 +253,7 @@ def test_a_label_that_the_disk_takes_and_will_not_mark_is_learned_once(tmp_path:
                 told = {"decision": decision, "quality": 1.0}
                 results = [(await honest.tell(told)).json()["result"] for _ in range(2)]
                 assert results == ["learned", "duplicate"]
-            async with running(config(a, a), tmp_path) as tollway:
+            async with running(two_tenants(a, a), tmp_path) as tollway:
                 assert (await As(tollway, "honest").tell(told)).json()["result"] != "unknown"
 
     run(main)
@@ -320,9 +279,13 @@ def test_a_row_that_the_disk_refuses_is_not_appended_later(
 
 
 @pytest.mark.integration
-def test_a_tenant_that_floods_feedback_is_refused_and_the_other_is_heard(tmp_path: Path) -> None:
+def test_a_tenant_that_floods_feedback_is_refused_and_the_others_feedback_is_learned(
+    tmp_path: Path,
+) -> None:
     async def main() -> None:
-        toml = config("http://127.0.0.1:9", "http://127.0.0.1:9", mallory="rate.feedback_per_s = 1")
+        toml = two_tenants(
+            "http://127.0.0.1:9", "http://127.0.0.1:9", mallory="rate.feedback_per_s = 1"
+        )
         async with running(toml, tmp_path) as tollway:
             mallory, honest = As(tollway, "mallory"), As(tollway, "honest")
             flood = [{"decision": "zzz.0.aaaa", "quality": 0}] * FEEDBACK_MAX
@@ -330,7 +293,7 @@ def test_a_tenant_that_floods_feedback_is_refused_and_the_other_is_heard(tmp_pat
             refused = await mallory.tell(flood)
             assert refused.status_code == 429
             assert int(refused.headers["retry-after"]) > 50
-            assert "labels a second" in refused.json()["detail"]
+            assert "labels per second" in refused.json()["detail"]
             assert (await honest.tell(flood)).status_code == 200
             too_many = await honest.tell([*flood, flood[0]])
             assert too_many.status_code == 413
@@ -343,7 +306,7 @@ def test_a_tenant_that_floods_feedback_is_refused_and_the_other_is_heard(tmp_pat
 @pytest.mark.integration
 def test_the_loop_has_its_turn_between_any_two_labels_of_a_call(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(Upstream()) as a, running(config(a, a), tmp_path) as tollway:
+        async with serving(Upstream()) as a, running(two_tenants(a, a), tmp_path) as tollway:
             honest = As(tollway, "honest")
             ids = [await honest.ask() for _ in range(30)]
             learner, states, taken = tollway.gateway.learner, 0, []
@@ -372,7 +335,7 @@ def test_the_loop_has_its_turn_between_any_two_labels_of_a_call(tmp_path: Path) 
 
 def test_audits_may_be_rarer_than_clients_may_claim(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(Upstream()) as a, running(config(a, a), tmp_path) as tollway:
+        async with serving(Upstream()) as a, running(two_tenants(a, a), tmp_path) as tollway:
             honest, learner = As(tollway, "honest"), tollway.gateway.learner
             told = [{"decision": await honest.ask(), "quality": 1, "probability": 0.0002}]
             assert (await learner.teach(told, None, ADMIN))[0]["result"] == "refused"
@@ -392,7 +355,7 @@ def test_a_label_of_another_kind_is_refused_and_may_be_sent_again(
     tmp_path: Path, label: Any, why: str
 ) -> None:
     async def main() -> None:
-        async with serving(Upstream(label=1)) as a, running(config(a, a), tmp_path) as tollway:
+        async with serving(Upstream(label=1)) as a, running(two_tenants(a, a), tmp_path) as tollway:
             honest = As(tollway, "honest")
             decision = await honest.ask()
             before = tollway.gateway.routes["m"].policy.save()
@@ -410,23 +373,12 @@ def test_a_label_of_another_kind_is_refused_and_may_be_sent_again(
 # -- labels of one tenant weigh what the others bear out
 
 
-async def traffic(tollway: Running, name: str, count: int, label: int) -> list[Any]:
-    """Send requests as a tenant, and say of each that `label` was right."""
-    holder = As(tollway, name)
-    told = []
-    for _ in range(count // 20):
-        ids = await asyncio.gather(*(holder.ask() for _ in range(20)))
-        reply = await holder.tell([{"decision": one, "label": label} for one in ids])
-        told += reply.json()["results"]
-    return told
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("policy", ["lagrangian", "epsilon_greedy"])
 def test_a_hundred_false_zeros_of_one_tenant_move_no_arm(tmp_path: Path, policy: str) -> None:
     async def main() -> None:
         async with serving(Upstream(label=1)) as a:
-            async with running(config(a, a, policy=policy), tmp_path) as tollway:
+            async with running(two_tenants(a, a, policy=policy), tmp_path) as tollway:
                 await traffic(tollway, "honest", 300, 1)
                 arms = ("cheap", "dear")
                 before = [quality_hat(tollway, arm) for arm in arms]
@@ -443,7 +395,7 @@ def test_a_hundred_false_zeros_of_one_tenant_move_no_arm(tmp_path: Path, policy:
                 assert float(line.split()[-1]) > 90
                 kinds = [event["kind"] for event in tollway.gateway.events.newest()]
                 assert "labels_set_aside" in kinds
-            async with running(config(a, a, policy=policy), tmp_path) as tollway:
+            async with running(two_tenants(a, a, policy=policy), tmp_path) as tollway:
                 await traffic(tollway, "mallory", 40, 2)  # nor after a restart
                 after = [quality_hat(tollway, arm) for arm in arms]
                 assert max(abs(x - y) for x, y in zip(before, after, strict=True)) <= 0.01
@@ -452,16 +404,16 @@ def test_a_hundred_false_zeros_of_one_tenant_move_no_arm(tmp_path: Path, policy:
 
 
 @pytest.mark.integration
-def test_a_start_without_a_snapshot_believes_no_more(tmp_path: Path) -> None:
+def test_a_start_without_a_snapshot_trusts_labels_no_more(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream(label=1)) as a:
-            async with running(config(a, a), tmp_path) as tollway:
+            async with running(two_tenants(a, a), tmp_path) as tollway:
                 await traffic(tollway, "honest", 300, 1)
                 before = quality_hat(tollway)
                 await traffic(tollway, "mallory", 100, 2)
-                place = tollway.gateway.scheduler._path("m")
+                place = tollway.gateway.state.path("m")
             place.unlink()
-            async with running(config(a, a), tmp_path) as tollway:
+            async with running(two_tenants(a, a), tmp_path) as tollway:
                 assert tollway.gateway.routes["m"].policy.version > 300
                 assert quality_hat(tollway) == pytest.approx(before, abs=0.01)
 
@@ -472,7 +424,7 @@ def test_a_start_without_a_snapshot_believes_no_more(tmp_path: Path) -> None:
 def test_a_tenant_that_the_operator_trusts_is_believed_in_full(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream(label=1)) as a:
-            async with running(config(a, a, mallory="labeller = true"), tmp_path) as tollway:
+            async with running(two_tenants(a, a, mallory="labeller = true"), tmp_path) as tollway:
                 await traffic(tollway, "honest", 300, 1)
                 before = quality_hat(tollway)
                 await traffic(tollway, "mallory", 100, 2)
@@ -482,16 +434,16 @@ def test_a_tenant_that_the_operator_trusts_is_believed_in_full(tmp_path: Path) -
 
 
 @pytest.mark.integration
-def test_who_may_label_what_is_the_routes_to_say(tmp_path: Path) -> None:
+def test_the_route_decides_who_may_label(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream(label=1)) as a:
-            own = config(a, a, mallory="labeller = true")
+            own = two_tenants(a, a, mallory="labeller = true")
             async with running(own, tmp_path / "own") as tollway:
                 honest, mallory = As(tollway, "honest"), As(tollway, "mallory")
                 told = {"decision": await honest.ask(), "label": 1}
                 assert (await mallory.tell(told)).status_code == 404
                 assert (await honest.tell(told)).status_code == 202
-            only = config(a, a, route='feedback = "labellers"', mallory="labeller = true")
+            only = two_tenants(a, a, route='feedback = "labellers"', mallory="labeller = true")
             async with running(only, tmp_path / "only") as tollway:
                 honest, mallory = As(tollway, "honest"), As(tollway, "mallory")
                 told = {"decision": await honest.ask(), "label": 1}

@@ -4,14 +4,16 @@ from typing import Any
 
 import pytest
 
-from tollway.gateway.budgets.model import NANO, Budget, BudgetStatus, Scope
-from tollway.gateway.learning.pacing import Demand, Sharing, Traffic, allowances_usd
+from tollway.backends.money import NANO_PER_USD
+from tollway.gateway.budgets.model import Budget, BudgetStatus, Scope
+from tollway.gateway.learning.demand import Demand, Sharing, Traffic
+from tollway.gateway.learning.pacing import allowances_usd
 
 DAY_S = 86_400
 
 
 def status(budget: Budget, spent_usd: float = 0.0, resets_at_s: int | None = 100) -> BudgetStatus:
-    spent_nano = int(spent_usd * NANO)
+    spent_nano = int(spent_usd * NANO_PER_USD)
     return BudgetStatus(
         budget=budget,
         window_start_s=0,
@@ -31,7 +33,7 @@ def demand(rate_per_s: int, workers: int = 1, **bound: int) -> Demand:
     for now_s in (0, 1):
         total = rate_per_s * now_s
         own = {name: rate * now_s for name, rate in bound.items()}
-        demand.tell(total, total // workers, own, float(now_s))
+        demand.update(total, total // workers, own, float(now_s))
     return demand
 
 
@@ -44,7 +46,9 @@ def allowances(*given: Any, **more: Any) -> dict[str, dict[str, float]]:
 
 
 def budget(name: str, scope: Scope, usd: float = 10.0, **more: object) -> Budget:
-    return Budget(name, scope, int(usd * NANO), **{"window": "day", "pacing": "even", **more})  # type: ignore[arg-type]
+    return Budget(
+        name, scope, int(usd * NANO_PER_USD), **{"window": "day", "pacing": "even", **more}
+    )  # type: ignore[arg-type]
 
 
 def test_what_is_left_is_spread_over_the_requests_to_come() -> None:
@@ -90,9 +94,9 @@ def test_an_exhausted_budget_allows_nothing_and_no_less() -> None:
 def test_a_rate_follows_a_burst_within_minutes_and_not_at_once() -> None:
     traffic = Traffic()
     for second in range(61):
-        traffic.tell(10 * second, float(second))
+        traffic.update(10 * second, float(second))
     assert traffic.rate_per_s == pytest.approx(10.0)
-    traffic.tell(600 + 1000, 61.0)
+    traffic.update(600 + 1000, 61.0)
     assert 15.0 < traffic.rate_per_s < 30.0
 
 
@@ -100,7 +104,7 @@ def test_gateways_that_share_a_budget_spend_it_together_by_its_end_however_unequ
     """Each knows how many they are, and its own requests."""
     rates, left_usd = (9, 1), 100.0
     sharing = {"all": Sharing()}
-    sharing["all"].tell(2, 0.0)
+    sharing["all"].update(2, 0.0)
     for second in range(100):
         now = status(budget("all", Scope(), 100.0), 100.0 - left_usd)
         for rate in rates:
@@ -109,15 +113,15 @@ def test_gateways_that_share_a_budget_spend_it_together_by_its_end_however_unequ
         assert left_usd == pytest.approx(99 - second, abs=2.0)
 
 
-def test_over_how_many_a_budget_is_spread_is_evened_out() -> None:
+def test_the_number_of_gateways_that_share_a_budget_is_smoothed() -> None:
     sharing = Sharing()
     assert sharing.gateways == 1.0
-    sharing.tell(0.0, 0.0)
+    sharing.update(0.0, 0.0)
     assert sharing.gateways == 1.0  # we are one, whether or not we have leased
-    sharing.tell(3.0, 60.0)
+    sharing.update(3.0, 60.0)
     assert sharing.gateways == pytest.approx(2.0)
     for now_s in range(61, 1000):
-        sharing.tell(2.0, float(now_s))
+        sharing.update(2.0, float(now_s))
     assert sharing.gateways == pytest.approx(2.0, abs=0.01)
 
 
@@ -129,7 +133,7 @@ def days(count: float, per_hour: Any, start_s: int = 0, step_s: int = 60) -> Dem
     """Return the demand of a route over some days, `per_hour(hour)` requests in each."""
     demand, total = Demand(), 0.0
     for now_s in range(start_s, start_s + int(count * DAY_S) + 1, step_s):
-        demand.tell(int(total), int(total), {}, float(now_s), float(now_s))
+        demand.update(int(total), int(total), {}, float(now_s), float(now_s))
         total += per_hour(now_s // 3600) * step_s / 3600
     return demand
 
@@ -137,7 +141,7 @@ def days(count: float, per_hour: Any, start_s: int = 0, step_s: int = 60) -> Dem
 def test_twenty_seconds_of_traffic_are_not_extrapolated_to_a_day() -> None:
     demand = Demand()
     for second in range(21):
-        demand.tell(125 * second, 125 * second, {}, float(second), 1000.0 + second)
+        demand.update(125 * second, 125 * second, {}, float(second), 1000.0 + second)
     told = [status(forecasting(usd=2.0), resets_at_s=DAY_S)]
     assert allowances(told, {"r": demand}, 1020.0) == {"r": {}}
     even = [status(budget("all", Scope(), 2.0), resets_at_s=DAY_S)]
@@ -196,7 +200,7 @@ def test_hours_in_which_no_gateway_ran_are_not_hours_without_demand() -> None:
             now_s = 3600.0 * hour + 60 * minute
             if not 24 <= hour < 25:
                 total += 1
-                demand.tell(total, total, {}, now_s, now_s)
+                demand.update(total, total, {}, now_s, now_s)
     told = [status(forecasting(), resets_at_s=3 * DAY_S)]
     found = allowances(told, {"r": demand}, 2.0 * DAY_S)["r"][""]
     assert found == pytest.approx(10.0 / (24 * 60), rel=0.02)

@@ -1,4 +1,4 @@
-"""Labels and answers that mean the same are the same; what cannot be compared is not wrong."""
+"""Equal labels and answers match in any form; what cannot be compared is not wrong."""
 
 from typing import Any
 

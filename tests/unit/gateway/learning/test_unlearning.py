@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.harness import Running, Upstream, run, running, serving
-from tests.unit.gateway.learning.test_label_attacks import As, config, quality_hat, traffic
+from tests.support.tenants import As, quality_hat, traffic, two_tenants
 from tollway.gateway.cli import main as cli
 from tollway.gateway.learning.unlearning import Without
 from tollway.gateway.storage import retained_snapshots, snapshot_file
@@ -25,7 +25,7 @@ def command(tmp_path: Path, toml: str, *words: str) -> int:
 
 
 async def lied_to(tollway: Running) -> None:
-    """Have two tenants label: one of them falsely, whom the operator trusts."""
+    """Have two tenants label; one is trusted and labels falsely."""
     await traffic(tollway, "honest", 200, 1)
     await traffic(tollway, "mallory", 100, 2)
 
@@ -38,7 +38,7 @@ def worst(tollway: Running) -> float:
 def test_a_tenants_labels_are_unlearned_by_a_start_after(tmp_path: Path, capsys: CAPSYS) -> None:
     async def main() -> None:
         async with serving(Upstream(label=1)) as a:
-            toml = config(a, a, mallory="labeller = true")
+            toml = two_tenants(a, a, mallory="labeller = true")
             async with running(toml, tmp_path) as tollway:
                 await lied_to(tollway)
                 assert worst(tollway) < 0.7
@@ -60,28 +60,35 @@ def test_a_tenants_labels_are_unlearned_by_a_start_after(tmp_path: Path, capsys:
             assert await asyncio.to_thread(command, tmp_path, toml, "rollback", route["kept"]) == 0
             async with running(toml, tmp_path) as tollway:
                 assert tollway.gateway.routes["m"].policy.version == 300
+                acts = tollway.gateway.audit.newest(10)
+            assert [(act["act"], act["outcome"], act["why"]) for act in acts] == [
+                ("policy rollback", "done", ""),
+                ("policy relearn", "done", "--without tenant=mallory"),
+            ]
+            assert {act["by"] for act in acts} == {"command line"}
+            assert acts[0]["about"] == f"m to {route['kept']}"
 
     run(main)
 
 
 @pytest.mark.integration
-def test_a_running_gateway_takes_up_what_is_asked_for(tmp_path: Path, capsys: CAPSYS) -> None:
+def test_a_running_gateway_applies_the_commands(tmp_path: Path, capsys: CAPSYS) -> None:
     async def main() -> None:
         async with serving(Upstream(label=1)) as a:
-            toml = config(a, a, mallory="labeller = true")
+            toml = two_tenants(a, a, mallory="labeller = true")
             async with running(toml, tmp_path) as tollway:
                 await traffic(tollway, "honest", 200, 1)
-                await tollway.gateway.scheduler.save()
+                await tollway.gateway.state.save()
                 assert await asyncio.to_thread(command, tmp_path, toml, "snapshots", "--json") == 0
                 (first,) = json.loads(capsys.readouterr().out)
                 assert first["route"] == "m"
                 await traffic(tollway, "mallory", 100, 2)
-                await tollway.gateway.scheduler.save()
+                await tollway.gateway.state.save()
                 assert worst(tollway) < 0.7
                 code = await asyncio.to_thread(command, tmp_path, toml, "rollback", first["id"])
                 assert code == 0
-                assert "goes back to what it had learned" in capsys.readouterr().out
-                await tollway.gateway.scheduler.save()
+                assert "is restored to its state of" in capsys.readouterr().out
+                await tollway.gateway.state.save()
                 assert worst(tollway) > 0.75
                 kinds = [event["kind"] for event in tollway.gateway.events.newest()]
                 assert "policy_restored" in kinds
@@ -98,7 +105,7 @@ def test_a_running_gateway_takes_up_what_is_asked_for(tmp_path: Path, capsys: CA
 def test_a_dry_run_changes_nothing(tmp_path: Path, capsys: CAPSYS) -> None:
     async def main() -> None:
         async with serving(Upstream(label=1)) as a:
-            toml = config(a, a, mallory="labeller = true")
+            toml = two_tenants(a, a, mallory="labeller = true")
             async with running(toml, tmp_path) as tollway:
                 await lied_to(tollway)
                 folder = tollway.gateway.settings.state.dir
@@ -118,20 +125,20 @@ def test_a_dry_run_changes_nothing(tmp_path: Path, capsys: CAPSYS) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["relearn"], "say which labels to leave out"),
+        (["relearn"], "name the labels to leave out"),
         (["relearn", "--without", "tenant"], "tenant=NAME"),
         (["relearn", "--without", "colour=red"], "tenant=NAME"),
         (["relearn", "--from", "yesterday"], "write it like"),
         (["relearn", "--from", "2026-02-01", "--to", "2026-01-01"], "--from must be before"),
-        (["relearn", "--without", "tenant=a", "--route", "n"], "it has: m"),
-        (["snapshots", "--route", "n"], "it has: m"),
+        (["relearn", "--without", "tenant=a", "--route", "n"], "its routes: m"),
+        (["snapshots", "--route", "n"], "its routes: m"),
         (["rollback", "m.1"], "policy snapshots"),
     ],
 )
-def test_what_is_asked_wrongly_says_what_to_write(
+def test_an_invalid_command_says_what_to_write(
     tmp_path: Path, capsys: CAPSYS, words: list[str], why: str
 ) -> None:
-    toml = config("http://127.0.0.1:9", "http://127.0.0.1:9")
+    toml = two_tenants("http://127.0.0.1:9", "http://127.0.0.1:9")
     assert command(tmp_path, toml, *words) == 2
     assert why in capsys.readouterr().err
 

@@ -1,18 +1,22 @@
-"""A corked transport: one write a turn, nothing lost, nothing reordered."""
+"""A corked transport joins a head with its body, and loses, delays and reorders nothing."""
 
 import asyncio
 from typing import cast
 
-from tollway.gateway.listener.corked_transport import MOST_BYTES, CorkedTransport
+from tollway.gateway.listener.corked_transport import CorkedTransport
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"
 
 
 class Recorder:
-    """A transport that remembers what was done to it."""
+    """A transport that records its calls. Like uvloop's, it refuses writes when it is closed."""
 
     def __init__(self) -> None:
         self.done: list[object] = []
 
     def write(self, data: bytes) -> None:
+        if self.is_closing():
+            raise RuntimeError("the handler is closed")
         self.done.append(data)
 
     def write_eof(self) -> None:
@@ -36,39 +40,64 @@ async def state() -> None:
     await asyncio.sleep(0)
 
 
-def test_what_is_written_in_one_turn_goes_out_in_one_write() -> None:
+def test_a_head_goes_out_with_the_beginning_of_its_body_in_one_write() -> None:
     async def run() -> list[object]:
         transport, recorder = corked()
-        transport.write(b"head")
-        transport.write(b"body")
+        transport.write(HEAD)
         assert recorder.done == []
-        await state()
-        transport.write(b"next")
+        transport.write(b"first")
+        assert recorder.done == [HEAD + b"first"]
         await state()
         return recorder.done
 
-    assert asyncio.run(run()) == [b"headbody", b"next"]
+    assert asyncio.run(run()) == [HEAD + b"first"]
+
+
+def test_a_head_without_a_body_waits_for_the_end_of_the_turn_only() -> None:
+    async def run() -> list[object]:
+        transport, recorder = corked()
+        transport.write(HEAD)
+        await state()
+        return recorder.done
+
+    assert asyncio.run(run()) == [HEAD]
+
+
+def test_an_event_of_a_stream_is_not_delayed() -> None:
+    async def run() -> None:
+        transport, recorder = corked()
+        transport.write(b"an event")
+        transport.write(b"the next")
+        assert recorder.done == [b"an event", b"the next"]
+
+    asyncio.run(run())
 
 
 def test_closing_and_the_end_of_writing_come_after_what_waits() -> None:
     async def run() -> list[object]:
         transport, recorder = corked()
-        transport.write(b"a")
+        transport.write(HEAD)
         transport.write_eof()
-        transport.write(b"b")
+        transport.write(HEAD)
         transport.close()
         assert transport.is_closing()
         await state()
         return recorder.done
 
-    assert asyncio.run(run()) == [b"a", "eof", b"b", "closed"]
+    assert asyncio.run(run()) == [HEAD, "eof", HEAD, "closed"]
 
 
-def test_much_does_not_wait_so_that_flow_control_sees_it() -> None:
-    async def run() -> list[object]:
+def test_data_for_a_client_that_left_in_the_same_turn_is_dropped_without_an_error() -> None:
+    async def run() -> tuple[list[object], list[object]]:
+        errors: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, found: errors.append(found))
         transport, recorder = corked()
-        transport.write(b"x" * MOST_BYTES)
-        transport.write(b"y")
-        return recorder.done
+        transport.write(HEAD)
+        recorder.close()
+        transport.write(b"first")
+        transport.write(b"second")
+        transport.write(HEAD)
+        await state()
+        return recorder.done, errors
 
-    assert asyncio.run(run()) == [b"x" * MOST_BYTES + b"y"]
+    assert asyncio.run(run()) == (["closed"], [])

@@ -1,4 +1,4 @@
-"""Our histograms count what Prometheus' own client would."""
+"""Our histograms count like those of Prometheus' own client."""
 
 import random
 

@@ -42,7 +42,7 @@ def test_increases_are_found_again_by_time() -> None:
     assert history.buckets(2_592_000, 600)[0] == 3600.0
 
 
-def test_a_counter_that_began_anew_loses_nothing() -> None:
+def test_a_counter_reset_loses_nothing() -> None:
     history = TimeSeries()
     for at, usd in enumerate((1.0, 2.0, 0.5, 0.75), start=1):
         history.sample(families(usd), at * 10.0)
@@ -77,3 +77,16 @@ def test_it_is_bounded_and_survives_a_restart() -> None:
         with pytest.raises(ValueError, match=r"damaged|unpack|values|unexpected"):
             copy.load(damaged)
     assert spent(copy, 86_400, 9990.0) == pytest.approx(999.0)
+
+
+def test_all_buckets_share_the_keys_of_their_series() -> None:
+    history, restored = TimeSeries(), TimeSeries()
+    for at in range(1, 7):
+        history.sample(families(at * 0.5), at * 10.0)
+    restored.load(history.save())
+    restored.sample(families(4.0), 70.0)
+
+    for one in (history, restored):
+        keys = [key for bucket in one.buckets(3600, 70)[1] for key in bucket.added]
+        assert len(keys) >= 6
+        assert len({id(key) for key in keys}) == 1

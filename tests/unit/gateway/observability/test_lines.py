@@ -1,4 +1,4 @@
-"""Log lines are written by a thread, and nobody waits for whoever reads them."""
+"""Log lines are written by a thread, and nothing waits for their reader."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.configs import two_backends
 from tests.support.harness import Upstream, inference, run, serving
+from tests.support.http_client import http_client
 from tests.support.process import ROOT, Process, free_port
 from tollway.gateway.observability.log_writer import Background, Direct
 
@@ -30,7 +30,7 @@ def pipe() -> Iterator[tuple[int, io.TextIOWrapper]]:
 
 
 def fill(number: int) -> None:
-    """Write to a pipe until it takes no more."""
+    """Fill a pipe."""
     os.set_blocking(number, False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -62,7 +62,7 @@ def test_lines_come_whole_and_in_order(pipe: tuple[int, io.TextIOWrapper]) -> No
     assert lines.dropped == 0
 
 
-def test_what_the_queue_cannot_hold_is_dropped_counted_and_told_of(
+def test_lines_beyond_the_queue_are_dropped_counted_and_reported(
     pipe: tuple[int, io.TextIOWrapper],
 ) -> None:
     reading, out = pipe
@@ -136,7 +136,7 @@ def test_a_log_that_nobody_reads_stops_neither_serving_nor_the_end(
             gateway = Process(file, "--workers", str(workers), stderr=writing)
             try:
                 await gateway.ready(url)
-                async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+                async with http_client(timeout=20) as client:
                     long = url + "/nowhere/" + "x" * 8000
                     for _ in range(30 * workers):
                         replies = await asyncio.gather(*(client.get(long) for _ in range(20)))
@@ -160,7 +160,7 @@ def test_a_log_that_nobody_reads_stops_neither_serving_nor_the_end(
 def test_the_last_lines_of_a_process_are_written() -> None:
     """Logged by way of the logging module, by a process that ends at once."""
     text = (
-        "import logging; from tollway.gateway.observability import access_log as logs; "
+        "import logging; from tollway.gateway.observability import log_format as logs; "
         "lines = logs.background('json'); logs.write('json', 'info', lines.put); "
         "[logging.getLogger('tollway.x').info('line %d', n) for n in range(2000)]; lines.close()"
     )

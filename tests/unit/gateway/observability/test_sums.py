@@ -36,12 +36,12 @@ def test_a_backend_that_one_worker_holds_to_be_down_is_not_up() -> None:
     assert values(aggregation.add([up, down])) == {("tollway_backend_up", "a"): 0}
 
 
-def test_adding_leaves_the_reports_as_they_were() -> None:
+def test_adding_does_not_change_the_reports() -> None:
     one = [family("c", "counter", a=1)]
     aggregation.add([one, one])
     assert values(one) == {("c", "a"): 1}
 
 
-def test_of_the_dead_only_what_only_grows_still_counts() -> None:
+def test_only_counters_of_dead_workers_still_count() -> None:
     left = [family("c", "counter", a=1), family("g", "gauge", a=5), family("h", "histogram", a=3)]
     assert [one["name"] for one in aggregation.lasting(left)] == ["c", "h"]

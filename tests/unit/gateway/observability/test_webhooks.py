@@ -1,4 +1,4 @@
-"""Webhooks, to a real receiver: signed, retried with the same id, never holding up who told."""
+"""Webhooks to a real receiver: signed, retried with the same id, and never blocking."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ SECRET = b"0123456789abcdef"
 
 
 class Receiver:
-    """An HTTP server that answers what it is told to, then 200, and keeps what it got."""
+    """An HTTP server that gives scripted answers, then 200, and keeps its requests."""
 
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
@@ -90,14 +90,14 @@ def test_slack_gets_a_message_with_its_markup_escaped() -> None:
     assert text == "*spend_anomaly* `tenant acme`: spends &lt;much&gt;"
 
 
-def test_what_is_not_taken_is_sent_again_under_the_same_id() -> None:
+def test_an_event_that_is_not_accepted_is_sent_again_under_the_same_id() -> None:
     got, _ = sent(503, 429, kinds=frozenset({"spend_anomaly"}))
 
     assert len(got.got) == 3
     assert len({fields["webhook-id"] for fields, _ in got.got}) == 1
 
 
-def test_what_will_never_be_taken_is_given_up_and_the_next_is_sent() -> None:
+def test_an_event_that_is_rejected_for_good_is_dropped_and_the_next_is_sent() -> None:
     got, _ = sent(404)
 
     assert [json.loads(body)["type"] for _, body in got.got] == [

@@ -1,4 +1,4 @@
-"""A request goes only to backends that can do it."""
+"""A request goes only to backends that support its features."""
 
 import asyncio
 from pathlib import Path
@@ -245,7 +245,7 @@ def test_a_context_that_is_not_declared_may_be_of_any_size() -> None:
     [
         ('lacks = ["visoin"]', "did you mean 'vision'?"),
         ("context_tokens = 0", "at least 1"),
-        ('drop_fields = ["model"]', "cannot name 'model'"),
+        ('drop_fields = ["model"]', "must not contain 'model'"),
         ('drop_fields = ["a..b"]', "write it like a.b"),
     ],
 )

@@ -26,7 +26,7 @@ def test_it_opens_at_the_fifth_failure_in_a_row_and_not_before() -> None:
     assert breaker.is_open and not breaker.allows(0.0)
 
 
-def test_a_success_in_between_starts_the_count_in_a_row_anew() -> None:
+def test_a_success_resets_the_count_of_failures_in_a_row() -> None:
     breaker = CircuitBreaker()
     for _ in range(FAILURES_IN_A_ROW - 1):
         breaker.failed(0.0)
@@ -56,7 +56,7 @@ def test_failures_that_are_long_past_do_not_count() -> None:
     assert not breaker.is_open
 
 
-def test_it_tells_its_state() -> None:
+def test_it_reports_its_state() -> None:
     breaker = CircuitBreaker()
     assert breaker.state(0.0) == "closed"
     breaker = opened()

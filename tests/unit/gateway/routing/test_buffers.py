@@ -1,10 +1,10 @@
-"""The memory for unfinished events: bounded for a worker, and for each tenant of it."""
+"""The memory for unfinished events is bounded per worker and per tenant."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.gateway.routing.replies.stream_buffers import FREE_BYTES, Buffers
+from tollway.gateway.routing.bodies.buffers import FREE_BYTES, BufferFull, Buffers, RequestMemory
 
 EVENT = 1 << 20
 ALL = 4 << 20
@@ -34,7 +34,7 @@ def test_one_tenant_gets_half_and_the_others_streams_go_on() -> None:
     one.open("b").hold(EVENT)
     one.open("b").hold(EVENT)
     assert one.held == ALL
-    with pytest.raises(ValueError, match="all streams"):
+    with pytest.raises(ValueError, match="all requests"):
         one.open("c").hold(EVENT)
 
 
@@ -83,3 +83,20 @@ def test_what_is_held_is_the_sum_of_the_streams_and_within_its_bounds(
         for name in "ab":
             of_tenant = sum(size for (owner, _), size in held.items() if owner == name)
             assert one.held_by(name) == of_tenant <= one.tenant_bytes_max
+
+
+def test_a_request_holds_its_body_and_its_replies_until_it_ends() -> None:
+    one = buffers()
+    request = RequestMemory(one, "a")
+    request.add(EVENT)
+    request.add(EVENT)
+    assert one.held_by("a") == 2 * EVENT
+    other = RequestMemory(one, "a")
+    with pytest.raises(BufferFull, match="tenant 'a'"):
+        other.add(EVENT)
+    other.close()
+    assert one.held_by("a") == 2 * EVENT
+    RequestMemory(one, "b").add(2 * EVENT)
+    request.close()
+    request.close()
+    assert (one.held, one.held_by("a")) == (2 * EVENT, 0)

@@ -1,4 +1,4 @@
-"""Contracts: what a document must hold, and what is said of one that does not."""
+"""Request and response schemas, and how violations are reported."""
 
 from typing import Any
 
@@ -34,8 +34,12 @@ def tensor(**changed: Any) -> dict[str, Any]:
         (IMAGE, tensor(data=[0, None, 1, 2]), "holds None; it must be a number from 0 to 16"),
         (IMAGE, tensor(data=[0, True, 1, 2]), "holds True; it must be a number from 0 to 16"),
         (Constraint(at="a.b", kind="number"), {"a": {"b": 1.5}}, ""),
-        (Constraint(at="a.b", kind="number"), {"a": {"b": True}}, "is True, which is no number"),
-        (Constraint(at="a", kind="integer"), {"a": 1.0}, "is 1.0, which is no integer"),
+        (
+            Constraint(at="a.b", kind="number"),
+            {"a": {"b": True}},
+            "is True, which is not of type number",
+        ),
+        (Constraint(at="a", kind="integer"), {"a": 1.0}, "is 1.0, which is not of type integer"),
         (Constraint(at="a", kind="boolean"), {"a": False}, ""),
         (
             Constraint(at="a", kind="text", length=(1, 3)),
@@ -43,13 +47,11 @@ def tensor(**changed: Any) -> dict[str, Any]:
             "has length 0; it must be from 1",
         ),
         (Constraint(at="a", optional=True, kind="text"), {}, ""),
-        (Constraint(at="a", one_of=("cat", "dog")), {"a": ["cat", "cow"]}, "which is none of"),
+        (Constraint(at="a", one_of=("cat", "dog")), {"a": ["cat", "cow"]}, "which is not one of"),
         (Constraint(at="a", range=(0, 1)), {"a": "0.5"}, "holds '0.5'; it must be a number"),
     ],
 )
-def test_a_contract_says_where_and_how_it_is_broken(
-    clause: Constraint, document: Any, why: str
-) -> None:
+def test_a_violation_says_where_and_how(clause: Constraint, document: Any, why: str) -> None:
     breach = Validator([clause], "inputs").breach(document)
     if not why:
         assert breach is None

@@ -1,4 +1,4 @@
-"""Fields that a backend does not take: left out, whether declared or found out."""
+"""Fields that a backend rejects are removed, declared or detected."""
 
 import asyncio
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def event(document: dict[str, Any]) -> bytes:
 
 
 class Model:
-    """Answers `hi`, with usage where a stream asks for it, unless it refuses a request."""
+    """Answers `hi`, with usage if a stream requests it, unless it refuses the request."""
 
     def __init__(self, refuses: Refuses = lambda document: None, *, late: bool = False) -> None:
         """`late`: the second request is answered after the third, which repeats the first."""

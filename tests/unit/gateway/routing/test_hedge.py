@@ -11,17 +11,16 @@ import pytest
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Running, Upstream, run, running, serving
 from tests.support.until import until
-from tests.unit.gateway.routing.test_ladder import journalled
 from tollway.gateway.routing.hedging import KNOWN_AT, TOKENS_MAX, HedgePolicy, first_good
 from tollway.gateway.routing.metering import HEDGE_LOST
-from tollway.simulations.replay.journal_rows import Damage as JournalDamage
+from tollway.gateway.storage.journal_reader import Damage as JournalDamage
 from tollway.simulations.replay.journal_rows import stream
 
 HEDGE = "hedge_share = 0.05\nfallback = false"
 
 
 class Stuck(Upstream):
-    """Answers all calls but those whose numbers, from 1, are in `stuck`; what it then does."""
+    """Answers all calls except those with a number in `stuck` (from 1)."""
 
     stuck: dict[int, Callable[[Any], Awaitable[None]]]
 
@@ -40,7 +39,7 @@ def test_as_many_calls_as_asked_for_are_slower_than_the_wait() -> None:
         wait_s = hedge.wait_s("a")
         assert (wait_s is None) == (n < KNOWN_AT)
         slower += n >= 10_000 and latency_s > (wait_s or 0.0)
-        hedge.took("a", latency_s)
+        hedge.observe("a", latency_s)
     assert 0.04 < slower / 10_000 < 0.06
 
 
@@ -48,7 +47,7 @@ def test_the_wait_follows_a_backend_that_becomes_slow_and_fast_again() -> None:
     hedge = HedgePolicy(0.05)
     for latency_s, calls in ((0.01, 100), (1.0, 100), (0.01, 2000)):
         for _ in range(calls):
-            hedge.took("a", latency_s)
+            hedge.observe("a", latency_s)
         wait_s = hedge.wait_s("a")
         assert wait_s is not None
         assert 0.8 * latency_s < wait_s < 1.2 * latency_s
@@ -57,7 +56,7 @@ def test_the_wait_follows_a_backend_that_becomes_slow_and_fast_again() -> None:
 def test_second_calls_are_a_share_of_the_requests_even_where_all_are_slow() -> None:
     hedge, made = HedgePolicy(0.05), 0
     for _ in range(KNOWN_AT):
-        hedge.took("a", 0.01)
+        hedge.observe("a", 0.01)
     for _ in range(10_000):
         hedge.earn()
         if hedge.wait_s("a") is not None:
@@ -93,7 +92,7 @@ async def warm(tollway: Running) -> None:
 
 def attempts(tollway: Running) -> list[dict[str, Any]]:
     """Return the rows of the last request's attempts."""
-    found = journalled(tollway, "attempt")
+    found = tollway.journalled("attempt")
     return [row for row in found if row["id"] == found[-1]["id"]]
 
 
@@ -119,7 +118,7 @@ def test_a_call_that_is_slow_is_made_again_and_both_are_paid(tmp_path: Path) -> 
                 (status,) = (await tollway.get("/_tollway/budgets"))["budgets"]
                 assert status["spent_nano"] == (KNOWN_AT + 2) * 100_000
                 story = await tollway.get(f"/_tollway/decisions/{slow['id']}")
-                assert any("asked again cheap" in line for line in story["story"])
+                assert any("hedged with cheap" in line for line in story["story"])
                 (route,) = (await tollway.get("/_tollway/routes"))["routes"]
                 assert {backend["breaker"] for backend in route["backends"]} == {"closed"}
                 metrics = (await tollway.client.get(tollway.url + "/metrics")).text

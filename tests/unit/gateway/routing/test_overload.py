@@ -1,4 +1,4 @@
-"""Too many requests: another backend, or a refusal at once, that says when to come back."""
+"""Overload: another backend, or a refusal at once with Retry-After."""
 
 import asyncio
 from pathlib import Path

@@ -1,13 +1,16 @@
-"""A stream on its way: it begins with its first event, and is over when its body is."""
+"""Relaying a stream: it begins with its first event and ends with its body."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
+from tollway.backends.errors import BadReply
 from tollway.backends.protocols.openai.protocol import Stream
-from tollway.backends.types import BadReply, HttpReply
-from tollway.gateway.routing.replies.stream_buffers import Buffers
+from tollway.backends.types import HttpReply
+from tollway.gateway.routing.bodies.buffers import Buffers
+from tollway.gateway.routing.bodies.large_documents import LargeDocuments
 from tollway.gateway.routing.replies.stream_relay import COMMENTS_BYTES_MAX, StreamRelay, is_stream
 
 HELLO = b'data: {"choices": [{"index": 0, "delta": {"content": "hello"}}]}\n\n'
@@ -37,7 +40,11 @@ class Body:
 def relay(body: Body, *, strip: bool = False, buffers: Buffers | None = None) -> StreamRelay:
     buffers = buffers or Buffers(event_bytes_max=1 << 20, bytes_max=4 << 20)
     return StreamRelay(
-        HttpReply(200, [], body), Stream(strip=strip), buffers.open("a"), clock=lambda: 0.0
+        HttpReply(200, [], body),
+        Stream(strip=strip),
+        buffers.open("a"),
+        in_turns=partial(LargeDocuments(lambda: 0.0).run, "a"),
+        clock=lambda: 0.0,
     )
 
 
@@ -66,7 +73,7 @@ def test_a_last_event_without_its_blank_line_is_passed_on_and_read() -> None:
         stream = relay(Body(HELLO, USAGE))
         await stream.begin()
         assert await read_on(stream) == [HELLO, USAGE]
-        assert stream.follower.told([]).output_tokens == 2  # type: ignore[union-attr]
+        assert stream.follower.reported_usage([]).output_tokens == 2  # type: ignore[union-attr]
 
     asyncio.run(main())
 
@@ -143,3 +150,31 @@ def test_media_types_are_compared_without_regard_to_case_and_parameters(
     kind: bytes, streamed: bool
 ) -> None:
     assert is_stream(HttpReply(200, [(b"content-type", kind)], Body())) is streamed
+
+
+def test_a_large_event_that_a_client_does_not_wait_for_is_read_by_whoever_reads_on() -> None:
+    large = USAGE.replace(b'"choices": []', b'"choices": [], "x": [%b0]' % (b"[]," * 50_000))
+
+    async def main() -> None:
+        stream = relay(Body(HELLO, large + b"\n\n"), strip=True)
+        await stream.begin()
+        await stream.read()
+        reading = asyncio.create_task(stream.read())
+        while not reading.done() and stream._work is None:
+            await asyncio.sleep(0)
+        reading.cancel()
+        assert stream.follower.reported_usage([]) is None or not stream.follower.usage.exact  # type: ignore[attr-defined]
+        stream.follower.mute()
+        await read_on(stream)
+        usage = stream.follower.reported_usage([])
+        assert usage is not None and usage.exact
+        assert usage.output_tokens == 2
+
+    asyncio.run(main())
+
+
+def test_an_error_of_a_stream_is_short_where_it_is_logged() -> None:
+    failed = b'data: {"error": {"message": "%b"}}\n\n' % (b"no" * 1_000_000)
+    with pytest.raises(BadReply) as caught:
+        relayed(Body(failed))
+    assert len(str(caught.value)) < 2_000

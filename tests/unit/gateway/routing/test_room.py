@@ -1,4 +1,4 @@
-"""Room at a language model: the length of its replies is not taken for a queue."""
+"""Limits before a language model: long replies are not mistaken for a queue."""
 
 import asyncio
 from pathlib import Path
@@ -8,28 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.support.configs import one_model
 from tests.support.harness import run, running, serving
-
-CHAT = """
-[server]
-allow_anonymous = true
-
-[ledger]
-url = "memory://"
-
-[[backends]]
-name = "llm"
-kind = "gpu"
-protocol = "openai"
-url = "{url}"
-price = {{ per_request_usd = 0.0001 }}
-
-[[routes]]
-name = "chat"
-path = "/v1/chat/completions"
-protocol = "openai"
-backends = ["llm"]
-"""
 
 
 async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -47,7 +27,7 @@ def test_forty_clients_with_replies_of_any_length_are_all_served(tmp_path: Path)
     async def main() -> None:
         async with (
             serving(slow) as url,
-            running(CHAT.format(url=url), tmp_path) as tollway,
+            running(one_model(url, price="{ per_request_usd = 0.0001 }"), tmp_path) as tollway,
         ):
 
             async def ask(tokens: int) -> int:

@@ -1,11 +1,12 @@
-"""A body is a stream of events by what it holds, where its label says nothing of it."""
+"""A body without a clear content type is a stream if it begins with an event."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tollway.backends.types import BadReply, Headers, HttpReply
+from tollway.backends.errors import BadReply
+from tollway.backends.types import Headers, HttpReply
 from tollway.gateway.routing.replies.stream_relay import is_stream
 from tollway.gateway.routing.replies.unlabelled import labelled
 
@@ -40,7 +41,7 @@ def reply(body: Body, label: bytes | None, status: int = 200) -> HttpReply:
 @pytest.mark.parametrize(
     "first", [EVENT, b": ping\n\n", b"event: a\n" + EVENT, b"\xef\xbb\xbf" + EVENT, b"\n" + EVENT]
 )
-def test_what_begins_as_events_is_a_stream_and_every_byte_goes_on(
+def test_a_body_that_begins_with_an_event_is_a_stream_and_every_byte_is_forwarded(
     label: bytes | None, first: bytes
 ) -> None:
     async def main() -> None:
@@ -56,7 +57,7 @@ def test_what_begins_as_events_is_a_stream_and_every_byte_goes_on(
 
 
 @pytest.mark.parametrize("first", [b'{"choices": []}', b"", b"database is down", b"<html>", b"  "])
-def test_what_does_not_is_none_and_is_read_whole_all_the_same(first: bytes) -> None:
+def test_any_other_body_is_no_stream_and_is_read_whole(first: bytes) -> None:
     async def main() -> None:
         body = Body(first, b" and more")
         found = await labelled(reply(body, None))
@@ -69,7 +70,7 @@ def test_what_does_not_is_none_and_is_read_whole_all_the_same(first: bytes) -> N
 @pytest.mark.parametrize(
     ("label", "status"), [(b"Text/Event-Stream", 200), (b"application/json", 200), (None, 500)]
 )
-def test_of_what_needs_no_look_nothing_is_read(label: bytes | None, status: int) -> None:
+def test_a_labelled_body_is_not_inspected(label: bytes | None, status: int) -> None:
     async def main() -> None:
         body = Body(EVENT)
         given = reply(body, label, status)

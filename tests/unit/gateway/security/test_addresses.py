@@ -1,4 +1,4 @@
-"""Addresses that lead to link-local networks and metadata services, however they are written."""
+"""Link-local and metadata addresses in every spelling."""
 
 import asyncio
 import socket
@@ -9,8 +9,9 @@ import pytest
 
 from tests.support.configs import two_backends
 from tests.support.harness import Upstream, run, running, serving
+from tollway.backends.errors import ConnectFailed
 from tollway.backends.http.factory import open_transport
-from tollway.backends.types import Call, ConnectFailed
+from tollway.backends.types import Call
 from tollway.gateway import settings
 from tollway.gateway.security.addresses import is_link_local
 from tollway.gateway.settings.errors import ConfigError
@@ -105,7 +106,7 @@ def test_addresses_of_networks_of_ones_own_are_fine(url: str) -> None:
 def test_a_name_that_leads_elsewhere_today_is_sent_nothing(
     monkeypatch: pytest.MonkeyPatch, http2: bool
 ) -> None:
-    """DNS rebinding: the name was sound when it was checked."""
+    """DNS rebinding: the name led elsewhere when it was checked."""
     leads, heard = ["127.0.0.2"], []
     look_up = socket.getaddrinfo
 

@@ -20,7 +20,7 @@ def test_a_new_key_is_random_and_carries_its_checksum() -> None:
 
 
 @pytest.mark.parametrize("at", [3, 20, 45, 51])
-def test_a_key_with_one_wrong_character_is_told_apart_without_a_look_up(at: int) -> None:
+def test_a_mistyped_key_is_detected_by_its_checksum(at: int) -> None:
     key = new_key()
     wrong = "0" if key[at] != "0" else "1"
     assert not is_key(key[:at] + wrong + key[at + 1 :])
@@ -52,7 +52,7 @@ def test_a_key_is_verified_against_its_own_hash_and_pepper_only() -> None:
         ("sha256:abc", "64 hex digits"),
         ("md5:" + "0" * 64, "64 hex digits"),
         ("sha256:" + "0" * 64 + "\n", "64 hex digits"),
-        (new_key(), "is a key, not its hash"),
+        pytest.param(new_key(), "is a key, not a hash", id="a key"),
     ],
 )
 def test_what_is_no_hash_is_refused_with_what_to_write(text: str, why: str) -> None:
@@ -89,7 +89,9 @@ def test_a_tenant_is_found_by_its_key_again_and_again(pepper: str | None) -> Non
         [*bearer(ACME), *bearer(ACME)],
     ],
 )
-def test_whoever_brings_no_single_known_key_is_nobody(headers: list[tuple[bytes, bytes]]) -> None:
+def test_a_request_without_exactly_one_known_key_is_refused(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
     keys = Authenticator({hash_key(ACME): "acme"}, admin_hash=hash_key("admin"))
     assert keys.tenant(headers) is None
     assert not keys.is_admin(headers)
@@ -206,9 +208,23 @@ def test_the_control_plane_takes_the_admin_key_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("open_to_all", [True, False])
-def test_without_an_admin_key_only_an_open_gateway_is_administered(open_to_all: bool) -> None:
-    keys = Authenticator({hash_key(ACME): "acme"}, open_to_all=open_to_all)
-    assert keys.is_admin([]) is open_to_all
+def test_without_a_configured_admin_key_the_one_that_was_made_counts(open_to_all: bool) -> None:
+    keys = Authenticator({}, made_hash=hash_key("made"), open_to_all=open_to_all)
+    assert keys.is_admin(bearer("made"))
+    assert not keys.is_admin([])
+    assert keys.is_open_here is open_to_all
+    keys = Authenticator({}, open_to_all=open_to_all)
+    assert not keys.is_admin([])
+    assert keys.is_open_here is open_to_all
+
+
+def test_a_configured_admin_key_replaces_the_one_that_was_made() -> None:
+    keys = Authenticator(
+        {}, admin_hash=hash_key("mine"), made_hash=hash_key("made"), open_to_all=True
+    )
+    assert keys.is_admin(bearer("mine"))
+    assert not keys.is_admin(bearer("made"))
+    assert not keys.is_open_here
 
 
 def test_a_key_ends_at_its_time_and_the_one_that_replaces_it_goes_on() -> None:

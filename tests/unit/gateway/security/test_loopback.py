@@ -1,4 +1,4 @@
-"""Who may call without a key where that spends on a key of the gateway's: no open relay."""
+"""Callers without a key may not use the gateway's provider key from elsewhere: no open relay."""
 
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ def test_a_program_of_this_machine_is_local(local: dict[str, Any]) -> None:
         *[scope(**{name.replace("-", "_"): text for name, text in h.items()}) for h in STRANGERS],
     ],
 )
-def test_whoever_is_not_certainly_of_this_machine_is_not_local(foreign: dict[str, Any]) -> None:
+def test_a_caller_that_is_not_certainly_on_this_machine_is_not_local(
+    foreign: dict[str, Any],
+) -> None:
     assert trouble(foreign)
 
 
@@ -73,7 +75,7 @@ def paid(url: str, *, route: str = "", more: str = "", server: str = PAID) -> st
     return toml.replace('name = "cheap"', 'name = "cheap"\nauth = { bearer_env = "KEY" }', 1)
 
 
-def test_calls_without_a_key_spend_on_ours_only_from_this_machine(
+def test_calls_without_a_key_use_the_gateways_key_only_from_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEY", "sk-provider")
@@ -116,7 +118,7 @@ def test_a_hard_budget_opens_a_route_to_others(
     run(main)
 
 
-def test_free_routes_ask_nobody_where_they_come_from(tmp_path: Path) -> None:
+def test_free_routes_accept_callers_from_anywhere(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Upstream()) as url, running(two_backends(url, url), tmp_path) as tollway:
             assert (await tollway.infer(x_forwarded_for="203.0.113.7")).status_code == 200

@@ -1,8 +1,8 @@
-"""What `check-config` and the start say of backends without bounds under hard budgets."""
+"""How `check-config` and the start report backends without bounds under hard budgets."""
 
 import pytest
 
-from tests.integration.routing.test_output_limits import PRICE, configuration
+from tests.support.configs import PRICE, budget, capped_model, one_model
 from tollway.gateway import settings as config
 from tollway.gateway.settings import hard_bounds
 
@@ -30,13 +30,14 @@ BOTH = "context_tokens = 1000\nmax_output_tokens = 10"
 def test_each_backend_without_a_bound_is_named_with_the_keys_to_set(
     backend: str, options: dict[str, str], keys: list[str]
 ) -> None:
-    notes = hard_bounds.notes(config.parse(configuration(URL, 1.0, backend, **options), {}))
+    notes = hard_bounds.notes(config.parse(capped_model(URL, 1.0, backend, **options), {}))
     assert [note.rpartition("set ")[2] for note in notes] == keys
-    assert all("[[backends]] \"llm\": budget 'b' is hard" in note for note in notes)
+    assert all("[[backends]] \"llm\": under the hard budget 'b'" in note for note in notes)
 
 
 def test_a_budget_that_binds_another_route_says_nothing() -> None:
-    text = configuration(URL, 1.0) + 'scope = { route = "other" }\n'
+    limit = budget("b", "1.0", {"route": "other"}, 'enforcement = "hard"')
+    text = one_model(URL, more=limit)
     text += '[[routes]]\nname = "other"\npath = "/other"\nprotocol = "oip"\nbackends = ["free"]\n'
     text += 'policy = "cheapest"\n[[backends]]\nname = "free"\nkind = "cpu"\nprotocol = "oip"\n'
     text += f'url = "{URL}"\nprice = {{ free = true }}\n'

@@ -126,13 +126,13 @@ def test_routes_may_share_a_path_that_models_tell_apart(one: str, two: str) -> N
 
 @pytest.mark.parametrize(("one", "two"), [("", ""), ('models = ["a"]', 'models = ["b", "a"]')])
 def test_routes_of_one_path_that_nothing_tells_apart_are_refused(one: str, two: str) -> None:
-    with pytest.raises(ConfigError, match="give them `models` by whose names"):
+    with pytest.raises(ConfigError, match="set different `models` on each"):
         parse(SHARED.format(one=one, two=two), {})
 
 
 def test_only_where_the_body_names_the_model_does_it_tell_routes_apart() -> None:
     text = GOOD.replace('path = "/v2/models/digits/infer"', 'path = "/x"\nmodels = ["a"]')
-    with pytest.raises(ConfigError, match="is for protocol openai alone"):
+    with pytest.raises(ConfigError, match="applies only to the protocols anthropic"):
         parse(text, {})
 
 
@@ -186,7 +186,8 @@ REFUSED = [
     (
         "accuracy_floor = 0.97",
         "",
-        'routes[0].objective = "min_cost": needs a floor; write it like accuracy_floor = 0.97',
+        'routes[0].objective = "min_cost": requires accuracy_floor; write it like accuracy_floor '
+        "= 0.97",
     ),
     ("10.000000001", "-1", "budgets[0].limit_usd = -1: must be at least 0; write it like 10.0"),
     (
@@ -203,14 +204,14 @@ REFUSED = [
     (
         "10.000000001",
         "0.0000000001",
-        "budgets[0].limit_usd = 1e-10: has more than 9 decimals, and a nano-dollar is the"
-        " smallest amount; write it like 10.0",
+        "budgets[0].limit_usd = 1e-10: has more than 9 decimals; the smallest amount is "
+        "a nano-dollar; write it like 10.0",
     ),
     (
         "10.000000001",
         "9007199.254740992",
         "budgets[0].limit_usd = 9007199.254740992: must be below 9007199.254740992 (2^53 "
-        "nano-dollars); use a shorter window, or several budgets",
+        "nano-dollars); use a shorter window or several budgets",
     ),
     (
         "Europe/Berlin",
@@ -233,14 +234,14 @@ REFUSED = [
     (
         'tenant = "acme"',
         'tenant = "acmee"',
-        'budgets[0].scope.tenant = "acmee": is no tenant, so it binds nothing; did you '
-        "mean 'acme'?",
+        'budgets[0].scope.tenant = "acmee": is not a tenant, so the budget matches nothing; did '
+        "you mean 'acme'?",
     ),
     (
         'tenant = "acme"',
         'route = "digit"',
-        'budgets[0].scope.route = "digit": is no route, so it binds nothing; did you mean'
-        " 'digits'?",
+        'budgets[0].scope.route = "digit": is not a route, so the budget matches nothing; did you '
+        "mean 'digits'?",
     ),
     (
         '["digits-rules", "digits-gpu"]',
@@ -250,12 +251,13 @@ REFUSED = [
     (
         '["digits-rules", "digits-gpu"]',
         '["digits-rulez", "digits-gpu"]',
-        "routes[0].backends[0] = \"digits-rulez\": is no backend; did you mean 'digits-rules'?",
+        "routes[0].backends[0] = \"digits-rulez\": is not a backend; did you mean 'digits-rules'?",
     ),
     (
         '["digits-rules", "digits-gpu"]',
         '["digits-gpu", "digits-gpu"]',
-        'routes[0].backends = ["digits-gpu", "digits-gpu"]: names one of them twice; remove one',
+        'routes[0].backends = ["digits-gpu", "digits-gpu"]: contains a backend twice; remove '
+        "the duplicate",
     ),
     (
         'baseline = "digits-gpu"',
@@ -266,24 +268,26 @@ REFUSED = [
     (
         'baseline = "digits-gpu"',
         'baseline = "digits-gpu"\nguard = "shadow"',
-        'routes[0].guard = "shadow": is not for min_cost: its floor is guarded by the baseline',
+        'routes[0].guard = "shadow": does not apply to objective = "min_cost", which the baseline '
+        "guards; remove it",
     ),
     (
         'baseline = "digits-gpu"',
         'audit = { backend = "digits-gpi" }',
-        "routes[0].audit: names no backend of the route; did you mean 'digits-gpu'?",
+        "routes[0].audit: names 'digits-gpi', which is not among the route's backends; did you "
+        "mean 'digits-gpu'?",
     ),
     (
         'protocol = "oip"\nurl',
         'protocol = "plane"\nurl',
-        'backends[1].protocol = "plane": must be one of mlflow, oip, openai, plain; did you '
-        "mean 'plain'?",
+        'backends[1].protocol = "plane": must be one of anthropic, gemini, http, mlflow, oip, '
+        "openai, plain, tfserving; did you mean 'plain'?",
     ),
     (
         'protocol = "oip"\nurl',
         'protocol = "plain"\nurl',
-        "routes[0].backends[1] = \"digits-gpu\": speaks 'plain', but the route 'oip'; a "
-        "route's backends all speak its protocol",
+        "routes[0].backends[1] = \"digits-gpu\": has protocol 'plain', but the route has 'oip'; "
+        "use the same protocol for both",
     ),
     (
         'protocol = "oip"\nurl',
@@ -293,8 +297,7 @@ REFUSED = [
     (
         "per_request_usd",
         "per_reqest_usd",
-        "backends[0].price: per_reqest_usd = 1e-05: is not a part of a price; write "
-        "per_request_usd",
+        "backends[0].price: per_reqest_usd = 1e-05: is not a key of a price; write per_request_usd",
     ),
     (
         "{ per_request_usd = 0.00001 }",
@@ -316,30 +319,35 @@ REFUSED = [
     (
         'rules = "rules.toml"',
         "",
-        'backends[0].kind = "rules": needs one of: rules = "FILE.toml", entry_point = '
-        '"module:name"',
+        'backends[0].kind = "rules": requires exactly one of rules = "FILE.toml" '
+        'and entry_point = "module:name"',
     ),
     (
         'rules = "rules.toml"',
         'rules = "r.toml"\nurl = "http://h"',
-        'backends[0].url = "http://h": is not for rules, which run inside the gateway; remove it',
+        'backends[0].url = "http://h": does not apply to rules, which run inside the gateway; '
+        "remove it",
     ),
     (
         'kind = "gpu"',
         'kind = "gpu"\nrules = "r.toml"',
-        'backends[1].rules = "r.toml": needs kind = "rules"; write that or remove it',
+        'backends[1].rules = "r.toml": applies only to kind = "rules"; set that kind or remove it',
     ),
     (
         '"inputs[0].data"',
         '"inputs[x]"',
         "routes[0].context.numeric[0] = \"inputs[x]\": cannot read the path 'inputs[x]' at "
-        "'[x]'; write it like inputs[0].data",
+        "'[x]'; write it like data[0].name, or data[*].name for each element",
     ),
-    ("[0, 16]", "[16, 0]", "routes[0].context.range = [16, 0]: must rise; write it like [0, 16]"),
+    (
+        "[0, 16]",
+        "[16, 0]",
+        "routes[0].context.range = [16, 0]: must be [minimum, maximum]; write it like [0, 16]",
+    ),
     (
         '{ exact = "outputs[0].data[0]" }',
         '{ near = "outputs" }',
-        "routes[0].score.tolerance: goes with near; give both or neither",
+        "routes[0].score.tolerance: must be set together with near; set both or neither",
     ),
     (
         '{ exact = "outputs[0].data[0]" }',
@@ -349,7 +357,7 @@ REFUSED = [
     (
         'name = "acme"',
         'name = "anonymous"',
-        'tenants[0].name = "anonymous": is the name of callers without a key; write another',
+        'tenants[0].name = "anonymous": is reserved for callers without a key; write another name',
     ),
     (
         HASH,
@@ -360,30 +368,31 @@ REFUSED = [
     (
         "/v2/models/digits/infer",
         "v2",
-        'routes[0].path = "v2": must begin with / and hold no space, ? or #; write it '
+        'routes[0].path = "v2": must begin with / and contain no space, ? or #; write it '
         "like /v2/models/{model}/infer or /v1/*",
     ),
     (
         "/v2/models/digits/infer",
         "/v2/x{y}",
-        'routes[0].path = "/v2/x{y}": can hold {name} for a whole segment and end in /*; '
-        "write it like /v2/models/{model}/infer or /v1/*",
+        'routes[0].path = "/v2/x{y}": may have {name} only as a whole segment and * only as a '
+        "final /*; write it like /v2/models/{model}/infer or /v1/*",
     ),
     (
         "/v2/models/digits/infer",
         "/*/x",
-        'routes[0].path = "/*/x": can hold {name} for a whole segment and end in /*; '
-        "write it like /v2/models/{model}/infer or /v1/*",
+        'routes[0].path = "/*/x": may have {name} only as a whole segment and * only as a '
+        "final /*; write it like /v2/models/{model}/infer or /v1/*",
     ),
     (
         "/v2/models/digits/infer",
         "/metrics",
-        'routes[0].path = "/metrics": is the gateway\'s own (/metrics); choose another',
+        'routes[0].path = "/metrics": is reserved for the gateway (/metrics); choose another path',
     ),
     (
         "/v2/models/digits/infer",
         "/_tollway/x",
-        'routes[0].path = "/_tollway/x": is the gateway\'s own (/_tollway); choose another',
+        'routes[0].path = "/_tollway/x": is reserved for the gateway (/_tollway); choose another '
+        "path",
     ),
 ]
 
@@ -439,11 +448,11 @@ def test_an_unknown_key_is_refused_with_the_one_that_was_meant(written: str, mea
     assert found == [meant]
 
 
-def test_nothing_at_all_says_what_is_missing() -> None:
+def test_an_empty_configuration_says_what_is_missing() -> None:
     assert problems("") == [
         "tollway.toml: backends: is missing",
         "tollway.toml: routes: is missing",
-        "tollway.toml: tenants: there are none, so nobody could call; add one with a key from: "
+        "tollway.toml: tenants: is empty, so no client could call; add a tenant with a key from: "
         "tollway keys new, or set allow_anonymous = true in [server] for a demo",
     ]
 
@@ -490,8 +499,8 @@ def test_variables_are_read_as_toml_where_the_key_takes_no_text() -> None:
         ("TOLLWAY_SERVER__LISTN", "x", "unknown variable; did you mean 'TOLLWAY_SERVER__LISTEN'?"),
         ("TOLLWAY_LISTEN", "x", "unknown variable; "),
         ("TOLLWAY_", "x", "unknown variable; "),
-        ("TOLLWAY_SERVER__LISTEN__X", "x", "'listen' is no table, it takes one value"),
-        ("TOLLWAY_BACKENDS__GPU__URL", "x", "names no entry of the file; did you mean "),
+        ("TOLLWAY_SERVER__LISTEN__X", "x", "'listen' is a single value, not a table"),
+        ("TOLLWAY_BACKENDS__GPU__URL", "x", "matches no entry of the file; did you mean "),
         ("TOLLWAY_BACKENDS__DIGITS_GPU", "x", "unknown variable; "),
         ("TOLLWAY_BACKENDS__DIGITS_GPU__ULR", "x", "'TOLLWAY_BACKENDS__DIGITS_GPU__URL'?"),
         ("TOLLWAY_SERVER__DRAIN_S", "", "is empty; unset it or give it a value"),
@@ -589,6 +598,15 @@ def test_a_secret_is_in_no_text_of_the_settings(environ: dict[str, str]) -> None
         f'server.admin_key = ["{CANARY}"]',
         f'ledger.password = "{CANARY}"',
         f'ledger.url = "redis://:{CANARY}@localhost"',
+        f'ledger.url = "redis:{CANARY}@localhost"',
+        f'ledger.url = "redis://localhost/0?password={CANARY}"',
+        f'ledger.url = "rediss://localhost?timeout_ms=50&%70assword={CANARY}"',
+        f'ledger.url = "unix:///run/redis.sock?PASSWORD={CANARY}"',
+        f'ledger.url = "redis://localhost/0?ssl_password={CANARY}"',
+        f'ledger.url = "redis://localhost/0#{CANARY}"',
+        f'ledger.url = "postgres://user:{CANARY}@localhost/d?password={CANARY}"',
+        f'tracing.endpoint = "http://localhost?key={CANARY}"',
+        f'tracing.endpoint = "user:{CANARY}@localhost"',
         f'pepper = ["{CANARY}"]',
         f'server.{CANARY.replace("4711", "key")} = "{CANARY}"',
     ],
@@ -602,7 +620,7 @@ def test_a_secret_is_in_no_error(text: str) -> None:
 def test_a_key_in_place_of_its_hash_is_refused_and_not_shown() -> None:
     key = new_key()
     (found,) = problems(GOOD.replace(HASH, key))
-    assert "is a key, not its hash" in found
+    assert "is a key, not a hash" in found
     assert key not in found
 
 
@@ -614,25 +632,25 @@ def test_a_key_in_place_of_its_hash_is_refused_and_not_shown() -> None:
     [
         (
             GOOD + '[[tenants]]\nname = "acme"\nkey_hash = "sha256:' + "1" * 64 + '"',
-            'tenants[1].name = "acme": is the name of tenants[0] too; rename one of them',
+            'tenants[1].name = "acme": is also the name of tenants[0]; rename one of them',
         ),
         (
             GOOD + f'[[tenants]]\nname = "b"\nkey_hash = "{HASH}"',
-            "tenants[1].key_hash = (hidden): is a key of tenants[0] already; "
-            "give each a key of its own",
+            "tenants[1].key_hash = (hidden): is already the key of tenants[0]; "
+            "use a different key for each",
         ),
         (
             GOOD + f'[[tenants]]\nname = "b"\nkey_hash = "hmac-{HASH}"',
-            "tenants[1].key_hash = (hidden): was made with a pepper, and there is none; "
+            "tenants[1].key_hash = (hidden): was made with a pepper, but none is set; "
             "set TOLLWAY_PEPPER, or hash without it",
         ),
         (
             GOOD + '[[tenants]]\nname = "b"',
-            "tenants[1].key_hash: is missing; write what this prints: tollway keys new",
+            "tenants[1].key_hash: is missing; write the hash that this prints: tollway keys new",
         ),
         (
             GOOD.replace('key_hash = "', 'routes = ["digit"]\nkey_hash = "'),
-            "tenants[0].routes[0] = \"digit\": is no route; did you mean 'digits'?",
+            "tenants[0].routes[0] = \"digit\": is not a route; did you mean 'digits'?",
         ),
         (
             GOOD + '[[routes]]\nname = "r"\npath = "/v2/models/digits/infer"\nprotocol = "oip"\n'
@@ -642,38 +660,35 @@ def test_a_key_in_place_of_its_hash_is_refused_and_not_shown() -> None:
         ),
         (
             GOOD.replace('window = "day"', "carry_overdraft = true"),
-            "budgets[0].carry_overdraft = true: needs a window that ends and an enforcement that "
-            'refuses; set window, and enforcement = "hard" or "expected", or leave it out',
+            "budgets[0].carry_overdraft = true: requires a window other than lifetime and an "
+            'enforcement other than soft; set window, and enforcement = "hard" or "expected", or '
+            "remove it",
         ),
         (
             GOOD.replace('window = "day"', 'pacing = "even"'),
-            'budgets[0].pacing = "even": needs a window that ends, an enforcement that refuses, '
-            'and a scope without a backend; set window, and enforcement = "hard" or "expected", or '
+            'budgets[0].pacing = "even": requires a window other than lifetime, an enforcement '
+            'other than soft, and a scope without a backend; set window, and enforcement = "hard" '
+            'or "expected", or '
             'write "none"',
         ),
         (
             GOOD.replace('window = "day"', 'then = "rules"').replace(
                 '["digits-rules", "digits-gpu"]', '["digits-gpu"]'
             ),
-            'budgets[0].then = "rules": needs a backend of kind = "rules" on a route that it '
-            'binds; add one, or write then = "reject"',
+            'budgets[0].then = "rules": requires a backend with kind = "rules" on a route in '
+            'its scope; add one, or write then = "reject"',
         ),
         (
             GOOD.replace('tenant = "acme"', 'route = "digits", backend = "digits-rules"').replace(
                 '["digits-rules", "digits-gpu"]', '["digits-gpu"]'
             ),
-            "budgets[0].scope: matches no call: its parts never meet on one route; "
+            "budgets[0].scope: matches no calls, because no route has all of its parts; "
             "remove one of them",
         ),
         (
             GOOD.replace('protocol = "oip"\nurl', 'protocol = "oip"\nenabled = false\nurl'),
-            'routes[0].baseline = "digits-gpu": is disabled, and a floor needs what holds it; '
-            "enable it or name another",
-        ),
-        (
-            'server.listen = "0.0.0.0:80"\nserver.allow_anonymous = true\n' + GOOD,
-            "server.allow_anonymous = true: lets anyone who reaches the listener change budgets; "
-            "listen on 127.0.0.1, or set admin_key_hash (tollway keys new)",
+            'routes[0].baseline = "digits-gpu": is disabled, but the floor depends on it; '
+            "enable it or name another backend",
         ),
         (
             'server.admin_key = "short"\n' + GOOD,
@@ -790,6 +805,24 @@ def test_what_is_no_ledger_is_refused(url: str) -> None:
     assert found.startswith("environment: TOLLWAY_LEDGER__URL = ")
 
 
+@pytest.mark.parametrize(
+    ("cors", "said"),
+    [
+        ('origins = ["https://app.example/"]', "https://app.example/' is no origin"),
+        ('origins = ["app.example"]', "is no origin; write it like https://chat.example.com"),
+        ('origins = ["https://*.example"]', "is no origin"),
+        ("origins = []", "server.cors.origins"),
+        (
+            'origins = ["*"]\ncredentials = true',
+            "credentials = true: needs the origins by name",
+        ),
+    ],
+)
+def test_origins_of_pages_are_checked(cors: str, said: str) -> None:
+    (found,) = problems(f"[server.cors]\n{cors}\n{GOOD}", {})
+    assert said in found
+
+
 # -- files
 
 
@@ -804,8 +837,8 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_no_traceback(tmp_path: Path
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        (None, "No such file or directory; write the path of a file of rules"),
-        ("", "there are none"),
+        (None, "No such file or directory; write the path of a rules file"),
+        ("", "is missing"),
         ("[default", "rules.toml: "),
     ],
 )
@@ -840,7 +873,7 @@ def test_rules_are_refused_on_a_route_whose_protocol_they_cannot_answer(tmp_path
     ("policy", "said"),
     [
         ('"lagrangain"', "policy = \"lagrangain\": must be one of .*; did you mean 'lagrangian'?"),
-        ('"cascade"', 'write policy = "lagrangian", cascade = true'),
+        ('"cascade"', 'write policy = "lagrangian" and cascade = true'),
         ('"cheapest"\npolicy_options.gama = 1', "policy_options: option 'gama' is unknown"),
         ('"fixed"', "policy_options: policy fixed needs the option arm"),
         (
@@ -864,7 +897,7 @@ def test_every_protocol_that_there_is_can_be_named(name: str) -> None:
     assert parse(GOOD.replace('"oip"', f'"{name}"'), {}).routes[0].protocol == name
 
 
-def test_a_file_of_no_end_is_not_read_to_it() -> None:
+def test_an_endless_file_is_not_read_to_its_end() -> None:
     with pytest.raises(ConfigError, match="is larger than"):
         load(Path("/dev/zero"), {})
 

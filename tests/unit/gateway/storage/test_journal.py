@@ -1,16 +1,19 @@
-"""The journal keeps what it was given, and an id leads back to it."""
+"""The journal keeps its rows, and an id leads to them."""
 
 import asyncio
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import orjson
 import polars
 import pytest
 
+import tollway
 from tollway.gateway.storage.journal import Journal, segments
-from tollway.gateway.storage.journal_format import base36, rows, seal, unseal
+from tollway.gateway.storage.journal_format import Row, base36, rows, seal, unseal
 
 
 def test_an_id_leads_back_to_all_rows_of_its_decision_and_to_no_others(tmp_path: Path) -> None:
@@ -100,6 +103,32 @@ def test_a_line_that_was_changed_is_not_believed() -> None:
     assert unseal(line.replace(b"10", b"11")) is None
 
 
+def old_line(row: Row) -> bytes:
+    """Return a row as version 1 wrote it: without its version."""
+    body = orjson.dumps(row)[:-1]
+    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def test_readers_find_present_names_in_a_segment_of_the_first_version(tmp_path: Path) -> None:
+    draw = {"kind": "decision", "id": "a.0.0000", "price_of_money": 3.5}
+    lost = {"kind": "attempt", "id": "a.0.0000", "error": "outrun"}
+    segment = tmp_path / "journal-a.jsonl"
+    segment.write_bytes(old_line(draw) + old_line(lost))
+    journal = Journal(tmp_path)
+    for read in (
+        journal.find("a.0.0000"),
+        list(rows(segment)),
+        list(tollway.read_journal(segment)),
+    ):
+        decision, attempt = read
+        assert (decision["shadow_price"], attempt["error"]) == (3.5, "hedge_lost")
+        assert "price_of_money" not in decision
+
+
+def test_a_row_of_a_newer_version_is_rejected() -> None:
+    assert unseal(old_line({"kind": "decision", "v": 3})) is None
+
+
 def test_rows_are_written_once_per_turn_of_the_loop(tmp_path: Path) -> None:
     async def main() -> tuple[int, int]:
         journal = Journal(tmp_path)
@@ -154,7 +183,7 @@ def test_what_was_written_survives_sigkill(tmp_path: Path) -> None:
     assert [row["n"] for row in rows(segments(tmp_path)[0])] == list(range(100))
 
 
-def test_others_read_it_without_us(tmp_path: Path) -> None:
+def test_the_journal_can_be_read_without_tollway(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.append(
         {"kind": "decision", "id": "a", "pmf": [0.5, 0.5]}, {"kind": "attempt", "cost_nano": 5}

@@ -1,4 +1,4 @@
-"""A reload keeps state: whatever the gateway has learned, counted or used up goes on."""
+"""A reload keeps state: what the gateway has learned, counted or used up."""
 
 import asyncio
 import random
@@ -18,9 +18,8 @@ from tollway.gateway.budgets.protocol import LedgerUnavailable
 from tollway.gateway.data_plane.problems import HttpProblem
 from tollway.gateway.estimation.prompt_cache import prompt
 from tollway.gateway.learning.feedback_items import FEEDBACK_MAX
-from tollway.gateway.routing.backend import Backend
 from tollway.gateway.routing.hedging import KNOWN_AT
-from tollway.gateway.routing.route import Route
+from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.security.keys import hash_key
 from tollway.gateway.wiring import Gateway, build
 from tollway.gateway.wiring.reload import Reloader
@@ -117,13 +116,13 @@ CHANGES = {
 
 @dataclass(frozen=True)
 class State:
-    """One piece of state: how it comes about, and what shows it."""
+    """One piece of state: how to create it, and where it shows."""
 
     change: Callable[[Gateway], None]
     read: Callable[[Gateway], Any]
 
 
-def chat(gateway: Gateway) -> Backend:
+def chat(gateway: Gateway) -> Target:
     """The backend as requests see it."""
     return gateway.routes["r"].backends["chat"]
 
@@ -220,17 +219,17 @@ def cached(gateway: Gateway) -> Any:
 
 
 def retry(gateway: Gateway) -> None:
-    fallbacks = gateway.routes["r"].fallbacks
-    while fallbacks.retry():
+    retries = gateway.routes["r"].retries
+    while retries.take():
         pass
-    fallbacks.retries.static_responses += 1
+    retries.retries.static_responses += 1
 
 
 def hedge(gateway: Gateway) -> None:
     hedged = gateway.routes["r"].hedge
     assert hedged is not None
     for _ in range(KNOWN_AT + 5):
-        hedged.took("chat", 0.3)
+        hedged.observe("chat", 0.3)
     hedged.spend()
     hedged.waits.won += 1
 
@@ -286,7 +285,7 @@ def seen(gateway: Gateway) -> Any:
     route = gateway.routes["r"]
     assert route.auditor is not None
     return (
-        route.inputs._skipped,
+        route.inputs._count,
         route.features.save(),
         route.bound["all"],
         route.auditor.save(),
@@ -308,7 +307,7 @@ STATES = {
     "keep-alive": State(close_early, reuse_of),
     "fields refused": State(refuse_field, lambda g: chat(g).dialect.refused),
     "the prompt cache": State(cache, cached),
-    "retries": State(retry, lambda g: g.routes["r"].fallbacks.retries),
+    "retries": State(retry, lambda g: g.routes["r"].state.retries),
     "hedging": State(hedge, hedged),
     "rates": State(use_up, rate_left),
     "what was seen": State(see, seen),
@@ -374,7 +373,7 @@ CHEAP = (
 """States whose reading changes nothing and needs nothing to be there."""
 
 
-def test_another_server_under_the_same_name_begins_afresh(tmp_path: Path) -> None:
+def test_another_server_under_the_same_name_starts_without_state(tmp_path: Path) -> None:
     async def use(gateway: Gateway, reload: Callable[[str], Awaitable[Any]]) -> None:
         for state in STATES.values():
             state.change(gateway)
@@ -387,7 +386,7 @@ def test_another_server_under_the_same_name_begins_afresh(tmp_path: Path) -> Non
         route = gateway.routes["r"]
         assert route.hedge is not None
         assert route.hedge.wait_s("chat") is None
-        assert route.fallbacks.retries.denied == 1  # the route's, whoever is asked
+        assert route.state.retries.denied == 1  # the route's count, for any backend
 
     asyncio.run(with_gateway(tmp_path, use))
 
@@ -398,7 +397,7 @@ def test_what_vanishes_is_dropped(tmp_path: Path) -> None:
         route = gateway.routes["r"]
         assert route.hedge is not None
         for _ in range(KNOWN_AT + 1):
-            route.hedge.took("third", 0.3)
+            route.hedge.observe("third", 0.3)
         route.bound["all"] = 3
         use_up(gateway)
         await reload(BASE.partition("[[budgets]]")[0].replace('name = "t"', 'name = "u"'))
@@ -426,7 +425,7 @@ def test_a_reload_that_fails_changes_no_state(
         slots = chat(gateway).slots
         assert slots is not None
         limit = slots.limit
-        monkeypatch.setattr(gateway.wallet, "revise", down)
+        monkeypatch.setattr(gateway.reservations, "revise", down)
         with pytest.raises(LedgerUnavailable):
             await reload(CHANGES["limits of calls"].replace("concurrency = 50", "concurrency = 1"))
         assert {name: state.read(gateway) for name, state in STATES.items()} == before
@@ -436,19 +435,45 @@ def test_a_reload_that_fails_changes_no_state(
 
 
 CONFIGURED = {
-    Backend: {"protocol", "price", "tariff", "expects", "headers", "unbound", "_added"},
-    Route: {"protocol", "backends", "objective", "score", "request_schema"},
+    Target: {
+        "protocol",
+        "price",
+        "fixed",
+        "tariff",
+        "keyed",
+        "on_price",
+        "expects",
+        "headers",
+        "unbound",
+        "_added",
+    },
+    RoutePlan: {
+        *("protocol", "backends", "unpriced", "objective", "score", "request_schema", "fallbacks"),
+    },
 }
 KEPT = {
-    Backend: {"breaker", "rest", "slots", "transport", "cache", "dialect", "credential", "trial"},
-    Route: {
+    Target: {
+        "breaker",
+        "rest",
+        "announced",
+        "slots",
+        "transport",
+        "cache",
+        "dialect",
+        "credential",
+        "keys",
+        "key_rest",
+        "trial",
+    },
+    RoutePlan: {
         *(
             "policy",
             "estimator",
             "features",
             "bound",
             "auditor",
-            "fallbacks",
+            "state",
+            "retries",
             "hedge",
             "inputs",
             "paced_by",
@@ -460,7 +485,7 @@ KEPT = {
 
 
 def is_value(kind: Any) -> bool:
-    """Whether a type's values cannot change: they are configured, and hold no state."""
+    """Return whether a type's values are immutable, and so hold no state."""
     parts = get_args(kind)
     if kind in {str, bytes, int, float, bool, type(None), Ellipsis}:
         return True
@@ -468,9 +493,9 @@ def is_value(kind: Any) -> bool:
     return immutable and all(map(is_value, parts))
 
 
-@pytest.mark.parametrize("kind", [Backend, Route])
+@pytest.mark.parametrize("kind", [Target, RoutePlan])
 def test_every_object_is_either_configured_or_kept(kind: Any) -> None:
-    """An object that is new here must be decided about: see gateway/wiring/state_retention.py."""
+    """An object that is new here must be decided about: see gateway/wiring/states.py."""
     objects = {name for name, what in get_type_hints(kind).items() if not is_value(what)}
     assert objects == CONFIGURED[kind] | KEPT[kind]
     assert not CONFIGURED[kind] & KEPT[kind]

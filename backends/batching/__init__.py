@@ -1,0 +1,1 @@
+"""Joins calls to one backend into batches."""

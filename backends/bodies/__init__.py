@@ -1,0 +1,1 @@
+"""Bodies that are no JSON documents: forms, and files."""

@@ -1,0 +1,1 @@
+"""Content codings between clients and the gateway: requests decoded, replies compressed."""

@@ -1,0 +1,1 @@
+"""The models that a key may call, as the clients of each API read them."""

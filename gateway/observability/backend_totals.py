@@ -1,0 +1,38 @@
+"""Totals of each backend, read from the metrics that the workers have counted."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tollway.gateway.scaling.load_meter import Totals
+
+_CALLS = "tollway_upstream_duration_seconds_count"
+_SECONDS = "tollway_upstream_duration_seconds_sum"
+_REFUSED = "tollway_backend_shed_total"
+_WAITING = "tollway_backend_calls_waiting"
+_FAILED = "tollway_attempt_errors_total"
+_FIELDS = {
+    _CALLS: "calls",
+    _SECONDS: "seconds",
+    _REFUSED: "refused",
+    _FAILED: "failed",
+    _WAITING: "waiting",
+}
+_FAMILIES = {name.removesuffix("_total") for name in (_REFUSED, _FAILED, _WAITING)} | {
+    _CALLS.removesuffix("_count")
+}
+
+
+def totals(families: Iterable[Mapping[str, Any]]) -> dict[str, Totals]:
+    """Return the totals of each backend over all routes, from the metrics of all workers.
+
+    With thousands of tenants this takes tens of milliseconds.
+    """
+    found: dict[str, Totals] = {}
+    for family in families:
+        if family["name"] not in _FAMILIES:
+            continue
+        for name, labels, value in family["samples"]:
+            if field_name := _FIELDS.get(name):
+                one = found.setdefault(labels["backend"], Totals())
+                setattr(one, field_name, getattr(one, field_name) + value)
+    return found

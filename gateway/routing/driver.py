@@ -1,0 +1,130 @@
+"""The driver: takes a request through the steps that the router decides, and does their I/O.
+
+    features -> [ router.next -> reserve the money -> call the backend -> settle ]* -> sinks
+
+If the client disconnects, the calls in progress are cancelled and settled, and no more are started.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from tollway.eager import as_task
+from tollway.gateway.budgets.model import BudgetRefusal, Reservation
+from tollway.gateway.routing.attempts import Attempts
+from tollway.gateway.routing.hedging import first_good
+from tollway.gateway.routing.plan import Target
+from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.routing.request_state import Attempt, RequestState
+from tollway.gateway.routing.reserving import Reserving
+from tollway.gateway.routing.router import Ask, Refuse, Router, Step
+from tollway.gateway.routing.sinks import Sinks
+
+
+class Driver:
+    """Answers requests."""
+
+    def __init__(
+        self,
+        router: Router,
+        reserving: Reserving,
+        attempts: Attempts,
+        sinks: Sinks,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        """`clock` is monotonic and is the clock of the deadlines."""
+        self._router = router
+        self._reserving = reserving
+        self._attempts = attempts
+        self._sinks = sinks
+        self._clock = clock
+
+    async def answer(self, inference: InferenceRequest) -> RequestState:
+        """Return the finished request state, with the reply in `held`.
+
+        Raises RequestRefused if no backend may or can answer. If the client has disconnected, the
+        state that is returned may have no reply.
+        """
+        router, reserving, attempts, clock = (
+            self._router,
+            self._reserving,
+            self._attempts,
+            self._clock,
+        )
+        state = router.begin(inference)
+        step: Step | None = None
+        now_s = clock()
+        try:
+            while type(step := router.next(state, now_s)) is Ask:
+                backend = step.backend
+                hold = reserving.reserve_now(state, backend)
+                if hold is None:
+                    await as_task()
+                    outcome = await reserving.reserve(state, backend, wait=step.wait)
+                    if isinstance(outcome, BudgetRefusal):
+                        router.denied(state, step, outcome)
+                        now_s = clock()
+                        continue
+                    hold = outcome
+                hedge_s = router.reserved(state, step)
+                attempt = await (
+                    attempts.make(state, backend, hold, fallback=step.fallback)
+                    if hedge_s is None
+                    else self._hedged(state, backend, hold, hedge_s)
+                )
+                router.answered(state, step, attempt)
+                now_s = state.now_s
+        except asyncio.CancelledError:
+            now_s = clock()
+            if not inference.left:
+                raise
+            cancelled = asyncio.current_task()
+            if cancelled is not None:
+                cancelled.uncancel()
+        finally:
+            self._sinks.answered(state, now_s)
+            if not state.streamed:
+                self._sinks.ended(state, now_s)
+        if type(step) is Refuse and not inference.left:
+            refused = step.reason
+            if state.id:
+                refused.decision = state.id
+            refused.cost_nano = state.cost_nano
+            raise refused
+        return state
+
+    async def _hedged(
+        self, state: RequestState, backend: Target, hold: Reservation, wait_s: float
+    ) -> Attempt:
+        """Call, call again after `wait_s`, and cancel the call that did not answer first."""
+        hedge = state.inference.route.hedge
+        assert hedge is not None
+        await as_task()
+        calls = [asyncio.create_task(self._attempts.make(state, backend, hold))]
+        try:
+            await asyncio.wait(calls, timeout=wait_s)
+            if not calls[0].done():
+                again = self._reserve_again(state, backend)
+                if again is None:
+                    hedge.waits.denied += 1
+                else:
+                    hedge.spend(state.inference.tenant)
+                    second = self._attempts.make(state, backend, again, hedge_s=wait_s)
+                    calls.append(asyncio.create_task(second))
+            attempt = await first_good(calls, lambda one: not one.error)
+            state.hedge_lost = True
+        finally:  # in every case, each call is settled before the request continues
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            state.hedge_lost = False
+        if not attempt.error:
+            state.give_up_all_but(attempt)
+            hedge.waits.won += attempt.hedge_s is not None
+        return attempt
+
+    def _reserve_again(self, state: RequestState, backend: Target) -> Reservation | None:
+        """Reserve for a concurrent second call, if local leases cover all of it."""
+        if not self._router.may_hedge(state, backend):
+            return None
+        return self._reserving.reserve_now(state, backend)

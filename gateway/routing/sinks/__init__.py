@@ -1,0 +1,42 @@
+"""Sinks: what is recorded and learned of each request, at two moments.
+
+    answered   there is a reply, or certainly none; a stream has begun
+    ended      its final cost is known: at once, or when its stream has ended
+
+The order of sinks is the order in which they are added. Control loops read the state that sinks
+keep for them, never the metrics.
+"""
+
+from collections.abc import Callable
+
+from tollway.gateway.routing.request_state import RequestState
+
+Sink = Callable[[RequestState, float], None]
+"""Receives a request and the time, on the clock of the deadlines. Must not block or raise."""
+
+
+class Sinks:
+    """All sinks of a gateway."""
+
+    # The mutable state is the two lists, which wiring fills.
+
+    def __init__(self) -> None:
+        self._answered: list[Sink] = []
+        self._ended: list[Sink] = []
+
+    def add(self, *, answered: Sink | None = None, ended: Sink | None = None) -> None:
+        """Add a sink for one moment or both."""
+        if answered is not None:
+            self._answered.append(answered)
+        if ended is not None:
+            self._ended.append(ended)
+
+    def answered(self, state: RequestState, now_s: float) -> None:
+        """Tell all sinks that the reply to a request is known."""
+        for sink in self._answered:
+            sink(state, now_s)
+
+    def ended(self, state: RequestState, now_s: float) -> None:
+        """Tell all sinks that the cost of a request is known."""
+        for sink in self._ended:
+            sink(state, now_s)

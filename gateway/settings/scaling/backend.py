@@ -1,0 +1,80 @@
+"""The table of the replicas that may be recommended for a backend."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from tollway.gateway.settings.base import ConfigTable
+from tollway.gateway.settings.errors import KeyProblem
+from tollway.gateway.settings.scaling.calendar import EventConfig, Replicas, ScheduleConfig
+from tollway.gateway.settings.types import Float, Int, Name, Seconds, TimeZone
+
+
+class ScalingConfig(ConfigTable):
+    """How many replicas are recommended for a backend. See [autoscaling](autoscaling.md)."""
+
+    name: Name = Field(description="Name of the backend.", examples=["digits-gpu"])
+    min: Replicas = Field(default=1, description="Minimum number of replicas.")
+    max: Replicas = Field(description="Maximum number of replicas.", examples=[8])
+    calls_per_replica: Int = Field(
+        ge=1,
+        le=65_536,
+        description="Calls that a replica serves at once without making them slower.",
+        examples=[4],
+    )
+    target_utilization: Float = Field(
+        default=0.7,
+        gt=0,
+        le=0.95,
+        description="Target share of these calls that are in progress on average.",
+    )
+    target_wait_s: Seconds | None = Field(
+        default=None,
+        description="Target for the mean time that calls wait for a replica, by Erlang's formula. "
+        "If omitted, only `target_utilization` counts.",
+        examples=[0.2],
+    )
+    lead_s: Seconds = Field(
+        default=120,
+        description="Time from the decision to start a replica until it serves calls. The forecast "
+        "and the calendar are read that far ahead.",
+    )
+    scale_up_after_s: Float = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="Time for which more replicas must be needed before they are recommended. A "
+        "spike does not wait for it.",
+    )
+    scale_down_after_s: Float = Field(
+        default=300,
+        ge=0,
+        le=86_400,
+        description="Time for which fewer replicas must be enough before they are recommended.",
+    )
+    timezone: TimeZone = Field(
+        default="UTC", description="Time zone of `schedule`.", examples=["Europe/Berlin"]
+    )
+    schedule: tuple[ScheduleConfig, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Bounds at times of the week. The first that applies decides.",
+    )
+    events: tuple[EventConfig, ...] = Field(
+        default=(), max_length=64, description="Periods of more calls than usual."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max < 1:
+            raise KeyProblem("max", "must be at least 1; write it like max = 8")
+        if self.min > self.max:
+            raise KeyProblem("min", "is greater than max; lower it")
+        for number, entry in enumerate(self.schedule):
+            least = self.min if entry.min is None else entry.min
+            most = self.max if entry.max is None else entry.max
+            if least > most:
+                raise KeyProblem(
+                    "schedule", f"[{number}] has a min above its max of {most}; set both in it"
+                )
+        return self

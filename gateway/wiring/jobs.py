@@ -1,0 +1,92 @@
+"""The periodic jobs of a gateway: what runs off the request path, and how often."""
+
+import asyncio
+
+from tollway.gateway.anomalies import detector
+from tollway.gateway.data_plane.server_models import REFRESH_S
+from tollway.gateway.learning.device_costs import TICK_S
+from tollway.gateway.learning.multipliers import RESOLVE_S, resolve
+from tollway.gateway.learning.pacing import PACE_S
+from tollway.gateway.learning.price_hours import REPRICE_S, reprice
+from tollway.gateway.observability import backend_totals
+from tollway.gateway.storage.disk_space import LOOK_S
+from tollway.gateway.storage.journal import Journal
+from tollway.gateway.storage.retention import RETAIN_S
+from tollway.gateway.wiring.backends import check_health
+from tollway.gateway.wiring.gateway import Gateway
+from tollway.gateway.wiring.routes import look_at_inputs
+from tollway.gateway.wiring.scheduler import Job, every
+from tollway.gateway.workers.policy_sync import PolicySync
+
+HEALTH_S = 5.0  # between two health checks of an address
+BACKGROUND_S = 5.0  # between two looks for the ends of background calls
+TOKENS_S = 30.0  # between two looks for access tokens that end soon
+CAPTURES_S = 1.0  # between two writes of captured requests
+DRIFT_S = 30.0  # between two checks for input drift
+HISTORY_S = 300.0  # between two saves of the history and the spend baselines
+WORKERS_S = 1.0  # between two exchanges of state among workers
+
+
+def build_jobs(gateway: Gateway) -> list[Job]:
+    """Return the jobs of one worker."""
+    settings, routes, events = gateway.settings, gateway.routes, gateway.events
+    jobs = [
+        every(RESOLVE_S, lambda: resolve(routes, events)),
+        every(PACE_S, gateway.pacing.pace),
+        Job(TICK_S, gateway.costs.run),
+        every(REPRICE_S, lambda: reprice(routes, gateway.wall())),
+        Job(settings.journal.fsync_s, lambda: sync(gateway.journal)),
+        Job(HEALTH_S, lambda: check_health(gateway.backends)),
+        Job(TOKENS_S, lambda: renew_tokens(gateway)),
+        Job(BACKGROUND_S, gateway.background.look),
+        Job(REFRESH_S, gateway.listed.refresh),
+        Job(DRIFT_S, lambda: look_at_inputs(routes, events)),
+        Job(detector.TICK_S, lambda: look(gateway)),
+        *worker_jobs(gateway),
+    ]
+    if gateway.captures is not None:
+        jobs.append(Job(CAPTURES_S, gateway.captures.write))
+    if gateway.identity.learns:
+        jobs.append(Job(settings.state.interval_s, gateway.state.save))
+        jobs.append(Job(HISTORY_S, gateway.history_file.save))
+        jobs.append(Job(HISTORY_S, gateway.devices_file.save))
+        jobs.append(Job(HISTORY_S, gateway.scaling_file.save))
+        if gateway.retention.is_limited:
+            jobs.append(Job(RETAIN_S, gateway.retention.run))
+        jobs.append(Job(LOOK_S, gateway.disks.look))
+    return jobs
+
+
+def worker_jobs(gateway: Gateway) -> list[Job]:
+    """Return the jobs that synchronize several workers."""
+    identity = gateway.identity
+    if identity.folder is None:
+        return []
+    sync = PolicySync(identity.folder, gateway.routes, gateway.events, identity.index)
+    exchange = sync.publish if identity.learns else sync.load_updates
+    return [Job(WORKERS_S, gateway.group.leave_in_turn), every(WORKERS_S, exchange)]
+
+
+async def renew_tokens(gateway: Gateway) -> None:
+    """Fetch the access tokens that replace those that end soon."""
+    for backend in list(gateway.backends.values()):
+        for credential in backend.credentials:
+            await credential.refresh(gateway.wall())
+
+
+async def look(gateway: Gateway) -> None:
+    """Record the counters of all workers for the dashboard, and check the spend and the load."""
+    now_s = gateway.wall()
+    report = await gateway.group.all()
+    gateway.history.sample(report.families, now_s)
+    if gateway.scaling.backends:
+        # In a thread: thousands of tenants have a hundred thousand samples.
+        counted = await asyncio.to_thread(backend_totals.totals, report.families)
+        gateway.scaling.observe(counted, now_s)
+    gateway.monitor.look(report.activity, now_s)
+
+
+async def sync(journal: Journal) -> None:
+    """Write the journal's waiting rows to disk."""
+    journal.flush()
+    await asyncio.to_thread(journal.sync)

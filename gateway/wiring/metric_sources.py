@@ -1,0 +1,39 @@
+"""The sources of all metrics: the counters, and what is read from its owners at scrape time."""
+
+from importlib.metadata import version
+
+from tollway.gateway.budgets.fair_queue import WAIT_S
+from tollway.gateway.observability import collectors, device_collectors
+from tollway.gateway.observability.counter_families import counter_families
+from tollway.gateway.observability.histogram import Buckets
+from tollway.gateway.observability.log_writer import Background
+from tollway.gateway.wiring.gateway import Gateway
+
+
+def add_sources(gateway: Gateway, lines: Background) -> None:
+    """Register the sources of a gateway's metrics; `lines` writes its log."""
+    reservations, monitor = gateway.reservations, gateway.monitor
+    waited = Buckets(WAIT_S)
+    reservations.held.line.on_wait = waited.observe
+    add = gateway.exposition.add_source
+    add(lambda: counter_families(gateway.metrics))
+    add(lambda: collectors.budgets(reservations))
+    add(lambda: collectors.held_money(reservations, waited))
+    add(lambda: collectors.journal(gateway.journal))
+    add(lambda: collectors.removed(gateway.retention))
+    add(lambda: collectors.disks(gateway.disks))
+    add(lambda: collectors.routes(gateway.routes))
+    add(lambda: collectors.backends(gateway.backends, gateway.clock()))
+    add(lambda: collectors.scaling(gateway.scaling))
+    add(lambda: collectors.batches(gateway.backends))
+    add(lambda: device_collectors.devices(gateway.costs, gateway.clock()))
+    add(lambda: collectors.log_lines(lines))
+    add(lambda: collectors.saved(gateway.state.saved_s))
+    add(lambda: collectors.to_come(gateway.pacing.to_come))
+    add(lambda: collectors.drains(gateway.drains))
+    if gateway.captures is not None:
+        captures = gateway.captures
+        add(lambda: collectors.captured(captures))
+    if monitor.detects:
+        add(lambda: collectors.anomalies(monitor.anomalies, gateway.wall()))
+    add(lambda: collectors.build_info(version("tollway")))

@@ -1,0 +1,5 @@
+"""FastAPI, which has no client of its own."""
+
+import web
+
+web.asked()

@@ -1,0 +1,5 @@
+"""Ray Serve, which has no client of its own."""
+
+import web
+
+web.asked()

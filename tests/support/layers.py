@@ -1,0 +1,33 @@
+"""The packages and the folders of the gateway, and what each may import."""
+
+MAY_IMPORT = {
+    "policies": {"policies"},
+    "backends": {"backends"},
+    "gateway": {"gateway", "policies", "backends"},
+    "simulations": {"simulations", "gateway", "policies", "backends"},
+    "reports": {"reports", "simulations", "gateway", "policies", "backends"},
+    "gameday": {"gameday", "gateway", "backends"},
+}
+
+
+# The folders of the gateway, low to high: each imports only what stands before it.
+ORDER = (
+    "security",
+    "budgets",
+    "storage",
+    "listener",
+    "estimation",
+    "features",
+    "settings",
+    "routing",
+    "learning",
+    "scaling",
+    "observability",
+    "anomalies",
+    "workers",
+    "data_plane",
+    "control_plane",
+    "grpc_listener",
+    "wiring",
+    "cli",
+)

@@ -1,0 +1,98 @@
+"""The settings of scaling, their errors, and the plans that are built from them."""
+
+import pytest
+
+from tollway.gateway import settings as config
+from tollway.gateway.scaling.calendar import Bounds, Entry
+from tollway.gateway.settings.errors import ConfigError
+from tollway.gateway.wiring.scaling import scaling_plans
+
+TEXT = """
+[server]
+allow_anonymous = true
+[ledger]
+url = "memory://"
+[[backends]]
+name = "gpu"
+kind = "gpu"
+protocol = "oip"
+url = "http://127.0.0.1:9"
+price = {{ per_request_usd = 0.001 }}
+[[routes]]
+name = "r"
+path = "/x"
+protocol = "oip"
+backends = ["gpu"]
+[[scaling]]
+name = "{name}"
+calls_per_replica = 4
+{more}
+"""
+
+
+def parse(more: str = "max = 8", name: str = "gpu") -> config.Settings:
+    return config.parse(TEXT.format(more=more, name=name), {})
+
+
+def test_a_plan_has_the_bounds_the_schedule_and_the_events() -> None:
+    more = """
+max = 8
+timezone = "Europe/Berlin"
+[[scaling.schedule]]
+days = ["sat", "sun"]
+start = "20:00"
+end = "07:30"
+min = 0
+[[scaling.events]]
+name = "sale"
+start = 2026-11-27T00:00:00+01:00
+end = 2026-11-27T01:00:00+01:00
+factor = 4
+"""
+    plan = scaling_plans(parse(more))["gpu"]
+    assert plan.target.usual == Bounds(1, 8)
+    assert plan.calendar.schedule == (Entry(frozenset({5, 6}), 1200, 450, 0, None),)
+    (event,) = plan.calendar.events
+    assert (event.end_s - event.start_s, event.factor) == (3600.0, 4.0)
+
+
+def test_a_maximum_can_be_overridden_from_the_environment() -> None:
+    text = TEXT.format(more="max = 8", name="gpu")
+    settings = config.parse(text, {"TOLLWAY_SCALING__GPU__MAX": "3"})
+    assert settings.scaling[0].max == 3
+
+
+EVENT = 'max = 8\n[[scaling.events]]\nname = "sale"\nfactor = {}\nstart = {}\nend = {}'
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("", "max: is missing"),
+        ("max = 0", "must be at least 1"),
+        ("min = 9\nmax = 8", r"min = 9: is greater than max"),
+        ("max = 8\nschedule = [{}]", "max are both missing"),
+        ("max = 8\nschedule = [{ min = 3, max = 2 }]", "is greater than max"),
+        ("max = 8\nschedule = [{ min = 9 }]", "has a min above its max of 8"),
+        ('max = 8\nschedule = [{ start = "8:00", min = 1 }]', "must be a time of day"),
+        ('max = 8\nschedule = [{ start = "24:00", min = 1 }]', "must be a time of day"),
+        ("max = 8\nschedule = [{ days = [], min = 1 }]", "days"),
+        (EVENT.format(2, "2026-11-27T00:00:00Z", "2026-11-26T00:00:00Z"), "is not after start"),
+        (EVENT.format(2, "2026-11-27T00:00:00", "2026-11-28T00:00:00Z"), "start"),
+        (EVENT.format(1, "2026-11-27T00:00:00Z", "2026-11-28T00:00:00Z"), "factor"),
+    ],
+)
+def test_what_is_wrong_is_named(more: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(more)
+
+
+def test_a_name_that_is_no_backend_is_reported() -> None:
+    with pytest.raises(ConfigError, match="is not a backend; did you mean 'gpu'"):
+        parse(name="gpv")
+
+
+def test_a_backend_is_scaled_by_one_entry() -> None:
+    again = 'max = 8\n[[scaling]]\nname = "gpu"\nmax = 3\ncalls_per_replica = 1'
+    with pytest.raises(ConfigError, match="is also the name of"):
+        parse(again)
