@@ -188,6 +188,8 @@ class DeviceCosts:
         for one in old:
             if one.device.name in self.devices:
                 self.devices[one.device.name].recorded = one.recorded
+            elif self._bills:
+                self._record(one, now_s, always=True)
         for one in self.devices.values():
             if one.feed is not None:
                 one.due_s = now_s + one.feed.poll_s

@@ -96,12 +96,20 @@ class Journal:
     def _open(self) -> None:
         tag = base36(time.time_ns() // 1000) + secrets.token_hex(1)
         path = self._folder / f"journal-{tag}.jsonl"
+        unnamed = path.with_suffix(".opening")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(path, flags, FILE_MODE)
-        with contextlib.suppress(OSError):  # without locks, retention removes nothing
-            fcntl.flock(
-                self._fd, fcntl.LOCK_EX
-            )  # as long as it is open; a reader looks for a moment
+        fd = os.open(unnamed, flags, FILE_MODE)
+        try:
+            with contextlib.suppress(OSError):  # without locks, retention removes nothing
+                # As long as it is open; a reader looks for a moment. The segment has its name once
+                # it is locked: at no time does it look closed.
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            unnamed.rename(path)
+        except BaseException:
+            os.close(fd)
+            unnamed.unlink(missing_ok=True)
+            raise
+        self._fd = fd
         self._tag, self._size = tag, 0
         self._rotates_at = self._segment_bytes_max
 

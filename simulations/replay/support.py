@@ -36,7 +36,17 @@ class Part:
     """A part of a log that is chosen by time or by a feature, never by the draw."""
 
     name: str  # as in "in ...", empty for the whole log
-    rows: NDArray[np.bool_]
+    packed: NDArray[np.uint8]  # a bit for each row: a log of many features has many parts
+    count: int
+
+    @property
+    def rows(self) -> NDArray[np.bool_]:
+        """Whether each row (n) belongs to it."""
+        return np.unpackbits(self.packed, count=self.count).view(bool)
+
+
+def _part(name: str, rows: NDArray[np.bool_]) -> Part:
+    return Part(name, np.packbits(rows), len(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,8 @@ class Support:
         least = float(self._least[target.any(axis=0)].min(initial=1.0))
         found, most = None, math.log(2.0 * len(self._parts) / ALPHA)
         for part in self._parts:
-            count, mean = int(part.rows.sum()), float(weights[part.rows].mean())
+            rows = part.rows
+            count, mean = int(rows.sum()), float(weights[rows].mean())
             off = abs(mean - 1.0)
             spread = 2.0 if mean < 1.0 else 2.0 + 2.0 * off / 3.0
             evidence = count * least * off**2 / spread
@@ -100,10 +111,10 @@ class Support:
 
 def _parts(log: Log) -> Iterator[Part]:
     """Yield the whole log, and its halves by time and by each feature that varies."""
-    yield Part("", np.ones(len(log), bool))
+    yield _part("", np.ones(len(log), bool))
     early = np.arange(len(log)) < len(log) // 2
-    yield Part(" of the first half", early)
-    yield Part(" of the second half", ~early)
+    yield _part(" of the first half", early)
+    yield _part(" of the second half", ~early)
     for number, values in enumerate(log.dense()):
         name = log.names[number] if number < len(log.names) else f"feature {number + 1}"
         middle = float(np.median(values))
@@ -111,5 +122,5 @@ def _parts(log: Log) -> Iterator[Part]:
         if not above.any():  # the median is also the largest value
             above, middle = values >= middle, float(values[values < middle].max(initial=-np.inf))
         if above.any() and not above.all():
-            yield Part(f" with {name} above {middle:.4g}", above)
-            yield Part(f" with {name} up to {middle:.4g}", ~above)
+            yield _part(f" with {name} above {middle:.4g}", above)
+            yield _part(f" with {name} up to {middle:.4g}", ~above)

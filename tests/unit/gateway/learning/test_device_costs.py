@@ -123,6 +123,18 @@ def test_the_journal_has_what_a_device_cost_by_the_minute_and_the_rest_at_the_en
     assert {row["device"] for row in rows} == {"gpu"}
 
 
+def test_a_device_that_a_reload_removes_has_its_last_row() -> None:
+    now = [0.0]
+    one, _, _ = costs(WorkerIdentity(), clock=lambda: now[0])
+    for second in range(30):
+        now[0] = float(second)
+        asyncio.run(one.run())
+    assert [gone.device.name for gone in one.revise({})] == ["gpu"]
+    asyncio.run(one.aclose())
+    rows = list(one._journal)  # type: ignore[call-overload]
+    assert [row["bill_nano"] for row in rows] == [29_000_000]
+
+
 def test_a_price_moves_by_a_percent_or_not_at_all_and_policies_are_told_the_ratio() -> None:
     route, now = Route(), [0.0]
     one, device, _ = costs(WorkerIdentity(), route, lambda: now[0])

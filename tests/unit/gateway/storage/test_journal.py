@@ -1,6 +1,7 @@
 """The journal keeps its rows, and an id leads to them."""
 
 import asyncio
+import fcntl
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import polars
 import pytest
 
 import tollway
-from tollway.gateway.storage.journal import Journal, segments
+from tollway.gateway.storage.journal import Journal, is_open, segments
 from tollway.gateway.storage.journal_format import Row, base36, rows, seal, unseal
 
 
@@ -193,6 +194,24 @@ def test_the_journal_can_be_read_without_tollway(tmp_path: Path) -> None:
     assert frame["cost_nano"].sum() == 5
     lines = segments(tmp_path)[0].read_text().splitlines()
     assert [json.loads(line)["kind"] for line in lines] == ["decision", "attempt"]
+
+
+def test_a_segment_has_its_name_once_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[list[Path]] = []
+    lock = fcntl.flock
+
+    def locked(fd: int, how: int) -> None:
+        named.append(segments(tmp_path))
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    journal = Journal(tmp_path)
+    assert named == [[]]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".jsonl"]
+    assert is_open(segments(tmp_path)[0])
+    journal.close()
 
 
 def test_base36_counts_like_int() -> None:
