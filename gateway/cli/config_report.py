@@ -43,6 +43,29 @@ def _key(name: str) -> str:
     return name if bare else json.dumps(name)
 
 
+def differences(old: Settings, new: Settings) -> list[dict[str, Any]]:
+    """Return the settings that differ, by name, each with both values; None: it has none."""
+    from tollway.gateway.wiring.settings_changes import differing  # noqa: PLC0415 - imports it all
+
+    before, after = differing(old, new)
+    return [
+        {"setting": name, "before": before[name], "after": after[name]}
+        for name in after
+        if name != "extends"
+    ]
+
+
+def in_words(changes: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each setting that differs: `budgets.day.limit_usd: 10 -> 5`."""
+    return [
+        f"{one['setting']}: {_shown(one['before'])} -> {_shown(one['after'])}" for one in changes
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else _value(value)
+
+
 def summary(settings: Settings) -> Iterator[str]:
     """Yield a summary of each route, its backends and prices, as TOML comments."""
     backends = {backend.name: backend for backend in settings.backends}

@@ -125,11 +125,23 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _add_check_config(commands: Any) -> None:
     more = (
         "Prints the configuration in effect as TOML, with defaults and environment overrides and\n"
-        "with secrets hidden, and the prices of each route. Starts nothing.\n"
+        "with secrets hidden, and the prices of each route. Starts nothing.\n\n"
+        "examples:\n"
+        "  tollway check-config tollway.toml\n"
+        "  tollway check-config tollway.staging.toml --diff             what it changes\n"
+        "  tollway check-config tollway.staging.toml --diff other.toml  against another file\n"
     )
     summary = "list the problems of a configuration, or print it in full"
     command = terminal.add(commands, "check-config", _check_config, summary, more)
     command.add_argument("file", type=Path, help="the configuration file, such as tollway.toml")
+    command.add_argument(
+        "--diff",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="OTHER",
+        help="show only the settings that differ from OTHER, by default the file that it extends",
+    )
     terminal.add_json(command)
 
 
@@ -146,6 +158,8 @@ def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
             {"ok": False, "problems": [problem.document() for problem in exc.problems]}
         )
         return terminal.USAGE
+    if arguments.diff is not None:
+        return _show_difference(settings, arguments, environ)
     notes = hard_bounds.notes(settings)
     if note := services.note(environ):
         notes.append(note)
@@ -157,6 +171,26 @@ def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
     for one in notes:
         terminal.say(f"# note: {one}")
     terminal.say(f"# {arguments.file}: ok")
+    return terminal.OK
+
+
+def _show_difference(
+    settings: Any, arguments: argparse.Namespace, environ: Mapping[str, str]
+) -> int:
+    from tollway.gateway.cli import config_report  # noqa: PLC0415
+    from tollway.gateway.settings import load  # noqa: PLC0415
+
+    other: Path = arguments.diff
+    if not other.name:
+        if settings.extends is None:
+            why = f"{arguments.file} extends no file; name the one to compare: --diff OTHER"
+            return terminal.fail(terminal.USAGE, why)
+        other = arguments.file.parent / settings.extends
+    changes = config_report.differences(load(other, environ), settings)
+    if arguments.json:
+        terminal.say_json({"ok": True, "from": str(other), "changes": changes})
+    else:
+        terminal.say(*config_report.in_words(changes), f"# {other} -> {arguments.file}")
     return terminal.OK
 
 

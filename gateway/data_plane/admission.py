@@ -7,6 +7,7 @@ import asyncio
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tollway.backends.bodies import multipart
@@ -72,12 +73,14 @@ class Admission:
         documents: LargeDocuments,
         codings: RequestCodings,
         local_only: frozenset[str] = frozenset(),
+        tags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """`may_call` maps tenants with restricted access to the routes that they may call.
 
         `rates` maps rate-limited tenants to their limits. `buffers` limits the memory of bodies,
         `documents` reads large ones, and `codings` decodes compressed ones. `local_only` names the
-        routes that callers without a key may use only from this machine.
+        routes that callers without a key may use only from this machine. `tags` are those of every
+        request, which clients cannot change.
         """
         self._authenticator = authenticator
         self._metrics = metrics
@@ -91,6 +94,7 @@ class Admission:
         self._documents = documents
         self._codings = codings
         self._local_only = local_only
+        self._tags = dict(tags)
 
     def caller(self, scope: Scope, match: Match | None) -> str:
         """Return the tenant of a request's key, or one of a few callers without one."""
@@ -318,7 +322,7 @@ class Admission:
             call=call,
             received_s=received_s,
             deadline_s=received_s + timeout_s,
-            tags=options.tags,
+            tags=options.tags | self._tags,
             floor=options.floor,
             cost_nano_max=options.cost_nano_max,
             client_deadline=options.deadline_s is not None,

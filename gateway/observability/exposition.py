@@ -6,7 +6,7 @@ a thread. They are not collected in a thread: what they are read from changes me
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,11 +29,14 @@ class Source(Protocol):
 class Exposition:
     """Collects metrics from their sources, and renders them."""
 
-    # The mutable state is the sources.
+    # The mutable state is the sources and the labels.
 
-    def __init__(self, *, linked: bool = False) -> None:
-        """`linked`: figures have exemplars, which link to traces."""
+    def __init__(self, *, linked: bool = False, labels: Mapping[str, str] | None = None) -> None:
+        """`linked`: figures have exemplars, which link to traces. `labels`: those of every sample,
+        added when it is rendered.
+        """
         self._linked = linked
+        self.labels: Mapping[str, str] = labels or {}
         self._sources: list[Source] = []
 
     def add_source(self, source: Source) -> None:
@@ -58,7 +61,7 @@ class Exposition:
 
     def render(self) -> bytes:
         """Return the exposition in Prometheus' text format, collected at once."""
-        return generate_latest(_Collector(self._collect))
+        return generate_latest(_Collector(lambda: map(self._labelled, self._collect())))
 
     async def scrape(
         self, families: Sequence[Family] | None = None, accept: str = ""
@@ -70,13 +73,22 @@ class Exposition:
         """
         if families is not None:
             return await asyncio.to_thread(
-                generate_latest, _Collector(lambda: map(_metric, families))
+                generate_latest, _Collector(lambda: map(self._labelled, map(_metric, families)))
             ), TEXT
-        collector = _Collector((await self.metrics()).__iter__)
+        collected = await self.metrics()
+        collector = _Collector(lambda: map(self._labelled, collected))
         if self._linked and "application/openmetrics-text" in accept:
             body: bytes = await asyncio.to_thread(openmetrics.generate_latest, collector)
             return body, openmetrics.CONTENT_TYPE_LATEST
         return await asyncio.to_thread(generate_latest, collector), TEXT
+
+    def _labelled(self, metric: Metric) -> Metric:
+        if self.labels:
+            metric.samples = [
+                sample._replace(labels={**sample.labels, **self.labels})
+                for sample in metric.samples
+            ]
+        return metric
 
     def _collect(self) -> Iterator[Metric]:
         for source in self._sources:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pydantic import (
     ValidationError,
@@ -27,6 +28,7 @@ from tollway.gateway.settings.errors import (
     show,
 )
 from tollway.gateway.settings.root import Settings
+from tollway.gateway.settings.sources import extends
 from tollway.gateway.settings.types import FOLDER
 from tollway.policies.registry import build
 
@@ -60,16 +62,15 @@ def parse(
     text: str, environ: Mapping[str, str], *, source: str = "tollway.toml", folder: Path = Path()
 ) -> Settings:
     """Parse a configuration's text, as `load` does; its relative paths start at `folder`."""
-    try:
-        raw = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as exc:
-        # An unclosed string or table is reported "at end of document": add the position.
-        end = f"at line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}"
-        why = f"is not TOML: {exc}".replace("at end of document", end)
-        raise ConfigError([Problem(source, "", why)]) from None
+    raw, bases = extends.resolve(
+        _document(text, source), source, lambda name: _document(_read(folder / name), name)
+    )
     for table in ("server", "ledger", "journal", "state"):
         raw.setdefault(table, {})  # so that default paths are relative to `folder` too
     overridden, problems = environment.apply(raw, environ, Settings)
+    if variable := overridden.get(("extends",)):
+        why = "cannot be set by a variable; write it into the file, or name another file"
+        problems.append(Problem("environment", variable, why))
     settings: Settings | None = None
     try:
         token = FOLDER.set(folder)
@@ -86,6 +87,10 @@ def parse(
         _problem(source, location, value, why, overridden)
         for location, value, why in cross_checks.check(raw)
     ]
+    problems += [
+        _problem(source, location, value, why, overridden)
+        for location, value, why in extends.shared(raw, bases)
+    ]
     if settings is not None:
         problems += [
             _problem(source, ("server", "allow_anonymous"), show(True), why, overridden)
@@ -94,6 +99,16 @@ def parse(
     if settings is None or problems:
         raise ConfigError(problems)
     return settings
+
+
+def _document(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as exc:
+        # An unclosed string or table is reported "at end of document": add the position.
+        end = f"at line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}"
+        why = f"is not TOML: {exc}".replace("at end of document", end)
+        raise ConfigError([Problem(source, "", why)]) from None
 
 
 def _problem(

@@ -25,6 +25,7 @@ from tollway.gateway.settings.scaling.backend import ScalingConfig
 from tollway.gateway.settings.server import GrpcConfig, ServerConfig
 from tollway.gateway.settings.storage import CaptureConfig, JournalConfig, LedgerConfig, StateConfig
 from tollway.gateway.settings.tenant import TenantConfig
+from tollway.gateway.settings.types import Name
 
 
 class Settings(BaseSettings):
@@ -60,6 +61,18 @@ class Settings(BaseSettings):
     webhooks: tuple[WebhookConfig, ...] = ()
     log: LogConfig = LogConfig()
     tracing: TracingConfig = TracingConfig()
+    extends: str | None = Field(
+        default=None,
+        description="Name of a file in the same folder that this one extends. It then gives only "
+        "what differs. See [environments](environments.md).",
+        examples=["tollway.toml"],
+    )
+    environment: Name | None = Field(
+        default=None,
+        description="Name of the environment. It is the tag `environment` of every request, "
+        "whatever the client sends, and the label `environment` of every metric.",
+        examples=["staging"],
+    )
     pepper: SecretStr | None = Field(
         default=None,
         description="Secret that `hmac-sha256:` key hashes are made with. Set it as "

@@ -42,6 +42,7 @@ from tollway.gateway.wiring.planes import (
     build_control,
     build_proxy,
     build_rates,
+    environment_of,
 )
 from tollway.gateway.wiring.request_path import build_path
 from tollway.gateway.wiring.routes import build_plans
@@ -88,7 +89,10 @@ def build(
     lines = lines or log_format.background(settings.log.format)
     rng = rng or Random(secrets.randbits(64))
     events = EventLog(wall)
-    metrics, exposition = Metrics(), Exposition(linked=settings.tracing.endpoint is not None)
+    metrics, exposition = (
+        Metrics(),
+        Exposition(linked=settings.tracing.endpoint is not None, labels=environment_of(settings)),
+    )
     activity = ActivityCounter()
     journal = journal or build_journal(settings)
     recovery_dir = settings.state.dir / "recovery" if ledger is None else None

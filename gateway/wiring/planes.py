@@ -53,6 +53,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> DataPlane:
         ),
         via=gateway.via,
         local_only=frozenset(route.name for route, _ in open_relay.unbounded(settings)),
+        tags=environment_of(settings),
     )
     gzip_from = server.gzip_reply_bytes
     compression = None if gzip_from is None else ReplyCompression(gzip_from)
@@ -86,6 +87,11 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> DataPlane:
         in_flight=gateway.in_flight,
         compression=compression,
     )
+
+
+def environment_of(settings: config.Settings) -> dict[str, str]:
+    """Return the tags of every request, which are the labels of every metric: the environment."""
+    return {} if settings.environment is None else {"environment": settings.environment}
 
 
 def _policy(cors: config.CorsConfig) -> CorsPolicy:

@@ -46,6 +46,7 @@ from tollway.gateway.wiring import (
     feedback_rates,
 )
 from tollway.gateway.wiring.devices import build_devices, device_prices, read_unread
+from tollway.gateway.wiring.planes import environment_of
 from tollway.gateway.wiring.routes import build_plans
 from tollway.gateway.wiring.scaling import scaling_plans
 from tollway.gateway.wiring.settings_changes import checksum, differing
@@ -160,6 +161,7 @@ class Reloader:
         known = [one for backend in gateway.backends.values() for one in backend.credentials]
         patience_s = max((route.timeout_s for route in gateway.routes.values()), default=0.0)
         gateway.settings = new
+        gateway.exposition.labels = environment_of(new)
         gateway.limit_bodies(new.server.max_body_bytes)
         gateway.reservations.held.wait_s = new.server.hold_wait_s
         replace_all(gateway.backends, backends)
@@ -274,6 +276,8 @@ def differences(old: config.Settings, new: config.Settings) -> list[str]:
         changes += [f"{noun} {name} removed" for name in before.keys() - now.keys()]
         both = now.keys() & before.keys()
         changes += [f"{noun} {name} changed" for name in both if now[name] != before[name]]
+    if old.environment != new.environment:
+        changes.append(f"environment {new.environment or 'removed'}")
     if old.server != new.server or old.pepper != new.pepper:
         changes.append("server changed")
     return sorted(changes)
