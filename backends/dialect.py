@@ -111,7 +111,11 @@ class Dialect:
         Of the fields in `added`: the additions that the backend refuses, and those named `without`.
         """
         drops = [name for name in self._drops if has(document, name)]
-        refused = [one for one in added if one.name in self.refused or one.name in without]
+        refused = [
+            one
+            for one in added
+            if one.name in self.refused or one.name in without or one.path in self._drops
+        ]
         return drops + [one.path for one in refused]
 
     def learn(self, backend: str, refused: Sequence[Addition]) -> None:

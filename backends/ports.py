@@ -60,6 +60,11 @@ class OnePath:
     """The common parts of protocols whose routes have one path, and whose replies name no model."""
 
     renames = False
+    hides = False
+
+    def hidden(self, payload: Payload, reply: HttpReply, body: bytes) -> bytes:
+        """Return the body as it is: the gateway asked for nothing that it has to hide."""
+        return body
 
     def paths(self, path: str) -> tuple[str, ...]:
         """Return nothing: no other path belongs to a route."""
@@ -268,6 +273,12 @@ class WireProtocol(Protocol):
 
     renames: bool
     """Whether its replies name the model, so that `renamed` is asked."""
+
+    hides: bool
+    """Whether requests ask for what their clients did not, so that `hidden` is asked."""
+
+    def hidden(self, payload: Payload, reply: HttpReply, body: bytes) -> bytes:
+        """Return a reply's body without what only the gateway asked for."""
 
     def paths(self, path: str) -> tuple[str, ...]:
         """Return the other paths that belong to a route at `path`, in the same form."""

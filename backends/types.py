@@ -216,11 +216,13 @@ class ModelAnswer:
 
     `value` is the answer itself (a label, a number, a text, or None if unknown); `features` are
     numbers of the order of 1 that express the reply's confidence: top probability, margin to the
-    second, normalised entropy, ... (see the protocol), empty if none.
+    second, normalised entropy, ... (see the protocol), empty if none. `is_partial`: more of it is
+    to come, as its stream has only begun.
     """
 
     value: Any = None
     features: tuple[float, ...] = ()
+    is_partial: bool = False
 
 
 Prompt = list[tuple[Hashable, int]]

@@ -7,6 +7,9 @@ The features are:
 - Whether the reply agrees with the replies before it.
 - The answers so far, and the last one crossed with its confidence: a model is rarely equally
   confident and equally right in all its answers.
+
+Replies of language models have no stated confidence; `text_features` computes what stands in its
+place.
 """
 
 import zlib
@@ -15,6 +18,7 @@ from itertools import pairwise
 from typing import Any
 
 from tollway.backends.types import ModelAnswer
+from tollway.gateway.features.text_features import TextFeatures
 from tollway.policies.evidence.off_policy import onward
 from tollway.policies.types import Choice, Context
 
@@ -25,13 +29,24 @@ KNOTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # denser where most models' confidence
 
 
 def with_reply(
-    context: Context, replies: Sequence[tuple[str, ModelAnswer]], choice: Choice
+    context: Context,
+    replies: Sequence[tuple[str, ModelAnswer]],
+    choice: Choice,
+    texts: TextFeatures | None = None,
+    request: Any = None,
 ) -> Context:
     """Return the context for the choice that follows `replies`, which are (backend, answer).
 
-    `context` is the request's first context. `choice` produced the last reply.
+    `context` is the request's first context. `choice` produced the last reply. `texts` reads the
+    replies if they are texts, to `request`, a document.
     """
     backend, answer = replies[-1]
+    if texts is not None:
+        sure, lowest, told, agreeing, more = texts(request, replies)
+        shares = around(sure)
+        reply = (sure, lowest, told, agreeing, float(len(replies) - 1), *shares, *more)
+        sparse = (*context.sparse, *_answers(replies, shares))
+        return Context(context.dense, sparse, reply, backend, context.scopes, *onward(choice))
     confidences = [*answer.features[:CONFIDENCES], *[0.0] * (CONFIDENCES - len(answer.features))]
     earlier = [other.value for _, other in replies[:-1]]
     agreeing = sum(value == answer.value for value in earlier) / len(earlier) if earlier else 0.0

@@ -7,6 +7,7 @@ settled too, because it may have run.
 
 import logging
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import partial
 
 from tollway.backends.bodies.media import MediaReader
@@ -18,7 +19,7 @@ from tollway.backends.output import OutputLimit
 from tollway.backends.ports import StreamReader
 from tollway.backends.protocols.oip.body import json_of
 from tollway.backends.sliced_json import LARGE_BYTES
-from tollway.backends.types import Headers, HttpReply
+from tollway.backends.types import Headers, HttpReply, ModelAnswer
 from tollway.gateway.budgets.model import Reservation
 from tollway.gateway.estimation.cost_estimator import Quote
 from tollway.gateway.routing.bodies.buffers import Buffers, RequestMemory
@@ -30,7 +31,9 @@ from tollway.gateway.routing.health.announced import MARK
 from tollway.gateway.routing.metering import (
     HEDGE_LOST,
     LEFT,
+    NO_ANSWER,
     OVERLOADED,
+    PENDING,
     UNDER_WAY,
     AttemptOutcome,
     evaluate_reply,
@@ -132,12 +135,12 @@ class Attempts:
             if follower is not None:
                 left_s = None if begun_by_s is None else begun_by_s - self._clock()
                 reply, follower = await _streamed(reply, follower, left_s)
-                if follower is not None and not (inference.route.cascade or audit):
+                if follower is not None and not (audit or _is_read_whole(inference, follower)):
                     relay, reply = await self._begin_stream(
                         inference, backend, reply, follower, left_s
                     )
             if relay is not None:
-                outcome = UNDER_WAY
+                outcome = await _under_way(state, relay, quote)
             else:
                 body = await self._read(inference, reply, follower)
                 outcome = evaluate_reply(
@@ -205,7 +208,8 @@ class Attempts:
                     if backend.credential is not None or not inference.route.forward_headers:
                         announced.heard(number, reply, quote.usage, self._clock())
                     break
-        return readable(reply, inference.accepts)
+        # What has to be edited cannot be passed on in the coding that it came in.
+        return readable(reply, b"" if backend.protocol.hides else inference.accepts)
 
     async def _read(
         self, inference: InferenceRequest, reply: HttpReply, follower: StreamReader | None
@@ -265,34 +269,39 @@ class Attempts:
         """Add an attempt to its request and settle it; what is in progress settles at its end."""
         state.attempts.append(attempt)
         state.now_s = now_s
-        if attempt.outcome is not UNDER_WAY:
+        if attempt.outcome.provenance != PENDING:
             self._settlement.settle(state, backend, hold, attempt, health, now_s=now_s)
             return
         state.streamed = True
         if attempt.relay is None:
             self._background.begin(state, backend, hold, pending)
         else:
-            attempt.relay.on_end = partial(self._end_stream, state, backend, hold)
+            relay = attempt.relay
+            relay.on_end = partial(self._end_stream, state, backend, hold=hold, relay=relay)
 
     def _end_stream(
         self,
         state: RequestState,
         backend: Target,
-        hold: Reservation,
         error: str,
         abandoned: str,
+        *,
+        hold: Reservation,
+        relay: StreamRelay,
     ) -> None:
         """Settle a stream that has ended, unless its work goes on without it."""
-        relay, payload = state.attempts[-1].relay, state.inference.call.payload
-        assert relay is not None
+        payload = state.inference.call.payload
         name = relay.follower.object_id
         if payload.creates and name:
             self._objects.created(name, backend.name, state.inference.tenant)
         cut = error or abandoned
-        if cut and name and payload.defers and self._background.has_room(0):
+        is_last = relay is state.attempts[-1].relay
+        if cut and name and payload.defers and is_last and self._background.has_room(0):
             self._background.begin(state, backend, hold, name)
         else:
-            self._settlement.settle_stream(state, backend, hold, error, abandoned)
+            self._settlement.settle_stream(
+                state, backend, hold, relay, error=error, abandoned=abandoned
+            )
 
     async def _begin_stream(
         self,
@@ -350,6 +359,40 @@ def cancelled(
         hold_nano=hold.hard_nano,
         abandoned=CLOSE if why == LEFT else "",
     )
+
+
+def _is_read_whole(inference: InferenceRequest, follower: StreamReader) -> bool:
+    """Whether a cascade decides on the whole of a stream rather than on its beginning."""
+    route = inference.route
+    return route.cascade and (not route.hold_bytes or follower.is_media)
+
+
+async def _under_way(state: RequestState, relay: StreamRelay, quote: Quote) -> AttemptOutcome:
+    """Return the outcome of a stream that has begun; a cascade reads its beginning first."""
+    route = state.inference.route
+    if not (route.cascade and _may_escalate(state, quote)):
+        return UNDER_WAY
+    await relay.hold(route.hold_bytes)
+    return replace(UNDER_WAY, answer=_beginning(relay))
+
+
+def _may_escalate(state: RequestState, quote: Quote) -> bool:
+    """Whether a more expensive backend may follow: else there is nothing to decide."""
+    closed = state.closed
+    return any(
+        other.expected_nano > quote.expected_nano
+        for name, other in state.quotes.items()
+        if name not in closed
+    )
+
+
+def _beginning(relay: StreamRelay) -> ModelAnswer:
+    """Return the answer as far as a stream has come."""
+    try:
+        answer = relay.follower.answer()
+    except Exception:  # no text has come yet, or there will be none
+        answer = NO_ANSWER
+    return replace(answer, is_partial=not relay.whole)
 
 
 async def _streamed(

@@ -12,12 +12,23 @@ from tollway.eager import as_task
 from tollway.gateway.budgets.model import BudgetRefusal, Reservation
 from tollway.gateway.routing.attempts import Attempts
 from tollway.gateway.routing.hedging import first_good
+from tollway.gateway.routing.metering import ESCALATED, PENDING
 from tollway.gateway.routing.plan import Target
+from tollway.gateway.routing.replies.stream_relay import CLOSE
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import Attempt, RequestState
 from tollway.gateway.routing.reserving import Reserving
 from tollway.gateway.routing.router import Ask, Refuse, Router, Step
 from tollway.gateway.routing.sinks import Sinks
+
+
+async def _leave_others(state: RequestState) -> None:
+    """Close and settle the streams in whose place a cascade's later reply is sent."""
+    held = state.held
+    for attempt in list(state.attempts):
+        if attempt.relay is not None and attempt is not held:
+            await attempt.relay.close(abandoned=ESCALATED)
+    state.streamed = held is not None and held.outcome.provenance == PENDING
 
 
 class Driver:
@@ -53,7 +64,7 @@ class Driver:
         )
         state = router.begin(inference)
         step: Step | None = None
-        now_s = clock()
+        now_s, lost = clock(), True
         try:
             while type(step := router.next(state, now_s)) is Ask:
                 backend = step.backend
@@ -73,11 +84,15 @@ class Driver:
                     else self._hedged(state, backend, hold, hedge_s)
                 )
                 router.answered(state, step, attempt)
+                if state.streamed and len(state.attempts) > 1:
+                    await _leave_others(state)
                 now_s = state.now_s
+            lost = False
         except asyncio.CancelledError:
             now_s = clock()
             if not inference.left:
                 raise
+            lost = False
             cancelled = asyncio.current_task()
             if cancelled is not None:
                 cancelled.uncancel()
@@ -85,6 +100,8 @@ class Driver:
             self._sinks.answered(state, now_s)
             if not state.streamed:
                 self._sinks.ended(state, now_s)
+            elif lost and state.held is not None and state.held.relay is not None:
+                await state.held.relay.close(abandoned=CLOSE)  # nobody will read it
         if type(step) is Refuse and not inference.left:
             refused = step.reason
             if state.id:

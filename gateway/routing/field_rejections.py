@@ -51,7 +51,7 @@ async def asked_again(
             call = addressed(inference, backend, deadline_s, clock, sent)
             sending = backend.transport.send(call, deadline_s)
             came = await (sending if begun_by_s is None else within(begun_by_s - clock(), sending))
-            reply = readable(came, inference.accepts)
+            reply = readable(came, b"" if backend.protocol.hides else inference.accepts)
             if reply.status < 400:  # else it had another fault, and nothing is learned
                 _learn(backend, sent, limit, inference.tenant)
         if reply.status not in REFUSED or repeats == REPEATS:

@@ -34,6 +34,9 @@ from tollway.gateway.routing.plan import Target
 from tollway.gateway.security.credentials import refuses_key
 from tollway.record import record
 
+ESCALATED = "escalated"
+"""What was done with a stream in whose place a cascade's next reply was sent: it was closed."""
+
 log = logging.getLogger(__name__)
 
 USAGE, ESTIMATED, VOID, PENDING = "usage", "estimated", "void", "pending"
@@ -287,8 +290,8 @@ class Ending:
     """How a stream ended.
 
     `error`: why it broke off, if it did. `abandoned`: what was done when its client disconnected
-    (`close` or `drain`). `whole`: the body was read to its end. `latency_s`: the duration of the
-    call; `silence_s`: the part of it before the first text.
+    (`close` or `drain`), or ESCALATED. `whole`: the body was read to its end. `latency_s`: the
+    duration of the call; `silence_s`: the part of it before the first text.
     """
 
     latency_s: float
@@ -348,6 +351,9 @@ def evaluate_stream(
     tokens = rate.tokens(follower.spoken_bytes, ending.silence_s)
     seen = used_at_least(quote, report, tokens, ending.latency_s)
     charge = estimated(backend.price, seen)
+    if ending.abandoned == ESCALATED:
+        # It ran on, unread, until another reply replaced it: presumably to its end.
+        charge = Charge(max(charge.cost_nano, quote.expected_nano), BY_ESTIMATE)
     if ending.whole and not outcome.error:
         charge = Charge(max(charge.cost_nano, quote.expected_nano), BY_ESTIMATE)
     else:

@@ -22,6 +22,7 @@ from tollway.gateway.estimation.cost_estimator import CostEstimator, Quote, fixe
 from tollway.gateway.estimation.prompt_cache import PromptCacheTracker
 from tollway.gateway.features.drift import InputDrift
 from tollway.gateway.features.extractor import FeatureExtractor
+from tollway.gateway.features.text_features import TextFeatures
 from tollway.gateway.features.traffic_shares import Traffic
 from tollway.gateway.routing.circuit_breaker import CircuitBreaker
 from tollway.gateway.routing.fallback import FallbackPlan, RetryBudget
@@ -133,7 +134,8 @@ class Target:
         )
         self.reprice(self.price)
         self.renames = self.model is not None and self.protocol.renames
-        self.is_transparent = self.credential is None and not self.renames
+        plain = not (self.renames or self.protocol.hides)
+        self.is_transparent = self.credential is None and plain
         self.unbound = Usage(device_s=self.timeout_s, exact=False)
         most = self.price.most
         sells_tokens = most.input_token_nano or most.output_token_nano
@@ -283,7 +285,8 @@ class RoutePlan:
     `request_schema`: the schema of requests, if one is declared. `unpriced`: the backends for calls
     that are free, such as reading a stored object. `forward_headers`: the client credentials that
     are forwarded to backends. `no_answer`: the quality of a reply that holds no answer; None if it
-    is unknown.
+    is unknown. `texts`: computes the features of replies of language models, in a cascade.
+    `hold_bytes`: how much text of a stream is held back before a cascade decides; 0 for all of it.
     """
 
     name: str
@@ -308,6 +311,8 @@ class RoutePlan:
     inputs: InputDrift = field(default_factory=InputDrift)
     labellers_only: bool = False
     no_answer: float | None = None
+    texts: TextFeatures | None = None
+    hold_bytes: int = 0
     state: RouteState = field(default_factory=RouteState)
     estimator: CostEstimator = field(init=False)
     bound: Counter[str] = field(init=False)

@@ -15,6 +15,7 @@ from tollway.gateway.routing.metering import (
     HEDGE_LOST,
     NO_ANSWER,
     OVERLOADED,
+    PENDING,
     VOID,
     AttemptOutcome,
 )
@@ -242,7 +243,12 @@ class RequestState:
     def affords(self, quote: Quote, times: int = 1) -> bool:
         """Whether the client's cost ceiling leaves room for `times` attempts at once."""
         most_nano = self.inference.cost_nano_max
-        return most_nano is None or self.cost_nano + times * quote.ceiling_nano <= most_nano
+        if most_nano is None:
+            return True
+        begun_nano = sum(
+            [one.quote.ceiling_nano for one in self.attempts if one.outcome.provenance == PENDING]
+        )
+        return self.cost_nano + begun_nano + times * quote.ceiling_nano <= most_nano
 
     def accept(self, attempt: Attempt) -> None:
         """Make an attempt's reply the current reply."""

@@ -31,7 +31,7 @@ from tollway.gateway.estimation.prompt_cache import prompt
 from tollway.gateway.features.reply_features import with_reply
 from tollway.gateway.routing import refusals
 from tollway.gateway.routing.capabilities import elsewhere, left_out, no_larger
-from tollway.gateway.routing.metering import PENDING
+from tollway.gateway.routing.metering import NO_ANSWER, PENDING
 from tollway.gateway.routing.plan import TOO_MANY, Target
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import (
@@ -210,11 +210,19 @@ class Router:
             self._begin_fallback(state)
             return
         state.accept(attempt)
-        if not route.cascade or attempt.status != OK or attempt.outcome.provenance == PENDING:
+        outcome = attempt.outcome
+        if (
+            not route.cascade
+            or attempt.status != OK
+            or (outcome.provenance == PENDING and outcome.answer is NO_ANSWER)
+        ):  # nothing is known of a stream that is not held back
             state.phase = ENDED
             return
         first = state.draws[0].context
-        state.context = with_reply(first, state.replies, state.draws[-1].choice)
+        document = state.inference.call.payload.data
+        state.context = with_reply(
+            first, state.replies, state.draws[-1].choice, route.texts, document
+        )
 
     def _begin_fallback(self, state: RequestState) -> None:
         """Go down the fallback chain; keep what there is if there is a reply or no chain."""

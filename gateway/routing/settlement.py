@@ -22,6 +22,7 @@ from tollway.gateway.routing.metering import (
 from tollway.gateway.routing.observer import Observer
 from tollway.gateway.routing.plan import Target
 from tollway.gateway.routing.replies.redaction import discreet, vouch
+from tollway.gateway.routing.replies.stream_relay import StreamRelay
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import Attempt, RequestState
 from tollway.gateway.routing.sinks import Sink
@@ -57,14 +58,16 @@ class Settlement:
         state: RequestState,
         backend: Target,
         hold: Reservation,
+        relay: StreamRelay,
+        *,
         error: str,
         abandoned: str,
     ) -> None:
-        """Settle a stream that has ended."""
-        attempt = state.held
-        assert attempt is not None
-        relay = attempt.relay
-        assert relay is not None
+        """Settle a stream that has ended: the reply, or one in whose place another was sent."""
+        number, attempt = next(
+            (number, one) for number, one in enumerate(state.attempts) if one.relay is relay
+        )
+        is_reply = state.held is not None and state.held.relay is relay
         now_s = self._clock()
         latency_s = now_s - attempt.started_s
         silence_s = (now_s if relay.spoke_s is None else relay.spoke_s) - attempt.started_s
@@ -87,11 +90,12 @@ class Settlement:
             log.exception("the stream of backend %s could not be read", backend.name)
             outcome = unreadable(exc, attempt.quote, hold)
         ended = replace(attempt, outcome=outcome, latency_s=latency_s, relay=None)
-        number = len(state.attempts) - 1  # a stream is the last attempt of its request
-        state.attempts[number] = state.held = ended
+        state.attempts[number] = ended
+        if is_reply:
+            state.held = ended
         health = evidence.of_stream(outcome.error)
         self.settle(state, backend, hold, ended, health, now_s=now_s)
-        if state.draws:  # else the call was free, and there is nothing to record
+        if is_reply and state.draws:  # else the call was free, and there is nothing to record
             self._ended(state, now_s)
 
     def settle_late(

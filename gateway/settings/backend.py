@@ -432,6 +432,12 @@ class BackendConfig(ConfigTable):
         description="Path of the probabilities of all classes in such a reply.",
         examples=["result.probabilities"],
     )
+    logprobs: Literal["auto", "null", "absent", "off"] = Field(
+        default="auto",
+        description="`openai` only: what the server writes for a client that asks for no "
+        "log-probabilities, which a cascade does instead: `null`, or nothing (`absent`). `auto`: "
+        "known from its replies. `off`: it is never asked.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -458,6 +464,8 @@ class BackendConfig(ConfigTable):
 
     @model_validator(mode="after")
     def _check_what_it_takes(self) -> Self:
+        if self.logprobs != "auto" and self.protocol != "openai":
+            raise KeyProblem("logprobs", 'applies only to protocol = "openai"; remove it')
         for key in ("limit_field", "max_audio_s", "api_version"):
             if getattr(self, key) and self.protocol != "openai":
                 raise KeyProblem(key, 'applies only to protocol = "openai"; remove it')

@@ -19,6 +19,7 @@ from tollway.gateway.settings.types import (
     ForwardedHeader,
     FreePath,
     FreeTable,
+    Int,
     JsonPath,
     Name,
     PolicyName,
@@ -128,6 +129,23 @@ class AuditConfig(ConfigTable):
     )
 
 
+class ConfidenceConfig(ConfigTable):
+    """How sure a language model's reply is, for the cascade that accepts or escalates it."""
+
+    logprobs: bool = Field(
+        default=True,
+        description="Whether backends with protocol `openai` are asked for the log-probabilities "
+        "of their tokens. They are removed from the reply unless the client asked for them.",
+    )
+    hold_tokens: Int = Field(
+        default=24,
+        ge=0,
+        le=4096,
+        description="Tokens of a stream that are held back before the cascade accepts the reply "
+        "or escalates it; 0: all of it.",
+    )
+
+
 class RouteConfig(ConfigTable):
     """A path that clients call, its backends, and how the gateway chooses among them."""
 
@@ -232,6 +250,12 @@ class RouteConfig(ConfigTable):
         default=False,
         description="Whether the answer of a cheap backend may be accepted or escalated to another "
         "backend.",
+    )
+    confidence: ConfidenceConfig | None = Field(
+        default=None,
+        description="With `cascade` on a route of language models: how a reply's confidence is "
+        "computed. Default: the defaults of its keys.",
+        examples=["{ logprobs = true, hold_tokens = 24 }"],
     )
     fallback: bool = Field(
         default=True, description="Whether one other backend is tried when a backend fails."
@@ -391,6 +415,24 @@ class RouteConfig(ConfigTable):
                         key, "names a tensor, which only protocol oip has; write `at` instead"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _check_confidence(self) -> Self:
+        if self.confidence is not None and not (self.cascade and self.protocol in LANGUAGE_MODELS):
+            known = ", ".join(LANGUAGE_MODELS)
+            raise KeyProblem(
+                "confidence",
+                f"applies only to cascades of the protocols {known}; write cascade = true or "
+                "remove it",
+            )
+        return self
+
+    @property
+    def text_confidence(self) -> ConfidenceConfig | None:
+        """How the confidence of replies is computed; None if they are not texts in a cascade."""
+        if not self.cascade or self.protocol not in LANGUAGE_MODELS:
+            return None
+        return self.confidence or ConfidenceConfig()
 
     def to_objective(self) -> Objective:
         """Return the objective that the policy optimizes."""

@@ -14,6 +14,7 @@ from tollway.backends.validation import Validator
 from tollway.gateway import settings as config
 from tollway.gateway.features.drift import InputDrift, stability
 from tollway.gateway.features.extractor import FeatureExtractor
+from tollway.gateway.features.text_features import TextFeatures
 from tollway.gateway.observability.events import EventLog
 from tollway.gateway.routing.fallback import FallbackPlan, RetryBudget
 from tollway.gateway.routing.hedging import HedgePolicy
@@ -25,6 +26,7 @@ from tollway.policies.evidence.audit import Auditor
 from tollway.policies.registry import build as build_policy
 from tollway.policies.types import Policy
 
+BYTES_A_TOKEN = 4  # of text: three to five in most scripts
 NO_PRICES: Mapping[str, Price] = {}
 
 
@@ -69,6 +71,7 @@ def build_route(
         lambda: (build_features(route.context), InputDrift()),
     )
     counts = stage.get(("route", route.name, "counts"), None, RouteState)
+    texts = route.text_confidence
     stage.at_commit(partial(forget_others, counts, route, settings, stage))
     return RoutePlan(
         name=route.name,
@@ -86,6 +89,8 @@ def build_route(
         score=build_score(route.score),
         labellers_only=route.feedback == "labellers",
         cascade=route.cascade,
+        texts=None if texts is None else TextFeatures(),
+        hold_bytes=0 if texts is None else texts.hold_tokens * BYTES_A_TOKEN,
         fallback=route.fallback,
         timeout_s=route.timeout_s,
         reply_bytes_max=settings.server.max_reply_bytes,
@@ -197,6 +202,7 @@ def on_route(backend: Target, settings: config.BackendConfig, route: config.Rout
         confidence=settings.confidence,
         probabilities=settings.probabilities,
         api_version=settings.azure_version,
+        logprobs=asks_logprobs(settings, route),
         **options(route),
     )
     rules = settings.kind == "rules"
@@ -206,6 +212,17 @@ def on_route(backend: Target, settings: config.BackendConfig, route: config.Rout
         expects=build_contract(route.response_schema, "outputs"),
         transport=build_transport(settings, wire) if rules else backend.transport,
     )
+
+
+def asks_logprobs(settings: config.BackendConfig, route: config.RouteConfig) -> str | None:
+    """Return how a backend's log-probabilities are hidden, if a route asks for them; else None.
+
+    They are of no use from a baseline, which nothing follows.
+    """
+    texts, last = route.text_confidence, settings.name == route.baseline
+    if texts is None or not texts.logprobs or last or route.protocol != "openai":
+        return None
+    return None if settings.logprobs == "off" or "logprobs" in settings.lacks else settings.logprobs
 
 
 def build_contract(clauses: Sequence[config.ConstraintConfig], tensors: str) -> Validator | None:

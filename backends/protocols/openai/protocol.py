@@ -43,6 +43,7 @@ from tollway.backends.protocols.openai import (
     bounds,
     endpoints,
     lists,
+    logprobs,
     needs,
     objects,
     prompt,
@@ -51,12 +52,14 @@ from tollway.backends.protocols.openai import (
 )
 from tollway.backends.protocols.openai.endpoints import UNKNOWN, ApiEndpoint
 from tollway.backends.protocols.openai.objects import FILE_MARK
+from tollway.backends.protocols.sse import Event
 from tollway.backends.types import (
     UNBOUND,
     Addition,
     Call,
     Created,
     Details,
+    Document,
     Headers,
     HttpReply,
     ModelAnswer,
@@ -86,6 +89,9 @@ _DECIDES_MONEY = quoted(
     )
 )
 """Members that select the model and its price, or bound what a call can cost."""
+OFF = logprobs.OFF
+LOGPROBS_TOKENS_MAX = 4096
+"""The largest answer of which log-probabilities are asked for: they take 0.1 KB a token."""
 _TRUE = frozenset(("true", "1"))  # in a form, where everything is a text
 _FINISHED = frozenset(("stop", "tool_calls", "function_call"))
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
@@ -118,9 +124,19 @@ class OpenAI(OnePath):
     query_credentials: Mapping[bytes, bytes] = {}
     lists: Lists | None = lists
 
-    def __init__(self, answer: str | None = None, api_version: str | None = None) -> None:
-        """`api_version`: the backend is Azure, with this version of its API or (empty) without."""
+    def __init__(
+        self,
+        answer: str | None = None,
+        api_version: str | None = None,
+        logprobs: str = logprobs.OFF,
+    ) -> None:
+        """`api_version`: the backend is Azure, with this version of its API or (empty) without.
+
+        `logprobs`: how the server writes that none were asked for; OFF: they are not asked for.
+        """
         self._api_version = api_version
+        self._logprobs = logprobs
+        self.hides = logprobs != OFF
         self._answer = compile_path(answer) if answer is not None else None
         # As in `choices[0].message.content`, `choices[0].text` and `output[0].content[0].text`.
         self._is_text = answer is None or answer.rpartition(".")[2] in ("content", "text")
@@ -196,6 +212,8 @@ class OpenAI(OnePath):
         edits: dict[str, Any] = {} if new is None else {"model": new}
         if payload.form is None and _must_ask(payload):
             edits |= _asking(document)
+        if self.hides and _may_ask(payload):
+            edits["logprobs"] = True
         return target, edits
 
     def _target(self, call: Call, base: bytes, model: str | None, payload: Payload) -> bytes:
@@ -245,7 +263,8 @@ class OpenAI(OnePath):
             wanted = wanted.lower() in _TRUE
         if type(wanted) is type(asked) and wanted == asked:
             strip = _must_ask(payload) and not stream.wants_usage(document)
-            return Stream(strip=strip, is_text=self._is_text)
+            hides = self._logprobs if self.hides and _may_ask(payload) else OFF
+            return Stream(strip=strip, is_text=self._is_text, hides=hides)
         if not endpoint.is_media:
             return None
         spoken = bounds.characters(document)
@@ -256,12 +275,27 @@ class OpenAI(OnePath):
         return self.follow(payload) is not None
 
     def added(self, payload: Payload) -> tuple[Addition, ...]:
-        """Return `stream_options.include_usage`, unless the client has asked for it."""
+        """Return `stream_options.include_usage` and `logprobs`, unless the client has asked."""
         document = payload.data
+        asked: tuple[Addition, ...] = ()
+        if self.hides and _may_ask(payload):
+            asked = (logprobs.ADDED,)
         if not isinstance(document, dict) or not _must_ask(payload):
-            return ()
+            return asked
         options = isinstance(document.get("stream_options"), dict)
-        return _ADDED_TO_OPTIONS if options else _ADDED
+        return asked + (_ADDED_TO_OPTIONS if options else _ADDED)
+
+    def hidden(self, payload: Payload, reply: HttpReply, body: bytes) -> bytes:
+        """Return a reply's body without the log-probabilities that only the gateway asked for."""
+        if logprobs.MEMBER not in body or not _may_ask(payload):
+            return body
+        if media_type(reply.headers) == EVENT_STREAM:
+            return body  # its reader has hidden them
+        try:
+            document = retained_document(reply, body)
+            return logprobs.hidden(body, document, self._logprobs)
+        except ValueError:  # no JSON, so there is nothing to hide
+            return body
 
     def needs(self, call: Call, payload: Payload, room: float) -> Needs:
         """Return the features that a request needs, and its tokens if they might exceed `room`."""
@@ -305,7 +339,8 @@ class OpenAI(OnePath):
         """Read the answer; for an embedding, and for what is not text, the value is None."""
         kind = media_type(reply.headers)
         if kind == EVENT_STREAM:
-            return _streamed(stream.follow(reply, body), is_text=self._is_text)
+            reader = Stream(is_text=self._is_text, hides=self._logprobs)
+            return stream.read_whole(reply, body, reader).answer()
         if kind and b"json" not in kind and not body.lstrip().startswith((b"{", b"<")):
             return ModelAnswer()  # speech, an image, a file
         document = retained_document(reply, body)
@@ -335,9 +370,32 @@ class OpenAI(OnePath):
 class Stream(stream.Completion):
     """Follows a streamed reply; `is_text`: its text is the requested answer."""
 
-    def __init__(self, *, strip: bool = False, is_text: bool = True) -> None:
+    def __init__(self, *, strip: bool = False, is_text: bool = True, hides: str = OFF) -> None:
+        """`hides`: log-probabilities that only the gateway asked for are removed, in this style."""
         super().__init__(strip=strip)
         self._is_text = is_text
+        self._hides = hides
+        self._logs: list[float] = []
+
+    def relay(self, event: Event, document: Document | None = None) -> bytes:
+        """Read an event as `Completion` does; first read and hide its log-probabilities."""
+        if self._hides != OFF and logprobs.MEMBER in event.raw:
+            event, document = self._without_logprobs(event), None
+        return super().relay(event, document)
+
+    def _without_logprobs(self, event: Event) -> Event:
+        data = event.data or b""
+        try:
+            chunk = orjson.loads(data)
+        except ValueError:
+            return event
+        for choice in _listed(chunk.get("choices") if isinstance(chunk, dict) else None)[:1]:
+            if len(self._logs) < LOGPROBS_TOKENS_MAX:
+                self._logs += logprobs.logs_of(choice)
+        shown_data = logprobs.hidden(data, chunk, self._hides)
+        if shown_data is data or event.raw.count(data) != 1:
+            return event
+        return Event(event.raw.replace(data, shown_data), shown_data)
 
     def reported_usage(self, headers: Headers) -> Usage | None:
         """Return the tokens that the stream reported or showed, and device seconds of its head."""
@@ -345,7 +403,10 @@ class Stream(stream.Completion):
 
     def answer(self) -> ModelAnswer:
         """Return the answer so far; InvalidAnswer if there is none."""
-        return _streamed(self, is_text=self._is_text)
+        answer = _streamed(self, is_text=self._is_text)
+        if not self._logs:
+            return answer
+        return replace(answer, features=answer.features + logprobs.features(self._logs))
 
 
 def _endpoint(payload: Payload) -> ApiEndpoint:
@@ -503,7 +564,7 @@ def _choice(choices: Any) -> ModelAnswer:
     if not value:
         raise InvalidAnswer(f"an empty choice: {shown(choice)}")
     length = len(text) if isinstance(text, str) else 0
-    return ModelAnswer(value, _features_of(choice.get("finish_reason"), length) + _logprobs(choice))
+    return ModelAnswer(value, _features_of(choice.get("finish_reason"), length) + _sureness(choice))
 
 
 def _listed(member: Any) -> list[dict[str, Any]]:
@@ -516,14 +577,23 @@ def _features_of(finish_reason: Any, chars: int) -> tuple[float, ...]:
     return float(finished), min(math.log1p(chars) / 10, 1.0)
 
 
-def _logprobs(choice: dict[str, Any]) -> tuple[float, ...]:
+def _sureness(choice: dict[str, Any]) -> tuple[float, ...]:
     """Return the mean and the minimum probability of the tokens; empty if there are none."""
-    if "logprobs" not in choice or not isinstance(logprobs := choice["logprobs"], dict):
-        return ()
-    values = logprobs.get("token_logprobs")  # completions; chat has a list of objects
-    if not isinstance(values, list):
-        values = [token.get("logprob") for token in _listed(logprobs.get("content"))]
-    logs = [log for log in values if isinstance(log, int | float) and log <= 0]
-    if not logs:
-        return ()
-    return math.exp(sum(logs) / len(logs)), math.exp(min(logs))
+    return logprobs.features(logprobs.logs_of(choice)) if "logprobs" in choice else ()
+
+
+def _may_ask(payload: Payload) -> bool:
+    """Whether the gateway may ask for log-probabilities: of chats, where the client does not.
+
+    Not where the answer may be so long that they would make the reply too large to be read.
+    """
+    document = payload.data
+    if payload.form is not None or not isinstance(document, dict) or "messages" not in document:
+        return False
+    if logprobs.asks(document) or _asks_for_sound(document):
+        return False
+    return bounds.output_tokens(document) <= LOGPROBS_TOKENS_MAX
+
+
+def _asks_for_sound(document: dict[str, Any]) -> bool:
+    return "audio" in document or "modalities" in document

@@ -27,6 +27,8 @@ def presentable(
     the route forwards its clients' cookies.
     """
     credential, headers = backend.credential, reply.headers
+    if backend.protocol.hides and reply.status == 200:
+        body = backend.protocol.hidden(inference.call.payload, reply, body)
     if backend.renames and not (isinstance(reply.stream, Decoded) and reply.stream.raw is not None):
         headers, body = backend.protocol.renamed(inference.call, headers, body)
     if credential is None:

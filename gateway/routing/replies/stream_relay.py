@@ -21,13 +21,17 @@ COMMENTS_BYTES_MAX = 64 << 10
 """Limit of the comments before the first event that are kept for the client: one ping per second
 for an hour."""
 
+HELD_BYTES_MAX = 256 << 10
+"""Limit of what is held back of a stream until a cascade has decided: text has some bytes a token,
+and log-probabilities a hundred."""
+
 CLOSE, DRAIN = "close", "drain"
 """What is done with a stream whose client has disconnected."""
 
 _OF_THE_STREAM = frozenset({b"content-type", b"content-length", b"content-encoding"})
 
 Ended = Callable[[str, str], None]
-"""(error or "", CLOSE or DRAIN if the client disconnected, else "")"""
+"""(error or "", CLOSE or DRAIN if the client disconnected, ESCALATED, or "")"""
 
 Work = Generator[None, None, bytes]
 InTurns = Callable[[Work], Awaitable[bytes]]
@@ -96,6 +100,27 @@ class StreamRelay:
             self._buffer.close()
             await self.reply.stream.aclose()
             raise
+
+    async def hold(self, text_bytes: int) -> None:
+        """Hold back the beginning of a stream, until `text_bytes` of text have come, or its end.
+
+        Raises BackendError if it breaks off before that; nothing has been sent to the client.
+        """
+        parts, size = [self._first], len(self._first)
+        self._first = b""
+        try:
+            while self.follower.spoken_bytes < text_bytes and size < HELD_BYTES_MAX:
+                if not (part := await self.read()):
+                    break
+                parts.append(part)
+                size += len(part)
+            if self.follower.error:
+                raise self._failure()
+        except BaseException:
+            self._buffer.close()
+            await self.reply.stream.aclose()
+            raise
+        self._first = b"".join(parts)
 
     def _failure(self) -> BadReply:
         """Return the failure that its first events report."""

@@ -32,6 +32,6 @@ class JournalSink:
     def ended(self, state: RequestState, now_s: float) -> None:
         """Write the final cost of a stream; the row of its attempt says that it is pending."""
         if state.streamed:
-            number = len(state.attempts) - 1  # a stream is the last attempt of its request
+            number = next(n for n, one in enumerate(state.attempts) if one is state.held)
             row = settlement_row(state, number, state.attempts[number], self._wall())
             self._journal.append(row)

@@ -263,12 +263,12 @@ def test_a_stream_whose_first_event_is_late_goes_to_the_fallback(tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", ["Hello", "Hello" * 100_000], ids=["short", "long"])
-def test_in_a_cascade_a_stream_is_read_whole_and_still_sent_as_a_stream(
+def test_a_cascade_that_holds_all_of_a_stream_still_sends_it_as_a_stream(
     text: str, tmp_path: Path
 ) -> None:
     async def main() -> None:
         model = Model(chunk(text, "stop"), usage(100, 50), END)
-        route = "cascade = true"
+        route = "cascade = true\nconfidence = { hold_tokens = 0 }"
         async with serving(model) as url:
             config = CONFIG.format(one=url, two=url, route=route).replace(
                 'policy = "fixed"\npolicy_options = { arm = "one" }\n', ""

@@ -449,6 +449,7 @@ CONFIGURED = {
     },
     RoutePlan: {
         *("protocol", "backends", "unpriced", "objective", "score", "request_schema", "fallbacks"),
+        "texts",
     },
 }
 KEPT = {
