@@ -30,9 +30,11 @@ from tollway.gateway.control_plane import scaling as scaling_view
 from tollway.gateway.control_plane.budgets import BudgetEndpoints
 from tollway.gateway.control_plane.dashboard import PAGE, POLICY
 from tollway.gateway.control_plane.dashboard_data import RANGES, DashboardData, DashboardQuery
+from tollway.gateway.control_plane.features import FeatureEndpoints
 from tollway.gateway.data_plane.authentication import Authenticator
 from tollway.gateway.data_plane.problems import HttpProblem, of_refusal
 from tollway.gateway.data_plane.rate_limits import FeedbackRates
+from tollway.gateway.features.online.entities import KEY_CHARS_MAX
 from tollway.gateway.learning.feedback import ADMIN, LABELLER, TENANT, FeedbackLearner
 from tollway.gateway.learning.feedback_items import FEEDBACK_MAX, LABEL_BYTES_MAX
 from tollway.gateway.observability.exposition import Exposition
@@ -83,6 +85,7 @@ class ControlPlane:
         devices: explain.Devices,
         routes: Callable[[], Iterable[dict[str, Any]]],
         scaling: Mapping[str, BackendScaling],
+        features: FeatureEndpoints,
         ready: Callable[[], str],
         rates: FeedbackRates,
         clock: Callable[[], float],
@@ -110,6 +113,7 @@ class ControlPlane:
         self._devices = devices
         self._routes = routes
         self._scaling = scaling
+        self._features = features
         self._ready = ready
         self.rates = rates
         self._hides_amounts = hides_amounts
@@ -135,6 +139,17 @@ class ControlPlane:
                 Path("/_tollway/audit", self.audit),
                 Path("/_tollway/routes", self.routes),
                 Path("/_tollway/scaling/{backend}", self.scaling),
+                Path("/_tollway/features", self.features),
+                Path(
+                    "/_tollway/features/{name}/{entity}",
+                    self.feature,
+                    methods=["GET", "PUT", "DELETE"],
+                ),
+                Path(
+                    "/_tollway/features/{name}/{entity}/invalidate",
+                    self.feature,
+                    methods=["POST"],
+                ),
                 Path("/_tollway/reload", self.reloaded, methods=["POST"]),
                 Path("/_tollway/dashboard", self.dashboard),
                 Path("/_tollway/openapi.json", self.openapi),
@@ -318,6 +333,28 @@ class ControlPlane:
         if one is None:
             raise HttpProblem(404, "No scaling", "[[scaling]] has no entry for a backend so named")
         return _json(scaling_view.scaling(name, one))
+
+    async def features(self, request: Request) -> Response:
+        """Return the groups of features from outside, and what was counted of them."""
+        self._admin(request)
+        return _json(self._features.groups())
+
+    async def feature(self, request: Request) -> Response:
+        """Read, write, erase or invalidate the features of an entity; each needs the admin key."""
+        self._admin(request)
+        if not self._is_admin(request):
+            raise HttpProblem(403, "Forbidden", "the values of entities need the admin key")
+        name, entity = [unquote(request.path_params[part]) for part in ("name", "entity")]
+        if len(entity) > KEY_CHARS_MAX:
+            raise HttpProblem(400, "Bad entity", f"it is longer than {KEY_CHARS_MAX} characters")
+        actor, endpoints = self._actor(request), self._features
+        if request.method == "PUT":
+            return _json(await endpoints.put(name, entity, await request.body(), actor))
+        if request.method == "DELETE":
+            return _json(await endpoints.erase(name, entity, actor))
+        if request.method == "POST":
+            return _json(await endpoints.invalidate(name, entity, actor))
+        return _json(await endpoints.show(name, entity, actor))
 
     async def reloaded(self, request: Request) -> Response:
         """Reload the configuration, or return its problems."""

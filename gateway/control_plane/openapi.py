@@ -53,6 +53,23 @@ def document() -> Json:
                 "parameters": [_at("backend")],
                 "get": _get("Explain the recommended number of replicas of a backend", 404),
             },
+            "/_tollway/features": {"get": _get("List the groups of features from outside")},
+            "/_tollway/features/{name}/{entity}": {
+                "parameters": [_at("name"), _at("entity")],
+                "get": _get("Get the features of an entity", 400, 403, 404, 503),
+                "put": _put_features(),
+                "delete": {
+                    "summary": "Erase an entity from all tiers and from the journal, with proof",
+                    "responses": _responses(_json(), 400, 401, 403, 404, 503),
+                },
+            },
+            "/_tollway/features/{name}/{entity}/invalidate": {
+                "parameters": [_at("name"), _at("entity")],
+                "post": {
+                    "summary": "Drop an entity from memory and Redis, on all gateways",
+                    "responses": _responses(_json(), 400, 401, 403, 404, 503),
+                },
+            },
             "/_tollway/overview": {
                 "get": {**_get("Get the data of the dashboard", 400), **_asked()}
             },
@@ -187,6 +204,16 @@ def _change() -> Json:
         "summary": "Change a budget; `who` and `why` are recorded",
         "requestBody": _body({"oneOf": forms}),
         "responses": _responses(_json(), 400, 401, 403, 404, 413, 422, 503),
+    }
+
+
+def _put_features() -> Json:
+    values = {"type": "object", "additionalProperties": {"type": ["string", "number", "null"]}}
+    schema = {"type": "object", "properties": {"values": values}, "required": ["values"]}
+    return {
+        "summary": "Write the features of an entity through all tiers",
+        "requestBody": _body(schema),
+        "responses": _responses(_json(), 400, 401, 403, 404, 409, 413, 422, 503),
     }
 
 

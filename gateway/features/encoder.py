@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, repeat
 
+from tollway.gateway.features.online.join import Joined
 from tollway.gateway.features.scales import CLIP, Moments, Scales, clipped
 from tollway.gateway.features.width import Width
 from tollway.policies.types import Context
@@ -33,11 +34,16 @@ class FeatureEncoder:
 
     # The mutable state is the numbers' count and scales, and the cache of word hashes.
 
-    def __init__(self, range: tuple[float, float] | None = None) -> None:
-        """`range`: bounds of the numbers; None learns each number's scale from the requests."""
+    def __init__(self, range: tuple[float, float] | None = None, joined: int = 0) -> None:
+        """`range`: bounds of the numbers; None learns each number's scale from the requests.
+
+        `joined`: how many numbers each request has from outside (`online`), which have scales of
+        their own and come first.
+        """
         self._range = range
         self._width = Width(0)
         self._scales = Scales([])
+        self._joined = Scales([Moments() for _ in repeat(None, joined)])
         self._hashes = _Hashes()
 
     def encode(
@@ -46,6 +52,7 @@ class FeatureEncoder:
         texts: Sequence[str],
         categories: Sequence[str] = (),
         tenant: str = "",
+        joined: Joined | None = None,
     ) -> Context:
         """Return the context of a tenant's request. Every value in it is finite.
 
@@ -53,6 +60,9 @@ class FeatureEncoder:
         not finite also counts as average.
         """
         dense = self._scaled(numbers, tenant)
+        if joined is not None:
+            dense = self._joined.scaled(joined.numbers, tenant) + dense
+            texts = [*texts, *joined.texts]
         sparse: list[tuple[int, float]] = []
         if texts:
             text = texts[0] if len(texts) == 1 else "\n".join(texts)
@@ -60,6 +70,9 @@ class FeatureEncoder:
             sparse += self._words(text)
         for place, word in enumerate(categories):
             sparse.append((zlib.crc32(f"{place}={word}".encode()) & SPARSE_MASK, 1.0))
+        if joined is not None:
+            for word in joined.categories:
+                sparse.append((zlib.crc32(word.encode()) & SPARSE_MASK, 1.0))
         return Context(tuple(dense), tuple(sparse))
 
     def _scaled(self, numbers: Sequence[float], tenant: str) -> list[float]:
@@ -109,11 +122,17 @@ class FeatureEncoder:
 
     def save(self) -> bytes:
         """Return the learned scales."""
-        return json.dumps(self._scales.save() or None).encode()
+        own, joined = self._scales.save(), self._joined.save()
+        return json.dumps({"own": own, "joined": joined} if joined else own or None).encode()
 
     def load(self, state: bytes) -> None:
         """Load saved scales. Raises ValueError if they are damaged."""
         known = json.loads(state) or []
+        if isinstance(known, dict):
+            joined = [Moments(*moments) for moments in known["joined"]]
+            if len(joined) != self._joined.size:
+                raise ValueError("the scales are those of other features")
+            self._joined, known = Scales(joined), known["own"]
         self._scales = Scales([Moments(*moments) for moments in known])
         self._width = Width(len(known))
 

@@ -9,6 +9,7 @@ from tollway.backends.json_path import compile_first, compile_path, numbers, tex
 from tollway.backends.protocols.http import places
 from tollway.backends.types import Call
 from tollway.gateway.features.encoder import NUMBERS_MAX, FeatureEncoder
+from tollway.gateway.features.online.join import Joined
 from tollway.policies.types import Context
 
 
@@ -22,8 +23,12 @@ class FeatureExtractor:
         text: tuple[str, ...] = (),
         categorical: tuple[str, ...] = (),
         span: tuple[float, float] | None = None,
+        joined: int = 0,
     ) -> None:
-        """Set the paths of numbers, texts and categories, and the bounds of the numbers."""
+        """Set the paths of numbers, texts and categories, and the bounds of the numbers.
+
+        `joined`: how many numbers each call has from outside.
+        """
         self._numeric = [compile_path(path) for path in numeric if path[:1] != "$"]
         self._text = [compile_path(path) for path in text if path[:1] != "$"]
         self._categorical = [compile_first(path) for path in categorical if path[:1] != "$"]
@@ -33,10 +38,13 @@ class FeatureExtractor:
             [compile_first(path) for path in paths if path[:1] == "$"]
             for paths in (numeric, text, categorical)
         ]
-        self._encoder = FeatureEncoder(range=span)
+        self._encoder = FeatureEncoder(range=span, joined=joined)
 
-    def __call__(self, call: Call) -> Context:
-        """Return a call's context. Paths without a value count as average."""
+    def __call__(self, call: Call, joined: Joined | None = None) -> Context:
+        """Return a call's context. Paths without a value count as average.
+
+        `joined`: the values from outside, if the route has any.
+        """
         data = call.payload.data
         found: list[float] = []
         words: list[str] = []
@@ -49,7 +57,7 @@ class FeatureExtractor:
             categories.append(str(get(data)))
         if self._roots:
             self._add_beside(call, found, words, categories)
-        return self._encoder.encode(found, words, categories, call.tenant)
+        return self._encoder.encode(found, words, categories, call.tenant, joined)
 
     def _add_beside(
         self, call: Call, found: list[float], words: list[str], categories: list[str]

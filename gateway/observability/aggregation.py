@@ -19,6 +19,8 @@ _ADDED = {
     "tollway_budget_waiting",
     "tollway_device_unallocated_usd",
     "tollway_drained_streams",
+    "tollway_feature_memory_entities",
+    "tollway_feature_pool_connections",
     "tollway_journal_dropped_rows",
     "tollway_journal_rows",
     "tollway_journal_waiting_bytes",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from tollway.eager import as_task
 from tollway.gateway.budgets.model import BudgetRefusal, Reservation
+from tollway.gateway.features.online.join import RouteFeatures, Waiting
 from tollway.gateway.routing.attempts import Attempts
 from tollway.gateway.routing.hedging import first_good
 from tollway.gateway.routing.metering import ESCALATED, PENDING
@@ -50,7 +51,9 @@ class Driver:
         self._sinks = sinks
         self._clock = clock
 
-    async def answer(self, inference: InferenceRequest) -> RequestState:
+    async def answer(  # noqa: PLR0912 - one branch for each step that may be skipped
+        self, inference: InferenceRequest
+    ) -> RequestState:
         """Return the finished request state, with the reply in `held`.
 
         Raises RequestRefused if no backend may or can answer. If the client has disconnected, the
@@ -62,6 +65,8 @@ class Driver:
             self._attempts,
             self._clock,
         )
+        if inference.route.online is not None:
+            await self._join(inference, inference.route.online)
         state = router.begin(inference)
         step: Step | None = None
         now_s, lost = clock(), True
@@ -109,6 +114,14 @@ class Driver:
             refused.cost_nano = state.cost_nano
             raise refused
         return state
+
+    async def _join(self, inference: InferenceRequest, online: RouteFeatures) -> None:
+        """Get the features from outside, within the time that the route and the request allow."""
+        found = online.join(inference.call, self._clock())
+        if isinstance(found, Waiting):
+            await as_task()
+            found = await found.joined(inference.deadline_s)
+        inference.joined = found
 
     async def _hedged(
         self, state: RequestState, backend: Target, hold: Reservation, wait_s: float

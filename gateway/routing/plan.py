@@ -22,6 +22,7 @@ from tollway.gateway.estimation.cost_estimator import CostEstimator, Quote, fixe
 from tollway.gateway.estimation.prompt_cache import PromptCacheTracker
 from tollway.gateway.features.drift import InputDrift
 from tollway.gateway.features.extractor import FeatureExtractor
+from tollway.gateway.features.online.join import RouteFeatures
 from tollway.gateway.features.text_features import TextFeatures
 from tollway.gateway.features.traffic_shares import Traffic
 from tollway.gateway.routing.circuit_breaker import CircuitBreaker
@@ -287,6 +288,7 @@ class RoutePlan:
     are forwarded to backends. `no_answer`: the quality of a reply that holds no answer; None if it
     is unknown. `texts`: computes the features of replies of language models, in a cascade.
     `hold_bytes`: how much text of a stream is held back before a cascade decides; 0 for all of it.
+    `online`: what is joined from outside; None if nothing is.
     """
 
     name: str
@@ -308,6 +310,7 @@ class RoutePlan:
     retries: RetryBudget = field(default_factory=RetryBudget)
     hedge: HedgePolicy | None = None
     forward_headers: frozenset[bytes] = frozenset()
+    online: RouteFeatures | None = None
     inputs: InputDrift = field(default_factory=InputDrift)
     labellers_only: bool = False
     no_answer: float | None = None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tollway.backends.types import Call, Headers
+from tollway.gateway.features.online.join import Joined
 from tollway.gateway.listener.client import Client
 from tollway.gateway.routing.bodies.buffers import RequestMemory
 from tollway.gateway.routing.plan import RoutePlan
@@ -34,7 +35,7 @@ class InferenceRequest:
     several at its path. `held_by`: the backends that have the object or the
     model that it names; empty if any may. `caller`: the identity by which failures are attributed:
     the tenant, or the address of an anonymous client. `memory`: counts what is held of it and its
-    replies, if they are large.
+    replies, if they are large. `joined`: its features from outside, if the route has any.
     """
 
     route: RoutePlan
@@ -53,6 +54,7 @@ class InferenceRequest:
     among: Sequence[RoutePlan] = ()
     memory: RequestMemory | None = None
     held_by: frozenset[str] = frozenset()
+    joined: Joined | None = None
 
     @property
     def left(self) -> bool:

@@ -12,6 +12,8 @@ from tollway.gateway.settings.budget import BudgetConfig, BudgetScopeConfig
 from tollway.gateway.settings.credential import BackendAuth
 from tollway.gateway.settings.device import DeviceConfig, DeviceTimeConfig
 from tollway.gateway.settings.errors import ConfigError
+from tollway.gateway.settings.features.group import FeatureGroupConfig, FeatureValueConfig
+from tollway.gateway.settings.features.tiers import FeatureTiersConfig
 from tollway.gateway.settings.loader import load, parse
 from tollway.gateway.settings.observability import (
     AnomaliesConfig,
@@ -47,6 +49,9 @@ __all__ = [
     "CorsConfig",
     "DeviceConfig",
     "DeviceTimeConfig",
+    "FeatureGroupConfig",
+    "FeatureTiersConfig",
+    "FeatureValueConfig",
     "FeaturesConfig",
     "GrpcConfig",
     "JournalConfig",

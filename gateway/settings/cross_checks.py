@@ -24,11 +24,21 @@ _RESERVED = ("/_tollway", "/metrics", "/livez", "/healthz", "/readyz")
 
 def check(raw: Raw) -> Iterator[Finding]:
     """Yield every conflict between the tables of a document."""
-    for kind in ("devices", "backends", "routes", "tenants", "budgets", "scaling", "webhooks"):
+    for kind in (
+        "devices",
+        "backends",
+        "routes",
+        "features",
+        "tenants",
+        "budgets",
+        "scaling",
+        "webhooks",
+    ):
         yield from _duplicate_names(raw, kind)
     yield from _devices(raw)
     yield from _routes(raw)
     yield from _paths(raw)
+    yield from _features(raw)
     yield from _tenants(raw)
     yield from _hashes(raw)
     yield from _scopes(raw)
@@ -130,6 +140,15 @@ def _routes(raw: Raw) -> Iterator[Finding]:
         if isinstance(baseline, str) and backends.get(baseline, {}).get("enabled") is False:
             why = "is disabled, but the floor depends on it; enable it or name another backend"
             yield ("routes", index, "baseline"), show(baseline), why
+
+
+def _features(raw: Raw) -> Iterator[Finding]:
+    groups = _by_name(raw, "features")
+    for index, route in _tables(raw, "routes"):
+        for at, name in enumerate(_texts(route.get("features"))):
+            if name not in groups:
+                why = f"is no group of [[features]]; {did_you_mean(name, groups)}"
+                yield ("routes", index, "features", at), show(name), why
 
 
 def _spoken(place: Location, route: Raw, backend: Raw) -> Iterator[Finding]:

@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tollway.gateway.settings.backend import BackendConfig
 from tollway.gateway.settings.budget import BudgetConfig
 from tollway.gateway.settings.device import DeviceConfig
+from tollway.gateway.settings.features.group import FeatureGroupConfig
+from tollway.gateway.settings.features.tiers import FeatureTiersConfig
 from tollway.gateway.settings.observability import (
     AnomaliesConfig,
     LogConfig,
@@ -54,6 +56,8 @@ class Settings(BaseSettings):
     devices: tuple[DeviceConfig, ...] = ()
     backends: tuple[BackendConfig, ...] = Field(min_length=1)
     routes: tuple[RouteConfig, ...] = Field(min_length=1)
+    features: tuple[FeatureGroupConfig, ...] = ()
+    feature_tiers: FeatureTiersConfig = FeatureTiersConfig()
     tenants: tuple[TenantConfig, ...] = ()
     budgets: tuple[BudgetConfig, ...] = ()
     scaling: tuple[ScalingConfig, ...] = ()

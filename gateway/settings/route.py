@@ -161,7 +161,7 @@ class RouteConfig(ConfigTable):
     )
     """Keys that define a route's policy."""
 
-    FEATURES: ClassVar[tuple[str, ...]] = ("context", "protocol")
+    FEATURES: ClassVar[tuple[str, ...]] = ("context", "protocol", "features")
     """Keys that say what a policy sees of a request."""
 
     name: Name = Field(description="Name of the route in budgets, metrics and reports.")
@@ -322,6 +322,19 @@ class RouteConfig(ConfigTable):
     )
     context: FeaturesConfig = Field(
         default=FeaturesConfig(), description="Features that the policy uses."
+    )
+    features: tuple[Name, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Groups of `[[features]]` that are joined to the context.",
+        examples=[["user"]],
+    )
+    features_ms: Float = Field(
+        default=10.0,
+        ge=0,
+        le=60_000,
+        description="Longest wait for features. Those that come later are replaced by their "
+        "defaults, or by the last known values.",
     )
     score: ScoreConfig | None = Field(
         default=None, description="How a true label is turned into quality."

@@ -33,6 +33,7 @@ from tollway.gateway.storage.object_owners import ObjectOwners
 from tollway.gateway.storage.state_file import StateFile
 from tollway.gateway.wiring.captures import build_captures
 from tollway.gateway.wiring.devices import build_devices, device_prices
+from tollway.gateway.wiring.features import build_lookups, build_stores
 from tollway.gateway.wiring.gateway import Gateway
 from tollway.gateway.wiring.grpc_front import build_grpc
 from tollway.gateway.wiring.jobs import build_jobs
@@ -65,7 +66,7 @@ from tollway.gateway.workers.identity import WorkerIdentity
 ALONE = WorkerIdentity()
 
 
-def build(
+def build(  # noqa: PLR0915 - one statement for each part
     settings: config.Settings,
     *,
     clock: Callable[[], float] = time.monotonic,
@@ -102,7 +103,12 @@ def build(
     states = States()
     stage = states.stage()
     devices = build_devices(settings, stage, clock())
-    backends, routes = build_plans(settings, events, stage, device_prices(devices, clock()))
+    stores = build_stores(settings)
+    lookups = build_lookups(settings, stage, stores.warm, clock=clock, wall=wall)
+    backends, routes = build_plans(
+        settings, events, stage, device_prices(devices, clock()), lookups
+    )
+    stores.revise(lookups)
     stage.commit()
     costs = DeviceCosts(
         routes,
@@ -192,6 +198,7 @@ def build(
         settings=settings,
         backends=backends,
         routes=routes,
+        features=stores,
         states=states,
         reservations=reservations,
         journal=journal,

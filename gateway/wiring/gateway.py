@@ -3,8 +3,9 @@
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from tollway.gateway import settings as config
@@ -19,6 +20,7 @@ from tollway.gateway.data_plane.in_flight import InFlight
 from tollway.gateway.data_plane.rate_limits import RateLimit
 from tollway.gateway.data_plane.reply_stamp import ReplyStamp
 from tollway.gateway.data_plane.server_models import ServerModels
+from tollway.gateway.features.online.stores import FeatureStores
 from tollway.gateway.learning.audits import AuditRunner
 from tollway.gateway.learning.device_costs import DeviceCosts
 from tollway.gateway.learning.feedback import CATCH_UP_SEGMENTS_MAX, FeedbackLearner
@@ -45,6 +47,7 @@ from tollway.gateway.security.keys import ANONYMOUS
 from tollway.gateway.storage.audit_log import AuditLog
 from tollway.gateway.storage.captures import Captures
 from tollway.gateway.storage.disk_space import DiskSpace
+from tollway.gateway.storage.feature_rows import most_seen
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.storage.object_owners import ObjectOwners
 from tollway.gateway.storage.retention import JournalRetention
@@ -102,6 +105,7 @@ class Gateway:
     settings: config.Settings
     backends: dict[str, Target]
     routes: dict[str, RoutePlan]
+    features: FeatureStores
     states: States
     reservations: Reservations
     journal: Journal
@@ -182,6 +186,7 @@ class Gateway:
             self._catch_up(times)
             await self.disks.look()
         await self.group.open()
+        await self.features.open(self._seen_entities())
         self.costs.put(self.routes)
         apply_hours(self.routes, self.wall())  # the costs restored are those of these prices
         self.scheduler.start()
@@ -190,6 +195,12 @@ class Gateway:
         if self.grpc is not None:
             await self.grpc.open()
         self.opened()
+
+    def _seen_entities(self) -> Callable[[], Mapping[str, Sequence[str]]] | None:
+        most = self.settings.feature_tiers.warm_entities
+        if not (most and self.settings.features):
+            return None
+        return partial(most_seen, self.settings.journal.dir, most)
 
     def learn_in_turns(self) -> None:
         """Have each route learn the usage of calls once per iteration of the event loop."""
@@ -236,6 +247,7 @@ class Gateway:
             await self.devices_file.save()
             await self.scaling_file.save()
         await self.costs.aclose()
+        await self.features.aclose()
         await self.group.close()
         await self.reservations.close()
         await self.owners.close()

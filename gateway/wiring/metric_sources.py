@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from tollway.gateway.budgets.fair_queue import WAIT_S
-from tollway.gateway.observability import collectors, device_collectors
+from tollway.gateway.observability import collectors, device_collectors, feature_collectors
 from tollway.gateway.observability.counter_families import counter_families
 from tollway.gateway.observability.histogram import Buckets
 from tollway.gateway.observability.log_writer import Background
@@ -27,6 +27,7 @@ def add_sources(gateway: Gateway, lines: Background) -> None:
     add(lambda: collectors.scaling(gateway.scaling))
     add(lambda: collectors.batches(gateway.backends))
     add(lambda: device_collectors.devices(gateway.costs, gateway.clock()))
+    add(lambda: feature_collectors.features(gateway.features.lookups))
     add(lambda: collectors.log_lines(lines))
     add(lambda: collectors.saved(gateway.state.saved_s))
     add(lambda: collectors.to_come(gateway.pacing.to_come))

@@ -10,6 +10,7 @@ from tollway.gateway.control_plane import explain
 from tollway.gateway.control_plane.api import ControlPlane
 from tollway.gateway.control_plane.budgets import BudgetEndpoints
 from tollway.gateway.control_plane.dashboard_data import DashboardData
+from tollway.gateway.control_plane.features import FeatureEndpoints
 from tollway.gateway.data_plane.admission import Admission
 from tollway.gateway.data_plane.authentication import Authenticator
 from tollway.gateway.data_plane.codings.replies import ReplyCompression
@@ -197,6 +198,9 @@ def build_control(
         devices=gateway.costs.described,
         routes=lambda: [describe(route, clock()) for route in routes.values()],
         scaling=gateway.scaling.backends,
+        features=FeatureEndpoints(
+            gateway.features, journal, gateway.settings.journal.dir, gateway.audit
+        ),
         ready=lambda: gateway.not_ready,
         rates=FeedbackRates(*feedback_rates(gateway.settings)),
         clock=clock,

@@ -46,6 +46,7 @@ from tollway.gateway.wiring import (
     feedback_rates,
 )
 from tollway.gateway.wiring.devices import build_devices, device_prices, read_unread
+from tollway.gateway.wiring.features import build_lookups
 from tollway.gateway.wiring.planes import environment_of
 from tollway.gateway.wiring.routes import build_plans
 from tollway.gateway.wiring.scaling import scaling_plans
@@ -136,8 +137,11 @@ class Reloader:
         await read_unread(devices, gateway.clock())
         known_prices = device_prices(devices, gateway.clock())
         # In a thread: fifty backends on ten routes take 40 ms, and building changes nothing.
+        lookups = build_lookups(
+            new, stage, gateway.features.warm, clock=gateway.clock, wall=gateway.wall
+        )
         backends, routes = await asyncio.to_thread(
-            build_plans, new, gateway.events, stage, known_prices
+            build_plans, new, gateway.events, stage, known_prices, lookups
         )
         budgets = [budget.to_budget() for budget in new.budgets]
         authenticator = build_authenticator(new)
@@ -155,6 +159,7 @@ class Reloader:
         apply_hours(routes, gateway.wall())
         stage.commit()
         unused = gateway.costs.revise(devices)
+        left = gateway.features.revise(lookups)
         gateway.scaling.revise(scaling_plans(new))
         gateway.costs.put(routes)
         gone = ways_out(gateway.backends, backends)
@@ -179,6 +184,8 @@ class Reloader:
             for credential in backend.credentials:
                 if credential in known:
                     credential.renew(now_s)
+        for lookup in left:
+            self._let_go(lookup.aclose, patience_s)
         for one in unused:
             self._let_go(partial(close_device, one), 0.0)
         for close in gone:
@@ -268,10 +275,10 @@ def tables(value: Any) -> list[config.ConfigTable]:
 def differences(old: config.Settings, new: config.Settings) -> list[str]:
     """Return the changes as text: `backend x added`."""
     changes = []
-    for kind in ("devices", "backends", "routes", "tenants", "budgets", "scaling"):
+    for kind in ("devices", "backends", "routes", "features", "tenants", "budgets", "scaling"):
         before = {one.name: one for one in getattr(old, kind)}
         now = {one.name: one for one in getattr(new, kind)}
-        noun = "scaling of" if kind == "scaling" else kind[:-1]
+        noun = {"scaling": "scaling of", "features": "features"}.get(kind, kind[:-1])
         changes += [f"{noun} {name} added" for name in now.keys() - before.keys()]
         changes += [f"{noun} {name} removed" for name in before.keys() - now.keys()]
         both = now.keys() & before.keys()

@@ -14,6 +14,7 @@ from tollway.backends.validation import Validator
 from tollway.gateway import settings as config
 from tollway.gateway.features.drift import InputDrift, stability
 from tollway.gateway.features.extractor import FeatureExtractor
+from tollway.gateway.features.online.lookup import FeatureLookup
 from tollway.gateway.features.text_features import TextFeatures
 from tollway.gateway.observability.events import EventLog
 from tollway.gateway.routing.fallback import FallbackPlan, RetryBudget
@@ -21,6 +22,7 @@ from tollway.gateway.routing.hedging import HedgePolicy
 from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.state import RouteState
 from tollway.gateway.wiring.backends import build_backend, build_transport
+from tollway.gateway.wiring.features import joined_numbers, route_features, seen_of
 from tollway.gateway.wiring.states import Stage, States
 from tollway.policies.evidence.audit import Auditor
 from tollway.policies.registry import build as build_policy
@@ -28,6 +30,7 @@ from tollway.policies.types import Policy
 
 BYTES_A_TOKEN = 4  # of text: three to five in most scripts
 NO_PRICES: Mapping[str, Price] = {}
+NO_LOOKUPS: Mapping[str, FeatureLookup] = {}
 
 
 def build_plans(
@@ -35,10 +38,12 @@ def build_plans(
     events: EventLog,
     stage: Stage,
     device_prices: Mapping[str, Price] = NO_PRICES,
+    lookups: Mapping[str, FeatureLookup] = NO_LOOKUPS,
 ) -> tuple[dict[str, Target], dict[str, RoutePlan]]:
     """Return the enabled backends and the routes, by name, which go on from the staged state.
 
-    `device_prices`: the prices of the backends that run on devices.
+    `device_prices`: the prices of the backends that run on devices. `lookups`: the groups of
+    features from outside.
     """
     most = settings.server.max_reply_bytes
     backends = {
@@ -48,16 +53,19 @@ def build_plans(
         for b in settings.backends
         if b.enabled
     }
-    routes = {r.name: build_route(r, settings, backends, events, stage) for r in settings.routes}
+    routes = {
+        r.name: build_route(r, settings, backends, events, stage, lookups) for r in settings.routes
+    }
     return backends, routes
 
 
-def build_route(
+def build_route(  # noqa: PLR0917 - the parts in the order they are built
     route: config.RouteConfig,
     settings: config.Settings,
     backends: dict[str, Target],
     events: EventLog | None = None,
     stage: Stage | None = None,
+    lookups: Mapping[str, FeatureLookup] = NO_LOOKUPS,
 ) -> RoutePlan:
     """Return a route over its enabled backends.
 
@@ -67,8 +75,8 @@ def build_route(
     tables = {backend.name: backend for backend in settings.backends}
     seen = stage.get(
         ("route", route.name, "features"),
-        route.of(*route.FEATURES),
-        lambda: (build_features(route.context), InputDrift()),
+        seen_of(route, settings),
+        lambda: (build_features(route.context, joined_numbers(route, settings)), InputDrift()),
     )
     counts = stage.get(("route", route.name, "counts"), None, RouteState)
     texts = route.text_confidence
@@ -82,7 +90,7 @@ def build_route(
             if name in backends
         },
         objective=route.to_objective(),
-        policy=staged_policy(route, stage, events),
+        policy=staged_policy(route, settings, stage, events),
         state=counts,
         features=seen[0],
         inputs=seen[1],
@@ -106,6 +114,7 @@ def build_route(
         hedge=HedgePolicy(route.hedge_share, counts.hedging) if route.hedge_share else None,
         forward_headers=frozenset(name.encode() for name in route.forward_headers),
         no_answer=0.0 if route.no_answer == "wrong" else None,
+        online=route_features(route, settings, lookups),
     )
 
 
@@ -122,17 +131,20 @@ def forget_others(
         del counts.bound[gone]
 
 
-def build_features(context: config.FeaturesConfig) -> FeatureExtractor:
-    """Return the extractor of a route's features."""
+def build_features(context: config.FeaturesConfig, joined: int = 0) -> FeatureExtractor:
+    """Return the extractor of a route's features; `joined` numbers come from outside."""
     return FeatureExtractor(
         numeric=context.numeric,
         text=context.text,
         categorical=context.categorical,
         span=context.range,
+        joined=joined,
     )
 
 
-def staged_policy(route: config.RouteConfig, stage: Stage, events: EventLog | None) -> Policy:
+def staged_policy(
+    route: config.RouteConfig, settings: config.Settings, stage: Stage, events: EventLog | None
+) -> Policy:
     """Return a route's policy: the present one, or a new one that goes on from what it learned.
 
     If the route's features change, what was learned of the old ones is of no use.
@@ -162,7 +174,7 @@ def staged_policy(route: config.RouteConfig, stage: Stage, events: EventLog | No
                     "the new policy cannot read the learned state and starts untrained",
                 )
 
-    identity = route.of(*route.FEATURES, *route.POLICY)
+    identity = seen_of(route, settings), route.of(*route.POLICY)
     return stage.get(("route", route.name, "policy"), identity, make, succeed=succeed)
 
 

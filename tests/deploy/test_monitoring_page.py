@@ -23,7 +23,9 @@ def exported(tmp_path: Path) -> list[str]:
         async with serving(Upstream()) as a, serving(Upstream()) as b:
             config = two_backends(a, b, policy="lagrangian", route=FLOOR, more=CAP)
             config = config.replace("price = { per_request_usd = 0.001 }", BY_TIME) + DEVICE
-            config = config.replace("[[routes]]", "[[routes]]\nhedge_share = 0.05")
+            config = config.replace(
+                "[[routes]]", "[[routes]]\nhedge_share = 0.05\nfeatures = ['user']"
+            )
             async with running(config, tmp_path) as tollway:
                 for n in range(20):
                     reply = await tollway.infer(float(n), x_tollway_tags="team=ads")
@@ -41,8 +43,15 @@ def exported(tmp_path: Path) -> list[str]:
     return told
 
 
+FEATURES = """
+[[features]]
+name = "user"
+entity = "$headers.x-user-id"
+source = "sqlite:///features.db"
+values = [{ name = "spend" }]
+"""
 CAPTURES = "\n[capture]\nshare = 1.0\n"
-CAP = budget("cap", "1.0", more='window = "month"\npacing = "even"') + CAPTURES
+CAP = budget("cap", "1.0", more='window = "month"\npacing = "even"') + CAPTURES + FEATURES
 DEVICE = '\n[[devices]]\nname = "gpu"\nusd_per_hour = 2.5\n'
 DEVICE += '\n[[scaling]]\nname = "dear"\nmax = 2\ncalls_per_replica = 4\n'
 BY_TIME = 'device = "gpu"\nbatch = { max_size = 2 }'

@@ -20,7 +20,10 @@ _NUMBERS = {int, float}
 def rows(state: RequestState, time_s: float) -> list[Row]:
     """Return the journal rows of a finished request: one per draw, one per attempt."""
     head = _head(state, time_s)
-    return [_draw(state, draw, head) for draw in state.draws] + [
+    draws = [_draw(state, draw, head) for draw in state.draws]
+    if state.inference.joined is not None:
+        draws[0]["features"] = state.inference.joined.row()
+    return draws + [
         _attempt("attempt", head, number, attempt) for number, attempt in enumerate(state.attempts)
     ]
 

@@ -450,6 +450,7 @@ CONFIGURED = {
     RoutePlan: {
         *("protocol", "backends", "unpriced", "objective", "score", "request_schema", "fallbacks"),
         "texts",
+        "online",  # its groups are kept, under (features, NAME)
     },
 }
 KEPT = {

@@ -1,0 +1,1 @@
+"""Features from outside: values of an entity, looked up while its request waits."""

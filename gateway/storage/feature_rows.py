@@ -1,0 +1,161 @@
+"""The features from outside in the journal: who was seen most, and how values are taken out again.
+
+A decision's row keeps, by group, the values that its request got, their version, age and mark, and
+the entity's pseudonym. Erasing overwrites such a row in place with one that is as long: an id is an
+address, so no row may move. What the policy saw of the request goes with the values, because it was
+made from them; the decision, its costs and its labels stay.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tollway.gateway.storage.journal import is_open, segments
+from tollway.gateway.storage.journal_format import Row, seal, unseal
+
+SEEN_BYTES = 64 << 20  # of the newest rows, which are read for the entities seen most: 0.5 s
+_MARK = b'"features":{'
+ERASED = "erased"
+"""The mark of values that were taken out of a row."""
+
+Wanted = Callable[[str, dict[str, Any], Row], bool]
+"""Returns whether to erase a group's part of a row: (group, part, row)."""
+
+
+def most_seen(folder: Path, most: int) -> dict[str, list[str]]:
+    """Return the entities of each group that the newest rows have most often, `most` at most."""
+    counts: dict[str, Counter[str]] = {}
+    left = SEEN_BYTES
+    for path in reversed(segments(folder)):
+        for row in _tail(path, left):
+            for group, part in row["features"].items():
+                if part.get("entity"):
+                    counts.setdefault(group, Counter())[part["entity"]] += 1
+        left -= path.stat().st_size
+        if left <= 0:
+            break
+    return {
+        group: [entity for entity, _ in seen.most_common(most)] for group, seen in counts.items()
+    }
+
+
+def rows_with_features(folder: Path) -> Iterator[Row]:
+    """Yield the decision rows that have features from outside, oldest segment first."""
+    for path in segments(folder):
+        yield from _tail(path, path.stat().st_size)
+
+
+def _tail(path: Path, bytes_max: int) -> Iterator[Row]:
+    """Yield the rows with features of a segment's last bytes."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - bytes_max))
+            if size > bytes_max:
+                file.readline()  # the rest of a line
+            for line in file:
+                if _MARK in line and (row := unseal(line)) is not None and "features" in row:
+                    yield row
+    except FileNotFoundError:  # removed by retention meanwhile
+        return
+
+
+@dataclass(slots=True)
+class Erasure:
+    """What was taken out of a journal.
+
+    `digest` is a SHA-256 over the place of each row and its checksums before and after.
+    """
+
+    segments: int = 0
+    rows_read: int = 0
+    rows_erased: int = 0
+    digest: str = ""
+    places: list[str] = field(default_factory=list)
+
+
+def erase(folder: Path, wanted: Wanted) -> Erasure:
+    """Take the wanted values out of a journal's rows, also while gateways write to it.
+
+    It takes two seconds a gigabyte; call it in a thread. Raises OSError.
+    """
+    done, proof = Erasure(), sha256()
+    for path in segments(folder):
+        done.segments += 1
+        _erase_in(path, wanted, done, proof)
+    done.digest = proof.hexdigest()
+    return done
+
+
+def remaining(folder: Path, wanted: Wanted) -> int:
+    """Return how many rows still have wanted values: 0 after `erase`."""
+    return sum(
+        any(part.get("values") and wanted(group, part, row) for group, part in _parts(row))
+        for row in rows_with_features(folder)
+    )
+
+
+def _erase_in(path: Path, wanted: Wanted, done: Erasure, proof: Any) -> None:
+    stat = path.stat()
+    changed = False
+    with path.open("rb+", buffering=1 << 20) as file:
+        fd, at = file.fileno(), 0
+        for line in file:
+            place, at = at, at + len(line)
+            if _MARK not in line or (row := unseal(line)) is None or "features" not in row:
+                continue
+            done.rows_read += 1
+            if not _strip(row, wanted):
+                continue
+            new = _as_long(row, len(line))
+            os.pwrite(fd, new, place)
+            changed = True
+            done.rows_erased += 1
+            done.places.append(f"{path.name}:{place}")
+            proof.update(f"{path.name}:{place}:".encode() + line[-12:-3] + new[-12:-3])
+        if changed:
+            os.fsync(fd)
+    if changed and not is_open(path):  # retention goes by the time of the last row
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _parts(row: Row) -> list[tuple[str, dict[str, Any]]]:
+    return list(row["features"].items())
+
+
+def _strip(row: Row, wanted: Wanted) -> bool:
+    """Take wanted values out of a row; return whether there were any."""
+    gone = [part for group, part in _parts(row) if part.get("values") and wanted(group, part, row)]
+    for part in gone:
+        for name in ("values", "entity", "age_s"):
+            part.pop(name, None)
+        part["mark"] = ERASED
+    if gone:
+        row["dense"] = [0.0] * len(row["dense"])
+        row["sparse"] = []
+    return bool(gone)
+
+
+def _as_long(row: Row, size: int) -> bytes:
+    """Return a row as a line of a given length, which it must not exceed without padding."""
+    row = {name: value for name, value in row.items() if name not in ("v", "crc", "pad")}
+    bare = len(seal({**row, "pad": ""}))
+    if bare > size:
+        raise ValueError(f"a row of {size} bytes has no room for its erased form of {bare}")
+    line = seal({**row, "pad": " " * (size - bare)})
+    assert len(line) == size
+    return line
+
+
+def pseudonymous(digests: dict[str, str]) -> Wanted:
+    """Return what is wanted of an entity, by its pseudonym in each group."""
+    return lambda group, part, row: part.get("entity") == digests.get(group, "")
+
+
+def older(limits: dict[str, float], now_s: float) -> Wanted:
+    """Return what is wanted of groups whose values are kept for some seconds only."""
+    return lambda group, part, row: group in limits and row["time"] < now_s - limits[group]

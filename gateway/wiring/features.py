@@ -1,0 +1,172 @@
+"""Builds the groups of features from outside: their sources, their tiers, and what routes join."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import Random
+from urllib.parse import urlsplit, urlunsplit
+
+from tollway.backends.http.factory import open_transport
+from tollway.gateway import settings as config
+from tollway.gateway.features.online import entities
+from tollway.gateway.features.online.join import Member, Onward, RouteFeatures
+from tollway.gateway.features.online.lookup import FeatureLookup
+from tollway.gateway.features.online.model import NUMBER, Source, WarmTier
+from tollway.gateway.features.online.stores import FeatureStores
+from tollway.gateway.features.sources import function
+from tollway.gateway.features.sources.sqlite import SqliteSource
+from tollway.gateway.features.sources.table import SourceTable
+from tollway.gateway.settings.errors import ConfigError, Problem
+from tollway.gateway.settings.features.group import POSTGRES, PYTHON, SQLITE
+from tollway.gateway.wiring.states import Stage
+
+_EXTRA = "cannot be used: install tollway[{}]"
+
+
+def build_stores(settings: config.Settings) -> FeatureStores:
+    """Return the groups' tiers, without a group yet; ConfigError if an extra is missing."""
+    return FeatureStores(_warm(settings) if settings.features else None)
+
+
+def build_lookups(
+    settings: config.Settings,
+    stage: Stage,
+    warm: WarmTier | None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+    rng: Random | None = None,
+) -> dict[str, FeatureLookup]:
+    """Return the groups by name; those whose source and values are the same go on.
+
+    ConfigError if a source cannot be built.
+    """
+    pepper = settings.pepper.get_secret_value() if settings.pepper else None
+    hashed = entities.pseudonyms(pepper)
+
+    def make(one: config.FeatureGroupConfig) -> FeatureLookup:
+        return FeatureLookup(
+            one.to_group(),
+            build_source(one),
+            digest=entities.plain if one.entities == "plain" else hashed,
+            clock=clock,
+            wall=wall,
+            rng=rng or Random(),
+            warm=warm,
+        )
+
+    def staged(one: config.FeatureGroupConfig) -> FeatureLookup:
+        return stage.get(
+            ("features", one.name),
+            one.of(*one.STATE),
+            lambda: make(one),
+            revise=lambda kept: kept.revise(one.to_group()),
+        )
+
+    return {one.name: staged(one) for one in settings.features}
+
+
+def route_features(
+    route: config.RouteConfig, settings: config.Settings, lookups: Mapping[str, FeatureLookup]
+) -> RouteFeatures | None:
+    """Return what a route joins; None if that is nothing."""
+    if not route.features or not lookups:
+        return None
+    tables = {one.name: one for one in settings.features}
+    members = [
+        Member(
+            lookups[name],
+            entities.entity(tables[name].entity, per_tenant=tables[name].per_tenant),
+            Onward(tables[name].body or "", (tables[name].header or "").encode()),
+        )
+        for name in route.features
+    ]
+    return RouteFeatures(members, route.features_ms / 1000.0)
+
+
+def joined_numbers(route: config.RouteConfig, settings: config.Settings) -> int:
+    """Return how many numbers from outside each request of a route has."""
+    named = [one for one in settings.features if one.name in route.features]
+    return sum(value.type == NUMBER for one in named for value in one.values)
+
+
+def seen_of(route: config.RouteConfig, settings: config.Settings) -> object:
+    """Return the settings that say what a policy sees; if they change, learning starts again."""
+    named = [one for one in settings.features if one.name in route.features]
+    values = [(one.name, [(v.name, v.type) for v in one.values]) for one in named]
+    return route.of(*route.FEATURES), values
+
+
+def build_source(one: config.FeatureGroupConfig) -> Source:
+    """Return a group's source; ConfigError if it cannot be built."""
+    place = f'[[features]] "{one.name}" source'
+    if one.kind == SQLITE:
+        path = Path(one.source.removeprefix("sqlite:///"))
+        return SqliteSource(path, one.name, _table(one) if one.table else None)
+    if one.kind == POSTGRES:
+        try:
+            from tollway.gateway.features.sources.postgres import (  # noqa: PLC0415 - an extra
+                PostgresSource,
+            )
+        except ImportError as exc:
+            raise ConfigError([Problem("", place, _EXTRA.format("postgres"))]) from exc
+        return PostgresSource(
+            one.source,
+            _table(one),
+            pool_min=one.pool_min,
+            pool_max=one.pool_max,
+            connect_timeout_s=one.connect_timeout_s,
+            acquire_timeout_s=one.acquire_timeout_s,
+            query_timeout_s=one.timeout_s,
+            password=one.password.get_secret_value() if one.password else None,
+        )
+    if one.kind == PYTHON:
+        try:
+            return function.FunctionSource(function.load(one.source.partition(":")[2]))
+        except ValueError as exc:
+            raise ConfigError([Problem("", place, str(exc))]) from exc
+    return _feast(one)
+
+
+def _table(one: config.FeatureGroupConfig) -> SourceTable:
+    assert one.table is not None
+    return SourceTable(
+        one.table,
+        one.key,
+        {value.name: value.column or value.name for value in one.values},
+        integer_keys=one.keys == "integer",
+        is_writable=one.writable,
+    )
+
+
+def _feast(one: config.FeatureGroupConfig) -> Source:
+    from tollway.gateway.features.sources.feast import FeastSource  # noqa: PLC0415 - few use it
+
+    origin = urlunsplit((*urlsplit(one.source)[:2], "", "", ""))
+    token = one.token
+    headers = (
+        []
+        if token is None
+        else [(b"authorization", b"Bearer " + token.get_secret_value().encode())]
+    )
+    return FeastSource(
+        one.source,
+        open_transport(origin, connections=20),
+        join_key=one.key,
+        features={value.name: value.feature or value.name for value in one.values},
+        integer_keys=one.keys == "integer",
+        headers=headers,
+    )
+
+
+def _warm(settings: config.Settings) -> WarmTier | None:
+    tiers = settings.feature_tiers
+    if tiers.redis is None:
+        return None
+    try:
+        from tollway.gateway.features.sources.redis import RedisTier  # noqa: PLC0415 - an extra
+    except ImportError as exc:
+        place = "feature_tiers.redis"
+        raise ConfigError([Problem("", place, _EXTRA.format("redis"))]) from exc
+    password = tiers.redis_password
+    return RedisTier(tiers.redis, password.get_secret_value() if password else None)

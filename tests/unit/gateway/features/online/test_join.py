@@ -1,0 +1,131 @@
+"""Joined values: what the encoder gets, what the journal keeps, and what backends are sent."""
+
+import asyncio
+import json
+
+import orjson
+
+from tests.support import virtual
+from tests.support.feature_sources import (
+    USER,
+    ScriptedSource,
+    call,
+    joined,
+    lookup,
+    route,
+)
+from tollway.gateway.features.extractor import FeatureExtractor
+from tollway.gateway.features.online.join import Joined, Onward
+from tollway.gateway.features.online.model import ABSENT, FRESH, LATE, NO_ENTITY
+
+ANN = {"spend": 12.5, "tier": "gold", "note": "likes tea"}
+DEFAULTS = {"spend": 0.0, "tier": "free", "note": ""}
+
+
+def test_values_in_memory_are_joined_without_waiting() -> None:
+    async def main() -> None:
+        one = lookup(ScriptedSource({"ann": ANN}))
+        many = route(one)
+        await joined(many, call())
+        found = many.join(call(), asyncio.get_running_loop().time())
+        assert isinstance(found, Joined)
+        assert (found.numbers, found.texts, found.categories) == (
+            [12.5],
+            ["likes tea"],
+            ["user.tier=gold"],
+        )
+
+    virtual.run(main())
+
+
+def test_the_journal_keeps_values_version_age_and_mark_but_no_key() -> None:
+    async def main() -> None:
+        one = lookup(ScriptedSource({"ann": ANN}, delay_s=0.002))
+        await joined(route(one), call())
+        await asyncio.sleep(7)
+        row = (await joined(route(one), call())).row()
+        assert row == {
+            "user": {
+                "mark": FRESH,
+                "version": "v1",
+                "entity": one.digest("ann"),
+                "age_s": 7.002,
+                "values": ANN,
+            }
+        }
+        assert "ann" not in json.dumps(row)
+
+    virtual.run(main())
+
+
+def test_defaults_are_marked_by_their_cause_and_visible_to_the_policy() -> None:
+    async def main() -> None:
+        slow = route(lookup(ScriptedSource({"ann": ANN}, delay_s=1.0)))
+        unknown = route(lookup(ScriptedSource({})))
+        cases = [(slow, call(), LATE), (unknown, call(), ABSENT), (slow, call(None), NO_ENTITY)]
+        for one, asked, mark in cases:
+            found = await joined(one, asked)
+            assert found.row()["user"]["mark"] == mark
+            assert found.row()["user"]["values"] == DEFAULTS
+            assert "user=?" in found.categories
+
+    virtual.run(main())
+
+
+def test_joined_numbers_have_fixed_places_whatever_the_document_has() -> None:
+    async def main() -> None:
+        one = route(lookup(ScriptedSource({"ann": {"spend": 3.0}, "bob": {"spend": 1.0}})))
+        extract = FeatureExtractor(numeric=("x",), span=(0, 1), joined=1)
+        for _ in range(50):
+            for user, numbers in (("ann", [0.1, 0.9]), ("bob", [0.2]), ("ann", [])):
+                asked = call(user, data={"x": numbers})
+                context = extract(asked, await joined(one, asked))
+                assert len(context.dense) == 3
+        # Of the last two, the first is from outside, and the rest from the document.
+        assert context.dense[0] > 0
+        saved = FeatureExtractor(numeric=("x",), span=(0, 1), joined=1)
+        saved.load(extract.save())
+        assert saved.save() == extract.save()
+
+    virtual.run(main())
+
+
+def test_backends_get_the_values_and_never_what_a_client_wrote_in_their_place() -> None:
+    async def main() -> None:
+        one = lookup(ScriptedSource({"ann": {**ANN, "note": "grüßt"}}))
+        onward = Onward("parameters.user", b"x-user-features")
+        body = b'{"parameters": {"n": 12345678901234567890123, "user": "forged"}, "x": 1}'
+        asked = call("ann", body=body, data=orjson.loads(body))
+        asked.headers.append((b"x-user-features", b"forged"))
+        await joined(route(one, onward=onward), asked)
+        values = {**ANN, "note": "grüßt"}
+        assert json.loads(dict(asked.headers)[b"x-user-features"]) == values
+        assert dict(asked.headers)[b"x-user-features"].isascii()
+        assert json.loads(asked.body)["parameters"]["user"] == values
+        assert b"12345678901234567890123" in asked.body
+        assert asked.payload.data["parameters"]["user"] == values
+
+    virtual.run(main())
+
+
+def test_a_body_that_is_no_object_is_passed_on_as_it_came() -> None:
+    async def main() -> None:
+        one = route(lookup(ScriptedSource({"ann": ANN})), onward=Onward("user"))
+        asked = call("ann", body=b"[1, 2]", data=[1, 2])
+        await joined(one, asked)
+        assert asked.body == b"[1, 2]"
+
+    virtual.run(main())
+
+
+def test_two_groups_join_in_the_order_of_the_route() -> None:
+    async def main() -> None:
+        first = lookup(ScriptedSource({"ann": {"spend": 1.0}}, delay_s=0.002))
+        second = lookup(ScriptedSource({"ann": {"spend": 2.0}}, delay_s=1.0))
+        loop = asyncio.get_running_loop()
+        found = await joined(route(first, second), call())
+        assert found.numbers == [1.0, USER.defaults[0]]
+        assert [part.mark for part in found.parts] == [FRESH, LATE]
+        assert loop.time() < 0.011
+
+    virtual.run(main())
