@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tollway.backends.money import NANO_PER_USD
 from tollway.backends.units import MORE_NAMES
+from tollway.gateway.caching.plan import PREFIX
 from tollway.gateway.routing.metering import GIVEN_UP, PENDING, VOID
 from tollway.gateway.storage import journal_reader
 from tollway.gateway.storage.journal_format import Row
@@ -56,6 +57,7 @@ class Request:
     `quality`: the quality of its answer, None without feedback. `offered`: per backend, the
     expected cost and quality there, (dollars, quality). `explored_nano`: the expected extra cost of
     exploration over the best arm. `version`: how many labels the policy had learned from.
+    `cached_nano`: what a fresh call was quoted, if the answer came from the cache.
     """
 
     time_s: float
@@ -67,6 +69,7 @@ class Request:
     offered: dict[str, tuple[float, float]]
     explored_nano: int
     version: int
+    cached_nano: int = 0
 
 
 @dataclass(slots=True)
@@ -192,9 +195,11 @@ def _request(group: list[Row], qualities: dict[str, float]) -> Iterator[Request]
             for arm, cost_usd, quality in zip(
                 first["arms"], first["cost_hat_usd"], first["quality_hat"], strict=True
             )
+            if not arm.startswith(PREFIX)  # nobody could have sent every request there
         },
         explored_nano=sum(map(_explored_nano, draws)),
         version=first["policy_version"],
+        cached_nano=first.get("cached", {}).get("saved_nano", 0),
     )
 
 

@@ -58,6 +58,8 @@ class Totals:
     audit_nano: int = 0
     estimated_nano: int = 0
     explored_nano: int = 0
+    cached: int = 0
+    cached_nano: int = 0
     labels: int = 0
     quality: float = 0.0
     version: int = 0
@@ -80,6 +82,8 @@ class Totals:
         self.requests += 1
         self.answered += fact.answered
         self.explored_nano += fact.explored_nano
+        self.cached += bool(fact.cached_nano)
+        self.cached_nano += fact.cached_nano
         self.version = max(self.version, fact.version)
         if fact.quality is not None:
             self.labels += 1

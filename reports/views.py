@@ -91,6 +91,8 @@ _RETURNS = (
     Column("cost_per_value_dollar", "cost per $", Kind.MONEY),
     Column("audits", "audits", Kind.MONEY),
     Column("exploration", "exploration", Kind.MONEY),
+    Column("from_cache", "from cache", Kind.COUNT),
+    Column("cache_saved", "cache saved", Kind.MONEY),
 )
 
 
@@ -104,7 +106,7 @@ def returns(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
     note = (
         "The number of right answers is extrapolated from the labelled ones. Exploration is the "
         "expected extra cost of draws of arms other than the best. The cost includes audits and "
-        "exploration."
+        "exploration. The cache saved what fresh calls were quoted for the answers that it gave."
     )
     return Table("Returns", (*named, *_RETURNS), tuple(rows), note)
 
@@ -126,6 +128,8 @@ def _returned(totals: Totals, terms: Terms) -> tuple[Value, ...]:
         None if not value else round(cost * NANO_PER_USD / value),
         totals.audit_nano,
         totals.explored_nano,
+        totals.cached,
+        totals.cached_nano,
     )
 
 

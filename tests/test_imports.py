@@ -51,7 +51,11 @@ TOGETHER = {
     "google": {"gateway/security/google_tokens.py", "gateway/grpc_listener/schema.py"},
     "httpx": {"backends/http/httpx_transport.py", "backends/http/httpcore2_pool.py"},
     # Two stores of different kinds: the ledger, and what is looked up.
-    "redis": {"gateway/budgets/stores/redis.py", "gateway/features/sources/redis.py"},
+    "redis": {
+        "gateway/budgets/stores/redis.py",
+        "gateway/caching/redis_store.py",
+        "gateway/features/sources/redis.py",
+    },
     "uvicorn": {"gateway/listener/server.py", "gateway/listener/http_protocol.py"},
     "vowpalwabbit": {"policies/regressors/vowpal.py", "policies/vw_cb_adf.py"},
 }

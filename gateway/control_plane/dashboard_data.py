@@ -231,6 +231,7 @@ def _route(route: RoutePlan, buckets: list[Bucket], query: DashboardQuery) -> di
         "accuracy_interval": wilson(accuracy, labels) if accuracy is not None else None,
         "labels": labels,
         "usd_per_correct": usd / (accuracy * answered) if accuracy and answered else None,
+        "cache_saved_usd": total(buckets, "tollway_cache_saved_usd_total", keeps).get("", 0.0),
         "shares": total(buckets, "tollway_attempts_total", keeps, "backend"),
         "spend_usd": total(buckets, "tollway_cost_usd_total", keeps, "backend"),
         "up": {name: backend.up for name, backend in route.backends.items()},

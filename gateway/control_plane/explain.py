@@ -5,6 +5,7 @@ from typing import Any
 
 from tollway.backends.money import format_usd, to_usd
 from tollway.gateway.budgets.model import BudgetStatus
+from tollway.gateway.caching.plan import PREFIX
 from tollway.gateway.routing.metering import PENDING
 from tollway.gateway.storage.journal_format import Row
 
@@ -150,6 +151,8 @@ def _stage(row: Row) -> dict[str, Any]:
         ],
         **({"left_out": row["left_out"]} if "left_out" in row else {}),
         **({"cached": _cached(row)} if "cached_hat" in row else {}),
+        **({"from_cache": row["cached"]} if "cached" in row else {}),
+        **({"refresh": True} if row.get("refresh") else {}),
         **{name: row[name] for name in _CHANGED if name in row},
     }
 
@@ -184,7 +187,7 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
         if "left_out" in row:
             left_out = "; ".join(f"{arm} {why}" for arm, why in row["left_out"].items())
             sentences.append(f"Not offered, because they cannot serve the request: {left_out}.")
-        sentences += _changed(row)
+        sentences += _changed(row) + _kept(row)
         if "cached_hat" in row:
             cached = [f"{tokens} at {arm}" for arm, tokens in _cached(row).items()]
             sentences.append(
@@ -204,6 +207,22 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
                 f"A hard budget limited each of its answers to {row['output_limit']} tokens."
             )
     return sentences
+
+
+def _kept(row: Row) -> list[str]:
+    """Return what the cache had to do with a request."""
+    if row.get("refresh"):
+        return ["The gateway made this request itself, to refresh a cached answer."]
+    kept = row.get("cached")
+    if kept is None:
+        return []
+    found = {
+        "joined": "the same request was under way, and this one waited for its answer",
+        "stale": f"an answer to the same request was kept for {kept['age_s']:.0f} s, and is stale",
+    }.get(kept["found"], f"an answer to the same request was kept for {kept['age_s']:.0f} s")
+    saved = kept["saved_nano"]
+    told = f", which saved {format_usd(saved)}, the quote of a fresh call" if saved else ""
+    return [f"From {kept['backend']} {found}{told}."]
 
 
 _CHANGED = ("paced_by", "unpaced", "refused_by", "refused_for")
@@ -230,6 +249,8 @@ def _why(row: Row) -> str:
         return f"Audited (probability {row['audit']:.2%}) by"
     if "hedge_s" in row:
         return f"No reply after {row['hedge_s'] * 1e3:.1f} ms, so hedged with"
+    if row["backend"].startswith(PREFIX):
+        return "Answered by"
     return "Fell back to" if row["fallback"] else "Called"
 
 

@@ -327,6 +327,7 @@ class Admission:
             cost_nano_max=options.cost_nano_max,
             client_deadline=options.deadline_s is not None,
             accepts=options.accepts,
+            cache_mode=options.cache_mode,
             among=among,
             caller=tenant if tenant != ANONYMOUS else anonymous_caller(address_of(scope)),
             memory=memory,

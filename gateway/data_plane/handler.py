@@ -38,6 +38,7 @@ from tollway.gateway.listener.client import Client, client_of
 from tollway.gateway.listener.known_heads import KnownHead
 from tollway.gateway.observability.counters import Metrics
 from tollway.gateway.observability.request_trace import RequestTrace, TraceRecorder
+from tollway.gateway.routing.cached.caching_driver import CachingDriver
 from tollway.gateway.routing.driver import Driver
 from tollway.gateway.routing.objects.free_calls import FreeCalls
 from tollway.gateway.routing.objects.references import Objects
@@ -67,17 +68,19 @@ class DataPlane:
         clock: Callable[[], float],
         stamp: ReplyStamp,
         in_flight: InFlight,
+        caching: CachingDriver,
         watch: TraceRecorder | None = None,
         idempotency: IdempotencyStore | None = None,
         compression: ReplyCompression | None = None,
     ) -> None:
         """`stamp` adds what every reply carries. `watch` traces requests, if tracing is on.
 
-        `in_flight` limits the requests of each tenant. `idempotency` stores replies for retries,
-        and `compression` compresses large ones.
+        `caching` is the driver of routes with a cache. `in_flight` limits the requests of each
+        tenant. `idempotency` stores replies for retries, and `compression` compresses large ones.
         """
         self._table = table
         self._driver = driver
+        self._caching = caching
         self._free = free
         self._objects = objects
         self._listed = listed
@@ -175,7 +178,7 @@ class DataPlane:
         if self._idempotency is not None and (given := key_of(inference.call.headers)) is not None:
             await self._answer_idempotent(self._idempotency, given, inference, receive, send)
             return
-        answer = self._driver.answer
+        answer = self._driver.answer if route.cache is None else self._caching.answer
         if payload.endpoint.is_free:
             await as_task()
             answer = self._free.answer
@@ -300,7 +303,8 @@ class DataPlane:
             return
         try:
             # Not cancelled on disconnect: a client that retries gets this reply.
-            state = await (self._free if is_free else self._driver).answer(inference)
+            driver = self._driver if inference.route.cache is None else self._caching
+            state = await (self._free if is_free else driver).answer(inference)
             held = state.held
             if held is not None and held.relay is None and not held.error:
                 stored = self._replies.whole(state)

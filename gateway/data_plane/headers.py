@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 
 from tollway.backends.money import NANO_PER_USD
 from tollway.backends.types import Headers
+from tollway.gateway.caching import directives
 from tollway.gateway.data_plane.problems import HttpProblem
 from tollway.gateway.security.header_names import CREDENTIALS, FRAMING, HOP_BY_HOP
 
@@ -38,6 +39,7 @@ class RequestOptions:
     cost_nano_max: int | None = None
     deadline_s: float | None = None
     accepts: bytes = b""
+    cache_mode: str = ""
     is_coded: bool = False
 
 
@@ -127,6 +129,8 @@ def _demand(options: RequestOptions, name: bytes, value: bytes) -> None:
             options.cost_nano_max = _nano(text)
         elif name == b"x-tollway-deadline-ms":
             options.deadline_s = _between(float(text), 1.0, 86_400_000.0) / 1000
+        elif name == directives.OWN:
+            options.cache_mode = _one_of(text.lower(), directives.MODES)
     except (ValueError, InvalidOperation) as exc:
         raise HttpProblem(
             400, "Bad header", f"{name.decode()} is invalid: {text[:80]!r} ({exc})"
@@ -137,6 +141,12 @@ def _between(number: float, low: float, high: float) -> float:
     if not low <= number <= high:  # NaN fails this too
         raise ValueError(f"must be from {low:g} to {high:g}")
     return number
+
+
+def _one_of(text: str, known: tuple[str, ...]) -> str:
+    if text not in known:
+        raise ValueError(f"must be one of {', '.join(known)}")
+    return text
 
 
 def _nano(text: str) -> int:

@@ -20,6 +20,7 @@ _STATUSES: dict[Reason, tuple[int, str]] = {
     "overloaded": (503, "Overloaded"),
     "ledger_unreachable": (503, "Ledger unreachable"),
     "learner_away": (503, "Learner away"),
+    "not_cached": (504, "Not cached"),
     "deadline_exceeded": (504, "Deadline exceeded"),
 }
 

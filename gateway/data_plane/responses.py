@@ -156,6 +156,8 @@ class Responses:
                 b"gateway;dur=%.3f, upstream;dur=%.3f" % (gateway_s * 1e3, upstream_s * 1e3),
             ),
         ]
+        if state.inference.cache_result:
+            fields.append(_field("x-tollway-cache", state.inference.cache_result))
         if held.output_limit:
             fields.append((b"x-tollway-output-limit", b"%d" % held.output_limit))
         tenant = state.inference.tenant

@@ -237,7 +237,7 @@ class FeedbackLearner:
         route, reporter = validated.route, validated.reporter
         kind, _, tenant = reporter.partition(":")
         share = route.traffic.share(tenant) if kind == TENANT else 1.0
-        known = {backend: q for backend, q in validated.known.items() if backend in route.backends}
+        known = {backend: q for backend, q in validated.known.items() if backend in route.arms}
         expected = {
             arm: quality
             for draw in validated.drawn
@@ -385,7 +385,7 @@ def teach(  # noqa: PLR0917 - in the order that they are found
 ) -> None:
     """Update a route's policy with the qualities of a decision's replies, weighted by belief."""
     believed = {backend: beliefs.get(backend, 1.0) for backend in known}
-    arms = {arm for arm, part in believed.items() if part > BELIEF_MIN and arm in route.backends}
+    arms = {arm for arm, part in believed.items() if part > BELIEF_MIN and arm in route.arms}
     fallbacks = {row["backend"] for row in rows if row["kind"] == "attempt" and row["fallback"]}
     for draw in drawn:
         held, arm = draw.context.held, draw.choice.arm

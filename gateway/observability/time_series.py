@@ -23,6 +23,7 @@ _KEPT = (
     "tollway_attempts",
     "tollway_attempt_errors",
     "tollway_choices_changed",
+    "tollway_cache_saved_usd",
     "tollway_cost_usd",
     "tollway_requests",
     "tollway_upstream_duration_seconds",

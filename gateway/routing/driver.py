@@ -65,8 +65,8 @@ class Driver:
             self._attempts,
             self._clock,
         )
-        if inference.route.online is not None:
-            await self._join(inference, inference.route.online)
+        if inference.route.online is not None and inference.joined is None:
+            await self.join(inference, inference.route.online)
         state = router.begin(inference)
         step: Step | None = None
         now_s, lost = clock(), True
@@ -115,7 +115,7 @@ class Driver:
             raise refused
         return state
 
-    async def _join(self, inference: InferenceRequest, online: RouteFeatures) -> None:
+    async def join(self, inference: InferenceRequest, online: RouteFeatures) -> None:
         """Get the features from outside, within the time that the route and the request allow."""
         found = online.join(inference.call, self._clock())
         if isinstance(found, Waiting):

@@ -18,6 +18,7 @@ from tollway.backends.pricing import Price
 from tollway.backends.scoring import Score
 from tollway.backends.types import UNBOUND, Addition, Call, Headers, Usage
 from tollway.backends.validation import Validator
+from tollway.gateway.caching.plan import PREFIX, CachePlan
 from tollway.gateway.estimation.cost_estimator import CostEstimator, Quote, fixed_quote
 from tollway.gateway.estimation.prompt_cache import PromptCacheTracker
 from tollway.gateway.features.drift import InputDrift
@@ -289,6 +290,8 @@ class RoutePlan:
     is unknown. `texts`: computes the features of replies of language models, in a cascade.
     `hold_bytes`: how much text of a stream is held back before a cascade decides; 0 for all of it.
     `online`: what is joined from outside; None if nothing is.
+    `cache`: what is kept of its answers, None if nothing is; `arms`: the names of its
+    backends, and of the arms that give their kept answers.
     """
 
     name: str
@@ -316,7 +319,9 @@ class RoutePlan:
     no_answer: float | None = None
     texts: TextFeatures | None = None
     hold_bytes: int = 0
+    cache: CachePlan | None = None
     state: RouteState = field(default_factory=RouteState)
+    arms: tuple[str, ...] = field(init=False)
     estimator: CostEstimator = field(init=False)
     bound: Counter[str] = field(init=False)
     paced_by: dict[str, str] = field(init=False)
@@ -331,6 +336,8 @@ class RoutePlan:
     def __post_init__(self) -> None:
         """Resolve the parts of the state, whether any backend has limits, and the least context."""
         self.serves_every = self.models == EVERY
+        kept = () if self.cache is None else self.backends
+        self.arms = (*self.backends, *[PREFIX + name for name in kept])
         self.unpriced = {name: unpriced(one) for name, one in self.backends.items()}
         self.stages = len(self.backends) if self.cascade else 1
         state = self.state

@@ -26,6 +26,7 @@ Reason = Literal[
     "cost_unbounded",
     "ledger_unreachable",
     "learner_away",
+    "not_cached",
 ]
 
 
@@ -54,6 +55,11 @@ class RequestRefused(Exception):  # noqa: N818 - reads as what happened
         self.members = members
         self.decision = ""
         self.cost_nano = 0
+
+
+def not_cached(route: str) -> RequestRefused:
+    """Refuse: the request takes only a kept answer (`only-if-cached`), and there is none."""
+    return RequestRefused("not_cached", f"route {route!r} has no cached answer to this request")
 
 
 def no_backend(route: str, why: str) -> RequestRefused:

@@ -8,6 +8,7 @@ from tollway.backends.types import Call, Headers
 from tollway.gateway.features.online.join import Joined
 from tollway.gateway.listener.client import Client
 from tollway.gateway.routing.bodies.buffers import RequestMemory
+from tollway.gateway.routing.cached.arm import CachedAnswer
 from tollway.gateway.routing.plan import RoutePlan
 
 
@@ -36,6 +37,8 @@ class InferenceRequest:
     model that it names; empty if any may. `caller`: the identity by which failures are attributed:
     the tenant, or the address of an anonymous client. `memory`: counts what is held of it and its
     replies, if they are large. `joined`: its features from outside, if the route has any.
+    `cache_mode`: what `x-tollway-cache` demands; `cache_result`: what
+    looking for a kept answer has come to, and `cached` the answer that was found.
     """
 
     route: RoutePlan
@@ -55,6 +58,9 @@ class InferenceRequest:
     memory: RequestMemory | None = None
     held_by: frozenset[str] = frozenset()
     joined: Joined | None = None
+    cache_mode: str = ""
+    cache_result: str = ""
+    cached: CachedAnswer | None = None
 
     @property
     def left(self) -> bool:

@@ -139,7 +139,11 @@ class RequestState:
     backends: Mapping[str, Target] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.backends = self.inference.route.backends
+        inference = self.inference
+        self.backends = inference.route.backends
+        if inference.cached is not None:
+            arm = inference.cached.arm
+            self.backends = {**self.backends, arm.name: arm}  # last, where policies look for it
 
     @property
     def cost_nano(self) -> int:

@@ -108,6 +108,8 @@ class Router:
             state.left_out = left_out(inference)
         if inference.held_by:
             state.left_out |= elsewhere(inference)
+        if inference.cached is not None and inference.cached.only:
+            state.left_out |= dict.fromkeys(route.backends, "joined")
         if inference.trace is not None:
             inference.trace.state = state
         route.retries.earn(inference.tenant)
@@ -336,7 +338,7 @@ class Router:
         state.downgraded = True
         if then == "cheapest":
             return [min(arms, key=lambda arm: arm.cost_usd)]
-        kinds = inference.route.backends
+        kinds = state.backends
         return [arm for arm in arms if then == "rules" and kinds[arm.name].kind == "rules"]
 
     def _fall_back(self, state: RequestState, now_s: float) -> Ask | None:

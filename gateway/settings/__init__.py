@@ -9,6 +9,7 @@ environment overrides in `environment.py`. `load` reads all of it and reports ev
 from tollway.gateway.settings.backend import BackendConfig, BackendTlsConfig
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.budget import BudgetConfig, BudgetScopeConfig
+from tollway.gateway.settings.caching.tables import CacheConfig, RouteCacheConfig
 from tollway.gateway.settings.credential import BackendAuth
 from tollway.gateway.settings.device import DeviceConfig, DeviceTimeConfig
 from tollway.gateway.settings.errors import ConfigError
@@ -42,6 +43,7 @@ __all__ = [
     "BackendTlsConfig",
     "BudgetConfig",
     "BudgetScopeConfig",
+    "CacheConfig",
     "CaptureConfig",
     "ConfigError",
     "ConfigTable",
@@ -58,6 +60,7 @@ __all__ = [
     "LedgerConfig",
     "ListenerTlsConfig",
     "LogConfig",
+    "RouteCacheConfig",
     "RouteConfig",
     "ScalingConfig",
     "ScoreConfig",

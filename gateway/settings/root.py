@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tollway.gateway.settings.backend import BackendConfig
 from tollway.gateway.settings.budget import BudgetConfig
+from tollway.gateway.settings.caching.tables import CacheConfig
 from tollway.gateway.settings.device import DeviceConfig
 from tollway.gateway.settings.features.group import FeatureGroupConfig
 from tollway.gateway.settings.features.tiers import FeatureTiersConfig
@@ -53,6 +54,7 @@ class Settings(BaseSettings):
     journal: JournalConfig = JournalConfig()
     state: StateConfig = StateConfig()
     capture: CaptureConfig = Field(default_factory=CaptureConfig)
+    cache: CacheConfig = CacheConfig()
     devices: tuple[DeviceConfig, ...] = ()
     backends: tuple[BackendConfig, ...] = Field(min_length=1)
     routes: tuple[RouteConfig, ...] = Field(min_length=1)

@@ -11,6 +11,7 @@ from pydantic import (
 from tollway.backends.protocols.http import places
 from tollway.backends.protocols.registry import LANGUAGE_MODELS, PRESET, PRESET_NAMES
 from tollway.gateway.settings.base import ConfigTable
+from tollway.gateway.settings.caching.tables import RouteCacheConfig
 from tollway.gateway.settings.errors import KeyProblem, did_you_mean
 from tollway.gateway.settings.types import (
     PROTOCOL_NAMES,
@@ -339,6 +340,11 @@ class RouteConfig(ConfigTable):
     score: ScoreConfig | None = Field(
         default=None, description="How a true label is turned into quality."
     )
+    cache: RouteCacheConfig | None = Field(
+        default=None,
+        description="Answers that are kept, and given again to the same request at no cost.",
+        examples=["{ ttl_s = 3600 }"],
+    )
     feedback: Literal["own", "labellers"] = Field(
         default="own",
         description="Who may send labels. `own`: each tenant, for its own requests. `labellers`: "
@@ -404,6 +410,8 @@ class RouteConfig(ConfigTable):
 
     @model_validator(mode="after")
     def _check_paths(self) -> Self:
+        if self.cache is not None and self.cascade:
+            raise KeyProblem("cache", "cannot be combined with cascade; remove one of them")
         for key in ("preset", "strip_path", "free"):
             takes = (*PRESET, "mlflow") if key == "free" else PRESET
             if getattr(self, key) is not None and self.protocol not in takes:

@@ -31,6 +31,7 @@ from tollway.gateway.storage.audit_log import AuditLog
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.storage.object_owners import ObjectOwners
 from tollway.gateway.storage.state_file import StateFile
+from tollway.gateway.wiring.caching import build_caching_driver
 from tollway.gateway.wiring.captures import build_captures
 from tollway.gateway.wiring.devices import build_devices, device_prices
 from tollway.gateway.wiring.features import build_lookups, build_stores
@@ -209,6 +210,7 @@ def build(  # noqa: PLR0915 - one statement for each part
         events=events,
         learner=learner,
         driver=path.driver,
+        caching=build_caching_driver(settings.cache, path.driver, clock=clock, wall=wall),
         free=path.free,
         buffers=path.buffers,
         documents=path.documents,

@@ -36,6 +36,7 @@ from tollway.gateway.observability.time_series import TimeSeries
 from tollway.gateway.observability.webhooks import Webhooks
 from tollway.gateway.routing.bodies.buffers import Buffers
 from tollway.gateway.routing.bodies.large_documents import LargeDocuments
+from tollway.gateway.routing.cached.caching_driver import CachingDriver
 from tollway.gateway.routing.driver import Driver
 from tollway.gateway.routing.objects.background import BackgroundCalls
 from tollway.gateway.routing.objects.free_calls import FreeCalls
@@ -116,6 +117,7 @@ class Gateway:
     events: EventLog
     learner: FeedbackLearner
     driver: Driver
+    caching: CachingDriver
     free: FreeCalls
     buffers: Buffers
     documents: LargeDocuments
@@ -169,8 +171,8 @@ class Gateway:
     def declare(self) -> None:
         """Initialize the counts of each route's backends and tenants to zero."""
         for name, route in self.routes.items():
-            self.metrics.declare(name, route.backends, self.tenants)
-            self.activity.declare(name, route.backends, self.tenants)
+            self.metrics.declare(name, route.arms, self.tenants)
+            self.activity.declare(name, route.arms, self.tenants)
 
     async def open(self) -> None:
         """Open the ledger, restore learned state and start the scheduler."""
@@ -237,6 +239,7 @@ class Gateway:
         if self.grpc is not None:
             await self.grpc.close()
         await self.audits.close()
+        await self.caching.close()
         await self.background.close()
         await self.scheduler.stop()
         if self.captures is not None:

@@ -3,7 +3,12 @@
 from importlib.metadata import version
 
 from tollway.gateway.budgets.fair_queue import WAIT_S
-from tollway.gateway.observability import collectors, device_collectors, feature_collectors
+from tollway.gateway.observability import (
+    cache_collectors,
+    collectors,
+    device_collectors,
+    feature_collectors,
+)
 from tollway.gateway.observability.counter_families import counter_families
 from tollway.gateway.observability.histogram import Buckets
 from tollway.gateway.observability.log_writer import Background
@@ -23,6 +28,7 @@ def add_sources(gateway: Gateway, lines: Background) -> None:
     add(lambda: collectors.removed(gateway.retention))
     add(lambda: collectors.disks(gateway.disks))
     add(lambda: collectors.routes(gateway.routes))
+    add(lambda: cache_collectors.caches(gateway.routes, gateway.caching))
     add(lambda: collectors.backends(gateway.backends, gateway.clock()))
     add(lambda: collectors.scaling(gateway.scaling))
     add(lambda: collectors.batches(gateway.backends))

@@ -86,6 +86,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> DataPlane:
         stamp=gateway.stamp,
         idempotency=gateway.idempotency,
         in_flight=gateway.in_flight,
+        caching=gateway.caching,
         compression=compression,
     )
 

@@ -22,8 +22,10 @@ from tollway.gateway.routing.hedging import HedgePolicy
 from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.state import RouteState
 from tollway.gateway.wiring.backends import build_backend, build_transport
+from tollway.gateway.wiring.caching import build_cache_plan
 from tollway.gateway.wiring.features import joined_numbers, route_features, seen_of
 from tollway.gateway.wiring.states import Stage, States
+from tollway.policies import cached_answers
 from tollway.policies.evidence.audit import Auditor
 from tollway.policies.registry import build as build_policy
 from tollway.policies.types import Policy
@@ -81,6 +83,7 @@ def build_route(  # noqa: PLR0917 - the parts in the order they are built
     counts = stage.get(("route", route.name, "counts"), None, RouteState)
     texts = route.text_confidence
     stage.at_commit(partial(forget_others, counts, route, settings, stage))
+    online = route_features(route, settings, lookups)
     return RoutePlan(
         name=route.name,
         protocol=protocol(route.protocol, **options(route)),
@@ -114,7 +117,8 @@ def build_route(  # noqa: PLR0917 - the parts in the order they are built
         hedge=HedgePolicy(route.hedge_share, counts.hedging) if route.hedge_share else None,
         forward_headers=frozenset(name.encode() for name in route.forward_headers),
         no_answer=0.0 if route.no_answer == "wrong" else None,
-        online=route_features(route, settings, lookups),
+        online=online,
+        cache=build_cache_plan(route, settings, stage, online),
     )
 
 
@@ -152,7 +156,7 @@ def staged_policy(
 
     def make() -> Policy:
         name = "cascade" if route.cascade and route.policy == "lagrangian" else route.policy
-        return build_policy(
+        policy = build_policy(
             name,
             route.to_objective(),
             options=route.policy_options,
@@ -160,12 +164,16 @@ def staged_policy(
             seed=zlib.crc32(route.name.encode()) & 0x7FFFFFFF,
             guard=route.guard,
         )
+        if route.cache is None:
+            return policy
+        return cached_answers.CachedAnswers(policy, fresh_share=route.cache.fresh_share)
 
     def succeed(new: Policy, old: Policy) -> None:
         if not stage.is_kept(("route", route.name, "features")):
             return
         try:
-            new.load(old.save())
+            state = old.save()
+            new.load(state if route.cache is not None else cached_answers.inside(state))
         except (ValueError, KeyError, TypeError, OSError):  # OSError: a regressor was not written
             if events is not None:
                 events.add(
@@ -174,7 +182,8 @@ def staged_policy(
                     "the new policy cannot read the learned state and starts untrained",
                 )
 
-    identity = seen_of(route, settings), route.of(*route.POLICY)
+    share = None if route.cache is None else route.cache.fresh_share
+    identity = seen_of(route, settings), route.of(*route.POLICY), share
     return stage.get(("route", route.name, "policy"), identity, make, succeed=succeed)
 
 

@@ -22,6 +22,7 @@ copies nothing and can forget nothing: state that no plan asks for is dropped, a
     (route, NAME, policy)        the policy, context, protocol   what it has learned
     (route, NAME, auditor)       the reference                   what audits may spend
     (features, NAME)             the source, values, version     what memory has of entities
+    (route, NAME, cache)         nothing                         what was counted of its cache
 
 State is shared with requests in flight, whose later reports still count. Building a stage changes
 nothing that runs: what has to be revised is revised by `commit`, when nothing can fail any more.

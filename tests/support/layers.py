@@ -16,6 +16,7 @@ ORDER = (
     "budgets",
     "storage",
     "listener",
+    "caching",
     "estimation",
     "features",
     "settings",

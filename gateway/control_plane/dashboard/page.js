@@ -173,7 +173,7 @@ function routes(d) {
         Object.entries(r.up).filter(([, up]) => !up).map(([name]) => h("p", { class: "bad" }, name + " is down"))),
       h("td", { class: "wide" }, accuracy(r)),
       h("td", { class: "n" }, usd(r.usd)), h("td", { class: "n" }, usd(r.per_request_usd)), h("td", { class: "n" }, usd(r.usd_per_correct)),
-      h("td", { class: "n" }, saved ? h("span", { class: saved.saved_usd > 0 ? "good" : "bad" }, share(saved.saved_share)) : "–", saved && h("p", { class: "soft" }, "vs. always " + saved.backend)),
+      h("td", { class: "n" }, saved ? h("span", { class: saved.saved_usd > 0 ? "good" : "bad" }, share(saved.saved_share)) : "–", saved && h("p", { class: "soft" }, "vs. always " + saved.backend), r.cache_saved_usd > 0 && h("p", { class: "good" }, "cache " + usd(r.cache_saved_usd))),
       h("td", { class: "wide" }, h("div", { class: "bar", role: "img", "aria-label": Object.entries(r.shares).map(([n, v]) => `${n} ${share(v / asked, 0)}`).join(", ") || "no calls" }, Object.entries(r.shares).map(([n, v]) => h("i", { style: { width: 100 * v / asked + "%", background: color(n) }, title: `${n} ${share(v / asked)}` }))),
         h("ul", { class: "legend" }, Object.entries(r.shares).map(([n, v]) => h("li", null, h("i", { style: { background: color(n) } }), `${n} ${share(v / asked, 0)}`)))),
       h("td", { class: "n" }, ms(r.upstream_s.p50), h("p", { class: "soft" }, "p95 " + ms(r.upstream_s.p95))),

@@ -67,6 +67,8 @@ class StreamRelay:
         self.follower = follower
         self.on_end: Ended = lambda error, abandoned: None
         self.drain_s = drain_s
+        self.tap: Callable[[bytes], None] | None = None
+        """Gets what goes to the client, if it is recorded."""
         self.spoke_s: float | None = None
         """The time of its first text, on `clock`; None before that."""
         self._clock = clock
@@ -131,6 +133,12 @@ class StreamRelay:
 
     async def read(self) -> bytes:
         """Return the next bytes for the client, empty at the end; BackendError if it broke off."""
+        out = await self._next()
+        if self.tap is not None:
+            self.tap(out)
+        return out
+
+    async def _next(self) -> bytes:
         if self._first:
             first, self._first = self._first, b""
             return first

@@ -4,6 +4,7 @@ from itertools import chain
 from typing import Any
 
 from tollway.backends.types import Details
+from tollway.gateway.routing.cached import saving
 from tollway.gateway.routing.request_state import Attempt, Decision, RequestState
 from tollway.gateway.routing.sinks import budget_effect
 from tollway.gateway.storage.journal_format import Row
@@ -83,6 +84,8 @@ def _draw(state: RequestState, draw: Decision, head: Row) -> Row:
         row["guarded_by"] = choice.guarded_by
     if state.left_out:
         row["left_out"] = state.left_out
+    if state.inference.cache_result:
+        row.update(saving.fields(state))
     if state.prompt is not None and any(cached := _cached(state, choice.arms)):
         row["cached_hat"] = cached
     if state.refusals or state.inference.route.paced_by:

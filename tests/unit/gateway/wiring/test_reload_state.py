@@ -473,6 +473,7 @@ KEPT = {
             "estimator",
             "features",
             "bound",
+            "cache",
             "auditor",
             "state",
             "retries",

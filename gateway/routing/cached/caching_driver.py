@@ -1,0 +1,365 @@
+"""The driver of routes with a cache: looks for a kept answer, and keeps new ones.
+
+    key -> memory -> second tier -> fresh?  the arm `cache:BACKEND` is offered beside the backends
+                                    stale?  the same, and a fresh answer is fetched meanwhile
+                                    none?   the first request with the key asks; others wait for it
+
+The policy draws the arm as any other, and its attempt is reserved, settled, journalled and counted
+as any other's, at $0. A request that has waited for the answer of another is offered only that
+answer. If the first request fails, or its answer may not be kept, those that waited ask for
+themselves; if its client disconnects, one of them takes its place.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from tollway.backends.types import Headers
+from tollway.eager import as_task, uncancel
+from tollway.gateway.caching.directives import ANY, Demand, demand, kept, lifetime_s
+from tollway.gateway.caching.entry import DEAD, EARLY, FRESH, STALE, Entry
+from tollway.gateway.caching.flights import LEFT, NOTHING, End, Flight, Flights
+from tollway.gateway.caching.keys import Keys
+from tollway.gateway.caching.memory import MemoryCache
+from tollway.gateway.caching.plan import CachePlan
+from tollway.gateway.caching.remote import RemoteCache
+from tollway.gateway.routing import refusals
+from tollway.gateway.routing.cached.arm import (
+    ECHOES,
+    CachedAnswer,
+    arm_of,
+    echoes_plainly,
+    id_of,
+)
+from tollway.gateway.routing.cached.downstream import told_downstream, unconditional
+from tollway.gateway.routing.cached.recording import Recording, RecordingMemory
+from tollway.gateway.routing.cached.saving import saved_nano
+from tollway.gateway.routing.driver import Driver
+from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.routing.request_state import Attempt, RequestState
+from tollway.policies.types import Context
+
+log = logging.getLogger(__name__)
+
+REFRESHES_MAX = 64  # at once: each holds a request's body
+REFRESHES_OF_TENANT = 8
+OK = 200
+
+
+class CachingDriver:
+    """Answers requests of routes with a cache."""
+
+    # The mutable state is that of its parts, and the refreshes under way.
+
+    def __init__(
+        self,
+        driver: Driver,
+        memory: MemoryCache,
+        remote: RemoteCache | None,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        """`clock` is that of the deadlines, `wall` the time of day; `rng` draws early expiries."""
+        self._driver = driver
+        self.memory = memory
+        self.remote = remote
+        self._clock = clock
+        self.wall = wall
+        self._rng = rng
+        self._keys = Keys()
+        self.flights = Flights()
+        self._recordings = RecordingMemory(memory.bytes_max // 4)
+        self._refreshes: set[asyncio.Task[None]] = set()
+        self._refreshing: Counter[str] = Counter()
+        self._writes: set[asyncio.Task[None]] = set()
+
+    async def answer(self, inference: InferenceRequest) -> RequestState:
+        """Return the finished request state, as `Driver.answer` does."""
+        plan = inference.route.cache
+        assert plan is not None
+        call = inference.call
+        online = inference.route.online
+        if online is not None:  # first: the values may be part of what a backend is sent
+            await self._driver.join(inference, online)
+        key = self._keys.of(plan, call, inference.tenant)
+        if key is None:
+            return await self._plain(plan, inference, "not_cacheable")
+        tags: Headers = []
+        if plan.client_s is not None and call.method == b"GET":
+            call.headers, tags = unconditional(call.headers)
+        wanted = demand(call.headers, inference.cache_mode)
+        state = await self._answer(plan, key, inference, wanted)
+        if plan.client_s is not None and call.method == b"GET" and state.held is not None:
+            told_downstream(state, plan, tags, self.wall())
+        return state
+
+    async def _plain(
+        self, plan: CachePlan, inference: InferenceRequest, result: str
+    ) -> RequestState:
+        """Answer a request without looking for a kept answer."""
+        plan.counts.lookups[result] += 1
+        inference.cache_result = result
+        return await self._driver.answer(inference)
+
+    async def _answer(
+        self, plan: CachePlan, key: bytes, inference: InferenceRequest, wanted: Demand
+    ) -> RequestState:
+        if not wanted.looks:
+            state = await self._plain(plan, inference, "bypass")
+            if wanted.keeps:
+                self._keep(plan, key, state, None)
+            return state
+        entry = self.memory.get(key)
+        now_s = self.wall()
+        age = DEAD if entry is None else entry.state(now_s, plan.early, self._rng)
+        if age == DEAD and self.remote is not None and not self.remote.rests:
+            await as_task()
+            entry = await self._fetched(key)
+            age = DEAD if entry is None else entry.state(now_s, plan.early, self._rng)
+        if entry is not None and age != DEAD and self._suits(entry, wanted, now_s):
+            if age == FRESH:
+                return await self._give(plan, key, inference, entry, "hit")
+            if age == EARLY and not plan.stale_s:
+                return await self._lead(plan, key, inference)  # others still find it
+            self._refresh(plan, key, inference)
+            return await self._give(plan, key, inference, entry, "stale" if age == STALE else "hit")
+        if wanted.only_cached:
+            plan.counts.lookups["miss"] += 1
+            raise refusals.not_cached(inference.route.name)
+        return await self._join(plan, key, inference)
+
+    @staticmethod
+    def _suits(entry: Entry, wanted: Demand, now_s: float) -> bool:
+        return wanted is ANY or wanted.age_s_max is None or entry.age_s(now_s) <= wanted.age_s_max
+
+    async def _fetched(self, key: bytes) -> Entry | None:
+        """Return an entry of the second tier, and keep it in memory."""
+        assert self.remote is not None
+        entry = await self.remote.get(key)
+        if entry is not None:
+            self.memory.put(key, entry)
+        return entry
+
+    # -- giving a kept answer
+
+    async def _give(
+        self,
+        plan: CachePlan,
+        key: bytes,
+        inference: InferenceRequest,
+        entry: Entry,
+        found: str,
+        *,
+        only: bool = False,
+    ) -> RequestState:
+        """Answer a request whose answer is there: the policy chooses whether to give it."""
+        plan.counts.lookups[found] += 1
+        inference.cache_result = found
+        inference.cached = cached = CachedAnswer(
+            arm_of(entry, inference.route),
+            entry.backend,
+            entry.age_s(self.wall()),
+            entry.cost_nano,
+            found,
+            only,
+        )
+        state = await self._driver.answer(inference)
+        held = state.held
+        if held is not None and held.backend != cached.arm.name:
+            inference.cache_result = "fresh"
+            self._keep(plan, key, state, None)
+            return state
+        plan.counts.saved_nano += saved_nano(state)
+        return state
+
+    # -- getting a new one
+
+    async def _join(self, plan: CachePlan, key: bytes, inference: InferenceRequest) -> RequestState:
+        """Wait for the request with this key that is under way; lead if there is none."""
+        while plan.join_s and (flight := self.flights.get(key)) is not None:
+            await as_task()
+            within_s = min(plan.join_s, inference.deadline_s - self._clock())
+            try:
+                end = await flight.wait(max(0.0, within_s))
+            except asyncio.CancelledError:
+                if not inference.left:
+                    raise
+                uncancel()
+                return RequestState(inference, Context(()))  # nobody is left to answer
+            if isinstance(end, Entry):
+                return await self._give(plan, key, inference, end, "joined", only=True)
+            if end == NOTHING:
+                state = await self._plain(plan, inference, "miss")
+                self._keep(plan, key, state, None)
+                return state
+        return await self._lead(plan, key, inference)
+
+    async def _lead(self, plan: CachePlan, key: bytes, inference: InferenceRequest) -> RequestState:
+        """Ask for a new answer, which others with this key wait for."""
+        flight = self.flights.begin(key) if self.flights.get(key) is None else None
+        end: End | None = NOTHING
+        try:
+            state = await self._plain(plan, inference, "miss")
+            end = LEFT if state.held is None else self._keep(plan, key, state, flight)
+            return state
+        except asyncio.CancelledError:
+            end = LEFT
+            raise
+        finally:
+            if flight is not None and end is not None:
+                self.flights.end(key, flight, end)
+
+    def _refresh(self, plan: CachePlan, key: bytes, inference: InferenceRequest) -> None:
+        """Fetch a new answer in the background, unless that is under way."""
+        tenant = inference.tenant
+        if self.flights.get(key) is not None or len(self._refreshes) >= REFRESHES_MAX:
+            return
+        if self._refreshing[tenant] >= REFRESHES_OF_TENANT:
+            return
+        flight = self.flights.begin(key)
+        now_s = self._clock()
+        own = replace(
+            inference,
+            received_s=now_s,
+            deadline_s=now_s + inference.route.timeout_s,
+            cost_nano_max=None,
+            client_deadline=False,
+            client=None,
+            trace=None,
+            memory=None,
+            cached=None,
+            cache_result="refresh",
+        )
+        task = asyncio.create_task(self._refreshed(plan, key, own, flight))
+        self._refreshing[tenant] += 1
+        self._refreshes.add(task)
+        task.add_done_callback(self._refreshes.discard)
+
+    async def _refreshed(
+        self, plan: CachePlan, key: bytes, inference: InferenceRequest, flight: Flight
+    ) -> None:
+        end: End | None = NOTHING
+        try:
+            if self.remote is not None and not self.remote.rests:
+                entry = await self._fetched(key)  # another gateway may have it
+                if entry is not None and entry.state(self.wall(), 0.0, self._rng) == FRESH:
+                    end = entry
+                    return
+            plan.counts.refreshes += 1
+            state = await self._driver.answer(inference)
+            end = self._keep(plan, key, state, flight)
+            held = state.held
+            if held is not None and held.relay is not None:
+                error = "the stream was not read to its end"
+                try:
+                    while await held.relay.read():
+                        pass
+                    error = ""
+                finally:
+                    await held.relay.close(error)
+        except refusals.RequestRefused:
+            pass  # the answer that is there stays until it dies
+        except Exception:
+            log.exception("an answer of route %s could not be refreshed", inference.route.name)
+        finally:
+            self._refreshing[inference.tenant] -= 1
+            if not self._refreshing[inference.tenant]:
+                del self._refreshing[inference.tenant]
+            if end is not None:
+                self.flights.end(key, flight, end)
+            if inference.memory is not None:
+                inference.memory.close()
+
+    # -- keeping
+
+    def _keep(
+        self, plan: CachePlan, key: bytes, state: RequestState, flight: Flight | None
+    ) -> End | None:
+        """Keep a request's answer; return how its flight ends, None if a stream will end it."""
+        held = state.held
+        if held is None or not self._may_keep(state, held):
+            plan.counts.stores["refused"] += 1
+            return NOTHING
+        if held.relay is None:
+            return self._stored(plan, key, state, [held.body], streamed=False)
+        recording = Recording(self._recordings, bytes_max=plan.entry_bytes_max)
+
+        def ended(well: bool) -> None:
+            end: End = NOTHING
+            try:
+                ending = state.held
+                if well and ending is not None and self._may_keep(state, ending):
+                    end = self._stored(plan, key, state, recording.parts(), streamed=True)
+                elif state.inference.left:
+                    end = LEFT
+            finally:
+                if flight is not None:
+                    self.flights.end(key, flight, end)
+
+        recording.begin(held.relay, ended)
+        return None
+
+    @staticmethod
+    def _may_keep(state: RequestState, held: Attempt) -> bool:
+        outcome = held.outcome
+        is_answer = held.status == OK and not outcome.error and not outcome.no_answer
+        return is_answer and held.backend in state.inference.route.backends
+
+    def _stored(
+        self,
+        plan: CachePlan,
+        key: bytes,
+        state: RequestState,
+        parts: list[bytes],
+        *,
+        streamed: bool,
+    ) -> End:
+        """Keep an answer in all tiers, if its header fields and its size allow it."""
+        held = state.held
+        assert held is not None
+        known = plan.headers
+        ttl_s = lifetime_s(held.headers, plan.ttl_s, known)
+        size = sum(map(len, parts))
+        if plan.protocol == ECHOES and not echoes_plainly(state.inference.call, held.headers):
+            ttl_s = 0.0
+        if not ttl_s or not size or (streamed and not parts):
+            plan.counts.stores["refused"] += 1
+            return NOTHING
+        if size > plan.entry_bytes_max:
+            plan.counts.stores["too_large"] += 1
+            return NOTHING
+        now_s = self.wall()
+        entry = Entry(
+            kept(held.headers),
+            parts[0] if len(parts) == 1 else b"".join(parts),
+            tuple(map(len, parts)) if streamed else (),
+            held.backend,
+            held.outcome.cost_nano,
+            now_s,
+            held.latency_s,
+            now_s + ttl_s,
+            now_s + ttl_s + plan.stale_s,
+            state.inference.tenant,
+            id_of(state.inference.call) if plan.protocol == ECHOES else None,
+        )
+        self.memory.put(key, entry)
+        plan.counts.stores["stored"] += 1
+        remote = self.remote
+        if remote is not None and not remote.rests and len(self._writes) < REFRESHES_MAX:
+            task = asyncio.get_running_loop().create_task(remote.put(key, entry, now_s))
+            self._writes.add(task)
+            task.add_done_callback(self._writes.discard)
+        return entry
+
+    async def close(self) -> None:
+        """Stop the refreshes, wait for the writes, and close the second tier."""
+        for task in self._refreshes:
+            task.cancel()
+        await asyncio.gather(*self._refreshes, *self._writes, return_exceptions=True)
+        if self.remote is not None:
+            await self.remote.close()

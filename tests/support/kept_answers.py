@@ -1,0 +1,20 @@
+"""Entries of a cache, for its tests."""
+
+from tollway.gateway.caching.entry import Entry
+
+
+def entry(body: bytes = b"body", tenant: str = "t", **more: object) -> Entry:
+    fields: dict[str, object] = {
+        "headers": [(b"content-type", b"text/plain")],
+        "body": body,
+        "pieces": (),
+        "backend": "gpu",
+        "cost_nano": 5,
+        "made_s": 1000.0,
+        "took_s": 1.0,
+        "expires_s": 1060.0,
+        "dies_s": 1100.0,
+        "tenant": tenant,
+        **more,
+    }
+    return Entry(**fields)  # type: ignore[arg-type]
