@@ -32,12 +32,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-from choosing import cascades, changes, curves, pacing, picture, rivals, speed  # noqa: E402
+from choosing import cascade_values, cascades, changes, curves, pacing, picture, rivals, speed  # noqa: E402
 from choosing.figures import Effort, Row  # noqa: E402
 from choosing.tables import Pair, Table, discover, paired  # noqa: E402
 
 OURS = ["lagrangian", "lagrangian/vowpal"]
-RIVALS = ["epsilon_greedy", "cb_explore_adf", "linucb", "lin_thompson"]
+RIVALS = ["epsilon_greedy", "squarecb", "cb_explore_adf", "linucb", "lin_thompson"]
 
 
 @dataclass
@@ -87,13 +87,23 @@ def floors(at: Setting) -> Iterator[Row]:
 
 def cascade_floors(at: Setting) -> Iterator[Row]:
     for table in at.services:
-        yield from cascades.floors(table, at.effort)
+        yield from cascades.floors(table, at.effort, at.args.cascade_floor)
+
+
+def cascade_worths(at: Setting) -> Iterator[Row]:
+    for table in at.services:
+        yield from cascade_values.study(table, at.effort)
 
 
 def drift(at: Setting) -> Iterator[Row]:
     for pair in at.pairs:
         if len(pair.table.arms) >= 3:
             yield from changes.drift(pair.table, at.effort)
+
+
+def tails(at: Setting) -> Iterator[Row]:
+    for pair in at.pairs:
+        yield from changes.tails(pair, at.effort)
 
 
 def newcomer(at: Setting) -> Iterator[Row]:
@@ -142,7 +152,12 @@ STUDIES: dict[str, tuple[Callable[[Setting], Iterator[Row]], str]] = {
         cascade_floors,
         "the saving of a cascade at a floor, by section of the stream",
     ),
+    "cascade-values": (
+        cascade_worths,
+        "cascades that weigh a right answer in dollars, and the best threshold in hindsight",
+    ),
     "drift": (drift, "a price or the middle arm's quality is cut for a third of the stream"),
+    "tails": (tails, "spend where costs are heavy-tailed (Pareto, exponent 1.5)"),
     "newcomer": (newcomer, "an arm is added after a third: requests until it gets 5 % of 100"),
     "cascades": (cascading, "cascades at --shares of the best single service's price"),
     "two-arms": (two_arms, "tables of two arms, at 25 and 50 % calls of the more expensive"),
@@ -212,6 +227,12 @@ def arguments() -> argparse.Namespace:
         help=f"also run {rivals.PACKAGE}, in its own environment under --cache",
     )
     parser.add_argument("--floors", type=float, nargs="+", default=list(curves.FLOORS))
+    parser.add_argument(
+        "--cascade-floor",
+        type=float,
+        metavar="F",
+        help="floor of cascade-floors (.01 below the best service's accuracy)",
+    )
     parser.add_argument(
         "--shares",
         type=float,

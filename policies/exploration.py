@@ -7,10 +7,15 @@ of labels of that arm, so that a new arm is tried and an arm known to be bad is 
 expected extra spend is at most a share of the allowance; where no budget binds, it is at most a
 share of the recent mean cost of a request.
 
+With many arms the choice has two stages. First a short list: those of the highest score among the
+arms whose gap to the best is within what their mean may be off by, two standard errors of a mean of
+right-or-wrong labels. Then the draw, among the arms on the list alone. So exploration is not spread
+over all arms at once, and arms that drop out of the race make room for others.
+
 `Uniform` ignores gaps and costs; it is for comparison.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tollway.policies.sampling import cap_extra
@@ -36,6 +41,8 @@ class Exploration:
     gamma_first: greediness against an arm without labels.
     share:       maximum share of the allowance expected to be spent on more expensive arms.
     p_min:       minimum probability of every arm, within that share; 0 unless replay is wanted.
+    short_list:  maximum number of arms that are explored at once.
+    reach:       error of an arm's mean after one label, beyond which it is off the short list.
     """
 
     gamma: float = 10_000.0
@@ -43,8 +50,12 @@ class Exploration:
     labels: float = 30.0
     share: float = 0.05
     p_min: float = 0.0
+    short_list: int = 16
+    reach: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.short_list < 2:
+            raise ValueError(f"a short list of {self.short_list}, not at least 2 arms")
         if not (0 < self.gamma_first <= self.gamma and self.labels > 0):
             raise ValueError(f"gamma_first {self.gamma_first}, gamma {self.gamma}")
         if not (0 <= self.share <= 1 and 0 <= self.p_min <= 1):
@@ -62,9 +73,15 @@ class Exploration:
         first, most = self.gamma_first, self.gamma
         rise = (most - first) / self.labels
         best, count = max(scores), len(scores)
-        top = scores.index(best)
+        top, listed = scores.index(best), None
+        if count > self.short_list:
+            listed = self._listed(scores, best, labels)
         even = 1.0 / count
         least = even if even < self.p_min else self.p_min
+        explored, rest = count, 1.0
+        if listed is not None:
+            explored = len(listed)
+            rest -= (count - explored) * least
         own, limit = costs_usd[top], self.share * base_usd
         pmf = [0.0] * count
         total = extra = 0.0
@@ -72,9 +89,9 @@ class Exploration:
             if index == top:
                 continue
             p = least
-            if score + (1.0 - qualities[index]) >= best:
+            if score + (1.0 - qualities[index]) >= best and (listed is None or index in listed):
                 gamma = first + rise * labels[index]
-                tried = 1.0 / (count + (most if most < gamma else gamma) * (best - score))
+                tried = rest / (explored + (most if most < gamma else gamma) * (best - score))
                 p = tried if tried > least else least
             pmf[index] = p
             total += p
@@ -86,6 +103,20 @@ class Exploration:
             return top, pmf, extra
         cap_extra(pmf, top, costs_usd, extra=extra, limit=limit)
         return top, pmf, limit
+
+    def _listed(
+        self, scores: Sequence[float], best: float, labels: Sequence[float]
+    ) -> Collection[int]:
+        """Return the arms that may be best, at most `short_list`, as indices."""
+        reach = self.reach * self.reach
+        racing = [
+            index
+            for index, score in enumerate(scores)
+            if (best - score) * (best - score) * (labels[index] + 1.0) <= reach
+        ]
+        if len(racing) > self.short_list:
+            racing = sorted(racing, key=scores.__getitem__, reverse=True)[: self.short_list]
+        return frozenset(racing)
 
 
 @dataclass(frozen=True, slots=True)

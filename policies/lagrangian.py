@@ -40,6 +40,7 @@ KIND = "lagrangian 1"
 WINDOW = 400  # contexts: enough to resolve a tenth of a cent, few enough to follow an hour
 THIN = 20  # contexts after a restart: with fewer, the saved price is better than a new one
 CHANGES_MAX = 100  # changes not drained yet
+INFINITE = math.inf
 EVERY = 25  # requests: a solution costs about a fifth of a millisecond
 
 
@@ -367,9 +368,7 @@ class Lagrangian:
 def offered(arms: Sequence[Arm]) -> tuple[tuple[str, ...], list[float]]:
     """Return the names and costs of the arms; ValueError if they are not valid to choose among."""
     costs = [arm.cost_usd for arm in arms]
-    valid = bool(costs)
-    for cost_usd in costs:
-        valid = valid and 0.0 <= cost_usd < math.inf
-    if not valid:
+    # A sum with a value that is not finite is not finite either, and a sum takes no loop.
+    if not costs or not (min(costs) >= 0.0 and sum(costs) < INFINITE):
         raise ValueError(f"arms without a cost that is finite and not negative: {list(arms)}")
     return tuple([arm.name for arm in arms]), costs

@@ -29,6 +29,7 @@ EXPLORE: dict[str, float] = {
     "explore_labels": 30.0,
     "explore_share": 0.05,
     "p_min": 0.0,
+    "short_list": 16,
 }
 PACE: dict[str, float] = {"horizon": 200.0, "credit": 20.0, "window": 400, "every": 25}
 FLOOR: dict[str, float] = {"margin": 0.001, "slack": 0.02, "floor_alpha": 0.05}
@@ -113,6 +114,7 @@ def _exploration(numbers: dict[str, float]) -> Exploration | Uniform:
         labels=numbers["explore_labels"],
         share=numbers["explore_share"],
         p_min=numbers["p_min"],
+        short_list=int(numbers["short_list"]),
     )
 
 

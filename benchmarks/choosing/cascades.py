@@ -11,7 +11,7 @@ from random import Random
 
 import numpy as np
 
-from choosing import figures
+from choosing import figures, supervised
 from choosing.figures import Effort, Row, budgets_of, seeded, summary
 from choosing.stream import Record, median_us
 from choosing.tables import Table
@@ -134,16 +134,23 @@ def curve(table: Table, effort: Effort) -> Iterator[Row]:
     rows = list(study(table, effort, [usd / max_price for usd in budgets_of(table).tolist()]))
     saved = figures.saving(rows, table)
     yield from ({**row, "saving_at_best": saved} for row in rows)
+    orders = [np.random.default_rng(seed).permutation(len(table)) for seed in range(effort.seeds)]
+    for budget in budgets_of(table).tolist():
+        records = supervised.frugalml(table, orders, len(table) // 2, budget)
+        yield {"policy": "frugalml's form, trained", **summary(records, table, budget)}
 
 
-def floors(table: Table, effort: Effort) -> Iterator[Row]:
+def floors(table: Table, effort: Effort, given: float | None = None) -> Iterator[Row]:
     """Yield a cascade's saving at a floor, compared with the best service, from a cold start.
 
-    The floor is one point below the best service's accuracy. Each row is a section of the stream.
+    The floor is `given`, or one point below the best service's accuracy. Each row is a section of
+    the stream; `windows_below` is of the whole stream.
     """
     quality, cost = table.quality.mean(axis=0), table.cost.mean(axis=0)
     best = int(np.lexsort((cost, -quality))[0])
-    floor = max(float(quality[best]) - BELOW_BEST, 0.0)
+    floor = max(float(quality[best]) - BELOW_BEST, 0.0) if given is None else given
+    if floor > quality[best]:
+        return
     for baseline in (table.arms[best], None):
 
         def one(seed: int, baseline: str | None = baseline) -> Record:
@@ -153,6 +160,7 @@ def floors(table: Table, effort: Effort) -> Iterator[Row]:
             return run(policy, table, order, None, seed)
 
         records = seeded(effort, f"{table.name}: floor {floor:.3g}, baseline {baseline}", one)
+        below = float(np.mean([figures.windows_below(r, floor - 0.01) for r in records]))
         for begin, end in pairwise(STRETCHES):
             if begin >= len(table):
                 break
@@ -165,4 +173,5 @@ def floors(table: Table, effort: Effort) -> Iterator[Row]:
                 "quality": float(np.mean([record.quality[begin:end].mean() for record in records])),
                 "best_service": float(quality[best]),
                 "saving": 1.0 - spent / float(cost[best]) if cost[best] else None,
+                "windows_below": below,
             }

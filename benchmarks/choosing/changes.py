@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from choosing import rivals, stream
-from choosing.curves import is_published, shuffled
-from choosing.figures import Effort, Row, budgets_of, interval, seeded
+from choosing.curves import Course, is_published, shuffled
+from choosing.figures import Effort, Row, budgets_of, interval, seeded, summary
 from choosing.stream import Record, World
-from choosing.tables import Table
+from choosing.tables import Pair, Table
+
+TAIL = 1.5
 
 PUBLISHED_DRIFT = {
     ("price cut", 3.0e-4): (0.862, 0.933, 0.854),
@@ -67,6 +69,25 @@ def _worlds(table: Table, size: int) -> dict[str, World]:
         "price cut, silent": World(price=cut, announced=False),
         "degraded": World(quality=degraded),
     }
+
+
+def tails(pair: Pair, effort: Effort) -> Iterator[Row]:
+    """Yield the spend where each request's cost is multiplied by a Pareto variable of mean 1.
+
+    Its exponent is 1.5, so its variance is infinite: of 1,000 requests one makes a tenth of the
+    cost. The hull is that of the table without it.
+    """
+    course = Course(pair)
+    for budget in course.budgets[1:6].tolist():
+
+        def one(seed: int, budget: float = budget) -> Record:
+            draws = np.random.default_rng(seed + 1000).pareto(TAIL, len(course.whole)) + 1.0
+            factors = (draws * (TAIL - 1.0) / TAIL).tolist()
+            return course.run("lagrangian", seed, budget, World(tail=factors.__getitem__))
+
+        records = seeded(effort, f"{pair.table.name}: heavy tails at ${budget:.3g}", one)
+        yield {"exponent": TAIL, "spend_seeds": [r.spend for r in records],
+               **summary(records, pair.table, budget)}  # fmt: skip
 
 
 def newcomer(table: Table, effort: Effort) -> Iterator[Row]:

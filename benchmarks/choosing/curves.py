@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from choosing import bounds, figures, rivals, stream
+from choosing import bounds, figures, rivals, stream, supervised
 from choosing.figures import Effort, Row, budgets_of, interval, seeded, summary
 from choosing.stream import Record, World
 from choosing.tables import Pair, Table
@@ -100,6 +100,8 @@ def curves(
     for name in names:
         rows = [_cell(course, name, budget, effort) for budget in course.budgets.tolist()]
         yield from _told(rows, table)
+    if len(names) > 1:
+        yield from _trained(course, effort)
     if paretobandit is not None:
         effort.tell(f"{table.name}: ParetoBandit, all budgets")
         yield from _told(list(_rival(course, effort, paretobandit)), table)
@@ -109,6 +111,18 @@ def _cell(course: Course, name: str, budget: float, effort: Effort) -> Row:
     label = f"{course.pair.table.name}: {name} at ${budget:.3g}"
     records = seeded(effort, label, lambda seed: course.run(name, seed, budget))
     return {"policy": name, **summary(records, course.pair.table, budget)}
+
+
+def _trained(course: Course, effort: Effort) -> Iterator[Row]:
+    """Yield a threshold router trained on the first part, and the supervised yardsticks."""
+    table, whole, budgets = course.pair.table, course.whole, course.budgets.tolist()
+    features = exact_features(course.contexts)
+    orders = [course.order(seed) for seed in range(effort.seeds)]
+    effort.tell(f"{table.name}: a trained threshold, all budgets")
+    for budget in budgets:
+        records = supervised.threshold(whole, features, orders, course.start, budget)
+        yield {"policy": "threshold, trained", **summary(records, table, budget)}
+    yield from supervised.yardstick(whole, table, features, orders, course.start, budgets, effort)
 
 
 def _told(rows: list[Row], table: Table) -> list[Row]:
@@ -187,18 +201,14 @@ def floors(pair: Pair, effort: Effort, wanted: Sequence[float]) -> Iterator[Row]
             "table": table.name,
             "floor": floor,
             "quality": float(np.mean([record.quality.mean() for record in records])),
-            "windows_below": float(np.mean([_below(record, floor - 0.01) for record in records])),
+            "windows_below": float(
+                np.mean([figures.windows_below(record, floor - 0.01) for record in records])
+            ),
             "cost_usd": float(np.mean(spent)),
             "plus_minus": interval(spent),
             "hull_usd": hull_usd,
             "saving": 1 - float(np.mean(spent)) / hull_usd if hull_usd else None,
         }
-
-
-def _below(record: Record, level: float, size: int = 500) -> float:
-    """Return the share of windows whose mean quality is below a level."""
-    size = min(size, len(record.quality))
-    return float((np.convolve(record.quality, np.ones(size) / size, "valid") < level).mean())
 
 
 def scarce(pair: Pair, effort: Effort, labelled: float = 0.01) -> Iterator[Row]:

@@ -33,6 +33,12 @@ def seeded(effort: Effort, label: str, one: Callable[[int], Record]) -> list[Rec
     return [one(seed) for seed in range(effort.seeds)]
 
 
+def windows_below(record: Record, level: float, size: int = 500) -> float:
+    """Return the share of windows of `size` requests whose mean quality is below a level."""
+    size = min(size, len(record.quality))
+    return float((np.convolve(record.quality, np.ones(size) / size, "valid") < level).mean())
+
+
 def summary(records: list[Record], table: Table, budget: float) -> Row:
     """Return the figures of one policy at one budget; `table` is what was measured on."""
     quality = [float(record.quality.mean()) for record in records]

@@ -20,6 +20,7 @@ from tollway.policies.regressors.ridge import RidgeRegressor
 from tollway.policies.types import Context, Objective, Policy
 
 PACKAGE = "paretobandit==0.1.1"
+SQUARECB = 1000.0  # greediness: the best of 100, 300, 1000 and 3000 on ParetoBandit's val table
 
 
 class Optimistic(RidgeRegressor):
@@ -65,6 +66,10 @@ def paced(head: RidgeRegressor) -> Policy:
 
 def make(name: str, seed: int) -> Policy:
     """Return a policy by name; registry policies have their default options."""
+    if name == "squarecb":
+        # Inverse gap weighting as published: one greediness, no budget for exploration.
+        options = {"gamma_first": SQUARECB, "gamma": SQUARECB, "explore_share": 1.0}
+        return build("lagrangian", Objective(), options=options, seed=seed)
     if name == "linucb":
         return paced(Optimistic(0.1))
     if name == "lin_thompson":

@@ -31,6 +31,7 @@ class World:
     quality: Callable[[int, np.ndarray], np.ndarray] = lambda t, q: q
     price: Callable[[int, int], float] = lambda t, arm: 1.0
     up: Callable[[int, int], bool] = lambda t, arm: True
+    tail: Callable[[int], float] = lambda t: 1.0  # factor on the cost of a request
     labelled: float = 1.0
     audited: bool = False  # whether the auditor draws the labelled answers, else they are random
     announced: bool = True  # whether the price table follows the true price
@@ -125,7 +126,7 @@ def run(
         choice = policy.choose(context, arms, rng)
         deciding.append(time.perf_counter_ns() - started)
         a = up[choice.index]
-        cost = table.cost[row, a] * ratios[a]
+        cost = table.cost[row, a] * ratios[a] * world.tail(t)
         unit = prices[a].output_token_nano
         usage = Usage(output_tokens=cost * NANO_PER_USD / unit) if unit else Usage()
         quote = quotes[choice.index]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tollway.policies.exploration import Exploration, Offer, Uniform
 from tollway.policies.sampling import cap_extra, certain, draw
 
-ARMS = st.integers(1, 12)
+ARMS = st.integers(1, 40)
 UNSURE = -1e7  # a quality from which an arm could still become the best at any score here
 
 
@@ -75,6 +75,56 @@ def test_an_arm_that_could_not_be_best_is_not_tried() -> None:
     assert pmf[1] == 0.0
     assert pmf[2] > 0.0
     assert sum(pmf) == pytest.approx(1.0)
+
+
+def many(gaps: Sequence[float], labels: float) -> Offer:
+    names = tuple(map(str, range(len(gaps))))
+    qualities = [0.5 - gap for gap in gaps]
+    return Offer(names, qualities, [1.0] * len(names), [labels] * len(names))
+
+
+def test_of_many_arms_only_those_that_may_be_best_are_on_the_short_list() -> None:
+    shown = many([0.0, *[0.05] * 10, *[0.3] * 39], labels=24.0)
+
+    top, pmf, _ = Exploration(short_list=11).pmf(shown.qualities, shown, 1.0)
+
+    # After 24 labels a mean may be off by 1 / sqrt(25).
+    assert top == 0
+    assert all(p > 0.0 for p in pmf[:11])
+    assert pmf[11:] == [0.0] * 39
+    assert sum(pmf) == pytest.approx(1.0)
+
+
+def test_a_short_list_has_at_most_its_number_of_arms_each_explored_as_if_alone() -> None:
+    shown = many([0.0, *[0.01 * at for at in range(1, 50)]], labels=0.0)
+    explore = Exploration(short_list=4, gamma_first=100.0)
+
+    _, pmf, _ = explore.pmf(shown.qualities, shown, 1.0)
+
+    assert [p > 0.0 for p in pmf] == [True] * 4 + [False] * 46
+    assert pmf[1] == pytest.approx(1.0 / (4 + 100 * 0.01))
+
+
+def test_few_arms_are_all_explored() -> None:
+    shown = many([0.0, 0.4, 0.4], labels=1e4)
+
+    _, pmf, _ = Exploration().pmf(shown.qualities, shown, 1.0)
+
+    assert min(pmf) > 0.0
+
+
+def test_the_least_probability_holds_off_the_short_list_too() -> None:
+    shown = many([0.0] * 40, labels=10.0)
+
+    _, pmf, _ = Exploration(short_list=4, p_min=0.005).pmf(shown.qualities, shown, 1.0)
+
+    assert min(pmf) == pytest.approx(0.005)
+    assert sum(pmf) == pytest.approx(1.0)
+
+
+def test_a_short_list_of_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="short list of 1"):
+        Exploration(short_list=1)
 
 
 def test_the_cap_takes_from_more_expensive_arms_only() -> None:
