@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.synthetic import world, write_journal
 from tollway.gateway import settings
+from tollway.gateway.cli import main as cli
 from tollway.gateway.cli.client import ControlClient
 
 ROOT = Path(__file__).parents[1]
@@ -101,3 +102,20 @@ def test_every_cell_that_names_a_test_names_one_that_exists() -> None:
         if f"def {name}(" not in (page.parent / path).read_text()
     ]
     assert missing == []
+
+
+def commands() -> list[tuple[str, str]]:
+    """Return (page, command) of the `tollway` commands in blocks: its words before an argument."""
+    found = set()
+    for page in PAGES:
+        for block in re.findall(r"^```\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            for words in re.findall(r"^tollway((?: [a-z][a-z-]*)+)(?= |$)", block, re.MULTILINE):
+                found.add((f"{page.relative_to(ROOT)}", words.strip()))
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_a_command_that_is_shown_exists(page: str, command: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command.split(), "--help"], {})
+    assert ended.value.code == 0

@@ -84,9 +84,9 @@ def _told(found: list[dict[str, Any]]) -> Iterator[str]:
     for act, line in zip(found, terminal.columns([_row(act) for act in found]), strict=True):
         yield line
         for change in acts.changes(act):
-            yield f"    {_printable(change)}"
+            yield f"    {terminal.printable(change)}"
         if act["why"]:
-            yield f"    why: {_printable(act['why'])}"
+            yield f"    why: {terminal.printable(act['why'])}"
 
 
 def _row(act: dict[str, Any]) -> tuple[str, str, str]:
@@ -94,9 +94,8 @@ def _row(act: dict[str, Any]) -> tuple[str, str, str]:
     by = "" if act["by"] == act["who"] else act["by"]
     whence = ", ".join(filter(None, (by, act["client"])))
     who = f"{act['who']} ({whence})" if whence else act["who"]
-    return when, _printable(who), _printable(f"{acts.title(act)} {act['about']}".rstrip())
-
-
-def _printable(text: str) -> str:
-    """Return a text that cannot move a terminal's cursor, whoever wrote it."""
-    return "".join(one if one.isprintable() else " " for one in text)
+    return (
+        when,
+        terminal.printable(who),
+        terminal.printable(f"{acts.title(act)} {act['about']}".rstrip()),
+    )

@@ -34,6 +34,13 @@ class ControlClient:
         """Post a document to /_tollway/<path> and return the JSON reply; raises as `get` does."""
         return self._json("POST", path, json.dumps(document).encode())
 
+    def text(self, target: str) -> str:
+        """Return the text at a path such as /metrics; raises as `get` does."""
+        status, body = self._ask("GET", target, None)
+        if status != 200:
+            raise Declined(f"GET {target} is answered with status {status}")
+        return body.decode("utf-8", "replace")
+
     def _json(
         self,
         method: str,

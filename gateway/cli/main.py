@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tollway.backends.money import format_usd
-from tollway.gateway.cli import audit, policy, prices, scale, terminal
+from tollway.gateway.cli import audit, doctor, policy, prices, scale, terminal
 from tollway.gateway.cli import budgets as budget_commands
 from tollway.gateway.cli.client import Declined, Unreachable
 from tollway.gateway.security import keys
@@ -25,6 +25,7 @@ examples:
   tollway keys new                          create a key; put its hash into the configuration
   tollway check-config tollway.toml         list its problems, or print it in full
   tollway serve tollway.toml                run the gateway
+  tollway doctor tollway.toml               examine what it needs, and say what to do
   tollway simulate run steady               simulate a policy on a workload
   tollway budgets list                      show what is spent and what is left
   tollway audit --since 7d                  show who changed a budget or the configuration
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     prices.add(commands)
     policy.add(commands)
     scale.add(commands)
+    doctor.add(commands)
     _add_keys(commands)
     _add_captures(commands)
     return parser

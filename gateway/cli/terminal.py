@@ -122,6 +122,11 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cells).rstrip() for cells in padded]
 
 
+def printable(text: str) -> str:
+    """Return a text that cannot move a terminal's cursor, whoever wrote it."""
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
 def say(*lines: str) -> None:
     """Print lines."""
     sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -30,5 +30,6 @@ ORDER = (
     "control_plane",
     "grpc_listener",
     "wiring",
+    "doctor",
     "cli",
 )

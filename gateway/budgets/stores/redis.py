@@ -111,6 +111,19 @@ class RedisLedger:
         for client in (self._redis, *self._sentinels):
             await client.aclose()
 
+    async def server_options(self, *names: str) -> dict[str, str]:
+        """Return options of the server by name; none if this user may not see them."""
+        try:
+            return {
+                str(name): str(value)
+                for one in names
+                for name, value in (await self._redis.config_get(one)).items()
+            }
+        except exceptions.ResponseError:
+            return {}
+        except (exceptions.RedisError, OSError) as exc:
+            raise LedgerUnavailable(str(exc)) from exc
+
     async def register(self, budgets: Sequence[Budget]) -> BatchReply:
         """Register budgets."""
         await self._ask(self._redis.set(f"{KEY}:id", secrets.token_hex(8), nx=True))

@@ -1,0 +1,1 @@
+"""Examines what a gateway needs: folders, ledger, clocks, credentials, backends."""
