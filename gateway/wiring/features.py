@@ -14,7 +14,6 @@ from tollway.gateway.features.online.lookup import FeatureLookup
 from tollway.gateway.features.online.model import NUMBER, Source, WarmTier
 from tollway.gateway.features.online.stores import FeatureStores
 from tollway.gateway.features.sources import function
-from tollway.gateway.features.sources.sqlite import SqliteSource
 from tollway.gateway.features.sources.table import SourceTable
 from tollway.gateway.settings.errors import ConfigError, Problem
 from tollway.gateway.settings.features.group import POSTGRES, PYTHON, SQLITE
@@ -102,6 +101,8 @@ def build_source(one: config.FeatureGroupConfig) -> Source:
     place = f'[[features]] "{one.name}" source'
     if one.kind == SQLITE:
         path = Path(one.source.removeprefix("sqlite:///"))
+        from tollway.gateway.features.sources.sqlite import SqliteSource  # noqa: PLC0415 - few use it
+
         return SqliteSource(path, one.name, _table(one) if one.table else None)
     if one.kind == POSTGRES:
         try:
