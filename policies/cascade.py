@@ -237,6 +237,14 @@ class Cascade(Lagrangian):
         ):
             self._judge(self._floor, choice, quality, weight)
 
+    def _predict(self, choice: Choice, predicted: float, weight: float) -> None:
+        """Do nothing: a cascade's floor is shown by pairs of labels, or by whole answers."""
+
+    def rectify(
+        self, choice: Choice, arm: str, quality: float, predicted: float, weight: float = 1.0
+    ) -> None:
+        """Do nothing, as `_predict`."""
+
     def _pair(
         self, rule: AcceptanceRule, context: Context, choice: Choice, arm: str, quality: float
     ) -> None:

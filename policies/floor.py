@@ -24,6 +24,7 @@ from typing import Any
 
 from tollway.policies.acceptance import AcceptanceRule
 from tollway.policies.evidence.confidence_sequences import Detector, LowerBound
+from tollway.policies.evidence.prediction_powered import PredictionPowered
 from tollway.policies.pacing.multiplier import Market, Prices, price_for_quality
 from tollway.policies.types import Notice
 
@@ -65,6 +66,7 @@ class Floor:
         self._slack = slack
         self._alpha = alpha
         self._lower = LowerBound(alpha=alpha)
+        self._powered: PredictionPowered | None = None
         # The detector works on losses (1 - quality): the claim is that their mean is at most this.
         self._failing = Detector(1.0 - floor + slack, alpha=alarm)
         self.owed = 0.0
@@ -91,6 +93,8 @@ class Floor:
         if refuted:
             self._failing.reset()
             self._lower.reset()
+            if self._powered is not None:
+                self._powered.reset()
         self._lower.observe(value, least)
         self._share()
         if refuted:
@@ -145,15 +149,33 @@ class Floor:
         holds = max(self.baseline, self.floor)  # it is declared to
         if self._in_vain:
             self.share = SHARE_MIN
-        elif self._lower.value >= aim:
+        elif self.lower_bound >= aim:
             self.share = 1.0
         else:
-            self.share = max((holds - aim) / (holds - self._lower.value), SHARE_MIN)
+            self.share = max((holds - aim) / (holds - self.lower_bound), SHARE_MIN)
 
     @property
     def lower_bound(self) -> float:
-        """Lower bound on the learned policy's own quality."""
-        return self._lower.value
+        """Lower bound on the learned policy's own quality: the better of two, if there are two."""
+        if self._powered is None:
+            return self._lower.value
+        return max(self._lower.value, self._powered.value)
+
+    def predict(self, value: float, least: float) -> None:
+        """Count the predicted quality of an answer, which may have no label."""
+        self._with_predictions().predict(value, least)
+
+    def rectify(self, value: float, least: float) -> None:
+        """Count by how much the label of a predicted answer differs from its prediction."""
+        self._with_predictions().rectify(value, least)
+        self._share()
+
+    def _with_predictions(self) -> PredictionPowered:
+        """Return the bound by predictions and labels; each bound has half of alpha from then on."""
+        if self._powered is None:
+            self._powered = PredictionPowered(alpha=self._alpha / 2.0)
+            self._lower.revise(alpha=self._alpha / 2.0)
+        return self._powered
 
     @property
     def guarded(self) -> bool:
@@ -178,11 +200,14 @@ class Floor:
             "told": [self._released, self._feasible, self._in_vain],
             "lower": self._lower.save(),
             "failing": self._failing.save(),
+            **({} if self._powered is None else {"powered": self._powered.save()}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Load a saved state."""
         self._lower.load(state["lower"])
+        if "powered" in state:
+            self._with_predictions().load(state["powered"])
         self._failing.load(state["failing"])
         self.owed, self.estimate = float(state["owed"]), float(state["estimate"])
         self.baseline = float(state["baseline"])

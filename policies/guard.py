@@ -27,10 +27,11 @@ from random import Random
 from tollway.policies.evidence.confidence_sequences import Detector, LowerBound
 from tollway.policies.evidence.drift import Change
 from tollway.policies.evidence.off_policy import covered, dot, estimated, held_back
+from tollway.policies.evidence.signal_trust import SignalEstimate
 from tollway.policies.evidence.whole_labels import Whole
 from tollway.policies.sampling import draw
 from tollway.policies.state_codec import pack, unpack
-from tollway.policies.types import Arm, Choice, Context, Notice, Policy
+from tollway.policies.types import Arm, Choice, Context, LearnsSignals, Notice, Policy
 
 KIND = "guard 1"
 TRIAL = 0.1  # of the requests: the learned policy's in the shadow, the fixed arm's afterwards
@@ -164,6 +165,24 @@ class Guard:
         self._gain.observe(gain, least)
         if self._gain.value > 0.0:
             self._state("guard_took_over")
+
+    def learn_signal(
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        estimate: SignalEstimate,
+        weight: float = 1.0,
+    ) -> None:
+        """Learn what signals say of an arm's answer; they prove no gain."""
+        if isinstance(self._inner, LearnsSignals):
+            self._inner.learn_signal(context, choice, arm, estimate, weight)
+            self.version = self._inner.version
+
+    def rectify(
+        self, choice: Choice, arm: str, quality: float, predicted: float, weight: float = 1.0
+    ) -> None:
+        """Do nothing: a guarded policy has no floor."""
 
     def _estimate(self, choice: Choice, quality: float) -> tuple[float, float, float]:
         """Return (gain, least, most) as one label estimates it."""

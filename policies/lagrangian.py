@@ -24,6 +24,7 @@ from typing import Any
 from tollway.policies.constraints import feasible
 from tollway.policies.evidence.drift import Change
 from tollway.policies.evidence.off_policy import dot, estimated, held_back, standing_for
+from tollway.policies.evidence.signal_trust import SignalEstimate
 from tollway.policies.evidence.whole_labels import Whole
 from tollway.policies.exploration import Exploration, Offer, Uniform
 from tollway.policies.floor import Floor
@@ -206,6 +207,38 @@ class Lagrangian:
         self.version += 1
         if self._floor is not None and arm == choice.arm and self._whole.add(belief):
             self._judge(self._floor, choice, quality, weight)
+
+    def learn_signal(
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        estimate: SignalEstimate,
+        weight: float = 1.0,
+    ) -> None:
+        """Learn what signals say of an arm's answer; see `LearnsSignals`."""
+        held = context.held if arm == ACCEPT else arm
+        self._quality.learn_signal(context, held, estimate.quality, estimate.belief)
+        self.version += 1
+        if arm == choice.arm:
+            self._predict(choice, estimate.predicted, weight)
+
+    def _predict(self, choice: Choice, predicted: float, weight: float) -> None:
+        """Tell the floor the predicted quality of an answer."""
+        if self._floor is not None:
+            stands = standing_for(weight, estimated(choice, predicted, choice.shadow or choice.pmf))
+            self._floor.predict(*stands[:2])
+
+    def rectify(
+        self, choice: Choice, arm: str, quality: float, predicted: float, weight: float = 1.0
+    ) -> None:
+        """Tell the floor by how much the label of a predicted answer differs."""
+        if self._floor is None or arm != choice.arm:
+            return
+        wanted = choice.shadow or choice.pmf
+        odds = [mine / drawn for mine, drawn in zip(wanted, choice.pmf, strict=True) if drawn]
+        stands = weight * wanted[choice.index] / choice.pmf[choice.index]
+        self._floor.rectify(stands * (quality - predicted), -weight * max(odds))
 
     def _note(self, change: Change | Notice | None) -> None:
         """Act on a change at once, and store it for the next `drain`."""

@@ -74,10 +74,9 @@ class _Arm:
         """Return the expected quality where the regressor predicts `value`, before any drift."""
         return self.prior + self.mean + self.slope * (value - self.mean)
 
-    def learn(self, arm: str, quality: float, value: float, belief: float) -> Change | None:
-        """Learn from a label and the regressor's prediction; return a change if one is detected."""
-        target, surprise = quality - self.prior, quality - self.believed(value)
-        off = value - self.mean
+    def _follow(self, quality: float, value: float, belief: float) -> None:
+        """Move the mean and the slope by a label and the regressor's prediction."""
+        target, off = quality - self.prior, value - self.mean
         decay = BELIEF if belief == 1.0 else BELIEF**belief
         self.lean(
             decay * self.same + belief * (target - self.mean) * off,
@@ -85,6 +84,17 @@ class _Arm:
         )
         self.count += belief
         self.mean += belief * max(MEAN_RATE, 1.0 / (self.count + 1.0)) * (target - self.mean)
+
+    def learn_signal(self, quality: float, value: float, belief: float) -> None:
+        """Learn from an estimate that is right in the mean only."""
+        self._follow(quality, value, belief)
+        if self.labels > SUSPECT or not self.drift.fallen:
+            self.labels += belief
+
+    def learn(self, arm: str, quality: float, value: float, belief: float) -> Change | None:
+        """Learn from a label and the regressor's prediction; return a change if one is detected."""
+        surprise = quality - self.believed(value)
+        self._follow(quality, value, belief)
         change = self.drift.observe(arm, surprise) if self.whole.add(belief) else None
         if change is not None and change.amount < 0.0:
             self.since, self.fell_below = 0, self.mean + RECOVERED * change.amount
@@ -161,6 +171,20 @@ class Quality:
         else:
             value = self._head.learn(context, arm, target, belief)
         return known.learn(arm, quality, value, belief)
+
+    def learn_signal(self, context: Context, arm: str, quality: float, belief: float) -> None:
+        """Learn an estimate of an answer's quality, which is right in the mean only.
+
+        It may be outside [0, 1], and it is no evidence of a change: a signal may itself change.
+        `belief`: its share of a label's information, above 0 and below 1.
+        """
+        if not 0.0 < belief < 1.0:
+            raise ValueError(f"a belief of {belief}, not between 0 and 1")
+        if not math.isfinite(quality):
+            raise ValueError(f"a quality of {quality}")
+        known = self._arms.get(arm) or self._meet(arm, None)
+        value = self._head.learn(context, arm, quality - known.prior, belief)
+        known.learn_signal(quality, value, belief)
 
     def _introduce(self, arms: Sequence[Arm]) -> None:
         """Add the arms that are new, the cheaper first."""

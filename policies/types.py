@@ -8,9 +8,10 @@ in the `Choice`, so feedback may arrive hours later, out of order, or never.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tollway.policies.evidence.drift import Change
+from tollway.policies.evidence.signal_trust import SignalEstimate
 from tollway.record import record
 
 ACCEPT = "accept"
@@ -115,6 +116,33 @@ class Notice:
     kind: str
     text: str
     figures: dict[str, float]
+
+
+@runtime_checkable
+class LearnsSignals(Protocol):
+    """A policy that also learns from signals, which score answers without knowing the truth."""
+
+    def learn_signal(
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        estimate: SignalEstimate,
+        weight: float = 1.0,
+    ) -> None:
+        """Learn what signals say of the answer of `arm`, in proportion to the belief in them.
+
+        Floors are not certified by it alone: see `rectify`. `weight`: as in `Policy.learn`.
+        """
+
+    def rectify(
+        self, choice: Choice, arm: str, quality: float, predicted: float, weight: float = 1.0
+    ) -> None:
+        """Use the true quality of an answer whose predicted quality was learned before.
+
+        Predictions and their errors together bound the quality of all answers, with fewer labels
+        than without predictions (`prediction_powered`). The label itself is learned by `learn`.
+        """
 
 
 class Policy(Protocol):

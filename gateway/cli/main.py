@@ -150,6 +150,7 @@ def _add_check_config(commands: Any) -> None:
 def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from tollway.gateway.cli import config_report  # noqa: PLC0415
     from tollway.gateway.settings import hard_bounds, load, services  # noqa: PLC0415
+    from tollway.gateway.settings.signals import notes as signal_notes  # noqa: PLC0415
 
     try:
         settings = load(arguments.file, environ)
@@ -162,7 +163,7 @@ def _check_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
         return terminal.USAGE
     if arguments.diff is not None:
         return _show_difference(settings, arguments, environ)
-    notes = hard_bounds.notes(settings)
+    notes = [*hard_bounds.notes(settings), *signal_notes.notes(settings)]
     if note := services.note(environ):
         notes.append(note)
     if arguments.json:

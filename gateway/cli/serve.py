@@ -24,6 +24,7 @@ from tollway.gateway.observability.log_writer import Background
 from tollway.gateway.security import admin_key
 from tollway.gateway.settings import hard_bounds
 from tollway.gateway.settings.errors import ConfigError, Problem
+from tollway.gateway.settings.signals import notes as signal_notes
 from tollway.gateway.storage import audit_log, folder_lock
 from tollway.gateway.storage.audit_log import AuditLog
 from tollway.gateway.wiring import Gateway, build, made_admin_key
@@ -48,7 +49,7 @@ def serve(read: Read, note: str = "") -> int:
     """
     settings = read()
     log_format.write(settings.log.format, settings.log.level)
-    for one in [note, *hard_bounds.notes(settings)]:
+    for one in [note, *hard_bounds.notes(settings), *signal_notes.notes(settings)]:
         if one:
             log.warning("%s", one)
     made = make_admin_key(settings)

@@ -62,6 +62,7 @@ def decision(rows: list[Row], devices: Devices = no_devices) -> dict[str, Any]:
     ends = {row["attempt"]: row for row in rows if row["kind"] == "settlement"}
     attempts = [ends.get(row["attempt"], row) for row in rows if row["kind"] == "attempt"]
     feedback = [row for row in rows if row["kind"] == "feedback"]
+    signals = [row for row in rows if row["kind"] == "signal"]
     first = rows[0]
     used = devices({row["backend"] for row in attempts})
     return {
@@ -75,9 +76,32 @@ def decision(rows: list[Row], devices: Devices = no_devices) -> dict[str, Any]:
         "stages": [_stage(row) for row in draws],
         "attempts": [_attempt(row) for row in attempts],
         "feedback": feedback,
+        **({"signals": [_signal(row) for row in signals]} if signals else {}),
         **({"devices": used} if used else {}),
-        "story": story(draws, attempts) + [_device(name, one) for name, one in used.items()],
+        "story": [
+            *story(draws, attempts),
+            *[sentence for row in signals for sentence in _scored(row)],
+            *[_device(name, one) for name, one in used.items()],
+        ],
     }
+
+
+def _signal(row: Row) -> dict[str, Any]:
+    """Return the scores of a decision's replies, and the (quality, belief) learned of each."""
+    return {name: row[name] for name in ("time", "scores", "estimates")}
+
+
+def _scored(row: Row) -> list[str]:
+    """Return what signals said of each reply, and what was learned of it, as sentences."""
+    sentences = []
+    for backend, scores in row["scores"].items():
+        said = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+        learned = "nothing was learned from it"
+        if backend in row["estimates"]:
+            quality, belief = row["estimates"][backend]
+            learned = f"learned as quality {quality:.2f} with {belief:.0%} of a label's weight"
+        sentences.append(f"Signals scored {backend}'s reply: {said}; {learned}.")
+    return sentences
 
 
 def _device(backend: str, one: Mapping[str, Any]) -> str:
@@ -245,6 +269,8 @@ def _changed(row: Row) -> list[str]:
 
 
 def _why(row: Row) -> str:
+    if row.get("signal"):
+        return f"For signal {row['signal']} (probability {row['audit']:.2%}), asked"
     if row.get("audit"):
         return f"Audited (probability {row['audit']:.2%}) by"
     if "hedge_s" in row:

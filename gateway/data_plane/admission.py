@@ -331,6 +331,7 @@ class Admission:
             among=among,
             caller=tenant if tenant != ANONYMOUS else anonymous_caller(address_of(scope)),
             memory=memory,
+            feedback=options.feedback,
         )
 
     async def _decoded(

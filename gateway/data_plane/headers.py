@@ -15,6 +15,7 @@ from tollway.backends.types import Headers
 from tollway.gateway.caching import directives
 from tollway.gateway.data_plane.problems import HttpProblem
 from tollway.gateway.security.header_names import CREDENTIALS, FRAMING, HOP_BY_HOP
+from tollway.gateway.signals.conversations import said
 
 _OWN = b"x-tollway-"
 _OWN_BYTES = len(_OWN)
@@ -41,6 +42,7 @@ class RequestOptions:
     accepts: bytes = b""
     cache_mode: str = ""
     is_coded: bool = False
+    feedback: float | None = None
 
 
 def forwarded(
@@ -131,6 +133,8 @@ def _demand(options: RequestOptions, name: bytes, value: bytes) -> None:
             options.deadline_s = _between(float(text), 1.0, 86_400_000.0) / 1000
         elif name == directives.OWN:
             options.cache_mode = _one_of(text.lower(), directives.MODES)
+        elif name == b"x-tollway-feedback":
+            options.feedback = said(text)
     except (ValueError, InvalidOperation) as exc:
         raise HttpProblem(
             400, "Bad header", f"{name.decode()} is invalid: {text[:80]!r} ({exc})"

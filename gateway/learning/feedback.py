@@ -27,6 +27,7 @@ from tollway.gateway.learning import readback
 from tollway.gateway.learning.feedback_items import PROBABILITY_MIN, BadFeedback, Feedback, parse
 from tollway.gateway.learning.importance_weights import Weights
 from tollway.gateway.learning.readback import BadRow
+from tollway.gateway.learning.signals import SIGNALS, SignalLearner
 from tollway.gateway.routing.observer import EventSink, LabelObserver
 from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.request_state import Decision
@@ -89,12 +90,15 @@ class FeedbackLearner:
         *,
         patience_s: float = 0.0,
         events: EventSink | None = None,
+        signals: SignalLearner | None = None,
     ) -> None:
         """Set up the learner.
 
         `patience_s`: how long after a reply another worker may still be writing its rows. `events`
-        receives an event for each tenant with mostly set-aside labels.
+        receives an event for each tenant with mostly set-aside labels. `signals` learns from scores
+        that are no labels.
         """
+        self._signals = signals
         self._events = events
         self._aside: dict[tuple[str, str], list[float]] = {}
         self._patience_s = patience_s
@@ -123,9 +127,13 @@ class FeedbackLearner:
         decision = document.get("decision") if isinstance(document, dict) else None
         least = readback.PROBABILITY_MIN if by == GATEWAY else PROBABILITY_MIN
         try:
-            feedback = parse(document, probability_min=least)
-            await self.found(feedback.decision)
-            result = {"result": self.take(feedback, tenant, by)}
+            if by == SIGNALS:
+                await self.found(str(decision))
+                result = {"result": self._scored(document)}
+            else:
+                feedback = parse(document, probability_min=least)
+                await self.found(feedback.decision)
+                result = {"result": self.take(feedback, tenant, by)}
         except BadFeedback as exc:
             result = {"result": "refused", "detail": str(exc)}
         if result["result"] == "unknown":
@@ -133,6 +141,11 @@ class FeedbackLearner:
         elif result["result"] == "unwritten":
             result["detail"] = "the journal cannot be written; send it again later"
         return {"decision": str(decision)[:64], **result}
+
+    def _scored(self, document: Any) -> str:
+        if self._signals is None:
+            raise BadFeedback("this gateway does not learn from signals")
+        return self._signals.take(document)
 
     def absence(self, decision: str) -> str:
         """Return why a decision is not found."""
@@ -189,7 +202,7 @@ class FeedbackLearner:
         validated = ValidatedFeedback(route, drawn, rows, known, reporter, feedback.probability)
         result = self._written(validated, feedback)
         if result == "learned":
-            beliefs = self._learn(validated)
+            beliefs = self._learn(validated, feedback.decision)
             if feedback.probability == 1.0:  # audits favour doubtful answers: biased mean
                 answer = answered(rows)
                 for backend, quality in known.items():
@@ -232,7 +245,7 @@ class FeedbackLearner:
         except OSError:  # the row is written; the next start marks it, and until then this set does
             self._unmarked.add(decision)
 
-    def _learn(self, validated: ValidatedFeedback) -> dict[str, float]:
+    def _learn(self, validated: ValidatedFeedback, decision: str) -> dict[str, float]:
         """Learn in proportion to the belief in the source; return the belief by backend."""
         route, reporter = validated.route, validated.reporter
         kind, _, tenant = reporter.partition(":")
@@ -246,6 +259,9 @@ class FeedbackLearner:
         beliefs = route.influence.believe(reporter, share, known, expected)
         weight = self._weights.weigh(route.name, reporter, validated.probability)
         teach(route, validated.drawn, validated.rows, known, weight, beliefs)
+        if self._signals is not None and route.signals:
+            whole = {arm: q for arm, q in known.items() if beliefs.get(arm, 1.0) == 1.0}
+            self._signals.label(route, decision, validated.drawn, whole, weight)
         if kind == TENANT and beliefs:
             self._count_aside(route.name, tenant, 1.0 - min(beliefs.values()))
         return beliefs
@@ -289,10 +305,12 @@ class FeedbackLearner:
         recent = [path for path in segments(folder) if modified_s(path) >= oldest]
         for path in recent[-most:]:
             for row in rows(path, skip):
-                if row.get("kind") in {"feedback", "decision"}:
+                if row.get("kind") in {"feedback", "decision", "signal"}:
                     try:
                         if row["kind"] == "decision":
                             self.recount(row, since)
+                        elif row["kind"] == "signal":
+                            learned += self._rescored(row, since)
                         else:
                             learned += self.relearn(row, since, seen)
                     except (BadRow, KeyError, TypeError, ValueError, ArithmeticError) as exc:
@@ -324,8 +342,16 @@ class FeedbackLearner:
             reporter = f"{TENANT}:{readback.text(row, 'tenant')}"
         seen.add(decision)
         self._mark(decision)
-        self._learn(ValidatedFeedback(route, drawn, rows, known, str(reporter), probability))
+        validated = ValidatedFeedback(route, drawn, rows, known, str(reporter), probability)
+        self._learn(validated, decision)
         return True
+
+    def _rescored(self, row: Row, since: Mapping[str, float]) -> bool:
+        """Learn from a signal row unless already done. Raises BadRow if the row is damaged."""
+        if self._signals is None:
+            return False
+        newer = readback.time_s(row) > since.get(readback.text(row, "route"), 0.0)
+        return self._signals.relearn(row, teaches=newer) and newer
 
 
 def _may_know(route: RoutePlan, rows: list[Row], tenant: str | None, by: str) -> bool:

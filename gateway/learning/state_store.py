@@ -64,6 +64,7 @@ class StateStore:
             "demand": orjson.dumps(self._demands[name].save()),
             "influence": orjson.dumps(route.influence.save()),
             "traffic": orjson.dumps(route.traffic.save()),
+            "trust": orjson.dumps(route.trust.save()),
         }
         return snapshot_file.pack(parts, self._wall())
 
@@ -106,6 +107,8 @@ class StateStore:
         if self._learns and "influence" in parts:  # older snapshots have none
             route.influence.load(orjson.loads(parts["influence"]))
             route.traffic.load(orjson.loads(parts["traffic"]))
+        if self._learns and "trust" in parts:
+            route.trust.load(orjson.loads(parts["trust"]))
 
     async def save(self) -> None:
         """Write the snapshots in a thread; report disk errors and retry at the next save."""

@@ -13,6 +13,7 @@ from random import Random
 
 from tollway.gateway.learning.feedback import FeedbackLearner
 from tollway.gateway.learning.readback import BadRow, draws
+from tollway.gateway.learning.signals import SignalLearner
 from tollway.gateway.routing.observer import Uncounted
 from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.storage.journal import Journal, segments
@@ -83,7 +84,9 @@ def relearn(
     """
     results = {name: Relearned() for name in routes}
     metrics = Uncounted()
-    learner = FeedbackLearner(Readable(folder), routes, metrics, wall)
+    journal = Readable(folder)
+    signals = SignalLearner(journal, routes, metrics, wall)
+    learner = FeedbackLearner(journal, routes, metrics, wall, signals=signals)
     rng = Random(0)
 
     def chosen() -> Iterator[Row]:
@@ -100,10 +103,12 @@ def relearn(
             if row.get("kind") == "decision":
                 _meet(routes[name], row, rng)
                 learner.recount(row, {})
-            elif row.get("kind") == "feedback" and without(row):
+            elif row.get("kind") in {"feedback", "signal"} and without(row):
                 results[name].left_out += 1
             elif row.get("kind") == "feedback":
                 results[name].learned += learner.relearn(row, {}, seen)
+            elif row.get("kind") == "signal":
+                results[name].learned += signals.relearn(row)
         except (BadRow, KeyError, TypeError, ValueError, ArithmeticError):
             skipped += 1
     return results, skipped

@@ -36,6 +36,30 @@ _BUDGET: tuple[tuple[str, str, Callable[[BudgetStatus], int]], ...] = (
 )
 
 
+def signals(routes: Mapping[str, RoutePlan]) -> Iterator[Metric]:
+    """Yield how far each signal is trusted, and how far it agrees with true labels."""
+    trusts, agreements = [], []
+    for name, route in list(routes.items()):
+        for signal, prior in route.signals.items():
+            trusts.append(((name, signal), route.trust.trust(signal, prior, route.anchor_quality)))
+            agreement = route.trust.agreement(signal)
+            if agreement is not None:
+                agreements.append(((name, signal), agreement))
+    labels = ["route", "signal"]
+    yield gauge(
+        "tollway_signal_trust_ratio",
+        "Mean score of right answers less that of wrong ones: 0 says nothing, 1 is a true label",
+        labels,
+        trusts,
+    )
+    yield gauge(
+        "tollway_signal_agreement_ratio",
+        "Recent agreement of a signal with true labels",
+        labels,
+        agreements,
+    )
+
+
 def build_info(version: str) -> Iterator[Metric]:
     """Yield the version of this gateway."""
     yield gauge(

@@ -48,6 +48,7 @@ def counter_families(metrics: Metrics) -> Iterator[Metric]:
         ["route", "tenant"],
         metrics.labels_set_aside.items(),
     )
+    yield from _signal_families(metrics)
     yield counter(
         "tollway_journal_rows_skipped",
         "Journal rows that the last start could not learn from",
@@ -95,6 +96,40 @@ def counter_families(metrics: Metrics) -> Iterator[Metric]:
         "Reloads of the configuration",
         ["result"],
         (((result,), count) for result, count in metrics.reloads.items()),
+    )
+
+
+def _signal_families(metrics: Metrics) -> Iterator[Metric]:
+    keys, means = ["route", "signal"], metrics.signals
+    yield counter(
+        "tollway_signals",
+        "Answers scored by a signal",
+        keys,
+        ((at, mean.count) for at, mean in means.items()),
+    )
+    yield counter(
+        "tollway_signal_score",
+        "Sum of the scores of a signal",
+        keys,
+        ((at, mean.sum) for at, mean in means.items()),
+    )
+    yield counter(
+        "tollway_signal_failures",
+        "Answers that a signal could not score",
+        keys,
+        metrics.signals_failed.items(),
+    )
+    yield counter(
+        "tollway_signals_dropped",
+        "Answers that were not scored, because too many waited or they are too large",
+        ["route"],
+        _by_backend(metrics.signals_dropped),
+    )
+    yield counter(
+        "tollway_guarded",
+        "Requests that a guard tagged, rewrote or refused, or that it could not check",
+        ["route", "guard", "act"],
+        metrics.guarded.items(),
     )
 
 

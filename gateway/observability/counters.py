@@ -78,6 +78,10 @@ class Metrics:
         self.feedback_results: Counter[tuple[str, str]] = Counter()
         self.answers: dict[tuple[str, ...], Mean] = {}
         self.rows_skipped = 0
+        self.signals: dict[tuple[str, ...], Mean] = {}
+        self.signals_failed: Counter[tuple[str, str]] = Counter()
+        self.signals_dropped: Counter[str] = Counter()
+        self.guarded: Counter[tuple[str, str, str]] = Counter()
         self.labels_set_aside: dict[tuple[str, str], float] = defaultdict(float)
         self.labels: dict[tuple[str, ...], Mean] = {}
         self.offers: dict[tuple[str, ...], Offers] = {}
@@ -110,6 +114,12 @@ class Metrics:
             for tenant in tenants:
                 zero = Tally(cost_nano=Counter({USAGE: 0, ESTIMATED: 0}))
                 self.tallies.setdefault((route, backend, tenant), zero)
+
+    def declare_signal(self, route: str, name: str) -> None:
+        """Initialize the series of a signal to zero."""
+        self.signals.setdefault((route, name), Mean())
+        self.signals_failed.setdefault((route, name), 0)
+        self.signals_dropped.setdefault(route, 0)
 
     def reloaded(self, well: bool) -> None:
         """Count a reload of the configuration."""
@@ -213,6 +223,22 @@ class Metrics:
     def set_aside(self, route: str, tenant: str, part: float) -> None:
         """Count the part of a tenant's label that was not learned from."""
         self.labels_set_aside[route, tenant] += part
+
+    def signal(self, route: str, name: str, score: float) -> None:
+        """Count a score of an answer that was learned from."""
+        self.signals.setdefault((route, name), Mean()).add(score)
+
+    def signal_failed(self, route: str, name: str) -> None:
+        """Count an answer that a signal could not score."""
+        self.signals_failed[route, name] += 1
+
+    def signal_dropped(self, route: str) -> None:
+        """Count an answer that was not scored, because too many waited or it is too large."""
+        self.signals_dropped[route] += 1
+
+    def guard(self, route: str, name: str, act: str) -> None:
+        """Count what a guard did to a request."""
+        self.guarded[route, name, act] += 1
 
     def tags_nano(self) -> dict[str, int]:
         """Return the cost of each `key=value` tag; not for Prometheus: clients choose the tags."""

@@ -54,6 +54,9 @@ class Uncounted:
     def set_aside(self, route: str, tenant: str, part: float) -> None:
         """Ignore it."""
 
+    def signal(self, route: str, name: str, score: float) -> None:
+        """Ignore it."""
+
 
 class EventSink(Protocol):
     """Receives events for operators."""

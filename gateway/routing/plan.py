@@ -6,7 +6,7 @@ them. What is learned and counted stands in `state` and goes on (`wiring/states.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -37,6 +37,7 @@ from tollway.gateway.routing.state import RouteState
 from tollway.gateway.security.credentials import Credential
 from tollway.policies.evidence.audit import Auditor
 from tollway.policies.evidence.influence import Influence
+from tollway.policies.evidence.signal_trust import SignalPrior, SignalTrust
 from tollway.policies.types import Objective, Policy
 
 TOO_MANY = 429
@@ -292,6 +293,8 @@ class RoutePlan:
     `online`: what is joined from outside; None if nothing is.
     `cache`: what is kept of its answers, None if nothing is; `arms`: the names of its
     backends, and of the arms that give their kept answers.
+    `signals`: what is declared of the signals that score its answers. `anchor`: the backend whose
+    declared quality calibrates them until there are labels.
     """
 
     name: str
@@ -320,6 +323,8 @@ class RoutePlan:
     texts: TextFeatures | None = None
     hold_bytes: int = 0
     cache: CachePlan | None = None
+    signals: Mapping[str, SignalPrior] = field(default_factory=dict)
+    anchor: str = ""
     state: RouteState = field(default_factory=RouteState)
     arms: tuple[str, ...] = field(init=False)
     estimator: CostEstimator = field(init=False)
@@ -327,6 +332,7 @@ class RoutePlan:
     paced_by: dict[str, str] = field(init=False)
     traffic: Traffic = field(init=False)
     influence: Influence = field(init=False)
+    trust: SignalTrust = field(init=False)
     is_limited: bool = field(init=False)
     room: float = field(init=False)
     stages: int = field(init=False)
@@ -342,10 +348,16 @@ class RoutePlan:
         self.stages = len(self.backends) if self.cascade else 1
         state = self.state
         self.estimator, self.bound, self.paced_by = state.estimator, state.bound, state.paced_by
-        self.traffic, self.influence = state.traffic, state.influence
+        self.traffic, self.influence, self.trust = state.traffic, state.influence, state.trust
         sizes = [one.context_tokens for one in self.backends.values() if one.context_tokens]
         self.room = float(min(sizes, default=math.inf))
         self.is_limited = bool(sizes) or any(one.lacks for one in self.backends.values())
+
+    @property
+    def anchor_quality(self) -> float | None:
+        """The declared quality of the anchor; None without one."""
+        anchor = self.backends.get(self.anchor)
+        return None if anchor is None else anchor.declared_quality
 
     def reprice(self, name: str, price: Price) -> None:
         """Set the price of a backend for new requests; others go on with the one they began with.

@@ -39,6 +39,7 @@ class InferenceRequest:
     replies, if they are large. `joined`: its features from outside, if the route has any.
     `cache_mode`: what `x-tollway-cache` demands; `cache_result`: what
     looking for a kept answer has come to, and `cached` the answer that was found.
+    `feedback`: what the client says of the answer before, from 0 to 1.
     """
 
     route: RoutePlan
@@ -61,6 +62,7 @@ class InferenceRequest:
     cache_mode: str = ""
     cache_result: str = ""
     cached: CachedAnswer | None = None
+    feedback: float | None = None
 
     @property
     def left(self) -> bool:

@@ -136,6 +136,7 @@ def _routes(raw: Raw) -> Iterator[Finding]:
         if names and all(backends.get(name, {}).get("enabled") is False for name in names):
             why = "contains only disabled backends; set enabled = true on one of them"
             yield ("routes", index, "backends"), show(names), why
+        yield from _judges(index, route, backends)
         baseline = route.get("baseline")
         if isinstance(baseline, str) and backends.get(baseline, {}).get("enabled") is False:
             why = "is disabled, but the floor depends on it; enable it or name another backend"
@@ -149,6 +150,18 @@ def _features(raw: Raw) -> Iterator[Finding]:
             if name not in groups:
                 why = f"is no group of [[features]]; {did_you_mean(name, groups)}"
                 yield ("routes", index, "features", at), show(name), why
+
+
+def _judges(index: int, route: Raw, backends: dict[str, Raw]) -> Iterator[Finding]:
+    for at, signal in _tables(route, "signals"):
+        name, place = signal.get("backend"), ("routes", index, "signals", at, "backend")
+        if signal.get("kind") != "judge" or not isinstance(name, str):
+            continue
+        if name not in backends:
+            yield place, show(name), f"is not a backend; {did_you_mean(name, backends)}"
+        elif backends[name].get("protocol") != "openai":
+            why = 'must have protocol = "openai"; add a backend with that protocol'
+            yield place, show(name), why
 
 
 def _spoken(place: Location, route: Raw, backend: Raw) -> Iterator[Finding]:

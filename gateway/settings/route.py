@@ -13,6 +13,7 @@ from tollway.backends.protocols.registry import LANGUAGE_MODELS, PRESET, PRESET_
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.caching.tables import RouteCacheConfig
 from tollway.gateway.settings.errors import KeyProblem, did_you_mean
+from tollway.gateway.settings.signals.hook import SignalConfig
 from tollway.gateway.settings.types import (
     PROTOCOL_NAMES,
     DefaultBy,
@@ -355,6 +356,33 @@ class RouteConfig(ConfigTable):
         description="Audits, for routes with few labels: the reference backend and the shares.",
         examples=['{ backend = "digits-gpu", share = 0.01, budget_share = 0.05 }'],
     )
+
+    signals: tuple[SignalConfig, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Signals that score answers after they were sent, to learn from without labels "
+        "([signals](signals.md)).",
+        examples=['[{ kind = "schema" }, { kind = "judge", backend = "judge", share = 0.2 }]'],
+    )
+
+    @model_validator(mode="after")
+    def _check_signals(self) -> Self:
+        names = [signal.name for signal in self.signals]
+        if len(set(names)) != len(names):
+            raise KeyProblem("signals", "has two signals with one name; set `name` on one of them")
+        for signal in self.signals:
+            own = {"reference": signal.backend, "judge": signal.compare_to}.get(signal.kind)
+            if own is not None and own not in self.backends:
+                near = did_you_mean(own, self.backends)
+                raise KeyProblem(
+                    "signals", f"names {own!r}, which is not among the route's backends; {near}"
+                )
+            if signal.kind in {"judge", "users"} and self.protocol not in LANGUAGE_MODELS:
+                raise KeyProblem(
+                    "signals",
+                    f"of kind {signal.kind!r} need a route of a language model; remove it",
+                )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -19,6 +19,7 @@ from tollway.gateway.learning.audits import AuditRunner
 from tollway.gateway.learning.device_costs import DeviceCosts
 from tollway.gateway.learning.feedback import FeedbackLearner
 from tollway.gateway.learning.pacing import BudgetPacing
+from tollway.gateway.learning.signals import SignalLearner
 from tollway.gateway.learning.state_store import StateStore
 from tollway.gateway.observability import log_format
 from tollway.gateway.observability.counters import Metrics
@@ -60,6 +61,7 @@ from tollway.gateway.wiring.shared import (
     build_watching,
     build_webhooks,
 )
+from tollway.gateway.wiring.signals import build_signals
 from tollway.gateway.wiring.states import States
 from tollway.gateway.workers.group import WorkerGroup
 from tollway.gateway.workers.identity import WorkerIdentity
@@ -128,6 +130,7 @@ def build(  # noqa: PLR0915 - one statement for each part
         routes,
         metrics,
         wall,
+        signals=SignalLearner(journal, routes, metrics, wall),
         patience_s=0.05 if identity.others else 0.0,
         events=events,
     )
@@ -220,6 +223,19 @@ def build(  # noqa: PLR0915 - one statement for each part
         owners=owners,
         recent=path.recent,
         audits=audits,
+        signals=build_signals(
+            settings,
+            backends,
+            routes,
+            path.sinks,
+            path.reserving,
+            path.attempts,
+            journal,
+            teach=group.teach,
+            counts=metrics,
+            clock=clock,
+            wall=wall,
+        ),
         pacing=pacing,
         state=state,
         group=group,

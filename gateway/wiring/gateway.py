@@ -55,6 +55,7 @@ from tollway.gateway.storage.retention import JournalRetention
 from tollway.gateway.storage.state_file import StateFile
 from tollway.gateway.wiring.devices import read_unread
 from tollway.gateway.wiring.scheduler import Scheduler
+from tollway.gateway.wiring.signals import SignalBuilder
 from tollway.gateway.wiring.states import States
 from tollway.gateway.workers.group import WorkerGroup
 from tollway.gateway.workers.identity import WorkerIdentity
@@ -128,6 +129,7 @@ class Gateway:
     listed: ServerModels = field(init=False)
     recent: deque[str]
     audits: AuditRunner
+    signals: SignalBuilder
     pacing: BudgetPacing
     state: StateStore
     group: WorkerGroup
@@ -173,6 +175,13 @@ class Gateway:
         for name, route in self.routes.items():
             self.metrics.declare(name, route.arms, self.tenants)
             self.activity.declare(name, route.arms, self.tenants)
+            for signal in route.signals:
+                self.metrics.declare_signal(name, signal)
+        for settings in self.settings.routes:
+            judges = [one.backend for one in settings.signals if one.kind == "judge"]
+            names = [name for name in judges if name in self.backends]
+            self.metrics.declare(settings.name, names, self.tenants)
+            self.activity.declare(settings.name, names, self.tenants)
 
     async def open(self) -> None:
         """Open the ledger, restore learned state and start the scheduler."""
@@ -240,6 +249,7 @@ class Gateway:
             await self.grpc.close()
         await self.audits.close()
         await self.caching.close()
+        await self.signals.runner.close()
         await self.background.close()
         await self.scheduler.stop()
         if self.captures is not None:

@@ -29,6 +29,8 @@ def add_sources(gateway: Gateway, lines: Background) -> None:
     add(lambda: collectors.disks(gateway.disks))
     add(lambda: collectors.routes(gateway.routes))
     add(lambda: cache_collectors.caches(gateway.routes, gateway.caching))
+    if gateway.identity.learns:  # the others do not know the labels
+        add(lambda: collectors.signals(gateway.routes))
     add(lambda: collectors.backends(gateway.backends, gateway.clock()))
     add(lambda: collectors.scaling(gateway.scaling))
     add(lambda: collectors.batches(gateway.backends))

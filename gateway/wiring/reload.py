@@ -23,7 +23,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ from tollway.gateway.learning.device_costs import close as close_device
 from tollway.gateway.learning.price_hours import apply_hours, prices, rescale
 from tollway.gateway.routing.plan import Target
 from tollway.gateway.security import tls
+from tollway.gateway.security.credentials import Credential
 from tollway.gateway.settings.errors import ConfigError, Problem
 from tollway.gateway.storage import audit_log
 from tollway.gateway.storage.audit_log import SIGNAL, Actor
@@ -143,6 +144,7 @@ class Reloader:
         backends, routes = await asyncio.to_thread(
             build_plans, new, gateway.events, stage, known_prices, lookups
         )
+        commit_hooks = await asyncio.to_thread(gateway.signals.prepare, new, backends, routes)
         budgets = [budget.to_budget() for budget in new.budgets]
         authenticator = build_authenticator(new)
         changes = differences(old, new)
@@ -180,14 +182,10 @@ class Reloader:
         gateway.app.serve(build_proxy(gateway, authenticator))
         gateway.control.revise(authenticator, build_budget_endpoints(gateway, budgets))
         gateway.control.rates.revise(*feedback_rates(new), tenants=gateway.tenants, now_s=now_s)
-        for backend in backends.values():
-            for credential in backend.credentials:
-                if credential in known:
-                    credential.renew(now_s)
-        for lookup in left:
-            self._let_go(lookup.aclose, patience_s)
+        renew_kept(backends, known, now_s)
         for one in unused:
             self._let_go(partial(close_device, one), 0.0)
+        gone += [*[one.aclose for one in left], *[hook.aclose for hook in commit_hooks()]]
         for close in gone:
             self._let_go(close, patience_s)
         return changes
@@ -304,6 +302,14 @@ def ways_out(
         for backend in old.values()
         if unwrapped(backend.transport) not in transports
     ]
+
+
+def renew_kept(backends: Mapping[str, Target], known: Collection[Credential], now_s: float) -> None:
+    """Give the credentials that were known before another chance."""
+    for backend in backends.values():
+        for credential in backend.credentials:
+            if credential in known:
+                credential.renew(now_s)
 
 
 def replace_all(table: dict[str, Any], now: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from tollway.gateway.routing.state import RouteState
 from tollway.gateway.wiring.backends import build_backend, build_transport
 from tollway.gateway.wiring.caching import build_cache_plan
 from tollway.gateway.wiring.features import joined_numbers, route_features, seen_of
+from tollway.gateway.wiring.signals import anchor, priors
 from tollway.gateway.wiring.states import Stage, States
 from tollway.policies import cached_answers
 from tollway.policies.evidence.audit import Auditor
@@ -119,6 +120,8 @@ def build_route(  # noqa: PLR0917 - the parts in the order they are built
         no_answer=0.0 if route.no_answer == "wrong" else None,
         online=online,
         cache=build_cache_plan(route, settings, stage, online),
+        signals=priors(route),
+        anchor=anchor(route, backends),
     )
 
 

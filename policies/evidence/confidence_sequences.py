@@ -134,6 +134,11 @@ class LowerBound:
         self._moments = Moments(self._low, EARLY_VARIANCE)
         self.value = self._low
 
+    def revise(self, *, alpha: float) -> None:
+        """Change the probability that it is ever too high, and keep the evidence."""
+        self._log_alarm = -math.log(alpha)
+        self._find()
+
     def observe(self, value: float, least: float = 0.0) -> None:
         """Count a value, known beforehand to be at least `least`."""
         _check(value, least)

@@ -22,6 +22,7 @@ ORDER = (
     "settings",
     "routing",
     "learning",
+    "signals",
     "scaling",
     "observability",
     "anomalies",

@@ -451,6 +451,7 @@ CONFIGURED = {
         *("protocol", "backends", "unpriced", "objective", "score", "request_schema", "fallbacks"),
         "texts",
         "online",  # its groups are kept, under (features, NAME)
+        "signals",
     },
 }
 KEPT = {
@@ -482,6 +483,7 @@ KEPT = {
             "paced_by",
             "traffic",
             "influence",
+            "trust",
         ),
     },
 }

@@ -1,0 +1,1 @@
+"""Signals: scores of answers without the truth, and guards of requests."""

@@ -1,0 +1,87 @@
+"""Checks texts against regular expressions and JSON schemas, in a process of its own.
+
+Both can take for ever on a hostile text, and neither can be interrupted in a thread. The gateway
+runs this file as a program, and kills it when it takes too long. It reads and writes lines of JSON
+(see `process`).
+"""
+
+import json
+import re
+import sys
+from functools import cache
+from typing import Any
+
+SCHEMAS_MAX = 64  # compiled ones that are kept
+
+FENCE = "```"
+
+
+@cache
+def _expression(pattern: str) -> "re.Pattern[str]":
+    return re.compile(pattern)
+
+
+def check(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of one check.
+
+    `pattern`: whether it is found in `text`; with `replacement`, the text with it replaced.
+    `schema`: whether the text is a JSON document that meets it.
+    """
+    text = document["text"]
+    if "pattern" in document:
+        expression = _expression(document["pattern"])
+        if "replacement" in document:
+            new, count = expression.subn(lambda _: document["replacement"], text)
+            return {"found": count > 0, "text": new}
+        return {"score": float(expression.search(text) is not None)}
+    return {"score": _meets(document["schema"], text)}
+
+
+_compiled: dict[str, Any] = {}
+
+
+def _meets(schema: Any, text: str) -> float | None:
+    """Return 1 if a text meets a schema, 0 if not; None if the schema itself is invalid."""
+    import jsonschema  # type: ignore[import-untyped] # noqa: PLC0415 - only where it is used
+
+    key = json.dumps(schema, sort_keys=True)
+    if key not in _compiled:
+        if len(_compiled) >= SCHEMAS_MAX:
+            _compiled.clear()
+        kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
+        try:
+            kind.check_schema(schema)
+            _compiled[key] = kind(schema)
+        except jsonschema.exceptions.SchemaError:
+            _compiled[key] = None
+    validator = _compiled[key]
+    if validator is None:
+        return None
+    try:
+        value = json.loads(_unfenced(text))
+    except ValueError:
+        return 0.0
+    return float(validator.is_valid(value))
+
+
+def _unfenced(text: str) -> str:
+    """Return the inside of a text that is one fenced block, as language models write JSON."""
+    stripped = text.strip()
+    if not (stripped.startswith(FENCE) and stripped.endswith(FENCE)):
+        return stripped
+    return stripped[len(FENCE) : -len(FENCE)].partition("\n")[2]
+
+
+def main() -> None:
+    """Answer lines until the input ends."""
+    for line in sys.stdin:
+        try:
+            result = check(json.loads(line))
+        except (re.error, RecursionError, KeyError) as exc:
+            result = {"error": str(exc)[:200]}
+        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Programs that score answers: child processes that read a line of JSON and write one.
+
+    stdin    {"answer": "...", "request": {...}, "backend": "...", ...}
+    stdout   {"score": 0.8}            from 0 to 1; null for no opinion
+
+A program answers one line at a time and is used again. One that takes too long, dies, or writes a
+longer line than LINE_BYTES_MAX is killed with all it started, and another is started for the next
+answer. It has an environment of its own, without the gateway's secrets.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from tollway.gateway.signals.ports import HookFailed
+
+LINE_BYTES_MAX = 64 << 10  # of what a program writes: a score and perhaps why
+START_S = 10.0  # Python and its imports on a busy machine
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV")
+
+
+class Program:
+    """Child processes of one command, as many as may run at once."""
+
+    # The mutable state is the idle processes, and whether it is closed.
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        timeout_s: float,
+        start_s: float = START_S,
+        most: int = 1,
+        hello: Any = None,
+    ) -> None:
+        """`most`: processes at once. `start_s`: the time that a process may take to start.
+
+        `hello`: a document that a new process is asked first, so that the time of its start is not
+        part of the first answer's; without one, the first answer may take both times.
+        """
+        self._hello = hello
+        self._command = tuple(command)
+        self._timeout_s = timeout_s
+        self._start_s = start_s
+        self._slots = asyncio.Semaphore(most)
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._closed = False
+
+    async def ask(self, document: Any) -> Any:
+        """Return the document that the program writes for one. Raises HookFailed."""
+        line = orjson.dumps(document) + b"\n"
+        async with self._slots:
+            limit_s = self._timeout_s
+            if self._idle:
+                process = self._idle.pop()
+            else:
+                process = await self._start()
+                limit_s += self._start_s
+            done = False
+            try:
+                if limit_s > self._timeout_s and self._hello is not None:
+                    async with asyncio.timeout(self._start_s):
+                        await _exchange(process, orjson.dumps(self._hello) + b"\n")
+                    limit_s = self._timeout_s
+                async with asyncio.timeout(limit_s):
+                    reply = await _exchange(process, line)
+                answer = orjson.loads(reply)
+                done = True
+            except TimeoutError as exc:
+                raise HookFailed(f"{self._command[0]} took longer than {limit_s:g} s") from exc
+            except (OSError, ValueError, EOFError) as exc:
+                raise HookFailed(f"{self._command[0]}: {exc or 'ended'}") from exc
+            finally:
+                if done and not self._closed:
+                    self._idle.append(process)
+                else:
+                    await _kill(process)
+            return answer
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+                limit=LINE_BYTES_MAX,
+            )
+        except OSError as exc:
+            raise HookFailed(f"{self._command[0]} cannot be started: {exc.strerror}") from exc
+
+    async def aclose(self) -> None:
+        """End the idle processes; one that is in use ends after its answer."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for process in idle:
+            await _kill(process)
+
+
+async def _exchange(process: asyncio.subprocess.Process, line: bytes) -> bytes:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(line)
+    await process.stdin.drain()
+    reply = await process.stdout.readline()  # ValueError above the limit
+    if not reply.endswith(b"\n"):
+        raise EOFError("ended without an answer")
+    return reply
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """End a process and what it started, and wait for it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.stdin is not None:
+        process.stdin.close()
+    await process.wait()

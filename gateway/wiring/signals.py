@@ -1,0 +1,252 @@
+"""Builds signals: the hooks of the routes, and what runs them."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from tollway.backends.http.factory import open_transport
+from tollway.backends.json_path import compile_path
+from tollway.backends.protocols.registry import protocol
+from tollway.gateway import settings as config
+from tollway.gateway.routing.attempts import Attempts
+from tollway.gateway.routing.plan import RoutePlan, Target
+from tollway.gateway.routing.reserving import Reserving
+from tollway.gateway.routing.sinks import Sinks
+from tollway.gateway.routing.state import RouteState
+from tollway.gateway.security.addresses import is_link_local
+from tollway.gateway.settings.errors import ConfigError, Problem
+from tollway.gateway.settings.signals.hook import SignalConfig
+from tollway.gateway.signals.calls import PaidCalls
+from tollway.gateway.signals.judge import JudgeHook, PairJudgeHook, ReferenceHook
+from tollway.gateway.signals.local_hooks import (
+    CHECKER,
+    HELLO,
+    FieldHook,
+    LengthHook,
+    Part,
+    PatternHook,
+    ProgramHook,
+    SchemaHook,
+    ServiceHook,
+)
+from tollway.gateway.signals.ports import Hook, RouteHooks
+from tollway.gateway.signals.process import Program
+from tollway.gateway.signals.runner import Counts, SignalRunner, Teach
+from tollway.gateway.signals.service import Service
+from tollway.gateway.storage.journal import Journal
+from tollway.policies.evidence.signal_trust import SignalPrior
+
+PAID = frozenset(("judge", "reference"))
+SCHEMA_BYTES_MAX = 1 << 20
+
+
+def priors(route: config.RouteConfig) -> dict[str, SignalPrior]:
+    """Return what is declared of a route's signals, by name."""
+    return {signal.name: signal.prior() for signal in route.signals}
+
+
+def anchor(route: config.RouteConfig, backends: Mapping[str, Target]) -> str:
+    """Return the backend whose declared quality calibrates signals: the baseline, or the best."""
+    if route.baseline is not None:
+        return route.baseline
+    declared = {
+        name: quality
+        for name in route.backends
+        if name in backends and (quality := backends[name].declared_quality) is not None
+    }
+    return max(declared, key=declared.__getitem__) if declared else ""
+
+
+class SignalBuilder:
+    """Builds the hooks of all routes; unchanged ones stay the same objects."""
+
+    # The mutable state is the hooks with their settings, and the state of the judges' plans.
+
+    def __init__(
+        self,
+        runner: SignalRunner,
+        reserving: Reserving,
+        attempts: Attempts,
+        journal: Journal,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        self.runner = runner
+        self._paid = partial(
+            PaidCalls, reserving, attempts, journal, clock=clock, wall=wall, rng=rng
+        )
+        self._hooks: dict[tuple[str, str], tuple[object, Hook]] = {}
+        self._judging: dict[tuple[str, str], RouteState] = {}
+
+    def prepare(
+        self,
+        settings: config.Settings,
+        backends: Mapping[str, Target],
+        routes: Mapping[str, RoutePlan],
+    ) -> Callable[[], list[Hook]]:
+        """Build the hooks; return what puts them into use, which returns those to close.
+
+        Raises ConfigError if the file of a schema cannot be read.
+        """
+        hooks: dict[tuple[str, str], tuple[object, Hook]] = {}
+        plans: dict[str, RouteHooks] = {}
+        for route in settings.routes:
+            if not route.signals:
+                continue
+            every: list[Hook] = []
+            held: list[Hook] = []
+            shares: dict[str, float] = {}
+            users = next((one for one in route.signals if one.kind == "users"), None)
+            for signal in route.signals:
+                if signal.kind == "users":
+                    continue
+                key = route.name, signal.name
+                judged = backends.get(signal.backend or "")
+                if signal.kind in PAID and judged is None:
+                    continue  # its backend is disabled
+                identity = (signal, judged) if signal.kind == "judge" else signal
+                known = self._hooks.get(key)
+                if known is not None and known[0] == identity:
+                    hook = known[1]
+                else:
+                    hook = self._build(signal, routes[route.name], judged)
+                hooks[key] = identity, hook
+                (held if signal.kind in PAID else every).append(hook)
+                if signal.kind not in PAID:
+                    shares[signal.name] = signal.share
+            plans[route.name] = RouteHooks(
+                tuple(every),
+                tuple(held),
+                shares,
+                users="" if users is None else users.name,
+                window_s=0.0 if users is None else users.window_s,
+            )
+
+        def commit() -> list[Hook]:
+            self._hooks = hooks
+            return self.runner.revise(plans)
+
+        return commit
+
+    def _build(self, signal: SignalConfig, route: RoutePlan, judge: Target | None) -> Hook:
+        name = signal.name
+        part = Part(compile_path(signal.at) if signal.at is not None else None)
+        if signal.kind in PAID:
+            return self._build_paid(signal, route, judge)
+        if signal.kind == "schema":
+            return SchemaHook(name, _schema(signal), part, _program(signal))
+        if signal.kind == "command":
+            return ProgramHook(name, _program(signal, signal.command))
+        return self._build_local(signal, part)
+
+    @staticmethod
+    def _build_local(signal: SignalConfig, part: Part) -> Hook:
+        name = signal.name
+        if signal.pattern is not None:
+            return PatternHook(name, signal.pattern, signal.found, part, _program(signal))
+        if signal.length is not None:
+            return LengthHook(name, *signal.length, part)
+        if signal.field is not None:
+            return FieldHook(name, compile_path(signal.field), part)
+        service = build_service(signal)
+        return ServiceHook(name, service.ask, service.aclose)
+
+    def _build_paid(self, signal: SignalConfig, route: RoutePlan, judge: Target | None) -> Hook:
+        """Return a hook that calls backends."""
+        name = signal.name
+        calls = self._paid(share=signal.share, budget_share=signal.budget_share)
+        assert signal.backend is not None
+        if signal.kind == "reference":
+            return ReferenceHook(name, calls, signal.backend)
+        assert judge is not None
+        plan, target = self._judging_plan(signal, route, judge)
+        if signal.compare_to is not None:
+            return PairJudgeHook(name, calls, plan, target, signal.rubric, signal.compare_to)
+        return JudgeHook(name, calls, plan, target, signal.rubric)
+
+    def _judging_plan(
+        self, signal: SignalConfig, route: RoutePlan, judge: Target
+    ) -> tuple[RoutePlan, Target]:
+        """Return the plan by which a judge is called: its own protocol, usage and costs."""
+        key = route.name, signal.name
+        state = self._judging.setdefault(key, RouteState())
+        target = replace(
+            judge, protocol=protocol("openai"), expects=None, timeout_s=signal.timeout_s
+        )
+        plan = replace(
+            route,
+            protocol=target.protocol,
+            backends={judge.name: target},
+            state=state,
+            cascade=False,
+            auditor=None,
+            hedge=None,
+            request_schema=None,
+            forward_headers=frozenset(),
+            signals={},
+            anchor="",
+        )
+        return plan, target
+
+
+def _program(signal: SignalConfig, command: tuple[str, ...] = CHECKER) -> Program:
+    hello = HELLO if command == CHECKER else None
+    return Program(command, timeout_s=signal.timeout_s, most=signal.concurrency, hello=hello)
+
+
+def _schema(signal: SignalConfig) -> Any:
+    """Return the schema of a signal; None for the one that requests declare."""
+    if signal.schema_file is None:
+        return signal.json_schema
+    return read_schema(signal.schema_file)
+
+
+def read_schema(path: Path) -> Any:
+    """Return the document of a schema's file. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            return json.loads(file.read(SCHEMA_BYTES_MAX))
+    except (OSError, ValueError) as exc:
+        why = f"cannot be read as JSON ({exc}); write a JSON schema into it"
+        raise ConfigError([Problem("", f"schema_file {path}", why)]) from exc
+
+
+def build_service(signal: SignalConfig) -> Service:
+    """Return the HTTP service of a signal or guard."""
+    assert signal.url is not None
+    url = signal.url.get_secret_value()
+    origin = urlunsplit((*urlsplit(url)[:2], "", "", ""))
+    transport = open_transport(origin, connections=signal.concurrency, barred=is_link_local)
+    return Service(url, transport, timeout_s=signal.timeout_s, most=signal.concurrency)
+
+
+def build_signals(  # noqa: PLR0917 - the parts in the order they are built
+    settings: config.Settings,
+    backends: Mapping[str, Target],
+    routes: Mapping[str, RoutePlan],
+    sinks: Sinks,
+    reserving: Reserving,
+    attempts: Attempts,
+    journal: Journal,
+    *,
+    teach: Teach,
+    counts: Counts,
+    clock: Callable[[], float],
+    wall: Callable[[], float],
+) -> SignalBuilder:
+    """Return what builds hooks, with those of the settings in use."""
+    # Generators of their own, so that what the policies draw does not depend on signals.
+    runner = SignalRunner(teach=teach, counts=counts, rng=Random(), wall=wall)
+    sinks.add(ended=runner.ended)
+    builder = SignalBuilder(
+        runner, reserving, attempts, journal, clock=clock, wall=wall, rng=Random()
+    )
+    builder.prepare(settings, backends, routes)()
+    return builder

@@ -1,0 +1,278 @@
+"""Learns how far the signals of a route can be trusted, and what they say about an answer.
+
+A signal scores an answer in [0, 1] without knowing the truth: a schema is met, a judge approves, a
+user asks again. With its sensitivity (the mean score of right answers) and its false passes (the
+mean score of wrong ones),
+
+    trust     J = sensitivity - false passes             0: the signal says nothing
+    quality   t = (score - false passes) / J             E[t] is the answer's expected quality
+    belief    R2 = J^2 m (1 - m) / (v (1 - v))           v = false passes + J m
+
+where m is the quality expected of the arm: R2 is the share of a true label's information that the
+score has (Rogan and Gladen, Am. J. Epidemiol. 107, 1978). Signals are combined by their beliefs, so
+that the estimate stays unbiased however the signals depend on each other. Single estimates may be
+outside [0, 1]; only their mean is a quality.
+
+Both rates are learned from answers that have a true label too; until then they are declared, and
+calibrated on one arm with a declared quality, the anchor: its mean score says how much weaker the
+signal is than declared. The mean error on the labels of an arm (its rectifier, as in
+prediction-powered inference: Angelopoulos et al., Science 382, 2023) is added to the arm's
+estimates, so that a judge who prefers one model is corrected by a few labels. A signal whose trust
+the labels do not show moves nothing.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tollway.record import record
+
+PRIOR_LABELS = 10.0  # labels' worth of each declared rate
+ARM_LABELS = 30.0  # labels' worth of an arm's rectifier being 0
+TRUST_MIN = 0.05  # below it, a score divided by the trust is mostly noise
+TESTED = 10.0  # labels from which a signal must show its trust
+MEAN = (0.05, 0.95)  # bounds of the expected quality: beliefs stay above 0
+ESTIMATE = (-3.0, 4.0)  # bounds of a single estimate
+BELIEF_MAX = 0.95
+KEEP = 0.999  # share of the evidence that remains after one label
+ANCHOR_MIN = 30.0  # scores on the anchor before it calibrates
+ANCHOR_KEEP = 0.998
+RARE_MAX = 20.0  # weight of a score on the anchor that was seldom drawn
+CHANCE = 0.5  # mean score of a signal that is only noise
+NOISE = (0.05, 1.2)  # bounds of how strong a signal is, compared with what is declared
+
+
+@record
+class SignalPrior:
+    """What is declared of a signal; `weight` is how far it may be believed, from 0 to 1."""
+
+    sensitivity: float = 0.85
+    specificity: float = 0.85
+    weight: float = 1.0
+
+
+@record
+class SignalEstimate:
+    """What signals say about an answer.
+
+    `quality`: unbiased, not always in [0, 1]; `belief`: from 0 to 1; `predicted`: the best guess of
+    this answer's quality, in [0, 1].
+    """
+
+    quality: float
+    belief: float
+    predicted: float
+
+
+class _Signal:
+    """The evidence about one signal: its scores on labelled answers, and on the anchor."""
+
+    # The mutable state is the weighted counts and sums.
+
+    __slots__ = ("agreed", "anchor", "arms", "count", "right", "wrong")
+
+    def __init__(self) -> None:
+        self.right = [0.0, 0.0]  # weight, and sum of scores
+        self.wrong = [0.0, 0.0]
+        self.anchor = [0.0, 0.0, 0.0]  # the number, the weight, the sum
+        self.arms: dict[str, list[float]] = {}  # labels, and sum of errors
+        self.agreed = self.count = 0.0
+
+    def label(self, score: float, quality: float) -> None:
+        """Count a labelled answer."""
+        for sums, weight in ((self.right, quality), (self.wrong, 1.0 - quality)):
+            sums[0] = KEEP * sums[0] + weight
+            sums[1] = KEEP * sums[1] + weight * score
+        self.count = KEEP * self.count + 1.0
+        self.agreed = KEEP * self.agreed + 1.0 - abs(score - quality)
+
+    def see_anchor(self, score: float, weight: float) -> None:
+        """Count a score on the anchor."""
+        count, total, scores = self.anchor
+        self.anchor = [
+            count + 1.0,
+            ANCHOR_KEEP * total + weight,
+            ANCHOR_KEEP * scores + weight * score,
+        ]
+
+    def declared(self, prior: SignalPrior, anchor: float | None) -> tuple[float, float]:
+        """Return the (sensitivity, false passes) before any label."""
+        sensitivity, passes = prior.sensitivity, 1.0 - prior.specificity
+        count, total, scores = self.anchor
+        if anchor is None or count < ANCHOR_MIN:
+            return sensitivity, passes
+        expected = passes + (sensitivity - passes) * anchor
+        if expected <= CHANCE:
+            return sensitivity, passes
+        strength = (scores / total - CHANCE) / (expected - CHANCE)
+        strength = min(max(strength, NOISE[0]), NOISE[1])
+        rates = [CHANCE + strength * (rate - CHANCE) for rate in (sensitivity, passes)]
+        return min(rates[0], 1.0), max(rates[1], 0.0)
+
+    def rates(self, prior: SignalPrior, anchor: float | None) -> tuple[float, float]:
+        """Return the (sensitivity, false passes) to go by; equal if it is not to be trusted."""
+        sensitivity, passes = (
+            (PRIOR_LABELS * rate + sums[1]) / (PRIOR_LABELS + sums[0])
+            for rate, sums in zip(
+                self.declared(prior, anchor), (self.right, self.wrong), strict=True
+            )
+        )
+        trust = sensitivity - passes
+        if trust < TRUST_MIN:
+            return passes, passes
+        if self.count >= TESTED:
+            variance = sum(
+                rate * (1.0 - rate) / (PRIOR_LABELS + sums[0])
+                for rate, sums in ((sensitivity, self.right), (passes, self.wrong))
+            )
+            if trust < math.sqrt(variance):
+                return passes, passes
+        return sensitivity, passes
+
+    def error(self, arm: str) -> float:
+        """Return what to add to estimates of an arm."""
+        count, errors = self.arms.get(arm, (0.0, 0.0))
+        return min(max(errors / (count + ARM_LABELS), -1.0), 1.0)
+
+    def learn_error(self, arm: str, error: float) -> None:
+        """Count by how much the estimate of a labelled answer was too low."""
+        sums = self.arms.setdefault(arm, [0.0, 0.0])
+        sums[0] = KEEP * sums[0] + 1.0
+        sums[1] = KEEP * sums[1] + error
+
+
+class SignalTrust:
+    """The trust in a route's signals."""
+
+    # The mutable state is the evidence by signal, and the anchor's declared quality.
+
+    def __init__(self) -> None:
+        self._signals: dict[str, _Signal] = {}
+
+    def see(
+        self,
+        scores: Mapping[str, float],
+        propensity: float,
+    ) -> None:
+        """Count the scores of an answer of the anchor, which was drawn with this propensity.
+
+        The weights are inverse propensities: the policy asks the anchor what is hard, and its
+        declared quality is for all requests.
+        """
+        weight = min(1.0 / propensity, RARE_MAX)
+        for name, score in scores.items():
+            self._of(name).see_anchor(score, weight)
+
+    def estimate(
+        self,
+        arm: str,
+        scores: Mapping[str, float],
+        priors: Mapping[str, SignalPrior],
+        mean: float,
+        anchor: float | None = None,
+    ) -> SignalEstimate | None:
+        """Return what the scores of an arm's answer say; None if nothing can be learned from them.
+
+        `mean`: the quality expected of the arm; `anchor`: the declared quality of the anchor.
+        """
+        mean = min(max(mean, MEAN[0]), MEAN[1])
+        total = weighted = 0.0
+        unknown = 1.0
+        for name, score in scores.items():
+            prior = priors.get(name)
+            if prior is None or not prior.weight:
+                continue
+            signal = self._of(name)
+            quality, belief = _estimated(score, signal.rates(prior, anchor), mean)
+            belief *= prior.weight
+            total += belief
+            weighted += belief * (quality + signal.error(arm))
+            unknown *= 1.0 - belief
+        if total <= 0.0:
+            return None
+        quality, belief = weighted / total, min(1.0 - unknown, BELIEF_MAX)
+        predicted = min(max(mean + belief * (quality - mean), 0.0), 1.0)
+        return SignalEstimate(quality, belief, predicted)
+
+    def label(
+        self,
+        arm: str,
+        scores: Mapping[str, float],
+        quality: float,
+        priors: Mapping[str, SignalPrior],
+        anchor: float | None = None,
+    ) -> None:
+        """Learn from an answer that has scores and a true label in [0, 1]."""
+        for name, score in scores.items():
+            prior = priors.get(name)
+            if prior is None:
+                continue
+            signal = self._of(name)
+            sensitivity, passes = signal.rates(prior, anchor)
+            if sensitivity > passes:
+                estimate = _clipped((score - passes) / (sensitivity - passes))
+                signal.learn_error(arm, quality - estimate)
+            signal.label(score, quality)
+
+    def trust(self, name: str, prior: SignalPrior, anchor: float | None = None) -> float:
+        """Return the trust in a signal, from 0 to 1."""
+        sensitivity, passes = self._of(name).rates(prior, anchor)
+        return sensitivity - passes
+
+    def agreement(self, name: str) -> float | None:
+        """Return the recent mean agreement of a signal with true labels; None without labels."""
+        signal = self._of(name)
+        return signal.agreed / signal.count if signal.count else None
+
+    def _of(self, name: str) -> _Signal:
+        signal = self._signals.get(name)
+        if signal is None:
+            signal = self._signals[name] = _Signal()
+        return signal
+
+    def save(self) -> dict[str, Any]:
+        """Return the state."""
+        return {
+            name: {
+                "right": one.right,
+                "wrong": one.wrong,
+                "anchor": one.anchor,
+                "arms": one.arms,
+                "agreed": [one.agreed, one.count],
+            }
+            for name, one in self._signals.items()
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Load a saved state; ValueError, TypeError or KeyError, and no change, if damaged."""
+        signals = {}
+        for name, saved in state.items():
+            one = signals[str(name)] = _Signal()
+            one.right, one.wrong = _numbers(saved["right"], 2), _numbers(saved["wrong"], 2)
+            one.anchor = _numbers(saved["anchor"], 3)
+            one.arms = {str(arm): _numbers(sums, 2) for arm, sums in saved["arms"].items()}
+            one.agreed, one.count = _numbers(saved["agreed"], 2)
+        self._signals = signals
+
+
+def _estimated(score: float, rates: tuple[float, float], mean: float) -> tuple[float, float]:
+    """Return (quality, belief) by one score."""
+    sensitivity, passes = rates
+    trust = sensitivity - passes
+    if trust <= 0.0:
+        return 0.0, 0.0
+    passed = passes + trust * mean
+    # A rate of 0 or 1 would make a single contrary score certain.
+    variance = max(passed * (1.0 - passed), trust * trust * mean * (1.0 - mean))
+    return _clipped((score - passes) / trust), trust * trust * mean * (1.0 - mean) / variance
+
+
+def _clipped(estimate: float) -> float:
+    return min(max(estimate, ESTIMATE[0]), ESTIMATE[1])
+
+
+def _numbers(values: Any, count: int) -> list[float]:
+    numbers = [float(value) for value in values]
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ValueError("a saved state of signals that does not fit")
+    return numbers
