@@ -108,9 +108,14 @@ class _Unit:
         return self.first * math.exp(log)
 
     def expected(self, logs: Mapping[str, float]) -> float:
-        """Return the expected usage, given the head's predictions."""
+        """Return the expected usage, given the head's predictions.
+
+        The head may know a unit that this model has not seen: that of another tenant's calls.
+        """
         log = logs.get(self.key)
-        return self.plain if log is None else self.at(log) * (self.actual / self.guessed)
+        if log is None or not self.first:
+            return self.plain
+        return self.at(log) * (self.actual / self.guessed)
 
 
 class UsageModel:

@@ -345,6 +345,19 @@ def test_a_tenants_costly_call_raises_its_own_holds_only_and_only_for_a_while() 
     assert quoted("a", 8000.0) <= 13 * quoted("a", 15200.0)  # 50 over the usual 4
 
 
+def test_a_tenant_whose_calls_reported_no_output_is_quoted_like_all_others() -> None:
+    estimator = CostEstimator()
+    unbounded = Usage(exact=False)
+    for number in range(2 * SURE_CALLS):
+        tenant = "one" if number % 2 else "two"
+        quote = estimator.quote(HERE, "llm", TOKENS, unbounded, tenant=tenant)
+        used = Usage(input_tokens=9.0, output_tokens=3.0 if number % 2 else 0.0)
+        estimator.observe(HERE, "llm", quote, TOKENS, used, tenant=tenant)
+
+    here = Context((0.5,))
+    assert estimator.quote(here, "llm", TOKENS, unbounded, tenant="two").expected_nano > 0
+
+
 def test_a_saved_worst_call_still_fades_after_a_restart() -> None:
     worst, again = Worst(), Worst()
     worst.see("a", 40.0, 1e6)
