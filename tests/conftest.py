@@ -5,6 +5,7 @@ of the fast run.
 """
 
 import gc
+import os
 import re
 from pathlib import Path
 
@@ -18,6 +19,14 @@ settings.load_profile("tollway")
 SLOW_ONLY = re.compile(r"^pytestmark = (\[)?pytest\.mark\.integration\b", re.MULTILINE)
 SOME_SLOW = re.compile(r"pytest\.mark\.integration\b")
 SOME_ALONE = re.compile(r"pytest\.mark\.alone\b")
+
+
+@pytest.fixture(autouse=os.environ.get("TOLLWAY_TEST_SHELL") == "coroutines")
+def _coroutine_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TOLLWAY_TEST_SHELL=coroutines, answer no request in callbacks (docs/decisions/0337)."""
+    from tollway.gateway.data_plane.callback_shell import CallbackShell
+
+    monkeypatch.setattr(CallbackShell, "begin", lambda *_: False)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -29,6 +29,7 @@ from tollway.backends.http.exchange import Exchange
 from tollway.backends.http.known_heads import KnownHeads
 from tollway.backends.http.tcp_info import unheard
 from tollway.backends.http.tls_alerts import refuses_us
+from tollway.backends.http.turn_writes import turn_writes
 from tollway.backends.types import Call, Headers
 from tollway.record import record
 
@@ -97,7 +98,7 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.chunked = False  # whether the last reply was
         self._owner = owner
-        self._loop = loop
+        self.loop = loop
         self._idle_limit_s = idle_limit_s
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -117,6 +118,8 @@ class Connection(asyncio.Protocol):
         self._deadline_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_s = 0.0
+        self._writes = turn_writes(loop)
+        self._unwritten = b""  # the call, until the iteration that sends it has ended
 
     # -- for the owner
 
@@ -138,7 +141,8 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():  # a new one that its server closed at once
             self._fail(ConnectFailed("the backend closed the connection before the request"))
         else:
-            self._transport.write(head + call.body if call.body else head)
+            self._unwritten = head + call.body if call.body else head
+            self._writes.add(self._write)
         return exchange
 
     def abandon(self) -> None:
@@ -157,7 +161,7 @@ class Connection(asyncio.Protocol):
         """Resume reading from the backend: the reply so far has been read."""
         if self._paused:
             self._paused = False
-            self._heard_s = self._loop.time()
+            self._heard_s = self.loop.time()
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
 
@@ -172,6 +176,9 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             self.close()  # unrequested: whatever this is, the next reply must not start with it
+            return
+        if self._unwritten:  # unrequested too, such as a 408 for an idle connection
+            self._fail(self._unsent())
             return
         fresh = self._phase == HEAD and not (self._mute or self._interim or self._bodiless)
         if fresh and (found := KNOWN.find(data)) is not None:
@@ -207,6 +214,8 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             pass
+        elif self._unwritten:
+            self._fail(self._unsent())
         elif self._phase == BODY and self._until_close and exc is None:
             self._end(reusable=False)
             exchange.wake()
@@ -276,6 +285,19 @@ class Connection(asyncio.Protocol):
 
     # -- inside
 
+    def _write(self) -> None:
+        """Write the call, unless it has ended already or its connection is closing."""
+        data, transport = self._unwritten, self._transport
+        if data and transport is not None and not transport.is_closing():
+            self._unwritten = b""
+            transport.write(data)
+
+    def _unsent(self) -> BackendError:
+        """Return the error of a call of which nothing was sent."""
+        if self._used:
+            return StaleConnection(len(self._unwritten), chunked=self.chunked)
+        return ConnectFailed("the backend closed the connection before the request")
+
     def _swallow(self, status: int) -> None:
         self._interim += 1
         if self._interim > MAX_INTERIM or status == 101:
@@ -322,7 +344,7 @@ class Connection(asyncio.Protocol):
 
     def _streaming(self, exchange: Exchange) -> None:
         """Limit the silence between two parts of a stream as well as the deadline."""
-        self._heard_s = self._loop.time()
+        self._heard_s = self.loop.time()
         if self.streamed and not exchange.head.done:
             self._arm(self._heard_s + self._idle_limit_s)
 
@@ -330,9 +352,10 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         assert exchange is not None
         self._exchange, self._phase = None, IDLE
+        self._unwritten = b""
         exchange.connection = None
         self._used = True
-        self.idle_since_s = self._loop.time()
+        self.idle_since_s = self.loop.time()
         self.read_on()
         if not reusable and not self.closed:
             self.closed = True
@@ -353,13 +376,13 @@ class Connection(asyncio.Protocol):
                 return
             self._alarm.cancel()
         self._alarm_s = when_s
-        self._alarm = self._loop.call_at(when_s, self._on_alarm)
+        self._alarm = self.loop.call_at(when_s, self._on_alarm)
 
     def _on_alarm(self) -> None:
         self._alarm = None
         if self._exchange is None:
             return
-        now_s = self._loop.time()
+        now_s = self.loop.time()
         quiet = self._phase == BODY and self.streamed and not self._paused
         due_s = self._heard_s + self._idle_limit_s if quiet else self._deadline_s
         if now_s >= self._deadline_s:

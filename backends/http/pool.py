@@ -15,10 +15,12 @@ the wire, which the kernel reports. Otherwise a model might run, and be paid for
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from tollway.backends.concurrency.queue import ConcurrencyQueue
 from tollway.backends.errors import ConnectFailed, DeadlineExceeded, mark_unsent
 from tollway.backends.http.connection import Connection, StaleConnection
+from tollway.backends.http.exchange import Exchange
 from tollway.backends.http.request_head import request_head
 from tollway.backends.http.reuse import SOON_S, Reuse
 from tollway.backends.types import Call, HttpReply
@@ -31,6 +33,38 @@ Rewrite = Callable[[Call], Call]
 """Returns a call in the form that a proxy needs."""
 
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """A call that was sent on a connection of a pool.
+
+    Its reply is taken once: by `take`, when `exchange.head` has come, or by `receive`.
+    """
+
+    pool: "Http1Transport"
+    connection: Connection
+    exchange: Exchange
+    head: bytes
+    call: Call
+    deadline_s: float
+    entered_s: float
+
+    def take(self) -> HttpReply | None:
+        """Return the reply if all of it has come, and it is no stream; else None."""
+        whole = self.exchange.whole
+        if whole is None or self.connection.streamed:
+            return None
+        return self.pool.answered(self, whole)
+
+    async def receive(self) -> HttpReply:
+        """Return the reply once its head has arrived; BackendError as of `Transport.send`."""
+        return await self.pool.receive(self)
+
+    async def cancel(self) -> HttpReply:
+        """End the call as if the coroutine that waits for its reply had been cancelled."""
+        await self.exchange.aclose()
+        raise asyncio.CancelledError
 
 
 class Http1Transport:
@@ -93,14 +127,33 @@ class Http1Transport:
         if self._rewrite is not None:
             call = self._rewrite(call)
         head = request_head(call, self._host)
+        return await self.receive(await self._begin(head, call, deadline_s))
+
+    def send_now(self, call: Call, deadline_s: float) -> "Sent | None":
+        """Send `call` if there is a free slot and an idle connection; None if it must wait."""
+        idle = self._idle
+        if self._rewrite is not None or not idle:
+            return None
+        head = request_head(call, self._host)
+        connection = self._take()
+        if connection is None:
+            return None
+        if not self.slots.enter_now():
+            idle.append(connection)
+            return None
+        return self._sent(connection, head, call, deadline_s, connection.loop.time())
+
+    async def receive(self, sent: "Sent") -> HttpReply:
+        """Return the reply to a call that was sent, once its head has arrived."""
         try:
-            return await self._attempt(head, call, deadline_s)
+            return await self._received(sent)
         except StaleConnection as exc:
             self.reuse.closed(exc.chunked, asyncio.get_running_loop().time())
             self._drop_idle()  # as old or older: likely dead too, and a repeat needs a new one
-            if call.method not in _IDEMPOTENT and exc.unheard < len(head) + len(call.body):
+            call = sent.call
+            if call.method not in _IDEMPOTENT and exc.unheard < len(sent.head) + len(call.body):
                 raise
-        return await self._attempt(head, call, deadline_s)
+        return await self._received(await self._begin(sent.head, call, sent.deadline_s))
 
     async def aclose(self) -> None:
         """Close every connection; running calls fail, and those that wait for its own slots."""
@@ -141,7 +194,8 @@ class Http1Transport:
 
     # -- internal
 
-    async def _attempt(self, head: bytes, call: Call, deadline_s: float) -> HttpReply:
+    async def _begin(self, head: bytes, call: Call, deadline_s: float) -> "Sent":
+        """Send a call as soon as there is a slot and a connection for it."""
         loop = asyncio.get_running_loop()  # once: before Python 3.12 each costs a system call
         try:
             if not self.slots.enter_now():
@@ -158,9 +212,18 @@ class Http1Transport:
         except asyncio.CancelledError as exc:
             mark_unsent(exc)
             raise
+        return self._sent(connection, head, call, deadline_s, entered_s)
+
+    def _sent(
+        self, connection: Connection, head: bytes, call: Call, deadline_s: float, entered_s: float
+    ) -> "Sent":
         # From here on the exchange owns the slot: `ended` returns it, once.
         connection.entered_s, connection.tenant = entered_s, call.tenant
         exchange = connection.send(head, call, deadline_s)
+        return Sent(self, connection, exchange, head, call, deadline_s, entered_s)
+
+    async def _received(self, sent: "Sent") -> HttpReply:
+        exchange = sent.exchange
         try:
             await exchange.head
         except BaseException:
@@ -168,13 +231,18 @@ class Http1Transport:
             raise
         if exchange.error is not None:
             raise exchange.error
-        streamed = connection.streamed
-        self.slots.answered(
+        return self.answered(sent, exchange.whole)
+
+    def answered(self, sent: "Sent", whole: bytes | None) -> HttpReply:
+        """Return a reply that has begun well, and tell the slots; `whole`: its body if it ended."""
+        exchange, call, entered_s = sent.exchange, sent.call, sent.entered_s
+        loop, slots, streamed = sent.connection.loop, self.slots, sent.connection.streamed
+        slots.answered(
             loop.time() - entered_s, exchange.status, streamed=streamed, tenant=call.tenant
         )
-        if streamed and exchange.status < 400 and self.slots.awaits_events:
-            exchange.on_first(lambda: self.slots.begun(loop.time() - entered_s, call.tenant))
-        return HttpReply(exchange.status, exchange.headers, exchange, exchange.whole)
+        if streamed and exchange.status < 400 and slots.awaits_events:
+            exchange.on_first(lambda: slots.begun(loop.time() - entered_s, call.tenant))
+        return HttpReply(exchange.status, exchange.headers, exchange, whole)
 
     def _take(self) -> Connection | None:
         while self._idle:

@@ -213,7 +213,7 @@ def _run(
         head_bytes=server.max_header_bytes,
         body_bytes=server.max_body_bytes,
     )
-    protocol = limited_protocol(limits, gateway.app.shape, gateway.app.caller)
+    protocol = limited_protocol(limits, gateway.app.shape, gateway.app.caller, gateway.app.begin)
     gateway.limit_bodies = protocol.limit_bodies
     front.run(
         gateway.app,

@@ -45,7 +45,8 @@ class Judgement:
     """What a request's head means: its route, its tenant, and what goes on to a backend.
 
     `fields`: the fields for the backend and the options for the gateway, once they are read; they
-    are not changed. `lasts`: it holds for all requests with this head.
+    are not changed. `lasts`: it holds for all requests with this head. `direct`: whether the
+    callback shell may begin them; None if that was not asked yet.
     """
 
     match: Match
@@ -54,6 +55,7 @@ class Judgement:
     target: bytes
     lasts: bool
     fields: tuple[Headers, RequestOptions] | None = None
+    direct: bool | None = None
 
 
 class Admission:
@@ -88,7 +90,7 @@ class Admission:
         self._rates = rates
         self._clock = clock
         self._body_bytes_max = body_bytes_max
-        self._small_bytes = min(SMALL_BYTES, body_bytes_max)
+        self.small_bytes = min(SMALL_BYTES, body_bytes_max)
         self._via = via
         self._buffers = buffers
         self._documents = documents
@@ -217,20 +219,37 @@ class Admission:
         tenant = judged.tenant
         if tenant in self._rates:
             self._admit(judged.match.route, tenant)
-        fields = judged.fields
-        if fields is None:
-            fields = forwarded(scope["headers"], self._via, scope["http_version"])
-            judged.fields = fields
+        fields = self.fields(scope, judged)
         message = await receive()
         body: bytes = message.get("body", b"")
         if (
             message.get("more_body")
-            or len(body) > self._small_bytes
+            or len(body) > self.small_bytes
             or fields[1].is_coded
             or message["type"] != _REQUEST
         ):
             return await self._read_large(scope, receive, message, judged, received_s)
-        call = Call(judged.method, judged.target, fields[0].copy(), body, tenant=judged.tenant)
+        return self.parsed(scope, judged, body, received_s)
+
+    def fields(self, scope: Scope, judged: Judgement) -> tuple[Headers, RequestOptions]:
+        """Return what goes on to a backend of a head; HttpProblem if that is invalid."""
+        fields = judged.fields
+        if fields is None:
+            fields = forwarded(scope["headers"], self._via, scope["http_version"])
+            judged.fields = fields
+        return fields
+
+    def is_limited(self, tenant: str) -> bool:
+        """Whether a tenant has a rate limit."""
+        return tenant in self._rates
+
+    def parsed(
+        self, scope: Scope, judged: Judgement, body: bytes, received_s: float
+    ) -> InferenceRequest:
+        """Parse a request with a small body that was read; HttpProblem if it is invalid."""
+        assert judged.fields is not None
+        headers = judged.fields[0].copy()
+        call = Call(judged.method, judged.target, headers, body, tenant=judged.tenant)
         return self._inference(scope, judged, call, received_s, None)
 
     async def _read_large(

@@ -9,6 +9,8 @@ from tollway.gateway.data_plane.handler import DataPlane
 from tollway.gateway.data_plane.in_flight import InFlight
 from tollway.gateway.data_plane.problems import HttpProblem, of_refusal
 from tollway.gateway.data_plane.reply_stamp import ReplyStamp
+from tollway.gateway.listener.client import Client, WholeRequest
+from tollway.gateway.listener.known_heads import KnownHead
 
 # Compared with the bytes that the client sent, as the paths of routes are.
 _HEALTH = frozenset({b"/metrics", b"/livez", b"/readyz", b"/healthz"})
@@ -62,9 +64,20 @@ class App:
         """
         return self._proxy.shape(path, status, problem)
 
-    def caller(self, scope: Scope) -> str:
+    def caller(self, scope: Scope, known: KnownHead | None = None) -> str:
         """Return who has sent a request: its tenant, or one of a few callers without a key."""
-        return self._proxy.caller(scope)
+        return self._proxy.caller(scope, known)
+
+    def begin(self, client: Client, request: WholeRequest) -> bool:
+        """Begin to answer a request in callbacks.
+
+        False if nothing was done, and the application must answer it.
+        """
+        if request.known is None or request.known.judge is not self._proxy:
+            path: bytes = request.head["raw_path"]
+            if path.startswith(_CONTROL) or path in _HEALTH:
+                return False
+        return self._proxy.begin(client, request)
 
     def knows(self, scope: Scope) -> bool:
         """Return whether a request may be anybody's: without a known key it need not be read."""

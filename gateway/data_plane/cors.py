@@ -92,7 +92,7 @@ class CorsDataPlane(DataPlane):
 
     def __init__(self, *args: Any, cors: CorsPolicy, **kwargs: Any) -> None:
         """`cors` says which; the others are those of `DataPlane`."""
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{**kwargs, "callbacks": False})  # it adds fields to replies
         self._cors = cors
 
     async def __call__(

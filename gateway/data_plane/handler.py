@@ -5,6 +5,7 @@ router, and writes the reply.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,7 +15,9 @@ from tollway.eager import as_task
 from tollway.gateway.data_plane import open_paths
 from tollway.gateway.data_plane.admission import Admission, Judgement
 from tollway.gateway.data_plane.asgi import Receive, Scope, Send
+from tollway.gateway.data_plane.callback_shell import CallbackShell, Progress
 from tollway.gateway.data_plane.codings.replies import ReplyCompression
+from tollway.gateway.data_plane.idempotency import HEADER as IDEMPOTENCY_KEY
 from tollway.gateway.data_plane.idempotency import (
     IdempotencyStore,
     StoredResponse,
@@ -34,7 +37,7 @@ from tollway.gateway.data_plane.reply_stamp import ReplyStamp
 from tollway.gateway.data_plane.responses import Responses
 from tollway.gateway.data_plane.route_table import Match, RouteTable
 from tollway.gateway.data_plane.server_models import ServerModels
-from tollway.gateway.listener.client import Client, client_of
+from tollway.gateway.listener.client import Client, WholeRequest, client_of
 from tollway.gateway.listener.known_heads import KnownHead
 from tollway.gateway.observability.counters import Metrics
 from tollway.gateway.observability.request_trace import RequestTrace, TraceRecorder
@@ -72,11 +75,13 @@ class DataPlane:
         watch: TraceRecorder | None = None,
         idempotency: IdempotencyStore | None = None,
         compression: ReplyCompression | None = None,
+        callbacks: bool = True,
     ) -> None:
         """`stamp` adds what every reply carries. `watch` traces requests, if tracing is on.
 
         `caching` is the driver of routes with a cache. `in_flight` limits the requests of each
         tenant. `idempotency` stores replies for retries, and `compression` compresses large ones.
+        `callbacks`: whether requests that need no coroutine are answered without one.
         """
         self._table = table
         self._driver = driver
@@ -94,6 +99,17 @@ class DataPlane:
         self._watch = watch
         self._idempotency = idempotency
         self._compression = compression
+        self._shell: CallbackShell | None = None
+        if callbacks and watch is None and compression is None:
+            self._shell = CallbackShell(
+                driver,
+                self.go_on,
+                admission=admission,
+                replies=replies,
+                stamp=stamp,
+                in_flight=in_flight,
+                clock=clock,
+            )
 
     def shape(self, path: bytes, status: int, problem: dict[str, Any]) -> tuple[bytes, bytes]:
         """Return the content type and body of a problem at a raw path."""
@@ -104,10 +120,8 @@ class DataPlane:
             return b"application/problem+json", orjson.dumps(document)
         return match.route.protocol.error(status, problem)
 
-    def caller(self, scope: Scope) -> str:
-        """Return who has sent a request, by its head alone."""
-        client = client_of(scope)
-        known = None if client is None else client.serving.known
+    def caller(self, scope: Scope, known: KnownHead | None) -> str:
+        """Return who has sent a request, by its head alone; `known`: it was accepted before."""
         if known is not None and known.judge is self:
             tenant: str = known.judgement.tenant
             return tenant
@@ -208,6 +222,85 @@ class DataPlane:
             known.judge, known.judgement = self, judged
         return judged
 
+    def begin(self, client: Client, request: WholeRequest) -> bool:
+        """Begin to answer a request without a coroutine; False if nothing was done."""
+        if self._shell is None or self._in_flight.count >= self._in_flight.most:
+            return False
+        known = request.known
+        if known is not None and known.judge is self:
+            judged: Judgement = known.judgement
+        else:
+            scope = request.head
+            match = self._table.match(scope["raw_path"], scope["method"])
+            if scope["method"] != "POST" or match is None or match.what is not INFER:
+                return False
+            received_s = self._clock()
+            try:
+                judged = self._admission.judge(scope, match)
+            except HttpProblem as exc:
+                request.hand_over(partial(self._refuse, exc, received_s))
+                return True
+            if known is not None and judged.lasts:
+                known.judge, known.judgement = self, judged
+        if judged.direct is None:
+            judged.direct = self._is_direct(request.head, judged)
+        return judged.direct and self._shell.begin(client, request, judged)
+
+    def _is_direct(self, scope: Scope, judged: Judgement) -> bool:
+        """Whether requests with a head may be begun without a coroutine."""
+        try:
+            fields, options = self._admission.fields(scope, judged)
+        except HttpProblem:
+            return False
+        if (
+            judged.method != b"POST"
+            or options.is_coded
+            or self._admission.is_limited(judged.tenant)
+        ):
+            return False
+        return self._idempotency is None or all(name != IDEMPOTENCY_KEY for name, _ in fields)
+
+    async def go_on(self, progress: Progress, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that the callback shell has begun."""
+        inference, state, client = progress.inference, progress.state, progress.client
+        try:
+            try:
+                if inference is None or state is None:
+                    if progress.error is not None:
+                        raise progress.error
+                    assert inference is not None
+                    await self._infer(inference, client, receive, send)
+                    return
+                if not progress.is_recorded:  # also if the client has left: its call is charged
+                    going_on = self._driver.go_on(
+                        state, progress.step, progress.begun, progress.sending, progress.error
+                    )
+                    state = await self._until_left(client, going_on)
+                elif progress.error is not None:
+                    raise progress.error
+                if state is not None:
+                    await self._respond(state, receive, send)
+            finally:
+                self._in_flight.dismiss(progress.tenant)
+                if inference is not None and inference.memory is not None and inference.memory.held:
+                    inference.memory.close()
+        except (HttpProblem, RequestRefused) as exc:
+            received_s = self._clock() if inference is None else inference.received_s
+            await self._refuse(exc, received_s, scope, receive, send)
+
+    async def _refuse(
+        self,
+        exc: HttpProblem | RequestRefused,
+        received_s: float,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Refuse a request."""
+        refused = of_refusal(exc) if isinstance(exc, RequestRefused) else exc
+        route = self._speaker(scope, exc)
+        await self._replies.refuse(refused, route, received_s, self._stamp.onto(send))
+
     async def _traced(
         self, watch: TraceRecorder, scope: Scope, receive: Receive, send: Send
     ) -> None:
@@ -244,12 +337,18 @@ class DataPlane:
         Calls in progress are then cancelled, so that no model works on an answer that nobody reads.
         """
         inference.client = client
+        return None if client.left else await self._until_left(client, answer(inference))
+
+    async def _until_left(
+        self, client: Client, answering: Awaitable[RequestState]
+    ) -> RequestState | None:
+        """Await a request state, and cancel that if the client disconnects; None without reply."""
         client.cancels = True
         try:
-            state = None if client.left else await answer(inference)
+            state = await answering
         finally:
             client.cancels = False
-        if state is not None and state.held is None:
+        if state.held is None:
             self._admission.charge(state)
             return None
         return state

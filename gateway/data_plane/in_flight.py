@@ -23,6 +23,19 @@ class InFlight:
         self._shed()
         return overloaded("this gateway")
 
+    def admit(self, tenant: str) -> bool:
+        """Count a request in progress, also for its tenant; False if there is no place for it."""
+        free = self.most - self.count
+        if free <= 0 or not self._by_tenant.take(tenant, free):
+            return False
+        self.count += 1
+        return True
+
+    def dismiss(self, tenant: str) -> None:
+        """Count a request that was admitted as ended."""
+        self.count -= 1
+        self._by_tenant.leave(tenant)
+
     def enter(self, tenant: str) -> None:
         """Count a request in progress for its tenant; RequestRefused above its share."""
         if not self._by_tenant.take(tenant, self.most - self.count + 1):  # 1: its own place

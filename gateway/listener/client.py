@@ -35,6 +35,31 @@ class Replying(Protocol):
         """Send a whole response; False if the client must first read others."""
 
 
+class WholeRequest(Replying, Protocol):
+    """A request that has come whole, and that no coroutine serves yet.
+
+    `scope`: its ASGI scope; if its head is known, that of the first request that had it. `tasks`:
+    what serves requests, so that it can be cancelled when the server stops.
+    """
+
+    scope: dict[str, Any]
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """Its own ASGI scope."""
+
+    @property
+    def body(self) -> bytes:
+        """All of its body."""
+
+    @property
+    def tasks(self) -> set[Any]:
+        """What serves requests."""
+
+    def hand_over(self, app: Any) -> None:
+        """Have a coroutine answer it: `app`, called as an ASGI application is."""
+
+
 class _Nothing:
     """No request."""
 

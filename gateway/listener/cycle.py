@@ -83,8 +83,16 @@ class Owner(Protocol):
     def transport(self) -> Any:
         """The connection's transport."""
 
+    server_state: Any
+
     def on_response_complete(self) -> None:
         """Go on after a response."""
+
+    def run(self, cycle: "Cycle", app: Any) -> None:
+        """Have an application answer a request."""
+
+    def complete_scope(self, cycle: "Cycle") -> None:
+        """Make the scope of a request that of its connection."""
 
 
 class Cycle:
@@ -93,8 +101,8 @@ class Cycle:
     # The mutable state: the part of the body that was not received yet, and how far the response
     # has come.
     __slots__ = ("_body", "_body_bytes", "_chunked", "_connection", "_is_head", "_lasts",
-                 "_left_bytes", "_news", "_wakeup", "disconnected", "keep_alive", "known",
-                 "more_body", "refusal", "response_complete", "response_started", "scope",
+                 "_left_bytes", "_news", "_wakeup", "disconnected", "is_whole", "keep_alive",
+                 "known", "more_body", "refusal", "response_complete", "response_started", "scope",
                  "waited", "waiting_for_100_continue")  # fmt: skip
 
     def __init__(
@@ -124,6 +132,7 @@ class Cycle:
         self._left_bytes = 0
         self._lasts = lasts
         self.known = known
+        self.is_whole = known is not None  # it came in one read, on an idle connection
         self.more_body = True
         self.disconnected = False
         self.keep_alive = keep_alive
@@ -163,6 +172,28 @@ class Cycle:
     def is_plain(self) -> bool:
         """Whether its head, sent again, means the same: no upgrade, no coding, no expectation."""
         return self.keep_alive and _UNUSUAL.isdisjoint(name for name, _ in self.scope["headers"])
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """The scope of the request, completed."""
+        self._connection.complete_scope(self)
+        return self.scope
+
+    @property
+    def body(self) -> bytes:
+        """The body as far as it has come and was not received."""
+        body = self._body
+        return body[0] if len(body) == 1 else b"".join(body)
+
+    @property
+    def tasks(self) -> set[Any]:
+        """What serves requests."""
+        tasks: set[Any] = self._connection.server_state.tasks
+        return tasks
+
+    def hand_over(self, app: Any) -> None:
+        """Have a coroutine answer the rest."""
+        self._connection.run(self, app)
 
     def give(self, body: bytes) -> None:
         """Give it its whole body."""
@@ -227,7 +258,7 @@ class Cycle:
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         elif len(body) != self._left_bytes:
             raise RuntimeError("the reply is not as long as its content-length")
-        self._connection.transport.write(head + body)
+        self._connection.transport.write_last(head + body)
         self._complete()
         return True
 

@@ -34,7 +34,7 @@ import httptools
 
 from tollway.backends.http.known_heads import KnownHeads
 from tollway.eager import Eager
-from tollway.gateway.listener.client import EXTENSION, Client
+from tollway.gateway.listener.client import EXTENSION, Client, WholeRequest
 from tollway.gateway.listener.connection_limit import ConnectionLimit
 from tollway.gateway.listener.corked_transport import CorkedTransport
 from tollway.gateway.listener.cycle import Cycle, Flow
@@ -52,7 +52,8 @@ from tollway.gateway.listener.request_head import (
 from tollway.gateway.listener.turns import Turns
 
 WAITING, HEAD, BODY = range(3)
-Caller = Callable[[dict[str, Any]], str]
+Caller = Callable[[dict[str, Any], KnownHead | None], str]
+Begin = Callable[[Client, WholeRequest], bool]
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -60,7 +61,12 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _LINGER_S = 1.0
 
 
-def one_caller(scope: dict[str, Any]) -> str:
+def never(client: Client, request: WholeRequest) -> bool:
+    """Begin no request: the application answers."""
+    return False
+
+
+def one_caller(scope: dict[str, Any], known: KnownHead | None) -> str:
     """Return one name for all callers."""
     return ""
 
@@ -76,6 +82,7 @@ class LimitedHttpProtocol(asyncio.Protocol):
     turns: ClassVar[Turns] = Turns()
     shape: Shape = staticmethod(plain)
     caller: Caller = staticmethod(one_caller)
+    begin: Begin = staticmethod(never)
 
     @classmethod
     def limit_bodies(cls, most: int) -> None:
@@ -169,8 +176,10 @@ class LimitedHttpProtocol(asyncio.Protocol):
         self._parse(data)
         cycle, self._unstarted = self._unstarted, None
         if cycle is not None and not cycle.disconnected:
-            if idle and self._phase == WAITING and cycle is self.cycle and cycle.is_plain:
-                self.known.accepted(data, self._body_bytes, partial(KnownHead, cycle.scope))
+            if idle and self._phase == WAITING and cycle is self.cycle:
+                cycle.is_whole = True
+                if cycle.is_plain:
+                    self.known.accepted(data, self._body_bytes, partial(KnownHead, cycle.scope))
             self._start(cycle)
 
     def _parse(self, data: bytes) -> None:
@@ -342,16 +351,8 @@ class LimitedHttpProtocol(asyncio.Protocol):
 
     def _begin_known(self, known: KnownHead, body: bytes) -> None:
         """Begin a request that came whole, with a head that was accepted before."""
-        scope = {
-            **known.scope,
-            "server": self._server,
-            "client": self._address,
-            "scheme": self._scheme,
-            "state": self.app_state.copy(),
-            "extensions": self._extensions,
-        }
         self._since_s = None
-        self.cycle = cycle = Cycle(self, scope, keep_alive=True, known=known)
+        self.cycle = cycle = Cycle(self, known.scope, keep_alive=True, known=known)
         cycle.give(body)
         self._start(cycle)
 
@@ -361,18 +362,39 @@ class LimitedHttpProtocol(asyncio.Protocol):
             self._serve(cycle)
         else:
             cycle.waited = True
-            self._client.serving = cycle
-            self.turns.wait(self.caller(cycle.scope), self._serve, cycle)
+            known = cycle.known
+            if known is not None and known.judge is None:  # the address may tell who it is
+                self.complete_scope(cycle)
+            self.turns.wait(self.caller(cycle.scope, known), self._serve, cycle)
 
     def _serve(self, cycle: Cycle) -> None:
         if self._client.left or cycle.disconnected:
             return
-        tasks = self.server_state.tasks
         self._serving = self._client.serving = cycle
-        running = Eager(cycle.run(cycle.refusal or self.app), self.loop, tasks.discard)
+        if not (cycle.is_whole and self.begin(self._client, cycle)):
+            self.run(cycle, cycle.refusal or self.app)
+
+    def run(self, cycle: Cycle, app: Any) -> None:
+        """Have an application answer a request."""
+        self.complete_scope(cycle)
+        tasks = self.server_state.tasks
+        running = Eager(cycle.run(app), self.loop, tasks.discard)
         self._client.running = running
         tasks.add(running)
         running.step()
+
+    def complete_scope(self, cycle: Cycle) -> None:
+        """Make the ASGI scope of a request with a known head that of this connection."""
+        known = cycle.known
+        if known is not None and cycle.scope is known.scope:
+            cycle.scope = {
+                **known.scope,
+                "server": self._server,
+                "client": self._address,
+                "scheme": self._scheme,
+                "state": self.app_state.copy(),
+                "extensions": self._extensions,
+            }
 
     def on_response_complete(self) -> None:
         """Start the next waiting request, or the timer of an idle connection."""
@@ -499,13 +521,17 @@ def address(name: Any) -> tuple[str, int | None] | None:
 
 
 def limited_protocol(
-    limits: HeadLimits, shape: Shape = plain, caller: Caller = one_caller
+    limits: HeadLimits,
+    shape: Shape = plain,
+    caller: Caller = one_caller,
+    begin: Begin = never,
 ) -> type[LimitedHttpProtocol]:
     """Return a protocol class with other limits; uvicorn creates its instances itself.
 
     `shape` formats refusals; it is called only when a request is refused. `caller` names who has
-    sent a request, by its ASGI scope; it is called only when more requests have come than can begin
-    at once, and they begin in turns.
+    sent a request, by its head; it is called only when more requests have come than can begin
+    at once, and they begin in turns. `begin` begins to answer a request that has come whole without
+    a coroutine; False if it has done nothing, and the application must answer.
     """
     own = {
         "limits": limits,
@@ -514,5 +540,6 @@ def limited_protocol(
         "accepted": ConnectionLimit(),
         "turns": Turns(),
         "caller": staticmethod(caller),
+        "begin": staticmethod(begin),
     }
     return type("Guarded", (LimitedHttpProtocol,), own)

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 
-from tollway.gateway.listener.http_protocol import LimitedHttpProtocol, limited_protocol
+from tollway.gateway.listener.http_protocol import LimitedHttpProtocol, limited_protocol, never
 from tollway.gateway.listener.request_head import HeadLimits
 
 ACCEPTED = 16  # connections in an iteration: a millisecond
@@ -167,10 +167,13 @@ def server(
     `drain_s` to finish.
     The application sets `date` and `server` itself, so that a proxied reply has them once.
     `protocol` is for callers that change its limits later (see `limited_protocol`); otherwise it is
-    created with `limits` and `connections`.
+    created with `limits` and `connections`, and with the `begin` of the application, if it has one.
     """
     if protocol is None:
-        protocol = limited_protocol(replace(limits or HeadLimits(), connections=connections))
+        protocol = limited_protocol(
+            replace(limits or HeadLimits(), connections=connections),
+            begin=getattr(app, "begin", never),
+        )
     logging.getLogger("uvicorn.error").addFilter(_is_unexpected)  # once, however often it is called
     config = uvicorn.Config(
         app,

@@ -6,9 +6,10 @@ settled too, because it may have run.
 """
 
 import logging
-from collections.abc import Callable, Generator
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Protocol
 
 from tollway.backends.bodies.media import MediaReader
 from tollway.backends.dialect import REFUSED
@@ -19,7 +20,7 @@ from tollway.backends.output import OutputLimit
 from tollway.backends.ports import StreamReader
 from tollway.backends.protocols.oip.body import json_of
 from tollway.backends.sliced_json import LARGE_BYTES
-from tollway.backends.types import Headers, HttpReply, ModelAnswer
+from tollway.backends.types import SMALL_BYTES, Call, Headers, HttpReply, ModelAnswer
 from tollway.gateway.budgets.model import Reservation
 from tollway.gateway.estimation.cost_estimator import Quote
 from tollway.gateway.routing.bodies.buffers import Buffers, RequestMemory
@@ -54,6 +55,78 @@ log = logging.getLogger(__name__)
 
 CREATED = frozenset((200, 201, 202))
 TOO_MANY = 429
+
+
+@dataclass(slots=True, eq=False)
+class Begun:
+    """An attempt that has begun and not ended.
+
+    `call`: what was sent, if it was sent by `send_now`. `sent`: the changes in it. `number`: of the
+    call, for what its backend announces. `is_ended`: its reservation was ended by `finish_now`.
+    """
+
+    state: RequestState
+    backend: Target
+    hold: Reservation
+    quote: Quote
+    limit: OutputLimit | None  # the one that was sent last
+    started_s: float
+    deadline_s: float
+    number: int
+    fallback: bool
+    audit: float
+    hedge_s: float | None
+    sent: Sent
+    call: Call | None = None
+    is_ended: bool = False
+
+    @property
+    def sent_call(self) -> Call:
+        """What was sent."""
+        assert self.call is not None
+        return self.call
+
+    def attempt(
+        self,
+        outcome: AttemptOutcome,
+        ended_s: float,
+        status: int,
+        kept: tuple[Headers, bytes],
+        relay: StreamRelay | None = None,
+    ) -> Attempt:
+        """Return the attempt as it ended; `kept`: what of the reply may go to the client."""
+        backend, limit, (headers, body) = self.backend, self.limit, kept
+        return Attempt(
+            backend.name,
+            self.quote,
+            self.started_s,
+            ended_s - self.started_s,
+            outcome if backend.credential is None else discreet(backend, outcome),
+            status,
+            headers,
+            body,
+            self.fallback,
+            self.hold.held_by_budget(),
+            self.audit,
+            relay,
+            self.hedge_s,
+            0 if limit is None else limit.tokens,
+        )
+
+
+class InTransit(Protocol):
+    """A call that was sent, as a transport's `send_now` returns it. Its reply is taken once."""
+
+    exchange: Any
+
+    def take(self) -> HttpReply | None:
+        """Return the reply if it has come whole; else None."""
+
+    def receive(self) -> Awaitable[HttpReply]:
+        """Return the reply once its head has arrived; BackendError as of `Transport.send`."""
+
+    def cancel(self) -> Awaitable[HttpReply]:
+        """End the call as if the coroutine that waits for its reply had been cancelled."""
 
 
 class Attempts:
@@ -92,37 +165,122 @@ class Attempts:
         hedge_s: float | None = None,
     ) -> Attempt:
         """Make one attempt and end its reservation, whatever happens."""
-        inference = state.inference
+        attempt = self.begin(state, backend, hold, fallback=fallback, audit=audit, hedge_s=hedge_s)
+        return await self.finish(attempt)
+
+    def begin(
+        self,
+        state: RequestState,
+        backend: Target,
+        hold: Reservation,
+        *,
+        fallback: bool = False,
+        audit: float = 0.0,
+        hedge_s: float | None = None,
+    ) -> "Begun":
+        """Begin an attempt; `finish` must follow, or `finish_now` until that returns one."""
         quote, limit = (
             _limited_quote(state, backend, hold)
             if state.bounds
             else (state.quotes[backend.name], None)
         )
-        started_s, ended_s = self._clock(), 0.0
+        started_s = self._clock()
         backend = backend.with_key(started_s) if backend.keyed else backend
         deadline_s = min(_leaving_time(state, backend, started_s), started_s + backend.timeout_s)
-        number = backend.probe(started_s, inference.caller)
+        number = backend.probe(started_s, state.inference.caller)
+        return Begun(
+            state,
+            backend,
+            hold,
+            quote,
+            limit,
+            started_s,
+            deadline_s,
+            number,
+            fallback,
+            audit,
+            hedge_s,
+            UNCHANGED if limit is None else Sent(limit=limit),
+        )
+
+    def send_now(self, begun: "Begun") -> InTransit | None:
+        """Send the call of an attempt if nothing must be waited for but a whole reply.
+
+        None if it was not sent. May raise, as `Transport.send` does.
+        """
+        backend, inference = begun.backend, begun.state.inference
+        send_now = getattr(backend.transport, "send_now", None)
+        if (
+            send_now is None
+            or backend.first_byte_s is not None
+            or backend.protocol.follow(inference.call.payload) is not None
+        ):
+            return None
+        begun.call = addressed(inference, backend, begun.deadline_s, self._clock, begun.sent)
+        sent: InTransit | None = send_now(begun.call, begun.deadline_s)
+        return sent
+
+    def finish_now(self, begun: "Begun", reply: HttpReply) -> Attempt | None:
+        """Finish an attempt whose reply has come whole, and end its reservation.
+
+        None if more is to be waited for: `finish` must follow.
+        """
+        state, backend, body, call = begun.state, begun.backend, reply.whole, begun.call
+        inference = state.inference
+        assert call is not None and body is not None
+        if (
+            reply.status in REFUSED
+            or len(body) > SMALL_BYTES
+            or len(body) > inference.route.reply_bytes_max
+            or call.payload.creates
+        ):
+            return None
+        for name, _ in reply.headers:
+            if name == b"content-encoding":
+                return None
+        if backend.announced is not None:
+            self._note(reply, inference, backend, begun)
+        ended_s = self._clock()
+        outcome = evaluate_reply(
+            backend,
+            call,
+            reply,
+            body,
+            quote=begun.quote,
+            latency_s=ended_s - begun.started_s,
+        )
+        headers = reply.headers
+        if not backend.is_transparent:
+            headers, body = presentable(inference, backend, outcome, reply, body)
+        attempt = begun.attempt(outcome, ended_s, reply.status, (headers, body))
+        begun.is_ended = True
+        self._finish(state, backend, begun.hold, attempt, None, now_s=ended_s, pending="")
+        return attempt
+
+    async def finish(self, begun: "Begun", sending: Awaitable[HttpReply] | None = None) -> Attempt:
+        """Make an attempt that has begun; `sending` brings its reply if it was sent already."""
+        state, backend, hold, quote = begun.state, begun.backend, begun.hold, begun.quote
+        started_s, deadline_s, sent = begun.started_s, begun.deadline_s, begun.sent
+        inference, ended_s = state.inference, 0.0
         health, status, body, pending = None, 0, b"", ""
-        headers: Headers = []
+        kept: tuple[Headers, bytes] = ([], b"")
         relay: StreamRelay | None = None
         try:
             follower = backend.protocol.follow(inference.call.payload)
             due_s = backend.first_byte_s if follower is None else backend.due_s(streamed=True)
             begun_by_s = None if due_s is None else started_s + due_s
-            sent = UNCHANGED if limit is None else Sent(limit=limit)
-            call = addressed(inference, backend, deadline_s, self._clock, sent)
-            sending = backend.transport.send(call, deadline_s)
-            reply = self._heard(
-                await (
-                    sending if begun_by_s is None else within(begun_by_s - self._clock(), sending)
-                ),
-                inference,
-                backend,
-                number,
-                quote,
+            if sending is None:
+                begun.call = addressed(inference, backend, deadline_s, self._clock, sent)
+                sending = backend.transport.send(begun.call, deadline_s)
+            reply = await (
+                sending if begun_by_s is None else within(begun_by_s - self._clock(), sending)
             )
+            self._note(reply, inference, backend, begun)
+            # What has to be edited cannot be passed on in the coding that it came in.
+            reply = readable(reply, b"" if backend.protocol.hides else inference.accepts)
+            call = begun.sent_call
             if reply.status in REFUSED:
-                call, reply, limit = await asked_again(
+                call, reply, begun.limit = await asked_again(
                     inference,
                     backend,
                     call,
@@ -135,7 +293,7 @@ class Attempts:
             if follower is not None:
                 left_s = None if begun_by_s is None else begun_by_s - self._clock()
                 reply, follower = await _streamed(reply, follower, left_s)
-                if follower is not None and not (audit or _is_read_whole(inference, follower)):
+                if not (follower is None or begun.audit or _is_read_whole(inference, follower)):
                     relay, reply = await self._begin_stream(
                         inference, backend, reply, follower, left_s
                     )
@@ -156,7 +314,7 @@ class Attempts:
                 if follower is not None:
                     health, body = _read_whole(reply, follower, outcome, body)
             status = reply.status
-            headers, body = (
+            kept = (
                 (reply.headers, body)
                 if backend.is_transparent and type(reply.stream) is not Decoded
                 else presentable(inference, backend, outcome, *as_accepted(reply, body))
@@ -173,43 +331,22 @@ class Attempts:
             raise
         finally:  # a cancelled task settles too: its call may have run
             ended_s = ended_s or self._clock()
-            attempt = Attempt(
-                backend=backend.name,
-                quote=quote,
-                started_s=started_s,
-                latency_s=ended_s - started_s,
-                outcome=outcome if backend.credential is None else discreet(backend, outcome),
-                status=status,
-                headers=headers,
-                body=body,
-                fallback=fallback,
-                reserved_nano=hold.held_by_budget(),
-                audit=audit,
-                relay=relay,
-                hedge_s=hedge_s,
-                output_limit=0 if limit is None else limit.tokens,
-            )
+            attempt = begun.attempt(outcome, ended_s, status, kept, relay)
             self._finish(state, backend, hold, attempt, health, now_s=ended_s, pending=pending)
         return attempt
 
-    def _heard(
-        self,
-        reply: HttpReply,
-        inference: InferenceRequest,
-        backend: Target,
-        number: int,
-        quote: Quote,
-    ) -> HttpReply:
-        """Return a reply as it can be read; note what it says of the rate limits of our key."""
+    def _note(
+        self, reply: HttpReply, inference: InferenceRequest, backend: Target, begun: Begun
+    ) -> None:
+        """Note what a reply says of the rate limits of our key."""
         announced = backend.announced
-        if announced is not None:
-            for name, _ in reply.headers:
-                if MARK in name or reply.status == TOO_MANY:  # spelled out: no call for the others
-                    if backend.credential is not None or not inference.route.forward_headers:
-                        announced.heard(number, reply, quote.usage, self._clock())
-                    break
-        # What has to be edited cannot be passed on in the coding that it came in.
-        return readable(reply, b"" if backend.protocol.hides else inference.accepts)
+        if announced is None:
+            return
+        for name, _ in reply.headers:
+            if MARK in name or reply.status == TOO_MANY:  # spelled out: no call for the others
+                if backend.credential is not None or not inference.route.forward_headers:
+                    announced.heard(begun.number, reply, begun.quote.usage, self._clock())
+                return
 
     async def _read(
         self, inference: InferenceRequest, reply: HttpReply, follower: StreamReader | None

@@ -6,12 +6,13 @@ If the client disconnects, the calls in progress are cancelled and settled, and 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from tollway.backends.types import HttpReply
 from tollway.eager import as_task
 from tollway.gateway.budgets.model import BudgetRefusal, Reservation
 from tollway.gateway.features.online.join import RouteFeatures, Waiting
-from tollway.gateway.routing.attempts import Attempts
+from tollway.gateway.routing.attempts import Attempts, Begun
 from tollway.gateway.routing.hedging import first_good
 from tollway.gateway.routing.metering import ESCALATED, PENDING
 from tollway.gateway.routing.plan import Target
@@ -45,56 +46,59 @@ class Driver:
         clock: Callable[[], float],
     ) -> None:
         """`clock` is monotonic and is the clock of the deadlines."""
-        self._router = router
-        self._reserving = reserving
-        self._attempts = attempts
-        self._sinks = sinks
+        self.router = router
+        self.reserving = reserving
+        self.attempts = attempts
+        self.sinks = sinks
         self._clock = clock
 
-    async def answer(  # noqa: PLR0912 - one branch for each step that may be skipped
-        self, inference: InferenceRequest
-    ) -> RequestState:
+    async def answer(self, inference: InferenceRequest) -> RequestState:
         """Return the finished request state, with the reply in `held`.
 
         Raises RequestRefused if no backend may or can answer. If the client has disconnected, the
         state that is returned may have no reply.
         """
-        router, reserving, attempts, clock = (
-            self._router,
-            self._reserving,
-            self._attempts,
-            self._clock,
-        )
         if inference.route.online is not None and inference.joined is None:
             await self.join(inference, inference.route.online)
-        state = router.begin(inference)
-        step: Step | None = None
-        now_s, lost = clock(), True
+        return await self.go_on(self.router.begin(inference))
+
+    async def go_on(  # noqa: PLR0912 - one branch for each step that may be skipped
+        self,
+        state: RequestState,
+        step: Step | None = None,
+        begun: Begun | None = None,
+        sending: Awaitable[HttpReply] | None = None,
+        error: Exception | None = None,
+    ) -> RequestState:
+        """Answer a request that has begun; see `answer`.
+
+        It goes on with a `step` that was decided, an attempt that was `begun` for it, and a reply
+        that is awaited by `sending`; or with an `error`, which is raised.
+        """
+        inference, router, now_s, lost = state.inference, self.router, self._clock(), True
         try:
-            while type(step := router.next(state, now_s)) is Ask:
-                backend = step.backend
-                hold = reserving.reserve_now(state, backend)
-                if hold is None:
-                    await as_task()
-                    outcome = await reserving.reserve(state, backend, wait=step.wait)
-                    if isinstance(outcome, BudgetRefusal):
-                        router.denied(state, step, outcome)
-                        now_s = clock()
-                        continue
-                    hold = outcome
-                hedge_s = router.reserved(state, step)
+            if error is not None:
+                raise error
+            if step is None:
+                step = router.next(state, now_s)
+            while type(step) is Ask:
                 attempt = await (
-                    attempts.make(state, backend, hold, fallback=step.fallback)
-                    if hedge_s is None
-                    else self._hedged(state, backend, hold, hedge_s)
+                    self._ask(state, step)
+                    if begun is None
+                    else self.attempts.finish(begun, sending)
                 )
-                router.answered(state, step, attempt)
-                if state.streamed and len(state.attempts) > 1:
-                    await _leave_others(state)
-                now_s = state.now_s
+                begun = None
+                if attempt is None:
+                    now_s = self._clock()
+                else:
+                    router.answered(state, step, attempt)
+                    if state.streamed and len(state.attempts) > 1:
+                        await _leave_others(state)
+                    now_s = state.now_s
+                step = router.next(state, now_s)
             lost = False
         except asyncio.CancelledError:
-            now_s = clock()
+            now_s = self._clock()
             if not inference.left:
                 raise
             lost = False
@@ -102,9 +106,9 @@ class Driver:
             if cancelled is not None:
                 cancelled.uncancel()
         finally:
-            self._sinks.answered(state, now_s)
+            self.sinks.answered(state, now_s)
             if not state.streamed:
-                self._sinks.ended(state, now_s)
+                self.sinks.ended(state, now_s)
             elif lost and state.held is not None and state.held.relay is not None:
                 await state.held.relay.close(abandoned=CLOSE)  # nobody will read it
         if type(step) is Refuse and not inference.left:
@@ -123,6 +127,22 @@ class Driver:
             found = await found.joined(inference.deadline_s)
         inference.joined = found
 
+    async def _ask(self, state: RequestState, step: Ask) -> Attempt | None:
+        """Reserve the money for a call and make it; None if a budget refused."""
+        backend = step.backend
+        hold = self.reserving.reserve_now(state, backend)
+        if hold is None:
+            await as_task()
+            outcome = await self.reserving.reserve(state, backend, wait=step.wait)
+            if isinstance(outcome, BudgetRefusal):
+                self.router.denied(state, step, outcome)
+                return None
+            hold = outcome
+        hedge_s = self.router.reserved(state, step)
+        if hedge_s is not None:
+            return await self._hedged(state, backend, hold, hedge_s)
+        return await self.attempts.make(state, backend, hold, fallback=step.fallback)
+
     async def _hedged(
         self, state: RequestState, backend: Target, hold: Reservation, wait_s: float
     ) -> Attempt:
@@ -130,7 +150,7 @@ class Driver:
         hedge = state.inference.route.hedge
         assert hedge is not None
         await as_task()
-        calls = [asyncio.create_task(self._attempts.make(state, backend, hold))]
+        calls = [asyncio.create_task(self.attempts.make(state, backend, hold))]
         try:
             await asyncio.wait(calls, timeout=wait_s)
             if not calls[0].done():
@@ -139,7 +159,7 @@ class Driver:
                     hedge.waits.denied += 1
                 else:
                     hedge.spend(state.inference.tenant)
-                    second = self._attempts.make(state, backend, again, hedge_s=wait_s)
+                    second = self.attempts.make(state, backend, again, hedge_s=wait_s)
                     calls.append(asyncio.create_task(second))
             attempt = await first_good(calls, lambda one: not one.error)
             state.hedge_lost = True
@@ -155,6 +175,6 @@ class Driver:
 
     def _reserve_again(self, state: RequestState, backend: Target) -> Reservation | None:
         """Reserve for a concurrent second call, if local leases cover all of it."""
-        if not self._router.may_hedge(state, backend):
+        if not self.router.may_hedge(state, backend):
             return None
-        return self._reserving.reserve_now(state, backend)
+        return self.reserving.reserve_now(state, backend)

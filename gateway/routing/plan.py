@@ -338,12 +338,17 @@ class RoutePlan:
     stages: int = field(init=False)
     unpriced: dict[str, Target] = field(init=False)
     serves_every: bool = field(init=False)
+    # Nothing of the route needs more than a call and its reply: the callback shell may begin
+    # its requests. What the driver or the data plane's handler looks after makes it False.
+    is_direct: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Resolve the parts of the state, whether any backend has limits, and the least context."""
         self.serves_every = self.models == EVERY
         kept = () if self.cache is None else self.backends
         self.arms = (*self.backends, *[PREFIX + name for name in kept])
+        waits = (self.hedge, self.online, self.cache)
+        self.is_direct = not self.serves_every and all(one is None for one in waits)
         self.unpriced = {name: unpriced(one) for name, one in self.backends.items()}
         self.stages = len(self.backends) if self.cascade else 1
         state = self.state

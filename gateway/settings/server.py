@@ -144,6 +144,12 @@ class ServerConfig(ConfigTable):
         "change nothing. For dashboards.",
         examples=["sha256:<64 hex digits>"],
     )
+    callbacks: bool = Field(
+        default=True,
+        description="Answer requests that have to wait for nothing but a backend's reply in the "
+        "callbacks of the event loop, which takes less time. Replies, budgets and the journal are "
+        "the same without it. Turn it off to find out whether a problem depends on it.",
+    )
     stream_cost: Literal["off", "comment", "event"] = Field(
         default="off",
         description="Tell clients the cost of a stream after its last event: in a `comment` of the "

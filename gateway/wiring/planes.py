@@ -88,6 +88,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> DataPlane:
         in_flight=gateway.in_flight,
         caching=gateway.caching,
         compression=compression,
+        callbacks=server.callbacks,
     )
 
 

@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.http1_replies import REPLIES, cut, outcome
+from tests.support.http1_replies import REPLIES, Owner, Wire, cut, outcome
+from tollway.backends.errors import BackendError
+from tollway.backends.http.connection import Connection, StaleConnection
+from tollway.backends.http.request_head import request_head
+from tollway.backends.types import Call
 
 
 @pytest.mark.parametrize("method", [b"POST", b"HEAD"])
@@ -40,3 +44,53 @@ def test_no_bytes_break_more_than_their_own_call(
         at = place % (len(reply) + 1)
         reply = reply[:at] + new + reply[at + len(new) :]
     asyncio.run(outcome(cut(reply, places)))
+
+
+async def two_in_a_turn() -> tuple[Connection, Wire, Connection, Wire]:
+    """Return two connections that have carried a call each, in one iteration of the loop."""
+    found = []
+    for _ in range(2):
+        wire = Wire()
+        connection = Connection(Owner(), asyncio.get_running_loop(), 60)
+        connection.connection_made(wire)
+        found += [connection, wire]
+    one, _, other, _ = found
+    for connection in (one, other):
+        connection.send(HEAD, CALL, 1e12)
+    await asyncio.sleep(0)
+    for connection in (one, other):
+        connection.data_received(REPLIES[0])
+    return tuple(found)
+
+
+CALL = Call(b"POST", b"/", [], b"{}")
+HEAD = request_head(CALL, b"h")
+
+
+@pytest.mark.parametrize("came", [b"HTTP/1.1 408 Late\r\ncontent-length: 0\r\n\r\n", b""])
+def test_a_call_that_was_not_written_yet_is_known_not_to_have_arrived(came: bytes) -> None:
+    async def test() -> BackendError | None:
+        first, _, connection, wire = await two_in_a_turn()
+        first.send(HEAD, CALL, 1e12)
+        exchange = connection.send(HEAD, CALL, 1e12)
+        if came:
+            connection.data_received(came)
+        connection.connection_lost(None)
+        await asyncio.sleep(0)
+        assert wire.written == HEAD + b"{}"  # the call before
+        return exchange.error
+
+    error = asyncio.run(test())
+    assert isinstance(error, StaleConnection) and error.unheard == len(HEAD) + 2
+
+
+def test_a_call_that_is_abandoned_in_its_own_turn_is_never_written() -> None:
+    async def test() -> None:
+        first, _, connection, wire = await two_in_a_turn()
+        first.send(HEAD, CALL, 1e12)
+        connection.send(HEAD, CALL, 1e12)
+        connection.abandon()
+        await asyncio.sleep(0)
+        assert wire.written == HEAD + b"{}" and wire.closed
+
+    asyncio.run(test())

@@ -65,7 +65,7 @@ def test_a_reload_that_is_asked_for_during_the_start_is_not_lost(
     begun: list[str] = []
     gateway = SimpleNamespace(
         settings=config.parse("server.allow_anonymous = true\n" + ROUTE, {}),
-        app=SimpleNamespace(shape=None, caller=None),
+        app=SimpleNamespace(shape=None, caller=None, begin=None),
         control=SimpleNamespace(),
         leave=None,
         drain=None,

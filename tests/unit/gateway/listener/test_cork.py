@@ -73,6 +73,49 @@ def test_an_event_of_a_stream_is_not_delayed() -> None:
     asyncio.run(run())
 
 
+REPLY = HEAD + b"reply"
+
+
+def test_a_reply_alone_in_its_turn_is_written_at_once() -> None:
+    async def run() -> None:
+        transport, recorder = corked()
+        for _ in range(2):
+            transport.write_last(REPLY)
+            assert recorder.done == [REPLY]
+            await state()
+            recorder.done.clear()
+
+    asyncio.run(run())
+
+
+def test_replies_of_one_turn_are_written_at_its_end_and_so_are_those_of_the_next() -> None:
+    async def run() -> None:
+        (one, first), (other, second) = corked(), corked()
+        one.write_last(REPLY)
+        other.write_last(REPLY)
+        assert (first.done, second.done) == ([REPLY], [])
+        await state()
+        assert second.done == [REPLY]
+        one.write_last(REPLY)
+        assert first.done == [REPLY]
+        await state()
+        assert first.done == [REPLY, REPLY]
+
+    asyncio.run(run())
+
+
+def test_a_reply_that_waits_is_written_before_the_connection_is_closed() -> None:
+    async def run() -> list[object]:
+        (one, _), (other, recorder) = corked(), corked()
+        one.write_last(REPLY)
+        other.write_last(REPLY)
+        other.close()
+        await state()
+        return recorder.done
+
+    assert asyncio.run(run()) == [REPLY, "closed"]
+
+
 def test_closing_and_the_end_of_writing_come_after_what_waits() -> None:
     async def run() -> list[object]:
         transport, recorder = corked()

@@ -14,11 +14,18 @@ class Wire:
     def __init__(self) -> None:
         self.flow = Flow(self)  # type: ignore[arg-type] # it is not paused here
         self.transport = self
+        self.server_state = None
         self.written = b""
         self.closed = self.completed = False
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+    def write_last(self, data: bytes) -> None:
+        self.written += data
+
+    def run(self, cycle: Cycle, app: Any) -> None:
+        raise AssertionError("nothing is handed over here")
 
     def close(self) -> None:
         self.closed = True
