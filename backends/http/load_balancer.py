@@ -1,8 +1,9 @@
 """One backend at several addresses: chooses the address of a call, and excludes failing ones.
 
 Theory of operation. Of two addresses drawn at random, the one with fewer running calls is used
-(Mitzenmacher 2001: nearly as even as using the least loaded of all, and without herding). An
-address is excluded while it is
+(Mitzenmacher 2001: nearly as even as using the least loaded of all, and without herding). With
+affinity, a call that has a key goes to the address of that key instead (`affinity.py`). An address
+is excluded while it is
 
     ejected      5 calls in a row failed there (no connection, a timeout, 502, 503, 504): for 30 s,
                  then 60 s, ... at most 300 s; after 300 s without, for 30 s again. Another 5xx may
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from tollway.backends.errors import BackendError, ConnectFailed, DeadlineExceeded, Overloaded
+from tollway.backends.http.affinity import KeyOf, chosen
 from tollway.backends.ports import Transport
 from tollway.backends.types import ByteStream, Call, Headers, HttpReply
 
@@ -89,17 +91,23 @@ class LoadBalancer:
         rng: Random,
         health: bytes | None = None,
         own: Callable[[], Headers] = list,
+        key_of: KeyOf | None = None,
     ) -> None:
-        """`health` is the target of health checks, None for none; `own` are their fields."""
+        """`health` is the target of health checks, None for none; `own` are their fields.
+
+        `key_of` reads the key of a call that has an address of its own; None without affinity.
+        """
         assert endpoints
         self.endpoints = tuple(endpoints)
         self._rng = rng
         self._health = health
         self._own = own
+        self._key_of = key_of
 
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
         """Send a call to one of the addresses (see `Transport`)."""
-        endpoint = self._pick(None)
+        key = b"" if self._key_of is None else self._key_of(call)
+        endpoint = self._pick(None, key)
         try:
             return await self._send(endpoint, call, deadline_s)
         except Overloaded:
@@ -107,7 +115,7 @@ class LoadBalancer:
         except ConnectFailed:
             if len(self.endpoints) == 1:
                 raise
-            return await self._send(self._pick(endpoint), call, deadline_s)
+            return await self._send(self._pick(endpoint, key), call, deadline_s)
 
     async def check(self) -> bool | None:
         """Check the health of every address.
@@ -126,12 +134,14 @@ class LoadBalancer:
         for endpoint in self.endpoints:
             await endpoint.transport.aclose()
 
-    def _pick(self, failed: Endpoint | None) -> Endpoint:
+    def _pick(self, failed: Endpoint | None, key: bytes = b"") -> Endpoint:
         now_s = asyncio.get_running_loop().time()
         others = [endpoint for endpoint in self.endpoints if endpoint is not failed]
         serving = [endpoint for endpoint in others if endpoint.serves(now_s)] or others
         if len(serving) == 1:
             return serving[0]
+        if key:
+            return chosen(key, serving)
         one, two = self._rng.sample(serving, 2)
         return one if one.busy <= two.busy else two
 

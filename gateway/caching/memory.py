@@ -63,6 +63,13 @@ class MemoryCache:
         if not self._order[tenant]:
             del self._order[tenant], self._sizes[tenant]
 
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._entries.clear()
+        self._order.clear()
+        self._sizes.clear()
+        self.size_bytes = 0
+
     def _evict(self, tenant: str) -> None:
         """Forget the least recently used entry of the tenant that puts, or of the largest."""
         if self._sizes[tenant] * len(self._sizes) < self.size_bytes:  # below its equal share

@@ -4,6 +4,8 @@ What bounds it is Redis' `maxmemory` with `allkeys-lru` or `volatile-ttl`. Each 
 that a Redis Cluster spreads them over its shards.
 """
 
+import asyncio
+import contextlib
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
@@ -44,6 +46,8 @@ class RedisStore:
         }
         if password is not None:
             how["password"] = password
+        # A pool of one Redis lets callers wait for a connection; the client of a cluster refuses.
+        self._in_turn = asyncio.Semaphore(CONNECTIONS) if is_cluster else contextlib.nullcontext()
         self._redis: Any
         if is_cluster:
             self._redis = RedisCluster.from_url(address, max_connections=CONNECTIONS, **how)
@@ -56,7 +60,8 @@ class RedisStore:
     async def get(self, key: bytes) -> bytes | None:
         """Return the value of a key; see the port."""
         try:
-            value: bytes | None = await self._redis.get(KEY + key.hex())
+            async with self._in_turn:
+                value: bytes | None = await self._redis.get(KEY + key.hex())
         except (exceptions.RedisError, OSError, TimeoutError) as exc:
             raise CacheUnavailable(f"{type(exc).__name__}: {exc}") from exc
         return value
@@ -64,7 +69,8 @@ class RedisStore:
     async def put(self, key: bytes, value: bytes, ttl_s: float) -> None:
         """Keep a value; see the port."""
         try:
-            await self._redis.set(KEY + key.hex(), value, px=max(1, round(ttl_s * 1000)))
+            async with self._in_turn:
+                await self._redis.set(KEY + key.hex(), value, px=max(1, round(ttl_s * 1000)))
         except (exceptions.RedisError, OSError, TimeoutError) as exc:
             raise CacheUnavailable(f"{type(exc).__name__}: {exc}") from exc
 

@@ -41,7 +41,7 @@ class RemoteCache:
         """Larger entries than `entry_bytes_max` stay in memory only."""
         self._store = store
         self._entry_bytes_max = entry_bytes_max
-        self._clock = clock
+        self.clock = clock
         self._failures = 0
         self._rests_until_s = 0.0
         self.errors = self.hits = self.misses = 0
@@ -49,7 +49,7 @@ class RemoteCache:
     @property
     def rests(self) -> bool:
         """Whether it is left alone after failures."""
-        return self._clock() < self._rests_until_s
+        return self.clock() < self._rests_until_s
 
     async def get(self, key: bytes) -> Entry | None:
         """Return an entry; None if there is none, or the tier is away."""
@@ -86,7 +86,7 @@ class RemoteCache:
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             self._failures = 0
-            self._rests_until_s = self._clock() + REST_S
+            self._rests_until_s = self.clock() + REST_S
 
     async def close(self) -> None:
         """Close the connections."""

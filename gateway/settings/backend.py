@@ -11,10 +11,11 @@ from pydantic import (
 from tollway.backends import catalog
 from tollway.backends.batching.registry import JOINERS
 from tollway.backends.catalog import CatalogMissing, Entry, UnknownModel
+from tollway.backends.http.affinity import key_reader
 from tollway.backends.needs import Feature
 from tollway.backends.pricing import Price, parse_price
 from tollway.backends.protocols.http import places
-from tollway.backends.protocols.registry import ANY_REPLY, LANGUAGE_MODELS
+from tollway.backends.protocols.registry import ANY_REPLY, LANGUAGE_MODELS, protocol
 from tollway.gateway.security import addresses
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.credential import BackendAuth, BackendKey
@@ -40,7 +41,7 @@ from tollway.gateway.settings.types import (
 )
 
 _AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
-_REMOTE = ("url", "replicas", "health_path", "protocol", "model", "answer")
+_REMOTE = ("url", "replicas", "affinity", "health_path", "protocol", "model", "answer")
 
 
 class BackendTlsConfig(ConfigTable):
@@ -131,6 +132,7 @@ class BackendConfig(ConfigTable):
     REACHED_BY: ClassVar[tuple[str, ...]] = (
         *SERVER,
         "replicas",
+        "affinity",
         "health_path",
         "auth",
         "keys",
@@ -166,6 +168,15 @@ class BackendConfig(ConfigTable):
         "call goes to the less loaded of two addresses. An address that keeps failing is excluded "
         "for a while.",
         examples=[["http://127.0.0.1:9011"]],
+    )
+    affinity: str | None = Field(
+        default=None,
+        max_length=256,
+        description="With `replicas`: what keeps calls on one address, as long as that is not "
+        "overloaded. `tenant`; `prompt`: the beginning of the prompt, for servers that cache it; "
+        "`header:NAME`, such as a session; `body:PATH`, such as a user. All gateways choose the "
+        "same address. Default: the less loaded of two.",
+        examples=["header:x-session-id"],
     )
     health_path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = Field(
         default=None,
@@ -534,6 +545,15 @@ class BackendConfig(ConfigTable):
             )
 
     def _check_replicas(self, url: str) -> None:
+        if self.affinity is not None:
+            if not self.replicas:
+                raise KeyProblem(
+                    "affinity", "needs replicas to choose from; set them, or remove it"
+                )
+            try:
+                key_reader(self.affinity, protocol(self.protocol or "oip"))
+            except ValueError as exc:
+                raise KeyProblem("affinity", f"{exc}; write it like header:x-session-id") from None
         if len({url, *self.replicas}) != 1 + len(self.replicas):
             raise KeyProblem("replicas", "contains an address twice; remove the duplicate")
         for replica in self.replicas:

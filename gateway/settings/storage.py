@@ -27,7 +27,8 @@ class LedgerConfig(ConfigTable):
         validate_default=True,
         description="Store of the ledger: `sqlite:///FILE` (relative to this file; four slashes "
         "for an absolute path), `redis://HOST:PORT/DB`, `rediss://...` (TLS), `unix:///SOCKET` "
-        "(Redis), or `memory://` (lost on exit).",
+        "(Redis), or `memory://` (lost on exit). With `?cluster=1` the address is one of a Redis "
+        "Cluster.",
         examples=["sqlite:///tollway.db"],
     )
     password: SecretStr | None = Field(

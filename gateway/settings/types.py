@@ -170,6 +170,8 @@ def _ledger_url(url: str) -> str:
     if scheme != "sqlite":
         if "@" in rest or "#" in rest or _PASSWORD.search(unquote(rest)):
             raise ValueError("must not contain a password; set TOLLWAY_LEDGER__PASSWORD instead")
+        if "cluster=1" in rest and ("replicas=" in rest or "sentinel=" in rest):
+            raise ValueError("has cluster=1 beside replicas or sentinel; write one of them")
         return url
     if not rest.startswith("/") or rest == "/":
         raise ValueError("must name a file; write it like sqlite:///tollway.db")

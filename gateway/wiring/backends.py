@@ -18,6 +18,7 @@ from tollway.backends.concurrency.queue import ConcurrencyQueue, Limit
 from tollway.backends.devices.device import UNREAD
 from tollway.backends.dialect import Dialect, Refusals
 from tollway.backends.http import adoption
+from tollway.backends.http.affinity import key_reader
 from tollway.backends.http.factory import open_transport
 from tollway.backends.http.load_balancer import Endpoint, LoadBalancer
 from tollway.backends.http.proxies import proxy_url
@@ -251,7 +252,9 @@ def build_transport(
     if len(endpoints) == 1:
         return endpoints[0].transport
     health = settings.health_path.encode() if settings.health_path else None
-    return LoadBalancer(endpoints, rng=Random(secrets.randbits(64)), health=health, own=own)
+    key_of = None if settings.affinity is None else key_reader(settings.affinity, wire)
+    rng = Random(secrets.randbits(64))
+    return LoadBalancer(endpoints, rng=rng, health=health, own=own, key_of=key_of)
 
 
 def build_batch_stats() -> BatchStats:

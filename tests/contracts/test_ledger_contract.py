@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ledgers import START_S, Bench, Implementation
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.redis_server import RedisServer, redis_cluster, redis_server
 from tollway.gateway.budgets.model import MAX_LIMIT_NANO, Budget, LeaseKey, Scope
 from tollway.gateway.budgets.protocol import BudgetChange, LeaseExchange, RecoveryClaim
 from tollway.gateway.budgets.window_state import KEEP_CLOSED_S, KEEP_ENDED_S, LEASE_S, SPENT_S
@@ -19,11 +19,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes[0]
+
+
 @pytest.fixture(
-    params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.integration)],
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("redis", marks=pytest.mark.integration),
+        pytest.param("cluster", marks=pytest.mark.integration),
+    ],
 )
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Implementation:
-    server = request.getfixturevalue("server") if request.param == "redis" else None
+    servers = {"redis": "server", "cluster": "cluster"}
+    name = servers.get(request.param)
+    server = None if name is None else request.getfixturevalue(name)
     return Implementation(request.param, tmp_path, server)
 
 

@@ -35,6 +35,23 @@ class ClockedRedis(RedisLedger):
         await self._redis.flushall()
 
 
+class ClockedCluster(ClockedRedis):
+    """A Redis Cluster with the test's clock: a script may not read a key of another shard."""
+
+    now_s = START_S
+
+    def script(self) -> str:
+        seconds, micros = divmod(round(self.now_s * 1e6), 10**6)
+        shipped = RedisLedger.script(self)
+        turned = shipped.replace("redis.call('TIME')", f"{{'{seconds}', '{micros}'}}")
+        assert turned != shipped
+        return turned
+
+    async def turn(self, now_s: float) -> None:
+        self.now_s = now_s
+        await self.open()
+
+
 @dataclass
 class Bench:
     """One ledger, its clock, and a holder's shorthand."""
@@ -89,6 +106,8 @@ class Implementation:
         if self.name == "sqlite":
             return SqliteLedger(self.folder / "ledger.db", clock)
         assert self.redis is not None
+        if self.name == "cluster":
+            return ClockedCluster(f"redis://127.0.0.1:{self.redis.port}?cluster=1&timeout_ms=5000")
         return ClockedRedis(self.redis.url + "?timeout_ms=5000")
 
     def run(

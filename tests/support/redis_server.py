@@ -53,6 +53,12 @@ class RedisServer:
         log.close()
         wait_for_ping(self.port, self.process)
 
+    def keys(self, pattern: str) -> list[bytes]:
+        """Return the keys that it holds itself."""
+        with Redis(port=self.port) as client:
+            found: list[bytes] = client.keys(pattern)
+            return found
+
     def kill(self) -> None:
         """End it as a crash would."""
         assert self.process is not None
@@ -87,6 +93,56 @@ def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.kill()
+
+
+SLOTS = 16_384
+BUS = 10_000
+"""How much higher a node's port for the cluster's own traffic is than its port for clients."""
+
+
+@contextlib.contextmanager
+def redis_cluster(folder: Path, nodes: int = 3) -> Iterator[list[RedisServer]]:
+    """Run a Redis Cluster of several primaries, each with an equal part of the slots."""
+    with contextlib.ExitStack() as stack:
+        servers: list[RedisServer] = []
+        for number in range(nodes):
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+            server = RedisServer(
+                folder / f"node-{number}",
+                *options,
+                *("--appendonly", "no", "--cluster-require-full-coverage", "no"),
+                port=_bus_port(),
+            )
+            stack.callback(server.kill)
+            servers.append(server)
+        for number, server in enumerate(servers):
+            first, end = number * SLOTS // nodes, (number + 1) * SLOTS // nodes
+            with Redis(port=server.port) as node:
+                node.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
+                node.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+        until_now(lambda: all(_covers(server.port, nodes) for server in servers))
+        yield servers
+
+
+def _bus_port() -> int:
+    """Return a free port whose port for the cluster's own traffic is free too."""
+    for _ in range(1000):
+        port = free_port()
+        if port + BUS < 65_536:
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + BUS)):
+                return port
+    raise AssertionError("no free pair of ports")
+
+
+def _covers(port: int, nodes: int) -> bool:
+    with Redis(port=port) as node:
+        lines = node.execute_command("CLUSTER", "INFO").decode().split()
+    told = dict(line.partition(":")[::2] for line in lines)
+    return (told["cluster_state"], told["cluster_slots_ok"], told["cluster_known_nodes"]) == (
+        "ok",
+        str(SLOTS),
+        str(nodes),
+    )
 
 
 SENTINEL = "toll"

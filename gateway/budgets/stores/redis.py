@@ -9,6 +9,8 @@ By default redis-py retries a command ten times, which runs a script twice when 
 This ledger never retries and gives up after tens of milliseconds.
 """
 
+import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -20,6 +22,7 @@ from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -48,23 +51,30 @@ Call = tuple[tuple[str, int], tuple[object, ...]]
 class RedisLedger:
     """Stores windows in Redis 6.2 or later."""
 
-    # The mutable state is the client and the script's hash, once Redis has loaded it.
+    # The mutable state is the client, its turns, and the script's hash, once Redis has loaded it.
 
     may_forget = True
 
     def __init__(self, url: str, password: str | None = None) -> None:
-        """Create a client from a redis-py URL, which may have three further query options.
+        """Create a client from a redis-py URL, which may have four further query options.
 
         - `timeout_ms=50`: the timeout.
         - `replicas=1`: spend only what this many replicas have acknowledged, so that a failover
           loses no lease.
         - `sentinel=NAME`: the address is a Sentinel, which is asked for the primary of that name.
+        - `cluster=1`: the address is one of a Redis Cluster's. A budget's keys share a hash tag, so
+          each budget is on one shard, and budgets are spread over all.
+
+        Raises ValueError for options that exclude each other.
         """
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
         timeout_s = float(options.pop("timeout_ms", TIMEOUT_S * 1000)) / 1000
         self._replicas = int(options.pop("replicas", 0))
         sentinel = options.pop("sentinel", None)
+        is_cluster = options.pop("cluster", "0") not in ("0", "false", "")
+        if is_cluster and (sentinel or self._replicas):
+            raise ValueError("cluster cannot be combined with sentinel or replicas")
         query = "&".join(f"{name}={quote(value)}" for name, value in options.items())
         self._wait_ms = max(1, int(timeout_s * 500))  # the reply must come before our own timeout
         self._timeouts: dict[str, Any] = {
@@ -76,7 +86,10 @@ class RedisLedger:
         if password is not None:
             self._timeouts["password"] = password
         self._sentinels: Sequence[Redis] = ()
-        self._redis = self._client(urlunsplit(parts._replace(query=query)), sentinel)
+        address = urlunsplit(parts._replace(query=query))
+        self._redis = self._cluster(address) if is_cluster else self._client(address, sentinel)
+        # A pool of one Redis lets callers wait for a connection; the client of a cluster refuses.
+        self._in_turn = asyncio.Semaphore(CONNECTIONS) if is_cluster else contextlib.nullcontext()
         self._sha = ""
 
     def _client(self, url: str, sentinel: str | None) -> Redis:
@@ -98,8 +111,13 @@ class RedisLedger:
         self._sentinels = asked.sentinels
         return cast(Redis, asked.master_for(sentinel, db=int(parts.path.strip("/") or 0)))
 
+    def _cluster(self, url: str) -> Redis:
+        """Return a client of a Redis Cluster, which has the same commands."""
+        client = RedisCluster.from_url(url, max_connections=CONNECTIONS, **self._timeouts)
+        return cast(Redis, client)
+
     async def open(self) -> None:
-        """Load the script."""
+        """Load the script, into every shard of a cluster."""
         self._sha = str(await self._ask(self._redis.script_load(self.script())))
 
     def script(self) -> str:
@@ -201,7 +219,9 @@ class RedisLedger:
     async def _run(self, calls: Sequence[Call]) -> list[Any]:
         pipe = self._redis.pipeline(transaction=False)
         for place, words in calls:
-            pipe.evalsha(self._sha, 3, *_keys(*place), *map(str, words))
+            # Not `evalsha`, which redis-py refuses in pipelines to a cluster. There is no reason
+            # to: all keys of a call are in one slot, and a repeated call has no effect.
+            pipe.execute_command("EVALSHA", self._sha, 3, *_keys(*place), *map(str, words))
         if self._replicas:
             pipe.execute_command("WAIT", self._replicas, self._wait_ms)
         replies: list[Any] = await self._ask(pipe.execute(raise_on_error=False))
@@ -211,13 +231,15 @@ class RedisLedger:
 
     async def _ask(self, answer: Awaitable[Any]) -> Any:
         try:
-            return await answer
+            async with self._in_turn:
+                return await answer
         except (exceptions.RedisError, OSError) as exc:
             raise LedgerUnavailable(f"{type(exc).__name__}: {exc}") from exc
 
 
 def _keys(budget: str, start_s: int) -> tuple[str, str, str]:
-    base = f"{KEY}:{{{quote(budget, safe='')}}}"
+    # An empty hash tag would be none (Redis Cluster specification), and no budget is called "-".
+    base = f"{KEY}:{{{quote(budget, safe='') or '-'}}}"
     return base, f"{base}:{start_s}", f"{base}:changes"
 
 

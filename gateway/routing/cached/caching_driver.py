@@ -78,6 +78,11 @@ class CachingDriver:
         self._refreshing: Counter[str] = Counter()
         self._writes: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no answer is being fetched in the background or written to the second tier."""
+        return not (self._refreshes or self._writes)
+
     async def answer(self, inference: InferenceRequest) -> RequestState:
         """Return the finished request state, as `Driver.answer` does."""
         plan = inference.route.cache

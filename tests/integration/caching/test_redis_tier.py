@@ -1,0 +1,114 @@
+"""Answers in Redis: gateways share them, and no request fails when Redis does."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.configs import two_backends
+from tests.support.harness import Running, Upstream, run, running, serving
+from tests.support.redis_server import RedisServer, redis_cluster, redis_server
+from tests.support.until import until
+
+pytestmark = pytest.mark.integration
+
+CACHE = "cache = { ttl_s = 3600, stale_s = 600, early = 0, fresh_share = 0 }"
+
+
+def tier(url: str, **more: str) -> str:
+    return f'\n[cache]\nurl = "{url}"\n'
+
+
+async def written(tollway: Running) -> None:
+    await until(lambda: tollway.gateway.caching.is_quiet)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path / "redis", "--appendonly", "no") as server:
+        yield server
+
+
+def test_an_answer_of_one_gateway_is_given_by_another(redis: RedisServer, tmp_path: Path) -> None:
+    async def main() -> None:
+        cheap = Upstream(label=4)
+        async with serving(cheap) as a, serving(Upstream()) as b:
+            more = tier(redis.url + "?timeout_ms=5000")
+            text = two_backends(a, b, route=CACHE, more=more)
+            async with running(text, tmp_path / "1") as one, running(text, tmp_path / "2") as two:
+                first = await one.infer(1.0)
+                await written(one)
+                again = await two.infer(1.0)
+                third = await two.infer(1.0)
+                remote = two.gateway.caching.remote
+                assert remote is not None
+                assert (remote.hits, remote.errors) == (1, 0)
+        assert cheap.calls == 1
+        assert first.content == again.content == third.content
+        assert again.headers["x-tollway-cache"] == third.headers["x-tollway-cache"] == "hit"
+
+    run(main)
+
+
+def test_no_request_fails_when_redis_is_killed_and_it_is_used_again(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            text = two_backends(a, b, route=CACHE, more=tier(redis.url + "?timeout_ms=5000"))
+            async with running(text, tmp_path) as tollway:
+                assert (await tollway.infer(0.0)).status_code == 200
+                await written(tollway)
+                redis.kill()
+                values = [float(number % 20) for number in range(100)]
+                replies = await asyncio.gather(*[tollway.infer(value) for value in values])
+                assert {reply.status_code for reply in replies} == {200}
+                remote = tollway.gateway.caching.remote
+                assert remote is not None
+                assert remote.rests
+                redis.start()
+                remote.clock = lambda: float("inf")  # its rest is over
+                await tollway.infer(100.0)
+                await written(tollway)
+                assert not remote.rests
+                tollway.gateway.caching.memory.clear()
+                assert (await tollway.infer(100.0)).headers["x-tollway-cache"] == "hit"
+
+    run(main)
+
+
+def test_redis_that_does_not_answer_fails_no_request(redis: RedisServer, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            text = two_backends(a, b, route=CACHE, more=tier(redis.url + "?timeout_ms=50"))
+            async with running(text, tmp_path) as tollway:
+                redis.pause()
+                try:
+                    for value in range(10):
+                        assert (await tollway.infer(float(value))).status_code == 200
+                finally:
+                    redis.resume()
+
+    run(main)
+
+
+def test_answers_are_spread_over_the_shards_of_a_cluster(tmp_path: Path) -> None:
+    async def main(nodes: list[RedisServer]) -> None:
+        cheap = Upstream()
+        async with serving(cheap) as a, serving(Upstream()) as b:
+            url = f"redis://127.0.0.1:{nodes[0].port}?cluster=1&timeout_ms=5000"
+            ledger = url
+            text = two_backends(a, b, route=CACHE, more=tier(url), ledger=ledger)
+            async with running(text, tmp_path / "1") as one, running(text, tmp_path / "2") as two:
+                for value in range(30):
+                    assert (await one.infer(float(value))).status_code == 200
+                await written(one)
+                for value in range(30):
+                    reply = await two.infer(float(value))
+                    assert reply.headers["x-tollway-cache"] == "hit"
+        assert cheap.calls == 30
+
+    with redis_cluster(tmp_path / "cluster") as nodes:
+        asyncio.run(main(nodes))
+        assert all(node.keys("tollway:answer:*") for node in nodes)
