@@ -29,7 +29,7 @@ from tollway.policies.pacing.scoped import MinPrice
 from tollway.policies.recent_contexts import RecentContexts
 from tollway.policies.regressors.types import Matrix, Rows, Table
 from tollway.policies.sampling import draw
-from tollway.policies.types import ACCEPT, Arm, Choice, Context
+from tollway.policies.types import ACCEPT, WARM_UP, Arm, Choice, Context
 
 CHEAP_ENOUGH = 0.5  # of the baseline's cost: asking both must not cost more than half again
 REVALUED = 200  # recent replies of each arm: half a millisecond
@@ -232,6 +232,7 @@ class Cascade(Lagrangian):
         if (
             self._floor is not None
             and arm == choice.arm
+            and choice.reason != WARM_UP
             and _is_last(choice)
             and self._whole.add(belief)
         ):

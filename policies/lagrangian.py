@@ -35,7 +35,15 @@ from tollway.policies.quality import Quality
 from tollway.policies.recent_contexts import RecentContexts
 from tollway.policies.sampling import certain, draw
 from tollway.policies.state_codec import pack, unpack
-from tollway.policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective
+from tollway.policies.types import (
+    ACCEPT,
+    WARM_UP,
+    Arm,
+    Choice,
+    Context,
+    Notice,
+    Objective,
+)
 
 KIND = "lagrangian 1"
 WINDOW = 400  # contexts: enough to resolve a tenth of a cent, few enough to follow an hour
@@ -205,7 +213,8 @@ class Lagrangian:
         """Learn the quality of an arm's answer; see the port."""
         self._note(self._quality.learn(context, arm, quality, belief))
         self.version += 1
-        if self._floor is not None and arm == choice.arm and self._whole.add(belief):
+        own = arm == choice.arm and choice.reason != WARM_UP
+        if self._floor is not None and own and self._whole.add(belief):
             self._judge(self._floor, choice, quality, weight)
 
     def learn_signal(

@@ -18,6 +18,11 @@ ACCEPT = "accept"
 """The arm of a cascade's later stage that keeps the current reply; it costs nothing more."""
 
 
+WARM_UP = "warm_up"
+"""The reason of a choice that no policy made: all arms were asked, to start a policy. It teaches
+what the arms are worth, and says nothing of how good the policy's own choices are."""
+
+
 @record
 class Context:
     """The features of a request.

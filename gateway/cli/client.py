@@ -25,12 +25,13 @@ class ControlClient:
 
     url: str
     key: str | None = None
+    timeout_s: float = TIMEOUT_S
 
     def get(self, *path: str, **query: str) -> Any:
         """Return the JSON at /_tollway/<path>?<query>; raises Unreachable or Declined."""
         return self._json("GET", path, None, query)
 
-    def post(self, document: Mapping[str, str] | list[dict[str, Any]], *path: str) -> Any:
+    def post(self, document: Mapping[str, Any] | list[dict[str, Any]], *path: str) -> Any:
         """Post a document to /_tollway/<path> and return the JSON reply; raises as `get` does."""
         return self._json("POST", path, json.dumps(document).encode())
 
@@ -82,7 +83,7 @@ class ControlClient:
     def _connection(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)
         if parts.scheme == "http" and parts.hostname:
-            return http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+            return http.client.HTTPConnection(parts.hostname, parts.port, timeout=self.timeout_s)
         if parts.scheme == "https" and parts.hostname:
-            return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+            return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=self.timeout_s)
         raise Unreachable(f"{self.url!r} is not an http:// or https:// address")

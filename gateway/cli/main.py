@@ -5,14 +5,14 @@ import getpass
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tollway.backends.money import format_usd
-from tollway.gateway.cli import audit, doctor, policy, prices, scale, terminal
+from tollway.gateway.cli import audit, doctor, policy, prices, scale, terminal, warm_up
 from tollway.gateway.cli import budgets as budget_commands
 from tollway.gateway.cli.client import Declined, Unreachable
 from tollway.gateway.security import keys
@@ -31,6 +31,7 @@ examples:
   tollway audit --since 7d                  show who changed a budget or the configuration
   tollway prices show openai/gpt-4o-mini    show the price of a known model
   tollway report daily                      show the cost of each day by tenant
+  tollway warmup chat --prompts FILE        start a policy from answers of all backends
   tollway policy relearn --help             relearn without some labels, such as a tenant's
   tollway gameday --help                    inject faults and observe the effect
   tollway explain ID                        explain how a request was routed; the id is
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     policy.add(commands)
     scale.add(commands)
     doctor.add(commands)
+    warm_up.add(commands, _parquet)
     _add_keys(commands)
     _add_captures(commands)
     return parser
@@ -255,6 +257,12 @@ def _journal(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from tollway.reports.journal_commands import main  # noqa: PLC0415
 
     return main(arguments.rest, environ)
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    from tollway.simulations import parquet  # noqa: PLC0415 - an extra, and slow to import
+
+    return parquet.rows(path)
 
 
 def _gameday(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -31,6 +31,7 @@ from tollway.gateway.control_plane.budgets import BudgetEndpoints
 from tollway.gateway.control_plane.dashboard import PAGE, POLICY
 from tollway.gateway.control_plane.dashboard_data import RANGES, DashboardData, DashboardQuery
 from tollway.gateway.control_plane.features import FeatureEndpoints
+from tollway.gateway.control_plane.warm_up import WarmUpEndpoint
 from tollway.gateway.data_plane.authentication import Authenticator
 from tollway.gateway.data_plane.problems import HttpProblem, of_refusal
 from tollway.gateway.data_plane.rate_limits import FeedbackRates
@@ -91,6 +92,7 @@ class ControlPlane:
         clock: Callable[[], float],
         hides_amounts: Callable[[], bool],
         documents: LargeDocuments,
+        warm_ups: WarmUpEndpoint,
     ) -> None:
         """`devices` tells how backends are priced that run on one; `routes` describes the routes.
         `scaling` has the backends for which replicas are recommended.
@@ -118,6 +120,7 @@ class ControlPlane:
         self.rates = rates
         self._hides_amounts = hides_amounts
         self._documents = documents
+        self._warm_ups = warm_ups
         self._tenants_read = asyncio.Semaphore(_TENANTS_READ_MAX)
         self._clock = clock
 
@@ -151,6 +154,7 @@ class ControlPlane:
                     methods=["POST"],
                 ),
                 Path("/_tollway/reload", self.reloaded, methods=["POST"]),
+                Path("/_tollway/warmup", self.warm_up, methods=["POST"]),
                 Path("/_tollway/dashboard", self.dashboard),
                 Path("/_tollway/openapi.json", self.openapi),
                 Path("/_tollway/overview", self.overview),
@@ -232,6 +236,15 @@ class ControlPlane:
             return _json({"results": results})
         status = _FED.get(results[0]["result"], 422)
         return _json(results[0], status)
+
+    async def warm_up(self, request: Request) -> Response:
+        """Ask all backends of a route one request, or learn qualities that are known."""
+        self._admin(request)
+        try:
+            document = await self._document("", await request.body())
+        except BadRequest as exc:
+            raise HttpProblem(400, "Bad warm-up", str(exc)) from exc
+        return _json(await self._warm_ups.answer(document))
 
     async def _document(self, tenant: str, body: bytes) -> Any:
         """Return a tenant's JSON document, read in slices if it is large; BadRequest if invalid."""

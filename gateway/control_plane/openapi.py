@@ -9,7 +9,8 @@ from typing import Any
 
 from tollway.gateway.control_plane import acts
 from tollway.gateway.control_plane.dashboard_data import RANGES
-from tollway.gateway.learning.feedback_items import FEEDBACK_MAX, PROBABILITY_MIN
+from tollway.gateway.learning.feedback_items import FEEDBACK_MAX, PROBABILITY_MIN, QUALITIES_MAX
+from tollway.gateway.learning.warm_up import QUOTED_MAX
 
 Json = dict[str, Any]
 
@@ -75,6 +76,7 @@ def document() -> Json:
             },
             "/_tollway/live": {"get": _live()},
             "/_tollway/reload": {"post": _reload()},
+            "/_tollway/warmup": {"post": _warm_up()},
             "/_tollway/dashboard": {"get": _open("Get the dashboard page", "text/html")},
             "/_tollway/openapi.json": {"get": _open("Get this document", "application/json")},
             "/metrics": {"get": _open("Get the metrics for Prometheus", "text/plain")},
@@ -171,6 +173,12 @@ def _feedback_schema() -> Json:
         "quality": {"type": "number", "minimum": 0, "maximum": 1},
         "correct": {"type": "boolean"},
         "label": {"type": ["string", "number", "boolean", "array", "object"]},
+        "qualities": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": QUALITIES_MAX,
+            "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1},
+        },
     }
     return {
         "type": "object",
@@ -221,6 +229,31 @@ def _reload() -> Json:
     return {
         "summary": "Reload the configuration, atomically",
         "responses": _responses(_json(), 401, 403, 422, 501, 503),
+    }
+
+
+def _warm_up() -> Json:
+    names = {"route": TEXT, "path": TEXT, "tenant": TEXT}
+    several = {"type": "array", "items": OBJECT, "maxItems": QUOTED_MAX}
+    backends = {"type": "array", "items": TEXT}
+    properties = {
+        **names,
+        "request": OBJECT,
+        "requests": several,
+        "backends": backends,
+        "qualities": OBJECT,
+        "context": OBJECT,
+    }
+    schema = {
+        "type": "object",
+        "required": ["route"],
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    return {
+        "summary": "Ask all backends of a route one request, or learn qualities that are known",
+        "requestBody": _body(schema),
+        "responses": _responses(_json(), 400, 401, 403, 404, 413, 503),
     }
 
 

@@ -33,7 +33,7 @@ from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.request_state import Decision
 from tollway.gateway.storage.journal import Journal, modified_s, segments
 from tollway.gateway.storage.journal_format import Row, rows
-from tollway.policies.types import ACCEPT
+from tollway.policies.types import ACCEPT, WARM_UP
 
 __all__ = ["BadFeedback", "Feedback", "FeedbackLearner", "answered", "parse", "qualities", "teach"]
 
@@ -203,7 +203,8 @@ class FeedbackLearner:
         result = self._written(validated, feedback)
         if result == "learned":
             beliefs = self._learn(validated, feedback.decision)
-            if feedback.probability == 1.0:  # audits favour doubtful answers: biased mean
+            # Audits favour doubtful answers, and no client got those of a warm-up.
+            if feedback.probability == 1.0 and not is_warm_up(rows):
                 answer = answered(rows)
                 for backend, quality in known.items():
                     if beliefs.get(backend, 1.0) == 1.0:
@@ -376,6 +377,8 @@ def qualities(route: RoutePlan, rows: list[Row], feedback: Feedback) -> dict[str
     """Return the quality of each backend's reply according to the feedback."""
     if feedback.quality is not None:
         return {answered(rows): feedback.quality}
+    if feedback.qualities is not None:
+        return _of_several(rows, feedback.qualities)
     known, reasons = {}, {}
     # A stream's answer is known at its end, which has a separate row.
     ends = {row["attempt"]: row for row in rows if row["kind"] == "settlement"}
@@ -399,6 +402,22 @@ def qualities(route: RoutePlan, rows: list[Row], feedback: Feedback) -> dict[str
     if not known:
         raise BadFeedback("no backend answered this request, so there is nothing to compare")
     return known
+
+
+def _of_several(rows: list[Row], given: Mapping[str, float]) -> dict[str, float]:
+    """Return the qualities of the backends that replied, or that a warm-up has without calls."""
+    replied = {row["backend"] for row in rows if _replied(row)}
+    if is_warm_up(rows) and not replied:
+        replied = {row["arm"] for row in rows if row["kind"] == "decision"}
+    known = {backend: quality for backend, quality in given.items() if backend in replied}
+    if not known:
+        raise BadFeedback(f"none of these backends replied; those that did: {sorted(replied)}")
+    return known
+
+
+def is_warm_up(rows: list[Row]) -> bool:
+    """Return whether a decision was made to warm a policy up, rather than for a client."""
+    return rows[0].get("reason") == WARM_UP
 
 
 def teach(  # noqa: PLR0917 - in the order that they are found

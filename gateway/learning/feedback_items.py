@@ -4,6 +4,7 @@ All input is untrusted and is therefore bounded before use: a probability of 5e-
 infinite weight, and a label could be a document of any depth.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,9 @@ FEEDBACK_MAX = 100  # per call; send a larger batch in several calls
 LABEL_BYTES_MAX = 4096  # a class, a vector of a few hundred numbers, a short text
 LABEL_DEPTH_MAX = 8  # levels: a batch of vectors has two
 SOURCE_CHARS_MAX = 64
-_MEMBERS = {"decision", "quality", "correct", "label", "source", "probability"}
+_MEMBERS = {"decision", "quality", "correct", "label", "qualities", "source", "probability"}
+_KINDS = ("quality", "correct", "label", "qualities")
+QUALITIES_MAX = 64  # backends of a route
 
 
 class BadFeedback(ValueError):  # noqa: N818 - reads as what happened
@@ -26,14 +29,16 @@ class BadFeedback(ValueError):  # noqa: N818 - reads as what happened
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """A client's feedback on an answer: exactly one of a quality and a true label.
+    """A client's feedback on an answer: exactly one of a quality, a true label and qualities.
 
+    `qualities`: of the replies of several backends to the same request, by backend.
     `probability`: the probability with which this answer was chosen for judging.
     """
 
     decision: str
     quality: float | None = None
     label: Any = None
+    qualities: Mapping[str, float] | None = None
     source: str = ""
     probability: float = 1.0
 
@@ -66,7 +71,7 @@ def check_quality(value: Any) -> float:
 
 
 def _parsed(document: dict[str, Any]) -> Feedback:
-    members = [name for name in ("quality", "correct", "label") if document.get(name) is not None]
+    members = [name for name in _KINDS if document.get(name) is not None]
     if len(members) != 1:
         raise BadFeedback(
             f"send exactly one of quality, correct and label, not {members or 'none'}"
@@ -78,11 +83,19 @@ def _parsed(document: dict[str, Any]) -> Feedback:
     if members[0] == "label":
         _check_label(value)
         return Feedback(document["decision"], label=value, source=source)
+    if members[0] == "qualities":
+        return Feedback(document["decision"], qualities=_qualities(value), source=source)
     if members[0] == "correct":
         if not isinstance(value, bool):
             raise BadFeedback("correct must be true or false")
         return Feedback(document["decision"], quality=float(value), source=source)
     return Feedback(document["decision"], quality=check_quality(value), source=source)
+
+
+def _qualities(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or not 0 < len(value) <= QUALITIES_MAX:
+        raise BadFeedback("qualities must be an object with a quality for each backend")
+    return {str(backend): check_quality(quality) for backend, quality in value.items()}
 
 
 def _check_label(label: Any) -> None:

@@ -21,6 +21,7 @@ from tollway.gateway.learning.feedback import FeedbackLearner
 from tollway.gateway.learning.pacing import BudgetPacing
 from tollway.gateway.learning.signals import SignalLearner
 from tollway.gateway.learning.state_store import StateStore
+from tollway.gateway.learning.warm_up import WarmUps
 from tollway.gateway.observability import log_format
 from tollway.gateway.observability.counters import Metrics
 from tollway.gateway.observability.events import EventLog
@@ -235,6 +236,17 @@ def build(  # noqa: PLR0915 - one statement for each part
             counts=metrics,
             clock=clock,
             wall=wall,
+        ),
+        warm_ups=WarmUps(
+            path.reserving,
+            path.attempts,
+            journal,
+            backends=lambda: gateway.backends,
+            clock=clock,
+            wall=wall,
+            rng=rng,
+            tags=environment_of(settings),
+            declare=lambda name, others: gateway.declare_on(name, others),  # noqa: PLW0108 - built below
         ),
         pacing=pacing,
         state=state,

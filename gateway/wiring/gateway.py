@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -27,6 +27,7 @@ from tollway.gateway.learning.feedback import CATCH_UP_SEGMENTS_MAX, FeedbackLea
 from tollway.gateway.learning.pacing import BudgetPacing
 from tollway.gateway.learning.price_hours import apply_hours
 from tollway.gateway.learning.state_store import StateStore
+from tollway.gateway.learning.warm_up import WarmUps
 from tollway.gateway.observability.counters import Metrics
 from tollway.gateway.observability.events import EventLog
 from tollway.gateway.observability.exposition import Exposition
@@ -130,6 +131,7 @@ class Gateway:
     recent: deque[str]
     audits: AuditRunner
     signals: SignalBuilder
+    warm_ups: WarmUps
     pacing: BudgetPacing
     state: StateStore
     group: WorkerGroup
@@ -182,6 +184,11 @@ class Gateway:
             names = [name for name in judges if name in self.backends]
             self.metrics.declare(settings.name, names, self.tenants)
             self.activity.declare(settings.name, names, self.tenants)
+
+    def declare_on(self, route: str, backends: Collection[str]) -> None:
+        """Initialize the counts of backends that are asked on a route which does not have them."""
+        for counts in (self.metrics, self.activity):
+            counts.declare(route, backends, self.tenants)
 
     async def open(self) -> None:
         """Open the ledger, restore learned state and start the scheduler."""

@@ -11,6 +11,7 @@ from tollway.gateway.control_plane.api import ControlPlane
 from tollway.gateway.control_plane.budgets import BudgetEndpoints
 from tollway.gateway.control_plane.dashboard_data import DashboardData
 from tollway.gateway.control_plane.features import FeatureEndpoints
+from tollway.gateway.control_plane.warm_up import WarmUpEndpoint
 from tollway.gateway.data_plane.admission import Admission
 from tollway.gateway.data_plane.authentication import Authenticator
 from tollway.gateway.data_plane.codings.replies import ReplyCompression
@@ -183,6 +184,15 @@ def build_control(
         audit=gateway.audit,
         exposition=gateway.exposition,
         documents=gateway.documents,
+        warm_ups=WarmUpEndpoint(
+            gateway.warm_ups,
+            gateway.group,
+            gateway.reservations,
+            routes=lambda: gateway.routes,
+            path=lambda name: next(r.path for r in gateway.settings.routes if r.name == name),
+            backends=lambda: gateway.backends,
+            tags=environment_of(gateway.settings),
+        ),
         group=gateway.group,
         overview=DashboardData(
             group=gateway.group,
