@@ -160,6 +160,12 @@ def _add_log(command: Any) -> None:
         )
     command.add_argument("--features", default="", metavar="A,B", help="columns of features")
     command.add_argument(
+        "--probabilities",
+        default="",
+        metavar="PREFIX",
+        help="columns of the probabilities of all arms: PREFIX and the arm, as p_small",
+    )
+    command.add_argument(
         "--p-min", type=float, help="smallest probability with which the log drew any arm"
     )
     command.add_argument(

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns to read from a CSV or Parquet file; `features` may name any number of them."""
+    """The columns to read from a CSV or Parquet file; `features` may name any number of them.
+
+    `probabilities`: the beginning of the names of columns that have the probability of each arm,
+    which the rest of the name names; empty if there are none.
+    """
 
     arm: str = "arm"
     propensity: str = "propensity"
@@ -14,3 +18,4 @@ class Columns:
     time: str = "time"
     latency: str = "latency_s"
     features: tuple[str, ...] = ()
+    probabilities: str = ""

@@ -26,6 +26,7 @@ def read(arguments: argparse.Namespace, scratch: Scratch) -> Log:
         time=arguments.time,
         latency=arguments.latency,
         features=tuple(filter(None, arguments.features.split(","))),
+        probabilities=arguments.probabilities,
     )
     return log_files.read(arguments.journal, scratch, columns, route=arguments.route)
 

@@ -229,9 +229,10 @@ def _named(
     scan: pl.LazyFrame, names: list[str], columns: Columns, scratch: Scratch, source: str
 ) -> Log:
     """Read a table with named columns, lazily: it may be larger than memory."""
+    chances = _chances(names, columns, source)
     for option, name in (
         ("--arm", columns.arm),
-        ("--propensity", columns.propensity),
+        *([] if chances else [("--propensity", columns.propensity)]),
         ("--quality", columns.quality),
         *(("--features", name) for name in columns.features),
     ):
@@ -242,15 +243,29 @@ def _named(
             )
     arm = pl.col(columns.arm).cast(pl.String)
     known = scan.select(arm.unique().sort()).collect().to_series().drop_nulls().to_list()
+    if chances and (others := set(known) - chances.keys()):
+        raise BadLog(
+            f"{source} has the arm {min(others)!r} and no column "
+            f"{columns.probabilities + min(others)!r}; write the probability of every arm"
+        )
+    known = sorted(chances) or known
 
     def has(name: str, otherwise: float) -> pl.Expr:
         return numbers.numbers(scan, name, source) if name in names else pl.lit(otherwise)
 
-    propensity = numbers.numbers(scan, columns.propensity, source)
+    nothing = pl.lit([None] * len(known), dtype=pl.List(pl.Float64))
+    pmf = nothing
+    if chances:
+        each = [numbers.numbers(scan, chances[name], source).fill_null(0.0) for name in known]
+        pmf = pl.concat_list(each)
+        propensity = pl.coalesce(
+            *(pl.when(arm == name).then(one) for name, one in zip(known, each, strict=True))
+        )
+    else:
+        propensity = numbers.numbers(scan, columns.propensity, source)
     quality = numbers.numbers(scan, columns.quality, source)
     cost = has(columns.cost, 0.0)
     dense = [numbers.numbers(scan, name, source) for name in columns.features]
-    nothing = pl.lit([None] * len(known), dtype=pl.List(pl.Float64))
     empty = pl.lit([], dtype=pl.List(pl.Float64))
     counted = scan.with_row_index("_row")
     time = pl.col("_row").cast(pl.Float64)
@@ -269,7 +284,7 @@ def _named(
         route=pl.lit("log"),
         tenant=pl.lit(""),
         arms=pl.lit(known, dtype=pl.List(pl.String)),
-        pmf=nothing,
+        pmf=pmf,
         cost_hat_usd=nothing,
         dense=pl.concat_list(dense) if dense else empty,
         sparse_index=pl.lit([], dtype=pl.List(pl.Int64)),
@@ -290,6 +305,20 @@ def _named(
     if columns.cost not in names:
         return replace(log, priced=False).noted(UNPRICED)
     return log
+
+
+def _chances(names: list[str], columns: Columns, source: str) -> dict[str, str]:
+    """Return the columns of the arms' probabilities, by arm; none if they were not asked for."""
+    prefix = columns.probabilities
+    if not prefix:
+        return {}
+    found = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+    if len(found) < 2:
+        raise BadLog(
+            f"{source} has {len(found)} columns that begin with {prefix!r}; --probabilities needs "
+            f"one for each arm, such as {prefix}small and {prefix}large"
+        )
+    return found
 
 
 def _incomplete(**parts: pl.Expr) -> pl.Expr:

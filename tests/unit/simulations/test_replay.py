@@ -248,6 +248,40 @@ def test_a_table_with_named_columns_is_read(kind: str, tmp_path: Path) -> None:
     assert any("--p-min" in note for note in asked.notes())
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_probabilities_of_all_arms_are_read_from_columns(kind: str, tmp_path: Path) -> None:
+    found, path = world(800, 2, p_min=0.1), tmp_path / f"log.{kind}"
+    columns = {f"p_{arm}": found.log.pmf[:, at] for at, arm in enumerate(found.log.arms)}
+    frame = as_frame(found).drop("p").with_columns(**columns, p_never=pl.lit(None, pl.Float64))
+    frame.write_csv(path) if kind == "csv" else frame.write_parquet(path)
+    named = {"arm": "model", "quality": "reward", "cost": "usd"}
+    log, _scratch = read(path, **named, probabilities="p_")
+    assert log.whole
+    assert set(log.arms) == {*found.log.arms, "never"}
+    for at, arm in enumerate(found.log.arms):
+        np.testing.assert_allclose(log.pmf[:, log.arms.index(arm)], found.log.pmf[:, at])
+    np.testing.assert_allclose(log.propensity, found.log.propensity)
+    never = parse("fixed:arm=never")
+    assert isinstance(replay.Replay(log).ask(never).quality, Refused)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"q_a": [1.0]}, "0 columns that begin with 'p_'"),
+        ({"p_b": [0.5], "p_c": [0.5]}, "no column 'p_a'"),
+        ({"p_a": ["x"], "p_b": [0.5]}, "p_a = 'x' is not a number"),
+    ],
+)
+def test_columns_of_probabilities_that_do_not_fit_are_named(
+    columns: dict[str, list[object]], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"arm": ["a"], "quality": [1.0], **columns}).write_parquet(path)
+    with pytest.raises(BadLog, match=said):
+        read(path, probabilities="p_")
+
+
 def test_vw_dsjson_is_read(tmp_path: Path) -> None:
     found, path = world(800, 2, p_min=0.1), tmp_path / "log.dsjson"
     log = found.log
