@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tollway.backends.money import format_usd
-from tollway.gateway.cli import audit, doctor, policy, prices, scale, terminal, warm_up
+from tollway.gateway.cli import audit, doctor, models, policy, prices, scale, terminal, warm_up
 from tollway.gateway.cli import budgets as budget_commands
 from tollway.gateway.cli.client import Declined, Unreachable
 from tollway.gateway.security import keys
@@ -28,6 +28,7 @@ examples:
   tollway doctor tollway.toml               examine what it needs, and say what to do
   tollway simulate run steady               simulate a policy on a workload
   tollway budgets list                      show what is spent and what is left
+  tollway models show digits                show a registered model's versions
   tollway audit --since 7d                  show who changed a budget or the configuration
   tollway prices show openai/gpt-4o-mini    show the price of a known model
   tollway report daily                      show the cost of each day by tenant
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     scale.add(commands)
     doctor.add(commands)
     warm_up.add(commands, _parquet)
+    models.add(commands)
     _add_keys(commands)
     _add_captures(commands)
     return parser
@@ -109,7 +111,7 @@ def _add_serve(commands: Any) -> None:
 
 
 def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from tollway.gateway.settings import load, services  # noqa: PLC0415 - the other commands start faster
+    from tollway.gateway.settings import Settings, load, services  # noqa: PLC0415 - the other commands start faster
 
     if arguments.listen:
         environ = {**environ, "TOLLWAY_SERVER__LISTEN": arguments.listen}
@@ -117,10 +119,19 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         environ = {**environ, "TOLLWAY_SERVER__WORKERS": arguments.workers}
     # Otherwise every worker keeps idle numpy threads, for matrices of a few hundred rows.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+    def read() -> Settings:
+        settings = load(arguments.file, environ)
+        if not settings.models:
+            return settings
+        from tollway.gateway.wiring.lifecycle.registry import served  # noqa: PLC0415
+
+        return load(arguments.file, environ, served(settings))
+
     load(arguments.file, environ)
     from tollway.gateway.cli.serve import serve  # noqa: PLC0415 - slow to import, and not needed if the file is invalid
 
-    return serve(lambda: load(arguments.file, environ), services.note(environ))
+    return serve(read, services.note(environ))
 
 
 # -- check-config

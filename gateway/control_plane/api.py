@@ -31,6 +31,7 @@ from tollway.gateway.control_plane.budgets import BudgetEndpoints
 from tollway.gateway.control_plane.dashboard import PAGE, POLICY
 from tollway.gateway.control_plane.dashboard_data import RANGES, DashboardData, DashboardQuery
 from tollway.gateway.control_plane.features import FeatureEndpoints
+from tollway.gateway.control_plane.models import ModelEndpoints
 from tollway.gateway.control_plane.warm_up import WarmUpEndpoint
 from tollway.gateway.data_plane.authentication import Authenticator
 from tollway.gateway.data_plane.problems import HttpProblem, of_refusal
@@ -104,6 +105,7 @@ class ControlPlane:
         `reload`, if the gateway supports it, reloads the configuration.
         """
         self.reload: Reload | None = None
+        self.models: ModelEndpoints
         self._authenticator = authenticator
         self._learner = learner
         self._reservations = reservations
@@ -153,6 +155,9 @@ class ControlPlane:
                     self.feature,
                     methods=["POST"],
                 ),
+                Path("/_tollway/models", self.all_models),
+                Path("/_tollway/models/{name}", self.model, methods=["GET", "POST"]),
+                Path("/_tollway/registry/webhook", self.registry_webhook, methods=["POST"]),
                 Path("/_tollway/reload", self.reloaded, methods=["POST"]),
                 Path("/_tollway/warmup", self.warm_up, methods=["POST"]),
                 Path("/_tollway/dashboard", self.dashboard),
@@ -368,6 +373,24 @@ class ControlPlane:
         if request.method == "POST":
             return _json(await endpoints.invalidate(name, entity, actor))
         return _json(await endpoints.show(name, entity, actor))
+
+    async def all_models(self, request: Request) -> Response:
+        """Return the models of the registry, and the versions that serve."""
+        self._admin(request)
+        return _json({"models": await self.models.list()})
+
+    async def model(self, request: Request) -> Response:
+        """Return a model with its versions; POST moves an alias."""
+        self._admin(request)
+        name = unquote(request.path_params["name"])
+        if request.method == "POST":
+            return _json(await self.models.change(name, await request.body(), self._actor(request)))
+        return _json(await self.models.show(name))
+
+    async def registry_webhook(self, request: Request) -> Response:
+        """Look at the registry, for a signed webhook."""
+        await self.models.webhook(request.headers, await request.body())
+        return _json({})
 
     async def reloaded(self, request: Request) -> Response:
         """Reload the configuration, or return its problems."""

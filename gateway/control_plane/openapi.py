@@ -71,6 +71,15 @@ def document() -> Json:
                     "responses": _responses(_json(), 400, 401, 403, 404, 503),
                 },
             },
+            "/_tollway/models": {
+                "get": _get("List the registered models and the versions that serve", 503)
+            },
+            "/_tollway/models/{name}": {
+                "parameters": [_at("name")],
+                "get": _get("Get a registered model with its versions", 404, 503),
+                "post": _move(),
+            },
+            "/_tollway/registry/webhook": {"post": _webhook()},
             "/_tollway/overview": {
                 "get": {**_get("Get the data of the dashboard", 400), **_asked()}
             },
@@ -222,6 +231,35 @@ def _put_features() -> Json:
         "summary": "Write the features of an entity through all tiers",
         "requestBody": _body(schema),
         "responses": _responses(_json(), 400, 401, 403, 404, 409, 413, 422, 503),
+    }
+
+
+def _move() -> Json:
+    properties = {
+        "alias": {"enum": ["champion", "challenger"]},
+        "version": {**TEXT, "maxLength": 64},
+        "who": TEXT,
+        "why": TEXT,
+    }
+    form = {
+        "type": "object",
+        "properties": properties,
+        "required": ["alias", "who", "why"],
+        "additionalProperties": False,
+    }
+    return {
+        "summary": "Give an alias to a version, or to none; `who` and `why` are recorded",
+        "requestBody": _body(form),
+        "responses": _responses(_json(), 400, 401, 403, 404, 413, 422, 503),
+    }
+
+
+def _webhook() -> Json:
+    return {
+        "summary": "Look at the registry now: a webhook of MLflow, signed with the secret of both",
+        "security": [],
+        "requestBody": _body({"type": "object"}),
+        "responses": _responses(_json(), 400, 401, 404, 413),
     }
 
 

@@ -356,6 +356,45 @@ def scaling(advisor: ScalingAdvisor) -> Iterator[Metric]:
     )
 
 
+class ModelStates(Protocol):
+    """What is known of registered models."""
+
+    @property
+    def served(self) -> Mapping[tuple[str, str], str]:
+        """The version by model and alias."""
+
+    @property
+    def faults(self) -> Mapping[str, str]:
+        """Why a model cannot be followed, by model."""
+
+    @property
+    def moves(self) -> Mapping[tuple[str, str], int]:
+        """How many moves were made, by model and kind."""
+
+
+def models(keeper: ModelStates) -> Iterator[Metric]:
+    """Yield which versions serve, whether the registry is followed, and the moves made."""
+    yield gauge(
+        "tollway_model_version_info",
+        "Version that has an alias of a model; the value is always 1",
+        ["model", "alias", "version"],
+        (((*key, version), 1.0) for key, version in keeper.served.items()),
+    )
+    names = {name for name, _ in keeper.served} | keeper.faults.keys()
+    yield gauge(
+        "tollway_model_followed",
+        "Whether the last look at the registry, and the move that it asked for, succeeded",
+        ["model"],
+        (([name], float(name not in keeper.faults)) for name in sorted(names)),
+    )
+    yield counter(
+        "tollway_model_moves",
+        "Moves of versions of a model, by kind",
+        ["model", "move"],
+        keeper.moves.items(),
+    )
+
+
 def batches(backends: Mapping[str, Target]) -> Iterator[Metric]:
     """Yield what the calls to each backend were joined into."""
     joined = {

@@ -22,6 +22,8 @@ from tollway.gateway.settings.observability import (
     TracingConfig,
     WebhookConfig,
 )
+from tollway.gateway.settings.registry.model import ModelConfig
+from tollway.gateway.settings.registry.registry import RegistryConfig
 from tollway.gateway.settings.root import Settings
 from tollway.gateway.settings.route import AuditConfig, FeaturesConfig, RouteConfig, ScoreConfig
 from tollway.gateway.settings.scaling.backend import ScalingConfig
@@ -60,6 +62,8 @@ __all__ = [
     "LedgerConfig",
     "ListenerTlsConfig",
     "LogConfig",
+    "ModelConfig",
+    "RegistryConfig",
     "RouteCacheConfig",
     "RouteConfig",
     "ScalingConfig",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from tollway.backends.protocols.registry import LANGUAGE_MODELS, PROTOCOLS
 from tollway.gateway.security.keys import ANONYMOUS
 from tollway.gateway.settings.errors import Location, did_you_mean, show
+from tollway.gateway.settings.registry.checks import check as of_models
 
 Finding = tuple[Location, str, str]
 """The location, its value as displayed, and what is wrong with it."""
@@ -32,6 +33,7 @@ def check(raw: Raw) -> Iterator[Finding]:
         "tenants",
         "budgets",
         "scaling",
+        "models",
         "webhooks",
     ):
         yield from _duplicate_names(raw, kind)
@@ -45,6 +47,7 @@ def check(raw: Raw) -> Iterator[Finding]:
     yield from _scaling(raw)
     yield from _workers(raw)
     yield from _grpc(raw)
+    yield from of_models(raw)
 
 
 def _workers(raw: Raw) -> Iterator[Finding]:

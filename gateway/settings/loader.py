@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import (
@@ -27,6 +28,7 @@ from tollway.gateway.settings.errors import (
     of_validation,
     show,
 )
+from tollway.gateway.settings.registry import checks
 from tollway.gateway.settings.root import Settings
 from tollway.gateway.settings.sources import extends
 from tollway.gateway.settings.types import FOLDER
@@ -35,13 +37,21 @@ from tollway.policies.registry import build
 _FILE_BYTES_MAX = 4 << 20  # ten thousand tenants need about 1 MiB
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Settings:
+NOTHING: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+
+def load(
+    path: Path,
+    environ: Mapping[str, str],
+    versions: Mapping[str, Mapping[str, Any]] = NOTHING,
+) -> Settings:
     """Load a configuration file with the overrides in `environ`; ConfigError lists all problems.
 
     This also reads the rules that the file names, and builds its policies with their options.
+    `versions`: the `url` and `model` of the versions that a registry names at present, by backend.
     """
     text, folder = _read(path), path.absolute().parent
-    settings = parse(text, environ, source=path.name, folder=folder)
+    settings = parse(text, environ, source=path.name, folder=folder, versions=versions)
     problems = [
         *_unusable_rules(settings, path.name),
         *_unusable_files(settings, path.name),
@@ -59,7 +69,12 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
 
 
 def parse(
-    text: str, environ: Mapping[str, str], *, source: str = "tollway.toml", folder: Path = Path()
+    text: str,
+    environ: Mapping[str, str],
+    *,
+    source: str = "tollway.toml",
+    folder: Path = Path(),
+    versions: Mapping[str, Mapping[str, Any]] = NOTHING,
 ) -> Settings:
     """Parse a configuration's text, as `load` does; its relative paths start at `folder`."""
     raw, bases = extends.resolve(
@@ -71,6 +86,7 @@ def parse(
     if variable := overridden.get(("extends",)):
         why = "cannot be set by a variable; write it into the file, or name another file"
         problems.append(Problem("environment", variable, why))
+    checks.fill(raw, versions)
     settings: Settings | None = None
     try:
         token = FOLDER.set(folder)

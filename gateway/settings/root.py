@@ -23,6 +23,8 @@ from tollway.gateway.settings.observability import (
     TracingConfig,
     WebhookConfig,
 )
+from tollway.gateway.settings.registry.model import ModelConfig
+from tollway.gateway.settings.registry.registry import RegistryConfig
 from tollway.gateway.settings.route import RouteConfig
 from tollway.gateway.settings.scaling.backend import ScalingConfig
 from tollway.gateway.settings.server import GrpcConfig, ServerConfig
@@ -63,6 +65,8 @@ class Settings(BaseSettings):
     tenants: tuple[TenantConfig, ...] = ()
     budgets: tuple[BudgetConfig, ...] = ()
     scaling: tuple[ScalingConfig, ...] = ()
+    registry: RegistryConfig | None = None
+    models: tuple[ModelConfig, ...] = ()
     anomalies: AnomaliesConfig = AnomaliesConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
     log: LogConfig = LogConfig()

@@ -40,6 +40,7 @@ from tollway.gateway.wiring.features import build_lookups, build_stores
 from tollway.gateway.wiring.gateway import Gateway
 from tollway.gateway.wiring.grpc_front import build_grpc
 from tollway.gateway.wiring.jobs import build_jobs
+from tollway.gateway.wiring.lifecycle.registry import build_keeper, build_models
 from tollway.gateway.wiring.metric_sources import add_sources
 from tollway.gateway.wiring.planes import (
     build_authenticator,
@@ -270,7 +271,7 @@ def build(  # noqa: PLR0915 - one statement for each part
     )
     gateway.listed = ServerModels(lambda: list(gateway.routes.values()), clock)
     gateway.free.is_shared = lambda: len(gateway.tenants) > 1
-    gateway.scheduler = Scheduler(build_jobs(gateway))
+    _build_off_path(gateway)
     gateway.declare()
     add_sources(gateway, lines)
     if own_lines:
@@ -284,9 +285,16 @@ def build(  # noqa: PLR0915 - one statement for each part
     return gateway
 
 
+def _build_off_path(gateway: Gateway) -> None:
+    """Build what works beside the requests: what follows a registry, and the periodic jobs."""
+    gateway.keeper = build_keeper(gateway)
+    gateway.scheduler = Scheduler(build_jobs(gateway))
+
+
 def _build_planes(gateway: Gateway, authenticator: Authenticator, budgets: list[Budget]) -> None:
     """Build what answers requests: the planes, the application over both, and gRPC before it."""
     gateway.control = build_control(gateway, authenticator, budgets)
+    gateway.control.models = build_models(gateway)
     gateway.app = App(
         build_proxy(gateway, authenticator),
         gateway.control.app(),

@@ -35,6 +35,7 @@ from tollway.gateway.observability.log_writer import Background
 from tollway.gateway.observability.request_trace import TraceRecorder
 from tollway.gateway.observability.time_series import TimeSeries
 from tollway.gateway.observability.webhooks import Webhooks
+from tollway.gateway.registry.keeper import Keeper
 from tollway.gateway.routing.bodies.buffers import Buffers
 from tollway.gateway.routing.bodies.large_documents import LargeDocuments
 from tollway.gateway.routing.cached.caching_driver import CachingDriver
@@ -152,6 +153,7 @@ class Gateway:
     clock: Callable[[], float]
     wall: Callable[[], float]
     watching: Observers
+    keeper: Keeper | None = field(default=None, init=False)
     scheduler: Scheduler = field(init=False)
     app: App = field(init=False)
     control: ControlPlane = field(init=False)
@@ -259,6 +261,8 @@ class Gateway:
         await self.signals.runner.close()
         await self.background.close()
         await self.scheduler.stop()
+        if self.keeper is not None:
+            await self.keeper.aclose()
         if self.captures is not None:
             await self.captures.write()
         if self.identity.learns:

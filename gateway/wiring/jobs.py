@@ -47,6 +47,8 @@ def build_jobs(gateway: Gateway) -> list[Job]:
     if gateway.captures is not None:
         jobs.append(Job(CAPTURES_S, gateway.captures.write))
     if gateway.identity.learns:
+        if settings.registry is not None and gateway.keeper is not None:
+            jobs.append(Job(settings.registry.poll_s, gateway.keeper.look))
         jobs.append(Job(settings.state.interval_s, gateway.state.save))
         jobs.append(Job(HISTORY_S, gateway.history_file.save))
         jobs.append(Job(HISTORY_S, gateway.devices_file.save))

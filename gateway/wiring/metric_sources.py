@@ -40,6 +40,9 @@ def add_sources(gateway: Gateway, lines: Background) -> None:
     add(lambda: collectors.saved(gateway.state.saved_s))
     add(lambda: collectors.to_come(gateway.pacing.to_come))
     add(lambda: collectors.drains(gateway.drains))
+    if gateway.keeper is not None:
+        keeper = gateway.keeper
+        add(lambda: collectors.models(keeper))
     if gateway.captures is not None:
         captures = gateway.captures
         add(lambda: collectors.captured(captures))

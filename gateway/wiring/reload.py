@@ -15,6 +15,7 @@ state that the change does not concern (`states.py`).
     a route's policy or objective    learned state is kept if the new policy can read it
     a route's context                learning restarts: its features have a different meaning
     a budget                         its leases are returned; the spent amount is kept
+    a registered model               its records are kept
     [ledger], [journal], ...         refused: a restart is required
 """
 
@@ -48,6 +49,7 @@ from tollway.gateway.wiring import (
 )
 from tollway.gateway.wiring.devices import build_devices, device_prices, read_unread
 from tollway.gateway.wiring.features import build_lookups
+from tollway.gateway.wiring.lifecycle.registry import managed
 from tollway.gateway.wiring.planes import environment_of
 from tollway.gateway.wiring.routes import build_plans
 from tollway.gateway.wiring.scaling import scaling_plans
@@ -162,15 +164,11 @@ class Reloader:
         stage.commit()
         unused = gateway.costs.revise(devices)
         left = gateway.features.revise(lookups)
-        gateway.scaling.revise(scaling_plans(new))
         gateway.costs.put(routes)
         gone = ways_out(gateway.backends, backends)
         known = [one for backend in gateway.backends.values() for one in backend.credentials]
         patience_s = max((route.timeout_s for route in gateway.routes.values()), default=0.0)
-        gateway.settings = new
-        gateway.exposition.labels = environment_of(new)
-        gateway.limit_bodies(new.server.max_body_bytes)
-        gateway.reservations.held.wait_s = new.server.hold_wait_s
+        apply_settings(gateway, new)
         replace_all(gateway.backends, backends)
         replace_all(gateway.routes, routes)
         gateway.pacing.revise()
@@ -239,6 +237,17 @@ class Reloader:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+def apply_settings(gateway: Gateway, new: config.Settings) -> None:
+    """Put into effect what needs no new objects."""
+    gateway.settings = new
+    gateway.exposition.labels = environment_of(new)
+    gateway.limit_bodies(new.server.max_body_bytes)
+    gateway.reservations.held.wait_s = new.server.hold_wait_s
+    gateway.scaling.revise(scaling_plans(new))
+    if gateway.keeper is not None:
+        gateway.keeper.revise(managed(new))
+
+
 def check(old: config.Settings, new: config.Settings) -> None:
     """Raise ConfigError if a setting changes that requires a restart."""
     problems = []
@@ -273,7 +282,16 @@ def tables(value: Any) -> list[config.ConfigTable]:
 def differences(old: config.Settings, new: config.Settings) -> list[str]:
     """Return the changes as text: `backend x added`."""
     changes = []
-    for kind in ("devices", "backends", "routes", "features", "tenants", "budgets", "scaling"):
+    for kind in (
+        "devices",
+        "backends",
+        "routes",
+        "features",
+        "tenants",
+        "budgets",
+        "scaling",
+        "models",
+    ):
         before = {one.name: one for one in getattr(old, kind)}
         now = {one.name: one for one in getattr(new, kind)}
         noun = {"scaling": "scaling of", "features": "features"}.get(kind, kind[:-1])

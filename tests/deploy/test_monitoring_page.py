@@ -9,6 +9,7 @@ from tests.deploy.monitors import ROOT
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, run, running, serving
 from tests.support.http_client import http_client
+from tests.support.registered import Registered
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +27,11 @@ def exported(tmp_path: Path) -> list[str]:
             config = config.replace(
                 "[[routes]]", "[[routes]]\nhedge_share = 0.05\nfeatures = ['user']"
             )
+            (tmp_path / "models" / "m" / "1").mkdir(parents=True)
             async with running(config, tmp_path) as tollway:
+                registered = Registered(tollway, config, tmp_path)
+                await registered.keeper.parts.registry.set_alias("m", "champion", "1")
+                await registered.look()
                 for n in range(20):
                     reply = await tollway.infer(float(n), x_tollway_tags="team=ads")
                     decision = reply.headers["x-tollway-decision"]
@@ -53,6 +58,8 @@ values = [{ name = "spend" }]
 CAPTURES = "\n[capture]\nshare = 1.0\n"
 CAP = budget("cap", "1.0", more='window = "month"\npacing = "even"') + CAPTURES + FEATURES
 DEVICE = '\n[[devices]]\nname = "gpu"\nusd_per_hour = 2.5\n'
+DEVICE += '\n[registry]\nkind = "folder"\n[[models]]\nname = "m"\nbackend = "cheap"\n'
+DEVICE += 'model = "m-v{version}"\n'
 DEVICE += '\n[[scaling]]\nname = "dear"\nmax = 2\ncalls_per_replica = 4\n'
 BY_TIME = 'device = "gpu"\nbatch = { max_size = 2 }'
 

@@ -27,6 +27,7 @@ ORDER = (
     "observability",
     "anomalies",
     "workers",
+    "registry",
     "data_plane",
     "control_plane",
     "grpc_listener",

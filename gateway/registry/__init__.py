@@ -1,0 +1,1 @@
+"""The life of a model's versions over a registry: champion, challenger, and how they move."""

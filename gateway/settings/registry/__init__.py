@@ -1,0 +1,1 @@
+"""The tables of a model registry and of the models whose versions it names."""

@@ -1,0 +1,1 @@
+"""Builds what follows the life of models: the registry of their versions."""
