@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from tollway.gateway.cli import terminal
-from tollway.reports import devices, focus, pages, provider_bill, reconciliation, tables, views
+from tollway.reports import (
+    devices,
+    features,
+    focus,
+    pages,
+    provider_bill,
+    reconciliation,
+    tables,
+    views,
+)
 from tollway.reports.facts import devices as read_devices
 from tollway.reports.returns import Terms
 from tollway.reports.sources import Source, open_source, pair
@@ -23,6 +32,7 @@ examples:
   tollway report tenants --format csv > tenants.csv
   tollway report roi tollway.toml --value-per-correct-usd 0.02
   tollway report devices tollway.toml
+  tollway report features tollway.toml
   tollway report invoice tollway.toml --bill openai-november.csv
   tollway report focus --out focus.csv
 """
@@ -87,6 +97,7 @@ def add(commands: Any) -> None:
             )
 
     _add_devices(commands)
+    _add_features(commands)
     _add_focus(commands)
     _add_invoice(commands)
 
@@ -94,6 +105,14 @@ def add(commands: Any) -> None:
 def _add_devices(commands: Any) -> None:
     summary = "compare what devices have cost with what calls were charged"
     command = terminal.add(commands, "devices", _command("Devices", device_costs), summary, _SOURCE)
+    add_source(command)
+    add_output(command)
+
+
+def _add_features(commands: Any) -> None:
+    summary = "report which features moved the choice, and where that changed"
+    run = _command("Features", features_seen)
+    command = terminal.add(commands, "features", run, summary, _SOURCE)
     add_source(command)
     add_output(command)
 
@@ -282,6 +301,16 @@ def device_costs(source: Source, arguments: argparse.Namespace) -> Made:
     add_up(source.facts(), grouping, whole)
     costs = read_devices(source.paths, source.damage)
     made = devices.table(costs, grouping.groups, source.span)
+    return [made], whole.groups.get((), Totals())
+
+
+def features_seen(source: Source, arguments: argparse.Namespace) -> Made:
+    """Return which features from outside moved the choice, by day."""
+    if source.where.keys() - {"route", "tenant"}:
+        raise Unknowable("features can be restricted to a route or tenant only; change --where")
+    whole = Grouping((), source.span)
+    add_up(source.facts(), whole)
+    made = features.table(source.paths, source.span, source.where)
     return [made], whole.groups.get((), Totals())
 
 

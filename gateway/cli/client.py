@@ -42,6 +42,10 @@ class ControlClient:
             raise Declined(f"GET {target} is answered with status {status}")
         return body.decode("utf-8", "replace")
 
+    def delete(self, *path: str) -> Any:
+        """Delete /_tollway/<path> and return the JSON reply; raises as `get` does."""
+        return self._json("DELETE", path, None)
+
     def _json(
         self,
         method: str,

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from tollway.backends.money import format_usd
-from tollway.gateway.cli import audit, doctor, models, policy, prices, scale, terminal, warm_up
+from tollway.gateway.cli import (
+    audit,
+    doctor,
+    features,
+    models,
+    policy,
+    prices,
+    scale,
+    terminal,
+    warm_up,
+)
 from tollway.gateway.cli import budgets as budget_commands
 from tollway.gateway.cli.client import Declined, Unreachable
 from tollway.gateway.security import keys
@@ -31,6 +41,7 @@ examples:
   tollway models show digits                show a registered model's versions
   tollway audit --since 7d                  show who changed a budget or the configuration
   tollway prices show openai/gpt-4o-mini    show the price of a known model
+  tollway features validate tollway.toml    compare features from outside with the journal
   tollway report daily                      show the cost of each day by tenant
   tollway warmup chat --prompts FILE        start a policy from answers of all backends
   tollway policy relearn --help             relearn without some labels, such as a tenant's
@@ -88,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add(commands)
     warm_up.add(commands, _parquet)
     models.add(commands)
+    features.add(commands)
     _add_keys(commands)
     _add_captures(commands)
     return parser

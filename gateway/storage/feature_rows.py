@@ -6,15 +6,17 @@ address, so no row may move. What the policy saw of the request goes with the va
 made from them; the decision, its costs and its labels stay.
 """
 
+import asyncio
 import os
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tollway.gateway.storage.journal import is_open, segments
+from tollway.gateway.storage.journal import is_open, modified_s, segments
 from tollway.gateway.storage.journal_format import Row, seal, unseal
 
 SEEN_BYTES = 64 << 20  # of the newest rows, which are read for the entities seen most: 0.5 s
@@ -45,8 +47,13 @@ def most_seen(folder: Path, most: int) -> dict[str, list[str]]:
 
 def rows_with_features(folder: Path) -> Iterator[Row]:
     """Yield the decision rows that have features from outside, oldest segment first."""
-    for path in segments(folder):
-        yield from _tail(path, path.stat().st_size)
+    return rows_in(segments(folder))
+
+
+def rows_in(paths: Iterable[Path]) -> Iterator[Row]:
+    """Yield the decision rows that have features from outside, segment by segment."""
+    for path in paths:
+        yield from _tail(path, sys.maxsize)
 
 
 def _tail(path: Path, bytes_max: int) -> Iterator[Row]:
@@ -100,9 +107,12 @@ def remaining(folder: Path, wanted: Wanted) -> int:
 
 
 def _erase_in(path: Path, wanted: Wanted, done: Erasure, proof: Any) -> None:
-    stat = path.stat()
+    try:
+        stat, file = path.stat(), path.open("rb+", buffering=1 << 20)
+    except FileNotFoundError:  # removed by retention meanwhile
+        return
     changed = False
-    with path.open("rb+", buffering=1 << 20) as file:
+    with file:
         fd, at = file.fileno(), 0
         for line in file:
             place, at = at, at + len(line)
@@ -149,6 +159,44 @@ def _as_long(row: Row, size: int) -> bytes:
     line = seal({**row, "pad": " " * (size - bare)})
     assert len(line) == size
     return line
+
+
+class ValueRetention:
+    """Takes values out of rows once they are older than their group allows."""
+
+    # The mutable state is the groups' limits, and which segments have no older values any more.
+
+    def __init__(self, folder: Path, *, wall: Callable[[], float]) -> None:
+        self.limits_s: dict[str, float] = {}
+        self._folder = folder
+        self._wall = wall
+        self._done: dict[Path, float] = {}
+
+    def revise(self, limits_s: Mapping[str, float]) -> None:
+        """Take other limits, in seconds by group."""
+        if limits_s != self.limits_s:
+            self.limits_s = dict(limits_s)
+            self._done.clear()
+
+    async def run(self, limits_s: Mapping[str, float]) -> None:
+        """Erase what is too old, in a thread; `limits_s` are in seconds by group."""
+        self.revise(limits_s)
+        if self.limits_s:
+            await asyncio.to_thread(self.erase)
+
+    def erase(self) -> Erasure:
+        """Erase what is too old and return how much that was. Raises OSError."""
+        done, proof, now_s = Erasure(), sha256(), self._wall()
+        wanted, longest_s = older(self.limits_s, now_s), max(self.limits_s.values())
+        for path in segments(self._folder):
+            written_s = modified_s(path)
+            if self._done.get(path) == written_s:
+                continue
+            _erase_in(path, wanted, done, proof)
+            if written_s < now_s - longest_s:  # each of its rows was old enough
+                self._done[path] = modified_s(path)
+        self._done = {path: at for path, at in self._done.items() if path.exists()}
+        return done
 
 
 def pseudonymous(digests: dict[str, str]) -> Wanted:

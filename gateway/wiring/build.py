@@ -30,6 +30,7 @@ from tollway.gateway.observability.log_writer import Background
 from tollway.gateway.observability.time_series import TimeSeries
 from tollway.gateway.storage import audit_log
 from tollway.gateway.storage.audit_log import AuditLog
+from tollway.gateway.storage.feature_rows import ValueRetention
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.storage.object_owners import ObjectOwners
 from tollway.gateway.storage.state_file import StateFile
@@ -205,6 +206,7 @@ def build(  # noqa: PLR0915 - one statement for each part
         backends=backends,
         routes=routes,
         features=stores,
+        feature_values=ValueRetention(settings.journal.dir, wall=wall),
         states=states,
         reservations=reservations,
         journal=journal,

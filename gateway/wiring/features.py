@@ -83,6 +83,12 @@ def route_features(
     return RouteFeatures(members, route.features_ms / 1000.0)
 
 
+def value_limits(settings: config.Settings) -> dict[str, float]:
+    """Return how long the journal keeps values, in seconds by group."""
+    days = {one.name: one.retain_days for one in settings.features}
+    return {name: limit * 86_400.0 for name, limit in days.items() if limit is not None}
+
+
 def joined_numbers(route: config.RouteConfig, settings: config.Settings) -> int:
     """Return how many numbers from outside each request of a route has."""
     named = [one for one in settings.features if one.name in route.features]
@@ -100,9 +106,11 @@ def build_source(one: config.FeatureGroupConfig) -> Source:
     """Return a group's source; ConfigError if it cannot be built."""
     place = f'[[features]] "{one.name}" source'
     if one.kind == SQLITE:
-        path = Path(one.source.removeprefix("sqlite:///"))
-        from tollway.gateway.features.sources.sqlite import SqliteSource  # noqa: PLC0415 - few use it
+        from tollway.gateway.features.sources.sqlite import (  # noqa: PLC0415 - few use it
+            SqliteSource,
+        )
 
+        path = Path(one.source.removeprefix("sqlite:///"))
         return SqliteSource(path, one.name, _table(one) if one.table else None)
     if one.kind == POSTGRES:
         try:

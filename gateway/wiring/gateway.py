@@ -50,7 +50,7 @@ from tollway.gateway.security.keys import ANONYMOUS
 from tollway.gateway.storage.audit_log import AuditLog
 from tollway.gateway.storage.captures import Captures
 from tollway.gateway.storage.disk_space import DiskSpace
-from tollway.gateway.storage.feature_rows import most_seen
+from tollway.gateway.storage.feature_rows import ValueRetention, most_seen
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.storage.object_owners import ObjectOwners
 from tollway.gateway.storage.retention import JournalRetention
@@ -110,6 +110,7 @@ class Gateway:
     backends: dict[str, Target]
     routes: dict[str, RoutePlan]
     features: FeatureStores
+    feature_values: ValueRetention
     states: States
     reservations: Reservations
     journal: Journal

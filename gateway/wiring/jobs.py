@@ -13,6 +13,7 @@ from tollway.gateway.storage.disk_space import LOOK_S
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.storage.retention import RETAIN_S
 from tollway.gateway.wiring.backends import check_health
+from tollway.gateway.wiring.features import value_limits
 from tollway.gateway.wiring.gateway import Gateway
 from tollway.gateway.wiring.routes import look_at_inputs
 from tollway.gateway.wiring.scheduler import Job, every
@@ -22,6 +23,7 @@ HEALTH_S = 5.0  # between two health checks of an address
 BACKGROUND_S = 5.0  # between two looks for the ends of background calls
 TOKENS_S = 30.0  # between two looks for access tokens that end soon
 CAPTURES_S = 1.0  # between two writes of captured requests
+VALUES_S = 3600.0  # between two looks for values of features that are kept too long
 DRIFT_S = 30.0  # between two checks for input drift
 HISTORY_S = 300.0  # between two saves of the history and the spend baselines
 WORKERS_S = 1.0  # between two exchanges of state among workers
@@ -56,6 +58,9 @@ def build_jobs(gateway: Gateway) -> list[Job]:
         if gateway.retention.is_limited:
             jobs.append(Job(RETAIN_S, gateway.retention.run))
         jobs.append(Job(LOOK_S, gateway.disks.look))
+        jobs.append(
+            Job(VALUES_S, lambda: gateway.feature_values.run(value_limits(gateway.settings)))
+        )
     return jobs
 
 

@@ -72,6 +72,10 @@ class Joined:
     def __init__(self, parts: Sequence[Part], blanks: "Sequence[Entry]") -> None:
         """`blanks` are entries with the defaults of each group."""
         self.parts = parts
+        if len(parts) == 1:  # nearly always; the lists are only read
+            only = parts[0].entry or blanks[0]
+            self.numbers, self.texts, self.categories = only.numbers, only.texts, only.categories
+            return
         numbers: list[float] = []
         texts: list[str] = []
         categories: list[str] = []
@@ -80,8 +84,6 @@ class Joined:
             numbers += entry.numbers
             texts += entry.texts
             categories += entry.categories
-            if entry.values is None:  # defaults mislead unless the policy can see that they are
-                categories.append(f"{part.member.lookup.group.name}=?")
         self.numbers = numbers
         self.texts = texts
         self.categories = categories
@@ -183,8 +185,10 @@ def _without_entity(member: Member, now_s: float) -> Part:
 
 
 def _from_memory(member: Member, entry: Entry, now_s: float) -> Part:
-    member.lookup.counts.answers[MEMORY] += 1
-    return _answered(member, entry, now_s)
+    counts, mark = member.lookup.counts, FRESH if entry.values is not None else ABSENT
+    counts.answers[MEMORY] += 1
+    counts.marks[mark] += 1
+    return Part(member, entry, mark, now_s)
 
 
 def _answered(member: Member, entry: Entry, now_s: float) -> Part:

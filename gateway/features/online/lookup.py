@@ -17,7 +17,7 @@ written or invalidated answers those who wait, and is not stored.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -36,18 +36,31 @@ from tollway.gateway.features.online.model import (
 
 FLIGHTS_MAX = 4096  # of a group: 2 MB, and 16 full batches of work for its source
 TENANT_FLIGHTS_MAX = 1024  # so that one tenant's unknown keys leave room for others
-WARM_TIMEOUT_S = 0.05  # a healthy Redis answers in 0.5 ms
+SAME_S = 0.001  # two readings of one clock that differ by less are of one look-up
+WARM_TIMEOUT_S = 0.1  # a healthy Redis answers in 0.5 ms, and 256 keys in 5 ms
+STORE_TIMEOUT_S = 1.0  # nobody waits for what is stored
 
-Flight = asyncio.Future["Entry | None"]
-"""The look-up of one entity. Its result is None if no tier could answer."""
+
+class Flight(asyncio.Future["Entry | None"]):
+    """The look-up of one entity; its result is None if no tier could answer.
+
+    `is_outdated`: the entity has been written meanwhile, so what is found may not be stored.
+    """
+
+    def __init__(self, key: str, digest: str, tenant: str) -> None:
+        super().__init__()
+        self.key = key
+        self.digest = digest
+        self.tenant = tenant
+        self.is_outdated = False
 
 
 class FeatureLookup:
     """The look-ups of one group."""
 
-    # The mutable state: the memory tier, the flights (by key, each with its tenant and pseudonym),
-    # the pseudonyms whose flights are outdated, the keys that wait for a look-up, how many look-ups
-    # are busy, the breakers, and the entries that were warmed and not yet asked for.
+    # The mutable state: the memory tier, the flights by key and by pseudonym, how many each tenant
+    # has, those that wait to be sent, how many look-ups are busy, the breakers, and the entries
+    # that were warmed and not yet asked for.
 
     def __init__(
         self,
@@ -74,11 +87,9 @@ class FeatureLookup:
         self._wall = wall
         self._rng = rng
         self._flights: dict[str, Flight] = {}
-        self._begun: dict[str, tuple[str, str]] = {}
+        self._by_digest: dict[str, Flight] = {}
         self._of_tenant: Counter[str] = Counter()
-        self._flying: set[str] = set()
-        self._outdated: set[str] = set()
-        self._waiting: dict[str, None] = {}
+        self._waiting: deque[Flight] = deque()
         self._busy = 0
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,13 +164,11 @@ class FeatureLookup:
         return self.warm is not None and self.warm_breaker.allows(now_s)
 
     def _begin(self, key: str, tenant: str) -> Flight:
-        flight: Flight = asyncio.get_running_loop().create_future()
-        digest = self.digest(key)
+        flight = Flight(key, self.digest(key), tenant)
         self._flights[key] = flight
-        self._begun[key] = tenant, digest
-        self._flying.add(digest)
+        self._by_digest[flight.digest] = flight
         self._of_tenant[tenant] += 1
-        self._waiting[key] = None
+        self._waiting.append(flight)
         if not self._scheduled and self._busy < self.group.concurrency:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._send)
@@ -170,91 +179,86 @@ class FeatureLookup:
         self._scheduled = False
         most = self.group.batch_max
         while self._waiting and self._busy < self.group.concurrency:
-            keys = [key for key, _ in zip(self._waiting, range(most), strict=False)]
-            for key in keys:
-                del self._waiting[key]
+            batch = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
             self._busy += 1
-            task = asyncio.create_task(self._look_up(keys))
+            task = asyncio.create_task(self._look_up(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _look_up(self, keys: Sequence[str]) -> None:
-        """End the flights of some keys, whatever happens."""
+    async def _look_up(self, batch: Sequence[Flight]) -> None:
+        """End some flights, whatever happens."""
         try:
-            left = await self._from_warm(keys)
+            left = await self._from_warm(batch)
             if left:
                 await self._from_source(left)
         finally:
-            for key in keys:
-                self._land(key, None)
+            for flight in batch:
+                self._land(flight, None)
             self._busy -= 1
             if self._waiting:
                 self._send()
 
-    def _land(self, key: str, entry: Entry | None) -> bool:
+    def _land(self, flight: Flight, entry: Entry | None) -> bool:
         """End a flight, if it has not ended; return whether what it found may be stored."""
-        flight = self._flights.pop(key, None)
-        if flight is None:
+        # An entity whose flight has ended may have another by now, in a later batch.
+        if self._flights.get(flight.key) is not flight:
             return False
-        tenant, digest = self._begun.pop(key)
-        self._flying.discard(digest)
+        del self._flights[flight.key], self._by_digest[flight.digest]
+        tenant = flight.tenant
         self._of_tenant[tenant] -= 1
         if not self._of_tenant[tenant]:
             del self._of_tenant[tenant]
-        storable = digest not in self._outdated
-        self._outdated.discard(digest)
-        if entry is not None and storable:
-            self.memory.put(key, entry)
+        if entry is not None and not flight.is_outdated:
+            self.memory.put(flight.key, entry)
         if not flight.done():
             flight.set_result(entry)
-        return storable
+        return not flight.is_outdated
 
-    async def _from_warm(self, keys: Sequence[str]) -> list[str]:
-        """Land what the warm tier has; return the other keys."""
+    async def _from_warm(self, batch: Sequence[Flight]) -> list[Flight]:
+        """Land what the warm tier has; return the other flights."""
         now_s = self._clock()
         if self.warm is None or not self.warm_breaker.allows(now_s):
-            return list(keys)
+            return list(batch)
         self.warm_breaker.begin()
-        digests = [self._begun[key][1] for key in keys]
+        places = [records.key(self.group, flight.digest) for flight in batch]
         try:
             async with asyncio.timeout(WARM_TIMEOUT_S):
-                found = await self.warm.get(
-                    self.group.version, [records.key(self.group, one) for one in digests]
-                )
+                found = await self.warm.get(self.group.version, places)
         except (SourceError, TimeoutError):
             self.warm_breaker.failed(self._clock())
-            return list(keys)
+            return list(batch)
         except BaseException:
             self.warm_breaker.failed(self._clock())
             raise
         self.warm_breaker.succeeded()
         began_s, now_s, wall_s = now_s, self._clock(), self._wall()
         left = []
-        for key, digest, record in zip(keys, digests, found, strict=True):
-            entry = (
-                None
-                if record is None
-                else records.unpacked(self.group, digest, record, now_s, wall_s)
-            )
-            mine = self.memory.get(key)
-            renews = mine is not None and entry is not None and entry.read_s <= mine.read_s + 0.001
-            if entry is None or now_s >= entry.expires_s or renews:
-                left.append(key)
+        for flight, record in zip(batch, found, strict=True):
+            entry = None
+            if record is not None:
+                entry = records.unpacked(self.group, flight.digest, record, now_s, wall_s)
+            if entry is None or now_s >= entry.expires_s or self._has(flight, entry):
+                left.append(flight)
                 continue
             self.counts.answers[WARM] += 1
             self.counts.seconds[WARM].append(now_s - began_s)
-            self._land(key, entry)
+            self._land(flight, entry)
         return left
 
-    async def _from_source(self, keys: Sequence[str]) -> None:
+    def _has(self, flight: Flight, entry: Entry) -> bool:
+        """Return whether memory has an entry as new: it is then to be renewed from the source."""
+        mine = self.memory.get(flight.key)
+        return mine is not None and entry.read_s <= mine.read_s + SAME_S
+
+    async def _from_source(self, batch: Sequence[Flight]) -> None:
         """Land what the source says."""
         began_s = self._clock()
         if not self.breaker.allows(began_s):
             return
         self.breaker.begin()
         self.counts.queries += 1
-        digests = {key: self._begun[key][1] for key in keys}
-        asked = list(digests.values()) if self.source.by_digest else list(keys)
+        by_digest = self.source.by_digest
+        asked = [flight.digest if by_digest else flight.key for flight in batch]
         limit_s = self.group.timeout_s
         try:
             async with asyncio.timeout(limit_s):
@@ -269,13 +273,13 @@ class FeatureLookup:
         self.breaker.succeeded()
         took_s = self._clock() - began_s
         fresh = []
-        for key, name in zip(keys, asked, strict=True):
+        for flight, name in zip(batch, asked, strict=True):
             given = found.get(name)
             values = None if given is None else self.group.values(given)
-            entry = Entry(self.group, digests[key], values, began_s, took_s)
+            entry = Entry(self.group, flight.digest, values, began_s, took_s)
             self.counts.answers[COLD] += 1
             self.counts.seconds[COLD].append(took_s)
-            if self._land(key, entry):
+            if self._land(flight, entry):
                 fresh.append(entry)
         await self._store(fresh)
 
@@ -284,8 +288,18 @@ class FeatureLookup:
         now_s = self._clock()
         if self.warm is None or not entries or not self.warm_breaker.allows(now_s):
             return
-        wall_s, group = self._wall(), self.group
-        rows = [
+        self.warm_breaker.begin()
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self.warm.put(self.group.version, self._rows(entries))
+        except (SourceError, TimeoutError):
+            self.warm_breaker.failed(self._clock())
+        else:
+            self.warm_breaker.succeeded()
+
+    def _rows(self, entries: Sequence[Entry]) -> list[tuple[str, bytes, float]]:
+        now_s, wall_s, group = self._clock(), self._wall(), self.group
+        return [
             (
                 records.key(group, entry.digest),
                 records.packed(entry, now_s, wall_s),
@@ -293,14 +307,6 @@ class FeatureLookup:
             )
             for entry in entries
         ]
-        self.warm_breaker.begin()
-        try:
-            async with asyncio.timeout(WARM_TIMEOUT_S):
-                await self.warm.put(group.version, rows)
-        except (SourceError, TimeoutError):
-            self.warm_breaker.failed(self._clock())
-        else:
-            self.warm_breaker.succeeded()
 
     # ------------------------------------------------------------------ changes
 
@@ -308,8 +314,9 @@ class FeatureLookup:
         """Drop an entity from memory, and do not store what is being looked up of it."""
         self.counts.invalidated += 1
         self.warmed.pop(digest, None)
-        if digest in self._flying:
-            self._outdated.add(digest)
+        flight = self._by_digest.get(digest)
+        if flight is not None:
+            flight.is_outdated = True
         return self.memory.erase(digest)
 
     def written(self, key: str, entry: Entry) -> None:
@@ -318,8 +325,9 @@ class FeatureLookup:
         self.memory.put(key, entry)
 
     async def share(self, entry: Entry) -> None:
-        """Store an entry in the warm tier."""
-        await self._store([entry])
+        """Store an entry in the warm tier. Raises SourceError: others would read an old record."""
+        if self.warm is not None:
+            await self.warm.put(self.group.version, self._rows([entry]))
 
     async def warm_up(self, digests: Sequence[str]) -> int:
         """Load entities by pseudonym from the warm tier, or a source that is asked by it.

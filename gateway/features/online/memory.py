@@ -10,6 +10,7 @@ from typing import Any
 
 from cachetools import LFUCache, LRUCache
 
+from tollway.gateway.features.online.counts import COLD
 from tollway.gateway.features.online.model import NUMBER, TEXT, FeatureGroup, Values
 
 EVICTIONS = ("lru", "lfu")
@@ -22,6 +23,7 @@ class Entry:
 
     `read_s`: when the source was asked, and `expires_s`, both on the event loop's clock. `early_s`:
     before it, an early renewal is out of the question. `delta_s`: how long the look-up took.
+    `tier`: which tier answered this process.
     """
 
     __slots__ = (
@@ -33,6 +35,7 @@ class Entry:
         "numbers",
         "read_s",
         "texts",
+        "tier",
         "values",
     )
 
@@ -43,11 +46,14 @@ class Entry:
         values: Values | None,
         read_s: float,
         delta_s: float = 0.0,
+        *,
+        tier: str = COLD,
     ) -> None:
         self.digest = digest
         self.values = values
         self.read_s = read_s
         self.delta_s = delta_s
+        self.tier = tier
         self.expires_s = read_s + (group.negative_s if values is None else group.ttl_s)
         self.early_s = self.expires_s - NEVER_EARLY * group.beta * delta_s
         shown = group.defaults if values is None else values
@@ -59,6 +65,8 @@ class Entry:
             for one, value in pairs
             if one.kind not in (NUMBER, TEXT)
         ]
+        if values is None:  # defaults mislead unless the policy can see that they are
+            self.categories.append(f"{group.name}=?")
 
     def is_early(self, now_s: float, beta: float, draw: float) -> bool:
         """Return whether to renew it now, before it expires; `draw` is uniform in (0, 1].

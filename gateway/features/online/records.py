@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from tollway.gateway.features.online.counts import WARM
 from tollway.gateway.features.online.memory import Entry
 from tollway.gateway.features.online.model import FeatureGroup
 
@@ -36,7 +37,7 @@ def unpacked(
         delta_s, given = orjson.loads(record[TIME_CHARS:])
         age_s = max(0.0, wall_s - read_s)  # the clocks of machines differ by milliseconds
         values = None if given is None else _checked(group, given)
-        return Entry(group, digest, values, now_s - age_s, float(delta_s))
+        return Entry(group, digest, values, now_s - age_s, float(delta_s), tier=WARM)
     except (ValueError, TypeError):  # orjson's error is a ValueError
         return None
 

@@ -5,6 +5,7 @@ a statement once for each connection and then reuses it.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,6 +37,9 @@ class PostgresSource:
         query_timeout_s: float = 1.0,
         password: str | None = None,
     ) -> None:
+        # It warns, with a traceback, of each connection that it cannot restore, which the breaker
+        # and the metrics of the pool show as well.
+        logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
         self.is_writable = table.is_writable
         self._url = url
         self._table = table

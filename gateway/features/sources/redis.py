@@ -19,7 +19,7 @@ from tollway.gateway.features.online.model import SourceError
 from tollway.gateway.features.online.records import TIME_CHARS
 
 CHANNEL = "tollway:features"
-TIMEOUT_S = 0.1
+TIMEOUT_S = 2.0  # of operators' changes; a look-up gives up long before
 CONNECTIONS = 16
 AGAIN_S = 1.0  # between two attempts to listen
 PING_S = 10.0  # a listener that hears nothing for so long asks whether the connection still stands
@@ -63,10 +63,10 @@ class RedisTier:
         if len(keys) == 1:
             one: bytes | None = await cast(Any, self._redis.hget(keys[0], version))
             return [one]
-        pipe = self._redis.pipeline(transaction=False)
-        for key in keys:
-            pipe.hget(key, version)
-        found: list[bytes | None] = await pipe.execute()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hget(key, version)
+            found: list[bytes | None] = await pipe.execute()
         return found
 
     async def put(self, version: str, records: Sequence[tuple[str, bytes, float]]) -> None:
@@ -74,11 +74,11 @@ class RedisTier:
         await self._ask(self._put_all(version, records))
 
     async def _put_all(self, version: str, records: Sequence[tuple[str, bytes, float]]) -> None:
-        pipe = self._redis.pipeline(transaction=False)
-        for key, record, keep_s in records:
-            kept_ms = max(1, round(keep_s * 1000))
-            await self._put(keys=[key], args=[version, record, kept_ms], client=pipe)
-        await pipe.execute()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for key, record, keep_s in records:
+                kept_ms = max(1, round(keep_s * 1000))
+                await self._put(keys=[key], args=[version, record, kept_ms], client=pipe)
+            await pipe.execute()
 
     async def erase(self, keys: Sequence[str]) -> int:
         """Remove keys and return how many there were. Raises SourceError."""

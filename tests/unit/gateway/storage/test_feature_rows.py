@@ -1,10 +1,12 @@
 """Features in the journal: the entities seen most, and values taken out of rows in place."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from tollway.gateway.storage.feature_rows import (
     ERASED,
+    ValueRetention,
     erase,
     most_seen,
     older,
@@ -92,6 +94,24 @@ def test_erasing_twice_erases_nothing_more_and_the_proof_names_each_row(tmp_path
     second = erase(tmp_path, pseudonymous({"user": "a"}))
     assert (first.rows_erased, second.rows_erased) == (1, 0)
     assert first.digest != second.digest
+
+
+def test_retention_reads_a_segment_once_when_all_of_it_is_old(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    decision(journal, "a", time_s=10.0)
+    journal.close()
+    [path] = segments(tmp_path)
+    os.utime(path, (20.0, 20.0))
+    now = [50.0]
+    kept = ValueRetention(tmp_path, wall=lambda: now[0])
+    kept.revise({"user": 60.0})
+    assert kept.erase().rows_erased == 0
+    now[0] = 100.0
+    assert (kept.erase().rows_erased, kept.erase().segments) == (1, 0)
+    assert path.stat().st_mtime == 20.0
+    assert kept.erase().rows_read == 0  # it is not opened again
+    kept.revise({"user": 30.0})
+    assert kept.erase().rows_read == 1
 
 
 def test_values_are_kept_for_their_time_only(tmp_path: Path) -> None:

@@ -206,6 +206,22 @@ def test_a_write_while_a_look_up_is_under_way_is_not_undone_by_it() -> None:
     virtual.run(main())
 
 
+def test_a_second_flight_of_an_entity_is_not_ended_by_the_batch_of_the_first() -> None:
+    async def main() -> None:
+        source, warm = ScriptedSource({"ann": ANN, "bob": ANN}, delay_s=0.1), MemoryWarmTier()
+        await mark(lookup(source, warm=warm), limit_s=1.0)  # now the warm tier has ann
+        one = lookup(source, replace(USER, concurrency=4), warm)
+        slow = asyncio.create_task(mark(one, "bob", limit_s=1.0))
+        assert await mark(one) == FRESH  # in one batch with bob, from the warm tier
+        await warm.erase(list(warm.records))
+        one.forget(one.digest("ann"))
+        again = asyncio.create_task(mark(one, limit_s=1.0))
+        await asyncio.sleep(0.05)
+        assert [await slow, await again] == [FRESH, FRESH]
+
+    virtual.run(main())
+
+
 def test_one_tenants_unknown_keys_leave_look_ups_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -288,7 +304,7 @@ def test_nothing_is_left_of_look_ups_that_have_ended() -> None:
         for n in range(50):
             await mark(one, f"y{n}")
         assert one.in_flight == 0
-        assert not (one._begun or one._flying or one._of_tenant or one._outdated or one._waiting)
+        assert not (one._flights or one._by_digest or one._of_tenant or one._waiting)
         assert not one._busy
 
     virtual.run(main())

@@ -1,0 +1,141 @@
+"""All groups of a gateway: writes through the tiers, announcements, erasure, warming."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.support import virtual
+from tests.support.feature_sources import (
+    USER,
+    MemoryWarmTier,
+    ScriptedSource,
+    call,
+    joined,
+    lookup,
+    route,
+)
+from tollway.gateway.features.online.model import SourceError
+from tollway.gateway.features.online.stores import FeatureStores, NotWritable
+
+ANN = {"spend": 12.5, "tier": "gold", "note": "likes tea"}
+
+
+@asynccontextmanager
+async def gateway(source: Any, warm: MemoryWarmTier | None = None) -> AsyncIterator[FeatureStores]:
+    stores = FeatureStores(warm)
+    stores.revise({"user": lookup(source, warm=warm)})
+    await stores.open()
+    await asyncio.sleep(0)
+    try:
+        yield stores
+    finally:
+        await stores.aclose()
+
+
+async def spend(stores: FeatureStores) -> Any:
+    return (await joined(route(stores.lookups["user"]), call())).parts[0].values[0]
+
+
+def test_a_write_reaches_all_tiers_and_all_gateways() -> None:
+    async def main() -> None:
+        source, warm = ScriptedSource({"ann": ANN}), MemoryWarmTier()
+        async with gateway(source, warm) as a, gateway(source, warm) as b:
+            assert [await spend(a), await spend(b)] == [12.5, 12.5]
+            await a.put("user", "ann", {"spend": 99})
+            assert source.known["ann"] == {"spend": 99}
+            asked = len(source.asked)
+            assert [await spend(a), await spend(b)] == [99.0, 99.0]
+            assert len(source.asked) == asked  # the other gateway finds it in the warm tier
+
+    virtual.run(main())
+
+
+def test_an_erased_entity_is_nowhere() -> None:
+    async def main() -> None:
+        source, warm = ScriptedSource({"ann": ANN}), MemoryWarmTier()
+        async with gateway(source, warm) as a, gateway(source, warm) as b:
+            await spend(a), await spend(b)
+            assert await a.erase("user", "ann") == {"source": 1, "redis": 1, "memory": 1}
+            assert not warm.records
+            assert [await spend(a), await spend(b)] == [USER.defaults[0]] * 2
+
+    virtual.run(main())
+
+
+def test_a_write_that_the_warm_tier_cannot_store_is_reported() -> None:
+    async def main() -> None:
+        source, warm = ScriptedSource({"ann": ANN}), MemoryWarmTier()
+        async with gateway(source, warm) as stores:
+            warm.broken = True
+            with pytest.raises(SourceError):
+                await stores.put("user", "ann", {"spend": 1})
+
+    virtual.run(main())
+
+
+def test_only_declared_values_of_their_type_are_written() -> None:
+    async def main() -> None:
+        async with gateway(ScriptedSource()) as stores:
+            for values in ({"other": 1}, {"spend": "much"}, {"tier": 1.5}):
+                with pytest.raises(ValueError, match=r"declared|must be"):
+                    await stores.put("user", "ann", values)
+        async with gateway(ScriptedSource(is_writable=False)) as stores:
+            with pytest.raises(NotWritable):
+                await stores.put("user", "ann", {"spend": 1})
+
+    virtual.run(main())
+
+
+def test_after_a_gap_in_announcements_memory_serves_only_if_nothing_else_answers() -> None:
+    async def main() -> None:
+        source = ScriptedSource({"ann": ANN})
+        async with gateway(source) as stores:
+            await spend(stores)
+            source.known["ann"] = {"spend": 5}
+            stores._missed()
+            assert await spend(stores) == 5.0
+            stores._missed()
+            source.broken = True
+            found = (await joined(route(stores.lookups["user"]), call())).parts[0]
+            assert (found.mark, found.values[0]) == ("stale", 5.0)
+
+    virtual.run(main())
+
+
+def test_an_announcement_that_is_no_announcement_is_ignored() -> None:
+    async def main() -> None:
+        async with gateway(ScriptedSource({"ann": ANN})) as stores:
+            await spend(stores)
+            for message in (b"", b"[]", b'["x", "nobody", "y"]', b"\xff", b"7"):
+                stores._heard(message)
+            assert len(stores.lookups["user"].memory) == 1
+
+    virtual.run(main())
+
+
+def test_a_source_that_cannot_be_warmed_from_does_not_keep_a_gateway_from_starting() -> None:
+    async def main() -> None:
+        source = ScriptedSource({}, by_digest=True)
+        source.broken = True
+        stores = FeatureStores()
+        stores.revise({"user": lookup(source)})
+        assert await stores.warm_up({"user": ["a"], "gone": ["b"]}) == 0
+        await stores.aclose()
+        assert source.closed
+
+    virtual.run(main())
+
+
+def test_an_entity_is_shown_with_its_age() -> None:
+    async def main() -> None:
+        async with gateway(ScriptedSource({"ann": ANN})) as stores:
+            await spend(stores)
+            await asyncio.sleep(3)
+            shown = await stores.show("user", "ann")
+            assert (shown["values"], shown["age_s"], shown["version"]) == (ANN, 3.0, "v1")
+            assert (await stores.show("user", "bob"))["values"] is None
+
+    virtual.run(main())
