@@ -26,6 +26,7 @@ from random import Random
 from statistics import median
 from typing import Any
 
+from tollway.backends.http.connection import KnownReply
 from tollway.backends.types import Call, Headers, HttpReply
 from tollway.gateway import settings as config
 from tollway.gateway.listener.client import EXTENSION, Client
@@ -42,6 +43,9 @@ CASES = {
     "floor": (cases.FLOOR, cases.OIP_REPLY.encode()),
     "chat": (cases.CHAT, cases.CHAT_REPLY.encode()),
 }
+
+
+KNOWN = KnownReply(200, FIELDS, streamed=False)
 
 
 class Memory:
@@ -68,6 +72,7 @@ class Answered:
         self.head = self
         self.done = True
         self.resume: Callable[[], None] | None = None
+        self.known = KNOWN
         self._reply = reply
 
     def take(self) -> HttpReply:
@@ -108,6 +113,9 @@ class Listener:
 
     def hand_over(self, app: Any) -> None:
         self.app = app
+
+    def reply_as_is(self, data: bytes) -> bool:
+        return self.reply(200, [], data)
 
     def reply(self, status: int, headers: Headers, body: bytes) -> bool:
         self._statuses[status] = self._statuses.get(status, 0) + 1

@@ -18,6 +18,7 @@ each would cost more than parsing its reply. It is rearmed only when something f
 """
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast
 
@@ -31,7 +32,6 @@ from tollway.backends.http.tcp_info import unheard
 from tollway.backends.http.tls_alerts import refuses_us
 from tollway.backends.http.turn_writes import turn_writes
 from tollway.backends.types import Call, Headers
-from tollway.record import record
 
 MAX_FIELDS = 200
 """Header fields in a reply; servers send 5 to 30."""
@@ -48,13 +48,18 @@ HIGH_WATER_BYTES = 256 * 1024
 IDLE, HEAD, BODY, DONE = range(4)
 
 
-@record
+@dataclass(slots=True, eq=False)
 class KnownReply:
-    """What was read from a reply's head. The fields are not changed."""
+    """What was read from a reply's head. The fields are not changed.
+
+    `made`: what `maker` has made of the head, so that it need not do so again.
+    """
 
     status: int
     headers: Headers
     streamed: bool
+    maker: object = None
+    made: bytes = b""
 
 
 KNOWN = KnownHeads[KnownReply]()
@@ -332,7 +337,7 @@ class Connection(asyncio.Protocol):
 
     def _take_whole(self, exchange: Exchange, known: KnownReply, body: bytes) -> None:
         """Take a whole reply whose head was parsed before."""
-        exchange.status = known.status
+        exchange.status, exchange.known = known.status, known
         exchange.headers = known.headers.copy()
         self._headers = []
         self.chunked, self.streamed = False, known.streamed

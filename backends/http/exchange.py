@@ -1,7 +1,7 @@
 """One call's reply as it arrives at a connection, and the stream of its body."""
 
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from tollway.backends.errors import BackendError
 from tollway.backends.types import Headers
@@ -25,7 +25,7 @@ class Exchange:
     """One call's reply as it arrives; also the stream of its body."""
 
     __slots__ = ("_buffered", "_chunks", "_on_first", "_wakeup", "connection", "error", "head",
-                 "headers", "status")  # fmt: skip
+                 "headers", "known", "status")  # fmt: skip
 
     # The mutable state of an exchange belongs to its connection until `connection` is None.
     def __init__(self, connection: Carrier) -> None:
@@ -33,6 +33,7 @@ class Exchange:
         self.head = Reply()
         self.status = 0
         self.headers: Headers = []
+        self.known: Any = None  # what is known of its head, if that came before
         self.error: BackendError | None = None
         self._chunks: list[bytes] = []
         self._buffered = 0

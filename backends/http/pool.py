@@ -21,7 +21,7 @@ from tollway.backends.concurrency.queue import ConcurrencyQueue
 from tollway.backends.errors import ConnectFailed, DeadlineExceeded, mark_unsent
 from tollway.backends.http.connection import Connection, StaleConnection
 from tollway.backends.http.exchange import Exchange
-from tollway.backends.http.request_head import request_head
+from tollway.backends.http.request_head import known_request_head, request_head
 from tollway.backends.http.reuse import SOON_S, Reuse
 from tollway.backends.types import Call, HttpReply
 from tollway.eager import as_task
@@ -134,7 +134,7 @@ class Http1Transport:
         idle = self._idle
         if self._rewrite is not None or not idle:
             return None
-        head = request_head(call, self._host)
+        head = known_request_head(call, self._host)
         connection = self._take()
         if connection is None:
             return None

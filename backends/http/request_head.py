@@ -31,6 +31,26 @@ def request_head(call: Call, host: bytes) -> bytes:
     return head + b"\r\n"
 
 
+HEADS_MAX = 1024
+HEAD_BYTES_MAX = 2048  # at most some 6 MiB, for all backends
+
+# The mutable state: heads by all that they are made of; requests of one client differ in little.
+_heads: dict[tuple[object, ...], bytes] = {}
+
+
+def known_request_head(call: Call, host: bytes) -> bytes:
+    """Return what `request_head` does, of a head that came before by one look-up (0.3 us)."""
+    made_of = (host, call.method, call.target, len(call.body), *call.headers)
+    head = _heads.get(made_of)
+    if head is None:
+        head = request_head(call, host)
+        if len(head) <= HEAD_BYTES_MAX:
+            if len(_heads) >= HEADS_MAX:
+                _heads.clear()
+            _heads[made_of] = head
+    return head
+
+
 def needs_length(call: Call) -> bool:
     """Return whether a request must state the length of its body, even if 0 (RFC 9110 8.6)."""
     return bool(call.body) or call.method in _BODY_EXPECTED

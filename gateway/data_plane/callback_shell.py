@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from tollway.backends.types import HttpReply
+from tollway.backends.types import Headers, HttpReply
 from tollway.gateway.data_plane.admission import Admission, Judgement
 from tollway.gateway.data_plane.asgi import Receive, Scope, Send
 from tollway.gateway.data_plane.in_flight import InFlight
@@ -97,8 +97,8 @@ class Progress:
     in the coroutine. `is_recorded`: the sinks have recorded it.
     """
 
-    __slots__ = ("_request", "_sent", "_shell", "begun", "client", "error", "inference",
-                 "is_recorded", "sending", "state", "step", "tenant")  # fmt: skip
+    __slots__ = ("_headers", "_known", "_request", "_sent", "_shell", "begun", "client", "error",
+                 "inference", "is_recorded", "sending", "state", "step", "tenant")  # fmt: skip
 
     def __init__(
         self, shell: CallbackShell, client: Client, request: WholeRequest, tenant: str
@@ -115,6 +115,8 @@ class Progress:
         self.error: Exception | None = None
         self.is_recorded = False
         self._sent: InTransit | None = None
+        self._known: Any = None  # the head of the latest reply, if it came before, and its fields
+        self._headers: Headers = []
         request.tasks.add(self)
         client.running, client.cancels = self, True
 
@@ -161,6 +163,8 @@ class Progress:
         driver = self._shell.driver
         try:
             reply = sent.take()
+            if reply is not None:
+                self._known, self._headers = sent.exchange.known, reply.headers
             attempt = None if reply is None else driver.attempts.finish_now(begun, reply)
             if attempt is not None:
                 self.begun = None
@@ -180,13 +184,23 @@ class Progress:
         shell.driver.sinks.answered(state, now_s)
         shell.driver.sinks.ended(state, now_s)
         self.is_recorded = True
-        whole = shell.replies.whole(state)
-        headers = shell.stamp.stamped(whole.headers)
-        if not self._request.reply(whole.status, headers, whole.body):
+        if not self._reply(state):
             return False
         self._end()
         shell.in_flight.dismiss(self.tenant)
         return True
+
+    def _reply(self, state: RequestState) -> bool:
+        """Send the reply; False if the client reads slowly."""
+        shell, known, held = self._shell, self._known, state.held
+        assert held is not None
+        if known is not None and held.headers is self._headers:  # nothing of its head was changed
+            data = shell.replies.encoded(state, known, shell.stamp)
+            if data is not None and self._request.reply_as_is(data):
+                return True
+        whole = shell.replies.whole(state)
+        headers = shell.stamp.stamped(whole.headers)
+        return self._request.reply(whole.status, headers, whole.body)
 
     def _failed(self, exc: Exception) -> None:
         """Go on with an exception, which the coroutine shell handles as its own."""

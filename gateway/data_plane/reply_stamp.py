@@ -40,9 +40,13 @@ class ReplyStamp:
             if name == b"date":
                 break
         else:
-            second = int(time.time())
-            if second != self._second:
-                self._second = second
-                self._date = (b"date", formatdate(second, usegmt=True).encode())
-            headers = [*headers, self._date]
+            headers = [*headers, self.date()]
         return [*headers, CLOSE] if self.leaving else headers
+
+    def date(self) -> tuple[bytes, bytes]:
+        """Return the field with the date."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._date = (b"date", formatdate(second, usegmt=True).encode())
+        return self._date

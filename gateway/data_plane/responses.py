@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -19,15 +19,29 @@ from tollway.gateway.data_plane.headers import returned
 from tollway.gateway.data_plane.idempotency import StoredResponse
 from tollway.gateway.data_plane.problems import HttpProblem, broken_off
 from tollway.gateway.data_plane.rate_limits import RateLimit
+from tollway.gateway.data_plane.reply_stamp import ReplyStamp
 from tollway.gateway.listener.client import Client
+from tollway.gateway.listener.cycle import encoded_head
 from tollway.gateway.routing.metering import PENDING
 from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.replies.drains import Drains
 from tollway.gateway.routing.replies.stream_relay import CLOSE, DRAIN, StreamRelay
 from tollway.gateway.routing.request_state import RequestState
 
+BODILESS = frozenset((204, 304))
+_COST = b"x-tollway-cost-usd: %b\r\n"
+_DATE = b"\ndate: "
 OFF, COMMENT, EVENT = "off", "comment", "event"
 """How a client is told the cost of a stream, which is known when it has ended."""
+
+
+class KnownHead(Protocol):
+    """The head of a backend's reply that came before; `made` is what `maker` has made of it."""
+
+    status: int
+    headers: Headers
+    maker: object
+    made: bytes
 
 
 class Responses:
@@ -67,6 +81,44 @@ class Responses:
         elif held.status not in (204, 304):  # which have no body and no length
             headers.append((b"content-length", b"%d" % len(held.body)))
         return StoredResponse(held.status, headers, held.body)
+
+    def encoded(self, state: RequestState, known: KnownHead, stamp: ReplyStamp) -> bytes | None:
+        """Return a complete reply as it is sent, made from a head that is `known`.
+
+        It is what `whole`, the stamp and the listener make; None if they must.
+        """
+        held, inference = state.held, state.inference
+        assert held is not None
+        if (
+            stamp.leaving
+            or held.output_limit
+            or held.outcome.provenance == PENDING
+            or inference.cache_result
+            or inference.tenant in self._rates
+            or held.status in BODILESS
+        ):
+            return None
+        if known.maker is not self:
+            known.made = self._made(known)
+            known.maker = self
+        upstream_s = state.upstream_s
+        gateway_s = self._clock() - inference.received_s - upstream_s
+        cost = b"" if self._hide_amounts else _COST % header_usd(state.cost_nano)
+        date = b"" if _DATE in known.made else b"date: %b\r\n" % stamp.date()[1]
+        return b"%b%b%bserver-timing: gateway;dur=%.3f, upstream;dur=%.3f\r\n%b%b%b" % (
+            known.made,
+            b"x-tollway-decision: %b\r\n" % state.id.encode() if state.id else b"",
+            _own(held.backend, state.reason),
+            gateway_s * 1e3,
+            upstream_s * 1e3,
+            cost,
+            b"content-length: %d\r\n%b\r\n" % (len(held.body), date),
+            held.body,
+        )
+
+    def _made(self, known: KnownHead) -> bytes:
+        """Return the status line and the fields of a backend's reply that go to the client."""
+        return encoded_head(known.status, returned(known.headers, self._via))
 
     async def relay(
         self, state: RequestState, relay: StreamRelay, receive: Receive, send: Send
@@ -226,6 +278,15 @@ def _cancelling(
     finally:
         leaving.remove_done_callback(leave)
         leaving.cancel()
+
+
+@lru_cache(1024)
+def _own(backend: str, reason: str) -> bytes:
+    """Return the lines that say who answered, and why it was asked."""
+    return b"x-tollway-backend: %b\r\nx-tollway-reason: %b\r\n" % (
+        backend.encode(),
+        reason.encode(),
+    )
 
 
 @lru_cache(1024)

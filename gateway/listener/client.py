@@ -56,6 +56,9 @@ class WholeRequest(Replying, Protocol):
     def tasks(self) -> set[Any]:
         """What serves requests."""
 
+    def reply_as_is(self, data: bytes) -> bool:
+        """Send a whole response, which states its length; False if `reply` must send it."""
+
     def hand_over(self, app: Any) -> None:
         """Have a coroutine answer it: `app`, called as an ASGI application is."""
 

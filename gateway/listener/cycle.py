@@ -31,6 +31,21 @@ _FAILED = [
 ]
 
 
+def encoded_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the status line and the lines of fields; RuntimeError for what would end its line."""
+    lines = [_LINES[status], *[b"%b: %b\r\n" % pair for pair in headers]]
+    head = b"".join(lines)
+    check_lines(head, len(lines))
+    return head
+
+
+def check_lines(head: bytes, count: int) -> None:
+    """Raise RuntimeError unless a head has so many lines and no control characters else."""
+    controls = head.translate(None, _ALLOWED)  # a regular expression takes ten times as long
+    if controls != b"\r\n" * count:
+        raise RuntimeError("a field of the reply has characters that none may have")
+
+
 class Flow:
     """Flow control of one connection."""
 
@@ -262,6 +277,19 @@ class Cycle:
         self._complete()
         return True
 
+    def reply_as_is(self, data: bytes) -> bool:
+        """Send a whole response, which states its length; False if `reply` must send it."""
+        if self.disconnected:
+            return True
+        connection = self._connection
+        if connection.flow.write_paused or not self.keep_alive:
+            return False
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        connection.transport.write_last(data)
+        self._complete()
+        return True
+
     async def send(self, message: dict[str, Any]) -> None:
         """Send one ASGI message of the response."""
         flow = self._connection.flow
@@ -330,7 +358,5 @@ class Cycle:
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
         head = b"".join(lines)
-        controls = head.translate(None, _ALLOWED)  # a regular expression takes ten times as long
-        if controls != b"\r\n" * len(lines):
-            raise RuntimeError("a field of the reply has characters that none may have")
+        check_lines(head, len(lines))
         return head + b"\r\n"

@@ -213,7 +213,8 @@ class Backends:
             else:
                 await wire.say(
                     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-tollway-id: theirs\r\n"
-                    b"content-length: %d\r\n\r\n%b" % (len(whole), whole)
+                    b"%bserver: s\r\nconnection: keep-alive\r\ncontent-length: %d\r\n\r\n%b"
+                    % (b"date: then\r\n" if name == b"b" else b"", len(whole), whole)
                 )
 
 
