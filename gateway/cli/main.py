@@ -19,6 +19,7 @@ from tollway.gateway.cli import (
     models,
     policy,
     prices,
+    rollout,
     scale,
     terminal,
     warm_up,
@@ -42,6 +43,7 @@ examples:
   tollway audit --since 7d                  show who changed a budget or the configuration
   tollway prices show openai/gpt-4o-mini    show the price of a known model
   tollway features validate tollway.toml    compare features from outside with the journal
+  tollway rollout status digits-v2          show where a new version is, and what it waits for
   tollway report daily                      show the cost of each day by tenant
   tollway warmup chat --prompts FILE        start a policy from answers of all backends
   tollway policy relearn --help             relearn without some labels, such as a tenant's
@@ -100,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     warm_up.add(commands, _parquet)
     models.add(commands)
     features.add(commands)
+    rollout.add(commands)
     _add_keys(commands)
     _add_captures(commands)
     return parser

@@ -32,6 +32,7 @@ from tollway.gateway.control_plane.dashboard import PAGE, POLICY
 from tollway.gateway.control_plane.dashboard_data import RANGES, DashboardData, DashboardQuery
 from tollway.gateway.control_plane.features import FeatureEndpoints
 from tollway.gateway.control_plane.models import ModelEndpoints
+from tollway.gateway.control_plane.rollouts import RolloutEndpoints
 from tollway.gateway.control_plane.warm_up import WarmUpEndpoint
 from tollway.gateway.data_plane.authentication import Authenticator
 from tollway.gateway.data_plane.problems import HttpProblem, of_refusal
@@ -88,6 +89,7 @@ class ControlPlane:
         routes: Callable[[], Iterable[dict[str, Any]]],
         scaling: Mapping[str, BackendScaling],
         features: FeatureEndpoints,
+        rollouts: RolloutEndpoints,
         ready: Callable[[], str],
         rates: FeedbackRates,
         clock: Callable[[], float],
@@ -118,6 +120,7 @@ class ControlPlane:
         self._routes = routes
         self._scaling = scaling
         self._features = features
+        self._rollouts = rollouts
         self._ready = ready
         self.rates = rates
         self._hides_amounts = hides_amounts
@@ -158,6 +161,9 @@ class ControlPlane:
                 Path("/_tollway/models", self.all_models),
                 Path("/_tollway/models/{name}", self.model, methods=["GET", "POST"]),
                 Path("/_tollway/registry/webhook", self.registry_webhook, methods=["POST"]),
+                Path("/_tollway/rollouts", self.rollouts),
+                Path("/_tollway/rollouts/{name}", self.rollout, methods=["GET", "POST"]),
+                Path("/_tollway/rollouts/{name}/history", self.rollout_history),
                 Path("/_tollway/reload", self.reloaded, methods=["POST"]),
                 Path("/_tollway/warmup", self.warm_up, methods=["POST"]),
                 Path("/_tollway/dashboard", self.dashboard),
@@ -391,6 +397,26 @@ class ControlPlane:
         """Look at the registry, for a signed webhook."""
         await self.models.webhook(request.headers, await request.body())
         return _json({})
+
+    async def rollouts(self, request: Request) -> Response:
+        """Return the status of every rollout."""
+        self._admin(request)
+        return _json({"rollouts": await self._rollouts.all()})
+
+    async def rollout(self, request: Request) -> Response:
+        """Return where a rollout is; POST starts, pauses, resumes, promotes or aborts it."""
+        self._admin(request)
+        name = unquote(request.path_params["name"])
+        if request.method == "POST":
+            actor = self._actor(request)
+            return _json(await self._rollouts.act(name, await request.body(), actor))
+        return _json(await self._rollouts.show(name))
+
+    async def rollout_history(self, request: Request) -> Response:
+        """Return a rollout's moves, newest first."""
+        self._admin(request)
+        name = unquote(request.path_params["name"])
+        return _json({"history": await self._rollouts.history(name)})
 
     async def reloaded(self, request: Request) -> Response:
         """Reload the configuration, or return its problems."""

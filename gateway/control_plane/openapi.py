@@ -9,6 +9,7 @@ from typing import Any
 
 from tollway.gateway.control_plane import acts
 from tollway.gateway.control_plane.dashboard_data import RANGES
+from tollway.gateway.control_plane.rollouts import ACTIONS
 from tollway.gateway.learning.feedback_items import FEEDBACK_MAX, PROBABILITY_MIN, QUALITIES_MAX
 from tollway.gateway.learning.warm_up import QUOTED_MAX
 
@@ -80,6 +81,16 @@ def document() -> Json:
                 "post": _move(),
             },
             "/_tollway/registry/webhook": {"post": _webhook()},
+            "/_tollway/rollouts": {"get": _get("List the rollouts, with their evidence", 503)},
+            "/_tollway/rollouts/{name}": {
+                "parameters": [_at("name")],
+                "get": _get("Get a rollout: its step, evidence and what it waits for", 404, 503),
+                "post": _rollout(),
+            },
+            "/_tollway/rollouts/{name}/history": {
+                "parameters": [_at("name")],
+                "get": _get("List the moves of a rollout, newest first", 404, 503),
+            },
             "/_tollway/overview": {
                 "get": {**_get("Get the data of the dashboard", 400), **_asked()}
             },
@@ -154,6 +165,20 @@ def _audit() -> Json:
     return {
         **_get("List the newest acts of operators, newest first", 400, 503),
         "parameters": [{"name": "limit", "in": "query", "schema": schema}],
+    }
+
+
+def _rollout() -> Json:
+    schema = {
+        "type": "object",
+        "properties": {"action": {"enum": list(ACTIONS)}, "who": TEXT, "why": TEXT},
+        "required": ["action", "who", "why"],
+        "additionalProperties": False,
+    }
+    return {
+        "summary": "Start, pause, resume, promote or abort a rollout",
+        "requestBody": _body(schema),
+        "responses": _responses(_json(), 400, 401, 404, 409, 422, 503),
     }
 
 

@@ -53,7 +53,9 @@ def with_reply(
     shares = around(confidences[0])
     reply = (*confidences, agreeing, float(len(earlier)), *shares)
     sparse = (*context.sparse, *_answers(replies, shares))
-    return Context(context.dense, sparse, reply, backend, context.scopes, *onward(choice))
+    return Context(
+        context.dense, sparse, reply, backend, context.scopes, *onward(choice), context.unit
+    )
 
 
 def around(confidence: float) -> tuple[float, ...]:

@@ -108,6 +108,7 @@ class FeedbackLearner:
         self._wall = wall
         self._weights = Weights()
         self._unmarked: set[str] = set()
+        self.on_label: Callable[[ValidatedFeedback, Mapping[str, float]], None] | None = None
 
     async def teach(
         self, items: list[Any], tenant: str | None, by: str = ADMIN
@@ -203,8 +204,10 @@ class FeedbackLearner:
         result = self._written(validated, feedback)
         if result == "learned":
             beliefs = self._learn(validated, feedback.decision)
-            # Audits favour doubtful answers, and no client got those of a warm-up.
-            if feedback.probability == 1.0 and not is_warm_up(rows):
+            warm = is_warm_up(rows)  # no client got these answers
+            if self.on_label is not None and not warm:
+                self.on_label(validated, beliefs)
+            if feedback.probability == 1.0 and not warm:  # audits favour doubtful answers
                 answer = answered(rows)
                 for backend, quality in known.items():
                     if beliefs.get(backend, 1.0) == 1.0:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tollway.backends.concurrency.queue import ConcurrencyQueue
 from tollway.backends.dialect import Dialect, limited, rewritten
@@ -295,6 +296,8 @@ class RoutePlan:
     backends, and of the arms that give their kept answers.
     `signals`: what is declared of the signals that score its answers. `anchor`: the backend whose
     declared quality calibrates them until there are labels.
+    `sticky`: the point in [0, 1) of a request's key (an InferenceRequest), by which a
+    rollout decides the version that answers; None without one.
     """
 
     name: str
@@ -325,6 +328,7 @@ class RoutePlan:
     cache: CachePlan | None = None
     signals: Mapping[str, SignalPrior] = field(default_factory=dict)
     anchor: str = ""
+    sticky: Callable[[Any], float] | None = None
     state: RouteState = field(default_factory=RouteState)
     arms: tuple[str, ...] = field(init=False)
     estimator: CostEstimator = field(init=False)
@@ -369,7 +373,8 @@ class RoutePlan:
 
         What they may cost was reserved at that price, so it is what they are charged by.
         """
-        self.backends = {**self.backends, name: replace(self.backends[name], price=price)}
+        if name in self.backends:
+            self.backends = {**self.backends, name: replace(self.backends[name], price=price)}
 
     def is_full(self, tenant: str) -> bool:
         """Return whether a tenant's request now would be refused: no backend has a slot for it."""

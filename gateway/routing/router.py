@@ -19,7 +19,7 @@ accuracy floor degrades; it never causes an outage.
 """
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from tollway.backends.http.connection import CLOSED
@@ -103,6 +103,8 @@ class Router:
         scopes = self._reservations.pacing(inference.tenant, route.name, inference.tags)
         if scopes:  # budgets that may pace this request but not the whole route
             context = Context(context.dense, context.sparse, scopes=scopes)
+        if route.sticky is not None:
+            context = replace(context, unit=route.sticky(inference))
         state = RequestState(inference, context)
         if route.is_limited:
             state.left_out = left_out(inference)
@@ -423,7 +425,7 @@ def with_room(state: RequestState, arms: list[Arm], used_up: list[str]) -> list[
     if not others or others[-1].name == ACCEPT:
         return arms
     for name in used_up:
-        announced = state.inference.route.backends[name].announced
+        announced = state.backends[name].announced
         assert announced is not None
         announced.avoided += 1
     return others

@@ -24,6 +24,12 @@ from tollway.gateway.settings.observability import (
 )
 from tollway.gateway.settings.registry.model import ModelConfig
 from tollway.gateway.settings.registry.registry import RegistryConfig
+from tollway.gateway.settings.rollouts.table import (
+    CandidateConfig,
+    CriterionConfig,
+    RolloutConfig,
+    StepConfig,
+)
 from tollway.gateway.settings.root import Settings
 from tollway.gateway.settings.route import AuditConfig, FeaturesConfig, RouteConfig, ScoreConfig
 from tollway.gateway.settings.scaling.backend import ScalingConfig
@@ -46,11 +52,13 @@ __all__ = [
     "BudgetConfig",
     "BudgetScopeConfig",
     "CacheConfig",
+    "CandidateConfig",
     "CaptureConfig",
     "ConfigError",
     "ConfigTable",
     "ConstraintConfig",
     "CorsConfig",
+    "CriterionConfig",
     "DeviceConfig",
     "DeviceTimeConfig",
     "FeatureGroupConfig",
@@ -64,6 +72,7 @@ __all__ = [
     "LogConfig",
     "ModelConfig",
     "RegistryConfig",
+    "RolloutConfig",
     "RouteCacheConfig",
     "RouteConfig",
     "ScalingConfig",
@@ -71,6 +80,7 @@ __all__ = [
     "ServerConfig",
     "Settings",
     "StateConfig",
+    "StepConfig",
     "TenantConfig",
     "TenantKeyConfig",
     "TenantRateConfig",

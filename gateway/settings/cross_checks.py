@@ -34,6 +34,7 @@ def check(raw: Raw) -> Iterator[Finding]:
         "budgets",
         "scaling",
         "models",
+        "rollouts",
         "webhooks",
     ):
         yield from _duplicate_names(raw, kind)

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import (
@@ -29,15 +28,13 @@ from tollway.gateway.settings.errors import (
     show,
 )
 from tollway.gateway.settings.registry import checks
+from tollway.gateway.settings.rollouts.expansion import NOTHING, expand
 from tollway.gateway.settings.root import Settings
 from tollway.gateway.settings.sources import extends
 from tollway.gateway.settings.types import FOLDER
 from tollway.policies.registry import build
 
 _FILE_BYTES_MAX = 4 << 20  # ten thousand tenants need about 1 MiB
-
-
-NOTHING: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
 def load(
@@ -87,6 +84,7 @@ def parse(
         why = "cannot be set by a variable; write it into the file, or name another file"
         problems.append(Problem("environment", variable, why))
     checks.fill(raw, versions)
+    rolled = expand(raw, versions)
     settings: Settings | None = None
     try:
         token = FOLDER.set(folder)
@@ -101,7 +99,7 @@ def parse(
         ]
     problems += [
         _problem(source, location, value, why, overridden)
-        for location, value, why in cross_checks.check(raw)
+        for location, value, why in (*rolled, *cross_checks.check(raw))
     ]
     problems += [
         _problem(source, location, value, why, overridden)

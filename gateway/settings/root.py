@@ -25,6 +25,7 @@ from tollway.gateway.settings.observability import (
 )
 from tollway.gateway.settings.registry.model import ModelConfig
 from tollway.gateway.settings.registry.registry import RegistryConfig
+from tollway.gateway.settings.rollouts.table import RolloutConfig
 from tollway.gateway.settings.route import RouteConfig
 from tollway.gateway.settings.scaling.backend import ScalingConfig
 from tollway.gateway.settings.server import GrpcConfig, ServerConfig
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     scaling: tuple[ScalingConfig, ...] = ()
     registry: RegistryConfig | None = None
     models: tuple[ModelConfig, ...] = ()
+    rollouts: tuple[RolloutConfig, ...] = ()
     anomalies: AnomaliesConfig = AnomaliesConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
     log: LogConfig = LogConfig()

@@ -51,6 +51,7 @@ from tollway.gateway.wiring.planes import (
     environment_of,
 )
 from tollway.gateway.wiring.request_path import build_path
+from tollway.gateway.wiring.rollouts.runtime import build_rollouts
 from tollway.gateway.wiring.routes import build_plans
 from tollway.gateway.wiring.scaling import build_scaling
 from tollway.gateway.wiring.scheduler import Scheduler
@@ -161,8 +162,7 @@ def build(  # noqa: PLR0915 - one statement for each part
         rng=rng,
         costs=costs,
     )
-    monitor = build_monitor(settings, identity, reservations, events)
-    history = TimeSeries()
+    monitor, history = build_monitor(settings, identity, reservations, events), TimeSeries()
     history_file = StateFile(
         settings.state.dir / "gateway" / "history.snapshot",
         {"anomalies": monitor.anomalies, "history": history},
@@ -176,6 +176,9 @@ def build(  # noqa: PLR0915 - one statement for each part
         wall=wall,
     )
     scaling, scaling_file = build_scaling(settings, events, wall)
+    rollouts = build_rollouts(
+        settings, routes, path.sinks, learner, events, audit, wall, rng, own_ledger=own_state
+    )
     webhooks = build_webhooks(settings, wall)
     events.listen(webhooks.take)
     audits = AuditRunner(
@@ -262,6 +265,7 @@ def build(  # noqa: PLR0915 - one statement for each part
         devices_file=devices_file,
         scaling=scaling,
         scaling_file=scaling_file,
+        rollouts=rollouts,
         captures=captures,
         disks=build_disks(settings, events, clock),
         retention=build_retention(settings, state, events, wall),

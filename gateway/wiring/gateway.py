@@ -36,6 +36,7 @@ from tollway.gateway.observability.request_trace import TraceRecorder
 from tollway.gateway.observability.time_series import TimeSeries
 from tollway.gateway.observability.webhooks import Webhooks
 from tollway.gateway.registry.keeper import Keeper
+from tollway.gateway.rollouts.service import Rollouts
 from tollway.gateway.routing.bodies.buffers import Buffers
 from tollway.gateway.routing.bodies.large_documents import LargeDocuments
 from tollway.gateway.routing.cached.caching_driver import CachingDriver
@@ -145,6 +146,7 @@ class Gateway:
     devices_file: StateFile
     scaling: ScalingAdvisor
     scaling_file: StateFile
+    rollouts: Rollouts
     captures: Captures | None
     disks: DiskSpace
     retention: JournalRetention
@@ -193,6 +195,11 @@ class Gateway:
         for counts in (self.metrics, self.activity):
             counts.declare(route, backends, self.tenants)
 
+    def backends_of(self, route: str) -> dict[str, Target]:
+        """Return the backends of a route, with those that a rollout shows to no request now."""
+        bound = self.rollouts.routes.get(route)
+        return self.routes[route].backends if bound is None else bound.backends
+
     async def open(self) -> None:
         """Open the ledger, restore learned state and start the scheduler."""
         self.journal.write_in_turns()
@@ -210,6 +217,7 @@ class Gateway:
         await self.features.open(self._seen_entities())
         self.costs.put(self.routes)
         apply_hours(self.routes, self.wall())  # the costs restored are those of these prices
+        await self.rollouts.open()
         self.scheduler.start()
         self.webhooks.start()
         self.not_ready = ""
@@ -225,8 +233,9 @@ class Gateway:
 
     def learn_in_turns(self) -> None:
         """Have each route learn the usage of calls once per iteration of the event loop."""
-        for route in self.routes.values():
-            varies = any(not backend.price.is_fixed for backend in route.backends.values())
+        for name, route in self.routes.items():
+            backends = self.backends_of(name).values()
+            varies = any(not backend.price.is_fixed for backend in backends)
             route.estimator.learn_in_turns(varies=varies)
 
     def _catch_up(self, times: Mapping[str, float]) -> None:
@@ -273,6 +282,7 @@ class Gateway:
             await self.scaling_file.save()
         await self.costs.aclose()
         await self.features.aclose()
+        await self.rollouts.close()
         await self.group.close()
         await self.reservations.close()
         await self.owners.close()

@@ -9,6 +9,7 @@ from tollway.gateway.learning.multipliers import RESOLVE_S, resolve
 from tollway.gateway.learning.pacing import PACE_S
 from tollway.gateway.learning.price_hours import REPRICE_S, reprice
 from tollway.gateway.observability import backend_totals
+from tollway.gateway.rollouts import service as rollouts
 from tollway.gateway.storage.disk_space import LOOK_S
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.storage.retention import RETAIN_S
@@ -44,6 +45,7 @@ def build_jobs(gateway: Gateway) -> list[Job]:
         Job(REFRESH_S, gateway.listed.refresh),
         Job(DRIFT_S, lambda: look_at_inputs(routes, events)),
         Job(detector.TICK_S, lambda: look(gateway)),
+        Job(rollouts.TICK_S, gateway.rollouts.tick),
         *worker_jobs(gateway),
     ]
     if gateway.captures is not None:

@@ -11,6 +11,7 @@ from tollway.gateway.control_plane.api import ControlPlane
 from tollway.gateway.control_plane.budgets import BudgetEndpoints
 from tollway.gateway.control_plane.dashboard_data import DashboardData
 from tollway.gateway.control_plane.features import FeatureEndpoints
+from tollway.gateway.control_plane.rollouts import RolloutEndpoints
 from tollway.gateway.control_plane.warm_up import WarmUpEndpoint
 from tollway.gateway.data_plane.admission import Admission
 from tollway.gateway.data_plane.authentication import Authenticator
@@ -213,6 +214,7 @@ def build_control(
         features=FeatureEndpoints(
             gateway.features, journal, gateway.settings.journal.dir, gateway.audit
         ),
+        rollouts=RolloutEndpoints(gateway.rollouts),
         ready=lambda: gateway.not_ready,
         rates=FeedbackRates(*feedback_rates(gateway.settings)),
         clock=clock,

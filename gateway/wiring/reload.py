@@ -51,6 +51,7 @@ from tollway.gateway.wiring.devices import build_devices, device_prices, read_un
 from tollway.gateway.wiring.features import build_lookups
 from tollway.gateway.wiring.lifecycle.registry import managed
 from tollway.gateway.wiring.planes import environment_of
+from tollway.gateway.wiring.rollouts import runtime as rollouts
 from tollway.gateway.wiring.routes import build_plans
 from tollway.gateway.wiring.scaling import scaling_plans
 from tollway.gateway.wiring.settings_changes import checksum, differing
@@ -150,8 +151,7 @@ class Reloader:
         budgets = [budget.to_budget() for budget in new.budgets]
         authenticator = build_authenticator(new)
         changes = differences(old, new)
-        files = new.server.tls
-        if files is not None:
+        if (files := new.server.tls) is not None:
             tls.listening(files.cert, files.key, files.client_ca)  # raises if they are unusable
         await gateway.reservations.revise(budgets)
         if self.tls is not None and files is not None:
@@ -171,6 +171,7 @@ class Reloader:
         apply_settings(gateway, new)
         replace_all(gateway.backends, backends)
         replace_all(gateway.routes, routes)
+        rollouts.revise(gateway.rollouts, new, gateway.routes)
         gateway.pacing.revise()
         rescale(routes, before)
         gateway.declare()
@@ -291,6 +292,7 @@ def differences(old: config.Settings, new: config.Settings) -> list[str]:
         "budgets",
         "scaling",
         "models",
+        "rollouts",
     ):
         before = {one.name: one for one in getattr(old, kind)}
         now = {one.name: one for one in getattr(new, kind)}

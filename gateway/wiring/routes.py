@@ -24,6 +24,7 @@ from tollway.gateway.routing.state import RouteState
 from tollway.gateway.wiring.backends import build_backend, build_transport
 from tollway.gateway.wiring.caching import build_cache_plan
 from tollway.gateway.wiring.features import joined_numbers, route_features, seen_of
+from tollway.gateway.wiring.rollouts.plans import split
 from tollway.gateway.wiring.signals import anchor, priors
 from tollway.gateway.wiring.states import Stage, States
 from tollway.policies import cached_answers
@@ -94,7 +95,7 @@ def build_route(  # noqa: PLR0917 - the parts in the order they are built
             if name in backends
         },
         objective=route.to_objective(),
-        policy=staged_policy(route, settings, stage, events),
+        policy=split(staged_policy(route, settings, stage, events), route, settings),
         state=counts,
         features=seen[0],
         inputs=seen[1],

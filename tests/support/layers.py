@@ -14,6 +14,7 @@ MAY_IMPORT = {
 ORDER = (
     "security",
     "budgets",
+    "control_store",
     "storage",
     "listener",
     "caching",
@@ -23,6 +24,7 @@ ORDER = (
     "routing",
     "learning",
     "signals",
+    "rollouts",
     "scaling",
     "observability",
     "anomalies",

@@ -116,6 +116,15 @@ class RedisLedger:
         client = RedisCluster.from_url(url, max_connections=CONNECTIONS, **self._timeouts)
         return cast(Redis, client)
 
+    @property
+    def client(self) -> Redis:
+        """The client, for other state beside the ledger's."""
+        return self._redis
+
+    async def ask(self, answer: Awaitable[Any]) -> Any:
+        """Await an answer of `client`; raises LedgerUnavailable if there is none."""
+        return await self._ask(answer)
+
     async def open(self) -> None:
         """Load the script, into every shard of a cluster."""
         self._sha = str(await self._ask(self._redis.script_load(self.script())))

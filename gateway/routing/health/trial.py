@@ -29,11 +29,11 @@ class Trial:
     """Resolves the suspicions of a backend, outside the request path."""
 
     # The mutable state is the trial in progress, and when the last one began.
-    __slots__ = ("_ask", "_began_s", "_task")
+    __slots__ = ("_began_s", "_task", "ask")
 
     def __init__(self, ask: Ask) -> None:
         """`ask` returns whether the backend is healthy; None if that is unknown."""
-        self._ask = ask
+        self.ask = ask
         self._task: asyncio.Task[None] | None = None
         self._began_s = float("-inf")
 
@@ -54,7 +54,7 @@ class Trial:
 
     async def _decide(self, breaker: CircuitBreaker, clock: Callable[[], float]) -> None:
         try:
-            healthy = await self._ask()
+            healthy = await self.ask()
             if healthy:
                 breaker.cleared()
             elif healthy is not None:

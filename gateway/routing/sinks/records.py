@@ -80,6 +80,8 @@ def _draw(state: RequestState, draw: Decision, head: Row) -> Row:
         row["reached"] = choice.reached
     if choice.reached_most != 1.0:
         row["reached_most"] = choice.reached_most
+    if context.unit >= 0.0:
+        row["unit"] = context.unit
     if choice.guarded_by:
         row["guarded_by"] = choice.guarded_by
     if state.left_out:

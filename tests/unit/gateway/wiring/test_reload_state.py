@@ -452,6 +452,7 @@ CONFIGURED = {
         "texts",
         "online",  # its groups are kept, under (features, NAME)
         "signals",
+        "sticky",
     },
 }
 KEPT = {

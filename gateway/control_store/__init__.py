@@ -1,0 +1,1 @@
+"""The control store: small documents that gateways share, beside the ledger."""

@@ -1,0 +1,110 @@
+"""Observes requests and labels for rollouts: which version answered, and how.
+
+Only draws of the policy count: a fallback was not chosen, and a request that a version's failure
+sent elsewhere counts as that failure. What is not the backend's fault counts as nothing: a client
+that left or set a deadline, a request that the client got wrong.
+"""
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from tollway.backends.money import to_usd
+from tollway.gateway.learning.feedback import ValidatedFeedback
+from tollway.gateway.rollouts.keys import cluster
+from tollway.gateway.rollouts.service import Rollout, Rollouts
+from tollway.gateway.routing.metering import GIVEN_UP, PENDING, VOID
+from tollway.gateway.routing.request_state import Attempt, RequestState
+
+CLIENT_ERRORS = range(400, 500)
+TOO_MANY = 429
+AUDIT_FLOOR = 0.01
+"""Audits favour doubtful answers. Each is counted with the probability AUDIT_FLOOR / its own, so
+that those counted are a sample of all answers."""
+
+
+class RolloutObserver:
+    """Feeds the collectors of a process' rollouts."""
+
+    # The mutable state is that of the rollouts' collectors.
+
+    def __init__(self, rollouts: Rollouts, rng: Random) -> None:
+        """`rng` chooses the audits that count."""
+        self._rollouts = rollouts
+        self._rng = rng
+
+    def ended(self, state: RequestState, now_s: float) -> None:
+        """Count a finished request (0.1 us on a route without a rollout)."""
+        bound = self._rollouts.routes.get(state.inference.route.name)
+        if bound is None:
+            return
+        for draw in state.draws:
+            arm = draw.choice.arm
+            for binding in bound.bindings:
+                if arm in {binding.plan.backend, binding.plan.candidate}:
+                    one = self._rollouts.rollouts[binding.plan.name]
+                    if one.state is not None and one.state.is_watched:
+                        first = next((a for a in state.attempts if a.backend == arm), None)
+                        if first is not None and not first.fallback:
+                            count(one, state, first, arm == binding.plan.candidate)
+
+    def labelled(self, validated: ValidatedFeedback, beliefs: Mapping[str, float]) -> None:
+        """Count a label of a decision's answers, if its sender is fully believed."""
+        bound = self._rollouts.routes.get(validated.route.name)
+        if bound is None:
+            return
+        probability = validated.probability
+        if probability < 1.0 and self._rng.random() >= AUDIT_FLOOR / probability:
+            return
+        for row in validated.rows:
+            if row["kind"] != "decision" or row["redrawn"] or row["arm"] not in validated.known:
+                continue
+            for binding in bound.bindings:
+                arm = row["arm"]
+                if arm not in {binding.plan.backend, binding.plan.candidate}:
+                    continue
+                one = self._rollouts.rollouts[binding.plan.name]
+                if one.state is None or row["time"] < one.state.started_s:
+                    continue
+                if beliefs.get(arm, 1.0) < 1.0 or not one.state.is_watched:
+                    continue
+                one.collector.label(
+                    arm == binding.plan.candidate,
+                    cluster(row.get("unit", -1.0), row["id"]),
+                    validated.known[arm],
+                    value_usd=validated.route.objective.value_per_correct_usd,
+                    cost_usd=_cost_usd(validated.rows, arm),
+                )
+
+
+def count(one: Rollout, state: RequestState, attempt: Attempt, candidate: bool) -> None:
+    """Count a version's attempt, if it says anything about the version."""
+    outcome, inference = attempt.outcome, state.inference
+    if outcome.error in GIVEN_UP or outcome.provenance == PENDING:
+        return
+    failed = bool(outcome.error) or attempt.status >= 500
+    if not failed and attempt.status in CLIENT_ERRORS and attempt.status != TOO_MANY:
+        return
+    if failed and inference.client_deadline and not attempt.status:
+        return  # the client's time was up
+    one.collector.request(
+        candidate,
+        cluster(state.context.unit, state.id),
+        failed=failed and not outcome.forbidden,
+        invalid=outcome.forbidden or bool(outcome.no_answer),
+        latency_s=attempt.latency_s,
+        cost_nano=outcome.cost_nano,
+        answer=outcome.answer.value,
+        ran=outcome.provenance != VOID,
+    )
+
+
+def _cost_usd(rows: list[dict[str, Any]], arm: str) -> float:
+    """Return what a decision's calls to a backend have cost."""
+    return to_usd(
+        sum(
+            row["cost_nano"]
+            for row in rows
+            if row["kind"] in {"attempt", "settlement"} and row["backend"] == arm
+        )
+    )

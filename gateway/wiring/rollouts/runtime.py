@@ -1,0 +1,117 @@
+"""Builds the rollouts of a gateway, binds them to its routes, and makes smoke requests."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from random import Random
+
+from tollway.backends.errors import BackendError
+from tollway.backends.types import Call
+from tollway.gateway import settings as config
+from tollway.gateway.control_store.registry import open_control_store
+from tollway.gateway.learning.feedback import FeedbackLearner
+from tollway.gateway.observability.events import EventLog
+from tollway.gateway.rollouts.binding import Binding, BoundRoute
+from tollway.gateway.rollouts.keys import StickyKey
+from tollway.gateway.rollouts.model import RolloutPlan
+from tollway.gateway.rollouts.observer import RolloutObserver
+from tollway.gateway.rollouts.service import Rollouts
+from tollway.gateway.routing.plan import RoutePlan, Target
+from tollway.gateway.routing.sinks import Sinks
+from tollway.gateway.storage.audit_log import AuditLog
+from tollway.gateway.wiring.rollouts.plans import build_plans
+from tollway.policies.split import Split
+
+SMOKE_S = 30.0  # of one smoke request
+SMOKE_BYTES_MAX = 16 << 20
+
+
+def build_rollouts(  # noqa: PLR0917 - the parts in the order they are built
+    settings: config.Settings,
+    routes: Mapping[str, RoutePlan],
+    sinks: Sinks,
+    learner: FeedbackLearner,
+    events: EventLog,
+    audit: AuditLog,
+    wall: Callable[[], float],
+    rng: Random,
+    *,
+    own_ledger: bool,
+) -> Rollouts:
+    """Return the rollouts of a gateway, which observe its requests and labels.
+
+    Their states are beside the ledger, if the gateway has opened that itself.
+    """
+    password = settings.ledger.password
+    store = open_control_store(
+        settings.ledger.url if own_ledger else "memory://",
+        password=password.get_secret_value() if password else None,
+        clock=wall,
+    )
+    rollouts = Rollouts(store, events=events, audit=audit, wall=wall, smoke=smoke, member=member())
+    revise(rollouts, settings, routes)
+    observer = RolloutObserver(rollouts, rng)
+    sinks.add(ended=observer.ended)
+    learner.on_label = observer.labelled
+    return rollouts
+
+
+def revise(rollouts: Rollouts, settings: config.Settings, routes: Mapping[str, RoutePlan]) -> None:
+    """Give rollouts another configuration, and put their states into effect on its routes."""
+    plans = build_plans(settings)
+    rollouts.revise(plans, bind(plans, routes))
+
+
+def bind(plans: Iterable[RolloutPlan], routes: Mapping[str, RoutePlan]) -> dict[str, BoundRoute]:
+    """Return the routes that have rollouts."""
+    bound = {}
+    for name, route in routes.items():
+        splits = {}
+        policy = route.policy
+        while isinstance(policy, Split):
+            splits[policy.candidate] = policy
+            policy = policy.inner
+        bindings = [
+            Binding(
+                plan,
+                splits[plan.candidate],
+                None if plan.sticky == "request" else StickyKey(plan.sticky),
+            )
+            for plan in plans
+            if plan.candidate in splits and name in plan.routes
+        ]
+        if bindings:
+            bound[name] = BoundRoute(route, bindings)
+    return bound
+
+
+def member() -> str:
+    """Return a name of this process, different from that of every other one."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+async def smoke(plan: RolloutPlan, target: Target) -> str:
+    """Make a plan's smoke requests, or one to the health path; return why one failed, or ""."""
+    if not plan.smoke:
+        healthy = None if target.trial is None else await target.trial.ask()
+        return "its health path does not answer" if healthy is False else ""
+    for path, body in plan.smoke:
+        where = path.encode() or target.path
+        headers = [(b"host", target.host), *target.headers]
+        if target.credential is not None:
+            headers.append(target.credential.field)
+        if body:
+            headers.append((b"content-type", b"application/json"))
+        call = Call(b"POST" if body else b"GET", where, headers, body.encode())
+        try:
+            async with asyncio.timeout(SMOKE_S):
+                until_s = asyncio.get_running_loop().time() + SMOKE_S
+                reply = await target.transport.send(call, until_s)
+                await reply.read(SMOKE_BYTES_MAX)
+        except (BackendError, TimeoutError) as exc:
+            return f"{path or '/'}: {str(exc) or type(exc).__name__}"
+        if reply.status >= 400:
+            return f"{path or '/'}: status {reply.status}"
+    return ""

@@ -1,0 +1,154 @@
+"""A canary on a real gateway: requests and labels move it forward, or send it back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.configs import two_backends
+from tests.support.harness import Running, Upstream, run, running, serving
+
+pytestmark = pytest.mark.integration
+
+CRITERIA = """
+[{ metric = "error_rate", tolerance = 0.001, margin = 0.2 },
+ { metric = "quality", tolerance = 0.005, margin = 0.3 }]"""
+
+
+def rollout(url: str, more: str = "", criteria: str = CRITERIA, start: str = "auto") -> str:
+    return f"""
+[[rollouts]]
+name = "next"
+backend = "cheap"
+candidate = {{ url = "{url}" }}
+criteria = {" ".join(criteria.split())}
+start = "{start}"
+{more}
+"""
+
+
+async def serve(tollway: Running, count: int, *, right: int = 1, **headers: str) -> list[str]:
+    """Make requests with labels; return which backends answered."""
+    answered = []
+    for number in range(count):
+        reply = await tollway.infer(float(number), **headers)
+        assert reply.status_code == 200, reply.text
+        answered.append(reply.headers["x-tollway-backend"])
+        decision = reply.headers["x-tollway-decision"]
+        fed = await tollway.feedback({"decision": decision, "label": right})
+        assert fed.status_code == 202, fed.text
+    return answered
+
+
+async def status(tollway: Running) -> Any:
+    await tollway.gateway.rollouts.tick()
+    return await tollway.get("/_tollway/rollouts/next")
+
+
+async def act(tollway: Running, action: str) -> Any:
+    document = {"action": action, "who": "kim", "why": "a test"}
+    return await tollway.client.post(f"{tollway.url}/_tollway/rollouts/next", json=document)
+
+
+def test_a_candidate_that_is_as_good_is_promoted_step_by_step(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            toml = two_backends(a, a, more=rollout(b, "steps = [{ setWeight = 50 }]"))
+            async with running(toml, tmp_path) as tollway:
+                assert (await status(tollway))["weight"] == 0.5
+                answered = await serve(tollway, 40)
+                assert 8 < answered.count("next") < 32
+                waiting = (await status(tollway))["waiting"]
+                assert any("observations" in why for why in waiting)
+                await serve(tollway, 160)
+                found = await status(tollway)
+                assert (found["phase"], found["weight"]) == ("promoted", 1.0)
+                assert set(await serve(tollway, 20)) == {"next"}
+                moves = (await tollway.get("/_tollway/rollouts/next/history"))["history"]
+                assert [move["kind"] for move in moves] == ["promoted", "started"]
+
+    run(main)
+
+
+def test_a_candidate_that_fails_is_rolled_back_and_gets_no_more_requests(tmp_path: Path) -> None:
+    async def main() -> None:
+        bad = Upstream(label=lambda document: 1, status=200)
+        async with serving(Upstream()) as a, serving(bad) as b:
+            toml = two_backends(a, a, more=rollout(b, "steps = [{ setWeight = 50 }]"))
+            async with running(toml, tmp_path) as tollway:
+                await serve(tollway, 10)
+                bad.label = 2  # wrong from now on
+                await serve(tollway, 60)
+                found = await status(tollway)
+                assert (found["phase"], found["weight"]) == ("rolled_back", 0.0)
+                assert found["why"].startswith("quality is worse than tolerated")
+                calls = bad.calls
+                assert set(await serve(tollway, 20)) == {"cheap"}
+                assert bad.calls == calls
+                events = (await tollway.get("/_tollway/events"))["events"]
+                assert "rollout_rolled_back" in [event["kind"] for event in events]
+
+    run(main)
+
+
+def test_the_propensities_of_both_versions_are_journalled(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            toml = two_backends(a, a, more=rollout(b, "steps = [{ setWeight = 30 }]"))
+            async with running(toml, tmp_path) as tollway:
+                await serve(tollway, 20)
+                for row in tollway.journalled("decision"):
+                    assert dict(zip(row["arms"], row["pmf"], strict=True)) == pytest.approx(
+                        {"cheap": 0.7, "dear": 0.0, "next": 0.3}
+                    )
+
+    run(main)
+
+
+def test_a_sticky_client_sees_one_version_and_stays_when_the_weight_rises(tmp_path: Path) -> None:
+    async def main() -> None:
+        more = 'sticky = "header:x-user"\nsteps = [{ setWeight = 30, pause = {} }]'
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            toml = two_backends(a, a, more=rollout(b, more))
+            async with running(toml, tmp_path) as tollway:
+                await status(tollway)
+                first = {}
+                for user in range(40):
+                    seen = set(await serve(tollway, 3, **{"x-user": f"u{user}"}))
+                    assert len(seen) == 1
+                    first[user] = seen.pop()
+                assert 3 < list(first.values()).count("next") < 25
+                for user, version in first.items():
+                    if version == "next":
+                        assert await serve(tollway, 1, **{"x-user": f"u{user}"}) == ["next"]
+
+    run(main)
+
+
+def test_operators_pause_resume_promote_and_abort(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            toml = two_backends(a, a, more=rollout(b, start="manual"))
+            async with running(toml, tmp_path) as tollway:
+                assert (await status(tollway))["phase"] == "idle"
+                assert set(await serve(tollway, 5)) == {"cheap"}
+                assert (await act(tollway, "pause")).status_code == 409
+                started = await act(tollway, "start")
+                assert started.json()["phase"] == "progressing"
+                assert (await act(tollway, "pause")).json()["phase"] == "paused"
+                assert (await act(tollway, "resume")).json()["phase"] == "progressing"
+                assert (await act(tollway, "promote")).json()["weight"] == 1.0
+                assert set(await serve(tollway, 5)) == {"next"}
+                assert (await act(tollway, "abort")).json()["phase"] == "aborted"
+                assert set(await serve(tollway, 5)) == {"cheap"}
+                acts = (await tollway.get("/_tollway/audit"))["acts"]
+                assert [one["act"] for one in acts] == [
+                    "rollout aborted",
+                    "rollout promoted",
+                    "rollout resumed",
+                    "rollout paused",
+                    "rollout started",
+                ]
+                assert {one["who"] for one in acts} == {"kim"}
+
+    run(main)
