@@ -76,14 +76,24 @@ def decision(rows: list[Row], devices: Devices = no_devices) -> dict[str, Any]:
         "stages": [_stage(row) for row in draws],
         "attempts": [_attempt(row) for row in attempts],
         "feedback": feedback,
+        **({"features": first["features"]} if "features" in first else {}),
         **({"signals": [_signal(row) for row in signals]} if signals else {}),
         **({"devices": used} if used else {}),
         "story": [
+            *[_joined(name, part) for name, part in first.get("features", {}).items()],
             *story(draws, attempts),
             *[sentence for row in signals for sentence in _scored(row)],
             *[_device(name, one) for name, one in used.items()],
         ],
     }
+
+
+def _joined(name: str, part: dict[str, Any]) -> str:
+    """Return what a request got from outside, as a sentence."""
+    values = ", ".join(f"{key} {value}" for key, value in part.get("values", {}).items())
+    age = f", {part['age_s']:.3g} s old" if "age_s" in part else ""
+    told = f": {values}" if values else ""
+    return f"Features of {name}, version {part['version']}, {part['mark']}{age}{told}."
 
 
 def _signal(row: Row) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from tests.support.configs import two_backends
 from tests.support.harness import Running, Upstream, inference, run, running, serving
 from tests.support.reloading import File
+from tollway.gateway.routing.router import Router
 from tollway.gateway.routing.sinks.records import contexts
 
 pytestmark = pytest.mark.integration
@@ -44,18 +45,20 @@ async def put(gateway: Running, user: str, **values: Any) -> Any:
     return await gateway.client.put(path, json={"values": values})
 
 
-def test_what_was_served_is_what_the_journal_has_and_what_is_learned(tmp_path: Path) -> None:
+def test_what_was_served_is_what_the_journal_has_and_what_is_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def test(gateway: Running, upstream: Upstream) -> None:
         assert (await put(gateway, "ann", spend=12.5, tier="gold")).status_code == 200
         seen = []
-        begin = gateway.gateway.driver._router.begin
+        begin = Router.begin
 
-        def noted(request: Any) -> Any:
-            state = begin(request)
+        def noted(router: Router, request: Any) -> Any:
+            state = begin(router, request)
             seen.append(state.context)
             return state
 
-        gateway.gateway.driver._router.begin = noted  # type: ignore[method-assign]
+        monkeypatch.setattr(Router, "begin", noted)
         for user in ["ann", "bob", "ann"]:
             assert (await gateway.infer(x_user_id=user)).status_code == 200
         assert (await gateway.infer()).status_code == 200
@@ -71,6 +74,19 @@ def test_what_was_served_is_what_the_journal_has_and_what_is_learned(tmp_path: P
             (one.dense, one.sparse) for one in seen
         ]
         assert replayed[0].sparse == replayed[2].sparse != replayed[1].sparse
+
+    run(lambda: gateway_with(tmp_path, test))
+
+
+def test_an_explanation_has_the_features(tmp_path: Path) -> None:
+    async def test(gateway: Running, upstream: Upstream) -> None:
+        await put(gateway, "ann", spend=12.5, tier="gold")
+        reply = await gateway.infer(x_user_id="ann")
+        decision = reply.headers["x-tollway-decision"]
+        document = await gateway.get(f"/_tollway/decisions/{decision}")
+        assert document["features"]["user"]["values"] == {"spend": 12.5, "tier": "gold"}
+        assert document["story"][0].startswith("Features of user, version v1, fresh")
+        assert document["story"][0].endswith("spend 12.5, tier gold.")
 
     run(lambda: gateway_with(tmp_path, test))
 
