@@ -232,8 +232,9 @@ class Progress:
         self._request.hand_over(partial(self._shell.go_on, self))
 
     def _end(self) -> None:
+        """Let go of the client, which would keep a request that was answered until its next."""
         self._request.tasks.discard(self)
-        self.client.cancels = False
+        self.client.cancels, self.client.running = False, None
 
 
 async def _given(reply: HttpReply) -> HttpReply:

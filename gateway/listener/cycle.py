@@ -331,6 +331,7 @@ class Cycle:
 
     def _complete(self) -> None:
         self.response_complete = True
+        self._body = []  # an idle connection should not keep it
         self.wake()
         if not self.keep_alive:
             self._connection.transport.close()

@@ -1,6 +1,7 @@
 """The callback shell and the coroutine shell answer, charge and record the same."""
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -22,6 +23,8 @@ from tests.support.until import until
 from tollway.gateway import settings as config
 from tollway.gateway.data_plane import callback_shell
 from tollway.gateway.listener import server as front
+from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.routing.request_state import RequestState
 from tollway.gateway.security.keys import hash_key
 from tollway.gateway.storage.journal_format import rows
 from tollway.gateway.wiring import Gateway, build
@@ -36,7 +39,6 @@ CONFIG = """
 [server]
 callbacks = {callbacks}
 idempotency_s = 60
-{server}
 
 [journal]
 dir = "journal"
@@ -345,18 +347,19 @@ def troubled(rng: random.Random, count: int) -> Iterator[bytes]:
         )
 
 
+def configured(url: str, callbacks: bool) -> str:
+    """Return a configuration with one of the shells."""
+    return CONFIG.format(
+        callbacks=str(callbacks).lower(), url=url, acme=hash_key("acme"), poor=hash_key("poor")
+    )
+
+
 async def run(
     folder: Path, callbacks: bool, seed: int, asked: Callable[[random.Random], Iterator[bytes]]
 ) -> Seen:
     replies = []
     async with wire_server(Backends()) as backend:
-        text = CONFIG.format(
-            callbacks=str(callbacks).lower(),
-            url=backend.url,
-            server="",
-            acme=hash_key("acme"),
-            poor=hash_key("poor"),
-        )
+        text = configured(backend.url, callbacks)
         gateway = build(config.parse(text, {}, folder=folder), rng=random.Random(seed))
         gateway.scheduler = Scheduler([])  # nothing depends on when a job runs
         async with front.serving(gateway.app) as address:
@@ -425,3 +428,25 @@ def test_both_shells_do_the_same_about_clients_that_leave_and_backends_that_hang
 ) -> None:
     kinds = compare(tmp_path, seed, partial(troubled, count=80))
     assert kinds["begun"] == 80 and kinds["handed over"] > 20
+
+
+def test_an_idle_connection_keeps_nothing_of_its_last_request(tmp_path: Path) -> None:
+    async def alive() -> list[int]:
+        async with wire_server(Backends()) as backend:
+            gateway = build(config.parse(configured(backend.url, True), {}, folder=tmp_path))
+            async with front.serving(gateway.app) as address:
+                reader, writer = await Client(address).open()
+                kinds: Counter[str] = Counter()
+                with counted(kinds):
+                    asked = troubled(random.Random(0), 40)
+                    for request in [one for one in asked if b'"none"' in one][:5]:
+                        writer.write(request)
+                        await answer(reader)
+                gc.collect()
+                found = gc.get_objects()
+                writer.close()
+                assert kinds["begun"] == 5
+                kept = (callback_shell.Progress, InferenceRequest, RequestState)
+                return [sum(type(one) is kind for one in found) for kind in kept]
+
+    assert uvloop.run(alive()) == [0, 0, 0]
