@@ -6,6 +6,7 @@ from typing import Any
 
 from tollway.gateway.cli import terminal
 from tollway.simulations import journal_commands
+from tollway.simulations.rollouts import commands as rollout_commands
 from tollway.simulations.world import commands as world_commands
 
 _EXAMPLES = """\
@@ -14,6 +15,7 @@ examples:
   tollway simulate run steady --html a.html    simulate a scenario and write a page about it
   tollway simulate replay .tollway/journal     estimate quality and cost of each single backend
   tollway simulate capacity .tollway/journal   compute how many replicas the traffic needs
+  tollway simulate rollout worse better        play rollouts of worse and better versions
 """
 
 
@@ -34,3 +36,4 @@ def add(commands: Any) -> None:
     """Add the commands; each group has its own module."""
     world_commands.add(commands)
     journal_commands.add(commands)
+    rollout_commands.add(commands)

@@ -33,15 +33,28 @@ def check(raw: Raw) -> Iterator[Finding]:
         if backend.get("replicas") and model.get("url") is not None:
             why = "has replicas, and a version has one address; leave url out and set model"
             yield place, show(name), why
-    names = {one.get("name") for one in models}
+    yield from _rollouts(raw, models)
+
+
+def _rollouts(raw: Raw, models: list[Raw]) -> Iterator[Finding]:
+    """Yield what is wrong with the rollouts that try versions of models."""
+    known = {one["name"]: one for one in models if isinstance(one.get("name"), str)}
+    tried: dict[str, int] = {}
     for index, rollout in enumerate(_tables(raw, "rollouts")):
         candidate = rollout.get("candidate")
         wanted = candidate.get("registry") if isinstance(candidate, dict) else None
-        if isinstance(wanted, str) and wanted not in names:
-            why = (
-                f"is not a model; {did_you_mean(wanted, [n for n in names if isinstance(n, str)])}"
-            )
-            yield ("rollouts", index, "candidate", "registry"), show(wanted), why
+        if not isinstance(wanted, str):
+            continue
+        place: Location = ("rollouts", index, "candidate", "registry")
+        if wanted not in known:
+            yield place, show(wanted), f"is not a model; {did_you_mean(wanted, known)}"
+        elif rollout.get("backend") != known[wanted].get("backend"):
+            why = f"is served by {known[wanted].get('backend')!r}; write that as the backend"
+            yield place, show(wanted), why
+        elif wanted in tried:
+            why = f"is tried by rollouts[{tried[wanted]}] already; remove one of them"
+            yield place, show(wanted), why
+        tried.setdefault(wanted, index)
 
 
 def fill(raw: Raw, versions: Mapping[str, Mapping[str, Any]]) -> None:

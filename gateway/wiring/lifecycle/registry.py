@@ -17,6 +17,7 @@ from tollway.gateway.security.google_tokens import GoogleToken
 from tollway.gateway.settings.errors import ConfigError, Problem
 from tollway.gateway.storage.audit_log import Actor
 from tollway.gateway.wiring.gateway import Gateway
+from tollway.gateway.wiring.lifecycle.trials import Trials
 
 CONNECTIONS = 4  # to a registry: a look, and what operators ask meanwhile
 
@@ -39,7 +40,7 @@ def build_keeper(gateway: Gateway) -> Keeper | None:
     parts = Parts(
         registry=build_registry(settings.registry),
         records=records,
-        rollouts=None,
+        rollouts=Trials(gateway.rollouts),
         apply=apply,
         audit=gateway.audit,
         events=gateway.events,
@@ -83,7 +84,11 @@ def managed(settings: config.Settings) -> dict[str, Managed]:
 
 def rollouts_of(settings: config.Settings) -> dict[str, str]:
     """Return the rollout that tries the versions of each model."""
-    return {}
+    return {
+        one.candidate.registry: one.name
+        for one in settings.rollouts
+        if one.candidate.registry is not None
+    }
 
 
 def served(settings: config.Settings) -> dict[str, Mapping[str, str]]:
