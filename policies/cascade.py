@@ -21,6 +21,7 @@ from typing import Any
 from tollway.policies.acceptance import AcceptanceRule
 from tollway.policies.continuation_value import HOPE, ContinuationValue, extended
 from tollway.policies.evidence.off_policy import dot, own_part, standing_for, weighted
+from tollway.policies.evidence.signal_trust import SignalEstimate
 from tollway.policies.exploration import Offer
 from tollway.policies.floor import Floor
 from tollway.policies.lagrangian import Lagrangian, offered
@@ -238,7 +239,7 @@ class Cascade(Lagrangian):
         ):
             self._judge(self._floor, choice, quality, weight)
 
-    def _predict(self, choice: Choice, predicted: float, weight: float) -> None:
+    def _predict(self, choice: Choice, estimate: SignalEstimate, weight: float) -> None:
         """Do nothing: a cascade's floor is shown by pairs of labels, or by whole answers."""
 
     def rectify(

@@ -230,13 +230,16 @@ class Lagrangian:
         self._quality.learn_signal(context, held, estimate.quality, estimate.belief)
         self.version += 1
         if arm == choice.arm:
-            self._predict(choice, estimate.predicted, weight)
+            self._predict(choice, estimate, weight)
 
-    def _predict(self, choice: Choice, predicted: float, weight: float) -> None:
-        """Tell the floor the predicted quality of an answer."""
+    def _predict(self, choice: Choice, estimate: SignalEstimate, weight: float) -> None:
+        """Tell the floor what signals say of an answer."""
         if self._floor is not None:
-            stands = standing_for(weight, estimated(choice, predicted, choice.shadow or choice.pmf))
-            self._floor.predict(*stands[:2])
+            wanted = choice.shadow or choice.pmf
+            predicted = standing_for(weight, estimated(choice, estimate.predicted, wanted))
+            self._floor.predict(*predicted[:2])
+            value, _, _ = standing_for(weight, estimated(choice, estimate.quality, wanted))
+            self._floor.follow(value, estimate.belief)
 
     def rectify(
         self, choice: Choice, arm: str, quality: float, predicted: float, weight: float = 1.0

@@ -49,6 +49,7 @@ from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.refusals import RequestRefused
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import RequestState
+from tollway.gateway.signals.guards import Guards
 
 Answer = Callable[[InferenceRequest], Awaitable[RequestState]]
 
@@ -72,6 +73,7 @@ class DataPlane:
         stamp: ReplyStamp,
         in_flight: InFlight,
         caching: CachingDriver,
+        guards: Guards | None = None,
         watch: TraceRecorder | None = None,
         idempotency: IdempotencyStore | None = None,
         compression: ReplyCompression | None = None,
@@ -79,13 +81,15 @@ class DataPlane:
     ) -> None:
         """`stamp` adds what every reply carries. `watch` traces requests, if tracing is on.
 
-        `caching` is the driver of routes with a cache. `in_flight` limits the requests of each
+        `caching` is the driver of routes with a cache, and `guards` check the requests of routes
+        that have some. `in_flight` limits the requests of each
         tenant. `idempotency` stores replies for retries, and `compression` compresses large ones.
         `callbacks`: whether requests that need no coroutine are answered without one.
         """
         self._table = table
         self._driver = driver
         self._caching = caching
+        self._guards = guards
         self._free = free
         self._objects = objects
         self._listed = listed
@@ -192,10 +196,9 @@ class DataPlane:
         if self._idempotency is not None and (given := key_of(inference.call.headers)) is not None:
             await self._answer_idempotent(self._idempotency, given, inference, receive, send)
             return
-        answer = self._driver.answer if route.cache is None else self._caching.answer
+        answer = self._answering(inference)
         if payload.endpoint.is_free:
             await as_task()
-            answer = self._free.answer
         state = await (
             answer(inference)
             if client is None  # this server does not report disconnects
@@ -203,6 +206,16 @@ class DataPlane:
         )
         if state is not None:
             await self._respond(state, receive, send)
+
+    def _answering(self, inference: InferenceRequest) -> Answer:
+        """Return what answers a request: the driver of its route, or of free calls."""
+        route = inference.route
+        if inference.call.payload.endpoint.is_free:
+            return self._free.answer
+        answer = self._driver.answer if route.cache is None else self._caching.answer
+        if route.is_guarded and self._guards is not None:
+            return partial(self._guards.answer, answer)
+        return answer
 
     async def _judge(
         self, scope: Scope, send: Send, known: KnownHead | None, trace: RequestTrace | None
@@ -386,7 +399,6 @@ class DataPlane:
         send: Send,
     ) -> None:
         """Answer a request with an Idempotency-Key: it is routed and charged once."""
-        is_free = inference.call.payload.endpoint.is_free
         inference.accepts = b""  # the stored reply must suit any client that retries
         route, tenant = inference.route.name, inference.tenant
         key = tenant, route, given
@@ -402,8 +414,7 @@ class DataPlane:
             return
         try:
             # Not cancelled on disconnect: a client that retries gets this reply.
-            driver = self._driver if inference.route.cache is None else self._caching
-            state = await (self._free if is_free else driver).answer(inference)
+            state = await self._answering(inference)(inference)
             held = state.held
             if held is not None and held.relay is None and not held.error:
                 stored = self._replies.whole(state)

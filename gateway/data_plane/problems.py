@@ -12,6 +12,7 @@ _STATUSES: dict[Reason, tuple[int, str]] = {
     "budget_downgraded": (402, "Budget downgraded"),
     "budget_exhausted": (402, "Budget exhausted"),  # spent money is not a rate limit
     "budget_held": (429, "Budget held"),
+    "guard_refused": (422, "Guard refused"),
     "cost_unbounded": (422, "Cost unbounded"),
     "rate_limited": (429, "Rate limited"),
     "backends_failed": (502, "Backends failed"),

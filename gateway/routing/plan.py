@@ -295,7 +295,8 @@ class RoutePlan:
     `cache`: what is kept of its answers, None if nothing is; `arms`: the names of its
     backends, and of the arms that give their kept answers.
     `signals`: what is declared of the signals that score its answers. `anchor`: the backend whose
-    declared quality calibrates them until there are labels.
+    declared quality calibrates them until there are labels. `is_guarded`: guards check its
+    requests.
     `sticky`: the point in [0, 1) of a request's key (an InferenceRequest), by which a
     rollout decides the version that answers; None without one.
     """
@@ -328,6 +329,7 @@ class RoutePlan:
     cache: CachePlan | None = None
     signals: Mapping[str, SignalPrior] = field(default_factory=dict)
     anchor: str = ""
+    is_guarded: bool = False
     sticky: Callable[[Any], float] | None = None
     state: RouteState = field(default_factory=RouteState)
     arms: tuple[str, ...] = field(init=False)
@@ -352,7 +354,8 @@ class RoutePlan:
         kept = () if self.cache is None else self.backends
         self.arms = (*self.backends, *[PREFIX + name for name in kept])
         waits = (self.hedge, self.online, self.cache)
-        self.is_direct = not self.serves_every and all(one is None for one in waits)
+        begins_alone = not (self.serves_every or self.is_guarded)
+        self.is_direct = begins_alone and all(one is None for one in waits)
         self.unpriced = {name: unpriced(one) for name, one in self.backends.items()}
         self.stages = len(self.backends) if self.cascade else 1
         state = self.state

@@ -27,6 +27,7 @@ Reason = Literal[
     "ledger_unreachable",
     "learner_away",
     "not_cached",
+    "guard_refused",
 ]
 
 

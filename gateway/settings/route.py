@@ -13,6 +13,7 @@ from tollway.backends.protocols.registry import LANGUAGE_MODELS, PRESET, PRESET_
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.caching.tables import RouteCacheConfig
 from tollway.gateway.settings.errors import KeyProblem, did_you_mean
+from tollway.gateway.settings.signals.guard import GuardConfig
 from tollway.gateway.settings.signals.hook import SignalConfig
 from tollway.gateway.settings.types import (
     PROTOCOL_NAMES,
@@ -364,6 +365,21 @@ class RouteConfig(ConfigTable):
         "([signals](signals.md)).",
         examples=['[{ kind = "schema" }, { kind = "judge", backend = "judge", share = 0.2 }]'],
     )
+
+    guards: tuple[GuardConfig, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Guards that tag, rewrite or refuse requests before a backend is chosen, in "
+        "this order ([guards](signals.md#guards)).",
+        examples=[r'[{ name = "cards", kind = "regex", pattern = "\\d{16}", act = "rewrite" }]'],
+    )
+
+    @model_validator(mode="after")
+    def _check_guards(self) -> Self:
+        names = [guard.name for guard in self.guards]
+        if len(set(names)) != len(names):
+            raise KeyProblem("guards", "has two guards with one name; rename one of them")
+        return self
 
     @model_validator(mode="after")
     def _check_signals(self) -> Self:

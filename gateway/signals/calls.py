@@ -43,7 +43,10 @@ class PaidCalls:
         wall: Callable[[], float],
         rng: Random,
     ) -> None:
-        """Score a `share` of the answers, for at most `budget_share` of what they cost."""
+        """Score a `share` of the answers.
+
+        It costs at most `budget_share` of what they would have cost at the most expensive backend.
+        """
         self._reserving = reserving
         self._attempts = attempts
         self._journal = journal
@@ -81,8 +84,15 @@ class PaidCalls:
     def draw(self, state: RequestState, asked: list[tuple[RequestState, Target]]) -> float:
         """Return the probability with which these calls are made, or 0.0 if they are not."""
         most_nano = sum(own.quotes[target.name].ceiling_nano for own, target in asked)
+        # Not of what was spent: a route that has moved to its cheapest backend could no longer pay
+        # for the evidence that this was wrong.
+        quoted = [quoted.expected_nano for quoted in state.quotes.values()]
         return self._auditor.draw(
-            "", EVEN, spent_nano=state.cost_nano, audit_nano=most_nano, rng=self._rng
+            "",
+            EVEN,
+            spent_nano=max(quoted, default=state.cost_nano),
+            audit_nano=most_nano,
+            rng=self._rng,
         )
 
     async def make(

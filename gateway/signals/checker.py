@@ -24,17 +24,20 @@ def _expression(pattern: str) -> "re.Pattern[str]":
 def check(document: dict[str, Any]) -> dict[str, Any]:
     """Return the result of one check.
 
-    `pattern`: whether it is found in `text`; with `replacement`, the text with it replaced.
+    `pattern`: whether it is found in `text`; of `texts`, each with it replaced by `replacement`.
     `schema`: whether the text is a JSON document that meets it.
     """
-    text = document["text"]
     if "pattern" in document:
         expression = _expression(document["pattern"])
-        if "replacement" in document:
-            new, count = expression.subn(lambda _: document["replacement"], text)
-            return {"found": count > 0, "text": new}
-        return {"score": float(expression.search(text) is not None)}
-    return {"score": _meets(document["schema"], text)}
+        if "texts" in document:
+            replacement, count, new = document["replacement"], 0, []
+            for text in document["texts"]:
+                changed, found = expression.subn(lambda _: replacement, text)
+                count += found
+                new.append(changed)
+            return {"found": count > 0, "texts": new}
+        return {"score": float(expression.search(document["text"]) is not None)}
+    return {"score": _meets(document["schema"], document["text"])}
 
 
 _compiled: dict[str, Any] = {}

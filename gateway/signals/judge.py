@@ -21,6 +21,7 @@ from tollway.gateway.signals.ports import Answer, HookFailed
 PROMPT_CHARS_MAX = 16_000  # of a request that a judge reads; the end is what matters
 ANSWER_CHARS_MAX = 16_000
 VERDICT_TOKENS = 16
+VERDICT_CHARS_MAX = 40  # a longer reply is no verdict, even if there are numbers in it
 RUBRIC = "The answer is right and does what the request asks."
 ALONE = (
     "You judge the answer of an assistant. The user message is a JSON object with the `request` "
@@ -76,7 +77,8 @@ class JudgeHook:
         if attempt is None:
             return None
         verdict = attempt.outcome.answer.value
-        found = _NUMBER.findall(verdict) if isinstance(verdict, str) else []
+        short = verdict if isinstance(verdict, str) and len(verdict) <= VERDICT_CHARS_MAX else ""
+        found = _NUMBER.findall(short)
         if not found:
             raise HookFailed(f"judge {self._judge.name!r} replied {str(verdict)[:80]!r}: no number")
         return float(found[-1])

@@ -16,8 +16,9 @@ from tollway.gateway.signals.process import Program
 CHECKER = (sys.executable, "-I", str(Path(checker.__file__).resolve()))
 """The command of the process that checks texts; isolated: nothing of a folder is imported."""
 
-HELLO = {"pattern": "", "text": ""}
-"""What a new process is asked first."""
+PATTERN_HELLO = {"pattern": "", "text": ""}
+SCHEMA_HELLO = {"schema": {"pattern": ""}, "text": "{}"}
+"""What a new process is asked first, so that it has imported all it needs."""
 
 WORDS_MAX = 2000  # of each text that are compared
 _WORD = re.compile(r"\w+")

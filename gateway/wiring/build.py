@@ -242,6 +242,7 @@ def build(  # noqa: PLR0915 - one statement for each part
             counts=metrics,
             clock=clock,
             wall=wall,
+            rng=rng,
         ),
         warm_ups=WarmUps(
             path.reserving,

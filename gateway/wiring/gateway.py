@@ -268,7 +268,7 @@ class Gateway:
             await self.grpc.close()
         await self.audits.close()
         await self.caching.close()
-        await self.signals.runner.close()
+        await self.signals.close()
         await self.background.close()
         await self.scheduler.stop()
         if self.keeper is not None:

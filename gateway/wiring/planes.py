@@ -27,6 +27,7 @@ from tollway.gateway.security import admin_key
 from tollway.gateway.security.keys import hash_key
 from tollway.gateway.settings import open_relay
 from tollway.gateway.settings.errors import ConfigError, Problem
+from tollway.gateway.signals.guards import Guards
 from tollway.gateway.wiring.gateway import Gateway
 from tollway.gateway.wiring.routes import describe
 
@@ -64,6 +65,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> DataPlane:
     plane: Callable[..., DataPlane] = DataPlane
     if cors is not None:
         plane = partial(CorsDataPlane, cors=_policy(cors))
+
     return plane(
         table,
         gateway.driver,
@@ -89,6 +91,7 @@ def build_proxy(gateway: Gateway, authenticator: Authenticator) -> DataPlane:
         idempotency=gateway.idempotency,
         in_flight=gateway.in_flight,
         caching=gateway.caching,
+        guards=Guards(gateway.signals.guards, gateway.metrics),
         compression=compression,
         callbacks=server.callbacks,
     )

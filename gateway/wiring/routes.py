@@ -123,6 +123,7 @@ def build_route(  # noqa: PLR0917 - the parts in the order they are built
         cache=build_cache_plan(route, settings, stage, online),
         signals=priors(route),
         anchor=anchor(route, backends),
+        is_guarded=bool(route.guards),
     )
 
 

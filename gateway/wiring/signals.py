@@ -20,12 +20,21 @@ from tollway.gateway.routing.sinks import Sinks
 from tollway.gateway.routing.state import RouteState
 from tollway.gateway.security.addresses import is_link_local
 from tollway.gateway.settings.errors import ConfigError, Problem
+from tollway.gateway.settings.signals.guard import GuardConfig
 from tollway.gateway.settings.signals.hook import SignalConfig
 from tollway.gateway.signals.calls import PaidCalls
+from tollway.gateway.signals.guards import (
+    AskingGuard,
+    Guard,
+    LengthGuard,
+    PatternGuard,
+    Words,
+)
 from tollway.gateway.signals.judge import JudgeHook, PairJudgeHook, ReferenceHook
 from tollway.gateway.signals.local_hooks import (
     CHECKER,
-    HELLO,
+    PATTERN_HELLO,
+    SCHEMA_HELLO,
     FieldHook,
     LengthHook,
     Part,
@@ -65,7 +74,8 @@ def anchor(route: config.RouteConfig, backends: Mapping[str, Target]) -> str:
 class SignalBuilder:
     """Builds the hooks of all routes; unchanged ones stay the same objects."""
 
-    # The mutable state is the hooks with their settings, and the state of the judges' plans.
+    # The mutable state is the hooks and guards with their settings, the guards by route, and the
+    # state of the judges' plans.
 
     def __init__(
         self,
@@ -84,14 +94,16 @@ class SignalBuilder:
         )
         self._hooks: dict[tuple[str, str], tuple[object, Hook]] = {}
         self._judging: dict[tuple[str, str], RouteState] = {}
+        self._guards: dict[tuple[str, str], tuple[GuardConfig, Guard]] = {}
+        self.guards: dict[str, list[Guard]] = {}
 
     def prepare(
         self,
         settings: config.Settings,
         backends: Mapping[str, Target],
         routes: Mapping[str, RoutePlan],
-    ) -> Callable[[], list[Hook]]:
-        """Build the hooks; return what puts them into use, which returns those to close.
+    ) -> Callable[[], list[Hook | Guard]]:
+        """Build the hooks and guards; return what puts them into use, and returns those to close.
 
         Raises ConfigError if the file of a schema cannot be read.
         """
@@ -129,11 +141,38 @@ class SignalBuilder:
                 window_s=0.0 if users is None else users.window_s,
             )
 
-        def commit() -> list[Hook]:
+        guards = self._prepared_guards(settings)
+
+        def commit() -> list[Hook | Guard]:
             self._hooks = hooks
-            return self.runner.revise(plans)
+            kept = [guard for _, guard in guards.values()]
+            gone = [guard for _, guard in self._guards.values() if guard not in kept]
+            self._guards, self.guards = guards, {}
+            for (route, _), (_, guard) in guards.items():
+                self.guards.setdefault(route, []).append(guard)
+            return [*self.runner.revise(plans), *gone]
 
         return commit
+
+    def _prepared_guards(
+        self, settings: config.Settings
+    ) -> dict[tuple[str, str], tuple[GuardConfig, Guard]]:
+        guards = {}
+        for route in settings.routes:
+            for one in route.guards:
+                key = route.name, one.name
+                known = self._guards.get(key)
+                if known is not None and known[0] == one:
+                    guards[key] = known
+                else:
+                    guards[key] = one, build_guard(one)
+        return guards
+
+    async def close(self) -> None:
+        """Score what waits for a while, and release hooks and guards."""
+        await self.runner.close()
+        for _, guard in self._guards.values():
+            await guard.aclose()
 
     def _build(self, signal: SignalConfig, route: RoutePlan, judge: Target | None) -> Hook:
         name = signal.name
@@ -192,12 +231,16 @@ class SignalBuilder:
             forward_headers=frozenset(),
             signals={},
             anchor="",
+            cache=None,
+            online=None,
+            texts=None,
         )
         return plan, target
 
 
-def _program(signal: SignalConfig, command: tuple[str, ...] = CHECKER) -> Program:
-    hello = HELLO if command == CHECKER else None
+def _program(signal: SignalConfig | GuardConfig, command: tuple[str, ...] = CHECKER) -> Program:
+    checked = SCHEMA_HELLO if signal.kind == "schema" else PATTERN_HELLO
+    hello = checked if command == CHECKER else None
     return Program(command, timeout_s=signal.timeout_s, most=signal.concurrency, hello=hello)
 
 
@@ -218,13 +261,30 @@ def read_schema(path: Path) -> Any:
         raise ConfigError([Problem("", f"schema_file {path}", why)]) from exc
 
 
-def build_service(signal: SignalConfig) -> Service:
+def build_service(one: SignalConfig | GuardConfig) -> Service:
     """Return the HTTP service of a signal or guard."""
-    assert signal.url is not None
-    url = signal.url.get_secret_value()
+    assert one.url is not None
+    url = one.url.get_secret_value()
     origin = urlunsplit((*urlsplit(url)[:2], "", "", ""))
-    transport = open_transport(origin, connections=signal.concurrency, barred=is_link_local)
-    return Service(url, transport, timeout_s=signal.timeout_s, most=signal.concurrency)
+    transport = open_transport(origin, connections=one.concurrency, barred=is_link_local)
+    return Service(url, transport, timeout_s=one.timeout_s, most=one.concurrency)
+
+
+def build_guard(one: GuardConfig) -> Guard:
+    """Return a guard."""
+    words, allows = Words(compile_path(one.at) if one.at else None), one.on_failure == "allow"
+    if one.most is not None and one.kind == "length":
+        return LengthGuard(one.name, one.most, words, one.act, one.tags, allows)
+    if one.url is not None and one.kind == "service":
+        service = build_service(one)
+        return AskingGuard(one.name, service.ask, service.aclose, allows)
+    if one.pattern is not None and one.kind == "regex":
+        program = _program(one)
+        return PatternGuard(
+            one.name, one.pattern, words, one.act, one.tags, one.replacement, allows, program
+        )
+    program = _program(one, one.command)
+    return AskingGuard(one.name, program.ask, program.aclose, allows)
 
 
 def build_signals(  # noqa: PLR0917 - the parts in the order they are built
@@ -240,13 +300,14 @@ def build_signals(  # noqa: PLR0917 - the parts in the order they are built
     counts: Counts,
     clock: Callable[[], float],
     wall: Callable[[], float],
+    rng: Random,
 ) -> SignalBuilder:
     """Return what builds hooks, with those of the settings in use."""
-    # Generators of their own, so that what the policies draw does not depend on signals.
-    runner = SignalRunner(teach=teach, counts=counts, rng=Random(), wall=wall)
+    # A generator of its own, so that what the policies draw does not depend on signals; seeded by
+    # theirs, so that a run can be repeated.
+    own = Random(repr(rng.getstate()))
+    runner = SignalRunner(teach=teach, counts=counts, rng=own, wall=wall)
     sinks.add(ended=runner.ended)
-    builder = SignalBuilder(
-        runner, reserving, attempts, journal, clock=clock, wall=wall, rng=Random()
-    )
+    builder = SignalBuilder(runner, reserving, attempts, journal, clock=clock, wall=wall, rng=own)
     builder.prepare(settings, backends, routes)()
     return builder

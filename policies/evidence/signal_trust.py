@@ -39,7 +39,8 @@ ANCHOR_MIN = 30.0  # scores on the anchor before it calibrates
 ANCHOR_KEEP = 0.998
 RARE_MAX = 20.0  # weight of a score on the anchor that was seldom drawn
 CHANCE = 0.5  # mean score of a signal that is only noise
-NOISE = (0.05, 1.2)  # bounds of how strong a signal is, compared with what is declared
+STRENGTH = (0.05, 2.0)  # bounds of how strong a signal is, compared with what is declared
+RATE = (0.01, 0.99)  # bounds of a rate by the anchor alone: nothing is certain
 
 
 @record
@@ -105,9 +106,9 @@ class _Signal:
         if expected <= CHANCE:
             return sensitivity, passes
         strength = (scores / total - CHANCE) / (expected - CHANCE)
-        strength = min(max(strength, NOISE[0]), NOISE[1])
-        rates = [CHANCE + strength * (rate - CHANCE) for rate in (sensitivity, passes)]
-        return min(rates[0], 1.0), max(rates[1], 0.0)
+        strength = min(max(strength, STRENGTH[0]), STRENGTH[1])
+        high, low = (CHANCE + strength * (rate - CHANCE) for rate in (sensitivity, passes))
+        return min(high, max(RATE[1], sensitivity)), max(low, min(RATE[0], passes))
 
     def rates(self, prior: SignalPrior, anchor: float | None) -> tuple[float, float]:
         """Return the (sensitivity, false passes) to go by; equal if it is not to be trusted."""

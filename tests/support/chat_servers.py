@@ -14,6 +14,7 @@ class ChatServer:
     """Answers chat completions with what `reply` makes of the last message."""
 
     reply: Callable[[str], str]
+    tokens: int = 10
     prompts: list[str] = field(default_factory=list)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -27,13 +28,15 @@ class ChatServer:
         self.prompts.append(prompt)
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": completion(self.reply(prompt))})
+        await send(
+            {"type": "http.response.body", "body": completion(self.reply(prompt), self.tokens)}
+        )
 
 
-def completion(text: str) -> bytes:
-    """Return a chat completion with a text."""
+def completion(text: str, tokens: int = 10) -> bytes:
+    """Return a chat completion with a text of so many tokens."""
     message = {"role": "assistant", "content": text}
-    usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+    usage = {"prompt_tokens": 20, "completion_tokens": tokens, "total_tokens": 20 + tokens}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     head = {"id": "c", "object": "chat.completion", "created": 1, "model": "m"}
     return orjson.dumps({**head, "choices": [choice], "usage": usage})

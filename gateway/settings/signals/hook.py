@@ -122,8 +122,8 @@ class SignalConfig(ConfigTable):
         default=0.05,
         gt=0,
         le=1,
-        description="`reference`, `judge`: most that it may cost, as a share of the cost of the "
-        "route's requests.",
+        description="`reference`, `judge`: most that it may cost, as a share of what the requests "
+        "would cost at the most expensive backend of the route.",
     )
     rubric: str | None = Field(
         default=None,
@@ -150,7 +150,7 @@ class SignalConfig(ConfigTable):
         examples=["http://127.0.0.1:9100/score"],
     )
     timeout_s: Seconds = Field(
-        default_factory=DefaultBy("kind", 1.0, command=5.0, service=5.0, judge=60.0),
+        default_factory=DefaultBy("kind", 2.0, command=5.0, service=5.0, judge=60.0),
         description="Time for one answer.",
     )
     concurrency: Int = Field(

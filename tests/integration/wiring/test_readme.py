@@ -2,12 +2,13 @@
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.chat_servers import ChatServer
 from tests.support.harness import Upstream, run, running, serving
 from tests.support.parrot import Parrot
 
@@ -21,13 +22,19 @@ BLOCKS = [
 pytestmark = pytest.mark.integration
 
 
-def shown(protocol: str, urls: Mapping[str, str]) -> str:
+def shown(protocol: str, urls: Iterable[tuple[str, str]]) -> str:
     """Return the README's configuration of a protocol, its backends at other addresses."""
     (text,) = [block for block in BLOCKS if f'protocol = "{protocol}"' in block]
-    for shown_url, url in urls.items():
-        assert text.count(f'url = "{shown_url}"') == 1
-        text = text.replace(f'url = "{shown_url}"', f'url = "{url}"')
+    for shown_url, url in urls:
+        assert f'url = "{shown_url}"' in text
+        text = text.replace(f'url = "{shown_url}"', f'url = "{url}"', 1)
     return text + '\n[ledger]\nurl = "memory://"\n'
+
+
+def chat_urls(local: str, remote: str, judge: str) -> list[tuple[str, str]]:
+    """Return the addresses of the chat configuration's backends, in their order."""
+    openai = "https://api.openai.com"
+    return [("http://127.0.0.1:8000", local), (openai, remote), (openai, judge)]
 
 
 def test_openai_and_a_local_server_save_before_any_feedback(
@@ -36,10 +43,9 @@ def test_openai_and_a_local_server_save_before_any_feedback(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-real-key")
 
     async def main() -> None:
-        local, remote = Parrot(), Parrot()
-        async with serving(local) as a, serving(remote) as b:
-            urls = {"http://127.0.0.1:8000": a, "https://api.openai.com": b}
-            async with running(shown("openai", urls), tmp_path) as tollway:
+        local, remote, judge = Parrot(), Parrot(), Parrot()  # the judge says nothing of use
+        async with serving(local) as a, serving(remote) as b, serving(judge) as c:
+            async with running(shown("openai", chat_urls(a, b, c)), tmp_path) as tollway:
                 for number in range(200):
                     content = f"question number {number}"
                     asked = {"model": "chat", "messages": [{"role": "user", "content": content}]}
@@ -50,6 +56,54 @@ def test_openai_and_a_local_server_save_before_any_feedback(
         # Between the declared .85 and .92 a floor of .88 lets four in seven stay local.
         assert local.calls + remote.calls == 200
         assert 80 <= local.calls <= 150
+
+    run(main)
+
+
+def test_a_judge_teaches_the_chat_route_without_any_label_which_requests_are_easy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three requests in four are easy; `local` is hardly ever right about the others."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-real-key")
+    rng = random.Random(0)
+
+    def answering(easy: float, hard: float) -> ChatServer:
+        def reply(prompt: str) -> str:
+            return "right" if rng.random() < (easy if "easy" in prompt else hard) else "wrong"
+
+        return ChatServer(reply, tokens=100)
+
+    async def main() -> None:
+        local, remote = answering(0.98, 0.4), answering(0.95, 0.85)
+        judge = ChatServer(lambda prompt: "10" if '"answer":"right"' in prompt else "0", tokens=1)
+        last: list[tuple[bool, bool, bool]] = []
+        async with serving(local) as a, serving(remote) as b, serving(judge) as c:
+            async with running(shown("openai", chat_urls(a, b, c)), tmp_path) as tollway:
+                for number in range(600):
+                    easy = rng.random() < 0.75
+                    content = f"an {'easy' if easy else 'awkward'} question"
+                    asked = {"model": "chat", "messages": [{"role": "user", "content": content}]}
+                    reply = await tollway.client.post(
+                        tollway.url + "/v1/chat/completions", json=asked, headers={"x-n": "1"}
+                    )
+                    await tollway.gateway.signals.runner.settled()
+                    right = reply.json()["choices"][0]["message"]["content"] == "right"
+                    if number >= 400:
+                        last.append((easy, reply.headers["x-tollway-backend"] == "local", right))
+                assert tollway.journalled("feedback") == []
+                spent = dict.fromkeys(("local", "openai", "judge"), 0)
+                for row in tollway.journalled("attempt"):
+                    spent[row["backend"]] += row["cost_nano"]
+        always_nano = 600 * (20 * 2_000 + 100 * 8_000)  # a token's price in nano-dollars
+        assert 0 < spent["judge"] <= 0.05 * always_nano
+        stays = {
+            which: [local for easy, local, _ in last if easy == which] for which in (True, False)
+        }
+        easy_share, hard_share = (sum(one) / len(one) for one in (stays[True], stays[False]))
+        # The floor of .88 lets all easy requests and three in five of the others stay local.
+        assert easy_share > 0.8
+        assert hard_share < 0.75
+        assert sum(right for *_, right in last) / len(last) > 0.86
 
     run(main)
 
@@ -77,7 +131,7 @@ def test_the_configuration_with_a_cascade_saves_within_a_few_hundred_labels(
     async def main() -> None:
         async with serving(cpu) as a, serving(gpu) as b:
             urls = {"http://127.0.0.1:9001": a, "http://127.0.0.1:9002": b}
-            async with running(shown("oip", urls), tmp_path) as tollway:
+            async with running(shown("oip", urls.items()), tmp_path) as tollway:
                 spent, correct, dear_usd = [], [], 2.5 / 3600 / 8 / 0.6 * 0.2
                 for at in range(600):
                     reply = await tollway.infer(float(at), "/v2/models/digits/infer")
