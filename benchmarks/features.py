@@ -4,7 +4,7 @@
     python benchmarks/features.py --only tiers herd --json features.json
 
 tiers   100,000 users in a real PostgreSQL, requests for Zipf-distributed ones through memory
-        (20,000 entities), a real Redis and the pool, once 400,000 requests have come to other
+        (20,000 entities), a real Redis and the pool, once 600,000 requests have come to other
         gateways and 100,000 to this one: the share of requests that each tier answers, and how long
         a request waits for its values, by tier, at 1,000 requests a second
 path    microseconds of a request whose entity is in memory, part by part
@@ -50,7 +50,7 @@ from tollway.gateway.features.sources.table import SourceTable  # noqa: E402
 
 USERS = 100_000
 ZIPF = 1.1  # exponent: the usual range for users of web services is 0.8 to 1.3
-OTHERS, OWN = 400_000, 100_000  # requests before those that are measured
+OTHERS, OWN = 600_000, 100_000  # requests before those that are measured
 RATE = 1000.0  # requests a second, so that the event loop is not what is measured
 GROUP = FeatureGroup(
     "user",

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit, urlunsplit
@@ -45,7 +46,7 @@ def build_lookups(
 
     def make(one: config.FeatureGroupConfig) -> FeatureLookup:
         return FeatureLookup(
-            one.to_group(),
+            one.to_group(_model(one)),
             build_source(one),
             digest=entities.plain if one.entities == "plain" else hashed,
             clock=clock,
@@ -57,9 +58,9 @@ def build_lookups(
     def staged(one: config.FeatureGroupConfig) -> FeatureLookup:
         return stage.get(
             ("features", one.name),
-            one.of(*one.STATE),
+            (one.of(*one.STATE), _model(one)),
             lambda: make(one),
-            revise=lambda kept: kept.revise(one.to_group()),
+            revise=lambda kept: kept.revise(one.to_group(_model(one))),
         )
 
     return {one.name: staged(one) for one in settings.features}
@@ -102,8 +103,40 @@ def seen_of(route: config.RouteConfig, settings: config.Settings) -> object:
     return route.of(*route.FEATURES), values
 
 
+def _model(one: config.FeatureGroupConfig) -> str:
+    """Return the digest of a group's transformer; empty without one."""
+    if one.transform is None:
+        return ""
+    try:
+        return sha256(one.transform.read_bytes()).hexdigest()[:12]
+    except OSError as exc:
+        place = f'[[features]] "{one.name}" transform'
+        raise ConfigError([Problem("", place, f"cannot be read: {exc.strerror}")]) from exc
+
+
 def build_source(one: config.FeatureGroupConfig) -> Source:
     """Return a group's source; ConfigError if it cannot be built."""
+    source = _source(one)
+    if one.transform is None:
+        return source
+    place = f'[[features]] "{one.name}" transform'
+    try:
+        from tollway.gateway.features.sources.onnx import (  # noqa: PLC0415 - an extra
+            OnnxTransformer,
+            TransformedSource,
+        )
+
+        inputs = [value.to_feature() for value in one.inputs]
+        made = OnnxTransformer(one.transform, inputs, [value.name for value in one.values])
+    except ImportError as exc:
+        raise ConfigError([Problem("", place, _EXTRA.format("onnx"))]) from exc
+    except ValueError as exc:
+        raise ConfigError([Problem("", place, str(exc))]) from exc
+    return TransformedSource(source, made)
+
+
+def _source(one: config.FeatureGroupConfig) -> Source:
+    """Return what a group's values, or the raw ones, are read from."""
     place = f'[[features]] "{one.name}" source'
     if one.kind == SQLITE:
         from tollway.gateway.features.sources.sqlite import (  # noqa: PLC0415 - few use it
@@ -142,7 +175,7 @@ def _table(one: config.FeatureGroupConfig) -> SourceTable:
     return SourceTable(
         one.table,
         one.key,
-        {value.name: value.column or value.name for value in one.values},
+        {value.name: value.column or value.name for value in one.stored},
         integer_keys=one.keys == "integer",
         is_writable=one.writable,
     )
@@ -162,7 +195,7 @@ def _feast(one: config.FeatureGroupConfig) -> Source:
         one.source,
         open_transport(origin, connections=20),
         join_key=one.key,
-        features={value.name: value.feature or value.name for value in one.values},
+        features={value.name: value.feature or value.name for value in one.stored},
         integer_keys=one.keys == "integer",
         headers=headers,
     )

@@ -1,12 +1,12 @@
 """A source's circuit breaker: it stops asking a store that does not answer, and tries it again.
 
 closed     all look-ups go out; FAILURES in a row open it
-open       none goes out, until the rest is over: 1 s, doubled at each failure up to 30 s
+open       none goes out, until the rest is over: 0.5 s, doubled at each failure, up to 5 s
 half-open  one look-up goes out; its success closes the breaker, its failure opens it again
 """
 
 FAILURES = 3  # in a row: one slow query must not take the features of all
-REST_S, REST_S_MAX = 1.0, 30.0
+REST_S, REST_S_MAX = 0.5, 5.0  # a trial is one query: every 5 s it burdens no store
 
 CLOSED, HALF_OPEN, OPEN = "closed", "half_open", "open"
 STATES = (CLOSED, HALF_OPEN, OPEN)

@@ -80,7 +80,8 @@ class FeatureGroup:
     Times are in seconds. Values older than `ttl_s` are looked up again; until `stale_s` later they
     may serve if the source does not answer. What a source does not know is asked again after
     `negative_s`. `beta` scales how early a value that is often asked for is renewed (XFetch).
-    `timeout_s` ends a look-up.
+    `timeout_s` ends a look-up. `inputs` are the raw values, where a model makes the features of
+    them; those are then what is written.
     """
 
     name: str
@@ -96,6 +97,7 @@ class FeatureGroup:
     batch_max: int = 256
     concurrency: int = 4
     purpose: str = ""
+    inputs: tuple[Feature, ...] = ()
 
     def values(self, given: Mapping[str, Any]) -> Values:
         """Return the values that a source gave, or their defaults."""

@@ -117,8 +117,12 @@ class FeatureStores:
         if not source.is_writable:
             raise NotWritable(f"the source of {name} is written by others")
         digest = lookup.digest(key)
-        await source.put(digest if source.by_digest else key, values)
-        entry = Entry(group, digest, group.values(values), lookup.now_s())
+        name_there, given = digest if source.by_digest else key, values
+        await source.put(name_there, values)
+        now_s = lookup.now_s()
+        if group.inputs:  # the source has raw values, and a model makes the features of them
+            given = (await source.fetch([name_there], now_s + group.timeout_s)).get(name_there, {})
+        entry = Entry(group, digest, group.values(given), now_s)
         lookup.written(key, entry)
         await lookup.share(entry)
         await self._announce(name, digest)
@@ -165,7 +169,7 @@ class FeatureStores:
 
 def checked(lookup: FeatureLookup, values: Mapping[str, Any]) -> None:
     """Raise ValueError if values are not those that a group declares."""
-    known = {one.name: one for one in lookup.group.features}
+    known = {one.name: one for one in lookup.group.inputs or lookup.group.features}
     for name, value in values.items():
         feature = known.get(name)
         if feature is None:

@@ -19,6 +19,7 @@ from tollway.gateway.settings.types import (
     Float,
     HeaderName,
     Int,
+    LocalPath,
     Name,
     Seconds,
     checked,
@@ -110,6 +111,8 @@ class FeatureGroupConfig(ConfigTable):
         "keys",
         "writable",
         "values",
+        "transform",
+        "inputs",
         "pool_min",
         "pool_max",
         "connect_timeout_s",
@@ -172,6 +175,18 @@ class FeatureGroupConfig(ConfigTable):
         max_length=64,
         description="The values.",
         examples=['[{ name = "tier", type = "category", default = "free" }, { name = "spend" }]'],
+    )
+    transform: LocalPath | None = Field(
+        default=None,
+        description="ONNX model that makes the values of the raw values in `inputs`. Needs "
+        "`tollway[onnx]`. A digest of the file is added to `version`.",
+        examples=["user.onnx"],
+    )
+    inputs: tuple[FeatureValueConfig, ...] = Field(
+        default=(),
+        max_length=64,
+        description="With `transform`: the raw values that the source has, in place of `values`.",
+        examples=['[{ name = "orders" }, { name = "country", type = "category" }]'],
     )
     version: str = Field(
         default="1",
@@ -269,6 +284,8 @@ class FeatureGroupConfig(ConfigTable):
             raise KeyProblem("table", "applies only to SQLite and PostgreSQL; remove it")
         if self.writable and self.table is None:
             raise KeyProblem("writable", "applies only to a table; remove it")
+        if bool(self.inputs) != (self.transform is not None):
+            raise KeyProblem("inputs", "and transform need each other; set both or neither")
         if self.pool_min > self.pool_max:
             raise KeyProblem("pool_min", "is greater than pool_max; lower it")
         if self.password is not None and self.kind != POSTGRES:
@@ -283,12 +300,17 @@ class FeatureGroupConfig(ConfigTable):
         scheme = self.source.partition(":")[0]
         return {"postgres": POSTGRES, "https": WEB}.get(scheme, scheme)
 
-    def to_group(self) -> FeatureGroup:
-        """Return the group as the gateway uses it."""
+    @property
+    def stored(self) -> tuple[FeatureValueConfig, ...]:
+        """The values that the source has."""
+        return self.inputs or self.values
+
+    def to_group(self, model: str = "") -> FeatureGroup:
+        """Return the group as the gateway uses it; `model`: the digest of its transformer."""
         return FeatureGroup(
             name=self.name,
             features=tuple([one.to_feature() for one in self.values]),
-            version=self.version,
+            version=f"{self.version}+{model}" if model else self.version,
             ttl_s=self.ttl_s,
             stale_s=self.stale_s,
             negative_s=self.negative_s,
@@ -298,4 +320,5 @@ class FeatureGroupConfig(ConfigTable):
             eviction=self.eviction,
             concurrency=self.pool_min if self.kind == POSTGRES else 4,
             purpose=self.purpose,
+            inputs=tuple([one.to_feature() for one in self.inputs]),
         )

@@ -17,7 +17,7 @@ from tests.support.until import until
 pytestmark = pytest.mark.integration
 
 ROWS = [(1, 12.5, "gold"), (2, 3.0, "free")]
-RECOVERS_S = 90.0  # a breaker rests for 30 s at most
+RECOVERS_S = 90.0  # a breaker rests for 5 s at most
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ def test_a_broken_source_serves_stale_values_and_is_asked_less_and_less() -> Non
             assert part.age_s >= USER.ttl_s
             await asyncio.sleep(0.05)
         assert set(marks) == {STALE}
-        assert len(source.asked) <= 1 + FAILURES + 3  # five seconds of rests of 1, 2 and 4
+        assert len(source.asked) <= 1 + FAILURES + 4  # five seconds of rests of 0.5, 1, 2 and 4
         assert one.breaker.state(asyncio.get_running_loop().time()) == OPEN
 
     virtual.run(main())
