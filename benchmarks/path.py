@@ -249,7 +249,7 @@ PARTS = {
     "journal: rows, JSON, checksum": ("gateway/storage/journal.py", "record"),
     "charging the policy": ("gateway/routing/sinks/policy.py", "charge_policy"),
     "metrics of the request": ("gateway/observability/counters.py", "answered"),
-    "reply's fields and body": ("gateway/data_plane/responses.py", "whole"),
+    "reply's fields and body": ("gateway/data_plane/responses.py", "encoded"),
 }
 WHOLE = ("gateway/data_plane/app.py", "begin")
 
