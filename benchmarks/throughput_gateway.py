@@ -5,6 +5,7 @@
     python benchmarks/throughput_gateway.py --relay --litellm --portkey --mlflow
     python benchmarks/throughput_gateway.py --soak          # and a million requests
     python benchmarks/throughput_gateway.py --workers       # compare two workers with one
+    python benchmarks/throughput_gateway.py --beside ../before      # and another checkout's Tollway
 
 The figure to compare is `x_nginx_cpu`: the CPU (user + sys) that the server uses for a request,
 divided by nginx's for the same request to the same upstream. All contestants stand at once, pinned
@@ -215,6 +216,8 @@ def show(one: Row) -> None:
 def builds(args: argparse.Namespace) -> list[Build]:
     """Return the selected contestants, nginx first."""
     chosen: list[Build] = [contestants.proxy, partial(contestants.gateway, python=args.python)]
+    if args.beside:
+        chosen.append(contestants.beside(args.beside, args.python))
     if args.relay:
         chosen.append(contestants.floor("relay", "bare relay"))
     if args.litellm:
@@ -240,6 +243,8 @@ def arguments() -> argparse.Namespace:
                         help="loads of each contestant for a row")  # fmt: skip
     parser.add_argument("--python", default=sys.executable, metavar="FILE",
                         help="the Python that runs Tollway, which it has installed")  # fmt: skip
+    parser.add_argument("--beside", type=Path, metavar="DIR",
+                        help="also measure the Tollway of another checkout")  # fmt: skip
     parser.add_argument("--relay", action="store_true", help="also measure floor.py's bare relay")
     parser.add_argument("--litellm", action="store_true", help="also measure LiteLLM's proxy")
     parser.add_argument("--portkey", action="store_true", help="also measure Portkey's gateway")
@@ -267,6 +272,9 @@ def measure(bench: Bench, args: argparse.Namespace) -> dict[str, object]:
         tollway = next(run for run in runs if run.one.name == TOLLWAY)
         memory = {"ready": rss_mib(tollway.pid)}
         floor = taught(tollway, chosen)
+        for run in runs:
+            if run.one.name == contestants.BESIDE:
+                taught(run, chosen)
         if floor is not None:
             print(f"floor: {floor}")
         print(HEAD)

@@ -14,7 +14,7 @@ BENCHMARKS = Path(__file__).parents[1]
 FLOOR = BENCHMARKS / "floor.py"
 CONFIG = BENCHMARKS / "gateway.toml"
 ADMIN_KEY = "the admin key of the benchmark"
-NGINX_NAME, TOLLWAY = "nginx as the proxy", "Tollway"
+NGINX_NAME, TOLLWAY, BESIDE = "nginx as the proxy", "Tollway", "Tollway beside"
 SIZES = ("small", "medium", "large")  # the models of the cascade
 
 NGINX = """
@@ -182,6 +182,17 @@ def gateway(folder: Path, to: int, workers: int = 1, python: str = sys.executabl
     command += ["--listen", f"127.0.0.1:{port}", "--workers", str(workers)]
     name = TOLLWAY if workers == 1 else f"{TOLLWAY}, {workers} workers"
     return Contestant(name, command, port, cases.CASES, environ, {"authorization": "Bearer bench"})
+
+
+def beside(checkout: Path, python: str) -> Build:
+    """Return a function that starts the Tollway of another checkout, as `gateway` does."""
+
+    def build(folder: Path, to: int) -> Contestant:
+        one, root = gateway(folder, to, python=python), str(checkout.resolve())
+        environ = {**one.environ, "PYTHONPATH": root}
+        return replace(one, name=BESIDE, command=["env", "-C", root, *one.command], environ=environ)
+
+    return build
 
 
 def litellm(program: Path) -> Build:
