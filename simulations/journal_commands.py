@@ -50,6 +50,8 @@ examples:
   tollway simulate capacity .tollway/journal --within 0.5
   tollway simulate capacity .tollway/journal --within 0.5 --html capacity.html \\
     --replica large:places=4,usd=2.50,spot_usd=0.90,reserved_usd=1.60
+  tollway simulate capacity --tiers million
+  tollway simulate capacity --tiers my.toml --set workload.rate=200000 --set CDN.keeps=500000
 
 JOURNAL is the folder of a gateway's journal-*.jsonl, preferably of some weeks; or a CSV or Parquet
 file with one row per call and columns of its backend (--arm), time and latency.
@@ -112,7 +114,15 @@ def _add_frontier(commands: Any) -> None:
 def _add_capacity(commands: Any) -> None:
     summary = "compute how many replicas a journal's traffic needs and what they cost"
     command = terminal.add(commands, "capacity", _lazily("capacity.commands"), summary, _CAPACITY)
-    command.add_argument("journal", type=Path, metavar="JOURNAL", help="a journal or a file")
+    command.add_argument(
+        "journal", type=Path, nargs="?", metavar="JOURNAL", help="a journal or a file"
+    )
+    command.add_argument(
+        "--tiers", metavar="FILE", help="plan a chain of tiers instead; `million` is an example"
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="X=Y", help="with --tiers: set a value"
+    )
     default = Columns()
     for option, name in (
         ("--arm", default.arm),

@@ -114,7 +114,10 @@ def _is_balancers(cookie: bytes) -> bool:
 
 
 _OF_ONE_REPLY = frozenset(
-    (b"age", b"connection", b"date", b"keep-alive", b"retry-after", b"set-cookie")
+    (
+        *(b"age", b"connection", b"date", b"keep-alive", b"retry-after", b"set-cookie"),
+        *(b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+    )
 )
 
 

@@ -24,7 +24,8 @@ class Entry:
     `pieces`: the sizes of the parts in which a stream came; empty if it was none. `backend`: whose
     answer it is; `cost_nano`: what it cost. `took_s`: how long the call took. `tenant`: who made
     it, which counts it against that tenant's share. `echoed`: the `id` of its request, where
-    replies repeat it (`oip`). `target` is built from it when it is first given.
+    replies repeat it (`oip`). `target` is built from it when it is first given; `memo` is
+    how it was drawn last.
     """
 
     headers: Headers
@@ -39,6 +40,7 @@ class Entry:
     tenant: str
     echoed: str | None = None
     target: Any = field(default=None, repr=False)
+    memo: Any = field(default=None, repr=False)
 
     @property
     def size_bytes(self) -> int:

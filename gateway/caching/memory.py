@@ -5,6 +5,7 @@ that asks for many different things evicts its own entries once it holds more th
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from tollway.gateway.caching.entry import Entry
 
@@ -26,6 +27,9 @@ class MemoryCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
 
     def held_by(self, tenant: str) -> int:
         """Return the bytes of a tenant's entries."""

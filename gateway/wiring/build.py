@@ -220,7 +220,9 @@ def build(  # noqa: PLR0915 - one statement for each part
         events=events,
         learner=learner,
         driver=path.driver,
-        caching=build_caching_driver(settings.cache, path.driver, clock=clock, wall=wall),
+        caching=build_caching_driver(
+            settings.cache, path.driver, path.repeats, clock=clock, wall=wall
+        ),
         free=path.free,
         buffers=path.buffers,
         documents=path.documents,

@@ -13,6 +13,7 @@ from tollway.gateway.caching.plan import CacheCounts, CachePlan
 from tollway.gateway.caching.remote import RemoteCache
 from tollway.gateway.features.online.join import RouteFeatures
 from tollway.gateway.routing.cached.caching_driver import CachingDriver
+from tollway.gateway.routing.cached.repeated import Repeats
 from tollway.gateway.routing.driver import Driver
 from tollway.gateway.wiring.states import Stage
 
@@ -70,6 +71,7 @@ def _version(route: config.RouteConfig, settings: config.Settings) -> bytes:
 def build_caching_driver(
     settings: config.CacheConfig,
     driver: Driver,
+    repeats: Repeats,
     *,
     clock: Callable[[], float],
     wall: Callable[[], float] = time.time,
@@ -85,4 +87,4 @@ def build_caching_driver(
         remote = RemoteCache(store, entry_bytes_max=ENTRY_BYTES_MAX, clock=clock)
     # Separate from the router's generator, so that its draws do not change.
     rng = Random(secrets.randbits(64))
-    return CachingDriver(driver, memory, remote, clock=clock, wall=wall, rng=rng)
+    return CachingDriver(driver, memory, remote, repeats, clock=clock, wall=wall, rng=rng)

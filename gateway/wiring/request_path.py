@@ -13,6 +13,7 @@ from tollway.gateway.observability.counters import Metrics
 from tollway.gateway.routing.attempts import Attempts
 from tollway.gateway.routing.bodies.buffers import Buffers
 from tollway.gateway.routing.bodies.large_documents import LargeDocuments
+from tollway.gateway.routing.cached.repeated import Repeats
 from tollway.gateway.routing.driver import Driver
 from tollway.gateway.routing.objects.background import BackgroundCalls
 from tollway.gateway.routing.objects.free_calls import FreeCalls
@@ -35,6 +36,7 @@ class RequestPath:
     """The driver, the parts that audits and admission share, and what the sinks collect."""
 
     driver: Driver
+    repeats: Repeats
     free: FreeCalls
     objects: Objects
     background: BackgroundCalls
@@ -78,6 +80,7 @@ def build_path(
     free = FreeCalls(attempts, objects, background, metrics.answered, clock=clock)
     return RequestPath(
         driver=driver,
+        repeats=Repeats(sinks, observers),
         free=free,
         objects=objects,
         background=background,

@@ -11,6 +11,7 @@ from tollway.gateway.cli import terminal
 from tollway.gateway.storage.journal_reader import Damage
 from tollway.simulations import options
 from tollway.simulations.capacity import page as capacity_page
+from tollway.simulations.capacity import tiers_commands
 from tollway.simulations.capacity.capacity import Replica, Sizing, Target, bills, need
 from tollway.simulations.capacity.forecast import MIN_WEEK_H, forecast, held_out
 from tollway.simulations.capacity.plan import Plan
@@ -26,7 +27,11 @@ DAYS_MAX = 400  # of a forecast; growth cannot be predicted for longer
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Plan capacity for the traffic of a journal, and print the plan."""
+    """Plan capacity for the traffic of a journal, or for a chain of tiers; print the plan."""
+    if arguments.tiers is not None:
+        return tiers_commands.run(arguments)
+    if arguments.journal is None:
+        return terminal.fail(terminal.USAGE, "name a journal, or a chain of tiers with --tiers")
     scratch = Scratch()  # the calls are read from there until the end
     columns = Columns(arm=arguments.arm, time=arguments.time, latency=arguments.latency)
     try:

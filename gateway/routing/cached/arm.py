@@ -43,20 +43,16 @@ class Replay:
 
     # An entry does not change, and neither does this.
 
-    def __init__(self, entry: Entry, *, echoes: bool) -> None:
-        """`echoes`: the reply repeats the `id` of its request."""
+    def __init__(self, entry: Entry, protocol: str) -> None:
         self._entry = entry
-        self._echoes = echoes
+        self._protocol = protocol
 
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
         """Return the kept reply; a stream in the pieces in which it came."""
-        entry, headers = self._entry, self._entry.headers
+        entry = self._entry
         if entry.pieces:
-            return HttpReply(200, headers, _Pieces(entry))
-        body = entry.body
-        if self._echoes and (given := id_of(call)) != entry.echoed:
-            body = edited(body, {"id": given})
-            headers = with_headers(headers, (b"content-length", b"%d" % len(body)))
+            return HttpReply(200, entry.headers, _Pieces(entry))
+        headers, body = replayed(entry, self._protocol, call)
         return HttpReply(200, headers, _Whole(body), whole=body)
 
     async def aclose(self) -> None:
@@ -88,7 +84,7 @@ def arm_of(entry: Entry, route: RoutePlan) -> Target:
             name=PREFIX + entry.backend,
             kind=KIND,
             protocol=route.protocol if origin is None else origin.protocol,
-            transport=Replay(entry, echoes=route.protocol.name == ECHOES),
+            transport=Replay(entry, route.protocol.name),
             price=FREE,
             timeout_s=route.timeout_s,
         )
@@ -141,6 +137,15 @@ class _Pieces:
     async def aclose(self) -> None:
         """Read no further."""
         self._next = len(self._pieces)
+
+
+def replayed(entry: Entry, protocol: str, call: Call) -> tuple[Headers, bytes]:
+    """Return the header fields and the body of a kept reply, with the `id` of this request."""
+    headers, body = entry.headers, entry.body
+    if protocol == ECHOES and (given := id_of(call)) != entry.echoed:
+        body = edited(body, {"id": given})
+        headers = with_headers(headers, (b"content-length", b"%d" % len(body)))
+    return headers, body
 
 
 def id_of(call: Call) -> str | None:

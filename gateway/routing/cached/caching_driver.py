@@ -36,6 +36,7 @@ from tollway.gateway.routing.cached.arm import (
 )
 from tollway.gateway.routing.cached.downstream import told_downstream, unconditional
 from tollway.gateway.routing.cached.recording import Recording, RecordingMemory
+from tollway.gateway.routing.cached.repeated import Memo, Repeats, memo_of
 from tollway.gateway.routing.cached.saving import saved_nano
 from tollway.gateway.routing.driver import Driver
 from tollway.gateway.routing.request import InferenceRequest
@@ -59,6 +60,7 @@ class CachingDriver:
         driver: Driver,
         memory: MemoryCache,
         remote: RemoteCache | None,
+        repeats: Repeats,
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -68,10 +70,11 @@ class CachingDriver:
         self._driver = driver
         self.memory = memory
         self.remote = remote
-        self._clock = clock
+        self._repeats = repeats
+        self.clock = clock
         self.wall = wall
-        self._rng = rng
-        self._keys = Keys()
+        self.rng = rng
+        self.keys = Keys()
         self.flights = Flights()
         self._recordings = RecordingMemory(memory.bytes_max // 4)
         self._refreshes: set[asyncio.Task[None]] = set()
@@ -91,7 +94,7 @@ class CachingDriver:
         online = inference.route.online
         if online is not None:  # first: the values may be part of what a backend is sent
             await self._driver.join(inference, online)
-        key = self._keys.of(plan, call, inference.tenant)
+        key = self.keys.of(plan, call, inference.tenant)
         if key is None:
             return await self._plain(plan, inference, "not_cacheable")
         tags: Headers = []
@@ -121,11 +124,11 @@ class CachingDriver:
             return state
         entry = self.memory.get(key)
         now_s = self.wall()
-        age = DEAD if entry is None else entry.state(now_s, plan.early, self._rng)
+        age = DEAD if entry is None else entry.state(now_s, plan.early, self.rng)
         if age == DEAD and self.remote is not None and not self.remote.rests:
             await as_task()
             entry = await self._fetched(key)
-            age = DEAD if entry is None else entry.state(now_s, plan.early, self._rng)
+            age = DEAD if entry is None else entry.state(now_s, plan.early, self.rng)
         if entry is not None and age != DEAD and self._suits(entry, wanted, now_s):
             if age == FRESH:
                 return await self._give(plan, key, inference, entry, "hit")
@@ -173,7 +176,15 @@ class CachingDriver:
             found,
             only,
         )
+        memo: Memo | None = entry.memo
+        now_s = self.clock()
+        if memo is not None and memo.holds(inference, now_s) and self.rng.random() < memo.share:
+            state = self._repeats.answer(inference, entry, memo, now_s)
+            plan.counts.saved_nano += saved_nano(state)
+            return state
         state = await self._driver.answer(inference)
+        if not only:
+            entry.memo = memo_of(state, now_s)
         held = state.held
         if held is not None and held.backend != cached.arm.name:
             inference.cache_result = "fresh"
@@ -188,7 +199,7 @@ class CachingDriver:
         """Wait for the request with this key that is under way; lead if there is none."""
         while plan.join_s and (flight := self.flights.get(key)) is not None:
             await as_task()
-            within_s = min(plan.join_s, inference.deadline_s - self._clock())
+            within_s = min(plan.join_s, inference.deadline_s - self.clock())
             try:
                 end = await flight.wait(max(0.0, within_s))
             except asyncio.CancelledError:
@@ -227,7 +238,7 @@ class CachingDriver:
         if self._refreshing[tenant] >= REFRESHES_OF_TENANT:
             return
         flight = self.flights.begin(key)
-        now_s = self._clock()
+        now_s = self.clock()
         own = replace(
             inference,
             received_s=now_s,
@@ -252,7 +263,7 @@ class CachingDriver:
         try:
             if self.remote is not None and not self.remote.rests:
                 entry = await self._fetched(key)  # another gateway may have it
-                if entry is not None and entry.state(self.wall(), 0.0, self._rng) == FRESH:
+                if entry is not None and entry.state(self.wall(), 0.0, self.rng) == FRESH:
                     end = entry
                     return
             plan.counts.refreshes += 1

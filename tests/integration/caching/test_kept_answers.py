@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.support.configs import two_backends
 from tests.support.harness import Running, Upstream, inference, run, running, serving
 from tests.support.streams import ASK, CONFIG, END, Model, chunk, usage
 from tests.support.until import until
+from tollway.backends.types import Call
+from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.security.keys import hash_key, new_key
 
 pytestmark = pytest.mark.integration
@@ -317,6 +320,47 @@ def test_labels_of_hits_teach_the_cache_and_turn_the_policy_away_from_it(tmp_pat
                 assert policy.figures()["cache_loss"] > 0.5
 
     run(main)
+
+
+def test_a_repeated_draw_is_recorded_as_it_was_drawn_until_something_is_learned(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        cache = CACHE.replace("fresh_share = 0 }", "fresh_share = 0.2 }")
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            text = two_backends(a, b, policy="most_accurate", route=cache)
+            async with running(text, tmp_path) as tollway:
+                clock_s = 1000.0
+                tollway.gateway.caching.clock = lambda: clock_s  # no memo grows old
+                tollway.gateway.caching.rng = random.Random(3)
+                replies = [await tollway.infer(1.0) for _ in range(60)]
+                while replies[-1].headers["x-tollway-cache"] != "hit":
+                    replies.append(await tollway.infer(1.0))
+                entry = next(iter(tollway.gateway.caching.memory))
+                assert entry.memo is not None
+                policy = tollway.gateway.routes["m"].policy
+                assert entry.memo.holds(inference_of(tollway), clock_s)
+                decision = replies[-1].headers["x-tollway-decision"]
+                await tollway.feedback({"decision": decision, "quality": 1.0})
+                assert policy.version == 1
+                assert not entry.memo.holds(inference_of(tollway), clock_s)
+                rows = tollway.journalled("decision")
+                attempts = tollway.journalled("attempt")
+        assert len({row["id"] for row in rows}) == len(replies)
+        assert [row["backend"] for row in attempts] == [row["arm"] for row in rows]
+        hits = [row for row in rows[1:] if row["arm"] == "cache:dear"]
+        assert 40 <= len(hits) < len(rows) - 1
+        for row in rows[1:]:
+            assert row["propensity"] == pytest.approx(0.8 if row in hits else 0.2)
+            assert (row["reason"] == "cached") is (row in hits)
+
+    run(main)
+
+
+def inference_of(tollway: Running) -> InferenceRequest:
+    """Return a request of no conditions to the route of a gateway."""
+    call = Call(b"POST", b"/v2/models/m/infer", [])
+    return InferenceRequest(tollway.gateway.routes["m"], "anonymous", call, 0.0, 1.0)
 
 
 def test_one_request_asks_and_the_others_wait_for_its_answer(tmp_path: Path) -> None:
