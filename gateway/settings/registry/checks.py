@@ -12,7 +12,8 @@ Finding = tuple[Location, str, str]
 def check(raw: Raw) -> Iterator[Finding]:
     """Yield every conflict between the models and the other tables of a document."""
     models = _tables(raw, "models")
-    backends = {one["name"]: one for one in _tables(raw, "backends") if "name" in one}
+    tables = _tables(raw, "backends")
+    backends = {one["name"]: one for one in tables if isinstance(one.get("name"), str)}
     if models and not isinstance(raw.get("registry"), dict):
         why = 'need a registry that names their versions; write [registry] with kind = "folder"'
         yield ("models",), "", why

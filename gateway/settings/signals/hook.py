@@ -163,12 +163,12 @@ class SignalConfig(ConfigTable):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, table: Any) -> Any:
-        if isinstance(table, dict) and table.get("kind") in _KEYS:
+        if isinstance(table, dict) and isinstance(kind := table.get("kind"), str) and kind in _KEYS:
             for key in table:
-                if key in _OWN and key not in _KEYS[table["kind"]]:
-                    kinds = " and ".join(sorted(kind for kind, own in _KEYS.items() if key in own))
+                if key in _OWN and key not in _KEYS[kind]:
+                    kinds = " and ".join(sorted(one for one, own in _KEYS.items() if key in own))
                     raise KeyProblem(key, f"applies only to signals of kind {kinds}; remove it")
-            return {"name": table["kind"], **table}
+            return {"name": kind, **table}
         return table
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ def resolve(raw: Raw, source: str, read: Callable[[str], Raw]) -> tuple[Raw, lis
     bases: list[Raw] = []
     seen, at, now = [source], source, raw
     while (name := now.get("extends")) is not None:
-        if not isinstance(name, str) or not name or Path(name).name != name:
+        if not (isinstance(name, str) and name and name.isprintable() and Path(name).name == name):
             why = "must be the name of a file in the same folder; write it like tollway.toml"
             raise ConfigError([Problem(at, "extends", why, show(name))])
         if name in seen or len(seen) == DEPTH_MAX:
