@@ -108,7 +108,9 @@ class FeedbackLearner:
         self._wall = wall
         self._weights = Weights()
         self._unmarked: set[str] = set()
-        self.on_label: Callable[[ValidatedFeedback, Mapping[str, float]], None] | None = None
+        self.on_label: Callable[[ValidatedFeedback, Mapping[str, float], Feedback], None] | None = (
+            None
+        )
 
     async def teach(
         self, items: list[Any], tenant: str | None, by: str = ADMIN
@@ -206,7 +208,7 @@ class FeedbackLearner:
             beliefs = self._learn(validated, feedback.decision)
             warm = is_warm_up(rows)  # no client got these answers
             if self.on_label is not None and not warm:
-                self.on_label(validated, beliefs)
+                self.on_label(validated, beliefs, feedback)
             if feedback.probability == 1.0 and not warm:  # audits favour doubtful answers
                 answer = answered(rows)
                 for backend, quality in known.items():

@@ -31,6 +31,7 @@ _LOWEST = {
     "tollway_budget_free_usd",
     "tollway_estimate_ceiling_coverage_ratio",
     "tollway_ledger_up",
+    "tollway_rollout_store_up",
 }
 
 

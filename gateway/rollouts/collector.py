@@ -52,6 +52,7 @@ class Collector:
     def __init__(self, plan: RolloutPlan) -> None:
         self.plan = plan
         self.count = 0
+        self.agreed = [0.0, 0.0]
         self.comparisons: dict[str, Comparison] = {}
         self._latencies: dict[bool, deque[float]] = {
             candidate: deque(maxlen=LATENCIES) for candidate in (False, True)
@@ -109,6 +110,11 @@ class Collector:
             lacking = (value_usd - (value_usd * quality - cost_usd)) / (2.0 * value_usd)
             self._see(VALUE, min(max(lacking, 0.0), 1.0), cluster, candidate)
 
+    def agree(self, agreement: float) -> None:
+        """Count how far a mirrored request's two answers agree, in [0, 1]."""
+        self.agreed[0] += 1.0
+        self.agreed[1] += agreement
+
     def _see(self, metric: str, value: float, cluster: int, candidate: bool) -> None:
         comparison = self.comparisons.get(metric)
         if comparison is not None:
@@ -165,6 +171,7 @@ class Collector:
         return {
             "comparisons": {name: one.save() for name, one in self.comparisons.items()},
             "usual_nano": self._usual_nano,
+            "agreed": self.agreed,
             "p95_s": [self._p95s[False], self._p95s[True]],
         }
 

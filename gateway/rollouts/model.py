@@ -15,6 +15,8 @@ ROLLED_BACK, ABORTED = "rolled_back", "aborted"
 """Phases. PROMOTED: the candidate answers all, and the stable version is kept warm. RETIRED: the
 stable version is called no more. ROLLED_BACK by the evidence, ABORTED by a person."""
 
+PHASES = ("idle", PROGRESSING, PAUSED, PROMOTED, RETIRED, ROLLED_BACK, ABORTED)
+
 LIVE = frozenset({PROGRESSING, PAUSED})
 """Phases in which the rollout can still go either way."""
 

@@ -5,15 +5,16 @@ sent elsewhere counts as that failure. What is not the backend's fault counts as
 that left or set a deadline, a request that the client got wrong.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
 from tollway.backends.money import to_usd
-from tollway.gateway.learning.feedback import ValidatedFeedback
+from tollway.gateway.learning.feedback import Feedback, ValidatedFeedback
 from tollway.gateway.rollouts.keys import cluster
 from tollway.gateway.rollouts.service import Rollout, Rollouts
 from tollway.gateway.routing.metering import GIVEN_UP, PENDING, VOID
+from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.request_state import Attempt, RequestState
 
 CLIENT_ERRORS = range(400, 500)
@@ -32,6 +33,7 @@ class RolloutObserver:
         """`rng` chooses the audits that count."""
         self._rollouts = rollouts
         self._rng = rng
+        self.shadow: Callable[[RoutePlan, str, Any], None] | None = None
 
     def ended(self, state: RequestState, now_s: float) -> None:
         """Count a finished request (0.1 us on a route without a rollout)."""
@@ -48,12 +50,16 @@ class RolloutObserver:
                         if first is not None and not first.fallback:
                             count(one, state, first, arm == binding.plan.candidate)
 
-    def labelled(self, validated: ValidatedFeedback, beliefs: Mapping[str, float]) -> None:
+    def labelled(
+        self, validated: ValidatedFeedback, beliefs: Mapping[str, float], feedback: Feedback
+    ) -> None:
         """Count a label of a decision's answers, if its sender is fully believed."""
         bound = self._rollouts.routes.get(validated.route.name)
         if bound is None:
             return
         probability = validated.probability
+        if self.shadow is not None and min(beliefs.values(), default=1.0) == 1.0:
+            self.shadow(validated.route, feedback.decision, feedback.label)
         if probability < 1.0 and self._rng.random() >= AUDIT_FLOOR / probability:
             return
         for row in validated.rows:

@@ -14,6 +14,7 @@ If the store does not answer, requests go on with the last known state.
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -64,6 +65,7 @@ class Rollout:
     smoke: str | None = None
     written: int = -1
     measures: dict[str, Measure] = field(default_factory=dict)
+    agreement: tuple[float, float] = (0.0, 0.0)
     waiting: tuple[str, ...] = ()
 
 
@@ -95,6 +97,7 @@ class Rollouts:
         self._answers = True
         self._open = False
         self._moved: list[Callable[[Move, RolloutPlan], None]] = []
+        self.moves: Counter[tuple[str, str]] = Counter()
 
     # -- life
 
@@ -216,6 +219,7 @@ class Rollouts:
     async def _lead(self, one: Rollout) -> None:
         """Make the move that is due, if this process holds the lease."""
         name = one.plan.name
+        one.measures, one.waiting = {}, ()  # what another process says of them counts
         if not await self._store.lease(f"rollouts/{name}", self._member, LEASE_S):
             return
         assert one.state is not None
@@ -223,7 +227,6 @@ class Rollouts:
             one.smoke = await self._smoked(one.plan)
         evidence = await self._evidence(one)
         one.measures = evidence.measures
-        one.waiting = ()
         if one.state.is_live:
             one.waiting = controller.waiting(one.plan, one.state, evidence, self._wall())
         move = controller.next(one.plan, one.state, evidence, self._wall())
@@ -253,6 +256,8 @@ class Rollouts:
             if alive and document["broken"]:
                 broken = broken or document["broken"]
         measures = one.collector.total(others)
+        agreed = [one.collector.agreed, *(each.get("agreed", (0, 0)) for each in others.values())]
+        one.agreement = sum(each[0] for each in agreed), sum(each[1] for each in agreed)
         return Evidence(measures, broken, one.smoke, behind)
 
     def _candidate(self, plan: RolloutPlan) -> Target | None:
@@ -333,6 +338,7 @@ class Rollouts:
             weight=state.weight,
             who=actor.who,
         )
+        self.moves[plan.name, move.kind] += 1
         for listener in self._moved:
             listener(move, plan)
 
@@ -345,6 +351,11 @@ class Rollouts:
                 return
 
     # -- the control interface
+
+    @property
+    def answers(self) -> bool:
+        """Whether the control store answered last."""
+        return self._answers
 
     @property
     def names(self) -> list[str]:
@@ -415,7 +426,7 @@ class Rollouts:
             measures = evidence.measures
             if one.state.is_live:
                 waiting = controller.waiting(one.plan, one.state, evidence, self._wall())
-        return describe(one.plan, one.state, measures, waiting)
+        return describe(one.plan, one.state, measures, waiting, one.agreement)
 
     async def history(self, name: str) -> list[dict[str, Any]]:
         """Return a rollout's moves, newest first."""
@@ -463,6 +474,7 @@ def describe(
     state: RolloutState | None,
     measures: Mapping[str, Measure],
     waiting: Sequence[str],
+    agreed: tuple[float, float] = (0.0, 0.0),
 ) -> dict[str, Any]:
     """Return a rollout as a document, for the API, the command line and the dashboard."""
     return {
@@ -484,6 +496,8 @@ def describe(
         "why": "" if state is None else state.why,
         "by": "" if state is None else state.by,
         "waiting": list(waiting),
+        "agreement": agreed[1] / agreed[0] if agreed[0] else None,
+        "compared": int(agreed[0]),
         "criteria": [
             {**asdict(one), "alarm": controller.alarm_at(plan, one)} for one in plan.criteria
         ],

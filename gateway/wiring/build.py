@@ -176,8 +176,18 @@ def build(  # noqa: PLR0915 - one statement for each part
         wall=wall,
     )
     scaling, scaling_file = build_scaling(settings, events, wall)
-    rollouts = build_rollouts(
-        settings, routes, path.sinks, learner, events, audit, wall, rng, own_ledger=own_state
+    rollouts, shadows = build_rollouts(
+        settings,
+        routes,
+        path,
+        learner,
+        journal,
+        events=events,
+        audit=audit,
+        clock=clock,
+        wall=wall,
+        rng=rng,
+        own_ledger=own_state,
     )
     webhooks = build_webhooks(settings, wall)
     events.listen(webhooks.take)
@@ -269,6 +279,7 @@ def build(  # noqa: PLR0915 - one statement for each part
         scaling=scaling,
         scaling_file=scaling_file,
         rollouts=rollouts,
+        shadows=shadows,
         captures=captures,
         disks=build_disks(settings, events, clock),
         retention=build_retention(settings, state, events, wall),

@@ -37,6 +37,7 @@ from tollway.gateway.observability.time_series import TimeSeries
 from tollway.gateway.observability.webhooks import Webhooks
 from tollway.gateway.registry.keeper import Keeper
 from tollway.gateway.rollouts.service import Rollouts
+from tollway.gateway.rollouts.shadow import ShadowRunner
 from tollway.gateway.routing.bodies.buffers import Buffers
 from tollway.gateway.routing.bodies.large_documents import LargeDocuments
 from tollway.gateway.routing.cached.caching_driver import CachingDriver
@@ -147,6 +148,7 @@ class Gateway:
     scaling: ScalingAdvisor
     scaling_file: StateFile
     rollouts: Rollouts
+    shadows: ShadowRunner
     captures: Captures | None
     disks: DiskSpace
     retention: JournalRetention
@@ -267,6 +269,7 @@ class Gateway:
         if self.grpc is not None:
             await self.grpc.close()
         await self.audits.close()
+        await self.shadows.close()
         await self.caching.close()
         await self.signals.close()
         await self.background.close()

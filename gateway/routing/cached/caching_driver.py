@@ -129,6 +129,8 @@ class CachingDriver:
             await as_task()
             entry = await self._fetched(key)
             age = DEAD if entry is None else entry.state(now_s, plan.early, self.rng)
+        if entry is not None and entry.backend not in inference.route.backends:
+            entry = None  # of a version that a rollout has removed
         if entry is not None and age != DEAD and self._suits(entry, wanted, now_s):
             if age == FRESH:
                 return await self._give(plan, key, inference, entry, "hit")

@@ -18,9 +18,11 @@ from tollway.gateway.rollouts.keys import StickyKey
 from tollway.gateway.rollouts.model import RolloutPlan
 from tollway.gateway.rollouts.observer import RolloutObserver
 from tollway.gateway.rollouts.service import Rollouts
+from tollway.gateway.rollouts.shadow import ShadowRunner
 from tollway.gateway.routing.plan import RoutePlan, Target
-from tollway.gateway.routing.sinks import Sinks
 from tollway.gateway.storage.audit_log import AuditLog
+from tollway.gateway.storage.journal import Journal
+from tollway.gateway.wiring.request_path import RequestPath
 from tollway.gateway.wiring.rollouts.plans import build_plans
 from tollway.policies.split import Split
 
@@ -28,19 +30,21 @@ SMOKE_S = 30.0  # of one smoke request
 SMOKE_BYTES_MAX = 16 << 20
 
 
-def build_rollouts(  # noqa: PLR0917 - the parts in the order they are built
+def build_rollouts(
     settings: config.Settings,
     routes: Mapping[str, RoutePlan],
-    sinks: Sinks,
+    path: RequestPath,
     learner: FeedbackLearner,
+    journal: Journal,
+    *,
     events: EventLog,
     audit: AuditLog,
+    clock: Callable[[], float],
     wall: Callable[[], float],
     rng: Random,
-    *,
     own_ledger: bool,
-) -> Rollouts:
-    """Return the rollouts of a gateway, which observe its requests and labels.
+) -> tuple[Rollouts, ShadowRunner]:
+    """Return the rollouts of a gateway, which observe its requests and labels, and their shadows.
 
     Their states are beside the ledger, if the gateway has opened that itself.
     """
@@ -53,9 +57,14 @@ def build_rollouts(  # noqa: PLR0917 - the parts in the order they are built
     rollouts = Rollouts(store, events=events, audit=audit, wall=wall, smoke=smoke, member=member())
     revise(rollouts, settings, routes)
     observer = RolloutObserver(rollouts, rng)
-    sinks.add(ended=observer.ended)
+    shadows = ShadowRunner(
+        rollouts, path.reserving, path.attempts, journal, clock=clock, wall=wall, rng=rng
+    )
+    observer.shadow = shadows.labelled
+    path.sinks.add(ended=observer.ended)
+    path.sinks.add(ended=shadows.ended)
     learner.on_label = observer.labelled
-    return rollouts
+    return rollouts, shadows
 
 
 def revise(rollouts: Rollouts, settings: config.Settings, routes: Mapping[str, RoutePlan]) -> None:

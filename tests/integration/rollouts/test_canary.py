@@ -1,53 +1,14 @@
 """A canary on a real gateway: requests and labels move it forward, or send it back."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.configs import two_backends
-from tests.support.harness import Running, Upstream, run, running, serving
+from tests.support.harness import Upstream, run, running, serving
+from tests.support.rollouts import act, rollout, serve, status
 
 pytestmark = pytest.mark.integration
-
-CRITERIA = """
-[{ metric = "error_rate", tolerance = 0.001, margin = 0.2 },
- { metric = "quality", tolerance = 0.005, margin = 0.3 }]"""
-
-
-def rollout(url: str, more: str = "", criteria: str = CRITERIA, start: str = "auto") -> str:
-    return f"""
-[[rollouts]]
-name = "next"
-backend = "cheap"
-candidate = {{ url = "{url}" }}
-criteria = {" ".join(criteria.split())}
-start = "{start}"
-{more}
-"""
-
-
-async def serve(tollway: Running, count: int, *, right: int = 1, **headers: str) -> list[str]:
-    """Make requests with labels; return which backends answered."""
-    answered = []
-    for number in range(count):
-        reply = await tollway.infer(float(number), **headers)
-        assert reply.status_code == 200, reply.text
-        answered.append(reply.headers["x-tollway-backend"])
-        decision = reply.headers["x-tollway-decision"]
-        fed = await tollway.feedback({"decision": decision, "label": right})
-        assert fed.status_code == 202, fed.text
-    return answered
-
-
-async def status(tollway: Running) -> Any:
-    await tollway.gateway.rollouts.tick()
-    return await tollway.get("/_tollway/rollouts/next")
-
-
-async def act(tollway: Running, action: str) -> Any:
-    document = {"action": action, "who": "kim", "why": "a test"}
-    return await tollway.client.post(f"{tollway.url}/_tollway/rollouts/next", json=document)
 
 
 def test_a_candidate_that_is_as_good_is_promoted_step_by_step(tmp_path: Path) -> None:
