@@ -5,7 +5,8 @@ Each metric becomes values in [0, 1] that count as harm (`policies.evidence.comp
     quality        1 - quality of a label
     error_rate     1 for a failure that is the backend's
     invalid_rate   1 for a reply without an answer (empty, NaN) or against the route's schema
-    p95_latency    1 if slower than the stable version's p95, plus what is tolerated: must be 5 %
+    p95_latency    1 if slower than the stable version's p95, plus what is tolerated; at most 5 %
+                   more of the candidate's may be than of the stable version's at the same time
     cost           the cost as a share of COST_RANGE times the stable version's usual one
     value          what the answer lacks of the route's value_per_correct_usd, less the cost
     answers        for each of BINS groups of answers: 1 if the answer is in it
@@ -127,17 +128,16 @@ class Collector:
         if criterion is None:
             return
         window = self._latencies[candidate]
-        if candidate:
-            for name, over in (
-                (LATENCY, criterion.tolerance),
-                (f"{LATENCY}/margin", criterion.margin),
-            ):
-                if self._slow_s < math.inf and over is not None and name in self.comparisons:
-                    slow = float(latency_s > self._slow_s * (1.0 + over))
-                    self.comparisons[name].observe(slow, cluster, candidate=True)
-            if criterion.limit is not None:
-                over_limit = float(latency_s > criterion.limit)
-                self.comparisons[f"{LATENCY}/limit"].observe(over_limit, cluster, candidate=True)
+        for name, over in (
+            (LATENCY, criterion.tolerance),
+            (f"{LATENCY}/margin", criterion.margin),
+        ):
+            if self._slow_s < math.inf and over is not None and name in self.comparisons:
+                slow = float(latency_s > self._slow_s * (1.0 + over))
+                self.comparisons[name].observe(slow, cluster, candidate=candidate)
+        if candidate and criterion.limit is not None:
+            over_limit = float(latency_s > criterion.limit)
+            self.comparisons[f"{LATENCY}/limit"].observe(over_limit, cluster, candidate=True)
         window.append(latency_s)
         if len(window) >= LATENCIES_MIN and self.count % 25 < 2:
             self._p95s[candidate] = quantile(window, 0.95)
@@ -204,9 +204,9 @@ def _comparisons(one: Criterion) -> list[tuple[str, Comparison]]:
     """Return the comparisons that a criterion needs, by name."""
     metric = one.metric
     if metric == LATENCY:
-        made = [(metric, Comparison(claim=SLOW))]
+        made = [(metric, Comparison(SLOW))]
         if one.margin is not None:
-            made.append((f"{metric}/margin", Comparison(claim=SLOW)))
+            made.append((f"{metric}/margin", Comparison(SLOW)))
         if one.limit is not None:
             made.append((f"{metric}/limit", Comparison(claim=SLOW)))
         return made
@@ -243,7 +243,7 @@ def _measure(
     if one.metric == LATENCY:
         met = False
         if (near := sums.get(f"{LATENCY}/margin")) is not None and near.candidate.count:
-            met = near.candidate.mean + near.radius(plan.alpha) <= SLOW
+            met = near.difference + near.radius(plan.alpha) <= SLOW
         stable_s, candidate_s = p95s[False], p95s[True]
         ratio = candidate_s / stable_s - 1.0 if stable_s else 0.0
         margin = one.margin or 0.0
@@ -251,8 +251,7 @@ def _measure(
             LATENCY,
             stable_s,
             candidate_s,
-            LATENCIES if stable_s else 0,
-            counts[1],
+            *counts,
             ratio,
             ratio,
             min(ratio, margin) if met else max(ratio, margin),
