@@ -41,13 +41,13 @@ from benchmarks.throughput.processes import free_port, started  # noqa: E402
 from examples.digits import train  # noqa: E402
 from examples.digits.data import halves  # noqa: E402
 
-VARIANTS = ("better", "worse", "errors", "dearer", "nan")
+VARIANTS = ("better", "worse", "errors", "costlier", "nan")
 USERS = 2000
 CONNECTIONS = 24
 LABELS_S = 0.25
 POLL_S = 0.5
 PRICE_USD = 0.0001
-DEARER = 1.2
+COSTLIER = 1.2
 LAST_S = 240.0
 
 CONFIG = """
@@ -107,9 +107,9 @@ class Answers:
     def harms(self, variant: str, number: int) -> bool:
         """Whether a version harms request `number`, compared with v1."""
         answer, image = self.of(variant, number), number % len(self.right)
-        if answer is None or answer < 0 or variant == "dearer":
+        if answer is None or answer < 0 or variant == "costlier":
             return True
-        return answer != self.right[image] and self.small[image] == self.right[image]
+        return bool(answer != self.right[image] and self.small[image] == self.right[image])
 
 
 def answers(folder: Path) -> Answers:
@@ -294,7 +294,7 @@ def argo(variant: str, known: Answers, rate: float) -> Live:
             if second % 10 == 9:
                 errors = sum(error for _, error, _ in window) / len(window)
                 wrong = sum(ok for _, _, ok in window) / len(window) < quality
-                failed += errors > 0.01 or wrong or (variant == "dearer" and DEARER > 1.1)
+                failed += errors > 0.01 or wrong or (variant == "costlier" and COSTLIER > 1.1)
             if failed > 2:
                 live.outcome, live.seconds, live.requests = "rolled_back", now_s, number
                 return live
@@ -311,7 +311,7 @@ def compare(variant: str, known: Answers, rate: float, folder: Path) -> dict[str
             command = [*me, "--serve", what, "--port", str(ports[name])]
             running.enter_context(started(command, ports[name], None))
         config = Path(place) / "tollway.toml"
-        price2 = PRICE_USD * (DEARER if variant == "dearer" else 1.0)
+        price2 = PRICE_USD * (COSTLIER if variant == "costlier" else 1.0)
         config.write_text(CONFIG.format(**ports, price=PRICE_USD, price2=f"{price2:.6f}"))
         gateway = [sys.executable, "-m", "tollway", "serve", str(config)]
         running.enter_context(
@@ -339,14 +339,14 @@ def main() -> None:
     known = answers(chosen.dir)
     accuracy = float((known.small == known.right).mean())
     print(f"v1 is right in {accuracy:.1%}; {chosen.rate:g} requests/s")
-    print(f"{'v2':8}{'judge':9}{'outcome':13}{'after':>8}{'by v2':>8}{'harmed':>8}{'lost':>6}")
+    print(f"{'v2':9}{'judge':9}{'outcome':13}{'after':>8}{'by v2':>8}{'harmed':>8}{'lost':>6}")
     rows: list[Mapping[str, Any]] = []
     for variant in chosen.only:
         for judge, live in compare(variant, known, chosen.rate, chosen.dir).items():
             rows.append({"v2": variant, "judge": judge, **asdict(live)})
             after = "-" if math.isnan(live.seconds) else f"{live.seconds:.0f} s"
             print(
-                f"{variant:8}{judge:9}{live.outcome or 'undecided':13}{after:>8}"
+                f"{variant:9}{judge:9}{live.outcome or 'undecided':13}{after:>8}"
                 f"{live.candidate:>8}{live.harmed:>8}{live.lost:>6}  {live.why[:90]}",
                 flush=True,
             )

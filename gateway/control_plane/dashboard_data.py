@@ -7,7 +7,7 @@ Budgets, events and operators' acts are not filtered.
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,9 +62,13 @@ class DashboardData:
         recent: Callable[[], list[str]],
         story: Callable[[str], dict[str, Any] | None],
         audit: AuditLog,
+        rollouts: Callable[[], Awaitable[list[dict[str, Any]]]],
         wall: Callable[[], float],
     ) -> None:
-        """`recent`: the newest decisions' ids, newest last; `story` explains one."""
+        """`recent`: the newest decisions' ids, newest last; `story` explains one.
+
+        `rollouts` describes the rollouts.
+        """
         self._group = group
         self._reservations = reservations
         self._history = history
@@ -73,6 +77,7 @@ class DashboardData:
         self._recent = recent
         self._story = story
         self._audit = audit
+        self._rollouts = rollouts
         self._wall = wall
         self._rates = SpendRates(FORECAST_S, FORECAST_LEAST_S)
 
@@ -99,6 +104,7 @@ class DashboardData:
             "budgets": [self._budget(status, now_s) for status in self._reservations.status()],
             "routes": [_route(route, buckets, query) for route in routes],
             "devices": _devices(report.families),
+            "rollouts": await self._rollouts(),
             "tenants": _top(buckets, query),
             "tags": [{"tag": tag, "usd": to_usd(nano)} for tag, nano in tags],
             "anomalies": [

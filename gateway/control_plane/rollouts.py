@@ -29,6 +29,13 @@ class RolloutEndpoints:
         """Return the status of every rollout."""
         return [await self.show(name) for name in self._rollouts.names]
 
+    async def shown(self) -> list[dict[str, Any]]:
+        """Return the status of every rollout for the dashboard; none if they cannot be read."""
+        try:
+            return await self.all()
+        except HttpProblem:
+            return []
+
     async def show(self, name: str) -> dict[str, Any]:
         """Return a rollout's status; HttpProblem if it does not exist."""
         return await self._asked(name, lambda: self._rollouts.status(name))

@@ -180,6 +180,7 @@ def build_control(
     """Return the control plane of a gateway."""
     journal, monitor = gateway.journal, gateway.monitor
     routes, clock = gateway.routes, gateway.clock
+    rollouts = RolloutEndpoints(gateway.rollouts)
     return ControlPlane(
         authenticator=authenticator,
         learner=gateway.learner,
@@ -209,6 +210,7 @@ def build_control(
                 explain.decision(rows) if (rows := journal.find(decision)) else None
             ),
             audit=gateway.audit,
+            rollouts=rollouts.shown,
             wall=gateway.wall,
         ),
         devices=gateway.costs.described,
@@ -217,7 +219,7 @@ def build_control(
         features=FeatureEndpoints(
             gateway.features, journal, gateway.settings.journal.dir, gateway.audit
         ),
-        rollouts=RolloutEndpoints(gateway.rollouts),
+        rollouts=rollouts,
         ready=lambda: gateway.not_ready,
         rates=FeedbackRates(*feedback_rates(gateway.settings)),
         clock=clock,

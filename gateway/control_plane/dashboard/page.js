@@ -201,6 +201,26 @@ function devices(d) {
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Devices, scrolls horizontally" }, h("table", null, h("thead", null, h("tr", null, ["Device", "Per hour", "Used", "Cost", "Charged to calls", "Not allocated", "Backends"].map((t, i) => h("th", { scope: "col", class: [1, 3, 4, 5].includes(i) ? "n" : "" }, t)))), h("tbody", null, rows))));
 }
 
+function rollouts(d) {
+  if (!d.rollouts.length) return put("rollouts");
+  const kinds = { rolled_back: "bad", aborted: "warn", promoted: "good", retired: "good" }, num = (v) => isNumber(v) ? Number(v.toPrecision(3)) : "–";
+  const measure = (r, c) => {
+    const m = r.measures[c.metric];
+    if (!m) return h("p", { class: "soft" }, `${c.metric}: nothing observed yet`);
+    const against = Math.max(m.log_evidence, m.over_limit, 0) / c.alarm;
+    return h("p", null, `${c.metric.replaceAll("_", " ")} ${num(m.candidate)} against ${num(m.stable)}`, h("span", { class: "soft" }, ` difference ${num(m.difference)} (${num(m.low)} to ${num(m.high)}), ${count(m.candidate_count)} observations`),
+      h("div", { class: "bar", role: "img", "aria-label": `${share(Math.min(against, 1), 0)} of the evidence that stops it` }, h("i", { style: { width: 100 * Math.min(against, 1) + "%", background: `var(--${against > .7 ? "bad" : "c1"})` } })));
+  };
+  const rows = d.rollouts.map((r) => h("tr", null,
+    h("td", null, h("strong", null, r.name), h("p", { class: "soft" }, `${r.strategy}, ${r.candidate} for ${r.backend}`)),
+    h("td", null, h("span", { class: kinds[r.phase] || "" }, r.phase.replaceAll("_", " ")), r.step !== null && h("p", { class: "soft" }, `step ${r.step + 1} of ${r.steps.length}`), r.why && h("p", { class: "soft" }, r.why)),
+    h("td", { class: "n" }, share(r.weight, 0)),
+    h("td", { class: "wide" }, r.phase === "idle" ? "" : r.criteria.map((c) => measure(r, c))),
+    h("td", { class: "wide" }, r.waiting.map((w) => h("p", null, w)))));
+  put("rollouts", head("rollouts", "Rollouts", "a bar is the evidence against a candidate; full, it is rolled back", "tollway_rollout_weight", null),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rollouts, scrolls horizontally" }, h("table", null, h("thead", null, h("tr", null, ["Rollout", "Phase", "Weight", "Candidate against stable", "Waits for"].map((t, i) => h("th", { scope: "col", class: i === 2 ? "n" : "" }, t)))), h("tbody", null, rows))));
+}
+
 function accuracy(r) {
   if (!isNumber(r.accuracy)) return h("span", { class: "soft" }, "no labels" + (isNumber(r.floor) ? `; floor ${share(r.floor, 0)}` : ""));
   const [low, high] = r.accuracy_interval, from = Math.max(0, Math.min(low, r.floor ?? 1) - .05), x = (v) => 4 + 152 * (v - from) / (1 - from);
@@ -242,7 +262,7 @@ function render(d) {
   state.data = d; d.routeAsked = $("route").value; d.tenantAsked = $("tenant").value;
   d.routes.forEach((r) => Object.keys(r.up).forEach(color));
   $("main").hidden = false; $("login").hidden = true;
-  filters(d); figures(d); spend(d); budgets(d); routes(d); devices(d); decisions(d); events(d);
+  filters(d); figures(d); spend(d); budgets(d); routes(d); devices(d); rollouts(d); decisions(d); events(d);
   ranked("tenants", "Top tenants", "", "tenant", d.tenants, (name) => { $("tenant").value = name; connect(); }, `topk(10, sum by (tenant) (increase(tollway_cost_usd_total${selector()}[${range()}])))`);
   ranked("tags", "Top tags", "since the gateway started", "tag", d.tags, null, null);
   say("live, " + clock(d.now), "live");

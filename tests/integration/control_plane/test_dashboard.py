@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.configs import budget, two_backends
 from tests.support.harness import Running, Upstream, run, running, serving
+from tests.support.rollouts import rollout
 from tests.support.until import until
 from tollway.gateway.control_plane.dashboard import PAGE, POLICY
 from tollway.gateway.control_plane.dashboard_data import wilson
@@ -89,6 +90,23 @@ def test_the_page_shows_what_the_api_says(tmp_path: Path) -> None:
         assert [row["tag"] for row in told["tags"]] == ["team=t0", "team=t1", "team=t2"]
         assert "Drawn: cheap" in page
         assert "100% of the limit is spent" in page
+
+    run(main)
+
+
+def test_the_page_shows_a_rollout(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            criteria = '[{ metric = "error_rate", margin = 0.01 }, { metric = "quality" }]'
+            more = rollout(b, "steps = [{ setWeight = 50 }]", criteria)
+            async with running(two_backends(a, a, more=more), tmp_path) as tollway:
+                await traffic(tollway)
+                page = await browsed(f"{tollway.url}/_tollway/dashboard")
+                (told,) = (await tollway.get("/_tollway/overview"))["rollouts"]
+        assert (told["name"], told["phase"], told["weight"]) == ("next", "progressing", 0.5)
+        assert "canary, next for cheap" in page
+        assert "error rate 0 against 0" in page
+        assert told["waiting"][0][:40] in page
 
     run(main)
 
