@@ -10,6 +10,13 @@ from tollway.gateway.rollouts.service import Rollout, Rollouts
 
 def rollouts(owner: Rollouts, mirrored: Mapping[tuple[str, str], int]) -> Iterator[Metric]:
     """Yield the state and the evidence of each rollout; `mirrored` counts requests by result."""
+    yield gauge(
+        "tollway_answer_psi",
+        "Population stability index of a backend's answers since its first; above 0.25 they have "
+        "drifted",
+        ["route", "backend"],
+        ((list(key), sample.psi) for key, sample in owner.drift.samples.items()),
+    )
     if not owner.rollouts:
         return
     known = owner.rollouts

@@ -21,6 +21,7 @@ from typing import Any
 
 from tollway.gateway.control_store.protocol import ControlStore, StoreUnavailable
 from tollway.gateway.rollouts import controller
+from tollway.gateway.rollouts.answer_drift import AnswerDrift
 from tollway.gateway.rollouts.binding import BoundRoute
 from tollway.gateway.rollouts.collector import Collector
 from tollway.gateway.rollouts.controller import MoveRefused
@@ -92,6 +93,7 @@ class Rollouts:
         self._audit = audit
         self._wall = wall
         self._smoke = smoke
+        self.drift = AnswerDrift(events)
         self._member = member or secrets.token_hex(8)
         self._lock = asyncio.Lock()
         self._answers = True

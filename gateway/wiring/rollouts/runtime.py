@@ -63,6 +63,7 @@ def build_rollouts(
     observer.shadow = shadows.labelled
     path.sinks.add(ended=observer.ended)
     path.sinks.add(ended=shadows.ended)
+    path.sinks.add(ended=rollouts.drift.ended)
     learner.on_label = observer.labelled
     return rollouts, shadows
 
@@ -70,6 +71,7 @@ def build_rollouts(
 def revise(rollouts: Rollouts, settings: config.Settings, routes: Mapping[str, RoutePlan]) -> None:
     """Give rollouts another configuration, and put their states into effect on its routes."""
     plans = build_plans(settings)
+    rollouts.drift.keep(routes)
     rollouts.revise(plans, bind(plans, routes))
 
 

@@ -1,0 +1,55 @@
+"""Drift of a backend's answers."""
+
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+from tollway.gateway.rollouts.answer_drift import ANSWERS, AnswerDrift
+
+
+class Events:
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def add(self, kind: str, about: str, text: str, **details: Any) -> None:
+        self.kinds.append(kind)
+
+
+def state(answer: Any, error: str = "") -> Any:
+    outcome = SimpleNamespace(answer=SimpleNamespace(value=answer), error=error)
+    route = SimpleNamespace(name="m")
+    return SimpleNamespace(
+        inference=SimpleNamespace(route=route),
+        attempts=[SimpleNamespace(backend="b", outcome=outcome)],
+    )
+
+
+def test_answers_that_change_are_reported_once_until_they_are_as_before() -> None:
+    events = Events()
+    drift, rng = AnswerDrift(events), Random(0)
+    for _ in range(3 * ANSWERS):
+        drift.ended(state(rng.randrange(10)), 0.0)
+    assert events.kinds == []
+    for _ in range(3 * ANSWERS):
+        drift.ended(state(rng.choice([1, 1, 1, 7])), 0.0)
+    assert events.kinds == ["answers_drifted"]
+    assert drift.samples["m", "b"].psi > 0.25
+    for _ in range(2 * ANSWERS):
+        drift.ended(state(rng.randrange(10)), 0.0)
+    for _ in range(2 * ANSWERS):
+        drift.ended(state(1), 0.0)
+    assert events.kinds == ["answers_drifted"] * 2
+
+
+def test_failures_and_replies_without_an_answer_are_no_answers() -> None:
+    drift = AnswerDrift(Events())
+    drift.ended(state(None), 0.0)
+    drift.ended(state(1, "failed"), 0.0)
+    assert drift.samples == {}
+
+
+def test_the_samples_of_a_route_that_is_gone_are_dropped() -> None:
+    drift = AnswerDrift(Events())
+    drift.ended(state(1), 0.0)
+    drift.keep({"other": None})
+    assert drift.samples == {}
