@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 LEASE_S = 5.0  # five ticks: the next process takes over soon after a crash
 ALIVE_S = 10.0  # a process whose evidence is older counts no more as behind
-HISTORY_MAX = 200  # moves of one rollout that are kept: some 60 KB
+HISTORY_MAX = 100  # moves of one rollout that are kept, with their figures: some 200 KB
 WHY_CHARS_MAX = 1000
 TOLLWAY = Actor("tollway", "evidence")
 
