@@ -7,6 +7,7 @@ from typing import Any
 from tollway.policies import baselines
 from tollway.policies.cascade import Cascade
 from tollway.policies.exploration import Exploration, Uniform
+from tollway.policies.feature_sets import FeatureSets, WithoutEmbedding
 from tollway.policies.floor import Floor
 from tollway.policies.guard import Guard
 from tollway.policies.lagrangian import Lagrangian
@@ -39,15 +40,25 @@ Build = Callable[[Objective, Options, int], Policy]
 
 
 def build(
-    name: str, objective: Objective, *, options: Options, seed: int, guard: str = "off"
+    name: str,
+    objective: Objective,
+    *,
+    options: Options,
+    seed: int,
+    guard: str = "off",
+    embedded: bool = False,
 ) -> Policy:
     """Return a policy; ValueError, naming what is allowed, for unknown names and bad options.
 
     guard: `off`, or how the policy is kept in the shadow of a fixed arm: `shadow`, `observe`.
+    embedded: contexts end with an embedding, which the policy may use or not (`feature_sets`).
     """
     if name not in POLICIES:
         raise ValueError(f"policy {name!r} is unknown; {_hint(name, POLICIES)}")
-    policy = POLICIES[name](objective, options, seed)
+    if embedded and (name != "lagrangian" or options.get("head", "ridge") != "ridge"):
+        raise ValueError("only policy lagrangian with head ridge can choose to use an embedding")
+    made = _feature_sets if embedded else POLICIES[name]
+    policy = made(objective, options, seed)
     if guard == "off":
         return policy
     return Guard(policy, baseline=objective.baseline, observe=guard == "observe")
@@ -59,6 +70,10 @@ def _lagrangian(objective: Objective, options: Options, seed: int) -> Policy:
 
 def _cascade(objective: Objective, options: Options, seed: int) -> Policy:
     return _learned(Cascade, objective, options, seed, EXPLORE)
+
+
+def _feature_sets(objective: Objective, options: Options, seed: int) -> Policy:
+    return _learned(FeatureSets, objective, options, seed, EXPLORE)
 
 
 def _epsilon_greedy(objective: Objective, options: Options, seed: int) -> Policy:
@@ -85,14 +100,20 @@ def _learned(
             slack=numbers["slack"],
             alpha=numbers["floor_alpha"],
         )
+    head, more = _head(name, numbers, seed), {}
+    if kind is FeatureSets:
+        mine = {key: numbers[key] for key in HEADS["ridge"]}
+        more["embedded"] = Quality(head, default=numbers["default_quality"])
+        head = WithoutEmbedding(**{**mine, "folds": int(mine["folds"])})  # type: ignore[arg-type]
     return kind(
         objective,
-        Quality(_head(name, numbers, seed), default=numbers["default_quality"]),
+        Quality(head, default=numbers["default_quality"]),
         explore=_exploration(numbers),
         pacer=Pacer(horizon=numbers["horizon"], credit=numbers["credit"]),
         floor=floor,
         window=int(numbers["window"]),
         every=int(numbers["every"]),
+        **more,
     )
 
 

@@ -23,6 +23,10 @@ WARM_UP = "warm_up"
 what the arms are worth, and says nothing of how good the policy's own choices are."""
 
 
+EMBEDDING = 64
+"""How many numbers an embedding of a text has; they come last in a context's dense features."""
+
+
 @record
 class Context:
     """The features of a request.
@@ -211,7 +215,8 @@ class Policy(Protocol):
 
         `shadow_price` (quality per dollar), `explored_usd`, `allowance_usd`, `accuracy_floor`,
         `accuracy_estimate`, `floor_guarded` (0 or 1), `floor_lower_bound`, `floor_share`,
-        `guard_active` (0 or 1), `guard_gain`, `guard_gain_lower_bound`.
+        `guard_active` (0 or 1), `guard_gain`, `guard_gain_lower_bound`, `embedding_share`,
+        `embedding_gain`, `embedding_gain_lower_bound`.
         """
 
     def save(self) -> bytes:

@@ -36,6 +36,7 @@ ONE_FILE = {
     "opentelemetry",
     "prometheus_client",
     "redis",
+    "tokenizers",
     "uvicorn",
     "uvloop",
     "vowpalwabbit",

@@ -5,6 +5,9 @@ Paths that begin with `$` lead to what a request has beside its document (see
 after those of the document.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from tollway.backends.json_path import compile_first, compile_path, numbers, texts
 from tollway.backends.protocols.http import places
 from tollway.backends.types import Call
@@ -24,11 +27,14 @@ class FeatureExtractor:
         categorical: tuple[str, ...] = (),
         span: tuple[float, float] | None = None,
         joined: int = 0,
+        embed: Callable[[str], tuple[float, ...]] | None = None,
     ) -> None:
         """Set the paths of numbers, texts and categories, and the bounds of the numbers.
 
-        `joined`: how many numbers each call has from outside.
+        `joined`: how many numbers each call has from outside. `embed` returns the embedding of the
+        texts, which comes last in a context's numbers.
         """
+        self._embed = embed
         self._numeric = [compile_path(path) for path in numeric if path[:1] != "$"]
         self._text = [compile_path(path) for path in text if path[:1] != "$"]
         self._categorical = [compile_first(path) for path in categorical if path[:1] != "$"]
@@ -57,7 +63,10 @@ class FeatureExtractor:
             categories.append(str(get(data)))
         if self._roots:
             self._add_beside(call, found, words, categories)
-        return self._encoder.encode(found, words, categories, call.tenant, joined)
+        context = self._encoder.encode(found, words, categories, call.tenant, joined)
+        if self._embed is None:
+            return context
+        return replace(context, dense=context.dense + self._embed("\n".join(words)))
 
     def _add_beside(
         self, call: Call, found: list[float], words: list[str], categories: list[str]

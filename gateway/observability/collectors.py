@@ -498,6 +498,9 @@ _FIGURES = {
     "guard_active": "Whether the learned policy acts, instead of the fixed arm that guards it",
     "guard_gain": "Estimated advantage of the learned policy over the fixed arm, in quality",
     "guard_gain_lower_bound": "Lower confidence bound of tollway_guard_gain",
+    "embedding_share": "Share of the choices that the embedding makes, where it changes them",
+    "embedding_gain": "Estimated gain of routing with the embedding, in quality less its price",
+    "embedding_gain_lower_bound": "Lower confidence bound of tollway_embedding_gain",
     "allowance_usd": "Amount in dollars that the budgets allow per request",
 }
 """Figures of policies; each policy reports those that it has."""

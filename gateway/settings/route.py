@@ -30,6 +30,7 @@ from tollway.gateway.settings.types import (
     RoutePath,
     Seconds,
     Share,
+    StaticModel,
 )
 from tollway.gateway.settings.validation import ConstraintConfig
 from tollway.policies.registry import POLICIES
@@ -62,8 +63,20 @@ class FeaturesConfig(ConfigTable):
         examples=[[0, 16]],
     )
 
+    embedding: StaticModel | None = Field(
+        default=None,
+        description="Static model that turns the texts into 64 numbers, in this process: "
+        '`"wordllama"` (extra `embeddings`), or a folder with `tokenizer.json` and one '
+        "`*.safetensors`. The policy uses the numbers as far as they route better.",
+        examples=["wordllama"],
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.embedding is not None and not self.text:
+            raise KeyProblem(
+                "embedding", 'needs texts; write text = ["messages[*].content"], or remove it'
+            )
         for path in (*self.numeric, *self.text, *self.categorical):
             places.check_request(path)
         if self.range is not None and not self.range[0] < self.range[1]:
@@ -479,6 +492,22 @@ class RouteConfig(ConfigTable):
                     raise KeyProblem(
                         key, "names a tensor, which only protocol oip has; write `at` instead"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _check_embedding(self) -> Self:
+        if self.context.embedding is None:
+            return self
+        if self.policy != "lagrangian" or self.cascade:
+            raise KeyProblem(
+                "context",
+                'has an embedding, which only policy = "lagrangian" without cascade can choose to '
+                "use; remove it",
+            )
+        if self.policy_options.get("head", "ridge") != "ridge":
+            raise KeyProblem(
+                "policy_options", 'an embedding needs head = "ridge"; remove one of them'
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from tollway.backends.json_path import compile_path
 from tollway.backends.pricing import parse_price
 from tollway.backends.protocols.http.free import parse as parse_free_path
 from tollway.backends.protocols.registry import PROTOCOLS
+from tollway.gateway.features.embedding import WORDLLAMA
 from tollway.gateway.security import addresses, keys, secrets
 from tollway.gateway.security.header_names import CREDENTIALS, FRAMING, HOP_BY_HOP
 from tollway.gateway.settings import cross_checks
@@ -162,6 +163,10 @@ def _beside_the_file(path: Path) -> Path:
     return FOLDER.get() / path.expanduser()
 
 
+def _model_or_folder(name: str) -> str:
+    return name if name == WORDLLAMA else str(_beside_the_file(Path(name)))
+
+
 def _ledger_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in {"sqlite", "redis", "rediss", "unix", "memory"}:
@@ -221,6 +226,9 @@ WebUrl = Annotated[
 LedgerUrl = Annotated[str, AfterValidator(_ledger_url)]
 TimeZone = Annotated[str, checked(_check_timezone)]
 LocalPath = Annotated[Path, AfterValidator(_beside_the_file)]
+
+StaticModel = Annotated[str, Field(min_length=1), AfterValidator(_model_or_folder)]
+"""The name of a packaged static model of embeddings, or a folder with one."""
 KeyHash = Annotated[SecretStr, checked(lambda value: keys.check_hash(value.get_secret_value()))]
 FreeTable = Annotated[dict[str, Any], BeforeValidator(_plain)]
 PriceTable = Annotated[FreeTable, checked(_check_price)]

@@ -4,7 +4,7 @@ import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from tollway.backends.price import Price
@@ -12,7 +12,9 @@ from tollway.backends.protocols.registry import ANY_REPLY, protocol
 from tollway.backends.scoring import Score, equal, unscored, within
 from tollway.backends.validation import Validator
 from tollway.gateway import settings as config
+from tollway.gateway.features import embedding
 from tollway.gateway.features.drift import InputDrift, stability
+from tollway.gateway.features.embedding import StaticEmbedding
 from tollway.gateway.features.extractor import FeatureExtractor
 from tollway.gateway.features.online.lookup import FeatureLookup
 from tollway.gateway.features.text_features import TextFeatures
@@ -21,6 +23,7 @@ from tollway.gateway.routing.fallback import FallbackPlan, RetryBudget
 from tollway.gateway.routing.hedging import HedgePolicy
 from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.state import RouteState
+from tollway.gateway.settings.errors import ConfigError, Problem
 from tollway.gateway.wiring.backends import build_backend, build_transport
 from tollway.gateway.wiring.caching import build_cache_plan
 from tollway.gateway.wiring.features import joined_numbers, route_features, seen_of
@@ -148,7 +151,17 @@ def build_features(context: config.FeaturesConfig, joined: int = 0) -> FeatureEx
         categorical=context.categorical,
         span=context.range,
         joined=joined,
+        embed=None if context.embedding is None else static_embedding(context.embedding),
     )
+
+
+@cache
+def static_embedding(name: str) -> StaticEmbedding:
+    """Return a static model, which all routes share: 8 MB. Raises ConfigError."""
+    try:
+        return embedding.load(name)
+    except embedding.NoModel as exc:
+        raise ConfigError([Problem("", "routes.context.embedding", str(exc))]) from None
 
 
 def staged_policy(
@@ -168,6 +181,7 @@ def staged_policy(
             # A seed per route: a snapshot can only be loaded by a policy with the same seed.
             seed=zlib.crc32(route.name.encode()) & 0x7FFFFFFF,
             guard=route.guard,
+            embedded=route.context.embedding is not None,
         )
         if route.cache is None:
             return policy

@@ -14,6 +14,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "lagrangian/vowpal": {"head": "vowpal"},
     "lagrangian//shadow": {},
     "lagrangian//observe": {},
+    "lagrangian///embedded": {},
     "cascade": {},
     "fixed": {"arm": "b"},
     "weighted": {"weights": {"a": 90, "b": 10}},
@@ -34,9 +35,16 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 def built(name: str, seed: int) -> Policy:
-    """Build `policy/head/guard`."""
-    policy, _, guard = (*name.split("/"), "", "")[:3]
-    return build(policy, Objective(), options=OPTIONS[name], seed=seed, guard=guard or "off")
+    """Build `policy/head/guard/embedded`."""
+    policy, _, guard, embedded = (*name.split("/"), "", "", "")[:4]
+    return build(
+        policy,
+        Objective(),
+        options=OPTIONS[name],
+        seed=seed,
+        guard=guard or "off",
+        embedded=bool(embedded),
+    )
 
 
 def context(rng: Random) -> Context:
