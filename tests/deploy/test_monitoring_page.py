@@ -25,7 +25,8 @@ def exported(tmp_path: Path) -> list[str]:
             config = two_backends(a, b, policy="lagrangian", route=FLOOR, more=CAP)
             config = config.replace("price = { per_request_usd = 0.001 }", BY_TIME) + DEVICE
             config = config.replace(
-                "[[routes]]", "[[routes]]\nhedge_share = 0.05\nfeatures = ['user']"
+                "[[routes]]",
+                "[[routes]]\nhedge_share = 0.05\ncache = { ttl_s = 600 }\nfeatures = ['user']",
             )
             (tmp_path / "models" / "m" / "1").mkdir(parents=True)
             async with running(config, tmp_path) as tollway:
@@ -58,6 +59,7 @@ values = [{ name = "spend" }]
 CAPTURES = "\n[capture]\nshare = 1.0\n"
 CAP = budget("cap", "1.0", more='window = "month"\npacing = "even"') + CAPTURES + FEATURES
 DEVICE = '\n[[devices]]\nname = "gpu"\nusd_per_hour = 2.5\n'
+DEVICE += '\n[cache]\nurl = "redis://127.0.0.1:9/0"\n'  # which does not answer: that is counted
 DEVICE += '\n[registry]\nkind = "folder"\n[[models]]\nname = "m"\nbackend = "cheap"\n'
 DEVICE += 'model = "m-v{version}"\n'
 DEVICE += '\n[[scaling]]\nname = "dear"\nmax = 2\ncalls_per_replica = 4\n'

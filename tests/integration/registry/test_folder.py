@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.configs import two_backends
-from tests.support.harness import Running, Upstream, run, running, serving
+from tests.support.harness import Running, Upstream, inference, run, running, serving
+from tests.support.http_client import http_client
+from tests.support.process import Process, free_port
 from tests.support.registered import Registered
 from tests.support.until import until
 from tollway.gateway.cli import main as cli
+from tollway.gateway.registry.folder import FolderRegistry
 from tollway.gateway.registry.port import CHAMPION
 
 pytestmark = pytest.mark.integration
@@ -149,5 +152,46 @@ def test_a_move_that_cannot_be_made_says_why(
                 assert (reply.status_code, why in reply.json()["detail"]) == (status, True)
                 missing = await tollway.client.get(f"{tollway.url}/_tollway/models/x")
                 assert missing.status_code == 404
+
+    run(main)
+
+
+def test_workers_follow_an_alias_without_losing_a_request(tmp_path: Path) -> None:
+    async def main() -> None:
+        versions(tmp_path, "1", "2")
+        upstream, registry = Upstream(), FolderRegistry(tmp_path / "models")
+        await registry.set_alias("m", CHAMPION, "1")
+        async with serving(upstream) as backend, http_client(timeout=30) as client:
+            port = free_port()
+            server = f'listen = "127.0.0.1:{port}"\nallow_anonymous = true\nworkers = 2'
+            text = two_backends(
+                backend,
+                backend,
+                server=server,
+                ledger="sqlite:///tollway.db",
+                more=REGISTRY.replace("poll_s = 3600", "poll_s = 0.2"),
+            )
+            (tmp_path / "tollway.toml").write_text(text)
+            process, url = Process(tmp_path / "tollway.toml"), f"http://127.0.0.1:{port}"
+            try:
+                await process.ready(url)
+
+                async def all_serve(version: str) -> bool:
+                    """Ask over fresh connections, which reach both workers."""
+                    seen = len(upstream.requests)
+                    for _ in range(8):
+                        async with http_client(timeout=30) as fresh:
+                            at = f"{url}/v2/models/m/infer"
+                            assert (await fresh.post(at, json=inference())).status_code == 200
+                    paths = [path for _, path, _, _ in upstream.requests[seen:]]
+                    return set(paths) == {f"/v2/models/m-v{version}/infer".encode()}
+
+                for version in ("1", "2", "1"):
+                    await registry.set_alias("m", CHAMPION, version)
+                    await until(lambda version=version: all_serve(version), within_s=90)
+                told = (await client.get(f"{url}/_tollway/models/m")).json()
+                assert told["champion"] == "1"  # whichever worker answers
+            finally:
+                process.stop()
 
     run(main)
