@@ -33,6 +33,7 @@ CREDIT = 5.0  # maximum surplus that may be used up, in labels; small, so that l
 DEBT = 50.0  # maximum shortfall that is remembered
 SHARE_MIN = 0.1  # of the learned policy: without labels of its own it could never be released
 FLICKER = 0.005  # quality above the floor at which an infeasible floor is feasible again
+ALPHA_POWERED = 0.7  # of alpha, for the bound by predictions and labels where there are any
 TEXTS = {
     "floor_released": "the learned policy is shown to hold the floor; it has all requests now",
     "floor_refuted": "the learned policy is shown to miss the floor; the baseline takes over",
@@ -180,10 +181,10 @@ class Floor:
         self._share()
 
     def _with_predictions(self) -> PredictionPowered:
-        """Return the bound by predictions and labels; each bound has half of alpha from then on."""
+        """Return the bound by predictions and labels; the two bounds share alpha from then on."""
         if self._powered is None:
-            self._powered = PredictionPowered(alpha=self._alpha / 2.0)
-            self._lower.revise(alpha=self._alpha / 2.0)
+            self._powered = PredictionPowered(alpha=ALPHA_POWERED * self._alpha)
+            self._lower.revise(alpha=(1.0 - ALPHA_POWERED) * self._alpha)
         return self._powered
 
     @property

@@ -281,6 +281,7 @@ def _parts_of(route: Any) -> dict[str, bytes]:
     return {
         "influence": orjson.dumps(route.influence.save()),
         "traffic": orjson.dumps(route.traffic.save()),
+        "trust": orjson.dumps(route.trust.save()),
     }
 
 

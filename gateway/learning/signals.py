@@ -167,7 +167,12 @@ class SignalLearner:
         estimates = {}
         for backend, own in scores.items():
             estimate = route.trust.estimate(
-                backend, own, route.signals, _expected(drawn, backend), route.anchor_quality
+                backend,
+                own,
+                route.signals,
+                _expected(drawn, backend),
+                route.anchor_quality,
+                is_anchor=backend == route.anchor,
             )
             if estimate is not None:
                 estimates[backend] = estimate

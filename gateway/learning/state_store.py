@@ -139,6 +139,8 @@ class StateStore:
             route.policy.load(parts["policy"])
             if "influence" in parts:
                 route.influence.load(orjson.loads(parts["influence"]))
+            if "trust" in parts:
+                route.trust.load(orjson.loads(parts["trust"]))
             requested.replace(self.path(name))
         except FileNotFoundError:
             return

@@ -20,7 +20,7 @@ import orjson
 from tollway.gateway.signals.ports import HookFailed
 
 LINE_BYTES_MAX = 64 << 10  # of what a program writes: a score and perhaps why
-START_S = 10.0  # Python and its imports on a busy machine
+START_S = 30.0  # Python and its imports on a busy machine
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV")
 
 

@@ -119,11 +119,22 @@ class LowerBound:
 
     # The mutable state is the moments and the logarithm of the capital at each point.
 
-    def __init__(self, *, low: float = 0.0, high: float = 1.0, alpha: float = 0.05) -> None:
-        """`low`, `high`: the range searched for the mean; single values may be outside."""
+    def __init__(
+        self,
+        *,
+        low: float = 0.0,
+        high: float = 1.0,
+        alpha: float = 0.05,
+        boldness: float = BOLDNESS,
+    ) -> None:
+        """`low`, `high`: the range searched for the mean; single values may be outside.
+
+        `boldness`: the most that is staked, as a share of what could be staked.
+        """
         if not (low < high and 0.0 < alpha < 1.0):
             raise ValueError(f"from {low} to {high}, alpha {alpha}")
         self._low = low
+        self._boldness = boldness
         self._claims = np.linspace(low, high, POINTS + 1)[1:]
         self._log_alarm = -math.log(alpha)
         self.reset()
@@ -144,7 +155,7 @@ class LowerBound:
         _check(value, least)
         moments = self._moments
         over = moments.mean - self._claims
-        boldest = BOLDNESS / np.maximum(self._claims - least, TINY)
+        boldest = self._boldness / np.maximum(self._claims - least, TINY)
         stake = (over / (moments.variance + over * over)).clip(0.0, boldest)
         self._log_capital += np.log1p(stake * (value - self._claims))
         moments.observe(value)

@@ -7,7 +7,7 @@ prediction and y the label,
 
 The second term, the rectifier, corrects whatever bias the predictions have (prediction-powered
 inference: Angelopoulos, Bates, Fannjiang, Jordan and Zrnic, Science 382, 2023). Each term gets a
-lower bound that holds at all times together (`confidence_sequences`) with half of the error
+lower bound that holds at all times together (`confidence_sequences`) with a part of the error
 probability, and their sum is the bound. The better the predictions, the fewer labels are needed;
 with bad ones it is lower than the labels' own bound, but never too high. The labelled answers must
 be a random sample, as they must be without predictions.
@@ -17,6 +17,9 @@ from typing import Any
 
 from tollway.policies.evidence.confidence_sequences import LowerBound
 
+ALPHA_PREDICTED = 0.15  # of the error probability: of predictions there are many
+BOLDNESS = 0.8  # of the maximum stake on errors: they are small, but for a few
+
 
 class PredictionPowered:
     """A lower bound on a mean in [0, 1]."""
@@ -25,8 +28,11 @@ class PredictionPowered:
 
     def __init__(self, *, alpha: float) -> None:
         """`alpha`: the probability that the bound is ever too high."""
-        self._predicted = LowerBound(alpha=alpha / 2.0)
-        self._rectifier = LowerBound(low=-1.0, alpha=alpha / 2.0)
+        self._predicted = LowerBound(alpha=ALPHA_PREDICTED * alpha)
+        # Its mean is near 0, or the predictions are of no use: half the range is searched, finely.
+        self._rectifier = LowerBound(
+            low=-0.5, high=0.5, alpha=(1.0 - ALPHA_PREDICTED) * alpha, boldness=BOLDNESS
+        )
 
     def predict(self, value: float, least: float = 0.0) -> None:
         """Count the prediction of an answer, known beforehand to be at least `least`."""

@@ -34,6 +34,7 @@ TESTED = 10.0  # labels from which a signal must show its trust
 MEAN = (0.05, 0.95)  # bounds of the expected quality: beliefs stay above 0
 ESTIMATE = (-3.0, 4.0)  # bounds of a single estimate
 BELIEF_MAX = 0.95
+CAUTION = 0.1  # belief at which a signal counts half, while its rates are only declared
 KEEP = 0.999  # share of the evidence that remains after one label
 ANCHOR_MIN = 30.0  # scores on the anchor before it calibrates
 ANCHOR_KEEP = 0.998
@@ -119,7 +120,10 @@ class _Signal:
             )
         )
         trust = sensitivity - passes
-        if trust < TRUST_MIN:
+        # Before the anchor has calibrated it, a signal that is better than declared would make
+        # every arm look better than it is, and the cheapest arm good enough for all requests.
+        is_raw = anchor is not None and self.anchor[0] < ANCHOR_MIN and self.count < TESTED
+        if is_raw or trust < TRUST_MIN:
             return passes, passes
         if self.count >= TESTED:
             variance = sum(
@@ -134,6 +138,18 @@ class _Signal:
         """Return what to add to estimates of an arm."""
         count, errors = self.arms.get(arm, (0.0, 0.0))
         return min(max(errors / (count + ARM_LABELS), -1.0), 1.0)
+
+    def pinned(self, arm: str, rates: tuple[float, float], anchor: float) -> float:
+        """Return what to add to estimates of the anchor, so that their mean is what is declared.
+
+        Its labels take over from what is declared.
+        """
+        count, total, scores = self.anchor
+        if count < ANCHOR_MIN:
+            return 0.0
+        off = anchor - (scores / total - rates[1]) / (rates[0] - rates[1])
+        labels = self.arms.get(arm, (0.0, 0.0))[0]
+        return min(max(off, -0.5), 0.5) * ARM_LABELS / (labels + ARM_LABELS)
 
     def learn_error(self, arm: str, error: float) -> None:
         """Count by how much the estimate of a labelled answer was too low."""
@@ -171,10 +187,13 @@ class SignalTrust:
         priors: Mapping[str, SignalPrior],
         mean: float,
         anchor: float | None = None,
+        *,
+        is_anchor: bool = False,
     ) -> SignalEstimate | None:
         """Return what the scores of an arm's answer say; None if nothing can be learned from them.
 
-        `mean`: the quality expected of the arm; `anchor`: the declared quality of the anchor.
+        `mean`: the quality expected of the arm; `anchor`: the declared quality of the anchor, which
+        this arm may be.
         """
         mean = min(max(mean, MEAN[0]), MEAN[1])
         total = weighted = 0.0
@@ -184,7 +203,12 @@ class SignalTrust:
             if prior is None or not prior.weight:
                 continue
             signal = self._of(name)
-            quality, belief = _estimated(score, signal.rates(prior, anchor), mean)
+            rates = signal.rates(prior, anchor)
+            quality, belief = _estimated(score, rates, mean)
+            if is_anchor and anchor is not None and belief:
+                quality += signal.pinned(arm, rates, anchor)
+            if belief and signal.count < TESTED:
+                belief *= belief / (belief + CAUTION)
             belief *= prior.weight
             total += belief
             weighted += belief * (quality + signal.error(arm))

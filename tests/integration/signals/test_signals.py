@@ -32,8 +32,8 @@ def test_local_hooks_score_an_answer_that_is_journalled_explained_and_counted(
 ) -> None:
     signals = rf"""
 signals = [
-  {{ kind = "schema", json_schema = {SCHEMA} }},
-  {{ kind = "regex", pattern = "\\d" }},
+  {{ kind = "schema", json_schema = {SCHEMA}, timeout_s = 60 }},
+  {{ kind = "regex", pattern = "\\d", timeout_s = 60 }},
   {{ kind = "length", length = [1, 5] }},
   {{ kind = "field", field = "metadata.expected", at = "choices[0].message.content" }},
 ]"""
@@ -98,8 +98,8 @@ def test_an_operators_program_and_service_score_answers(tmp_path: Path) -> None:
         async with serving(server) as url, serving(service) as scorer:
             signals = f"""
 signals = [
-  {{ kind = "command", command = ["{sys.executable}", "{program}"] }},
-  {{ kind = "service", url = "{scorer}/score" }},
+  {{ kind = "command", command = ["{sys.executable}", "{program}"], timeout_s = 60 }},
+  {{ kind = "service", url = "{scorer}/score", timeout_s = 60 }},
 ]"""
             toml = chat_route(["one"], signals) + chat_backend("one", url)
             async with running(toml, tmp_path) as tollway:

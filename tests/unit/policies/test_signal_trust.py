@@ -60,6 +60,20 @@ def test_without_labels_the_anchors_declared_quality_calibrates_a_weak_judge() -
     assert trust.trust("s", declared, anchor=0.95) == pytest.approx(0.4, abs=0.08)
 
 
+def test_the_anchors_own_estimates_have_its_declared_quality_as_their_mean() -> None:
+    rng, trust, priors = Random(8), SignalTrust(), {"s": SignalPrior(0.98, 0.5)}
+    scores = []
+    for _ in range(3000):
+        right = rng.random() < 0.94
+        scores.append(float(right or rng.random() < 0.8))  # its wrong answers pass more often
+        trust.see({"s": scores[-1]}, 1.0)
+    estimates = [
+        trust.estimate("dear", {"s": score}, priors, 0.9, 0.94, is_anchor=True) for score in scores
+    ]
+    mean = sum(one.quality for one in estimates if one is not None) / len(scores)
+    assert mean == pytest.approx(0.94, abs=0.01)
+
+
 def test_a_judge_that_prefers_one_arm_is_corrected_for_it_by_labels() -> None:
     rng, trust, priors = Random(5), SignalTrust(), {"s": SignalPrior(0.9, 0.9)}
     for _ in range(300):
