@@ -376,6 +376,8 @@ async def run(
                 if number % 40 == 39:
                     writer.close()
                     reader, writer = await Client(address).open()
+                for one in gateway.backends.values():
+                    one.breaker.succeeded()  # when an open one is tried again depends on time
                 if number % 50 == 49:
                     for route in gateway.routes.values():
                         route.policy.resolve()
