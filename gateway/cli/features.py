@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ ranges) and with what requests got, as the journal has it (drift, as the populat
 index). The entities are those of the journal where it has keys, or pseudonyms that the source is
 asked by; for other sources give a file of keys, one a line. At most {KEYS_MAX} are compared, unless
 --sample says otherwise. Exit code 1 if anything is wrong.
+"""
+_USES = """\
+example:
+  tollway features uses tollway.toml --entity 17
+
+The journal has, of each request, the values it got, for which purpose, and whose they were, by
+pseudonym. What operators read, wrote and erased is in the audit log: see tollway audit.
 """
 _ERASE = f"""\
 example:
@@ -47,6 +55,12 @@ def add(commands: Any) -> None:
         "--sample", type=int, default=KEYS_MAX, metavar="N", help="most entities (%(default)s)"
     )
     terminal.add_json(validate)
+    summary = "list the requests that used an entity's values, from the journal"
+    uses = terminal.add(actions, "uses", _uses, summary, _USES)
+    uses.add_argument("file", type=Path, help="the configuration file, such as tollway.toml")
+    uses.add_argument("--entity", required=True, metavar="KEY", help="the entity's key")
+    uses.add_argument("--feature", metavar="NAME", help="only this group")
+    terminal.add_json(uses)
     summary = "erase an entity from all tiers and the journal, with proof"
     erase = terminal.add(actions, "erase", _erase, summary, _ERASE)
     erase.add_argument("--entity", required=True, metavar="KEY", help="the entity's key")
@@ -99,6 +113,50 @@ def _proved(proof: Mapping[str, Any]) -> Iterator[str]:
     )
     if not proof["source_erased"]:
         yield "  the source is written by others: erase the entity there"
+
+
+# -- uses
+
+
+def _uses(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from tollway.gateway.settings import load  # noqa: PLC0415 - the other commands start faster
+    from tollway.gateway.storage.feature_rows import rows_with_features  # noqa: PLC0415
+    from tollway.gateway.wiring.features import digest_of  # noqa: PLC0415
+
+    settings = load(arguments.file, environ)
+    groups = [one for one in settings.features if arguments.feature in (None, one.name)]
+    if not groups:
+        return terminal.fail(terminal.USAGE, "the configuration has no such group of [[features]]")
+    digests = {one.name: digest_of(one, settings)(one.name, arguments.entity) for one in groups}
+    found = [
+        {
+            "time": row["time"],
+            "id": row["id"],
+            "route": row["route"],
+            "tenant": row["tenant"],
+            "feature": name,
+            "purpose": part.get("purpose", ""),
+            "mark": part["mark"],
+            "version": part["version"],
+            "values": part.get("values", {}),
+        }
+        for row in rows_with_features(settings.journal.dir)
+        for name, part in row["features"].items()
+        if name in digests and part.get("entity") == digests[name]
+    ]
+    if arguments.json:
+        terminal.say_json(found)
+    elif found:
+        terminal.say(*terminal.columns([_use(one) for one in found]))
+    else:
+        terminal.say("no use of this entity is in the journal")
+    return terminal.OK
+
+
+def _use(one: Mapping[str, Any]) -> tuple[str, ...]:
+    when = datetime.fromtimestamp(one["time"], UTC).isoformat(timespec="seconds")
+    whose = (one["tenant"], one["route"], one["feature"], one["version"], one["mark"])
+    return when, one["id"], *whose, one["purpose"]
 
 
 # -- validate

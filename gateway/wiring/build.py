@@ -175,6 +175,12 @@ def build(  # noqa: PLR0915 - one statement for each part
         report=events.add,
         wall=wall,
     )
+    features_file = StateFile(
+        settings.state.dir / "gateway" / "features.snapshot",
+        {"features": stores},
+        report=events.add,
+        wall=wall,
+    )
     scaling, scaling_file = build_scaling(settings, events, wall)
     rollouts, shadows = build_rollouts(
         settings,
@@ -219,6 +225,7 @@ def build(  # noqa: PLR0915 - one statement for each part
         backends=backends,
         routes=routes,
         features=stores,
+        features_file=features_file,
         feature_values=ValueRetention(settings.journal.dir, wall=wall),
         states=states,
         reservations=reservations,

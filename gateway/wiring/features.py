@@ -12,7 +12,7 @@ from tollway.gateway import settings as config
 from tollway.gateway.features.online import entities
 from tollway.gateway.features.online.join import Member, Onward, RouteFeatures
 from tollway.gateway.features.online.lookup import FeatureLookup
-from tollway.gateway.features.online.model import NUMBER, Source, WarmTier
+from tollway.gateway.features.online.model import NUMBER, Digest, Source, WarmTier
 from tollway.gateway.features.online.stores import FeatureStores
 from tollway.gateway.features.sources import function
 from tollway.gateway.features.sources.table import SourceTable
@@ -41,14 +41,12 @@ def build_lookups(
 
     ConfigError if a source cannot be built.
     """
-    pepper = settings.pepper.get_secret_value() if settings.pepper else None
-    hashed = entities.pseudonyms(pepper)
 
     def make(one: config.FeatureGroupConfig) -> FeatureLookup:
         return FeatureLookup(
             one.to_group(_model(one)),
             build_source(one),
-            digest=entities.plain if one.entities == "plain" else hashed,
+            digest=digest_of(one, settings),
             clock=clock,
             wall=wall,
             rng=rng or Random(),
@@ -82,6 +80,13 @@ def route_features(
         for name in route.features
     ]
     return RouteFeatures(members, route.features_ms / 1000.0)
+
+
+def digest_of(one: config.FeatureGroupConfig, settings: config.Settings) -> Digest:
+    """Return the function that gives the pseudonyms of a group's entities."""
+    if one.entities == "plain":
+        return entities.plain
+    return entities.pseudonyms(settings.pepper.get_secret_value() if settings.pepper else None)
 
 
 def value_limits(settings: config.Settings) -> dict[str, float]:

@@ -112,6 +112,7 @@ class Gateway:
     backends: dict[str, Target]
     routes: dict[str, RoutePlan]
     features: FeatureStores
+    features_file: StateFile
     feature_values: ValueRetention
     states: States
     reservations: Reservations
@@ -211,6 +212,7 @@ class Gateway:
         self.history_file.restore()
         self.devices_file.restore()
         self.scaling_file.restore()
+        self.features_file.restore()
         self.learn_in_turns()
         if self.identity.learns:
             self._catch_up(times)
@@ -283,6 +285,7 @@ class Gateway:
             await self.history_file.save()
             await self.devices_file.save()
             await self.scaling_file.save()
+            await self.features_file.save()
         await self.costs.aclose()
         await self.features.aclose()
         await self.rollouts.close()

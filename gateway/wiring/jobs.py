@@ -24,6 +24,7 @@ HEALTH_S = 5.0  # between two health checks of an address
 BACKGROUND_S = 5.0  # between two looks for the ends of background calls
 TOKENS_S = 30.0  # between two looks for access tokens that end soon
 CAPTURES_S = 1.0  # between two writes of captured requests
+WARM_S = 240.0  # between two looks for an hour that begins within ten minutes
 VALUES_S = 3600.0  # between two looks for values of features that are kept too long
 DRIFT_S = 30.0  # between two checks for input drift
 HISTORY_S = 300.0  # between two saves of the history and the spend baselines
@@ -46,6 +47,7 @@ def build_jobs(gateway: Gateway) -> list[Job]:
         Job(DRIFT_S, lambda: look_at_inputs(routes, events)),
         Job(detector.TICK_S, lambda: look(gateway)),
         Job(rollouts.TICK_S, gateway.rollouts.tick),
+        Job(WARM_S, lambda: warm_features(gateway)),
         *worker_jobs(gateway),
     ]
     if gateway.captures is not None:
@@ -57,6 +59,7 @@ def build_jobs(gateway: Gateway) -> list[Job]:
         jobs.append(Job(HISTORY_S, gateway.history_file.save))
         jobs.append(Job(HISTORY_S, gateway.devices_file.save))
         jobs.append(Job(HISTORY_S, gateway.scaling_file.save))
+        jobs.append(Job(HISTORY_S, gateway.features_file.save))
         if gateway.retention.is_limited:
             jobs.append(Job(RETAIN_S, gateway.retention.run))
         jobs.append(Job(LOOK_S, gateway.disks.look))
@@ -74,6 +77,11 @@ def worker_jobs(gateway: Gateway) -> list[Job]:
     sync = PolicySync(identity.folder, gateway.routes, gateway.events, identity.index)
     exchange = sync.publish if identity.learns else sync.load_updates
     return [Job(WORKERS_S, gateway.group.leave_in_turn), every(WORKERS_S, exchange)]
+
+
+async def warm_features(gateway: Gateway) -> None:
+    """Load the entities that the hour ahead asks for, if it begins soon."""
+    await gateway.features.warm_ahead(gateway.wall())
 
 
 async def renew_tokens(gateway: Gateway) -> None:

@@ -53,7 +53,9 @@ async def postgres(folder: Path, server: PostgresServer) -> AsyncIterator[Source
     from tollway.gateway.features.sources.postgres import PostgresSource
 
     await server.execute("DROP TABLE IF EXISTS users", TABLE.replace("REAL", "DOUBLE PRECISION"))
-    source = PostgresSource(server.url, table(), pool_min=1, pool_max=3, connect_timeout_s=20.0)
+    # A busy machine may take seconds for what takes a millisecond.
+    patient = {"connect_timeout_s": 60.0, "acquire_timeout_s": 60.0, "query_timeout_s": 60.0}
+    source = PostgresSource(server.url, table(), pool_min=1, pool_max=3, **patient)
     for key, values in ROWS.items():
         await source.put(key, values)
     yield source

@@ -10,6 +10,7 @@ from typing import Any
 from tollway.backends.dialect import rewritten
 from tollway.backends.sliced_json import LARGE_BYTES
 from tollway.backends.types import Call
+from tollway.gateway.features.online.busy_hours import SAMPLED
 from tollway.gateway.features.online.counts import MEMORY
 from tollway.gateway.features.online.entities import Entity
 from tollway.gateway.features.online.lookup import FeatureLookup, Flight
@@ -186,7 +187,9 @@ def _without_entity(member: Member, now_s: float) -> Part:
 
 def _from_memory(member: Member, entry: Entry, now_s: float) -> Part:
     counts, mark = member.lookup.counts, FRESH if entry.values is not None else ABSENT
-    counts.answers[MEMORY] += 1
+    hits = counts.answers[MEMORY] = counts.answers[MEMORY] + 1
+    if not hits % SAMPLED:
+        member.lookup.note_asked(entry.digest)
     counts.marks[mark] += 1
     return Part(member, entry, mark, now_s)
 

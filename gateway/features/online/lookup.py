@@ -23,6 +23,7 @@ from random import Random
 
 from tollway.gateway.features.online import records
 from tollway.gateway.features.online.breaker import SourceBreaker
+from tollway.gateway.features.online.busy_hours import BusyHours
 from tollway.gateway.features.online.counts import COLD, WARM, LookupCounts
 from tollway.gateway.features.online.entities import plain
 from tollway.gateway.features.online.memory import Entry, MemoryTier
@@ -80,6 +81,7 @@ class FeatureLookup:
         self.breaker = SourceBreaker()
         self.warm_breaker = SourceBreaker()
         self.counts = LookupCounts()
+        self.hours = BusyHours()
         self.warmed: dict[str, Entry] = {}
         self.warm = warm
         self._digest = digest
@@ -136,6 +138,10 @@ class FeatureLookup:
             self.counts.crowded += 1
             return None
         return self._begin(key, tenant)
+
+    def note_asked(self, digest: str) -> None:
+        """Note an entity that was asked for, to be loaded before the same hour of a later week."""
+        self.hours.see(digest, self._wall())
 
     def stale(self, key: str, now_s: float) -> Entry | None:
         """Return what may serve although it has expired."""
@@ -328,6 +334,17 @@ class FeatureLookup:
         """Store an entry in the warm tier. Raises SourceError: others would read an old record."""
         if self.warm is not None:
             await self.warm.put(self.group.version, self._rows([entry]))
+
+    async def warm_ahead(self, wall_s: float) -> int:
+        """Look up the entities of the hour ahead that memory lacks; return how many there are."""
+        now_s, lacking = self._clock(), []
+        for digest in self.hours.ahead(wall_s):
+            key = self.memory.key_of(digest)
+            if key is None:
+                lacking.append(digest)
+            elif self.peek(key, now_s) is None:
+                self.want(key, "", now_s)
+        return self.in_flight + (await self.warm_up(lacking) if lacking else 0)
 
     async def warm_up(self, digests: Sequence[str]) -> int:
         """Load entities by pseudonym from the warm tier, or a source that is asked by it.

@@ -6,6 +6,7 @@ announced to all others, which drop what they have of the entity.
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -65,6 +66,27 @@ class FeatureStores:
             except (SourceError, TimeoutError) as exc:
                 log.warning("the features of %s were not warmed: %s", name, exc or "timeout")
         return found
+
+    async def warm_ahead(self, wall_s: float) -> int:
+        """Load the entities that the hour ahead asks for, if it begins soon; return how many."""
+        found = 0
+        for name, lookup in self.lookups.items():
+            try:
+                found += await lookup.warm_ahead(wall_s)
+            except (SourceError, TimeoutError) as exc:
+                log.warning("the features of %s were not warmed: %s", name, exc or "timeout")
+        return found
+
+    def save(self) -> bytes:
+        """Return which entities each hour asks for, by group."""
+        hours = {name: one.hours.save().decode() for name, one in self.lookups.items()}
+        return json.dumps(hours).encode()
+
+    def load(self, state: bytes) -> None:
+        """Load what `save` returned, for the groups that there are. ValueError if damaged."""
+        for name, hours in json.loads(state).items():
+            if name in self.lookups:
+                self.lookups[name].hours.load(hours.encode())
 
     async def aclose(self) -> None:
         """Close all groups and the warm tier."""

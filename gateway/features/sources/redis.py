@@ -19,7 +19,7 @@ from tollway.gateway.features.online.model import SourceError
 from tollway.gateway.features.online.records import TIME_CHARS
 
 CHANNEL = "tollway:features"
-TIMEOUT_S = 2.0  # of operators' changes; a look-up gives up long before
+TIMEOUT_S = 5.0  # of operators' changes; a look-up gives up long before
 CONNECTIONS = 16
 AGAIN_S = 1.0  # between two attempts to listen
 PING_S = 10.0  # a listener that hears nothing for so long asks whether the connection still stands

@@ -10,6 +10,9 @@ import pytest
 from tests.support.configs import two_backends
 from tests.support.harness import Running, Upstream, inference, run, running, serving
 from tests.support.reloading import File
+from tests.support.until import until
+from tollway.gateway.listener.http_protocol import limited_protocol
+from tollway.gateway.listener.request_head import HeadLimits
 from tollway.gateway.routing.router import Router
 from tollway.gateway.routing.sinks.records import contexts
 
@@ -180,6 +183,16 @@ def test_a_reload_keeps_what_memory_has_and_applies_new_times(tmp_path: Path) ->
 
 
 def test_a_client_that_leaves_while_features_are_looked_up_harms_nothing(tmp_path: Path) -> None:
+    """The gateway has its own listener here, which stops the request of a client that leaves."""
+
+    async def main() -> None:
+        upstream = Upstream()
+        async with serving(upstream) as url:
+            joined = 'features = ["user"]\nfeatures_ms = 60000\ntimeout_s = 60'
+            toml = two_backends(url, url, route=joined, more=f"{FEATURES}\ntimeout_s = 60\n")
+            async with running(toml, tmp_path, http=limited_protocol(HeadLimits())) as gateway:
+                await test(gateway, upstream)
+
     async def test(gateway: Running, upstream: Upstream) -> None:
         lookup = gateway.gateway.features.lookups["user"]
         asked, go_on = asyncio.Event(), asyncio.Event()
@@ -203,8 +216,11 @@ def test_a_client_that_leaves_while_features_are_looked_up_harms_nothing(tmp_pat
         await asked.wait()
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
+        in_flight = gateway.gateway.in_flight
+        await until(lambda: not in_flight.count)
+        assert upstream.calls == 0  # nobody is asked for a client that has left
         go_on.set()
         assert (await gateway.infer(x_user_id="cat")).status_code == 200
-        assert lookup.in_flight == 0
+        assert (lookup.in_flight, upstream.calls) == (0, 1)
 
-    run(lambda: gateway_with(tmp_path, test))
+    run(main)

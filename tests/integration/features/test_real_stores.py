@@ -42,7 +42,11 @@ async def filled(postgres: PostgresServer) -> None:
 
 @contextlib.asynccontextmanager
 async def gateway(
-    folder: Path, postgres: PostgresServer, redis: RedisServer | None = None, ttl_s: float = 0.2
+    folder: Path,
+    postgres: PostgresServer,
+    redis: RedisServer | None = None,
+    ttl_s: float = 0.2,
+    patience_s: float = 5.0,
 ) -> AsyncIterator[Running]:
     more = f"""
 [[features]]
@@ -54,7 +58,9 @@ keys = "integer"
 writable = true
 values = [{{ name = "spend" }}, {{ name = "tier", type = "category", default = "none" }}]
 ttl_s = {ttl_s}
-timeout_s = 0.5
+timeout_s = {patience_s}
+connect_timeout_s = 10
+acquire_timeout_s = 10
 pool_min = 2
 pool_max = 4
 """
@@ -136,8 +142,8 @@ def test_a_write_at_one_gateway_is_seen_at_the_other(
         await filled(postgres)
         (tmp_path / "b").mkdir()
         async with (
-            gateway(tmp_path, postgres, redis, ttl_s=3600) as a,
-            gateway(tmp_path / "b", postgres, redis, ttl_s=3600) as b,
+            gateway(tmp_path, postgres, redis, ttl_s=3600, patience_s=30) as a,
+            gateway(tmp_path / "b", postgres, redis, ttl_s=3600, patience_s=30) as b,
         ):
             for one in (a, b):
                 await until_mark(one, "fresh")

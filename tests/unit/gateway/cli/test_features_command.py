@@ -10,6 +10,7 @@ import pytest
 from tests.support.configs import two_backends
 from tollway.gateway.cli.client import ControlClient
 from tollway.gateway.cli.main import main
+from tollway.gateway.features.online.entities import pseudonyms
 from tollway.gateway.features.sources.sqlite import SqliteSource
 from tollway.gateway.storage.journal import Journal
 
@@ -39,6 +40,7 @@ def written(folder: Path, stored: dict[str, Any], served: dict[str, float]) -> P
     for entity, spend in served.items():
         part = {"mark": "fresh", "version": "1", "entity": entity, "values": {"spend": spend}}
         row = {"kind": "decision", "time": 1.0, "dense": [], "sparse": []}
+        row |= {"route": "m", "tenant": "acme"}
         journal.append({**row, "id": journal.new_id(), "features": {"user": part}})
     journal.close()
     return config
@@ -66,6 +68,22 @@ def test_drifted_and_broken_values_are_named_and_fail_the_command(
     [document] = json.loads(capsys.readouterr().out)
     assert len(document["problems"]) == 3
     assert document["values"][0]["psi"] > 0.25
+
+
+def test_the_uses_of_an_entity_are_listed_by_its_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = pseudonyms(None)("user", "17")
+    config = written(tmp_path, {}, {digest: 5.0, "other": 6.0})
+    assert main(["features", "uses", str(config), "--entity", "17"], {}) == 0
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "acme" in said
+    assert main(["features", "uses", str(config), "--entity", "17", "--json"], {}) == 0
+    [use] = json.loads(capsys.readouterr().out)
+    assert (use["route"], use["values"]) == ("m", {"spend": 5.0})
+    assert main(["features", "uses", str(config), "--entity", "18"], {}) == 0
+    assert "no use" in capsys.readouterr().out
 
 
 def test_erasing_prints_the_proof(
