@@ -9,7 +9,7 @@ from tollway.policies.split import Split
 from tollway.policies.types import Policy
 
 CRITERIA = (
-    Criterion("quality", tolerance=0.005, margin=0.02, share=2.0),
+    Criterion("quality", tolerance=0.005, margin=0.02, share=3.0),
     Criterion("error_rate", tolerance=0.001, margin=0.01, share=2.0),
     Criterion("invalid_rate", tolerance=0.001, margin=0.01),
     Criterion("p95_latency", tolerance=0.25, margin=0.5),
@@ -21,7 +21,7 @@ BLUE_GREEN_CRITERIA = (
     Criterion("invalid_rate", limit=0.02),
 )
 """After the switch there is no stable version to compare with."""
-SHARES = {"quality": 2.0, "error_rate": 2.0}
+SHARES = {"quality": 3.0, "error_rate": 2.0}
 CANARY_STEPS = (Step(0.1), Step(0.5), Step(1.0))
 
 
