@@ -18,12 +18,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from tollway.policies.evidence.drift import Change
+from tollway.policies.evidence.signal_trust import SignalEstimate
 from tollway.policies.state_codec import pack, unpack
-from tollway.policies.types import Arm, Choice, Context, Notice, Policy
+from tollway.policies.types import (
+    Arm,
+    Choice,
+    Context,
+    LearnsSignals,
+    Notice,
+    Policy,
+)
 
+T = TypeVar("T")
 KIND = "cached answers 1"
 PREFIX = "cache:"
 REASON = "cached"
@@ -76,10 +85,11 @@ class CachedAnswers:
     def choose(
         self, context: Context, arms: Sequence[Arm], rng: Random, floor: float | None = None
     ) -> Choice:
-        """Draw one of `arms`; see the port. A cached answer is the last of them."""
-        cached = arms[-1].name
-        if not cached.startswith(PREFIX):
+        """Draw one of `arms`; see the port. A cached answer is usually the last of them."""
+        found = arms[-1] if arms[-1].name.startswith(PREFIX) else kept(arms)
+        if found is None:
             return self.inner.choose(context, arms, rng, floor)
+        cached = found.name
         origin = cached[len(PREFIX) :]
         if len(arms) == 1:
             quality = self._less(origin, self._expected.get(origin, 1.0))
@@ -94,7 +104,8 @@ class CachedAnswers:
                 self.version,
                 scopes=context.scopes,
             )
-        wanted = self.inner.choose(context, arms[:-1], rng, floor)
+        others = [arm for arm in arms if arm is not found]
+        wanted = self.inner.choose(context, others, rng, floor)
         if origin in wanted.arms:
             self._expected[origin] = wanted.quality_hat[wanted.arms.index(origin)]
         quality = self._less(origin, self._expected.get(origin, 1.0))
@@ -151,6 +162,26 @@ class CachedAnswers:
         else:
             self.inner.learn(context, fresh(choice), arm, quality, weight, belief=belief)
         self.version = self.inner.version + self._labels
+
+    def learn_signal(
+        self,
+        context: Context,
+        choice: Choice,
+        arm: str,
+        estimate: SignalEstimate,
+        weight: float = 1.0,
+    ) -> None:
+        """Learn what signals say of a fresh answer; only labels judge a cached one."""
+        if not arm.startswith(PREFIX) and isinstance(self.inner, LearnsSignals):
+            self.inner.learn_signal(context, fresh(choice), arm, estimate, weight)
+            self.version = self.inner.version + self._labels
+
+    def rectify(
+        self, choice: Choice, arm: str, quality: float, predicted: float, weight: float = 1.0
+    ) -> None:
+        """Use the true quality of a fresh answer; see the port."""
+        if not arm.startswith(PREFIX) and isinstance(self.inner, LearnsSignals):
+            self.inner.rectify(fresh(choice), arm, quality, predicted, weight)
 
     def _learn_loss(self, choice: Choice, origin: str, quality: float, belief: float) -> None:
         if origin in choice.arms:
@@ -235,16 +266,27 @@ def inside(state: bytes) -> bytes:
     return unpack(KIND, state)[1]["inner"] if is_saved(state) else state
 
 
+def kept(arms: Sequence[Arm]) -> Arm | None:
+    """Return the arm of a cached answer; None if there is none."""
+    return next((arm for arm in arms if arm.name.startswith(PREFIX)), None)
+
+
 def fresh(choice: Choice) -> Choice:
     """Return a choice given that the answer was a fresh one."""
-    if not choice.arms[-1].startswith(PREFIX) or choice.index == len(choice.arms) - 1:
+    at = next((n for n, arm in enumerate(choice.arms) if arm.startswith(PREFIX)), None)
+    if at is None or choice.index == at:
         return choice
-    rest = 1.0 - choice.pmf[-1]
+    rest = 1.0 - choice.pmf[at]
+
+    def without(values: tuple[T, ...]) -> tuple[T, ...]:
+        return (*values[:at], *values[at + 1 :])
+
     return replace(
         choice,
-        arms=choice.arms[:-1],
-        pmf=tuple([p / rest for p in choice.pmf[:-1]]),
-        quality_hat=choice.quality_hat[:-1],
-        cost_hat_usd=choice.cost_hat_usd[:-1],
-        shadow=tuple([p / rest for p in choice.shadow[:-1]]),
+        arms=without(choice.arms),
+        pmf=tuple([p / rest for p in without(choice.pmf)]),
+        index=choice.index - (choice.index > at),
+        quality_hat=without(choice.quality_hat),
+        cost_hat_usd=without(choice.cost_hat_usd),
+        shadow=tuple([p / rest for p in without(choice.shadow)]),
     )

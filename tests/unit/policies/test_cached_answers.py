@@ -7,7 +7,7 @@ import pytest
 from tests.support.two_arms import CHEAP, DEAR
 from tollway.policies.cached_answers import CachedAnswers, fresh, inside
 from tollway.policies.registry import build
-from tollway.policies.types import Arm, Context, Objective
+from tollway.policies.types import Arm, Choice, Context, Objective
 
 CACHED = Arm("cache:cheap", 0.0)
 CONTEXT = Context((1.0,))
@@ -112,3 +112,25 @@ def test_a_damaged_state_is_refused() -> None:
     one = policy(0.0, "lagrangian")
     with pytest.raises(ValueError, match=r".*"):
         one.load(one.save()[:-1] + b"x")
+
+
+def test_a_cached_answer_is_found_wherever_another_policy_has_put_it() -> None:
+    choice = policy().choose(CONTEXT, (CACHED, CHEAP, DEAR), Random(0))
+    assert (choice.arms, choice.arm) == (("cheap", "dear", "cache:cheap"), "cache:cheap")
+
+
+def test_a_choice_is_made_fresh_wherever_the_cached_answer_stands() -> None:
+    choice = Choice(
+        ("cheap", "cache:cheap", "dear"),
+        (0.2, 0.5, 0.3),
+        2,
+        (0.1, 0.2, 0.3),
+        (1.0, 0.0, 2.0),
+        0.0,
+        "best",
+        0,
+    )
+    given = fresh(choice)
+    assert (given.arms, given.arm) == (("cheap", "dear"), "dear")
+    assert given.pmf == pytest.approx((0.4, 0.6))
+    assert given.cost_hat_usd == (1.0, 2.0)
