@@ -184,20 +184,20 @@ class Progress:
         shell.driver.sinks.answered(state, now_s)
         shell.driver.sinks.ended(state, now_s)
         self.is_recorded = True
-        if not self._reply(state):
+        data, known, held = None, self._known, state.held
+        assert held is not None
+        if known is not None and held.headers is self._headers:  # nothing of its head was changed
+            data = shell.replies.encoded(state, known, shell.stamp)
+        is_sent = data is not None and self._request.reply_as_is(data)
+        if not (is_sent or self._reply(state)):
             return False
         self._end()
         shell.in_flight.dismiss(self.tenant)
         return True
 
     def _reply(self, state: RequestState) -> bool:
-        """Send the reply; False if the client reads slowly."""
-        shell, known, held = self._shell, self._known, state.held
-        assert held is not None
-        if known is not None and held.headers is self._headers:  # nothing of its head was changed
-            data = shell.replies.encoded(state, known, shell.stamp)
-            if data is not None and self._request.reply_as_is(data):
-                return True
+        """Send the reply field by field; False if the client reads slowly."""
+        shell = self._shell
         whole = shell.replies.whole(state)
         headers = shell.stamp.stamped(whole.headers)
         return self._request.reply(whole.status, headers, whole.body)

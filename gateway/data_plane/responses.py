@@ -91,7 +91,6 @@ class Responses:
         assert held is not None
         if (
             stamp.leaving
-            or held.output_limit
             or held.outcome.provenance == PENDING
             or inference.cache_result
             or inference.tenant in self._rates
@@ -104,6 +103,8 @@ class Responses:
         upstream_s = state.upstream_s
         gateway_s = self._clock() - inference.received_s - upstream_s
         cost = b"" if self._hide_amounts else _COST % header_usd(state.cost_nano)
+        if held.output_limit:
+            cost = b"x-tollway-output-limit: %d\r\n%b" % (held.output_limit, cost)
         date = b"" if _DATE in known.made else b"date: %b\r\n" % stamp.date()[1]
         return b"%b%b%bserver-timing: gateway;dur=%.3f, upstream;dur=%.3f\r\n%b%b%b" % (
             known.made,

@@ -186,7 +186,8 @@ class Attempts:
         )
         started_s = self._clock()
         backend = backend.with_key(started_s) if backend.keyed else backend
-        deadline_s = min(_leaving_time(state, backend, started_s), started_s + backend.timeout_s)
+        deadline_s, most_s = _leaving_time(state, backend, started_s), started_s + backend.timeout_s
+        deadline_s = most_s if most_s < deadline_s else deadline_s
         number = backend.probe(started_s, state.inference.caller)
         return Begun(
             state,
@@ -209,10 +210,13 @@ class Attempts:
         None if it was not sent. May raise, as `Transport.send` does.
         """
         backend, inference = begun.backend, begun.state.inference
-        send_now = getattr(backend.transport, "send_now", None)
+        transport: Any = backend.transport
+        try:
+            send_now = transport.send_now
+        except AttributeError:  # most of the others are no HTTP/1.1 to one address
+            return None
         if (
-            send_now is None
-            or backend.first_byte_s is not None
+            backend.first_byte_s is not None
             or backend.protocol.follow(inference.call.payload) is not None
         ):
             return None
@@ -230,8 +234,8 @@ class Attempts:
         assert call is not None and body is not None
         if (
             reply.status in REFUSED
-            or len(body) > SMALL_BYTES
-            or len(body) > inference.route.reply_bytes_max
+            or (size := len(body)) > SMALL_BYTES
+            or size > inference.route.reply_bytes_max
             or call.payload.creates
         ):
             return None
