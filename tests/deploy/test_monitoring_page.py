@@ -10,6 +10,8 @@ from tests.support.configs import budget, two_backends
 from tests.support.harness import Upstream, run, running, serving
 from tests.support.http_client import http_client
 from tests.support.registered import Registered
+from tests.support.rollouts import rollout, status
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -24,6 +26,7 @@ def exported(tmp_path: Path) -> list[str]:
         async with serving(Upstream()) as a, serving(Upstream()) as b:
             config = two_backends(a, b, policy="lagrangian", route=FLOOR, more=CAP)
             config = config.replace("price = { per_request_usd = 0.001 }", BY_TIME) + DEVICE
+            config += rollout(a, SHADOW).replace('"cheap"', '"dear"')
             config = config.replace(
                 "[[routes]]",
                 "[[routes]]\nhedge_share = 0.05\ncache = { ttl_s = 600 }\nfeatures = ['user']",
@@ -33,10 +36,14 @@ def exported(tmp_path: Path) -> list[str]:
                 registered = Registered(tollway, config, tmp_path)
                 await registered.keeper.parts.registry.set_alias("m", "champion", "1")
                 await registered.look()
+                await status(tollway)
                 for n in range(20):
                     reply = await tollway.infer(float(n), x_tollway_tags="team=ads")
                     decision = reply.headers["x-tollway-decision"]
                     await tollway.feedback({"decision": decision, "quality": 1.0})
+                counts = tollway.gateway.shadows.counts
+                await until(lambda: counts["next", "answered"] > 0)
+                await status(tollway)
                 await tollway.gateway.state.save()
                 tollway.gateway.pacing.pace()
                 for now_s in (0.0, 60.0):
@@ -56,6 +63,7 @@ entity = "$headers.x-user-id"
 source = "sqlite:///features.db"
 values = [{ name = "spend" }]
 """
+SHADOW = 'strategy = "shadow"\nmin_samples = 1\nmirror = { share = 1.0 }'
 CAPTURES = "\n[capture]\nshare = 1.0\n"
 CAP = budget("cap", "1.0", more='window = "month"\npacing = "even"') + CAPTURES + FEATURES
 DEVICE = '\n[[devices]]\nname = "gpu"\nusd_per_hour = 2.5\n'
