@@ -261,7 +261,7 @@ def test_another_limit_of_bodies_binds_the_next_request_of_an_open_connection(
 def test_after_sigterm_it_serves_until_the_grace_period_ends(tmp_path: Path, workers: int) -> None:
     async def main() -> None:
         url = f"http://127.0.0.1:{free_port()}"
-        server = f'allow_anonymous = true\ngrace_s = 3\nlisten = "{url.removeprefix("http://")}"'
+        server = f'allow_anonymous = true\ngrace_s = 6\nlisten = "{url.removeprefix("http://")}"'
         async with serving(Upstream()) as a:
             file = tmp_path / "tollway.toml"
             file.write_text(two_backends(a, a, server=server, ledger="sqlite:///tollway.db"))
@@ -270,7 +270,7 @@ def test_after_sigterm_it_serves_until_the_grace_period_ends(tmp_path: Path, wor
                 await gateway.ready(url)
                 gateway.tell(signal.SIGTERM)
                 seen: Counter[int] = Counter()
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(30):
                     while True:
                         try:
                             async with http_client() as client:
