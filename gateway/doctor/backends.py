@@ -17,6 +17,7 @@ from tollway.gateway.estimation.cost_estimator import Quote
 from tollway.gateway.routing.metering import evaluate_reply
 from tollway.gateway.routing.plan import Target
 from tollway.gateway.routing.replies.decoding import readable
+from tollway.gateway.routing.replies.redaction import discreet
 from tollway.gateway.security import tls
 from tollway.gateway.settings import BackendConfig
 from tollway.gateway.wiring.backends import own_fields
@@ -24,6 +25,7 @@ from tollway.gateway.wiring.backends import own_fields
 REACH_S = 10.0
 REPLY_BYTES_MAX = 1 << 20
 RENEW_DAYS = 14
+DATED_S = 1.0  # the date of a slower reply says too little
 _FREE = Quote(0, 0, 0)
 
 _SAY = [{"role": "user", "content": "ping"}]
@@ -57,7 +59,8 @@ async def reach(
         remedy = "check that it runs, its url, and the network or proxy between"
         return [failure(subject, f"{settings.url} cannot be reached: {exc}", remedy)]
     took_s = time.time() - began_s
-    if (dated_s := _date(reply.headers)) is not None:
+    dated_s = _date(reply.headers)
+    if dated_s is not None and took_s < DATED_S:
         # The date was cut to the second at some time while we waited.
         offsets_s[subject] = dated_s + 0.5 - (began_s + took_s / 2)
     seen = f"{settings.url} answers GET {path} with {reply.status} in {took_s * 1000:.0f} ms"
@@ -138,7 +141,10 @@ async def ask(settings: BackendConfig, target: Target, call: Call) -> Finding:
         return failure(subject, f"{exc}{billed}", "see the backend's log")
     took_s = time.monotonic() - began_s
     outcome = evaluate_reply(target, sent, reply, body, quote=_FREE, latency_s=took_s)
+    outcome = discreet(target, outcome)
     if reply.status >= 300 or outcome.error:
+        if target.credential is not None:  # before the cut, which could leave a part of the key
+            body = target.credential.hide_in(body)
         said = " ".join(body[:300].decode("utf-8", "replace").split())
         seen = f"{reply.status}: {outcome.error or said}"
         if outcome.error and said:

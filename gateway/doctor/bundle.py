@@ -1,13 +1,14 @@
 """Bundles: one archive with what a person needs who is to help, and no secrets."""
 
 import json
+import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
 from tollway.gateway.doctor.finding import Finding
-from tollway.gateway.security.private_files import opener
+from tollway.gateway.security.private_files import FILE_MODE, opener
 
 Part = Callable[[], str]
 
@@ -25,6 +26,7 @@ def write(
         open(path, "wb", opener=opener) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
+        os.fchmod(file.fileno(), FILE_MODE)  # one that is overwritten has the mode that it had
         archive.writestr("findings.json", _json([finding.document() for finding in findings]))
         archive.writestr("configuration.toml", configuration)
         archive.writestr("packages.txt", _packages())

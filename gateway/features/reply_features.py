@@ -46,7 +46,9 @@ def with_reply(
         shares = around(sure)
         reply = (sure, lowest, told, agreeing, float(len(replies) - 1), *shares, *more)
         sparse = (*context.sparse, *_answers(replies, shares))
-        return Context(context.dense, sparse, reply, backend, context.scopes, *onward(choice))
+        return Context(
+            context.dense, sparse, reply, backend, context.scopes, *onward(choice), context.unit
+        )
     confidences = [*answer.features[:CONFIDENCES], *[0.0] * (CONFIDENCES - len(answer.features))]
     earlier = [other.value for _, other in replies[:-1]]
     agreeing = sum(value == answer.value for value in earlier) / len(earlier) if earlier else 0.0

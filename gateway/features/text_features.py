@@ -151,7 +151,7 @@ def _call_fits(tools: dict[str, Any], call: Any) -> bool:
         return not tools
     function = call.get("function", call)
     name = function.get("name") if isinstance(function, dict) else None
-    if name not in tools:
+    if not isinstance(name, str) or name not in tools:
         return not tools
     arguments = function.get("arguments", function.get("input", function.get("args")))
     if isinstance(arguments, str):

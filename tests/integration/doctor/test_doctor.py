@@ -14,6 +14,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.scripted_api import ScriptedApi
 from tollway.gateway.cli import main as cli
 from tollway.gateway.cli import terminal
+from tollway.gateway.doctor import backends, clocks, machine
 
 pytestmark = pytest.mark.integration
 
@@ -60,6 +61,14 @@ protocol = "oip"
 backends = ["away"]
 """
 SECRET = "sk-a-secret-of-a-test-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait long for what answers, and take no slow reply for a wrong clock: the machine is busy."""
+    monkeypatch.setattr(clocks, "APART_S", 60.0)
+    monkeypatch.setattr(machine, "READY_S", 60.0)
+    monkeypatch.setattr(backends, "REACH_S", 60.0)
 
 
 def examined(found: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -125,6 +134,40 @@ def test_what_is_wrong_is_said_and_a_call_has_its_cost(
         run(main)
     finally:
         redis.kill()
+
+
+def test_a_key_that_a_server_quotes_is_neither_shown_nor_bundled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UP_KEY", SECRET)
+    file, archive = tmp_path / "tollway.toml", tmp_path / "ticket.zip"
+    archive.touch(0o644)
+    archive.chmod(0o644)
+    # The key stands where a cut to 300 bytes would leave a part of it.
+    said = json.dumps({"error": {"message": "x" * 260 + f" wrong key: {SECRET}"}}).encode()
+
+    async def quoting(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        fields = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 401, "headers": fields})
+        await send({"type": "http.response.body", "body": said})
+
+    async def main() -> None:
+        async with serving(quoting) as url:
+            listen = f"127.0.0.1:{free_port()}"
+            file.write_text(
+                CONFIG.format(listen=listen, ledger="memory://", folder=tmp_path, url=url)
+            )
+            words = ["doctor", str(file), "--calls", "--json", "--bundle", str(archive)]
+            await asyncio.to_thread(cli.main, words, {"UP_KEY": SECRET})
+
+    run(main)
+    text = capsys.readouterr().out
+    state, seen = examined(json.loads(text))["call to up"]
+    assert (state, "401" in seen, SECRET[:12] in text) == ("failure", True, False)
+    assert archive.stat().st_mode & 0o777 == 0o600
+    with zipfile.ZipFile(archive) as parts:
+        assert all(SECRET[:12].encode() not in parts.read(name) for name in parts.namelist())
 
 
 def test_a_body_without_a_call_or_for_no_backend_is_refused(

@@ -113,7 +113,7 @@ def test_an_escalated_stream_is_closed_and_charged_for_what_it_will_be_billed(
                     assert reply.content == chunk("Yes.", "stop") + END
                 else:
                     assert reply.json() == whole
-                await asyncio.wait_for(one.left.wait(), 10)
+                await asyncio.wait_for(one.left.wait(), 30)
                 decision = reply.headers["x-tollway-decision"]
                 await row_of(tollway, decision)
                 cheap, dear = await attempts_of(tollway, decision)
@@ -167,7 +167,7 @@ def test_a_client_that_leaves_during_an_escalation_ends_both_calls(tmp_path: Pat
                     await until(lambda: two.calls == 1)
                     asking.cancel()
                     await asyncio.gather(asking, return_exceptions=True)
-                await asyncio.wait_for(one.left.wait(), 10)
+                await asyncio.wait_for(one.left.wait(), 30)
 
                 await until(lambda: tollway.gateway.recent)
                 decision = tollway.gateway.recent[0]

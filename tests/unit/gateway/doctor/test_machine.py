@@ -12,11 +12,12 @@ from tollway.gateway.doctor import machine
 
 
 @pytest.fixture
-def answering() -> Iterator[tuple[str, list[bytes]]]:
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[bytes]]]:
     """Yield the address of a server and the replies that it gives, one for each connection."""
+    monkeypatch.setattr(machine, "READY_S", 60.0)
     replies: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(5.0)
+        listener.settimeout(60.0)
 
         def serve() -> None:
             taken, _ = listener.accept()
@@ -76,7 +77,10 @@ def test_a_gateway_on_all_addresses_is_asked_on_this_machine(listen: str, url: s
     assert machine.url_here(listen, secure=False) == url
 
 
-def test_a_folder_that_is_not_there_yet_is_examined_above(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_yet_is_examined_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "shortage", lambda disk, before: "")
     [found] = machine.folders({"journal": tmp_path / "a" / "b"})
     assert found.state == "ok"
     assert "GB free" in found.seen

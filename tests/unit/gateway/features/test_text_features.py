@@ -52,6 +52,9 @@ def test_calls_must_be_of_a_declared_tool_and_fit_its_schema() -> None:
     assert not satisfied(demand, call("add", '{"n": "x"}'))
     assert not satisfied(demand, call("add", "{"))
     assert not satisfied(demand, call("subtract", '{"n": 1}'))
+    for name in (["add"], {"add": 1}, None):
+        strange = [{"type": "function", "function": {"name": name, "arguments": "{}"}}]
+        assert not satisfied(demand, strange)
     assert satisfied(demand, "a text, which the request allows")
     messages = demanded({"tools": [{"name": "add", "input_schema": SCHEMA}]})
     assert satisfied(messages, [{"type": "tool_use", "name": "add", "input": {"n": 1}}])
@@ -96,3 +99,8 @@ def test_the_context_has_the_same_length_for_every_reply() -> None:
     contexts = [with_reply(first, [("a", one)], CHOICE, TEXTS, CHAT) for one in answers]
     assert len({len(one.reply) for one in contexts}) == 1
     assert all(one.dense == (0.5,) and one.held == "a" for one in contexts)
+
+
+def test_the_place_in_a_rollout_is_kept_for_what_follows_a_text() -> None:
+    first = Context((1.0,), unit=0.25)
+    assert with_reply(first, [("a", ModelAnswer("7", ()))], CHOICE, TEXTS, {}).unit == 0.25
