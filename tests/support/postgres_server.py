@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.support.process import free_port
+from tests.support.ports import free_port
 from tests.support.until import until_now
 
 USER = "tollway"
@@ -74,7 +74,7 @@ class PostgresServer:
                 start_new_session=True,
             )
         ready = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        until_now(lambda: self._answers(ready), every_s=0.05)
+        until_now(lambda: self._answers(ready), within_s=90, every_s=0.05)
 
     def _answers(self, ready: list[str]) -> bool:
         assert self.process is not None
@@ -91,11 +91,13 @@ class PostgresServer:
         """Let it and all of its connections hang."""
         assert self.process is not None
         for pid in self._processes():
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):  # a connection that has ended
+                os.kill(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         for pid in self._processes():
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # a connection that has ended
+                os.kill(pid, signal.SIGCONT)
 
     def _processes(self) -> list[int]:
         """Return the server's process and its children."""

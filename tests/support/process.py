@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,10 @@ from pathlib import Path
 import httpx
 
 from tests.support.http_client import http_client
+from tests.support.ports import free_port
 from tests.support.until import until
+
+__all__ = ["ROOT", "Process", "free_port"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,16 +81,10 @@ class Process:
 
     def wait(self) -> int:
         """Return its exit code, once it has ended."""
-        code = self._process.wait(timeout=20)
+        code = self._process.wait(timeout=60)
         self._log.close()
         return code
 
     def end(self, how: signal.Signals) -> int:
         self._process.send_signal(how)
         return self.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from tests.support.process import free_port
+from tests.support.ports import BUS, free_port
 from tests.support.until import until_now
 
 
@@ -74,7 +74,7 @@ class RedisServer:
         self.process.send_signal(signal.SIGCONT)
 
 
-def wait_for_ping(port: int, process: "subprocess.Popen[bytes]", timeout_s: float = 10.0) -> None:
+def wait_for_ping(port: int, process: "subprocess.Popen[bytes]", timeout_s: float = 60.0) -> None:
     until_s = time.monotonic() + timeout_s
     while time.monotonic() < until_s:
         assert process.poll() is None, "redis-server did not start"
@@ -96,8 +96,8 @@ def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
 
 
 SLOTS = 16_384
-BUS = 10_000
-"""How much higher a node's port for the cluster's own traffic is than its port for clients."""
+STARTS = 5
+"""How often a node of a cluster is started, on other ports each time."""
 
 
 @contextlib.contextmanager
@@ -106,32 +106,27 @@ def redis_cluster(folder: Path, nodes: int = 3) -> Iterator[list[RedisServer]]:
     with contextlib.ExitStack() as stack:
         servers: list[RedisServer] = []
         for number in range(nodes):
-            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
-            server = RedisServer(
-                folder / f"node-{number}",
-                *options,
-                *("--appendonly", "no", "--cluster-require-full-coverage", "no"),
-                port=_bus_port(),
-            )
+            server = _node(folder / f"node-{number}")
             stack.callback(server.kill)
             servers.append(server)
         for number, server in enumerate(servers):
             first, end = number * SLOTS // nodes, (number + 1) * SLOTS // nodes
             with Redis(port=server.port) as node:
                 node.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
-                node.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
-        until_now(lambda: all(_covers(server.port, nodes) for server in servers))
+                if number > 0:
+                    node.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+        until_now(lambda: all(_covers(server.port, nodes) for server in servers), within_s=90)
         yield servers
 
 
-def _bus_port() -> int:
-    """Return a free port whose port for the cluster's own traffic is free too."""
-    for _ in range(1000):
-        port = free_port()
-        if port + BUS < 65_536:
-            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + BUS)):
-                return port
-    raise AssertionError("no free pair of ports")
+def _node(folder: Path) -> RedisServer:
+    """Start a node; on other ports, should one of its two have been taken meanwhile."""
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+    options += ("--appendonly", "no", "--cluster-require-full-coverage", "no")
+    for _ in range(STARTS - 1):
+        with contextlib.suppress(AssertionError):  # it ended
+            return RedisServer(folder, *options, port=free_port(also=(BUS,)))
+    return RedisServer(folder, *options, port=free_port(also=(BUS,)))
 
 
 def _covers(port: int, nodes: int) -> bool:
