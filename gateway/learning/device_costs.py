@@ -326,6 +326,13 @@ class DeviceCosts:
                     if moved(backend.price, price):
                         route.reprice(name, price)
 
+    def price(self, backend: str) -> Price | None:
+        """Return the price now of a backend that runs on a device; None for any other."""
+        for one in self.devices.values():
+            if backend in one.device.users:
+                return one.device.prices(self._clock())[backend]
+        return None
+
     def unallocated_nano(self, one: PricedDevice) -> int:
         """Return the bill that this worker counts, less what it has charged for the device."""
         return one.device.bill_nano - sum(self.charged[name].nano for name in one.device.users)

@@ -95,11 +95,24 @@ class PaidCalls:
             rng=self._rng,
         )
 
-    async def make(
-        self, state: RequestState, own: RequestState, target: Target, signal: str, chance: float
+    def give_back(self, unmade: list[tuple[RequestState, Target]]) -> None:
+        """Return to the share what calls that were drawn would have cost, as they are not made."""
+        self._auditor.charge(-sum(own.quotes[one.name].ceiling_nano for own, one in unmade))
+
+    async def make(  # noqa: PLR0917 - what is called, then why
+        self,
+        state: RequestState,
+        own: RequestState,
+        target: Target,
+        signal: str,
+        chance: float,
+        drawn: RequestState | None = None,
     ) -> Attempt | None:
-        """Make a call that was drawn; None if it could not be made or failed."""
-        held_nano, cost_nano = own.quotes[target.name].ceiling_nano, 0
+        """Make a call that was drawn; None if it could not be made or failed.
+
+        `drawn`: the call in whose place it is made, by default itself.
+        """
+        held_nano, cost_nano = (drawn or own).quotes[target.name].ceiling_nano, 0
         try:
             hold = await self._reserving.reserve(own, target)
             if isinstance(hold, BudgetRefusal):

@@ -6,11 +6,12 @@ are averaged. What is judged is data in JSON: text in it that looks like an inst
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
+from tollway.backends.price import Price
 from tollway.backends.types import Call
 from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.request_state import RequestState
@@ -35,53 +36,78 @@ PAIR = (
     "you. An answer is good if: {rubric}\nReply with 1 if answer_1 is better, 2 if answer_2 is "
     "better, and 0 if they are equally good, and nothing else."
 )
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"\d*\.\d+|\d+")
+_OF_TEN = re.compile(r"(?:/|\bout of\b)\s*10(?![\d.]*\d)", re.IGNORECASE)
+_MINUS = re.compile("[-\N{MINUS SIGN}\N{EN DASH}]\\s*[.\\d]")
+MOST = 10.0  # of a verdict
+_PREFERENCES = (0.0, 1.0, 2.0)
 
 
 class JudgeHook:
     """A judge, one call to each answer."""
 
-    def __init__(
-        self, name: str, calls: PaidCalls, plan: RoutePlan, judge: Target, rubric: str | None
+    def __init__(  # noqa: PLR0917 - who asks, whom, and at what price
+        self,
+        name: str,
+        calls: PaidCalls,
+        plan: RoutePlan,
+        judge: str,
+        rubric: str | None,
+        price: Callable[[], Price],
     ) -> None:
-        """`plan`: the judge's own, by whose protocol it is called."""
+        """`plan`: the judge's own, by whose protocol it is called; `price`: the one in force."""
         self.name = name
         self._calls = calls
         self._plan = plan
-        self._judge = judge
+        self._name = judge
+        self._price = price
         self._rubric = rubric or RUBRIC
 
     async def score(self, answer: Answer) -> float | None:
         """Return the judge's score; None if this answer was not drawn, or may not be judged now."""
         shown = {"request": prompt_of(answer.request), "answer": answer.text[:ANSWER_CHARS_MAX]}
-        own = self._prepared(answer.state, ALONE, shown)
+        judge = self._judge()
+        own = self._prepared(answer.state, judge, ALONE, shown)
         if own is None:
             return None
-        chance = self._calls.draw(answer.state, [(own, self._judge)])
+        chance = self._calls.draw(answer.state, [(own, judge)])
         if not chance:
             return None
-        number = await self._number(answer.state, own, chance)
-        return None if number is None else min(number, 10.0) / 10.0
+        number = await self._number(answer.state, own, judge, chance)
+        return None if number is None else number / MOST
+
+    def _judge(self) -> Target:
+        """Return the judge at the price in force; calls under way go on with theirs."""
+        price = self._price()
+        if price != self._plan.backends[self._name].price:
+            self._plan.reprice(self._name, price)
+        return self._plan.backends[self._name]
 
     def _prepared(
-        self, state: RequestState, prompt: str, shown: Mapping[str, Any]
+        self, state: RequestState, judge: Target, prompt: str, shown: Mapping[str, Any]
     ) -> RequestState | None:
-        call = asking(prompt.format(rubric=self._rubric), shown, self._judge.model)
+        call = asking(prompt.format(rubric=self._rubric), shown, judge.model)
         call.tenant, call.caller = state.inference.tenant, state.inference.call.caller
-        call.payload = self._judge.protocol.parse(call)
-        return self._calls.prepared(state, self._plan, self._judge, call)
+        call.payload = judge.protocol.parse(call)
+        return self._calls.prepared(state, self._plan, judge, call)
 
-    async def _number(self, state: RequestState, own: RequestState, chance: float) -> float | None:
+    async def _number(
+        self,
+        state: RequestState,
+        own: RequestState,
+        judge: Target,
+        chance: float,
+        drawn: RequestState | None = None,
+    ) -> float | None:
         """Return the number that the judge replies. Raises HookFailed if it replies none."""
-        attempt = await self._calls.make(state, own, self._judge, self.name, chance)
+        attempt = await self._calls.make(state, own, judge, self.name, chance, drawn)
         if attempt is None:
             return None
         verdict = attempt.outcome.answer.value
-        short = verdict if isinstance(verdict, str) and len(verdict) <= VERDICT_CHARS_MAX else ""
-        found = _NUMBER.findall(short)
-        if not found:
-            raise HookFailed(f"judge {self._judge.name!r} replied {str(verdict)[:80]!r}: no number")
-        return float(found[-1])
+        number = number_of(verdict) if isinstance(verdict, str) else None
+        if number is None or (drawn is not None and number not in _PREFERENCES):
+            raise HookFailed(f"judge {judge.name!r} replied {str(verdict)[:80]!r}: no verdict")
+        return number
 
     async def aclose(self) -> None:
         """Do nothing: its backend is the gateway's."""
@@ -95,11 +121,12 @@ class PairJudgeHook(JudgeHook):
         name: str,
         calls: PaidCalls,
         plan: RoutePlan,
-        judge: Target,
+        judge: str,
         rubric: str | None,
+        price: Callable[[], Price],
         rival: str,
     ) -> None:
-        super().__init__(name, calls, plan, judge, rubric)
+        super().__init__(name, calls, plan, judge, rubric, price)
         self._rival = rival
 
     async def score(self, answer: Answer) -> float | None:
@@ -113,28 +140,36 @@ class PairJudgeHook(JudgeHook):
         )
         shown = {"request": prompt_of(answer.request)}
         texts = answer.text[:ANSWER_CHARS_MAX], answer.text[:ANSWER_CHARS_MAX]
-        probe = self._prepared(state, PAIR, {**shown, "answer_1": texts[0], "answer_2": texts[1]})
+        judge = self._judge()
+        probe = self._prepared(
+            state, judge, PAIR, {**shown, "answer_1": texts[0], "answer_2": texts[1]}
+        )
         if asking_rival is None or probe is None:
             return None
-        chance = self._calls.draw(
-            state, [(asking_rival, rival), (probe, self._judge), (probe, self._judge)]
-        )
+        judging = [(probe, judge), (probe, judge)]
+        chance = self._calls.draw(state, [(asking_rival, rival), *judging])
         if not chance:
             return None
-        reply = await self._calls.make(state, asking_rival, rival, self.name, chance)
-        other = None if reply is None else reply.outcome.answer.value
-        if not isinstance(other, str):
-            return None
-        scores = []
-        for first in (True, False):
-            pair = (texts[0], other[:ANSWER_CHARS_MAX])
-            one, two = pair if first else pair[::-1]
-            own = self._prepared(state, PAIR, {**shown, "answer_1": one, "answer_2": two})
-            number = None if own is None else await self._number(state, own, chance)
-            if number is None:
+        try:
+            reply = await self._calls.make(state, asking_rival, rival, self.name, chance)
+            other = None if reply is None else reply.outcome.answer.value
+            if not isinstance(other, str):
                 return None
-            scores.append(float(number != (2.0 if first else 1.0)))
-        return sum(scores) / 2.0
+            pair = (texts[0], other[:ANSWER_CHARS_MAX])
+            scores = []
+            for preferred, (one, two) in ((1.0, pair), (2.0, pair[::-1])):
+                shown |= {"answer_1": one, "answer_2": two}
+                own = self._prepared(state, judge, PAIR, shown)
+                if own is None:
+                    break
+                judging.pop()
+                number = await self._number(state, own, judge, chance, probe)
+                if number is None:
+                    break
+                scores.append(float(number in {preferred, 0.0}))
+            return sum(scores) / 2.0 if len(scores) == 2 else None
+        finally:
+            self._calls.give_back(judging)
 
 
 class ReferenceHook:
@@ -175,6 +210,14 @@ class ReferenceHook:
 
     async def aclose(self) -> None:
         """Do nothing: its backend is the route's."""
+
+
+def number_of(verdict: str) -> float | None:
+    """Return the one number from 0 to 10 that a verdict states, such as `7/10`, or None."""
+    if len(verdict) > VERDICT_CHARS_MAX or _MINUS.search(verdict):
+        return None
+    found = _NUMBER.findall(_OF_TEN.sub("", verdict))
+    return float(found[0]) if len(found) == 1 and float(found[0]) <= MOST else None
 
 
 def prompt_of(request: Any) -> str:

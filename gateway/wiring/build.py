@@ -262,6 +262,7 @@ def build(  # noqa: PLR0915 - one statement for each part
             clock=clock,
             wall=wall,
             rng=rng,
+            costs=costs,
         ),
         warm_ups=WarmUps(
             path.reserving,

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from tollway.backends.http.factory import open_transport
 from tollway.backends.json_path import compile_path
+from tollway.backends.price import Price
 from tollway.backends.protocols.registry import protocol
 from tollway.gateway import settings as config
+from tollway.gateway.learning.device_costs import DeviceCosts
 from tollway.gateway.routing.attempts import Attempts
 from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.reserving import Reserving
@@ -74,8 +76,8 @@ def anchor(route: config.RouteConfig, backends: Mapping[str, Target]) -> str:
 class SignalBuilder:
     """Builds the hooks of all routes; unchanged ones stay the same objects."""
 
-    # The mutable state is the hooks and guards with their settings, the guards by route, and the
-    # state of the judges' plans.
+    # The mutable state is the hooks and guards with their settings, the guards by route, the state
+    # of the judges' plans, and the routes.
 
     def __init__(
         self,
@@ -87,8 +89,11 @@ class SignalBuilder:
         clock: Callable[[], float],
         wall: Callable[[], float],
         rng: Random,
+        costs: DeviceCosts,
     ) -> None:
         self.runner = runner
+        self._routes: Mapping[str, RoutePlan] = {}
+        self._clock, self._wall, self._costs = clock, wall, costs
         self._paid = partial(
             PaidCalls, reserving, attempts, journal, clock=clock, wall=wall, rng=rng
         )
@@ -144,7 +149,7 @@ class SignalBuilder:
         guards = self._prepared_guards(settings)
 
         def commit() -> list[Hook | Guard]:
-            self._hooks = hooks
+            self._hooks, self._routes = hooks, routes
             kept = [guard for _, guard in guards.values()]
             gone = [guard for _, guard in self._guards.values() if guard not in kept]
             self._guards, self.guards = guards, {}
@@ -205,21 +210,30 @@ class SignalBuilder:
         if signal.kind == "reference":
             return ReferenceHook(name, calls, signal.backend)
         assert judge is not None
-        plan, target = self._judging_plan(signal, route, judge)
-        if signal.compare_to is not None:
-            return PairJudgeHook(name, calls, plan, target, signal.rubric, signal.compare_to)
-        return JudgeHook(name, calls, plan, target, signal.rubric)
+        plan, price = self._judging_plan(signal, route, judge), partial(self.price_of, judge)
+        rubric, rival = signal.rubric, signal.compare_to
+        if rival is not None:
+            return PairJudgeHook(name, calls, plan, judge.name, rubric, price, rival)
+        return JudgeHook(name, calls, plan, judge.name, rubric, price)
 
-    def _judging_plan(
-        self, signal: SignalConfig, route: RoutePlan, judge: Target
-    ) -> tuple[RoutePlan, Target]:
+    def price_of(self, judge: Target) -> Price:
+        """Return the price of a judge in force: routes are told new ones, and it needs no route."""
+        for route in self._routes.values():
+            if judge.name in route.backends:
+                return route.backends[judge.name].price
+        price = self._costs.price(judge.name)
+        if price is not None:
+            return price
+        return judge.price if judge.tariff is None else judge.tariff.at_time(self._wall())
+
+    def _judging_plan(self, signal: SignalConfig, route: RoutePlan, judge: Target) -> RoutePlan:
         """Return the plan by which a judge is called: its own protocol, usage and costs."""
         key = route.name, signal.name
         state = self._judging.setdefault(key, RouteState())
         target = replace(
             judge, protocol=protocol("openai"), expects=None, timeout_s=signal.timeout_s
         )
-        plan = replace(
+        return replace(
             route,
             protocol=target.protocol,
             backends={judge.name: target},
@@ -235,7 +249,6 @@ class SignalBuilder:
             online=None,
             texts=None,
         )
-        return plan, target
 
 
 def _program(signal: SignalConfig | GuardConfig, command: tuple[str, ...] = CHECKER) -> Program:
@@ -301,6 +314,7 @@ def build_signals(  # noqa: PLR0917 - the parts in the order they are built
     clock: Callable[[], float],
     wall: Callable[[], float],
     rng: Random,
+    costs: DeviceCosts,
 ) -> SignalBuilder:
     """Return what builds hooks, with those of the settings in use."""
     # A generator of its own, so that what the policies draw does not depend on signals; seeded by
@@ -308,6 +322,8 @@ def build_signals(  # noqa: PLR0917 - the parts in the order they are built
     own = Random(repr(rng.getstate()))
     runner = SignalRunner(teach=teach, counts=counts, rng=own, wall=wall)
     sinks.add(ended=runner.ended)
-    builder = SignalBuilder(runner, reserving, attempts, journal, clock=clock, wall=wall, rng=own)
+    builder = SignalBuilder(
+        runner, reserving, attempts, journal, clock=clock, wall=wall, rng=own, costs=costs
+    )
     builder.prepare(settings, backends, routes)()
     return builder

@@ -1,6 +1,7 @@
 """Signals through the whole gateway: scored off the path, recorded, explained and learned from."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.support.chat_servers import ChatServer, asking, chat_backend, chat_route
 from tests.support.harness import Running, run, running, serving
+from tollway.backends.pricing import parse_price
 
 pytestmark = pytest.mark.integration
 
@@ -195,3 +197,41 @@ def test_what_users_do_next_scores_the_answer_before(tmp_path: Path) -> None:
         assert bad.status_code == 400
 
     run(main)
+
+
+def test_a_judge_is_charged_at_the_price_in_force(tmp_path: Path) -> None:
+    signals = """
+signals = [{ kind = "judge", backend = "judge", share = 1.0, budget_share = 1.0 }]"""
+    other = """
+[[routes]]
+name = "other"
+path = "/v1/completions"
+protocol = "openai"
+backends = ["judge"]
+"""
+    flat = "{ per_request_usd = 0.001 }"
+
+    costs: list[int] = []
+
+    async def main(*, on_a_route: bool) -> None:
+        server, judge = ChatServer(lambda prompt: "42"), ChatServer(lambda prompt: "7")
+        async with serving(server) as url, serving(judge) as judging:
+            toml = chat_route(["one"], signals) + chat_backend("one", url, price=flat)
+            toml += chat_backend("judge", judging, price=flat) + other * on_a_route
+            async with running(toml, tmp_path / str(on_a_route)) as tollway:
+                for price in (0.002, 0.0005):
+                    now = parse_price({"per_request_usd": price})
+                    if on_a_route:
+                        tollway.gateway.routes["other"].reprice("judge", now)
+                    else:
+                        tollway.gateway.backends["judge"].tariff = now
+                    judged = len(judge.prompts)
+                    for _ in range(60):
+                        told = await asked(tollway, asking("?"))
+                        if len(judge.prompts) > judged:
+                            break
+                    costs.append(told["attempts"][-1]["cost_nano"])
+
+    run(partial(main, on_a_route=True))
+    run(partial(main, on_a_route=False))
+    assert costs == [2_000_000, 500_000] * 2
