@@ -30,11 +30,12 @@ async def play(url: str, rollout: str, *, requests: int = REQUESTS_MAX) -> str:
             await _learn(client, answer, label, counts)
             if number % LOOK_EVERY == LOOK_EVERY - 1:
                 found = await client.get(path)
-                sys.stdout.write(f"{_line(number + 1, counts)}; {found['phase']}\n")
+                phase = found.get("phase", "idle")  # without one until the state is read
+                sys.stdout.write(f"{_line(number + 1, counts)}; {phase}\n")
                 sys.stdout.flush()
-                if found["phase"] not in UNDECIDED:
+                if phase not in UNDECIDED:
                     sys.stdout.write(f"{found['why']}\n")
-                    return str(found["phase"])
+                    return str(phase)
     return "undecided"
 
 

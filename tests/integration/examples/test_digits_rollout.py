@@ -9,7 +9,7 @@ from examples.digits import processes, rollout
 from tests.support.process import Process, free_port
 from tollway.gateway.cli.main import main as cli
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 CONFIG = Path(rollout.__file__).with_name("rollout.toml")
 

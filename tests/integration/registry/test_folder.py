@@ -156,6 +156,7 @@ def test_a_move_that_cannot_be_made_says_why(
     run(main)
 
 
+@pytest.mark.timeout(400)
 def test_workers_follow_an_alias_without_losing_a_request(tmp_path: Path) -> None:
     async def main() -> None:
         versions(tmp_path, "1", "2")

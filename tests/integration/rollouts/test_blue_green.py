@@ -1,15 +1,29 @@
 """Blue-green on a real gateway, and rollouts across reloads."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.configs import two_backends
-from tests.support.harness import Upstream, run, running, serving
+from tests.support.harness import Running, Upstream, run, running, serving
 from tests.support.reloading import File
 from tests.support.rollouts import act, rollout, serve, status
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
+
+
+async def at_step(tollway: Running, step: int) -> Any:
+    """Return the rollout once it has come to a step; smoke requests may take a while."""
+    found = await status(tollway)
+    return found if found["step"] == step else None
+
+
+async def ended(tollway: Running) -> Any:
+    found = await status(tollway)
+    return found if found["phase"] != "progressing" else None
+
 
 LIMITS = '[{ metric = "error_rate", limit = 0.2 }]'
 BLUE_GREEN = 'strategy = "blue_green"\nmin_samples = 5\nsmoke = [{ path = "/ready" }]\n'
@@ -23,7 +37,7 @@ def test_green_gets_everything_once_its_smoke_requests_are_answered(tmp_path: Pa
             async with running(toml, tmp_path) as tollway:
                 assert set(await serve(tollway, 5)) == {"cheap"}
                 await act(tollway, "start")
-                found = await status(tollway)
+                found = await until(lambda: at_step(tollway, 1))
                 assert [path for _, path, _, _ in green.requests] == [b"/ready"]
                 assert (found["phase"], found["weight"], found["step"]) == ("progressing", 1.0, 1)
                 assert set(await serve(tollway, 8)) == {"next"}
@@ -40,7 +54,7 @@ def test_green_gets_nothing_if_a_smoke_request_fails(tmp_path: Path) -> None:
         async with serving(Upstream()) as a, serving(green) as b:
             toml = two_backends(a, a, more=rollout(b, BLUE_GREEN, LIMITS))
             async with running(toml, tmp_path) as tollway:
-                found = await status(tollway)
+                found = await until(lambda: ended(tollway))
                 assert (found["phase"], found["weight"]) == ("rolled_back", 0.0)
                 assert found["why"] == "smoke request failed: /ready: status 503"
                 assert set(await serve(tollway, 5)) == {"cheap"}
@@ -55,7 +69,7 @@ def test_a_reload_keeps_a_rollout_and_removing_it_ends_it(tmp_path: Path) -> Non
             steps = "steps = [{ setWeight = 50, pause = {} }]"
             toml = two_backends(a, a, more=rollout(b, steps))
             async with running(toml, tmp_path) as tollway:
-                await serve(tollway, 10)
+                await serve(tollway, 30)
                 before = await status(tollway)
                 file = File(tollway, tmp_path)
                 reloaded = await file.reload(toml + "\n# no change\n")

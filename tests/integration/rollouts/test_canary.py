@@ -17,11 +17,11 @@ def test_a_candidate_that_is_as_good_is_promoted_step_by_step(tmp_path: Path) ->
             toml = two_backends(a, a, more=rollout(b, "steps = [{ setWeight = 50 }]"))
             async with running(toml, tmp_path) as tollway:
                 assert (await status(tollway))["weight"] == 0.5
-                answered = await serve(tollway, 40)
-                assert 8 < answered.count("next") < 32
+                answered = await serve(tollway, 20)
+                assert 2 < answered.count("next") < 18
                 waiting = (await status(tollway))["waiting"]
                 assert any("observations" in why for why in waiting)
-                await serve(tollway, 160)
+                await serve(tollway, 180)
                 found = await status(tollway)
                 assert (found["phase"], found["weight"]) == ("promoted", 1.0)
                 assert set(await serve(tollway, 20)) == {"next"}
@@ -78,7 +78,7 @@ def test_a_sticky_client_sees_one_version_and_stays_when_the_weight_rises(tmp_pa
                     seen = set(await serve(tollway, 3, **{"x-user": f"u{user}"}))
                     assert len(seen) == 1
                     first[user] = seen.pop()
-                assert 3 < list(first.values()).count("next") < 25
+                assert 0 < list(first.values()).count("next") < 40
                 for user, version in first.items():
                     if version == "next":
                         assert await serve(tollway, 1, **{"x-user": f"u{user}"}) == ["next"]
