@@ -9,7 +9,7 @@ value is a model's.
 from collections.abc import Callable
 from typing import Any
 
-STEPS_MAX = 20_000  # values checked against schemas: some 20 ms
+STEPS_MAX = 20_000  # values checked against schemas, and entries of lists in them: some 20 ms
 DEPTH_MAX = 64  # of schemas within schemas, including references
 
 _TYPES: dict[str, Callable[[Any], bool]] = {
@@ -44,18 +44,25 @@ class _Check:
         self._root = root
         self._left = STEPS_MAX
 
+    def _spend(self, steps: int, path: str) -> None:
+        self._left -= steps
+        if self._left < 0:
+            raise TooMuchWork(f"{path}: too much to check")
+
     def at(self, schema: Any, value: Any, path: str, depth: int) -> str:
-        self._left -= 1
-        if self._left < 0 or depth > DEPTH_MAX:
+        self._spend(1, path)
+        if depth > DEPTH_MAX:
             raise TooMuchWork(f"{path}: too much to check")
         if schema is True or not isinstance(schema, dict):
             return "" if schema is not False else f"{path}: nothing is allowed"
         if isinstance(reference := schema.get("$ref"), str):
+            self._spend(reference.count("/"), path)
             found = self._referred(reference)
             if wrong := self.at(found, value, path, depth + 1):
                 return wrong
         kinds = schema.get("type")
         allowed = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else []
+        self._spend(len(allowed), path)
         tests = [_TYPES[kind] for kind in allowed if isinstance(kind, str) and kind in _TYPES]
         if tests and not any(test(value) for test in tests):
             return f"{path}: is not {' or '.join(map(str, allowed))}"
@@ -63,7 +70,7 @@ class _Check:
             return f"{path}: is not the constant"
         choices = schema.get("enum")
         if isinstance(choices, list):
-            self._left -= len(choices)
+            self._spend(len(choices), path)
             if not any(_same(choice, value) for choice in choices):
                 return f"{path}: is not one of the allowed values"
         if isinstance(value, dict):
@@ -75,8 +82,10 @@ class _Check:
         return wrong or self._combined(schema, value, path, depth)
 
     def _object(self, schema: Any, value: dict[str, Any], path: str, depth: int) -> str:
-        required = schema.get("required")
-        for name in required if isinstance(required, list) else ():
+        listed = schema.get("required")
+        required = listed if isinstance(listed, list) else []
+        self._spend(len(required), path)
+        for name in required:
             if isinstance(name, str) and name not in value:
                 return f"{path}: {name} is missing"
         known = schema.get("properties")

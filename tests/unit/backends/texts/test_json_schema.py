@@ -53,3 +53,17 @@ def test_a_schema_that_refers_to_itself_ends() -> None:
 def test_work_is_limited() -> None:
     with pytest.raises(TooMuchWork):
         violation({"items": {"type": "integer"}}, [1] * 30_000)
+
+
+@pytest.mark.parametrize(
+    ("inner", "value"),
+    [
+        ({"required": ["a"] * 30_000}, {"a": 1}),
+        ({"type": ["string"] * 30_000}, "x"),
+        ({"enum": ["x"] * 30_000}, "x"),
+        ({"$ref": "#/" + "a/" * 30_000}, "x"),
+    ],
+)
+def test_entries_of_lists_are_work(inner: Any, value: Any) -> None:
+    with pytest.raises(TooMuchWork):
+        violation({"x": inner, "allOf": [{"$ref": "#/x"}] * 2_000}, value)
