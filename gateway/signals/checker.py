@@ -5,13 +5,16 @@ runs this file as a program, and kills it when it takes too long. It reads and w
 (see `process`).
 """
 
+import contextlib
 import json
 import re
+import signal
 import sys
 from functools import cache
 from typing import Any
 
 SCHEMAS_MAX = 64  # compiled ones that are kept
+PR_SET_PDEATHSIG = 1  # of Linux
 
 FENCE = "```"
 
@@ -44,8 +47,13 @@ _compiled: dict[str, Any] = {}
 
 
 def _meets(schema: Any, text: str) -> float | None:
-    """Return 1 if a text meets a schema, 0 if not; None if the schema itself is invalid."""
+    """Return 1 if a text meets a schema, 0 if not; None if the schema itself is invalid.
+
+    A schema may be a client's, so that a reference to anything but itself and the specifications
+    of JSON Schema is invalid: nothing is fetched, and no file is read.
+    """
     import jsonschema  # type: ignore[import-untyped] # noqa: PLC0415 - only where it is used
+    import referencing.exceptions  # noqa: PLC0415
 
     key = json.dumps(schema, sort_keys=True)
     if key not in _compiled:
@@ -54,7 +62,7 @@ def _meets(schema: Any, text: str) -> float | None:
         kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
         try:
             kind.check_schema(schema)
-            _compiled[key] = kind(schema)
+            _compiled[key] = kind(schema, registry=jsonschema.validators.SPECIFICATIONS)
         except jsonschema.exceptions.SchemaError:
             _compiled[key] = None
     validator = _compiled[key]
@@ -64,7 +72,10 @@ def _meets(schema: Any, text: str) -> float | None:
         value = json.loads(_unfenced(text))
     except ValueError:
         return 0.0
-    return float(validator.is_valid(value))
+    try:
+        return float(validator.is_valid(value))
+    except referencing.exceptions.Unresolvable:
+        return None
 
 
 def _unfenced(text: str) -> str:
@@ -75,12 +86,22 @@ def _unfenced(text: str) -> str:
     return stripped[len(FENCE) : -len(FENCE)].partition("\n")[2]
 
 
+def _end_with_parent() -> None:
+    """Have this process killed when the gateway is: it may be in an expression that never ends."""
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Answer lines until the input ends."""
+    _end_with_parent()
     for line in sys.stdin:
         try:
             result = check(json.loads(line))
-        except (re.error, RecursionError, KeyError) as exc:
+        except Exception as exc:
             result = {"error": str(exc)[:200]}
         sys.stdout.write(json.dumps(result) + "\n")
         sys.stdout.flush()

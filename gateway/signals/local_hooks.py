@@ -13,7 +13,7 @@ from tollway.gateway.signals import checker
 from tollway.gateway.signals.ports import Answer, HookFailed, checked
 from tollway.gateway.signals.process import Program
 
-CHECKER = (sys.executable, "-I", str(Path(checker.__file__).resolve()))
+CHECKER = (sys.executable, "-I", "-X", "utf8", str(Path(checker.__file__).resolve()))
 """The command of the process that checks texts; isolated: nothing of a folder is imported."""
 
 PATTERN_HELLO = {"pattern": "", "text": ""}

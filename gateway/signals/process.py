@@ -3,8 +3,8 @@
     stdin    {"answer": "...", "request": {...}, "backend": "...", ...}
     stdout   {"score": 0.8}            from 0 to 1; null for no opinion
 
-A program answers one line at a time and is used again. One that takes too long, dies, or writes a
-longer line than LINE_BYTES_MAX is killed with all it started, and another is started for the next
+A program answers one line at a time and is used again. One that takes too long, dies, or writes
+too long a line or a second one is killed with all it started, and another is started for the next
 answer. It has an environment of its own, without the gateway's secrets.
 """
 
@@ -37,8 +37,13 @@ class Program:
         start_s: float = START_S,
         most: int = 1,
         hello: Any = None,
+        line_bytes: int = LINE_BYTES_MAX,
+        wait_s: float | None = None,
     ) -> None:
         """`most`: processes at once. `start_s`: the time that a process may take to start.
+
+        `line_bytes`: the longest line that it may write. `wait_s`: the time to wait for a free
+        process; None for any.
 
         `hello`: a document that a new process is asked first, so that the time of its start is not
         part of the first answer's; without one, the first answer may take both times.
@@ -47,6 +52,8 @@ class Program:
         self._command = tuple(command)
         self._timeout_s = timeout_s
         self._start_s = start_s
+        self._line_bytes = line_bytes
+        self._wait_s = wait_s
         self._slots = asyncio.Semaphore(most)
         self._idle: list[asyncio.subprocess.Process] = []
         self._closed = False
@@ -54,33 +61,52 @@ class Program:
     async def ask(self, document: Any) -> Any:
         """Return the document that the program writes for one. Raises HookFailed."""
         line = orjson.dumps(document) + b"\n"
-        async with self._slots:
-            limit_s = self._timeout_s
-            if self._idle:
-                process = self._idle.pop()
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._slots.acquire()
+        except TimeoutError as exc:
+            why = f"{self._command[0]} had no free process for {self._wait_s:g} s"
+            raise HookFailed(why) from exc
+        try:
+            return await self._answered(line)
+        finally:
+            self._slots.release()
+
+    async def _answered(self, line: bytes) -> Any:
+        limit_s = self._timeout_s
+        process = await self._waiting()
+        if process is None:
+            process = await self._start()
+            limit_s += self._start_s
+        done = False
+        try:
+            if limit_s > self._timeout_s and self._hello is not None:
+                async with asyncio.timeout(self._start_s):
+                    await _exchange(process, orjson.dumps(self._hello) + b"\n")
+                limit_s = self._timeout_s
+            async with asyncio.timeout(limit_s):
+                reply = await _exchange(process, line)
+            answer = orjson.loads(reply)
+            done = True
+        except TimeoutError as exc:
+            raise HookFailed(f"{self._command[0]} took longer than {limit_s:g} s") from exc
+        except (OSError, ValueError, EOFError) as exc:
+            raise HookFailed(f"{self._command[0]}: {exc or 'ended'}") from exc
+        finally:
+            if done and not self._closed:
+                self._idle.append(process)
             else:
-                process = await self._start()
-                limit_s += self._start_s
-            done = False
-            try:
-                if limit_s > self._timeout_s and self._hello is not None:
-                    async with asyncio.timeout(self._start_s):
-                        await _exchange(process, orjson.dumps(self._hello) + b"\n")
-                    limit_s = self._timeout_s
-                async with asyncio.timeout(limit_s):
-                    reply = await _exchange(process, line)
-                answer = orjson.loads(reply)
-                done = True
-            except TimeoutError as exc:
-                raise HookFailed(f"{self._command[0]} took longer than {limit_s:g} s") from exc
-            except (OSError, ValueError, EOFError) as exc:
-                raise HookFailed(f"{self._command[0]}: {exc or 'ended'}") from exc
-            finally:
-                if done and not self._closed:
-                    self._idle.append(process)
-                else:
-                    await _kill(process)
-            return answer
+                await _kill(process)
+        return answer
+
+    async def _waiting(self) -> asyncio.subprocess.Process | None:
+        """Return an idle process that can be asked, else None; end those that cannot."""
+        while self._idle:
+            process = self._idle.pop()
+            if not (_has_ended(process) or _has_written(process)):
+                return process
+            await _kill(process)
+        return None
 
     async def _start(self) -> asyncio.subprocess.Process:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
@@ -92,7 +118,7 @@ class Program:
                 stderr=asyncio.subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,
-                limit=LINE_BYTES_MAX,
+                limit=self._line_bytes,
             )
         except OSError as exc:
             raise HookFailed(f"{self._command[0]} cannot be started: {exc.strerror}") from exc
@@ -114,6 +140,17 @@ async def _exchange(process: asyncio.subprocess.Process, line: bytes) -> bytes:
     if not reply.endswith(b"\n"):
         raise EOFError("ended without an answer")
     return reply
+
+
+def _has_ended(process: asyncio.subprocess.Process) -> bool:
+    assert process.stdout is not None
+    return process.returncode is not None or process.stdout.at_eof()
+
+
+def _has_written(process: asyncio.subprocess.Process) -> bool:
+    """Whether a process has written more than its answer: its next lines would not be answers."""
+    # No public attribute tells what waits in a StreamReader without waiting for it.
+    return bool(process.stdout._buffer)  # type: ignore[union-attr]
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:

@@ -46,7 +46,7 @@ from tollway.gateway.signals.local_hooks import (
     ServiceHook,
 )
 from tollway.gateway.signals.ports import Hook, RouteHooks
-from tollway.gateway.signals.process import Program
+from tollway.gateway.signals.process import LINE_BYTES_MAX, Program
 from tollway.gateway.signals.runner import Counts, SignalRunner, Teach
 from tollway.gateway.signals.service import Service
 from tollway.gateway.storage.journal import Journal
@@ -54,6 +54,7 @@ from tollway.policies.evidence.signal_trust import SignalPrior
 
 PAID = frozenset(("judge", "reference"))
 SCHEMA_BYTES_MAX = 1 << 20
+GUARD_LINE_BYTES = 8 << 20  # all texts of a request of 1 MiB, each character escaped
 
 
 def priors(route: config.RouteConfig) -> dict[str, SignalPrior]:
@@ -152,7 +153,8 @@ class SignalBuilder:
             self._hooks, self._routes = hooks, routes
             kept = [guard for _, guard in guards.values()]
             gone = [guard for _, guard in self._guards.values() if guard not in kept]
-            self._guards, self.guards = guards, {}
+            self._guards = guards
+            self.guards.clear()  # the same mapping: the data plane in use has it
             for (route, _), (_, guard) in guards.items():
                 self.guards.setdefault(route, []).append(guard)
             return [*self.runner.revise(plans), *gone]
@@ -254,7 +256,15 @@ class SignalBuilder:
 def _program(signal: SignalConfig | GuardConfig, command: tuple[str, ...] = CHECKER) -> Program:
     checked = SCHEMA_HELLO if signal.kind == "schema" else PATTERN_HELLO
     hello = checked if command == CHECKER else None
-    return Program(command, timeout_s=signal.timeout_s, most=signal.concurrency, hello=hello)
+    is_guard = isinstance(signal, GuardConfig)
+    return Program(
+        command,
+        timeout_s=signal.timeout_s,
+        wait_s=signal.timeout_s if is_guard else None,  # a client waits for it
+        most=signal.concurrency,
+        hello=hello,
+        line_bytes=GUARD_LINE_BYTES if is_guard else LINE_BYTES_MAX,
+    )
 
 
 def _schema(signal: SignalConfig) -> Any:
