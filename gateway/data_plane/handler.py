@@ -209,11 +209,17 @@ class DataPlane:
 
     def _answering(self, inference: InferenceRequest) -> Answer:
         """Return what answers a request: the driver of its route, or of free calls."""
-        route = inference.route
+        route, answer = inference.route, self._driver.answer
+        is_guarded = route.is_guarded
         if inference.call.payload.endpoint.is_free:
-            return self._free.answer
-        answer = self._driver.answer if route.cache is None else self._caching.answer
-        if route.is_guarded and self._guards is not None:
+            answer = self._free.answer
+            # What a free call sends gets to a provider as what is charged does.
+            is_guarded = bool(inference.call.body) and any(
+                one.is_guarded for one in inference.among or (route,)
+            )
+        elif route.cache is not None:
+            answer = self._caching.answer
+        if is_guarded and self._guards is not None:
             return partial(self._guards.answer, answer)
         return answer
 

@@ -94,16 +94,20 @@ class Guards:
     async def answer(self, answer: Answer, inference: InferenceRequest) -> RequestState:
         """Check a request, and have it answered unless it is refused."""
         await as_task()
-        for guard in self._guards.get(inference.route.name, ()):
-            await self._pass(guard, inference)
+        # A free call may go to the backends of several routes.
+        for route in inference.among or (inference.route,):
+            for guard in self._guards.get(route.name, ()):
+                await self._pass(guard, inference, route.name)
         return await answer(inference)
 
-    async def _pass(self, guard: Guard, inference: InferenceRequest) -> None:
+    async def _pass(self, guard: Guard, inference: InferenceRequest, route: str) -> None:
         """Apply one guard. Raises RequestRefused."""
-        route, tenant = inference.route.name, inference.tenant
+        tenant = inference.tenant
         try:
             if len(inference.call.body) > BODY_BYTES_MAX:
                 raise HookFailed(f"the request has more than {BODY_BYTES_MAX} bytes")
+            if not _is_readable(inference.call):
+                raise HookFailed("not all of its body can be read")
             finding = await guard.check(inference)
             if finding.act == "rewrite":
                 rewrite(inference, finding.request)
@@ -125,6 +129,21 @@ class Guards:
             raise RequestRefused("guard_refused", why, retryable=False, guard=guard.name)
         if finding.tags:
             inference.tags = {**inference.tags, **finding.tags}
+
+
+def _is_readable(call: Call) -> bool:
+    """Whether guards see all of a request: not if its body is no JSON, or has files in it."""
+    payload = call.payload
+    if call.body and (payload.data is None or payload.fault or payload.binary):
+        return False
+    if payload.form is None:
+        return True
+    values = payload.form.fields.values()
+    return not any(
+        isinstance(one, dict)  # the size of a file
+        for value in values
+        for one in (value if isinstance(value, list) else [value])
+    )
 
 
 def rewrite(inference: InferenceRequest, document: Any) -> None:

@@ -85,7 +85,7 @@ class Http(UnaryProtocol):
     def parse(self, call: Call) -> Payload:
         """Read a document, if the body is one; everything is passed on."""
         if self._also and self._free.has(call.method, call.target):
-            return Payload(endpoint=FREE)
+            return Payload(_document(call) if call.body else None, endpoint=FREE)
         if not call.body:
             return Payload()
         document = _document(call)
