@@ -16,6 +16,7 @@ from tollway.gateway.cli.warm_up_files import BadFile, Document, ReadRows
 
 TIMEOUT_S = 1200.0  # of a request to all backends, one after the other
 QUOTED = 50  # requests per estimate
+QUOTED_BYTES = 300_000  # of them: the gateway reads no larger documents than its feedback's
 ROWS = 300  # of prompts: the gain of more is small
 TABLE_ROWS = 2000
 SOURCE = "warm-up"
@@ -91,6 +92,10 @@ def _warm_up(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return terminal.OK if run.learned or not todo else terminal.FAILED
 
 
+def _parts(requests: Iterable[Document]) -> Iterator[list[Document]]:
+    return warm_up_files.groups(requests, QUOTED, QUOTED_BYTES)
+
+
 class _Run:
     """One warm-up. The mutable state is what was learned and spent."""
 
@@ -159,20 +164,19 @@ class _Run:
             )
         expected = ceiling = 0
         free: int | None = None
-        parts = [[one["request"] for one in documents]]
-        for requests in parts:
-            for start in range(0, len(requests), QUOTED):
-                told = self._post(requests=requests[start : start + QUOTED])
-                expected += sum(one["expected_nano"] for one in told["backends"].values())
-                ceiling += sum(one["ceiling_nano"] for one in told["backends"].values())
-                free = told["free_nano"]
+        for part in _parts(one["request"] for one in documents):
+            told = self._post(requests=part)
+            expected += sum(one["expected_nano"] for one in told["backends"].values())
+            ceiling += sum(one["ceiling_nano"] for one in told["backends"].values())
+            free = told["free_nano"]
         if self._arguments.judge is not None:
             judged = [warm_up_scores.judged(one, "x" * 1000) for one in documents[:QUOTED]]
-            told = self._post(requests=judged, backends=[self._arguments.judge])
             times = len(self.backends) * len(documents) / len(judged)
-            (one,) = told["backends"].values()
-            expected += round(times * one["expected_nano"])
-            ceiling += round(times * one["ceiling_nano"])
+            for part in _parts(judged):
+                told = self._post(requests=part, backends=[self._arguments.judge])
+                (one,) = told["backends"].values()
+                expected += round(times * one["expected_nano"])
+                ceiling += round(times * one["ceiling_nano"])
         self._note(
             f"{len(documents)} requests to {len(self.backends)} backends"
             f"{' and the judge' if self._arguments.judge else ''}: about {format_usd(expected)}, "

@@ -7,7 +7,7 @@ of the answers: `qualities` by backend, an `answer`, a `regex`, a `schema`.
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ def prompts(path: Path, answers: Path | None = None) -> Iterator[Document]:
         if not isinstance(document, dict):
             raise BadFile(f"{path}: row {number + 1} is neither a text nor an object")
         made: Document = {"request": _request(path, number, document)}
-        for name in ("answer", "regex", "schema", "max_tokens"):
+        if document.get("max_tokens") is not None:
+            made["request"].setdefault("max_tokens", document["max_tokens"])
+        for name in ("answer", "regex", "schema"):
             if document.get(name) is not None:
                 made[name] = document[name]
         if given is not None:
@@ -115,6 +117,21 @@ def key_of(document: Document) -> str:
     """Return what identifies a request, and what is known of it, in the progress of a warm-up."""
     text = json.dumps(document, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def groups(requests: Iterable[Document], most: int, most_bytes: int) -> Iterator[list[Document]]:
+    """Yield requests in groups of at most `most`, and of `most_bytes` as JSON if not of one."""
+    group: list[Document] = []
+    size = 0
+    for request in requests:
+        own = len(json.dumps(request)) + 2
+        if group and (len(group) >= most or size + own > most_bytes):
+            yield group
+            group, size = [], 0
+        group.append(request)
+        size += own
+    if group:
+        yield group
 
 
 def _request(path: Path, number: int, document: Mapping[str, Any]) -> Document:

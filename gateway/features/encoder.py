@@ -24,6 +24,7 @@ TEXT_CHARS_MAX = 16_384  # characters read of a text; its full length is still a
 MEMO_MAX = 65_536  # words whose hashes are cached; 8 MB
 MEMO_CHARS_MAX = 32  # longer words are rare, and not cached: clients could fill a gigabyte
 NUMBERS_MAX = 1024  # of a request: a label for so many takes the ridge regression 1.2 ms
+SHAPE = 5  # numbers of a text's shape; a request without a text has none
 WORDS = 0.2  # norm of the vector of all words: there are many and each carries little information
 
 _SPLIT = str.maketrans(dict.fromkeys("\n\t\r.,;:!?()[]{}<>\"'`*_/\\|-+=#$%&@^~", " "))
@@ -74,6 +75,17 @@ class FeatureEncoder:
             for word in joined.categories:
                 sparse.append((zlib.crc32(word.encode()) & SPARSE_MASK, 1.0))
         return Context(tuple(dense), tuple(sparse))
+
+    def fits(self, count: int, *, numbers: bool, texts: bool) -> bool:
+        """Return whether a context of so many numbers may be one of these.
+
+        `numbers`, `texts`: whether requests have any. How many numbers is not known before the
+        first request that has some, and then any count fits.
+        """
+        own = count - self._joined.size - self._scales.size
+        if numbers and not self._scales.size:
+            return 0 <= own <= NUMBERS_MAX + SHAPE * texts
+        return own == 0 or (texts and own == SHAPE)
 
     def _scaled(self, numbers: Sequence[float], tenant: str) -> list[float]:
         known = self._scales

@@ -5,7 +5,7 @@ Paths that begin with `$` lead to what a request has beside its document (see
 after those of the document.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tollway.backends.json_path import compile_first, compile_path, numbers, texts
@@ -78,6 +78,18 @@ class FeatureExtractor:
         for get in text:
             texts(get(document), words)
         categories += [str(get(document)) for get in categorical]
+
+    def fits(self, dense: Sequence[float], *, more: bool) -> bool:
+        """Return whether numbers may be those of a context of these calls.
+
+        `more`: calls have values from outside, among which there may be texts.
+        """
+        numeric, text, _ = self._beside
+        return self._encoder.fits(
+            len(dense) - (0 if self._embed is None else len(self._embed(""))),
+            numbers=bool(self._numeric or numeric),
+            texts=bool(self._text or text) or more,
+        )
 
     def save(self) -> bytes:
         """Return the learned scales."""

@@ -134,6 +134,9 @@ class WarmUps:
         if "context" in given:
             state = self._state(route, path, {"model": "m", "messages": [{}]}, tenant, free=True)
             state.context = _context(given["context"])
+            if not route.features.fits(state.context.dense, more=route.online is not None):
+                count = len(state.context.dense)
+                raise BadRequest(f"context has {count} numbers in `dense`, unlike the route's own")
         else:
             state = self._state(route, path, given.get("request"), tenant)
         state.draws = self._draws(state, only=arms)
@@ -257,7 +260,7 @@ def _context(given: Any) -> Context:
     try:
         dense = tuple(map(float, given["dense"][:FEATURES_MAX]))
         sparse = tuple((int(at), float(value)) for at, value in given["sparse"][:FEATURES_MAX])
-    except (KeyError, TypeError, ValueError) as exc:
+    except (KeyError, TypeError, ValueError, OverflowError) as exc:
         raise BadRequest('context must be {"dense": [...], "sparse": [[index, value]]}') from exc
     if not all(0 <= at < 1 << 18 for at, _ in sparse) or not all(
         abs(value) < 1e6 for value in (*dense, *(value for _, value in sparse))

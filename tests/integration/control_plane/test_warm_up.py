@@ -187,6 +187,10 @@ def test_a_budget_that_is_spent_refuses_the_call_and_nothing_is_learned(tmp_path
         ({"requests": {}}, 400, "a list"),
         ({"requests": [REQUEST], "more": 1}, 400, "more"),
         ({"context": {"dense": ["x"]}, "qualities": {"cheap": 1}}, 400, "context must be"),
+        (
+            {"context": {"dense": [0.5] * 6, "sparse": []}, "qualities": {"cheap": 1}},
+            *(400, "6 numbers"),
+        ),
         ({"path": 3}, 400, "path must be"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 import polars
 import pytest
 
-from tollway.gateway.cli.warm_up_files import BadFile, captures, key_of, prompts, table
+from tollway.gateway.cli.warm_up_files import BadFile, captures, groups, key_of, prompts, table
 from tollway.gateway.cli.warm_up_scores import grade, judged, score
 from tollway.simulations.parquet import rows
 
@@ -137,3 +137,17 @@ def test_a_judge_is_shown_the_question_the_reference_and_the_answer() -> None:
     assert "2 plus 2?" in text
     assert "[Reference answer]\n4\n" in text
     assert "[Answer to grade]\nfive\n" in text
+
+
+def test_a_row_s_limit_is_put_into_its_request(tmp_path: Path) -> None:
+    rows = [{"prompt": "x", "max_tokens": 7}, {"request": {"max_tokens": 3}, "max_tokens": 7}]
+    path = written(tmp_path, "asked.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [one["request"]["max_tokens"] for one in prompts(path)] == [7, 3]
+
+
+def test_groups_are_cut_by_number_and_by_bytes() -> None:
+    requests = [{"prompt": "x" * size} for size in (10, 10, 10, 500, 10, 200, 200)]
+    made = list(groups(requests, 2, 300))
+    assert [len(group) for group in made] == [2, 1, 1, 2, 1]
+    assert [one for group in made for one in group] == requests
+    assert list(groups([], 2, 300)) == []

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.gateway.features.encoder import CLIP, SPARSE_MASK, WORDS, WORDS_MAX, FeatureEncoder
+from tollway.gateway.features.extractor import FeatureExtractor
 
 
 def test_numbers_are_scaled_by_their_declared_range() -> None:
@@ -118,3 +119,20 @@ def test_scales_survive_a_restart() -> None:
     copy.load(encoder.save())
 
     assert copy.encode([6.0], []) == encoder.encode([6.0], [])
+
+
+def test_a_context_of_another_length_does_not_fit() -> None:
+    encoder = FeatureEncoder(joined=2)
+    new = [count for count in range(12) if encoder.fits(count, numbers=False, texts=True)]
+    assert new == [2, 7]  # without and with a text
+    assert not encoder.fits(1, numbers=True, texts=False)
+    assert encoder.fits(9, numbers=True, texts=False)  # how many there are is not known yet
+    encoder.encode([1.0, 2.0, 3.0], [])
+    known = [count for count in range(12) if encoder.fits(count, numbers=True, texts=False)]
+    assert known == [5]
+
+
+def test_an_embedding_counts_among_the_numbers_that_fit() -> None:
+    features = FeatureExtractor(text=("text",), embed=lambda text: (0.0,) * 4)
+    fitting = [n for n in range(16) if features.fits((0.0,) * n, more=False)]
+    assert fitting == [4, 9]
