@@ -66,7 +66,8 @@ class RouteHooks:
 
     `every`: hooks of the replies a cascade did not accept, too. `shares`: by name, the share of
     the answers that a hook scores. `users`: the name of the signal that users' next requests give,
-    within `window_s`; empty if they are not looked at.
+    within `window_s`; empty if they are not looked at. `heard`: the tenants whose own word of an
+    answer counts, None for all.
     """
 
     every: tuple[Hook, ...] = ()
@@ -74,6 +75,11 @@ class RouteHooks:
     shares: Mapping[str, float] = field(default_factory=dict)
     users: str = ""
     window_s: float = 0.0
+    heard: frozenset[str] | None = None
+
+    def said(self, tenant: str, feedback: float | None) -> float | None:
+        """Return what a tenant says of an answer itself; None if nothing, or it is not heard."""
+        return feedback if self.heard is None or tenant in self.heard else None
 
 
 def checked(score: Any, name: str) -> float | None:

@@ -147,7 +147,12 @@ class SignalRunner:
         tenant, route, request = inference.tenant, inference.route.name, inference.call.payload.data
         self._conversations.expire(now_s, max(one.window_s for one in self.hooks.values()))
         hint = self._conversations.follow(
-            tenant, route, request, inference.feedback, now_s, hooks.window_s
+            tenant,
+            route,
+            request,
+            hooks.said(tenant, inference.feedback),
+            now_s,
+            hooks.window_s,
         )
         self._conversations.answered(tenant, route, request, state.id, held.backend, now_s)
         if hint is not None:

@@ -115,6 +115,7 @@ class SignalBuilder:
         """
         hooks: dict[tuple[str, str], tuple[object, Hook]] = {}
         plans: dict[str, RouteHooks] = {}
+        labellers = frozenset([tenant.name for tenant in settings.tenants if tenant.labeller])
         for route in settings.routes:
             if not route.signals:
                 continue
@@ -145,6 +146,7 @@ class SignalBuilder:
                 shares,
                 users="" if users is None else users.name,
                 window_s=0.0 if users is None else users.window_s,
+                heard=labellers if route.feedback == "labellers" else None,
             )
 
         guards = self._prepared_guards(settings)

@@ -10,6 +10,7 @@ import pytest
 from tests.support.chat_servers import ChatServer, asking, chat_backend, chat_route
 from tests.support.harness import Running, run, running, serving
 from tollway.backends.pricing import parse_price
+from tollway.gateway.security import keys
 
 pytestmark = pytest.mark.integration
 
@@ -195,6 +196,37 @@ def test_what_users_do_next_scores_the_answer_before(tmp_path: Path) -> None:
             (again["id"], {"one": {"users": 1.0}}),
         ]
         assert bad.status_code == 400
+
+    run(main)
+
+
+@pytest.mark.parametrize(("labeller", "score"), [("true", 0.0), ("false", 1.0)])
+def test_where_only_labellers_label_the_word_of_others_is_ignored(
+    labeller: str, score: float, tmp_path: Path
+) -> None:
+    key = keys.new_key()
+    tenant = f"""
+[[tenants]]
+name = "one"
+key_hash = "{keys.hash_key(key)}"
+labeller = {labeller}
+"""
+
+    async def main() -> None:
+        server = ChatServer(lambda prompt: "hello")
+        async with serving(server) as url:
+            toml = chat_route(["one"], 'feedback = "labellers"\nsignals = [{ kind = "users" }]')
+            async with running(toml + chat_backend("one", url) + tenant, tmp_path) as tollway:
+                for request in (asking("hi"), asking("hi", "hello", "and?")):
+                    reply = await tollway.client.post(
+                        tollway.url + URL,
+                        json=request,
+                        headers={"authorization": f"Bearer {key}", "x-tollway-feedback": "bad"},
+                    )
+                    assert reply.status_code == 200, reply.text
+                    await tollway.gateway.signals.runner.settled()
+                (row,) = tollway.journalled("signal")
+        assert row["scores"] == {"one": {"users": score}}
 
     run(main)
 
