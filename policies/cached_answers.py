@@ -110,7 +110,7 @@ class CachedAnswers:
             self._expected[origin] = wanted.quality_hat[wanted.arms.index(origin)]
         quality = self._less(origin, self._expected.get(origin, 1.0))
         share = self._share(wanted, quality, floor)
-        is_cached = rng.random() < share
+        is_cached = not context.fresh and rng.random() < share
         rest = 1.0 - share
         return replace(
             wanted,
@@ -277,6 +277,8 @@ def fresh(choice: Choice) -> Choice:
     if at is None or choice.index == at:
         return choice
     rest = 1.0 - choice.pmf[at]
+    if rest <= 0.0:
+        return choice
 
     def without(values: tuple[T, ...]) -> tuple[T, ...]:
         return (*values[:at], *values[at + 1 :])

@@ -36,11 +36,12 @@ class Context:
     length. In a cascade's later stage `reply` holds features of the current reply (top probability,
     margin, entropy, ...) and `held` names the arm that gave it.
 
-    Four fields are not features. `scopes` are the budgets that apply to this request but not to
+    Five fields are not features. `scopes` are the budgets that apply to this request but not to
     its whole route; they pace it. `reached` is how many times likelier the learned policy alone
     would have come to this stage, and `reached_most` is the maximum this could have been
     (`off_policy.onward`). `unit` in [0, 1) is the hash of the key by which a rollout keeps a client
-    on one version (`split`); below 0 if there is none.
+    on one version (`split`); below 0 if there is none. `fresh`: that the kept answer is not given
+    was drawn already, with its probability in the choice; it is not drawn for again.
     """
 
     dense: tuple[float, ...]
@@ -51,6 +52,7 @@ class Context:
     reached: float = 1.0
     reached_most: float = 1.0
     unit: float = -1.0
+    fresh: bool = False
 
 
 @record

@@ -27,30 +27,23 @@ class Demand:
 
 
 ANY = Demand()
-_NEITHER = Demand(looks=False, keeps=False)
-_FRESH = Demand(looks=False)
 
 
 def demand(headers: Headers, mode: str) -> Demand:
     """Return the demand of a request; `mode` is that of its own header field, empty if none."""
-    if mode == BYPASS:
-        return _NEITHER
-    if mode == REFRESH:
-        return _FRESH
     given = None
     for name, value in headers:
         if name == b"cache-control":
             given = value if given is None else given + b"," + value
-    return ANY if given is None else _of_field(given)
-
-
-def _of_field(value: bytes) -> Demand:
-    said = directives(value)
-    if "no-store" in said:
-        return _NEITHER
-    if "no-cache" in said:
-        return _FRESH
-    return Demand(age_s_max=seconds(said.get("max-age")), only_cached="only-if-cached" in said)
+    if given is None and not mode:
+        return ANY
+    said = {} if given is None else directives(given)
+    only = "only-if-cached" in said
+    if mode == BYPASS or (not mode and "no-store" in said):
+        return Demand(looks=False, keeps=False, only_cached=only)
+    if mode == REFRESH or "no-cache" in said:
+        return Demand(looks=False, only_cached=only)
+    return Demand(age_s_max=seconds(said.get("max-age")), only_cached=only)
 
 
 def directives(value: bytes) -> dict[str, str]:

@@ -25,6 +25,7 @@ from tollway.gateway.caching.plan import CachePlan
 CANONICAL_BYTES_MAX = (
     16 << 10
 )  # larger documents are compared as bytes: reading them takes too long
+BODY_BYTES_MAX = 4 << 20  # of a request with a key: hashing takes a millisecond a MiB
 REMEMBERED = 8192  # keys of recent bodies: about a megabyte
 DIGEST_BYTES = 20
 ALWAYS_MATTER = frozenset(
@@ -33,12 +34,22 @@ ALWAYS_MATTER = frozenset(
         b"accept-language",
         b"anthropic-beta",
         b"anthropic-version",
+        b"content-encoding",
         b"content-type",
         b"inference-header-content-length",
         b"openai-beta",
         b"range",
     )
 )
+HARMLESS = frozenset(
+    (
+        *(b"accept-encoding", b"cache-control", b"content-length", b"host", b"if-modified-since"),
+        *(b"if-none-match", b"traceparent", b"tracestate", b"user-agent", b"via", b"x-request-id"),
+    )
+)
+"""Fields that backends are sent though they are in no key: no answer depends on them. Others, such
+as `x-forwarded-host`, are not sent on where tenants share answers: one of them could have an answer
+kept that is wrong for the rest."""
 _METHODS = frozenset((b"POST", b"GET"))
 
 
@@ -53,9 +64,12 @@ class Keys:
     def of(self, plan: CachePlan, call: Call, tenant: str) -> bytes | None:
         """Return the key of a request (3 us for a body seen before); None if it has none.
 
-        It has none if it samples, uploads a form, or concerns objects that a server keeps.
+        It has none if it samples, uploads a form, concerns objects that a server keeps, or is so
+        large that hashing it would hold up other requests.
         """
         payload = call.payload
+        if len(call.body) > BODY_BYTES_MAX:
+            return None
         if call.method not in _METHODS or payload.form is not None or payload.refers:
             return None
         if payload.creates or payload.defers or payload.fault or payload.endpoint.is_free:
@@ -66,8 +80,10 @@ class Keys:
         for pair in call.headers:
             if pair[0] in matter:
                 parts += pair
-        head.update(b"\0".join([b"%d" % len(part) + b":" + part for part in parts]))
+        text = b"\0".join([b"%d" % len(part) + b":" + part for part in parts])
+        head.update(b"%d:" % len(text) + text)  # so that no body can pass for part of a head
         whole = head.copy()
+        whole.update(b"bytes\0")
         whole.update(call.body)
         exact = whole.digest()
         known = self._recent.get(exact)
@@ -75,11 +91,11 @@ class Keys:
             return known or None
         key = b""
         if plan.always or is_deterministic(plan.protocol, payload):
-            text = canonical(call, plan.ignored)
-            if text is None:
+            document = canonical(call, plan.ignored)
+            if document is None:
                 key = exact
             else:
-                head.update(b"canonical\0" + text)
+                head.update(b"canonical\0" + document)
                 key = head.digest()
         self._recent[exact] = key
         if len(self._recent) > REMEMBERED:

@@ -7,7 +7,10 @@ PREFIX = "cache:"
 """The beginning of the name of an arm that answers from the cache; the backend follows whose answer
 it was."""
 
-LOOKUPS = ("hit", "stale", "joined", "miss", "bypass", "not_cacheable")
+UNCACHED = "not_cacheable"
+"""What a look-up comes to whose request has no key."""
+
+LOOKUPS = ("hit", "stale", "joined", "miss", "bypass", UNCACHED)
 STORES = ("stored", "refused", "too_large")
 
 
@@ -29,7 +32,8 @@ class CachePlan:
     `stale_s`: how long after `ttl_s` an answer may still be given while a fresh one is fetched.
     `early`: the factor of early expiry (XFetch), 0 for none. `is_public`: tenants share answers.
     `always`: requests that sample are cached too. `ignored`: members of a request that do not
-    matter. `headers`: header fields of a request that do; `varies`: those that the route names.
+    matter. `headers`: header fields of a request that do. `onward`: those that backends are sent,
+    where tenants share answers; None for all.
     `join_s`: how long a request waits for the same one that is under way; 0 if it does not.
     `client_s`: how long clients and proxies may keep answers to GET; None if the gateway does not
     say.
@@ -44,7 +48,7 @@ class CachePlan:
     always: bool = False
     ignored: frozenset[str] = frozenset()
     headers: frozenset[bytes] = frozenset()
-    varies: frozenset[bytes] = frozenset()
+    onward: frozenset[bytes] | None = None
     entry_bytes_max: int = 1 << 20
     join_s: float = 30.0
     client_s: int | None = None

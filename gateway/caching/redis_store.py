@@ -46,6 +46,7 @@ class RedisStore:
         }
         if password is not None:
             how["password"] = password
+        self._within_s = 2 * timeout_s  # with the wait for a connection
         # A pool of one Redis lets callers wait for a connection; the client of a cluster refuses.
         self._in_turn = asyncio.Semaphore(CONNECTIONS) if is_cluster else contextlib.nullcontext()
         self._redis: Any
@@ -60,7 +61,7 @@ class RedisStore:
     async def get(self, key: bytes) -> bytes | None:
         """Return the value of a key; see the port."""
         try:
-            async with self._in_turn:
+            async with asyncio.timeout(self._within_s), self._in_turn:
                 value: bytes | None = await self._redis.get(KEY + key.hex())
         except (exceptions.RedisError, OSError, TimeoutError) as exc:
             raise CacheUnavailable(f"{type(exc).__name__}: {exc}") from exc
@@ -69,7 +70,7 @@ class RedisStore:
     async def put(self, key: bytes, value: bytes, ttl_s: float) -> None:
         """Keep a value; see the port."""
         try:
-            async with self._in_turn:
+            async with asyncio.timeout(self._within_s), self._in_turn:
                 await self._redis.set(KEY + key.hex(), value, px=max(1, round(ttl_s * 1000)))
         except (exceptions.RedisError, OSError, TimeoutError) as exc:
             raise CacheUnavailable(f"{type(exc).__name__}: {exc}") from exc

@@ -17,6 +17,7 @@ from tollway.backends.output import OutputLimit, other_field, smaller
 from tollway.backends.rules.backend import WholeRequestRules
 from tollway.backends.types import Addition, Call, HttpReply
 from tollway.eager import as_task
+from tollway.gateway.caching.plan import UNCACHED
 from tollway.gateway.routing.plan import Target
 from tollway.gateway.routing.replies.decoding import readable
 from tollway.gateway.routing.request import InferenceRequest
@@ -135,7 +136,11 @@ def addressed(
     sent: Sent = UNCHANGED,
 ) -> Call:
     """Return the call for a backend, with its trace context and its deadline."""
-    call = backend.address(inference.call, sent.without, sent.limit)
+    cache, call = inference.route.cache, inference.call
+    if cache is not None and cache.onward is not None and inference.cache_result != UNCACHED:
+        kept = [pair for pair in call.headers if pair[0] in cache.onward]
+        call = Call(call.method, call.target, kept, call.body, call.payload)
+    call = backend.address(call, sent.without, sent.limit)
     call.caller, call.tenant = inference.caller, inference.tenant
     if inference.trace is not None:
         call.headers = inference.trace.onto(call.headers)

@@ -105,6 +105,8 @@ class Router:
             context = Context(context.dense, context.sparse, scopes=scopes)
         if route.sticky is not None:
             context = replace(context, unit=route.sticky(inference))
+        if inference.cached is not None and inference.cached.lost:
+            context = replace(context, fresh=True)
         state = RequestState(inference, context)
         if route.is_limited:
             state.left_out = left_out(inference)

@@ -117,7 +117,7 @@ class SignalRunner:
         hooks = self.hooks.get(state.inference.route.name)
         if hooks is None:  # removed by a reload since
             return
-        if hooks.users:
+        if hooks.users and state.inference.cache_result != "refresh":  # no user has asked that
             await self._follow(state, hooks)
         scores: dict[str, dict[str, float]] = {}
         for attempt in state.attempts:

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from random import Random
 
 from tollway.gateway import settings as config
-from tollway.gateway.caching.keys import ALWAYS_MATTER, ignored_members
+from tollway.gateway.caching.keys import ALWAYS_MATTER, HARMLESS, ignored_members
 from tollway.gateway.caching.memory import MemoryCache
 from tollway.gateway.caching.plan import CacheCounts, CachePlan
 from tollway.gateway.caching.remote import RemoteCache
@@ -37,6 +37,7 @@ def build_cache_plan(
     counts = stage.get(("route", route.name, "cache"), None, CacheCounts)
     varies = frozenset(name.encode() for name in cache.headers)
     forwarded = frozenset(name.encode() for name in route.forward_headers)
+    matter = ALWAYS_MATTER | varies | forwarded | set(filter(None, sent))
     return CachePlan(
         version=_version(route, settings),
         protocol=route.protocol,
@@ -46,25 +47,42 @@ def build_cache_plan(
         is_public=cache.scope == "route",
         always=cache.sampled,
         ignored=ignored_members(route.protocol, cache.ignore),
-        headers=ALWAYS_MATTER | varies | forwarded | set(filter(None, sent)),
-        varies=varies,
+        headers=matter,
+        onward=matter | HARMLESS | _affinities(route, settings) if cache.scope == "route" else None,
         entry_bytes_max=cache.max_kb << 10,
         join_s=cache.join_s,
-        client_s=cache.client_max_age_s,
+        # A cache downstream does not know the features, on which the answer depends.
+        client_s=cache.client_max_age_s if online is None else None,
         counts=counts,
     )
+
+
+def _affinities(route: config.RouteConfig, settings: config.Settings) -> set[bytes]:
+    """Return the header fields by which backends keep calls on one replica."""
+    told = [one.affinity or "" for one in settings.backends if one.name in route.backends]
+    return {
+        name.lower().encode()
+        for kind, _, name in [text.partition(":") for text in told]
+        if kind == "header"
+    }
 
 
 def _version(route: config.RouteConfig, settings: config.Settings) -> bytes:
     """Return a digest of the settings that an answer depends on."""
     assert route.cache is not None
     answering = [
-        (one.name, one.urls if one.url else None, one.model, one.answer)
+        (
+            *(one.name, one.urls if one.url else None, one.model, one.answer, one.protocol),
+            *(one.api_version, sorted(one.headers.items()), one.drop_fields),
+            *(one.rules, one.entry_point),
+        )
         for one in settings.backends
         if one.name in route.backends
     ]
     own = route.of("name", "path", "protocol", "strip_path", "request_schema", "response_schema")
-    text = repr((own, answering, route.cache.version, route.cache.scope, route.cache.ignore))
+    cache = route.cache
+    how = (cache.version, cache.scope, cache.ignore, cache.sampled)
+    text = repr((own, answering, how))
     return blake2b(text.encode(), digest_size=16).digest()
 
 

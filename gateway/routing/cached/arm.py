@@ -27,7 +27,7 @@ class CachedAnswer:
 
     `arm`: gives it. `age_s`: how old it is. `saved_nano`: what its backend's call cost when it was
     made. `found`: `hit`, `stale` or `joined`. `only`: it is all that is offered, because the
-    request has waited for it.
+    request has waited for it. `lost`: it was drawn already that this answer is not given.
     """
 
     arm: Target
@@ -36,6 +36,7 @@ class CachedAnswer:
     cost_nano: int
     found: str
     only: bool = False
+    lost: bool = False
 
 
 class Replay:

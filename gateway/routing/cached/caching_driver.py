@@ -20,11 +20,11 @@ from random import Random
 from tollway.backends.types import Headers
 from tollway.eager import as_task, uncancel
 from tollway.gateway.caching.directives import ANY, Demand, demand, kept, lifetime_s
-from tollway.gateway.caching.entry import DEAD, EARLY, FRESH, STALE, Entry
+from tollway.gateway.caching.entry import DEAD, FRESH, STALE, Entry
 from tollway.gateway.caching.flights import LEFT, NOTHING, End, Flight, Flights
 from tollway.gateway.caching.keys import Keys
 from tollway.gateway.caching.memory import MemoryCache
-from tollway.gateway.caching.plan import CachePlan
+from tollway.gateway.caching.plan import UNCACHED, CachePlan
 from tollway.gateway.caching.remote import RemoteCache
 from tollway.gateway.routing import refusals
 from tollway.gateway.routing.cached.arm import (
@@ -94,13 +94,16 @@ class CachingDriver:
         online = inference.route.online
         if online is not None:  # first: the values may be part of what a backend is sent
             await self._driver.join(inference, online)
+        wanted = demand(call.headers, inference.cache_mode)
         key = self.keys.of(plan, call, inference.tenant)
+        if wanted.only_cached and (key is None or not wanted.looks):
+            plan.counts.lookups[UNCACHED if key is None else "bypass"] += 1
+            raise refusals.not_cached(inference.route.name)
         if key is None:
-            return await self._plain(plan, inference, "not_cacheable")
+            return await self._plain(plan, inference, UNCACHED)
         tags: Headers = []
         if plan.client_s is not None and call.method == b"GET":
             call.headers, tags = unconditional(call.headers)
-        wanted = demand(call.headers, inference.cache_mode)
         state = await self._answer(plan, key, inference, wanted)
         if plan.client_s is not None and call.method == b"GET" and state.held is not None:
             told_downstream(state, plan, tags, self.wall())
@@ -132,12 +135,12 @@ class CachingDriver:
         if entry is not None and entry.backend not in inference.route.backends:
             entry = None  # of a version that a rollout has removed
         if entry is not None and age != DEAD and self._suits(entry, wanted, now_s):
-            if age == FRESH:
-                return await self._give(plan, key, inference, entry, "hit")
-            if age == EARLY and not plan.stale_s:
-                return await self._lead(plan, key, inference)  # others still find it
-            self._refresh(plan, key, inference)
-            return await self._give(plan, key, inference, entry, "stale" if age == STALE else "hit")
+            only = wanted.only_cached
+            found = "stale" if age == STALE else "hit"
+            state = await self._give(plan, key, inference, entry, found, only=only)
+            if age != FRESH and not only and inference.cache_result != "fresh":
+                self._refresh(plan, key, inference, entry)
+            return state
         if wanted.only_cached:
             plan.counts.lookups["miss"] += 1
             raise refusals.not_cached(inference.route.name)
@@ -180,10 +183,13 @@ class CachingDriver:
         )
         memo: Memo | None = entry.memo
         now_s = self.clock()
-        if memo is not None and memo.holds(inference, now_s) and self.rng.random() < memo.share:
-            state = self._repeats.answer(inference, entry, memo, now_s)
-            plan.counts.saved_nano += saved_nano(state)
-            return state
+        if not only and memo is not None and memo.holds(inference, now_s):
+            if self.rng.random() < memo.share:
+                state = self._repeats.answer(inference, entry, memo, now_s)
+                plan.counts.saved_nano += saved_nano(state)
+                return state
+            # The policy must not draw a second time: a fresh answer would be rarer than is logged.
+            inference.cached = cached = replace(cached, lost=True)
         state = await self._driver.answer(inference)
         if not only:
             entry.memo = memo_of(state, now_s)
@@ -210,7 +216,8 @@ class CachingDriver:
                 uncancel()
                 return RequestState(inference, Context(()))  # nobody is left to answer
             if isinstance(end, Entry):
-                return await self._give(plan, key, inference, end, "joined", only=True)
+                only = inference.floor is None  # which the answer may not reach
+                return await self._give(plan, key, inference, end, "joined", only=only)
             if end == NOTHING:
                 state = await self._plain(plan, inference, "miss")
                 self._keep(plan, key, state, None)
@@ -232,9 +239,13 @@ class CachingDriver:
             if flight is not None and end is not None:
                 self.flights.end(key, flight, end)
 
-    def _refresh(self, plan: CachePlan, key: bytes, inference: InferenceRequest) -> None:
-        """Fetch a new answer in the background, unless that is under way."""
+    def _refresh(
+        self, plan: CachePlan, key: bytes, inference: InferenceRequest, entry: Entry
+    ) -> None:
+        """Fetch a new answer in the background, unless that is under way or done."""
         tenant = inference.tenant
+        if self.memory.get(key) not in (entry, None):
+            return
         if self.flights.get(key) is not None or len(self._refreshes) >= REFRESHES_MAX:
             return
         if self._refreshing[tenant] >= REFRESHES_OF_TENANT:
@@ -252,6 +263,7 @@ class CachingDriver:
             memory=None,
             cached=None,
             cache_result="refresh",
+            feedback=None,
         )
         task = asyncio.create_task(self._refreshed(plan, key, own, flight))
         self._refreshing[tenant] += 1
@@ -306,26 +318,30 @@ class CachingDriver:
         if held.relay is None:
             return self._stored(plan, key, state, [held.body], streamed=False)
         recording = Recording(self._recordings, bytes_max=plan.entry_bytes_max)
+        # A stream passes at the pace of its client, for whom no other request should wait.
+        watched = state.inference.cache_result != "refresh"
 
         def ended(well: bool) -> None:
             end: End = NOTHING
             try:
                 ending = state.held
-                if well and ending is not None and self._may_keep(state, ending):
+                if well and ending is not None and self._may_keep(state, ending, ended=True):
                     end = self._stored(plan, key, state, recording.parts(), streamed=True)
-                elif state.inference.left:
-                    end = LEFT
             finally:
-                if flight is not None:
+                if flight is not None and not watched:
                     self.flights.end(key, flight, end)
 
         recording.begin(held.relay, ended)
-        return None
+        return NOTHING if watched else None
 
     @staticmethod
-    def _may_keep(state: RequestState, held: Attempt) -> bool:
+    def _may_keep(state: RequestState, held: Attempt, *, ended: bool = False) -> bool:
+        """Return whether an answer may be kept. `ended`: its usage is known if it ever will be."""
         outcome = held.outcome
         is_answer = held.status == OK and not outcome.error and not outcome.no_answer
+        if held.output_limit and (ended or held.relay is None):  # a budget's, which others lack
+            usage = outcome.usage
+            is_answer &= usage is not None and usage.output_tokens < held.output_limit
         return is_answer and held.backend in state.inference.route.backends
 
     def _stored(

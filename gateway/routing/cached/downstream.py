@@ -12,6 +12,7 @@ from tollway.backends.types import Headers
 from tollway.gateway.caching.directives import lifetime_s
 from tollway.gateway.caching.plan import CachePlan
 from tollway.gateway.routing.request_state import RequestState
+from tollway.gateway.security.header_names import CREDENTIALS
 
 _CONDITIONS = frozenset((b"if-none-match", b"if-modified-since"))
 _REPLACED = frozenset((b"age", b"cache-control", b"etag", b"vary"))
@@ -42,14 +43,16 @@ def told_downstream(
     assert held is not None and plan.client_s is not None
     if held.status != OK or held.error or held.relay is not None:
         return
+    left_s = lifetime_s(held.headers, plan.ttl_s, plan.headers)
+    if left_s <= 0.0:
+        return  # what the backend says of it stands, such as `private` or `no-store`
     tag = b'"%b"' % blake2b(held.body, digest_size=12).hexdigest().encode()
     kept = [pair for pair in held.headers if pair[0] not in _REPLACED]
-    vary = {b"authorization", b"x-api-key", b"accept", b"accept-encoding", *plan.varies}
-    if plan.is_public:
-        vary -= {b"authorization", b"x-api-key"}
+    vary = {b"accept-encoding", *plan.headers}
+    if not plan.is_public:
+        vary |= {b"authorization", b"x-api-key"}
     fields: Headers = [(b"vary", b", ".join(sorted(vary))), (b"etag", tag)]
     is_kept = cached is not None and held.backend == cached.arm.name
-    left_s = lifetime_s(held.headers, plan.ttl_s, plan.headers)
     age_s = 0
     if is_kept:
         assert cached is not None
@@ -57,7 +60,8 @@ def told_downstream(
         left_s = max(0.0, left_s - cached.age_s)
         fields.append((b"age", b"%d" % age_s))
     client_s = int(min(plan.client_s, left_s))
-    whose = b"public" if plan.is_public else b"private"
+    is_shared = plan.is_public and not plan.headers & CREDENTIALS
+    whose = b"public" if is_shared else b"private"
     said = b"%b, max-age=%d" % (whose, age_s + client_s) if client_s else b"no-cache"
     if client_s and plan.stale_s:
         said += b", stale-while-revalidate=%d" % int(plan.stale_s)

@@ -3,7 +3,8 @@
 Theory of operation. To draw a kept answer takes as long as any draw: features, quotes, predictions.
 For the same request a moment later all of them are the same. So the first draw is remembered with
 the entry, and for a second a request draws from its probabilities again. What is logged is what was
-drawn from. It holds until the policy learns, a price or the configuration changes, and only for
+drawn from: a request that does not draw the kept answer has drawn a fresh one, and goes on with
+that. It holds until the policy learns, a price or the configuration changes, and only for
 requests without conditions of their own; every other one is drawn as usual. A repeated answer
 reserves nothing: an attempt at $0 needs no money.
 """
@@ -68,6 +69,7 @@ def is_plain(inference: InferenceRequest) -> bool:
     """Return whether a request has no conditions of its own."""
     return (
         inference.trace is None
+        and inference.route.sticky is None
         and not inference.tags
         and inference.floor is None
         and inference.cost_nano_max is None

@@ -215,6 +215,38 @@ def test_only_if_cached_gets_504_where_there_is_none(tmp_path: Path) -> None:
     run(main)
 
 
+def test_only_if_cached_never_makes_a_call(tmp_path: Path) -> None:
+    async def main() -> None:
+        cheap, dear = Upstream(), Upstream()
+        cache = CACHE.replace("fresh_share = 0 }", "fresh_share = 0.5 }")
+        now_s = 1_000_000.0
+        async with serving(cheap) as a, serving(dear) as b:
+            async with running(two_backends(a, b, route=cache), tmp_path) as tollway:
+                tollway.gateway.caching.wall = lambda: now_s
+                await tollway.infer(1.0)
+                given = [await tollway.infer(1.0, cache_control="only-if-cached") for _ in range(9)]
+                now_s += 3601.0
+                given.append(await tollway.infer(1.0, cache_control="only-if-cached"))
+                refused = [
+                    await tollway.infer(1.0, cache_control="only-if-cached, no-cache"),
+                    await tollway.infer(
+                        1.0, cache_control="only-if-cached", x_tollway_cache="bypass"
+                    ),
+                    await tollway.client.post(
+                        tollway.url + "/v2/models/m/infer",
+                        json={**inference(1.0), "parameters": {"temperature": 1}},
+                        headers={"cache-control": "only-if-cached"},
+                    ),
+                ]
+                assert tollway.gateway.caching.is_quiet
+        assert cheap.calls + dear.calls == 1
+        found = [reply.headers["x-tollway-cache"] for reply in given]
+        assert found == [*["hit"] * 9, "stale"]
+        assert [reply.status_code for reply in refused] == [504] * 3
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     "upstream",
     [
@@ -292,8 +324,8 @@ def test_a_cut_stream_is_not_kept(tmp_path: Path) -> None:
                     with contextlib.suppress(httpx.RemoteProtocolError):
                         await chat(tollway, ask)
                 await until(lambda: len(model.asked) == 2)
+                await until(lambda: not len(tollway.gateway.caching.flights))
                 assert not len(tollway.gateway.caching.memory)
-                assert not len(tollway.gateway.caching.flights)
 
     run(main)
 
@@ -353,6 +385,28 @@ def test_a_repeated_draw_is_recorded_as_it_was_drawn_until_something_is_learned(
         for row in rows[1:]:
             assert row["propensity"] == pytest.approx(0.8 if row in hits else 0.2)
             assert (row["reason"] == "cached") is (row in hits)
+
+    run(main)
+
+
+def test_fresh_answers_are_as_frequent_as_is_logged_while_draws_are_repeated(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        cache = CACHE.replace("fresh_share = 0 }", "fresh_share = 0.2 }")
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            text = two_backends(a, b, policy="most_accurate", route=cache)
+            async with running(text, tmp_path, seed=5) as tollway:
+                tollway.gateway.caching.clock = lambda: 1000.0
+                tollway.gateway.caching.rng = random.Random(3)
+                replies = [await tollway.infer(1.0) for _ in range(601)]
+                rows = tollway.journalled("decision")[1:]
+        results = [reply.headers["x-tollway-cache"] for reply in replies[1:]]
+        assert set(results) == {"hit", "fresh"}
+        assert 0.15 <= results.count("fresh") / 600 <= 0.25
+        for row in rows:
+            is_hit = row["arm"] == "cache:dear"
+            assert row["propensity"] == pytest.approx(0.8 if is_hit else 0.2)
 
     run(main)
 

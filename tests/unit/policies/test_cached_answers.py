@@ -134,3 +134,19 @@ def test_a_choice_is_made_fresh_wherever_the_cached_answer_stands() -> None:
     assert (given.arms, given.arm) == (("cheap", "dear"), "dear")
     assert given.pmf == pytest.approx((0.4, 0.6))
     assert given.cost_hat_usd == (1.0, 2.0)
+
+
+def test_a_fresh_answer_that_was_drawn_before_is_given_and_logged_unconditionally() -> None:
+    one, rng = policy(0.1), Random(0)
+    lost = Context((1.0,), fresh=True)
+    for _ in range(50):
+        choice = one.choose(lost, (CHEAP, DEAR, CACHED), rng)
+        assert (choice.arm, choice.propensity) == ("cheap", pytest.approx(0.1))
+        assert choice.pmf[-1] == pytest.approx(0.9)
+    assert one.choose(lost, (CACHED,), rng).arm == "cache:cheap"
+
+
+def test_a_choice_that_was_certain_of_the_cached_answer_is_left_as_it_is() -> None:
+    choice = policy().choose(Context((1.0,), fresh=True), (CHEAP, DEAR, CACHED), Random(0))
+    assert (choice.arm, choice.pmf[-1]) == ("cheap", 1.0)
+    assert fresh(choice) == choice

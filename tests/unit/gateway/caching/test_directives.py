@@ -63,3 +63,9 @@ def test_a_reply_may_vary_by_what_is_part_of_the_key() -> None:
 def test_fields_of_one_reply_only_are_not_kept() -> None:
     fields = [(b"date", b"x"), (b"x-ratelimit-remaining", b"1"), (b"set-cookie", b"a=b"), HTML]
     assert kept(fields) == [HTML]
+
+
+@pytest.mark.parametrize(("more", "mode"), [(b"no-cache", ""), (b"no-store", ""), (b"", "refresh")])
+def test_only_if_cached_holds_beside_other_demands(more: bytes, mode: str) -> None:
+    wanted = demand([(b"cache-control", b"only-if-cached, " + more)], mode)
+    assert (wanted.looks, wanted.only_cached) == (False, True)

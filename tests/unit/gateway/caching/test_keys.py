@@ -9,7 +9,13 @@ import pytest
 from tollway.backends.protocols.registry import protocol
 from tollway.backends.types import Call
 from tollway.gateway.caching.determinism import is_deterministic
-from tollway.gateway.caching.keys import ALWAYS_MATTER, REMEMBERED, Keys, ignored_members
+from tollway.gateway.caching.keys import (
+    ALWAYS_MATTER,
+    BODY_BYTES_MAX,
+    REMEMBERED,
+    Keys,
+    ignored_members,
+)
 from tollway.gateway.caching.plan import CachePlan
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
@@ -138,3 +144,30 @@ def test_the_keys_remembered_are_bounded() -> None:
     for number in range(REMEMBERED + 10):
         keys.of(plan("http"), call(b'{"x":%d}' % number, "http", b"/p"), "t")
     assert len(keys._recent) == REMEMBERED
+
+
+def test_a_body_that_takes_long_to_hash_has_no_key() -> None:
+    def sized(count: int) -> Call:
+        return call(b'{"x":"%b"}' % (b"x" * count), "http", b"/p")
+
+    assert Keys().of(plan("http"), sized(BODY_BYTES_MAX), "t") is None
+    assert Keys().of(plan("http"), sized(100_000), "t") is not None
+
+
+def test_no_body_passes_for_part_of_a_head_or_for_a_document() -> None:
+    of = plan("http")
+    shifted = call(b"\x003:x-a\x001:b", "http", b"/p")
+    shifted.headers = []
+    plain = call(b"", "http", b"/p")
+    plain.headers = [(b"x-a", b"b")]
+    named = replace(of, headers=ALWAYS_MATTER | {b"x-a"})
+    assert Keys().of(named, shifted, "t") != Keys().of(named, plain, "t")
+    document = call(b'{"x": 1}', "http", b"/p")
+    text = call(b'canonical\x00{"x":1}', "http", b"/p")
+    assert Keys().of(of, document, "t") != Keys().of(of, text, "t")
+
+
+def test_bodies_of_other_codings_have_other_keys() -> None:
+    plain, coded = call(b'{"x":1}', "http", b"/p"), call(b'{"x":1}', "http", b"/p")
+    coded.headers = [*coded.headers, (b"content-encoding", b"gzip")]
+    assert Keys().of(plan("http"), plain, "t") != Keys().of(plan("http"), coded, "t")
