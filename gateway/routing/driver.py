@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from tollway.backends.types import HttpReply
 from tollway.eager import as_task
 from tollway.gateway.budgets.model import BudgetRefusal, Reservation
-from tollway.gateway.features.online.join import RouteFeatures, Waiting
+from tollway.gateway.features.online.join import MemberTaken, RouteFeatures, Waiting
 from tollway.gateway.routing.attempts import Attempts, Begun
 from tollway.gateway.routing.hedging import first_good
 from tollway.gateway.routing.metering import ESCALATED, PENDING
 from tollway.gateway.routing.plan import Target
+from tollway.gateway.routing.refusals import RequestRefused
 from tollway.gateway.routing.replies.stream_relay import CLOSE
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import Attempt, RequestState
@@ -120,11 +121,17 @@ class Driver:
         return state
 
     async def join(self, inference: InferenceRequest, online: RouteFeatures) -> None:
-        """Get the features from outside, within the time that the route and the request allow."""
-        found = online.join(inference.call, self._clock())
-        if isinstance(found, Waiting):
-            await as_task()
-            found = await found.joined(inference.deadline_s)
+        """Get the features from outside, within the time that the route and the request allow.
+
+        Raises RequestRefused if a client wrote what only the gateway may write.
+        """
+        try:
+            found = online.join(inference.call, self._clock())
+            if isinstance(found, Waiting):
+                await as_task()
+                found = await found.joined(inference.deadline_s)
+        except MemberTaken as exc:
+            raise RequestRefused("not_supported", str(exc), retryable=False) from exc
         inference.joined = found
 
     async def _ask(self, state: RequestState, step: Ask) -> Attempt | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from tollway.backends.dialect import rewritten
-from tollway.backends.sliced_json import LARGE_BYTES
+from tollway.backends.sliced_json import LARGE_BYTES, Unread
 from tollway.backends.types import Call
 from tollway.gateway.features.online.busy_hours import SAMPLED
 from tollway.gateway.features.online.counts import MEMORY
@@ -24,6 +24,10 @@ from tollway.gateway.features.online.model import (
     UNAVAILABLE,
 )
 from tollway.record import record
+
+
+class MemberTaken(ValueError):  # noqa: N818 - reads as what happened
+    """A request has a member that is the gateway's own, and its body is not edited."""
 
 
 @record
@@ -239,15 +243,47 @@ def finite(value: Any) -> Any:
 
 
 def _add_member(call: Call, path: str, values: dict[str, Any]) -> None:
-    """Set a member of the body's object; no body that is large, or no object, is changed."""
+    """Set a member of the body's object; no body that is large, or no JSON object, is changed.
+
+    Raises MemberTaken if such a body has the member already: a backend would take what the
+    client wrote there for the gateway's.
+    """
     payload = call.payload
     data = payload.data
-    if not isinstance(data, dict) or payload.form is not None or payload.binary:
+    large = len(call.body) > LARGE_BYTES
+    if payload.form is not None or payload.binary or large or isinstance(data, Unread):
+        if _may_have(call, path.split(".")):
+            why = f"{path!r} is the gateway's own member; send the request without it"
+            raise MemberTaken(why)
         return
-    if len(call.body) > LARGE_BYTES:
+    if not isinstance(data, dict):
         return
     call.body = rewritten(call, payload, {path: values})
     call.payload = replace(payload, data=_with(data, path, values))
+
+
+def _may_have(call: Call, names: list[str]) -> bool:
+    """Return whether a body that is not edited may have a member, however often names occur."""
+    document = call.document
+    if document is not None and document.repeats:
+        return True
+    data = call.payload.data
+    if call.payload.binary and document is None:  # then its JSON is small
+        text = call.body[:LARGE_BYTES].decode("latin-1").lstrip(" \t\r\n")
+        try:
+            data = json.JSONDecoder(object_pairs_hook=tuple).raw_decode(text)[0]
+        except (ValueError, RecursionError):
+            return True
+        names = [name.encode().decode("latin-1") for name in names]
+    return _is_at(data, names)
+
+
+def _is_at(data: Any, names: Sequence[str]) -> bool:
+    """Return whether an object, or one given as pairs, has a value at a path of names."""
+    if not names or isinstance(data, Unread):
+        return True
+    pairs = data.items() if isinstance(data, dict) else data if isinstance(data, tuple) else ()
+    return any(name == names[0] and _is_at(value, names[1:]) for name, value in pairs)
 
 
 def _with(data: Any, path: str, values: dict[str, Any]) -> dict[str, Any]:

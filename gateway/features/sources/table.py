@@ -23,9 +23,11 @@ def quoted(name: str) -> str:
 
 
 def is_integer(key: str) -> bool:
-    """Return whether a key is a whole number of 64 bits."""
+    """Return whether a key is a whole number of 64 bits, written as numbers are: 017 is no 17."""
     digits = key.removeprefix("-")
-    return digits.isdecimal() and digits.isascii() and len(digits) <= INTEGER_DIGITS_MAX
+    if not (digits.isdecimal() and digits.isascii() and len(digits) <= INTEGER_DIGITS_MAX):
+        return False
+    return str(int(key)) == key
 
 
 class SourceTable:

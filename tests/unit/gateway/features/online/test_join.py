@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import orjson
+import pytest
 
 from tests.support import virtual
 from tests.support.feature_sources import (
@@ -14,8 +16,10 @@ from tests.support.feature_sources import (
     lookup,
     route,
 )
+from tollway.backends.sliced_json import LARGE_BYTES, slices
+from tollway.backends.types import Document
 from tollway.gateway.features.extractor import FeatureExtractor
-from tollway.gateway.features.online.join import Joined, Onward
+from tollway.gateway.features.online.join import Joined, MemberTaken, Onward
 from tollway.gateway.features.online.model import ABSENT, FRESH, LATE, NO_ENTITY
 
 ANN = {"spend": 12.5, "tier": "gold", "note": "likes tea"}
@@ -104,6 +108,54 @@ def test_backends_get_the_values_and_never_what_a_client_wrote_in_their_place() 
         assert json.loads(asked.body)["parameters"]["user"] == values
         assert b"12345678901234567890123" in asked.body
         assert asked.payload.data["parameters"]["user"] == values
+
+    virtual.run(main())
+
+
+PAD = b"x" * LARGE_BYTES
+
+
+def read_whole(body: bytes) -> Document:
+    """Return a large body as the gateway reads it."""
+    reading = slices(body, 200)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as exc:
+            read: Document = exc.value
+            return read
+
+
+@pytest.mark.parametrize(
+    ("body", "binary", "is_refused"),
+    [
+        (b'{"parameters": {"user": 1}, "pad": "%b"}' % PAD, False, True),
+        (b'{"parameters": {"us\\u0065r": 1}, "pad": "%b"}' % PAD, False, True),
+        (b'{"parameters": {"user": 1}, "parameters": {}, "pad": "%b"}' % PAD, False, True),
+        (b'{"parameters": {"other": 1}, "pad": "%b"}' % PAD, False, False),
+        (b'{"pad": {"user": "%b"}}' % PAD, False, False),
+        (b' {"parameters": {"user": 1}}\x00\xff{', True, True),
+        (b'{"parameters": {"user": 1}, "parameters": {}}\x00\xff', True, True),
+        (b'{"inputs": [{"parameters": {"user": 1}}]}\x00\xff', True, False),
+    ],
+)
+def test_a_body_that_is_not_edited_may_not_have_the_member(
+    body: bytes, binary: bool, is_refused: bool
+) -> None:
+    async def main() -> None:
+        text = body.partition(b"\x00")[0]
+        asked = call("ann", body=body, data=orjson.loads(text))
+        if binary:
+            asked.payload = replace(asked.payload, binary={"x": b"\x00\xff"})
+        else:
+            asked.document = read_whole(body)
+        one = route(lookup(ScriptedSource({"ann": ANN})), onward=Onward("parameters.user"))
+        if is_refused:
+            with pytest.raises(MemberTaken, match=r"parameters\.user"):
+                await joined(one, asked)
+        else:
+            await joined(one, asked)
+        assert asked.body == body
 
     virtual.run(main())
 
