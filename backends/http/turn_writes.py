@@ -10,7 +10,6 @@ was alone in its iteration is likely to be alone again, and is not kept waiting.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 
 class TurnWrites:
@@ -53,12 +52,15 @@ class TurnWrites:
                 self._loop.call_soon(self._end)
 
 
-_OF: "WeakKeyDictionary[asyncio.AbstractEventLoop, TurnWrites]" = WeakKeyDictionary()
+# The writes refer to their loop, so a closed one is dropped when another is added.
+_OF: dict[asyncio.AbstractEventLoop, TurnWrites] = {}
 
 
 def turn_writes(loop: asyncio.AbstractEventLoop) -> TurnWrites:
     """Return the writes of an event loop."""
     writes = _OF.get(loop)
     if writes is None:
+        for closed in [other for other in list(_OF) if other.is_closed()]:
+            _OF.pop(closed, None)
         writes = _OF[loop] = TurnWrites(loop)
     return writes

@@ -94,7 +94,7 @@ class Progress:
     """A request as far as it has come.
 
     `sending` brings the reply of a call in progress. `error`: what was raised; it is raised again
-    in the coroutine. `is_recorded`: the sinks have recorded it.
+    in the coroutine. `is_recorded`: the sinks were told of it.
     """
 
     __slots__ = ("_headers", "_known", "_request", "_sent", "_shell", "begun", "client", "error",
@@ -181,9 +181,9 @@ class Progress:
     def _conclude(self, state: RequestState, now_s: float) -> bool:
         """Record a request that is answered, and reply; False if the client reads slowly."""
         shell = self._shell
+        self.is_recorded = True  # even if one of them raises: none is told twice
         shell.driver.sinks.answered(state, now_s)
         shell.driver.sinks.ended(state, now_s)
-        self.is_recorded = True
         data, known, held = None, self._known, state.held
         assert held is not None
         if known is not None and held.headers is self._headers:  # nothing of its head was changed

@@ -23,6 +23,7 @@ the body, and continues from there.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -50,6 +51,8 @@ from tollway.gateway.listener.request_head import (
     origin_form,
 )
 from tollway.gateway.listener.turns import Turns
+
+log = logging.getLogger(__name__)
 
 WAITING, HEAD, BODY = range(3)
 Caller = Callable[[dict[str, Any], KnownHead | None], str]
@@ -371,8 +374,16 @@ class LimitedHttpProtocol(asyncio.Protocol):
         if self._client.left or cycle.disconnected:
             return
         self._serving = self._client.serving = cycle
-        if not (cycle.is_whole and self.begin(self._client, cycle)):
+        if not (cycle.is_whole and self._begun(cycle)):
             self.run(cycle, cycle.refusal or self.app)
+
+    def _begun(self, cycle: Cycle) -> bool:
+        """Begin a request without a coroutine; False if that fails, and the application answers."""
+        try:
+            return self.begin(self._client, cycle)
+        except Exception:  # nothing has been admitted; raised here, it would close the connection
+            log.exception("the request could not be begun without a coroutine")
+            return False
 
     def run(self, cycle: Cycle, app: Any) -> None:
         """Have an application answer a request."""

@@ -11,7 +11,7 @@ changed. Without drift the index is about 2 (groups - 1) / ANSWERS, 0.03 here.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tollway.gateway.rollouts.collector import BINS, bin_of
 from tollway.gateway.routing.observer import EventSink
@@ -87,7 +87,10 @@ class AnswerDrift:
         elif psi < SETTLED:
             sample.is_drifted = False
 
-    def keep(self, routes: Mapping[str, object]) -> None:
-        """Drop the samples of all routes but these."""
+    def keep(self, routes: Mapping[str, Iterable[str]]) -> None:
+        """Drop the samples of all routes but these, and begin those of their backends."""
         for key in [key for key in self.samples if key[0] not in routes]:
             del self.samples[key]
+        for route, backends in routes.items():
+            for backend in backends:
+                self.samples.setdefault((route, backend), Sample())

@@ -298,12 +298,8 @@ class Attempts:
                 left_s = None if begun_by_s is None else begun_by_s - self._clock()
                 reply, follower = await _streamed(reply, follower, left_s)
                 if not (follower is None or begun.audit or _is_read_whole(inference, follower)):
-                    relay, reply = await self._begin_stream(
-                        inference, backend, reply, follower, left_s
-                    )
-            if relay is not None:
-                outcome = await _under_way(state, relay, quote)
-            else:
+                    relay, reply, outcome = await self._begin_stream(begun, reply, follower, left_s)
+            if relay is None:
                 body = await self._read(inference, reply, follower)
                 outcome = evaluate_reply(
                     backend,
@@ -445,17 +441,16 @@ class Attempts:
             )
 
     async def _begin_stream(
-        self,
-        inference: InferenceRequest,
-        backend: Target,
-        reply: HttpReply,
-        follower: StreamReader,
-        left_s: float | None,
-    ) -> tuple[StreamRelay | None, HttpReply]:
-        """Return the relay of a stream whose first event has arrived, and the reply.
+        self, begun: Begun, reply: HttpReply, follower: StreamReader, left_s: float | None
+    ) -> tuple[StreamRelay | None, HttpReply, AttemptOutcome]:
+        """Return the relay of a stream that has begun, the reply, and the outcome so far.
 
-        If the first event is an error, return None and the error reply that it stands for.
+        It has begun with its first event; for a cascade that may escalate, with its beginning. If
+        it has reported an error by then, and no text came before that, return None instead of the
+        relay, and the error reply that it stands for.
         """
+        state, backend = begun.state, begun.backend
+        inference, outcome = state.inference, UNDER_WAY
         relay = StreamRelay(
             reply,
             follower,
@@ -466,12 +461,13 @@ class Attempts:
         )
         try:
             await within(left_s, relay.begin())
+            if inference.call.payload.creates and follower.object_id:
+                # Now, and not when it ends: a client may cancel what still streams.
+                self._objects.created(follower.object_id, backend.name, inference.tenant)
+            outcome = await _under_way(state, relay, begun.quote)
         except FailedAtOnce as failure:
-            return None, refusal(reply, failure)
-        if inference.call.payload.creates and follower.object_id:
-            # Now, and not when it ends: a client may cancel what still streams.
-            self._objects.created(follower.object_id, backend.name, inference.tenant)
-        return relay, reply
+            return None, refusal(reply, failure), outcome
+        return relay, reply, outcome
 
 
 def failed(

@@ -71,7 +71,7 @@ def build_rollouts(
 def revise(rollouts: Rollouts, settings: config.Settings, routes: Mapping[str, RoutePlan]) -> None:
     """Give rollouts another configuration, and put their states into effect on its routes."""
     plans = build_plans(settings)
-    rollouts.drift.keep(routes)
+    rollouts.drift.keep({name: route.backends for name, route in routes.items()})
     rollouts.revise(plans, bind(plans, routes))
 
 

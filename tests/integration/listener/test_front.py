@@ -459,3 +459,17 @@ def test_a_refusal_by_the_listener_has_the_error_format_of_the_paths_protocol(
                     assert told["error"] == told["detail"]
 
     asyncio.run(main())
+
+
+def test_a_request_that_cannot_be_begun_without_a_coroutine_is_answered_by_the_application() -> (
+    None
+):
+    class Broken(Recorder):
+        def begin(self, client: object, request: object) -> bool:
+            raise RuntimeError("a bug")
+
+    async def test(app: Recorder, client: Client) -> None:
+        fields = CL + b"4\r\nConnection: close\r\n"
+        assert statuses(await client.say(post(fields, b"body"))) == [200]
+
+    assert len(serve(test, app=Broken()).whole) == 1

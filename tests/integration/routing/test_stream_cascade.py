@@ -214,6 +214,28 @@ def test_a_stream_that_breaks_off_while_it_is_held_back_falls_back(tmp_path: Pat
     run(main)
 
 
+def test_an_error_after_an_event_without_text_is_the_refusal_that_it_stands_for(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        told = {"error": {"message": "slow down", "type": "rate_limit_error", "code": 429}}
+        error = b"data: %b\n\n" % orjson.dumps(told)
+        two = Model(chunk("Yes.", "stop"), usage(100, 50), END)
+        async with serving(Model(chunk(), error, END)) as a, serving(two) as b:
+            async with running(config(a, b), tmp_path) as tollway:
+                Scripted(tollway, ACCEPT)
+                reply = await tollway.client.post(tollway.url + "/v1/chat/completions", json=ASK)
+                assert reply.headers["x-tollway-backend"] == "two"
+                assert reply.content == chunk("Yes.", "stop") + END
+                decision = reply.headers["x-tollway-decision"]
+                await row_of(tollway, decision)
+                first, second = await attempts_of(tollway, decision)
+                assert (first["status"], first["cost_nano"]) == (429, 0)
+                assert await spent_nano(tollway) == second["cost_nano"] == 1_200_000
+
+    run(main)
+
+
 def told(value: Any) -> bytes:
     choice = {"index": 0, "message": {"content": "7"}, "logprobs": value, "finish_reason": "stop"}
     used = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}

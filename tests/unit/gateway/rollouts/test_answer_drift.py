@@ -51,5 +51,16 @@ def test_failures_and_replies_without_an_answer_are_no_answers() -> None:
 def test_the_samples_of_a_route_that_is_gone_are_dropped() -> None:
     drift = AnswerDrift(Events())
     drift.ended(state(1), 0.0)
-    drift.keep({"other": None})
+    drift.keep({"other": ()})
     assert drift.samples == {}
+
+
+def test_backends_have_an_index_from_the_start_and_keep_it() -> None:
+    drift = AnswerDrift(Events())
+    drift.keep({"m": ["a", "b"]})
+    assert {key: one.psi for key, one in drift.samples.items()} == {("m", "a"): 0, ("m", "b"): 0}
+    before = dict(drift.samples)
+    drift.ended(state(1), 0.0)
+    drift.keep({"m": ["a", "b"]})
+    assert drift.samples == before
+    assert drift.samples["m", "b"].known == 1
