@@ -268,6 +268,8 @@ def test_after_sigterm_it_serves_until_the_grace_period_ends(tmp_path: Path, wor
             gateway = Process(file, "--workers", str(workers))
             try:
                 await gateway.ready(url)
+                # One that answers may be the first: a worker that still starts has no grace period.
+                await until(lambda: "is listening" in (tmp_path / "log").read_text(), within_s=60)
                 gateway.tell(signal.SIGTERM)
                 seen: Counter[int] = Counter()
                 async with asyncio.timeout(30):
