@@ -94,7 +94,7 @@ class Progress:
     """A request as far as it has come.
 
     `sending` brings the reply of a call in progress. `error`: what was raised; it is raised again
-    in the coroutine. `is_recorded`: the sinks were told of it.
+    in the coroutine. `is_recorded`: it was given to the sinks.
     """
 
     __slots__ = ("_headers", "_known", "_request", "_sent", "_shell", "begun", "client", "error",
