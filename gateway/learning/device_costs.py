@@ -318,7 +318,7 @@ class DeviceCosts:
             is_excluded = one.excludes and one.device.is_stale(now_s)
             for name, price in one.device.prices(now_s).items():
                 for route in routes.values():
-                    backend = route.backends.get(name)
+                    backend = route.backends.get(name) or route.hidden.get(name)
                     if backend is None:
                         continue
                     if is_excluded:

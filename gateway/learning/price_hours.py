@@ -30,7 +30,7 @@ def prices(routes: Mapping[str, RoutePlan]) -> dict[str, Price]:
 def apply_hours(routes: Mapping[str, RoutePlan], wall_s: float) -> None:
     """Set the prices for a time; the policies keep the costs that they know."""
     for route in routes.values():
-        for backend in route.backends.values():
+        for backend in (*route.backends.values(), *route.hidden.values()):
             if backend.tariff is not None:
                 price = backend.tariff.at_time(wall_s)
                 if price is not backend.price:

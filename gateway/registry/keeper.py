@@ -158,7 +158,11 @@ class Keeper:
             if version in (record.champion, record.challenger):
                 return
             try:
-                await Loader(one.model.load, one.address).unload(place_of(one.model, version))
+                at = place_of(one.model, version)
+                used = [place_of(one.model, v) for v in (record.champion, record.challenger) if v]
+                if any((at.url, at.model) == (other.url, other.model) for other in used):
+                    return  # another version has its port by now
+                await Loader(one.model.load, one.address).unload(at)
             except (LoadFailed, BadVersion) as exc:
                 self.parts.events.add("model_unload_failed", one.model.name, f"{version}: {exc}")
 

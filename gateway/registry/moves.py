@@ -226,6 +226,12 @@ class Step:
     async def _load(self, version: str) -> None:
         try:
             at = place_of(self.one.model, version)
+            champion = self.record.champion
+            if self.move.kind == TRY and champion:
+                other = place_of(self.one.model, champion)
+                if (at.url, at.model) == (other.url, other.model):
+                    why = f"it has the address of the champion, version {champion}: give more ports"
+                    raise MoveFailed(f"version {version} cannot be loaded: {why}")
             await Loader(self.one.model.load, self.one.address).load(at)
         except (LoadFailed, BadVersion) as exc:
             raise MoveFailed(f"version {version} cannot be loaded: {exc}") from exc

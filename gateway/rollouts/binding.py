@@ -31,14 +31,19 @@ class BoundRoute:
     def __init__(self, route: RoutePlan, bindings: Sequence[Binding]) -> None:
         self.route = route
         self.bindings = bindings
-        self.backends: dict[str, Target] = dict(route.backends)
+        self._known: dict[str, Target] = dict(route.backends)
         self._chain, self._reference = route.fallbacks.chain, route.reference
         keys = [one.sticky for one in bindings if one.sticky is not None]
         route.sticky = keys[0] if keys else None
 
+    @property
+    def backends(self) -> dict[str, Target]:
+        """All backends of the route, shown or not, at their present prices."""
+        return {**self._known, **self.route.hidden, **self.route.backends}
+
     def has(self, name: str) -> bool:
         """Whether the route has a backend, shown or not."""
-        return name in self.backends
+        return name in self._known
 
     def apply(self, states: Iterable[tuple[RolloutPlan, RolloutState | None]]) -> None:
         """Put the states of the rollouts into effect; plans of other routes are ignored."""
@@ -48,12 +53,13 @@ class BoundRoute:
             for one in self.bindings:
                 if one.plan.name == plan.name:
                     self._put(one, state, hidden, renamed)
-        self.backends.update(self.route.backends)  # a price may have changed meanwhile
-        shown = {name: one for name, one in self.backends.items() if name not in hidden}
+        present = self.backends  # a price may have changed meanwhile
+        shown = {name: one for name, one in present.items() if name not in hidden}
         route = self.route
         if shown.keys() != route.backends.keys():
             route.unpriced = {name: unpriced(one) for name, one in shown.items()}
         route.backends = shown
+        route.hidden = {name: present[name] for name in hidden if name in present}
         chain = tuple([renamed.get(name, name) for name in self._chain])
         if chain != route.fallbacks.chain:
             route.fallbacks = replace(route.fallbacks, chain=chain)

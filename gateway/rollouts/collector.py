@@ -80,9 +80,18 @@ class Collector:
         cost_nano: int,
         answer: Any,
         ran: bool = True,
+        rejected: bool = False,
     ) -> None:
-        """Count a version's reply or failure (20 us); `ran`: the call may have cost something."""
+        """Count a version's reply or failure (20 us).
+
+        `ran`: the call may have cost something. `rejected`: the version says that the client is
+        wrong; as clients err with both versions alike, one that says so more often is worse.
+        """
         self.count += 1
+        if rejected:  # no limit counts it: the client may be wrong
+            if (comparison := self.comparisons.get(INVALID)) is not None:
+                comparison.observe(1.0, cluster, candidate=candidate)
+            return
         self._see(ERRORS, float(failed), cluster, candidate)
         if not failed:
             self._see(INVALID, float(invalid), cluster, candidate)
@@ -185,18 +194,24 @@ class Collector:
         for name, own in self.comparisons.items():
             sums[name] = Comparison.load(own.save())
         for saved in others.values():
-            if saved.get("comparisons", {}).keys() != sums.keys():
+            try:
+                loaded = {n: Comparison.load(s) for n, s in saved["comparisons"].items()}
+                theirs, (stable_s, candidate_s) = float(saved["usual_nano"]), saved["p95_s"]
+            except (ValueError, KeyError, TypeError):
+                continue  # of another version of the gateway
+            if loaded.keys() != sums.keys() or any(
+                found.claims != sums[name].claims for name, found in loaded.items()
+            ):
                 continue
-            for name, state in saved["comparisons"].items():
-                sums[name].add(Comparison.load(state))
-            usual = usual or float(saved["usual_nano"])
-            stable_s, candidate_s = saved["p95_s"]
+            for name, found in loaded.items():
+                sums[name].add(found)
+            usual = usual or theirs
             p95s = {False: max(p95s[False], stable_s), True: max(p95s[True], candidate_s)}
         measures = {}
         for one in self.plan.criteria:
-            found = _measure(one, sums, self.plan, p95s, usual)
-            if found is not None:
-                measures[one.metric] = found
+            measure = _measure(one, sums, self.plan, p95s, usual)
+            if measure is not None:
+                measures[one.metric] = measure
         return measures
 
 

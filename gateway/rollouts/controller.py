@@ -95,7 +95,8 @@ def waiting(
     plan: RolloutPlan, state: RolloutState, evidence: Evidence, now_s: float
 ) -> tuple[str, ...]:
     """Return what the present step still waits for; empty if it may end."""
-    step, missing = plan.steps[state.step], []
+    at = min(state.step, len(plan.steps) - 1)  # a reload may have removed steps
+    step, missing = plan.steps[at], []
     if waits_for_smoke(plan, state) and evidence.smoke is None:
         missing.append("smoke requests have not been answered yet")
     if evidence.behind:
@@ -105,7 +106,7 @@ def waiting(
             why = unmet(plan, criterion, evidence.measures.get(criterion.metric), state)
             if why:
                 missing.append(why)
-    last = state.step == len(plan.steps) - 1
+    last = at == len(plan.steps) - 1
     left_s = 0.0 if step.pause_s is None else state.since_s + step.pause_s - now_s
     if last:
         left_s = max(left_s, state.started_s + plan.min_s - now_s)

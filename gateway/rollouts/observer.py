@@ -58,10 +58,10 @@ class RolloutObserver:
         if bound is None:
             return
         probability = validated.probability
-        if self.shadow is not None and min(beliefs.values(), default=1.0) == 1.0:
-            self.shadow(validated.route, feedback.decision, feedback.label)
         if probability < 1.0 and self._rng.random() >= AUDIT_FLOOR / probability:
             return
+        if self.shadow is not None and min(beliefs.values(), default=1.0) == 1.0:
+            self.shadow(validated.route, feedback.decision, feedback.label)
         for row in validated.rows:
             if row["kind"] != "decision" or row["redrawn"] or row["arm"] not in validated.known:
                 continue
@@ -89,8 +89,9 @@ def count(one: Rollout, state: RequestState, attempt: Attempt, candidate: bool) 
     if outcome.error in GIVEN_UP or outcome.provenance == PENDING:
         return
     failed = bool(outcome.error) or attempt.status >= 500
-    if not failed and attempt.status in CLIENT_ERRORS and attempt.status != TOO_MANY:
-        return
+    rejected = not failed and attempt.status in CLIENT_ERRORS and attempt.status != TOO_MANY
+    if rejected and state.context.unit >= 0.0:
+        return  # clients choose their keys, and so which version sees their mistakes
     if failed and inference.client_deadline and not attempt.status:
         return  # the client's time was up
     one.collector.request(
@@ -102,6 +103,7 @@ def count(one: Rollout, state: RequestState, attempt: Attempt, candidate: bool) 
         cost_nano=outcome.cost_nano,
         answer=outcome.answer.value,
         ran=outcome.provenance != VOID,
+        rejected=rejected,
     )
 
 

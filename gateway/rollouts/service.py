@@ -12,6 +12,7 @@ If the store does not answer, requests go on with the last known state.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import Counter
@@ -40,10 +41,12 @@ from tollway.gateway.storage.audit_log import Actor, AuditLog
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+SMOKE_WAIT_S = 0.5  # of a tick, for smoke requests; they go on meanwhile
 LEASE_S = 5.0  # five ticks: the next process takes over soon after a crash
 ALIVE_S = 10.0  # a process whose evidence is older counts no more as behind
 HISTORY_MAX = 100  # moves of one rollout that are kept, with their figures: some 200 KB
 WHY_CHARS_MAX = 1000
+RAN_MAX = 100  # pairs of versions that have been started once
 TOLLWAY = Actor("tollway", "evidence")
 
 Smoke = Callable[[RolloutPlan, Target], Awaitable[str]]
@@ -64,6 +67,7 @@ class Rollout:
     collector: Collector
     state: RolloutState | None = None
     smoke: str | None = None
+    smoking: asyncio.Task[None] | None = None
     written: int = -1
     measures: dict[str, Measure] = field(default_factory=dict)
     agreement: tuple[float, float] = (0.0, 0.0)
@@ -107,6 +111,9 @@ class Rollouts:
         """Take another configuration; rollouts of the same versions go on."""
         known = self.rollouts
         self.rollouts = {}
+        for one in known.values():
+            if one.smoking is not None:  # made again, by the new configuration
+                one.smoking.cancel()
         for plan in plans:
             old = known.get(plan.name)
             new = Rollout(plan, Collector(plan))
@@ -132,6 +139,10 @@ class Rollouts:
 
     async def close(self) -> None:
         """Write the evidence and disconnect."""
+        tasks = [one.smoking for one in self.rollouts.values() if one.smoking is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._open:
             for one in self.rollouts.values():
                 try:
@@ -155,12 +166,12 @@ class Rollouts:
             await self._opened()
             for one in list(self.rollouts.values()):
                 async with self._lock:
-                    await self._load(one)
-                    if one.state is None and one.plan.starts:
-                        await self._start(one)
-                    await self._write_evidence(one)
-                    if one.state is not None and one.state.is_watched:
-                        await self._lead(one)
+                    try:
+                        await self._turn(one)
+                    except StoreUnavailable:
+                        raise
+                    except Exception:  # of one rollout must not hold up the others, or a start
+                        log.exception("rollout %s could not be looked at", one.plan.name)
             self._answers = True
         except StoreUnavailable as exc:
             if self._answers:
@@ -168,9 +179,26 @@ class Rollouts:
                 self._events.add("rollout_store_down", "rollouts", text)
             self._answers = False
 
+    async def _turn(self, one: Rollout) -> None:
+        if self.rollouts.get(one.plan.name) is not one:
+            return  # a reload has replaced it
+        await self._load(one)
+        if one.state is None and one.plan.starts:
+            await self._start(one)
+        await self._write_evidence(one)
+        if one.state is not None and one.state.is_watched:
+            await self._lead(one)
+
     async def _start(self, one: Rollout) -> None:
-        """Start a rollout that starts by itself, unless another process is faster."""
-        if self._candidate(one.plan) is not None:
+        """Start a rollout that starts by itself, unless another process is faster.
+
+        Once for each pair of versions: gateways with an old and a new configuration would
+        otherwise start theirs in turns.
+        """
+        ran = await self._store.get(_key(one, "ran"))
+        known = ran is not None and one.plan.identity in ran[0]
+        is_present = self.rollouts.get(one.plan.name) is one
+        if is_present and not known and self._candidate(one.plan) is not None:
             move = self._started(one, None, TOLLWAY, "it starts by itself")
             await self._make(one, move, TOLLWAY)
 
@@ -195,6 +223,9 @@ class Rollouts:
             one.measures = {}
         if state is None or old is None or state.run != old.run:
             one.smoke = None
+            if one.smoking is not None:
+                one.smoking.cancel()
+                one.smoking = None
         one.state = state
         self._put()
 
@@ -226,7 +257,9 @@ class Rollouts:
             return
         assert one.state is not None
         if controller.waits_for_smoke(one.plan, one.state) and one.smoke is None:
-            one.smoke = await self._smoked(one.plan)
+            if one.smoking is None:  # without the lock: it may take minutes
+                one.smoking = asyncio.create_task(self._smoke_once(one, one.state.run))
+            await asyncio.wait([one.smoking], timeout=SMOKE_WAIT_S)
         evidence = await self._evidence(one)
         one.measures = evidence.measures
         if one.state.is_live:
@@ -234,6 +267,16 @@ class Rollouts:
         move = controller.next(one.plan, one.state, evidence, self._wall())
         if move is not None:
             await self._make(one, move, TOLLWAY)
+
+    async def _smoke_once(self, one: Rollout, run: str) -> None:
+        try:
+            found = await self._smoked(one.plan)
+        except Exception as exc:
+            log.exception("the smoke requests of rollout %s could not be made", one.plan.name)
+            found = type(exc).__name__
+        one.smoking = None
+        if one.state is not None and one.state.run == run:
+            one.smoke = found
 
     async def _smoked(self, plan: RolloutPlan) -> str:
         target = self._candidate(plan)
@@ -291,7 +334,13 @@ class Rollouts:
         old = one.state
         self._take(one, move.state)
         if move.kind == "started":
-            await self._store.delete(f"{_key(one, 'evidence')}/")
+            with contextlib.suppress(StoreUnavailable):  # what is old is told by its run
+                ran = await self._store.get(_key(one, "ran"))
+                names = (
+                    [] if ran is None else [each for each in ran[0] if each != one.plan.identity]
+                )
+                await self._store.write(_key(one, "ran"), [*names, one.plan.identity][-RAN_MAX:])
+                await self._store.delete(f"{_key(one, 'evidence')}/")
         await self._note(one, move, old, actor, begun)
         return True
 
@@ -316,7 +365,10 @@ class Rollouts:
             "run": state.run,
             "measures": {name: asdict(value) for name, value in one.measures.items()},
         }
-        await self._remember(one, entry)
+        try:
+            await self._remember(one, entry)
+        except StoreUnavailable as exc:
+            log.warning("a move of rollout %s is not in its history: %s", plan.name, exc)
         try:
             await asyncio.to_thread(
                 self._audit.write,

@@ -27,6 +27,7 @@ from tollway.gateway.rollouts.keys import cluster
 from tollway.gateway.rollouts.observer import count
 from tollway.gateway.rollouts.service import Rollout, Rollouts
 from tollway.gateway.routing.attempts import Attempts
+from tollway.gateway.routing.metering import AttemptOutcome
 from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.request_state import Attempt, RequestState
 from tollway.gateway.routing.reserving import Reserving
@@ -70,7 +71,7 @@ class ShadowRunner:
         self._rng = rng
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._spent: dict[str, tuple[int, int]] = {}
-        self._answers: dict[str, tuple[str, Attempt, int]] = {}
+        self._answers: dict[str, tuple[str, AttemptOutcome, int]] = {}
         self._closing = False
         self.counts: Counter[tuple[str, str]] = Counter()
 
@@ -167,6 +168,8 @@ class ShadowRunner:
                 row = audit_row(own, attempt, self._wall())
                 row["shadow"] = name
                 self._journal.append(row)
+            if own.inference.memory is not None:
+                own.inference.memory.close()
             hour, spent_nano = self._spent.get(name, (0, 0))
             self._spent[name] = (hour, max(spent_nano + cost_nano - held_nano, 0))
 
@@ -182,35 +185,41 @@ class ShadowRunner:
             one.collector.agree(agreement(state.inference.route, theirs, ours))
         if len(self._answers) >= ANSWERS_MAX:
             del self._answers[next(iter(self._answers))]
-        self._answers[state.id] = (one.plan.name, copy, cluster(state.context.unit, state.id))
+        self._answers[state.id] = (
+            one.plan.name,
+            copy.outcome,  # not its reply's bytes
+            cluster(state.context.unit, state.id),
+        )
 
     def labelled(self, route: RoutePlan, decision: str, label: Any) -> None:
         """Score a candidate's answer by the label of its request, if it is known here."""
         found = self._answers.pop(decision, None)
         if found is None or label is None:
             return
-        name, copy, group = found
+        name, outcome, group = found
         one = self._rollouts.rollouts.get(name)
         if one is None or one.state is None or not one.state.is_watched:
             return
-        if copy.outcome.no_answer:
+        if outcome.no_answer:
             if route.no_answer is not None:
-                self._label(one, route, copy, group, route.no_answer)
+                self._label(one, route, outcome, group, route.no_answer)
             return
         try:
-            quality = route.score.judge(copy.outcome.answer.value, label)
+            quality = route.score.judge(outcome.answer.value, label)
         except Incomparable:
             return
-        self._label(one, route, copy, group, quality)
+        self._label(one, route, outcome, group, quality)
 
     @staticmethod
-    def _label(one: Rollout, route: RoutePlan, copy: Attempt, group: int, quality: float) -> None:
+    def _label(
+        one: Rollout, route: RoutePlan, outcome: AttemptOutcome, group: int, quality: float
+    ) -> None:
         one.collector.label(
             True,
             group,
             quality,
             value_usd=route.objective.value_per_correct_usd,
-            cost_usd=to_usd(copy.outcome.cost_nano),
+            cost_usd=to_usd(outcome.cost_nano),
         )
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -298,7 +298,8 @@ class RoutePlan:
     declared quality calibrates them until there are labels. `is_guarded`: guards check its
     requests.
     `sticky`: the point in [0, 1) of a request's key (an InferenceRequest), by which a
-    rollout decides the version that answers; None without one.
+    rollout decides the version that answers; None without one. `hidden`: backends of a rollout that
+    no request may choose now; copies of requests may be sent to them.
     """
 
     name: str
@@ -331,6 +332,7 @@ class RoutePlan:
     anchor: str = ""
     is_guarded: bool = False
     sticky: Callable[[Any], float] | None = None
+    hidden: dict[str, Target] = field(default_factory=dict)
     state: RouteState = field(default_factory=RouteState)
     arms: tuple[str, ...] = field(init=False)
     estimator: CostEstimator = field(init=False)
@@ -378,6 +380,8 @@ class RoutePlan:
         """
         if name in self.backends:
             self.backends = {**self.backends, name: replace(self.backends[name], price=price)}
+        elif name in self.hidden:
+            self.hidden = {**self.hidden, name: replace(self.hidden[name], price=price)}
 
     def is_full(self, tenant: str) -> bool:
         """Return whether a tenant's request now would be refused: no backend has a slot for it."""

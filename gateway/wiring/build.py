@@ -182,6 +182,17 @@ def build(  # noqa: PLR0915 - one statement for each part
         wall=wall,
     )
     scaling, scaling_file = build_scaling(settings, events, wall)
+    warm_ups = WarmUps(
+        path.reserving,
+        path.attempts,
+        journal,
+        backends=lambda: gateway.backends,
+        clock=clock,
+        wall=wall,
+        rng=rng,
+        tags=environment_of(settings),
+        declare=lambda name, others: gateway.declare_on(name, others),  # noqa: PLW0108 - built below
+    )
     rollouts, shadows = build_rollouts(
         settings,
         routes,
@@ -194,6 +205,8 @@ def build(  # noqa: PLR0915 - one statement for each part
         wall=wall,
         rng=rng,
         own_ledger=own_state,
+        warm_ups=warm_ups,
+        path_of=lambda name: {one.name: one.path for one in gateway.settings.routes}[name],
     )
     webhooks = build_webhooks(settings, wall)
     events.listen(webhooks.take)
@@ -264,17 +277,7 @@ def build(  # noqa: PLR0915 - one statement for each part
             rng=rng,
             costs=costs,
         ),
-        warm_ups=WarmUps(
-            path.reserving,
-            path.attempts,
-            journal,
-            backends=lambda: gateway.backends,
-            clock=clock,
-            wall=wall,
-            rng=rng,
-            tags=environment_of(settings),
-            declare=lambda name, others: gateway.declare_on(name, others),  # noqa: PLW0108 - built below
-        ),
+        warm_ups=warm_ups,
         pacing=pacing,
         state=state,
         group=group,

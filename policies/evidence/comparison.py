@@ -180,6 +180,11 @@ class Comparison:
         self.logs = [a + b for a, b in zip(self.logs, other.logs, strict=True)]
 
     @property
+    def claims(self) -> tuple[float, float | None]:
+        """What it tests: the tolerance and the fixed mean. Only evidence of one claim adds up."""
+        return self._tolerance, self._claim
+
+    @property
     def log_evidence(self) -> float:
         """The logarithm of the evidence against the claim."""
         effect = self.candidate.design_effect

@@ -1,17 +1,20 @@
 """Builds the rollouts of a gateway, binds them to its routes, and makes smoke requests."""
 
 import asyncio
+import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from random import Random
 
-from tollway.backends.errors import BackendError
+from tollway.backends.errors import BackendError, BadRequest
 from tollway.backends.types import Call
 from tollway.gateway import settings as config
 from tollway.gateway.control_store.registry import open_control_store
 from tollway.gateway.learning.feedback import FeedbackLearner
+from tollway.gateway.learning.warm_up import WarmUps
 from tollway.gateway.observability.events import EventLog
 from tollway.gateway.rollouts.binding import Binding, BoundRoute
 from tollway.gateway.rollouts.keys import StickyKey
@@ -20,6 +23,7 @@ from tollway.gateway.rollouts.observer import RolloutObserver
 from tollway.gateway.rollouts.service import Rollouts
 from tollway.gateway.rollouts.shadow import ShadowRunner
 from tollway.gateway.routing.plan import RoutePlan, Target
+from tollway.gateway.security.keys import ANONYMOUS
 from tollway.gateway.storage.audit_log import AuditLog
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.wiring.request_path import RequestPath
@@ -43,6 +47,8 @@ def build_rollouts(
     wall: Callable[[], float],
     rng: Random,
     own_ledger: bool,
+    warm_ups: WarmUps,
+    path_of: Callable[[str], str],
 ) -> tuple[Rollouts, ShadowRunner]:
     """Return the rollouts of a gateway, which observe its requests and labels, and their shadows.
 
@@ -54,7 +60,22 @@ def build_rollouts(
         password=password.get_secret_value() if password else None,
         clock=wall,
     )
-    rollouts = Rollouts(store, events=events, audit=audit, wall=wall, smoke=smoke, member=member())
+
+    async def ask(plan: RolloutPlan, path: str, body: str) -> str:
+        """Make a request that costs money, as a warm-up: reserved, charged and journalled."""
+        route = routes[plan.routes[0]]
+        where = path or path_of(route.name)
+        try:
+            document = json.loads(body)
+            found = await warm_ups.ask(route, where, document, ANONYMOUS, [plan.candidate])
+        except (BadRequest, ValueError) as exc:
+            return str(exc)
+        (reply,) = found["replies"]
+        return "" if 0 < reply.get("status", 0) < 400 else str(reply["error"])
+
+    rollouts = Rollouts(
+        store, events=events, audit=audit, wall=wall, member=member(), smoke=partial(smoke, ask=ask)
+    )
     revise(rollouts, settings, routes)
     observer = RolloutObserver(rollouts, rng)
     shadows = ShadowRunner(
@@ -103,19 +124,28 @@ def member() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-async def smoke(plan: RolloutPlan, target: Target) -> str:
+async def smoke(
+    plan: RolloutPlan, target: Target, *, ask: Callable[[RolloutPlan, str, str], Awaitable[str]]
+) -> str:
     """Make a plan's smoke requests, or one to the health path; return why one failed, or ""."""
     if not plan.smoke:
         healthy = None if target.trial is None else await target.trial.ask()
         return "its health path does not answer" if healthy is False else ""
     for path, body in plan.smoke:
+        if body:
+            try:
+                async with asyncio.timeout(SMOKE_S):
+                    why = await ask(plan, path, body)
+            except TimeoutError:
+                why = f"no reply within {SMOKE_S:g} s"
+            if why:
+                return f"{path or '/'}: {why}"
+            continue
         where = path.encode() or target.path
         headers = [(b"host", target.host), *target.headers]
         if target.credential is not None:
             headers.append(target.credential.field)
-        if body:
-            headers.append((b"content-type", b"application/json"))
-        call = Call(b"POST" if body else b"GET", where, headers, body.encode())
+        call = Call(b"GET", where, headers)
         try:
             async with asyncio.timeout(SMOKE_S):
                 until_s = asyncio.get_running_loop().time() + SMOKE_S

@@ -1,12 +1,13 @@
 """Blue-green on a real gateway, and rollouts across reloads."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.configs import two_backends
-from tests.support.harness import Running, Upstream, run, running, serving
+from tests.support.configs import budget, two_backends
+from tests.support.harness import Running, Upstream, inference, run, running, serving
 from tests.support.reloading import File
 from tests.support.rollouts import act, rollout, serve, status
 from tests.support.until import until
@@ -59,6 +60,35 @@ def test_green_gets_nothing_if_a_smoke_request_fails(tmp_path: Path) -> None:
                 assert found["why"] == "smoke request failed: /ready: status 503"
                 assert set(await serve(tollway, 5)) == {"cheap"}
                 assert green.calls == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize(("limit_usd", "why"), [("1.0", ""), ("0.00001", "budget cap")])
+def test_smoke_requests_with_a_body_are_reserved_and_charged(
+    tmp_path: Path, limit_usd: str, why: str
+) -> None:
+    async def main() -> None:
+        green = Upstream()
+        smoke = f"smoke = [{{ path = \"/ready\" }}, {{ body = '{json.dumps(inference())}' }}]"
+        more = f'strategy = "blue_green"\nmin_samples = 5\n{smoke}'
+        async with serving(Upstream()) as a, serving(green) as b:
+            toml = two_backends(a, a, more=rollout(b, more, LIMITS, start="manual"))
+            toml += budget("cap", limit_usd, more='window = "month"')
+            async with running(toml, tmp_path) as tollway:
+                await act(tollway, "start")
+                if why:
+                    found = await until(lambda: ended(tollway))
+                    assert found["phase"] == "rolled_back"
+                    assert why in found["why"]
+                else:
+                    await until(lambda: at_step(tollway, 1))
+                rows = tollway.journalled("attempt")
+                spent = [(row["backend"], row["cost_nano"]) for row in rows]
+                assert spent == ([] if why else [("next", 100_000)])
+                by = (await tollway.get("/_tollway/spend"))["by"]
+                assert sum(row["cost_nano"] for row in by) == (0 if why else 100_000)
+                assert len(green.requests) == (1 if why else 2)
 
     run(main)
 

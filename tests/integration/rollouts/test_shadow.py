@@ -1,5 +1,6 @@
 """A shadow: copies of requests, off the clients' path."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from tests.support.configs import two_backends
 from tests.support.harness import Running, Upstream, run, running, serving
 from tests.support.rollouts import act, rollout, serve, status
 from tests.support.until import until
+from tollway.gateway.routing.metering import AttemptOutcome
 
 pytestmark = pytest.mark.integration
 
@@ -42,6 +44,25 @@ def test_copies_reach_the_candidate_and_nothing_of_them_reaches_a_client(tmp_pat
                 spend = (await tollway.get("/_tollway/spend"))["by"]
                 spent = {row["backend"]: row["cost_nano"] for row in spend}
                 assert spent["next"] == spent["cheap"] == 800_000
+
+    run(main)
+
+
+def test_copies_give_back_the_memory_of_their_replies(tmp_path: Path) -> None:
+    async def main() -> None:
+        outputs = [{"name": "o", "shape": [1], "datatype": "INT64", "data": [1]}]
+        large = json.dumps({"model_name": "m", "outputs": outputs, "x": "y" * 400_000}).encode()
+        async with serving(Upstream()) as a, serving(Upstream(body=large)) as b:
+            toml = two_backends(a, a, more=rollout(b, SHADOW, CRITERIA))
+            async with running(toml, tmp_path) as tollway:
+                shadows = tollway.gateway.shadows
+                for number in range(4):
+                    await tollway.infer(float(number))
+                    await until(lambda n=number: shadows.counts["next", "answered"] == n + 1)  # type: ignore[misc]
+                await until(lambda: not shadows._tasks)
+                assert shadows._attempts._buffers.held == 0
+                kept = [outcome for _, outcome, _ in shadows._answers.values()]
+                assert [type(outcome) for outcome in kept] == [AttemptOutcome] * 4  # no body
 
     run(main)
 

@@ -8,7 +8,7 @@ import pytest
 from tollway.backends.pricing import Price, parse_price
 from tollway.backends.types import Usage
 from tollway.gateway.estimation.cost_estimator import CostEstimator
-from tollway.gateway.learning.price_hours import reprice, rescale
+from tollway.gateway.learning.price_hours import apply_hours, reprice, rescale
 
 NOON = 20_000 * 86_400 + 43_200.0
 TABLE = {
@@ -29,7 +29,10 @@ class Told:
 
 def route(*backends: Any) -> Any:
     return SimpleNamespace(
-        backends={b.name: b for b in backends}, estimator=CostEstimator(), policy=Told()
+        backends={b.name: b for b in backends},
+        hidden={},
+        estimator=CostEstimator(),
+        policy=Told(),
     )
 
 
@@ -53,6 +56,13 @@ def test_a_price_changes_with_the_hour_and_each_policy_is_told_once() -> None:
     reprice(routes, NOON + 3600)
     assert shared.price.cost_nano(Usage()) == 1_000_000
     assert one.policy.ratios == [("b", 0.5), ("b", pytest.approx(2.0))]
+
+
+def test_the_price_of_a_backend_that_a_rollout_hides_changes_too() -> None:
+    one, hidden = route(), backend(parse_price(TABLE))
+    one.hidden = {"b": hidden}
+    apply_hours({"one": one}, NOON)
+    assert hidden.price.cost_nano(Usage()) == 500_000
 
 
 def test_a_price_that_does_not_depend_on_the_hour_is_left_alone() -> None:

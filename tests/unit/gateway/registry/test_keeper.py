@@ -328,3 +328,66 @@ def test_a_champion_that_another_version_becomes_stops_the_trial(
         assert stage.record.challenger == ""
 
     play(main)
+
+
+class Ports:
+    """Ports of which the versions `1` and `3` have the same, and what was loaded on them."""
+
+    def __init__(self, stage: Stage, rollout: str | None) -> None:
+        self.log = stage.folder / "log"
+        self.log.touch()
+
+        def command(word: str) -> tuple[str, ...]:
+            return ("/bin/sh", "-c", f"echo {word} {{version}} {{port}} >> {self.log}")
+
+        load = LoadConfig(command=command("load"), unload_command=command("unload"), keep_s=0)
+        changes = {"load": load, "url": "http://127.0.0.1:{port}", "ports": (9100, 9101)}
+        model = stage.keeper.models["m"].model.model_copy(update={**changes, "model": None})
+        stage.keeper.revise({"m": Managed(model, rollout, "http://127.0.0.1:9")})
+
+    @property
+    def lines(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+
+async def unloaded(stage: Stage) -> None:
+    """Return once nothing waits to be unloaded."""
+    while stage.keeper._later:
+        await asyncio.gather(*stage.keeper._later)
+        await asyncio.sleep(0)
+
+
+def test_a_version_whose_port_another_one_has_by_now_is_not_unloaded(tmp_path: Path) -> None:
+    async def main() -> None:
+        stage = Stage(tmp_path)
+        ports = Ports(stage, None)
+        stage.add("2")
+        stage.add("3")
+        for version in ("1", "3"):
+            await stage.registry.set_alias("m", "champion", version)
+            await stage.look(2)
+            await unloaded(stage)
+        first, last = ports.lines
+        assert first.split()[2] == last.split()[2]
+        assert (first.split()[:2], last.split()[:2]) == (["load", "1"], ["load", "3"])
+        await stage.registry.set_alias("m", "champion", "2")
+        await stage.look(2)
+        await unloaded(stage)
+        assert [line.split()[:2] for line in ports.lines[2:]] == [["load", "2"], ["unload", "3"]]
+
+    play(main)
+
+
+def test_a_version_on_the_port_of_the_champion_is_not_tried(tmp_path: Path) -> None:
+    async def main() -> None:
+        stage = Stage(tmp_path)
+        ports = Ports(stage, "next")
+        await stage.serving()
+        stage.add("3")
+        await stage.look(2)
+        tags = await stage.tags("3")
+        assert tags["tollway.outcome"] == "refused"
+        assert "the address of the champion, version 1: give more ports" in tags["tollway.reason"]
+        assert [line.split()[:2] for line in ports.lines] == [["load", "1"]]
+
+    play(main)

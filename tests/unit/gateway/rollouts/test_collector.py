@@ -1,6 +1,7 @@
 """What a collector makes of requests and labels."""
 
 import math
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -132,3 +133,43 @@ def test_nothing_is_known_without_a_candidate() -> None:
 )
 def test_every_answer_has_a_group(answer: Any) -> None:
     assert 0 <= bin_of(answer) < BINS
+
+
+def test_evidence_of_another_version_of_the_gateway_is_left_out() -> None:
+    one, two = collector(Criterion("error_rate")), collector(Criterion("error_rate"))
+    for seed, each in enumerate((one, two)):
+        feed(each, 500, seed)
+    alone = one.total({})["error_rate"]
+    damaged: list[Any] = [two.save() for _ in range(4)]
+    del damaged[0]["comparisons"]["error_rate"]["logs"][3:]
+    del damaged[1]["comparisons"]["error_rate"]["claim"]
+    damaged[2]["comparisons"]["error_rate"]["stable"] = [1.0]
+    del damaged[3]["p95_s"]
+    others = {str(at): each for at, each in enumerate([*damaged, {}])}
+    assert one.total(others)["error_rate"] == alone
+
+
+@pytest.mark.parametrize("changed", [{"tolerance": 0.05}, {"limit": 0.5}])
+def test_evidence_for_other_claims_is_not_added(changed: dict[str, float]) -> None:
+    criterion = Criterion("error_rate", 0.001, limit=0.02)
+    one, two = collector(criterion), collector(replace(criterion, **changed))  # type: ignore[arg-type]
+    for seed, each in enumerate((one, two)):
+        feed(each, 500, seed)
+    assert one.total({"two": two.save()}) == one.total({})
+
+
+def test_a_version_that_calls_more_requests_wrong_is_worse() -> None:
+    made, rng = collector(Criterion("invalid_rate")), Random(0)
+    for n in range(1000):
+        new = rng.random() < 0.2
+        made.request(
+            new,
+            n % 64,
+            failed=False,
+            invalid=False,
+            latency_s=0.1,
+            cost_nano=1,
+            answer=1,
+            rejected=new or rng.random() < 0.02,
+        )
+    assert is_stopped(made)

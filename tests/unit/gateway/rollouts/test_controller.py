@@ -172,3 +172,11 @@ def test_acts_that_do_not_fit_are_refused() -> None:
 def test_a_state_survives_its_document() -> None:
     state = replace(started(), waiting=("a",))
     assert RolloutState.of({**state.document(), "unknown": 1}) == state
+
+
+def test_a_step_that_a_reload_has_removed_counts_as_the_last() -> None:
+    state = replace(started(), step=1, weight=0.5)
+    plan = replace(PLAN, steps=PLAN.steps[:1])
+    assert controller.next(plan, state, evidence(UNSURE), 61.0) is None
+    assert controller.waiting(plan, state, evidence(), 10.0) == ("50 s of the step are left",)
+    assert moved(state, evidence(), 61.0, plan).kind == "promoted"

@@ -453,6 +453,7 @@ CONFIGURED = {
         "online",  # its groups are kept, under (features, NAME)
         "signals",
         "sticky",
+        "hidden",  # by the rollouts, which a reload keeps
     },
 }
 KEPT = {
