@@ -140,9 +140,15 @@ class Reloader:
         devices = build_devices(new, stage, gateway.clock())
         await read_unread(devices, gateway.clock())
         known_prices = device_prices(devices, gateway.clock())
-        # In a thread: fifty backends on ten routes take 40 ms, and building changes nothing.
-        lookups = build_lookups(
-            new, stage, gateway.features.warm, clock=gateway.clock, wall=gateway.wall
+        # In a thread: models of features are read from files, fifty backends on ten routes take
+        # 40 ms, and building changes nothing.
+        lookups = await asyncio.to_thread(
+            build_lookups,
+            new,
+            stage,
+            gateway.features.warm,
+            clock=gateway.clock,
+            wall=gateway.wall,
         )
         backends, routes = await asyncio.to_thread(
             build_plans, new, gateway.events, stage, known_prices, lookups

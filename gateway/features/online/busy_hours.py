@@ -52,6 +52,11 @@ class BusyHours:
             return []
         return [one for one, _ in self._counts.get(soon % HOURS, Counter()).most_common(KEPT)]
 
+    def forget(self, digest: str) -> None:
+        """Forget an entity in all hours."""
+        for counts in self._counts.values():
+            counts.pop(digest, None)
+
     def save(self) -> bytes:
         """Return the state."""
         kept = {hour: dict(one.most_common(KEPT)) for hour, one in self._counts.items()}

@@ -77,7 +77,10 @@ def _header(name: bytes) -> Entity:
     def read(call: Call) -> str | None:
         for field, value in call.headers:
             if field == name:
-                return _key(value.decode("latin-1"))
+                try:
+                    return _key(value.decode())
+                except UnicodeDecodeError:
+                    return _key(value.decode("latin-1"))
         return None
 
     return read

@@ -40,6 +40,7 @@ TENANT_FLIGHTS_MAX = 1024  # so that one tenant's unknown keys leave room for ot
 SAME_S = 0.001  # two readings of one clock that differ by less are of one look-up
 WARM_TIMEOUT_S = 0.1  # a healthy Redis answers in 0.5 ms, and 256 keys in 5 ms
 STORE_TIMEOUT_S = 1.0  # nobody waits for what is stored
+BARRED_S = 60.0  # beyond the time that a look-up takes: what it found may be stored late
 
 
 class Flight(asyncio.Future["Entry | None"]):
@@ -60,8 +61,8 @@ class FeatureLookup:
     """The look-ups of one group."""
 
     # The mutable state: the memory tier, the flights by key and by pseudonym, how many each tenant
-    # has, those that wait to be sent, how many look-ups are busy, the breakers, and the entries
-    # that were warmed and not yet asked for.
+    # has, those that wait to be sent, how many look-ups are busy, the breakers, the entries that
+    # were warmed and not yet asked for, and the pseudonyms that each warm-up may still store.
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class FeatureLookup:
         self._busy = 0
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._warming: list[set[str]] = []
 
     def revise(self, group: FeatureGroup) -> None:
         """Go on with other times and ranges; the features are the same."""
@@ -320,10 +322,28 @@ class FeatureLookup:
         """Drop an entity from memory, and do not store what is being looked up of it."""
         self.counts.invalidated += 1
         self.warmed.pop(digest, None)
+        for digests in self._warming:
+            digests.discard(digest)
         flight = self._by_digest.get(digest)
         if flight is not None:
             flight.is_outdated = True
         return self.memory.erase(digest)
+
+    def distrust(self) -> None:
+        """Let all that is in memory or under way serve only if the source does not answer."""
+        self.memory.expire(self._clock())
+        self.warmed.clear()
+        for digests in self._warming:
+            digests.clear()
+        for flight in self._flights.values():
+            flight.is_outdated = True
+
+    async def bar(self, digest: str) -> None:
+        """Keep older look-ups of an entity from storing it in the warm tier. Raises SourceError."""
+        if self.warm is not None:
+            row = records.key(self.group, digest), records.barring(self._wall())
+            kept_s = BARRED_S + self.group.timeout_s
+            await self.warm.put(self.group.version, [(*row, kept_s)])
 
     def written(self, key: str, entry: Entry) -> None:
         """Store values that were just written."""
@@ -338,10 +358,12 @@ class FeatureLookup:
     async def warm_ahead(self, wall_s: float) -> int:
         """Look up the entities of the hour ahead that memory lacks; return how many there are."""
         now_s, lacking = self._clock(), []
+        self.warmed = {one: entry for one, entry in self.warmed.items() if now_s < entry.expires_s}
         for digest in self.hours.ahead(wall_s):
             key = self.memory.key_of(digest)
             if key is None:
-                lacking.append(digest)
+                if digest not in self.warmed:
+                    lacking.append(digest)
             elif self.peek(key, now_s) is None:
                 self.want(key, "", now_s)
         return self.in_flight + (await self.warm_up(lacking) if lacking else 0)
@@ -351,6 +373,17 @@ class FeatureLookup:
 
         Return how many were found. They enter memory when they are first asked for.
         """
+        kept = set(digests)
+        self._warming.append(kept)
+        try:
+            found = await self._found(digests)
+        finally:
+            self._warming = [one for one in self._warming if one is not kept]
+        found = {one: entry for one, entry in found.items() if one in kept}
+        self.warmed.update(found)
+        return len(found)
+
+    async def _found(self, digests: Sequence[str]) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
         now_s, wall_s = self._clock(), self._wall()
         if self.warm is not None:
@@ -366,8 +399,7 @@ class FeatureLookup:
         if self.source.by_digest or self._digest is plain:
             for at in range(0, len(left), self.group.batch_max):
                 await self._warm_from_source(left[at : at + self.group.batch_max], found)
-        self.warmed.update(found)
-        return len(found)
+        return found
 
     async def _warm_from_source(self, digests: Sequence[str], found: dict[str, Entry]) -> None:
         began_s = self._clock()

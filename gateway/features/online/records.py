@@ -14,6 +14,7 @@ from tollway.gateway.features.online.memory import Entry
 from tollway.gateway.features.online.model import FeatureGroup
 
 KEY = "tollway:feature"
+CLOCKS_DIFFER_S = 1.0  # at most, between machines
 TIME_CHARS = 17  # microseconds since 1970, until the year 5138
 
 
@@ -26,6 +27,11 @@ def packed(entry: Entry, now_s: float, wall_s: float) -> bytes:
     """Return an entry as a record."""
     read_us = round((wall_s - (now_s - entry.read_s)) * 1e6)
     return b"%0*d%b" % (TIME_CHARS, read_us, orjson.dumps([entry.delta_s, entry.values]))
+
+
+def barring(wall_s: float) -> bytes:
+    """Return a record that nothing can be read from, and that none from before it replaces."""
+    return b"%0*d-" % (TIME_CHARS, round((wall_s + CLOCKS_DIFFER_S) * 1e6))
 
 
 def unpacked(

@@ -22,6 +22,9 @@ from tollway.gateway.features.online.model import SourceError, WarmTier
 
 log = logging.getLogger(__name__)
 
+ERASED = "erased"
+"""What an announcement says more of an entity that is to leave nothing behind."""
+
 Seen = Callable[[], Mapping[str, Sequence[str]]]
 """Returns the pseudonyms of each group's most seen entities, most seen first; may take a while."""
 
@@ -153,10 +156,13 @@ class FeatureStores:
         """Drop an entity from memory and the warm tier, here and elsewhere. Raises KeyError."""
         lookup = self.lookups[name]
         digest = lookup.digest(key)
-        lookup.forget(digest)
-        if self.warm is not None:
-            await self.warm.erase([records.key(lookup.group, digest)])
-            await self._announce(name, digest)
+        try:
+            if self.warm is not None:  # first: what is looked up there meanwhile is forgotten too
+                await self.warm.erase([records.key(lookup.group, digest)])
+                await lookup.bar(digest)
+        finally:
+            lookup.forget(digest)
+        await self._announce(name, digest)
 
     async def erase(self, name: str, key: str) -> dict[str, int]:
         """Remove an entity from all tiers; return how many records each had. Raises SourceError."""
@@ -167,26 +173,31 @@ class FeatureStores:
             erased["source"] = await source.erase(digest if source.by_digest else key)
         if self.warm is not None:
             erased["redis"] = await self.warm.erase([records.key(lookup.group, digest)])
+            await lookup.bar(digest)
         erased["memory"] = int(lookup.forget(digest))
-        await self._announce(name, digest)
+        lookup.hours.forget(digest)
+        await self._announce(name, digest, is_erased=True)
         return erased
 
-    async def _announce(self, name: str, digest: str) -> None:
+    async def _announce(self, name: str, digest: str, *, is_erased: bool = False) -> None:
         if self.warm is not None:
-            await self.warm.announce(orjson.dumps([self._origin, name, digest]))
+            message = [self._origin, name, digest, *([ERASED] if is_erased else [])]
+            await self.warm.announce(orjson.dumps(message))
 
     def _heard(self, message: bytes) -> None:
         """Drop what another process has changed."""
         with contextlib.suppress(ValueError, TypeError):
-            origin, name, digest = orjson.loads(message)
+            origin, name, digest, *more = orjson.loads(message)
             lookup = self.lookups.get(name)
             if origin != self._origin and lookup is not None:
                 lookup.forget(digest)
+                if ERASED in more:
+                    lookup.hours.forget(digest)
 
     def _missed(self) -> None:
         """Trust nothing that is in memory: announcements may have been lost."""
         for lookup in self.lookups.values():
-            lookup.memory.expire(lookup.now_s())
+            lookup.distrust()
 
 
 def checked(lookup: FeatureLookup, values: Mapping[str, Any]) -> None:

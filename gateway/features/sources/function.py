@@ -8,9 +8,12 @@ import asyncio
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tollway.gateway.features.online.model import Found, SourceError
+
+THREADS = 4  # as many as a group has look-ups under way
 
 Function = Callable[[list[str]], Any]
 
@@ -38,6 +41,8 @@ class FunctionSource:
 
     def __init__(self, function: Function) -> None:
         self._function = function
+        # Its own: one that hangs may not use up the threads that the rest of the gateway works in.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="features")
         self._waits = inspect.iscoroutinefunction(function)
 
     async def fetch(self, keys: Sequence[str], deadline_s: float) -> Found:
@@ -46,7 +51,8 @@ class FunctionSource:
             if self._waits:
                 found = await self._function(list(keys))
             else:
-                found = await asyncio.to_thread(self._function, list(keys))
+                loop = asyncio.get_running_loop()
+                found = await loop.run_in_executor(self._threads, self._function, list(keys))
         except Exception as exc:  # the function is not ours, and may raise anything
             raise SourceError(f"the function raised {type(exc).__name__}: {exc}") from exc
         if not isinstance(found, Mapping):
@@ -66,4 +72,5 @@ class FunctionSource:
         return {}
 
     async def aclose(self) -> None:
-        """Do nothing."""
+        """Let go of the threads; a function that runs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

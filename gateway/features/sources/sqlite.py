@@ -6,6 +6,7 @@ control plane writes. Queries run in one thread, which a look-up that takes too 
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +29,8 @@ _BUSY_S = 0.2  # a writer holds the file for one commit
 class SqliteSource:
     """One group's values in a SQLite file."""
 
-    # The mutable state is the connection, opened at the first query, and how many queries run.
+    # The mutable state is the connection, opened at the first query, how many queries run,
+    # and which is running now, under the lock.
 
     def __init__(self, path: Path, group: str, table: SourceTable | None = None) -> None:
         """Without `table`, the group's rows are in the gateway's own."""
@@ -40,6 +42,8 @@ class SqliteSource:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="features")
         self._open: sqlite3.Connection | None = None
         self._running = 0
+        self._lock = threading.Lock()
+        self._present: object = None
 
     async def fetch(self, keys: Sequence[str], deadline_s: float) -> Found:
         """Return the values of the keys that it knows. Raises SourceError or TimeoutError."""
@@ -75,15 +79,25 @@ class SqliteSource:
         loop = asyncio.get_running_loop()
         self._running += 1
         try:
-            return await loop.run_in_executor(self._thread, lambda: query(self._connection()))
+            return await loop.run_in_executor(self._thread, self._run_now, query)
         except asyncio.CancelledError:
-            if self._open is not None:
-                self._open.interrupt()
+            with self._lock:  # another's query may be running
+                if self._open is not None and self._present is query:
+                    self._open.interrupt()
             raise
         except (sqlite3.Error, OSError) as exc:
             raise SourceError(f"{self._path}: {exc}") from exc
         finally:
             self._running -= 1
+
+    def _run_now(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        with self._lock:
+            self._present = query
+        try:
+            return query(self._connection())
+        finally:
+            with self._lock:
+                self._present = None
 
     def _connection(self) -> sqlite3.Connection:
         if self._open is None:
@@ -127,4 +141,5 @@ class SqliteSource:
         if table is None:
             where = "DELETE FROM feature_values WHERE feature = ? AND entity = ?"
             return db.execute(where, (self._group, key)).rowcount
-        return db.execute(f"{table.delete} = ?", [*table.parsed([key])]).rowcount
+        known = table.parsed([key])
+        return db.execute(f"{table.delete} = ?", [*known]).rowcount if known else 0

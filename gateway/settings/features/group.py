@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
@@ -41,7 +41,8 @@ def _source(url: str) -> str:
             raise ValueError("must name a file; write it like sqlite:///features.db")
         return f"sqlite:///{FOLDER.get() / Path(path).expanduser()}"
     elif scheme in (POSTGRES, "postgres"):
-        if urlsplit(url).password is not None:
+        given = urlsplit(url)
+        if given.password is not None or "password" in parse_qs(given.query, True):
             raise ValueError("must not contain a password; set TOLLWAY_FEATURES__NAME__PASSWORD")
         if not urlsplit(url).path.strip("/"):
             raise ValueError("must name a database; write it like postgresql://user@host/database")
@@ -282,6 +283,8 @@ class FeatureGroupConfig(ConfigTable):
             raise KeyProblem("table", 'is required for PostgreSQL; write it like table = "users"')
         if self.kind in (WEB, PYTHON) and self.table is not None:
             raise KeyProblem("table", "applies only to SQLite and PostgreSQL; remove it")
+        if self.per_tenant and self.keys == "integer":
+            raise KeyProblem("keys", 'must be "text" with per_tenant: keys are then TENANT/KEY')
         if self.writable and self.table is None:
             raise KeyProblem("writable", "applies only to a table; remove it")
         if bool(self.inputs) != (self.transform is not None):

@@ -41,6 +41,8 @@ def test_a_file_is_beside_the_configuration() -> None:
         ({"source": "mongodb://x"}, "must be one of sqlite"),
         ({"source": "sqlite://features.db"}, "must name a file"),
         ({"source": "postgresql://me:secret@host/db"}, "must not contain a password"),
+        ({"source": "postgresql://me@host/db?password=secret"}, "must not contain a password"),
+        ({"more": 'per_tenant = true\nkeys = "integer"'}, 'must be "text" with per_tenant'),
         ({"source": "postgresql://host/db"}, "table"),
         ({"source": "postgresql://host", "more": 'table = "t"'}, "must name a database"),
         ({"source": "python:module"}, "must name a function"),

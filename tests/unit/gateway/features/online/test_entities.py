@@ -47,3 +47,9 @@ def test_a_path_that_no_request_has_is_refused() -> None:
     check("$tenant")
     with pytest.raises(ValueError, match=r"\$cookie is unknown"):
         check("$cookie.user")
+
+
+def test_a_field_is_read_as_utf_8_if_it_is_that() -> None:
+    read = entity("$headers.x-user-id")
+    for sent, key in (("grün".encode(), "grün"), ("grün".encode("latin-1"), "grün")):
+        assert read(Call(b"POST", b"/", [(b"x-user-id", sent)], b"{}")) == key

@@ -17,6 +17,8 @@ from tests.support.feature_sources import (
     lookup,
     route,
 )
+from tollway.gateway.features.online import records
+from tollway.gateway.features.online.memory import Entry
 from tollway.gateway.features.online.model import SourceError
 from tollway.gateway.features.online.stores import FeatureStores, NotWritable
 
@@ -59,8 +61,55 @@ def test_an_erased_entity_is_nowhere() -> None:
         async with gateway(source, warm) as a, gateway(source, warm) as b:
             await spend(a), await spend(b)
             assert await a.erase("user", "ann") == {"source": 1, "redis": 1, "memory": 1}
-            assert not warm.records
+            key = records.key(USER, a.lookups["user"].digest("ann"))
+            assert b"gold" not in warm.records[key]["v1"]
             assert [await spend(a), await spend(b)] == [USER.defaults[0]] * 2
+
+    virtual.run(main())
+
+
+def test_a_look_up_under_way_elsewhere_does_not_bring_back_what_was_erased() -> None:
+    async def main() -> None:
+        source, warm = ScriptedSource({"ann": ANN}, delay_s=0.5), MemoryWarmTier()
+        async with gateway(source, warm) as a, gateway(source, warm) as b:
+            warm.listeners.clear()  # it does not hear of it, so it stores what it finds
+            await spend(b)  # late: the look-up goes on
+            await a.erase("user", "ann")
+            await asyncio.sleep(1)
+            assert b.lookups["user"].memory.get("ann")
+            (record,) = warm.records[records.key(USER, a.lookups["user"].digest("ann"))].values()
+            assert b"gold" not in record
+            assert await spend(a) == USER.defaults[0]
+
+    virtual.run(main())
+
+
+def test_an_erased_entity_is_in_no_busy_hour_of_any_gateway() -> None:
+    async def main() -> None:
+        source, warm = ScriptedSource({"ann": ANN}), MemoryWarmTier()
+        async with gateway(source, warm) as a, gateway(source, warm) as b:
+            digest = a.lookups["user"].digest("ann")
+            for one in (a, b):
+                one.lookups["user"].note_asked(digest)
+            await a.invalidate("user", "ann")
+            assert digest.encode() in a.save() and digest.encode() in b.save()
+            await a.erase("user", "ann")
+            assert digest.encode() not in a.save() + b.save()
+
+    virtual.run(main())
+
+
+def test_after_a_gap_in_announcements_nothing_warmed_or_under_way_is_stored() -> None:
+    async def main() -> None:
+        source = ScriptedSource({"ann": ANN, "bob": ANN}, delay_s=0.5)
+        async with gateway(source) as stores:
+            one = stores.lookups["user"]
+            one.warmed["x"] = Entry(USER, "x", None, one.now_s())
+            await spend(stores)
+            stores._missed()
+            await asyncio.sleep(1)
+            assert not one.warmed
+            assert one.memory.get("ann") is None
 
     virtual.run(main())
 
