@@ -106,3 +106,36 @@ def test_posts_and_errors_say_nothing(tmp_path: Path) -> None:
             assert "etag" not in reply.headers
 
     run(main)
+
+
+def test_what_a_backend_forbids_stands_and_all_that_matters_is_told(tmp_path: Path) -> None:
+    def says(asked: Asked) -> Said:
+        own = [("cache-control", "private, max-age=5")] if "own" in asked.target else []
+        return Said([b'{"label": 1}'], headers=own)
+
+    async def main() -> None:
+        async with serving(Scripted(says)) as url:
+            text = CONFIG.format(url=url, scope="route") + 'headers = ["x-region"]\n'
+            async with running(text, tmp_path) as tollway:
+                own = await tollway.client.get(tollway.url + "/predict/own")
+                other = await tollway.client.get(tollway.url + "/predict/other")
+        assert own.headers["cache-control"] == "private, max-age=5"
+        assert "etag" not in own.headers
+        varies = {one.strip() for one in other.headers["vary"].split(",")}
+        assert {"accept-language", "x-region", "accept-encoding"} <= varies
+
+    run(main)
+
+
+def test_an_answer_that_depends_on_forwarded_credentials_is_private(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Scripted(answers)) as url:
+            text = CONFIG.format(url=url, scope="route").replace(
+                'policy = "cheapest"', 'policy = "cheapest"\nforward_headers = ["cookie"]'
+            )
+            async with running(text, tmp_path) as tollway:
+                reply = await tollway.client.get(tollway.url + "/predict/a")
+        assert reply.headers["cache-control"].startswith("private")
+        assert "cookie" in reply.headers["vary"]
+
+    run(main)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.configs import two_backends
 from tests.support.harness import Running, Upstream, inference, run, running, serving
+from tests.support.scripted import Scripted, document
 from tests.support.streams import ASK, CONFIG, END, Model, chunk, usage
 from tests.support.until import until
 from tollway.backends.types import Call
@@ -534,5 +535,117 @@ enforcement = "hard"
                 again = await tollway.infer(1.0)
         assert again.status_code == 200
         assert again.headers["x-tollway-cache"] == "hit"
+
+    run(main)
+
+
+@pytest.mark.parametrize(("scope", "sent"), [("route", False), ("tenant", True)])
+def test_where_tenants_share_answers_no_field_outside_the_key_reaches_a_backend(
+    scope: str, sent: bool, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        server = Scripted(lambda asked: document({"model_name": "m", "outputs": []}))
+        cache = CACHE.replace("{ ", f'{{ scope = "{scope}", headers = ["x-region"], ')
+        async with serving(server) as a:
+            async with running(two_backends(a, a, route=cache), tmp_path) as tollway:
+                await tollway.infer(
+                    1.0, x_forwarded_host="evil", x_http_method_override="PUT", x_region="eu"
+                )
+        got = server.asked[0].headers
+        assert got["x-region"] == "eu"
+        assert ("x-forwarded-host" in got, "x-http-method-override" in got) == (sent, sent)
+        assert "content-type" in got
+
+    run(main)
+
+
+def test_a_fresh_answer_in_place_of_a_stale_one_is_paid_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        cheap, dear = Upstream(), Upstream()
+        now_s = 1_000_000.0
+        async with serving(cheap) as a, serving(dear) as b:
+            text = two_backends(a, b, policy="most_accurate", route=CACHE)
+            async with running(text, tmp_path) as tollway:
+                caching = tollway.gateway.caching
+                caching.wall = lambda: now_s
+                await tollway.infer(1.0)
+                now_s += 3601.0
+                policy: Any = tollway.gateway.routes["m"].policy
+                policy._expected["dear"] = 0.0
+                policy._share = lambda *_: 0.0  # it prefers a fresh answer
+                reply = await tollway.infer(1.0)
+                await until(lambda: caching.is_quiet)
+        assert reply.headers["x-tollway-cache"] == "fresh"
+        assert cheap.calls + dear.calls == 2
+
+    run(main)
+
+
+def test_an_early_refresh_without_a_stale_time_does_not_fail_a_request(tmp_path: Path) -> None:
+    class Always(random.Random):
+        def random(self) -> float:
+            return 1.0 - 2.0**-53
+
+    async def main() -> None:
+        cheap = Upstream()
+        cache = "cache = { ttl_s = 60, stale_s = 0, early = 10, fresh_share = 0 }"
+        now_s = 1_000_000.0
+        async with serving(cheap) as a, serving(Upstream()) as b:
+            text = two_backends(a, b, route=cache + "\nfallback = false")
+            async with running(text, tmp_path) as tollway:
+                caching = tollway.gateway.caching
+                caching.wall = lambda: now_s
+                caching.rng = Always()
+                await tollway.infer(1.0)
+                entry = next(iter(caching.memory))
+                entry.took_s = 1.0
+                now_s += 30.0
+                cheap.status = 500
+                reply = await tollway.infer(1.0)
+                await until(lambda: caching.is_quiet)
+        assert (reply.status_code, reply.headers["x-tollway-cache"]) == (200, "hit")
+        assert cheap.calls == 2
+
+    run(main)
+
+
+def test_a_joined_request_keeps_its_own_floor(tmp_path: Path) -> None:
+    async def main() -> None:
+        hold = asyncio.Event()
+        cheap, dear = Upstream(hold=hold), Upstream()
+        async with serving(cheap) as a, serving(dear) as b:
+            async with running(two_backends(a, b, route=CACHE), tmp_path) as tollway:
+                policy: Any = tollway.gateway.routes["m"].policy
+                policy._less = lambda *_: 0.5
+                leader = asyncio.create_task(tollway.infer(1.0))
+                await until(lambda: cheap.calls == 1)
+                flights = tollway.gateway.caching.flights
+                strict = asyncio.create_task(tollway.infer(1.0, x_tollway_min_accuracy="0.9"))
+                await until(lambda: flights.waiting == 1)
+                hold.set()
+                await leader
+                reply = await strict
+        assert reply.headers["x-tollway-cache"] == "fresh"
+
+    run(main)
+
+
+def test_nobody_waits_for_a_stream_that_another_client_reads(tmp_path: Path) -> None:
+    async def main() -> None:
+        gate = asyncio.Event()
+        model = Model(chunk("Hel"), chunk("lo", "stop"), usage(100, 50), END, gate=gate)
+        ask = {**ASK, "temperature": 0}
+        async with serving(model) as url:
+            text = CONFIG.format(one=url, two=url, route=CACHE)
+            async with running(text, tmp_path) as tollway:
+                slow = asyncio.create_task(chat(tollway, ask))
+                await until(lambda: model.written == 1)
+                other = asyncio.create_task(chat(tollway, ask))
+                await until(lambda: len(model.asked) == 2)
+                await until(lambda: not len(tollway.gateway.caching.flights))
+                gate.set()
+                replies = [await slow, await other, await chat(tollway, ask)]
+        assert len({reply.content for reply in replies}) == 1
+        assert replies[2].headers["x-tollway-cache"] == "hit"
 
     run(main)

@@ -1,0 +1,52 @@
+"""What may be kept, and which draws may be repeated."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tollway.backends.types import Usage
+from tollway.gateway.routing.cached.caching_driver import CachingDriver
+from tollway.gateway.routing.cached.repeated import is_plain
+
+BACKEND = "b"
+
+
+@pytest.mark.parametrize(
+    ("limit", "usage", "expected"),
+    [
+        (0, None, True),
+        (16, None, False),
+        (16, Usage(output_tokens=16), False),
+        (16, Usage(output_tokens=15), True),
+    ],
+)
+def test_an_answer_that_a_budgets_limit_may_have_cut_is_not_kept(
+    limit: int, usage: Usage | None, expected: bool
+) -> None:
+    outcome = SimpleNamespace(error="", no_answer="", usage=usage)
+    held: Any = SimpleNamespace(
+        outcome=outcome, status=200, output_limit=limit, relay=None, backend=BACKEND
+    )
+    route = SimpleNamespace(backends={BACKEND: None})
+    state: Any = SimpleNamespace(inference=SimpleNamespace(route=route))
+    assert CachingDriver._may_keep(state, held) is expected
+    held.relay = object()  # a stream's usage is known at its end
+    assert CachingDriver._may_keep(state, held)
+    assert CachingDriver._may_keep(state, held, ended=True) is expected
+
+
+def test_a_draw_is_not_repeated_for_others_where_a_rollout_is_sticky() -> None:
+    def asking(sticky: Any) -> Any:
+        return SimpleNamespace(
+            trace=None,
+            route=SimpleNamespace(sticky=sticky),
+            tags={},
+            floor=None,
+            cost_nano_max=None,
+            joined=None,
+            held_by=frozenset(),
+        )
+
+    assert is_plain(asking(None))
+    assert not is_plain(asking(lambda inference: 0.5))
