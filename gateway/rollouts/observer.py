@@ -53,7 +53,11 @@ class RolloutObserver:
     def labelled(
         self, validated: ValidatedFeedback, beliefs: Mapping[str, float], feedback: Feedback
     ) -> None:
-        """Count a label of a decision's answers, if its sender is fully believed."""
+        """Count a label of a decision's answers as far as its sender is believed.
+
+        The rest of it is what the policy expected of both versions. Leaving out what is not fully
+        believed would choose among labels by their values: those far from the usual are doubted.
+        """
         bound = self._rollouts.routes.get(validated.route.name)
         if bound is None:
             return
@@ -72,12 +76,13 @@ class RolloutObserver:
                 one = self._rollouts.rollouts[binding.plan.name]
                 if one.state is None or row["time"] < one.state.started_s:
                     continue
-                if beliefs.get(arm, 1.0) < 1.0 or not one.state.is_watched:
+                belief = beliefs.get(arm, 1.0)
+                if belief <= 0.0 or not one.state.is_watched:
                     continue
                 one.collector.label(
                     arm == binding.plan.candidate,
                     cluster(row.get("unit", -1.0), row["id"]),
-                    validated.known[arm],
+                    shrunk(validated, arm, belief),
                     value_usd=validated.route.objective.value_per_correct_usd,
                     cost_usd=_cost_usd(validated.rows, arm),
                 )
@@ -105,6 +110,18 @@ def count(one: Rollout, state: RequestState, attempt: Attempt, candidate: bool) 
         ran=outcome.provenance != VOID,
         rejected=rejected,
     )
+
+
+def shrunk(validated: ValidatedFeedback, arm: str, belief: float) -> float:
+    """Return a label's quality, moved to what was expected of the arm by the doubt in the label."""
+    quality = validated.known[arm]
+    if belief >= 1.0:
+        return quality
+    expected = quality
+    for draw in validated.drawn:
+        if arm in draw.choice.arms:
+            expected = draw.choice.quality_hat[draw.choice.arms.index(arm)]
+    return belief * quality + (1.0 - belief) * min(max(expected, 0.0), 1.0)
 
 
 def _cost_usd(rows: list[dict[str, Any]], arm: str) -> float:

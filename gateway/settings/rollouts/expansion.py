@@ -13,6 +13,7 @@ from tollway.gateway.settings.errors import Location, did_you_mean, show
 Raw = dict[str, Any]
 Finding = tuple[Location, str, str]
 
+EACH = "request"  # `sticky` of a rollout that draws a version for each request
 NOTHING: Mapping[str, Mapping[str, Any]] = {}
 OWN = ("url", "model", "price")
 """What a candidate says of itself; all else is the stable backend's."""
@@ -26,7 +27,25 @@ def expand(raw: Raw, versions: Mapping[str, Mapping[str, Any]] = NOTHING) -> lis
     taken: dict[tuple[str, str], int] = {}
     for index, rollout in enumerate(_tables(raw, "rollouts")):
         findings += _expand(raw, index, rollout, versions, taken)
-    return findings
+    return [*findings, *_sticky_beside_others(raw)]
+
+
+def _sticky_beside_others(raw: Raw) -> Iterator[Finding]:
+    """Yield the rollouts of a route that has several, of which one is sticky.
+
+    A request has one key, so the sticky one would decide for the others too.
+    """
+    firsts: dict[str, tuple[int, bool]] = {}
+    for index, rollout in enumerate(_tables(raw, "rollouts")):
+        stable, is_sticky = rollout.get("backend"), rollout.get("sticky", EACH) != EACH
+        for route in _routes(raw, rollout, stable) if isinstance(stable, str) else ():
+            name = str(route.get("name"))
+            first, is_first_sticky = firsts.setdefault(name, (index, is_sticky))
+            if first != index and (is_sticky or is_first_sticky):
+                why = f"is on route {name!r}, which has another rollout, rollouts[{first}]"
+                where: Location = ("rollouts", index, "backend")
+                yield where, show(stable), f"{why}; sticky needs a route of its own"
+                break
 
 
 def _expand(

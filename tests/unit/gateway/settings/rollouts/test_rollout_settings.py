@@ -113,6 +113,20 @@ def test_what_is_wrong_is_said(more: str, why: str) -> None:
     assert why in refused(more)
 
 
+OTHER = HEAD.replace("next", "other").replace("cheap", "dear") + URL
+STICKY = 'sticky = "tenant"\n'
+
+
+@pytest.mark.parametrize("more", [URL + STICKY + OTHER, URL + OTHER + STICKY])
+def test_a_sticky_rollout_needs_a_route_of_its_own(more: str) -> None:
+    why = "is on route 'm', which has another rollout, rollouts[0]; sticky needs a route of its own"
+    assert why in refused(more)
+
+
+def test_rollouts_that_draw_each_request_may_share_a_route() -> None:
+    assert len(parse(URL + OTHER).rollouts) == 2
+
+
 def test_the_name_of_a_candidate_must_be_free() -> None:
     text = two_backends("http://127.0.0.1:9001", "http://127.0.0.1:9002", more=HEAD + URL)
     with pytest.raises(ConfigError, match="is also the name of a backend"):
