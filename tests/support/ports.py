@@ -17,8 +17,15 @@ BUS = 10_000
 """How much higher a node's port for a cluster's own traffic is than its port for clients."""
 
 _TRIES = 1000
-_CLAIMS: dict[int, int] = {}
-"""The descriptors of this process's locks, by port; the kernel drops the locks when it ends."""
+_MINE: set[int] = set()
+"""The ports that this process has claimed."""
+# One file, whose byte N is locked by the process that claimed port N; the kernel drops the locks
+# when the process ends. It is open from the start, so no test is seen to leave a file open.
+_CLAIMS = os.open(
+    Path(tempfile.gettempdir()) / f"tollway-ports-{os.getuid()}.lock",
+    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
+    0o600,
+)
 
 
 def free_port(*, also: tuple[int, ...] = ()) -> int:
@@ -41,18 +48,14 @@ def _is_free(port: int) -> bool:
 
 
 def _claim(port: int) -> bool:
-    if port in _CLAIMS:
+    if port in _MINE:
         return False
-    folder = Path(tempfile.gettempdir()) / f"tollway-ports-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    claim = os.open(folder / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(_CLAIMS, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
     except OSError:
-        os.close(claim)
         return False
     if not _is_free(port):  # taken between the two
-        os.close(claim)
+        fcntl.lockf(_CLAIMS, fcntl.LOCK_UN, 1, port)
         return False
-    _CLAIMS[port] = claim
+    _MINE.add(port)
     return True
