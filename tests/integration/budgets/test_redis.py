@@ -23,7 +23,8 @@ BUDGET = Budget("b", Scope(), 10**12)
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path / "redis") as server:
+    # With `everysec` a write is put off while the disk is busy, and a kill loses it.
+    with redis_server(tmp_path / "redis", "--appendfsync", "always") as server:
         yield server
 
 
