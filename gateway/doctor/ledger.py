@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,7 +13,8 @@ from tollway.gateway.budgets.stores.registry import open_ledger
 from tollway.gateway.doctor.finding import Finding, failure, ok, warning
 
 SLOW_S = 0.01  # a healthy Redis in the same zone answers in a millisecond
-EVICTING = "noeviction"
+KEEPING = "noeviction"
+_LOST = "restore it from a backup, or see docs/budgets.md on a ledger that is lost"
 
 
 async def examine(
@@ -37,20 +39,16 @@ def _file(path: Path) -> Iterator[Finding]:
         yield ok("ledger", f"{path} will be created")
         return
     try:
-        with sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0) as file:
-            problems = [str(row[0]) for row in file.execute("pragma quick_check(3)")]
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
+        with closing(connection):
+            problems = [str(row[0]) for row in connection.execute("pragma quick_check(3)")]
     except sqlite3.Error as exc:
-        remedy = "restore it from a backup, or see docs/budgets.md on a ledger that is lost"
-        yield failure("ledger", f"{path}: {exc}", remedy)
+        yield failure("ledger", f"{path}: {exc}", _LOST)
         return
-    finally:
-        if "file" in locals():
-            file.close()
     if problems == ["ok"]:
         yield ok("ledger", f"{path}, {path.stat().st_size / 1e6:,.1f} MB, sound")
     else:
-        remedy = "restore it from a backup, or see docs/budgets.md on a ledger that is lost"
-        yield failure("ledger", f"{path} is damaged: {'; '.join(problems)}", remedy)
+        yield failure("ledger", f"{path} is damaged: {'; '.join(problems)}", _LOST)
 
 
 async def _server(
@@ -85,9 +83,9 @@ def _pace(took_s: float) -> Finding:
 
 def _memory(options: dict[str, str]) -> Iterator[Finding]:
     """Yield whether the server keeps what it is given; it may not say so."""
-    if options.get("maxmemory-policy", EVICTING) != EVICTING:
+    if options.get("maxmemory-policy", KEEPING) != KEEPING:
         seen = f"maxmemory-policy is {options['maxmemory-policy']}: budgets may be evicted"
-        yield failure("ledger's memory", seen, f"set maxmemory-policy to {EVICTING}")
+        yield failure("ledger's memory", seen, f"set maxmemory-policy to {KEEPING}")
     if options.get("appendonly") == "no":
         kept = "only snapshots are kept" if options.get("save") else "nothing is kept"
         seen = f"{kept} over a restart; gateways report again what they have leased"
