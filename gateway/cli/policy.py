@@ -282,6 +282,7 @@ def _parts_of(route: Any) -> dict[str, bytes]:
         "influence": orjson.dumps(route.influence.save()),
         "traffic": orjson.dumps(route.traffic.save()),
         "trust": orjson.dumps(route.trust.save()),
+        "signalled": orjson.dumps(route.signalled.save()),
     }
 
 

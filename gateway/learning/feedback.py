@@ -27,7 +27,7 @@ from tollway.gateway.learning import readback
 from tollway.gateway.learning.feedback_items import PROBABILITY_MIN, BadFeedback, Feedback, parse
 from tollway.gateway.learning.importance_weights import Weights
 from tollway.gateway.learning.readback import BadRow
-from tollway.gateway.learning.signals import SIGNALS, SignalLearner
+from tollway.gateway.learning.signals import SIGNALS, Reporter, SignalLearner
 from tollway.gateway.routing.observer import EventSink, LabelObserver
 from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.request_state import Decision
@@ -267,7 +267,8 @@ class FeedbackLearner:
         teach(route, validated.drawn, validated.rows, known, weight, beliefs)
         if self._signals is not None and route.signals:
             whole = {arm: q for arm, q in known.items() if beliefs.get(arm, 1.0) == 1.0}
-            self._signals.label(route, decision, validated.drawn, whole, weight)
+            by = Reporter(reporter, share)
+            self._signals.label(route, decision, validated.drawn, whole, by, weight)
         if kind == TENANT and beliefs:
             self._count_aside(route.name, tenant, 1.0 - min(beliefs.values()))
         return beliefs

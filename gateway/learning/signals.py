@@ -2,14 +2,15 @@
 
 A signal has a journal row of its own kind, `signal`, so that whoever reads the journal can tell it
 from a true label. It is learned in proportion to what it is worth (`signal_trust`). True labels
-overrule: a signal for an answer that has a label only teaches how far to trust such signals.
+overrule: a signal for an answer that has a label only teaches how far to trust such signals. One
+tenant's answers and labels move little of what is learned for all (`signal_influence`).
 
 Scores and labels of the same answer are paired whichever comes first, over the last PAIRS answers.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tollway.gateway.learning import readback
@@ -26,6 +27,7 @@ SIGNALS = "signals"
 """The source of signals, in journal rows and between workers."""
 
 PAIRS = 20_000  # answers whose scores or labels are kept for each other: ten megabytes
+NEGLIGIBLE = 1e-6  # belief: below it nothing is learned
 ROWS_MAX = 4  # rows of signals of one decision: hooks, a judge, and what users did later
 
 Scores = dict[str, dict[str, float]]
@@ -39,6 +41,16 @@ class SignalObserver(Protocol):
         """Count a score."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Who labelled an answer, and its share of the route's traffic: 1 for those the operator
+    trusts.
+    """
+
+    name: str
+    share: float
+
+
 @dataclass(slots=True)
 class Seen:
     """What is kept of an answer: its scores and predictions by backend, or its labels."""
@@ -46,6 +58,7 @@ class Seen:
     scores: Scores
     predicted: dict[str, float]
     labels: Mapping[str, float]
+    reporter: Reporter | None = None
     rows: int = 0
 
 
@@ -83,6 +96,7 @@ class SignalLearner:
             drawn = readback.draws(rows)
         except BadRow as exc:
             raise BadFeedback(f"the journal's rows of this decision are damaged: {exc}") from exc
+        learned = self._believed(route, decision, drawn, rows, scores)
         row = {
             "kind": "signal",
             "id": decision,
@@ -93,17 +107,16 @@ class SignalLearner:
             "source": SIGNALS,
             "scores": scores,
         }
-        estimates = self._estimates(route, drawn, scores)
         row["estimates"] = {
             backend: [round(one.quality, 6), round(one.belief, 6)]
-            for backend, one in estimates.items()
+            for backend, one in learned.estimates.items()
         }
         if not self._journal.put(row):
             return "unwritten"
         for backend_scores in scores.values():
             for name, score in backend_scores.items():
                 self._observer.signal(route.name, name, score)
-        self._learn(route, decision, drawn, rows, scores, estimates)
+        self._learn(route, decision, drawn, scores, learned)
         return "learned"
 
     def relearn(self, row: Row, *, teaches: bool = True) -> bool:
@@ -120,27 +133,30 @@ class SignalLearner:
         except BadFeedback as exc:
             raise BadRow(f"a signal row is damaged: {exc}") from exc
         drawn = readback.draws(rows)
-        estimates = self._estimates(route, drawn, scores)
-        self._learn(route, decision, drawn, rows, scores, estimates, teaches=teaches)
+        learned = Learned({}, {})
+        if teaches:
+            learned = self._believed(route, decision, drawn, rows, scores)
+        self._learn(route, decision, drawn, scores, learned)
         return True
 
-    def label(
+    def label(  # noqa: PLR0917 - a label and its answer
         self,
         route: RoutePlan,
         decision: str,
         drawn: Sequence[Decision],
         known: Mapping[str, float],
+        reporter: Reporter,
         weight: float = 1.0,
     ) -> None:
         """Learn from true labels how far to trust the signals of the same answers."""
         if not route.signals:
             return
         seen = self._keep(decision)
-        seen.labels = dict(known)
+        seen.labels, seen.reporter = dict(known), reporter
         for backend, quality in known.items():
             if backend not in seen.scores:
                 continue
-            self._pair(route, backend, seen.scores[backend], quality)
+            _pair(route, backend, seen.scores[backend], quality, reporter)
             if isinstance(route.policy, LearnsSignals) and backend in seen.predicted:
                 for draw in drawn:
                     if draw.choice.arm == backend:
@@ -155,9 +171,42 @@ class SignalLearner:
             seen = self._seen[decision] = Seen({}, {}, {})
         return seen
 
-    @staticmethod
-    def _pair(route: RoutePlan, backend: str, scores: Mapping[str, float], quality: float) -> None:
-        route.trust.label(backend, scores, quality, route.signals, route.anchor_quality)
+    def _believed(
+        self,
+        route: RoutePlan,
+        decision: str,
+        drawn: Sequence[Decision],
+        rows: Sequence[Row],
+        scores: Scores,
+    ) -> "Learned":
+        """Return what may be learned from scores, as far as their tenant is believed."""
+        fallbacks = {row["backend"] for row in rows if row["kind"] == "attempt" and row["fallback"]}
+        seen = self._seen.get(decision)
+        estimates = {
+            backend: estimate
+            for backend, estimate in self._estimates(route, drawn, scores).items()
+            if backend not in fallbacks and (seen is None or backend not in seen.labels)
+        }
+        anchored = {} if route.anchor in fallbacks else dict(scores.get(route.anchor, {}))
+        if seen is not None:
+            for name in seen.scores.get(route.anchor, {}):
+                anchored.pop(name, None)
+        if not estimates and not anchored:
+            return Learned({}, {})
+        tenant = str(rows[0]["tenant"])
+        beliefs, trusted = route.signalled.scored(
+            tenant,
+            route.traffic.share(tenant),
+            {backend: one.predicted for backend, one in estimates.items()},
+            anchored,
+            {backend: _expected(drawn, backend) for backend in estimates},
+        )
+        believed = {
+            backend: replace(one, belief=one.belief * beliefs[backend])
+            for backend, one in estimates.items()
+            if one.belief * beliefs[backend] > NEGLIGIBLE
+        }
+        return Learned(believed, trusted)
 
     @staticmethod
     def _estimates(
@@ -178,33 +227,50 @@ class SignalLearner:
                 estimates[backend] = estimate
         return estimates
 
-    def _learn(  # noqa: PLR0917 - in the order that they are found
+    def _learn(
         self,
         route: RoutePlan,
         decision: str,
         drawn: Sequence[Decision],
-        rows: Sequence[Row],
         scores: Scores,
-        estimates: Mapping[str, SignalEstimate],
-        *,
-        teaches: bool = True,
+        learned: "Learned",
     ) -> None:
         seen = self._keep(decision)
         seen.rows += 1
-        fallbacks = {row["backend"] for row in rows if row["kind"] == "attempt" and row["fallback"]}
         for backend, own in scores.items():
             known = seen.scores.setdefault(backend, {})
             fresh = {name: score for name, score in own.items() if name not in known}
             known.update(fresh)
-            if backend in seen.labels:
-                self._pair(route, backend, fresh, seen.labels[backend])
-            elif teaches and backend in estimates and backend not in fallbacks:
-                seen.predicted.setdefault(backend, estimates[backend].predicted)
-                _teach(route, drawn, backend, estimates[backend])
-            if teaches and backend == route.anchor and backend not in fallbacks:
-                for draw in drawn:
-                    if draw.choice.arm == backend and not draw.context.held:
-                        route.trust.see(fresh, draw.choice.propensity)
+            if backend in seen.labels and seen.reporter is not None:
+                _pair(route, backend, fresh, seen.labels[backend], seen.reporter)
+            elif (estimate := learned.estimates.get(backend)) is not None:
+                seen.predicted.setdefault(backend, estimate.predicted)
+                _teach(route, drawn, backend, estimate)
+        for draw in drawn:
+            if draw.choice.arm == route.anchor and not draw.context.held:
+                anchored = {name: scores[route.anchor][name] for name in learned.anchored}
+                route.trust.see(anchored, draw.choice.propensity, learned.anchored)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What is learned from scores: estimates by backend, and the belief in each of the anchor's."""
+
+    estimates: Mapping[str, SignalEstimate]
+    anchored: Mapping[str, float]
+
+
+def _pair(
+    route: RoutePlan,
+    backend: str,
+    scores: Mapping[str, float],
+    quality: float,
+    by: Reporter,
+) -> None:
+    """Teach how far to trust signals, if the label's reporter has not sent more than its share."""
+    group = route.signalled.labelled(by.name, by.share)
+    if group is not None and scores:
+        route.trust.label(backend, scores, quality, route.signals, group)
 
 
 def _teach(

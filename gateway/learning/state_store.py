@@ -65,6 +65,7 @@ class StateStore:
             "influence": orjson.dumps(route.influence.save()),
             "traffic": orjson.dumps(route.traffic.save()),
             "trust": orjson.dumps(route.trust.save()),
+            "signalled": orjson.dumps(route.signalled.save()),
         }
         return snapshot_file.pack(parts, self._wall())
 
@@ -107,8 +108,8 @@ class StateStore:
         if self._learns and "influence" in parts:  # older snapshots have none
             route.influence.load(orjson.loads(parts["influence"]))
             route.traffic.load(orjson.loads(parts["traffic"]))
-        if self._learns and "trust" in parts:
-            route.trust.load(orjson.loads(parts["trust"]))
+        if self._learns:
+            _load_signals(route, parts)
 
     async def save(self) -> None:
         """Write the snapshots in a thread; report disk errors and retry at the next save."""
@@ -139,8 +140,7 @@ class StateStore:
             route.policy.load(parts["policy"])
             if "influence" in parts:
                 route.influence.load(orjson.loads(parts["influence"]))
-            if "trust" in parts:
-                route.trust.load(orjson.loads(parts["trust"]))
+            _load_signals(route, parts)
             requested.replace(self.path(name))
         except FileNotFoundError:
             return
@@ -156,3 +156,11 @@ class StateStore:
     def _set_aside(self, name: str, path: Path, error: Exception) -> None:
         aside = snapshot_file.set_aside(path)
         self._events.add("snapshot_damaged", name, f"{error}; the file was moved to {aside}")
+
+
+def _load_signals(route: RoutePlan, parts: Mapping[str, bytes]) -> None:
+    """Load what is known of a route's signals; older snapshots have none of it, or a part."""
+    if "trust" in parts:
+        route.trust.load(orjson.loads(parts["trust"]))
+    if "signalled" in parts:
+        route.signalled.load(orjson.loads(parts["signalled"]))

@@ -38,6 +38,7 @@ from tollway.gateway.routing.state import RouteState
 from tollway.gateway.security.credentials import Credential
 from tollway.policies.evidence.audit import Auditor
 from tollway.policies.evidence.influence import Influence
+from tollway.policies.evidence.signal_influence import SignalInfluence
 from tollway.policies.evidence.signal_trust import SignalPrior, SignalTrust
 from tollway.policies.types import Objective, Policy
 
@@ -341,6 +342,7 @@ class RoutePlan:
     traffic: Traffic = field(init=False)
     influence: Influence = field(init=False)
     trust: SignalTrust = field(init=False)
+    signalled: SignalInfluence = field(init=False)
     is_limited: bool = field(init=False)
     room: float = field(init=False)
     stages: int = field(init=False)
@@ -362,7 +364,8 @@ class RoutePlan:
         self.stages = len(self.backends) if self.cascade else 1
         state = self.state
         self.estimator, self.bound, self.paced_by = state.estimator, state.bound, state.paced_by
-        self.traffic, self.influence, self.trust = state.traffic, state.influence, state.trust
+        self.traffic, self.influence = state.traffic, state.influence
+        self.trust, self.signalled = state.trust, state.signalled
         sizes = [one.context_tokens for one in self.backends.values() if one.context_tokens]
         self.room = float(min(sizes, default=math.inf))
         self.is_limited = bool(sizes) or any(one.lacks for one in self.backends.values())

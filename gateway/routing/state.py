@@ -11,6 +11,7 @@ from tollway.gateway.routing.health.announced import Announced
 from tollway.gateway.routing.health.rest import Rest
 from tollway.gateway.routing.hedging import Waits
 from tollway.policies.evidence.influence import Influence
+from tollway.policies.evidence.signal_influence import SignalInfluence
 from tollway.policies.evidence.signal_trust import SignalTrust
 
 
@@ -31,7 +32,8 @@ class RouteState:
 
     `bound` counts requests by budget, for budgets that apply to only some of the route's requests.
     `paced_by`: the budgets that pace the policy now, by scope. `influence`: how far to trust each
-    tenant's labels; `trust`: how far to trust each signal.
+    tenant's labels; `trust`: how far to trust each signal; `signalled`: how far to believe what
+    signals say of each tenant's answers.
     """
 
     estimator: CostEstimator = field(default_factory=CostEstimator)
@@ -40,5 +42,6 @@ class RouteState:
     traffic: Traffic = field(default_factory=Traffic)
     influence: Influence = field(default_factory=Influence)
     trust: SignalTrust = field(default_factory=SignalTrust)
+    signalled: SignalInfluence = field(default_factory=SignalInfluence)
     bound: Counter[str] = field(default_factory=Counter)
     paced_by: dict[str, str] = field(default_factory=dict)

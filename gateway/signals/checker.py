@@ -99,11 +99,14 @@ def main() -> None:
     """Answer lines until the input ends."""
     _end_with_parent()
     for line in sys.stdin:
+        number = None
         try:
-            result = check(json.loads(line))
+            document = json.loads(line)
+            number = document.pop("id", None)
+            result = check(document)
         except Exception as exc:
             result = {"error": str(exc)[:200]}
-        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.write(json.dumps({"id": number, **result}) + "\n")
         sys.stdout.flush()
 
 

@@ -3,7 +3,8 @@
 The guards of a route run one after the other; each sees what those before it have rewritten. A
 route without guards never comes here.
 
-A program or a service of the operator is sent a document, and says what to do:
+A program or a service of the operator is sent a document, and says what to do (a program's lines
+have an `id` besides):
 
     {"route": "chat", "tenant": "acme", "request": {...}}
     {"act": "pass"}    or    {"act": "tag", "tags": {"pii": "yes"}}
@@ -245,8 +246,8 @@ class PatternGuard:
         document = inference.call.payload.data
         old = self.words(document)
         asked = {"pattern": self.pattern, "texts": old, "replacement": self.replacement}
-        result = await self.program.ask(asked)
-        new = result.get("texts") if isinstance(result, dict) else None
+        result = await self.program.ask(asked, inference.tenant)
+        new = result.get("texts")
         if not isinstance(new, list) or len(new) != len(old):
             raise HookFailed(f"guard {self.name!r} got {str(result)[:80]!r}")
         if not result["found"]:
@@ -266,14 +267,15 @@ class AskingGuard:
     """An operator's own program or service."""
 
     name: str
-    ask: Callable[[Any], Awaitable[Any]]
+    ask: Callable[[Any, str], Awaitable[Any]]
     close: Callable[[], Awaitable[None]]
     allows_failure: bool
 
     async def check(self, inference: InferenceRequest) -> Finding:
         """Return what it says. Raises HookFailed."""
         document = {"route": inference.route.name, "tenant": inference.tenant}
-        return finding(await self.ask({**document, "request": inference.call.payload.data}))
+        document["request"] = inference.call.payload.data
+        return finding(await self.ask(document, inference.tenant))
 
     async def aclose(self) -> None:
         """Release what it holds."""

@@ -84,7 +84,8 @@ class PatternHook:
         text = self._part(answer)
         if text is None:
             return None
-        found = _score(await self._program.ask({"pattern": self._pattern, "text": text}), self.name)
+        asked = {"pattern": self._pattern, "text": text}
+        found = _score(await self._program.ask(asked, answer.tenant), self.name)
         return found if self._wanted or found is None else 1.0 - found
 
     async def aclose(self) -> None:
@@ -108,7 +109,9 @@ class SchemaHook:
         text = self._part(answer)
         if schema is None or text is None:
             return None
-        return _score(await self._program.ask({"schema": schema, "text": text}), self.name)
+        return _score(
+            await self._program.ask({"schema": schema, "text": text}, answer.tenant), self.name
+        )
 
     async def aclose(self) -> None:
         """End the processes."""
@@ -161,7 +164,7 @@ class ProgramHook:
 
     async def score(self, answer: Answer) -> float | None:
         """Return the score that the program gives."""
-        return _score(await self._program.ask(answer.document()), self.name)
+        return _score(await self._program.ask(answer.document(), answer.tenant), self.name)
 
     async def aclose(self) -> None:
         """End the processes."""
@@ -171,7 +174,7 @@ class ProgramHook:
 class ServiceHook:
     """An operator's own HTTP service."""
 
-    def __init__(self, name: str, ask: Callable[[Any], Any], close: Callable[[], Any]) -> None:
+    def __init__(self, name: str, ask: Callable[[Any, str], Any], close: Callable[[], Any]) -> None:
         """`ask` posts a document and returns the one in the reply. Raises HookFailed."""
         self.name = name
         self._ask = ask
@@ -179,7 +182,7 @@ class ServiceHook:
 
     async def score(self, answer: Answer) -> float | None:
         """Return the score that the service gives."""
-        return _score(await self._ask(answer.document()), self.name)
+        return _score(await self._ask(answer.document(), answer.tenant), self.name)
 
     async def aclose(self) -> None:
         """Close its connections."""

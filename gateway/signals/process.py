@@ -1,23 +1,26 @@
 """Programs that score answers: child processes that read a line of JSON and write one.
 
-    stdin    {"answer": "...", "request": {...}, "backend": "...", ...}
-    stdout   {"score": 0.8}            from 0 to 1; null for no opinion
+    stdin    {"id": 7, "answer": "...", "request": {...}, "backend": "...", ...}
+    stdout   {"id": 7, "score": 0.8}   from 0 to 1; null for no opinion
 
-A program answers one line at a time and is used again. One that takes too long, dies, or writes
-too long a line or a second one is killed with all it started, and another is started for the next
-answer. It has an environment of its own, without the gateway's secrets.
+A program answers one line at a time and is used again. Its reply has the line's `id`: a line that
+it writes late, or one too many, is never taken for the answer to another. One that takes too long,
+dies, writes too long a line, a second one or another `id` is killed with all it started, and
+another is started for the next answer. It has an environment of its own, without the gateway's
+secrets.
 """
 
 import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from tollway.gateway.signals.ports import HookFailed
+from tollway.gateway.signals.slots import FairSlots
 
 LINE_BYTES_MAX = 64 << 10  # of what a program writes: a score and perhaps why
 START_S = 30.0  # Python and its imports on a busy machine
@@ -27,7 +30,8 @@ _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV")
 class Program:
     """Child processes of one command, as many as may run at once."""
 
-    # The mutable state is the idle processes, and whether it is closed.
+    # The mutable state is the places in use, the idle processes, the number of lines written, and
+    # whether it is closed.
 
     def __init__(
         self,
@@ -36,7 +40,7 @@ class Program:
         timeout_s: float,
         start_s: float = START_S,
         most: int = 1,
-        hello: Any = None,
+        hello: Mapping[str, Any] | None = None,
         line_bytes: int = LINE_BYTES_MAX,
         wait_s: float | None = None,
     ) -> None:
@@ -54,25 +58,28 @@ class Program:
         self._start_s = start_s
         self._line_bytes = line_bytes
         self._wait_s = wait_s
-        self._slots = asyncio.Semaphore(most)
+        self._slots = FairSlots(most)
+        self._lines = 0
         self._idle: list[asyncio.subprocess.Process] = []
         self._closed = False
 
-    async def ask(self, document: Any) -> Any:
-        """Return the document that the program writes for one. Raises HookFailed."""
-        line = orjson.dumps(document) + b"\n"
+    async def ask(self, document: Mapping[str, Any], tenant: str = "") -> dict[str, Any]:
+        """Return the object that the program writes for one. Raises HookFailed.
+
+        `tenant`: on behalf of which it is asked; tenants share the processes.
+        """
         try:
             async with asyncio.timeout(self._wait_s):
-                await self._slots.acquire()
+                await self._slots.acquire(tenant)
         except TimeoutError as exc:
             why = f"{self._command[0]} had no free process for {self._wait_s:g} s"
             raise HookFailed(why) from exc
         try:
-            return await self._answered(line)
+            return await self._answered(document)
         finally:
-            self._slots.release()
+            self._slots.release(tenant)
 
-    async def _answered(self, line: bytes) -> Any:
+    async def _answered(self, document: Mapping[str, Any]) -> dict[str, Any]:
         limit_s = self._timeout_s
         process = await self._waiting()
         if process is None:
@@ -82,11 +89,10 @@ class Program:
         try:
             if limit_s > self._timeout_s and self._hello is not None:
                 async with asyncio.timeout(self._start_s):
-                    await _exchange(process, orjson.dumps(self._hello) + b"\n")
+                    await self._exchange(process, self._hello)
                 limit_s = self._timeout_s
             async with asyncio.timeout(limit_s):
-                reply = await _exchange(process, line)
-            answer = orjson.loads(reply)
+                answer = await self._exchange(process, document)
             done = True
         except TimeoutError as exc:
             raise HookFailed(f"{self._command[0]} took longer than {limit_s:g} s") from exc
@@ -98,6 +104,19 @@ class Program:
             else:
                 await _kill(process)
         return answer
+
+    async def _exchange(
+        self, process: asyncio.subprocess.Process, document: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write a document and return the reply to it. Raises OSError, ValueError, EOFError."""
+        self._lines += 1
+        number = self._lines
+        line = orjson.dumps({"id": number, **document}) + b"\n"
+        reply = orjson.loads(await _exchange(process, line))
+        if not isinstance(reply, dict) or reply.pop("id", None) != number:
+            said = str(reply)[:80]
+            raise ValueError(f"replied {said!r}, which is not an object with the `id` of its line")
+        return reply
 
     async def _waiting(self) -> asyncio.subprocess.Process | None:
         """Return an idle process that can be asked, else None; end those that cannot."""

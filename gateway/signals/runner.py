@@ -1,8 +1,8 @@
 """Scores answers after their requests have ended, within bounds.
 
-An answer waits in a queue until one of a few tasks takes it. If too many wait, or it is too large,
-it is dropped and counted: a route whose answers cannot all be scored learns from a part of them. A
-tenant may take half of the room that the others leave.
+An answer waits in a queue of its tenant until one of a few tasks takes it; the tenants take turns.
+If too many wait, or it is too large, it is dropped and counted: a route whose answers cannot all be
+scored learns from a part of them. A tenant may take half of the room that the others leave.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from tollway.gateway.signals.ports import Answer, Hook, HookFailed, RouteHooks
 log = logging.getLogger(__name__)
 
 TASKS_MAX = 16  # answers that are scored at once
+TENANT_TASKS_MAX = 12  # of one tenant: its texts may take every hook until its time limit
 WAITING_MAX = 1000  # answers: at 1 ms each, a second's worth
 WAITING_BYTES_MAX = 16 << 20
 ANSWER_BYTES_MAX = 256 << 10  # of a request and its reply together; larger ones are not scored
@@ -44,8 +45,9 @@ class Counts(Protocol):
 class SignalRunner:
     """Scores the answers of all routes that have hooks."""
 
-    # The mutable state is the hooks by route, the waiting answers with their sizes in total and by
-    # tenant, the tasks, the failures logged, and whether it is closing.
+    # The mutable state is the hooks by route, the waiting answers by tenant with their sizes, their
+    # number and size in total and their size by tenant, the answers being scored by tenant, the
+    # tasks, the failures logged, and whether it is closing.
 
     def __init__(
         self, *, teach: Teach, counts: Counts, rng: Random, wall: Callable[[], float]
@@ -57,9 +59,10 @@ class SignalRunner:
         self._counts = counts
         self._rng = rng
         self.hooks: Mapping[str, RouteHooks] = {}
-        self._waiting: deque[tuple[RequestState, int]] = deque()
-        self._bytes = 0
-        self._by_tenant: Counter[str] = Counter()
+        self._waiting: dict[str, deque[tuple[RequestState, int]]] = {}
+        self._count = self._bytes = 0
+        self._bytes_of: Counter[str] = Counter()
+        self._scoring: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._logged: Counter[tuple[str, str]] = Counter()
         self._closing = False
@@ -83,35 +86,53 @@ class SignalRunner:
         if not self._has_room(inference.tenant, size):
             self._counts.signal_dropped(inference.route.name)
             return
-        self._waiting.append((state, size))
+        self._waiting.setdefault(inference.tenant, deque()).append((state, size))
+        self._count += 1
         self._bytes += size
-        self._by_tenant[inference.tenant] += 1
+        self._bytes_of[inference.tenant] += size
         if len(self._tasks) < TASKS_MAX:
             task = asyncio.create_task(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def _has_room(self, tenant: str, size: int) -> bool:
-        free = WAITING_MAX - len(self._waiting)
+        free = WAITING_MAX - self._count
         return (
             size <= ANSWER_BYTES_MAX
-            and self._bytes + size <= WAITING_BYTES_MAX
-            and self._by_tenant[tenant] < max(free, 1)
+            and self._bytes_of[tenant] + size <= WAITING_BYTES_MAX - self._bytes
+            and len(self._waiting.get(tenant, ())) < max(free, 1)
         )
 
     async def _work(self) -> None:
-        """Score answers until none waits."""
-        while self._waiting:
-            state, size = self._waiting.popleft()
+        """Score answers until none waits that may be scored now."""
+        while (state := self._next()) is not None:
             tenant = state.inference.tenant
-            self._bytes -= size
-            self._by_tenant[tenant] -= 1
-            if not self._by_tenant[tenant]:
-                del self._by_tenant[tenant]
             try:
                 await self._score(state)
             except Exception:  # a bug in a hook must not end the others' work
                 log.exception("an answer could not be scored")
+            finally:
+                self._scoring[tenant] -= 1
+                if not self._scoring[tenant]:
+                    del self._scoring[tenant]
+
+    def _next(self) -> RequestState | None:
+        """Take the oldest answer of the tenant that comes next; None if there is none."""
+        able = (one for one in self._waiting if self._scoring[one] < TENANT_TASKS_MAX)
+        tenant = next(able, None)
+        if tenant is None:
+            return None
+        queue = self._waiting.pop(tenant)
+        state, size = queue.popleft()
+        if queue:
+            self._waiting[tenant] = queue  # after the others
+        self._count -= 1
+        self._bytes -= size
+        self._bytes_of[tenant] -= size
+        if not queue:
+            del self._bytes_of[tenant]
+        self._scoring[tenant] += 1
+        return state
 
     async def _score(self, state: RequestState) -> None:
         hooks = self.hooks.get(state.inference.route.name)

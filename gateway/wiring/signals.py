@@ -292,7 +292,8 @@ def build_service(one: SignalConfig | GuardConfig) -> Service:
     url = one.url.get_secret_value()
     origin = urlunsplit((*urlsplit(url)[:2], "", "", ""))
     transport = open_transport(origin, connections=one.concurrency, barred=is_link_local)
-    return Service(url, transport, timeout_s=one.timeout_s, most=one.concurrency)
+    wait_s = one.timeout_s if isinstance(one, GuardConfig) else None
+    return Service(url, transport, timeout_s=one.timeout_s, most=one.concurrency, wait_s=wait_s)
 
 
 def build_guard(one: GuardConfig) -> Guard:

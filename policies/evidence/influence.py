@@ -141,11 +141,11 @@ class _Arm:
             weight = min(own.counts[at], total * share / (1.0 - share))
             if weight > NEGLIGIBLE:
                 means.append((own.sums[at] / own.counts[at], weight))
-        known = _median(slow)
+        known = median(slow)
         if lately < 1.0:
             return known
         variance = max(known * (1.0 - known), VARIANCE_MIN)
-        now = _median(fast)
+        now = median(fast)
         return now if abs(now - known) > CHANGED * math.sqrt(variance / lately) else known
 
     def believe(self, tenant: str, off: float) -> float:
@@ -190,20 +190,29 @@ class Influence:
         `share`: the sender's share of the route's traffic, 1 for a trusted sender. `known`: the
         quality of each arm's reply, in [0, 1]; `expected`: the policy's expectation of the arms.
         """
-        self._clock += 1.0
-        self._labels += 1.0 - self._labels / MEMORY
-        sent = self._more(self._sent, tenant)
-        sent.value += 1.0
-        counted = self._more(self._counted, tenant)
-        if counted.value > share * self._labels + GRACE:
+        if not self.admits(tenant, share):
             return dict.fromkeys(known, 0.0)
-        counted.value += 1.0
-        alone = self._labels - sent.value < OTHERS_MIN
+        alone = self._labels - self._sent[tenant].value < OTHERS_MIN
         free = alone or share > MAJORITY
         return {
             arm: self._believed(tenant, 1.0 if free else share, arm, q, expected.get(arm, q))
             for arm, q in known.items()
         }
+
+    def admits(self, tenant: str, share: float) -> bool:
+        """Count a label; return whether its tenant has not sent more than its share of them."""
+        self._clock += 1.0
+        self._labels += 1.0 - self._labels / MEMORY
+        self._more(self._sent, tenant).value += 1.0
+        counted = self._more(self._counted, tenant)
+        if counted.value > share * self._labels + GRACE:
+            return False
+        counted.value += 1.0
+        return True
+
+    def group(self, tenant: str) -> int:
+        """Return the group of a tenant."""
+        return self._groups.setdefault(tenant, len(self._groups) % GROUPS)
 
     def _more(self, sums: dict[str, Fading], tenant: str) -> Fading:
         fading = sums.setdefault(tenant, Fading(0.0, self._clock))
@@ -214,7 +223,7 @@ class Influence:
         self, tenant: str, share: float, arm: str, quality: float, expected: float
     ) -> float:
         state = self._arms.setdefault(arm, _Arm())
-        group = self._groups.setdefault(tenant, len(self._groups) % GROUPS)
+        group = self.group(tenant)
         if share == 1.0:
             state.add(tenant, group, quality)
             belief = 1.0
@@ -277,7 +286,7 @@ def _sums(state: Sequence[float]) -> _LabelSums:
     return sums
 
 
-def _median(weighted: Iterable[tuple[float, float]]) -> float:
+def median(weighted: Iterable[tuple[float, float]]) -> float:
     """Return the weighted median of (value, weight); between two halves, the middle."""
     ordered = sorted(weighted)
     half, below = sum(weight for _, weight in ordered) / 2.0, 0.0

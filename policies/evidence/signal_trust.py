@@ -23,8 +23,10 @@ the labels do not show moves nothing.
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from tollway.policies.evidence.signal_labels import TRUSTED, LabelSums, merged
 from tollway.record import record
 
 PRIOR_LABELS = 10.0  # labels' worth of each declared rate
@@ -69,24 +71,31 @@ class SignalEstimate:
 class _Signal:
     """The evidence about one signal: its scores on labelled answers, and on the anchor."""
 
-    # The mutable state is the weighted counts and sums.
+    # The mutable state is the weighted counts and sums: of labelled answers by group of senders and
+    # arm, of the anchor and of agreements; and those of the groups that count, by arm.
 
-    __slots__ = ("agreed", "anchor", "arms", "count", "right", "wrong")
+    __slots__ = ("agreed", "anchor", "arms", "groups")
 
     def __init__(self) -> None:
-        self.right = [0.0, 0.0]  # weight, and sum of scores
-        self.wrong = [0.0, 0.0]
         self.anchor = [0.0, 0.0, 0.0]  # the number, the weight, the sum
-        self.arms: dict[str, list[float]] = {}  # labels, and sum of errors
-        self.agreed = self.count = 0.0
+        self.groups: dict[str, dict[str, LabelSums]] = {}
+        self.arms: dict[str, LabelSums] = {}
+        self.agreed = [0.0, 0.0]  # weight, and sum of agreements
 
-    def label(self, score: float, quality: float) -> None:
+    @property
+    def count(self) -> float:
+        """The number of labels that count."""
+        return sum(one.right + one.wrong for one in self.arms.values())
+
+    def label(self, arm: str, score: float, quality: float, group: str) -> None:
         """Count a labelled answer."""
-        for sums, weight in ((self.right, quality), (self.wrong, 1.0 - quality)):
-            sums[0] = KEEP * sums[0] + weight
-            sums[1] = KEEP * sums[1] + weight * score
-        self.count = KEEP * self.count + 1.0
-        self.agreed = KEEP * self.agreed + 1.0 - abs(score - quality)
+        for own in self.groups.values():
+            for sums in own.values():
+                sums.fade(KEEP)
+        self.groups.setdefault(group, {}).setdefault(arm, LabelSums()).add(score, quality)
+        self.arms = merged(self.groups)
+        self.agreed[0] = KEEP * self.agreed[0] + 1.0
+        self.agreed[1] = KEEP * self.agreed[1] + 1.0 - abs(score - quality)
 
     def see_anchor(self, score: float, weight: float) -> None:
         """Count a score on the anchor."""
@@ -113,11 +122,11 @@ class _Signal:
 
     def rates(self, prior: SignalPrior, anchor: float | None) -> tuple[float, float]:
         """Return the (sensitivity, false passes) to go by; equal if it is not to be trusted."""
+        total = LabelSums.of(self.arms.values())
+        evidence = (total.right, total.passed), (total.wrong, total.passed_wrong)
         sensitivity, passes = (
-            (PRIOR_LABELS * rate + sums[1]) / (PRIOR_LABELS + sums[0])
-            for rate, sums in zip(
-                self.declared(prior, anchor), (self.right, self.wrong), strict=True
-            )
+            (PRIOR_LABELS * rate + passed) / (PRIOR_LABELS + count)
+            for rate, (count, passed) in zip(self.declared(prior, anchor), evidence, strict=True)
         )
         trust = sensitivity - passes
         # Before the anchor has calibrated it, a signal that is better than declared would make
@@ -127,17 +136,22 @@ class _Signal:
             return passes, passes
         if self.count >= TESTED:
             variance = sum(
-                rate * (1.0 - rate) / (PRIOR_LABELS + sums[0])
-                for rate, sums in ((sensitivity, self.right), (passes, self.wrong))
+                rate * (1.0 - rate) / (PRIOR_LABELS + count)
+                for rate, count in ((sensitivity, total.right), (passes, total.wrong))
             )
             if trust < math.sqrt(variance):
                 return passes, passes
         return sensitivity, passes
 
-    def error(self, arm: str) -> float:
-        """Return what to add to estimates of an arm."""
-        count, errors = self.arms.get(arm, (0.0, 0.0))
-        return min(max(errors / (count + ARM_LABELS), -1.0), 1.0)
+    def error(self, arm: str, rates: tuple[float, float]) -> float:
+        """Return what to add to estimates of an arm: their mean error on its labels."""
+        sums = self.arms.get(arm)
+        if sums is None:
+            return 0.0
+        count = sums.right + sums.wrong
+        passed = (sums.passed + sums.passed_wrong) / count
+        error = sums.right / count - _clipped((passed - rates[1]) / (rates[0] - rates[1]))
+        return min(max(error, -1.0), 1.0) * count / (count + ARM_LABELS)
 
     def pinned(self, arm: str, rates: tuple[float, float], anchor: float) -> float:
         """Return what to add to estimates of the anchor, so that their mean is what is declared.
@@ -148,14 +162,9 @@ class _Signal:
         if count < ANCHOR_MIN:
             return 0.0
         off = anchor - (scores / total - rates[1]) / (rates[0] - rates[1])
-        labels = self.arms.get(arm, (0.0, 0.0))[0]
+        sums = self.arms.get(arm)
+        labels = 0.0 if sums is None else sums.right + sums.wrong
         return min(max(off, -0.5), 0.5) * ARM_LABELS / (labels + ARM_LABELS)
-
-    def learn_error(self, arm: str, error: float) -> None:
-        """Count by how much the estimate of a labelled answer was too low."""
-        sums = self.arms.setdefault(arm, [0.0, 0.0])
-        sums[0] = KEEP * sums[0] + 1.0
-        sums[1] = KEEP * sums[1] + error
 
 
 class SignalTrust:
@@ -170,15 +179,17 @@ class SignalTrust:
         self,
         scores: Mapping[str, float],
         propensity: float,
+        beliefs: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Count the scores of an answer of the anchor, which was drawn with this propensity.
 
         The weights are inverse propensities: the policy asks the anchor what is hard, and its
-        declared quality is for all requests.
+        declared quality is for all requests. `beliefs`: in the scores, by signal; 1 if missing.
         """
         weight = min(1.0 / propensity, RARE_MAX)
         for name, score in scores.items():
-            self._of(name).see_anchor(score, weight)
+            if belief := beliefs.get(name, 1.0):
+                self._of(name).see_anchor(score, belief * weight)
 
     def estimate(
         self,
@@ -207,11 +218,13 @@ class SignalTrust:
             quality, belief = _estimated(score, rates, mean)
             if is_anchor and anchor is not None and belief:
                 quality += signal.pinned(arm, rates, anchor)
-            if belief and signal.count < TESTED:
+            if not belief:
+                continue
+            if signal.count < TESTED:
                 belief *= belief / (belief + CAUTION)
             belief *= prior.weight
             total += belief
-            weighted += belief * (quality + signal.error(arm))
+            weighted += belief * (quality + signal.error(arm, rates))
             unknown *= 1.0 - belief
         if total <= 0.0:
             return None
@@ -225,19 +238,15 @@ class SignalTrust:
         scores: Mapping[str, float],
         quality: float,
         priors: Mapping[str, SignalPrior],
-        anchor: float | None = None,
+        group: str = TRUSTED,
     ) -> None:
-        """Learn from an answer that has scores and a true label in [0, 1]."""
+        """Learn from an answer that has scores and a true label in [0, 1].
+
+        `group`: the group of senders that the label's belongs to; see `signal_labels`.
+        """
         for name, score in scores.items():
-            prior = priors.get(name)
-            if prior is None:
-                continue
-            signal = self._of(name)
-            sensitivity, passes = signal.rates(prior, anchor)
-            if sensitivity > passes:
-                estimate = _clipped((score - passes) / (sensitivity - passes))
-                signal.learn_error(arm, quality - estimate)
-            signal.label(score, quality)
+            if name in priors:
+                self._of(name).label(arm, score, quality, group)
 
     def trust(self, name: str, prior: SignalPrior, anchor: float | None = None) -> float:
         """Return the trust in a signal, from 0 to 1."""
@@ -246,8 +255,8 @@ class SignalTrust:
 
     def agreement(self, name: str) -> float | None:
         """Return the recent mean agreement of a signal with true labels; None without labels."""
-        signal = self._of(name)
-        return signal.agreed / signal.count if signal.count else None
+        count, agreed = self._of(name).agreed
+        return agreed / count if count else None
 
     def _of(self, name: str) -> _Signal:
         signal = self._signals.get(name)
@@ -259,11 +268,12 @@ class SignalTrust:
         """Return the state."""
         return {
             name: {
-                "right": one.right,
-                "wrong": one.wrong,
                 "anchor": one.anchor,
-                "arms": one.arms,
-                "agreed": [one.agreed, one.count],
+                "groups": {
+                    group: {arm: sums.save() for arm, sums in own.items()}
+                    for group, own in one.groups.items()
+                },
+                "agreed": one.agreed,
             }
             for name, one in self._signals.items()
         }
@@ -273,10 +283,13 @@ class SignalTrust:
         signals = {}
         for name, saved in state.items():
             one = signals[str(name)] = _Signal()
-            one.right, one.wrong = _numbers(saved["right"], 2), _numbers(saved["wrong"], 2)
             one.anchor = _numbers(saved["anchor"], 3)
-            one.arms = {str(arm): _numbers(sums, 2) for arm, sums in saved["arms"].items()}
-            one.agreed, one.count = _numbers(saved["agreed"], 2)
+            one.agreed = _numbers(saved["agreed"], 2)
+            for group, own in saved["groups"].items():
+                one.groups[str(group)] = {
+                    str(arm): LabelSums(*_numbers(values, 4)) for arm, values in own.items()
+                }
+            one.arms = merged(one.groups)
         self._signals = signals
 
 

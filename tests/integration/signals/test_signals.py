@@ -88,7 +88,8 @@ def test_an_operators_program_and_service_score_answers(tmp_path: Path) -> None:
         "import json, sys\n"
         "for line in sys.stdin:\n"
         "    told = json.loads(line)\n"
-        "    print(json.dumps({'score': 0.25 if told['answer'] == 'yes' else None}), flush=True)\n"
+        "    score = 0.25 if told['answer'] == 'yes' else None\n"
+        "    print(json.dumps({'id': told['id'], 'score': score}), flush=True)\n"
     )
 
     async def service(scope: Any, receive: Any, send: Any) -> None:

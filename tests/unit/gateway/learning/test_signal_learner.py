@@ -92,7 +92,7 @@ def test_a_restart_learns_from_the_journals_signals_and_keeps_the_trust(tmp_path
                 await tollway.gateway.signals.runner.settled()
                 await tollway.feedback({"decision": decision, "quality": 1.0})
                 trust = tollway.gateway.routes["m"].trust.save()
-            assert trust["length"]["right"][0] == 1.0
+            assert trust["length"]["groups"][""]["cheap"][0] == 1.0
             async with running(toml, tmp_path) as again:
                 assert again.gateway.routes["m"].trust.save() == trust
                 journal, routes = again.gateway.journal, again.gateway.routes

@@ -49,9 +49,9 @@ def test_a_line_that_fails_does_not_end_the_program() -> None:
     )
     replies = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(replies) == len(lines)
-    assert replies[1] == {"score": None}
+    assert replies[1] == {"id": None, "score": None}
     assert "error" in replies[3]
-    assert replies[4] == {"score": 1.0}
+    assert replies[4] == {"id": None, "score": 1.0}
 
 
 @pytest.mark.integration

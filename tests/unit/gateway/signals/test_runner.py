@@ -5,6 +5,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+from tests.support.until import until
 from tollway.gateway.signals.ports import RouteHooks
 from tollway.gateway.signals.runner import SignalRunner
 
@@ -40,3 +41,67 @@ def asked(decision: str, result: str) -> Any:
     )
     held = SimpleNamespace(backend="b")
     return SimpleNamespace(id=decision, inference=inference, held=held, attempts=[])
+
+
+def test_a_tenant_whose_texts_take_for_ever_keeps_nobody_from_being_scored() -> None:
+    async def teach(documents: list[Any], tenant: str | None, source: str) -> None:
+        pass
+
+    class Hanging:
+        name = "hanging"
+
+        def __init__(self) -> None:
+            self.scored: list[str] = []
+
+        async def score(self, answer: Any) -> float | None:
+            if answer.tenant == "mallory":
+                await asyncio.Event().wait()
+            self.scored.append(answer.tenant)
+            return None
+
+        async def aclose(self) -> None:
+            pass
+
+    async def main() -> None:
+        counts, hook = Dropped(), Hanging()
+        runner = SignalRunner(teach=teach, counts=counts, rng=Random(0), wall=lambda: 1000.0)
+        runner.revise({"r": RouteHooks(every=(hook,))})
+        for _ in range(2000):
+            runner.ended(answered("mallory"), 0.0)
+        dropped = counts.dropped
+        for tenant in ("one", "two", "one"):
+            runner.ended(answered(tenant), 0.0)
+        await until(lambda: sorted(hook.scored) == ["one", "one", "two"])
+        assert 1000 < dropped < 2000
+        assert counts.dropped == dropped  # only mallory's
+        for task in runner._tasks:
+            task.cancel()
+        await asyncio.gather(*runner._tasks, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+class Dropped:
+    """Counts what was not scored."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    def signal_failed(self, route: str, name: str) -> None:
+        raise AssertionError
+
+    def signal_dropped(self, route: str) -> None:
+        self.dropped += 1
+
+
+def answered(tenant: str) -> Any:
+    """Return the state of a request that was answered."""
+    state = asked("decision", "miss")
+    state.inference.tenant = tenant
+    state.inference.call.body = state.body = b"{}"
+    outcome = SimpleNamespace(answer=SimpleNamespace(value="x"), no_answer=False)
+    held = SimpleNamespace(
+        backend="b", status=200, body=b"{}", error="", audit=None, outcome=outcome
+    )
+    state.held, state.attempts = held, [held]
+    return state

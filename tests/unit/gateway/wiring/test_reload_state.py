@@ -486,6 +486,7 @@ KEPT = {
             "traffic",
             "influence",
             "trust",
+            "signalled",
         ),
     },
 }
