@@ -3,7 +3,9 @@
 Two underscores go one level down; case does not matter. An entry of a list of tables is selected by
 its name, with an underscore for any character that is neither letter nor digit:
 `TOLLWAY_BACKENDS__DIGITS_GPU__URL`. A value is used verbatim where the key takes a string, and is
-otherwise parsed as TOML. A variable with the prefix that matches no key is an error: ignoring
+otherwise parsed as TOML. A secret may be in a file instead, as containers get them mounted: with
+`_FILE` after the key's name, the value is the file's path. It is read at the start and at every
+reload. A variable with the prefix that matches no key is an error: ignoring
 a misspelt override would run the gateway with a setting that was not intended. Variables that
 Kubernetes sets for a service called `tollway` are ignored (`services`).
 """
@@ -11,7 +13,7 @@ Kubernetes sets for a service called `tollway` are ignored (`services`).
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from types import UnionType
@@ -20,12 +22,15 @@ from typing import Any, Literal, Union
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from tollway.gateway.security.secrets import FileSecret
 from tollway.gateway.settings import services
 from tollway.gateway.settings.errors import Location, Problem, did_you_mean, model_in
 
 PREFIX = "TOLLWAY_"
-COMMAND_LINE = frozenset({"TOLLWAY_URL", "TOLLWAY_KEY"})
+COMMAND_LINE = frozenset({"TOLLWAY_URL", "TOLLWAY_KEY", "TOLLWAY_KEY_FILE"})
 """Variables of the commands that query a running gateway; not part of its configuration."""
+
+_TEXTS = (str, SecretStr, Path, Literal)
 
 
 def apply(
@@ -48,6 +53,9 @@ def apply(
         except ValueError as exc:
             problems.append(Problem("environment", variable, str(exc)))
         else:
+            if location in overridden:
+                why = f"sets the same key as {overridden[location]}; unset one of them"
+                problems.append(Problem("environment", variable, why))
             overridden[location] = variable
     return overridden, problems
 
@@ -65,6 +73,9 @@ def _put(raw: dict[str, Any], model: type[BaseModel], variable: str, value: str)
     steps = variable.removeprefix(PREFIX).split("__")
     while True:
         key, steps = steps[0].lower(), steps[1:]
+        if not steps and (secret := _secret_in_a_file(model, key)):
+            table[secret] = _content(Path(value))
+            return (*location, secret)
         field = _field(model, key, resolved)
         location, resolved = (*location, key), f"{resolved}{key.upper()}__"
         inner = model_in(field.annotation)
@@ -81,6 +92,20 @@ def _put(raw: dict[str, Any], model: type[BaseModel], variable: str, value: str)
         else:
             table = _table(table, key)
         model = inner
+
+
+def _secret_in_a_file(model: type[BaseModel], key: str) -> str:
+    """Return the secret key of `model` that `key` gives a file for; empty if it is no such key."""
+    name = key.removesuffix("_file")
+    if name == key or key in model.model_fields or name not in model.model_fields:
+        return ""
+    return name if _takes((model.model_fields[name].annotation,), {SecretStr}) else ""
+
+
+def _content(path: Path) -> str:
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path, such as /run/secrets/tollway/admin-key")
+    return FileSecret(path).read({})
 
 
 def _field(model: type[BaseModel], key: str, variable: str) -> FieldInfo:
@@ -130,7 +155,7 @@ def _spell(entry: Any) -> str:
 
 def _read(value: str, annotation: Any) -> Any:
     """Return a variable's value: verbatim if the key takes a string, else parsed as TOML."""
-    if _takes_text((annotation,)):
+    if _takes((annotation,), _TEXTS):
         return value
     try:
         document = tomllib.loads(f"value = {value}", parse_float=Decimal)
@@ -139,12 +164,13 @@ def _read(value: str, annotation: Any) -> Any:
     return document["value"] if len(document) == 1 else value
 
 
-def _takes_text(annotations: Iterable[Any]) -> bool:
+def _takes(annotations: Iterable[Any], types: Collection[Any]) -> bool:
+    """Return whether one of some annotations, or an alternative in it, is one of `types`."""
     for annotation in annotations:
         origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
-        if annotation in (str, SecretStr, Path) or origin is Literal:
+        if annotation in types or origin in types:
             return True
         wraps = origin is typing.Annotated or origin is Union or origin is UnionType
-        if wraps and _takes_text(parts):
+        if wraps and _takes(parts, types):
             return True
     return False

@@ -1,9 +1,11 @@
 """`tollway serve` as a process of its own."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -26,14 +28,19 @@ class Process:
         *options: str,
         program: tuple[str, ...] = ("-m", "tollway"),
         stderr: int | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """`program` is what Python runs; `stderr` a descriptor, if that is not the log's."""
+        """`program` is what Python runs; `stderr` a descriptor, if that is not the log's.
+
+        `variables` are added to the environment.
+        """
         self._log = (config.parent / "log").open("ab")
         self._process = subprocess.Popen(
             [sys.executable, *program, "serve", str(config), *options],
             cwd=ROOT,
             stdout=self._log,
             stderr=self._log if stderr is None else stderr,
+            env={**os.environ, **(variables or {})},
         )
 
     async def ready(self, url: str, http: httpx.AsyncClient | None = None) -> None:
