@@ -56,6 +56,10 @@ class Entry:
         """Return its age."""
         return max(0.0, now_s - self.made_s)
 
+    def is_surely_fresh(self, now_s: float, early: float) -> bool:
+        """Return whether `state` is FRESH whatever is drawn."""
+        return self.expires_s - now_s >= 20.0 * early * self.took_s and now_s < self.expires_s
+
     def state(self, now_s: float, early: float, rng: Random) -> str:
         """Return FRESH, EARLY, STALE or DEAD.
 

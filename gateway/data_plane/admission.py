@@ -46,7 +46,8 @@ class Judgement:
 
     `fields`: the fields for the backend and the options for the gateway, once they are read; they
     are not changed. `lasts`: it holds for all requests with this head. `direct`: whether the
-    callback shell may begin them; None if that was not asked yet.
+    callback shell may begin them; None if that was not asked yet. `hits`: those of them that may
+    be answered at once, by body.
     """
 
     match: Match
@@ -56,6 +57,7 @@ class Judgement:
     lasts: bool
     fields: tuple[Headers, RequestOptions] | None = None
     direct: bool | None = None
+    hits: dict[bytes, Any] | None = None
 
 
 class Admission:

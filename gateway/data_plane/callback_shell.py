@@ -30,6 +30,7 @@ from tollway.gateway.data_plane.reply_stamp import ReplyStamp
 from tollway.gateway.data_plane.responses import Responses
 from tollway.gateway.listener.client import Client, WholeRequest
 from tollway.gateway.routing.attempts import Begun, InTransit
+from tollway.gateway.routing.cached.exact_hits import ExactHits, Hit
 from tollway.gateway.routing.driver import Driver
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import RequestState
@@ -50,9 +51,14 @@ class CallbackShell:
         replies: Responses,
         stamp: ReplyStamp,
         in_flight: InFlight,
+        hits: ExactHits,
         clock: Callable[[], float],
     ) -> None:
-        """`go_on` is the coroutine shell, which takes over what cannot be done without waiting."""
+        """`go_on` is the coroutine shell, which takes over what cannot be done without waiting.
+
+        `hits` answers requests that came before, on routes with a cache.
+        """
+        self.hits = hits
         self.driver = driver
         self.go_on = go_on
         self.replies = replies
@@ -67,17 +73,24 @@ class CallbackShell:
         body, admission = request.body, self._admission
         if len(body) > admission.small_bytes:
             return False
+        received_s, drawn = self._clock(), False
+        if judged.hits is not None and (hit := judged.hits.get(body)) is not None:
+            found = self._repeat(hit, client, request, received_s)
+            if found is None:
+                return True
+            drawn = found
         if request.waited and match.shared is None and match.route.is_full(tenant):
             return False
         if not self.in_flight.admit(tenant):
             return False
-        received_s = self._clock()
         progress = Progress(self, client, request, tenant)
         try:
             scope = request.scope if judged.lasts else request.head
             inference = admission.parsed(scope, judged, body, received_s)
             progress.inference = inference
             payload = inference.call.payload
+            if inference.route.is_repeatable and judged.lasts:
+                inference.head, inference.lost = judged, drawn
             if inference.route.is_direct and not (payload.refers or payload.endpoint.is_free):
                 inference.client = client
                 progress.state = self.driver.router.begin(inference)
@@ -88,6 +101,34 @@ class CallbackShell:
         else:
             progress.advance(self._clock())
         return True
+
+    def _repeat(
+        self, hit: Hit, client: Client, request: WholeRequest, received_s: float
+    ) -> bool | None:
+        """Reply to a request that came before, if its kept answer is drawn again, and return None.
+
+        Else return whether it has drawn a fresh answer.
+        """
+        state: RequestState | bool = False
+        error: Exception | None = None
+        try:
+            state = self.hits.answer(hit, client, received_s)
+            if isinstance(state, bool):
+                return state
+            assert state.repeated is not None
+            data = self.replies.encoded(state, state.repeated, self.stamp)
+            if data is not None and request.reply_as_is(data):
+                return None
+        except Exception as exc:
+            error = exc
+        tenant = hit.inference.tenant
+        self.in_flight.hold(tenant)
+        progress = Progress(self, client, request, tenant)
+        progress.error = error
+        if not isinstance(state, bool):
+            progress.inference, progress.state, progress.is_recorded = state.inference, state, True
+        progress.hand_over()
+        return None
 
 
 class Progress:

@@ -112,6 +112,7 @@ class DataPlane:
                 replies=replies,
                 stamp=stamp,
                 in_flight=in_flight,
+                hits=caching.hits,
                 clock=clock,
             )
 

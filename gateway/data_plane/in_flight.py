@@ -31,6 +31,11 @@ class InFlight:
         self.count += 1
         return True
 
+    def hold(self, tenant: str) -> None:
+        """Count a request in progress, also for its tenant, whether or not there is a place."""
+        self.count += 1
+        self._by_tenant.take(tenant, self.most + self.count)
+
     def dismiss(self, tenant: str) -> None:
         """Count a request that was admitted as ended."""
         self.count -= 1

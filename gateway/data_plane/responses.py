@@ -92,7 +92,6 @@ class Responses:
         if (
             stamp.leaving
             or held.outcome.provenance == PENDING
-            or inference.cache_result
             or inference.tenant in self._rates
             or held.status in BODILESS
         ):
@@ -105,6 +104,8 @@ class Responses:
         cost = b"" if self._hide_amounts else _COST % header_usd(state.cost_nano)
         if held.output_limit:
             cost = b"x-tollway-output-limit: %d\r\n%b" % (held.output_limit, cost)
+        if inference.cache_result:
+            cost = b"x-tollway-cache: %b\r\n%b" % (inference.cache_result.encode(), cost)
         date = b"" if _DATE in known.made else b"date: %b\r\n" % stamp.date()[1]
         return b"%b%b%bserver-timing: gateway;dur=%.3f, upstream;dur=%.3f\r\n%b%b%b" % (
             known.made,

@@ -178,6 +178,15 @@ class Metrics:
         exemplar = None if inference.trace is None else inference.trace.exemplar
         self.overhead[route,].observe(now_s - inference.received_s - upstream_s, exemplar)
 
+    def repeated(self, state: RequestState, now_s: float) -> None:
+        """Count a request that repeats a draw of a kept answer, as `answered` does."""
+        inference, choice = state.inference, state.draws[0].choice
+        route = inference.route.name
+        self.outcomes[route, inference.tenant, state.outcome] += 1
+        self._offered(route, choice)
+        self.draws[route, choice.reason] += 1
+        self.overhead[route,].observe(now_s - inference.received_s, None)
+
     def _offered(self, route: str, choice: Choice) -> None:
         """Count what the request would have cost at each arm (0.2 us per arm)."""
         for arm, cost_usd, quality in zip(

@@ -66,6 +66,8 @@ class AnswerDrift:
 
     def ended(self, state: RequestState, now_s: float) -> None:
         """Count the answers of a finished request (0.6 us each)."""
+        if state.repeated is not None:
+            return  # the answer was counted when it was drawn; giving it again tells nothing new
         route = state.inference.route.name
         for attempt in state.attempts:
             answer = attempt.outcome.answer.value

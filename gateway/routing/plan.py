@@ -351,6 +351,8 @@ class RoutePlan:
     # Nothing of the route needs more than a call and its reply: the callback shell may begin
     # its requests. What the driver or the data plane's handler looks after makes it False.
     is_direct: bool = field(init=False)
+    # Nothing but the cache looks after its requests: one that comes again may be answered at once.
+    is_repeatable: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Resolve the parts of the state, whether any backend has limits, and the least context."""
@@ -360,6 +362,7 @@ class RoutePlan:
         waits = (self.hedge, self.online, self.cache)
         begins_alone = not (self.serves_every or self.is_guarded)
         self.is_direct = begins_alone and all(one is None for one in waits)
+        self.is_repeatable = begins_alone and self.cache is not None and self.online is None
         self.unpriced = {name: unpriced(one) for name, one in self.backends.items()}
         self.stages = len(self.backends) if self.cascade else 1
         state = self.state

@@ -12,6 +12,16 @@ from tollway.gateway.routing.cached.arm import CachedAnswer
 from tollway.gateway.routing.plan import RoutePlan
 
 
+class Head(Protocol):
+    """What a request's head means.
+
+    `hits`: what is known of requests with this head, by body; see `routing.cached.exact_hits`.
+    """
+
+    tenant: str
+    hits: dict[bytes, Any] | None
+
+
 class Trace(Protocol):
     """Traces one request; `state` is set once the router has accepted it."""
 
@@ -40,6 +50,8 @@ class InferenceRequest:
     `cache_mode`: what `x-tollway-cache` demands; `cache_result`: what
     looking for a kept answer has come to, and `cached` the answer that was found.
     `feedback`: what the client says of the answer before, from 0 to 1.
+    `head`: what its head means, where an equal request may be answered at once; `lost`: it was
+    drawn already that its kept answer is not given.
     """
 
     route: RoutePlan
@@ -63,6 +75,8 @@ class InferenceRequest:
     cache_result: str = ""
     cached: CachedAnswer | None = None
     feedback: float | None = None
+    head: Head | None = None
+    lost: bool = False
 
     @property
     def left(self) -> bool:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from tollway.backends.types import Headers, ModelAnswer, Usage
 from tollway.gateway.budgets.model import BudgetRefusal
@@ -96,6 +97,19 @@ class Decision:
     redrawn: bool
 
 
+class RepeatedDraw(Protocol):
+    """What was made for the first request that repeats a draw, for the next ones.
+
+    `made`: the head of the reply, from `status` and `headers`; `rows`: how its rows are written.
+    """
+
+    status: int
+    headers: Headers
+    maker: object
+    made: bytes
+    rows: Any
+
+
 @dataclass(slots=True)
 class RequestState:
     """The state of one request, owned by the task that serves it.
@@ -107,6 +121,7 @@ class RequestState:
     latest reservation. `prompt`: the request's prompt, if a backend that caches prompts was quoted.
     `hedged`: the latest call may be made twice. `hedge_lost`: one of the two has answered, so the
     other is cancelled. `streamed`: the reply is a stream, whose cost is known when it ends.
+    `repeated`: the draw of a kept answer that it repeats.
     `waited`: the request has waited in vain for money that other calls hold. `backends`: the
     route's, at the prices of the time when the request began.
     """
@@ -136,6 +151,7 @@ class RequestState:
     waited: bool = False
     below: list[Target] = field(default_factory=list)
     failed_once: Attempt | None = None
+    repeated: RepeatedDraw | None = None
     backends: Mapping[str, Target] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -131,15 +131,18 @@ class Journal:
 
     def append(self, *appended: Row) -> None:
         """Append rows as one unit."""
-        data = b"".join(map(seal, appended))
+        self.append_lines(b"".join(map(seal, appended)), len(appended))
+
+    def append_lines(self, data: bytes, count: int) -> None:
+        """Append the lines of `count` rows as one unit."""
         size = len(data)
         if self._waiting_bytes + size > self._waiting_bytes_max:
-            self.rows_dropped += len(appended)
+            self.rows_dropped += count
             return
         self._waiting.append(data)
         self._waiting_bytes += size
         self._size += size
-        self.rows_written += len(appended)
+        self.rows_written += count
         if self._soon is None:
             self.flush()
         elif not self._scheduled:

@@ -38,7 +38,12 @@ def base36(number: int) -> str:
 
 def seal(row: Row) -> bytes:
     """Return a row as a line: JSON with the version and its CRC-32 as the last members."""
-    body = orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)[:-1] + _VERSION
+    return closed(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)[:-1])
+
+
+def closed(row: bytes) -> bytes:
+    """Return the line of a row in JSON that lacks its closing brace."""
+    body = row + _VERSION
     return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
 
 

@@ -72,9 +72,9 @@ def build_path(
         settlement, objects, background, buffers=buffers, documents=documents, clock=clock
     )
     decisions, arrivals = JournalSink(journal, wall=wall), Arrivals()
-    sinks.add(answered=decisions.answered, ended=decisions.ended)
+    sinks.add(answered=decisions.answered, repeated=decisions.repeated, ended=decisions.ended)
     sinks.add(answered=DemandSink(arrivals).answered)
-    sinks.add(answered=metrics.answered)
+    sinks.add(answered=metrics.answered, repeated=metrics.repeated)
     sinks.add(ended=charge_policy)
     driver = Driver(Router(reservations, rng=rng), reserving, attempts, sinks, clock=clock)
     free = FreeCalls(attempts, objects, background, metrics.answered, clock=clock)

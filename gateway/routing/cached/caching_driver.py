@@ -35,6 +35,7 @@ from tollway.gateway.routing.cached.arm import (
     id_of,
 )
 from tollway.gateway.routing.cached.downstream import told_downstream, unconditional
+from tollway.gateway.routing.cached.exact_hits import ExactHits
 from tollway.gateway.routing.cached.recording import Recording, RecordingMemory
 from tollway.gateway.routing.cached.repeated import Memo, Repeats, memo_of
 from tollway.gateway.routing.cached.saving import saved_nano
@@ -75,11 +76,25 @@ class CachingDriver:
         self.wall = wall
         self.rng = rng
         self.keys = Keys()
+        self.hits = ExactHits(
+            memory,
+            repeats,
+            clock=self._now_s,
+            wall=self._wall_s,
+            rng=rng,
+            bytes_max=memory.bytes_max // 8,
+        )
         self.flights = Flights()
         self._recordings = RecordingMemory(memory.bytes_max // 4)
         self._refreshes: set[asyncio.Task[None]] = set()
         self._refreshing: Counter[str] = Counter()
         self._writes: set[asyncio.Task[None]] = set()
+
+    def _now_s(self) -> float:
+        return self.clock()  # a test may set another one
+
+    def _wall_s(self) -> float:
+        return self.wall()
 
     @property
     def is_quiet(self) -> bool:
@@ -138,6 +153,8 @@ class CachingDriver:
             only = wanted.only_cached
             found = "stale" if age == STALE else "hit"
             state = await self._give(plan, key, inference, entry, found, only=only)
+            if inference.head is not None and wanted is ANY and entry.memo is not None:
+                self.hits.remember(inference, key)
             if age != FRESH and not only and inference.cache_result != "fresh":
                 self._refresh(plan, key, inference, entry)
             return state
@@ -183,10 +200,12 @@ class CachingDriver:
         )
         memo: Memo | None = entry.memo
         now_s = self.clock()
-        if not only and memo is not None and memo.holds(inference, now_s):
+        if inference.lost and not only:
+            inference.cached = cached = replace(cached, lost=True)
+        elif not only and memo is not None and memo.holds(inference, now_s):
             if self.rng.random() < memo.share:
                 state = self._repeats.answer(inference, entry, memo, now_s)
-                plan.counts.saved_nano += saved_nano(state)
+                plan.counts.saved_nano += memo.saved_nano
                 return state
             # The policy must not draw a second time: a fresh answer would be rarer than is logged.
             inference.cached = cached = replace(cached, lost=True)

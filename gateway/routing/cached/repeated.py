@@ -1,8 +1,8 @@
-"""Decisions that are repeated: a kept answer is given again within a second of being drawn.
+"""Decisions that are repeated: a kept answer is given again soon after it was drawn.
 
 Theory of operation. To draw a kept answer takes as long as any draw: features, quotes, predictions.
 For the same request a moment later all of them are the same. So the first draw is remembered with
-the entry, and for a second a request draws from its probabilities again. What is logged is what was
+the entry, and for HOLDS_S a request draws from its probabilities again. What is logged is what was
 drawn from: a request that does not draw the kept answer has drawn a fresh one, and goes on with
 that. It holds until the policy learns, a price or the configuration changes, and only for
 requests without conditions of their own; every other one is drawn as usual. A repeated answer
@@ -10,12 +10,14 @@ reserves nothing: an attempt at $0 needs no money.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
-from tollway.backends.types import SMALL_BYTES
+from tollway.backends.types import SMALL_BYTES, Headers
 from tollway.gateway.caching.entry import Entry
 from tollway.gateway.estimation.cost_estimator import Quote
 from tollway.gateway.routing.cached.arm import replayed
+from tollway.gateway.routing.cached.saving import saved_nano
 from tollway.gateway.routing.metering import AttemptOutcome
 from tollway.gateway.routing.observer import Observer
 from tollway.gateway.routing.plan import RoutePlan
@@ -26,13 +28,30 @@ from tollway.policies.cached_answers import REASON
 from tollway.policies.types import Choice, Context, Policy
 from tollway.record import record
 
-HOLDS_S = 1.0
+HOLDS_S = 10.0  # features, quotes and predictions of one request hardly change in that time
 OK = 200
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What was made for the first request that repeats a draw, for the next ones.
+
+    `made`: what `maker` has made of the head of the reply; `rows`: how its rows are written.
+    """
+
+    status: int
+    headers: Headers
+    maker: object = None
+    made: bytes = b""
+    rows: Any = None
 
 
 @record
 class Memo:
-    """A draw of a kept answer. `backends`: the route's, whose prices it was drawn at."""
+    """A draw of a kept answer, and what giving it saves.
+
+    `backends`: the route's, whose prices it was drawn at.
+    """
 
     route: RoutePlan
     backends: object
@@ -45,6 +64,8 @@ class Memo:
     quotes: dict[str, Quote]
     quote: Quote
     outcome: AttemptOutcome
+    prepared: Prepared
+    saved_nano: int
 
     @property
     def share(self) -> float:
@@ -53,6 +74,10 @@ class Memo:
 
     def holds(self, inference: InferenceRequest, now_s: float) -> bool:
         """Return whether a request would be drawn for in the same way."""
+        return self.stands(inference, now_s) and is_plain(inference)
+
+    def stands(self, inference: InferenceRequest, now_s: float) -> bool:
+        """Return whether a plain request would be drawn for in the same way."""
         route = inference.route
         return (
             now_s < self.until_s
@@ -61,7 +86,6 @@ class Memo:
             and self.policy is route.policy
             and self.version == route.policy.version
             and self.tenant == inference.tenant
-            and is_plain(inference)
         )
 
 
@@ -107,6 +131,8 @@ def memo_of(state: RequestState, now_s: float) -> Memo | None:
         dict(state.quotes),
         held.quote,
         held.outcome,
+        Prepared(OK, held.headers),
+        saved_nano(state),
     )
 
 
@@ -137,9 +163,10 @@ class Repeats:
         state.reason = REASON
         state.phase = ENDED
         state.accept(attempt)
+        state.repeated = memo.prepared
         route.inputs.see(memo.context.dense, inference.tenant)
         for observer in self._observers:
             observer.attempt(route.name, inference.tenant, attempt, None)
-        self._sinks.answered(state, now_s)
+        self._sinks.repeated(state, now_s)
         self._sinks.ended(state, now_s)
         return state

@@ -18,22 +18,38 @@ Sink = Callable[[RequestState, float], None]
 class Sinks:
     """All sinks of a gateway."""
 
-    # The mutable state is the two lists, which wiring fills.
+    # The mutable state is the lists, which wiring fills.
 
     def __init__(self) -> None:
         self._answered: list[Sink] = []
+        self._repeated: list[Sink] = []
         self._ended: list[Sink] = []
 
-    def add(self, *, answered: Sink | None = None, ended: Sink | None = None) -> None:
-        """Add a sink for one moment or both."""
+    def add(
+        self,
+        *,
+        answered: Sink | None = None,
+        ended: Sink | None = None,
+        repeated: Sink | None = None,
+    ) -> None:
+        """Add a sink for one moment or both.
+
+        `repeated`: does what `answered` does, for a request that repeats a draw of a kept answer.
+        """
         if answered is not None:
             self._answered.append(answered)
+            self._repeated.append(repeated or answered)
         if ended is not None:
             self._ended.append(ended)
 
     def answered(self, state: RequestState, now_s: float) -> None:
         """Tell all sinks that the reply to a request is known."""
         for sink in self._answered:
+            sink(state, now_s)
+
+    def repeated(self, state: RequestState, now_s: float) -> None:
+        """Tell all sinks that a request repeats a draw of a kept answer, and is answered."""
+        for sink in self._repeated:
             sink(state, now_s)
 
     def ended(self, state: RequestState, now_s: float) -> None:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from tollway.gateway.routing.cached.row_template import RowTemplate
 from tollway.gateway.routing.request_state import RequestState
 from tollway.gateway.routing.sinks.records import rows, settlement_row
 from tollway.gateway.storage.journal import Journal
@@ -28,6 +29,18 @@ class JournalSink:
             state.id = self._journal.new_id()
             self._journal.record(state.id, partial(rows, state, self._wall()))
             self.recent.append(state.id)
+
+    def repeated(self, state: RequestState, now_s: float) -> None:
+        """Write the rows of a draw that is repeated, which are those of `answered`."""
+        draw, cached = state.repeated, state.inference.cached
+        assert draw is not None and cached is not None
+        state.id = self._journal.new_id()
+        time_s = self._wall()
+        if draw.rows is None:
+            draw.rows = RowTemplate(*rows(state, time_s))
+        lines = draw.rows.lines(state.id, round(time_s, 6), round(cached.age_s, 3))
+        self._journal.append_lines(lines, 2)
+        self.recent.append(state.id)
 
     def ended(self, state: RequestState, now_s: float) -> None:
         """Write the final cost of a stream; the row of its attempt says that it is pending."""

@@ -130,6 +130,15 @@ cascade = true
 context = {{ numeric = ["inputs[0].data"], range = [0, 16] }}
 
 [[routes]]
+name = "kept"
+path = "/v2/models/kept/infer"
+protocol = "oip"
+backends = ["a", "b"]
+objective = "max_quality"
+cache = {{ ttl_s = 3600, early = 0, fresh_share = 0 }}
+context = {{ numeric = ["inputs[0].data"], range = [0, 16] }}
+
+[[routes]]
 name = "failing"
 path = "/v2/models/failing/infer"
 protocol = "oip"
@@ -254,10 +263,15 @@ def requests(rng: random.Random, count: int) -> Iterator[bytes]:
             asked = {"model": "m", "messages": [{"role": "user", "content": words}]}
             body = json.dumps({**asked, "max_tokens": 5, "stream": stream}).encode()
             body = body.replace(b'"stream": true', b'"stream":true')
-        more = b""
+        more = other = b""
         if rng.random() < 0.25:
             more, other = rng.choice(odd)
             more, body = more.replace(b"%d", b"%d" % (number % 7)), other or body
+        if rng.random() < 0.2:  # these are mostly answered from the cache
+            path = b"/v2/models/kept/infer"
+            body = other or oip([float(rng.randrange(4))])
+            if rng.random() < 0.1:
+                body = body[:-1] + b',"id":"%d"}' % rng.randrange(3)
         yield (
             b"POST %b HTTP/1.1\r\nhost: a\r\nauthorization: Bearer %b\r\n"
             b"content-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b"
@@ -294,6 +308,8 @@ TIMES = ("id", "time", "latency_s", "device_s", "crc")
 
 
 def told(row: dict[str, Any]) -> dict[str, Any]:
+    if "cached" in row:
+        row["cached"].pop("age_s")
     return {key: value for key, value in row.items() if key not in TIMES}
 
 
@@ -328,6 +344,7 @@ def measured(gateway: Gateway) -> list[str]:
 def counted(kinds: Counter[str]) -> Iterator[None]:
     """Count what the callback shell begins and hands over."""
     begin, hand_over = callback_shell.CallbackShell.begin, callback_shell.Progress.hand_over
+    repeat = callback_shell.CallbackShell._repeat
 
     def began(shell: Any, *args: Any) -> bool:
         has_begun = begin(shell, *args)
@@ -338,7 +355,13 @@ def counted(kinds: Counter[str]) -> Iterator[None]:
         kinds["handed over"] += 1
         hand_over(progress)
 
+    def repeated(shell: Any, *args: Any) -> bool | None:
+        drawn = repeat(shell, *args)
+        kinds["repeated"] += drawn is None
+        return drawn
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callback_shell.CallbackShell, "_repeat", repeated)
         patch.setattr(callback_shell.CallbackShell, "begin", began)
         patch.setattr(callback_shell.Progress, "hand_over", handed)
         yield
@@ -372,6 +395,7 @@ async def run(
         text = configured(backend.url, callbacks)
         gateway = build(config.parse(text, {}, folder=folder), rng=random.Random(seed))
         gateway.scheduler = Scheduler([])  # nothing depends on when a job runs
+        gateway.caching.clock = lambda: 1000.0  # no remembered draw grows old
         async with front.serving(gateway.app) as address:
             reader, writer = await Client(address).open()
             for number, request in enumerate(asked(random.Random(seed))):
@@ -432,6 +456,7 @@ def compare(
 def test_both_shells_answer_charge_and_record_the_same(seed: int, tmp_path: Path) -> None:
     kinds = compare(tmp_path, seed, partial(requests, count=400))
     assert kinds["begun"] > 300 and 20 < kinds["handed over"] < kinds["begun"] / 2
+    assert kinds["repeated"] > 10
 
 
 @pytest.mark.parametrize("seed", range(3))

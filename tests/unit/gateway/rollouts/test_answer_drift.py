@@ -21,6 +21,7 @@ def state(answer: Any, error: str = "") -> Any:
     return SimpleNamespace(
         inference=SimpleNamespace(route=route),
         attempts=[SimpleNamespace(backend="b", outcome=outcome)],
+        repeated=None,
     )
 
 
