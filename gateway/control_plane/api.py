@@ -6,7 +6,7 @@ tenant's own decisions and read what they cost. Health and metrics need no key.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 from urllib.parse import unquote
@@ -43,7 +43,7 @@ from tollway.gateway.learning.feedback_items import FEEDBACK_MAX, LABEL_BYTES_MA
 from tollway.gateway.observability.exposition import Exposition
 from tollway.gateway.routing.bodies.large_documents import LargeDocuments
 from tollway.gateway.routing.refusals import RequestRefused
-from tollway.gateway.scaling.advisor import BackendScaling
+from tollway.gateway.scaling.scaler import Scaler
 from tollway.gateway.security.keys import ANONYMOUS
 from tollway.gateway.security.loopback import control_trouble, is_cross_site
 from tollway.gateway.settings.errors import ConfigError
@@ -87,7 +87,7 @@ class ControlPlane:
         overview: DashboardData,
         devices: explain.Devices,
         routes: Callable[[], Iterable[dict[str, Any]]],
-        scaling: Mapping[str, BackendScaling],
+        scaling: Scaler,
         features: FeatureEndpoints,
         rollouts: RolloutEndpoints,
         ready: Callable[[], str],
@@ -98,7 +98,7 @@ class ControlPlane:
         warm_ups: WarmUpEndpoint,
     ) -> None:
         """`devices` tells how backends are priced that run on one; `routes` describes the routes.
-        `scaling` has the backends for which replicas are recommended.
+        `scaling` recommends and sets replicas.
 
         `ready` returns why the gateway is not ready, or "" if it is. `rates` limit how fast tenants
         may send feedback, by `clock`. `hides_amounts` tells whether tenants see no amounts.
@@ -146,6 +146,7 @@ class ControlPlane:
                 Path("/_tollway/events", self.events),
                 Path("/_tollway/audit", self.audit),
                 Path("/_tollway/routes", self.routes),
+                Path("/_tollway/scaling", self.all_scaling),
                 Path("/_tollway/scaling/{backend}", self.scaling),
                 Path("/_tollway/features", self.features),
                 Path(
@@ -349,14 +350,19 @@ class ControlPlane:
         self._admin(request)
         return _json({"routes": list(self._routes())})
 
+    async def all_scaling(self, request: Request) -> Response:
+        """Return the replicas that are recommended for each backend, and why."""
+        self._admin(request)
+        return _json(scaling_view.all_of(self._scaling))
+
     async def scaling(self, request: Request) -> Response:
         """Return the replicas that are recommended for a backend, and why."""
         self._admin(request)
         name = unquote(request.path_params["backend"])
-        one = self._scaling.get(name)
+        one = self._scaling.advisor.backends.get(name)
         if one is None:
             raise HttpProblem(404, "No scaling", "[[scaling]] has no entry for a backend so named")
-        return _json(scaling_view.scaling(name, one))
+        return _json(scaling_view.scaling(name, one, self._scaling))
 
     async def features(self, request: Request) -> Response:
         """Return the groups of features from outside, and what was counted of them."""

@@ -51,6 +51,9 @@ def document() -> Json:
             "/_tollway/events": {"get": _get("List the newest events, newest first")},
             "/_tollway/audit": {"get": _audit()},
             "/_tollway/routes": {"get": _get("List the routes with their backends and policies")},
+            "/_tollway/scaling": {
+                "get": _get("Explain the recommended numbers of replicas of all backends")
+            },
             "/_tollway/scaling/{backend}": {
                 "parameters": [_at("backend")],
                 "get": _get("Explain the recommended number of replicas of a backend", 404),

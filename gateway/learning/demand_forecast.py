@@ -7,6 +7,7 @@ about a day. Hours without requests count as zero. Hours in which no gateway ran
 """
 
 import itertools
+import statistics
 from typing import Any
 
 HOUR_S = 3600
@@ -67,6 +68,13 @@ class Forecast:
     def known(self) -> bool:
         """Whether a whole day has been observed."""
         return bool(self._week)
+
+    @property
+    def median_per_s(self) -> float:
+        """The rate of the median hour of the average week, per second; 0 if it is not known."""
+        week = self._week
+        rates = [later - before for before, later in itertools.pairwise(week)]
+        return statistics.median(rates) / HOUR_S if rates else 0.0
 
     def expected(self, from_s: float, to_s: float) -> float | None:
         """Return the requests expected between two times; None until a whole day was observed."""

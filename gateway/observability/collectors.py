@@ -15,7 +15,6 @@ from tollway.gateway.observability.log_writer import Background
 from tollway.gateway.routing.circuit_breaker import STATES
 from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.replies.drains import Drains
-from tollway.gateway.scaling.advisor import ScalingAdvisor
 from tollway.gateway.storage.captures import Captures
 from tollway.gateway.storage.disk_space import DiskSpace
 from tollway.gateway.storage.journal import Journal
@@ -343,16 +342,6 @@ def backends(backends: Mapping[str, Target], now_s: float) -> Iterator[Metric]:
         "Calls refused because they would have waited too long for a slot",
         ["backend"],
         ((at, slots.refused) for at, slots in queues),
-    )
-
-
-def scaling(advisor: ScalingAdvisor) -> Iterator[Metric]:
-    """Yield the recommended replicas; nothing for a backend until its load is known."""
-    yield gauge(
-        "tollway_backend_replicas_recommended",
-        "Replicas that a backend needs, within its bounds",
-        ["backend"],
-        (([name], count) for name, count in advisor.replicas().items()),
     )
 
 

@@ -8,9 +8,6 @@ increasing pauses. After the last attempt it is dropped, and the log says so.
 """
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import logging
 import time
 from collections.abc import Callable
@@ -27,6 +24,7 @@ from tollway.backends.ports import Transport
 from tollway.backends.types import Call
 from tollway.gateway.observability.events import Event
 from tollway.gateway.security.addresses import is_link_local
+from tollway.gateway.security.webhook_signature import signature
 
 log = logging.getLogger(__name__)
 
@@ -93,13 +91,6 @@ _FORMATS: dict[str, tuple[bytes, Callable[[Event, str], bytes]]] = {
     "cloudevents": (b"application/cloudevents+json", cloud_event),
     "slack": (b"application/json", slack),
 }
-
-
-def signature(secret: bytes, event_id: str, timestamp: int, body: bytes) -> bytes:
-    """Return the value of `webhook-signature`."""
-    signed = b"%b.%d.%b" % (event_id.encode(), timestamp, body)
-    digest = hmac.new(secret, signed, hashlib.sha256).digest()
-    return b"v1," + base64.b64encode(digest)
 
 
 class Webhooks:

@@ -1,29 +1,54 @@
 """The scaling advisor: keeps a recommendation for each backend up to date.
 
 It reads the counters of all workers every few seconds, off the request path, and so each worker
-comes to the same recommendation. It starts and stops nothing: an autoscaler reads the metric.
+comes to the same recommendation. It starts and stops nothing: an autoscaler reads the metric, or
+the scaler (`scaler.py`) acts on it.
 """
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import orjson
 
 from tollway.gateway.learning.demand_forecast import Forecast
 from tollway.gateway.scaling.calendar import Calendar
+from tollway.gateway.scaling.coming import Coming, coming
 from tollway.gateway.scaling.load_meter import LoadMeter, Tick, Totals
-from tollway.gateway.scaling.recommendation import Observed, Recommendation, Target, recommend
+from tollway.gateway.scaling.recommendation import (
+    Expected,
+    Observed,
+    Recommendation,
+    Target,
+    recommend,
+)
 
 AHEAD_S = 60.0  # of the forecast, from `lead_s` ahead: its rates are those of whole hours
+AGE_WEEKS = 2.5  # mean age of what a forecast of four weeks is made of
+ERROR_HALF_LIFE_S = 3600.0  # a forecast is off when it is for hours
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingPlan:
-    """How a backend is scaled."""
+    """How a backend is scaled.
+
+    `headroom` and `growth` (in a week) are shares by which the forecast is raised; `peak`: by which
+    the median hour is, to be served at any time; None for no such reserve. `replica_nano_per_hour`:
+    what a replica costs; `budget` pays for it. `floor_routes` need the backend for their accuracy
+    floors. `wait_usd_per_hour`: what it costs that a call waits for the first replica.
+    """
 
     target: Target
     calendar: Calendar
+    headroom: float = 0.0
+    growth: float = 0.0
+    peak: float | None = None
+    replica_nano_per_hour: int | None = None
+    budget: str = ""
+    floor_routes: tuple[str, ...] = ()
+    wait_usd_per_hour: float = 0.0
 
 
 @dataclass(slots=True)
@@ -35,17 +60,39 @@ class BackendScaling:
     forecast: Forecast = field(default_factory=Forecast)
     wanted: deque[tuple[float, int]] = field(default_factory=deque)
     current: Recommendation | None = None
+    coming: Coming | None = None
+    forecast_error: float | None = None
 
-    def observe(self, now: Totals, now_s: float) -> None:
-        """Take the counters at `now_s` (seconds since 1970), and recommend again."""
+    def observe(
+        self, now: Totals, now_s: float, *, is_whole: bool = True, paid: int | None = None
+    ) -> None:
+        """Take the counters at `now_s` (seconds since 1970), and recommend again.
+
+        `is_whole`: no calls are missing. `paid`: the replicas that the budget pays for.
+        """
         tick = self.meter.observe(now, now_s)
         if tick is None:
             return
         self.forecast.update(tick.calls + tick.refused, now_s, tick.passed_s)
         if self.meter.is_known:
-            self._recommend(tick, now_s)
+            self._compare(tick, now_s)
+            self._recommend(tick, now_s, is_whole=is_whole, paid=paid)
 
-    def _recommend(self, tick: Tick, now_s: float) -> None:
+    def _compare(self, tick: Tick, now_s: float) -> None:
+        """Compare the forecast for the present hour, made of earlier ones, with the calls."""
+        expected = self.forecast.expected(now_s - AHEAD_S, now_s)
+        if expected is None:
+            self.forecast_error = None
+            return
+        per_s, is_s = expected / AHEAD_S, self.meter.rate_per_s
+        highest = max(per_s, is_s)
+        error = abs(is_s - per_s) / highest if highest else 0.0
+        if self.forecast_error is None:
+            self.forecast_error = error
+        fresh = -math.expm1(-tick.passed_s * math.log(2) / ERROR_HALF_LIFE_S)
+        self.forecast_error += fresh * (error - self.forecast_error)
+
+    def _recommend(self, tick: Tick, now_s: float, *, is_whole: bool, paid: int | None) -> None:
         target, meter, before = self.plan.target, self.meter, self.current
         observed = Observed(
             rate_per_s=meter.rate_per_s,
@@ -53,22 +100,32 @@ class BackendScaling:
             latest_per_s=(tick.calls + tick.refused) / tick.passed_s,
             interval_s=tick.passed_s,
             waiting=meter.waiting,
-            is_failing=meter.is_failing,
+            is_failing=meter.is_failing or not is_whole,
             wanted=self.wanted,
             steady=None if before is None else before.steady,
             replicas=None if before is None else before.replicas,
+            cold=meter.cold,
+            holds_floor=bool(self.plan.floor_routes),
+            paid=paid,
         )
-        self.current = recommend(
-            target, observed, self._expected_per_s(now_s), self.plan.calendar, now_s
-        )
+        self.current = recommend(target, observed, self._expected(now_s), self.plan.calendar, now_s)
         self.wanted.append((now_s, self.current.wanted))
         while self.wanted and self.wanted[0][0] <= now_s - max(target.up_s, target.down_s):
             self.wanted.popleft()
+        self.coming = coming(target, self.plan.calendar, self.current, self.wanted, now_s)
 
-    def _expected_per_s(self, now_s: float) -> float | None:
-        from_s = now_s + self.plan.target.lead_s
-        expected = self.forecast.expected(from_s, from_s + AHEAD_S)
-        return None if expected is None else expected / AHEAD_S
+    def _expected(self, now_s: float) -> Expected | None:
+        plan = self.plan
+        from_s = now_s + plan.target.lead_s
+        calls = self.forecast.expected(from_s, from_s + AHEAD_S)
+        if calls is None:
+            return None
+        raised = (1.0 + plan.headroom) * (1.0 + plan.growth) ** AGE_WEEKS
+        reserve_per_s = 0.0
+        if plan.peak is not None:
+            grown = (1.0 + plan.growth) ** AGE_WEEKS
+            reserve_per_s = (1.0 + plan.peak) * grown * self.forecast.median_per_s
+        return Expected(raised * calls / AHEAD_S, reserve_per_s)
 
 
 class ScalingAdvisor:
@@ -87,10 +144,20 @@ class ScalingAdvisor:
         for name, plan in plans.items():
             self.backends.setdefault(name, BackendScaling(plan)).plan = plan
 
-    def observe(self, counted: Mapping[str, Totals], now_s: float) -> None:
-        """Take the totals of each backend over all workers at `now_s` (seconds since 1970)."""
+    def observe(
+        self,
+        counted: Mapping[str, Totals],
+        now_s: float,
+        *,
+        is_whole: bool = True,
+        paid: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Take the totals of each backend over all workers at `now_s` (seconds since 1970).
+
+        `is_whole`: no gateway's calls are missing. `paid`: the replicas that budgets pay for.
+        """
         for name, one in self.backends.items():
-            one.observe(counted.get(name, Totals()), now_s)
+            one.observe(counted.get(name, Totals()), now_s, is_whole=is_whole, paid=paid.get(name))
 
     def replicas(self) -> dict[str, int]:
         """Return the recommended replicas of each backend whose load is known."""

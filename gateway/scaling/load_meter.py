@@ -9,13 +9,17 @@ GAP_S = 100.0  # a longer time between two readings says nothing about either of
 
 @dataclass(slots=True)
 class Totals:
-    """Counters of a backend: calls, their duration, refused and failed calls; calls waiting now."""
+    """Counters of a backend: calls, their duration, refused and failed calls; calls waiting now.
+
+    `cold`: calls that wait now because no replica has started yet.
+    """
 
     calls: float = 0.0
     seconds: float = 0.0
     refused: float = 0.0
     failed: float = 0.0
     waiting: float = 0.0
+    cold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class LoadMeter:
     # whether the latest calls failed.
     ticks: deque[Tick] = field(default_factory=deque)
     waiting: float = 0.0
+    cold: float = 0.0
     service_s: float = 0.0
     is_failing: bool = False
     _last: Totals | None = None
@@ -49,7 +54,8 @@ class LoadMeter:
         After a gap, or if the clock was set back, the measurement begins again.
         """
         last, passed_s = self._last, now_s - self._last_s
-        self._last, self._last_s, self.waiting = now, now_s, now.waiting
+        self._last, self._last_s = now, now_s
+        self.waiting, self.cold = now.waiting, now.cold
         if last is None or not 0.0 < passed_s <= GAP_S:
             self.ticks.clear()
             return None

@@ -7,15 +7,18 @@ utilisation that is the target and, if a wait is set, by Erlang's mean wait (M/M
     measured  the load of the last minute
     forecast  the load expected `lead_s` ahead, when a replica started now serves its first call
     event     the load times the factor of an event of the calendar
+    reserve   the median hour of the forecast plus a share of it that is always to be served
     spike     the load of the last few seconds, if it is more than the replicas can serve at once
               and more than chance explains (three standard deviations of a Poisson count)
+    waiting   one replica, while calls wait for the first one
 
 The highest term is wanted. It is damped as Kubernetes' HPA does it: the recommendation rises to the
 least that was wanted throughout `up_s`, and falls to the most that was wanted within `down_s`, so a
 load that varies around a boundary does not start and stop replicas. A spike is not damped upwards.
-Last, the bounds of the calendar apply. A backend that is overloaded answers slowly, which raises
-the load: its backlog asks for replicas too. A backend that fails answers fast, or is not called:
-while most of its calls fail, the recommendation does not fall.
+Last, the bounds of the calendar apply, then one replica for an accuracy floor that needs the
+backend, and above all what the budget pays. A backend that is overloaded answers slowly, which
+raises the load: its backlog asks for replicas too. A backend that fails answers fast, or is not
+called: while most of its calls fail, the recommendation does not fall.
 """
 
 import math
@@ -25,6 +28,7 @@ from dataclasses import dataclass
 from tollway.gateway.scaling.calendar import Bounds, Calendar
 from tollway.gateway.scaling.queueing import memoryless_wait_s
 
+AT_ONCE = frozenset({"spike", "waiting"})  # reasons that are not damped upwards
 CHANCE = 3.0  # standard deviations: one interval in a thousand exceeds them by chance
 
 
@@ -42,6 +46,17 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """What the forecast says, in calls per second: `lead_s` ahead, and in the median hour.
+
+    Both include head-room and growth. `reserve_per_s`: what is always to be served; 0 for nothing.
+    """
+
+    per_s: float
+    reserve_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """What was measured of a backend's calls.
 
@@ -49,7 +64,9 @@ class Observed:
     last `interval_s`, with refused calls. `waiting` calls have no place at present.
     `is_failing`: most calls fail. `wanted` is
     what was wanted before, as (time, replicas). `steady` and `replicas` are the last recommendation
-    before and after its bounds; None if there was none.
+    before and after its bounds; None if there was none. `cold`: calls that wait for the first
+    replica. `holds_floor`: an accuracy floor needs the backend. `paid`: the replicas that a budget
+    pays for; None if none limits them.
     """
 
     rate_per_s: float
@@ -61,6 +78,9 @@ class Observed:
     wanted: Sequence[tuple[float, int]] = ()
     steady: int | None = None
     replicas: int | None = None
+    cold: float = 0.0
+    holds_floor: bool = False
+    paid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,47 +107,64 @@ class Recommendation:
 def recommend(
     target: Target,
     observed: Observed,
-    forecast_per_s: float | None,
+    expected: Expected | None,
     calendar: Calendar,
     now_s: float,
 ) -> Recommendation:
     """Return the replicas to run at `now_s` (seconds since 1970).
 
-    `forecast_per_s` is the rate that is expected `lead_s` ahead; None if it is not known.
+    `expected` is the forecast; None if there is none yet.
     """
-    terms = _terms(target, observed, forecast_per_s, calendar, now_s)
+    terms = _terms(target, observed, expected, calendar, now_s)
     highest = max(terms, key=lambda term: term.replicas)
     wanted = highest.replicas
     steady = _damped(target, observed, wanted, now_s)
-    spike = [term.replicas for term in terms if term.reason == "spike"]
-    steady = max([steady, *spike])
-    bounds = calendar.bounds(target.usual, now_s, target.lead_s)
+    at_once = [term.replicas for term in terms if term.reason in AT_ONCE]
+    steady = max([steady, *at_once])
+    usual = calendar.bounds(target.usual, now_s, target.lead_s)
+    bounds = _bounded(usual, observed)
     replicas = min(max(steady, bounds.least), bounds.most)
-    if replicas != steady:
-        reason = "max" if replicas < steady else "min"
+    if replicas < steady:
+        reason = "max" if bounds.most == usual.most else "budget"
+    elif replicas > steady:
+        reason = "min" if bounds.least == usual.least else "floor"
     else:
         reason = highest.reason if steady == wanted else "damping"
     return Recommendation(replicas, reason, terms, wanted, steady, bounds)
 
 
+def _bounded(bounds: Bounds, observed: Observed) -> Bounds:
+    """Return the bounds with what a floor needs, and within what a budget pays."""
+    least = max(bounds.least, 1) if observed.holds_floor else bounds.least
+    most = max(bounds.most, least)
+    if observed.paid is not None:
+        most = min(most, observed.paid)
+    return Bounds(min(least, most), most)
+
+
 def _terms(
     target: Target,
     observed: Observed,
-    forecast_per_s: float | None,
+    expected: Expected | None,
     calendar: Calendar,
     now_s: float,
 ) -> tuple[Term, ...]:
     rates = {"measured": observed.rate_per_s}
-    if forecast_per_s is not None:
-        rates["forecast"] = forecast_per_s
+    if expected is not None:
+        rates["forecast"] = expected.per_s
+        if expected.reserve_per_s:
+            rates["reserve"] = expected.reserve_per_s
     event = calendar.event(now_s, target.lead_s)
-    if event is not None and forecast_per_s is not None:
-        rates["event"] = event.factor * forecast_per_s
+    if event is not None and expected is not None:
+        rates["event"] = event.factor * expected.per_s
     elif event is not None and now_s < event.start_s:  # later, the measured rate has it already
         rates["event"] = event.factor * observed.rate_per_s
     loads = {reason: rate * observed.service_s for reason, rate in rates.items()}
     if _is_spike(target, observed):
         loads["spike"] = observed.latest_per_s * observed.service_s + observed.waiting
+    if observed.cold:
+        loads["waiting"] = 0.0
+        rates["waiting"] = observed.cold  # one replica; its calls then tell how many are needed
     service_s = observed.service_s
     return tuple(
         # How long calls take is unknown after a restart, and while none succeeds; one replica

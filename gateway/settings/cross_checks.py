@@ -5,7 +5,7 @@ mistyped number elsewhere are reported together. Values of the wrong type are sk
 model reports them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any, Literal
 
@@ -121,10 +121,27 @@ def _scaling(raw: Raw) -> Iterator[Finding]:
         name, place = entry.get("name"), ("scaling", index, "name")
         if not isinstance(name, str):
             continue
-        if name not in backends:
+        if entry.get("kind") == "gateway":
+            if name in backends:
+                yield place, show(name), 'is a backend; write another name, or kind = "backend"'
+        elif name not in backends:
             yield place, show(name), f"is not a backend; {did_you_mean(name, backends)}"
         elif backends[name].get("kind") == "rules":
             yield place, show(name), "has no replicas: rules run inside the gateway; remove it"
+        yield from _replica_budget(raw, index, entry)
+
+
+def _replica_budget(raw: Raw, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+    name, budgets = entry.get("budget"), _by_name(raw, "budgets")
+    if not isinstance(name, str):
+        return
+    place: Location = ("scaling", index, "budget")
+    if name not in budgets:
+        near = did_you_mean(name, budgets, otherwise="add it")
+        yield place, show(name), f"is not a budget; {near}"
+    elif budgets[name].get("window", "lifetime") == "lifetime":
+        why = "has no window, so what it pays for in an hour is unknown; set its window"
+        yield place, show(name), why
 
 
 def _routes(raw: Raw) -> Iterator[Finding]:

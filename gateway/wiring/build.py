@@ -181,7 +181,15 @@ def build(  # noqa: PLR0915 - one statement for each part
         report=events.add,
         wall=wall,
     )
-    scaling, scaling_file = build_scaling(settings, events, wall)
+    scaler, scaling_file = build_scaling(
+        settings,
+        events=events,
+        audit=audit,
+        journal=journal,
+        identity=identity,
+        wall=wall,
+        own_ledger=own_state,
+    )
     warm_ups = WarmUps(
         path.reserving,
         path.attempts,
@@ -287,7 +295,8 @@ def build(  # noqa: PLR0915 - one statement for each part
         history_file=history_file,
         costs=costs,
         devices_file=devices_file,
-        scaling=scaling,
+        scaling=scaler.advisor,
+        scaler=scaler,
         scaling_file=scaling_file,
         rollouts=rollouts,
         shadows=shadows,

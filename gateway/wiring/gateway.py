@@ -48,6 +48,7 @@ from tollway.gateway.routing.objects.references import Objects
 from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.replies.drains import Drains
 from tollway.gateway.scaling.advisor import ScalingAdvisor
+from tollway.gateway.scaling.scaler import Scaler
 from tollway.gateway.security.keys import ANONYMOUS
 from tollway.gateway.storage.audit_log import AuditLog
 from tollway.gateway.storage.captures import Captures
@@ -147,6 +148,7 @@ class Gateway:
     costs: DeviceCosts
     devices_file: StateFile
     scaling: ScalingAdvisor
+    scaler: Scaler
     scaling_file: StateFile
     rollouts: Rollouts
     shadows: ShadowRunner
@@ -289,6 +291,7 @@ class Gateway:
         await self.costs.aclose()
         await self.features.aclose()
         await self.rollouts.close()
+        await self.scaler.close()
         await self.group.close()
         await self.reservations.close()
         await self.owners.close()

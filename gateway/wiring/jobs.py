@@ -8,8 +8,8 @@ from tollway.gateway.learning.device_costs import TICK_S
 from tollway.gateway.learning.multipliers import RESOLVE_S, resolve
 from tollway.gateway.learning.pacing import PACE_S
 from tollway.gateway.learning.price_hours import REPRICE_S, reprice
-from tollway.gateway.observability import backend_totals
 from tollway.gateway.rollouts import service as rollouts
+from tollway.gateway.scaling import backend_totals, scaler
 from tollway.gateway.storage.disk_space import LOOK_S
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.storage.retention import RETAIN_S
@@ -17,6 +17,7 @@ from tollway.gateway.wiring.backends import check_health
 from tollway.gateway.wiring.features import value_limits
 from tollway.gateway.wiring.gateway import Gateway
 from tollway.gateway.wiring.routes import look_at_inputs
+from tollway.gateway.wiring.scaling import paid_replicas
 from tollway.gateway.wiring.scheduler import Job, every
 from tollway.gateway.workers.policy_sync import PolicySync
 
@@ -47,6 +48,7 @@ def build_jobs(gateway: Gateway) -> list[Job]:
         Job(DRIFT_S, lambda: look_at_inputs(routes, events)),
         Job(detector.TICK_S, lambda: look(gateway)),
         Job(rollouts.TICK_S, gateway.rollouts.tick),
+        Job(scaler.TICK_S, gateway.scaler.tick),
         Job(WARM_S, lambda: warm_features(gateway)),
         *worker_jobs(gateway),
     ]
@@ -98,8 +100,11 @@ async def look(gateway: Gateway) -> None:
     gateway.history.sample(report.families, now_s)
     if gateway.scaling.backends:
         # In a thread: thousands of tenants have a hundred thousand samples.
-        counted = await asyncio.to_thread(backend_totals.totals, report.families)
-        gateway.scaling.observe(counted, now_s)
+        own = [one.name for one in gateway.settings.scaling if one.kind == "gateway"]
+        counted = await asyncio.to_thread(backend_totals.totals, report.families, own)
+        plans = {name: one.plan for name, one in gateway.scaling.backends.items()}
+        paid = paid_replicas(plans, gateway.reservations.status(), now_s)
+        gateway.scaler.observe(counted, now_s, paid)
     gateway.monitor.look(report.activity, now_s)
 
 

@@ -9,6 +9,7 @@ from tollway.gateway.observability import (
     device_collectors,
     feature_collectors,
     rollout_collectors,
+    scaling_collectors,
 )
 from tollway.gateway.observability.counter_families import counter_families
 from tollway.gateway.observability.histogram import Buckets
@@ -33,7 +34,7 @@ def add_sources(gateway: Gateway, lines: Background) -> None:
     if gateway.identity.learns:  # the others do not know the labels
         add(lambda: collectors.signals(gateway.routes))
     add(lambda: collectors.backends(gateway.backends, gateway.clock()))
-    add(lambda: collectors.scaling(gateway.scaling))
+    add(lambda: scaling_collectors.scaling(gateway.scaler))
     add(lambda: rollout_collectors.rollouts(gateway.rollouts, gateway.shadows.counts))
     add(lambda: collectors.batches(gateway.backends))
     add(lambda: device_collectors.devices(gateway.costs, gateway.clock()))

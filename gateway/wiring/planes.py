@@ -215,7 +215,7 @@ def build_control(
         ),
         devices=gateway.costs.described,
         routes=lambda: [describe(route, clock()) for route in routes.values()],
-        scaling=gateway.scaling.backends,
+        scaling=gateway.scaler,
         features=FeatureEndpoints(
             gateway.features, journal, gateway.settings.journal.dir, gateway.audit
         ),

@@ -53,7 +53,7 @@ from tollway.gateway.wiring.lifecycle.registry import managed
 from tollway.gateway.wiring.planes import environment_of
 from tollway.gateway.wiring.rollouts import runtime as rollouts
 from tollway.gateway.wiring.routes import build_plans
-from tollway.gateway.wiring.scaling import scaling_plans
+from tollway.gateway.wiring.scaling import build_actions, scaling_plans
 from tollway.gateway.wiring.settings_changes import checksum, differing
 
 log = logging.getLogger(__name__)
@@ -190,6 +190,8 @@ class Reloader:
         renew_kept(backends, known, now_s)
         for one in unused:
             self._let_go(partial(close_device, one), 0.0)
+        for actuator in gateway.scaler.revise(build_actions(new, gateway.wall)):
+            self._let_go(actuator.aclose, patience_s)
         gone += [*[one.aclose for one in left], *[hook.aclose for hook in commit_hooks()]]
         for close in gone:
             self._let_go(close, patience_s)

@@ -1,19 +1,31 @@
 """The table of the replicas that may be recommended for a backend."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.errors import KeyProblem
+from tollway.gateway.settings.scaling.action import ActionConfig
 from tollway.gateway.settings.scaling.calendar import EventConfig, Replicas, ScheduleConfig
-from tollway.gateway.settings.types import Float, Int, Name, Seconds, TimeZone
+from tollway.gateway.settings.types import Float, Int, Name, Seconds, TimeZone, Usd
 
 
 class ScalingConfig(ConfigTable):
-    """How many replicas are recommended for a backend. See [autoscaling](autoscaling.md)."""
+    """How many replicas are recommended for a backend, or for the gateway itself.
 
-    name: Name = Field(description="Name of the backend.", examples=["digits-gpu"])
+    See [autoscaling](autoscaling.md).
+    """
+
+    name: Name = Field(
+        description='Name of the backend, or for `kind = "gateway"` any other name.',
+        examples=["digits-gpu"],
+    )
+    kind: Literal["backend", "gateway"] = Field(
+        default="backend",
+        description="`gateway`: replicas of this gateway. A call is then a request, its duration "
+        "the processor time that it takes, and `calls_per_replica` the number of workers.",
+    )
     min: Replicas = Field(default=1, description="Minimum number of replicas.")
     max: Replicas = Field(description="Maximum number of replicas.", examples=[8])
     calls_per_replica: Int = Field(
@@ -52,6 +64,47 @@ class ScalingConfig(ConfigTable):
         le=86_400,
         description="Time for which fewer replicas must be enough before they are recommended.",
     )
+    headroom: Float = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Share by which the forecast is raised. `target_utilization` leaves room for "
+        "all loads; this is for forecasts that fall short.",
+        examples=[0.2],
+    )
+    growth: Float = Field(
+        default=0,
+        gt=-1,
+        le=1,
+        description="Share by which calls grow in a week. The forecast is raised by it.",
+        examples=[0.05],
+    )
+    peak: Float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="Always keep replicas for the calls of the median hour of the week plus this "
+        "share of them, within the bounds.",
+        examples=[1.0],
+    )
+    replica_usd_per_hour: Usd | None = Field(
+        default=None,
+        le=1_000_000,
+        description="What a replica costs in an hour, idle or not. Reports and the dashboard then "
+        "show what replicas cost, and `budget` can limit them.",
+        examples=[2.5],
+    )
+    budget: Name | None = Field(
+        default=None,
+        description="Budget that pays for the replicas: no more are recommended than the rest of "
+        "it pays for until its window ends. It requires `replica_usd_per_hour`.",
+        examples=["gpus"],
+    )
+    action: ActionConfig | None = Field(
+        default=None,
+        description="What sets the replicas: see "
+        "[commands and webhooks](autoscaling.md#commands-and-webhooks).",
+    )
     timezone: TimeZone = Field(
         default="UTC", description="Time zone of `schedule`.", examples=["Europe/Berlin"]
     )
@@ -68,6 +121,10 @@ class ScalingConfig(ConfigTable):
     def _check(self) -> Self:
         if self.max < 1:
             raise KeyProblem("max", "must be at least 1; write it like max = 8")
+        if self.budget is not None and not self.replica_usd_per_hour:
+            raise KeyProblem(
+                "budget", "requires replica_usd_per_hour; write what a replica costs in an hour"
+            )
         if self.min > self.max:
             raise KeyProblem("min", "is greater than max; lower it")
         for number, entry in enumerate(self.schedule):

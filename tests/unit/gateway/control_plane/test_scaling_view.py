@@ -2,6 +2,7 @@
 
 import re
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -9,8 +10,9 @@ import yaml
 from tollway.gateway import settings as config
 from tollway.gateway.control_plane.scaling import scaling
 from tollway.gateway.scaling.advisor import BackendScaling, ScalingPlan
+from tollway.gateway.scaling.coming import Coming
 from tollway.gateway.scaling.load_meter import LoadMeter, Tick
-from tollway.gateway.scaling.recommendation import Observed, recommend
+from tollway.gateway.scaling.recommendation import Expected, Observed, recommend
 from tollway.gateway.wiring.scaling import scaling_plans
 
 PAGE = (Path(__file__).parents[4] / "docs" / "autoscaling.md").read_text()
@@ -41,7 +43,7 @@ def blocks(language: str) -> list[str]:
 
 
 def plan() -> ScalingPlan:
-    (table,) = blocks("toml")
+    table, *_ = blocks("toml")
     return scaling_plans(config.parse(GATEWAY + table, {}))["digits-gpu"]
 
 
@@ -55,7 +57,9 @@ def test_the_explanation_of_the_page_is_what_is_printed() -> None:
     observed = Observed(20.0, 0.5, latest_per_s=20.0, wanted=wanted, steady=5, replicas=5)
     tick = Tick(MONDAY_NOON_S, 60.0, 1200.0, 600.0, 0.0, 0.0)
     one = BackendScaling(plan(), LoadMeter(deque([tick]), service_s=0.5))
-    one.current = recommend(one.plan.target, observed, 16.0, one.plan.calendar, MONDAY_NOON_S)
+    one.current = recommend(
+        one.plan.target, observed, Expected(16.0), one.plan.calendar, MONDAY_NOON_S
+    )
     first, *more = scaling("digits-gpu", one)["story"]
     assert "\n".join([first, *(f"  {line}" for line in more)]) + "\n" in PAGE
 
@@ -67,10 +71,46 @@ def test_an_unknown_load_is_explained() -> None:
 
 
 def test_the_objects_of_the_page_ask_for_one_replica_for_each_that_is_recommended() -> None:
-    keda, hpa = (yaml.safe_load(block) for block in blocks("yaml"))
-    (trigger,) = keda["spec"]["triggers"]
+    keda, api, rule, hpa = (list(yaml.safe_load_all(block)) for block in blocks("yaml"))
+    (polled,) = api[0]["triggers"]
+    assert polled["metadata"]["valueLocation"] in scaling("digits-gpu", BackendScaling(plan()))
+    assert polled["authenticationRef"]["name"] == api[1]["metadata"]["name"]
+    (external,) = rule[0]["externalRules"]
+    assert METRIC in external["seriesQuery"] and not external["resources"]["namespaced"]
+    (trigger,) = keda[0]["spec"]["triggers"]
     assert METRIC in trigger["metadata"]["query"]
     assert (trigger["metricType"], trigger["metadata"]["threshold"]) == ("AverageValue", "1")
-    (metric,) = hpa["spec"]["metrics"]
+    (metric,) = hpa[0]["spec"]["metrics"]
     assert metric["external"]["metric"]["name"] == METRIC
     assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "1"}
+
+
+def test_the_actions_of_the_page_are_accepted() -> None:
+    _, command, webhook = blocks("toml")
+    made = config.parse(GATEWAY + command, {}).scaling[0].action
+    assert made is not None and made.dry_run
+    head = command.split("[scaling.action]")[0]
+    made = config.parse(GATEWAY + head + webhook, {}).scaling[0].action
+    assert made is not None and made.kind == "webhook"
+    named = {"TOLLWAY_SCALING__DIGITS_GPU__ACTION__SECRET": "fedcba9876543210"}
+    made = config.parse(GATEWAY + head + webhook, named).scaling[0].action
+    assert made is not None and made.secret is not None
+    assert made.secret.get_secret_value() == "fedcba9876543210"
+
+
+def test_a_recommendation_tells_what_it_costs_and_what_comes() -> None:
+    priced = replace(plan(), replica_nano_per_hour=2_000_000_000, floor_routes=("r",))
+    tick = Tick(MONDAY_NOON_S, 60.0, 1200.0, 600.0, 0.0, 0.0)
+    one = BackendScaling(priced, LoadMeter(deque([tick]), service_s=0.5))
+    observed = Observed(20.0, 0.5, latest_per_s=20.0)
+    one.current = recommend(priced.target, observed, None, priced.calendar, MONDAY_NOON_S)
+    one.coming = Coming(2, 600.0, "max")
+    document = scaling("digits-gpu", one)
+    assert document["money"] == {
+        "usd_per_hour": 8.0,
+        "idle_share": 0.375,
+        "idle_usd_per_hour": 3.0,
+    }
+    story = " ".join(document["story"])
+    assert "In 10 minutes 2 replicas will be recommended" in story
+    assert "$8 per hour, $3 of it idle (38%)" in story and "accuracy floor of: r" in story

@@ -16,8 +16,8 @@ from benchmarks.scaling import (
     outside_spike,
     reversals,
 )
-from tollway.gateway.observability.backend_totals import totals
 from tollway.gateway.scaling.advisor import BackendScaling, ScalingAdvisor, ScalingPlan
+from tollway.gateway.scaling.backend_totals import totals
 from tollway.gateway.scaling.calendar import Calendar
 from tollway.gateway.scaling.load_meter import LoadMeter, Totals
 

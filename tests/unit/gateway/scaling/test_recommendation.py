@@ -7,6 +7,7 @@ import pytest
 from tollway.gateway.scaling.calendar import Bounds, Calendar, Entry, Event
 from tollway.gateway.scaling.queueing import memoryless_wait_s
 from tollway.gateway.scaling.recommendation import (
+    Expected,
     Observed,
     Recommendation,
     Target,
@@ -28,7 +29,8 @@ def steady(rate: float, replicas: int, **changes: object) -> Observed:
 
 
 def at(observed: Observed, forecast: float | None = None, on: Calendar = EMPTY) -> Recommendation:
-    return recommend(TARGET, observed, forecast, on, NOW_S)
+    expected = None if forecast is None else Expected(forecast)
+    return recommend(TARGET, observed, expected, on, NOW_S)
 
 
 def test_the_replicas_keep_the_utilization_at_its_target() -> None:
@@ -56,9 +58,9 @@ SALE = Calendar(events=(Event(NOW_S + 100, NOW_S + 3600, 3.0),))
 
 def test_an_event_multiplies_the_forecast_from_the_lead_time_before_it() -> None:
     assert at(Observed(28.0, 0.5), 28.0, SALE).replicas == 15
-    before = recommend(TARGET, Observed(28.0, 0.5), 28.0, SALE, NOW_S - 21)
+    before = recommend(TARGET, Observed(28.0, 0.5), Expected(28.0), SALE, NOW_S - 21)
     assert before.replicas == 5
-    after = recommend(TARGET, Observed(28.0, 0.5), 28.0, SALE, NOW_S + 3600)
+    after = recommend(TARGET, Observed(28.0, 0.5), Expected(28.0), SALE, NOW_S + 3600)
     assert after.replicas == 5
 
 
@@ -140,3 +142,30 @@ def test_the_night_ends_early_enough_for_replicas_to_start() -> None:
     night = Calendar(schedule=(Entry(frozenset({0}), 0, 828, 0, 1),))  # until 13:48
     assert night.bounds(Bounds(3, 20), NOW_S, 60.0) == Bounds(0, 1)
     assert night.bounds(Bounds(3, 20), NOW_S, 120.0) == Bounds(3, 20)
+
+
+def test_calls_that_wait_for_the_first_replica_start_one_at_once() -> None:
+    found = recommend(
+        replace(TARGET, usual=Bounds(0, 20)),
+        Observed(0.0, 0.5, steady=0, replicas=0, wanted=((NOW_S - 1, 0),), cold=3.0),
+        None,
+        EMPTY,
+        NOW_S,
+    )
+    assert (found.replicas, found.reason) == (1, "waiting")
+
+
+def test_a_floor_keeps_one_replica_and_a_budget_bounds_even_that() -> None:
+    target = replace(TARGET, usual=Bounds(0, 20))
+    idle = Observed(0.0, 0.5, holds_floor=True)
+    kept = recommend(target, idle, None, EMPTY, NOW_S)
+    assert (kept.replicas, kept.reason) == (1, "floor")
+    spent = recommend(target, replace(idle, paid=0), None, EMPTY, NOW_S)
+    assert spent.replicas == 0
+    busy = recommend(target, Observed(28.0, 0.5, paid=3), None, EMPTY, NOW_S)
+    assert (busy.replicas, busy.reason, busy.steady) == (3, "budget", 5)
+
+
+def test_the_reserve_is_a_term() -> None:
+    found = recommend(TARGET, Observed(1.0, 0.5), Expected(1.0, 28.0), EMPTY, NOW_S)
+    assert (found.replicas, found.reason) == (5, "reserve")

@@ -96,3 +96,98 @@ def test_a_backend_is_scaled_by_one_entry() -> None:
     again = 'max = 8\n[[scaling]]\nname = "gpu"\nmax = 3\ncalls_per_replica = 1'
     with pytest.raises(ConfigError, match="is also the name of"):
         parse(again)
+
+
+ACTION = """
+max = 8
+[scaling.action]
+kind = "command"
+command = ["scale", "{backend}", "{replicas}"]
+"""
+WHOLE = """
+kind = "backend"
+min = 1
+max = 8
+target_utilization = 0.7
+target_wait_s = 0.1
+lead_s = 60
+scale_up_after_s = 30
+scale_down_after_s = 300
+headroom = 0.2
+growth = 0.05
+peak = 1.0
+replica_usd_per_hour = 2.5
+timezone = "UTC"
+budget = "gpus"
+[scaling.action]
+kind = "command"
+command = ["scale", "{backend}"]
+env = ["KUBECONFIG"]
+timeout_s = 5
+min_interval_s = 1
+max_changes_per_hour = 5
+dry_run = true
+[[scaling.schedule]]
+days = ["sat"]
+start = "20:00"
+end = "07:00"
+min = 1
+max = 2
+[[scaling.events]]
+name = "sale"
+start = 2026-11-27T00:00:00+01:00
+end = 2026-11-28T00:00:00+01:00
+factor = 4
+[[budgets]]
+name = "gpus"
+limit_usd = 10
+window = "day"
+"""
+SHAPES = ("{}", "[]", "7", '""', '"\\u0000"', "nan", "1e400", "9" * 400, "true", "[[1]]", "-1")
+
+
+def test_the_whole_table_is_accepted() -> None:
+    plan = scaling_plans(parse(WHOLE))["gpu"]
+    assert plan.replica_nano_per_hour == 2_500_000_000 and plan.budget == "gpus"
+
+
+@pytest.mark.parametrize("line", [line for line in WHOLE.splitlines() if " = " in line])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_value_of_any_shape_is_accepted_or_refused_in_words(line: str, shape: str) -> None:
+    key = line.split(" = ", 1)[0]
+    try:
+        scaling_plans(parse(WHOLE.replace(line, f"{key} = {shape}", 1)))
+    except ConfigError as exc:
+        assert str(exc)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ('max = 8\n[scaling.action]\nkind = "command"', "command: is missing"),
+        ('max = 8\n[scaling.action]\nkind = "webhook"', "url: is missing"),
+        (ACTION + 'url = "https://x.example"', "does not apply to kind"),
+        (ACTION.replace('"scale"', '"a\\u0000b"'), "zero byte"),
+        (ACTION + 'env = ["A=B"]', "not the name of a variable"),
+        ('max = 8\nbudget = "gpus"\nreplica_usd_per_hour = 1', "is not a budget"),
+        ('max = 8\nbudget = "gpus"', "requires replica_usd_per_hour"),
+        (
+            'max = 8\nbudget = "b"\nreplica_usd_per_hour = 1\n'
+            '[[budgets]]\nname = "b"\nlimit_usd = 1',
+            "set its window",
+        ),
+        ('max = 8\nkind = "gateway"', "is a backend; write another name"),
+    ],
+)
+def test_an_action_and_a_budget_are_checked(more: str, says: str) -> None:
+    with pytest.raises(ConfigError) as problem:
+        parse(more)
+    assert says in str(problem.value).replace("\n", " ")
+
+
+def test_a_floor_keeps_its_baseline() -> None:
+    text = TEXT.format(name="gpu", more="max = 8").replace(
+        'backends = ["gpu"]',
+        'backends = ["gpu"]\nobjective = "min_cost"\naccuracy_floor = 0.9\nbaseline = "gpu"',
+    )
+    assert scaling_plans(config.parse(text, {}))["gpu"].floor_routes == ("r",)

@@ -1,0 +1,1 @@
+"""Actuators: what sets the number of replicas of a backend."""
