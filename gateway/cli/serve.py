@@ -11,10 +11,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from tollway.gateway import settings as config
+from tollway.gateway.cli import service_manager
 from tollway.gateway.learning.device_costs import column
 from tollway.gateway.listener import server as front
 from tollway.gateway.listener.http_protocol import limited_protocol
@@ -169,7 +171,7 @@ def _announce(
     """Print the address, that of the listener for gRPC if there is one, and a new admin key.
 
     The key is in the fragment of the dashboard's address, which browsers never send: no access log
-    and no Referer field contains it.
+    and no Referer field contains it. A service manager is told too.
     """
     url = front.url_of(listener, "https" if settings.server.tls else "http")
     sys.stdout.write(f"tollway {version('tollway')} is listening on {url}\n")
@@ -183,6 +185,7 @@ def _announce(
             f"Open the dashboard with it: {page}\n"
         )
     sys.stdout.flush()
+    service_manager.tell(service_manager.READY)
 
 
 def _run(
@@ -197,6 +200,9 @@ def _run(
     """Serve; `missed`: the hang-ups so far; `alone` if no other workers must be reloaded too."""
     server = gateway.settings.server
 
+    # The supervisor of several workers tells it itself: only the main process may.
+    told = partial(service_manager.tell, service_manager.STOPPING) if alone else _nothing
+
     def ready() -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, reloader.begin)
@@ -204,6 +210,14 @@ def _run(
             reloader.begin()
         collect_seldom()
         opened()
+
+    def leaving() -> None:
+        told()
+        gateway.leave()
+
+    def stopping() -> None:
+        told()
+        gateway.drain()
 
     gateway.opened = ready
     gateway.closed = reloader.close
@@ -223,8 +237,8 @@ def _run(
         drain_s=server.drain_s,
         tls=reloader.tls,
         grace_s=server.grace_s,
-        leaving=gateway.leave,
-        stopping=gateway.drain,
+        leaving=leaving,
+        stopping=stopping,
     )
 
 
@@ -253,6 +267,7 @@ def _in_workers(settings: config.Settings, read: Read, made: bool) -> int:
         return OK
 
     def stop() -> None:
+        service_manager.tell(service_manager.STOPPING)
         for listener in listeners:
             listener.close()
         if grpc is not None:
@@ -271,6 +286,10 @@ def _in_workers(settings: config.Settings, read: Read, made: bool) -> int:
         return supervisor.run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _nothing() -> None:
+    pass
 
 
 def newest(settings: config.Settings, read: Read) -> config.Settings:

@@ -254,6 +254,28 @@ def test_the_unit_is_good_by_systemd(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+def test_the_unit_is_confined() -> None:
+    """The default of a unit is 9.6, and nobody is kept from the network or from the program."""
+    analyze = shutil.which("systemd-analyze")
+    assert analyze, "this test needs systemd-analyze: apt-get install systemd"
+    command = [analyze, "security", "--offline=true", "--no-pager", DEPLOY / "tollway.service"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (exposure,) = re.findall(r"exposure level for tollway.service: ([0-9.]+)", done.stdout)
+    assert float(exposure) <= 1.2, done.stdout
+
+
+def test_a_reload_checks_the_configuration_that_is_started() -> None:
+    unit = (DEPLOY / "tollway.service").read_text()
+    lines = dict.fromkeys(re.findall(r"^Exec(\w+)=(.*)$", unit, re.M))
+    check = "/opt/tollway/bin/tollway check-config /etc/tollway/tollway.toml"
+    assert [*lines] == [
+        ("StartPre", check),
+        ("Start", "/opt/tollway/bin/tollway serve /etc/tollway/tollway.toml"),
+        ("Reload", check),
+        ("Reload", "/bin/kill -HUP $MAINPID"),
+    ]
+
+
 def test_the_unit_gives_more_time_to_stop_than_the_gateway_takes() -> None:
     (stop_s,) = re.findall(
         r"^TimeoutStopSec=(\d+)$", (DEPLOY / "tollway.service").read_text(), re.M
