@@ -89,7 +89,7 @@ class WarmUpEndpoint:
         if not isinstance(known, dict) or not known or not known.keys() <= route.backends.keys():
             names = ", ".join(route.backends)
             raise _bad(f"qualities must be an object with some of the route's backends: {names}")
-        decision = self._warm_ups.record(route, path, document, list(known), tenant)
+        decision = await self._warm_ups.record(route, path, document, list(known), tenant)
         item = {"decision": decision, "qualities": known, "source": SOURCE}
         (result,) = await self._group.teach([item], None)
         return result

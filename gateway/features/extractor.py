@@ -13,7 +13,7 @@ from tollway.backends.protocols.http import places
 from tollway.backends.types import Call
 from tollway.gateway.features.encoder import NUMBERS_MAX, FeatureEncoder
 from tollway.gateway.features.online.join import Joined
-from tollway.policies.types import Context
+from tollway.policies.types import EMBEDDING, Context
 
 
 class FeatureExtractor:
@@ -28,13 +28,16 @@ class FeatureExtractor:
         span: tuple[float, float] | None = None,
         joined: int = 0,
         embed: Callable[[str], tuple[float, ...]] | None = None,
+        embedded: bool = False,
     ) -> None:
         """Set the paths of numbers, texts and categories, and the bounds of the numbers.
 
         `joined`: how many numbers each call has from outside. `embed` returns the embedding of the
-        texts, which comes last in a context's numbers.
+        texts, which comes last in a context's numbers; `embedded`: that of a backend does, with
+        which each call comes.
         """
         self._embed = embed
+        self._added = EMBEDDING if embedded or embed is not None else 0
         self._numeric = [compile_path(path) for path in numeric if path[:1] != "$"]
         self._text = [compile_path(path) for path in text if path[:1] != "$"]
         self._categorical = [compile_first(path) for path in categorical if path[:1] != "$"]
@@ -46,10 +49,12 @@ class FeatureExtractor:
         ]
         self._encoder = FeatureEncoder(range=span, joined=joined)
 
-    def __call__(self, call: Call, joined: Joined | None = None) -> Context:
+    def __call__(
+        self, call: Call, joined: Joined | None = None, embedding: tuple[float, ...] = ()
+    ) -> Context:
         """Return a call's context. Paths without a value count as average.
 
-        `joined`: the values from outside, if the route has any.
+        `joined`: the values from outside, if the route has any. `embedding`: that by a backend.
         """
         data = call.payload.data
         found: list[float] = []
@@ -64,9 +69,20 @@ class FeatureExtractor:
         if self._roots:
             self._add_beside(call, found, words, categories)
         context = self._encoder.encode(found, words, categories, call.tenant, joined)
-        if self._embed is None:
+        if not self._added:
             return context
-        return replace(context, dense=context.dense + self._embed("\n".join(words)))
+        if self._embed is not None:
+            embedding = self._embed("\n".join(words))
+        return replace(context, dense=context.dense + (embedding or (0.0,) * EMBEDDING))
+
+    def text_of(self, call: Call, joined: Joined | None = None) -> str:
+        """Return a call's texts, as `embed` would get them."""
+        words: list[str] = []
+        for get in self._text:
+            texts(get(call.payload.data), words)
+        if self._roots:
+            self._add_beside(call, [], words, [])
+        return "\n".join(words)
 
     def _add_beside(
         self, call: Call, found: list[float], words: list[str], categories: list[str]
@@ -86,7 +102,7 @@ class FeatureExtractor:
         """
         numeric, text, _ = self._beside
         return self._encoder.fits(
-            len(dense) - (0 if self._embed is None else len(self._embed(""))),
+            len(dense) - self._added,
             numbers=bool(self._numeric or numeric),
             texts=bool(self._text or text) or more,
         )

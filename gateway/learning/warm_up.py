@@ -10,7 +10,7 @@ Qualities that are known already, from a table or another journal, need no calls
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -56,13 +56,16 @@ class WarmUps:
         rng: Random,
         tags: Mapping[str, str],
         declare: Callable[[str, Collection[str]], None],
+        embed: Callable[[InferenceRequest], Awaitable[tuple[float, ...]]],
     ) -> None:
         """`backends` returns all backends, which include judges that are on no route.
 
         `tags`: those of all calls, such as the environment. `declare` makes the metrics know
-        backends that are asked on a route which does not have them.
+        backends that are asked on a route which does not have them. `embed` returns a request's
+        embedding by a backend, if its route has one.
         """
         self._declare = declare
+        self._embed = embed
         self._tags = tags
         self._reserving = reserving
         self._attempts = attempts
@@ -102,6 +105,7 @@ class WarmUps:
         """
         plan = self._plan(route, among)
         state = self._state(plan, path, document, tenant)
+        await self._embedded(state)
         replies = []
         async with self._slots:
             try:
@@ -118,7 +122,14 @@ class WarmUps:
         decision = state.id if state.draws else ""
         return {"decision": decision, "cost_nano": state.cost_nano, "replies": replies}
 
-    def record(
+    async def _embedded(self, state: RequestState) -> None:
+        """Add the embedding to a request's context, if its route has a backend for it."""
+        inference = state.inference
+        if inference.route.embeds:
+            numbers = await self._embed(inference)
+            state.context = inference.route.features(inference.call, None, numbers)
+
+    async def record(
         self,
         route: RoutePlan,
         path: str,
@@ -139,6 +150,7 @@ class WarmUps:
                 raise BadRequest(f"context has {count} numbers in `dense`, unlike the route's own")
         else:
             state = self._state(route, path, given.get("request"), tenant)
+            await self._embedded(state)
         state.draws = self._draws(state, only=arms)
         state.id = self._journal.new_id()
         self._journal.record(state.id, partial(rows, state, self._wall()))

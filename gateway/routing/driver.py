@@ -18,7 +18,7 @@ from tollway.gateway.routing.metering import ESCALATED, PENDING
 from tollway.gateway.routing.plan import Target
 from tollway.gateway.routing.refusals import RequestRefused
 from tollway.gateway.routing.replies.stream_relay import CLOSE
-from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.routing.request import Embedded, InferenceRequest
 from tollway.gateway.routing.request_state import Attempt, RequestState
 from tollway.gateway.routing.reserving import Reserving
 from tollway.gateway.routing.router import Ask, Refuse, Router, Step
@@ -34,8 +34,14 @@ async def _leave_others(state: RequestState) -> None:
     state.streamed = held is not None and held.outcome.provenance == PENDING
 
 
+Embeds = Callable[[InferenceRequest], Awaitable[Embedded]]
+"""Returns the embedding of a request by a backend, within a time limit. Raises nothing."""
+
+
 class Driver:
     """Answers requests."""
+
+    # The mutable state is the embeddings by route, which wiring replaces.
 
     def __init__(
         self,
@@ -52,6 +58,7 @@ class Driver:
         self.attempts = attempts
         self.sinks = sinks
         self._clock = clock
+        self.embeds: dict[str, Embeds] = {}
 
     async def answer(self, inference: InferenceRequest) -> RequestState:
         """Return the finished request state, with the reply in `held`.
@@ -61,6 +68,9 @@ class Driver:
         """
         if inference.route.online is not None and inference.joined is None:
             await self.join(inference, inference.route.online)
+        if inference.route.embeds and inference.embedded is None:
+            await as_task()
+            inference.embedded = await self.embeds[inference.route.name](inference)
         return await self.go_on(self.router.begin(inference))
 
     async def go_on(  # noqa: PLR0912 - one branch for each step that may be skipped

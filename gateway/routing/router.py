@@ -99,7 +99,8 @@ class Router:
     def begin(self, inference: InferenceRequest) -> RequestState:
         """Return the state of a new request."""
         route = inference.route
-        context = route.features(inference.call, inference.joined)
+        numbers = () if inference.embedded is None else inference.embedded.numbers
+        context = route.features(inference.call, inference.joined, numbers)
         scopes = self._reservations.pacing(inference.tenant, route.name, inference.tags)
         if scopes:  # budgets that may pace this request but not the whole route
             context = Context(context.dense, context.sparse, scopes=scopes)

@@ -158,6 +158,7 @@ def _routes(raw: Raw) -> Iterator[Finding]:
             why = "contains only disabled backends; set enabled = true on one of them"
             yield ("routes", index, "backends"), show(names), why
         yield from _judges(index, route, backends)
+        yield from _embedders(index, route, backends)
         baseline = route.get("baseline")
         if isinstance(baseline, str) and backends.get(baseline, {}).get("enabled") is False:
             why = "is disabled, but the floor depends on it; enable it or name another backend"
@@ -175,14 +176,24 @@ def _features(raw: Raw) -> Iterator[Finding]:
 
 def _judges(index: int, route: Raw, backends: dict[str, Raw]) -> Iterator[Finding]:
     for at, signal in _tables(route, "signals"):
-        name, place = signal.get("backend"), ("routes", index, "signals", at, "backend")
-        if signal.get("kind") != "judge" or not isinstance(name, str):
-            continue
-        if name not in backends:
-            yield place, show(name), f"is not a backend; {did_you_mean(name, backends)}"
-        elif backends[name].get("protocol") != "openai":
-            why = 'must have protocol = "openai"; add a backend with that protocol'
-            yield place, show(name), why
+        if signal.get("kind") == "judge":
+            place = ("routes", index, "signals", at, "backend")
+            yield from _of_openai(place, signal.get("backend"), backends)
+
+
+def _embedders(index: int, route: Raw, backends: dict[str, Raw]) -> Iterator[Finding]:
+    place = ("routes", index, "context", "embedding_backend")
+    yield from _of_openai(place, _table(route, "context").get("embedding_backend"), backends)
+
+
+def _of_openai(place: Location, name: Any, backends: dict[str, Raw]) -> Iterator[Finding]:
+    if not isinstance(name, str):
+        return
+    if name not in backends:
+        yield place, show(name), f"is not a backend; {did_you_mean(name, backends)}"
+    elif backends[name].get("protocol") != "openai":
+        why = 'must have protocol = "openai"; add a backend with that protocol'
+        yield place, show(name), why
 
 
 def _spoken(place: Location, route: Raw, backend: Raw) -> Iterator[Finding]:
@@ -265,6 +276,13 @@ def _scopes(raw: Raw) -> Iterator[Finding]:
             yield from _reachable(index, budget, tenants, routes, raw)
 
 
+def _called(route: Raw) -> list[str]:
+    """Return the backends that a route calls: its own, its judges, and that of its embeddings."""
+    others = [signal.get("backend") for _, signal in _tables(route, "signals")]
+    others.append(_table(route, "context").get("embedding_backend"))
+    return [*_texts(route.get("backends")), *_texts(others)]
+
+
 def _reachable(
     index: int, budget: Raw, tenants: dict[str, Raw], routes: dict[str, Raw], raw: Raw
 ) -> Iterator[Finding]:
@@ -276,7 +294,7 @@ def _reachable(
         for name, route in routes.items()
         if scope.get("route") in (None, name)
         and (not isinstance(open_to, list) or name in open_to)
-        and (scope.get("backend") is None or scope["backend"] in _texts(route.get("backends")))
+        and (scope.get("backend") is None or scope["backend"] in _called(route))
     ]
     place: Location = ("budgets", index, "scope")
     if routes and not reached:

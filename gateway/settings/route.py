@@ -71,12 +71,30 @@ class FeaturesConfig(ConfigTable):
         examples=["wordllama"],
     )
 
+    embedding_backend: Name | None = Field(
+        default=None,
+        description="Backend with protocol openai that embeds the texts instead, by "
+        "`/v1/embeddings`, before the request is routed ([what it costs](choosing.md#embeddings)).",
+        examples=["embedder"],
+    )
+    embedding_timeout_s: Seconds = Field(
+        default=0.3,
+        description="Longest that a request waits for `embedding_backend`; then it is routed "
+        "without an embedding.",
+    )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether requests have an embedding."""
+        return self.embedding is not None or self.embedding_backend is not None
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.embedding is not None and not self.text:
-            raise KeyProblem(
-                "embedding", 'needs texts; write text = ["messages[*].content"], or remove it'
-            )
+        key = "embedding" if self.embedding is not None else "embedding_backend"
+        if self.is_embedded and not self.text:
+            raise KeyProblem(key, 'needs texts; write text = ["messages[*].content"], or remove it')
+        if self.embedding is not None and self.embedding_backend is not None:
+            raise KeyProblem(key, "contradicts embedding_backend; remove one of them")
         for path in (*self.numeric, *self.text, *self.categorical):
             places.check_request(path)
         if self.range is not None and not self.range[0] < self.range[1]:
@@ -496,7 +514,7 @@ class RouteConfig(ConfigTable):
 
     @model_validator(mode="after")
     def _check_embedding(self) -> Self:
-        if self.context.embedding is None:
+        if not self.context.is_embedded:
             return self
         if self.policy != "lagrangian" or self.cascade:
             raise KeyProblem(

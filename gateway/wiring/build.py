@@ -65,7 +65,7 @@ from tollway.gateway.wiring.shared import (
     build_watching,
     build_webhooks,
 )
-from tollway.gateway.wiring.signals import build_signals
+from tollway.gateway.wiring.signals.builder import build_signals
 from tollway.gateway.wiring.states import States
 from tollway.gateway.workers.group import WorkerGroup
 from tollway.gateway.workers.identity import WorkerIdentity
@@ -200,6 +200,7 @@ def build(  # noqa: PLR0915 - one statement for each part
         rng=rng,
         tags=environment_of(settings),
         declare=lambda name, others: gateway.declare_on(name, others),  # noqa: PLW0108 - built below
+        embed=lambda inference: gateway.signals.embedded(inference),  # noqa: PLW0108 - built below
     )
     rollouts, shadows = build_rollouts(
         settings,
@@ -274,9 +275,7 @@ def build(  # noqa: PLR0915 - one statement for each part
             settings,
             backends,
             routes,
-            path.sinks,
-            path.reserving,
-            path.attempts,
+            path.driver,
             journal,
             teach=group.teach,
             counts=metrics,

@@ -105,7 +105,13 @@ def seen_of(route: config.RouteConfig, settings: config.Settings) -> object:
     """Return the settings that say what a policy sees; if they change, learning starts again."""
     named = [one for one in settings.features if one.name in route.features]
     values = [(one.name, [(v.name, v.type) for v in one.values]) for one in named]
-    return route.of(*route.FEATURES), values
+    embedder = [
+        (one.url, one.model)
+        for one in settings.backends
+        if one.name == route.context.embedding_backend
+    ]
+    context = route.context.model_copy(update={"embedding_timeout_s": 0.0})
+    return route.of(*route.FEATURES[1:]), context, values, embedder
 
 
 def _model(one: config.FeatureGroupConfig) -> str:

@@ -60,7 +60,7 @@ from tollway.gateway.storage.retention import JournalRetention
 from tollway.gateway.storage.state_file import StateFile
 from tollway.gateway.wiring.devices import read_unread
 from tollway.gateway.wiring.scheduler import Scheduler
-from tollway.gateway.wiring.signals import SignalBuilder
+from tollway.gateway.wiring.signals.builder import SignalBuilder
 from tollway.gateway.wiring.states import States
 from tollway.gateway.workers.group import WorkerGroup
 from tollway.gateway.workers.identity import WorkerIdentity
@@ -191,7 +191,8 @@ class Gateway:
                 self.metrics.declare_signal(name, signal)
         for settings in self.settings.routes:
             judges = [one.backend for one in settings.signals if one.kind == "judge"]
-            names = [name for name in judges if name in self.backends]
+            embedder = settings.context.embedding_backend
+            names = [name for name in (*judges, embedder) if name in self.backends]
             self.metrics.declare(settings.name, names, self.tenants)
             self.activity.declare(settings.name, names, self.tenants)
 

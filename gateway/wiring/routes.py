@@ -28,7 +28,7 @@ from tollway.gateway.wiring.backends import build_backend, build_transport
 from tollway.gateway.wiring.caching import build_cache_plan
 from tollway.gateway.wiring.features import joined_numbers, route_features, seen_of
 from tollway.gateway.wiring.rollouts.plans import split
-from tollway.gateway.wiring.signals import anchor, priors
+from tollway.gateway.wiring.signals.priors import anchor, priors
 from tollway.gateway.wiring.states import Stage, States
 from tollway.policies import cached_answers
 from tollway.policies.evidence.audit import Auditor
@@ -123,6 +123,7 @@ def build_route(  # noqa: PLR0917 - the parts in the order they are built
         forward_headers=frozenset(name.encode() for name in route.forward_headers),
         no_answer=0.0 if route.no_answer == "wrong" else None,
         online=online,
+        embeds=route.context.embedding_backend in backends,
         cache=build_cache_plan(route, settings, stage, online),
         signals=priors(route),
         anchor=anchor(route, backends),
@@ -152,6 +153,7 @@ def build_features(context: config.FeaturesConfig, joined: int = 0) -> FeatureEx
         span=context.range,
         joined=joined,
         embed=None if context.embedding is None else static_embedding(context.embedding),
+        embedded=context.embedding_backend is not None,
     )
 
 
@@ -181,7 +183,7 @@ def staged_policy(
             # A seed per route: a snapshot can only be loaded by a policy with the same seed.
             seed=zlib.crc32(route.name.encode()) & 0x7FFFFFFF,
             guard=route.guard,
-            embedded=route.context.embedding is not None,
+            embedded=route.context.is_embedded,
         )
         if route.cache is None:
             return policy

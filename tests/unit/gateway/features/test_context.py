@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tollway.gateway.features.encoder import CLIP, SPARSE_MASK, WORDS, WORDS_MAX, FeatureEncoder
 from tollway.gateway.features.extractor import FeatureExtractor
+from tollway.policies.types import EMBEDDING
 
 
 def test_numbers_are_scaled_by_their_declared_range() -> None:
@@ -133,6 +134,7 @@ def test_a_context_of_another_length_does_not_fit() -> None:
 
 
 def test_an_embedding_counts_among_the_numbers_that_fit() -> None:
-    features = FeatureExtractor(text=("text",), embed=lambda text: (0.0,) * 4)
-    fitting = [n for n in range(16) if features.fits((0.0,) * n, more=False)]
-    assert fitting == [4, 9]
+    embeds = FeatureExtractor(text=("text",), embed=lambda text: (0.0,) * EMBEDDING)
+    for features in (embeds, FeatureExtractor(text=("text",), embedded=True)):
+        fitting = [n for n in range(80) if features.fits((0.0,) * n, more=False)]
+        assert fitting == [EMBEDDING, EMBEDDING + 5]

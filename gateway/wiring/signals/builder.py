@@ -7,36 +7,25 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-from tollway.backends.http.factory import open_transport
 from tollway.backends.json_path import compile_path
 from tollway.backends.price import Price
 from tollway.backends.protocols.registry import protocol
 from tollway.gateway import settings as config
 from tollway.gateway.learning.device_costs import DeviceCosts
-from tollway.gateway.routing.attempts import Attempts
+from tollway.gateway.routing.driver import Driver
 from tollway.gateway.routing.plan import RoutePlan, Target
-from tollway.gateway.routing.reserving import Reserving
-from tollway.gateway.routing.sinks import Sinks
+from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.routing.request_state import RequestState
 from tollway.gateway.routing.state import RouteState
-from tollway.gateway.security.addresses import is_link_local
 from tollway.gateway.settings.errors import ConfigError, Problem
 from tollway.gateway.settings.signals.guard import GuardConfig
 from tollway.gateway.settings.signals.hook import SignalConfig
 from tollway.gateway.signals.calls import PaidCalls
-from tollway.gateway.signals.guards import (
-    AskingGuard,
-    Guard,
-    LengthGuard,
-    PatternGuard,
-    Words,
-)
+from tollway.gateway.signals.embeddings import BackendEmbeddings
+from tollway.gateway.signals.guards import Guard
 from tollway.gateway.signals.judge import JudgeHook, PairJudgeHook, ReferenceHook
 from tollway.gateway.signals.local_hooks import (
-    CHECKER,
-    PATTERN_HELLO,
-    SCHEMA_HELLO,
     FieldHook,
     LengthHook,
     Part,
@@ -46,45 +35,25 @@ from tollway.gateway.signals.local_hooks import (
     ServiceHook,
 )
 from tollway.gateway.signals.ports import Hook, RouteHooks
-from tollway.gateway.signals.process import LINE_BYTES_MAX, Program
 from tollway.gateway.signals.runner import Counts, SignalRunner, Teach
-from tollway.gateway.signals.service import Service
 from tollway.gateway.storage.journal import Journal
-from tollway.policies.evidence.signal_trust import SignalPrior
+from tollway.gateway.wiring.signals.guards import build_guard, build_program, build_service
 
+EMBEDDING = "$embedding"  # no signal's name
 PAID = frozenset(("judge", "reference"))
 SCHEMA_BYTES_MAX = 1 << 20
-GUARD_LINE_BYTES = 8 << 20  # all texts of a request of 1 MiB, each character escaped
-
-
-def priors(route: config.RouteConfig) -> dict[str, SignalPrior]:
-    """Return what is declared of a route's signals, by name."""
-    return {signal.name: signal.prior() for signal in route.signals}
-
-
-def anchor(route: config.RouteConfig, backends: Mapping[str, Target]) -> str:
-    """Return the backend whose declared quality calibrates signals: the baseline, or the best."""
-    if route.baseline is not None:
-        return route.baseline
-    declared = {
-        name: quality
-        for name in route.backends
-        if name in backends and (quality := backends[name].declared_quality) is not None
-    }
-    return max(declared, key=declared.__getitem__) if declared else ""
 
 
 class SignalBuilder:
     """Builds the hooks of all routes; unchanged ones stay the same objects."""
 
-    # The mutable state is the hooks and guards with their settings, the guards by route, the state
-    # of the judges' plans, and the routes.
+    # The mutable state is the hooks, guards and embeddings with their settings, the guards by
+    # route, the state of the judges' plans, and the routes.
 
     def __init__(
         self,
         runner: SignalRunner,
-        reserving: Reserving,
-        attempts: Attempts,
+        driver: Driver,
         journal: Journal,
         *,
         clock: Callable[[], float],
@@ -95,9 +64,11 @@ class SignalBuilder:
         self.runner = runner
         self._routes: Mapping[str, RoutePlan] = {}
         self._clock, self._wall, self._costs = clock, wall, costs
-        self._paid = partial(
-            PaidCalls, reserving, attempts, journal, clock=clock, wall=wall, rng=rng
-        )
+        calls = driver.reserving, driver.attempts, journal
+        self._paid = partial(PaidCalls, *calls, clock=clock, wall=wall, rng=rng)
+        self._embeddings = partial(BackendEmbeddings, *calls, clock=clock, wall=wall)
+        self._embedders: dict[str, tuple[object, BackendEmbeddings]] = {}
+        self._embeds = driver.embeds
         self._hooks: dict[tuple[str, str], tuple[object, Hook]] = {}
         self._judging: dict[tuple[str, str], RouteState] = {}
         self._guards: dict[tuple[str, str], tuple[GuardConfig, Guard]] = {}
@@ -150,12 +121,15 @@ class SignalBuilder:
             )
 
         guards = self._prepared_guards(settings)
+        embedders = self._prepared_embedders(settings, backends, routes)
 
         def commit() -> list[Hook | Guard]:
             self._hooks, self._routes = hooks, routes
             kept = [guard for _, guard in guards.values()]
             gone = [guard for _, guard in self._guards.values() if guard not in kept]
-            self._guards = guards
+            self._guards, self._embedders = guards, embedders
+            self._embeds.clear()
+            self._embeds.update({name: one.of for name, (_, one) in embedders.items()})
             self.guards.clear()  # the same mapping: the data plane in use has it
             for (route, _), (_, guard) in guards.items():
                 self.guards.setdefault(route, []).append(guard)
@@ -177,6 +151,42 @@ class SignalBuilder:
                     guards[key] = one, build_guard(one)
         return guards
 
+    def _prepared_embedders(
+        self,
+        settings: config.Settings,
+        backends: Mapping[str, Target],
+        routes: Mapping[str, RoutePlan],
+    ) -> dict[str, tuple[object, BackendEmbeddings]]:
+        embedders = {}
+        for route in settings.routes:
+            name, limit_s = route.context.embedding_backend, route.context.embedding_timeout_s
+            backend = backends.get(name or "")
+            if backend is None:
+                continue
+            identity, known = (backend, limit_s), self._embedders.get(route.name)
+            if known is not None and known[0] == identity:
+                embedders[route.name] = known
+                continue
+            plan = self._plan_of(route.name, EMBEDDING, routes[route.name], backend, limit_s)
+            price = partial(self.price_of, backend)
+            made = self._embeddings(plan, backend.name, price, timeout_s=limit_s)
+            embedders[route.name] = identity, made
+        return embedders
+
+    async def embedded(self, inference: InferenceRequest) -> tuple[float, ...]:
+        """Return the embedding of a request that is not routed, and journal the call for it."""
+        _, embeddings = self._embedders[inference.route.name]
+        made = await embeddings.of(inference)
+        embeddings.write(made, "")
+        return made.numbers
+
+    def ended(self, state: RequestState, now_s: float) -> None:
+        """Journal the call that embedded a finished request."""
+        made = state.inference.embedded
+        known = self._embedders.get(state.inference.route.name)
+        if made is not None and known is not None:
+            known[1].write(made, state.id)
+
     async def close(self) -> None:
         """Score what waits for a while, and release hooks and guards."""
         await self.runner.close()
@@ -189,16 +199,16 @@ class SignalBuilder:
         if signal.kind in PAID:
             return self._build_paid(signal, route, judge)
         if signal.kind == "schema":
-            return SchemaHook(name, _schema(signal), part, _program(signal))
+            return SchemaHook(name, _schema(signal), part, build_program(signal))
         if signal.kind == "command":
-            return ProgramHook(name, _program(signal, signal.command))
+            return ProgramHook(name, build_program(signal, signal.command))
         return self._build_local(signal, part)
 
     @staticmethod
     def _build_local(signal: SignalConfig, part: Part) -> Hook:
         name = signal.name
         if signal.pattern is not None:
-            return PatternHook(name, signal.pattern, signal.found, part, _program(signal))
+            return PatternHook(name, signal.pattern, signal.found, part, build_program(signal))
         if signal.length is not None:
             return LengthHook(name, *signal.length, part)
         if signal.field is not None:
@@ -214,7 +224,8 @@ class SignalBuilder:
         if signal.kind == "reference":
             return ReferenceHook(name, calls, signal.backend)
         assert judge is not None
-        plan, price = self._judging_plan(signal, route, judge), partial(self.price_of, judge)
+        plan = self._plan_of(route.name, name, route, judge, signal.timeout_s)
+        price = partial(self.price_of, judge)
         rubric, rival = signal.rubric, signal.compare_to
         if rival is not None:
             return PairJudgeHook(name, calls, plan, judge.name, rubric, price, rival)
@@ -230,17 +241,16 @@ class SignalBuilder:
             return price
         return judge.price if judge.tariff is None else judge.tariff.at_time(self._wall())
 
-    def _judging_plan(self, signal: SignalConfig, route: RoutePlan, judge: Target) -> RoutePlan:
-        """Return the plan by which a judge is called: its own protocol, usage and costs."""
-        key = route.name, signal.name
-        state = self._judging.setdefault(key, RouteState())
-        target = replace(
-            judge, protocol=protocol("openai"), expects=None, timeout_s=signal.timeout_s
-        )
+    def _plan_of(
+        self, route: str, signal: str, plan: RoutePlan, backend: Target, timeout_s: float
+    ) -> RoutePlan:
+        """Return the plan by which a backend is called: its own protocol, usage and costs."""
+        state = self._judging.setdefault((route, signal), RouteState())
+        target = replace(backend, protocol=protocol("openai"), expects=None, timeout_s=timeout_s)
         return replace(
-            route,
+            plan,
             protocol=target.protocol,
-            backends={judge.name: target},
+            backends={backend.name: target},
             state=state,
             cascade=False,
             auditor=None,
@@ -251,22 +261,9 @@ class SignalBuilder:
             anchor="",
             cache=None,
             online=None,
+            embeds=False,
             texts=None,
         )
-
-
-def _program(signal: SignalConfig | GuardConfig, command: tuple[str, ...] = CHECKER) -> Program:
-    checked = SCHEMA_HELLO if signal.kind == "schema" else PATTERN_HELLO
-    hello = checked if command == CHECKER else None
-    is_guard = isinstance(signal, GuardConfig)
-    return Program(
-        command,
-        timeout_s=signal.timeout_s,
-        wait_s=signal.timeout_s if is_guard else None,  # a client waits for it
-        most=signal.concurrency,
-        hello=hello,
-        line_bytes=GUARD_LINE_BYTES if is_guard else LINE_BYTES_MAX,
-    )
 
 
 def _schema(signal: SignalConfig) -> Any:
@@ -286,40 +283,11 @@ def read_schema(path: Path) -> Any:
         raise ConfigError([Problem("", f"schema_file {path}", why)]) from exc
 
 
-def build_service(one: SignalConfig | GuardConfig) -> Service:
-    """Return the HTTP service of a signal or guard."""
-    assert one.url is not None
-    url = one.url.get_secret_value()
-    origin = urlunsplit((*urlsplit(url)[:2], "", "", ""))
-    transport = open_transport(origin, connections=one.concurrency, barred=is_link_local)
-    wait_s = one.timeout_s if isinstance(one, GuardConfig) else None
-    return Service(url, transport, timeout_s=one.timeout_s, most=one.concurrency, wait_s=wait_s)
-
-
-def build_guard(one: GuardConfig) -> Guard:
-    """Return a guard."""
-    words, allows = Words(compile_path(one.at) if one.at else None), one.on_failure == "allow"
-    if one.most is not None and one.kind == "length":
-        return LengthGuard(one.name, one.most, words, one.act, one.tags, allows)
-    if one.url is not None and one.kind == "service":
-        service = build_service(one)
-        return AskingGuard(one.name, service.ask, service.aclose, allows)
-    if one.pattern is not None and one.kind == "regex":
-        program = _program(one)
-        return PatternGuard(
-            one.name, one.pattern, words, one.act, one.tags, one.replacement, allows, program
-        )
-    program = _program(one, one.command)
-    return AskingGuard(one.name, program.ask, program.aclose, allows)
-
-
-def build_signals(  # noqa: PLR0917 - the parts in the order they are built
+def build_signals(
     settings: config.Settings,
     backends: Mapping[str, Target],
     routes: Mapping[str, RoutePlan],
-    sinks: Sinks,
-    reserving: Reserving,
-    attempts: Attempts,
+    driver: Driver,
     journal: Journal,
     *,
     teach: Teach,
@@ -334,9 +302,8 @@ def build_signals(  # noqa: PLR0917 - the parts in the order they are built
     # theirs, so that a run can be repeated.
     own = Random(repr(rng.getstate()))
     runner = SignalRunner(teach=teach, counts=counts, rng=own, wall=wall)
-    sinks.add(ended=runner.ended)
-    builder = SignalBuilder(
-        runner, reserving, attempts, journal, clock=clock, wall=wall, rng=own, costs=costs
-    )
+    builder = SignalBuilder(runner, driver, journal, clock=clock, wall=wall, rng=own, costs=costs)
+    driver.sinks.add(ended=runner.ended)
+    driver.sinks.add(ended=builder.ended)
     builder.prepare(settings, backends, routes)()
     return builder

@@ -1,0 +1,1 @@
+"""Builds signals, guards and embeddings by backends."""
