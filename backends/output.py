@@ -6,7 +6,8 @@ enforces. If the request has none, or one that the budget cannot cover, the gate
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+
+from tollway.record import record
 
 MAX_TOKENS, MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
 MAX_OUTPUT_TOKENS = "max_output_tokens"
@@ -30,7 +31,7 @@ SMALLEST = 16  # no server refuses this many; OpenAI's Responses API takes no fe
 UNLIMITED = 2**31  # tokens; above any limit that a server takes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Output:
     """The answers that a request asks for.
 
@@ -65,7 +66,7 @@ class Output:
         return max(seen) if seen and all(seen) else 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutputLimit:
     """A limit of `tokens` for each answer, to be inserted into `field`.
 

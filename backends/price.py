@@ -291,6 +291,15 @@ def _times(tier: str) -> float:
     return 1.0 if tier in CHEAPER_TIERS else TIER_TIMES.get(tier, TIER_TIMES_ELSE)
 
 
+def rounded_nano(nano: float) -> int:
+    """Return a cost below MAX_NANO, at least 0, rounded up as `Price.cost_nano` does."""
+    whole = int(nano)
+    above = nano - whole
+    if above <= 1e-15 * nano and above < 0.5:
+        return whole
+    return whole + 1 if whole + 1 < MAX_NANO else MAX_NANO - 1
+
+
 def bounded(price: Price) -> Price:
     """Return a price with the maximum that its service tiers, hours and parts can give a call."""
     ways = [*_ways(price)]

@@ -122,14 +122,9 @@ class Listener:
         return True
 
 
-async def requests(
-    gateway: Gateway,
-    count: int,
-    clock: Callable[[], float] = time.perf_counter,
-    case: cases.Case = cases.SMALL,
-) -> float:
-    """Send a case's requests one after the other; return microseconds each."""
-    scope: dict[str, Any] = {
+def scope_of(case: cases.Case) -> dict[str, Any]:
+    """Return the scope of a case's requests, as the listener makes it."""
+    return {
         "type": "http",
         "http_version": "1.1",
         "method": "POST",
@@ -143,6 +138,16 @@ async def requests(
             (b"content-length", b"%d" % len(case.body)),
         ],
     }
+
+
+async def requests(
+    gateway: Gateway,
+    count: int,
+    clock: Callable[[], float] = time.perf_counter,
+    case: cases.Case = cases.SMALL,
+) -> float:
+    """Send a case's requests one after the other; return microseconds each."""
+    scope = scope_of(case)
     bodies = [body.encode() for body in case.bodies]
     statuses: dict[int, int] = {}
 

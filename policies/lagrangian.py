@@ -27,6 +27,7 @@ from tollway.policies.evidence.off_policy import dot, estimated, held_back, stan
 from tollway.policies.evidence.signal_trust import SignalEstimate
 from tollway.policies.evidence.whole_labels import Whole
 from tollway.policies.exploration import Exploration, Offer, Uniform
+from tollway.policies.few_arms import FEW, draw_among_few
 from tollway.policies.floor import Floor
 from tollway.policies.pacing.multiplier import FREE, Arms, Market, Prices
 from tollway.policies.pacing.pacer import Pacer
@@ -98,6 +99,33 @@ class Lagrangian:
         """Draw one of `arms`; see the port. ValueError for values that are not finite."""
         names, costs = offered(arms)
         qualities, labels = self._quality.expect(context, arms, names)
+        own = self._floor
+        if floor is None and self._solved and (own is None or not own.guarded):
+            explore, prices, scopes = self._explore, self.prices, context.scopes
+            if scopes and own is None:
+                prices = self._scoped.max_price(prices, scopes)
+            few = type(explore) is Exploration and len(names) <= min(FEW, explore.short_list)
+            if few and prices.share == 0.0:
+                assert type(explore) is Exploration
+                self._event |= self._window.add(context, names, qualities, costs)
+                self._since += 1
+                base_usd = self._pacer.base(costs)
+                if scopes:
+                    base_usd = self._scoped.least(base_usd, scopes)
+                choice, extra_usd = draw_among_few(
+                    explore,
+                    names,
+                    qualities,
+                    costs,
+                    labels,
+                    prices.high,
+                    base_usd,
+                    scopes,
+                    self.version,
+                    rng,
+                )
+                self.explored_usd += extra_usd
+                return choice
         offer = Offer(names, qualities, costs, labels, context.scopes)
         self._see(context, offer)
         return self._draw(offer, rng, floor)

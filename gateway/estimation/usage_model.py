@@ -28,6 +28,7 @@ QUANTILE = 0.95
 STEP = 0.05  # step of the quantile's log: found within a hundred calls, then within a few percent
 LOG_MARGIN_MAX = math.log(20.0)
 SURE_CALLS = 200  # calls needed to judge whether the context predicts usage
+TRIED_CALLS = 40  # of a unit, after which the head is asked only where it has been better
 PAYS = 0.95  # greatest share of the mean's squared error at which the head is worth its 15 us
 REST = 16  # a head that does not pay learns one call in 16, to be ready when that changes
 LEAST = 1e-9  # smallest usage; with COUNT_MAX above it, every ratio of two usages is finite
@@ -158,8 +159,11 @@ class UsageModel:
         return Accuracy(self._calls, self._coverage, self._relative_error)
 
     def _choose_keys(self) -> None:
-        unsure = self._calls < SURE_CALLS
-        self.keys = [unit.key for unit in self._units if unit.first and (unsure or unit.is_helped)]
+        self.keys = [
+            unit.key
+            for unit in self._units
+            if unit.first and (unit.is_helped or unit.count < TRIED_CALLS)
+        ]
 
     @property
     def output_tokens(self) -> float:
@@ -173,24 +177,20 @@ class UsageModel:
 
         `cached` is the cached share of the input, if known; None uses the mean share.
         """
-        if known.input_tokens:
-            inputs = known.input_tokens * self._input_share
-        else:
-            inputs = self._input or PRIOR.input_tokens
+        inputs, output = known.input_tokens, self._output
+        inputs = inputs * self._input_share if inputs else self._input or PRIOR.input_tokens
         share = self._cached if cached is None else cached
-        device_s, tokens = self._device.plain, self._output.plain or self._usual()
+        device_s, tokens = self._device.plain, output.plain or self._usual()
         if logs:
             device_s = self._device.expected(logs)
-            tokens = self._output.expected(logs) or tokens
-        expected = Usage(
-            calls=known.calls,
-            device_s=known.device_s if 0.0 < known.device_s < device_s else device_s,
-            input_tokens=inputs,
-            cached_input_tokens=inputs * share if share < 1.0 else inputs,
-            output_tokens=known.output_tokens if 0.0 < known.output_tokens < tokens else tokens,
-            exact=False,
-            more=known.more,
-        )
+            tokens = output.expected(logs) or tokens
+        if 0.0 < known.device_s < device_s:
+            device_s = known.device_s
+        if 0.0 < known.output_tokens < tokens:
+            tokens = known.output_tokens
+        cached_inputs = inputs * share if share < 1.0 else inputs
+        # By position: names take as long again.
+        expected = Usage(known.calls, device_s, inputs, cached_inputs, tokens, False, known.more)
         return replace(expected, more=self._details(expected, known)) if self._shares else expected
 
     def relief(self, idle: int) -> float:

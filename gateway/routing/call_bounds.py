@@ -15,11 +15,12 @@ than none. See docs/decisions/0204.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from tollway.backends import output as outputs
 from tollway.backends.dialect import Dialect
 from tollway.backends.output import Output, OutputLimit
-from tollway.backends.pricing import Price
+from tollway.backends.price import MAX_NANO, Price, rounded_nano
 from tollway.backends.types import Call, Details, Usage
 from tollway.gateway.estimation.cost_estimator import Quote
 from tollway.gateway.routing.plan import Target
@@ -35,25 +36,36 @@ fewer than 16 tokens; 256 tokens are a paragraph, which is useful whatever the u
 INPUT_SLACK = 1.25  # times the expected input, when prompt and limit must share the context
 
 
-@record
+@dataclass(slots=True)
 class Costs:
     """The most that a call costs, as a function of the token limit of each answer.
 
     `fixed` is the maximum usage other than output; `extra_nano` is the guess for units that nothing
-    bounds; `answers` is 0 if there is no output; `base_nano` is the cost without output;
-    `each_nano` is the cost per token.
+    bounds; `answers` is 0 if there is no output. `unrounded_nano`: the cost of `fixed`, to which
+    each token of the output adds `price.output_token_nano`; None if they do not simply add up.
+    Derived: `base_nano` is the cost without output; `each_nano` is the cost per token.
     """
 
     price: Price
     fixed: Usage
     extra_nano: int
     answers: float
-    base_nano: int
-    each_nano: float
+    unrounded_nano: float | None = None
+    base_nano: int = field(init=False)
+    each_nano: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        many, base_nano = 100_000, self.nano(0)
+        self.base_nano, self.each_nano = base_nano, (self.nano(many) - base_nano) / many
 
     def nano(self, tokens: int) -> int:
-        """Return the maximum cost if each answer has at most `tokens` tokens (1 us)."""
-        return self.extra_nano + self.price.foreseen_nano(self.fixed, tokens * self.answers)
+        """Return the maximum cost if each answer has at most `tokens` tokens (0.4 us)."""
+        nano = self.unrounded_nano
+        if nano is None:
+            return self.extra_nano + self.price.foreseen_nano(self.fixed, tokens * self.answers)
+        # As `Price.cost_nano`, which looks at each part of the usage again.
+        nano += tokens * self.answers * self.price.output_token_nano
+        return self.extra_nano + (rounded_nano(nano) if nano < MAX_NANO else MAX_NANO - 1)
 
     def tokens(self, amount_nano: int) -> int:
         """Return the tokens that each answer may have for the call to cost at most an amount."""
@@ -66,9 +78,17 @@ class Costs:
 
 
 def _costs(price: Price, fixed: Usage, extra_nano: int, answers: float) -> Costs:
-    base_nano, many = price.foreseen_nano(fixed), 100_000
-    each_nano = (price.foreseen_nano(fixed, many * answers) - base_nano) / many
-    return Costs(price, fixed, extra_nano, answers, extra_nano + base_nano, each_nano)
+    if price.tiers:
+        price = price.at(fixed.input_tokens)
+    least = min(fixed.calls, fixed.device_s, fixed.input_tokens, answers)
+    if fixed.more is not None or price.tiers or fixed.cached_input_tokens or not least >= 0:
+        return Costs(price, fixed, extra_nano, answers)
+    unrounded_nano = (
+        fixed.calls * price.per_request_nano
+        + fixed.device_s * price.per_device_s_nano
+        + fixed.input_tokens * price.input_token_nano
+    )
+    return Costs(price, fixed, extra_nano, answers, unrounded_nano)
 
 
 @record
@@ -211,9 +231,12 @@ def _written(more: Details | None, unit: str, inputs: float) -> Details | None:
 
 
 def _least(backend: Target, longest: float, most: int, asked: int) -> int:
-    least = backend.min_output_tokens or min(max(int(FACTOR * longest), LEAST), USEFUL)
+    least = backend.min_output_tokens
+    if not least:
+        least = int(FACTOR * longest)
+        least = LEAST if least < LEAST else USEFUL if least > USEFUL else least
     least = max(least, asked)
-    return min(least, most) if most else least
+    return most if 0 < most < least else least
 
 
 def _wanted(longest: float, most: int, least: int, share: int, taken: int | None) -> int:

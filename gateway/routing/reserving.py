@@ -84,8 +84,10 @@ class Reserving:
         """
         quote, call = state.quotes[backend.name], state.inference.call
         is_open = backend.has_bounds or call.payload.endpoint.is_open
-        hard = [account for account in accounts if account.hard] if is_open else None
-        if not (hard and (call.body or backend.price.is_stale)):
+        if not (is_open and (call.body or backend.price.is_stale)):
+            return quote.ceiling_nano, quote.maximum_nano, None
+        hard = [account for account in accounts if account.hard]
+        if not hard:
             return quote.ceiling_nano, quote.maximum_nano, None
         longest = state.inference.route.estimator.longest(backend.name, state.inference.tenant)
         left_nano = min([account.left_nano for account in hard])

@@ -203,3 +203,23 @@ def test_a_refusal_of_an_inserted_limit_says_what_to_send_instead(
     assert (other_field(INSERTED, refusal), smaller(INSERTED, refusal)) == (field, tokens)
     replaced = OutputLimit(62_500, "max_tokens", ("max_tokens",))
     assert (other_field(replaced, refusal), smaller(replaced, refusal)) == ("", 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_cost_of_a_limit_is_what_the_price_makes_of_it(seed: int) -> None:
+    rng = random.Random(seed)
+    price: dict[str, object] = {
+        "input_usd_per_mtok": rng.choice([0.1, 0.3, 10 ** rng.uniform(-3, 3)]),
+        "output_usd_per_mtok": rng.choice([0.4, 10 ** rng.uniform(-3, 3)]),
+        "per_request_usd": rng.choice([0, 1e-5]),
+    }
+    if rng.random() < 0.5:
+        price["tiers"] = [{"above_input_tokens": 20, "input_usd_per_mtok": 2e3,
+                           "output_usd_per_mtok": 4e3}]  # fmt: skip
+    asked = backend(price, max_output_tokens=10**9)
+    found = bound(asked, 10 ** rng.uniform(-3, 4), n=rng.randint(1, 3))
+    costs = found.costs
+    assert costs.unrounded_nano is not None
+    for tokens in (0, 1, 7, found.wanted, 10**6, 10**9, 10**15, 10**18):
+        expected = asked.price.foreseen_nano(costs.fixed, tokens * costs.answers)
+        assert costs.nano(tokens) == expected

@@ -14,6 +14,7 @@ from tollway.gateway.estimation.usage_model import (
     LOG_MAX,
     PAYS,
     SURE_CALLS,
+    TRIED_CALLS,
     UsageModel,
 )
 from tollway.gateway.estimation.worst_seen import USUAL, Worst
@@ -465,14 +466,14 @@ def test_what_is_expected_and_asked_of_the_head_follows_from_the_saved_means(
     spread: float, signal: float
 ) -> None:
     rng, model = Random(1), UsageModel("llm")
-    for number in range(500):
+    for _ in range(500):
         used = math.exp(5.0 + rng.gauss(0, spread))
         known = Usage(device_s=9.0, output_tokens=rng.choice([0.0, 40.0]), exact=False)
         usage = Usage(device_s=rng.choice([0.0, 0.5]), input_tokens=9.0, output_tokens=used)
         model.learn({"llm/output": 0.1}, usage, known, lambda _, log: signal * log)
         model.judge(100, 200, 100)
-        first, actual, guessed, mean_log, head, mean = (
-            table.get("output_tokens") for table in model.save()["units"][:6]
+        first, actual, guessed, mean_log, head, mean, count = (
+            table.get("output_tokens") for table in model.save()["units"][:7]
         )
         for logs in ({}, {"llm/output": 0.5}, {"llm/output": 99.0}):
             log = min(max(logs.get("llm/output", mean_log), -LOG_MAX), LOG_MAX)
@@ -480,7 +481,7 @@ def test_what_is_expected_and_asked_of_the_head_follows_from_the_saved_means(
             if known.output_tokens:
                 tokens = min(tokens, known.output_tokens)
             assert model.expected(logs, known).output_tokens == tokens
-        asked = number + 1 < SURE_CALLS or head is None or head < PAYS * mean
+        asked = count < TRIED_CALLS or head is None or head < PAYS * mean
         assert ("llm/output" in model.keys) == asked
         restored = UsageModel("llm")
         restored.load(model.save())
