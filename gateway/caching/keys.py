@@ -41,6 +41,10 @@ ALWAYS_MATTER = frozenset(
         b"range",
     )
 )
+OF_PROVIDERS = frozenset(
+    (b"anthropic-beta", b"anthropic-version", b"inference-header-content-length", b"openai-beta")
+)
+"""Those of `ALWAYS_MATTER` that mean nothing to a server of plain HTTP."""
 HARMLESS = frozenset(
     (
         *(b"accept-encoding", b"cache-control", b"content-length", b"host", b"if-modified-since"),

@@ -22,6 +22,24 @@ CONNECTIONS = 16
 KEY = "tollway:answer:"
 
 
+FLIGHT = "tollway:flight:"
+_CLAIM = """
+local found = redis.call('GET', KEYS[1])
+if found then return found end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return false
+"""
+_RENEW = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+_END = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
+return 1
+"""
+
+
 class RedisStore:
     """Answers in Redis 6.2 or later, or in a Redis Cluster."""
 
@@ -71,10 +89,34 @@ class RedisStore:
         """Keep a value; see the port."""
         try:
             async with asyncio.timeout(self._within_s), self._in_turn:
-                await self._redis.set(KEY + key.hex(), value, px=max(1, round(ttl_s * 1000)))
+                await self._redis.set(KEY + key.hex(), value, px=_ms(ttl_s))
+        except (exceptions.RedisError, OSError, TimeoutError) as exc:
+            raise CacheUnavailable(f"{type(exc).__name__}: {exc}") from exc
+
+    async def claim(self, key: bytes, token: bytes, life_s: float) -> bytes | None:
+        """Write the record of a flight if there is none; see `shared_flights`."""
+        found: bytes | None = await self._eval(_CLAIM, key, token, _ms(life_s))
+        return found
+
+    async def renew(self, key: bytes, token: bytes, life_s: float) -> bool:
+        """Let the record of a flight live on; see `shared_flights`."""
+        return bool(await self._eval(_RENEW, key, token, _ms(life_s)))
+
+    async def end(self, key: bytes, token: bytes, result: bytes, life_s: float) -> None:
+        """Replace the record of a flight by its result; see `shared_flights`."""
+        await self._eval(_END, key, token, _ms(life_s), result)
+
+    async def _eval(self, script: str, key: bytes, *arguments: bytes | int) -> Any:
+        try:
+            async with asyncio.timeout(self._within_s), self._in_turn:
+                return await self._redis.eval(script, 1, FLIGHT + key.hex(), *arguments)
         except (exceptions.RedisError, OSError, TimeoutError) as exc:
             raise CacheUnavailable(f"{type(exc).__name__}: {exc}") from exc
 
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

@@ -7,10 +7,11 @@ from hashlib import blake2b
 from random import Random
 
 from tollway.gateway import settings as config
-from tollway.gateway.caching.keys import ALWAYS_MATTER, HARMLESS, ignored_members
+from tollway.gateway.caching.keys import ALWAYS_MATTER, HARMLESS, OF_PROVIDERS, ignored_members
 from tollway.gateway.caching.memory import MemoryCache
 from tollway.gateway.caching.plan import CacheCounts, CachePlan
 from tollway.gateway.caching.remote import RemoteCache
+from tollway.gateway.caching.shared_flights import SharedFlights
 from tollway.gateway.features.online.join import RouteFeatures
 from tollway.gateway.routing.cached.caching_driver import CachingDriver
 from tollway.gateway.routing.cached.repeated import Repeats
@@ -37,7 +38,12 @@ def build_cache_plan(
     counts = stage.get(("route", route.name, "cache"), None, CacheCounts)
     varies = frozenset(name.encode() for name in cache.headers)
     forwarded = frozenset(name.encode() for name in route.forward_headers)
-    matter = ALWAYS_MATTER | varies | forwarded | set(filter(None, sent))
+    always = ALWAYS_MATTER
+    if cache.scope == "route" and route.protocol == "http":
+        # They are not sent on, so nothing depends on them; and nginx keeps no answer whose `Vary`
+        # is longer than 128 characters.
+        always -= OF_PROVIDERS
+    matter = always | varies | forwarded | set(filter(None, sent))
     return CachePlan(
         version=_version(route, settings),
         protocol=route.protocol,
@@ -96,13 +102,16 @@ def build_caching_driver(
 ) -> CachingDriver:
     """Return the driver of the routes with a cache."""
     memory = MemoryCache(bytes_max=settings.memory_mb << 20, entries_max=settings.entries)
-    remote = None
+    remote = shared = None
     if settings.url is not None:
         from tollway.gateway.caching.redis_store import RedisStore  # noqa: PLC0415 - an extra
 
         password = settings.password.get_secret_value() if settings.password else None
         store = RedisStore(settings.url, password)
         remote = RemoteCache(store, entry_bytes_max=ENTRY_BYTES_MAX, clock=clock)
+        shared = SharedFlights(store, remote, clock=clock)
     # Separate from the router's generator, so that its draws do not change.
     rng = Random(secrets.randbits(64))
-    return CachingDriver(driver, memory, remote, repeats, clock=clock, wall=wall, rng=rng)
+    return CachingDriver(
+        driver, memory, remote, repeats, clock=clock, wall=wall, rng=rng, shared=shared
+    )

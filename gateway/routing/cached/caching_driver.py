@@ -26,6 +26,7 @@ from tollway.gateway.caching.keys import Keys
 from tollway.gateway.caching.memory import MemoryCache
 from tollway.gateway.caching.plan import UNCACHED, CachePlan
 from tollway.gateway.caching.remote import RemoteCache
+from tollway.gateway.caching.shared_flights import LEAD, SharedFlights
 from tollway.gateway.routing import refusals
 from tollway.gateway.routing.cached.arm import (
     ECHOES,
@@ -66,8 +67,13 @@ class CachingDriver:
         clock: Callable[[], float],
         wall: Callable[[], float],
         rng: Random,
+        shared: SharedFlights | None = None,
     ) -> None:
-        """`clock` is that of the deadlines, `wall` the time of day; `rng` draws early expiries."""
+        """`clock` is that of the deadlines, `wall` the time of day; `rng` draws early expiries.
+
+        `shared`: the flights of all processes with the same second tier.
+        """
+        self.shared = shared
         self._driver = driver
         self.memory = memory
         self.remote = remote
@@ -88,7 +94,7 @@ class CachingDriver:
         self._recordings = RecordingMemory(memory.bytes_max // 4)
         self._refreshes: set[asyncio.Task[None]] = set()
         self._refreshing: Counter[str] = Counter()
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes: dict[asyncio.Task[None], bytes] = {}
 
     def _now_s(self) -> float:
         return self.clock()  # a test may set another one
@@ -247,7 +253,20 @@ class CachingDriver:
         """Ask for a new answer, which others with this key wait for."""
         flight = self.flights.begin(key) if self.flights.get(key) is None else None
         end: End | None = NOTHING
+        leads = False
         try:
+            if flight is not None and self.shared is not None and plan.join_s:
+                await as_task()
+                within_s = min(plan.join_s, inference.deadline_s - self.clock())
+                got = await self._elsewhere(self.shared, key, inference, max(0.0, within_s))
+                leads = got == LEAD
+                if isinstance(got, Entry):
+                    end = got
+                    only = inference.floor is None
+                    return await self._give(plan, key, inference, got, "joined", only=only)
+                if inference.left:
+                    end = LEFT
+                    return RequestState(inference, Context(()))  # nobody is left to answer
             state = await self._plain(plan, inference, "miss")
             end = LEFT if state.held is None else self._keep(plan, key, state, flight)
             return state
@@ -255,8 +274,44 @@ class CachingDriver:
             end = LEFT
             raise
         finally:
+            if leads:
+                self._end_shared(key, end)
             if flight is not None and end is not None:
                 self.flights.end(key, flight, end)
+
+    async def _elsewhere(
+        self, shared: SharedFlights, key: bytes, inference: InferenceRequest, within_s: float
+    ) -> Entry | str:
+        """Return what other processes have got, LEAD or NOTHING; see `shared_flights`."""
+
+        def suits(entry: Entry) -> bool:
+            return (
+                entry.backend in inference.route.backends
+                and entry.state(self.wall(), 0.0, self.rng) == FRESH
+            )
+
+        try:
+            got = await shared.join(key, self.clock() + within_s, suits)
+        except asyncio.CancelledError:
+            if not inference.left:
+                raise
+            uncancel()
+            return NOTHING
+        if isinstance(got, Entry):
+            self.memory.put(key, got)
+        return got
+
+    def _end_shared(self, key: bytes, end: End | None) -> None:
+        """Tell other processes how a flight ended, once its answer is in the second tier."""
+        shared = self.shared
+        assert shared is not None
+        before = [task for task, of in self._writes.items() if of == key]
+
+        async def told() -> None:
+            await asyncio.gather(*before, return_exceptions=True)
+            await shared.end(key, is_kept=isinstance(end, Entry), left=end == LEFT)
+
+        self._write(asyncio.get_running_loop().create_task(told()), key)
 
     def _refresh(
         self, plan: CachePlan, key: bytes, inference: InferenceRequest, entry: Entry
@@ -293,12 +348,13 @@ class CachingDriver:
         self, plan: CachePlan, key: bytes, inference: InferenceRequest, flight: Flight
     ) -> None:
         end: End | None = NOTHING
+        leads = False
         try:
-            if self.remote is not None and not self.remote.rests:
-                entry = await self._fetched(key)  # another gateway may have it
-                if entry is not None and entry.state(self.wall(), 0.0, self.rng) == FRESH:
-                    end = entry
-                    return
+            got = await self._refreshed_elsewhere(plan, key, inference)
+            leads = got == LEAD
+            if isinstance(got, Entry):
+                end = got
+                return
             plan.counts.refreshes += 1
             state = await self._driver.answer(inference)
             end = self._keep(plan, key, state, flight)
@@ -319,10 +375,24 @@ class CachingDriver:
             self._refreshing[inference.tenant] -= 1
             if not self._refreshing[inference.tenant]:
                 del self._refreshing[inference.tenant]
+            if leads:
+                self._end_shared(key, end)
             if end is not None:
                 self.flights.end(key, flight, end)
             if inference.memory is not None:
                 inference.memory.close()
+
+    async def _refreshed_elsewhere(
+        self, plan: CachePlan, key: bytes, inference: InferenceRequest
+    ) -> Entry | str:
+        """Return the fresh answer of another process, LEAD, or NOTHING."""
+        if self.remote is not None and not self.remote.rests:
+            entry = await self._fetched(key)
+            if entry is not None and entry.state(self.wall(), 0.0, self.rng) == FRESH:
+                return entry
+        if self.shared is None or not plan.join_s:
+            return NOTHING
+        return await self._elsewhere(self.shared, key, inference, plan.join_s)
 
     # -- keeping
 
@@ -405,14 +475,21 @@ class CachingDriver:
         remote = self.remote
         if remote is not None and not remote.rests and len(self._writes) < REFRESHES_MAX:
             task = asyncio.get_running_loop().create_task(remote.put(key, entry, now_s))
-            self._writes.add(task)
-            task.add_done_callback(self._writes.discard)
+            self._write(task, key)
         return entry
+
+    def _write(self, task: asyncio.Task[None], key: bytes) -> None:
+        """Note a write to the second tier that is under way."""
+        self._writes[task] = key
+        task.add_done_callback(self._writes.pop)
 
     async def close(self) -> None:
         """Stop the refreshes, wait for the writes, and close the second tier."""
         for task in self._refreshes:
             task.cancel()
-        await asyncio.gather(*self._refreshes, *self._writes, return_exceptions=True)
+        while pending := [*self._refreshes, *self._writes]:
+            await asyncio.gather(*pending, return_exceptions=True)
+        if self.shared is not None:
+            await self.shared.close()
         if self.remote is not None:
             await self.remote.close()

@@ -2,8 +2,11 @@
 
 import asyncio
 import itertools
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +98,86 @@ def test_redis_that_does_not_answer_fails_no_request(redis: RedisServer, tmp_pat
                         assert (await tollway.infer(float(value))).status_code == 200
                 finally:
                     redis.resume()
+
+    run(main)
+
+
+def test_gateways_make_one_call_for_the_same_request(redis: RedisServer, tmp_path: Path) -> None:
+    async def main() -> None:
+        cheap = Upstream(hold=asyncio.Event())
+        async with serving(cheap) as a, serving(Upstream()) as b:
+            more = tier(redis.url + "?timeout_ms=5000")
+            text = two_backends(a, b, route=CACHE, more=more)
+            async with running(text, tmp_path / "1") as one, running(text, tmp_path / "2") as two:
+                asked = [asyncio.create_task(gateway.infer(1.0)) for gateway in (one, two) * 100]
+                flights = [gateway.gateway.caching.shared for gateway in (one, two)]
+                await until(lambda: cheap.calls == 1)
+                await until(lambda: sum(each.waited for each in flights if each) == 1)
+                assert cheap.hold is not None
+                cheap.hold.set()
+                replies = await asyncio.gather(*asked)
+                rows = one.journalled("decision") + two.journalled("decision")
+                cached = [row for row in rows if row["arm"] == "cache:cheap"]
+        assert cheap.calls == 1
+        assert {reply.status_code for reply in replies} == {200}
+        assert (len(rows), len(cached)) == (200, 199)
+        assert all(row["propensity"] == 1.0 for row in cached if row["cached"]["found"] == "joined")
+
+    run(main)
+
+
+HOLDER = """
+import asyncio, sys, time
+from tollway.gateway.caching.redis_store import RedisStore
+from tollway.gateway.caching.remote import RemoteCache
+from tollway.gateway.caching.shared_flights import SharedFlights
+
+async def main():
+    store = RedisStore(sys.argv[1] + "?timeout_ms=5000")
+    remote = RemoteCache(store, entry_bytes_max=1000, clock=time.monotonic)
+    shared = SharedFlights(store, remote, clock=time.monotonic)
+    print(await shared.join(bytes.fromhex(sys.argv[2]), 0.0, lambda entry: True), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_after_a_holder_that_is_killed_the_others_go_on_by_themselves(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        cheap = Upstream()
+        async with serving(cheap) as a, serving(Upstream()) as b:
+            more = tier(redis.url + "?timeout_ms=5000")
+            text = two_backends(a, b, route=CACHE, more=more)
+            async with running(text, tmp_path) as one:
+                keys: list[bytes] = []
+                of = one.gateway.caching.keys.of
+
+                def noted(*args: Any) -> bytes | None:
+                    key = of(*args)
+                    keys.append(key or b"")
+                    return key
+
+                one.gateway.caching.keys.of = noted  # type: ignore[method-assign]
+                await one.infer(1.0, **{"cache-control": "no-store"})
+                command = [sys.executable, "-c", HOLDER, redis.url, keys[0].hex()]
+                holder = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+                try:
+                    assert holder.stdout is not None
+                    assert await holder.stdout.readline() == b"lead\n"
+                    shared = one.gateway.caching.shared
+                    assert shared is not None
+                    asked = [asyncio.create_task(one.infer(1.0)) for _ in range(20)]
+                    await until(lambda: shared.waited == 1)
+                    assert cheap.calls == 1  # that of the first request, which looked nowhere
+                finally:
+                    holder.kill()
+                    await holder.wait()
+                replies = await asyncio.gather(*asked)
+        assert {reply.status_code for reply in replies} == {200}
+        assert cheap.calls == 2
 
     run(main)
 
