@@ -11,6 +11,7 @@ from typing import Any
 from tollway.gateway.cli import terminal
 from tollway.reports import (
     devices,
+    feature_versions,
     features,
     focus,
     pages,
@@ -98,6 +99,7 @@ def add(commands: Any) -> None:
 
     _add_devices(commands)
     _add_features(commands)
+    _add_feature_versions(commands)
     _add_focus(commands)
     _add_invoice(commands)
 
@@ -113,6 +115,14 @@ def _add_features(commands: Any) -> None:
     summary = "report which features moved the choice, and where that changed"
     run = _command("Features", features_seen)
     command = terminal.add(commands, "features", run, summary, _SOURCE)
+    add_source(command)
+    add_output(command)
+
+
+def _add_feature_versions(commands: Any) -> None:
+    summary = "compare how requests fared that got each version of features"
+    run = _command("Versions of features", versions_seen)
+    command = terminal.add(commands, "feature-versions", run, summary, _SOURCE)
     add_source(command)
     add_output(command)
 
@@ -311,6 +321,16 @@ def features_seen(source: Source, arguments: argparse.Namespace) -> Made:
     whole = Grouping((), source.span)
     add_up(source.facts(), whole)
     made = features.table(source.paths, source.span, source.where)
+    return [made], whole.groups.get((), Totals())
+
+
+def versions_seen(source: Source, arguments: argparse.Namespace) -> Made:
+    """Return how requests fared that got each version of features."""
+    if source.where.keys() - {"route", "tenant"}:
+        raise Unknowable("versions can be restricted to a route or tenant only; change --where")
+    whole = Grouping((), source.span)
+    add_up(source.facts(), whole)
+    made = feature_versions.table(source.paths, source.span, source.where)
     return [made], whole.groups.get((), Totals())
 
 

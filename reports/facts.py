@@ -84,7 +84,7 @@ Fact = Charge | Request
 
 def read(paths: list[Path], damage: Damage) -> Iterator[Fact]:
     """Yield the facts of segments; memory holds one request's rows and a float per feedback."""
-    qualities = _qualities(paths)
+    known = qualities(paths)
     for path in paths:
         group: list[Row] = []
         for row in journal_reader.sound(path, damage, _is_fact):
@@ -99,10 +99,10 @@ def read(paths: list[Path], damage: Damage) -> Iterator[Fact]:
                     yield _charge(row)
             if kind == "decision" or (kind == "attempt" and not row.get("audit")):
                 if group and group[0]["id"] != row["id"]:
-                    yield from _request(group, qualities)
+                    yield from _request(group, known)
                     group = []
                 group.append(row)
-        yield from _request(group, qualities)
+        yield from _request(group, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def devices(paths: Iterable[Path], damage: journal_reader.Damage) -> Iterator[De
             )
 
 
-def _qualities(paths: Iterable[Path]) -> dict[str, float]:
+def qualities(paths: Iterable[Path]) -> dict[str, float]:
     """Return the quality of answers by decision, without labels selected by audits."""
     uncounted = journal_reader.Damage()
     return {

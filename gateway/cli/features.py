@@ -170,6 +170,7 @@ def _validate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not groups:
         return terminal.fail(terminal.USAGE, "the configuration has no such group of [[features]]")
     keys = arguments.keys.read_text().split() if arguments.keys else []
+    groups += [one.tried for one in groups if one.tried is not None]
     documents = [_checked(one, settings, keys, arguments.sample) for one in groups]
     if arguments.json:
         terminal.say_json(documents)

@@ -46,7 +46,7 @@ class FeatureEndpoints:
 
     def groups(self) -> dict[str, Any]:
         """Return the groups."""
-        return {"features": [_described(one) for one in self._stores.lookups.values()]}
+        return {"features": [_described(*one) for one in self._stores.lookups.items()]}
 
     async def show(self, name: str, key: str, actor: Actor) -> dict[str, Any]:
         """Return what is known of an entity; HttpProblem if there is no such group."""
@@ -143,10 +143,10 @@ def _values(body: bytes) -> dict[str, Any]:
     return values
 
 
-def _described(lookup: FeatureLookup) -> dict[str, Any]:
+def _described(name: str, lookup: FeatureLookup) -> dict[str, Any]:
     group, counts = lookup.group, lookup.counts
     return {
-        "name": group.name,
+        "name": name,
         "version": group.version,
         "purpose": group.purpose,
         "values": [{"name": one.name, "type": one.kind} for one in group.features],

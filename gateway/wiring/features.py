@@ -53,15 +53,23 @@ def build_lookups(
             warm=warm,
         )
 
-    def staged(one: config.FeatureGroupConfig) -> FeatureLookup:
+    def staged(one: config.FeatureGroupConfig, name: str) -> FeatureLookup:
         return stage.get(
-            ("features", one.name),
+            ("features", name),
             (one.of(*one.STATE), _model(one)),
             lambda: make(one),
             revise=lambda kept: kept.revise(one.to_group(_model(one))),
         )
 
-    return {one.name: staged(one) for one in settings.features}
+    groups = {one.name: one for one in settings.features}
+    groups |= {candidate_name(one): one.tried for one in settings.features if one.tried is not None}
+    return {name: staged(one, name) for name, one in groups.items()}
+
+
+def candidate_name(one: config.FeatureGroupConfig) -> str:
+    """Return the name under which the candidate of a group is shown and asked."""
+    assert one.candidate is not None
+    return f"{one.name}@{one.candidate.version}"
 
 
 def route_features(
@@ -71,15 +79,17 @@ def route_features(
     if not route.features or not lookups:
         return None
     tables = {one.name: one for one in settings.features}
-    members = [
-        Member(
-            lookups[name],
-            entities.entity(tables[name].entity, per_tenant=tables[name].per_tenant),
-            Onward(tables[name].body or "", (tables[name].header or "").encode()),
-        )
-        for name in route.features
-    ]
+    members = [_member(tables[name], lookups) for name in route.features]
     return RouteFeatures(members, route.features_ms / 1000.0)
+
+
+def _member(one: config.FeatureGroupConfig, lookups: Mapping[str, FeatureLookup]) -> Member:
+    entity = entities.entity(one.entity, per_tenant=one.per_tenant)
+    onward = Onward(one.body or "", (one.header or "").encode())
+    if one.candidate is None:
+        return Member(lookups[one.name], entity, onward)
+    candidate = Member(lookups[candidate_name(one)], entity, onward)
+    return Member(lookups[one.name], entity, onward, candidate, one.candidate.share)
 
 
 def digest_of(one: config.FeatureGroupConfig, settings: config.Settings) -> Digest:

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 from tollway.backends.dialect import rewritten
@@ -40,11 +41,28 @@ class Onward:
 
 @record
 class Member:
-    """One group as a route joins it."""
+    """One group as a route joins it.
+
+    `candidate`: a version of it that a `share` of the entities get.
+    """
 
     lookup: FeatureLookup
     entity: Entity
     onward: Onward = Onward()
+    candidate: "Member | None" = None
+    share: float = 0.0
+
+    def of(self, key: str | None) -> "Member":
+        """Return the version that an entity gets: always the same one, the candidate for a share.
+
+        Each candidate has a share of its own, so that the same entities do not try them all.
+        """
+        candidate = self.candidate
+        if candidate is None or key is None:
+            return self
+        text = f"{candidate.lookup.group.version}\0{self.lookup.digest(key)}"
+        point = int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2.0**64
+        return candidate if point < self.share else self
 
 
 class Part:
@@ -119,6 +137,8 @@ class RouteFeatures:
             if key is None:
                 parts.append(_without_entity(member, now_s))
                 continue
+            if member.candidate is not None:
+                member = member.of(key)  # noqa: PLW2901 - the group, in the version of this entity
             entry = member.lookup.peek(key, now_s)
             if entry is None:
                 return Waiting(self, call, now_s, parts)
@@ -153,8 +173,9 @@ class Waiting:
         """
         call, began_s = self._call, self._now_s
         began: list[tuple[Member, str | None, Entry | Flight | None]] = []
-        for member in self._features.members[len(self._parts) :]:
-            key = member.entity(call)
+        for joined in self._features.members[len(self._parts) :]:
+            key = joined.entity(call)
+            member = joined.of(key)
             got: Entry | Flight | None = None
             if key is not None:
                 got = member.lookup.peek(key, began_s)

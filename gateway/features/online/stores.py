@@ -130,6 +130,12 @@ class FeatureStores:
             "values": values,
         }
 
+    def _of(self, name: str) -> list[FeatureLookup]:
+        """Return a group's look-ups: its own first, then that of a version that is tried."""
+        own = self.lookups[name]
+        tried = [one for one in self.lookups.values() if one.group.name == name]
+        return [own, *[one for one in tried if one is not own]]
+
     async def put(self, name: str, key: str, values: Mapping[str, Any]) -> None:
         """Write an entity through all tiers.
 
@@ -150,6 +156,9 @@ class FeatureStores:
         entry = Entry(group, digest, group.values(given), now_s)
         lookup.written(key, entry)
         await lookup.share(entry)
+        for other in self._of(name)[1:]:
+            await other.bar(digest)
+            other.forget(digest)
         await self._announce(name, digest)
 
     async def invalidate(self, name: str, key: str) -> None:
@@ -159,23 +168,31 @@ class FeatureStores:
         try:
             if self.warm is not None:  # first: what is looked up there meanwhile is forgotten too
                 await self.warm.erase([records.key(lookup.group, digest)])
-                await lookup.bar(digest)
+                for one in self._of(name):
+                    await one.bar(digest)
         finally:
-            lookup.forget(digest)
+            for one in self._of(name):
+                one.forget(digest)
         await self._announce(name, digest)
 
     async def erase(self, name: str, key: str) -> dict[str, int]:
         """Remove an entity from all tiers; return how many records each had. Raises SourceError."""
         lookup = self.lookups[name]
-        source, digest = lookup.source, lookup.digest(key)
-        erased = {}
-        if source.is_writable:
-            erased["source"] = await source.erase(digest if source.by_digest else key)
+        digest = lookup.digest(key)
+        erased: dict[str, int] = {}
+        all_of_it = self._of(name)
+        for one in all_of_it:
+            source = one.source
+            if source.is_writable:
+                count = await source.erase(digest if source.by_digest else key)
+                erased["source"] = erased.get("source", 0) + count
         if self.warm is not None:
             erased["redis"] = await self.warm.erase([records.key(lookup.group, digest)])
-            await lookup.bar(digest)
-        erased["memory"] = int(lookup.forget(digest))
-        lookup.hours.forget(digest)
+            for one in all_of_it:
+                await one.bar(digest)
+        erased["memory"] = sum([int(one.forget(digest)) for one in all_of_it])
+        for one in all_of_it:
+            one.hours.forget(digest)
         await self._announce(name, digest, is_erased=True)
         return erased
 
@@ -188,11 +205,11 @@ class FeatureStores:
         """Drop what another process has changed."""
         with contextlib.suppress(ValueError, TypeError):
             origin, name, digest, *more = orjson.loads(message)
-            lookup = self.lookups.get(name)
-            if origin != self._origin and lookup is not None:
-                lookup.forget(digest)
-                if ERASED in more:
-                    lookup.hours.forget(digest)
+            if origin != self._origin and name in self.lookups:
+                for lookup in self._of(name):
+                    lookup.forget(digest)
+                    if ERASED in more:
+                        lookup.hours.forget(digest)
 
     def _missed(self) -> None:
         """Trust nothing that is in memory: announcements may have been lost."""

@@ -23,6 +23,7 @@ TIMEOUT_S = 5.0  # of operators' changes; a look-up gives up long before
 CONNECTIONS = 16
 AGAIN_S = 1.0  # between two attempts to listen
 PING_S = 10.0  # a listener that hears nothing for so long asks whether the connection still stands
+SILENT_S = 2.5 * PING_S  # two pings
 
 _PUT = f"""
 local old = redis.call('HGET', KEYS[1], ARGV[1])
@@ -91,11 +92,10 @@ class RedisTier:
     async def listen(self, heard: Callable[[bytes], None], missed: Callable[[], None]) -> None:
         """Pass on messages until cancelled; `missed` is called when some may have been lost."""
         while True:
-            subscribed = self._listener.pubsub(ignore_subscribe_messages=True)
+            subscribed = self._listener.pubsub()
             try:
                 await subscribed.subscribe(CHANNEL)
-                missed()  # from here on nothing is missed
-                await _heard(subscribed, heard)
+                await _heard(subscribed, heard, missed)
             except (exceptions.RedisError, OSError, TimeoutError):
                 await asyncio.sleep(AGAIN_S)
             finally:
@@ -113,11 +113,25 @@ class RedisTier:
             raise SourceError(f"Redis: {type(exc).__name__}: {exc}") from exc
 
 
-async def _heard(subscribed: Any, heard: Callable[[bytes], None]) -> None:
-    """Pass on what one subscription brings, until its connection breaks."""
+async def _heard(
+    subscribed: Any, heard: Callable[[bytes], None], missed: Callable[[], None]
+) -> None:
+    """Pass on what one subscription brings, until its connection breaks.
+
+    TimeoutError if Redis has said nothing for SILENT_S, not even in reply to a ping: a firewall
+    that drops a connection tells neither end, and TCP would notice after a quarter of an hour.
+    """
+    clock = asyncio.get_running_loop().time
+    heard_s = clock()
     while True:
         message = await subscribed.get_message(timeout=PING_S)
         if message is None:
+            if clock() - heard_s > SILENT_S:
+                raise TimeoutError("Redis does not answer a ping")
             await subscribed.ping()  # raises if nobody is there
+            continue
+        heard_s = clock()
+        if message["type"] == "subscribe":
+            missed()  # from here on nothing is missed: Redis has confirmed it
         elif message["type"] == "message":
             heard(message["data"])

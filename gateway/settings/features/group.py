@@ -53,6 +53,11 @@ def _source(url: str) -> str:
     return url
 
 
+def _kind(source: str) -> str:
+    scheme = source.partition(":")[0]
+    return {"postgres": POSTGRES, "https": WEB}.get(scheme, scheme)
+
+
 class FeatureValueConfig(ConfigTable):
     """One value of a group."""
 
@@ -99,6 +104,33 @@ class FeatureValueConfig(ConfigTable):
         if default is None and self.type != NUMBER:
             default = ""
         return Feature(self.name, self.type, default, self.column or self.name, low, high)
+
+
+class FeatureCandidateConfig(ConfigTable):
+    """A version of a group's values that a share of the entities try."""
+
+    version: str = Field(min_length=1, max_length=64, description="Its version.", examples=["v3.2"])
+    share: Float = Field(
+        gt=0,
+        lt=1,
+        description="Share of the entities that get it, always the same ones.",
+        examples=[0.1],
+    )
+    source: Annotated[str, AfterValidator(_source)] | None = Field(
+        default=None,
+        description="Where its values are, in a source of the same kind. Default: the group's.",
+        examples=["postgresql://tollway@db/next"],
+    )
+    table: Annotated[str, checked(check_name)] | None = Field(
+        default=None,
+        description="SQL only: its table. Default: the group's.",
+        examples=["users_v3_2"],
+    )
+    transform: LocalPath | None = Field(
+        default=None,
+        description="With the group's `transform`: its ONNX model. Default: the group's.",
+        examples=["user-v3.2.onnx"],
+    )
 
 
 class FeatureGroupConfig(ConfigTable):
@@ -196,6 +228,11 @@ class FeatureGroupConfig(ConfigTable):
         description="Version of the values, such as a commit or a DVC tag. It is journalled with "
         "them, and each version has its own place in Redis, so it can change gateway by gateway.",
         examples=["v3.1"],
+    )
+    candidate: FeatureCandidateConfig | None = Field(
+        default=None,
+        description="A next version of the values that a share of the entities try. `tollway "
+        "report feature-versions` compares both; then make it the group's own, or remove it.",
     )
     ttl_s: Seconds = Field(
         default=300, description="How long values are used before they are looked up again."
@@ -295,13 +332,39 @@ class FeatureGroupConfig(ConfigTable):
             raise KeyProblem("password", "applies only to PostgreSQL; remove it")
         if self.token is not None and self.kind != WEB:
             raise KeyProblem("token", "applies only to a feature server; remove it")
+        if self.candidate is not None:
+            self._check_candidate(self.candidate)
         return self
+
+    def _check_candidate(self, one: FeatureCandidateConfig) -> None:
+        if one.version == self.version:
+            raise KeyProblem("candidate", "must have another version than the group")
+        if one.source is None and one.table is None and one.transform is None:
+            why = "is the same values; give it a source, a table or a transform of its own"
+            raise KeyProblem("candidate", why)
+        if one.source is not None and _kind(one.source) != self.kind:
+            raise KeyProblem("candidate", f"must have a source of the same kind, {self.kind}")
+        if one.table is not None and self.table is None:
+            raise KeyProblem("candidate", "must not have a table: the group has none")
+        if one.transform is not None and self.transform is None:
+            raise KeyProblem("candidate", "must not have a transform: the group has none")
+
+    @property
+    def tried(self) -> "FeatureGroupConfig | None":
+        """The group as its candidate is; None without one."""
+        one = self.candidate
+        if one is None:
+            return None
+        own = {"version": one.version, "candidate": None}
+        given = {name: getattr(one, name) for name in ("source", "table", "transform")}
+        return self.model_copy(
+            update=own | {name: value for name, value in given.items() if value is not None}
+        )
 
     @property
     def kind(self) -> str:
         """The kind of the source."""
-        scheme = self.source.partition(":")[0]
-        return {"postgres": POSTGRES, "https": WEB}.get(scheme, scheme)
+        return _kind(self.source)
 
     @property
     def stored(self) -> tuple[FeatureValueConfig, ...]:

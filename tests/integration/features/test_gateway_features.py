@@ -224,3 +224,44 @@ def test_a_client_that_leaves_while_features_are_looked_up_harms_nothing(tmp_pat
         assert (lookup.in_flight, upstream.calls) == (0, 1)
 
     run(main)
+
+
+CANDIDATE = """
+[features.candidate]
+version = "v2"
+share = 0.5
+source = "sqlite:///next.db"
+"""
+
+
+def test_a_next_version_is_tried_journalled_and_promoted_without_a_failed_request(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as url:
+            joined = 'features = ["user"]\nfeatures_ms = 5000'
+            toml = two_backends(url, url, route=joined, more=FEATURES, policy="lagrangian")
+            async with running(toml + CANDIDATE, tmp_path) as gateway:
+                users = [f"u{number}" for number in range(40)]
+                for user in users:
+                    await put(gateway, user, spend=1.0)
+                    await gateway.gateway.features.put("user@v2", user, {"spend": 2.0})
+                assert await statuses(gateway, users) == {200}
+                parts = [row["features"]["user"] for row in gateway.journalled("decision")]
+                found = {(part["version"], part["values"]["spend"]) for part in parts}
+                assert found == {("v1", 1.0), ("v2", 2.0)}
+                shown = (await gateway.get("/_tollway/features"))["features"]
+                assert {one["name"] for one in shown} == {"user", "user@v2"}
+                promoted = toml.replace('"v1"', '"v2"').replace("features.db", "next.db")
+                await File(gateway, tmp_path).reload(promoted)
+                assert await statuses(gateway, users) == {200}
+                parts = [row["features"]["user"] for row in gateway.journalled("decision")[40:]]
+                assert {(part["version"], part["values"]["spend"]) for part in parts} == {
+                    ("v2", 2.0)
+                }
+
+    run(main)
+
+
+async def statuses(gateway: Running, users: list[str]) -> set[int]:
+    return {(await gateway.infer(x_user_id=user)).status_code for user in users}

@@ -19,7 +19,7 @@ from tests.support.feature_sources import (
 from tollway.backends.sliced_json import LARGE_BYTES, slices
 from tollway.backends.types import Document
 from tollway.gateway.features.extractor import FeatureExtractor
-from tollway.gateway.features.online.join import Joined, MemberTaken, Onward
+from tollway.gateway.features.online.join import Joined, Member, MemberTaken, Onward, RouteFeatures
 from tollway.gateway.features.online.model import ABSENT, FRESH, LATE, NO_ENTITY
 
 ANN = {"spend": 12.5, "tier": "gold", "note": "likes tea"}
@@ -179,5 +179,31 @@ def test_two_groups_join_in_the_order_of_the_route() -> None:
         assert found.numbers == [1.0, USER.defaults[0]]
         assert [part.mark for part in found.parts] == [FRESH, LATE]
         assert loop.time() < 0.011
+
+    virtual.run(main())
+
+
+def test_a_candidate_is_tried_by_a_share_of_the_entities_and_always_by_the_same() -> None:
+    async def main() -> None:
+        users = [f"u{number}" for number in range(1000)]
+        usual = lookup(ScriptedSource(dict.fromkeys(users, ANN)))
+        tried = {**ANN, "spend": 99.0}
+        group = replace(USER, version="v2")
+        next_one = lookup(ScriptedSource(dict.fromkeys(users, tried)), group)
+        entity = route(usual).members[0].entity
+        member = Member(usual, entity, candidate=Member(next_one, entity), share=0.2)
+        many = RouteFeatures([member], 1.0)
+        rows = [(await joined(many, call(user))).row()["user"] for user in users]
+        again = [(await joined(many, call(user))).row()["user"] for user in users]
+        versions = [row["version"] for row in rows]
+        assert versions == [row["version"] for row in again]
+        assert 150 <= versions.count("v2") <= 250 and set(versions) == {"v1", "v2"}
+        for row in (*rows, *again):
+            assert row["values"]["spend"] == (99.0 if row["version"] == "v2" else 12.5)
+        other = replace(
+            member, candidate=Member(lookup(ScriptedSource(), replace(USER, version="v3")), entity)
+        )
+        assert [other.of(user) is member.of(user) for user in users] != [True] * 1000
+        assert member.of(None) is member
 
     virtual.run(main())

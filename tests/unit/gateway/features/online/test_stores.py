@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,5 +187,28 @@ def test_an_entity_is_shown_with_its_age() -> None:
             shown = await stores.show("user", "ann")
             assert (shown["values"], shown["age_s"], shown["version"]) == (ANN, 3.0, "v1")
             assert (await stores.show("user", "bob"))["values"] is None
+
+    virtual.run(main())
+
+
+def test_changes_of_an_entity_reach_the_version_that_is_tried() -> None:
+    async def main() -> None:
+        warm = MemoryWarmTier()
+        usual, tried = ScriptedSource({"ann": ANN}), ScriptedSource({"ann": ANN})
+        stores = FeatureStores(warm)
+        group = replace(USER, version="v2")
+        next_one = lookup(tried, group, warm=warm)
+        stores.revise({"user": lookup(usual, warm=warm), "user@v2": next_one})
+        await stores.open()
+        await asyncio.sleep(0)
+        await joined(route(next_one), call())
+        assert next_one.memory.get("ann") is not None
+        tried.known["ann"] = {**ANN, "spend": 1.0}
+        await stores.invalidate("user", "ann")
+        assert (await joined(route(next_one), call())).parts[0].values[0] == 1.0
+        erased = await stores.erase("user", "ann")
+        assert erased["source"] == 2 and next_one.memory.get("ann") is None
+        assert "ann" not in usual.known and "ann" not in tried.known
+        await stores.aclose()
 
     virtual.run(main())
