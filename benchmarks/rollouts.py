@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    arguments.margin = None
     held = table(HELD, arguments, hold=True, seconds=300.0)
     terminal.say("one step of 10 %, held for 300 s", "")
     terminal.say(*terminal.columns([figures.HEAD, *map(figures.row, held)]), "")

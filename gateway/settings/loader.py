@@ -103,7 +103,7 @@ def parse(
     ]
     problems += [
         _problem(source, location, value, why, overridden)
-        for location, value, why in extends.shared(raw, bases)
+        for location, value, why in extends.shared(raw, bases, folder)
     ]
     if settings is not None:
         problems += [

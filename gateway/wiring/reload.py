@@ -58,11 +58,14 @@ from tollway.gateway.wiring.settings_changes import checksum, differing
 
 log = logging.getLogger(__name__)
 
+FOLLOW_S = 10.0  # longest wait for this worker's own reload after all were asked
+
 
 class Reloader:
     """Reloads one gateway, one reload at a time."""
 
-    # The mutable state is the gateway's, which is replaced part by part, and the reload lock.
+    # The mutable state is the gateway's, which is replaced part by part, the reload lock, and the
+    # number of the reload in progress.
 
     def __init__(self, gateway: Gateway, read: Callable[[], config.Settings]) -> None:
         """`read` reads the configuration again, and raises ConfigError if it is invalid."""
@@ -73,6 +76,8 @@ class Reloader:
             None if served is None else tls.listening(served.cert, served.key, served.client_ca)
         )
         self._state = asyncio.Lock()
+        self._begun = self._ended = 0  # numbers of reloads
+        self._end = asyncio.Event()  # of the present one
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def reload(self, actor: Actor = SIGNAL) -> list[str]:
@@ -83,6 +88,7 @@ class Reloader:
         """
         async with self._state:
             old = self._gateway.settings
+            self._begun += 1
             try:
                 changes = await self._reload()
             except (ConfigError, LedgerUnavailable) as exc:
@@ -93,6 +99,10 @@ class Reloader:
                 )
                 await self._record(actor, old, None, str(exc))
                 raise
+            finally:
+                self._ended = self._begun
+                self._end.set()
+                self._end = asyncio.Event()
             self._gateway.metrics.reloaded(True)
             self._gateway.events.add("reloaded", "configuration", "; ".join(changes) or "no change")
             await self._record(actor, old, self._gateway.settings, "; ".join(changes))
@@ -209,8 +219,10 @@ class Reloader:
     async def ask_all(self, actor: Actor) -> list[str]:
         """Reload all workers of this gateway if the configuration is valid; return the changes.
 
-        The supervisor notifies the workers; each one reloads by itself, moments later. The audit
-        log has who asked, and then the reload at the supervisor's signal.
+        The supervisor notifies the workers, and each one reloads by itself. This returns when the
+        calling worker has done so, so that what it does next sees the new configuration; the
+        others follow within moments. The audit log has who asked, and then the reload at the
+        supervisor's signal.
         """
         old = self._gateway.settings
         try:
@@ -221,7 +233,12 @@ class Reloader:
             raise
         changes = differences(old, new)
         await self._record(actor, old, new, "; ".join(changes), "reload all workers")
+        asked = self._begun  # one that has begun may have read the old configuration
         os.kill(os.getppid(), signal.SIGHUP)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FOLLOW_S):
+                while self._ended <= asked:
+                    await self._end.wait()
         return changes
 
     def _let_go(self, close: Callable[[], Awaitable[None]], patience_s: float) -> None:

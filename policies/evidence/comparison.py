@@ -47,8 +47,12 @@ CLUSTERS_MIN = 10  # with fewer, each group counts as one observation
 BLOCK_MAX = 1000  # values that wait for the other version; more are dropped
 EARLY = 20.0  # values for which the first guess of the stable rate stands
 FIRST_RATE = 0.02
+COARSE = 0.05  # rates from which a thousandth more or less changes no bet by much
 USUAL = 500.0  # candidate values at which an interval is narrowest
 RATE_MAX = 0.999
+PRODUCT_MAX = 30  # factors of one logarithm, each within [1e-3, 1e4]: no overflow
+NEWTON_MAX = 60
+ROOT_MAX = 1e-12
 
 
 @dataclass(slots=True)
@@ -164,14 +168,19 @@ class Comparison:
             rate = (stable.total + EARLY * FIRST_RATE) / (stable.count + EARLY)
         else:
             rate = self._claim
-        bets = _bets(round(rate, 4), len(xs), len(ys), self._tolerance, self._claim)
-        for at, (high, low, down, up) in enumerate(bets):
-            paid = 0.0
-            for x in xs:
-                paid += math.log(low + x * (high - low))
-            for y in ys:
-                paid += math.log(up + y * (down - up))
-            self.logs[at] += paid
+        rate = round(rate, 4 if rate < COARSE else 3)  # so that most bets have been computed
+        bets = _bets(rate, len(xs), len(ys), self._tolerance, self._claim)
+        ones, zeros, parts = _sorted(xs)
+        others, nulls, halves = _sorted(ys)
+        logs = self.logs
+        for at, bet in enumerate(bets):
+            paid = ones * bet.log_one + zeros * bet.log_zero
+            paid += others * bet.log_stable_one + nulls * bet.log_stable_zero
+            if parts:
+                paid += _log_product(parts, bet.zero, bet.one)
+            if halves:
+                paid += _log_product(halves, bet.stable_zero, bet.stable_one)
+            logs[at] += paid
 
     def add(self, other: "Comparison") -> None:
         """Add another process' evidence."""
@@ -250,8 +259,36 @@ class Comparison:
         return loaded
 
 
-Bet = tuple[float, float, float, float]
-"""What a bet pays: for a candidate's 1 and 0, for a stable 1 and 0."""
+class Bet:
+    """What a bet pays for a value of the candidate and of the stable version, 1 or 0; and logs."""
+
+    __slots__ = (
+        *("log_one", "log_stable_one", "log_stable_zero", "log_zero"),
+        *("one", "stable_one", "stable_zero", "zero"),
+    )
+
+    def __init__(self, one: float, zero: float, stable_one: float, stable_zero: float) -> None:
+        self.one, self.zero = one, zero
+        self.stable_one, self.stable_zero = stable_one, stable_zero
+        self.log_one, self.log_zero = math.log(one), math.log(zero)
+        self.log_stable_one, self.log_stable_zero = math.log(stable_one), math.log(stable_zero)
+
+
+def _sorted(values: Sequence[float]) -> tuple[int, int, Sequence[float]]:
+    """Return how many values are 1, how many are 0, and the others: most metrics have none."""
+    ones, zeros = values.count(1.0), values.count(0.0)
+    if ones + zeros == len(values):
+        return ones, zeros, ()
+    return ones, zeros, [value for value in values if 0.0 < value < 1.0]
+
+
+def _log_product(values: Sequence[float], zero: float, one: float) -> float:
+    """Return the log of what a bet pays for values between 0 and 1."""
+    slope = one - zero
+    return sum(
+        math.log(math.prod([zero + value * slope for value in values[at : at + PRODUCT_MAX]]))
+        for at in range(0, len(values), PRODUCT_MAX)
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -266,13 +303,13 @@ def _of(  # noqa: PLR0917 - the symbols of the module's formula
     if claim is not None:
         q = min(max(claim, 1e-4), RATE_MAX)
         p = min(q + excess, 0.5 * (1.0 + q))
-        return p / q, (1.0 - p) / (1.0 - q), 1.0, 1.0
+        return Bet(p / q, (1.0 - p) / (1.0 - q), 1.0, 1.0)
     p = min(p_stable + tolerance + excess, RATE_MAX)
     if p <= p_stable + tolerance:
-        return 1.0, 1.0, 1.0, 1.0
+        return Bet(1.0, 1.0, 1.0, 1.0)
     q_stable = _null(p, p_stable, m, n, tolerance)
     q = q_stable + tolerance
-    return (
+    return Bet(
         p / q,
         (1.0 - p) / (1.0 - q),
         p_stable / q_stable,
@@ -281,18 +318,30 @@ def _of(  # noqa: PLR0917 - the symbols of the module's formula
 
 
 def _null(p: float, p_stable: float, m: int, n: int, tolerance: float) -> float:
-    """Return q' of the module's formula."""
+    """Return q' of the module's formula, by Newton's method within a shrinking bracket."""
+    middle = (m * (p - tolerance) + n * p_stable) / (m + n)
     if tolerance == 0.0:
-        return (m * p + n * p_stable) / (m + n)
-    low, high = p_stable, p - tolerance
-    for _ in range(60):
-        q_stable = 0.5 * (low + high)
+        return middle
+    low, high, q_stable = p_stable, p - tolerance, middle
+    for _ in range(NEWTON_MAX):
         q = q_stable + tolerance
-        slope = m * (p - q) / (q * (1.0 - q)) + n * (p_stable - q_stable) / (
-            q_stable * (1.0 - q_stable)
-        )
-        if slope > 0.0:
+        # The formula times both denominators: a cubic with the same sign.
+        excess, lacking = p - q, p_stable - q_stable
+        spread, spread_stable = q * (1.0 - q), q_stable * (1.0 - q_stable)
+        height = m * excess * spread_stable + n * lacking * spread
+        if height > 0.0:
             low = q_stable
         else:
             high = q_stable
-    return high  # beyond the root by less than a rounding error, on the safe side
+        slope = (
+            m * (excess * (1.0 - 2.0 * q_stable) - spread_stable)
+            + n * (lacking * (1.0 - 2.0 * q) - spread)
+        )  # fmt: skip
+        step = height / slope if slope < 0.0 else math.inf
+        if abs(step) < ROOT_MAX:
+            # Beyond the root by less than matters, on the safe side.
+            return min(q_stable - step + ROOT_MAX, p - tolerance)
+        q_stable -= step
+        if not low < q_stable < high:
+            q_stable = 0.5 * (low + high)
+    return high

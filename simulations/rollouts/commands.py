@@ -2,12 +2,14 @@
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
 from tollway.gateway.cli import terminal
-from tollway.gateway.rollouts.model import Step
+from tollway.gateway.rollouts.model import QUALITY, Step
+from tollway.gateway.wiring.rollouts.plans import CRITERIA
 from tollway.simulations.rollouts import figures
 from tollway.simulations.rollouts.judges import HELD, STEPS, Argo, Thresholds, Tollway
 from tollway.simulations.rollouts.play import Judge, Outcome, play, seeds
@@ -19,6 +21,7 @@ examples:
   tollway simulate rollout worse better --seeds 50      play two of them
   tollway simulate rollout same --hold --seconds 600    how often 10 % are rolled back for nothing
   tollway simulate rollout errors --argo                beside fixed thresholds
+  tollway simulate rollout leak --margin 0.008          a step ends only if quality fell by less
 
 ROLLBACK is the median time until the rollout was rolled back, P95 its 95th percentile, PROMOTION
 the median time until it was promoted. HARMED counts the requests of the candidate, in the median,
@@ -40,6 +43,9 @@ def add(commands: Any) -> None:
         "--seconds", type=float, default=900.0, help="virtual seconds of a play at most (900)"
     )
     command.add_argument("--hold", action="store_true", help="one step of 10 %% that has no end")
+    command.add_argument(
+        "--margin", type=float, metavar="Q", help="margin of the quality criterion (0.02)"
+    )
     command.add_argument("--argo", action="store_true", help="also play fixed thresholds")
     command.add_argument("--processes", type=int, default=1, metavar="N", help="processes (1)")
     terminal.add_json(command)
@@ -57,6 +63,8 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return terminal.fail(terminal.USAGE, "--seeds is 1 to 10000, and --rate up to 10000")
     if not 0 < arguments.seconds <= SECONDS_MAX:
         return terminal.fail(terminal.USAGE, f"--seconds is up to {SECONDS_MAX}")
+    if arguments.margin is not None and not 0 < arguments.margin <= 1:
+        return terminal.fail(terminal.USAGE, "--margin is above 0 and at most 1")
     names = arguments.scenarios or list(SCENARIOS)
     found = [
         figures.of(name, judge, many(SCENARIOS[name], judge, arguments))
@@ -79,6 +87,7 @@ def many(scenario: Scenario, judge: str, arguments: argparse.Namespace) -> list[
         HELD if arguments.hold else STEPS,
         arguments.rate,
         arguments.seconds,
+        arguments.margin,
     )
     chosen = seeds(arguments.seed, arguments.seeds)
     if arguments.processes <= 1:
@@ -88,10 +97,21 @@ def many(scenario: Scenario, judge: str, arguments: argparse.Namespace) -> list[
 
 
 def played(  # noqa: PLR0917 - the last is the seed, which `map` gives
-    scenario: Scenario, name: str, steps: tuple[Step, ...], rate: float, most_s: float, seed: int
+    scenario: Scenario,
+    name: str,
+    steps: tuple[Step, ...],
+    rate: float,
+    most_s: float,
+    margin: float | None,
+    seed: int,
 ) -> Outcome:
-    """Play one rollout."""
-    judge: Judge = Tollway(steps)
+    """Play one rollout; `margin`: of the quality criterion, None for the default."""
+    criteria = CRITERIA
+    if margin is not None:
+        criteria = tuple(
+            [replace(one, margin=margin) if one.metric == QUALITY else one for one in CRITERIA]
+        )
+    judge: Judge = Tollway(steps, criteria)
     if name == "argo":
         judge = Argo(Thresholds.of(scenario.stable), steps)
     return play(scenario, judge, seed=seed, rate=rate, most_s=most_s)

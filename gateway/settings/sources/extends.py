@@ -16,11 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from tollway.gateway.settings.errors import ConfigError, Problem, show
+from tollway.gateway.settings.sources.store_identity import ledger_identity, path_identity
+from tollway.gateway.settings.storage import JournalConfig, LedgerConfig, StateConfig
 
 Raw = dict[str, Any]
 DEPTH_MAX = 4  # files: a base, a region, an environment, and one to spare
-OWN = (("ledger", "url"), ("journal", "dir"), ("state", "dir"))
-"""What an environment may not share with the one that it extends."""
+OWN = {
+    ("ledger", "url"): LedgerConfig,
+    ("journal", "dir"): JournalConfig,
+    ("state", "dir"): StateConfig,
+}
+"""What an environment may not share with one that it extends, and the tables, for defaults."""
 
 
 def resolve(raw: Raw, source: str, read: Callable[[str], Raw]) -> tuple[Raw, list[Raw]]:
@@ -81,31 +87,42 @@ def _is_named(value: Any) -> bool:
     )
 
 
-def shared(raw: Raw, bases: list[Raw]) -> Iterator[tuple[tuple[str, str], str, str]]:
+def shared(raw: Raw, bases: list[Raw], folder: Path) -> Iterator[tuple[tuple[str, str], str, str]]:
     """Yield each store that an environment shares with another that it extends, and what to do.
 
     A staging gateway on production's ledger would spend production's budgets. `raw` is the merged
-    document, with the overrides of the process' environment.
+    document, with the overrides of the process' environment; relative paths start at `folder`.
     """
     base: Raw = {}
+    others: list[Raw] = []
     for document in reversed(bases):
         base = merge(base, document)
-    if not bases or raw.get("environment") == base.get("environment"):
-        return
+        if raw.get("environment") != base.get("environment"):
+            others.append(base)
     for table, key in OWN:
-        own, other = (_value(document, table, key) for document in (raw, base))
-        if own == other and not str(own).startswith("memory:"):
+        value = _value(raw, table, key)
+        own = _identity(table, value, folder)
+        if own is not None and any(
+            own == _identity(table, _value(other, table, key), folder) for other in others
+        ):
             name = raw.get("environment")
             why = (
                 f"is that of the configuration which it extends; an environment has its own: "
                 f"write it like {key} = {_example(table, str(name))}"
             )
-            yield (table, key), show(own), why
+            yield (table, key), show(value), why
 
 
 def _value(document: Raw, table: str, key: str) -> Any:
     inner = document.get(table)
-    return inner.get(key) if isinstance(inner, dict) else None
+    found = inner.get(key) if isinstance(inner, dict) else None
+    return OWN[table, key].model_fields[key].default if found is None else found
+
+
+def _identity(table: str, value: Any, folder: Path) -> object:
+    if table == "ledger":
+        return ledger_identity(value, folder)
+    return path_identity(value, folder)
 
 
 def _example(table: str, name: str) -> str:

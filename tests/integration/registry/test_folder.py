@@ -13,7 +13,7 @@ from tests.support.registered import Registered
 from tests.support.until import until
 from tollway.gateway.cli import main as cli
 from tollway.gateway.registry.folder import FolderRegistry
-from tollway.gateway.registry.port import CHAMPION
+from tollway.gateway.registry.port import CHALLENGER, CHAMPION
 
 pytestmark = pytest.mark.integration
 
@@ -192,6 +192,61 @@ def test_workers_follow_an_alias_without_losing_a_request(tmp_path: Path) -> Non
                     await until(lambda version=version: all_serve(version), within_s=90)
                 told = (await client.get(f"{url}/_tollway/models/m")).json()
                 assert told["champion"] == "1"  # whichever worker answers
+            finally:
+                process.stop()
+
+    run(main)
+
+
+ROLLOUT = """
+[[rollouts]]
+name = "next"
+backend = "cheap"
+candidate = { registry = "m" }
+steps = [{ setWeight = 50, pause = {} }]
+criteria = [{ metric = "error_rate" }]
+"""
+
+
+@pytest.mark.timeout(400)
+def test_workers_try_the_first_version_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        versions(tmp_path, "1", "2")
+        upstream, registry = Upstream(), FolderRegistry(tmp_path / "models")
+        await registry.set_alias("m", CHAMPION, "1")
+        await registry.set_alias("m", CHALLENGER, "2")
+        async with serving(upstream) as backend, http_client(timeout=30) as client:
+            port = free_port()
+            server = f'listen = "127.0.0.1:{port}"\nallow_anonymous = true\nworkers = 2'
+            more = REGISTRY.replace("poll_s = 3600", "poll_s = 0.2") + ROLLOUT
+            text = two_backends(
+                backend, backend, server=server, ledger="sqlite:///tollway.db", more=more
+            )
+            (tmp_path / "tollway.toml").write_text(text)
+            process, url = Process(tmp_path / "tollway.toml"), f"http://127.0.0.1:{port}"
+            try:
+                await process.ready(url)
+
+                async def is_tried() -> bool:
+                    found = (await client.get(f"{url}/_tollway/rollouts/next")).json()
+                    return bool(found.get("phase") == "progressing")
+
+                await until(is_tried, within_s=90)
+
+                async def both_answer() -> bool:
+                    seen = len(upstream.requests)
+                    for _ in range(16):
+                        async with http_client(timeout=30) as fresh:
+                            at = f"{url}/v2/models/m/infer"
+                            assert (await fresh.post(at, json=inference())).status_code == 200
+                    paths = {path for _, path, _, _ in upstream.requests[seen:]}
+                    return paths == {b"/v2/models/m-v1/infer", b"/v2/models/m-v2/infer"}
+
+                await until(both_answer, within_s=90)
+                found = (await client.get(f"{url}/_tollway/events")).json()["events"]
+                kinds = [one["kind"] for one in found]
+                assert "rollout_started" in kinds
+                assert "model_move_failed" not in kinds
             finally:
                 process.stop()
 

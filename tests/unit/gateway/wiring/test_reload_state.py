@@ -1,6 +1,7 @@
 """A reload keeps state: what the gateway has learned, counted or used up."""
 
 import asyncio
+import os
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tollway.gateway.learning.feedback_items import FEEDBACK_MAX
 from tollway.gateway.routing.hedging import KNOWN_AT
 from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.security.keys import hash_key
+from tollway.gateway.storage.audit_log import Actor
 from tollway.gateway.wiring import Gateway, build
 from tollway.gateway.wiring.reload import Reloader
 from tollway.policies.types import Context
@@ -529,3 +531,29 @@ def test_a_lower_concurrency_binds_at_once_and_counts_the_calls_under_way(tmp_pa
         assert now.busy == 4
 
     asyncio.run(with_gateway(tmp_path, use))
+
+
+def test_who_has_all_workers_reloaded_sees_the_new_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        now = BASE
+        gateway = build(
+            config.parse(BASE, {}, folder=tmp_path),
+            clock=asyncio.get_running_loop().time,
+            rng=random.Random(0),
+        )
+        reloader = Reloader(gateway, lambda: config.parse(now, {}, folder=tmp_path))
+        # The supervisor's part: it tells this worker.
+        monkeypatch.setattr(os, "kill", lambda pid, number: reloader.begin())
+        await gateway.open()
+        try:
+            before = gateway.settings
+            now = f'environment = "staging"\n{BASE}'
+            assert await reloader.ask_all(Actor("kim", "admin")) == ["environment staging"]
+            assert gateway.settings.environment == "staging" != before.environment
+        finally:
+            await reloader.close()
+            await gateway.close()
+
+    asyncio.run(main())

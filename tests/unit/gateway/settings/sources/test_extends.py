@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.configs import budget, two_backends
 from tollway.gateway.settings import ConfigError, Settings, load
-from tollway.gateway.settings.sources.extends import merge, resolve
+from tollway.gateway.settings.sources.extends import merge, resolve, shared
 
 BASE = two_backends(
     "http://127.0.0.1:9001",
@@ -86,6 +86,61 @@ def test_an_environment_has_stores_of_its_own(tmp_path: Path) -> None:
         "state.dir",
     ]
     assert 'write it like url = "sqlite:///staging.db"' in found[0]
+
+
+@pytest.mark.parametrize(
+    ("base", "url"),
+    [
+        ("sqlite:///tollway.db", "sqlite:///./x/../tollway.db"),
+        ("sqlite:///tollway.db", "sqlite:///{folder}/tollway.db"),
+        ("sqlite:///tollway.db", "sqlite:///{folder}/link/tollway.db"),
+        ("redis://localhost", "redis://127.0.0.1:6379/0"),
+        ("redis://127.0.0.1/3", "rediss://u:p@LOCALHOST.:6379/3?timeout_ms=9"),
+        ("redis://localhost/3", "redis://[::1]?db=3"),
+        ("redis://cache.example.:6379", "redis://Cache.example"),
+        ("unix:///run/redis.sock", "unix:///run/../run/redis.sock?db=0"),
+    ],
+)
+def test_another_spelling_of_a_store_is_the_same_store(tmp_path: Path, base: str, url: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    production = {"ledger": {"url": base}, "journal": {"dir": "j"}, "state": {"dir": "s"}}
+    staging = {
+        "environment": "staging",
+        "ledger": {"url": url.format(folder=tmp_path)},
+        "journal": {"dir": str(tmp_path / "link" / "j")},
+        "state": {"dir": "x/../s"},
+    }
+    found = [place for place, _, _ in shared(staging, [production], tmp_path)]
+    assert found == [("ledger", "url"), ("journal", "dir"), ("state", "dir")]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://localhost/1", "redis://localhost:6380", "redis://other", "memory://"),
+        *("sqlite:///staging.db", "redis://localhost?sentinel=staging", "unix:///run/redis.sock"),
+    ],
+)
+def test_another_store_is_not(tmp_path: Path, url: str) -> None:
+    production = {"ledger": {"url": "redis://localhost"}, "state": {"dir": "s"}}
+    staging = {"environment": "staging", "ledger": {"url": url}, "journal": {"dir": "j"}}
+    assert list(shared(staging, [production], tmp_path)) == []
+
+
+def test_a_store_that_is_written_out_is_the_default_one(tmp_path: Path) -> None:
+    staging = {"environment": "staging", "ledger": {"url": "sqlite:///tollway.db"}}
+    places = [place for place, _, _ in shared(staging, [{}], tmp_path)]
+    assert places == [("ledger", "url"), ("journal", "dir"), ("state", "dir")]
+
+
+def test_an_environment_shares_no_store_with_any_that_it_extends(tmp_path: Path) -> None:
+    production = {"ledger": {"url": "sqlite:///a.db"}}
+    staging = {"environment": "staging", "ledger": {"url": "sqlite:///b.db"}}
+    own = {"journal": {"dir": "j"}, "state": {"dir": "s"}}
+    third = {"environment": "test", "ledger": {"url": "sqlite:///a.db"}, **own}
+    assert [place for place, _, _ in shared(third, [staging, production], tmp_path)] == [
+        ("ledger", "url")
+    ]
 
 
 def test_a_variable_can_give_an_environment_its_own_ledger(tmp_path: Path) -> None:
