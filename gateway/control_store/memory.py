@@ -1,9 +1,10 @@
 """The control store in memory: for one process, simulations and tests."""
 
-import json
 from collections.abc import Callable
 
-from tollway.gateway.control_store.protocol import Document
+import orjson
+
+from tollway.gateway.control_store.protocol import Document, text_of
 
 
 class MemoryControlStore:
@@ -26,33 +27,37 @@ class MemoryControlStore:
     async def get(self, key: str) -> tuple[Document, int] | None:
         """Return a document and its revision."""
         found = self._documents.get(key)
-        return None if found is None else (json.loads(found[0]), found[1])
+        return None if found is None else (orjson.loads(found[0]), found[1])
 
     async def put(self, key: str, document: Document, revision: int) -> bool:
         """Replace a document that has this revision."""
         present = self._documents.get(key, ("", 0))[1]
         if present != revision:
             return False
-        self._documents[key] = (json.dumps(document), present + 1)
+        self._documents[key] = (text_of(document), present + 1)
         return True
 
     async def write(self, key: str, document: Document) -> None:
         """Write a document."""
         present = self._documents.get(key, ("", 0))[1]
-        self._documents[key] = (json.dumps(document), present + 1)
+        self._documents[key] = (text_of(document), present + 1)
 
-    async def list(self, prefix: str) -> dict[str, Document]:
-        """Return documents by key."""
+    async def list(self, folder: str) -> dict[str, Document]:
+        """Return a folder's documents by key."""
         return {
-            key: json.loads(text)
-            for key, (text, _) in sorted(self._documents.items())
-            if key.startswith(prefix)
+            key: orjson.loads(self._documents[key][0])
+            for key in sorted(self._documents)
+            if key.rpartition("/")[0] == folder
         }
 
-    async def delete(self, prefix: str) -> None:
-        """Delete documents."""
-        for key in [key for key in self._documents if key.startswith(prefix)]:
+    async def delete(self, folder: str) -> None:
+        """Delete a folder's documents."""
+        for key in [key for key in self._documents if key.rpartition("/")[0] == folder]:
             del self._documents[key]
+
+    async def remove(self, key: str) -> None:
+        """Delete a document."""
+        self._documents.pop(key, None)
 
     async def lease(self, name: str, holder: str, ttl_s: float) -> bool:
         """Take or renew a lease."""

@@ -1,21 +1,28 @@
 """The control store in Redis: the ledger's server, under keys of its own.
 
-A document is a hash of its text and revision. Compare-and-set and leases are scripts, which Redis
-runs atomically. Leases expire by Redis' own clock.
+A folder is a hash with its documents, each as its revision, a space and its JSON text; so reading
+or deleting a folder is one command, whatever else the server holds, and touches one shard of a
+cluster. Compare-and-set and leases are scripts, which Redis runs atomically. Leases expire by
+Redis' own clock.
 """
 
-import json
 from collections.abc import Awaitable
 from typing import Any
 
 from tollway.gateway.budgets.protocol import LedgerUnavailable
 from tollway.gateway.budgets.stores.redis import KEY, RedisLedger
-from tollway.gateway.control_store.protocol import Document, StoreUnavailable
+from tollway.gateway.control_store.protocol import (
+    Document,
+    StoreUnavailable,
+    parsed,
+    text_of,
+)
 
 _PUT = """
-local present = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0')
-if ARGV[2] ~= '' and present ~= tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], 'document', ARGV[1], 'revision', present + 1)
+local present = redis.call('HGET', KEYS[1], ARGV[1])
+local revision = present and tonumber(string.match(present, '^%d+')) or 0
+if ARGV[3] ~= '' and revision ~= tonumber(ARGV[3]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', revision + 1) .. ARGV[2])
 return 1
 """
 _LEASE = """
@@ -24,7 +31,6 @@ if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
-_SCANNED = 500  # keys looked at by one SCAN
 
 
 class RedisControlStore:
@@ -46,49 +52,44 @@ class RedisControlStore:
 
     async def get(self, key: str) -> tuple[Document, int] | None:
         """Return a document and its revision."""
-        text, revision = await self._ask(
-            self._server.client.hmget(_at(key), ["document", "revision"])
-        )
-        return None if text is None else (json.loads(text), int(revision))
+        folder, name = _at(key)
+        found = await self._ask(self._server.client.hget(folder, name))
+        if found is None:
+            return None
+        revision, _, text = found.partition(" ")
+        return (await parsed({key: text}))[key], int(revision)
 
     async def put(self, key: str, document: Document, revision: int) -> bool:
         """Replace a document that has this revision."""
-        text = json.dumps(document)
-        return bool(await self._run(_PUT, _at(key), text, str(revision)))
+        folder, name = _at(key)
+        return bool(await self._run(_PUT, folder, name, text_of(document), str(revision)))
 
     async def write(self, key: str, document: Document) -> None:
         """Write a document."""
-        await self._run(_PUT, _at(key), json.dumps(document), "")
+        folder, name = _at(key)
+        await self._run(_PUT, folder, name, text_of(document), "")
 
-    async def list(self, prefix: str) -> dict[str, Document]:
-        """Return documents by key."""
-        keys = sorted(await self._keys(prefix))
-        found = {}
-        for key in keys:
-            present = await self.get(key)
-            if present is not None:
-                found[key] = present[0]
-        return found
+    async def list(self, folder: str) -> dict[str, Document]:
+        """Return a folder's documents by key."""
+        found = await self._ask(self._server.client.hgetall(_folder(folder)))
+        base = f"{folder}/" if folder else ""
+        return await parsed(
+            {f"{base}{name}": found[name].partition(" ")[2] for name in sorted(found)}
+        )
 
-    async def delete(self, prefix: str) -> None:
-        """Delete documents."""
-        for key in await self._keys(prefix):
-            await self._ask(self._server.client.delete(_at(key)))
+    async def delete(self, folder: str) -> None:
+        """Delete a folder's documents."""
+        await self._ask(self._server.client.unlink(_folder(folder)))
+
+    async def remove(self, key: str) -> None:
+        """Delete a document."""
+        folder, name = _at(key)
+        await self._ask(self._server.client.hdel(folder, name))
 
     async def lease(self, name: str, holder: str, ttl_s: float) -> bool:
         """Take or renew a lease."""
         key = f"{KEY}:control-lease:{name}"
         return bool(await self._run(_LEASE, key, holder, str(max(int(ttl_s * 1000), 1))))
-
-    async def _keys(self, prefix: str) -> set[str]:
-        """Return the keys that begin with a prefix."""
-        base = _at("")
-        found = self._server.client.scan_iter(match=f"{_at(prefix)}*", count=_SCANNED)
-
-        async def scan() -> set[str]:
-            return {key.removeprefix(base) async for key in found}
-
-        return set(await self._ask(scan()))
 
     async def _run(self, script: str, key: str, *words: str) -> Any:
         return await self._ask(self._server.client.eval(script, 1, key, *words))
@@ -100,5 +101,11 @@ class RedisControlStore:
             raise StoreUnavailable(str(exc)) from exc
 
 
-def _at(key: str) -> str:
-    return f"{KEY}:control:{key}"
+def _folder(folder: str) -> str:
+    return f"{KEY}:control-folder:{folder}"
+
+
+def _at(key: str) -> tuple[str, str]:
+    """Return the hash of a document and its field there."""
+    folder, _, name = key.rpartition("/")
+    return _folder(folder), name

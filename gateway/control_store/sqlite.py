@@ -5,14 +5,18 @@ thread, so the event loop never waits for the disk.
 """
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from tollway.gateway.control_store.protocol import Document, StoreUnavailable
+from tollway.gateway.control_store.protocol import (
+    Document,
+    StoreUnavailable,
+    parsed,
+    text_of,
+)
 from tollway.gateway.security.private_files import make_file
 
 T = TypeVar("T")
@@ -25,6 +29,9 @@ CREATE TABLE IF NOT EXISTS control_documents (
 CREATE TABLE IF NOT EXISTS control_leases (
     name TEXT PRIMARY KEY, holder TEXT NOT NULL, until_s REAL NOT NULL) WITHOUT ROWID;
 """
+
+# The range is found in the key's index; the last part leaves out folders in the folder.
+_IN_FOLDER = "key >= ? AND key < ? AND instr(substr(key, ?), '/') = 0"
 
 
 class SqliteControlStore:
@@ -56,11 +63,11 @@ class SqliteControlStore:
         """Return a document and its revision."""
         sql = "SELECT document, revision FROM control_documents WHERE key = ?"
         row = await self._run(lambda: self._base.execute(sql, (key,)).fetchone())
-        return None if row is None else (json.loads(row[0]), row[1])
+        return None if row is None else ((await parsed({key: row[0]}))[key], row[1])
 
     async def put(self, key: str, document: Document, revision: int) -> bool:
         """Replace a document that has this revision."""
-        text = json.dumps(document)
+        text = text_of(document)
         if revision == 0:
             sql = "INSERT OR IGNORE INTO control_documents VALUES (?, ?, 1)"
             return await self._change(sql, (key, text)) == 1
@@ -76,20 +83,21 @@ class SqliteControlStore:
             "INSERT INTO control_documents VALUES (?, ?, 1) ON CONFLICT (key) DO UPDATE SET "
             "document = excluded.document, revision = revision + 1"
         )
-        await self._change(sql, (key, json.dumps(document)))
+        await self._change(sql, (key, text_of(document)))
 
-    async def list(self, prefix: str) -> dict[str, Document]:
-        """Return documents by key."""
-        sql = "SELECT key, document FROM control_documents WHERE key >= ? AND key < ? ORDER BY key"
-        rows = await self._run(
-            lambda: self._base.execute(sql, (prefix, prefix + "\U0010ffff")).fetchall()
-        )
-        return {key: json.loads(text) for key, text in rows}
+    async def list(self, folder: str) -> dict[str, Document]:
+        """Return a folder's documents by key."""
+        sql = f"SELECT key, document FROM control_documents WHERE {_IN_FOLDER} ORDER BY key"
+        rows = await self._run(lambda: self._base.execute(sql, _bounds(folder)).fetchall())
+        return await parsed(dict(rows))
 
-    async def delete(self, prefix: str) -> None:
-        """Delete documents."""
-        sql = "DELETE FROM control_documents WHERE key >= ? AND key < ?"
-        await self._change(sql, (prefix, prefix + "\U0010ffff"))
+    async def delete(self, folder: str) -> None:
+        """Delete a folder's documents."""
+        await self._change(f"DELETE FROM control_documents WHERE {_IN_FOLDER}", _bounds(folder))
+
+    async def remove(self, key: str) -> None:
+        """Delete a document."""
+        await self._change("DELETE FROM control_documents WHERE key = ?", (key,))
 
     async def lease(self, name: str, holder: str, ttl_s: float) -> bool:
         """Take or renew a lease."""
@@ -140,3 +148,8 @@ class SqliteControlStore:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def _bounds(folder: str) -> tuple[str, str, int]:
+    prefix = f"{folder}/" if folder else ""
+    return prefix, prefix + "\U0010ffff", len(prefix) + 1

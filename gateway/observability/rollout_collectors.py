@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from tollway.gateway.observability.families import Metric, counter, gauge
 from tollway.gateway.rollouts.controller import alarm_at
 from tollway.gateway.rollouts.model import PHASES
-from tollway.gateway.rollouts.service import Rollout, Rollouts
+from tollway.gateway.rollouts.rollout import Rollout
+from tollway.gateway.rollouts.service import Rollouts
 
 
 def rollouts(owner: Rollouts, mirrored: Mapping[tuple[str, str], int]) -> Iterator[Metric]:

@@ -1,5 +1,9 @@
-"""The sticky key of a request, as a point in [0, 1): a client stays on one version of a backend."""
+"""The sticky key of a request, as a point in [0, 1): a client stays on one version of a backend.
 
+Also the groups of keys and of tenants by which evidence is kept.
+"""
+
+from functools import lru_cache
 from hashlib import blake2b
 
 from tollway.backends.documents import header
@@ -7,6 +11,8 @@ from tollway.gateway.routing.request import InferenceRequest
 from tollway.policies.evidence.comparison import CLUSTERS
 
 SESSION = "x-session-id"
+TENANT_GROUPS = 32
+"""Groups of tenants. Which are together depends on the run, so nobody can choose whom to join."""
 KEY_BYTES_MAX = 1024  # of a header: longer ones are cut
 
 
@@ -48,3 +54,9 @@ def cluster(unit: float, decision: str) -> int:
         unit = point(decision.encode())
     # Not the leading digits: those decide the version.
     return int(unit * (1 << 40)) % CLUSTERS
+
+
+@lru_cache(maxsize=4096)
+def tenant_group(salt: str, tenant: str) -> int:
+    """Return the group of a tenant in a run of a rollout; all processes agree on it."""
+    return int(point(salt.encode(), b"tenant", tenant.encode()) * TENANT_GROUPS)

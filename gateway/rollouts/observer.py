@@ -11,8 +11,9 @@ from typing import Any
 
 from tollway.backends.money import to_usd
 from tollway.gateway.learning.feedback import Feedback, ValidatedFeedback
-from tollway.gateway.rollouts.keys import cluster
-from tollway.gateway.rollouts.service import Rollout, Rollouts
+from tollway.gateway.rollouts.keys import cluster, tenant_group
+from tollway.gateway.rollouts.rollout import Rollout
+from tollway.gateway.rollouts.service import Rollouts
 from tollway.gateway.routing.metering import GIVEN_UP, PENDING, VOID
 from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.request_state import Attempt, RequestState
@@ -85,12 +86,14 @@ class RolloutObserver:
                     shrunk(validated, arm, belief),
                     value_usd=validated.route.objective.value_per_correct_usd,
                     cost_usd=_cost_usd(validated.rows, arm),
+                    group=tenant_group(one.state.salt, row["tenant"]),
                 )
 
 
 def count(one: Rollout, state: RequestState, attempt: Attempt, candidate: bool) -> None:
     """Count a version's attempt, if it says anything about the version."""
     outcome, inference = attempt.outcome, state.inference
+    salt = "" if one.state is None else one.state.salt
     if outcome.error in GIVEN_UP or outcome.provenance == PENDING:
         return
     failed = bool(outcome.error) or attempt.status >= 500
@@ -109,6 +112,7 @@ def count(one: Rollout, state: RequestState, attempt: Attempt, candidate: bool) 
         answer=outcome.answer.value,
         ran=outcome.provenance != VOID,
         rejected=rejected,
+        group=tenant_group(salt, inference.tenant),
     )
 
 

@@ -23,9 +23,10 @@ from tollway.backends.money import to_usd
 from tollway.backends.scoring import Incomparable
 from tollway.gateway.budgets.model import BudgetRefusal
 from tollway.gateway.rollouts.binding import Binding, BoundRoute, mirrors
-from tollway.gateway.rollouts.keys import cluster
+from tollway.gateway.rollouts.keys import cluster, tenant_group
 from tollway.gateway.rollouts.observer import count
-from tollway.gateway.rollouts.service import Rollout, Rollouts
+from tollway.gateway.rollouts.rollout import Rollout
+from tollway.gateway.rollouts.service import Rollouts
 from tollway.gateway.routing.attempts import Attempts
 from tollway.gateway.routing.metering import AttemptOutcome
 from tollway.gateway.routing.plan import RoutePlan, Target
@@ -71,7 +72,7 @@ class ShadowRunner:
         self._rng = rng
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._spent: dict[str, tuple[int, int]] = {}
-        self._answers: dict[str, tuple[str, AttemptOutcome, int]] = {}
+        self._answers: dict[str, tuple[str, AttemptOutcome, tuple[int, int]]] = {}
         self._closing = False
         self.counts: Counter[tuple[str, str]] = Counter()
 
@@ -188,7 +189,10 @@ class ShadowRunner:
         self._answers[state.id] = (
             one.plan.name,
             copy.outcome,  # not its reply's bytes
-            cluster(state.context.unit, state.id),
+            (
+                cluster(state.context.unit, state.id),
+                tenant_group(one.state.salt, state.inference.tenant),
+            ),
         )
 
     def labelled(self, route: RoutePlan, decision: str, label: Any) -> None:
@@ -196,28 +200,33 @@ class ShadowRunner:
         found = self._answers.pop(decision, None)
         if found is None or label is None:
             return
-        name, outcome, group = found
+        name, outcome, groups = found
         one = self._rollouts.rollouts.get(name)
         if one is None or one.state is None or not one.state.is_watched:
             return
         if outcome.no_answer:
             if route.no_answer is not None:
-                self._label(one, route, outcome, group, route.no_answer)
+                self._label(one, route, outcome, groups, route.no_answer)
             return
         try:
             quality = route.score.judge(outcome.answer.value, label)
         except Incomparable:
             return
-        self._label(one, route, outcome, group, quality)
+        self._label(one, route, outcome, groups, quality)
 
     @staticmethod
     def _label(
-        one: Rollout, route: RoutePlan, outcome: AttemptOutcome, group: int, quality: float
+        one: Rollout,
+        route: RoutePlan,
+        outcome: AttemptOutcome,
+        groups: tuple[int, int],
+        quality: float,
     ) -> None:
         one.collector.label(
             True,
-            group,
+            groups[0],
             quality,
+            group=groups[1],
             value_usd=route.objective.value_per_correct_usd,
             cost_usd=to_usd(outcome.cost_nano),
         )

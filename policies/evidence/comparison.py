@@ -5,22 +5,16 @@ The claim to refute is
 
     candidate's mean <= stable's mean + tolerance
 
-It is tested by bets on blocks of concurrent values, each of m candidate values x and n stable
-values y, so that a change that affects both versions refutes nothing. With rates p > p' + tolerance
-in mind, a bet pays
+It is tested by bets on blocks of concurrent values (`bets`), so that a change that affects both
+versions refutes nothing. The product of the bets is a supermartingale under the claim: it reaches
+1 / alpha with probability at most alpha, however often one looks (Ville 1939). The alternatives of
+a bet are EXCESS; their average by WEIGHTS is the evidence.
 
-    product over x of f(x; p, q) * product over y of f(y; p', q')
-    f(x; p, q) = (1 - x) (1 - p) / (1 - q) + x p / q,    q = q' + tolerance
-
-where q' solves m (p - q) / (q (1 - q)) + n (p' - q') / (q' (1 - q')) = 0. The mean of f is linear
-in the mean of x, so the logarithm of the mean payout is concave along the boundary of the claim;
-its derivative there is 0 at q', where the payout is 1. Hence the bet pays at most 1 in the mean
-under the claim, for any values in [0, 1], and the product of bets is a supermartingale: it reaches
-1 / alpha with probability at most alpha, however often one looks (Ville 1939). p' is the stable
-mean so far, and the alternatives are p' + tolerance + each of EXCESS; their average by WEIGHTS is
-the evidence. For rates these are the E-variables of Turner, Ly and Grünwald (Generic E-variables
-for exact sequential k-sample tests, 2024, arXiv 2106.02693), which need a third of the values that
-bets on the difference of the means need when errors are rare.
+A block has values of one group of tenants, so the logarithm of the evidence is a sum over groups.
+A tenant that wants a candidate stopped can make its own values as bad as it likes. So with other
+tenants that send at least OTHERS_MIN of the values, what one group says counts at most as much as
+what all others say together: the evidence is the least of that of all and, for each such group,
+twice that without it. That is never more than the evidence of all, so the bound holds.
 
 The logarithms add up over processes. A client that stays on one version makes values dependent: if
 the sums of CLUSTERS groups of keys vary `d` times as much as independent values would (the design
@@ -34,25 +28,22 @@ Kennedy and Ramdas, Annals of Statistics 52 (6), 2024), with variances by the sa
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-EXCESS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.6)
-"""Alternatives: by how much the candidate may be worse than tolerated."""
+from tollway.policies.evidence.bets import EXCESS, log_payouts
+
 WEIGHTS = (0.1, 0.2, 0.3, 0.2, 0.1, 0.1)
 """Their weights in the evidence: most for a twentieth, which is to be found soon."""
+
+OTHERS_MIN = 0.25
+"""Share of the values that tenants other than a group's must send, for that group to be limited."""
 
 CLUSTERS = 64  # groups of keys: variances have 63 degrees of freedom, and a state is 4 KB
 CLUSTERS_MIN = 10  # with fewer, each group counts as one observation
 BLOCK_MAX = 1000  # values that wait for the other version; more are dropped
 EARLY = 20.0  # values for which the first guess of the stable rate stands
 FIRST_RATE = 0.02
-COARSE = 0.05  # rates from which a thousandth more or less changes no bet by much
 USUAL = 500.0  # candidate values at which an interval is narrowest
-RATE_MAX = 0.999
-PRODUCT_MAX = 30  # factors of one logarithm, each within [1e-3, 1e4]: no overflow
-NEWTON_MAX = 60
-ROOT_MAX = 1e-12
 
 
 @dataclass(slots=True)
@@ -119,6 +110,10 @@ class Arm:
         """Return the state as JSON types."""
         return [self.count, self.total, self.squares, self.counts, self.totals]
 
+    def copy(self) -> "Arm":
+        """Return a copy."""
+        return Arm(self.count, self.total, self.squares, list(self.counts), list(self.totals))
+
     @classmethod
     def load(cls, state: Sequence[Any]) -> "Arm":
         """Return a saved state; ValueError if it is of another kind."""
@@ -128,65 +123,82 @@ class Arm:
         return cls(count, total, squares, list(counts), list(totals))
 
 
+@dataclass(slots=True)
+class Group:
+    """The evidence of a group of tenants: values seen, log payouts, and the open block."""
+
+    seen: float = 0.0
+    logs: list[float] = field(default_factory=lambda: [0.0] * len(EXCESS))
+    xs: list[float] = field(default_factory=list)
+    ys: list[float] = field(default_factory=list)
+
+
 class Comparison:
     """The evidence of one process on one metric, or the sum over several."""
 
-    # The mutable state is both versions' values, the log payouts, and the open block.
+    # The mutable state is both versions' values, and the evidence by group of tenants.
 
     def __init__(self, tolerance: float = 0.0, claim: float | None = None) -> None:
         """`claim`: compare the candidate with this fixed mean, not with the stable version."""
         self.stable, self.candidate = Arm(), Arm()
-        self.logs = [0.0] * len(EXCESS)
+        self.groups: dict[int, Group] = {}
         self._tolerance = tolerance
         self._claim = claim
-        self._block: tuple[list[float], list[float]] = ([], [])
 
-    def observe(self, value: float, cluster: int, *, candidate: bool) -> None:
-        """Count a value in [0, 1] of the group `cluster` in [0, CLUSTERS)."""
+    def observe(self, value: float, cluster: int, *, candidate: bool, group: int = 0) -> None:
+        """Count a value in [0, 1] of a group of keys in [0, CLUSTERS), and of tenants."""
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"a value of {value}, not in [0, 1]")
+        among = self.groups.get(group)
+        if among is None:
+            among = self.groups[group] = Group()
+        among.seen += 1.0
         if self._claim is not None:
             if candidate:
-                self._bet([value], [])
+                self._bet(among, [value], [])
         else:
-            xs, ys = self._block
+            xs, ys = among.xs, among.ys
             side, other = (xs, ys) if candidate else (ys, xs)
             side.append(value)
             if len(side) > BLOCK_MAX:
                 side.clear()
             elif other:
                 # The block ends before this version's next value, whatever that is.
-                self._bet(xs, ys)
+                self._bet(among, xs, ys)
                 xs.clear()
                 ys.clear()
         (self.candidate if candidate else self.stable).observe(value, cluster)
 
-    def _bet(self, xs: Sequence[float], ys: Sequence[float]) -> None:
+    def _bet(self, among: Group, xs: Sequence[float], ys: Sequence[float]) -> None:
         """Bet on a block; the bets are fixed by the values before it."""
         if self._claim is None:
             stable = self.stable
             rate = (stable.total + EARLY * FIRST_RATE) / (stable.count + EARLY)
         else:
             rate = self._claim
-        rate = round(rate, 4 if rate < COARSE else 3)  # so that most bets have been computed
-        bets = _bets(rate, len(xs), len(ys), self._tolerance, self._claim)
-        ones, zeros, parts = _sorted(xs)
-        others, nulls, halves = _sorted(ys)
-        logs = self.logs
-        for at, bet in enumerate(bets):
-            paid = ones * bet.log_one + zeros * bet.log_zero
-            paid += others * bet.log_stable_one + nulls * bet.log_stable_zero
-            if parts:
-                paid += _log_product(parts, bet.zero, bet.one)
-            if halves:
-                paid += _log_product(halves, bet.stable_zero, bet.stable_one)
-            logs[at] += paid
+        paid = log_payouts(rate, xs, ys, self._tolerance, self._claim)
+        among.logs = [log + one for log, one in zip(among.logs, paid, strict=True)]
 
     def add(self, other: "Comparison") -> None:
         """Add another process' evidence."""
         self.stable.add(other.stable)
         self.candidate.add(other.candidate)
-        self.logs = [a + b for a, b in zip(self.logs, other.logs, strict=True)]
+        for number, theirs in other.groups.items():
+            own = self.groups.setdefault(number, Group())
+            own.seen += theirs.seen
+            own.logs = [a + b for a, b in zip(own.logs, theirs.logs, strict=True)]
+
+    def copy(self) -> "Comparison":
+        """Return a copy, without the open blocks."""
+        made = Comparison(self._tolerance, self._claim)
+        made.groups = {n: Group(one.seen, list(one.logs)) for n, one in self.groups.items()}
+        made.stable, made.candidate = self.stable.copy(), self.candidate.copy()
+        return made
+
+    @property
+    def logs(self) -> list[float]:
+        """The log payouts of all groups, for each alternative."""
+        return [sum(logs) for logs in zip(*[one.logs for one in self.groups.values()], strict=True)]
 
     @property
     def claims(self) -> tuple[float, float | None]:
@@ -195,14 +207,19 @@ class Comparison:
 
     @property
     def log_evidence(self) -> float:
-        """The logarithm of the evidence against the claim."""
-        effect = self.candidate.design_effect
-        if self._claim is None:
-            effect = self._effect()
-        logs = [log / effect for log in self.logs]
-        most = max(logs)
-        parts = [weight * math.exp(log - most) for weight, log in zip(WEIGHTS, logs, strict=True)]
-        return most + math.log(sum(parts))
+        """The logarithm of the evidence against the claim; see the module for groups of tenants."""
+        if not self.groups:
+            return 0.0
+        effect = self.candidate.design_effect if self._claim is not None else self._effect()
+        all_logs, all_seen = self.logs, sum(one.seen for one in self.groups.values())
+        least = _mixed(all_logs, effect)
+        if len(self.groups) == 1:
+            return least
+        for one in self.groups.values():
+            if all_seen - one.seen >= OTHERS_MIN * all_seen:
+                others = [a - b for a, b in zip(all_logs, one.logs, strict=True)]
+                least = min(least, 2.0 * _mixed(others, effect))
+        return least
 
     def _effect(self) -> float:
         """Return the design effect of the difference of the means."""
@@ -238,9 +255,9 @@ class Comparison:
         return min(max(radius, least), 1.0)
 
     def save(self) -> dict[str, Any]:
-        """Return the state as JSON types; the open block, at most a few values, is left out."""
+        """Return the state as JSON types; the open blocks, at most a few values, are left out."""
         return {
-            "logs": self.logs,
+            "groups": {str(n): [one.seen, one.logs] for n, one in self.groups.items()},
             "stable": self.stable.save(),
             "candidate": self.candidate.save(),
             "tolerance": self._tolerance,
@@ -251,97 +268,18 @@ class Comparison:
     def load(cls, state: dict[str, Any]) -> "Comparison":
         """Return a saved state; ValueError or KeyError if it is of another kind."""
         loaded = cls(state["tolerance"], state["claim"])
-        logs = [float(log) for log in state["logs"]]
-        if len(logs) != len(EXCESS) or not all(map(math.isfinite, logs)):
-            raise ValueError("a saved comparison whose bets do not fit")
-        loaded.logs = logs
+        for number, (seen, saved) in state["groups"].items():
+            logs = [float(log) for log in saved]
+            if len(logs) != len(EXCESS) or not all(map(math.isfinite, logs)):
+                raise ValueError("a saved comparison whose bets do not fit")
+            loaded.groups[int(number)] = Group(float(seen), logs)
         loaded.stable, loaded.candidate = Arm.load(state["stable"]), Arm.load(state["candidate"])
         return loaded
 
 
-class Bet:
-    """What a bet pays for a value of the candidate and of the stable version, 1 or 0; and logs."""
-
-    __slots__ = (
-        *("log_one", "log_stable_one", "log_stable_zero", "log_zero"),
-        *("one", "stable_one", "stable_zero", "zero"),
-    )
-
-    def __init__(self, one: float, zero: float, stable_one: float, stable_zero: float) -> None:
-        self.one, self.zero = one, zero
-        self.stable_one, self.stable_zero = stable_one, stable_zero
-        self.log_one, self.log_zero = math.log(one), math.log(zero)
-        self.log_stable_one, self.log_stable_zero = math.log(stable_one), math.log(stable_zero)
-
-
-def _sorted(values: Sequence[float]) -> tuple[int, int, Sequence[float]]:
-    """Return how many values are 1, how many are 0, and the others: most metrics have none."""
-    ones, zeros = values.count(1.0), values.count(0.0)
-    if ones + zeros == len(values):
-        return ones, zeros, ()
-    return ones, zeros, [value for value in values if 0.0 < value < 1.0]
-
-
-def _log_product(values: Sequence[float], zero: float, one: float) -> float:
-    """Return the log of what a bet pays for values between 0 and 1."""
-    slope = one - zero
-    return sum(
-        math.log(math.prod([zero + value * slope for value in values[at : at + PRODUCT_MAX]]))
-        for at in range(0, len(values), PRODUCT_MAX)
-    )
-
-
-@lru_cache(maxsize=4096)
-def _bets(rate: float, m: int, n: int, tolerance: float, claim: float | None) -> tuple[Bet, ...]:
-    return tuple([_of(rate, excess, m, n, tolerance, claim) for excess in EXCESS])
-
-
-def _of(  # noqa: PLR0917 - the symbols of the module's formula
-    rate: float, excess: float, m: int, n: int, tolerance: float, claim: float | None
-) -> Bet:
-    p_stable = min(max(rate, 1e-4), RATE_MAX)
-    if claim is not None:
-        q = min(max(claim, 1e-4), RATE_MAX)
-        p = min(q + excess, 0.5 * (1.0 + q))
-        return Bet(p / q, (1.0 - p) / (1.0 - q), 1.0, 1.0)
-    p = min(p_stable + tolerance + excess, RATE_MAX)
-    if p <= p_stable + tolerance:
-        return Bet(1.0, 1.0, 1.0, 1.0)
-    q_stable = _null(p, p_stable, m, n, tolerance)
-    q = q_stable + tolerance
-    return Bet(
-        p / q,
-        (1.0 - p) / (1.0 - q),
-        p_stable / q_stable,
-        (1.0 - p_stable) / (1.0 - q_stable),
-    )
-
-
-def _null(p: float, p_stable: float, m: int, n: int, tolerance: float) -> float:
-    """Return q' of the module's formula, by Newton's method within a shrinking bracket."""
-    middle = (m * (p - tolerance) + n * p_stable) / (m + n)
-    if tolerance == 0.0:
-        return middle
-    low, high, q_stable = p_stable, p - tolerance, middle
-    for _ in range(NEWTON_MAX):
-        q = q_stable + tolerance
-        # The formula times both denominators: a cubic with the same sign.
-        excess, lacking = p - q, p_stable - q_stable
-        spread, spread_stable = q * (1.0 - q), q_stable * (1.0 - q_stable)
-        height = m * excess * spread_stable + n * lacking * spread
-        if height > 0.0:
-            low = q_stable
-        else:
-            high = q_stable
-        slope = (
-            m * (excess * (1.0 - 2.0 * q_stable) - spread_stable)
-            + n * (lacking * (1.0 - 2.0 * q) - spread)
-        )  # fmt: skip
-        step = height / slope if slope < 0.0 else math.inf
-        if abs(step) < ROOT_MAX:
-            # Beyond the root by less than matters, on the safe side.
-            return min(q_stable - step + ROOT_MAX, p - tolerance)
-        q_stable -= step
-        if not low < q_stable < high:
-            q_stable = 0.5 * (low + high)
-    return high
+def _mixed(logs: Sequence[float], effect: float) -> float:
+    """Return the log of the average evidence of the alternatives, of dependent values."""
+    parts = [log / effect for log in logs]
+    most = max(parts)
+    sum_ = sum(weight * math.exp(one - most) for weight, one in zip(WEIGHTS, parts, strict=True))
+    return most + math.log(sum_)

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from tollway.gateway.cli import terminal
-from tollway.gateway.rollouts.model import QUALITY, Step
+from tollway.gateway.rollouts.model import QUALITY, Criterion, Step
 from tollway.gateway.wiring.rollouts.plans import CRITERIA
 from tollway.simulations.rollouts import figures
 from tollway.simulations.rollouts.judges import HELD, STEPS, Argo, Thresholds, Tollway
@@ -106,7 +106,7 @@ def played(  # noqa: PLR0917 - the last is the seed, which `map` gives
     seed: int,
 ) -> Outcome:
     """Play one rollout; `margin`: of the quality criterion, None for the default."""
-    criteria = CRITERIA
+    criteria: tuple[Criterion, ...] = CRITERIA
     if margin is not None:
         criteria = tuple(
             [replace(one, margin=margin) if one.metric == QUALITY else one for one in CRITERIA]

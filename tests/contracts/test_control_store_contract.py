@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.until import until
-from tollway.gateway.control_store.protocol import ControlStore
+from tollway.gateway.control_store.protocol import DOCUMENT_BYTES_MAX, ControlStore
 from tollway.gateway.control_store.registry import open_control_store
 
 
@@ -16,6 +16,9 @@ from tollway.gateway.control_store.registry import open_control_store
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with redis_server(tmp_path_factory.mktemp("redis"), "--appendonly", "no") as server:
         yield server
+
+
+FOLDERS = ("", "r", "r/a")
 
 
 class Bench:
@@ -34,7 +37,8 @@ class Bench:
             await self.store.open()
             if self.other is not self.store:
                 await self.other.open()
-            await self.store.delete("")
+            for folder in FOLDERS:
+                await self.store.delete(folder)
             try:
                 await test(self)
             finally:
@@ -83,13 +87,43 @@ def test_a_write_replaces_whatever_is_there(bench: Bench) -> None:
     bench.run(test)
 
 
-def test_documents_are_listed_and_deleted_by_prefix(bench: Bench) -> None:
+def test_a_folder_is_listed_and_deleted_without_the_folders_in_it(bench: Bench) -> None:
     async def test(bench: Bench) -> None:
-        for key in ("r/a/1", "r/a/2", "r/ab", "s"):
+        for key in ("r/a/1", "r/a/2", "r/ab", "r/ab2/x", "s"):
             await bench.store.write(key, key)
-        assert await bench.other.list("r/a/") == {"r/a/1": "r/a/1", "r/a/2": "r/a/2"}
-        await bench.other.delete("r/a/")
-        assert list(await bench.store.list("")) == ["r/ab", "s"]
+        assert await bench.other.list("r/a") == {"r/a/1": "r/a/1", "r/a/2": "r/a/2"}
+        assert await bench.other.list("r") == {"r/ab": "r/ab"}
+        assert await bench.other.list("r/b") == {}
+        await bench.other.delete("r/a")
+        assert await bench.store.list("r/a") == {}
+        assert list(await bench.store.list("")) == ["s"]
+        assert await bench.store.get("r/ab") == ("r/ab", 1)
+        await bench.store.delete("r/ab2")
+
+    bench.run(test)
+
+
+def test_a_document_that_was_removed_begins_again(bench: Bench) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.store.write("r/a/1", 1)
+        await bench.store.write("r/a/1", 2)
+        await bench.other.remove("r/a/1")
+        await bench.other.remove("r/a/1")
+        assert await bench.store.get("r/a/1") is None
+        assert await bench.store.put("r/a/1", 3, 0)
+
+    bench.run(test)
+
+
+def test_large_documents_come_back_and_too_large_ones_are_refused(bench: Bench) -> None:
+    async def test(bench: Bench) -> None:
+        large = ["x" * 1000] * 200
+        await bench.store.write("r/a/1", large)
+        assert await bench.other.get("r/a/1") == (large, 1)
+        assert await bench.other.list("r/a") == {"r/a/1": large}
+        with pytest.raises(ValueError, match="bytes, not at most"):
+            await bench.store.write("r/a/1", ["x" * DOCUMENT_BYTES_MAX])
+        assert await bench.other.get("r/a/1") == (large, 1)
 
     bench.run(test)
 

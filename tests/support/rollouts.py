@@ -1,8 +1,17 @@
 """A rollout `next` of the backend `cheap`, and what tests do with it."""
 
+import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.support.harness import Running
+import httpx
+
+from tests.support.harness import Running, inference
+from tests.support.http_client import http_client
+from tests.support.until import until
 
 CRITERIA = """
 [{ metric = "error_rate", tolerance = 0.001, margin = 0.2 },
@@ -42,3 +51,63 @@ async def status(tollway: Running) -> Any:
 async def act(tollway: Running, action: str) -> Any:
     document = {"action": action, "who": "kim", "why": "a test"}
     return await tollway.client.post(f"{tollway.url}/_tollway/rollouts/next", json=document)
+
+
+LOADS = 4  # clients of a load
+WITHIN_S = 300.0  # far more than any test of a load takes on a busy machine
+
+
+async def fresh(url: str, path: str, document: Any = None) -> httpx.Response:
+    """Send a request on a new connection, which any worker may get."""
+    async with http_client(timeout=30) as client:
+        if document is None:
+            return await client.get(url + path)
+        return await client.post(url + path, json=document)
+
+
+class Load:
+    """Clients that ask one request after another, on new connections, until they are stopped.
+
+    `urls` are of the gateways, asked in turns; a test takes those out that it kills.
+    """
+
+    def __init__(self, *urls: str) -> None:
+        self.urls = list(urls)
+        self.answered: Counter[str] = Counter()
+        self.wrong: list[Any] = []
+        self.broken = 0
+        self.stopped = False
+
+    async def ask(self) -> None:
+        """Ask; a connection that breaks with its process is no answer, and the client repeats."""
+        async with asyncio.timeout(WITHIN_S):
+            for turn in itertools.count():
+                if self.stopped:
+                    return
+                url = self.urls[turn % len(self.urls)]
+                try:
+                    reply = await fresh(url, "/v2/models/m/infer", inference())
+                except httpx.TransportError:
+                    self.broken += 1
+                    continue
+                if reply.status_code != 200:
+                    self.wrong.append((reply.status_code, reply.text))
+                self.answered[reply.headers.get("x-tollway-backend", "none")] += 1
+
+    async def more(self, count: int) -> Counter[str]:
+        """Return what the next `count` answers, at least, were given by."""
+        before = Counter(self.answered)
+        await until(lambda: self.answered.total() - before.total() >= count, within_s=90)
+        return self.answered - before
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Load"]:
+        """Ask until the end of the block."""
+        clients = [asyncio.create_task(self.ask()) for _ in range(LOADS)]
+        try:
+            yield self
+        finally:
+            self.stopped = True
+            for client in clients:
+                client.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.errors import ConfigError, Problem, show
 from tollway.gateway.settings.sources.store_identity import ledger_identity, path_identity
 from tollway.gateway.settings.storage import JournalConfig, LedgerConfig, StateConfig
 
 Raw = dict[str, Any]
 DEPTH_MAX = 4  # files: a base, a region, an environment, and one to spare
-OWN = {
+OWN: dict[tuple[str, str], type[ConfigTable]] = {
     ("ledger", "url"): LedgerConfig,
     ("journal", "dir"): JournalConfig,
     ("state", "dir"): StateConfig,

@@ -6,7 +6,8 @@ from random import Random
 import pytest
 
 from tollway.policies.evidence import comparison
-from tollway.policies.evidence.comparison import CLUSTERS, EXCESS, Comparison
+from tollway.policies.evidence.bets import EXCESS
+from tollway.policies.evidence.comparison import CLUSTERS, Comparison
 
 ALARM = math.log(1.0 / 0.05)
 
@@ -29,51 +30,6 @@ def fill(
         if n % 50 == 0 and made.log_evidence >= ALARM:
             return n
     return None
-
-
-@pytest.mark.parametrize("tolerance", [0.0, 0.01, 0.1])
-@pytest.mark.parametrize("rate", [0.001, 0.04, 0.3, 0.8])
-@pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 9), (7, 1)])
-def test_no_bet_gains_under_the_claim(rate: float, m: int, n: int, tolerance: float) -> None:
-    for bet in comparison._bets(rate, m, n, tolerance, None):
-        high, low, down, up = bet.one, bet.zero, bet.stable_one, bet.stable_zero
-        for stable in (0.0, 1e-3, rate, 0.2, 0.5, 0.9):
-            for candidate in (0.0, stable / 2, stable + tolerance):
-                if candidate <= 1.0:
-                    pays = (low + candidate * (high - low)) ** m * (up + stable * (down - up)) ** n
-                    assert pays <= 1.0 + 1e-9
-
-
-@pytest.mark.parametrize("tolerance", [0.001, 0.0125, 0.1])
-def test_the_root_of_a_bet_is_found_from_the_safe_side(tolerance: float) -> None:
-    rng = Random(3)
-    for _ in range(500):
-        p_stable = 10.0 ** rng.uniform(-4.0, -0.05)
-        p = p_stable + tolerance + rng.choice(EXCESS)
-        m, n = rng.choice([(1, rng.randint(1, 500)), (rng.randint(1, 500), 1)])
-        if p >= 1.0:
-            continue
-        found = comparison._null(p, p_stable, m, n, tolerance)
-
-        def slope(
-            q_stable: float, m: int = m, n: int = n, p: float = p, r: float = p_stable
-        ) -> float:
-            q = q_stable + tolerance
-            return m * (p - q) / (q * (1 - q)) + n * (r - q_stable) / (q_stable * (1 - q_stable))
-
-        assert slope(found) <= 0.0 < slope(found - 1e-9)
-
-
-def test_values_between_pay_as_a_product_of_each() -> None:
-    rng = Random(4)
-    xs, ys = [rng.random() for _ in range(100)], [1.0, 0.0, *(rng.random() for _ in range(900))]
-    made = Comparison(0.0125)
-    made._bet(xs, ys)
-    bets = comparison._bets(comparison.FIRST_RATE, 100, 902, 0.0125, None)
-    for log, bet in zip(made.logs, bets, strict=True):
-        paid = sum(math.log(bet.zero + x * (bet.one - bet.zero)) for x in xs)
-        paid += sum(math.log(bet.stable_zero + y * (bet.stable_one - bet.stable_zero)) for y in ys)
-        assert log == pytest.approx(paid)
 
 
 def test_a_worse_candidate_is_shown_to_be_worse() -> None:
@@ -150,7 +106,7 @@ def test_values_that_wait_for_the_other_version_are_limited() -> None:
     made = Comparison()
     for _ in range(3 * comparison.BLOCK_MAX):
         made.observe(0.5, 0, candidate=True)
-    assert len(made._block[0]) <= comparison.BLOCK_MAX
+    assert len(made.groups[0].xs) <= comparison.BLOCK_MAX
 
 
 def test_values_out_of_range_and_states_of_another_kind_are_refused() -> None:
@@ -158,4 +114,57 @@ def test_values_out_of_range_and_states_of_another_kind_are_refused() -> None:
         Comparison().observe(math.nan, 0, candidate=True)
     saved = Comparison().save()
     with pytest.raises(ValueError, match="do not fit"):
-        Comparison.load({**saved, "logs": [0.0]})
+        Comparison.load({**saved, "groups": {"0": [1.0, [0.0]]}})
+
+
+def traffic(
+    made: Comparison, rates: dict[int, tuple[float, float, float]], *, count: int = 4000
+) -> None:
+    """Observe values of groups of tenants: each has a share, and a rate on either version."""
+    rng = Random(5)
+    shares = [share for share, _, _ in rates.values()]
+    for group in rng.choices(list(rates), shares, k=count):
+        _, stable, candidate = rates[group]
+        new = rng.random() < 0.2
+        value = float(rng.random() < (candidate if new else stable))
+        made.observe(value, rng.randrange(CLUSTERS), candidate=new, group=group)
+
+
+def test_one_tenant_that_fails_on_the_candidate_alone_stops_nothing() -> None:
+    honest = dict.fromkeys(range(5), (0.15, 0.02, 0.02))
+    made = Comparison()
+    traffic(made, {**honest, 9: (0.25, 0.0, 1.0)})
+    assert sum(made.groups[9].logs) > 100.0
+    assert made.log_evidence < 0.0
+
+
+def test_a_candidate_that_is_worse_for_all_tenants_is_stopped_as_soon() -> None:
+    apart, together = Comparison(), Comparison()
+    traffic(apart, dict.fromkeys(range(5), (0.2, 0.02, 0.06)))
+    traffic(together, {0: (1.0, 0.02, 0.06)})
+    assert apart.log_evidence >= ALARM
+    assert apart.log_evidence > 0.7 * together.log_evidence
+
+
+def test_a_tenant_with_most_of_the_traffic_decides() -> None:
+    made = Comparison()
+    traffic(made, {0: (0.9, 0.02, 0.2), 1: (0.1, 0.02, 0.02)})
+    assert made.log_evidence >= ALARM
+
+
+def test_of_two_tenants_either_gives_at_most_half_of_the_evidence() -> None:
+    made = Comparison()
+    traffic(made, {0: (0.6, 0.02, 0.5), 1: (0.4, 0.02, 0.02)})
+    assert made.log_evidence < ALARM
+
+
+def test_evidence_by_tenant_adds_up_and_comes_back() -> None:
+    parts = [Comparison(), Comparison()]
+    traffic(parts[0], {0: (1.0, 0.02, 0.3)}, count=800)
+    traffic(parts[1], {0: (0.5, 0.02, 0.3), 3: (0.5, 0.0, 0.0)}, count=800)
+    whole = parts[0].copy()
+    whole.add(Comparison.load(parts[1].save()))
+    assert whole.groups.keys() == {0, 3}
+    assert whole.groups[0].seen == sum(part.groups[0].seen for part in parts)
+    assert whole.log_evidence == pytest.approx(Comparison.load(whole.save()).log_evidence)
+    assert parts[0].groups.keys() == {0}

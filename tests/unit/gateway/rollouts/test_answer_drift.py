@@ -15,11 +15,11 @@ class Events:
         self.kinds.append(kind)
 
 
-def state(answer: Any, error: str = "") -> Any:
+def state(answer: Any, error: str = "", tenant: str = "t") -> Any:
     outcome = SimpleNamespace(answer=SimpleNamespace(value=answer), error=error)
     route = SimpleNamespace(name="m")
     return SimpleNamespace(
-        inference=SimpleNamespace(route=route),
+        inference=SimpleNamespace(route=route, tenant=tenant),
         attempts=[SimpleNamespace(backend="b", outcome=outcome)],
         repeated=None,
     )
@@ -65,3 +65,38 @@ def test_backends_have_an_index_from_the_start_and_keep_it() -> None:
     drift.keep({"m": ["a", "b"]})
     assert drift.samples == before
     assert drift.samples["m", "b"].known == 1
+
+
+def asked(rng: Random, drift: AnswerDrift, odd: str, share: float, count: int) -> None:
+    """Answer tenants a, b and c alike; `odd` is another, which always gets a 7."""
+    for _ in range(count):
+        if rng.random() < share:
+            drift.ended(state(7, tenant=odd), 0.0)
+        else:
+            drift.ended(state(rng.randrange(10), tenant=rng.choice("abc")), 0.0)
+
+
+def test_what_one_tenant_asks_is_no_drift_of_the_backend() -> None:
+    events = Events()
+    drift, rng = AnswerDrift(events), Random(1)
+    asked(rng, drift, "x", 0.0, ANSWERS)
+    asked(rng, drift, "x", 0.6, 3 * ANSWERS)
+    assert events.kinds == []
+    assert drift.samples["m", "b"].psi < 0.25
+
+
+def test_a_tenant_that_asks_no_more_is_no_drift_either() -> None:
+    events = Events()
+    drift, rng = AnswerDrift(events), Random(1)
+    asked(rng, drift, "x", 0.6, ANSWERS)
+    asked(rng, drift, "x", 0.0, 3 * ANSWERS)
+    assert events.kinds == []
+
+
+def test_a_backend_that_answers_all_tenants_differently_has_drifted() -> None:
+    events = Events()
+    drift, rng = AnswerDrift(events), Random(1)
+    asked(rng, drift, "x", 0.0, ANSWERS)
+    for _ in range(ANSWERS):
+        drift.ended(state(rng.choice([1, 1, 7]), tenant=rng.choice("abc")), 0.0)
+    assert events.kinds == ["answers_drifted"]

@@ -8,7 +8,7 @@ import pytest
 from tollway.gateway.rollouts.collector import Collector
 from tollway.gateway.rollouts.model import Criterion, RolloutPlan
 from tollway.gateway.rollouts.observer import count, shrunk
-from tollway.gateway.rollouts.service import Rollout
+from tollway.gateway.rollouts.rollout import Rollout
 
 
 def label(quality: float, expected: float) -> Any:
@@ -41,7 +41,7 @@ def test_a_request_that_a_version_calls_wrong_counts_unless_the_client_chose_the
         answer=SimpleNamespace(value=None),
     )
     state: Any = SimpleNamespace(
-        inference=SimpleNamespace(client_deadline=False),
+        inference=SimpleNamespace(client_deadline=False, tenant="t"),
         context=SimpleNamespace(unit=unit),
         id="d",
     )

@@ -1,0 +1,107 @@
+"""Adds up the evidence of all gateway processes on a rollout's present run.
+
+Each process writes a document of its own. A process that is gone leaves its evidence behind, which
+still counts; once more than GONE_MAX have, the leader folds them into one, so that a week of
+restarts costs no more than the processes that live. The sum names its parts, and these are
+skipped from then on: whatever crashes in between, nothing counts twice.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tollway.gateway.rollouts.model import Evidence, RolloutState
+from tollway.gateway.rollouts.rollout import Rollout
+
+ALIVE_S = 10.0  # a process whose evidence is older counts no more as behind
+GONE_S = 60.0  # one whose evidence is older will write no more
+GONE_MAX = 8
+FOLDED_MAX = 1000  # names of processes that a sum remembers
+INLINE_MAX = 4  # documents that are added up on the event loop, in half a millisecond
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """All processes' evidence, how far mirrored answers agree, and a sum to be written, if any."""
+
+    evidence: Evidence
+    agreement: tuple[float, float]
+    fold: dict[str, Any] | None = None
+
+
+async def pooled(
+    one: Rollout, documents: Mapping[str, Mapping[str, Any]], own: str, broken: str, now_s: float
+) -> Pooled:
+    """Return the evidence of a rollout that has a state.
+
+    `documents` are those of the control store by process, of which `own` is not used: this process
+    knows its evidence better. `broken` says why the candidate is out of service here, if it is.
+    """
+    state = one.state
+    assert state is not None
+    folded = {name for each in documents.values() for name in each.get("of", ())}
+    present = {
+        name: each
+        for name, each in documents.items()
+        if name != own and name not in folded and each["run"] == state.run
+    }
+    behind = 0
+    for each in present.values():
+        if now_s - each["time"] < ALIVE_S:
+            behind += each["number"] < state.number
+            broken = broken or each["broken"]
+    counted = {name: each for name, each in present.items() if each["epoch"] == state.epoch}
+    sums = one.collector.sums()
+
+    def add() -> None:
+        for each in counted.values():
+            sums.add(each["evidence"])
+
+    if len(counted) <= INLINE_MAX:
+        add()
+    else:
+        await asyncio.to_thread(add)
+    evidence = Evidence(sums.measures(one.plan), broken, one.smoke, behind)
+    gone = {n: each for n, each in counted.items() if now_s - each["time"] >= GONE_S}
+    fold = None
+    if len(gone) > GONE_MAX:
+        fold = await asyncio.to_thread(_folded, one, state, gone, folded)
+    return Pooled(evidence, sums.agreed, fold)
+
+
+def document(one: Rollout, broken: str, now_s: float) -> dict[str, Any]:
+    """Return this process' evidence on a rollout that has a state, as a document."""
+    assert one.state is not None
+    return _document(one.state, one.collector.save(), broken, now_s)
+
+
+def _document(
+    state: RolloutState, evidence: dict[str, Any], broken: str, now_s: float
+) -> dict[str, Any]:
+    return {
+        "run": state.run,
+        "epoch": state.epoch,
+        "number": state.number,
+        "time": now_s,
+        "broken": broken,
+        "evidence": evidence,
+    }
+
+
+def _folded(
+    one: Rollout,
+    state: RolloutState,
+    gone: Mapping[str, Mapping[str, Any]],
+    folded: set[str],
+) -> dict[str, Any]:
+    """Return the sum of what processes that are gone have left, and their names."""
+    sums = one.collector.nothing()
+    names = [name for name, each in gone.items() if sums.add(each["evidence"])]
+    # Processes that were folded before may be asleep: should they wake up, they are skipped still.
+    known = [name for each in gone.values() for name in each.get("of", ())]
+    newest = max(each["time"] for each in gone.values())
+    return {
+        **_document(state, sums.save(), "", newest),
+        "of": [*known, *names][-FOLDED_MAX:],
+    }

@@ -1,0 +1,115 @@
+"""The evidence of several processes, added up."""
+
+import asyncio
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tollway.gateway.rollouts import pool
+from tollway.gateway.rollouts.collector import Collector
+from tollway.gateway.rollouts.model import Criterion, RolloutPlan, RolloutState
+from tollway.gateway.rollouts.rollout import Rollout
+
+PLAN = RolloutPlan("r", "old", "new", criteria=(Criterion("error_rate"),))
+STATE = RolloutState("r", "run", "salt", weight=0.5, number=3)
+NOW_S = 1000.0
+
+
+def rollout(values: int, state: RolloutState = STATE) -> Rollout:
+    """Return a rollout whose process has seen some values of each version."""
+    one = Rollout(PLAN, Collector(PLAN), state)
+    for number in range(values):
+        for candidate in (False, True):
+            one.collector.request(
+                candidate,
+                number % 64,
+                failed=False,
+                invalid=False,
+                latency_s=0.1,
+                cost_nano=1,
+                answer=None,
+            )
+    return one
+
+
+def written(
+    values: int, *, at_s: float = NOW_S, broken: str = "", **changes: Any
+) -> dict[str, Any]:
+    return pool.document(rollout(values, replace(STATE, **changes)), broken, at_s)
+
+
+def pooled(one: Rollout, documents: dict[str, Any]) -> pool.Pooled:
+    return asyncio.run(pool.pooled(one, documents, "me", "", NOW_S))
+
+
+def count(found: pool.Pooled) -> int:
+    return found.evidence.measures["error_rate"].candidate_count
+
+
+def test_the_evidence_of_this_run_and_epoch_counts_whoever_wrote_it() -> None:
+    documents = {
+        "me": written(7),  # older than what this process knows
+        "a": written(20),
+        "gone": written(30, at_s=0.0),
+        "b": written(40, run="another"),
+        "c": written(50, epoch=1),
+    }
+    assert count(pooled(rollout(10), documents)) == 10 + 20 + 30
+
+
+def test_processes_that_live_and_have_not_applied_the_state_are_behind() -> None:
+    documents = {
+        "a": written(1, number=2),
+        "b": written(1, number=2, at_s=NOW_S - 2 * pool.ALIVE_S),
+        "c": written(1),
+    }
+    assert pooled(rollout(1), documents).evidence.behind == 1
+
+
+def test_a_candidate_that_is_broken_for_a_process_that_lives_is_broken() -> None:
+    documents = {"a": written(1, broken="it is down")}
+    assert pooled(rollout(1), documents).evidence.broken == "it is down"
+    documents = {"a": written(1, broken="it is down", at_s=0.0)}
+    assert pooled(rollout(1), documents).evidence.broken == ""
+
+
+def test_what_many_processes_have_left_becomes_one_document_and_counts_once() -> None:
+    one = rollout(10)
+    documents = {f"gone{n}": written(5, at_s=float(n)) for n in range(pool.GONE_MAX + 1)}
+    documents["a"] = written(20)
+    found = pooled(one, documents)
+    before = count(found)
+    assert before == 10 + 20 + 5 * (pool.GONE_MAX + 1)
+    assert found.fold is not None
+    assert set(found.fold["of"]) == documents.keys() - {"a"}
+
+    # The leader dies before it has deleted any of them.
+    crashed = {**documents, "sum": found.fold}
+    assert count(pooled(one, crashed)) == before
+    assert pooled(one, crashed).fold is None
+    folded = {"a": documents["a"], "sum": found.fold}
+    assert count(pooled(one, folded)) == before
+
+
+def test_a_process_that_wakes_up_after_it_was_folded_counts_once() -> None:
+    one = rollout(10)
+    documents = {f"gone{n}": written(5, at_s=float(n)) for n in range(pool.GONE_MAX + 1)}
+    first = pooled(one, documents).fold
+    later = {"sum": first, **{f"late{n}": written(5, at_s=50.0 + n) for n in range(pool.GONE_MAX)}}
+    second = pooled(one, copy.deepcopy(later)).fold
+    assert second is not None
+    assert set(second["of"]) == documents.keys() | later.keys()
+    awake = {"sum2": second, "gone3": written(6)}
+    assert count(pooled(one, awake)) == 10 + 5 * (2 * pool.GONE_MAX + 1)
+
+
+@pytest.mark.parametrize("damage", [{}, {"comparisons": {}}])
+def test_evidence_of_another_kind_is_left_out_and_stays(damage: dict[str, Any]) -> None:
+    documents = {f"gone{n}": written(5, at_s=float(n)) for n in range(pool.GONE_MAX + 1)}
+    documents["odd"] = {**written(5, at_s=0.0), "evidence": damage}
+    found = pooled(rollout(10), documents)
+    assert found.fold is not None
+    assert "odd" not in found.fold["of"]
+    assert count(found) == 10 + 5 * (pool.GONE_MAX + 1)
