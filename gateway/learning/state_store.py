@@ -17,6 +17,8 @@ from tollway.gateway.storage import retained_snapshots, snapshot_file
 
 DAMAGED = (ValueError, KeyError, TypeError)
 
+Parts = Mapping[str, bytes]
+
 
 class StateStore:
     """The snapshots of the routes' learned state."""
@@ -82,7 +84,7 @@ class StateStore:
                 path = requested  # takes precedence over the saved state
             try:
                 parts, time_s = snapshot_file.unpack(path.read_bytes())
-                self._load(name, parts)
+                self._whole(name, parts, self._load)
                 times[name] = time_s
                 if self._learns:
                     self.saved_s[name] = time_s
@@ -94,7 +96,29 @@ class StateStore:
                 self._set_aside(name, path, exc)
         return times
 
-    def _load(self, name: str, parts: Mapping[str, bytes]) -> None:
+    def _whole(
+        self,
+        name: str,
+        parts: Parts,
+        load: Callable[[str, Mapping[str, bytes]], None],
+    ) -> None:
+        """Load a snapshot, or leave the route as it is.
+
+        A snapshot can be valid and still be rejected, by a part that another version wrote. What
+        was loaded before that part must go: the route learns again from its journal, and would
+        count those labels twice.
+        """
+        try:
+            before, _ = snapshot_file.unpack(self.snapshot(name))
+        except OSError:  # no regressor can be written at present, so there is no way back
+            return load(name, parts)
+        try:
+            load(name, parts)
+        except DAMAGED:
+            load(name, before)
+            raise
+
+    def _load(self, name: str, parts: Parts) -> None:
         route = self._routes[name]
         load_policy = route.policy.load if self._learns else route.policy.adopt
         load_policy(parts["policy"])
@@ -136,11 +160,7 @@ class StateStore:
         requested = retained_snapshots.restore(self._folder, name)
         try:
             parts, _ = snapshot_file.unpack(requested.read_bytes())
-            route = self._routes[name]
-            route.policy.load(parts["policy"])
-            if "influence" in parts:
-                route.influence.load(orjson.loads(parts["influence"]))
-            _load_signals(route, parts)
+            self._whole(name, parts, self._load_learned)
             requested.replace(self.path(name))
         except FileNotFoundError:
             return
@@ -153,12 +173,20 @@ class StateStore:
             "the route continues from the snapshot that an operator requested",
         )
 
+    def _load_learned(self, name: str, parts: Parts) -> None:
+        """Load what labels and signals have taught, and not what calls use."""
+        route = self._routes[name]
+        route.policy.load(parts["policy"])
+        if "influence" in parts:
+            route.influence.load(orjson.loads(parts["influence"]))
+        _load_signals(route, parts)
+
     def _set_aside(self, name: str, path: Path, error: Exception) -> None:
         aside = snapshot_file.set_aside(path)
         self._events.add("snapshot_damaged", name, f"{error}; the file was moved to {aside}")
 
 
-def _load_signals(route: RoutePlan, parts: Mapping[str, bytes]) -> None:
+def _load_signals(route: RoutePlan, parts: Parts) -> None:
     """Load what is known of a route's signals; older snapshots have none of it, or a part."""
     if "trust" in parts:
         route.trust.load(orjson.loads(parts["trust"]))

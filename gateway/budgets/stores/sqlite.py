@@ -41,6 +41,8 @@ class UnknownBudget(KeyError):  # noqa: N818 - says a state
 
 BUSY_S = 2.0  # longest wait for other writers' transactions, which take a few milliseconds each
 
+FORMAT = 1  # of the tables; a version that changes their meaning raises it
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS ledger (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS budgets (
@@ -141,8 +143,16 @@ class SqliteLedger:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             with self._transaction():
+                (found,) = db.execute("PRAGMA user_version").fetchone()
+                if found > FORMAT:
+                    raise LedgerUnavailable(
+                        f"{self._path} is of format {found}, which a newer version wrote; this one "
+                        f"knows {FORMAT}: start the newer version, or restore an older copy"
+                    )
                 for statement in SCHEMA.split(";"):
                     db.execute(statement)
+                if found != FORMAT:
+                    db.execute(f"PRAGMA user_version = {FORMAT}")
                 db.execute("INSERT OR IGNORE INTO ledger VALUES (1, ?)", (secrets.token_hex(8),))
         except BaseException:
             self._disconnect()  # a partial schema is unusable, so the next attempt starts over
