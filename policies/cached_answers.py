@@ -72,11 +72,15 @@ class CachedAnswers:
     # The mutable state is the inner policy, the losses, the latest quality expected of each
     # backend, and the number of labels of cached answers.
 
-    def __init__(self, inner: Policy, *, fresh_share: float = 0.01) -> None:
+    def __init__(
+        self, inner: Policy, *, fresh_share: float = 0.01, is_cascade: bool = False
+    ) -> None:
+        """`is_cascade`: answers were accepted with a quality of their own, which their arms say."""
         if not 0.0 <= fresh_share <= 0.5:
             raise ValueError(f"a fresh share of {fresh_share}, not from 0 to 0.5")
         self.inner = inner
         self.fresh_share = fresh_share
+        self.is_cascade = is_cascade
         self._losses: dict[str, _Loss] = {}
         self._expected: dict[str, float] = {}
         self._labels = 0
@@ -92,7 +96,7 @@ class CachedAnswers:
         cached = found.name
         origin = cached[len(PREFIX) :]
         if len(arms) == 1:
-            quality = self._less(origin, self._expected.get(origin, 1.0))
+            quality = self._less(origin, self._usual(found, origin))
             return Choice(
                 (cached,),
                 (1.0,),
@@ -108,7 +112,7 @@ class CachedAnswers:
         wanted = self.inner.choose(context, others, rng, floor)
         if origin in wanted.arms:
             self._expected[origin] = wanted.quality_hat[wanted.arms.index(origin)]
-        quality = self._less(origin, self._expected.get(origin, 1.0))
+        quality = self._less(origin, self._usual(found, origin))
         share = self._share(wanted, quality, floor)
         is_cached = not context.fresh and rng.random() < share
         rest = 1.0 - share
@@ -123,6 +127,12 @@ class CachedAnswers:
             version=self.version,
             shadow=(*[rest * p for p in wanted.shadow], share) if wanted.shadow else (),
         )
+
+    def _usual(self, found: Arm, origin: str) -> float:
+        """Return the quality of an answer if its being cached does no harm."""
+        if self.is_cascade and found.prior_quality is not None:
+            return found.prior_quality
+        return self._expected.get(origin, 1.0)
 
     def _less(self, origin: str, quality: float) -> float:
         loss = self._losses.get(origin)
@@ -184,7 +194,11 @@ class CachedAnswers:
             self.inner.rectify(fresh(choice), arm, quality, predicted, weight)
 
     def _learn_loss(self, choice: Choice, origin: str, quality: float, belief: float) -> None:
-        if origin in choice.arms:
+        if self.is_cascade and (cached := PREFIX + origin) in choice.arms:
+            known = self._losses.get(origin)  # what was taken off
+            expected = choice.quality_hat[choice.arms.index(cached)]
+            expected = min(1.0, expected + (0.0 if known is None else known.significant))
+        elif origin in choice.arms:
             expected = choice.quality_hat[choice.arms.index(origin)]
         else:  # it was the only arm
             expected = self._expected.get(origin, choice.quality_hat[-1])

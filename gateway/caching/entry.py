@@ -24,7 +24,8 @@ class Entry:
     `pieces`: the sizes of the parts in which a stream came; empty if it was none. `backend`: whose
     answer it is; `cost_nano`: what it cost. `took_s`: how long the call took. `tenant`: who made
     it, which counts it against that tenant's share. `echoed`: the `id` of its request, where
-    replies repeat it (`oip`). `target` is built from it when it is first given; `memo` is
+    replies repeat it (`oip`). `quality`: what was expected of it when a cascade accepted it, having
+    seen it. `target` is built from it when it is first given; `memo` is
     how it was drawn last.
     """
 
@@ -39,6 +40,7 @@ class Entry:
     dies_s: float
     tenant: str
     echoed: str | None = None
+    quality: float | None = None
     target: Any = field(default=None, repr=False)
     memo: Any = field(default=None, repr=False)
 
@@ -89,6 +91,7 @@ def packed(entry: Entry) -> bytes:
         "times_s": [entry.made_s, entry.took_s, entry.expires_s, entry.dies_s],
         "tenant": entry.tenant,
         "echoed": entry.echoed,
+        "quality": entry.quality,
         "bytes": len(entry.body),
     }
     return orjson.dumps(head) + b"\n" + entry.body
@@ -117,6 +120,7 @@ def unpacked(data: bytes) -> Entry:
             dies_s,
             str(head["tenant"]),
             None if head["echoed"] is None else str(head["echoed"]),
+            None if head.get("quality") is None else float(head["quality"]),
         )
     except (KeyError, TypeError, UnicodeEncodeError) as exc:
         raise ValueError(f"a damaged entry: {exc}") from exc

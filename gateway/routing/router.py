@@ -218,8 +218,10 @@ class Router:
             return
         state.accept(attempt)
         outcome = attempt.outcome
+        cached = state.inference.cached
         if (
             not route.cascade
+            or (cached is not None and attempt.backend == cached.arm.name)  # it was accepted before
             or attempt.status != OK
             or (outcome.provenance == PENDING and outcome.answer is NO_ANSWER)
         ):  # nothing is known of a stream that is not held back

@@ -485,8 +485,6 @@ class RouteConfig(ConfigTable):
 
     @model_validator(mode="after")
     def _check_paths(self) -> Self:
-        if self.cache is not None and self.cascade:
-            raise KeyProblem("cache", "cannot be combined with cascade; remove one of them")
         for key in ("preset", "strip_path", "free"):
             takes = (*PRESET, "mlflow") if key == "free" else PRESET
             if getattr(self, key) is not None and self.protocol not in takes:

@@ -187,7 +187,9 @@ def staged_policy(
         )
         if route.cache is None:
             return policy
-        return cached_answers.CachedAnswers(policy, fresh_share=route.cache.fresh_share)
+        return cached_answers.CachedAnswers(
+            policy, fresh_share=route.cache.fresh_share, is_cascade=route.cascade
+        )
 
     def succeed(new: Policy, old: Policy) -> None:
         if not stage.is_kept(("route", route.name, "features")):

@@ -88,6 +88,7 @@ def arm_of(entry: Entry, route: RoutePlan) -> Target:
             transport=Replay(entry, route.protocol.name),
             price=FREE,
             timeout_s=route.timeout_s,
+            declared_quality=entry.quality,
         )
     target: Target = entry.target
     return target

@@ -427,6 +427,8 @@ class CachingDriver:
     def _may_keep(state: RequestState, held: Attempt, *, ended: bool = False) -> bool:
         """Return whether an answer may be kept. `ended`: its usage is known if it ever will be."""
         outcome = held.outcome
+        if state.inference.route.cascade and held.relay is not None:
+            return False  # parts of other replies may have gone before
         is_answer = held.status == OK and not outcome.error and not outcome.no_answer
         if held.output_limit and (ended or held.relay is None):  # a budget's, which others lack
             usage = outcome.usage
@@ -469,6 +471,7 @@ class CachingDriver:
             now_s + ttl_s + plan.stale_s,
             state.inference.tenant,
             id_of(state.inference.call) if plan.protocol == ECHOES else None,
+            accepted_quality(state),
         )
         self.memory.put(key, entry)
         plan.counts.stores["stored"] += 1
@@ -493,3 +496,11 @@ class CachingDriver:
             await self.shared.close()
         if self.remote is not None:
             await self.remote.close()
+
+
+def accepted_quality(state: RequestState) -> float | None:
+    """Return the quality that a cascade expected of the reply that it ended with; else None."""
+    if not state.inference.route.cascade or not state.draws:
+        return None
+    choice = state.draws[-1].choice
+    return choice.quality_hat[choice.index]

@@ -150,3 +150,15 @@ def test_a_choice_that_was_certain_of_the_cached_answer_is_left_as_it_is() -> No
     choice = policy().choose(Context((1.0,), fresh=True), (CHEAP, DEAR, CACHED), Random(0))
     assert (choice.arm, choice.pmf[-1]) == ("cheap", 1.0)
     assert fresh(choice) == choice
+
+
+def test_in_a_cascade_an_answer_has_the_quality_it_was_accepted_with_until_labels_differ() -> None:
+    inner = build("cheapest", Objective(), seed=1, options={})
+    one = CachedAnswers(inner, fresh_share=0.0, is_cascade=True)
+    accepted = Arm("cache:cheap", 0.0, 0.9)
+    assert one.choose(CONTEXT, (CHEAP, DEAR, accepted), Random(0)).quality_hat[-1] == 0.9
+    for _ in range(50):
+        choice = one.choose(CONTEXT, (accepted,), Random(0))
+        one.learn(CONTEXT, choice, "cache:cheap", 0.4)
+    # The loss is counted once, not again and again.
+    assert 0.35 <= one.choose(CONTEXT, (accepted,), Random(0)).quality_hat[-1] <= 0.45

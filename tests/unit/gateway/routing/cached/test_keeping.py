@@ -28,7 +28,7 @@ def test_an_answer_that_a_budgets_limit_may_have_cut_is_not_kept(
     held: Any = SimpleNamespace(
         outcome=outcome, status=200, output_limit=limit, relay=None, backend=BACKEND
     )
-    route = SimpleNamespace(backends={BACKEND: None})
+    route = SimpleNamespace(backends={BACKEND: None}, cascade=False)
     state: Any = SimpleNamespace(inference=SimpleNamespace(route=route))
     assert CachingDriver._may_keep(state, held) is expected
     held.relay = object()  # a stream's usage is known at its end
