@@ -6,7 +6,9 @@
 tiers   100,000 users in a real PostgreSQL, requests for Zipf-distributed ones through memory
         (20,000 entities), a real Redis and the pool, once 600,000 requests have come to other
         gateways and 100,000 to this one: the share of requests that each tier answers, and how long
-        a request waits for its values, by tier, at 1,000 requests a second
+        a request waits for its values, by tier, at 1,000 requests a second; and, to tell the
+        machine from the gateway, how long bare clients of the same Redis and PostgreSQL wait
+        beside it, and how late the event loop is
 path    microseconds of a request whose entity is in memory, part by part
 herd    10,000 requests at one expiry: queries that reach PostgreSQL
 faults  requests at a whole gateway while its PostgreSQL is killed, hangs and comes back: how they
@@ -30,6 +32,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import asyncpg
+from redis.asyncio import Redis
 
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
@@ -153,14 +158,43 @@ async def tiers(postgres: PostgresServer, redis: RedisServer, seconds: float) ->
         one.memory = type(one.memory)(one.group)
         await replayed(one, [users.draw() for _ in range(OWN)])
         await load(1.0, counted=False)
+        bare: dict[str, list[float]] = {}
+        probing = asyncio.create_task(probed(postgres, redis, bare))
         await load(seconds, counted=True)
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)
         total = sum(answered.values())
         return {
             "requests": total,
             "hits": {tier: round(answered[tier] / total, 4) for tier in (MEMORY, WARM, COLD)},
             "waits_ms": {tier: quantiles_ms(waits.get(tier, [])) for tier in (*answered, "all")},
+            "bare_ms": {name: quantiles_ms(taken) for name, taken in bare.items()},
             "pool": dict(one.source.gauges()),
         }
+
+
+async def probed(
+    postgres: PostgresServer, redis: RedisServer, found: dict[str, list[float]]
+) -> None:
+    """Time the same stores beside the load, without the gateway's code: what the machine takes.
+
+    `loop`: how much later than asked for a task of this process goes on.
+    """
+    client, connection = Redis.from_url(redis.url), await asyncpg.connect(postgres.url)
+    statement = await connection.prepare("SELECT spend, tier FROM users WHERE id = $1")
+    try:
+        while True:
+            for name, work, due_s in (
+                ("loop", asyncio.sleep(0.01), 0.01),
+                ("redis", client.hget("tollway:feature:none", "v1"), 0.0),
+                ("source", statement.fetch(17), 0.0),
+            ):
+                began_s = time.perf_counter()
+                await work
+                found.setdefault(name, []).append(time.perf_counter() - began_s - due_s)
+    finally:
+        await client.aclose()
+        await connection.close()
 
 
 async def replayed(one: FeatureLookup, users: list[str]) -> None:

@@ -120,7 +120,10 @@ class SharedFlights:
 
         `left`: its client has disconnected, so another process takes its place.
         """
-        token, renewing = self._led.pop(key)
+        led = self._led.pop(key, None)
+        if led is None:
+            return  # it was closed
+        token, renewing = led
         renewing.cancel()
         with contextlib.suppress(CacheUnavailable):
             if left:

@@ -195,6 +195,7 @@ class Reloader:
         now_s = gateway.clock()
         gateway.rates = build_rates(new, gateway.rates, now_s)
         gateway.app.serve(build_proxy(gateway, authenticator))
+        gateway.caching.hits.clear()
         gateway.control.revise(authenticator, build_budget_endpoints(gateway, budgets))
         gateway.control.rates.revise(*feedback_rates(new), tenants=gateway.tenants, now_s=now_s)
         renew_kept(backends, known, now_s)

@@ -136,6 +136,14 @@ class ExactHits:
         while self.count > HITS_MAX or self.size_bytes > self._bytes_max:
             self._evict()
 
+    def clear(self) -> None:
+        """Forget all hits: their routes are no more."""
+        for order in self._of.values():
+            for hits, _ in order.values():
+                hits.clear()
+        self._of.clear()
+        self.count = self.size_bytes = 0
+
     def _evict(self) -> None:
         """Drop the oldest hit of the tenant that has the most."""
         tenant = max(self._of, key=lambda one: len(self._of[one]))

@@ -52,3 +52,12 @@ def test_a_tenant_with_many_requests_pushes_out_its_own() -> None:
     assert one.size_bytes <= 100_000
     assert one.count == len(few.hits) + len(many.hits) < 40
     assert list(few.hits) == [b"first"] and b"0" not in many.hits and b"199" in many.hits
+
+
+def test_nothing_is_kept_of_routes_that_a_reload_has_replaced() -> None:
+    one, mine = hits(), head("a")
+    one.remember(asked(mine, b"{}"), b"key")
+    one.clear()
+    assert (one.count, one.size_bytes, mine.hits) == (0, 0, {})
+    one.remember(asked(mine, b"{}"), b"key")
+    assert one.count == 1
