@@ -1,9 +1,10 @@
 """Draws one of a few arms in one pass.
 
-Nearly every request has few arms, no floor of its own and one shadow price. For those this does
-what `Lagrangian._draw` and `Exploration.pmf` do, with the same arithmetic in the same order, so
-that the probabilities are equal to the last bit; `tests/unit/policies/test_few_arms.py` compares
-them. It saves the values that pass between them: half of the time of a draw.
+Nearly every request has few arms, no floor of its own, and the same best arm at both shadow prices.
+For those this does what `Lagrangian._draw` and `Exploration.pmf` do, with the same arithmetic in
+the same order, so that the probabilities are equal to the last bit:
+`tests/unit/policies/test_few_arms.py` compares them. It saves the values that pass between them, a
+third of the time of a draw.
 """
 
 import math
@@ -11,36 +12,45 @@ from collections.abc import Sequence
 from random import Random
 
 from tollway.policies.exploration import Exploration
+from tollway.policies.pacing.multiplier import Prices
 from tollway.policies.sampling import cap_extra
 from tollway.policies.types import Choice
 
 FEW = 8  # with more, building lists costs less than what they hold
 
 
-def draw_among_few(  # noqa: PLR0917 - the parts of an offer, and what applies to it
+def draw_among_few(  # noqa: PLR0912, PLR0917 - calls would take as long as what they do
     explore: Exploration,
     names: tuple[str, ...],
     qualities: Sequence[float],
     costs: Sequence[float],
     labels: Sequence[float],
-    price: float,
+    prices: Prices,
     base_usd: float,
     scopes: tuple[str, ...],
     version: int,
     rng: Random,
-) -> tuple[Choice, float]:
+) -> tuple[Choice, float] | None:
     """Return the choice, and the expected extra cost of exploration in dollars.
 
-    At most `explore.short_list` arms, all eligible, at one shadow `price` in quality per dollar.
-    `base_usd`: the cost that the exploration budget is a share of.
+    None, and nothing drawn, if the best arms at the two prices differ. At most `explore.short_list`
+    arms, all eligible. `base_usd`: the cost that the exploration budget is a share of.
     """
-    scores = []
+    scores, price = [], prices.high
     best, top = -math.inf, 0
     for at, quality in enumerate(qualities):
         score = quality - price * costs[at]
         scores.append(score)
         if score > best:
             best, top = score, at
+    if prices.share != 0.0:
+        apart, other, best_at_low = price - prices.low, 0, -math.inf
+        for at, score in enumerate(scores):
+            at_low = score + apart * costs[at]
+            if at_low > best_at_low:
+                best_at_low, other = at_low, at
+        if other != top:
+            return None
     count = len(scores)
     first, most = explore.gamma_first, explore.gamma
     rise = (most - first) / explore.labels

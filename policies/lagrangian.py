@@ -104,28 +104,27 @@ class Lagrangian:
             explore, prices, scopes = self._explore, self.prices, context.scopes
             if scopes and own is None:
                 prices = self._scoped.max_price(prices, scopes)
-            few = type(explore) is Exploration and len(names) <= min(FEW, explore.short_list)
-            if few and prices.share == 0.0:
-                assert type(explore) is Exploration
-                self._event |= self._window.add(context, names, qualities, costs)
-                self._since += 1
+            if type(explore) is Exploration and len(names) <= min(FEW, explore.short_list):
                 base_usd = self._pacer.base(costs)
                 if scopes:
                     base_usd = self._scoped.least(base_usd, scopes)
-                choice, extra_usd = draw_among_few(
+                drawn = draw_among_few(
                     explore,
                     names,
                     qualities,
                     costs,
                     labels,
-                    prices.high,
+                    prices,
                     base_usd,
                     scopes,
                     self.version,
                     rng,
                 )
-                self.explored_usd += extra_usd
-                return choice
+                if drawn is not None:
+                    self._event |= self._window.add(context, names, qualities, costs)
+                    self._since += 1
+                    self.explored_usd += drawn[1]
+                    return drawn[0]
         offer = Offer(names, qualities, costs, labels, context.scopes)
         self._see(context, offer)
         return self._draw(offer, rng, floor)

@@ -21,9 +21,17 @@ SOME_SLOW = re.compile(r"pytest\.mark\.integration\b")
 SOME_ALONE = re.compile(r"pytest\.mark\.alone\b")
 
 
-@pytest.fixture(autouse=os.environ.get("TOLLWAY_TEST_SHELL") == "coroutines")
+# A gateway that a test starts refuses variables that are not settings: it gets the setting.
+if shell := os.environ.pop("TOLLWAY_TEST_SHELL", None):
+    os.environ["TEST_SHELL"] = shell
+COROUTINES = os.environ.get("TEST_SHELL") == "coroutines"
+if COROUTINES:
+    os.environ["TOLLWAY_SERVER__CALLBACKS"] = "false"
+
+
+@pytest.fixture(autouse=COROUTINES)
 def _coroutine_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With TOLLWAY_TEST_SHELL=coroutines, answer no request in callbacks (docs/decisions/0337)."""
+    """With TEST_SHELL=coroutines, answer no request in callbacks (docs/decisions/0337)."""
     from tollway.gateway.data_plane.callback_shell import CallbackShell
 
     monkeypatch.setattr(CallbackShell, "begin", lambda *_: False)

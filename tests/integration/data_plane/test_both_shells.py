@@ -32,7 +32,7 @@ from tollway.gateway.wiring.scheduler import Scheduler
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif("TOLLWAY_TEST_SHELL" in os.environ, reason="it compares both"),
+    pytest.mark.skipif("TEST_SHELL" in os.environ, reason="it compares both"),
 ]
 
 CONFIG = """
