@@ -66,7 +66,6 @@ class Collector:
         self._slow_s = math.inf
         self._costs: list[int] = []
         self._usual_nano = 0.0
-        self._p95s = {False: 0.0, True: 0.0}
         self._criteria = {one.metric: one for one in plan.criteria}
         for one in plan.criteria:
             for name, comparison in _comparisons(one):
@@ -158,10 +157,8 @@ class Collector:
         if candidate and criterion.limit is not None:
             self._observe(f"{LATENCY}/limit", float(latency_s > criterion.limit), source)
         window.append(latency_s)
-        if len(window) >= LATENCIES_MIN and self.count % 25 < 2:
-            self._p95s[candidate] = quantile(window, 0.95)
-            if not candidate:
-                self._slow_s = quantile(window, QUANTILE)
+        if not candidate and len(window) >= LATENCIES_MIN and self.count % 25 < 2:
+            self._slow_s = quantile(window, QUANTILE)
 
     def _cost(self, cost_nano: int, source: Source) -> None:
         if not self._usual_nano:
@@ -191,8 +188,13 @@ class Collector:
             {name: one.copy() for name, one in self.comparisons.items()},
             usual_nano=self._usual_nano,
             agreed=(self.agreed[0], self.agreed[1]),
-            p95s_s=(self._p95s[False], self._p95s[True]),
+            p95s_s=(self._p95_s(False), self._p95_s(True)),
         )
+
+    def _p95_s(self, candidate: bool) -> float:
+        """Return a version's recent p95; 0 if it has not answered."""
+        window = self._latencies[candidate]
+        return quantile(window, 0.95) if window else 0.0
 
     def nothing(self) -> Sums:
         """Return no evidence, to which that of processes can be added."""

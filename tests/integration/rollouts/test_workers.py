@@ -71,6 +71,58 @@ def test_a_worker_that_is_killed_in_mid_step_loses_no_answer_and_no_state(tmp_pa
     run(main)
 
 
+def test_reloads_in_mid_step_lose_no_answer_and_a_removed_version_answers_no_more(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        old, new = Upstream(), Upstream()
+        url = f"http://127.0.0.1:{free_port()}"
+        server = f'allow_anonymous = true\nlisten = "{url.removeprefix("http://")}"'
+        async with serving(old) as a, serving(new) as b:
+            config = tmp_path / "tollway.toml"
+            steps = "steps = [{ setWeight = 50, pause = {} }]"
+
+            def write(table: str, route: str = "") -> None:
+                config.write_text(
+                    two_backends(
+                        a, a, server=server, more=table, route=route, ledger="sqlite:///tollway.db"
+                    )
+                )
+
+            write(rollout(b, steps, CRITERIA))
+            gateway = Process(config, "--workers", "2")
+            try:
+                await gateway.ready(url)
+                await until(lambda: asyncio.to_thread(is_announced, tmp_path))
+                async with Load(url).running() as load:
+                    assert set(await load.more(40)) == {"cheap", "next"}
+                    before = await status(url)
+                    for number in range(3):
+                        write(rollout(b, steps, CRITERIA), f"timeout_s = {20 + number}")
+                        gateway.tell(signal.SIGHUP)
+                        assert set(await load.more(40)) == {"cheap", "next"}
+                    after = await status(url)
+                    assert (after["run"], after["weight"]) == (before["run"], 0.5)
+
+                    write("")
+                    gateway.tell(signal.SIGHUP)
+                    await until(lambda: is_unknown(url))
+                    calls = await still(lambda: new.calls)
+                    assert set(await load.more(60)) == {"cheap"}
+                    assert new.calls == calls
+                    assert load.wrong == []
+            finally:
+                gateway.kill()
+
+    run(main)
+
+
+async def is_unknown(url: str) -> bool:
+    """Whether no worker knows the rollout: a new connection may reach either."""
+    found = [await fresh(url, "/_tollway/rollouts/next") for _ in range(8)]
+    return {reply.status_code for reply in found} == {404}
+
+
 async def status(url: str) -> Any:
     """Return the rollout, once each version has been seen to answer."""
 
