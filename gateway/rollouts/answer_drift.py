@@ -104,9 +104,10 @@ class AnswerDrift:
 
     # The mutable state is the samples; there is one for each backend of each route.
 
-    def __init__(self, events: EventSink) -> None:
+    def __init__(self, events: EventSink, salt: str = "") -> None:
+        """`salt` decides which tenants are in one group; a random one if it is empty."""
         self._events = events
-        self._salt = secrets.token_hex(8)
+        self._salt = salt or secrets.token_hex(8)
         self.samples: dict[tuple[str, str], Sample] = {}
 
     def ended(self, state: RequestState, now_s: float) -> None:

@@ -7,6 +7,7 @@ rollouts/NAME/evidence/MEMBER   one process' evidence on the present run
 """
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 from tollway.gateway.control_store.protocol import ControlStore, StoreUnavailable
@@ -79,14 +80,16 @@ class RolloutDocuments:
         found = await self._store.list(_key(name, "evidence"))
         return {key.rpartition("/")[2]: document for key, document in found.items()}
 
-    async def fold(self, name: str, into: str, document: dict[str, Any]) -> None:
-        """Write a sum of evidence, and delete that of the members in `document["of"]`.
+    async def fold(
+        self, name: str, into: str, document: dict[str, Any], parts: Iterable[str]
+    ) -> None:
+        """Write a sum of evidence, and delete that of the members that it replaces.
 
         The sum names its parts, so between the two nothing counts twice.
         """
         folder = _key(name, "evidence")
         await self._store.write(f"{folder}/{into}", document)
-        for member in document["of"]:
+        for member in parts:
             await self._store.remove(f"{folder}/{member}")
 
     async def history(self, name: str) -> list[dict[str, Any]]:

@@ -23,11 +23,15 @@ INLINE_MAX = 4  # documents that are added up on the event loop, in half a milli
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """All processes' evidence, how far mirrored answers agree, and a sum to be written, if any."""
+    """All processes' evidence, how far mirrored answers agree, and a sum to be written, if any.
+
+    `parts`: the processes whose documents the sum replaces.
+    """
 
     evidence: Evidence
     agreement: tuple[float, float]
     fold: dict[str, Any] | None = None
+    parts: tuple[str, ...] = ()
 
 
 async def pooled(
@@ -40,11 +44,8 @@ async def pooled(
     """
     state = one.state
     assert state is not None
-    folded = {name for each in documents.values() for name in each.get("of", ())}
     present = {
-        name: each
-        for name, each in documents.items()
-        if name != own and name not in folded and each["run"] == state.run
+        name: each for name, each in documents.items() if name != own and each["run"] == state.run
     }
     behind = 0
     for each in present.values():
@@ -52,6 +53,8 @@ async def pooled(
             behind += each["number"] < state.number
             broken = broken or each["broken"]
     counted = {name: each for name, each in present.items() if each["epoch"] == state.epoch}
+    folded = {name for each in counted.values() for name in each.get("of", ())}
+    counted = {name: each for name, each in counted.items() if name not in folded}
     sums = one.collector.sums()
 
     def add() -> None:
@@ -64,10 +67,10 @@ async def pooled(
         await asyncio.to_thread(add)
     evidence = Evidence(sums.measures(one.plan), broken, one.smoke, behind)
     gone = {n: each for n, each in counted.items() if now_s - each["time"] >= GONE_S}
-    fold = None
-    if len(gone) > GONE_MAX:
-        fold = await asyncio.to_thread(_folded, one, state, gone, folded)
-    return Pooled(evidence, sums.agreed, fold)
+    if len(gone) <= GONE_MAX:
+        return Pooled(evidence, sums.agreed)
+    fold, parts = await asyncio.to_thread(_folded, one, state, gone)
+    return Pooled(evidence, sums.agreed, fold, parts)
 
 
 def document(one: Rollout, broken: str, now_s: float) -> dict[str, Any]:
@@ -90,18 +93,16 @@ def _document(
 
 
 def _folded(
-    one: Rollout,
-    state: RolloutState,
-    gone: Mapping[str, Mapping[str, Any]],
-    folded: set[str],
-) -> dict[str, Any]:
-    """Return the sum of what processes that are gone have left, and their names."""
+    one: Rollout, state: RolloutState, gone: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the sum of what processes that are gone have left, and these processes."""
     sums = one.collector.nothing()
     names = [name for name, each in gone.items() if sums.add(each["evidence"])]
     # Processes that were folded before may be asleep: should they wake up, they are skipped still.
     known = [name for each in gone.values() for name in each.get("of", ())]
     newest = max(each["time"] for each in gone.values())
-    return {
+    found = {
         **_document(state, sums.save(), "", newest),
         "of": [*known, *names][-FOLDED_MAX:],
     }
+    return found, tuple(names)

@@ -197,7 +197,8 @@ class Rollouts:
         found = await self._evidence(one)
         evidence, one.measures = found.evidence, found.evidence.measures
         if found.fold is not None:
-            await self._documents.fold(one.plan.name, f"sum-{secrets.token_hex(8)}", found.fold)
+            into = f"sum-{secrets.token_hex(8)}"
+            await self._documents.fold(one.plan.name, into, found.fold, found.parts)
         if one.state.is_live:
             one.waiting = controller.waiting(one.plan, one.state, evidence, self._wall())
         move = controller.next(one.plan, one.state, evidence, self._wall())

@@ -5,6 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from tollway.gateway.rollouts.answer_drift import ANSWERS, AnswerDrift
+from tollway.gateway.rollouts.keys import tenant_group
+
+SALT = "apart 0"
 
 
 class Events:
@@ -67,6 +70,10 @@ def test_backends_have_an_index_from_the_start_and_keep_it() -> None:
     assert drift.samples["m", "b"].known == 1
 
 
+def test_the_tenants_of_these_tests_are_in_groups_of_their_own() -> None:
+    assert len({tenant_group(SALT, tenant) for tenant in "abcx"}) == 4
+
+
 def asked(rng: Random, drift: AnswerDrift, odd: str, share: float, count: int) -> None:
     """Answer tenants a, b and c alike; `odd` is another, which always gets a 7."""
     for _ in range(count):
@@ -78,7 +85,7 @@ def asked(rng: Random, drift: AnswerDrift, odd: str, share: float, count: int) -
 
 def test_what_one_tenant_asks_is_no_drift_of_the_backend() -> None:
     events = Events()
-    drift, rng = AnswerDrift(events), Random(1)
+    drift, rng = AnswerDrift(events, SALT), Random(1)
     asked(rng, drift, "x", 0.0, ANSWERS)
     asked(rng, drift, "x", 0.6, 3 * ANSWERS)
     assert events.kinds == []
@@ -87,7 +94,7 @@ def test_what_one_tenant_asks_is_no_drift_of_the_backend() -> None:
 
 def test_a_tenant_that_asks_no_more_is_no_drift_either() -> None:
     events = Events()
-    drift, rng = AnswerDrift(events), Random(1)
+    drift, rng = AnswerDrift(events, SALT), Random(1)
     asked(rng, drift, "x", 0.6, ANSWERS)
     asked(rng, drift, "x", 0.0, 3 * ANSWERS)
     assert events.kinds == []
@@ -95,7 +102,7 @@ def test_a_tenant_that_asks_no_more_is_no_drift_either() -> None:
 
 def test_a_backend_that_answers_all_tenants_differently_has_drifted() -> None:
     events = Events()
-    drift, rng = AnswerDrift(events), Random(1)
+    drift, rng = AnswerDrift(events, SALT), Random(1)
     asked(rng, drift, "x", 0.0, ANSWERS)
     for _ in range(ANSWERS):
         drift.ended(state(rng.choice([1, 1, 7]), tenant=rng.choice("abc")), 0.0)

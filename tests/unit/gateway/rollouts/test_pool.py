@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from tollway.gateway.control_store.memory import MemoryControlStore
 from tollway.gateway.rollouts import pool
 from tollway.gateway.rollouts.collector import Collector
+from tollway.gateway.rollouts.documents import RolloutDocuments
 from tollway.gateway.rollouts.model import Criterion, RolloutPlan, RolloutState
 from tollway.gateway.rollouts.rollout import Rollout
 
@@ -83,7 +85,7 @@ def test_what_many_processes_have_left_becomes_one_document_and_counts_once() ->
     before = count(found)
     assert before == 10 + 20 + 5 * (pool.GONE_MAX + 1)
     assert found.fold is not None
-    assert set(found.fold["of"]) == documents.keys() - {"a"}
+    assert set(found.fold["of"]) == set(found.parts) == documents.keys() - {"a"}
 
     # The leader dies before it has deleted any of them.
     crashed = {**documents, "sum": found.fold}
@@ -91,6 +93,13 @@ def test_what_many_processes_have_left_becomes_one_document_and_counts_once() ->
     assert pooled(one, crashed).fold is None
     folded = {"a": documents["a"], "sum": found.fold}
     assert count(pooled(one, folded)) == before
+
+
+def test_a_sum_of_another_run_or_epoch_says_nothing_of_who_lives() -> None:
+    one = rollout(10)
+    for other in ({"run": "another"}, {"epoch": 7}):
+        sum_ = {**written(5, at_s=0.0, **other), "of": ["a"]}
+        assert count(pooled(one, {"sum": sum_, "a": written(20)})) == 30
 
 
 def test_a_process_that_wakes_up_after_it_was_folded_counts_once() -> None:
@@ -113,3 +122,15 @@ def test_evidence_of_another_kind_is_left_out_and_stays(damage: dict[str, Any]) 
     assert found.fold is not None
     assert "odd" not in found.fold["of"]
     assert count(found) == 10 + 5 * (pool.GONE_MAX + 1)
+
+
+def test_the_documents_that_a_sum_replaces_are_deleted() -> None:
+    async def main() -> None:
+        store = MemoryControlStore(lambda: 0.0)
+        documents = RolloutDocuments(store, "me")
+        for name in ("a", "b", "c"):
+            await store.write(f"rollouts/r/evidence/{name}", {})
+        await documents.fold("r", "sum", {"of": ["x", "a", "b"]}, ("a", "b"))
+        assert set(await documents.evidence("r")) == {"c", "sum"}
+
+    asyncio.run(main())
