@@ -479,6 +479,28 @@ async def killed() -> dict[str, int]:
             return {"requests": 3000, "failed": failed, "errors_of_redis": remote.errors}
 
 
+async def shared_herd() -> dict[str, int]:
+    """Return what a herd at two gateways with one Redis does when an answer is not there."""
+    from tests.support.redis_server import redis_server  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as redis:
+        upstream = Upstream()
+        more = f'[cache]\nurl = "{redis.url}?timeout_ms=10000"\n'
+        text = configuration(["small"], cache=CACHE.replace("0.01", "0"), more=more)
+        async with (
+            opened(text, {"small": upstream}) as one,
+            opened(text, {"small": upstream}) as other,
+        ):
+            gateways = (one, other) * (HERD // 2)
+            replies = await asyncio.gather(*[ask(each, request("hot")) for each in gateways])
+            return {
+                "requests": HERD,
+                "gateways": 2,
+                "calls": upstream.calls,
+                "not_200": sum(status != 200 for status, _ in replies),
+            }
+
+
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(
@@ -506,6 +528,8 @@ def main() -> None:
             parser.error("--redis needs redis-server; apt install redis-server")
         document["killed"] = asyncio.run(killed())
         print("Redis killed and started again", document["killed"])
+        document["shared_herd"] = asyncio.run(shared_herd())
+        print("herd at two gateways", document["shared_herd"])
     if arguments.data is not None:
         rows = []
         found = tables(arguments.data, arguments.tables)

@@ -100,7 +100,7 @@ class RedisStore:
 
     async def renew(self, key: bytes, token: bytes, life_s: float) -> bool:
         """Let the record of a flight live on; see `shared_flights`."""
-        return bool(await self._eval(_RENEW, key, token, _ms(life_s)))
+        return bool(await self._eval(_RENEW, key, token, round(life_s * 1000)))
 
     async def end(self, key: bytes, token: bytes, result: bytes, life_s: float) -> None:
         """Replace the record of a flight by its result; see `shared_flights`."""

@@ -70,9 +70,13 @@ class RemoteCache:
             self.hits += 1
         return entry
 
+    def takes(self, entry: Entry) -> bool:
+        """Return whether an entry is small enough to be kept there."""
+        return len(entry.body) <= self._entry_bytes_max
+
     async def put(self, key: bytes, entry: Entry, now_s: float) -> None:
         """Keep an entry until it dies."""
-        if self.rests or len(entry.body) > self._entry_bytes_max:
+        if self.rests or not self.takes(entry):
             return
         try:
             await self._store.put(key, packed(entry), max(0.001, entry.dies_s - now_s))

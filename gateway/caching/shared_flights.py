@@ -7,7 +7,8 @@ processes, the first ones of each agree by a record in the second tier:
     done      the answer is in the second tier
     nothing   there is no answer that could be kept: all ask for themselves
 
-A process that finds another's token looks again until the answer is there, the record is gone, or
+A process that finds `done` and no answer frees the record: the answer has expired. One that finds
+another's token looks again until the answer is there, the record is gone, or
 its time is over. A holder that is killed renews nothing, so that after LIFE_S another takes its
 place; one that merely hangs loses its record in the same way, and costs a second call, never a
 wrong answer. `done` and `nothing` live for OVER_S, for those that were about to ask.
@@ -27,7 +28,7 @@ from tollway.gateway.caching.remote import CacheUnavailable, RemoteCache
 
 LIFE_S = 2.0  # what the others wait for a holder that was killed; far above a pause of its loop
 RENEWED = 4  # times in a life
-OVER_S = 2.0
+OVER_S = 10.0  # a process with many requests may be so late to look
 LOOKS_S, LOOKS_S_MAX = 0.005, 0.1  # between looks: doubled from the first to the second
 LEAD = "lead"
 """This process asks, and ends the flight."""
@@ -45,7 +46,7 @@ class RemoteFlights(Protocol):
         """
 
     async def renew(self, key: bytes, token: bytes, life_s: float) -> bool:
-        """Let a record of ours live on; return whether it is still ours."""
+        """Let a record live on if it is `token`; return whether it is. A life of 0 ends it."""
 
     async def end(self, key: bytes, token: bytes, result: bytes, life_s: float) -> None:
         """Replace a record of ours by a result."""
@@ -79,12 +80,12 @@ class SharedFlights:
         nobody waits for it.
         """
         token, pause_s = secrets.token_bytes(12), LOOKS_S
-        counted = False
+        counted = gone = False
         try:
             while True:
                 found = None if self._remote.rests else await self._claimed(key, token)
                 if found is None:
-                    return LEAD if key in self._led else NOTHING
+                    return await self._first(key, suits, waited=counted)
                 if not counted:
                     self.waited, counted = self.waited + 1, True
                 if found == _NOTHING:
@@ -93,12 +94,34 @@ class SharedFlights:
                 if entry is not None and suits(entry):
                     return entry
                 left_s = until_s - self.clock()
-                if found == _DONE or left_s <= 0.0:
+                if left_s <= 0.0 or (found == _DONE and gone):
                     return NOTHING
+                if found == _DONE:  # the answer has expired since
+                    gone = True
+                    await self._store.renew(key, _DONE, 0.0)
+                    continue
                 await self._sleep(min(pause_s, left_s))
                 pause_s = min(2.0 * pause_s, LOOKS_S_MAX)
         except CacheUnavailable:
             return NOTHING
+
+    async def _first(
+        self, key: bytes, suits: Callable[[Entry], bool], *, waited: bool
+    ) -> Entry | str:
+        """Return LEAD if this process has a flight, unless it looked so late that it has ended."""
+        if key not in self._led:
+            return NOTHING
+        if not waited:
+            return LEAD
+        try:
+            entry = await self._remote.get(key)
+        except asyncio.CancelledError:  # nobody is left to end it: the record ends with its life
+            self._led.pop(key)[1].cancel()
+            raise
+        if entry is None or not suits(entry):
+            return LEAD
+        await self.end(key, is_kept=True)
+        return entry
 
     async def _claimed(self, key: bytes, token: bytes) -> bytes | None:
         """Claim a flight; return None if this process has it, else what there is."""
@@ -127,7 +150,7 @@ class SharedFlights:
         renewing.cancel()
         with contextlib.suppress(CacheUnavailable):
             if left:
-                await self._store.renew(key, token, 0.0)  # a life of a millisecond
+                await self._store.renew(key, token, 0.0)
             else:
                 await self._store.end(key, token, _DONE if is_kept else _NOTHING, OVER_S)
 

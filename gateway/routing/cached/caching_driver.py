@@ -94,6 +94,7 @@ class CachingDriver:
         self._recordings = RecordingMemory(memory.bytes_max // 4)
         self._refreshes: set[asyncio.Task[None]] = set()
         self._refreshing: Counter[str] = Counter()
+        self._fetching: dict[bytes, asyncio.Task[Entry | None]] = {}
         self._writes: dict[asyncio.Task[None], bytes] = {}
 
     def _now_s(self) -> float:
@@ -174,11 +175,22 @@ class CachingDriver:
         return wanted is ANY or wanted.age_s_max is None or entry.age_s(now_s) <= wanted.age_s_max
 
     async def _fetched(self, key: bytes) -> Entry | None:
-        """Return an entry of the second tier, and keep it in memory."""
+        """Return an entry of the second tier, and keep it in memory.
+
+        Requests that look for the same one at the same time ask the second tier once.
+        """
+        fetching = self._fetching.get(key)
+        if fetching is None:
+            fetching = self._fetching[key] = asyncio.create_task(self._fetch(key))
+            fetching.add_done_callback(lambda _: self._fetching.pop(key))
+        return await asyncio.shield(fetching)
+
+    async def _fetch(self, key: bytes) -> Entry | None:
         assert self.remote is not None
         entry = await self.remote.get(key)
-        if entry is not None:
-            self.memory.put(key, entry)
+        if entry is None:
+            return self.memory.get(key)  # another request may have brought it meanwhile
+        self.memory.put(key, entry)
         return entry
 
     # -- giving a kept answer
@@ -309,7 +321,8 @@ class CachingDriver:
 
         async def told() -> None:
             await asyncio.gather(*before, return_exceptions=True)
-            await shared.end(key, is_kept=isinstance(end, Entry), left=end == LEFT)
+            is_kept = isinstance(end, Entry) and self.remote is not None and self.remote.takes(end)
+            await shared.end(key, is_kept=is_kept, left=end == LEFT)
 
         self._write(asyncio.get_running_loop().create_task(told()), key)
 
@@ -490,7 +503,7 @@ class CachingDriver:
         """Stop the refreshes, wait for the writes, and close the second tier."""
         for task in self._refreshes:
             task.cancel()
-        while pending := [*self._refreshes, *self._writes]:
+        while pending := [*self._refreshes, *self._fetching.values(), *self._writes]:
             await asyncio.gather(*pending, return_exceptions=True)
         if self.shared is not None:
             await self.shared.close()

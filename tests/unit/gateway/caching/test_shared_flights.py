@@ -152,6 +152,67 @@ def test_a_store_that_is_away_costs_no_request_anything() -> None:
     asyncio.run(main())
 
 
+def test_an_answer_that_has_expired_since_is_asked_for_again_by_one() -> None:
+    async def main() -> None:
+        store = Store()
+        one, other, third = process(store, killed=True), process(store), process(store)
+        assert await one.join(b"k", 200.0, any_of_them) == LEAD
+        await one.end(b"k", is_kept=True)  # and nothing is there
+        assert await other.join(b"k", 200.0, any_of_them) == LEAD
+        assert await third.join(b"k", store.now_s + 0.5, any_of_them) == NOTHING
+        await other.close()
+
+    asyncio.run(main())
+
+
+def test_a_wait_that_is_cancelled_leads_nothing() -> None:
+    async def main() -> None:
+        store = Store()
+        one, other = process(store, killed=True), process(store)
+        assert await one.join(b"k", 200.0, any_of_them) == LEAD
+        hangs = asyncio.Event()
+
+        async def get(key: bytes) -> bytes | None:
+            if store._record(key) != first:
+                hangs.set()
+                await asyncio.Event().wait()
+            return None
+
+        first = store._record(b"k")
+        store.get = get  # type: ignore[method-assign]
+        waits = asyncio.create_task(other.join(b"k", 200.0, any_of_them))
+        await hangs.wait()  # it leads, and looks for the answer once more
+        assert other._led
+        waits.cancel()
+        await asyncio.gather(waits, return_exceptions=True)
+        assert not other._led
+
+    asyncio.run(main())
+
+
+def test_who_looks_too_late_finds_the_answer_instead_of_asking_again() -> None:
+    async def main() -> None:
+        store = Store()
+        one, other = process(store, killed=True), process(store)
+        assert await one.join(b"k", 200.0, any_of_them) == LEAD
+        claim = store.claim
+
+        async def late(key: bytes, token: bytes, life_s: float) -> bytes | None:
+            found = await claim(key, token, life_s)
+            if found is not None and b"k" not in store.values:
+                await one.end(b"k", is_kept=True)
+                store.values[b"k"] = packed(entry(b"answer"))
+                store.now_s += OVER_S  # the loop was busy
+            return found
+
+        store.claim = late  # type: ignore[method-assign]
+        got = await other.join(b"k", 200.0, any_of_them)
+        assert isinstance(got, Entry) and got.body == b"answer"
+        assert not other._led
+
+    asyncio.run(main())
+
+
 def test_an_answer_that_does_not_suit_is_waited_past() -> None:
     async def main() -> None:
         store = Store()
