@@ -63,6 +63,7 @@ class Cascade(Lagrangian):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._quality.ease = None  # later stages have other contexts, of fewer arms
         self._options = ContinuationValue(self._quality.table)
         self._after: dict[str, tuple[float, float]] = {}
         self._rule: AcceptanceRule | None = None
@@ -77,8 +78,8 @@ class Cascade(Lagrangian):
         names, costs = offered(arms)
         answering = [replace(arm, name=context.held) if arm.name == ACCEPT else arm for arm in arms]
         called = [arm.name for arm in answering]
-        qualities, labels = self._quality.expect(context, answering, called)
-        plain = Offer(names, qualities, costs, labels, context.scopes)
+        qualities, errors = self._quality.expect(context, answering, called)
+        plain = Offer(names, qualities, costs, errors, context.scopes)
         if context.held:
             self._options.observe(context, names, qualities, costs)
         else:

@@ -1,35 +1,54 @@
 """Decides how often to try arms that do not look best, within an exploration budget.
 
-Exploration is frequent while little is known. It uses inverse gap weighting (SquareCB: Foster and
-Rakhlin 2020, arXiv 2002.04926): with b the best of K arms, p_a = 1 / (K + gamma_a * (s_b - s_a))
-for the others, and b has the rest. Gamma is the greediness against an arm. It rises with the number
-of labels of that arm, so that a new arm is tried and an arm known to be bad is rarely drawn. The
-expected extra spend is at most a share of the allowance; where no budget binds, it is at most a
-share of the recent mean cost of a request.
+An arm is tried as often as it is believed to be the best one (Thompson 1933; this form: Chapelle
+and Li, An Empirical Evaluation of Thompson Sampling, 2011). Beliefs are not drawn but compared, so
+that the probabilities are known: with s the scores, b the best arm and e the standard errors of
+what is believed of the arms' qualities,
 
-With many arms the choice has two stages. First a short list: those of the highest score among the
-arms whose gap to the best is within what their mean may be off by, two standard errors of a mean of
-right-or-wrong labels. Then the draw, among the arms on the list alone. So exploration is not spread
-over all arms at once, and arms that drop out of the race make room for others.
+    z_a = (s_b - s_a) / (scale * sqrt(e_a^2 + e_b^2))
+    p_a = odds_a / sum of the odds,  odds_a = Phi(-z_a) / Phi(z_a), and 1 for b
+
+which is exact for two arms, and for any number of equal ones. Of K arms none has odds below
+1 / (K + GREEDY (s_b - s_a)), as in inverse gap weighting (SquareCB: Foster and Rakhlin 2020, arXiv
+2002.04926): beliefs may be wrong by more than their errors, and this costs at most K / GREEDY of
+quality. Errors fall with an arm's labels, and rise with the variance of its surprises. So
+right-or-wrong labels keep an arm in the race for longer than scores do. A scale below 1 is greedier
+than Thompson sampling: a stream is short.
+
+The expected extra spend is at most a share of the allowance, and what the allowance leaves unspent;
+without a budget, at most a share of the recent mean cost of a request.
+
+With many arms the choice has two stages. First a short list of the arms with the highest odds. Then
+the draw, among the arms on the list alone. So exploration is not spread over all arms at once, and
+arms that drop out of the race make room for others.
 
 `Uniform` ignores gaps and costs; it is for comparison.
 """
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tollway.policies.sampling import cap_extra
 from tollway.record import record
 
+LINEAR, CUBIC = 1.5976, 0.07056  # log odds of a normal variable (Page 1977, to .0002)
+ERROR_MIN = 1e-12  # variance: labels that never surprise would leave none
+FAR = 16.0  # squared distance beyond which the odds are below 2e-5, less than GREEDY leaves
+GREEDY = 10_000.0  # quality: arms whose score is behind by a tenth are drawn once in a thousand
+
 
 @record
 class Offer:
-    """The arms of one request as the policy sees them; `labels` are known of each."""
+    """The arms of one request as the policy sees them.
+
+    `errors`: the variance of what is believed of each arm's quality.
+    """
 
     names: tuple[str, ...]
     qualities: list[float]
     costs_usd: list[float]
-    labels: list[float]
+    errors: list[float]
     scopes: tuple[str, ...] = ()
 
 
@@ -37,27 +56,22 @@ class Offer:
 class Exploration:
     """The settings of exploration.
 
-    gamma:       greediness against an arm that has `labels` labels or more.
-    gamma_first: greediness against an arm without labels.
-    share:       maximum share of the allowance expected to be spent on more expensive arms.
-    p_min:       minimum probability of every arm, within that share; 0 unless replay is wanted.
-    short_list:  maximum number of arms that are explored at once.
-    reach:       error of an arm's mean after one label, beyond which it is off the short list.
+    scale:      of the standard errors, by which gaps are measured; 0 would be greedy.
+    share:      maximum share of the allowance expected to be spent on more expensive arms.
+    p_min:      minimum probability of every arm, within that share; 0 unless replay is wanted.
+    short_list: maximum number of arms that are explored at once.
     """
 
-    gamma: float = 10_000.0
-    gamma_first: float = 100.0
-    labels: float = 30.0
+    scale: float = 0.5
     share: float = 0.05
     p_min: float = 0.0
     short_list: int = 16
-    reach: float = 1.0
 
     def __post_init__(self) -> None:
         if self.short_list < 2:
             raise ValueError(f"a short list of {self.short_list}, not at least 2 arms")
-        if not (0 < self.gamma_first <= self.gamma and self.labels > 0):
-            raise ValueError(f"gamma_first {self.gamma_first}, gamma {self.gamma}")
+        if not 0.0 < self.scale <= 10.0:
+            raise ValueError(f"explore_scale {self.scale}, not above 0 and up to 10")
         if not (0 <= self.share <= 1 and 0 <= self.p_min <= 1):
             raise ValueError(f"share {self.share}, p_min {self.p_min}: not in [0, 1]")
 
@@ -69,31 +83,36 @@ class Exploration:
         An arm that would not be best even if it were always right is not tried: at this shadow
         price it may not be worth its cost, and trying it now gains nothing.
         """
-        qualities, costs_usd, labels = offer.qualities, offer.costs_usd, offer.labels
-        first, most = self.gamma_first, self.gamma
-        rise = (most - first) / self.labels
+        qualities, costs_usd, errors = offer.qualities, offer.costs_usd, offer.errors
         best, count = max(scores), len(scores)
-        top, listed = scores.index(best), None
+        top = scores.index(best)
+        unit, own_error = self.scale * self.scale, errors[top] + ERROR_MIN
+        odds, total = [], 0.0
+        for index, score in enumerate(scores):  # one loop without own calls: 0.2 us an arm
+            gap = best - score
+            odd = 1.0
+            if index != top:
+                odd = 0.0
+                if gap <= 1.0 - qualities[index]:
+                    odd = 1.0 / (count + GREEDY * gap)
+                    square = gap * gap / (unit * (errors[index] + own_error))
+                    if square < FAR:
+                        z = math.sqrt(square)
+                        odd = max(odd, math.exp(-z * (LINEAR + CUBIC * square)))
+            odds.append(odd)
+            total += odd
         if count > self.short_list:
-            listed = self._listed(scores, best, labels)
+            total = self._shorten(odds, top)
         even = 1.0 / count
         least = even if even < self.p_min else self.p_min
-        explored, rest = count, 1.0
-        if listed is not None:
-            explored = len(listed)
-            rest -= (count - explored) * least
+        rest = (1.0 - count * least) / total
         own, limit = costs_usd[top], self.share * base_usd
-        pmf = [0.0] * count
-        total = extra = 0.0
-        for index, score in enumerate(scores):  # one loop without calls: 0.1 us an arm
+        pmf, total, extra = [], 0.0, 0.0
+        for index, odd in enumerate(odds):
+            p = least + rest * odd
+            pmf.append(p)
             if index == top:
                 continue
-            p = least
-            if score + (1.0 - qualities[index]) >= best and (listed is None or index in listed):
-                gamma = first + rise * labels[index]
-                tried = rest / (explored + (most if most < gamma else gamma) * (best - score))
-                p = tried if tried > least else least
-            pmf[index] = p
             total += p
             more = costs_usd[index] - own
             if more > 0.0:
@@ -104,19 +123,18 @@ class Exploration:
         cap_extra(pmf, top, costs_usd, extra=extra, limit=limit)
         return top, pmf, limit
 
-    def _listed(
-        self, scores: Sequence[float], best: float, labels: Sequence[float]
-    ) -> Collection[int]:
-        """Return the arms that may be best, at most `short_list`, as indices."""
-        reach = self.reach * self.reach
-        racing = [
-            index
-            for index, score in enumerate(scores)
-            if (best - score) * (best - score) * (labels[index] + 1.0) <= reach
-        ]
-        if len(racing) > self.short_list:
-            racing = sorted(racing, key=scores.__getitem__, reverse=True)[: self.short_list]
-        return frozenset(racing)
+    def _shorten(self, odds: list[float], top: int) -> float:
+        """Set the odds of the arms off the short list to 0; return the sum of the others."""
+        racing = [index for index, odd in enumerate(odds) if odd > 0.0 and index != top]
+        racing.sort(key=odds.__getitem__, reverse=True)
+        listed = {top, *racing[: self.short_list - 1]}
+        total = 0.0
+        for index, odd in enumerate(odds):
+            if index in listed:
+                total += odd
+            else:
+                odds[index] = 0.0
+        return total
 
 
 @dataclass(frozen=True, slots=True)

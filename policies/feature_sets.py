@@ -166,8 +166,8 @@ class FeatureSets(Lagrangian):
         names: tuple[str, ...],
         costs: list[float],
     ) -> tuple[list[float], list[float], list[float]]:
-        qualities, labels = quality.expect(context, arms, names)
-        return qualities, costs, labels
+        qualities, errors = quality.expect(context, arms, names)
+        return qualities, costs, errors
 
     def _spread(
         self, offer: Offer, eligible: list[int] | None, prices: Prices

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from random import Random
 
-from tollway.policies.exploration import Exploration
+from tollway.policies.exploration import CUBIC, ERROR_MIN, FAR, GREEDY, LINEAR, Exploration
 from tollway.policies.pacing.multiplier import Prices
 from tollway.policies.sampling import cap_extra
 from tollway.policies.types import Choice
@@ -24,7 +24,7 @@ def draw_among_few(  # noqa: PLR0912, PLR0917 - calls would take as long as what
     names: tuple[str, ...],
     qualities: Sequence[float],
     costs: Sequence[float],
-    labels: Sequence[float],
+    errors: Sequence[float],
     prices: Prices,
     base_usd: float,
     scopes: tuple[str, ...],
@@ -52,23 +52,31 @@ def draw_among_few(  # noqa: PLR0912, PLR0917 - calls would take as long as what
         if other != top:
             return None
     count = len(scores)
-    first, most = explore.gamma_first, explore.gamma
-    rise = (most - first) / explore.labels
+    unit, own_error = explore.scale * explore.scale, errors[top] + ERROR_MIN
+    odds, total = [], 0.0
+    for at, score in enumerate(scores):
+        gap = best - score
+        odd = 1.0
+        if at != top:
+            odd = 0.0
+            if gap <= 1.0 - qualities[at]:
+                odd = 1.0 / (count + GREEDY * gap)
+                square = gap * gap / (unit * (errors[at] + own_error))
+                if square < FAR:
+                    z = math.sqrt(square)
+                    odd = max(odd, math.exp(-z * (LINEAR + CUBIC * square)))
+        odds.append(odd)
+        total += odd
     even = 1.0 / count
     least = even if even < explore.p_min else explore.p_min
+    rest = (1.0 - count * least) / total
     own = costs[top]
-    pmf = [0.0] * count
-    total = extra = 0.0
-    for at, score in enumerate(scores):
+    pmf, total, extra = [], 0.0, 0.0
+    for at, odd in enumerate(odds):
+        p = least + rest * odd
+        pmf.append(p)
         if at == top:
             continue
-        p = least
-        if score + (1.0 - qualities[at]) >= best:
-            gamma = first + rise * labels[at]
-            tried = 1.0 / (count + (most if most < gamma else gamma) * (best - score))
-            if tried > least:
-                p = tried
-        pmf[at] = p
         total += p
         more = costs[at] - own
         if more > 0.0:

@@ -3,7 +3,7 @@
     q_a     expected quality of arm a for this request: a regression, learned from labels
     c_a     expected cost of arm a: today's price times usage, estimated by the caller
     lambda  the shadow price, in quality per dollar: by the pacer, the floor, or a declared value
-    s_a = q_a - lambda c_a, explored by inverse gap weighting within a budget
+    s_a = q_a - lambda c_a, explored within a budget
 
 Neither regression ever sees lambda: if cost were folded into one learned reward, every old example
 would be wrong when lambda moves. The theory: Slivkins, Zhou, Sankararaman and Foster, Contextual
@@ -98,7 +98,7 @@ class Lagrangian:
     ) -> Choice:
         """Draw one of `arms`; see the port. ValueError for values that are not finite."""
         names, costs = offered(arms)
-        qualities, labels = self._quality.expect(context, arms, names)
+        qualities, errors = self._quality.expect(context, arms, names)
         own = self._floor
         if floor is None and self._solved and (own is None or not own.guarded):
             explore, prices, scopes = self._explore, self.prices, context.scopes
@@ -113,7 +113,7 @@ class Lagrangian:
                     names,
                     qualities,
                     costs,
-                    labels,
+                    errors,
                     prices,
                     base_usd,
                     scopes,
@@ -125,7 +125,7 @@ class Lagrangian:
                     self._since += 1
                     self.explored_usd += drawn[1]
                     return drawn[0]
-        offer = Offer(names, qualities, costs, labels, context.scopes)
+        offer = Offer(names, qualities, costs, errors, context.scopes)
         self._see(context, offer)
         return self._draw(offer, rng, floor)
 

@@ -11,6 +11,9 @@ of those that cost the same or less: nobody offers a more expensive arm for the 
 money is spent before there are labels, as the best guess of a mix of fixed arms would be, and a new
 arm is tried.
 
+With five arms or more, labels are compared with each other after the part that follows the ease of
+their requests was taken off: see `ease`.
+
 Sudden changes are detected long before the regressor has unlearned: see `drift`.
 """
 
@@ -18,7 +21,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tollway.policies.evidence.drift import Change, Drift
+from tollway.policies.evidence.ease import MANY, Ease, eases
 from tollway.policies.evidence.whole_labels import Whole
 from tollway.policies.regressors.types import Matrix, Regressor, Rows, Table
 from tollway.policies.state_codec import pack, unpack
@@ -27,11 +33,15 @@ from tollway.policies.types import Arm, Context
 KIND = "quality 3"
 Value = TypeVar("Value", float, Matrix)
 PRESUMED = 0.06  # quality per factor of ten in cost, of an arm without labels or declared quality
-MEAN_RATE = 0.01  # of an arm's mean: about its last hundred labels
+MEAN_RATE = 0.003  # of an arm's mean: about its last 300 labels
+CHANGED = 50.0  # labels that an arm's mean counts for after a change was detected
 BELIEF = 0.999  # share of the evidence for the slope that remains after one label
 RECOVERED_LABELS = 100  # after an alarm, before the mean can show that it was false
 RECOVERED = 0.25  # of the detected fall: a mean that is down by less shows it
 SUSPECT = 0  # labels counted for an arm that has become worse: it is tried now and then
+NOISE = 0.1  # variance of the labels before there are any, counting for NOISE_LABELS
+NOISE_LABELS = 5.0
+PRIOR_ERROR = 0.3  # of the presumed quality of an arm without labels, which counts for one label
 DOUBT = 0.2  # squared deviations' worth of evidence before the regressor is trusted
 
 
@@ -41,20 +51,24 @@ class _Arm:
     __slots__ = (
         "count",
         "drift",
+        "error",
         "fell_below",
         "labels",
         "mean",
+        "noise",
         "prior",
         "same",
         "since",
         "slope",
         "square",
+        "usual",
         "whole",
     )
 
-    # The mutable state: the mean, the slope with its two sums, the drift detector, how many labels
-    # were learned, and how many count as evidence; since the last alarm of a fall, the number of
-    # labels, and the mean above which there was no fall.
+    # The mutable state: the mean, the slope with its two sums, the drift detector, the variance of
+    # the surprises, how many labels were learned, how many count as evidence, and the error that
+    # follows from these; the regressor's mean prediction for recent contexts; since the last alarm
+    # of a fall, the number of labels, and the mean above which there was no fall.
 
     def __init__(self, prior: float) -> None:
         self.prior = prior
@@ -62,8 +76,17 @@ class _Arm:
         self.drift = Drift()
         self.whole = Whole()
         self.labels = self.count = 0.0
+        self.noise = NOISE
+        self.usual = 0.0
         self.since, self.fell_below = 0, 0.0
+        self.doubt()
         self.lean(DOUBT, DOUBT)
+
+    def doubt(self) -> None:
+        """Compute the variance of the mean: that of the labels' noise, and of the prior."""
+        labels = min(self.labels, 2.0 / MEAN_RATE)
+        square = (labels + 1.0) * (labels + 1.0)
+        self.error = (labels * self.noise + PRIOR_ERROR * PRIOR_ERROR) / square
 
     def lean(self, same: float, square: float) -> None:
         """Compute the slope from its sums: how far to follow the regressor away from the mean."""
@@ -74,8 +97,11 @@ class _Arm:
         """Return the expected quality where the regressor predicts `value`, before any drift."""
         return self.prior + self.mean + self.slope * (value - self.mean)
 
-    def _follow(self, quality: float, value: float, belief: float) -> None:
-        """Move the mean and the slope by a label and the regressor's prediction."""
+    def _follow(self, quality: float, value: float, belief: float, ease: float = 0.0) -> None:
+        """Move the mean and the slope by a label and the regressor's prediction.
+
+        ease: how much better than usual an average arm is expected to be on this request.
+        """
         target, off = quality - self.prior, value - self.mean
         decay = BELIEF if belief == 1.0 else BELIEF**belief
         self.lean(
@@ -83,32 +109,41 @@ class _Arm:
             decay * self.square + belief * off * off,
         )
         self.count += belief
-        self.mean += belief * max(MEAN_RATE, 1.0 / (self.count + 1.0)) * (target - self.mean)
+        self.mean += belief * max(MEAN_RATE, 1.0 / (self.count + 1.0)) * (target - ease - self.mean)
 
     def learn_signal(self, quality: float, value: float, belief: float) -> None:
         """Learn from an estimate that is right in the mean only."""
         self._follow(quality, value, belief)
         if self.labels > SUSPECT or not self.drift.fallen:
             self.labels += belief
+        self.doubt()
 
-    def learn(self, arm: str, quality: float, value: float, belief: float) -> Change | None:
+    def learn(
+        self, arm: str, quality: float, value: float, belief: float, ease: float
+    ) -> Change | None:
         """Learn from a label and the regressor's prediction; return a change if one is detected."""
-        surprise = quality - self.believed(value)
-        self._follow(quality, value, belief)
+        surprise = quality - self.believed(value) - (1.0 - self.slope) * ease
+        rate = max(MEAN_RATE, 1.0 / (self.count + 1.0 + NOISE_LABELS))
+        self.noise += belief * rate * (surprise * surprise - self.noise)
+        self._follow(quality, value, belief, ease)
         change = self.drift.observe(arm, surprise) if self.whole.add(belief) else None
+        if change is not None:
+            self.count = min(self.count, CHANGED)
         if change is not None and change.amount < 0.0:
             self.since, self.fell_below = 0, self.mean + RECOVERED * change.amount
         self.since += 1
         if self.drift.fallen and self.since > RECOVERED_LABELS and self.mean > self.fell_below:
             self.drift.fallen = False
         self.labels = SUSPECT if self.drift.fallen else self.labels + belief
+        self.doubt()
         return change
 
 
 class Quality:
     """Predicts quality in [0, 1] and learns from labels."""
 
-    # The mutable state is the state of each arm, by its name, and the regressor's.
+    # The mutable state is the state of each arm, by its name, the regressor's, and how far labels
+    # follow the ease of their requests.
 
     def __init__(self, head: Regressor, *, default: float) -> None:
         """`default`: the prior of an arm that declares none."""
@@ -116,11 +151,19 @@ class Quality:
         self._default = default
         self.revalued = head.cheap_many
         self._arms: dict[str, _Arm] = {}
+        self._names: tuple[str, ...] = ()
+        self.ease: Ease | None = Ease()  # None: labels are compared as they are
+
+    def _eases(self, values: Matrix, names: Sequence[str]) -> Matrix:
+        """Return the ease for each arm of what the regressor predicts, ... x arms."""
+        arms = [self._arms[name] for name in names]
+        usual, slopes = [arm.usual for arm in arms], [arm.slope for arm in arms]
+        return eases(values, usual, slopes, [arm.labels for arm in arms])
 
     def expect(
         self, context: Context, arms: Sequence[Arm], names: Sequence[str]
     ) -> tuple[list[float], list[float]]:
-        """Return per arm its quality in [0, 1], and how many of its labels count as evidence.
+        """Return per arm its quality in [0, 1], and the variance of that belief.
 
         `names` are those of the arms.
         """
@@ -130,16 +173,21 @@ class Quality:
                 self._introduce(arms)
                 break
         qualities = self._head.predict(context, names)
-        labels = [*qualities]
+        errors = [*qualities]
+        extra: list[float] | None = None
+        if len(names) >= MANY and self.ease is not None and self.ease.share:
+            extra = (self.ease.share * self._eases(np.array(qualities), names)).tolist()
         for index, name in enumerate(names):
             # As `_Arm.believed`; a call takes as long as all of this.
             arm = table[name]
             quality = arm.prior + arm.mean + arm.slope * (qualities[index] - arm.mean)
+            if extra is not None:
+                quality += (1.0 - arm.slope) * extra[index]
             if arm.drift.active:
                 quality += arm.drift.bias
             qualities[index] = 0.0 if quality < 0.0 else 1.0 if quality > 1.0 else quality
-            labels[index] = arm.labels
-        return qualities, labels
+            errors[index] = arm.error
+        return qualities, errors
 
     def table(self, rows: int) -> Table:
         """Return a table of contexts to predict repeatedly."""
@@ -148,9 +196,17 @@ class Quality:
     def rethink(self, table: Table, rows: Rows, arms: Sequence[str]) -> Matrix:
         """Return what `expect` would return now for some rows, as rows x arms."""
         values = table.predict(rows, arms)
+        extra: Matrix | float = 0.0
+        if len(arms) >= MANY and self.ease is not None:
+            for name, usual in zip(arms, values.mean(axis=0).tolist(), strict=True):
+                self._arms[name].usual = usual
+            if self.ease.share:
+                trusted = np.array([self._arms[name].slope for name in arms])
+                extra = self.ease.share * (1.0 - trusted) * self._eases(values, arms)
         for column, name in zip(values.T, arms, strict=True):
             arm = self._arms[name]
             column[:] = arm.believed(column) + arm.drift.bias
+        values += extra
         return values.clip(0.0, 1.0)
 
     def learn(
@@ -166,11 +222,22 @@ class Quality:
             raise ValueError(f"a quality of {quality}, not in [0, 1]")
         known = self._arms.get(arm) or self._meet(arm, None)
         target = quality - known.prior
+        ease = 0.0
+        if len(self._names) >= MANY and self.ease is not None and known.count:
+            ease = self._learn_ease(self.ease, context, arm, target - known.mean)
         if belief == 1.0:
             value = self._head.learn(context, arm, target)
         else:
             value = self._head.learn(context, arm, target, belief)
-        return known.learn(arm, quality, value, belief)
+        return known.learn(arm, quality, value, belief, ease)
+
+    def _learn_ease(self, learned: Ease, context: Context, arm: str, rest: float) -> float:
+        """Learn how far a label less its arm's mean follows the ease; return that part of it."""
+        names = self._names
+        values = np.array(self._head.predict(context, names))
+        ease = float(self._eases(values, names)[names.index(arm)])
+        learned.learn(ease, rest)
+        return learned.share * ease
 
     def learn_signal(self, context: Context, arm: str, quality: float, belief: float) -> None:
         """Learn an estimate of an answer's quality, which is right in the mean only.
@@ -204,6 +271,7 @@ class Quality:
         if prior is not None and not 0.0 <= prior <= 1.0:
             raise ValueError(f"arm {arm!r} declares a quality of {prior}, not in [0, 1]")
         known = self._arms[arm] = _Arm(self._default if prior is None else prior)
+        self._names = tuple(self._arms)
         return known
 
     def save(self) -> bytes:
@@ -216,6 +284,9 @@ class Quality:
             "drifts": {name: arm.drift.save() for name, arm in arms.items()},
             "labels": {name: arm.labels for name, arm in arms.items()},
             "falls": {name: [arm.since, arm.fell_below] for name, arm in arms.items()},
+            "usuals": {name: arm.usual for name, arm in arms.items()},
+            "ease": self.ease.save() if self.ease is not None else None,
+            "noises": {name: arm.noise for name, arm in arms.items()},
             "counts": {name: arm.count for name, arm in arms.items()},
         }
         return pack(KIND, values, {"head": self._head.save()})
@@ -232,9 +303,16 @@ class Quality:
             since, below = values.get("falls", {}).get(name, (0, 0.0))
             arm.since, arm.fell_below = int(since), float(below)
             arm.labels, arm.count = float(values["labels"][name]), float(values["counts"][name])
+            # Snapshots that predate these have none.
+            arm.noise = float(values.get("noises", {}).get(name, NOISE))
+            arm.usual = float(values.get("usuals", {}).get(name, 0.0))
+            arm.doubt()
         self._head.load(parts["head"])
         # An arm known here but missing from the saved state stays: recent contexts may hold it.
         self._arms |= arms
+        self._names = tuple(self._arms)
+        if self.ease is not None and values.get("ease"):
+            self.ease.load(values["ease"])
 
 
 def _presumed(quality: float, cost_usd: float, higher_usd: float) -> float:

@@ -25,9 +25,7 @@ HEADS: dict[str, dict[str, float]] = {
 
 QUALITY: dict[str, float] = {"default_quality": 0.8}
 EXPLORE: dict[str, float] = {
-    "gamma": 10_000.0,
-    "gamma_first": 100.0,
-    "explore_labels": 30.0,
+    "explore_scale": 0.5,
     "explore_share": 0.05,
     "p_min": 0.0,
     "short_list": 16,
@@ -130,9 +128,7 @@ def _exploration(numbers: dict[str, float]) -> Exploration | Uniform:
     if "epsilon" in numbers:
         return Uniform(numbers["epsilon"])
     return Exploration(
-        gamma=numbers["gamma"],
-        gamma_first=numbers["gamma_first"],
-        labels=numbers["explore_labels"],
+        scale=numbers["explore_scale"],
         share=numbers["explore_share"],
         p_min=numbers["p_min"],
         short_list=int(numbers["short_list"]),

@@ -64,8 +64,10 @@ class Course:
         allowance: float | None,
         world: World | None = None,
         objective: Objective | None = None,
+        *,
+        whole: bool = False,
     ) -> Record:
-        """Stream it through a policy and return the measured part."""
+        """Stream it through a policy; return the measured part, or all if `whole`."""
         policy = (
             rivals.make(name, seed)
             if objective is None
@@ -81,7 +83,7 @@ class Course:
             seed,
             world,
         )
-        return record.after(self.start)
+        return record if whole else record.after(self.start)
 
 
 def shuffled(seed: int, warm: int, count: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 
 from choosing.tables import Table
-from tollway.policies.exploration import Uniform
+from tollway.policies.exploration import Offer, Uniform
 from tollway.policies.lagrangian import Lagrangian
 from tollway.policies.pacing.pacer import Pacer
 from tollway.policies.quality import Quality
@@ -53,12 +53,30 @@ class Sampled(RidgeRegressor):
         ]
 
 
-def paced(head: RidgeRegressor) -> Policy:
-    """Return a policy that takes the best arm by a head's own exploration."""
+class InverseGaps(Uniform):
+    """SquareCB's exploration (Foster and Rakhlin 2020, arXiv 2002.04926), without a budget for it.
+
+    With b the best of K arms, p_a = 1 / (K + greediness * (s_b - s_a)) for the others.
+    """
+
+    def pmf(
+        self, scores: Sequence[float], offer: Offer, base_usd: float
+    ) -> tuple[int, list[float], float]:
+        best, costs_usd = max(scores), offer.costs_usd
+        top = scores.index(best)
+        pmf = [1.0 / (len(scores) + SQUARECB * (best - score)) for score in scores]
+        pmf[top] = 0.0
+        pmf[top] = 1.0 - sum(pmf)
+        more = [max(usd - costs_usd[top], 0.0) for usd in costs_usd]
+        return top, pmf, sum(p * usd for p, usd in zip(pmf, more, strict=True))
+
+
+def paced(head: RidgeRegressor, explore: Uniform | None = None) -> Policy:
+    """Return a policy that takes the best arm, by a head's own exploration or by `explore`."""
     return Lagrangian(
         Objective(),
         Quality(head, default=0.8),
-        explore=Uniform(0.0),
+        explore=explore or Uniform(0.0),
         pacer=Pacer(),
         floor=None,
     )
@@ -67,9 +85,7 @@ def paced(head: RidgeRegressor) -> Policy:
 def make(name: str, seed: int) -> Policy:
     """Return a policy by name; registry policies have their default options."""
     if name == "squarecb":
-        # Inverse gap weighting as published: one greediness, no budget for exploration.
-        options = {"gamma_first": SQUARECB, "gamma": SQUARECB, "explore_share": 1.0}
-        return build("lagrangian", Objective(), options=options, seed=seed)
+        return paced(RidgeRegressor(), InverseGaps())
     if name == "linucb":
         return paced(Optimistic(0.1))
     if name == "lin_thompson":

@@ -22,6 +22,7 @@ HORIZON = 200.0  # requests over which an error is paid back
 CREDIT = 20.0  # requests' worth of allowance that may be saved up
 STRAY = 20.0  # requests' worth of overspending after which new prices are solved at once
 MEAN_RATE = 0.01  # of the mean cost: about the last hundred requests
+SPARE = 20.0  # of unspent allowance: the default share of exploration takes all of it
 DEBT = 1000.0  # requests' worth of overspending that is remembered
 RESERVE = 40.0  # requests' worth of savings that pay for later expensive calls
 PLANNED_CALLS = 150.0  # requests of evidence that each ratio starts with, at 1
@@ -138,12 +139,17 @@ class Pacer:
     def base(self, costs_usd: Sequence[float]) -> float:
         """Return the cost that exploration is a share of: the allowance, else the recent mean cost.
 
+        Where no price is needed to keep to the allowance, what it leaves unspent may be explored.
         Before anything is spent it is the highest of `costs_usd`, those of the arms offered, so
         that an expensive arm is tried at all.
         """
         if self.mean_usd is None:
             self.mean_usd = max(costs_usd)
-        return self.mean_usd if self.allowance_usd is None else self.allowance_usd
+        if self.allowance_usd is None:
+            return self.mean_usd
+        if self._near == 0.0 and self.mean_usd < self.allowance_usd:
+            return self.allowance_usd + SPARE * (self.allowance_usd - self.mean_usd)
+        return self.allowance_usd
 
     @property
     def strayed(self) -> bool:

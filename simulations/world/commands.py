@@ -29,7 +29,7 @@ code runs in virtual time. The same seed gives the same results on any machine.
 _COMPARE = """\
 examples:
   tollway simulate compare price-cut --policies lagrangian fixed:arm=large cheapest
-  tollway simulate compare steady --policies lagrangian lagrangian:gamma=1000 --seeds 20
+  tollway simulate compare steady --policies lagrangian lagrangian:explore_scale=1 --seeds 20
 
 A policy is NAME or NAME:OPTION=VALUE,... with the options of policy_options in tollway.toml. All
 policies get the same requests with the same random outcomes, so differences are paired by seed.

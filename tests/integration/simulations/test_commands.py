@@ -151,8 +151,8 @@ def test_what_is_wrong_is_said_and_ends_with_2(
 
 
 def test_a_policy_is_read_with_its_options() -> None:
-    assert world_commands.policy("lagrangian:gamma=1000,head=vowpal") == {
+    assert world_commands.policy("lagrangian:explore_scale=1,head=vowpal") == {
         "route.policy": "lagrangian",
         "route.cascade": False,
-        "route.policy_options": {"gamma": 1000, "head": "vowpal"},
+        "route.policy_options": {"explore_scale": 1, "head": "vowpal"},
     }

@@ -7,12 +7,12 @@ from tollway.policies.types import Objective
 
 CASES = [
     ("lagrangan", {}, r"did you mean 'lagrangian'\? allowed: cascade"),
-    ("lagrangian", {"gama": 1}, r"did you mean 'gamma'"),
+    ("lagrangian", {"explore_scal": 1}, r"did you mean 'explore_scale'"),
     ("lagrangian", {"head": "forest"}, r"allowed: ridge, vowpal"),
     ("lagrangian", {"head": "ridge", "bits": 20}, r"'bits' is unknown"),
-    ("lagrangian", {"gamma": float("nan")}, r"finite"),
-    ("lagrangian", {"gamma": True}, r"finite"),
-    ("lagrangian", {"gamma": -1}, r"gamma"),
+    ("lagrangian", {"explore_scale": float("nan")}, r"finite"),
+    ("lagrangian", {"explore_scale": True}, r"finite"),
+    ("lagrangian", {"explore_scale": -1}, r"explore_scale"),
     ("lagrangian", {"p_min": 2}, r"p_min"),
     ("epsilon_greedy", {"epsilon": 2}, r"epsilon"),
     ("fixed", {}, r"arm ="),

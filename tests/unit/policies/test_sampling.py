@@ -1,8 +1,10 @@
 """Probabilities: their sum, their order, and the cost of exploration."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,9 +17,9 @@ ARMS = st.integers(1, 40)
 UNSURE = -1e7  # a quality from which an arm could still become the best at any score here
 
 
-def offer(quality: float, costs_usd: Sequence[float], labels: Sequence[float]) -> Offer:
+def offer(quality: float, costs_usd: Sequence[float], errors: Sequence[float]) -> Offer:
     names = tuple(map(str, range(len(costs_usd))))
-    return Offer(names, [quality] * len(names), [*costs_usd], [*labels])
+    return Offer(names, [quality] * len(names), [*costs_usd], [*errors])
 
 
 @given(st.data(), ARMS)
@@ -25,9 +27,9 @@ def test_probabilities_are_a_distribution_with_the_best_on_top(
     data: st.DataObject, count: int
 ) -> None:
     scores = data.draw(st.lists(st.floats(-1e6, 1e6), min_size=count, max_size=count))
-    labels = data.draw(st.lists(st.integers(0, 50), min_size=count, max_size=count))
+    errors = data.draw(st.lists(st.floats(1e-9, 1e9), min_size=count, max_size=count))
 
-    top, pmf, _ = Exploration(share=1.0).pmf(scores, offer(UNSURE, [1.0] * count, labels), 1.0)
+    top, pmf, _ = Exploration(share=1.0).pmf(scores, offer(UNSURE, [1.0] * count, errors), 1.0)
 
     assert top == scores.index(max(scores))
     assert sum(pmf) == pytest.approx(1.0)
@@ -41,7 +43,7 @@ def test_exploration_never_costs_more_than_its_share(data: st.DataObject, count:
     costs = data.draw(st.lists(st.floats(0, 1), min_size=count, max_size=count))
     explore = Exploration(share=0.05, p_min=0.02)
 
-    top, pmf, extra = explore.pmf(scores, offer(UNSURE, costs, [0] * count), 0.01)
+    top, pmf, extra = explore.pmf(scores, offer(UNSURE, costs, [0.1] * count), 0.01)
 
     spent = sum(p * max(cost - costs[top], 0) for p, cost in zip(pmf, costs, strict=True))
     assert spent == pytest.approx(extra, abs=1e-12)
@@ -53,22 +55,44 @@ def test_exploration_never_costs_more_than_its_share(data: st.DataObject, count:
 def test_every_arm_has_its_least_probability_where_money_allows() -> None:
     explore = Exploration(p_min=0.02)
 
-    _, pmf, _ = explore.pmf([1.0, -9.0], offer(1.0, [1.0, 1.0], [500, 500]), 1.0)
+    _, pmf, _ = explore.pmf([1.0, -9.0], offer(1.0, [1.0, 1.0], [1e-4, 1e-4]), 1.0)
 
     assert pmf[1] == pytest.approx(0.02)
 
 
+def test_an_arm_is_tried_as_often_as_it_is_believed_to_be_the_best() -> None:
+    """Two arms: the probability that a draw from one belief is above a draw from the other's."""
+    explore = Exploration(scale=0.5)
+
+    _, pmf, _ = explore.pmf([0.9, 0.8], offer(0.9, [1.0, 1.0], [0.03, 0.01]), 1.0)
+
+    z = 0.1 / (0.5 * math.sqrt(0.03 + 0.01))
+    assert pmf[1] == pytest.approx(0.5 * math.erfc(z / math.sqrt(2.0)), abs=0.0003)
+
+
+def test_arms_that_cannot_be_told_apart_are_tried_equally_often() -> None:
+    _, pmf, _ = Exploration().pmf([0.9] * 5, offer(0.9, [1.0] * 5, [0.01] * 5), 1.0)
+
+    assert pmf == pytest.approx([0.2] * 5)
+
+
 def test_a_newcomer_is_tried_and_a_known_loser_is_left_alone() -> None:
-    explore = Exploration(gamma=1000, gamma_first=10)
+    shown = offer(0.9, [1.0, 1.0, 1.0], [1e-4, 1e-4, 0.09])
 
-    _, pmf, _ = explore.pmf([0.9, 0.8, 0.8], offer(0.9, [1.0, 1.0, 1.0], [500, 500, 0]), 1.0)
+    _, pmf, _ = Exploration().pmf([0.9, 0.8, 0.8], shown, 1.0)
 
-    assert pmf[1] == pytest.approx(1 / 103)
-    assert pmf[2] == pytest.approx(1 / 4)
+    assert 1e-4 < pmf[1] < 1.1e-3  # beliefs may be wrong by more than their errors
+    assert pmf[2] > 0.1
+
+
+def test_arms_whose_labels_say_nothing_more_are_not_an_error() -> None:
+    _, pmf, _ = Exploration().pmf([0.9, 0.9 - 1e-9], offer(0.9, [1.0, 1.0], [0.0, 0.0]), 1.0)
+
+    assert sum(pmf) == pytest.approx(1.0)
 
 
 def test_an_arm_that_could_not_be_best_is_not_tried() -> None:
-    shown = offer(0.5, [1.0, 90.0, 1.0], [0, 0, 0])
+    shown = offer(0.5, [1.0, 90.0, 1.0], [9.0, 9.0, 9.0])
 
     _, pmf, _ = Exploration().pmf([0.9, -3.0, 0.5], shown, 1.0)
 
@@ -77,18 +101,17 @@ def test_an_arm_that_could_not_be_best_is_not_tried() -> None:
     assert sum(pmf) == pytest.approx(1.0)
 
 
-def many(gaps: Sequence[float], labels: float) -> Offer:
+def many(gaps: Sequence[float], error: float) -> Offer:
     names = tuple(map(str, range(len(gaps))))
     qualities = [0.5 - gap for gap in gaps]
-    return Offer(names, qualities, [1.0] * len(names), [labels] * len(names))
+    return Offer(names, qualities, [1.0] * len(names), [error] * len(names))
 
 
-def test_of_many_arms_only_those_that_may_be_best_are_on_the_short_list() -> None:
-    shown = many([0.0, *[0.05] * 10, *[0.3] * 39], labels=24.0)
+def test_of_many_arms_only_those_likeliest_to_be_best_are_on_the_short_list() -> None:
+    shown = many([0.0, *[0.05] * 10, *[0.4] * 39], error=0.008)
 
     top, pmf, _ = Exploration(short_list=11).pmf(shown.qualities, shown, 1.0)
 
-    # After 24 labels a mean may be off by 1 / sqrt(25).
     assert top == 0
     assert all(p > 0.0 for p in pmf[:11])
     assert pmf[11:] == [0.0] * 39
@@ -96,25 +119,19 @@ def test_of_many_arms_only_those_that_may_be_best_are_on_the_short_list() -> Non
 
 
 def test_a_short_list_has_at_most_its_number_of_arms_each_explored_as_if_alone() -> None:
-    shown = many([0.0, *[0.01 * at for at in range(1, 50)]], labels=0.0)
-    explore = Exploration(short_list=4, gamma_first=100.0)
+    shown = many([0.0, *[0.01 * at for at in range(1, 50)]], error=0.09)
+    few = many([0.0, 0.01, 0.02, 0.03], error=0.09)
+    explore = Exploration(short_list=4)
 
     _, pmf, _ = explore.pmf(shown.qualities, shown, 1.0)
+    _, alone, _ = explore.pmf(few.qualities, few, 1.0)
 
-    assert [p > 0.0 for p in pmf] == [True] * 4 + [False] * 46
-    assert pmf[1] == pytest.approx(1.0 / (4 + 100 * 0.01))
-
-
-def test_few_arms_are_all_explored() -> None:
-    shown = many([0.0, 0.4, 0.4], labels=1e4)
-
-    _, pmf, _ = Exploration().pmf(shown.qualities, shown, 1.0)
-
-    assert min(pmf) > 0.0
+    assert pmf[:4] == pytest.approx(alone)
+    assert pmf[4:] == [0.0] * 46
 
 
 def test_the_least_probability_holds_off_the_short_list_too() -> None:
-    shown = many([0.0] * 40, labels=10.0)
+    shown = many([0.0] * 40, error=0.02)
 
     _, pmf, _ = Exploration(short_list=4, p_min=0.005).pmf(shown.qualities, shown, 1.0)
 
@@ -122,9 +139,13 @@ def test_the_least_probability_holds_off_the_short_list_too() -> None:
     assert sum(pmf) == pytest.approx(1.0)
 
 
-def test_a_short_list_of_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="short list of 1"):
-        Exploration(short_list=1)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"short_list": 1}, "short list of 1"), ({"scale": 0.0}, "explore_scale 0.0")],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Exploration(**settings)
 
 
 def test_the_cap_takes_from_more_expensive_arms_only() -> None:
@@ -157,7 +178,7 @@ def test_a_certain_choice_has_all_the_probability() -> None:
 
 
 def test_uniform_exploration_ignores_gaps_and_costs() -> None:
-    top, pmf, extra = Uniform(0.1).pmf([1.0, 0.0], offer(1.0, [1.0, 101.0], [0, 0]), 1.0)
+    top, pmf, extra = Uniform(0.1).pmf([1.0, 0.0], offer(1.0, [1.0, 101.0], [0.1, 0.1]), 1.0)
 
     assert top == 0
     assert pmf == pytest.approx([0.95, 0.05])
