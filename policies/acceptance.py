@@ -13,15 +13,23 @@ share of the replies in an interval (known without labels) and g the mean differ
     D(t) = sum of P g over the intervals above t
 
 Given an interval it is random which accepted replies are measured as well, so no weights are needed
-later either. A rule is used if D(t) is expected to keep the floor, and if a lower bound of D(t)
-keeps the floor less the slack. The bound is an asymptotic confidence sequence: it holds at all
-times together, for means of many labels (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
-Time-uniform central limit theory and asymptotic confidence sequences, Annals of Statistics 52 (6),
-2024; arXiv 2103.06476). Rules are tested from the strictest on, and no rule is used unless all
-stricter ones pass, so one alpha is enough for all of them (fixed-sequence testing).
+later either. The quality of what clients would get is known as well, and from more labels: with c
+the cheap replies' mean quality in an interval and b the baseline's,
 
-The floor is kept relative to the baseline's quality: its declared quality counts for 50 labels, and
-labels overrule it. A baseline below the floor gives no room for any loss.
+    Q(t) = sum of P c over the intervals above t + sum of P b over the others
+
+where the labels of accepted replies count for c, and those above t need no reply of the baseline.
+A rule is used if Q(t) is expected to keep the floor, and if a lower bound keeps the floor less the
+slack: either of D(t), relative to the baseline, or of Q(t), each with half of alpha. The first is
+tight where both replies are mostly alike, the second goes on tightening while few replies are
+measured. The bounds are asymptotic confidence sequences: they hold at all times together, for means
+of many labels (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, Time-uniform central limit theory
+and asymptotic confidence sequences, Annals of Statistics 52 (6), 2024; arXiv 2103.06476). Rules are
+tested from the strictest on, and no rule is used unless all stricter ones pass, so one alpha is
+enough for all of them (fixed-sequence testing).
+
+The baseline's declared quality counts for 50 labels, and labels overrule it, also those of requests
+that it answered alone. Relative to a baseline below the floor there is no room for any loss.
 """
 
 import math
@@ -34,18 +42,18 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float64]
 INTERVALS = 24
 FIRST = 60  # replies before the intervals are set to their quantiles
-PAIRS_MIN, PAIRS_ENOUGH = 400, 500  # pairs before a rule is used: see `_release`
+PAIRS_MIN, PAIRS_ENOUGH = 300, 400  # pairs before a rule is used: see `_release`
 NEARLY = 0.9  # of what would be accepted without the bound: certified that far, a rule is used
-MEASURED, MEASURED_LATER = 0.1, 0.03  # share of accepted replies that are measured as well
-LATER = 800  # pairs after which fewer are measured, unless more would save more
-MEMORY = 400.0  # pairs of an interval that are remembered: a model may change
+MEASURED = 0.03  # share of accepted replies that are measured as well
+MEMORY = 400.0  # pairs of an interval that are remembered, and cheap replies: a model may change
+ALONE = 3000.0  # labels of the baseline's other replies that are remembered
+NOISE = 0.2  # variance of right-or-wrong labels of which few are known
 DECLARED = 50.0  # labels that the declared quality of the baseline counts for
 PSEUDO = 1.0  # pairs of the usual variance in each interval, before any was seen
 SCALE = 150.0  # pairs at which the bound is tightest
 HORIZON, DEBT = 1000.0, 50.0  # labels over which a shortfall is made good; its limit in labels
 UNPAIRED_MAX = 100  # labels of one reply only, after which none are expected to score both
 UNLABELLED_MAX = 3000  # replies without labels after which both are asked only now and then
-MORE = 0.1  # share of the replies that a tighter bound would let pass: worth measuring for
 MEASURED_MAX = 0.5  # of the replies in one interval
 VAIN = 0.1  # share of requests that are still measured if nothing can be saved
 
@@ -55,7 +63,8 @@ class AcceptanceRule:
 
     # The mutable state: the intervals' limits (or the first confidences), and per interval the
     # replies seen, the pairs, the sums of the differences, of their squares and of the baseline's
-    # qualities; the threshold in force; the shortfall; and counts of labels. The rest follows.
+    # qualities, and the labels of cheap replies with their sum; the labels of the baseline alone
+    # with their sum; the threshold in force; the shortfall; and counts of labels. The rest follows.
 
     def __init__(
         self,
@@ -81,19 +90,24 @@ class AcceptanceRule:
         self._replies = np.zeros(intervals)
         self._pairs, self._gain = np.zeros(intervals), np.zeros(intervals)
         self._square, self._base = np.zeros(intervals), np.zeros(intervals)
+        self._known, self._cheap = np.zeros(intervals), np.zeros(intervals)
 
     def restart(self) -> None:
         """Discard the evidence of labels."""
-        for sums in (self._pairs, self._gain, self._square, self._base):
+        for sums in self._sums():
             sums[:] = 0.0
+        self._alone = self._alone_sum = 0.0
         self.threshold = math.inf
         self.pairs = self.unpaired = self.unlabelled = 0
         self.owed = 0.0
         self.released = False
         self.lower_bound = 0.0
         self._accepted = 0.0
-        self._bound = True
         self._deviation = np.ones(len(self._replies))
+
+    def _sums(self) -> tuple[Vector, ...]:
+        """Return the sums over labels, by interval."""
+        return self._pairs, self._gain, self._square, self._base, self._known, self._cheap
 
     @property
     def usable(self) -> bool:
@@ -103,9 +117,7 @@ class AcceptanceRule:
     @property
     def measured(self) -> float:
         """The share of acceptable replies for which the baseline is asked as well."""
-        if not self.released:
-            return 1.0
-        return MEASURED if self.pairs < LATER or self._bound else MEASURED_LATER
+        return MEASURED if self.released else 1.0
 
     def asks_both(self, cheap_usd: float, baseline_usd: float) -> float:
         """Return the probability with which the cheap arm is asked first."""
@@ -155,6 +167,27 @@ class AcceptanceRule:
         self._gain[at] += cheap - baseline
         self._square[at] += (cheap - baseline) ** 2
         self._base[at] += baseline
+        self.accepted(confidence, cheap)
+
+    def accepted(self, confidence: float, quality: float) -> None:
+        """Count the label of a cheap reply, such as one that was accepted."""
+        self.unlabelled = 0
+        if not self._limits:
+            return
+        at = bisect_right(self._limits, confidence)
+        if self._known[at] >= MEMORY:
+            self._known[at] *= 1.0 - 1.0 / MEMORY
+            self._cheap[at] *= 1.0 - 1.0 / MEMORY
+        self._known[at] += 1.0
+        self._cheap[at] += quality
+
+    def alone(self, quality: float) -> None:
+        """Count the label of a reply of the baseline where the cheap arm was not asked."""
+        if self._alone >= ALONE:
+            self._alone *= 1.0 - 1.0 / ALONE
+            self._alone_sum *= 1.0 - 1.0 / ALONE
+        self._alone += 1.0
+        self._alone_sum += quality
 
     def answered(self, quality: float) -> None:
         """Count the label of an answer that a client got."""
@@ -167,33 +200,49 @@ class AcceptanceRule:
         if self._pairs.sum() < FIRST:
             return False
         shares = self._replies / self._replies.sum()
-        pairs = np.maximum(self._pairs, 0.5)
+        pairs, known = np.maximum(self._pairs, 0.5), np.maximum(self._known, 0.5)
         base = self._base.sum() / self._pairs.sum()
         means = np.where(self._pairs > 0.0, self._base / pairs, base)
+        # The baseline's mean quality: by interval, by its other replies, and as declared.
+        own, labels = float(shares @ means), float(self._pairs.sum())
+        seen = (own * labels + self._alone_sum) / (labels + self._alone)
         weight = self.pairs / (self.pairs + DECLARED)
-        quality = weight * float(shares @ means) + (1.0 - weight) * self._declared
+        quality = weight * seen + (1.0 - weight) * self._declared
         room = max(quality - self._floor, 0.0)
         usual = (self._square.sum() + 1.0) / (self._pairs.sum() + 1.0)
         variance = (self._square + PSEUDO * usual) / (self._pairs + PSEUDO)
+        cheap = np.where(self._known > 0.0, self._cheap / known, means)
+        cheap_noise = shares**2 * _spread(self._cheap, self._known) / known
+        base_noise = shares**2 * _spread(self._base, self._pairs) / pairs
         # Sums over the intervals above each limit, from the highest on.
-        gain, spread, noise, accepted = (
+        gain, spread, noise, accepted, served, left, served_noise, left_noise = (
             np.cumsum(part[::-1])
             for part in (
                 shares * self._gain / pairs,
                 shares * variance,
                 shares**2 * variance / pairs,
                 shares,
+                shares * cheap,
+                shares * means,
+                cheap_noise,
+                base_noise,
             )
         )
         lower = gain - np.sqrt(noise) * self._width(spread / noise)
+        # What clients would get: cheap replies above the limit, the baseline's below.
+        expected = served - left + seen
+        noise = served_noise - left_noise + base_noise.sum()
+        lowest = expected - np.sqrt(noise) * self._width(
+            np.maximum(expected * (1.0 - expected), 0.01) / noise
+        )
+        bound = np.maximum(quality + lower, lowest)
+        passed = _prefix((lower >= -room - self._slack) | (lowest >= self._floor - self._slack))
         wanted = self._margin - room + self.owed / HORIZON
-        passed = _prefix(lower >= -room - self._slack)
-        hoped = _prefix(gain >= wanted)
+        hoped = _prefix(expected - seen >= wanted)
         count = min(passed, hoped)
         self._accepted = float(accepted[count - 1]) if count else 0.0
-        self.lower_bound = max(0.0, quality + float(lower[count - 1] if count else 0.0))
+        self.lower_bound = max(0.0, float(bound[count - 1]) if count else quality)
         goal = float(accepted[hoped - 1]) if hoped else 0.0
-        self._bound = goal > self._accepted + MORE
         deviation = np.sqrt(variance)
         taken = slice(len(shares) - count, None)
         usually = float(shares[taken] @ deviation[taken])
@@ -218,7 +267,7 @@ class AcceptanceRule:
     def _width(self, pairs: Vector) -> Vector:
         """Return the bound's distance in standard errors, after a number of pairs."""
         size = pairs / SCALE
-        log = np.log1p(size) + 2.0 * math.log(1.0 / self._alpha)
+        log = np.log1p(size) + 2.0 * math.log(2.0 / self._alpha)  # of two bounds
         width: Vector = np.sqrt((1.0 + 1.0 / size) * log)
         return width
 
@@ -231,13 +280,14 @@ class AcceptanceRule:
 
     def save(self) -> dict[str, Any]:
         """Return the state."""
-        tables = (self._replies, self._pairs, self._gain, self._square, self._base)
+        tables = (self._replies, *self._sums())
         return {
             "arms": [self.cheap, self.baseline, self._declared],
             "limits": self._limits,
             "first": self._first,
             "tables": [table.tolist() for table in tables],
             "counts": [self.pairs, self.unpaired, self.unlabelled],
+            "alone": [self._alone, self._alone_sum],
             "released": self.released,
             "owed": self.owed,
         }
@@ -246,14 +296,25 @@ class AcceptanceRule:
         """Load a saved state; ValueError if it is damaged."""
         limits = [float(limit) for limit in state["limits"]]
         tables = np.array(state["tables"], dtype=float)
-        if tables.shape != (5, len(limits) + 1) or not np.isfinite(tables).all():
+        if len(tables) == 5:  # a snapshot that predates the labels of cheap replies
+            tables = np.concatenate([tables, tables[1:2], tables[2:3] + tables[4:5]])
+        if tables.shape != (7, len(limits) + 1) or not np.isfinite(tables).all():
             raise ValueError("a saved state whose intervals do not fit")
         self._limits, self._first = limits, [float(one) for one in state["first"]]
-        self._replies, self._pairs, self._gain, self._square, self._base = tables.copy()
+        self._replies, self._pairs, self._gain, self._square, self._base = tables[:5].copy()
+        self._known, self._cheap = tables[5:].copy()
+        self._alone, self._alone_sum = map(float, state.get("alone", (0.0, 0.0)))
         self.pairs, self.unpaired, self.unlabelled = map(int, state["counts"])
         self.released, self.owed = bool(state["released"]), float(state["owed"])
         self.threshold = math.inf
         self.decide()
+
+
+def _spread(total: Vector, labels: Vector) -> Vector:
+    """Return the variance of labels in [0, 1] with these sums, by interval."""
+    mean = total / np.maximum(labels, 0.5)
+    spread: Vector = (total * (1.0 - np.minimum(mean, 1.0)) + PSEUDO * NOISE) / (labels + PSEUDO)
+    return spread
 
 
 def _prefix(holds: NDArray[np.bool_]) -> int:

@@ -254,14 +254,19 @@ class Cascade(Lagrangian):
         """Pair the labels of the two replies to a request, which come one after the other."""
         if arm == choice.arm and (arm in {ACCEPT, rule.baseline}):
             rule.answered(quality)
+            if arm == rule.baseline and not context.held:
+                rule.alone(quality)
         if context.held != rule.cheap or ACCEPT not in choice.arms:
             return
         half, self._half = self._half, None
-        if arm == ACCEPT:
+        confidence = context.reply[0] if context.reply else 0.0
+        if arm == ACCEPT == choice.arm:
+            rule.accepted(confidence, quality)
+        elif arm == ACCEPT:
             self._half = (choice, quality)
         elif arm == choice.arm == rule.baseline:
             if half is not None and half[0] is choice:
-                rule.compare(context.reply[0] if context.reply else 0.0, half[1], quality)
+                rule.compare(confidence, half[1], quality)
             else:
                 rule.unpaired += 1
 

@@ -70,6 +70,55 @@ def test_a_cheap_arm_below_the_floor_less_the_slack_is_hardly_ever_accepted() ->
     assert released <= 0.05 * 60
 
 
+def test_labels_of_accepted_replies_let_more_pass_without_asking_the_baseline() -> None:
+    """Both are right independently, so their difference is noisy: 600 pairs are not enough."""
+    one, rng = rule(), Random(3)
+    for _ in range(600):
+        confidence = rng.random()
+        one.see(confidence)
+        one.compare(confidence, float(rng.random() < 0.92), float(rng.random() < BASELINE))
+    one.decide()
+    assert one.threshold > 0.3
+
+    for _ in range(6000):
+        confidence = rng.random()
+        one.see(confidence)
+        one.accepted(confidence, float(rng.random() < 0.92))
+    one.decide()
+
+    assert one.pairs == 600
+    assert one.threshold < 0.1
+
+
+def test_replies_of_the_baseline_alone_show_its_quality_too() -> None:
+    """400 unlucky pairs look like a baseline below the floor; its other replies do not."""
+    one, rng = rule(), Random(1)
+    for at in range(400):
+        confidence, right = rng.random(), float(at % 10 < 8)
+        one.see(confidence)
+        one.compare(confidence, right * (rng.random() > 0.02 * (1.0 - confidence)), right)
+    one.decide()
+    assert one.threshold == math.inf
+
+    for at in range(3000):
+        one.alone(float(at % 100 < 92))
+    one.decide()
+
+    assert one.threshold < 0.1
+
+
+def test_a_snapshot_without_labels_of_cheap_replies_is_read() -> None:
+    one, copy = rule(), rule()
+    teach(one, 700, Random(6), loss=0.1)
+    state = one.save()
+    del state["alone"]
+
+    copy.load({**state, "tables": state["tables"][:5]})
+
+    assert copy.save()["tables"][5] == state["tables"][1]
+    assert copy.threshold == pytest.approx(one.threshold, abs=0.2)
+
+
 def test_a_baseline_below_the_floor_gives_no_room_for_a_loss() -> None:
     one = rule(floor=0.88, declared=0.95)
     teach(one, 3000, Random(1), loss=0.1, base=0.8)
@@ -133,7 +182,7 @@ def test_a_restored_rule_goes_on_like_the_original() -> None:
     assert copy.accepts(0.9) == one.accepts(0.9)
 
 
-@pytest.mark.parametrize("damage", [{"tables": [[1.0]] * 5}, {"tables": [[math.nan] * 24] * 5}])
+@pytest.mark.parametrize("damage", [{"tables": [[1.0]] * 7}, {"tables": [[math.nan] * 24] * 7}])
 def test_a_damaged_state_is_refused(damage: dict[str, object]) -> None:
     one = rule()
     teach(one, 200, Random(8), loss=0.1)

@@ -143,7 +143,7 @@ def test_a_floor_without_a_baseline_saves_within_a_few_hundred_labels(labels: st
 def test_a_floor_with_a_baseline_asks_both_until_labels_show_which_replies_to_accept() -> None:
     policy, rng = cascade(Objective("min_cost", floor=0.95, baseline="dear")), Random(6)
 
-    quality, spent = zip(*[drive(policy, 400, rng) for _ in range(5)], strict=True)
+    quality, spent = zip(*[drive(policy, 300, rng) for _ in range(6)], strict=True)
 
     assert spent[0] == pytest.approx(DEAR.cost_usd + CHEAP.cost_usd)
     assert max(spent[2:]) < 0.65 * DEAR.cost_usd  # .4 if every reply that is good is accepted
