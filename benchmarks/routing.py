@@ -32,11 +32,22 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-from choosing import cascade_values, cascades, changes, curves, pacing, picture, rivals, speed  # noqa: E402
+from choosing import (  # noqa: E402
+    cascade_values,
+    cascades,
+    changes,
+    curves,
+    league,
+    pacing,
+    picture,
+    rivals,
+    speed,
+)
 from choosing.figures import Effort, Row  # noqa: E402
 from choosing.tables import Pair, Table, discover, paired  # noqa: E402
 
 OURS = ["lagrangian", "lagrangian/vowpal"]
+LEAGUE = ["linucb", "lin_thompson"]
 RIVALS = ["epsilon_greedy", "squarecb", "cb_explore_adf", "linucb", "lin_thompson"]
 
 
@@ -78,6 +89,18 @@ def curves_of(at: Setting) -> Iterator[Row]:
         yield from curves.curves(pair, at.names, at.effort, python)
     for table in at.services:
         yield from cascades.curve(table, at.effort)
+
+
+def league_of(at: Setting) -> Iterator[Row]:
+    names = OURS[:1] if at.args.no_rivals else OURS[:1] + LEAGUE + list(league.TRAINED)
+    cells = league.Cells(at.args.cells)
+    tables = [league.League(pair, names, cells, at.effort) for pair in at.pairs]
+    for seed in range(at.args.seeds):  # so that what is known is balanced, if it is interrupted
+        for table in tables:
+            table.run([seed])
+    rows = [row for table in tables for row in table.rows(at.args.seeds)]
+    yield from rows
+    yield from league.to_mend(rows, OURS[0])
 
 
 def floors(at: Setting) -> Iterator[Row]:
@@ -147,6 +170,7 @@ def labels(at: Setting) -> Iterator[Row]:
 
 STUDIES: dict[str, tuple[Callable[[Setting], Iterator[Row]], str]] = {
     "curves": (curves_of, "quality at seven budgets, compared with rivals, hull and optima"),
+    "league": (league_of, "the policy beside its closest rivals, seed by seed, and what to mend"),
     "floors": (floors, "the cost of holding an accuracy floor, compared with the hull's"),
     "cascade-floors": (
         cascade_floors,
@@ -242,6 +266,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--decisions", type=int, default=1_000_000, help="decisions of the study memory"
+    )
+    parser.add_argument(
+        "--cells", type=Path, metavar="FILE", help="keep the league's cells, and go on from them"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument(

@@ -19,7 +19,7 @@ from tollway.policies.types import Choice
 FEW = 8  # with more, building lists costs less than what they hold
 
 
-def draw_among_few(  # noqa: PLR0912, PLR0917 - calls would take as long as what they do
+def draw_among_few(  # noqa: PLR0912, PLR0915, PLR0917 - calls would take as long
     explore: Exploration,
     names: tuple[str, ...],
     qualities: Sequence[float],

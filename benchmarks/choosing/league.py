@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from choosing import bounds
-from choosing.curves import Course, exact_features
+from choosing.curves import Course, exact_features, shuffled
 from choosing.figures import Effort, Row, interval
 from choosing.stream import Record
-from choosing.supervised import fitted, spending, threshold
+from choosing.supervised import best_pair, fitted, spending, threshold
 from choosing.tables import Pair
 
+AHEAD = 0.003  # quality by which a rival must be ahead, beyond its interval, to matter
 FIRST = 200  # requests of a cold start that are told apart
 TWO_ARMS = (0.10, 0.25, 0.50, 0.75)
 """Budgets of two-arm tables, as shares of calls of the more expensive arm."""
@@ -64,6 +64,7 @@ class League:
     cells: Cells
     effort: Effort
     _course: Course | None = field(default=None, init=False)
+    _features: np.ndarray | None = field(default=None, init=False)
 
     @property
     def course(self) -> Course:
@@ -91,7 +92,7 @@ class League:
                     self._cell(name, label, budget, seed)
 
     def _cell(self, name: str, label: str, budget: float, seed: int) -> dict[str, float]:
-        key = f"{self.pair.table.name}|{label}|{name}|{seed}"
+        key = self._key(name, label, seed)
         self.effort.tell(key)
         return self.cells.get(key, lambda: self._run(name, budget, seed))
 
@@ -111,7 +112,7 @@ class League:
 
     def _train(self, name: str, budget: float, seed: int) -> dict[str, float]:
         course, whole = self.course, self.course.whole
-        if not hasattr(self, "_features"):
+        if self._features is None:
             self._features = exact_features(course.contexts)
         features, order = self._features, course.order(seed)
         if name == "threshold":
@@ -124,53 +125,85 @@ class League:
             drawn = np.random.default_rng(seed).integers(len(whole.arms), size=course.start)
             seen[known, drawn] = True
         predicted = fitted(features, whole.quality, seen)[new]
-        high, low, share = spending(predicted, whole.cost[new], budget)
+        quality, cost = whole.quality[new], whole.cost[new]
+        high, low, share = spending(predicted, cost, budget)
         rows = np.arange(len(new))
-        taken = [(predicted - price * whole.cost[new]).argmax(axis=1) for price in (high, low)]
-        means = [
-            (
-                float(whole.quality[new][rows, arms].mean()),
-                float(whole.cost[new][rows, arms].mean()),
-            )
-            for arms in taken
-        ]
-        quality, cost = (a + share * (b - a) for a, b in zip(*means, strict=True))
-        return {"quality": quality, "spend": cost / budget}
+        taken = [(predicted - price * cost).argmax(axis=1) for price in (high, low)]
+        q_high, q_low = (float(quality[rows, arms].mean()) for arms in taken)
+        c_high, c_low = (float(cost[rows, arms].mean()) for arms in taken)
+        spent = c_high + share * (c_low - c_high)
+        return {"quality": q_high + share * (q_low - q_high), "spend": spent / budget}
+
+    def _hull(self, budget: float, seed: int) -> float:
+        """Return the quality of the hull's mix of arms on the measured requests of a seed.
+
+        The mix is that of the whole table; on the same requests, chance is common to both.
+        """
+        table, warm = self.pair.table, self.pair.warm
+        quality, cost = table.quality, table.cost.mean(axis=0)
+        low, high, share = best_pair(quality.mean(axis=0), cost, budget * (1 + 1e-9))
+        mixed = quality[:, low] + share * (quality[:, high] - quality[:, low])
+        if warm is not None:
+            return float(mixed.mean())
+        order = shuffled(seed, 0, len(table))
+        return float(mixed[order[len(table) // 2 :]].mean())
 
     def rows(self, seeds: int) -> Iterator[Row]:
         """Yield a row for each policy and budget, as far as its cells are known."""
         table = self.pair.table
-        q, c = table.quality.mean(axis=0), table.cost.mean(axis=0)
         for label, budget in self.budgets.items():
-            hull = bounds.hull(q, c, budget)
+            hulls = [self._hull(budget, seed) for seed in range(seeds)]
             found = {
-                name: [
-                    self.cells.known(f"{table.name}|{label}|{name}|{seed}") for seed in range(seeds)
-                ]
+                name: [self.cells.known(self._key(name, label, seed)) for seed in range(seeds)]
                 for name in self.names
             }
-            ours = found[self.names[0]]
             for name, cells in found.items():
-                both = [(a, b) for a, b in zip(cells, ours, strict=True) if a and b]
+                both = [
+                    (own, ours, hull)
+                    for own, ours, hull in zip(cells, found[self.names[0]], hulls, strict=True)
+                    if own and ours
+                ]
                 if not both:
                     continue
-                quality = [a["quality"] for a, _ in both]
-                ahead = [a["quality"] - b["quality"] for a, b in both]
-                spend = [a["spend"] for a, _ in both]
+                over = [own["quality"] - hull for own, _, hull in both]
+                ahead = [own["quality"] - ours["quality"] for own, ours, _ in both]
+                spend = [own["spend"] for own, _, _ in both]
                 yield {
                     "table": table.name,
                     "budget": label,
                     "policy": TRAINED.get(name, name),
                     "seeds": len(both),
-                    "quality": float(np.mean(quality)),
-                    "hull": hull,
-                    "over_hull": float(np.mean(quality)) - hull,
-                    "plus_minus": interval(quality),
+                    "quality": float(np.mean([own["quality"] for own, _, _ in both])),
+                    "over_hull": float(np.mean(over)),
+                    "plus_minus": interval(over),
                     "ahead": float(np.mean(ahead)),
                     "ahead_plus_minus": interval(ahead),
                     "spend": float(np.mean(spend)),
                     "spend_worst": max(spend),
                 }
+
+    def _key(self, name: str, label: str, seed: int) -> str:
+        return f"{self.pair.table.name}|{label}|{name}|{seed}"
+
+
+def to_mend(rows: Sequence[Row], ours: str) -> Iterator[Row]:
+    """Yield where the policy is below the hull, a rival ahead, or spend off where it binds.
+
+    Beyond the intervals; a rival by more than .003. Yardsticks are no rivals: they know more.
+    """
+    for row in rows:
+        over, off = float(row["over_hull"]), float(row["plus_minus"])  # type: ignore[arg-type]
+        ahead = float(row["ahead"]) - float(row["ahead_plus_minus"])  # type: ignore[arg-type]
+        spend = float(row["spend"])  # type: ignore[arg-type]
+        cell = {"table": row["table"], "budget": row["budget"]}
+        if row["policy"] == ours and over + off < 0.0:
+            yield {"to_mend": "below the hull", **cell, "by": -over, "plus_minus": off}
+        if row["policy"] == ours and not 0.97 <= spend <= 1.01:
+            yield {"to_mend": "spend", **cell, "by": spend - 1.0, "plus_minus": 0.0}
+        if not str(row["policy"]).startswith("supervised") and ahead > AHEAD:
+            by = float(row["ahead"])  # type: ignore[arg-type]
+            found = f"{row['policy']} is ahead"
+            yield {"to_mend": found, **cell, "by": by, "plus_minus": by - ahead}
 
 
 def told(record: Record) -> dict[str, float]:

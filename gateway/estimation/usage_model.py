@@ -28,7 +28,7 @@ QUANTILE = 0.95
 STEP = 0.05  # step of the quantile's log: found within a hundred calls, then within a few percent
 LOG_MARGIN_MAX = math.log(20.0)
 SURE_CALLS = 200  # calls needed to judge whether the context predicts usage
-TRIED_CALLS = 40  # of a unit, after which the head is asked only where it has been better
+TRIED_CALLS = 100  # of a unit, after which the head is asked only where it has been better
 PAYS = 0.95  # greatest share of the mean's squared error at which the head is worth its 15 us
 REST = 16  # a head that does not pay learns one call in 16, to be ready when that changes
 LEAST = 1e-9  # smallest usage; with COUNT_MAX above it, every ratio of two usages is finite
@@ -347,6 +347,8 @@ class UsageModel:
             self._choose_keys()
         else:
             unit.plain = unit.middle * (unit.actual / unit.guessed)
+            if unit.count <= TRIED_CALLS:  # a unit that not every call uses may be tried late
+                self._choose_keys()
 
     def _begin(self, unit: _Unit, used: float, quoted: float) -> None:
         """Start a unit's means at its first call: at the quote, if there was one below the usage.

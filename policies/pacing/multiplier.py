@@ -32,6 +32,11 @@ class Prices:
     low: float = 0.0
     share: float = 0.0
 
+    @property
+    def mean(self) -> float:
+        """The mean price of the requests."""
+        return self.high + self.share * (self.low - self.high)
+
 
 FREE = Prices()
 

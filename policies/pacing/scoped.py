@@ -56,12 +56,15 @@ class ScopedPacers:
             self._due[name] = None
 
     def max_price(self, own: Prices, names: Sequence[str]) -> Prices:
-        """Return the highest of the route's own prices and those of the scopes."""
-        highest = own
+        """Return the highest of the route's own prices and those of the scopes.
+
+        Where two are at the same step, that which decides more requests at its high price.
+        """
+        highest, most = own, own.mean
         for name in names:
             scope = self._scopes.get(name)
-            if scope is not None and scope.prices.high > highest.high:
-                highest = scope.prices
+            if scope is not None and scope.prices.mean > most:
+                highest, most = scope.prices, scope.prices.mean
         return highest
 
     def least_prices(self, contexts: Sequence[Context]) -> MinPrice:

@@ -50,6 +50,16 @@ def test_the_highest_shadow_price_of_several_scopes_counts() -> None:
     assert spend(policy, ("acme", "staging"), 1500) == pytest.approx(2e-4, rel=0.05)
 
 
+def test_of_two_prices_at_one_step_that_of_fewer_requests_at_the_low_price_counts() -> None:
+    """The ends of a step differ by chance; the share is what tells the budgets apart."""
+    scopes = ScopedPacers(Pacer)
+    scopes.pace("acme", 1.0)
+    scopes._scopes["acme"].prices = Prices(396.0, 327.0, 0.1)
+
+    assert scopes.max_price(Prices(400.0, 330.0, 0.8), ("acme",)).share == 0.1
+    assert scopes.max_price(Prices(500.0, 410.0, 0.8), ("acme",)).share == 0.8
+
+
 def test_money_that_a_scope_does_not_use_is_for_the_others() -> None:
     policy = build("lagrangian", Objective(), options={}, seed=0)
     policy.pace(6e-4)
