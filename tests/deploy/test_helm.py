@@ -134,6 +134,15 @@ def test_every_value_reaches_an_object() -> None:
     assert objects["ConfigMap", "mine-config"]["data"]["tollway.toml"].strip() == "# my own"
 
 
+def test_the_gateway_can_follow_its_own_recommendation() -> None:
+    own = SCALED | {"backend": "tollway", "target": "tollway", "kind": "StatefulSet"}
+    objects = rendered({"redis": {"enabled": True}, "scaledBackends": [own]})
+    target = objects["ScaledObject", "tollway"]["spec"]["scaleTargetRef"]
+    assert target == {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "tollway"}
+    assert (target["kind"], target["name"]) in objects
+    validate(objects["ScaledObject", "tollway"])
+
+
 def test_a_changed_configuration_changes_the_pods() -> None:
     def checksum(config: str) -> str:
         spec = rendered({"config": config})["StatefulSet", "tollway"]["spec"]
@@ -153,6 +162,7 @@ def test_a_changed_configuration_changes_the_pods() -> None:
         ({"ledger": {"url": "redis://:password@redis:6379/0"}}, "url"),
         ({"scaledBackends": [{"backend": "x"}]}, "target"),
         ({"image": {"digest": "latest"}}, "digest"),
+        ({"scaledBackends": [SCALED | {"kind": "DaemonSet"}]}, "kind"),
         ({"preStopSeconds": 0}, "preStopSeconds"),
     ],
 )

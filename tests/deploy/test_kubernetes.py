@@ -1,6 +1,7 @@
 """The objects for Kubernetes, as kubectl's kustomize makes them."""
 
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from redis import Redis
+from redis.exceptions import AuthenticationError, ConnectionError
 
 from tests.support.kubernetes import KUBERNETES, ROOT, Object, Objects, kustomized, validate
 from tests.support.kubernetes import with_components as more
+from tests.support.ports import free_port
+from tests.support.until import until_now
 from tollway.gateway import settings
 
 OVERLAYS = ("single", "replicas")
@@ -271,6 +276,53 @@ def test_autoscalers_ask_for_metrics_that_the_gateway_exports(tmp_path: Path) ->
     }
     assert named == {"tollway_backend_replicas_recommended"}
     assert named <= metrics()
+
+
+def test_the_scaled_object_is_that_of_the_page_on_autoscaling(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "autoscaling.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    shown = next(yaml.safe_load(block) for block in blocks if "kind: ScaledObject" in block)
+    made = everything(tmp_path)["ScaledObject", "digits-gpu"]["spec"]
+    address = shown["spec"]["triggers"][0]["metadata"]["serverAddress"]
+    made = made | {"triggers": [dict(one) for one in made["triggers"]]}
+    made["triggers"][0]["metadata"] = made["triggers"][0]["metadata"] | {"serverAddress": address}
+    assert made == shown["spec"]
+
+
+@pytest.mark.integration
+def test_the_redis_asks_for_the_password_of_the_secret_and_keeps_what_it_is_told(
+    tmp_path: Path,
+) -> None:
+    """Run the container's command, in a folder of this machine."""
+    [container] = dict(pods(kustomized(FOLDERS[1])))["tollway-redis"]["containers"]
+    shell, option, script = container["command"]
+    port = free_port()
+    for name in ("data", "tmp", "secrets"):
+        (tmp_path / name).mkdir()
+    password = "a password of # two words"
+    (tmp_path / "secrets" / "ledger-password").write_text(password + "\n")
+    script = script.replace("/run/secrets/tollway", f"{tmp_path}/secrets")
+    script = script.replace("/tmp/redis.conf", f"{tmp_path}/tmp/redis.conf")
+    script = script.replace("/data", f"{tmp_path}/data").rstrip() + f" --port {port}\n"
+    server = subprocess.Popen([shell, option, script], stdout=subprocess.DEVNULL)
+    try:
+        with Redis(port=port, password=password) as client:
+            until_now(lambda: answers(client))
+            assert client.config_get("appendonly") == {"appendonly": "yes"}
+            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        with Redis(port=port) as client, pytest.raises(AuthenticationError):
+            client.ping()
+        assert (tmp_path / "tmp" / "redis.conf").stat().st_mode & 0o077 == 0
+    finally:
+        server.terminate()
+        assert server.wait(timeout=60) == 0, "the shell is replaced, so the signal arrives"
+
+
+def answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except ConnectionError:
+        return False
 
 
 def test_the_job_is_that_of_the_alerts(tmp_path: Path) -> None:
