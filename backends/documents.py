@@ -16,6 +16,9 @@ DEPTH_MAX = 200
 part stored in the journal is a few levels deep.
 """
 
+SHALLOW_BYTES = 2 * DEPTH_MAX
+"""A document of so many bytes has no room for the brackets of more levels."""
+
 EVENT_STREAM = b"text/event-stream"
 
 LENIENT_BYTES_MAX = 256 * 1024
@@ -198,7 +201,7 @@ def _is_shallow(body: bytes, document: Any) -> bool:
     (half a microsecond for a kilobyte); other documents are written once, which takes about as
     long as reading them.
     """
-    if len(body) <= 2 * DEPTH_MAX or body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
+    if len(body) <= SHALLOW_BYTES or body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
         return True
     for _ in range(_WRITTEN_DEPTH - DEPTH_MAX):
         document = [document]

@@ -52,7 +52,8 @@ IDLE, HEAD, BODY, DONE = range(4)
 class KnownReply:
     """What was read from a reply's head. The fields are not changed.
 
-    `made`: what `maker` has made of the head, so that it need not do so again.
+    `made`: what `maker` has made of the head, so that it need not do so again. `is_plain`: whether
+    its body is passed on as it is; None if nobody has looked.
     """
 
     status: int
@@ -60,6 +61,7 @@ class KnownReply:
     streamed: bool
     maker: object = None
     made: bytes = b""
+    is_plain: bool | None = None
 
 
 KNOWN = KnownHeads[KnownReply]()

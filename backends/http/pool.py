@@ -129,12 +129,16 @@ class Http1Transport:
         head = request_head(call, self._host)
         return await self.receive(await self._begin(head, call, deadline_s))
 
-    def send_now(self, call: Call, deadline_s: float) -> "Sent | None":
-        """Send `call` if there is a free slot and an idle connection; None if it must wait."""
+    def send_now(self, call: Call, deadline_s: float, head: bytes | None = None) -> "Sent | None":
+        """Send `call` if there is a free slot and an idle connection; None if it must wait.
+
+        `head`: that of the call, if it is known.
+        """
         idle = self._idle
         if self._rewrite is not None or not idle:
             return None
-        head = known_request_head(call, self._host)
+        if head is None:
+            head = known_request_head(call, self._host)
         connection = self._take()
         if connection is None:
             return None
@@ -237,12 +241,20 @@ class Http1Transport:
         """Return a reply that has begun well, and tell the slots; `whole`: its body if it ended."""
         exchange, call, entered_s = sent.exchange, sent.call, sent.entered_s
         loop, slots, streamed = sent.connection.loop, self.slots, sent.connection.streamed
-        slots.answered(
-            loop.time() - entered_s, exchange.status, streamed=streamed, tenant=call.tenant
-        )
+        self.note(sent)
         if streamed and exchange.status < 400 and slots.awaits_events:
             exchange.on_first(lambda: slots.begun(loop.time() - entered_s, call.tenant))
         return HttpReply(exchange.status, exchange.headers, exchange, whole)
+
+    def note(self, sent: "Sent") -> None:
+        """Tell the slots that a reply has begun well."""
+        connection, exchange = sent.connection, sent.exchange
+        self.slots.answered(
+            connection.loop.time() - sent.entered_s,
+            exchange.status,
+            streamed=connection.streamed,
+            tenant=sent.call.tenant,
+        )
 
     def _take(self) -> Connection | None:
         while self._idle:

@@ -137,11 +137,12 @@ class Reservations:
             lacking = lease.room_nano < amount_nano or now_s >= lease.until_s
             if lacking and (amount_nano or lease is EMPTY):
                 return None
-        return self._hold(accounts, ceiling_nano, maximum_nano)
+        return self.hold(accounts, ceiling_nano, maximum_nano)
 
-    def _hold(
+    def hold(
         self, accounts: tuple[LeasedBudget, ...], ceiling_nano: int, maximum_nano: int
     ) -> Reservation:
+        """Reserve amounts that the leases were found to cover."""
         holds, hard_nano = [], None
         for account in accounts:
             lease, amount_nano = account.lease, ceiling_nano
@@ -186,7 +187,7 @@ class Reservations:
             for account, amount_nano in lacking:
                 if reason := self._refuses(account, amount_nano):
                     if reason not in ("exhausted", "held") and self._is_open:
-                        return self._hold(accounts, ceiling_nano, maximum_nano)
+                        return self.hold(accounts, ceiling_nano, maximum_nano)
                     return account.refusal(amount_nano, reason)
             if lacking:  # else only a lease was missing, for a call that needs no money; now open
                 return lacking

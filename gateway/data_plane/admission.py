@@ -6,9 +6,9 @@ A request that is refused here has cost nothing and reached no backend.
 import asyncio
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from tollway.backends.bodies import multipart
 from tollway.backends.documents import media_type
@@ -24,6 +24,7 @@ from tollway.gateway.data_plane.models import listing
 from tollway.gateway.data_plane.problems import HttpProblem, unprocessable
 from tollway.gateway.data_plane.rate_limits import RateLimit
 from tollway.gateway.data_plane.route_table import Match
+from tollway.gateway.listener.client import Client, WholeRequest
 from tollway.gateway.observability.counters import Metrics
 from tollway.gateway.routing.bodies.buffers import BufferFull, Buffers, RequestMemory
 from tollway.gateway.routing.bodies.large_documents import LargeDocuments
@@ -40,6 +41,17 @@ NO_KEY = "send a key of this gateway as Authorization: Bearer KEY, x-api-key or 
 _REQUEST = "http.request"
 
 
+class Fused(Protocol):
+    """Answers ordinary requests in one piece (see `fused.path`)."""
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether it no longer holds."""
+
+    def begin(self, client: Client, request: WholeRequest, judged: "Judgement") -> bool:
+        """Begin to answer a request; False if nothing was done."""
+
+
 @dataclass(slots=True)
 class Judgement:
     """What a request's head means: its route, its tenant, and what goes on to a backend.
@@ -47,7 +59,8 @@ class Judgement:
     `fields`: the fields for the backend and the options for the gateway, once they are read; they
     are not changed. `lasts`: it holds for all requests with this head. `direct`: whether the
     callback shell may begin them; None if that was not asked yet. `hits`: those of them that may
-    be answered at once, by body.
+    be answered at once, by body. `fused`: the fused path of the tenant on the route, if they may
+    take it; their `tags`, and the `heads` of their calls.
     """
 
     match: Match
@@ -58,6 +71,9 @@ class Judgement:
     fields: tuple[Headers, RequestOptions] | None = None
     direct: bool | None = None
     hits: dict[bytes, Any] | None = None
+    fused: "Fused | None" = None
+    tags: dict[str, str] = field(default_factory=dict)
+    heads: dict[tuple[str, bytes, int], bytes] = field(default_factory=dict)
 
 
 class Admission:
@@ -241,6 +257,10 @@ class Admission:
             judged.fields = fields
         return fields
 
+    def tags(self, options: RequestOptions) -> dict[str, str]:
+        """Return the tags of a request."""
+        return options.tags | self._tags
+
     def is_limited(self, tenant: str) -> bool:
         """Whether a tenant has a rate limit."""
         return tenant in self._rates
@@ -343,7 +363,7 @@ class Admission:
             call=call,
             received_s=received_s,
             deadline_s=received_s + timeout_s,
-            tags=options.tags | self._tags,
+            tags=self.tags(options),
             floor=options.floor,
             cost_nano_max=options.cost_nano_max,
             client_deadline=options.deadline_s is not None,

@@ -65,15 +65,16 @@ class CallbackShell:
         self.stamp = stamp
         self.in_flight = in_flight
         self._admission = admission
-        self._clock = clock
+        self.clock = clock
+        self.small_bytes = admission.small_bytes
 
     def begin(self, client: Client, request: WholeRequest, judged: Judgement) -> bool:
         """Begin to answer a request whose head was judged; False if nothing was done."""
         tenant, match = judged.tenant, judged.match
         body, admission = request.body, self._admission
-        if len(body) > admission.small_bytes:
+        if len(body) > self.small_bytes:
             return False
-        received_s, drawn = self._clock(), False
+        received_s, drawn = self.clock(), False
         if judged.hits is not None and (hit := judged.hits.get(body)) is not None:
             found = self._repeat(hit, client, request, received_s)
             if found is None:
@@ -99,7 +100,7 @@ class CallbackShell:
         if progress.state is None:
             progress.hand_over()
         else:
-            progress.advance(self._clock())
+            progress.advance(self.clock())
         return True
 
     def _repeat(
@@ -162,11 +163,20 @@ class Progress:
         client.running, client.cancels = self, True
 
     def advance(self, now_s: float) -> None:
-        """Do what the router decides, as far as nothing must be waited for."""
-        state, driver = self.state, self._shell.driver
+        """Do what the router decides next."""
+        state = self.state
         assert state is not None
         try:
-            step = self.step = driver.router.next(state, now_s)
+            step = self._shell.driver.router.next(state, now_s)
+        except Exception as exc:
+            self.fail(exc)
+        else:
+            self.take(state, step, now_s)
+
+    def take(self, state: RequestState, step: Step, now_s: float) -> None:
+        """Do what the router has decided, as far as nothing must be waited for."""
+        self.step = step
+        try:
             if type(step) is Ask:
                 waits = not self._ask(state, step)
             elif type(step) is Refuse:
@@ -174,7 +184,7 @@ class Progress:
             else:
                 waits = not self._conclude(state, now_s)
         except Exception as exc:
-            self._failed(exc)
+            self.fail(exc)
             return
         if waits:
             self.hand_over()
@@ -211,7 +221,7 @@ class Progress:
                 self.begun = None
                 driver.router.answered(state, step, attempt)
         except Exception as exc:
-            self._failed(exc)
+            self.fail(exc)
             return
         if attempt is not None:
             self.advance(state.now_s)
@@ -243,7 +253,7 @@ class Progress:
         headers = shell.stamp.stamped(whole.headers)
         return self._request.reply(whole.status, headers, whole.body)
 
-    def _failed(self, exc: Exception) -> None:
+    def fail(self, exc: Exception) -> None:
         """Go on with an exception, which the coroutine shell handles as its own."""
         begun = self.begun
         if begun is not None and not begun.is_ended:

@@ -17,6 +17,8 @@ from tollway.gateway.data_plane.admission import Admission, Judgement
 from tollway.gateway.data_plane.asgi import Receive, Scope, Send
 from tollway.gateway.data_plane.callback_shell import CallbackShell, Progress
 from tollway.gateway.data_plane.codings.replies import ReplyCompression
+from tollway.gateway.data_plane.fused.ordinary import is_ordinary
+from tollway.gateway.data_plane.fused.path import FusedPath
 from tollway.gateway.data_plane.idempotency import HEADER as IDEMPOTENCY_KEY
 from tollway.gateway.data_plane.idempotency import (
     IdempotencyStore,
@@ -104,6 +106,7 @@ class DataPlane:
         self._idempotency = idempotency
         self._compression = compression
         self._shell: CallbackShell | None = None
+        self._paths: dict[tuple[str, str], FusedPath] = {}  # of routes and tenants that called
         if callbacks and watch is None and compression is None:
             self._shell = CallbackShell(
                 driver,
@@ -262,8 +265,15 @@ class DataPlane:
                 return True
             if known is not None and judged.lasts:
                 known.judge, known.judgement = self, judged
+        fused = judged.fused
         if judged.direct is None:
             judged.direct = self._is_direct(request.head, judged)
+            if judged.direct:
+                fused = judged.fused = self._fused(judged)
+        elif fused is not None and fused.is_outdated:
+            fused = judged.fused = self._fused(judged)
+        if fused is not None and fused.begin(client, request, judged):
+            return True
         return judged.direct and self._shell.begin(client, request, judged)
 
     def _is_direct(self, scope: Scope, judged: Judgement) -> bool:
@@ -279,6 +289,22 @@ class DataPlane:
         ):
             return False
         return self._idempotency is None or all(name != IDEMPOTENCY_KEY for name, _ in fields)
+
+    def _fused(self, judged: Judgement) -> FusedPath | None:
+        """Return the fused path of requests with a head, if they may take it."""
+        match, tenant = judged.match, judged.tenant
+        assert judged.fields is not None and self._shell is not None
+        options = judged.fields[1]
+        if not judged.lasts or match.shared is not None or not options.is_ordinary:
+            return None
+        judged.tags = self._admission.tags(options)
+        key = match.route.name, tenant
+        path = self._paths.get(key)
+        if path is None or path.is_outdated:
+            if not is_ordinary(match.route):
+                return None
+            path = self._paths[key] = FusedPath(self._shell, match.route, tenant)
+        return path
 
     async def go_on(self, progress: Progress, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that the callback shell has begun."""

@@ -44,6 +44,12 @@ class RequestOptions:
     is_coded: bool = False
     feedback: float | None = None
 
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether nothing is asked for but what is usual; tags are usual."""
+        asked = (self.floor, self.cost_nano_max, self.deadline_s, self.feedback)
+        return not (self.is_coded or self.cache_mode) and all(one is None for one in asked)
+
 
 def forwarded(
     headers: Iterable[tuple[bytes, bytes]], via: bytes, version: str = "1.1"

@@ -26,7 +26,7 @@ from tollway.gateway.routing.metering import PENDING
 from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.replies.drains import Drains
 from tollway.gateway.routing.replies.stream_relay import CLOSE, DRAIN, StreamRelay
-from tollway.gateway.routing.request_state import RequestState
+from tollway.gateway.routing.request_state import Attempt, RequestState
 
 BODILESS = frozenset((204, 304))
 _COST = b"x-tollway-cost-usd: %b\r\n"
@@ -96,14 +96,28 @@ class Responses:
             or held.status in BODILESS
         ):
             return None
+        upstream_s = state.upstream_s
+        gateway_s = self._clock() - inference.received_s - upstream_s
+        return self.composed(state, held, known, stamp, gateway_s, upstream_s, state.cost_nano)
+
+    def composed(  # noqa: PLR0917 - called once a request, where keywords take time
+        self,
+        state: RequestState,
+        held: Attempt,
+        known: KnownHead,
+        stamp: ReplyStamp,
+        gateway_s: float,
+        upstream_s: float,
+        cost_nano: int,
+    ) -> bytes:
+        """Return a complete reply as it is sent, where nothing else is to be told."""
         if known.maker is not self:
             known.made = self._made(known)
             known.maker = self
-        upstream_s = state.upstream_s
-        gateway_s = self._clock() - inference.received_s - upstream_s
-        cost = b"" if self._hide_amounts else _COST % header_usd(state.cost_nano)
+        cost = b"" if self._hide_amounts else _COST % header_usd(cost_nano)
         if held.output_limit:
             cost = b"x-tollway-output-limit: %d\r\n%b" % (held.output_limit, cost)
+        inference = state.inference
         if inference.cache_result:
             cost = b"x-tollway-cache: %b\r\n%b" % (inference.cache_result.encode(), cost)
         date = b"" if _DATE in known.made else b"date: %b\r\n" % stamp.date()[1]

@@ -46,6 +46,10 @@ class CorkedTransport:
         if len(waiting) == 1:
             self._writes.add(self._flush)
 
+    def is_closing(self) -> bool:
+        """Whether the transport is closed, or about to be."""
+        return self._transport.is_closing()
+
     def _flush(self) -> None:
         if self._waiting:
             waiting, self._waiting = self._waiting, []

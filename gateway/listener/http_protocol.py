@@ -182,8 +182,13 @@ class LimitedHttpProtocol(asyncio.Protocol):
             if idle and self._phase == WAITING and cycle is self.cycle:
                 cycle.is_whole = True
                 if cycle.is_plain:
-                    self.known.accepted(data, self._body_bytes, partial(KnownHead, cycle.scope))
+                    made, sender = partial(KnownHead, cycle.scope), partial(self._sender, cycle)
+                    self.known.accepted(data, self._body_bytes, made, sender)
             self._start(cycle)
+
+    def _sender(self, cycle: Cycle) -> str:
+        """Return who has sent a request, by its head."""
+        return self.caller(cycle.scope, None)
 
     def _parse(self, data: bytes) -> None:
         """Parse received data; start the timer if it does not end a request."""
@@ -412,7 +417,8 @@ class LimitedHttpProtocol(asyncio.Protocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self.loop.call_soon(self._start, self.pipeline.popleft())
         elif self._phase == WAITING:

@@ -147,7 +147,7 @@ class Attempts:
         `documents` reads large replies.
         `clock` is monotonic and is the clock of the deadlines.
         """
-        self._settlement = settlement
+        self.settlement = settlement
         self._objects = objects
         self._background = background
         self._buffers = buffers
@@ -180,7 +180,7 @@ class Attempts:
     ) -> "Begun":
         """Begin an attempt; `finish` must follow, or `finish_now` until that returns one."""
         quote, limit = (
-            _limited_quote(state, backend, hold)
+            limited_quote(state, backend, hold)
             if state.bounds
             else (state.quotes[backend.name], None)
         )
@@ -389,7 +389,7 @@ class Attempts:
         self._objects.created(created.name, backend.name, inference.tenant)
         if not (created.is_pending and state.draws):
             return outcome, ""
-        quote, _ = _limited_quote(state, backend, hold)
+        quote, _ = limited_quote(state, backend, hold)
         return self._background.outcome(inference, outcome, quote, hold), created.name
 
     def _finish(
@@ -407,7 +407,7 @@ class Attempts:
         state.attempts.append(attempt)
         state.now_s = now_s
         if attempt.outcome.provenance != PENDING:
-            self._settlement.settle(state, backend, hold, attempt, health, now_s=now_s)
+            self.settlement.settle(state, backend, hold, attempt, health, now_s=now_s)
             return
         state.streamed = True
         if attempt.relay is None:
@@ -436,7 +436,7 @@ class Attempts:
         if cut and name and payload.defers and is_last and self._background.has_room(0):
             self._background.begin(state, backend, hold, name)
         else:
-            self._settlement.settle_stream(
+            self.settlement.settle_stream(
                 state, backend, hold, relay, error=error, abandoned=abandoned
             )
 
@@ -582,7 +582,7 @@ def _is_fair(
     return deadline_s - started_s >= evidence.FAIR_SHARE * allowed_s
 
 
-def _limited_quote(
+def limited_quote(
     state: RequestState, backend: Target, hold: Reservation
 ) -> tuple[Quote, OutputLimit | None]:
     """Return a quote capped at the reserved amount, and the output limit that enforces the cap."""

@@ -156,8 +156,10 @@ def evaluate_reply(
         used_s = latency_s if reply.usage is None else reply.usage.device_s
         outcome = failed(backend, report, error, status=status, latency_s=used_s)
         return replace(outcome, is_echo=True) if reply.is_echo else outcome
-    cost_nano, provenance, usage = price(
-        backend, call, reply, body, quote=quote, latency_s=latency_s
+    cost_nano, provenance, usage = (
+        (backend.price.call_nano, USAGE, CALL)
+        if backend.price.is_fixed
+        else price(backend, call, reply, body, quote=quote, latency_s=latency_s)
     )
     if backend.expects is not None:
         try:
@@ -239,9 +241,7 @@ def check_response(contract: Validator, reply: HttpReply, body: bytes) -> None:
 def price(
     backend: Target, call: Call, reply: HttpReply, body: bytes, *, quote: Quote, latency_s: float
 ) -> tuple[int, str, Usage | None]:
-    """Return (cost, provenance, usage) of a call that ran."""
-    if backend.price.is_fixed:
-        return backend.price.call_nano, USAGE, CALL
+    """Return (cost, provenance, usage) of a call that ran, at a price that is not fixed."""
     if (report := reported(backend, call, reply, body)) is not None:
         return report
     if backend.price.per_device_s_nano and not backend.price.output_token_nano:

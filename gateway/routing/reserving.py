@@ -12,12 +12,12 @@ class Reserving:
     """Reserves the money for attempts."""
 
     def __init__(self, reservations: Reservations) -> None:
-        self._reservations = reservations
+        self.reservations = reservations
 
     def _matching(self, state: RequestState, backend: Target) -> tuple[LeasedBudget, ...]:
         """Return the budgets that a call would be charged to (0.3 us)."""
         inference = state.inference
-        return self._reservations.matching(
+        return self.reservations.matching(
             inference.tenant, inference.route.name, backend.name, inference.tags
         )
 
@@ -29,14 +29,14 @@ class Reserving:
         With `wait`, wait for money that other calls hold, within the request's deadline.
         """
         tenant, accounts = state.inference.tenant, self._matching(state, backend)
-        amounts = self._amounts(state, backend, accounts)
+        amounts = self.amounts(state, backend, accounts)
         if isinstance(amounts, BudgetRefusal):
             return amounts
         asked = accounts, *amounts
         outcome: Reservation | BudgetRefusal
-        ahead = self._reservations.held.line.ahead(tenant, accounts)
+        ahead = self.reservations.held.line.ahead(tenant, accounts)
         if ahead is None:
-            outcome = await self._reservations.reserve(*asked)
+            outcome = await self.reservations.reserve(*asked)
         else:  # older calls of the same tenant wait for this budget
             ceiling_nano, maximum_nano, _ = amounts
             outcome = ahead.refusal(maximum_nano if ahead.hard else ceiling_nano, "held")
@@ -45,10 +45,10 @@ class Reserving:
         inference = state.inference
 
         def revised() -> tuple[int, int] | BudgetRefusal:
-            now = self._amounts(state, backend, accounts)
+            now = self.amounts(state, backend, accounts)
             return now if isinstance(now, BudgetRefusal) else now[:2]
 
-        return await self._reservations.held.wait(
+        return await self.reservations.held.wait(
             outcome,
             *asked,
             tenant=tenant,
@@ -62,20 +62,20 @@ class Reserving:
         They nearly always do, so that nothing needs to be awaited.
         """
         accounts = self._matching(state, backend)
-        line = self._reservations.held.line
+        line = self.reservations.held.line
         if line.count and line.ahead(state.inference.tenant, accounts):
             return None
         if not (backend.has_bounds or state.inference.call.payload.endpoint.is_open):
             # the same case as in `_amounts`
             quote = state.quotes[backend.name]
-            return self._reservations.reserve_now(accounts, quote.ceiling_nano, quote.maximum_nano)
-        amounts = self._amounts(state, backend, accounts)
+            return self.reservations.reserve_now(accounts, quote.ceiling_nano, quote.maximum_nano)
+        amounts = self.amounts(state, backend, accounts)
         if isinstance(amounts, BudgetRefusal):
             return None
         ceiling_nano, maximum_nano, _ = amounts
-        return self._reservations.reserve_now(accounts, ceiling_nano, maximum_nano)
+        return self.reservations.reserve_now(accounts, ceiling_nano, maximum_nano)
 
-    def _amounts(
+    def amounts(
         self, state: RequestState, backend: Target, accounts: tuple[LeasedBudget, ...]
     ) -> tuple[int, int, int | None] | BudgetRefusal:
         """Return the amounts that soft and hard budgets reserve, and the least for hard budgets.

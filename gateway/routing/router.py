@@ -94,7 +94,7 @@ class Router:
     def __init__(self, reservations: Reservations, *, rng: Random) -> None:
         """`reservations` tells which budgets match a call and what they advise; `rng` draws."""
         self._reservations = reservations
-        self._rng = rng
+        self.rng = rng
 
     def begin(self, inference: InferenceRequest) -> RequestState:
         """Return the state of a new request."""
@@ -292,7 +292,7 @@ class Router:
         if not arms:
             awaited = state.awaited
             return None if awaited is None else Ask(state.backends[awaited], wait=True)
-        choice = route.policy.choose(state.context, arms, self._rng, inference.floor)
+        choice = route.policy.choose(state.context, arms, self.rng, inference.floor)
         redrawn = bool(state.refusals) and state.draws[-1].stage == state.stage
         state.draws.append(Decision(state.stage, state.context, choice, redrawn))
         state.reason = choice.reason

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from tollway.backends.types import Usage
 from tollway.gateway.budgets.model import Reservation
 from tollway.gateway.budgets.reservations import Reservations
 from tollway.gateway.estimation.cost_estimator import Quote
@@ -48,7 +49,7 @@ class Settlement:
         of the deadlines; `wall` is the time of day.
         """
         self._reservations = reservations
-        self._observers = tuple(observers)
+        self.observers = tuple(observers)
         self._ended = ended
         self._clock = clock
         self._wall = wall
@@ -156,7 +157,7 @@ class Settlement:
         self._reservations.settle(hold, outcome.cost_nano)  # 0 if the call did not run
         # Metrics come next, so that they agree with the charge.
         exemplar = None if inference.trace is None else inference.trace.exemplar
-        for observer in self._observers:
+        for observer in self.observers:
             observer.attempt(route.name, inference.tenant, attempt, exemplar)
             if inference.tags:
                 observer.tagged(inference.tenant, inference.tags, outcome.cost_nano)
@@ -169,25 +170,29 @@ class Settlement:
         else:
             self._update_health(inference, backend, attempt, health, now_s)
         if not (outcome.usage is None or outcome.partial or backend.price.is_fixed):
-            route.estimator.observe(
-                state.context,
-                backend.name,
-                attempt.quote,
-                backend.price,
-                outcome.usage,
-                tenant=inference.tenant,
-                now_s=now_s,
-            )
-            bound = state.bounds.get(backend.name) if state.bounds else None
-            if bound is not None and (answers := bound.costs.answers):
-                route.estimator.answered(
-                    backend.name,
-                    inference.tenant,
-                    outcome.usage.output_tokens / answers,
-                    attempt.output_limit or bound.most,
-                )
+            learn(state, backend, attempt, outcome.usage, now_s)
         if backend.cache is not None and state.prompt is not None and attempt.status == 200:
             backend.cache.answered(state.prompt, outcome.usage, now_s)
+
+
+def learn(
+    state: RequestState, backend: Target, attempt: Attempt, usage: Usage, now_s: float
+) -> None:
+    """Let the estimator learn what a call has used."""
+    tenant, estimator = state.inference.tenant, state.inference.route.estimator
+    estimator.observe(
+        state.context,
+        backend.name,
+        attempt.quote,
+        backend.price,
+        usage,
+        tenant=tenant,
+        now_s=now_s,
+    )
+    bound = state.bounds.get(backend.name) if state.bounds else None
+    if bound is not None and (answers := bound.costs.answers):
+        limit = attempt.output_limit or bound.most
+        estimator.answered(backend.name, tenant, usage.output_tokens / answers, limit)
 
 
 def unreadable(exc: Exception, quote: Quote, hold: Reservation) -> AttemptOutcome:

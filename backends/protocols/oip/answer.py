@@ -9,13 +9,15 @@ the first of: an output of probabilities ([k] or [n, k]), an output `confidence`
 from collections.abc import Callable
 from typing import Any
 
-from tollway.backends.documents import has_gap, reply_document, shown
+import orjson
+
+from tollway.backends.documents import SHALLOW_BYTES, has_gap, reply_document, shown
 from tollway.backends.errors import InvalidAnswer
 from tollway.backends.json_path import Get, compile_path
 from tollway.backends.protocols import confidence
 from tollway.backends.protocols.oip import tensors
-from tollway.backends.protocols.oip.body import Tensors, read, split
-from tollway.backends.types import HttpReply, ModelAnswer
+from tollway.backends.protocols.oip.body import HEAD_LENGTH, Tensors, read, split
+from tollway.backends.types import Headers, HttpReply, ModelAnswer
 
 LABELS = ("label", "output_label", "class", "prediction", "predict")
 PROBABILITIES = ("probabilities", "output_probability", "probability", "probs", "predict_proba")
@@ -73,6 +75,10 @@ def _path(where: str) -> Get:
 
 
 def _outputs(reply: HttpReply, body: bytes) -> tuple[Any, Tensors]:
+    if len(body) <= SHALLOW_BYTES and reply.document is None:
+        usual = _usual(reply.headers, body)
+        if usual is not None:
+            return usual
     try:
         head, rest = split(reply.headers, body)
         document = reply_document(reply, head)
@@ -84,6 +90,22 @@ def _outputs(reply: HttpReply, body: bytes) -> tuple[Any, Tensors]:
     except ValueError as exc:
         raise InvalidAnswer(str(exc)) from exc
     return document, outputs
+
+
+def _usual(headers: Headers, body: bytes) -> tuple[Any, Tensors] | None:
+    """Read a small reply of well-formed tensors, as nearly all are; None if it is not one."""
+    for name, _ in headers:
+        if name == HEAD_LENGTH:
+            return None
+    try:
+        document = orjson.loads(body)
+        entries = document["outputs"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    if type(entries) is not list or document.get("error") is not None:
+        return None
+    elements = tensors.plain(entries)
+    return (document, Tensors(elements)) if elements else None
 
 
 def _single(elements: list[Any] | None) -> Any:

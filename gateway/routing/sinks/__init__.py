@@ -21,9 +21,9 @@ class Sinks:
     # The mutable state is the lists, which wiring fills.
 
     def __init__(self) -> None:
-        self._answered: list[Sink] = []
+        self.at_answer: list[Sink] = []
         self._repeated: list[Sink] = []
-        self._ended: list[Sink] = []
+        self.at_end: list[Sink] = []
 
     def add(
         self,
@@ -37,14 +37,14 @@ class Sinks:
         `repeated`: does what `answered` does, for a request that repeats a draw of a kept answer.
         """
         if answered is not None:
-            self._answered.append(answered)
+            self.at_answer.append(answered)
             self._repeated.append(repeated or answered)
         if ended is not None:
-            self._ended.append(ended)
+            self.at_end.append(ended)
 
     def answered(self, state: RequestState, now_s: float) -> None:
         """Tell all sinks that the reply to a request is known."""
-        for sink in self._answered:
+        for sink in self.at_answer:
             sink(state, now_s)
 
     def repeated(self, state: RequestState, now_s: float) -> None:
@@ -54,5 +54,5 @@ class Sinks:
 
     def ended(self, state: RequestState, now_s: float) -> None:
         """Tell all sinks that the cost of a request is known."""
-        for sink in self._ended:
+        for sink in self.at_end:
             sink(state, now_s)

@@ -1,4 +1,4 @@
-"""The callback shell and the coroutine shell answer, charge and record the same."""
+"""The callback shell, with and without its fused path, and the coroutine shell do the same."""
 
 import asyncio
 import gc
@@ -22,12 +22,15 @@ from tests.support.raw_client import Client
 from tests.support.until import until
 from tollway.gateway import settings as config
 from tollway.gateway.data_plane import callback_shell
+from tollway.gateway.data_plane.fused import path as fused_path
+from tollway.gateway.data_plane.handler import DataPlane
 from tollway.gateway.listener import server as front
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import RequestState
 from tollway.gateway.security.keys import hash_key
 from tollway.gateway.storage.journal_format import rows
 from tollway.gateway.wiring import Gateway, build
+from tollway.gateway.wiring.reload import Reloader
 from tollway.gateway.wiring.scheduler import Scheduler
 
 pytestmark = [
@@ -127,6 +130,16 @@ backends = ["a", "b", "c"]
 objective = "min_cost"
 accuracy_floor = 0.9
 cascade = true
+context = {{ numeric = ["inputs[0].data"], range = [0, 16] }}
+
+[[routes]]
+name = "floor"
+path = "/v2/models/floor/infer"
+protocol = "oip"
+backends = ["a", "b", "c"]
+objective = "min_cost"
+accuracy_floor = 0.9
+baseline = "b"
 context = {{ numeric = ["inputs[0].data"], range = [0, 16] }}
 
 [[routes]]
@@ -252,7 +265,7 @@ def requests(rng: random.Random, count: int) -> Iterator[bytes]:
     ]
     for number in range(count):
         path = rng.choice(
-            [b"/v2/models/%b/infer" % n for n in (b"x", b"x", b"cascade", b"failing")]
+            [b"/v2/models/%b/infer" % n for n in (b"x", b"x", b"floor", b"cascade", b"failing")]
         )
         body = oip([round(rng.uniform(0, 16), 2) for _ in range(4)])
         key = rng.choices([b"acme", b"poor", b"nobody"], [20, 2, 1])[0]
@@ -344,6 +357,7 @@ def measured(gateway: Gateway) -> list[str]:
 def counted(kinds: Counter[str]) -> Iterator[None]:
     """Count what the callback shell begins and hands over."""
     begin, hand_over = callback_shell.CallbackShell.begin, callback_shell.Progress.hand_over
+    finish, fuse = fused_path.FusedRequest._finish, fused_path.FusedPath.begin
     repeat = callback_shell.CallbackShell._repeat
 
     def began(shell: Any, *args: Any) -> bool:
@@ -355,6 +369,16 @@ def counted(kinds: Counter[str]) -> Iterator[None]:
         kinds["handed over"] += 1
         hand_over(progress)
 
+    def fused(path: Any, *args: Any) -> bool:
+        has_begun = fuse(path, *args)
+        kinds["begun"] += has_begun
+        return has_begun
+
+    def finished(progress: Any, *args: Any) -> bool:
+        is_finished = finish(progress, *args)
+        kinds["fused"] += is_finished
+        return is_finished
+
     def repeated(shell: Any, *args: Any) -> bool | None:
         drawn = repeat(shell, *args)
         kinds["repeated"] += drawn is None
@@ -364,6 +388,8 @@ def counted(kinds: Counter[str]) -> Iterator[None]:
         patch.setattr(callback_shell.CallbackShell, "_repeat", repeated)
         patch.setattr(callback_shell.CallbackShell, "begin", began)
         patch.setattr(callback_shell.Progress, "hand_over", handed)
+        patch.setattr(fused_path.FusedRequest, "_finish", finished)
+        patch.setattr(fused_path.FusedPath, "begin", fused)
         yield
 
 
@@ -387,12 +413,23 @@ def configured(url: str, callbacks: bool) -> str:
     )
 
 
+def revised(text: str) -> Iterator[str]:
+    """Yield what a configuration is changed to: a price, a key, a budget, the backends."""
+    text = text.replace("per_request_usd = 0.0001 ", "per_request_usd = 0.00012 ")
+    yield text
+    text = text.replace(hash_key("poor"), hash_key("another"))
+    text = text.replace("limit_usd = 0.002", "limit_usd = 0.004")
+    yield text
+    yield text.replace('backends = ["a", "b", "c"]', 'backends = ["b", "c"]', 1)
+
+
 async def run(
     folder: Path, callbacks: bool, seed: int, asked: Callable[[random.Random], Iterator[bytes]]
 ) -> Seen:
     replies = []
     async with wire_server(Backends()) as backend:
         text = configured(backend.url, callbacks)
+        changes = revised(text)
         gateway = build(config.parse(text, {}, folder=folder), rng=random.Random(seed))
         gateway.scheduler = Scheduler([])  # nothing depends on when a job runs
         gateway.caching.clock = lambda: 1000.0  # no remembered draw grows old
@@ -412,6 +449,9 @@ async def run(
                     reader, writer = await Client(address).open()
                 for one in gateway.backends.values():
                     one.breaker.succeeded()  # when an open one is tried again depends on time
+                if number % 100 == 99 and (changed := next(changes, "")):
+                    read = partial(config.parse, changed, {}, folder=folder)
+                    await Reloader(gateway, read).reload()
                 if number % 50 == 49:
                     for route in gateway.routes.values():
                         route.policy.resolve()
@@ -431,24 +471,28 @@ async def run(
 def compare(
     folder: Path, seed: int, asked: Callable[[random.Random], Iterator[bytes]]
 ) -> Counter[str]:
-    """Compare what both shells leave of the same requests; count those of the callback shell."""
+    """Compare what all leave of the same requests; count those of the callback shell."""
     kinds: Counter[str] = Counter()
-    for name in ("callbacks", "coroutines"):
+    for name in ("fused", "callbacks", "coroutines"):
         (folder / name).mkdir()
 
-    async def both() -> tuple[Seen, Seen]:
-        async with asyncio.timeout(120):
+    async def all_ways() -> tuple[Seen, Seen, Seen]:
+        async with asyncio.timeout(150):
             with counted(kinds):
-                ours = await run(folder / "callbacks", True, seed, asked)
-            return ours, await run(folder / "coroutines", False, seed, asked)
+                fused = await run(folder / "fused", True, seed, asked)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(DataPlane, "_fused", lambda plane, judged: None)
+                unfused = await run(folder / "callbacks", True, seed, asked)
+            return fused, unfused, await run(folder / "coroutines", False, seed, asked)
 
-    one, other = uvloop.run(both())
-    for ours, theirs in zip(one.replies, other.replies, strict=True):
-        assert ours.split(b"\r\n") == theirs.split(b"\r\n")
-    for row, their_row in zip(one.rows, other.rows, strict=True):
-        assert row == their_row
-    assert one.metrics == other.metrics
-    assert one.spent == other.spent
+    fused, *others = uvloop.run(all_ways())
+    for other in others:
+        for ours, theirs in zip(fused.replies, other.replies, strict=True):
+            assert ours.split(b"\r\n") == theirs.split(b"\r\n")
+        for row, their_row in zip(fused.rows, other.rows, strict=True):
+            assert row == their_row
+        assert fused.metrics == other.metrics
+        assert fused.spent == other.spent
     return kinds
 
 
@@ -456,7 +500,7 @@ def compare(
 def test_both_shells_answer_charge_and_record_the_same(seed: int, tmp_path: Path) -> None:
     kinds = compare(tmp_path, seed, partial(requests, count=400))
     assert kinds["begun"] > 300 and 20 < kinds["handed over"] < kinds["begun"] / 2
-    assert kinds["repeated"] > 10
+    assert kinds["repeated"] > 10 and kinds["fused"] > 80
 
 
 @pytest.mark.parametrize("seed", range(3))

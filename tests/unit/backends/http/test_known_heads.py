@@ -81,3 +81,16 @@ def test_all_can_be_forgotten() -> None:
     known = taught()
     known.clear()
     assert known.find(HEAD + b"hello") is None
+
+
+def test_an_owner_of_many_heads_pushes_out_only_its_own() -> None:
+    known = KnownHeads[str]()
+    for _ in range(2):
+        known.accepted(HEAD + b"hello", 5, lambda: "kept", lambda: "quiet")
+    for number in range(5 * HEADS_MAX):
+        head = b"HTTP/1.1 200 OK\r\nx-id: %d\r\ncontent-length: 0\r\n\r\n" % number
+        for _ in range(2):
+            known.accepted(head, 0, lambda: "other", lambda: "loud")
+    assert known.find(HEAD + b"world") == ("kept", b"world")
+    assert len(known._newer) + len(known._older) <= 2 * HEADS_MAX
+    assert known.find(head) == ("other", b"")

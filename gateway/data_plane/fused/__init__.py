@@ -1,0 +1,1 @@
+"""The fused path of ordinary requests."""
