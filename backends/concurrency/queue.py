@@ -140,7 +140,8 @@ class ConcurrencyQueue:
             self._waiters.charge(tenant, held_s - self._held_s)
         self._held_s += (RATE if self._held_s else 1.0) * (held_s - self._held_s)
         self.busy -= 1
-        self._admit()
+        if self._waiters.count:
+            self._admit()
 
     @property
     def awaits_events(self) -> bool:

@@ -347,7 +347,10 @@ class Connection(asyncio.Protocol):
             exchange.feed(body)
         assert self._transport is not None
         self._end(reusable=not self._transport.get_write_buffer_size())
-        exchange.wake()
+        if exchange.head.resume is None:
+            exchange.wake()
+        else:  # nobody can have begun to read
+            exchange.head.bring()
 
     def _streaming(self, exchange: Exchange) -> None:
         """Limit the silence between two parts of a stream as well as the deadline."""
@@ -363,7 +366,8 @@ class Connection(asyncio.Protocol):
         exchange.connection = None
         self._used = True
         self.idle_since_s = self.loop.time()
-        self.read_on()
+        if self._paused:
+            self.read_on()
         if not reusable and not self.closed:
             self.closed = True
             assert self._transport is not None

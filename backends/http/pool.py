@@ -139,13 +139,17 @@ class Http1Transport:
             return None
         if head is None:
             head = known_request_head(call, self._host)
+        slots = self.slots
+        if slots.busy >= slots.limit:
+            return None
         connection = self._take()
         if connection is None:
             return None
-        if not self.slots.enter_now():
-            idle.append(connection)
-            return None
-        return self._sent(connection, head, call, deadline_s, connection.loop.time())
+        slots.busy += 1
+        connection.entered_s = entered_s = connection.loop.time()
+        connection.tenant = call.tenant
+        exchange = connection.send(head, call, deadline_s)
+        return Sent(self, connection, exchange, head, call, deadline_s, entered_s)
 
     async def receive(self, sent: "Sent") -> HttpReply:
         """Return the reply to a call that was sent, once its head has arrived."""

@@ -26,7 +26,10 @@ class TurnWrites:
 
     def add(self, write: Callable[[], None]) -> None:
         """Call `write` when everything that has arrived is handled, or at once if it is alone."""
-        if self._count or self._last > 1:
+        if self._count:
+            self._count += 1
+            self._due.append(write)
+        elif self._last > 1:
             self.delay(write)
         else:
             self._count = 1
