@@ -1,8 +1,8 @@
 """Runs a scenario: production gateways in virtual time, in front of simulated servers.
 
 Theory of operation. `wiring.build` builds each gateway as in production; only its transports, its
-protocol, its ledger and its journal are simulated. A request enters at `driver.answer`, as a strand
-of the virtual loop; feedback enters at `learner.take` when it is due. The jobs that the scheduler
+protocol, its ledger and its journal are simulated. A request enters at `path.answer`; feedback
+enters at `learner.take` when it is due. The jobs that the scheduler
 runs on timers run here at the times when they would change something: multipliers within 20 ms of
 when they are due, pacing every `pacing_interval_s`, leases at least as often as they must be
 renewed.
@@ -34,6 +34,7 @@ from tollway.gateway.routing.refusals import RequestRefused
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import RequestState
 from tollway.gateway.wiring import Gateway, build
+from tollway.simulations.world.callback_path import CallbackPath
 from tollway.simulations.world.clock import VirtualLoop
 from tollway.simulations.world.ledger_link import LedgerLine
 from tollway.simulations.world.records import Records
@@ -242,6 +243,7 @@ class Node:
             min(scenario.pacing_interval_s, RENEW_S) if scenario.gateways == 1 else EAGER_S
         )
         self._resolving = self._closed = False
+        self.path = CallbackPath(self.gateway.driver, loop)
         self._set_up()
 
     def _set_up(self) -> None:
@@ -290,7 +292,7 @@ class Node:
                 self._answered(number, state, labelled)
             self._look()
 
-        self.loop.strand(self.gateway.driver.answer(inference), ended)
+        self.path.answer(inference, ended, now_s)
         self._look()
 
     def _answered(self, number: int, state: RequestState, labelled: bool) -> None:

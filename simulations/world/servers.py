@@ -12,10 +12,11 @@ import heapq
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
-from tollway.backends.errors import ConnectFailed, DeadlineExceeded, InvalidAnswer
+from tollway.backends.errors import BackendError, ConnectFailed, DeadlineExceeded, InvalidAnswer
 from tollway.backends.json_members import NO_EDITS, Edits
 from tollway.backends.ports import UnaryProtocol
 from tollway.backends.rules.backend import WholeRequestRules
@@ -25,13 +26,14 @@ from tollway.simulations.world.truth import Condition, usage
 
 CONNECT_S = 0.003  # how long a refused connection takes to be noticed, on one network
 SAY_BUSY_S = 0.001  # how long a server takes to answer 503
+NO_BODY = WholeRequestRules(b"")
 
 
 class Said(HttpReply):
     """A reply without bytes: its answer and its usage."""
 
     def __init__(self, status: int, answer: ModelAnswer | None, usage: Usage | None) -> None:
-        super().__init__(status, [], WholeRequestRules(b""))
+        super().__init__(status, [], NO_BODY, b"")
         self.answer = answer
         self.usage = usage
 
@@ -152,6 +154,23 @@ class Lot:
         return (1.0 / (1.0 + math.exp(-6.0 * (self.quality[arm] - self.luck) - self.sure)),)
 
 
+class Arrival:
+    """What comes of a call, and when: a reply, or a failure."""
+
+    __slots__ = ("_comes", "at_s")
+
+    def __init__(self, at_s: float, comes: Callable[[], Said] | BackendError) -> None:
+        self.at_s = at_s
+        self._comes = comes
+
+    def take(self) -> Said:
+        """Return the reply, at the time that it arrives; BackendError if there is none."""
+        comes = self._comes
+        if isinstance(comes, BackendError):
+            raise comes
+        return comes()
+
+
 class Line:
     """A transport to a server, for one gateway's calls to one backend."""
 
@@ -163,22 +182,30 @@ class Line:
 
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
         """Return the reply when it arrives; see the port."""
+        arrival = self.send_now(call, deadline_s)
+        await Until(arrival.at_s)
+        return arrival.take()
+
+    def send_now(self, call: Call, deadline_s: float) -> Arrival:
+        """Send a call; return when its reply arrives."""
         server, now_s = self._server, self._loop.now_s
         if not server.condition.up:
-            await Until(now_s + CONNECT_S)
-            raise ConnectFailed("connection refused")
+            return Arrival(now_s + CONNECT_S, ConnectFailed("connection refused"))
         lot: Lot = call.payload.data["lot"]
         done_s = server.admit(now_s, lot.service_s[self._arm])
         if done_s is None:
-            await Until(now_s + SAY_BUSY_S)
-            return Said(503, None, None)
+            return Arrival(now_s + SAY_BUSY_S, busy)
         if done_s > deadline_s:
-            await Until(deadline_s)
-            raise DeadlineExceeded("the deadline passed", ran=True)
-        await Until(done_s)
-        if server.fails:
-            return Said(500, None, None)
-        return lot.reply(self._arm, self._cascade)
+            return Arrival(deadline_s, DeadlineExceeded("the deadline passed", ran=True))
+        return Arrival(done_s, partial(self._said, lot))
+
+    def _said(self, lot: Lot) -> Said:
+        return Said(500, None, None) if self._server.fails else lot.reply(self._arm, self._cascade)
 
     async def aclose(self) -> None:
         """Do nothing."""
+
+
+def busy() -> Said:
+    """Return the reply of a server with too many calls."""
+    return Said(503, None, None)

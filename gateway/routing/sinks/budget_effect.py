@@ -33,7 +33,7 @@ def unpaced(route: RoutePlan, choice: Choice) -> str:
 def _best(choice: Choice, price: float) -> str:
     """Return the best arm at a shadow price; among equals, the cheapest."""
     scored = zip(choice.quality_hat, choice.cost_hat_usd, choice.arms, strict=True)
-    _, _, arm = max((quality - price * cost, -cost, arm) for quality, cost, arm in scored)
+    _, _, arm = max([(quality - price * cost, -cost, arm) for quality, cost, arm in scored])
     return "" if arm == ACCEPT else arm
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.storage.journal import segments
 from tollway.gateway.storage.journal_format import rows
 from tollway.simulations.world import engine, grid, results, scenario_file
+from tollway.simulations.world.callback_path import CallbackPath, Ended
 
 pytestmark = pytest.mark.integration
 
@@ -58,6 +60,43 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     journals = [(segments(tmp_path / name)[0]).read_bytes() for name in ("one", "two")]
     assert journals[0] == journals[1]
     assert len(journals[0]) > 100_000
+
+
+OUTAGE = """
+[[changes]]
+at_h = 0.2
+backend = "dear"
+errors = 0.3
+[[changes]]
+at_h = 0.4
+backend = "dear"
+up = false
+[[changes]]
+at_h = 0.6
+backend = "dear"
+errors = 0.0
+up = true
+"""
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_callbacks_give_the_bytes_that_coroutines_give(
+    cascade: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = SMALL.replace("hours = 1\n", "hours = 0.7\ngateways = 2\nledger_ms = 3\n")
+    text = two + "servers = 2\nqueue = 3\n" + BUDGET.replace("0.5", "5.0") + OUTAGE
+    changes = {"route.cascade": cascade, "workload.requests_per_day": 60_000}
+    found = run(text, changes, seed=5, journal=tmp_path / "callbacks")
+
+    def answer(path: CallbackPath, inference: InferenceRequest, ended: Ended, _: float) -> None:
+        path._loop.strand(path._driver.answer(inference), ended)
+
+    monkeypatch.setattr(CallbackPath, "answer", answer)
+    again = run(text, changes, seed=5, journal=tmp_path / "coroutines")
+    assert results.to_json(results.summarise(found)) == results.to_json(results.summarise(again))
+    one, two = (segments(tmp_path / name) for name in ("callbacks", "coroutines"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    assert found.fallback.any()
 
 
 def test_another_seed_gives_another_run() -> None:
