@@ -1,20 +1,22 @@
 """What signals save on a chat route without labels: a gateway before two chat servers.
 
-    python benchmarks/signals.py                     # 12 runs of 2,500 requests: some minutes
+    python benchmarks/signals.py                     # 19 runs of 2,500 requests: some minutes
     python benchmarks/signals.py --only judge-.8 --json out.json
 
 The servers answer sums as JSON. One is cheap, and right in .20 to .98 of the cases by topic (mean
 .68); the other is 120 times as expensive, and right in .86 to .99 (mean .94). Half of the wrong
-answers of the first are no JSON, and a fifth of those of the second. A judge knows the sum, and its
-verdict is turned round with a known probability; it costs a twentieth of the expensive server's
-answer, and is called within `budget_share` of the spend. Everything is paid, reserved and learned
-through the gateway. The true accuracy is counted by the benchmark alone.
+answers of the first are no JSON, and a fifth of those of the second. Both are less sure of what is
+wrong: the log-probabilities of their tokens tell right from wrong with an AUC of .86. A judge knows
+the sum, and its verdict is turned round with a known probability; it costs a twentieth of the
+expensive server's answer, and is called within `budget_share` of the spend. Everything is paid,
+reserved and learned through the gateway. The true accuracy is counted by the benchmark alone.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import math
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -65,12 +67,18 @@ class Case:
     judge: float = 1.0
     labels: int = 0
     policy: str = ""
+    cascade: bool = False
 
 
 CASES = {
     "always-dear": Case(policy='policy = "fixed"\npolicy_options = { arm = "dear" }'),
     "declared-only": Case(),
     "schema": Case(SCHEMA),
+    "cascade": Case(cascade=True),
+    "cascade+schema": Case(SCHEMA, cascade=True),
+    "cascade+schema+50": Case(SCHEMA, labels=50, cascade=True),
+    "cascade+judge-0.8": Case(JUDGE, 0.8, cascade=True),
+    "cascade+all-labels": Case(labels=1 << 30, cascade=True),
     **{f"judge-{accuracy}": Case(JUDGE, accuracy) for accuracy in (0.7, 0.8, 0.9)},
     **{f"schema+judge-{a}": Case(f"{SCHEMA}, {JUDGE}", a) for a in (0.7, 0.8, 0.9)},
     "50-labels": Case(labels=50),
@@ -112,6 +120,12 @@ class World:
             return f"I think that it is about {truth + 1}"
         return json.dumps({"sum": truth + rng.choice((-10, -1, 1, 10))})
 
+    def sureness(self, server: str, prompt: str) -> float:
+        """Return the log-probability that a server states for each token of its answer."""
+        rng = Random(f"{self._seed} sure {server} {prompt}")
+        right = is_right(self.answer(server, prompt), _truth(prompt))
+        return -math.log1p(math.exp(-rng.gauss(2.2 if right else 0.7, 1.0)))
+
     def verdict(self, prompt: str) -> str:
         """Return what the judge says of an answer."""
         shown = orjson.loads(prompt)
@@ -131,8 +145,10 @@ def is_right(answer: str, truth: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def serving(reply: Callable[[str], str], tokens: int) -> AsyncIterator[str]:
-    """Serve chat completions on a free port; yield the URL."""
+async def serving(
+    reply: Callable[[str], str], tokens: int, sure: Callable[[str], float] | None = None
+) -> AsyncIterator[str]:
+    """Serve chat completions on a free port; yield the URL. `sure`: the log-probabilities."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -143,11 +159,17 @@ async def serving(reply: Callable[[str], str], tokens: int) -> AsyncIterator[str
                     for line in head.lower().split(b"\r\n")
                     if line.startswith(b"content-length")
                 )
-                messages = orjson.loads(await reader.readexactly(size))["messages"]
+                asked = orjson.loads(await reader.readexactly(size))
+                messages = asked["messages"]
                 prompt = messages[-1]["content"]
                 length = sum(len(message["content"]) for message in messages)
                 message = {"role": "assistant", "content": reply(prompt)}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
+                logprobs = None
+                if asked.get("logprobs") and sure is not None:
+                    entry = {"token": "7", "logprob": sure(prompt), "bytes": [55]}
+                    logprobs = {"content": [entry | {"top_logprobs": []}] * 4, "refusal": None}
+                choice = {"index": 0, "message": message, "logprobs": logprobs}
+                choice |= {"finish_reason": "stop"}
                 usage = {"prompt_tokens": 10 + length // 4, "completion_tokens": tokens}
                 usage["total_tokens"] = sum(usage.values())
                 body = orjson.dumps(
@@ -195,6 +217,7 @@ objective = "min_cost"
 accuracy_floor = {FLOOR}
 context = {{ text = ["messages[-1].content"] }}
 {signals}
+{"cascade = true" if case.cascade else ""}
 {case.policy}
 {backends}
 """
@@ -238,7 +261,8 @@ async def measure(case: Case, count: int, seed: int) -> dict[str, Any]:
         urls = {}
         for name, tokens in (("cheap", 100), ("dear", 100)):
             reply = partial(world.answer, name)
-            urls[name] = await stack.enter_async_context(serving(reply, tokens))
+            sure = partial(world.sureness, name)
+            urls[name] = await stack.enter_async_context(serving(reply, tokens, sure))
         if "judge" in case.signals:
             urls["judge"] = await stack.enter_async_context(serving(world.verdict, 2))
         settings = config.parse(configuration(case, urls, folder), {}, folder=folder)

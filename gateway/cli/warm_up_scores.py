@@ -7,21 +7,11 @@ from typing import Any
 
 from tollway.backends.texts.json_schema import TooMuchWork, violation
 from tollway.backends.texts.signals import agreement
+from tollway.gateway.signals.judge import ALONE, MOST, number_of
 
 SAME = 0.9  # of agreement: the same final answer, or the same words but for spelling
 JUDGED_CHARS = 8_000  # of a question and of an answer each
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-RUBRIC = """\
-You grade an answer to a question. Reply with one whole number from 0 (wrong or useless) to 10 \
-(correct and complete), and nothing else.
-
-[Question]
-{question}
-
-{reference}[Answer to grade]
-{answer}
-
-[Grade from 0 to 10]"""
+RUBRIC = "It is right, complete, and agrees with the `reference` if there is one."
 
 
 def score(document: Mapping[str, Any], answer: Any) -> float | None:
@@ -48,20 +38,22 @@ def _conforms(schema: Any, text: str) -> bool:
 
 
 def judged(document: Mapping[str, Any], answer: str) -> dict[str, Any]:
-    """Return the request that asks a judge to grade an answer."""
-    question = _question(document["request"])[:JUDGED_CHARS]
-    reference = document.get("answer")
-    told = "" if reference is None else f"[Reference answer]\n{reference}\n\n"
-    text = RUBRIC.format(question=question, reference=told, answer=answer[:JUDGED_CHARS])
-    messages = [{"role": "user", "content": text}]
+    """Return the request that asks a judge to grade an answer, as data: see `signals.judge`."""
+    shown = {"request": _question(document["request"])[:JUDGED_CHARS]}
+    if (reference := document.get("answer")) is not None:
+        shown["reference"] = str(reference)[:JUDGED_CHARS]
+    shown["answer"] = answer[:JUDGED_CHARS]
+    messages = [
+        {"role": "system", "content": ALONE.format(rubric=RUBRIC)},
+        {"role": "user", "content": json.dumps(shown, ensure_ascii=False)},
+    ]
     return {"model": "judge", "messages": messages, "max_tokens": 16, "temperature": 0}
 
 
 def grade(reply: Any) -> float | None:
-    """Return the quality that a judge's reply says; None if it says none."""
-    found = _NUMBER.search(reply) if isinstance(reply, str) else None
-    number = float(found[0]) if found else -1.0
-    return number / 10.0 if 0.0 <= number <= 10.0 else None
+    """Return the quality that a judge's reply says; None if it is no single number from 0 to 10."""
+    number = number_of(reply) if isinstance(reply, str) else None
+    return None if number is None else number / MOST
 
 
 def _question(request: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ score has (Rogan and Gladen, Am. J. Epidemiol. 107, 1978). Signals are combined 
 that the estimate stays unbiased however the signals depend on each other. Single estimates may be
 outside [0, 1]; only their mean is a quality.
 
-Both rates are learned from answers that have a true label too; until then they are declared, and
+Both rates are learned from answers that have a true label too, mostly from those of the same arm:
+the wrong answers of a good model pass more often. Until then they are declared, and
 calibrated on one arm with a declared quality, the anchor: its mean score says how much weaker the
 signal is than declared. The mean error on the labels of an arm (its rectifier, as in
 prediction-powered inference: Angelopoulos et al., Science 382, 2023) is added to the arm's
@@ -30,6 +31,7 @@ from tollway.policies.evidence.signal_labels import TRUSTED, LabelSums, merged
 from tollway.record import record
 
 PRIOR_LABELS = 10.0  # labels' worth of each declared rate
+OTHERS = 0.25  # weight of the labels of other arms, whose wrong answers may be wrong otherwise
 ARM_LABELS = 30.0  # labels' worth of an arm's rectifier being 0
 TRUST_MIN = 0.05  # below it, a score divided by the trust is mostly noise
 TESTED = 10.0  # labels from which a signal must show its trust
@@ -120,9 +122,20 @@ class _Signal:
         high, low = (CHANCE + strength * (rate - CHANCE) for rate in (sensitivity, passes))
         return min(high, max(RATE[1], sensitivity)), max(low, min(RATE[0], passes))
 
-    def rates(self, prior: SignalPrior, anchor: float | None) -> tuple[float, float]:
-        """Return the (sensitivity, false passes) to go by; equal if it is not to be trusted."""
+    def rates(
+        self, prior: SignalPrior, anchor: float | None, arm: str | None = None
+    ) -> tuple[float, float]:
+        """Return the (sensitivity, false passes) to go by; equal if it is not to be trusted.
+
+        `arm`: whose answers are scored; None for all alike.
+        """
         total = LabelSums.of(self.arms.values())
+        if arm is not None:
+            total.fade(OTHERS)
+            if arm in self.arms:
+                own = LabelSums.of([self.arms[arm]])
+                own.fade(1.0 - OTHERS)
+                total = LabelSums.of([total, own])
         evidence = (total.right, total.passed), (total.wrong, total.passed_wrong)
         sensitivity, passes = (
             (PRIOR_LABELS * rate + passed) / (PRIOR_LABELS + count)
@@ -214,7 +227,7 @@ class SignalTrust:
             if prior is None or not prior.weight:
                 continue
             signal = self._of(name)
-            rates = signal.rates(prior, anchor)
+            rates = signal.rates(prior, anchor, arm)
             quality, belief = _estimated(score, rates, mean)
             if is_anchor and anchor is not None and belief:
                 quality += signal.pinned(arm, rates, anchor)
