@@ -13,8 +13,9 @@ place.
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from tollway.backends.types import ModelAnswer
@@ -28,21 +29,23 @@ LABEL_CHARS_MAX = 64  # a longer text is not a label and would be a new feature 
 KNOTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # denser where most models' confidences are
 
 
-def with_reply(
+def with_reply(  # noqa: PLR0917 - what precedes a choice, in its order
     context: Context,
     replies: Sequence[tuple[str, ModelAnswer]],
     choice: Choice,
     texts: TextFeatures | None = None,
     request: Any = None,
+    verified: Mapping[str, float] = MappingProxyType({}),
 ) -> Context:
     """Return the context for the choice that follows `replies`, which are (backend, answer).
 
     `context` is the request's first context. `choice` produced the last reply. `texts` reads the
-    replies if they are texts, to `request`, a document.
+    replies if they are texts, to `request`, a document; `verified`: how likely they are right, by
+    backend, where a verifier says so.
     """
     backend, answer = replies[-1]
     if texts is not None:
-        sure, lowest, told, agreeing, more = texts(request, replies)
+        sure, lowest, told, agreeing, more = texts(request, replies, verified.get(backend))
         shares = around(sure)
         reply = (sure, lowest, told, agreeing, float(len(replies) - 1), *shares, *more)
         sparse = (*context.sparse, *_answers(replies, shares))

@@ -18,6 +18,7 @@ from tollway.record import record
 
 TEXT_BYTES_MAX = 256 << 10  # of an answer that is checked against a schema: a millisecond
 UNTOLD = 0.75  # the assumed probability of a token where none is reported
+_DOUBTED = 0.3  # what is left of `sure` where a verifier says 0
 _UNFINISHED, _REFUSED, _HEDGED, _VIOLATED = 0.5, 0.4, 0.8, 0.1  # what is left of `sure`
 MEAN, LOWEST = 2, 3  # of the features of an answer: see the protocols of language models
 
@@ -40,14 +41,22 @@ NOTHING = Demand()
 class TextFeatures:
     """Computes the features of replies on a route of language models."""
 
+    def __init__(self, *, verifies: bool = False) -> None:
+        """`verifies`: whether replies are verified by a backend."""
+        self._verifies = verifies
+
     def __call__(
-        self, request: Any, replies: Sequence[tuple[str, ModelAnswer]]
+        self,
+        request: Any,
+        replies: Sequence[tuple[str, ModelAnswer]],
+        verified: float | None = None,
     ) -> tuple[float, float, float, float, tuple[float, ...]]:
         """Return (sure, lowest, told, agreeing, more) of the last reply; `more` has a fixed length.
 
         `request` is its document, as the protocol read it. `sure`: the mean probability of its
         tokens, lowered by signs of trouble. `lowest`: the least probability of a token; 0 if
         `told` is 0: none were reported. `agreeing`: how far it agrees with the replies before it.
+        `verified`: how likely it is right, if a verifier says so.
         """
         _, answer = replies[-1]
         demand = demanded(request)
@@ -66,9 +75,11 @@ class TextFeatures:
         sure *= 1.0 - (1.0 - _HEDGED) * hedges
         if violated:
             sure *= _VIOLATED
+        if verified is not None:
+            sure *= _DOUBTED + (1.0 - _DOUBTED) * verified
         earlier = [other.value for _, other in replies[:-1]]
         agreeing = sum(_agreement(other, answer.value) for other in earlier)
-        more = (
+        more: tuple[float, ...] = (
             finished,
             length,
             refuses,
@@ -78,6 +89,8 @@ class TextFeatures:
             float(answer.is_partial),
             float(bool(answer.value) and not text),  # calls of tools
         )
+        if self._verifies:
+            more = (*more, float(verified is not None), 0.5 if verified is None else verified)
         lowest = features[LOWEST] if told else 0.0
         return sure, lowest, float(told), agreeing / len(earlier) if earlier else 0.0, more
 

@@ -18,7 +18,7 @@ from tollway.gateway.routing.metering import ESCALATED, PENDING
 from tollway.gateway.routing.plan import Target
 from tollway.gateway.routing.refusals import RequestRefused
 from tollway.gateway.routing.replies.stream_relay import CLOSE
-from tollway.gateway.routing.request import Embedded, InferenceRequest
+from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import Attempt, RequestState
 from tollway.gateway.routing.reserving import Reserving
 from tollway.gateway.routing.router import Ask, Refuse, Router, Step
@@ -34,14 +34,17 @@ async def _leave_others(state: RequestState) -> None:
     state.streamed = held is not None and held.outcome.provenance == PENDING
 
 
-Embeds = Callable[[InferenceRequest], Awaitable[Embedded]]
+Embeds = Callable[[InferenceRequest], Awaitable[tuple[float, ...]]]
 """Returns the embedding of a request by a backend, within a time limit. Raises nothing."""
+
+Verifies = Callable[[RequestState, Attempt], Awaitable[None]]
+"""Notes how likely a reply is right, within a time limit. Raises nothing."""
 
 
 class Driver:
     """Answers requests."""
 
-    # The mutable state is the embeddings by route, which wiring replaces.
+    # The mutable state is the embedders and verifiers by route, which wiring replaces.
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Driver:
         self.sinks = sinks
         self._clock = clock
         self.embeds: dict[str, Embeds] = {}
+        self.verifies: dict[str, Verifies] = {}
 
     async def answer(self, inference: InferenceRequest) -> RequestState:
         """Return the finished request state, with the reply in `held`.
@@ -68,9 +72,10 @@ class Driver:
         """
         if inference.route.online is not None and inference.joined is None:
             await self.join(inference, inference.route.online)
-        if inference.route.embeds and inference.embedded is None:
+        if inference.route.embeds and not inference.embedding:
             await as_task()
-            inference.embedded = await self.embeds[inference.route.name](inference)
+            if (embed := self.embeds.get(inference.route.name)) is not None:  # not gone by a reload
+                inference.embedding = await embed(inference)
         return await self.go_on(self.router.begin(inference))
 
     async def go_on(  # noqa: PLR0912 - one branch for each step that may be skipped
@@ -102,6 +107,8 @@ class Driver:
                 if attempt is None:
                     now_s = self._clock()
                 else:
+                    if inference.route.verifies:
+                        await self._verify(state, attempt)
                     router.answered(state, step, attempt)
                     if state.streamed and len(state.attempts) > 1:
                         await _leave_others(state)
@@ -129,6 +136,13 @@ class Driver:
             refused.cost_nano = state.cost_nano
             raise refused
         return state
+
+    async def _verify(self, state: RequestState, attempt: Attempt) -> None:
+        """Have a reply verified, unless a reload has taken the verifier away."""
+        verify = self.verifies.get(state.inference.route.name)
+        if verify is not None:
+            await as_task()
+            await verify(state, attempt)
 
     async def join(self, inference: InferenceRequest, online: RouteFeatures) -> None:
         """Get the features from outside, within the time that the route and the request allow.

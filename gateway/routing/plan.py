@@ -293,7 +293,7 @@ class RoutePlan:
     is unknown. `texts`: computes the features of replies of language models, in a cascade.
     `hold_bytes`: how much text of a stream is held back before a cascade decides; 0 for all of it.
     `online`: what is joined from outside; None if nothing is. `embeds`: whether a backend embeds
-    its requests.
+    its requests; `verifies`: whether one verifies their replies.
     `cache`: what is kept of its answers, None if nothing is; `arms`: the names of its
     backends, and of the arms that give their kept answers.
     `signals`: what is declared of the signals that score its answers. `anchor`: the backend whose
@@ -325,6 +325,7 @@ class RoutePlan:
     forward_headers: frozenset[bytes] = frozenset()
     online: RouteFeatures | None = None
     embeds: bool = False
+    verifies: bool = False
     inputs: InputDrift = field(default_factory=InputDrift)
     labellers_only: bool = False
     no_answer: float | None = None
@@ -362,7 +363,7 @@ class RoutePlan:
         kept = () if self.cache is None else self.backends
         self.arms = (*self.backends, *[PREFIX + name for name in kept])
         waits = (self.hedge, self.online, self.cache)
-        begins_alone = not (self.serves_every or self.is_guarded or self.embeds)
+        begins_alone = not (self.serves_every or self.is_guarded or self.embeds or self.verifies)
         self.is_direct = begins_alone and all(one is None for one in waits)
         self.is_repeatable = begins_alone and self.cache is not None and self.online is None
         self.unpriced = {name: unpriced(one) for name, one in self.backends.items()}

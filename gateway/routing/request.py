@@ -35,17 +35,6 @@ class Trace(Protocol):
         """Return the headers of a backend call with its own trace context added."""
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """The embedding of a request by a backend, and the state of the call for it, if one was made.
-
-    `numbers` are EMBEDDING many; zeros if there is no embedding.
-    """
-
-    numbers: tuple[float, ...]
-    state: Any = field(default=None, repr=False)
-
-
 @dataclass(slots=True)
 class InferenceRequest:
     """A request: its route, tenant, call, deadline, cost ceiling and accuracy floor.
@@ -62,8 +51,8 @@ class InferenceRequest:
     looking for a kept answer has come to, and `cached` the answer that was found.
     `feedback`: what the client says of the answer before, from 0 to 1.
     `head`: what its head means, where an equal request may be answered at once; `lost`: it was
-    drawn already that its kept answer is not given. `embedded`: its embedding by a backend, if the
-    route has one.
+    drawn already that its kept answer is not given. `embedding`: that by a backend, if the route
+    has one. `own_calls`: the calls that the gateway made for itself, by signal.
     """
 
     route: RoutePlan
@@ -89,7 +78,8 @@ class InferenceRequest:
     feedback: float | None = None
     head: Head | None = None
     lost: bool = False
-    embedded: Embedded | None = None
+    embedding: tuple[float, ...] = ()
+    own_calls: list[tuple[str, Any]] = field(default_factory=list, repr=False)
 
     @property
     def left(self) -> bool:

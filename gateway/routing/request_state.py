@@ -122,7 +122,8 @@ class RequestState:
     `hedged`: the latest call may be made twice. `hedge_lost`: one of the two has answered, so the
     other is cancelled. `streamed`: the reply is a stream, whose cost is known when it ends.
     `repeated`: the draw of a kept answer that it repeats.
-    `waited`: the request has waited in vain for money that other calls hold. `backends`: the
+    `waited`: the request has waited in vain for money that other calls hold. `verified`: how likely
+    replies are right, by backend, where a verifier says so. `backends`: the
     route's, at the prices of the time when the request began.
     """
 
@@ -149,6 +150,7 @@ class RequestState:
     hedge_lost: bool = False
     streamed: bool = False
     waited: bool = False
+    verified: dict[str, float] = field(default_factory=dict)
     below: list[Target] = field(default_factory=list)
     failed_once: Attempt | None = None
     repeated: RepeatedDraw | None = None

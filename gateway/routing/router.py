@@ -99,8 +99,7 @@ class Router:
     def begin(self, inference: InferenceRequest) -> RequestState:
         """Return the state of a new request."""
         route = inference.route
-        numbers = () if inference.embedded is None else inference.embedded.numbers
-        context = route.features(inference.call, inference.joined, numbers)
+        context = route.features(inference.call, inference.joined, inference.embedding)
         scopes = self._reservations.pacing(inference.tenant, route.name, inference.tags)
         if scopes:  # budgets that may pace this request but not the whole route
             context = Context(context.dense, context.sparse, scopes=scopes)
@@ -230,7 +229,7 @@ class Router:
         first = state.draws[0].context
         document = state.inference.call.payload.data
         state.context = with_reply(
-            first, state.replies, state.draws[-1].choice, route.texts, document
+            first, state.replies, state.draws[-1].choice, route.texts, document, state.verified
         )
 
     def _begin_fallback(self, state: RequestState) -> None:

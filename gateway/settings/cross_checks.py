@@ -182,8 +182,10 @@ def _judges(index: int, route: Raw, backends: dict[str, Raw]) -> Iterator[Findin
 
 
 def _embedders(index: int, route: Raw, backends: dict[str, Raw]) -> Iterator[Finding]:
-    place = ("routes", index, "context", "embedding_backend")
+    place: Location = ("routes", index, "context", "embedding_backend")
     yield from _of_openai(place, _table(route, "context").get("embedding_backend"), backends)
+    place = ("routes", index, "confidence", "verifier")
+    yield from _of_openai(place, _table(route, "confidence").get("verifier"), backends)
 
 
 def _of_openai(place: Location, name: Any, backends: dict[str, Raw]) -> Iterator[Finding]:
@@ -280,6 +282,7 @@ def _called(route: Raw) -> list[str]:
     """Return the backends that a route calls: its own, its judges, and that of its embeddings."""
     others = [signal.get("backend") for _, signal in _tables(route, "signals")]
     others.append(_table(route, "context").get("embedding_backend"))
+    others.append(_table(route, "confidence").get("verifier"))
     return [*_texts(route.get("backends")), *_texts(others)]
 
 

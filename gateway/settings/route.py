@@ -178,6 +178,16 @@ class ConfidenceConfig(ConfigTable):
         description="Tokens of a stream that are held back before the cascade accepts the reply "
         "or escalates it; 0: all of it.",
     )
+    verifier: Name | None = Field(
+        default=None,
+        description="Backend with protocol `openai` that says how likely a cheap reply is right, "
+        "before it is accepted; best a model of its own. Its calls are paid like a judge's. "
+        "Streams are not verified unless `hold_tokens = 0`.",
+        examples=["verifier"],
+    )
+    verifier_timeout_s: Seconds = Field(
+        default=2.0, description="Longest that a request waits for the verifier."
+    )
 
 
 class RouteConfig(ConfigTable):

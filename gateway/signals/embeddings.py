@@ -1,8 +1,6 @@
 """Embeds requests by a backend before they are routed, within a time limit.
 
-A call is reserved in all matching budgets, charged, journalled and counted like any attempt, marked
-as an audit of the signal `embedding`, because no client asked for it. A request is routed without
-an embedding (zeros) if the backend fails or is too slow, if it is down, or if a budget refuses.
+A request is routed without an embedding (zeros) if there is none in time; see `own_calls`.
 Embeddings are kept by tenant, so that none can tell what another has asked.
 
 A backend's vector, of any length, is projected to 64 numbers by a fixed matrix of random signs,
@@ -12,9 +10,7 @@ which keeps distances (Achlioptas, Database-friendly random projections, J. Comp
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import sha256
 from random import Random
 
@@ -22,28 +18,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from tollway.backends.errors import BadRequest
-from tollway.backends.price import Price
-from tollway.backends.types import Call
-from tollway.gateway.budgets.model import BudgetRefusal
-from tollway.gateway.routing.attempts import Attempts
-from tollway.gateway.routing.plan import RoutePlan
-from tollway.gateway.routing.request import Embedded, InferenceRequest
-from tollway.gateway.routing.request_state import RequestState
-from tollway.gateway.routing.reserving import Reserving
-from tollway.gateway.routing.router import quote
-from tollway.gateway.routing.sinks.records import audit_row
-from tollway.gateway.storage.journal import Journal
-from tollway.gateway.storage.journal_format import Row
-from tollway.policies.types import EMBEDDING, Context
+from tollway.gateway.routing.request import InferenceRequest
+from tollway.gateway.signals.own_calls import OwnCalls
+from tollway.policies.types import EMBEDDING
 
 SIGNAL = "embedding"
 CHARS_MAX = 8_192  # of a text: some 2,000 tokens, which every model takes
 VECTOR_MAX = 8_192  # numbers of a backend's embedding
 KEPT_MAX = 4_096  # embeddings, of all tenants: ten megabytes
 SCALE = 2.0  # norm of an embedding, as of static models
-NONE = Embedded((0.0,) * EMBEDDING)
-_HEADERS = [(b"content-type", b"application/json"), (b"accept", b"application/json")]
+NONE: tuple[float, ...] = (0.0,) * EMBEDDING
 
 
 class BackendEmbeddings:
@@ -52,34 +36,14 @@ class BackendEmbeddings:
     # The mutable state is the embeddings that are kept, by tenant and digest of the text, the
     # latest last.
 
-    def __init__(  # noqa: PLR0917 - who asks, whom, and at what price
-        self,
-        reserving: Reserving,
-        attempts: Attempts,
-        journal: Journal,
-        plan: RoutePlan,
-        backend: str,
-        price: Callable[[], Price],
-        *,
-        timeout_s: float,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-    ) -> None:
-        """`plan`: the backend's own, by whose protocol it is called; `price`: the one in force."""
-        self._reserving = reserving
-        self._attempts = attempts
-        self._journal = journal
-        self._plan = plan
-        self._backend = backend
-        self._price = price
-        self._timeout_s = timeout_s
-        self._clock = clock
-        self._wall = wall
+    def __init__(self, calls: OwnCalls) -> None:
+        """`calls`: of the backend."""
+        self._calls = calls
         self._kept: dict[str, OrderedDict[bytes, tuple[float, ...]]] = {}
         self._count = 0
 
-    async def of(self, inference: InferenceRequest) -> Embedded:
-        """Return the embedding of a request's texts."""
+    async def of(self, inference: InferenceRequest) -> tuple[float, ...]:
+        """Return the embedding of a request's texts; zeros if there is none."""
         text = inference.route.features.text_of(inference.call, inference.joined)[:CHARS_MAX]
         if not text.strip():
             return NONE
@@ -87,67 +51,18 @@ class BackendEmbeddings:
         kept = self._kept.get(inference.tenant)
         if kept is not None and digest in kept:
             kept.move_to_end(digest)
-            return Embedded(kept[digest])
-        own = self._state(inference, text)
+            return kept[digest]
+        document = {"input": text, "encoding_format": "float"}
+        own = self._calls.prepared(inference, b"/v1/embeddings", document)
         if own is None:
             return NONE
-        numbers = None
-        try:
-            numbers = await self._asked(own)
-        finally:
-            if numbers is None and own.attempts:
-                self._write(own)  # the client may have gone
+        inference.own_calls.append((SIGNAL, own))
+        attempt = await self._calls.made(own)
+        numbers = None if attempt is None else projected(attempt.body)
         if numbers is None:
             return NONE
         self._keep(inference.tenant, digest, numbers)
-        return Embedded(numbers, own)
-
-    def _state(self, inference: InferenceRequest, text: str) -> RequestState | None:
-        """Return the state of a call for a text; None if the backend may not be called now."""
-        price, now_s = self._price(), self._clock()
-        if price != self._plan.backends[self._backend].price:
-            self._plan.reprice(self._backend, price)
-        target = self._plan.backends[self._backend]
-        slots = target.slots
-        if not target.allows(now_s, inference.caller):
-            return None
-        if slots is not None and slots.busy >= slots.limit:
-            return None
-        document = {"model": target.model or "embedding", "input": text}
-        body = orjson.dumps({**document, "encoding_format": "float"})
-        call = Call(b"POST", b"/v1/embeddings", list(_HEADERS), body, tenant=inference.tenant)
-        call.caller = inference.call.caller
-        try:
-            call.payload = self._plan.protocol.parse(call)
-        except BadRequest:
-            return None
-        own = replace(
-            inference,
-            route=self._plan,
-            call=call,
-            received_s=now_s,
-            deadline_s=min(inference.deadline_s, now_s + self._timeout_s),
-            floor=None,
-            cost_nano_max=None,
-            trace=None,
-            client=None,
-            memory=None,
-            joined=None,
-            cached=None,
-        )
-        return RequestState(own, Context(()))
-
-    async def _asked(self, own: RequestState) -> tuple[float, ...] | None:
-        """Make the call; None if it could not be made, or failed."""
-        target = self._plan.backends[self._backend]
-        quote(own, target, own.inference.received_s)
-        hold = await self._reserving.reserve(own, target)
-        if isinstance(hold, BudgetRefusal):
-            return None
-        attempt = await self._attempts.make(own, target, hold, audit=1.0)
-        if attempt.error or attempt.status != 200:
-            return None
-        return projected(attempt.body)
+        return numbers
 
     def _keep(self, tenant: str, digest: bytes, numbers: tuple[float, ...]) -> None:
         kept = self._kept.setdefault(tenant, OrderedDict())
@@ -159,24 +74,6 @@ class BackendEmbeddings:
             self._count -= 1
             if not self._kept[most]:
                 del self._kept[most]
-
-    def write(self, embedded: Embedded, decision: str) -> None:
-        """Journal the call for a request, with its other rows if it has a `decision`."""
-        if embedded.state is not None:
-            embedded.state.id = decision
-            self._write(embedded.state)
-
-    def _write(self, own: RequestState) -> None:
-        time_s = self._wall()
-        if own.id:
-            self._journal.append(*_rows(own, time_s))
-            return
-        own.id = self._journal.new_id()
-        self._journal.record(own.id, partial(_rows, own, time_s))
-
-
-def _rows(own: RequestState, time_s: float) -> list[Row]:
-    return [{**audit_row(own, one, time_s), "signal": SIGNAL} for one in own.attempts]
 
 
 def projected(body: bytes) -> tuple[float, ...] | None:

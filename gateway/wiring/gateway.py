@@ -191,8 +191,9 @@ class Gateway:
                 self.metrics.declare_signal(name, signal)
         for settings in self.settings.routes:
             judges = [one.backend for one in settings.signals if one.kind == "judge"]
-            embedder = settings.context.embedding_backend
-            names = [name for name in (*judges, embedder) if name in self.backends]
+            texts = settings.text_confidence
+            own = settings.context.embedding_backend, texts.verifier if texts else None
+            names = [name for name in (*judges, *own) if name in self.backends]
             self.metrics.declare(settings.name, names, self.tenants)
             self.activity.declare(settings.name, names, self.tenants)
 

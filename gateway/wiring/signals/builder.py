@@ -16,13 +16,11 @@ from tollway.gateway.learning.device_costs import DeviceCosts
 from tollway.gateway.routing.driver import Driver
 from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.routing.request import InferenceRequest
-from tollway.gateway.routing.request_state import RequestState
 from tollway.gateway.routing.state import RouteState
 from tollway.gateway.settings.errors import ConfigError, Problem
 from tollway.gateway.settings.signals.guard import GuardConfig
 from tollway.gateway.settings.signals.hook import SignalConfig
 from tollway.gateway.signals.calls import PaidCalls
-from tollway.gateway.signals.embeddings import BackendEmbeddings
 from tollway.gateway.signals.guards import Guard
 from tollway.gateway.signals.judge import JudgeHook, PairJudgeHook, ReferenceHook
 from tollway.gateway.signals.local_hooks import (
@@ -34,12 +32,13 @@ from tollway.gateway.signals.local_hooks import (
     SchemaHook,
     ServiceHook,
 )
+from tollway.gateway.signals.own_calls import OwnCalls
 from tollway.gateway.signals.ports import Hook, RouteHooks
 from tollway.gateway.signals.runner import Counts, SignalRunner, Teach
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.wiring.signals.guards import build_guard, build_program, build_service
+from tollway.gateway.wiring.signals.helpers import HelperBuilder
 
-EMBEDDING = "$embedding"  # no signal's name
 PAID = frozenset(("judge", "reference"))
 SCHEMA_BYTES_MAX = 1 << 20
 
@@ -47,7 +46,7 @@ SCHEMA_BYTES_MAX = 1 << 20
 class SignalBuilder:
     """Builds the hooks of all routes; unchanged ones stay the same objects."""
 
-    # The mutable state is the hooks, guards and embeddings with their settings, the guards by
+    # The mutable state is the hooks and guards with their settings, the guards by
     # route, the state of the judges' plans, and the routes.
 
     def __init__(
@@ -66,9 +65,14 @@ class SignalBuilder:
         self._clock, self._wall, self._costs = clock, wall, costs
         calls = driver.reserving, driver.attempts, journal
         self._paid = partial(PaidCalls, *calls, clock=clock, wall=wall, rng=rng)
-        self._embeddings = partial(BackendEmbeddings, *calls, clock=clock, wall=wall)
-        self._embedders: dict[str, tuple[object, BackendEmbeddings]] = {}
-        self._embeds = driver.embeds
+        self._helpers = HelperBuilder(
+            driver,
+            journal,
+            partial(OwnCalls, *calls, clock=clock, wall=wall),
+            plan_of=self._plan_of,
+            price_of=self.price_of,
+            wall=wall,
+        )
         self._hooks: dict[tuple[str, str], tuple[object, Hook]] = {}
         self._judging: dict[tuple[str, str], RouteState] = {}
         self._guards: dict[tuple[str, str], tuple[GuardConfig, Guard]] = {}
@@ -121,15 +125,14 @@ class SignalBuilder:
             )
 
         guards = self._prepared_guards(settings)
-        embedders = self._prepared_embedders(settings, backends, routes)
+        use_helpers = self._helpers.prepare(settings, backends, routes)
 
         def commit() -> list[Hook | Guard]:
             self._hooks, self._routes = hooks, routes
             kept = [guard for _, guard in guards.values()]
             gone = [guard for _, guard in self._guards.values() if guard not in kept]
-            self._guards, self._embedders = guards, embedders
-            self._embeds.clear()
-            self._embeds.update({name: one.of for name, (_, one) in embedders.items()})
+            self._guards = guards
+            use_helpers()
             self.guards.clear()  # the same mapping: the data plane in use has it
             for (route, _), (_, guard) in guards.items():
                 self.guards.setdefault(route, []).append(guard)
@@ -151,41 +154,9 @@ class SignalBuilder:
                     guards[key] = one, build_guard(one)
         return guards
 
-    def _prepared_embedders(
-        self,
-        settings: config.Settings,
-        backends: Mapping[str, Target],
-        routes: Mapping[str, RoutePlan],
-    ) -> dict[str, tuple[object, BackendEmbeddings]]:
-        embedders = {}
-        for route in settings.routes:
-            name, limit_s = route.context.embedding_backend, route.context.embedding_timeout_s
-            backend = backends.get(name or "")
-            if backend is None:
-                continue
-            identity, known = (backend, limit_s), self._embedders.get(route.name)
-            if known is not None and known[0] == identity:
-                embedders[route.name] = known
-                continue
-            plan = self._plan_of(route.name, EMBEDDING, routes[route.name], backend, limit_s)
-            price = partial(self.price_of, backend)
-            made = self._embeddings(plan, backend.name, price, timeout_s=limit_s)
-            embedders[route.name] = identity, made
-        return embedders
-
     async def embedded(self, inference: InferenceRequest) -> tuple[float, ...]:
         """Return the embedding of a request that is not routed, and journal the call for it."""
-        _, embeddings = self._embedders[inference.route.name]
-        made = await embeddings.of(inference)
-        embeddings.write(made, "")
-        return made.numbers
-
-    def ended(self, state: RequestState, now_s: float) -> None:
-        """Journal the call that embedded a finished request."""
-        made = state.inference.embedded
-        known = self._embedders.get(state.inference.route.name)
-        if made is not None and known is not None:
-            known[1].write(made, state.id)
+        return await self._helpers.embedded(inference)
 
     async def close(self) -> None:
         """Score what waits for a while, and release hooks and guards."""
@@ -262,6 +233,7 @@ class SignalBuilder:
             cache=None,
             online=None,
             embeds=False,
+            verifies=False,
             texts=None,
         )
 
@@ -304,6 +276,5 @@ def build_signals(
     runner = SignalRunner(teach=teach, counts=counts, rng=own, wall=wall)
     builder = SignalBuilder(runner, driver, journal, clock=clock, wall=wall, rng=own, costs=costs)
     driver.sinks.add(ended=runner.ended)
-    driver.sinks.add(ended=builder.ended)
     builder.prepare(settings, backends, routes)()
     return builder
