@@ -100,20 +100,24 @@ def main() -> None:
         quality, cost = cut.quality.mean(axis=0), cut.cost.mean(axis=0)
         for budget in budgets(cut):
             hull = bounds.hull(quality, cost, budget)
-            over, spend = {}, {}
+            over, spend, qualities = {}, {}, {}
             share = 0.0
             for name in SETS:
                 each = [
                     measured(cut, contexts, name, budget, seed) for seed in range(arguments.seeds)
                 ]
+                qualities[name] = np.array([one[0] for one in each])
                 over[name] = float(np.mean([one[0] for one in each])) - hull
                 spend[name] = float(np.mean([one[1] for one in each]))
                 share = float(np.mean([one[2] for one in each]))
             rows.append({"table": table.name, "budget_usd": budget, "over": over, "spend": spend})
             cells = " | ".join(f"{over[name]:+.4f} ({spend[name]:.2f})" for name in SETS)
-            gain = over["chosen"] - over["without"]
+            gains = qualities["chosen"] - qualities["without"]  # of the same seeds
+            gain = f"{gains.mean():+.4f}"
+            if len(gains) > 1:
+                gain += f" +- {gains.std(ddof=1) / np.sqrt(len(gains)):.4f}"
             print(
-                f"| {table.name} | {budget:.2e} | {cells} | {gain:+.4f} | {share:.2f} |",
+                f"| {table.name} | {budget:.2e} | {cells} | {gain} | {share:.2f} |",
                 flush=True,
             )
     if arguments.json:

@@ -10,11 +10,11 @@ difference of their values without bias (doubly robust, see `evidence.off_policy
 
     d = v(b) - v(a) + ([arm = b] / p_b - [arm = a] / p_a) (quality - q(arm)),   v(x) = q(x) - l c(x)
 
-q is the mean of both predictions. The share of the set with the embedding is the probability that
-its mean d is above 0, within `LEAST`, and beyond doubt once a bound that holds at all times
-excludes 0 (asymptotic confidence sequence: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
-Time-uniform central limit theory, Annals of Statistics 52 (6), 2024). For the first labels the set
-without it leads.
+q is the mean of both predictions. The share of the set with the embedding is `LEAST` until its mean
+d is `LIKELY` standard errors above 0, then the probability that it is above 0, and beyond doubt
+once a bound that holds at all times excludes 0 (asymptotic confidence sequence: Waudby-Smith,
+Arbour, Sinha, Kennedy and Ramdas, Time-uniform central limit theory, Annals of Statistics 52 (6),
+2024). For the first labels the set without it leads.
 """
 
 import math
@@ -34,7 +34,8 @@ from tollway.policies.state_codec import pack, unpack
 from tollway.policies.types import EMBEDDING, WARM_UP, Arm, Choice, Context
 
 KIND = "feature sets 1"
-LEAST = 0.1  # share of each set while it is in doubt: its experiments go on
+LEAST = 0.05  # share of each set while it is in doubt: its experiments go on
+LIKELY = 1.0  # standard errors by which the embedding must seem better to get a larger share
 SETTLED = 0.02  # share of the worse set once it is not
 ALPHA = 0.05
 HORIZON = 2000.0  # labels at which the bound is tightest
@@ -97,6 +98,8 @@ class Evidence:
         if self.mean + self.radius < 0.0:
             return SETTLED
         z = self.mean / self.deviation * math.sqrt(self.count)
+        if z < LIKELY:
+            return LEAST
         chance = 0.5 * (1.0 + math.erf(z / math.sqrt(2.0)))
         return min(max(chance, LEAST), 1.0 - LEAST)
 

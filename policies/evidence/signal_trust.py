@@ -79,7 +79,7 @@ class _Signal:
     __slots__ = ("agreed", "anchor", "arms", "groups")
 
     def __init__(self) -> None:
-        self.anchor = [0.0, 0.0, 0.0]  # the number, the weight, the sum
+        self.anchor = [0.0] * 4  # the number, the weight, the sum, the sum of squared weights
         self.groups: dict[str, dict[str, LabelSums]] = {}
         self.arms: dict[str, LabelSums] = {}
         self.agreed = [0.0, 0.0]  # weight, and sum of agreements
@@ -101,17 +101,28 @@ class _Signal:
 
     def see_anchor(self, score: float, weight: float) -> None:
         """Count a score on the anchor."""
-        count, total, scores = self.anchor
+        count, total, scores, squares = self.anchor
         self.anchor = [
             count + 1.0,
             ANCHOR_KEEP * total + weight,
             ANCHOR_KEEP * scores + weight * score,
+            ANCHOR_KEEP**2 * squares + weight * weight,
         ]
+
+    @property
+    def _sureness(self) -> float:
+        """How far the anchor's mean score may be gone by, from 0 to 1.
+
+        Where it is seldom drawn, few scores have most of the weight.
+        """
+        _, total, _, squares = self.anchor
+        effective = total * total / squares if squares else 0.0
+        return effective / (effective + ANCHOR_MIN)
 
     def declared(self, prior: SignalPrior, anchor: float | None) -> tuple[float, float]:
         """Return the (sensitivity, false passes) before any label."""
         sensitivity, passes = prior.sensitivity, 1.0 - prior.specificity
-        count, total, scores = self.anchor
+        count, total, scores, _ = self.anchor
         if anchor is None or count < ANCHOR_MIN:
             return sensitivity, passes
         expected = passes + (sensitivity - passes) * anchor
@@ -119,6 +130,7 @@ class _Signal:
             return sensitivity, passes
         strength = (scores / total - CHANCE) / (expected - CHANCE)
         strength = min(max(strength, STRENGTH[0]), STRENGTH[1])
+        strength = 1.0 + (strength - 1.0) * self._sureness
         high, low = (CHANCE + strength * (rate - CHANCE) for rate in (sensitivity, passes))
         return min(high, max(RATE[1], sensitivity)), max(low, min(RATE[0], passes))
 
@@ -171,13 +183,14 @@ class _Signal:
 
         Its labels take over from what is declared.
         """
-        count, total, scores = self.anchor
+        count, total, scores, _ = self.anchor
         if count < ANCHOR_MIN:
             return 0.0
         off = anchor - (scores / total - rates[1]) / (rates[0] - rates[1])
         sums = self.arms.get(arm)
         labels = 0.0 if sums is None else sums.right + sums.wrong
-        return min(max(off, -0.5), 0.5) * ARM_LABELS / (labels + ARM_LABELS)
+        part = self._sureness * ARM_LABELS / (labels + ARM_LABELS)
+        return min(max(off, -0.5), 0.5) * part
 
 
 class SignalTrust:
@@ -296,7 +309,7 @@ class SignalTrust:
         signals = {}
         for name, saved in state.items():
             one = signals[str(name)] = _Signal()
-            one.anchor = _numbers(saved["anchor"], 3)
+            one.anchor = _numbers(saved["anchor"], 4)
             one.agreed = _numbers(saved["agreed"], 2)
             for group, own in saved["groups"].items():
                 one.groups[str(group)] = {
