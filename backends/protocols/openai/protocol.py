@@ -213,7 +213,7 @@ class OpenAI(OnePath):
         if payload.form is None and _must_ask(payload):
             edits |= _asking(document)
         if self.hides and _may_ask(payload):
-            edits["logprobs"] = True
+            edits["logprobs"] = True if "messages" in document else 1
         return target, edits
 
     def _target(self, call: Call, base: bytes, model: str | None, payload: Payload) -> bytes:
@@ -583,12 +583,16 @@ def _sureness(choice: dict[str, Any]) -> tuple[float, ...]:
 
 
 def _may_ask(payload: Payload) -> bool:
-    """Whether the gateway may ask for log-probabilities: of chats, where the client does not.
+    """Whether the gateway may ask for log-probabilities: where the client does not.
 
-    Not where the answer may be so long that they would make the reply too large to be read.
+    It may of chats and of completions, unless these echo the prompt, whose tokens would have some
+    too. Not where the answer may be so long that they would make the reply too large to be read.
     """
     document = payload.data
-    if payload.form is not None or not isinstance(document, dict) or "messages" not in document:
+    if payload.form is not None or not isinstance(document, dict):
+        return False
+    completes = "prompt" in document and not document.get("echo")
+    if not ("messages" in document or (completes and _endpoint(payload).name == "completions")):
         return False
     if logprobs.asks(document) or _asks_for_sound(document):
         return False

@@ -144,3 +144,28 @@ def test_a_reply_that_was_not_kept_whole_is_hidden_too() -> None:
 def test_other_payloads_are_left_alone() -> None:
     assert not WIRE.added(Payload({"model": "m", "prompt": "x"}))
     assert not WIRE.added(Payload(None))
+
+
+def completing(**more: Any) -> Call:
+    document = {"model": "m", "prompt": "hi", **more}
+    made = Call(b"POST", b"/v1/completions", [], orjson.dumps(document))
+    made.payload = WIRE.parse(made)
+    return made
+
+
+def test_a_completion_is_asked_for_one_unless_it_echoes_or_the_client_asks() -> None:
+    made = completing()
+    assert WIRE.readdress(made, b"", None, made.payload)[1] == {"logprobs": 1}
+    for more in ({"logprobs": 0}, {"logprobs": None}, {"echo": True}, {"max_tokens": 9000}):
+        made = completing(**more)
+        assert "logprobs" not in WIRE.readdress(made, b"", None, made.payload)[1]
+
+
+def test_those_of_a_completion_are_read_and_hidden() -> None:
+    told = {"tokens": ["a", "b"], "token_logprobs": [-0.1, -0.5], "top_logprobs": [{}, {}]}
+    choice = {"text": "ab", "index": 0, "logprobs": told, "finish_reason": "stop"}
+    body = orjson.dumps({"id": "c", "object": "text_completion", "choices": [choice]})
+    hidden = WIRE.hidden(completing().payload, reply_of(body), body)
+    assert orjson.loads(hidden)["choices"] == [choice | {"logprobs": None}]
+    answer = WIRE.answer(completing().payload, reply_of(body), body)
+    assert answer.features[2:] == pytest.approx((math.exp(-0.3), math.exp(-0.5)))
