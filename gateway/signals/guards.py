@@ -17,8 +17,6 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import orjson
-
 from tollway.backends.errors import BadRequest
 from tollway.backends.json_path import Get, texts
 from tollway.backends.types import Call
@@ -26,7 +24,7 @@ from tollway.eager import as_task
 from tollway.gateway.routing.refusals import RequestRefused
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import RequestState
-from tollway.gateway.signals.ports import HookFailed
+from tollway.gateway.signals.ports import HookFailed, encoded
 from tollway.gateway.signals.process import Program
 
 log = logging.getLogger(__name__)
@@ -148,9 +146,12 @@ def _is_readable(call: Call) -> bool:
 
 
 def rewrite(inference: InferenceRequest, document: Any) -> None:
-    """Replace a request's body. Raises BadRequest if its protocol cannot read the new one."""
+    """Replace a request's body.
+
+    Raises BadRequest if its protocol cannot read the new one, HookFailed if it cannot be written.
+    """
     old = inference.call
-    call = Call(old.method, old.target, old.headers, orjson.dumps(document), tenant=old.tenant)
+    call = Call(old.method, old.target, old.headers, encoded(document), tenant=old.tenant)
     call.caller = old.caller
     call.payload = inference.route.protocol.parse(call)
     inference.call = call
@@ -172,7 +173,10 @@ class Words:
 
     def replaced(self, document: Any, new: Mapping[str, str]) -> Any:
         """Return a document with some of its texts replaced."""
-        copy = deepcopy(document)
+        try:
+            copy = deepcopy(document)
+        except RecursionError as exc:
+            raise HookFailed("the request is nested too deeply") from exc
         _swap(copy if self._path is not None else _prompt(copy), new)
         return copy
 

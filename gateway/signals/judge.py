@@ -224,14 +224,22 @@ def prompt_of(request: Any) -> str:
     """Return what a request asks, as text: its messages, or its document."""
     messages = request.get("messages") if isinstance(request, dict) else None
     if not isinstance(messages, list):
-        return orjson.dumps(request).decode()[-PROMPT_CHARS_MAX:]
+        return _json(request)[-PROMPT_CHARS_MAX:]
     lines = []
     for message in messages:
         if isinstance(message, dict):
             content = message.get("content")
-            text = content if isinstance(content, str) else orjson.dumps(content).decode()
+            text = content if isinstance(content, str) else _json(content)
             lines.append(f"{message.get('role')}: {text}")
     return "\n".join(lines)[-PROMPT_CHARS_MAX:]
+
+
+def _json(value: Any) -> str:
+    """Return a value as JSON; empty if it is nested more deeply than can be written."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return ""
 
 
 def asking(prompt: str, shown: Mapping[str, Any], model: str | None) -> Call:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import orjson
+
 from tollway.gateway.routing.request_state import RequestState
 
 
@@ -80,6 +82,17 @@ class RouteHooks:
     def said(self, tenant: str, feedback: float | None) -> float | None:
         """Return what a tenant says of an answer itself; None if nothing, or it is not heard."""
         return feedback if self.heard is None or tenant in self.heard else None
+
+
+def encoded(document: Any) -> bytes:
+    """Return a document as JSON. Raises HookFailed if it cannot be written.
+
+    A client's document may be nested more deeply than can be written, or have half characters.
+    """
+    try:
+        return orjson.dumps(document)
+    except TypeError as exc:
+        raise HookFailed(f"the request cannot be passed on: {exc}") from exc
 
 
 def checked(score: Any, name: str) -> float | None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from tollway.gateway.signals.ports import HookFailed
+from tollway.gateway.signals.ports import HookFailed, encoded
 from tollway.gateway.signals.slots import FairSlots
 
 LINE_BYTES_MAX = 64 << 10  # of what a program writes: a score and perhaps why
@@ -68,6 +68,7 @@ class Program:
 
         `tenant`: on behalf of which it is asked; tenants share the processes.
         """
+        text = encoded(document)
         try:
             async with asyncio.timeout(self._wait_s):
                 await self._slots.acquire(tenant)
@@ -75,11 +76,11 @@ class Program:
             why = f"{self._command[0]} had no free process for {self._wait_s:g} s"
             raise HookFailed(why) from exc
         try:
-            return await self._answered(document)
+            return await self._answered(text)
         finally:
             self._slots.release(tenant)
 
-    async def _answered(self, document: Mapping[str, Any]) -> dict[str, Any]:
+    async def _answered(self, text: bytes) -> dict[str, Any]:
         limit_s = self._timeout_s
         process = await self._waiting()
         if process is None:
@@ -89,10 +90,10 @@ class Program:
         try:
             if limit_s > self._timeout_s and self._hello is not None:
                 async with asyncio.timeout(self._start_s):
-                    await self._exchange(process, self._hello)
+                    await self._exchange(process, encoded(self._hello))
                 limit_s = self._timeout_s
             async with asyncio.timeout(limit_s):
-                answer = await self._exchange(process, document)
+                answer = await self._exchange(process, text)
             done = True
         except TimeoutError as exc:
             raise HookFailed(f"{self._command[0]} took longer than {limit_s:g} s") from exc
@@ -105,13 +106,12 @@ class Program:
                 await _kill(process)
         return answer
 
-    async def _exchange(
-        self, process: asyncio.subprocess.Process, document: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Write a document and return the reply to it. Raises OSError, ValueError, EOFError."""
+    async def _exchange(self, process: asyncio.subprocess.Process, text: bytes) -> dict[str, Any]:
+        """Write an object and return the reply to it. Raises OSError, ValueError, EOFError."""
         self._lines += 1
         number = self._lines
-        line = orjson.dumps({"id": number, **document}) + b"\n"
+        comma = b"," if len(text) > 2 else b""
+        line = b'{"id":%d%b%b\n' % (number, comma, text[1:])
         reply = orjson.loads(await _exchange(process, line))
         if not isinstance(reply, dict) or reply.pop("id", None) != number:
             said = str(reply)[:80]

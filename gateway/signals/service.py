@@ -9,7 +9,7 @@ import orjson
 from tollway.backends.errors import BackendError
 from tollway.backends.ports import Transport
 from tollway.backends.types import Call
-from tollway.gateway.signals.ports import HookFailed
+from tollway.gateway.signals.ports import HookFailed, encoded
 from tollway.gateway.signals.slots import FairSlots
 
 REPLY_BYTES_MAX = 1 << 20  # a guard's reply may hold the whole rewritten request
@@ -49,7 +49,7 @@ class Service:
 
         `tenant`: on behalf of which it is asked; tenants share the calls at once.
         """
-        call = Call(b"POST", self._target, list(self._fields), orjson.dumps(document))
+        call = Call(b"POST", self._target, list(self._fields), encoded(document))
         try:
             async with asyncio.timeout(self._wait_s):
                 await self._slots.acquire(tenant)

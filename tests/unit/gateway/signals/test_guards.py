@@ -7,7 +7,8 @@ import pytest
 from tests.support.chat_servers import asking
 from tollway.backends.json_path import compile_path
 from tollway.gateway.signals.guards import Words, finding
-from tollway.gateway.signals.ports import HookFailed
+from tollway.gateway.signals.judge import prompt_of
+from tollway.gateway.signals.ports import HookFailed, encoded
 
 
 def test_the_texts_of_the_prompt_are_seen_and_replaced_and_nothing_else() -> None:
@@ -52,3 +53,17 @@ def test_a_request_that_is_nested_too_deeply_cannot_be_checked() -> None:
 def test_other_replies_of_a_program_are_failures(reply: Any) -> None:
     with pytest.raises(HookFailed):
         finding(reply)
+
+
+def test_a_request_that_is_nested_too_deeply_elsewhere_is_a_failure_and_no_error() -> None:
+    deep: Any = "q"
+    for _ in range(900):
+        deep = [deep]
+    request = {**asking("secret"), "metadata": deep}
+    words = Words(compile_path("messages[-1].content"))
+    assert words(request) == ["secret"]
+    with pytest.raises(HookFailed, match="nested"):
+        words.replaced(request, {"secret": "x"})
+    with pytest.raises(HookFailed, match="cannot be passed on"):
+        encoded({"request": request})
+    assert prompt_of({"messages": [{"role": "user", "content": deep}]}) == "user: "
