@@ -133,10 +133,10 @@ def test_a_grade_is_a_number_from_0_to_10(reply: Any, quality: float | None) -> 
 
 def test_a_judge_is_shown_the_question_the_reference_and_the_answer() -> None:
     request = {"messages": [{"role": "user", "content": [{"type": "text", "text": "2 plus 2?"}]}]}
-    text = judged({"request": request, "answer": "4"}, "five")["messages"][0]["content"]
-    assert "2 plus 2?" in text
-    assert "[Reference answer]\n4\n" in text
-    assert "[Answer to grade]\nfive\n" in text
+    shown = json.loads(
+        judged({"request": request, "answer": "4"}, "five")["messages"][-1]["content"]
+    )
+    assert shown == {"request": "user: 2 plus 2?", "reference": "4", "answer": "five"}
 
 
 def test_a_row_s_limit_is_put_into_its_request(tmp_path: Path) -> None:
