@@ -41,7 +41,7 @@ def taught(count: int, *, tells: bool, seed: int = 0) -> tuple[FeatureSets, floa
 
 
 def test_an_embedding_that_tells_is_used() -> None:
-    made, quality = taught(600, tells=True)
+    made, quality = taught(1200, tells=True)
     assert made.figures()["embedding_share"] > 1.0 - 2 * LEAST
     assert made.figures()["embedding_gain"] > 0.0
     assert quality > 0.75
