@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tollway.gateway.learning.demand_forecast import Forecast
+from tollway.gateway.learning.known_events import KnownEvent, factor_at, pieces, usual_seconds
 
 HALF_LIFE_S = 60.0  # long enough to smooth bursts, short enough to follow a morning's rise
 
@@ -67,7 +68,7 @@ class Demand:
     """A route's demand: recent rates and forecasts, in total and by budget."""
 
     # The mutable state is the traffic in all workers, in this worker, and by budget in this worker;
-    # the forecasts in total and by budget; and the last reported counts.
+    # the forecasts in total and by budget; the last reported counts; and the events that are known.
 
     def __init__(self) -> None:
         self._all = Traffic()
@@ -76,6 +77,7 @@ class Demand:
         self._forecasts: dict[str, Forecast] = {"": Forecast()}
         self._last: tuple[int, int, dict[str, int]] = (0, 0, {})
         self._updated_s = -math.inf
+        self.events: tuple[KnownEvent, ...] = ()
 
     def update(
         self,
@@ -106,12 +108,14 @@ class Demand:
             return
         here = max(0, own - before_own)
         workers = max(0, total - before) / here if here else 1.0
-        self._forecasts[""].update(max(0, total - before), wall_s, passed_s)
+        # Of an event, the usual demand is learned: next week there will be none.
+        usual = 1.0 / factor_at(self.events, wall_s)
+        self._forecasts[""].update(max(0, total - before) * usual, wall_s, passed_s)
         for budget in self._forecasts.keys() | bound.keys():
             if budget:
                 fresh = max(0, bound.get(budget, 0) - before_bound.get(budget, 0))
                 forecast = self._forecasts.setdefault(budget, Forecast())
-                forecast.update(fresh * workers, wall_s, passed_s)
+                forecast.update(fresh * workers * usual, wall_s, passed_s)
 
     @property
     def rate_per_s(self) -> float:
@@ -134,9 +138,23 @@ class Demand:
             if not self._forecasts[""].known:
                 return None
             forecast = self._forecasts.get(budget)  # no forecast: it matched no request here
-            return 0.0 if forecast is None else forecast.expected(now_s, end_s)
+            return 0.0 if forecast is None else self._expected(forecast, now_s, end_s)
         rate = self.bound_per_s(budget) if budget else self.rate_per_s
-        return rate * (end_s - now_s)
+        if not self.events:
+            return rate * (end_s - now_s)
+        usual_per_s = rate / factor_at(self.events, now_s)
+        return usual_per_s * usual_seconds(self.events, now_s, end_s)
+
+    def _expected(self, forecast: Forecast, now_s: float, end_s: float) -> float | None:
+        if not self.events:
+            return forecast.expected(now_s, end_s)
+        total = 0.0
+        for from_s, to_s, factor in pieces(self.events, now_s, end_s):
+            usual = forecast.expected(from_s, to_s)
+            if usual is None:
+                return None
+            total += factor * usual
+        return total
 
     def save(self) -> dict[str, Any]:
         """Return the forecasts. Rates are not saved: they are learned again within minutes."""

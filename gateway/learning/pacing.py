@@ -8,6 +8,8 @@ window. The budget's `pacing` determines the number of requests to come:
   whole day was observed.
 - `none`: no pacing; the budget is only a cap.
 
+Events that are known multiply the requests to come while they last.
+
 Among the budgets that match all requests of a route, the tightest applies. A budget that matches
 only some of them (a tenant's, a tag's) paces those. Gateways that share a budget learn their number
 from the ledger, but not each other's traffic. Each multiplies its own demand by their number, and
@@ -25,6 +27,7 @@ from tollway.backends.money import to_usd
 from tollway.gateway.budgets.model import BudgetStatus
 from tollway.gateway.budgets.reservations import Reservations
 from tollway.gateway.learning.demand import Demand, Sharing
+from tollway.gateway.learning.known_events import KnownEvent
 from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.sinks.demand import Arrivals
 
@@ -43,8 +46,8 @@ class Pace:
 class BudgetPacing:
     """Passes each route's policy the amount per request that the budgets allow."""
 
-    # The mutable state is each route's demand, each budget's number of gateways, and the scopes
-    # for which each policy has an allowance.
+    # The mutable state is each route's demand and its events, each budget's number of gateways, and
+    # the scopes for which each policy has an allowance.
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class BudgetPacing:
         self._total: dict[str, Callable[[int], int]] = {}
         self._sharing: defaultdict[str, Sharing] = defaultdict(Sharing)
         self._paced: dict[str, set[str]] = {}
+        self._events: Mapping[str, tuple[KnownEvent, ...]] = {}
         self.demands: dict[str, Demand] = {}
         self.to_come: dict[str, float] = {}
         """For each pacing budget, the requests that it is expected to pay for in its window."""
@@ -83,6 +87,13 @@ class BudgetPacing:
         for name in self._routes.keys() - self.demands.keys():
             self.demands[name], self._paced[name] = Demand(), set()
             self._total[name] = self._totals(name)
+            self.demands[name].events = self._events.get(name, ())
+
+    def expect(self, events: Mapping[str, tuple[KnownEvent, ...]]) -> None:
+        """Take the events that are known, by route."""
+        self._events = events
+        for name, demand in self.demands.items():
+            demand.events = events.get(name, ())
 
     def pace(self) -> None:
         """Update the demand, and pass each policy its allowances."""

@@ -14,6 +14,7 @@ from types import MappingProxyType
 import orjson
 
 from tollway.gateway.learning.demand_forecast import Forecast
+from tollway.gateway.learning.known_events import factor_at
 from tollway.gateway.scaling.calendar import Calendar
 from tollway.gateway.scaling.coming import Coming, coming
 from tollway.gateway.scaling.load_meter import LoadMeter, Tick, Totals
@@ -25,7 +26,7 @@ from tollway.gateway.scaling.recommendation import (
     recommend,
 )
 
-AHEAD_S = 60.0  # of the forecast, from `lead_s` ahead: its rates are those of whole hours
+SMOOTH_S = 3600.0  # around the time that is forecast: its rates are those of whole hours
 AGE_WEEKS = 2.5  # mean age of what a forecast of four weeks is made of
 ERROR_HALF_LIFE_S = 3600.0  # a forecast is off when it is for hours
 
@@ -34,7 +35,7 @@ ERROR_HALF_LIFE_S = 3600.0  # a forecast is off when it is for hours
 class ScalingPlan:
     """How a backend is scaled.
 
-    `headroom` and `growth` (in a week) are shares by which the forecast is raised; `peak`: by which
+    `headroom` and `growth` (in a week): shares by which the forecast is raised; `peak`: by which
     the median hour is, to be served at any time; None for no such reserve. `replica_nano_per_hour`:
     what a replica costs; `budget` pays for it. `floor_routes` need the backend for their accuracy
     floors. `wait_usd_per_hour`: what it costs that a call waits for the first replica.
@@ -73,18 +74,25 @@ class BackendScaling:
         tick = self.meter.observe(now, now_s)
         if tick is None:
             return
-        self.forecast.update(tick.calls + tick.refused, now_s, tick.passed_s)
+        self.learn(tick.calls + tick.refused, now_s, tick.passed_s)
         if self.meter.is_known:
             self._compare(tick, now_s)
             self._recommend(tick, now_s, is_whole=is_whole, paid=paid)
 
+    def learn(self, calls: float, now_s: float, passed_s: float) -> None:
+        """Have the forecast learn the calls of the `passed_s` seconds before `now_s`."""
+        # Of an event, the usual calls are learned: next week there will be none.
+        usual = 1.0 / factor_at(self.plan.calendar.events, now_s)
+        self.forecast.update(calls * usual, now_s, passed_s)
+
     def _compare(self, tick: Tick, now_s: float) -> None:
         """Compare the forecast for the present hour, made of earlier ones, with the calls."""
-        expected = self.forecast.expected(now_s - AHEAD_S, now_s)
-        if expected is None:
+        usual_per_s = self._usual_per_s(now_s)
+        if usual_per_s is None:
             self.forecast_error = None
             return
-        per_s, is_s = expected / AHEAD_S, self.meter.rate_per_s
+        per_s = usual_per_s * factor_at(self.plan.calendar.events, now_s)
+        is_s = self.meter.rate_per_s
         highest = max(per_s, is_s)
         error = abs(is_s - per_s) / highest if highest else 0.0
         if self.forecast_error is None:
@@ -108,24 +116,28 @@ class BackendScaling:
             holds_floor=bool(self.plan.floor_routes),
             paid=paid,
         )
-        self.current = recommend(target, observed, self._expected(now_s), self.plan.calendar, now_s)
+        self.current = recommend(target, observed, self.expected(now_s), self.plan.calendar, now_s)
         self.wanted.append((now_s, self.current.wanted))
         while self.wanted and self.wanted[0][0] <= now_s - max(target.up_s, target.down_s):
             self.wanted.popleft()
         self.coming = coming(target, self.plan.calendar, self.current, self.wanted, now_s)
 
-    def _expected(self, now_s: float) -> Expected | None:
+    def expected(self, now_s: float) -> Expected | None:
+        """Return what is expected `lead_s` ahead; None if that is not known yet."""
         plan = self.plan
-        from_s = now_s + plan.target.lead_s
-        calls = self.forecast.expected(from_s, from_s + AHEAD_S)
-        if calls is None:
+        usual_per_s = self._usual_per_s(now_s + plan.target.lead_s)
+        if usual_per_s is None:
             return None
-        raised = (1.0 + plan.headroom) * (1.0 + plan.growth) ** AGE_WEEKS
+        grown = (1.0 + plan.growth) ** AGE_WEEKS
         reserve_per_s = 0.0
         if plan.peak is not None:
-            grown = (1.0 + plan.growth) ** AGE_WEEKS
             reserve_per_s = (1.0 + plan.peak) * grown * self.forecast.median_per_s
-        return Expected(raised * calls / AHEAD_S, reserve_per_s)
+        return Expected(grown * usual_per_s, plan.headroom, reserve_per_s)
+
+    def _usual_per_s(self, time_s: float) -> float | None:
+        """Return the rate that is usual at a time; hours are joined, for they are no steps."""
+        calls = self.forecast.expected(time_s - SMOOTH_S / 2, time_s + SMOOTH_S / 2)
+        return None if calls is None else calls / SMOOTH_S
 
 
 class ScalingAdvisor:

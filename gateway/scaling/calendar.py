@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from tollway.gateway.learning.known_events import KnownEvent
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -32,15 +34,6 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """A period (seconds since 1970) in which the load is `factor` times the usual load."""
-
-    start_s: float
-    end_s: float
-    factor: float
-
-
-@dataclass(frozen=True, slots=True)
 class Bounds:
     """The fewest and the most replicas."""
 
@@ -54,7 +47,7 @@ class Calendar:
 
     zone: str = "UTC"
     schedule: Sequence[Entry] = ()
-    events: Sequence[Event] = ()
+    events: Sequence[KnownEvent] = ()
 
     def bounds(self, usual: Bounds, now_s: float, lead_s: float) -> Bounds:
         """Return the bounds that apply now; those of `lead_s` ahead already widen them upwards.
@@ -74,7 +67,7 @@ class Calendar:
                 return Bounds(least, max(least, most))
         return usual
 
-    def event(self, now_s: float, lead_s: float) -> Event | None:
+    def event(self, now_s: float, lead_s: float) -> KnownEvent | None:
         """Return the event with the highest factor that is under way or begins within `lead_s`."""
         near = [e for e in self.events if e.start_s - lead_s <= now_s < e.end_s]
         return max(near, key=lambda event: event.factor, default=None)

@@ -47,12 +47,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the forecast says, in calls per second: `lead_s` ahead, and in the median hour.
+    """What the forecast says, in calls per second, `lead_s` ahead.
 
-    Both include head-room and growth. `reserve_per_s`: what is always to be served; 0 for nothing.
+    `headroom`: the share by which it is raised, or below 0 lowered, to prepare for it; an event is
+    certain, and is not lowered. `reserve_per_s`: what is always to be served; 0 for nothing.
     """
 
     per_s: float
+    headroom: float = 0.0
     reserve_per_s: float = 0.0
 
 
@@ -151,12 +153,12 @@ def _terms(
 ) -> tuple[Term, ...]:
     rates = {"measured": observed.rate_per_s}
     if expected is not None:
-        rates["forecast"] = expected.per_s
+        rates["forecast"] = (1.0 + expected.headroom) * expected.per_s
         if expected.reserve_per_s:
             rates["reserve"] = expected.reserve_per_s
     event = calendar.event(now_s, target.lead_s)
     if event is not None and expected is not None:
-        rates["event"] = event.factor * expected.per_s
+        rates["event"] = (1.0 + max(0.0, expected.headroom)) * event.factor * expected.per_s
     elif event is not None and now_s < event.start_s:  # later, the measured rate has it already
         rates["event"] = event.factor * observed.rate_per_s
     loads = {reason: rate * observed.service_s for reason, rate in rates.items()}

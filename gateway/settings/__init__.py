@@ -33,6 +33,7 @@ from tollway.gateway.settings.rollouts.table import (
 from tollway.gateway.settings.root import Settings
 from tollway.gateway.settings.route import AuditConfig, FeaturesConfig, RouteConfig, ScoreConfig
 from tollway.gateway.settings.scaling.backend import ScalingConfig
+from tollway.gateway.settings.scaling.events import EventConfig, RouteEventConfig
 from tollway.gateway.settings.server import (
     CorsConfig,
     GrpcConfig,
@@ -61,6 +62,7 @@ __all__ = [
     "CriterionConfig",
     "DeviceConfig",
     "DeviceTimeConfig",
+    "EventConfig",
     "FeatureGroupConfig",
     "FeatureTiersConfig",
     "FeatureValueConfig",
@@ -75,6 +77,7 @@ __all__ = [
     "RolloutConfig",
     "RouteCacheConfig",
     "RouteConfig",
+    "RouteEventConfig",
     "ScalingConfig",
     "ScoreConfig",
     "ServerConfig",

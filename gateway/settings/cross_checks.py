@@ -33,6 +33,7 @@ def check(raw: Raw) -> Iterator[Finding]:
         "tenants",
         "budgets",
         "scaling",
+        "events",
         "models",
         "rollouts",
         "webhooks",
@@ -46,6 +47,7 @@ def check(raw: Raw) -> Iterator[Finding]:
     yield from _hashes(raw)
     yield from _scopes(raw)
     yield from _scaling(raw)
+    yield from _events(raw)
     yield from _workers(raw)
     yield from _grpc(raw)
     yield from of_models(raw)
@@ -129,6 +131,15 @@ def _scaling(raw: Raw) -> Iterator[Finding]:
         elif backends[name].get("kind") == "rules":
             yield place, show(name), "has no replicas: rules run inside the gateway; remove it"
         yield from _replica_budget(raw, index, entry)
+
+
+def _events(raw: Raw) -> Iterator[Finding]:
+    routes = _by_name(raw, "routes")
+    for index, event in _tables(raw, "events"):
+        for at, name in enumerate(_texts(event.get("routes"))):
+            if name not in routes:
+                place: Location = ("events", index, "routes", at)
+                yield place, show(name), f"is not a route; {did_you_mean(name, routes)}"
 
 
 def _replica_budget(raw: Raw, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ from tollway.gateway.settings.registry.registry import RegistryConfig
 from tollway.gateway.settings.rollouts.table import RolloutConfig
 from tollway.gateway.settings.route import RouteConfig
 from tollway.gateway.settings.scaling.backend import ScalingConfig
+from tollway.gateway.settings.scaling.events import RouteEventConfig
 from tollway.gateway.settings.server import GrpcConfig, ServerConfig
 from tollway.gateway.settings.storage import CaptureConfig, JournalConfig, LedgerConfig, StateConfig
 from tollway.gateway.settings.tenant import TenantConfig
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     tenants: tuple[TenantConfig, ...] = ()
     budgets: tuple[BudgetConfig, ...] = ()
     scaling: tuple[ScalingConfig, ...] = ()
+    events: tuple[RouteEventConfig, ...] = ()
     registry: RegistryConfig | None = None
     models: tuple[ModelConfig, ...] = ()
     rollouts: tuple[RolloutConfig, ...] = ()

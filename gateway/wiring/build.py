@@ -53,7 +53,7 @@ from tollway.gateway.wiring.planes import (
 from tollway.gateway.wiring.request_path import build_path
 from tollway.gateway.wiring.rollouts.runtime import build_rollouts
 from tollway.gateway.wiring.routes import build_plans
-from tollway.gateway.wiring.scaling import build_scaling
+from tollway.gateway.wiring.scaling import build_scaling, known_events
 from tollway.gateway.wiring.scheduler import Scheduler
 from tollway.gateway.wiring.shared import (
     build_disks,
@@ -233,6 +233,7 @@ def build(  # noqa: PLR0915 - one statement for each part
         totals=identity.total,
         workers=identity.count,
     )
+    pacing.expect(known_events(settings))
     state = StateStore(
         routes,
         pacing.demands,

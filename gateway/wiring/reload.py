@@ -53,7 +53,7 @@ from tollway.gateway.wiring.lifecycle.registry import managed
 from tollway.gateway.wiring.planes import environment_of
 from tollway.gateway.wiring.rollouts import runtime as rollouts
 from tollway.gateway.wiring.routes import build_plans
-from tollway.gateway.wiring.scaling import build_actions, scaling_plans
+from tollway.gateway.wiring.scaling import build_actions, known_events, scaling_plans
 from tollway.gateway.wiring.settings_changes import checksum, differing
 
 log = logging.getLogger(__name__)
@@ -271,6 +271,7 @@ def apply_settings(gateway: Gateway, new: config.Settings) -> None:
     gateway.limit_bodies(new.server.max_body_bytes)
     gateway.reservations.held.wait_s = new.server.hold_wait_s
     gateway.scaling.revise(scaling_plans(new))
+    gateway.pacing.expect(known_events(new))
     if gateway.keeper is not None:
         gateway.keeper.revise(managed(new))
 
@@ -317,6 +318,7 @@ def differences(old: config.Settings, new: config.Settings) -> list[str]:
         "tenants",
         "budgets",
         "scaling",
+        "events",
         "models",
         "rollouts",
     ):

@@ -10,17 +10,18 @@ from tollway.backends.money import NANO_PER_USD
 from tollway.gateway import settings as config
 from tollway.gateway.budgets.model import BudgetStatus
 from tollway.gateway.control_store.registry import open_control_store
+from tollway.gateway.learning.known_events import KnownEvent
 from tollway.gateway.observability.events import EventLog
 from tollway.gateway.scaling.actuators.command import CommandActuator
 from tollway.gateway.scaling.actuators.port import Actuator
 from tollway.gateway.scaling.actuators.webhook import WebhookActuator
 from tollway.gateway.scaling.advisor import ScalingAdvisor, ScalingPlan
-from tollway.gateway.scaling.calendar import Bounds, Calendar, Entry, Event
+from tollway.gateway.scaling.calendar import Bounds, Calendar, Entry
 from tollway.gateway.scaling.changes import Rates
 from tollway.gateway.scaling.recommendation import Target
 from tollway.gateway.scaling.scaler import Action, Scaler
 from tollway.gateway.settings.scaling.action import ActionConfig
-from tollway.gateway.settings.scaling.calendar import DAYS, EventConfig, ScheduleConfig, minute_of
+from tollway.gateway.settings.scaling.calendar import DAYS, ScheduleConfig, minute_of
 from tollway.gateway.storage.audit_log import AuditLog
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.storage.state_file import StateFile
@@ -119,6 +120,33 @@ def scaling_plans(settings: config.Settings) -> dict[str, ScalingPlan]:
     return {one.name: _plan(one, settings) for one in settings.scaling}
 
 
+def known_events(settings: config.Settings) -> dict[str, tuple[KnownEvent, ...]]:
+    """Return the events of each route that has any."""
+    found = {
+        route.name: tuple(
+            [
+                KnownEvent(one.start.timestamp(), one.end.timestamp(), one.factor)
+                for one in settings.events
+                if not one.routes or route.name in one.routes
+            ]
+        )
+        for route in settings.routes
+    }
+    return {route: events for route, events in found.items() if events}
+
+
+def _events_of(one: config.ScalingConfig, settings: config.Settings) -> tuple[KnownEvent, ...]:
+    """Return the events of a backend: its own, and those of routes that it serves."""
+    by_route = known_events(settings)
+    of_routes = {
+        event: None
+        for route in settings.routes
+        if one.kind == "gateway" or one.name in route.backends
+        for event in by_route.get(route.name, ())
+    }
+    return (*map(_event, one.events), *of_routes)
+
+
 def _plan(one: config.ScalingConfig, settings: config.Settings) -> ScalingPlan:
     target = Target(
         usual=Bounds(one.min, one.max),
@@ -132,7 +160,7 @@ def _plan(one: config.ScalingConfig, settings: config.Settings) -> ScalingPlan:
     price = one.replica_usd_per_hour
     return ScalingPlan(
         target,
-        Calendar(one.timezone, tuple(map(_entry, one.schedule)), tuple(map(_event, one.events))),
+        Calendar(one.timezone, tuple(map(_entry, one.schedule)), _events_of(one, settings)),
         headroom=one.headroom,
         growth=one.growth,
         peak=one.peak,
@@ -153,5 +181,5 @@ def _entry(one: ScheduleConfig) -> Entry:
     return Entry(days, minute_of(one.start), minute_of(one.end), one.min, one.max)
 
 
-def _event(one: EventConfig) -> Event:
-    return Event(one.start.timestamp(), one.end.timestamp(), one.factor)
+def _event(one: config.EventConfig) -> KnownEvent:
+    return KnownEvent(one.start.timestamp(), one.end.timestamp(), one.factor)

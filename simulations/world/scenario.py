@@ -101,6 +101,16 @@ class Workload(ConfigTable):
     )
 
 
+class Announced(ConfigTable):
+    """An event that the gateways know of in advance."""
+
+    at_h: Hours = Field(description="Start, in hours from the scenario's start.", examples=[9.0])
+    for_h: Positive = Field(description="Duration in hours.", examples=[6.0])
+    times: Float = Field(
+        gt=1, le=1000, description="The expected multiple of the usual request rate.", examples=[10]
+    )
+
+
 class Labels(ConfigTable):
     """Feedback on answers: its share, delay and errors."""
 
@@ -250,6 +260,9 @@ class Scenario(ConfigTable):
     budgets: tuple[BudgetConfig, ...] = Field(
         default=(), description="The budgets, as in `tollway.toml`."
     )
+    events: tuple[Announced, ...] = Field(
+        default=(), max_length=64, description="Events that the gateways know of, as `[[events]]`."
+    )
     changes: tuple[Change, ...] = Field(default=(), description="Changes during the scenario.")
 
     @property
@@ -298,5 +311,16 @@ def settings_document(scenario: Scenario) -> dict[str, Any]:
             for backend in scenario.backends
         ],
         "budgets": [budget.model_dump() for budget in scenario.budgets],
+        "events": [
+            {
+                "name": f"event-{number + 1}",
+                "start": datetime.fromtimestamp(scenario.start_s + one.at_h * 3600, UTC),
+                "end": datetime.fromtimestamp(
+                    scenario.start_s + (one.at_h + one.for_h) * 3600, UTC
+                ),
+                "factor": one.times,
+            }
+            for number, one in enumerate(scenario.events)
+        ],
         "server": {"allow_anonymous": True},
     }

@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.errors import KeyProblem
 from tollway.gateway.settings.scaling.action import ActionConfig
-from tollway.gateway.settings.scaling.calendar import EventConfig, Replicas, ScheduleConfig
+from tollway.gateway.settings.scaling.calendar import Replicas, ScheduleConfig
+from tollway.gateway.settings.scaling.events import EventConfig
 from tollway.gateway.settings.types import Float, Int, Name, Seconds, TimeZone, Usd
 
 
@@ -65,11 +66,11 @@ class ScalingConfig(ConfigTable):
         description="Time for which fewer replicas must be enough before they are recommended.",
     )
     headroom: Float = Field(
-        default=0,
-        ge=0,
+        default=-0.3,
+        gt=-1,
         le=10,
-        description="Share by which the forecast is raised. `target_utilization` leaves room for "
-        "all loads; this is for forecasts that fall short.",
+        description="Share by which the forecast is raised or, below 0, lowered. A forecast is "
+        "there to prepare: measured calls ask for the rest.",
         examples=[0.2],
     )
     growth: Float = Field(
@@ -114,7 +115,9 @@ class ScalingConfig(ConfigTable):
         description="Bounds at times of the week. The first that applies decides.",
     )
     events: tuple[EventConfig, ...] = Field(
-        default=(), max_length=64, description="Periods of more calls than usual."
+        default=(),
+        max_length=64,
+        description="Periods of more calls than usual, beside those in `[[events]]`.",
     )
 
     @model_validator(mode="after")

@@ -3,11 +3,11 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.errors import KeyProblem
-from tollway.gateway.settings.types import Float, Int, Name, checked
+from tollway.gateway.settings.types import Int, checked
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -56,29 +56,4 @@ class ScheduleConfig(ConfigTable):
             raise KeyProblem("min", "and max are both missing; set one of them")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise KeyProblem("min", "is greater than max; lower it")
-        return self
-
-
-class EventConfig(ConfigTable):
-    """A period of more calls than usual, such as a sale."""
-
-    name: Name = Field(description="Name of the event.", examples=["black-friday"])
-    start: AwareDatetime = Field(
-        description="Start, with a time zone.", examples=["2026-11-27T00:00:00+01:00"]
-    )
-    end: AwareDatetime = Field(
-        description="End, with a time zone.", examples=["2026-11-28T00:00:00+01:00"]
-    )
-    factor: Float = Field(
-        gt=1,
-        le=1000,
-        description="The expected calls, as a multiple of the forecast. Until there is a forecast, "
-        "a multiple of the present calls, until the event begins.",
-        examples=[4],
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.end <= self.start:
-            raise KeyProblem("end", "is not after start; write a later time")
         return self

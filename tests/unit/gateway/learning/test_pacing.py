@@ -7,6 +7,7 @@ import pytest
 from tollway.backends.money import NANO_PER_USD
 from tollway.gateway.budgets.model import Budget, BudgetStatus, Scope
 from tollway.gateway.learning.demand import Demand, Sharing, Traffic
+from tollway.gateway.learning.known_events import KnownEvent
 from tollway.gateway.learning.pacing import allowances_usd
 
 DAY_S = 86_400
@@ -49,6 +50,32 @@ def budget(name: str, scope: Scope, usd: float = 10.0, **more: object) -> Budget
     return Budget(
         name, scope, int(usd * NANO_PER_USD), **{"window": "day", "pacing": "even", **more}
     )  # type: ignore[arg-type]
+
+
+def test_an_event_that_is_known_is_among_the_requests_to_come() -> None:
+    told = demand(1)
+    told.events = (KnownEvent(40.0, 60.0, 10.0), KnownEvent(50.0, 55.0, 2.0))
+    found = allowances([status(budget("all", Scope()))], {"r": told}, 0.0)
+    assert found == {"r": {"": pytest.approx(10.0 / (80 + 20 * 10))}}
+    told = demand(10)  # during the event, the usual rate is a tenth of what is seen
+    told.events = (KnownEvent(0.0, 60.0, 10.0),)
+    found = allowances([status(budget("all", Scope()))], {"r": told}, 50.0)
+    assert found == {"r": {"": pytest.approx(10.0 / (10 * 10 + 40))}}
+
+
+def test_of_an_event_the_usual_demand_is_learned_and_a_later_one_is_expected() -> None:
+    learned = Demand()
+    sale = KnownEvent(30 * 3600.0, 36 * 3600.0, 5.0)
+    later_sale = KnownEvent(56 * 3600.0, 57 * 3600.0, 3.0)
+    learned.events = (sale, later_sale)
+    total = 0.0
+    for now_s in range(0, 48 * 3600 + 1, 60):
+        learned.update(int(total), int(total), {}, float(now_s), float(now_s))
+        total += 60.0 * (5.0 if 30 <= now_s // 3600 < 36 else 1.0)
+    usual = learned.to_come("", "forecast", 54 * 3600.0, 56 * 3600.0)
+    assert usual == pytest.approx(7200.0, rel=0.02)
+    later = learned.to_come("", "forecast", 56 * 3600.0, 58 * 3600.0)
+    assert later == pytest.approx(4 * 3600.0, rel=0.02)
 
 
 def test_what_is_left_is_spread_over_the_requests_to_come() -> None:

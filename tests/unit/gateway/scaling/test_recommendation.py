@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tollway.gateway.scaling.calendar import Bounds, Calendar, Entry, Event
+from tollway.gateway.learning.known_events import KnownEvent
+from tollway.gateway.scaling.calendar import Bounds, Calendar, Entry
 from tollway.gateway.scaling.queueing import memoryless_wait_s
 from tollway.gateway.scaling.recommendation import (
     Expected,
@@ -53,7 +54,7 @@ def test_a_forecast_of_more_calls_decides_and_one_of_fewer_does_not() -> None:
     assert at(Observed(28.0, 0.5), forecast=5.0).reason == "measured"
 
 
-SALE = Calendar(events=(Event(NOW_S + 100, NOW_S + 3600, 3.0),))
+SALE = Calendar(events=(KnownEvent(NOW_S + 100, NOW_S + 3600, 3.0),))
 
 
 def test_an_event_multiplies_the_forecast_from_the_lead_time_before_it() -> None:
@@ -167,5 +168,5 @@ def test_a_floor_keeps_one_replica_and_a_budget_bounds_even_that() -> None:
 
 
 def test_the_reserve_is_a_term() -> None:
-    found = recommend(TARGET, Observed(1.0, 0.5), Expected(1.0, 28.0), EMPTY, NOW_S)
+    found = recommend(TARGET, Observed(1.0, 0.5), Expected(1.0, reserve_per_s=28.0), EMPTY, NOW_S)
     assert (found.replicas, found.reason) == (5, "reserve")

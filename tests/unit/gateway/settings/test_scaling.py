@@ -5,7 +5,7 @@ import pytest
 from tollway.gateway import settings as config
 from tollway.gateway.scaling.calendar import Bounds, Entry
 from tollway.gateway.settings.errors import ConfigError
-from tollway.gateway.wiring.scaling import scaling_plans
+from tollway.gateway.wiring.scaling import known_events, scaling_plans
 
 TEXT = """
 [server]
@@ -191,3 +191,16 @@ def test_a_floor_keeps_its_baseline() -> None:
         'backends = ["gpu"]\nobjective = "min_cost"\naccuracy_floor = 0.9\nbaseline = "gpu"',
     )
     assert scaling_plans(config.parse(text, {}))["gpu"].floor_routes == ("r",)
+
+
+def test_events_of_routes_reach_their_backends_and_the_pacing() -> None:
+    event = (
+        '[[events]]\nname = "sale"\nstart = 2026-11-27T00:00:00Z\nend = 2026-11-28T00:00:00Z\n'
+        "factor = 3\n"
+    )
+    found = parse(f"max = 8\n{event}")
+    (known,) = known_events(found)["r"]
+    assert known.factor == 3.0 and known.end_s - known.start_s == 86_400.0
+    assert list(scaling_plans(found)["gpu"].calendar.events) == [known]
+    with pytest.raises(ConfigError, match="is not a route"):
+        parse(f'max = 8\n{event}routes = ["x"]\n')
