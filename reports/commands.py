@@ -17,10 +17,12 @@ from tollway.reports import (
     pages,
     provider_bill,
     reconciliation,
+    replicas,
     tables,
     views,
 )
 from tollway.reports.facts import devices as read_devices
+from tollway.reports.facts import replicas as read_replicas
 from tollway.reports.returns import Terms
 from tollway.reports.sources import Source, open_source, pair
 from tollway.reports.tables import FORMATS, Table, Unknowable
@@ -33,6 +35,7 @@ examples:
   tollway report tenants --format csv > tenants.csv
   tollway report roi tollway.toml --value-per-correct-usd 0.02
   tollway report devices tollway.toml
+  tollway report replicas tollway.toml
   tollway report features tollway.toml
   tollway report invoice tollway.toml --bill openai-november.csv
   tollway report focus --out focus.csv
@@ -98,6 +101,7 @@ def add(commands: Any) -> None:
             )
 
     _add_devices(commands)
+    _add_replicas(commands)
     _add_features(commands)
     _add_feature_versions(commands)
     _add_focus(commands)
@@ -107,6 +111,14 @@ def add(commands: Any) -> None:
 def _add_devices(commands: Any) -> None:
     summary = "compare what devices have cost with what calls were charged"
     command = terminal.add(commands, "devices", _command("Devices", device_costs), summary, _SOURCE)
+    add_source(command)
+    add_output(command)
+
+
+def _add_replicas(commands: Any) -> None:
+    summary = "show the hours of backends' replicas, their cost, and the share that is idle"
+    run = _command("Replicas", replica_hours)
+    command = terminal.add(commands, "replicas", run, summary, _SOURCE)
     add_source(command)
     add_output(command)
 
@@ -311,6 +323,17 @@ def device_costs(source: Source, arguments: argparse.Namespace) -> Made:
     add_up(source.facts(), grouping, whole)
     costs = read_devices(source.paths, source.damage)
     made = devices.table(costs, grouping.groups, source.span)
+    return [made], whole.groups.get((), Totals())
+
+
+def replica_hours(source: Source, arguments: argparse.Namespace) -> Made:
+    """Return the hours of replicas, their cost, and what calls were charged, by day."""
+    if source.where:
+        raise Unknowable("what replicas cost belongs to no request; remove --where")
+    grouping, whole = Grouping(("day", "backend"), source.span), Grouping((), source.span)
+    add_up(source.facts(), grouping, whole)
+    times = read_replicas(source.paths, source.damage)
+    made = replicas.table(times, grouping.groups, source.span)
     return [made], whole.groups.get((), Totals())
 
 

@@ -23,6 +23,7 @@ from tollway.gateway.storage.journal_format import Row
 
 _FEEDBACK = b'{"kind":"feedback"'
 _DEVICE = b'{"kind":"device"'
+_REPLICAS = b'{"kind":"replicas"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,30 @@ def devices(paths: Iterable[Path], damage: journal_reader.Damage) -> Iterator[De
             )
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaTime:
+    """The time of a backend's replicas in the minute before `time_s`, and what it cost."""
+
+    time_s: float
+    backend: str
+    replica_s: float
+    busy_s: float
+    cost_nano: int
+
+
+def replicas(paths: Iterable[Path], damage: journal_reader.Damage) -> Iterator[ReplicaTime]:
+    """Yield the time of replicas; other rows are not read."""
+    for path in paths:
+        for row in journal_reader.sound(path, damage, _is_replicas):
+            yield ReplicaTime(
+                time_s=row["time"],
+                backend=row["backend"],
+                replica_s=row["replica_s"],
+                busy_s=row["busy_s"],
+                cost_nano=row["cost_nano"],
+            )
+
+
 def qualities(paths: Iterable[Path]) -> dict[str, float]:
     """Return the quality of answers by decision, without labels selected by audits."""
     uncounted = journal_reader.Damage()
@@ -152,8 +177,12 @@ def _is_device(line: bytes) -> bool:
     return line.startswith(_DEVICE)
 
 
+def _is_replicas(line: bytes) -> bool:
+    return line.startswith(_REPLICAS)
+
+
 def _is_fact(line: bytes) -> bool:
-    return not line.startswith((_FEEDBACK, _DEVICE))
+    return not line.startswith((_FEEDBACK, _DEVICE, _REPLICAS))
 
 
 def _charge(row: Row) -> Charge:

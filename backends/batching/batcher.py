@@ -36,6 +36,7 @@ from tollway.backends.batching.shares import divided
 from tollway.backends.batching.size import BatchSize
 from tollway.backends.concurrency.fair_line import FairLine
 from tollway.backends.concurrency.queue import ConcurrencyQueue
+from tollway.backends.concurrency.start_gate import StartGate
 from tollway.backends.devices.reply_time import TimedTransport
 from tollway.backends.documents import header, streams_events
 from tollway.backends.errors import (
@@ -454,6 +455,6 @@ class Batcher:
 
 def unwrapped(transport: Transport) -> Transport:
     """Return the transport that carries calls, without what joins them or reads their time."""
-    while isinstance(transport, Batcher | TimedTransport):
+    while isinstance(transport, Batcher | TimedTransport | StartGate):
         transport = transport.inner
     return transport

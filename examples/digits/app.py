@@ -36,11 +36,12 @@ class App:
         delay_s: float = 0.0,
         fail_every: int = 0,
     ) -> None:
-        # The mutable state of a server is its counters.
+        # The mutable state of a server is its counters, and whether it is about to end.
         self._model = model
         self._names = (model.name, *aliases)
         self._delay_s = delay_s
         self._fail_every = fail_every
+        self.is_draining = False
         self.asked = self.calls = self.images = 0
         self.device_s = 0.0
 
@@ -65,6 +66,8 @@ class App:
             case ("v2",):
                 document = {"name": "tollway-digits", "version": VERSION}
                 document["extensions"] = oip.EXTENSIONS
+            case ("v2", "health", "ready") if self.is_draining:
+                return 503, {"ready": False}
             case ("v2", "health", "live" | "ready" as what):
                 document = {what: True}
             case ("v2", "models", name, *rest) if self._knows(name, rest):

@@ -4,7 +4,7 @@
     curl localhost:9002/v2/models/digits-cpu
 
 Each reply carries x-device-seconds, the measured device time of the inference. GET /stats returns
-the sums.
+the sums. After SIGUSR1, GET /v2/health/ready says that the server is not ready: it is about to end.
 """
 
 import os
@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a model: before nump
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
+import signal
 import socket
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def main() -> None:
         delay_s=chosen.delay_ms / 1000,
         fail_every=chosen.fail_every,
     )
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(app, "is_draining", True))
     listener = socket.create_server((chosen.host, chosen.port), backlog=1024)
     host, port = listener.getsockname()[:2]
     print(f"{model.name} on {model.device}", flush=True)

@@ -104,6 +104,7 @@ class DashboardData:
             "budgets": [self._budget(status, now_s) for status in self._reservations.status()],
             "routes": [_route(route, buckets, query) for route in routes],
             "devices": _devices(report.families),
+            "replicas": _replicas(report.families),
             "rollouts": await self._rollouts(),
             "tenants": _top(buckets, query),
             "tags": [{"tag": tag, "usd": to_usd(nano)} for tag, nano in tags],
@@ -172,6 +173,34 @@ def _devices(families: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             else:
                 one[name] = value
     return [found[name] for name in sorted(found)]
+
+
+_OF_REPLICAS = {
+    "tollway_backend_replicas_recommended": "recommended",
+    "tollway_backend_replicas_wanted": "wanted",
+    "tollway_backend_replicas_coming": "coming",
+    "tollway_backend_replicas_set": "set",
+    "tollway_backend_replica_seconds": "replica_s",
+    "tollway_backend_replica_busy_seconds": "busy_s",
+    "tollway_backend_replica_cost_usd": "cost_usd",
+    "tollway_backend_forecast_error_ratio": "forecast_error",
+}
+"""The metrics of replicas and their names in the document."""
+
+
+def _replicas(families: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what is recommended, set and used of each backend that is scaled."""
+    found: dict[str, dict[str, Any]] = {}
+    for family in families:
+        name = _OF_REPLICAS.get(family["name"])
+        if name is None:
+            continue
+        for _, labels, value in family["samples"]:
+            found.setdefault(labels["backend"], {"name": labels["backend"]})[name] = value
+    for one in found.values():
+        if one.get("replica_s"):
+            one["idle_share"] = 1.0 - min(1.0, one.get("busy_s", 0.0) / one["replica_s"])
+    return [found[name] for name in sorted(found) if "recommended" in found[name]]
 
 
 def _spend(buckets: list[Bucket], query: DashboardQuery) -> dict[str, Any]:

@@ -16,6 +16,7 @@ _ADDED = {
     "tollway_backend_calls",
     "tollway_backend_concurrency_limit",
     "tollway_backend_calls_waiting",
+    "tollway_backend_start_waiting",
     "tollway_budget_waiting",
     "tollway_device_unallocated_usd",
     "tollway_drained_streams",

@@ -5,6 +5,7 @@ from typing import Protocol, cast
 
 from tollway.backends.batching.batcher import Batcher, unwrapped
 from tollway.backends.concurrency.queue import ConcurrencyQueue
+from tollway.backends.concurrency.start_gate import StartState
 from tollway.backends.http.load_balancer import LoadBalancer
 from tollway.backends.money import to_usd
 from tollway.gateway.budgets.model import BudgetStatus
@@ -337,11 +338,35 @@ def backends(backends: Mapping[str, Target], now_s: float) -> Iterator[Metric]:
         ["backend"],
         (([name], one.announced.avoided) for name, one in backends.items() if one.announced),
     )
+    starts = [([name], backend.start) for name, backend in backends.items() if backend.start]
+    if starts:
+        yield from _starts(starts)
     yield counter(
         "tollway_backend_shed",
         "Calls refused because they would have waited too long for a slot",
         ["backend"],
         ((at, slots.refused) for at, slots in queues),
+    )
+
+
+def _starts(starts: Sequence[tuple[list[str], StartState]]) -> Iterator[Metric]:
+    yield gauge(
+        "tollway_backend_start_waiting",
+        "Calls waiting for the first replica",
+        ["backend"],
+        ((at, one.waiting) for at, one in starts),
+    )
+    yield counter(
+        "tollway_backend_start_wait_seconds",
+        "Time for which calls have waited for the first replica",
+        ["backend"],
+        ((at, one.waited_s) for at, one in starts),
+    )
+    yield gauge(
+        "tollway_backend_surcharge_usd",
+        "By how much more a call is offered to policies, for replicas that it would add",
+        ["backend"],
+        ((at, one.surcharge_usd) for at, one in starts),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tollway.backends.concurrency.queue import ConcurrencyQueue
+from tollway.backends.concurrency.start_gate import StartState
 from tollway.backends.dialect import Dialect, limited, rewritten
 from tollway.backends.output import OutputLimit
 from tollway.backends.ports import REDIRECTS, Transport, WireProtocol
@@ -76,6 +77,7 @@ class Target:
     the price in force. `keys`: several keys in place of one `credential`, which is then the
     first of them; `keyed` is the backend as it is called with each, and its `key_rest` is that of
     the key.
+    `start`: whether it is starting, and what that costs, if calls may wait for it.
     `renames`: its replies have its own name of the model. `is_transparent`: they go to clients as
     they came. `announced`: what they say is left of its rate limits, if that is heeded.
     `on_price` is told the price in force.
@@ -101,6 +103,7 @@ class Target:
     trial: Trial | None = None
     slots: ConcurrencyQueue | None = None
     cache: PromptCacheTracker | None = None
+    start: StartState | None = None
     dialect: Dialect = field(default_factory=Dialect)
     lacks: frozenset[str] = frozenset()
     context_tokens: int | None = None

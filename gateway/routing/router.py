@@ -307,6 +307,8 @@ class Router:
             candidate = self._candidate(state, backend, closed, now_s)
             if candidate is not None:
                 expected_usd = candidate.expected_nano / NANO_PER_USD
+                if backend.start is not None:
+                    expected_usd += backend.start.surcharge_usd
                 arms.append(Arm(backend.name, expected_usd, backend.declared_quality))
                 announced = backend.announced
                 if announced is not None and now_s < announced.until_s:

@@ -63,6 +63,7 @@ class BackendScaling:
     current: Recommendation | None = None
     coming: Coming | None = None
     forecast_error: float | None = None
+    zero_s: float = -math.inf
 
     def observe(
         self, now: Totals, now_s: float, *, is_whole: bool = True, paid: int | None = None
@@ -120,6 +121,8 @@ class BackendScaling:
         self.wanted.append((now_s, self.current.wanted))
         while self.wanted and self.wanted[0][0] <= now_s - max(target.up_s, target.down_s):
             self.wanted.popleft()
+        if not self.current.replicas:
+            self.zero_s = now_s
         self.coming = coming(target, self.plan.calendar, self.current, self.wanted, now_s)
 
     def expected(self, now_s: float) -> Expected | None:

@@ -13,16 +13,18 @@ _WAITING = "tollway_backend_calls_waiting"
 _FAILED = "tollway_attempt_errors_total"
 _REQUESTS = "tollway_requests"
 _CPU = "tollway_process_cpu_seconds"
+_STARTING = "tollway_backend_start_waiting"
+_WAITED = "tollway_backend_start_wait_seconds_total"
 _FIELDS = {
     _CALLS: "calls",
     _SECONDS: "seconds",
     _REFUSED: "refused",
     _FAILED: "failed",
     _WAITING: "waiting",
+    _STARTING: "cold",
 }
-_FAMILIES = {name.removesuffix("_total") for name in (_REFUSED, _FAILED, _WAITING)} | {
-    _CALLS.removesuffix("_count")
-}
+_COUNTED = (_REFUSED, _FAILED, _WAITING, _STARTING, _WAITED)
+_FAMILIES = {name.removesuffix("_total") for name in _COUNTED} | {_CALLS.removesuffix("_count")}
 
 
 def totals(families: Iterable[Mapping[str, Any]], gateway: Iterable[str] = ()) -> dict[str, Totals]:
@@ -44,4 +46,6 @@ def totals(families: Iterable[Mapping[str, Any]], gateway: Iterable[str] = ()) -
             if field_name := _FIELDS.get(name):
                 one = found.setdefault(labels["backend"], Totals())
                 setattr(one, field_name, getattr(one, field_name) + value)
+            elif name == _WAITED:  # for a replica: a call's duration says nothing of its service
+                found.setdefault(labels["backend"], Totals()).seconds -= value
     return {**found, **{name: replace(own) for name in gateway}}

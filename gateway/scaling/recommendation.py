@@ -171,7 +171,11 @@ def _terms(
     return tuple(
         # How long calls take is unknown after a restart, and while none succeeds; one replica
         # then shows it. With none, it would never be known.
-        Term(reason, load, max(replicas_for(target, load, service_s), rates.get(reason, 0.0) > 0))
+        Term(
+            reason,
+            load,
+            max(replicas_for(target, load, service_s), int(rates.get(reason, 0.0) > 0)),
+        )
         for reason, load in loads.items()
     )
 

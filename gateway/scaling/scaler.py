@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tollway.backends.money import to_usd
 from tollway.gateway.control_store.protocol import ControlStore, StoreUnavailable
 from tollway.gateway.routing.observer import EventSink
 from tollway.gateway.scaling import changes, fleet
@@ -24,6 +25,7 @@ from tollway.gateway.scaling.advisor import ScalingAdvisor
 from tollway.gateway.scaling.changes import Applied, Rates
 from tollway.gateway.scaling.fleet import FleetTotals
 from tollway.gateway.scaling.load_meter import Totals
+from tollway.gateway.scaling.surcharge import surcharge_usd
 from tollway.gateway.scaling.usage import ReplicaUsage, UsedReplicas
 from tollway.gateway.storage import audit_log
 from tollway.gateway.storage.audit_log import Actor, AuditLog
@@ -35,6 +37,7 @@ LEASE_S = 20.0  # four ticks: the next process takes over soon after a crash
 TOLLWAY = Actor("tollway", "recommendation")
 OUTPUT_CHARS_MAX = 1000  # of what an actuator said, in an event
 LEASE = "scaling"
+START_TIMES = 2.0  # lead times after which a backend that does not answer is not starting any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,31 @@ class Scaler:
         current = self.advisor.backends[name].current
         return 0 if current is None else current.replicas
 
+    def is_cold(self, name: str, now_s: float) -> bool:
+        """Return whether a backend has no replica, or had none until its first was to start."""
+        one = self.advisor.backends.get(name)
+        if one is None or one.current is None:
+            return False
+        recent_s = START_TIMES * one.plan.target.lead_s + TICK_S
+        return self.running(name) == 0 or now_s - one.zero_s < recent_s
+
+    def surcharge_usd(self, name: str) -> float:
+        """Return by how much more a call to a backend is offered, for replicas that it adds."""
+        one = self.advisor.backends.get(name)
+        if one is None or one.current is None:
+            return 0.0
+        plan, meter = one.plan, one.meter
+        target, load = plan.target, meter.rate_per_s * meter.service_s
+        return surcharge_usd(
+            running=self.running(name),
+            needed=load / (target.utilization * target.places),
+            rate_per_s=meter.rate_per_s,
+            usd_per_hour=to_usd(plan.replica_nano_per_hour or 0),
+            lead_s=target.lead_s,
+            kept_s=target.down_s,
+            wait_usd_per_hour=plan.wait_usd_per_hour,
+        )
+
     async def close(self) -> None:
         """End what is under way, and disconnect. What has not ended is made again later."""
         tasks = [one.task for one in self.acting.values() if one.task is not None]
@@ -192,7 +220,7 @@ class Scaler:
         if self._open:
             if self._acts:
                 with suppress(StoreUnavailable):
-                    await self._store.delete(f"scaling/members/{self._member}")
+                    await self._store.remove(f"scaling/members/{self._member}")
             await self._store.close()
             self._open = False
 
@@ -203,13 +231,13 @@ class Scaler:
         own = f"scaling/members/{self._member}"
         if self._acts:
             await self._store.write(own, fleet.document(self._own, now_s))
-        others = await self._store.list("scaling/members/")
+        others = await self._store.list("scaling/members")
         # All workers of a gateway count together, so its document is about this process too.
         others.pop(own, None)
         if self.leads:
             for key, one in others.items():
                 if now_s - one["time"] > fleet.KEPT_S:
-                    await self._store.delete(key)
+                    await self._store.remove(key)
         self._fleet.take(others, now_s)
 
     # -- changes

@@ -6,6 +6,7 @@ model reports them.
 """
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from itertools import combinations
 from typing import Any, Literal
 
@@ -130,7 +131,22 @@ def _scaling(raw: Raw) -> Iterator[Finding]:
             yield place, show(name), f"is not a backend; {did_you_mean(name, backends)}"
         elif backends[name].get("kind") == "rules":
             yield place, show(name), "has no replicas: rules run inside the gateway; remove it"
+        else:
+            yield from _start_wait(index, entry, backends[name])
         yield from _replica_budget(raw, index, entry)
+
+
+def _start_wait(
+    index: int, entry: Mapping[str, Any], backend: Mapping[str, Any]
+) -> Iterator[Finding]:
+    wait_s = entry.get("start_wait_s")
+    if not isinstance(wait_s, int | float | Decimal):
+        return
+    for key, usual in (("timeout_s", 30), ("first_byte_timeout_s", None)):
+        limit_s = backend.get(key, usual)
+        if isinstance(limit_s, int | float | Decimal) and limit_s <= wait_s:
+            why = f"is not below the {key} of the backend, {limit_s}; raise that"
+            yield ("scaling", index, "start_wait_s"), show(wait_s), why
 
 
 def _events(raw: Raw) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from tollway.backends.batching.size import BatchSize
 from tollway.backends.concurrency.first_event_limit import FirstEventLimiter
 from tollway.backends.concurrency.limiter import AdaptiveLimit
 from tollway.backends.concurrency.queue import ConcurrencyQueue, Limit
+from tollway.backends.concurrency.start_gate import StartGate, StartState
 from tollway.backends.devices.device import UNREAD
 from tollway.backends.dialect import Dialect, Refusals
 from tollway.backends.http import adoption
@@ -54,11 +55,13 @@ def build_backend(
     *,
     reply_bytes_max: int = 16 << 20,
     device_price: Price | None = None,
+    scaling: config.ScalingConfig | None = None,
 ) -> Target:
     """Return a backend with its price and transport; `tell` receives events of its credential.
 
     `stage` has the state to go on from. `reply_bytes_max` limits the reply to each call of a batch.
-    `device_price`: the price if it runs on a device; None if that is not known yet.
+    `device_price`: the price if it runs on a device; None if that is not known yet. `scaling`: how
+    many replicas it has, and whether calls wait for the first.
     Raises ConfigError if the secret cannot be read.
     """
     stage = stage or States().stage()
@@ -110,7 +113,14 @@ def build_backend(
     refusals = state("refusals", (server, settings.limit_field), Refusals)
     # Each of several keys has limits of its own, and a 429 rests that key.
     announces = settings.rate_limit_headers and bool(settings.url) and not keys
-    timing = timed(settings, transport)
+    start = None
+    if scaling is not None and (scaling.start_wait_s or scaling.replica_usd_per_hour):
+        start = state(
+            "start", None, partial(build_start, scaling), revise=partial(revise_start, scaling)
+        )
+    waits = scaling is not None and scaling.start_wait_s > 0.0
+    gated = StartGate(transport, start) if start is not None and waits else transport
+    timing = timed(settings, gated)
     batcher: Batcher | None = None
     if settings.batch is not None:
         counts = state("batches", None, build_batch_stats)
@@ -140,6 +150,7 @@ def build_backend(
         first_event_s=settings.first_event_timeout_s,
         slots=slots,
         cache=cache,
+        start=start,
         headers=headers,
         credential=credential,
         keys=tuple(keys),
@@ -164,6 +175,16 @@ def build_credential(settings: config.BackendConfig, place: str, tell: Tell) -> 
     except ValueError as exc:
         where = f'[[backends]] "{settings.name}" {key}'
         raise ConfigError([Problem("", where, str(exc))]) from None
+
+
+def build_start(scaling: config.ScalingConfig) -> StartState:
+    """Return the state of a backend whose calls may wait for its first replica."""
+    return StartState(wait_s=scaling.start_wait_s, most=scaling.start_queue)
+
+
+def revise_start(scaling: config.ScalingConfig, start: StartState) -> None:
+    """Apply settings to a state that is kept."""
+    start.wait_s, start.most = scaling.start_wait_s, scaling.start_queue
 
 
 def caches_prompts(keeps_s: float, price: Price) -> bool:

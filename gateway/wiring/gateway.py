@@ -174,6 +174,7 @@ class Gateway:
     closed: Callable[[], Awaitable[None]] = field(default=_nothing, init=False)
     lines: Background | None = field(default=None, init=False)
     limit_bodies: Callable[[int], None] = field(default=lambda most: None, init=False)
+    waking: "asyncio.Task[None] | None" = field(default=None, init=False)
     not_ready: str = field(default="starting", init=False)
 
     @property
@@ -293,6 +294,8 @@ class Gateway:
         await self.costs.aclose()
         await self.features.aclose()
         await self.rollouts.close()
+        if self.waking is not None:
+            self.waking.cancel()
         await self.scaler.close()
         await self.group.close()
         await self.reservations.close()

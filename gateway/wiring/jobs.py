@@ -1,6 +1,8 @@
 """The periodic jobs of a gateway: what runs off the request path, and how often."""
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 
 from tollway.gateway.anomalies import detector
 from tollway.gateway.data_plane.server_models import REFRESH_S
@@ -8,6 +10,7 @@ from tollway.gateway.learning.device_costs import TICK_S
 from tollway.gateway.learning.multipliers import RESOLVE_S, resolve
 from tollway.gateway.learning.pacing import PACE_S
 from tollway.gateway.learning.price_hours import REPRICE_S, reprice
+from tollway.gateway.observability.aggregation import Family
 from tollway.gateway.rollouts import service as rollouts
 from tollway.gateway.scaling import backend_totals, scaler
 from tollway.gateway.storage.disk_space import LOOK_S
@@ -17,7 +20,7 @@ from tollway.gateway.wiring.backends import check_health
 from tollway.gateway.wiring.features import value_limits
 from tollway.gateway.wiring.gateway import Gateway
 from tollway.gateway.wiring.routes import look_at_inputs
-from tollway.gateway.wiring.scaling import paid_replicas
+from tollway.gateway.wiring.scaling import paid_replicas, tell_backends
 from tollway.gateway.wiring.scheduler import Job, every
 from tollway.gateway.workers.policy_sync import PolicySync
 
@@ -98,14 +101,40 @@ async def look(gateway: Gateway) -> None:
     now_s = gateway.wall()
     report = await gateway.group.all()
     gateway.history.sample(report.families, now_s)
+    await look_at_load(gateway, report.families)
+    gateway.monitor.look(report.activity, now_s)
+
+
+async def look_at_load(gateway: Gateway, families: Sequence[Family] | None = None) -> None:
+    """Recommend replicas by the counters of all workers, and tell the backends what they cost."""
+    now_s = gateway.wall()
     if gateway.scaling.backends:
+        if families is None:
+            families = (await gateway.group.all()).families
         # In a thread: thousands of tenants have a hundred thousand samples.
         own = [one.name for one in gateway.settings.scaling if one.kind == "gateway"]
-        counted = await asyncio.to_thread(backend_totals.totals, report.families, own)
+        counted = await asyncio.to_thread(backend_totals.totals, families, own)
         plans = {name: one.plan for name, one in gateway.scaling.backends.items()}
         paid = paid_replicas(plans, gateway.reservations.status(), now_s)
         gateway.scaler.observe(counted, now_s, paid)
-    gateway.monitor.look(report.activity, now_s)
+        tell_backends(gateway.scaler, gateway.backends, now_s)
+        for backend in gateway.backends.values():
+            if backend.start is not None:
+                backend.start.on_wait = partial(wake, gateway)
+
+
+def wake(gateway: Gateway) -> None:
+    """Have the first replica started at once, not at the next tick: a call has begun to wait."""
+
+    async def woken() -> None:
+        try:
+            await look_at_load(gateway)
+            await gateway.scaler.tick()
+        finally:
+            gateway.waking = None
+
+    if gateway.waking is None:
+        gateway.waking = asyncio.create_task(woken())
 
 
 async def sync(journal: Journal) -> None:

@@ -53,9 +53,15 @@ def build_plans(
     features from outside.
     """
     most = settings.server.max_reply_bytes
+    scaled = {one.name: one for one in settings.scaling if one.kind == "backend"}
     backends = {
         b.name: build_backend(
-            b, events.add, stage, reply_bytes_max=most, device_price=device_prices.get(b.name)
+            b,
+            events.add,
+            stage,
+            reply_bytes_max=most,
+            device_price=device_prices.get(b.name),
+            scaling=scaled.get(b.name),
         )
         for b in settings.backends
         if b.enabled

@@ -12,13 +12,14 @@ from tollway.gateway.budgets.model import BudgetStatus
 from tollway.gateway.control_store.registry import open_control_store
 from tollway.gateway.learning.known_events import KnownEvent
 from tollway.gateway.observability.events import EventLog
+from tollway.gateway.routing.plan import Target
 from tollway.gateway.scaling.actuators.command import CommandActuator
 from tollway.gateway.scaling.actuators.port import Actuator
 from tollway.gateway.scaling.actuators.webhook import WebhookActuator
 from tollway.gateway.scaling.advisor import ScalingAdvisor, ScalingPlan
 from tollway.gateway.scaling.calendar import Bounds, Calendar, Entry
 from tollway.gateway.scaling.changes import Rates
-from tollway.gateway.scaling.recommendation import Target
+from tollway.gateway.scaling.recommendation import Target as ScalingTarget
 from tollway.gateway.scaling.scaler import Action, Scaler
 from tollway.gateway.settings.scaling.action import ActionConfig
 from tollway.gateway.settings.scaling.calendar import DAYS, ScheduleConfig, minute_of
@@ -99,6 +100,14 @@ def build_actuator(one: ActionConfig, wall: Callable[[], float]) -> Actuator:
     )
 
 
+def tell_backends(scaler: Scaler, backends: Mapping[str, Target], now_s: float) -> None:
+    """Tell the backends whose calls may wait whether they are starting, and what a call adds."""
+    for name, backend in backends.items():
+        if backend.start is not None:
+            backend.start.is_cold = scaler.is_cold(name, now_s)
+            backend.start.surcharge_usd = scaler.surcharge_usd(name)
+
+
 def paid_replicas(
     plans: Mapping[str, ScalingPlan], statuses: Iterable[BudgetStatus], now_s: float
 ) -> dict[str, int]:
@@ -148,7 +157,7 @@ def _events_of(one: config.ScalingConfig, settings: config.Settings) -> tuple[Kn
 
 
 def _plan(one: config.ScalingConfig, settings: config.Settings) -> ScalingPlan:
-    target = Target(
+    target = ScalingTarget(
         usual=Bounds(one.min, one.max),
         places=one.calls_per_replica,
         utilization=one.target_utilization,
@@ -166,6 +175,7 @@ def _plan(one: config.ScalingConfig, settings: config.Settings) -> ScalingPlan:
         peak=one.peak,
         replica_nano_per_hour=None if price is None else int(price * NANO_PER_USD),
         budget=one.budget or "",
+        wait_usd_per_hour=one.wait_usd_per_hour,
         floor_routes=tuple(
             [
                 route.name

@@ -10,6 +10,7 @@ copies nothing and can forget nothing: state that no plan asks for is dropped, a
     (backend, NAME, refusals)    the server, limit_field         fields that it refuses
     (backend, NAME, slots)       the server                      queue, learned concurrency
     (backend, NAME, cache)       the server                      prompts that it has cached
+    (backend, NAME, start)       nothing                         calls that wait for a replica
     (backend, NAME, credential)  the server, auth                a key and its standing
     (backend, NAME, key)         the server, the key             its turns and its rest
     (backend, NAME, transport)   how it is reached               connections; addresses hand over

@@ -70,7 +70,7 @@ DEVICE = '\n[[devices]]\nname = "gpu"\nusd_per_hour = 2.5\n'
 DEVICE += '\n[cache]\nurl = "redis://127.0.0.1:9/0"\n'  # which does not answer: that is counted
 DEVICE += '\n[registry]\nkind = "folder"\n[[models]]\nname = "m"\nbackend = "cheap"\n'
 DEVICE += 'model = "m-v{version}"\n'
-DEVICE += '\n[[scaling]]\nname = "dear"\nmax = 2\ncalls_per_replica = 4\n'
+DEVICE += '\n[[scaling]]\nname = "dear"\nmax = 2\ncalls_per_replica = 4\nreplica_usd_per_hour = 1\n'
 BY_TIME = 'device = "gpu"\nbatch = { max_size = 2 }'
 
 

@@ -201,6 +201,22 @@ function devices(d) {
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Devices, scrolls horizontally" }, h("table", null, h("thead", null, h("tr", null, ["Device", "Per hour", "Used", "Cost", "Charged to calls", "Not allocated", "Backends"].map((t, i) => h("th", { scope: "col", class: [1, 3, 4, 5].includes(i) ? "n" : "" }, t)))), h("tbody", null, rows))));
 }
 
+function replicas(d) {
+  if (!d.replicas.length) return put("replicas");
+  const rows = d.replicas.map((r) => h("tr", null,
+    h("td", null, h("strong", null, r.name)),
+    h("td", { class: "n" }, count(r.recommended), r.wanted > r.recommended && h("p", { class: "warn" }, `${count(r.wanted)} needed`)),
+    h("td", { class: "n" }, isNumber(r.set) ? count(r.set) : "–"),
+    h("td", { class: "n" }, r.coming < r.recommended ? count(r.coming) : "–"),
+    h("td", { class: "n" }, isNumber(r.replica_s) ? (r.replica_s / 3600).toFixed(1) : "–"),
+    h("td", { class: "n" }, isNumber(r.idle_share) ? share(r.idle_share, 0) : "–"),
+    h("td", { class: "n" }, isNumber(r.cost_usd) ? usd(r.cost_usd) : "–", isNumber(r.cost_usd) && isNumber(r.idle_share) && h("p", { class: "soft" }, usd(r.cost_usd * r.idle_share) + " idle")),
+    h("td", { class: "n" }, isNumber(r.forecast_error) ? share(r.forecast_error, 0) : "–")));
+  const csv = () => [["backend", "recommended", "needed", "set", "coming", "replica_hours", "idle_share", "usd", "forecast_error"], ...d.replicas.map((r) => [r.name, r.recommended, r.wanted, r.set, r.coming, isNumber(r.replica_s) ? r.replica_s / 3600 : null, r.idle_share, r.cost_usd, r.forecast_error])];
+  put("replicas", head("replicas", "Replicas", "hours and cost since this gateway began to lead; soon: within an hour if the load stays", "max by (backend) (tollway_backend_replicas_recommended)", csv),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Replicas, scrolls horizontally" }, h("table", null, h("thead", null, h("tr", null, ["Backend", "Recommended", "Set", "Soon", "Replica-hours", "Idle", "Cost", "Forecast off by"].map((t, i) => h("th", { scope: "col", class: i ? "n" : "" }, t)))), h("tbody", null, rows))));
+}
+
 function rollouts(d) {
   if (!d.rollouts.length) return put("rollouts");
   const kinds = { rolled_back: "bad", aborted: "warn", promoted: "good", retired: "good" }, num = (v) => isNumber(v) ? Number(v.toPrecision(3)) : "–";
@@ -262,7 +278,7 @@ function render(d) {
   state.data = d; d.routeAsked = $("route").value; d.tenantAsked = $("tenant").value;
   d.routes.forEach((r) => Object.keys(r.up).forEach(color));
   $("main").hidden = false; $("login").hidden = true;
-  filters(d); figures(d); spend(d); budgets(d); routes(d); devices(d); rollouts(d); decisions(d); events(d);
+  filters(d); figures(d); spend(d); budgets(d); routes(d); devices(d); replicas(d); rollouts(d); decisions(d); events(d);
   ranked("tenants", "Top tenants", "", "tenant", d.tenants, (name) => { $("tenant").value = name; connect(); }, `topk(10, sum by (tenant) (increase(tollway_cost_usd_total${selector()}[${range()}])))`);
   ranked("tags", "Top tags", "since the gateway started", "tag", d.tags, null, null);
   say("live, " + clock(d.now), "live");

@@ -95,6 +95,26 @@ class ScalingConfig(ConfigTable):
         "show what replicas cost, and `budget` can limit them.",
         examples=[2.5],
     )
+    start_wait_s: Float = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="Longest time that a call waits for the first replica, within its deadline. "
+        "0: it fails, or goes to another backend. The time limits of the backend and of its routes "
+        "must be longer.",
+        examples=[90],
+    )
+    start_queue: Int = Field(
+        default=100, ge=1, le=10_000, description="Maximum number of calls that wait for it."
+    )
+    wait_usd_per_hour: Float = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="What it costs that a call waits for the first replica, for policies that "
+        "compare it with other backends.",
+        examples=[3.6],
+    )
     budget: Name | None = Field(
         default=None,
         description="Budget that pays for the replicas: no more are recommended than the rest of "

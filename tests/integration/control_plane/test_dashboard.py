@@ -13,6 +13,7 @@ from tests.support.rollouts import rollout
 from tests.support.until import until
 from tollway.gateway.control_plane.dashboard import PAGE, POLICY
 from tollway.gateway.control_plane.dashboard_data import wilson
+from tollway.gateway.wiring.jobs import look
 
 pytestmark = pytest.mark.integration
 
@@ -167,6 +168,27 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 def test_wilsons_interval() -> None:
     assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
     assert wilson(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+
+
+def test_the_page_shows_replicas_if_backends_are_scaled(tmp_path: Path) -> None:
+    async def main() -> None:
+        scaled = '[[scaling]]\nname = "cheap"\nmin = 3\nmax = 9\ncalls_per_replica = 1\n'
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            text = two_backends(a, b, more=scaled + "replica_usd_per_hour = 3.6\n")
+            async with running(text, tmp_path) as tollway:
+                gateway, now_s = tollway.gateway, [1000.0]
+                gateway.wall = gateway.scaler._wall = lambda: now_s[0]
+                for now_s[0] in (1000.0, 1040.0, 1080.0):
+                    await look(gateway)
+                    await gateway.scaler.tick()
+                (one,) = (await tollway.get("/_tollway/overview"))["replicas"]
+                assert (one["recommended"], one["replica_s"]) == (3, 120.0)
+                assert one["cost_usd"] == pytest.approx(0.12) and one["idle_share"] == 1.0
+                page = await browsed(f"{tollway.url}/_tollway/dashboard")
+                (row,) = re.findall(r'<section id="replicas".*?<tr><td><strong>cheap.*?</tr>', page)
+                assert "$0.12 idle" in row and "100" in row
+
+    run(main)
 
 
 def test_the_page_shows_devices_if_there_are_any(tmp_path: Path) -> None:
