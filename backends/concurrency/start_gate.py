@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tollway.backends.errors import ConnectFailed, DeadlineExceeded, Overloaded
+from tollway.backends.errors import ConnectFailed, DeadlineExceeded, Overloaded, mark_unsent
 from tollway.backends.ports import Transport
 from tollway.backends.types import Call, HttpReply
 
@@ -114,6 +114,9 @@ class StartGate:
                 await opened.wait()
         except TimeoutError:
             return
+        except asyncio.CancelledError as exc:
+            mark_unsent(exc)
+            raise
 
     def _open(self) -> None:
         """Have all waiting calls sent."""

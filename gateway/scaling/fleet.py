@@ -6,12 +6,13 @@ only what is counted in between is load, wherever it was counted.
 """
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 
 from tollway.gateway.scaling.load_meter import Totals
 
 ALIVE_S = 60.0  # a gateway whose counters are older has no calls waiting any more
+COUNTERS = len(fields(Totals))
 KEPT_S = 3600.0  # after which the document of a gateway that is gone is deleted
 
 
@@ -23,14 +24,19 @@ class FleetTotals:
     counted: dict[str, Totals] = field(default_factory=dict)
     waiting: dict[str, tuple[float, float]] = field(default_factory=dict)
     known: dict[str, dict[str, Totals]] = field(default_factory=dict)
+    seen_s: dict[str, float] = field(default_factory=dict)
 
     def take(self, others: Mapping[str, Any], now_s: float) -> None:
         """Take the documents of the other gateways, by name, at `now_s` (seconds since 1970)."""
         self.waiting = {}
         for member, document in others.items():
-            is_alive = now_s - document["time"] < ALIVE_S
+            found = _read(document)
+            if found is None:
+                continue
+            at_s, present = found
+            is_alive = now_s - at_s < ALIVE_S
+            self.seen_s[member] = at_s
             last = self.known.get(member)
-            present = {name: Totals(*values) for name, values in document["totals"].items()}
             self.known[member] = present
             for backend, now in present.items():
                 if is_alive:
@@ -40,7 +46,11 @@ class FleetTotals:
                 before = now if last is None else last.get(backend, Totals())
                 self._add(backend, before, now)
         for gone in self.known.keys() - others.keys():
-            del self.known[gone]
+            del self.known[gone], self.seen_s[gone]
+
+    def gone(self, now_s: float) -> list[str]:
+        """Return the gateways that have written nothing for KEPT_S."""
+        return [member for member, at_s in self.seen_s.items() if now_s - at_s > KEPT_S]
 
     def _add(self, backend: str, before: Totals, now: Totals) -> None:
         one = self.counted.setdefault(backend, Totals())
@@ -64,6 +74,18 @@ class FleetTotals:
                 mine.cold + cold,
             )
         return found
+
+
+def _read(document: Any) -> tuple[float, dict[str, Totals]] | None:
+    """Return the time and the totals of a document; None if another version wrote it otherwise."""
+    try:
+        totals = {
+            str(name): Totals(*map(float, values[:COUNTERS]))
+            for name, values in document["totals"].items()
+        }
+        return float(document["time"]), totals
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def document(own: Mapping[str, Totals], now_s: float) -> dict[str, Any]:

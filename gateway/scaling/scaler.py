@@ -234,11 +234,10 @@ class Scaler:
         others = await self._store.list("scaling/members")
         # All workers of a gateway count together, so its document is about this process too.
         others.pop(own, None)
-        if self.leads:
-            for key, one in others.items():
-                if now_s - one["time"] > fleet.KEPT_S:
-                    await self._store.remove(key)
         self._fleet.take(others, now_s)
+        if self.leads:
+            for key in self._fleet.gone(now_s):
+                await self._store.remove(key)
 
     # -- changes
 
@@ -249,7 +248,7 @@ class Scaler:
         key = _key(name, action)
         found = await self._store.get(key)
         revision = 0 if found is None else found[1]
-        acting.applied = Applied() if found is None else Applied.of(found[0])
+        acting.applied = _applied(found)
         one = self.advisor.backends.get(name)
         current = None if one is None else one.current
         if not self.leads or current is None:
@@ -303,7 +302,7 @@ class Scaler:
         try:
             key = _key(name, action)
             found = await self._store.get(key)
-            if found is not None and Applied.of(found[0]).pending == change:
+            if found is not None and _applied(found).pending == change:
                 await self._store.put(key, acting.applied.document(), found[1])
         except StoreUnavailable as exc:
             log.warning("what was set of %s was not saved, and is set again: %s", name, exc)
@@ -360,6 +359,17 @@ class Scaler:
             ),
             "held": acting.held,
         }
+
+
+def _applied(found: tuple[Any, int] | None) -> Applied:
+    """Return the state in a document; nothing is known if another version wrote it otherwise."""
+    if found is None:
+        return Applied()
+    try:
+        return Applied.of(found[0])
+    except (KeyError, TypeError, ValueError):
+        log.warning("what was set of replicas cannot be read, and is set again")
+        return Applied()
 
 
 def _key(name: str, action: Action) -> str:

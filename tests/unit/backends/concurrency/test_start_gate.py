@@ -6,7 +6,7 @@ import pytest
 
 from tollway.backends.concurrency import start_gate
 from tollway.backends.concurrency.start_gate import StartGate, StartState
-from tollway.backends.errors import ConnectFailed, DeadlineExceeded, Overloaded
+from tollway.backends.errors import ConnectFailed, DeadlineExceeded, Overloaded, is_unsent
 from tollway.backends.types import Call, HttpReply
 
 CALL = Call(b"POST", b"/", [])
@@ -100,8 +100,9 @@ def test_only_so_many_calls_wait() -> None:
             await sent(one)
         assert one.state.refused == 1
         first.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) as left:
             await first
+        assert is_unsent(left.value)  # whoever leaves while waiting pays nothing
         assert one.state.waiting == 0 and server.tried >= 2
 
     asyncio.run(main())

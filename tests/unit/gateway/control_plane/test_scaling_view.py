@@ -1,18 +1,22 @@
 """docs/autoscaling.md shows a configuration, an explanation and objects as they are."""
 
 import re
+import textwrap
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tollway.gateway import settings as config
 from tollway.gateway.control_plane.scaling import scaling
 from tollway.gateway.scaling.advisor import BackendScaling, ScalingPlan
+from tollway.gateway.scaling.calendar import Bounds
 from tollway.gateway.scaling.coming import Coming
 from tollway.gateway.scaling.load_meter import LoadMeter, Tick
 from tollway.gateway.scaling.recommendation import Expected, Observed, recommend
+from tollway.gateway.settings.errors import ConfigError
 from tollway.gateway.wiring.scaling import scaling_plans
 
 PAGE = (Path(__file__).parents[4] / "docs" / "autoscaling.md").read_text()
@@ -86,7 +90,7 @@ def test_the_objects_of_the_page_ask_for_one_replica_for_each_that_is_recommende
 
 
 def test_the_actions_of_the_page_are_accepted() -> None:
-    _, command, webhook = blocks("toml")
+    _, command, webhook, *_ = blocks("toml")
     made = config.parse(GATEWAY + command, {}).scaling[0].action
     assert made is not None and made.dry_run
     head = command.split("[scaling.action]")[0]
@@ -114,3 +118,21 @@ def test_a_recommendation_tells_what_it_costs_and_what_comes() -> None:
     story = " ".join(document["story"])
     assert "In 10 minutes 2 replicas will be recommended" in story
     assert "$8 per hour, $3 of it idle (38%)" in story and "accuracy floor of: r" in story
+
+
+def test_the_configuration_of_a_backend_that_starts_from_zero_is_accepted() -> None:
+    *_, zero = blocks("toml")
+    longer = GATEWAY.replace("price =", "timeout_s = 100\nprice =")
+    assert config.parse(longer + zero, {}).scaling[0].start_wait_s == 90
+    with pytest.raises(ConfigError, match="is not below the timeout_s"):
+        config.parse(GATEWAY + zero, {})
+
+
+def test_the_nights_of_the_page_are_off() -> None:
+    (text,) = re.findall(r"^   ```toml\n(.*?)^   ```$", PAGE, re.MULTILINE | re.DOTALL)
+    nights = scaling_plans(config.parse(GATEWAY + textwrap.dedent(text), {}))["digits-gpu"]
+    midnight_s = MONDAY_NOON_S + 12 * 3600  # 01:00 in Berlin
+    usual, lead_s = nights.target.usual, nights.target.lead_s
+    assert nights.calendar.bounds(usual, midnight_s, lead_s) == Bounds(0, 0)
+    assert nights.calendar.bounds(usual, MONDAY_NOON_S, lead_s) == Bounds(1, 8)
+    assert nights.calendar.bounds(usual, midnight_s + 6 * 3600 - 120, lead_s) == Bounds(1, 8)

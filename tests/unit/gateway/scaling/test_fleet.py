@@ -29,6 +29,14 @@ def test_what_a_gateway_counted_stays_when_it_is_gone_or_starts_again() -> None:
     assert fleet.with_own(HERE)["gpu"].calls == 40
 
 
+def test_documents_of_another_version_are_read_as_far_as_they_are_known() -> None:
+    fleet = FleetTotals()
+    longer = {"time": 100.0, "totals": {"gpu": [5, 5, 0, 0, 2, 0, 99, 99]}}
+    bad = [7, None, {}, {"time": "x", "totals": {}}, {"time": 1, "totals": {"gpu": "abc"}}]
+    fleet.take({"new": longer, **{str(n): one for n, one in enumerate(bad)}}, 100.0)
+    assert fleet.with_own({})["gpu"].waiting == 2 and [*fleet.known] == ["new"]
+
+
 def test_calls_that_wait_at_a_gateway_that_died_do_not_wait_for_ever() -> None:
     fleet = FleetTotals()
     fleet.take({"a": told(0, at_s=0.0, waiting=9)}, 61.0)

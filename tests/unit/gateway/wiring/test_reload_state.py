@@ -466,6 +466,7 @@ KEPT = {
         "slots",
         "transport",
         "cache",
+        "start",
         "dialect",
         "credential",
         "keys",
