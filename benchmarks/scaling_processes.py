@@ -4,7 +4,7 @@
 
 A gateway with a command actuator, the servers of examples/digits and clients are real processes on
 this machine; calls take 0.2 s. One client works in the first and the last phase, three in the
-second, and each sends its next request when it has an answer. Printed are the requests and those
+second, and each sends its next request 0.06 s after an answer. Printed are the requests and those
 that failed, the changes of replicas, and the replica-seconds against as many as the peak needed,
 all the time.
 """
@@ -27,7 +27,7 @@ from examples.digits import processes
 from examples.digits.http1 import Http
 
 ROOT = Path(__file__).resolve().parent.parent
-MOST, DELAY_MS = 4, 200
+MOST, DELAY_MS, PAUSE_S = 4, 200, 0.06
 CONFIG = """
 [server]
 allow_anonymous = true
@@ -56,7 +56,7 @@ calls_per_replica = 1
 target_utilization = 0.95
 lead_s = 5
 scale_up_after_s = 0
-scale_down_after_s = 20
+scale_down_after_s = 60
 [scaling.action]
 kind = "command"
 command = {command}
@@ -100,6 +100,9 @@ async def client(url: str, seen: Seen) -> None:
             reply = await http.post("/v2/models/digits/infer", IMAGE)
             seen.statuses.append(reply.status)
             seen.latencies_s.append(time.monotonic() - began)
+            if reply.status != 200:
+                print(f"status {reply.status}: {reply.body.decode(errors='replace')[:300]}")
+            await asyncio.sleep(PAUSE_S)
     finally:
         await http.aclose()
 
@@ -156,7 +159,7 @@ async def main() -> None:
             watching = asyncio.create_task(watch(url, seen))
             await phase(url, seen, 1, seconds)
             await phase(url, seen, 3, seconds)
-            await phase(url, seen, 1, 1.5 * seconds)
+            await phase(url, seen, 1, 2 * seconds)
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
         finally:

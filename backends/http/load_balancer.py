@@ -13,7 +13,8 @@ is excluded while it is
 
 At most half of the addresses are ejected. If all are excluded, all are used: the cause then lies
 elsewhere. A call that found no connection was not sent, so it goes to another address at once,
-whatever its method. It counts as one attempt, and is charged as one.
+whatever its method, and on to further ones: after a start, servers that were scaled down are not
+known yet. It counts as one attempt, and is charged as one.
 """
 
 import asyncio
@@ -31,6 +32,9 @@ EJECTED_S, EJECTED_MAX_S = 30.0, 300.0
 GATEWAY_ERRORS = frozenset({502, 503, 504})
 DEADLINE = b"x-tollway-deadline-ms"
 SEVERAL = 2  # callers: failures of a single one are no evidence against an address
+TRIED_MAX = (
+    8  # addresses of one call: refusals are fast, but an address that is silent takes seconds
+)
 CHECK_S = 2.0  # maximum duration of a health check
 
 
@@ -107,15 +111,17 @@ class LoadBalancer:
     async def send(self, call: Call, deadline_s: float) -> HttpReply:
         """Send a call to one of the addresses (see `Transport`)."""
         key = b"" if self._key_of is None else self._key_of(call)
-        endpoint = self._pick(None, key)
-        try:
-            return await self._send(endpoint, call, deadline_s)
-        except Overloaded:
-            raise
-        except ConnectFailed:
-            if len(self.endpoints) == 1:
+        failed: list[Endpoint] = []
+        while True:
+            endpoint = self._pick(failed, key)
+            try:
+                return await self._send(endpoint, call, deadline_s)
+            except Overloaded:
                 raise
-            return await self._send(self._pick(endpoint, key), call, deadline_s)
+            except ConnectFailed:
+                failed.append(endpoint)
+                if len(failed) == min(len(self.endpoints), TRIED_MAX):
+                    raise
 
     async def check(self) -> bool | None:
         """Check the health of every address.
@@ -134,9 +140,9 @@ class LoadBalancer:
         for endpoint in self.endpoints:
             await endpoint.transport.aclose()
 
-    def _pick(self, failed: Endpoint | None, key: bytes = b"") -> Endpoint:
+    def _pick(self, failed: Sequence[Endpoint], key: bytes = b"") -> Endpoint:
         now_s = asyncio.get_running_loop().time()
-        others = [endpoint for endpoint in self.endpoints if endpoint is not failed]
+        others = [one for one in self.endpoints if all(one is not other for other in failed)]
         serving = [endpoint for endpoint in others if endpoint.serves(now_s)] or others
         if len(serving) == 1:
             return serving[0]

@@ -9,6 +9,7 @@ servers listen and the others have ended, so it can be run again at any time.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -93,7 +94,8 @@ def stop(folder: Path, ports: list[int], drain_s: float) -> None:
     for sent, pause_s in ((signal.SIGUSR1, drain_s), (signal.SIGTERM, 0.0)):
         for pid in pids.values():
             if pid is not None:
-                os.kill(pid, sent)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, sent)
         if pids:
             time.sleep(pause_s)
     until_s = time.monotonic() + ENDS_WITHIN_S
@@ -102,7 +104,7 @@ def stop(folder: Path, ports: list[int], drain_s: float) -> None:
             sys.exit("some servers did not end")
         time.sleep(LOOK_S)
     for port in ports:
-        (folder / f"{port}.pid").unlink()
+        (folder / f"{port}.pid").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

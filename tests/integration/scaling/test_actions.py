@@ -31,7 +31,7 @@ async def recommended(tollway: Running) -> None:
     """Have a minute of the gateway's load measured."""
     gateway = tollway.gateway
     for at_s in (1000.0, 1060.0):
-        gateway.wall = lambda at_s=at_s: at_s
+        gateway.wall = gateway.scaler._wall = lambda at_s=at_s: at_s
         await look(gateway)
         await tollway.infer()
 
@@ -63,7 +63,7 @@ def test_a_command_sets_what_is_recommended_and_is_reported(tmp_path: Path) -> N
                 assert every[1]["replicas"] == 1 and every[1]["service_s"] > 0.0
                 reply = await file.reload(text.replace("min = 2", "min = 3"))
                 assert reply.json() == {"changed": ["scaling of cheap changed"]}
-                gateway.wall = lambda: 1100.0
+                gateway.wall = gateway.scaler._wall = lambda: 1100.0
                 await look(gateway)
                 await gateway.scaler.tick()
                 await until(lambda: gateway.scaler.counts["cheap", "made"] == 2)

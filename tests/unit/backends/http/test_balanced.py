@@ -109,6 +109,30 @@ def test_what_may_have_run_or_was_ours_to_refuse_is_not_sent_again(failure: Base
     run(main)
 
 
+def test_a_call_finds_the_only_address_of_several_that_listens() -> None:
+    async def main() -> None:
+        for listening in range(6):
+            transport, fakes = pool(6)
+            for number, fake in enumerate(fakes):
+                if number != listening:
+                    fake.does = ConnectFailed("refused")
+            await ask(transport)
+            assert [len(fake.calls) for fake in fakes][listening] == 1
+            assert all(len(fake.calls) <= 1 for fake in fakes)
+        for fake in fakes:
+            fake.does = ConnectFailed("refused")
+        with pytest.raises(ConnectFailed):
+            await ask(transport)
+        transport, fakes = pool(30)
+        for fake in fakes:
+            fake.does = ConnectFailed("refused")
+        with pytest.raises(ConnectFailed):
+            await ask(transport)
+        assert sum(len(fake.calls) for fake in fakes) == load_balancer.TRIED_MAX
+
+    run(main)
+
+
 def test_an_address_that_keeps_failing_is_left_out_and_tried_again_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
