@@ -39,9 +39,9 @@ BELIEF = 0.999  # share of the evidence for the slope that remains after one lab
 RECOVERED_LABELS = 100  # after an alarm, before the mean can show that it was false
 RECOVERED = 0.25  # of the detected fall: a mean that is down by less shows it
 SUSPECT = 0  # labels counted for an arm that has become worse: it is tried now and then
-NOISE = 0.1  # variance of the labels before there are any, counting for NOISE_LABELS
-NOISE_LABELS = 5.0
-PRIOR_ERROR = 0.3  # of the presumed quality of an arm without labels, which counts for one label
+NOISE = 0.05  # variance of the labels before there are any, counting for NOISE_LABELS
+NOISE_LABELS = 2.0
+PRIOR_ERROR = 0.2  # of the presumed quality of an arm without labels, which counts for one label
 DOUBT = 0.2  # squared deviations' worth of evidence before the regressor is trusted
 
 

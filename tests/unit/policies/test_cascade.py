@@ -137,7 +137,7 @@ def test_a_floor_without_a_baseline_saves_within_a_few_hundred_labels(labels: st
     quality, spent = drive(policy, 600, rng, labels)
 
     assert spent < 0.65 * DEAR.cost_usd
-    assert (first * 300 + quality * 600) / 900 > 0.94
+    assert (first * 300 + quality * 600) / 900 > 0.93  # whose standard error is .008
 
 
 def test_a_floor_with_a_baseline_asks_both_until_labels_show_which_replies_to_accept() -> None:
