@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tollway.policies.evidence.drift import Change, Drift
-from tollway.policies.evidence.ease import MANY, Ease, eases
+from tollway.policies.evidence.ease import LABELS_MAX, MANY, NONE, Ease, eases
 from tollway.policies.evidence.whole_labels import Whole
 from tollway.policies.regressors.types import Matrix, Regressor, Rows, Table
 from tollway.policies.state_codec import pack, unpack
@@ -160,6 +160,29 @@ class Quality:
         usual, slopes = [arm.usual for arm in arms], [arm.slope for arm in arms]
         return eases(values, usual, slopes, [arm.labels for arm in arms])
 
+    def _eases_of_one(
+        self, values: Sequence[float], names: Sequence[str], share: float
+    ) -> list[float]:
+        """Return `share` of the ease for each arm of one request, as `_eases`.
+
+        For a dozen values a loop is several times as fast as arrays.
+        """
+        table, parts, counts = self._arms, [], []
+        total = count = 0.0
+        for value, name in zip(values, names, strict=True):
+            arm = table[name]
+            labels = arm.labels if arm.labels < LABELS_MAX else LABELS_MAX
+            part = (value - arm.usual) * labels * arm.slope
+            parts.append(part)
+            counts.append(labels)
+            total += part
+            count += labels
+        count += NONE
+        return [
+            share * (total - part) / (count - labels)
+            for part, labels in zip(parts, counts, strict=True)
+        ]
+
     def expect(
         self, context: Context, arms: Sequence[Arm], names: Sequence[str]
     ) -> tuple[list[float], list[float]]:
@@ -176,7 +199,7 @@ class Quality:
         errors = [*qualities]
         extra: list[float] | None = None
         if len(names) >= MANY and self.ease is not None and self.ease.share:
-            extra = (self.ease.share * self._eases(np.array(qualities), names)).tolist()
+            extra = self._eases_of_one(qualities, names, self.ease.share)
         for index, name in enumerate(names):
             # As `_Arm.believed`; a call takes as long as all of this.
             arm = table[name]
@@ -234,8 +257,8 @@ class Quality:
     def _learn_ease(self, learned: Ease, context: Context, arm: str, rest: float) -> float:
         """Learn how far a label less its arm's mean follows the ease; return that part of it."""
         names = self._names
-        values = np.array(self._head.predict(context, names))
-        ease = float(self._eases(values, names)[names.index(arm)])
+        values = self._head.predict(context, names)
+        ease = self._eases_of_one(values, names, 1.0)[names.index(arm)]
         learned.learn(ease, rest)
         return learned.share * ease
 

@@ -74,6 +74,18 @@ def test_the_ease_of_an_arm_is_that_of_the_others() -> None:
     assert found[0].tolist() == pytest.approx([40 / 410, 60 / 410, 60 / 410])
 
 
+def test_one_request_is_expected_as_many_are() -> None:
+    quality = taught()
+    table = quality.table(2)
+    table.put(0, HARD)
+    table.put(1, EASY)
+
+    many = quality.rethink(table, slice(2), NAMES)
+
+    for row, context in zip(many.tolist(), (HARD, EASY), strict=True):
+        assert row == pytest.approx(quality.expect(context, ARMS, NAMES)[0])
+
+
 def test_what_was_learned_of_the_ease_is_kept() -> None:
     quality, again = taught(), Quality(RidgeRegressor(), default=0.8)
 
