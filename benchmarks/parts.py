@@ -137,7 +137,7 @@ class Parts:
             self._whole()
         judged, admission = self._judged, self._admission
         router, attempts = driver.router, driver.attempts
-        settlement: Any = attempts._settlement
+        settlement = attempts.settlement
         reservations = gateway.reservations
         route = judged.match.route
         now_s = time.monotonic()
@@ -163,7 +163,7 @@ class Parts:
             "  of that choose",
             route.policy.choose,
             [
-                (s.context, arms, router._rng, s.inference.floor)
+                (s.context, arms, router.rng, s.inference.floor)
                 for s, arms in zip(states, offers, strict=True)
             ],
         )
@@ -224,7 +224,7 @@ class Parts:
             router.answered,
             [(s, step, a) for s, step, a in zip(states, steps, ended, strict=True)],
         )
-        for moment in (self._sinks._answered, self._sinks._ended):
+        for moment in (self._sinks.at_answer, self._sinks.at_end):
             for sink in moment:
                 meter(_named(sink), sink, [(one, now_s) for one in states])
         written = meter("  of that the rows", rows, [(one, now_s) for one in states])
