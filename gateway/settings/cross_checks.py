@@ -140,13 +140,18 @@ def _start_wait(
     index: int, entry: Mapping[str, Any], backend: Mapping[str, Any]
 ) -> Iterator[Finding]:
     wait_s = entry.get("start_wait_s")
-    if not isinstance(wait_s, int | float | Decimal):
+    if not _is_finite(wait_s):
         return
     for key, usual in (("timeout_s", 30), ("first_byte_timeout_s", None)):
         limit_s = backend.get(key, usual)
-        if isinstance(limit_s, int | float | Decimal) and limit_s <= wait_s:
+        if _is_finite(limit_s) and limit_s <= wait_s:
             why = f"is not below the {key} of the backend, {limit_s}; raise that"
             yield ("scaling", index, "start_wait_s"), show(wait_s), why
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether a raw value is a number that can be compared."""
+    return isinstance(value, int | float | Decimal) and Decimal(value).is_finite()
 
 
 def _events(raw: Raw) -> Iterator[Finding]:

@@ -170,6 +170,8 @@ def _why(error: Any, model: type[BaseModel], location: Location) -> str:
             return str(error["ctx"]["error"])
         case "literal_error":
             return _one_of(error)
+        case "too_short" if isinstance(error["input"], str):
+            return f"must have at least {error['ctx']['min_length']} characters"
     message = str(error["msg"]).removeprefix("Input ").removeprefix("String ")
     text = _SAID.get(error["type"])
     why = text.format(**error.get("ctx", {})) if text else message[:1].lower() + message[1:]
@@ -181,7 +183,8 @@ def of_validation(
 ) -> Iterator[tuple[Location, str, str]]:
     """Yield (location, displayed value, reason) for each error in a ValidationError."""
     for detail in error.errors(include_url=False):
-        if detail["type"] == "too_short" and detail["input"]:
+        text = isinstance(detail["input"], str)  # of a secret, whose characters are counted
+        if detail["type"] == "too_short" and detail["input"] and not text:
             continue  # it counts valid entries only, and the invalid ones are reported already
         if detail["type"] == "default_factory_not_called":
             continue  # another key of the table is wrong and is reported

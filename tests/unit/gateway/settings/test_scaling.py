@@ -119,6 +119,9 @@ peak = 1.0
 replica_usd_per_hour = 2.5
 timezone = "UTC"
 budget = "gpus"
+start_wait_s = 5
+start_queue = 10
+wait_usd_per_hour = 1.5
 [scaling.action]
 kind = "command"
 command = ["scale", "{backend}"]
@@ -142,6 +145,19 @@ factor = 4
 name = "gpus"
 limit_usd = 10
 window = "day"
+[[events]]
+name = "sale-of-all"
+start = 2026-11-28T00:00:00+01:00
+end = 2026-11-29T00:00:00+01:00
+factor = 3.5
+routes = ["r"]
+"""
+WEBHOOK = """
+max = 8
+[scaling.action]
+kind = "webhook"
+url = "https://scaler.example.com/x"
+secret = "0123456789abcdef"
 """
 SHAPES = ("{}", "[]", "7", '""', '"\\u0000"', "nan", "1e400", "9" * 400, "true", "[[1]]", "-1")
 
@@ -151,12 +167,19 @@ def test_the_whole_table_is_accepted() -> None:
     assert plan.replica_nano_per_hour == 2_500_000_000 and plan.budget == "gpus"
 
 
-@pytest.mark.parametrize("line", [line for line in WHOLE.splitlines() if " = " in line])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [(text, line) for text in (WHOLE, WEBHOOK) for line in text.splitlines() if " = " in line],
+)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_value_of_any_shape_is_accepted_or_refused_in_words(line: str, shape: str) -> None:
+def test_a_value_of_any_shape_is_accepted_or_refused_in_words(
+    text: str, line: str, shape: str
+) -> None:
     key = line.split(" = ", 1)[0]
     try:
-        scaling_plans(parse(WHOLE.replace(line, f"{key} = {shape}", 1)))
+        found = parse(text.replace(line, f"{key} = {shape}", 1))
+        scaling_plans(found)
+        known_events(found)
     except ConfigError as exc:
         assert str(exc)
 
@@ -169,6 +192,7 @@ def test_a_value_of_any_shape_is_accepted_or_refused_in_words(line: str, shape: 
         (ACTION + 'url = "https://x.example"', "does not apply to kind"),
         (ACTION.replace('"scale"', '"a\\u0000b"'), "zero byte"),
         (ACTION + 'env = ["A=B"]', "not the name of a variable"),
+        (WEBHOOK.replace("0123456789abcdef", "short"), "must have at least 16 characters"),
         ('max = 8\nbudget = "gpus"\nreplica_usd_per_hour = 1', "is not a budget"),
         ('max = 8\nbudget = "gpus"', "requires replica_usd_per_hour"),
         (
