@@ -8,7 +8,7 @@ the line is damaged.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,29 +56,74 @@ def archive(segment: Path, folder: Path) -> Archived:
     """
     make_folder(folder)
     target = folder / f"{segment.stem}.parquet"
-    lines = damaged = 0
+    lines, damaged = _store(_batches(segment), target, segment)
+    return Archived(target, lines, damaged)
+
+
+def rewrite(archived: Path, change: Callable[[bytes], bytes | None]) -> None:
+    """Replace lines of an archive, whole or not at all: `change` returns None to keep a line.
+
+    Raises OSError, and ValueError if the file is no archive.
+    """
+    changed = False
+
+    def batches() -> Iterator[list[bytes]]:
+        nonlocal changed
+        for batch in lines(archived):
+            replaced = [change(line) for line in batch]
+            changed = changed or any(replaced)
+            yield [new or old for new, old in zip(replaced, batch, strict=True)]
+
+    _store(batches(), archived, archived, wanted=lambda: changed)
+
+
+def lines(archived: Path) -> Iterator[list[bytes]]:
+    """Yield the lines of an archive, in batches; ValueError if the file is no archive."""
+    try:
+        count = pl.scan_parquet(archived).select(pl.len()).collect().item()
+        for batch in _read(archived, count, _step(archived, count)):
+            yield [line for _, line in batch]
+    except pl.exceptions.PolarsError as exc:
+        raise ValueError(f"{archived} is no archive of a segment, or is damaged: {exc}") from exc
+
+
+def _store(
+    batches: Iterable[list[bytes]],
+    target: Path,
+    dated: Path,
+    *,
+    wanted: Callable[[], bool] = lambda: True,
+) -> tuple[int, int]:
+    """Write an archive unless it is not `wanted` in the end; return its (lines, damaged lines).
+
+    It is compared with the lines, byte for byte, before it replaces another; its time is that of
+    the file `dated`.
+    """
+    count = damaged = 0
     digest = hashlib.sha256()
-    with TemporaryDirectory(prefix=".archive-", dir=folder) as scratch:
+    with TemporaryDirectory(prefix=".archive-", dir=target.parent) as scratch:
         parts = []
-        for number, batch in enumerate(_batches(segment)):
+        for number, batch in enumerate(batches):
             rows = [_row(line) for line in batch]
             digest.update(b"".join(batch))
-            lines += len(rows)
+            count += len(rows)
             damaged += sum(row["kind"] is None for row in rows)
             parts.append(Path(scratch) / f"{number:06}.parquet")
             pl.DataFrame(rows, schema=SCHEMA).write_parquet(parts[-1])
+        if not wanted():
+            return count, damaged
         whole = Path(scratch) / target.name
         if parts:
             pl.scan_parquet(parts).sink_parquet(whole)
         else:
             pl.DataFrame(schema=SCHEMA).write_parquet(whole)
-        if _digest(whole, lines, len(parts)) != digest.digest():
-            raise ValueError(f"{segment} was read back with other bytes; nothing was archived")
+        if _digest(whole, count, len(parts)) != digest.digest():
+            raise ValueError(f"{dated} was read back with other bytes; nothing was archived")
         whole.chmod(FILE_MODE)
-        times = segment.stat()
+        times = dated.stat()
         os.utime(whole, ns=(times.st_atime_ns, times.st_mtime_ns))  # by which its rows are dated
         whole.replace(target)
-    return Archived(target, lines, damaged)
+    return count, damaged
 
 
 def restore(archived: Path, folder: Path) -> Path:

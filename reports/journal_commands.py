@@ -1,4 +1,4 @@
-"""`tollway journal ...`: list the segments of a journal, archive old ones, and restore them."""
+"""`tollway journal ...`: list, archive and restore the segments of a journal, erase from them."""
 
 import argparse
 import sys
@@ -11,7 +11,9 @@ from typing import Any
 
 from tollway.gateway.cli import terminal
 from tollway.gateway.settings import load
+from tollway.gateway.storage import in_place
 from tollway.gateway.storage.journal import is_open, modified_s, segments
+from tollway.reports import journal_erasure
 
 _HOW = """\
 These commands read the journal of a configuration, so run them on the gateway's machine, while it
@@ -58,7 +60,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tollway journal",
-        description="List the segments of the journal, archive or restore them.",
+        description="List the segments of the journal, archive or restore them, erase a subject.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     _on_file(actions, "list", _list, "list the segments of the journal, oldest first", _LIST)
@@ -75,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     text = "write the segments of archives back to the journal"
     restore = _on_file(actions, "restore", _restore, text, _RESTORE)
     restore.add_argument("archives", type=Path, nargs="+", help="the Parquet files")
+    text = "erase what the journal, archives and captures have of a subject, with proof"
+    journal_erasure.add_options(
+        _on_file(actions, "erase", journal_erasure.erase, text, journal_erasure.MORE)
+    )
     return parser
 
 
@@ -127,11 +133,13 @@ def _archive(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from tollway.reports import journal_archive  # noqa: PLC0415 - polars is an extra
 
     before_s, archived = time.time() - arguments.older, []
-    for path in segments(_folder(arguments, environ)):
+    folder = _folder(arguments, environ)
+    for path in segments(folder):
         is_there = (arguments.out / f"{path.stem}.parquet").exists()
         if is_there or modified_s(path) > before_s or is_open(path):
             continue
-        one = journal_archive.archive(path, arguments.out)
+        with in_place.exclusive(folder):  # else an erasure may miss what is being copied
+            one = journal_archive.archive(path, arguments.out)
         archived.append({"archive": str(one.path), "rows": one.lines, "damaged": one.damaged})
         if one.damaged:
             sys.stderr.write(f"{path}: {one.damaged} of {one.lines} lines are cut or damaged\n")
@@ -150,7 +158,8 @@ def _restore(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from tollway.reports import journal_archive  # noqa: PLC0415 - polars is an extra
 
     folder = _folder(arguments, environ)
-    restored = [str(journal_archive.restore(path, folder)) for path in arguments.archives]
+    with in_place.exclusive(folder):
+        restored = [str(journal_archive.restore(path, folder)) for path in arguments.archives]
     if arguments.json:
         terminal.say_json(restored)
     else:
@@ -159,7 +168,4 @@ def _restore(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _no_polars() -> int:
-    return terminal.fail(
-        terminal.FAILED,
-        "archives need polars; install it in a clone of Tollway: pip install '.[simulate]'",
-    )
+    return terminal.fail(terminal.FAILED, journal_erasure.NO_POLARS)

@@ -302,7 +302,7 @@ _PROGRAMS: dict[str, tuple[Command, str]] = {
     "demo": (_demo, "run real models behind a gateway and show the savings (needs a checkout)"),
     "simulate": (_simulate, "try a policy before deploying it: scenarios, journals, plans"),
     "report": (_report, "report spend and its return: days, tenants, return, bills"),
-    "journal": (_journal, "list the segments of the journal, archive or restore them"),
+    "journal": (_journal, "list, archive and restore the segments of the journal, erase a subject"),
     "gameday": (
         _gameday,
         "inject faults between a gateway and its backends and observe the effect",

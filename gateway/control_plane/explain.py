@@ -229,7 +229,8 @@ def story(draws: list[Row], attempts: list[Row]) -> list[str]:
                 f"tokens: {' and '.join(cached)}."
             )
     for row in attempts:
-        came = row["error"] or f"status {row['status']}, answer {row['answer']!r}"
+        answer = f"answer {row['answer']!r}" if "answer" in row else "answer erased"
+        came = row["error"] or f"status {row['status']}, {answer}"
         sentences.append(
             f"{_why(row)} {row['backend']}: {came} in "
             f"{row['latency_s'] * 1e3:.1f} ms; charged {format_usd(row['cost_nano'])} "

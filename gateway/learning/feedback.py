@@ -399,7 +399,7 @@ def qualities(route: RoutePlan, rows: list[Row], feedback: Feedback) -> dict[str
                 known[row["backend"]] = route.no_answer
         elif _replied(row):
             try:
-                known[row["backend"]] = route.score.judge(end["answer"], feedback.label)
+                known[row["backend"]] = route.score.judge(end.get("answer"), feedback.label)
             except Incomparable as exc:
                 reasons[row["backend"]] = str(exc)
     # Replies that were not accepted may be incomparable; the client's reply must be comparable.

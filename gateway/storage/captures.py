@@ -135,12 +135,17 @@ def read(folder: Path, seal: Seal | None) -> Iterator[bytes]:
     for file in sorted(folder.glob(_GLOB), key=_age):
         with file.open("rb") as lines:
             for line in lines:
-                if not line.startswith(MARK):
-                    yield line.rstrip(b"\n")
-                elif seal is None:
-                    raise ValueError("the captures are sealed; set capture.key")
-                else:
-                    yield seal.unseal(line.rstrip(b"\n"))
+                if line.strip():  # a blank line is a capture that was erased
+                    yield opened(line.rstrip(b"\n"), seal)
+
+
+def opened(line: bytes, seal: Seal | None) -> bytes:
+    """Return a line of a capture file as JSON; raises as `read` does."""
+    if not line.startswith(MARK):
+        return line
+    if seal is None:
+        raise ValueError("the captures are sealed; set capture.key")
+    return seal.unseal(line)
 
 
 def _size(file: Path) -> int:

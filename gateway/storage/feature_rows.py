@@ -16,8 +16,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tollway.gateway.storage.journal import is_open, modified_s, segments
-from tollway.gateway.storage.journal_format import Row, seal, unseal
+from tollway.gateway.storage import in_place
+from tollway.gateway.storage.journal import modified_s, segments
+from tollway.gateway.storage.journal_format import Row, unseal
 
 SEEN_BYTES = 64 << 20  # of the newest rows, which are read for the entities seen most: 0.5 s
 _MARK = b'"features":{'
@@ -91,9 +92,10 @@ def erase(folder: Path, wanted: Wanted) -> Erasure:
     It takes two seconds a gigabyte; call it in a thread. Raises OSError.
     """
     done, proof = Erasure(), sha256()
-    for path in segments(folder):
-        done.segments += 1
-        _erase_in(path, wanted, done, proof)
+    with in_place.exclusive(folder):
+        for path in segments(folder):
+            done.segments += 1
+            _erase_in(path, wanted, done, proof)
     done.digest = proof.hexdigest()
     return done
 
@@ -107,37 +109,26 @@ def remaining(folder: Path, wanted: Wanted) -> int:
 
 
 def _erase_in(path: Path, wanted: Wanted, done: Erasure, proof: Any) -> None:
-    try:
-        stat, file = path.stat(), path.open("rb+", buffering=1 << 20)
-    except FileNotFoundError:  # removed by retention meanwhile
-        return
-    changed = False
-    with file:
-        fd, at = file.fileno(), 0
-        for line in file:
-            place, at = at, at + len(line)
-            if _MARK not in line or (row := unseal(line)) is None or "features" not in row:
-                continue
-            done.rows_read += 1
-            if not _strip(row, wanted):
-                continue
-            new = _as_long(row, len(line))
-            os.pwrite(fd, new, place)
-            changed = True
-            done.rows_erased += 1
-            done.places.append(f"{path.name}:{place}")
-            proof.update(f"{path.name}:{place}:".encode() + line[-12:-3] + new[-12:-3])
-        if changed:
-            os.fsync(fd)
-    if changed and not is_open(path):  # retention goes by the time of the last row
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    def change(place: int, line: bytes) -> bytes | None:
+        if _MARK not in line or (row := unseal(line)) is None or "features" not in row:
+            return None
+        done.rows_read += 1
+        if not strip(row, wanted):
+            return None
+        new = in_place.as_long(row, len(line))
+        done.rows_erased += 1
+        done.places.append(f"{path.name}:{place}")
+        proof.update(f"{path.name}:{place}:".encode() + line[-12:-3] + new[-12:-3])
+        return new
+
+    in_place.overwrite(path, change)
 
 
 def _parts(row: Row) -> list[tuple[str, dict[str, Any]]]:
     return list(row["features"].items())
 
 
-def _strip(row: Row, wanted: Wanted) -> bool:
+def strip(row: Row, wanted: Wanted) -> bool:
     """Take wanted values out of a row; return whether there were any."""
     gone = [part for group, part in _parts(row) if part.get("values") and wanted(group, part, row)]
     for part in gone:
@@ -148,17 +139,6 @@ def _strip(row: Row, wanted: Wanted) -> bool:
         row["dense"] = [0.0] * len(row["dense"])
         row["sparse"] = []
     return bool(gone)
-
-
-def _as_long(row: Row, size: int) -> bytes:
-    """Return a row as a line of a given length, which it must not exceed without padding."""
-    row = {name: value for name, value in row.items() if name not in ("v", "crc", "pad")}
-    bare = len(seal({**row, "pad": ""}))
-    if bare > size:
-        raise ValueError(f"a row of {size} bytes has no room for its erased form of {bare}")
-    line = seal({**row, "pad": " " * (size - bare)})
-    assert len(line) == size
-    return line
 
 
 class ValueRetention:
@@ -192,7 +172,8 @@ class ValueRetention:
             written_s = modified_s(path)
             if self._done.get(path) == written_s:
                 continue
-            _erase_in(path, wanted, done, proof)
+            with in_place.exclusive(self._folder):
+                _erase_in(path, wanted, done, proof)
             if written_s < now_s - longest_s:  # each of its rows was old enough
                 self._done[path] = modified_s(path)
         self._done = {path: at for path, at in self._done.items() if path.exists()}
