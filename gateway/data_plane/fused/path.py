@@ -334,7 +334,9 @@ class FusedRequest(Progress):
         assert hold is not None and state is not None
         self.hold = None
         sent = UNCHANGED if limit is None else Rewritten(limit=limit)
-        call = addressed(state.inference, backend, self.deadline_s, self.path.clock, sent)
+        call: Call | None = None
+        if self._sent is not None:  # else what failed may be to address it
+            call = addressed(state.inference, backend, self.deadline_s, self.path.clock, sent)
         self.begun = Begun(
             state, backend, hold, self.quote, limit, self.started_s, self.deadline_s, self.number,
             False, 0.0, None, sent, call,

@@ -20,11 +20,13 @@ import uvloop
 from tests.contracts.wire_server import Wire, wire_server
 from tests.support.raw_client import Client
 from tests.support.until import until
+from tollway.backends.http import pool
 from tollway.gateway import settings as config
 from tollway.gateway.data_plane import callback_shell
 from tollway.gateway.data_plane.fused import path as fused_path
 from tollway.gateway.data_plane.handler import DataPlane
 from tollway.gateway.listener import server as front
+from tollway.gateway.routing import attempts
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import RequestState
 from tollway.gateway.security.keys import hash_key
@@ -509,6 +511,28 @@ def test_both_shells_do_the_same_about_clients_that_leave_and_backends_that_hang
 ) -> None:
     kinds = compare(tmp_path, seed, partial(troubled, count=80))
     assert kinds["begun"] == 80 and kinds["handed over"] > 20
+
+
+BROKEN: dict[str, list[tuple[Any, str]]] = {
+    "addressed": [(fused_path, "addressed"), (attempts, "addressed")],
+    "request_head": [
+        (fused_path, "request_head"), (pool, "known_request_head"), (pool, "request_head")
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["addressed", "request_head"])
+def test_a_call_that_cannot_be_written_ends_on_every_path_as_on_the_others(
+    step: str, tmp_path: Path
+) -> None:
+    def fails(*args: Any) -> bytes:
+        raise ValueError("a line break")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in BROKEN[step]:
+            patch.setattr(module, name, fails)
+        kinds = compare(tmp_path, 0, partial(requests, count=40))
+    assert kinds["fused"] == 0 and kinds["begun"] > 20
 
 
 def test_an_idle_connection_keeps_nothing_of_its_last_request(tmp_path: Path) -> None:
