@@ -39,11 +39,14 @@ def main() -> None:
         parser.error(f"--replicas must be from 0 to the number of ports, {len(chosen.ports)}")
     chosen.dir.mkdir(parents=True, exist_ok=True)
     wanted, rest = chosen.ports[: chosen.replicas], chosen.ports[chosen.replicas :]
+    options = ["--model", chosen.model, "--delay-ms", str(chosen.delay_ms)]
+    started = {
+        port: start(chosen.dir, port, options)
+        for port in wanted
+        if running(chosen.dir, port) is None
+    }
     for port in wanted:
-        if running(chosen.dir, port) is None:
-            start(chosen.dir, port, ["--model", chosen.model, "--delay-ms", str(chosen.delay_ms)])
-    for port in wanted:
-        wait_until_it_listens(chosen.dir, port)
+        wait_until_it_listens(chosen.dir, port, started.get(port))
     stop(chosen.dir, [port for port in rest if running(chosen.dir, port)], chosen.drain)
     print(f"{len(wanted)} servers run")
 
@@ -59,7 +62,7 @@ def running(folder: Path, port: int) -> int | None:
     return pid if b"examples.digits.serve" in command and str(port).encode() in command else None
 
 
-def start(folder: Path, port: int, options: list[str]) -> None:
+def start(folder: Path, port: int, options: list[str]) -> subprocess.Popen[bytes]:
     """Start a server, in a session of its own: whoever ends this command does not end it."""
     command = [sys.executable, "-m", "examples.digits.serve", "--port", str(port), *options]
     with (folder / f"{port}.log").open("wb") as output:
@@ -71,16 +74,22 @@ def start(folder: Path, port: int, options: list[str]) -> None:
             start_new_session=True,
         )
     (folder / f"{port}.pid").write_text(str(process.pid))
+    return process
 
 
-def wait_until_it_listens(folder: Path, port: int) -> None:
-    """Return once a server accepts connections; exit with the end of its output if it does not."""
+def wait_until_it_listens(folder: Path, port: int, process: subprocess.Popen[bytes] | None) -> None:
+    """Return once a server accepts connections; exit with the end of its output if it does not.
+
+    `process`: the server, if this command has started it.
+    """
     until_s = time.monotonic() + STARTS_WITHIN_S
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
-            if running(folder, port) is None or time.monotonic() > until_s:
+            # What has just been started shows no command line for a moment.
+            gone = running(folder, port) is None if process is None else process.poll() is not None
+            if gone or time.monotonic() > until_s:
                 log = (folder / f"{port}.log").read_text(errors="replace")
                 sys.exit(f"the server of port {port} did not start: {log[-500:]}")
             time.sleep(LOOK_S)
