@@ -69,7 +69,7 @@ def expected(app: Running) -> dict[str, float]:
     plan = app.gateway.routes["chat"]
     call = app.gateway.warm_ups._state(plan, "/v1/chat/completions", REQUEST, "x").inference.call
     arms = [Arm(name, 0.001) for name in plan.backends]
-    choice = plan.policy.choose(plan.features(call), arms, app.gateway.driver.router._rng)
+    choice = plan.policy.choose(plan.features(call), arms, app.gateway.driver.router.rng)
     return dict(zip(choice.arms, choice.quality_hat, strict=True))
 
 
