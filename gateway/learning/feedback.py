@@ -31,7 +31,7 @@ from tollway.gateway.learning.signals import SIGNALS, Reporter, SignalLearner
 from tollway.gateway.routing.observer import EventSink, LabelObserver
 from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.routing.request_state import Decision
-from tollway.gateway.storage.journal import Journal, modified_s, segments
+from tollway.gateway.storage.journal import Journal, is_empty, modified_s, segments
 from tollway.gateway.storage.journal_format import Row, rows
 from tollway.policies.types import ACCEPT, WARM_UP
 
@@ -309,9 +309,14 @@ class FeedbackLearner:
                 log.warning("skipped a journal row: %s", why)
 
         oldest = min(since.values(), default=0.0)
-        recent = [path for path in segments(folder) if modified_s(path) >= oldest]
+        # Each start makes a segment: those without a row must not push out others.
+        recent = [
+            path for path in segments(folder) if modified_s(path) >= oldest and not is_empty(path)
+        ]
         for path in recent[-most:]:
-            for row in rows(path, skip):
+            # Most rows are attempts, of which nothing is learned here: to parse them took as long
+            # as all else where there are few labels.
+            for row in rows(path, skip, without=("attempt", "settlement")):
                 if row.get("kind") in {"feedback", "decision", "signal"}:
                     try:
                         if row["kind"] == "decision":

@@ -75,7 +75,8 @@ class Eraser:
         self._subject = subject
         self._keep = frozenset(keep_tags) - set(subject.tags)
         self._needles = subject.needles()
-        self._ids = {one.encode() for one in subject.ids}
+        # Rows of these ids are the subject's, whatever they have themselves.
+        self._ids = set() if self._needles else {one.encode() for one in subject.ids}
         self._proof = sha256()
         self.done = Erased()
 
@@ -142,7 +143,7 @@ class Eraser:
         return row if row is not None and str(row.get("id")).encode() in self._ids else None
 
     def _has_id(self, line: bytes) -> bool:
-        return any(found in self._ids for found in _ID.findall(line))
+        return bool(self._ids) and any(found in self._ids for found in _ID.findall(line))
 
     def is_unreadable(self, line: bytes) -> bool:
         """Return whether a whole line names the subject and cannot be read."""
@@ -189,14 +190,19 @@ def erase_segments(folder: Path, eraser: Eraser, *, own: bool) -> None:
 
 def refuse_labels(folder: Path, decisions: Collection[str]) -> None:
     """Mark decisions as labelled, so that no label with the subject's data is added later."""
+    places: dict[str, list[int]] = {}
     for decision in decisions:
         tag, offset, _ = decision.split(".")
+        places.setdefault(tag, []).append(int(offset, 36) // MARK_BYTES)
+    for tag, offsets in places.items():
         if not (folder / f"journal-{tag}.jsonl").exists():
-            continue
+            continue  # in an archive only, and `restore` marks its decisions
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         fd = os.open(folder / f"journal-{tag}.marks", flags, FILE_MODE)
         try:
-            os.pwrite(fd, b"\x01", int(offset, 36) // MARK_BYTES)
+            for at in offsets:
+                os.pwrite(fd, b"\x01", at)
+            os.fsync(fd)
         finally:
             os.close(fd)
 

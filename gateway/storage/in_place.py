@@ -67,7 +67,9 @@ def overwrite(path: Path, change: Change) -> None:
     with contextlib.suppress(FileNotFoundError), path.open("rb", buffering=1 << 20) as file:
         waiting: list[tuple[int, bytes]] = []
         at = size = 0
-        times = os.fstat(file.fileno())
+        # Retention and the next start go by the time of the last row. Asked before the first line
+        # is read: a segment that is closed meanwhile has newer rows than it had now.
+        modified_ns = 0 if is_open(path) else os.fstat(file.fileno()).st_mtime_ns
         for line in file:
             place, at = at, at + len(line)
             if not line.endswith(b"\n") or (new := change(place, line)) is None:
@@ -76,10 +78,10 @@ def overwrite(path: Path, change: Change) -> None:
             waiting.append((place, new))
             size += len(new)
             if size >= BATCH_BYTES:
-                _apply(path, waiting, times.st_mtime_ns)
+                _apply(path, waiting, modified_ns)
                 waiting, size = [], 0
         if waiting:
-            _apply(path, waiting, times.st_mtime_ns)
+            _apply(path, waiting, modified_ns)
 
 
 def _apply(path: Path, lines: list[tuple[int, bytes]], modified_ns: int) -> None:
@@ -115,5 +117,5 @@ def _write(path: Path, lines: list[bytes]) -> None:
             if written < len(line):
                 raise OSError(f"{path} could be written in part only; run it again")
         os.fsync(file.fileno())
-    if not is_open(path):
+    if modified_ns:
         os.utime(path, ns=(modified_ns, modified_ns))

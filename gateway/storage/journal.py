@@ -54,6 +54,14 @@ def modified_s(path: Path) -> float:
         return 0.0
 
 
+def is_empty(path: Path) -> bool:
+    """Return whether a segment has no row, or retention has removed it meanwhile."""
+    try:
+        return path.stat().st_size == 0
+    except FileNotFoundError:
+        return True
+
+
 def is_open(segment: Path) -> bool:
     """Return whether a gateway writes to a segment. Raises OSError."""
     fd = os.open(segment, os.O_RDONLY | os.O_CLOEXEC)

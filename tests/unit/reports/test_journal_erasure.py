@@ -172,6 +172,8 @@ def test_only_requests_with_all_that_is_given_are_erased(
 def test_a_request_is_erased_by_its_id(
     gateway: Gateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    other = erase(gateway, capsys, "--id", gateway.ids[3], "--tag", f"user={PERSON}")
+    assert (other["decisions"], other["rows"], other["captures"]) == (0, 0, 0)
     done = erase(gateway, capsys, "--id", gateway.ids[3])
     assert (done["decisions"], done["rows"], done["captures"]) == (1, 3, 1)
 

@@ -60,6 +60,26 @@ def test_all_batches_are_written_and_a_closed_file_keeps_its_time(
     assert not list(tmp_path.glob("*.redo"))
 
 
+def test_a_segment_that_is_closed_meanwhile_is_not_dated_back(
+    tmp_path: Path,
+) -> None:
+    journal = Journal(tmp_path)
+    journal.append({"kind": "attempt", "id": journal.new_id(), "secret": "x" * 50})
+    [path] = segments(tmp_path)
+    os.utime(path, (100.0, 100.0))
+
+    def change(place: int, line: bytes) -> bytes | None:
+        if place == 0:
+            journal.append({"kind": "attempt", "id": journal.new_id()})
+            journal.close()
+        return blanked(place, line)
+
+    with in_place.exclusive(tmp_path):
+        in_place.overwrite(path, change)
+    assert secrets_in(path) == 0
+    assert path.stat().st_mtime > 100.0
+
+
 def test_what_a_killed_process_began_is_finished_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,18 @@ def test_damaged_rows_and_a_cut_tail_are_passed_over(tmp_path: Path) -> None:
     assert [row["n"] for row in rows(path)] == [0]
 
 
+def test_rows_of_other_kinds_are_left_out_but_their_damage_is_not(tmp_path: Path) -> None:
+    segment = tmp_path / "journal-a.jsonl"
+    kinds = ("decision", "attempt", "attempted", "feedback")
+    lines = [seal({"kind": kind, "n": 1}) for kind in kinds]
+    lines += [lines[1].replace(b'"n":1', b'"n":7'), old_line({"kind": "attempt", "v": 3})]
+    segment.write_bytes(b"".join(lines) + lines[1][:-5])
+    damaged: list[None] = []
+    found = rows(segment, lambda: damaged.append(None), without=("attempt", "settlement"))
+    assert [row["kind"] for row in found] == ["decision", "attempted", "feedback"]
+    assert len(damaged) == 2
+
+
 def test_a_line_that_was_changed_is_not_believed() -> None:
     line = seal({"kind": "attempt", "cost_nano": 10})
     assert unseal(line) is not None
