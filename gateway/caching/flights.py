@@ -15,11 +15,13 @@ End = Entry | str
 class Flight:
     """A request under way, which others with its key wait for."""
 
-    # The mutable state is the future of those that wait; None while nobody does.
-    __slots__ = ("_future", "waiting")
+    # The mutable state is the future of those that wait, None while nobody does, and how it ended,
+    # None until then.
+    __slots__ = ("_future", "ended", "waiting")
 
     def __init__(self) -> None:
         self._future: asyncio.Future[End] | None = None
+        self.ended: End | None = None
         self.waiting = 0
 
     async def wait(self, within_s: float) -> End:
@@ -37,6 +39,7 @@ class Flight:
 
     def end(self, end: End) -> None:
         """Tell those that wait."""
+        self.ended = end
         if self._future is not None and not self._future.done():
             self._future.set_result(end)
 

@@ -132,9 +132,9 @@ class SharedFlights:
         return found
 
     async def _renewing(self, key: bytes, token: bytes) -> None:
-        with contextlib.suppress(CacheUnavailable):
-            while True:
-                await self._sleep(LIFE_S / RENEWED)
+        while True:
+            await self._sleep(LIFE_S / RENEWED)
+            with contextlib.suppress(CacheUnavailable):  # the next one may be in time
                 if not await self._store.renew(key, token, LIFE_S):
                     return
 

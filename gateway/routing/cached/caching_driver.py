@@ -43,7 +43,7 @@ from tollway.gateway.routing.cached.saving import saved_nano
 from tollway.gateway.routing.driver import Driver
 from tollway.gateway.routing.request import InferenceRequest
 from tollway.gateway.routing.request_state import Attempt, RequestState
-from tollway.policies.types import Context
+from tollway.policies.types import ACCEPT, Context
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class CachingDriver:
         if wanted.only_cached:
             plan.counts.lookups["miss"] += 1
             raise refusals.not_cached(inference.route.name)
-        return await self._join(plan, key, inference)
+        return await self._join(plan, key, inference, wanted)
 
     @staticmethod
     def _suits(entry: Entry, wanted: Demand, now_s: float) -> bool:
@@ -240,8 +240,11 @@ class CachingDriver:
 
     # -- getting a new one
 
-    async def _join(self, plan: CachePlan, key: bytes, inference: InferenceRequest) -> RequestState:
+    async def _join(
+        self, plan: CachePlan, key: bytes, inference: InferenceRequest, wanted: Demand
+    ) -> RequestState:
         """Wait for the request with this key that is under way; lead if there is none."""
+        since_s = self.wall()
         while plan.join_s and (flight := self.flights.get(key)) is not None:
             await as_task()
             within_s = min(plan.join_s, inference.deadline_s - self.clock())
@@ -253,15 +256,19 @@ class CachingDriver:
                 uncancel()
                 return RequestState(inference, Context(()))  # nobody is left to answer
             if isinstance(end, Entry):
+                if end.made_s < since_s and not self._suits(end, wanted, self.wall()):
+                    continue  # the first took an older one of another process
                 only = inference.floor is None  # which the answer may not reach
                 return await self._give(plan, key, inference, end, "joined", only=only)
             if end == NOTHING:
                 state = await self._plain(plan, inference, "miss")
                 self._keep(plan, key, state, None)
                 return state
-        return await self._lead(plan, key, inference)
+        return await self._lead(plan, key, inference, wanted)
 
-    async def _lead(self, plan: CachePlan, key: bytes, inference: InferenceRequest) -> RequestState:
+    async def _lead(
+        self, plan: CachePlan, key: bytes, inference: InferenceRequest, wanted: Demand
+    ) -> RequestState:
         """Ask for a new answer, which others with this key wait for."""
         flight = self.flights.begin(key) if self.flights.get(key) is None else None
         end: End | None = NOTHING
@@ -270,7 +277,7 @@ class CachingDriver:
             if flight is not None and self.shared is not None and plan.join_s:
                 await as_task()
                 within_s = min(plan.join_s, inference.deadline_s - self.clock())
-                got = await self._elsewhere(self.shared, key, inference, max(0.0, within_s))
+                got = await self._elsewhere(self.shared, key, inference, wanted, max(0.0, within_s))
                 leads = got == LEAD
                 if isinstance(got, Entry):
                     end = got
@@ -292,14 +299,22 @@ class CachingDriver:
                 self.flights.end(key, flight, end)
 
     async def _elsewhere(
-        self, shared: SharedFlights, key: bytes, inference: InferenceRequest, within_s: float
+        self,
+        shared: SharedFlights,
+        key: bytes,
+        inference: InferenceRequest,
+        wanted: Demand,
+        within_s: float,
     ) -> Entry | str:
         """Return what other processes have got, LEAD or NOTHING; see `shared_flights`."""
+        since_s = self.wall()
 
         def suits(entry: Entry) -> bool:
+            now_s = self.wall()
             return (
                 entry.backend in inference.route.backends
-                and entry.state(self.wall(), 0.0, self.rng) == FRESH
+                and entry.state(now_s, 0.0, self.rng) == FRESH
+                and (entry.made_s >= since_s or self._suits(entry, wanted, now_s))
             )
 
         try:
@@ -389,7 +404,7 @@ class CachingDriver:
             if not self._refreshing[inference.tenant]:
                 del self._refreshing[inference.tenant]
             if leads:
-                self._end_shared(key, end)
+                self._end_shared(key, flight.ended if end is None else end)
             if end is not None:
                 self.flights.end(key, flight, end)
             if inference.memory is not None:
@@ -405,7 +420,7 @@ class CachingDriver:
                 return entry
         if self.shared is None or not plan.join_s:
             return NOTHING
-        return await self._elsewhere(self.shared, key, inference, plan.join_s)
+        return await self._elsewhere(self.shared, key, inference, ANY, plan.join_s)
 
     # -- keeping
 
@@ -440,8 +455,11 @@ class CachingDriver:
     def _may_keep(state: RequestState, held: Attempt, *, ended: bool = False) -> bool:
         """Return whether an answer may be kept. `ended`: its usage is known if it ever will be."""
         outcome = held.outcome
-        if state.inference.route.cascade and held.relay is not None:
-            return False  # parts of other replies may have gone before
+        if state.inference.route.cascade:
+            if held.relay is not None:
+                return False  # parts of other replies may have gone before
+            if not is_accepted(state, held):
+                return False  # it was given for want of a better one
         is_answer = held.status == OK and not outcome.error and not outcome.no_answer
         if held.output_limit and (ended or held.relay is None):  # a budget's, which others lack
             usage = outcome.usage
@@ -511,9 +529,20 @@ class CachingDriver:
             await self.remote.close()
 
 
+def is_accepted(state: RequestState, held: Attempt) -> bool:
+    """Return whether a cascade ended with a reply by choice: its last draw stands for the reply.
+
+    If an escalation failed, the last draw is that of the backend that gave no reply.
+    """
+    if not state.draws or state.reason == "escalation_failed":
+        return False
+    return state.draws[-1].choice.arm in (ACCEPT, held.backend)
+
+
 def accepted_quality(state: RequestState) -> float | None:
-    """Return the quality that a cascade expected of the reply that it ended with; else None."""
-    if not state.inference.route.cascade or not state.draws:
+    """Return the quality that a cascade expected of the reply that it accepted; else None."""
+    held = state.held
+    if not state.inference.route.cascade or held is None or not is_accepted(state, held):
         return None
     choice = state.draws[-1].choice
     return choice.quality_hat[choice.index]

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import sys
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,28 @@ def test_gateways_make_one_call_for_the_same_request(redis: RedisServer, tmp_pat
         assert {reply.status_code for reply in replies} == {200}
         assert (len(rows), len(cached)) == (200, 199)
         assert all(row["propensity"] == 1.0 for row in cached if row["cached"]["found"] == "joined")
+
+    run(main)
+
+
+def test_no_gateway_gives_an_answer_that_is_older_than_the_client_takes(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        cheap = Upstream()
+        async with serving(cheap) as a, serving(Upstream()) as b:
+            text = two_backends(a, b, route=CACHE, more=tier(redis.url + "?timeout_ms=5000"))
+            async with running(text, tmp_path / "1") as one, running(text, tmp_path / "2") as two:
+                await one.infer(1.0)
+                await written(one)
+                for gateway in (one, two):
+                    gateway.gateway.caching.wall = lambda: time.time() + 1000.0
+                young = {"cache-control": "max-age=900"}
+                first = await one.infer(1.0, **young)
+                await written(one)
+                second = await two.infer(1.0, **young)
+        assert cheap.calls == 2
+        assert [reply.headers["x-tollway-cache"] for reply in (first, second)] == ["miss", "hit"]
 
     run(main)
 

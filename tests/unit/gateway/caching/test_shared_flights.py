@@ -111,6 +111,27 @@ def test_after_a_holder_that_was_killed_another_leads_within_a_life() -> None:
     asyncio.run(main())
 
 
+def test_a_renewal_that_fails_once_ends_no_flight() -> None:
+    async def main() -> None:
+        store = Store()
+        one, other = process(store), process(store)
+        renew, failed = store.renew, []
+
+        async def slow_once(key: bytes, token: bytes, life_s: float) -> bool:
+            if not failed:
+                failed.append(key)
+                raise CacheUnavailable("slow")
+            return await renew(key, token, life_s)
+
+        store.renew = slow_once  # type: ignore[method-assign]
+        assert await one.join(b"k", 200.0, any_of_them) == LEAD
+        assert await other.join(b"k", store.now_s + 10.0 * LIFE_S, any_of_them) == NOTHING
+        assert failed == [b"k"] and not other._led
+        await one.close()
+
+    asyncio.run(main())
+
+
 def test_all_ask_for_themselves_if_nothing_may_be_kept_or_the_time_is_over() -> None:
     async def main() -> None:
         store = Store()
