@@ -4,8 +4,14 @@ A folder is a hash with its documents, each as its revision, a space and its JSO
 or deleting a folder is one command, whatever else the server holds, and touches one shard of a
 cluster. Compare-and-set and leases are scripts, which Redis runs atomically. Leases expire by
 Redis' own clock.
+
+Earlier versions had a hash for each document, under `tollway:control:KEY`. Such a document is
+copied with its revision once it is asked for, and stays where it is for gateways that are not
+upgraded yet. In a cluster the two keys may be on two shards, so no script could have both; the
+copy is atomic because it never replaces anything.
 """
 
+import json
 from collections.abc import Awaitable
 from typing import Any
 
@@ -54,6 +60,8 @@ class RedisControlStore:
         """Return a document and its revision."""
         folder, name = _at(key)
         found = await self._ask(self._server.client.hget(folder, name))
+        if found is None and await self._carry_over(key):
+            found = await self._ask(self._server.client.hget(folder, name))
         if found is None:
             return None
         revision, _, text = found.partition(" ")
@@ -62,6 +70,8 @@ class RedisControlStore:
     async def put(self, key: str, document: Document, revision: int) -> bool:
         """Replace a document that has this revision."""
         folder, name = _at(key)
+        if revision == 0:  # whoever knows a revision has read the document, so it was copied
+            await self._carry_over(key)
         return bool(await self._run(_PUT, folder, name, text_of(document), str(revision)))
 
     async def write(self, key: str, document: Document) -> None:
@@ -84,12 +94,25 @@ class RedisControlStore:
     async def remove(self, key: str) -> None:
         """Delete a document."""
         folder, name = _at(key)
+        await self._ask(self._server.client.unlink(_old(key)))  # first, or it would come back
         await self._ask(self._server.client.hdel(folder, name))
 
     async def lease(self, name: str, holder: str, ttl_s: float) -> bool:
         """Take or renew a lease."""
         key = f"{KEY}:control-lease:{name}"
         return bool(await self._run(_LEASE, key, holder, str(max(int(ttl_s * 1000), 1))))
+
+    async def _carry_over(self, key: str) -> bool:
+        """Copy a document of an earlier version, unless there is one; whether it had one."""
+        kept = self._server.client.hmget(_old(key), ["document", "revision"])
+        text, revision = await self._ask(kept)
+        if text is None or revision is None:
+            return False
+        folder, name = _at(key)
+        # Earlier versions wrote NaN, which is no JSON: it becomes null.
+        copied = f"{int(revision)} {text_of(json.loads(text))}"
+        await self._ask(self._server.client.hsetnx(folder, name, copied))
+        return True
 
     async def _run(self, script: str, key: str, *words: str) -> Any:
         return await self._ask(self._server.client.eval(script, 1, key, *words))
@@ -109,3 +132,8 @@ def _at(key: str) -> tuple[str, str]:
     """Return the hash of a document and its field there."""
     folder, _, name = key.rpartition("/")
     return _folder(folder), name
+
+
+def _old(key: str) -> str:
+    """Return the hash that earlier versions kept a document in."""
+    return f"{KEY}:control:{key}"

@@ -4,6 +4,8 @@ rollouts/NAME/state             the state, replaced by compare-and-set
 rollouts/NAME/ran               pairs of versions that have been started once
 rollouts/NAME/history           the last moves
 rollouts/NAME/evidence/MEMBER   one process' evidence on the present run
+rollouts/NAME/folded            the sum of what processes that are gone have left, replaced by
+                                compare-and-set
 """
 
 import contextlib
@@ -16,6 +18,7 @@ from tollway.gateway.rollouts.model import RolloutState
 HISTORY_MAX = 100  # moves of one rollout that are kept, with their figures: some 200 KB
 RAN_MAX = 100  # pairs of versions that have been started once
 LEASE_S = 5.0  # five ticks: the next process takes over soon after a crash
+FOLDED = "folded"  # no member has this name
 TRIES = 10  # to add to the history, which another process may do at the same moment
 
 
@@ -75,22 +78,31 @@ class RolloutDocuments:
         """Write this process' evidence."""
         await self._store.write(f"{_key(name, 'evidence')}/{self.member}", document)
 
-    async def evidence(self, name: str) -> dict[str, dict[str, Any]]:
-        """Return the evidence of all processes by member."""
+    async def evidence(self, name: str) -> tuple[dict[str, dict[str, Any]], int]:
+        """Return the evidence of all processes by member, and the revision of their sum.
+
+        The sum is under FOLDED. It is read last: it has what was deleted since the others were.
+        """
         found = await self._store.list(_key(name, "evidence"))
-        return {key.rpartition("/")[2]: document for key, document in found.items()}
+        documents = {key.rpartition("/")[2]: document for key, document in found.items()}
+        folded = await self._store.get(_key(name, FOLDED))
+        if folded is None:
+            return documents, 0
+        return {**documents, FOLDED: folded[0]}, folded[1]
 
     async def fold(
-        self, name: str, into: str, document: dict[str, Any], parts: Iterable[str]
-    ) -> None:
-        """Write a sum of evidence, and delete that of the members that it replaces.
+        self, name: str, document: dict[str, Any], parts: Iterable[str], revision: int
+    ) -> bool:
+        """Replace the sum that has this revision, and delete the evidence of its new parts.
 
-        The sum names its parts, so between the two nothing counts twice.
+        The sum names its parts, so between the two nothing counts twice. False, and nothing is
+        deleted, if the sum has another revision by now: another process has folded meanwhile.
         """
-        folder = _key(name, "evidence")
-        await self._store.write(f"{folder}/{into}", document)
+        if not await self._store.put(_key(name, FOLDED), document, revision):
+            return False
         for member in parts:
-            await self._store.remove(f"{folder}/{member}")
+            await self._store.remove(f"{_key(name, 'evidence')}/{member}")
+        return True
 
     async def history(self, name: str) -> list[dict[str, Any]]:
         """Return a rollout's moves, oldest first."""

@@ -3,7 +3,8 @@
 Each process writes a document of its own. A process that is gone leaves its evidence behind, which
 still counts; once more than GONE_MAX have, the leader folds them into one, so that a week of
 restarts costs no more than the processes that live. The sum names its parts, and these are
-skipped from then on: whatever crashes in between, nothing counts twice.
+skipped from then on, by the process itself too if it was only silent; and whoever replaces the sum
+must know the one that is there. So whatever crashes or stalls in between, nothing counts twice.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tollway.gateway.rollouts.documents import FOLDED
 from tollway.gateway.rollouts.model import Evidence, RolloutState
 from tollway.gateway.rollouts.rollout import Rollout
 
@@ -39,8 +41,10 @@ async def pooled(
 ) -> Pooled:
     """Return the evidence of a rollout that has a state.
 
-    `documents` are those of the control store by process, of which `own` is not used: this process
-    knows its evidence better. `broken` says why the candidate is out of service here, if it is.
+    `documents` are those of the control store by process, the sum among them, of which `own` is not
+    used: this process knows its evidence better. If the sum has `own` as a part, the process was
+    silent for so long that it was taken for gone; what it saw since does not count. `broken` says
+    why the candidate is out of service here, if it is.
     """
     state = one.state
     assert state is not None
@@ -55,7 +59,7 @@ async def pooled(
     counted = {name: each for name, each in present.items() if each["epoch"] == state.epoch}
     folded = {name for each in counted.values() for name in each.get("of", ())}
     counted = {name: each for name, each in counted.items() if name not in folded}
-    sums = one.collector.sums()
+    sums = one.collector.nothing() if own in folded else one.collector.sums()
 
     def add() -> None:
         for each in counted.values():
@@ -67,10 +71,14 @@ async def pooled(
         await asyncio.to_thread(add)
     evidence = Evidence(sums.measures(one.plan), broken, one.smoke, behind)
     gone = {n: each for n, each in counted.items() if now_s - each["time"] >= GONE_S}
-    if len(gone) <= GONE_MAX:
+    present_sum = documents.get(FOLDED)
+    is_late = present_sum is not None and present_sum["number"] > state.number
+    if len(gone) <= GONE_MAX or is_late:
         return Pooled(evidence, sums.agreed)
+    if FOLDED in counted:
+        gone[FOLDED] = counted[FOLDED]  # it is replaced, so it must be in, whatever the clocks say
     fold, parts = await asyncio.to_thread(_folded, one, state, gone)
-    return Pooled(evidence, sums.agreed, fold, parts)
+    return Pooled(evidence, sums.agreed, fold if parts else None, parts)
 
 
 def document(one: Rollout, broken: str, now_s: float) -> dict[str, Any]:
@@ -97,12 +105,13 @@ def _folded(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the sum of what processes that are gone have left, and these processes."""
     sums = one.collector.nothing()
-    names = [name for name, each in gone.items() if sums.add(each["evidence"])]
+    added = [name for name, each in gone.items() if sums.add(each["evidence"])]
+    names = tuple([name for name in added if name != FOLDED])
     # Processes that were folded before may be asleep: should they wake up, they are skipped still.
-    known = [name for each in gone.values() for name in each.get("of", ())]
+    known = [name for each in added for name in gone[each].get("of", ())]
     newest = max(each["time"] for each in gone.values())
     found = {
         **_document(state, sums.save(), "", newest),
         "of": [*known, *names][-FOLDED_MAX:],
     }
-    return found, tuple(names)
+    return found, names

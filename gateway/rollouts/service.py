@@ -194,11 +194,10 @@ class Rollouts:
             if one.smoking is None:  # without the lock: it may take minutes
                 one.smoking = asyncio.create_task(self._smoke_once(one, one.state.run))
             await asyncio.wait([one.smoking], timeout=SMOKE_WAIT_S)
-        found = await self._evidence(one)
+        found, revision = await self._evidence(one)
         evidence, one.measures = found.evidence, found.evidence.measures
         if found.fold is not None:
-            into = f"sum-{secrets.token_hex(8)}"
-            await self._documents.fold(one.plan.name, into, found.fold, found.parts)
+            await self._documents.fold(one.plan.name, found.fold, found.parts, revision)
         if one.state.is_live:
             one.waiting = controller.waiting(one.plan, one.state, evidence, self._wall())
         move = controller.next(one.plan, one.state, evidence, self._wall())
@@ -221,13 +220,13 @@ class Rollouts:
             return "the candidate is on none of the routes"
         return await self._smoke(plan, target)
 
-    async def _evidence(self, one: Rollout) -> Pooled:
-        """Return all processes' evidence on a rollout's present run."""
-        documents = await self._documents.evidence(one.plan.name)
+    async def _evidence(self, one: Rollout) -> tuple[Pooled, int]:
+        """Return all processes' evidence on a rollout's present run, and its sum's revision."""
+        documents, revision = await self._documents.evidence(one.plan.name)
         member, broken = self._documents.member, self._broken(one.plan)
         found = await pooled(one, documents, member, broken, self._wall())
         one.agreement = found.agreement
-        return found
+        return found, revision
 
     def _candidate(self, plan: RolloutPlan) -> Target | None:
         for route in self.routes.values():
@@ -338,7 +337,7 @@ class Rollouts:
         measures: Mapping[str, Measure] = {}
         waiting: tuple[str, ...] = ()
         if one.state is not None:
-            evidence = (await self._evidence(one)).evidence
+            evidence = (await self._evidence(one))[0].evidence
             measures = evidence.measures
             if one.state.is_live:
                 waiting = controller.waiting(one.plan, one.state, evidence, self._wall())

@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -176,24 +176,44 @@ class FeatureStores:
         await self._announce(name, digest)
 
     async def erase(self, name: str, key: str) -> dict[str, int]:
-        """Remove an entity from all tiers; return how many records each had. Raises SourceError."""
+        """Remove an entity from all tiers; return how many records each had.
+
+        If one tier fails, the entity is removed from all others nevertheless, and the first failure
+        is raised at the end: SourceError or TimeoutError.
+        """
         lookup = self.lookups[name]
         digest = lookup.digest(key)
         erased: dict[str, int] = {}
+        failed: list[Exception] = []
         all_of_it = self._of(name)
-        for one in all_of_it:
-            source = one.source
-            if source.is_writable:
-                count = await source.erase(digest if source.by_digest else key)
-                erased["source"] = erased.get("source", 0) + count
-        if self.warm is not None:
-            erased["redis"] = await self.warm.erase([records.key(lookup.group, digest)])
+
+        async def attempt(step: Awaitable[int | None]) -> int:
+            try:
+                return await step or 0
+            except Exception as exc:
+                failed.append(exc)
+                return 0
+
+        try:
             for one in all_of_it:
-                await one.bar(digest)
-        erased["memory"] = sum([int(one.forget(digest)) for one in all_of_it])
-        for one in all_of_it:
-            one.hours.forget(digest)
-        await self._announce(name, digest, is_erased=True)
+                source = one.source
+                if source.is_writable:
+                    count = await attempt(source.erase(digest if source.by_digest else key))
+                    erased["source"] = erased.get("source", 0) + count
+            if self.warm is not None:
+                warm_keys = [records.key(lookup.group, digest)]
+                erased["redis"] = await attempt(self.warm.erase(warm_keys))
+                for one in all_of_it:
+                    await attempt(one.bar(digest))
+        finally:
+            erased["memory"] = sum([int(one.forget(digest)) for one in all_of_it])
+            for one in all_of_it:
+                one.hours.forget(digest)
+        await attempt(self._announce(name, digest, is_erased=True))
+        for exc in failed[1:]:
+            log.warning("erasing an entity of %s failed elsewhere too: %s", name, exc or "timeout")
+        if failed:
+            raise failed[0]
         return erased
 
     async def _announce(self, name: str, digest: str, *, is_erased: bool = False) -> None:

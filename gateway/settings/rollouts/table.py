@@ -111,7 +111,9 @@ class CriterionConfig(ConfigTable):
     limit: Float | None = Field(
         default=None,
         description="Absolute bound on the candidate: the least quality or value, the greatest "
-        "rate, seconds of latency or dollars. Without it, only the difference counts.",
+        "rate, seconds of latency or dollars. It is checked beside `tolerance`, which is 0 if "
+        "omitted, and does not replace it: raise `tolerance` where only the limit should stop a "
+        "rollout.",
         examples=[0.85],
     )
 

@@ -212,3 +212,58 @@ def test_changes_of_an_entity_reach_the_version_that_is_tried() -> None:
         await stores.aclose()
 
     virtual.run(main())
+
+
+@pytest.mark.parametrize("broken", ["usual", "tried", "both"])
+def test_an_erasure_that_one_source_refuses_reaches_all_other_tiers(broken: str) -> None:
+    async def main() -> None:
+        warm = MemoryWarmTier()
+        sources = {"usual": ScriptedSource({"ann": ANN}), "tried": ScriptedSource({"ann": ANN})}
+
+        async def down(key: str) -> int:
+            raise SourceError("it is down")
+
+        def group() -> FeatureStores:
+            own = lookup(sources["usual"], warm=warm)
+            tried = lookup(sources["tried"], replace(USER, version="v2"), warm=warm)
+            stores = FeatureStores(warm)
+            stores.revise({"user": own, "user@v2": tried})
+            return stores
+
+        gateways = [group(), group()]
+        for stores in gateways:
+            await stores.open()
+            await asyncio.sleep(0)
+            for one in stores.lookups.values():
+                await joined(route(one), call())
+        for name, source in sources.items():
+            if broken in (name, "both"):
+                source.erase = down  # type: ignore[method-assign]
+        with pytest.raises(SourceError, match="it is down"):
+            await gateways[0].erase("user", "ann")
+        for name, source in sources.items():
+            assert ("ann" in source.known) == (broken in (name, "both"))
+        for stores in gateways:
+            for one in stores.lookups.values():
+                assert one.memory.get("ann") is None
+        key = records.key(USER, gateways[0].lookups["user"].digest("ann"))
+        assert set(warm.records[key]) == {"v1", "v2"}  # both are barred
+        assert not any(b"gold" in record for record in warm.records[key].values())
+        for stores in gateways:
+            await stores.aclose()
+
+    virtual.run(main())
+
+
+def test_an_erasure_leaves_nothing_in_memory_when_the_warm_tier_is_broken() -> None:
+    async def main() -> None:
+        source, warm = ScriptedSource({"ann": ANN}), MemoryWarmTier()
+        async with gateway(source, warm) as stores:
+            await spend(stores)
+            warm.broken = True
+            with pytest.raises(SourceError):
+                await stores.erase("user", "ann")
+            assert "ann" not in source.known
+            assert stores.lookups["user"].memory.get("ann") is None
+
+    virtual.run(main())
