@@ -15,6 +15,7 @@ from tests.support.configs import two_backends
 from tests.support.harness import Running, Upstream, run, running, serving
 from tests.support.redis_server import RedisServer, redis_cluster, redis_server
 from tests.support.until import until
+from tollway.gateway.caching import shared_flights
 
 pytestmark = pytest.mark.integration
 
@@ -103,11 +104,15 @@ def test_redis_that_does_not_answer_fails_no_request(redis: RedisServer, tmp_pat
     run(main)
 
 
-def test_gateways_make_one_call_for_the_same_request(redis: RedisServer, tmp_path: Path) -> None:
+def test_gateways_make_one_call_for_the_same_request(
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_flights, "LIFE_S", 600.0)  # no holder's loop hangs for so long
+
     async def main() -> None:
         cheap = Upstream(hold=asyncio.Event())
         async with serving(cheap) as a, serving(Upstream()) as b:
-            more = tier(redis.url + "?timeout_ms=5000")
+            more = tier(redis.url + "?timeout_ms=60000")
             text = two_backends(a, b, route=CACHE, more=more)
             async with running(text, tmp_path / "1") as one, running(text, tmp_path / "2") as two:
                 asked = [asyncio.create_task(gateway.infer(1.0)) for gateway in (one, two) * 100]
@@ -151,15 +156,25 @@ def test_no_gateway_gives_an_answer_that_is_older_than_the_client_takes(
 
 HOLDER = """
 import asyncio, sys, time
+from tollway.gateway.caching import shared_flights
 from tollway.gateway.caching.redis_store import RedisStore
 from tollway.gateway.caching.remote import RemoteCache
 from tollway.gateway.caching.shared_flights import SharedFlights
 
+async def nap(seconds):
+    await asyncio.sleep(0.1)
+
 async def main():
-    store = RedisStore(sys.argv[1] + "?timeout_ms=5000")
+    store = RedisStore(sys.argv[1] + "?timeout_ms=60000")
     remote = RemoteCache(store, entry_bytes_max=1000, clock=time.monotonic)
-    shared = SharedFlights(store, remote, clock=time.monotonic)
-    print(await shared.join(bytes.fromhex(sys.argv[2]), 0.0, lambda entry: True), flush=True)
+    shared = SharedFlights(store, remote, clock=time.monotonic, sleep=nap)
+    key = bytes.fromhex(sys.argv[2])
+    life_s, shared_flights.LIFE_S = shared_flights.LIFE_S, 600.0  # until others are seen to wait
+    print(await shared.join(key, 0.0, lambda entry: True), flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    shared_flights.LIFE_S = life_s
+    await store.renew(key, shared._led[key][0], life_s)
+    print("renewed", flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -186,15 +201,17 @@ def test_after_a_holder_that_is_killed_the_others_go_on_by_themselves(
                 one.gateway.caching.keys.of = noted  # type: ignore[method-assign]
                 await one.infer(1.0, **{"cache-control": "no-store"})
                 command = [sys.executable, "-c", HOLDER, redis.url, keys[0].hex()]
-                holder = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+                holder = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
                 try:
-                    assert holder.stdout is not None
+                    assert holder.stdin is not None and holder.stdout is not None
                     assert await holder.stdout.readline() == b"lead\n"
                     shared = one.gateway.caching.shared
                     assert shared is not None
                     asked = [asyncio.create_task(one.infer(1.0)) for _ in range(20)]
                     await until(lambda: shared.waited == 1)
                     assert cheap.calls == 1  # that of the first request, which looked nowhere
+                    holder.stdin.write(b"\n")
+                    assert await holder.stdout.readline() == b"renewed\n"
                 finally:
                     holder.kill()
                     await holder.wait()

@@ -10,6 +10,8 @@ import pytest
 from tests.support.chat_servers import ChatServer, asking, chat_backend, chat_route
 from tests.support.harness import Running, run, running, serving
 from tests.support.reloading import File
+from tests.support.until import until
+from tollway.backends.http.connection import Connection, Exchange
 from tollway.gateway.security import keys
 from tollway.policies.types import EMBEDDING
 
@@ -127,13 +129,29 @@ def test_what_is_no_embedding_leaves_a_request_without_one(
 
 
 def test_a_backend_that_never_answers_is_waited_for_within_the_limit_and_charged(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    limit_s = 20.0
+    called: list[Connection] = []
+    send = Connection.send
+
+    def noted(connection: Connection, *args: Any) -> Exchange:
+        called.append(connection)
+        return send(connection, *args)
+
+    monkeypatch.setattr(Connection, "send", noted)
+
     async def main() -> None:
         chat, embedder = ChatServer(lambda prompt: "ok"), Embedder(waits=True)
         async with serving(chat) as a, serving(embedder) as b:
-            async with running(configured(a, b, 0.05), tmp_path) as tollway:
-                await sent(tollway, "a")
+            async with running(configured(a, b, limit_s), tmp_path) as tollway:
+                asked = asyncio.create_task(sent(tollway, "a"))
+                await until(lambda: embedder.asked)
+                (connection,) = called
+                assert connection._deadline_s <= asyncio.get_running_loop().time() + limit_s
+                connection._deadline_s = 0.0  # the limit is over once the backend was asked
+                connection._on_alarm()
+                await asked
                 rows = [row for row in tollway.journalled("attempt") if row.get("signal")]
                 assert embeddings(tollway) == [(0.0,) * EMBEDDING]
                 assert tollway.gateway.reservations.status() == []

@@ -47,7 +47,7 @@ def test_a_person_is_erased_while_others_are_served(
         label = {"decision": mine[0], "label": 1}
         assert (await gateway.feedback(label)).status_code == 202
         await until(lambda: gateway.gateway.captures.written == 40)
-        assert len(files_with_the_person(tmp_path)) == 2  # a segment and captures
+        await until(lambda: len(files_with_the_person(tmp_path)) == 2)  # a segment and captures
         spent = await gateway.get("/_tollway/spend")
         cost = sum(row["cost_nano"] for row in gateway.journalled("attempt"))
 
