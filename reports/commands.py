@@ -1,7 +1,6 @@
 """The command line of reports: `tollway report COMMAND`."""
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
@@ -14,19 +13,18 @@ from tollway.reports import (
     feature_versions,
     features,
     focus,
-    pages,
     provider_bill,
     reconciliation,
     replicas,
-    tables,
     views,
 )
 from tollway.reports.facts import devices as read_devices
 from tollway.reports.facts import replicas as read_replicas
+from tollway.reports.output import add_output, form_of, write
 from tollway.reports.returns import Terms
-from tollway.reports.sources import Source, open_source, pair
-from tollway.reports.tables import FORMATS, Table, Unknowable
-from tollway.reports.totals import UNTAGGED, Grouping, Totals, add_up
+from tollway.reports.sources import TAGS, Source, open_source, pair
+from tollway.reports.tables import Table, Unknowable
+from tollway.reports.totals import OF_CHARGES, UNTAGGED, Grouping, Totals, add_up
 
 _EXAMPLES = """\
 examples:
@@ -55,9 +53,6 @@ up. The default is tollway.toml, else .tollway/journal.
 
 Amounts are exact to the nano-dollar. Totals equal those of budgets, metrics and the dashboard.
 """
-TAGS = ("cost_center", "environment", "team")
-"""Tags whose spend is shown by default, if any request has them."""
-
 TITLES = {"daily": "Spend", "tenants": "Spend by tenant", "roi": "Return on spend"}
 Made = tuple[list[Table], Totals]
 
@@ -198,55 +193,16 @@ def add_source(command: Any) -> None:
     )
 
 
-def add_output(command: Any, default: str = "text") -> None:
-    """Add the options that select how a command writes its output."""
-    command.add_argument(
-        "--format",
-        choices=FORMATS,
-        help=f"default: by FILE's suffix, else {default}; CSV and Parquet hold the first table",
-    )
-    command.set_defaults(default_format=default)
-    command.add_argument("--out", type=Path, metavar="FILE", help="write to this file")
-
-
 def _command(title: str, make: Callable[[Source, argparse.Namespace], Made]) -> Any:
     def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+        form_of(arguments)  # refused before a long journal is read
         source = open_source(arguments, environ)
         made, whole = make(source, arguments)
+        source.check_names(dimensions(getattr(arguments, "by", "")))
         write(arguments, source, title, made, whole)
         return terminal.OK
 
     return run
-
-
-def write(
-    arguments: argparse.Namespace, source: Source, title: str, made: list[Table], whole: Totals
-) -> None:
-    """Write tables in the requested format; notes about them go to stderr."""
-    out: Path | None = arguments.out
-    form = arguments.format or _form(out) or arguments.default_format
-    if form == "parquet":
-        if out is None:
-            raise Unknowable("Parquet cannot be printed; add --out FILE")
-        tables.write_parquet(made[0], out)
-    else:
-        written = {
-            "text": lambda: "\n".join("\n".join([*tables.text(one), ""]) for one in made),
-            "csv": lambda: tables.as_csv(made[0]),
-            "json": lambda: tables.as_json(made) + "\n",
-            "html": lambda: pages.page(title, source.title(), whole, made),
-        }[form]()
-        if out is None:
-            sys.stdout.write(written)
-        else:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(written, encoding="utf-8", newline="")
-    sys.stderr.writelines(f"note: {note}\n" for note in source.notes())
-
-
-def _form(out: Path | None) -> str:
-    suffix = out.suffix.removeprefix(".") if out else ""
-    return {"htm": "html"}.get(suffix, suffix if suffix in FORMATS else "")
 
 
 # -- the reports
@@ -290,10 +246,11 @@ def roi(source: Source, arguments: argparse.Namespace) -> Made:
     """Return the return on spend of each route, and its savings."""
     by = ("route", *(name for name in dimensions(arguments.by) if name != "route"))
     grouping, whole = Grouping(by, source.span), Grouping((), source.span)
-    if grouping.of_charges:
-        raise Unknowable(
-            "requests cannot be grouped by backend or provenance; remove them from --by"
-        )
+    for option, names in (("--by", by), ("--where", source.where)):
+        if OF_CHARGES.intersection(names):
+            raise Unknowable(
+                f"requests cannot be grouped by backend or provenance; remove them from {option}"
+            )
     add_up(source.facts(), grouping, whole)
     terms = dict(source.terms)
     if arguments.value_per_correct_usd is not None:

@@ -28,9 +28,12 @@ def _tiles(whole: Totals) -> list[tuple[str, str, str]]:
         ("Cost", _rounded(whole.cost_nano), f"{whole.calls:,} calls"),
         ("Answered", f"{whole.answered:,}", f"of {whole.requests:,} requests"),
         ("Per answer", _rounded(whole.per(whole.answered)), ""),
+        ("Per 1,000 requests", _rounded(whole.per_thousand), ""),
     ]
     if whole.accuracy is not None:
-        tiles.append(("Accuracy", f"{whole.accuracy:.2%}", f"from {whole.labels:,} labels"))
+        low, high = whole.accuracy_interval or (0.0, 1.0)
+        detail = f"{low:.2%} to {high:.2%}, from {whole.labels:,} labels"
+        tiles.append(("Accuracy", f"{whole.accuracy:.2%}", detail))
         tiles.append(("Per right answer", _rounded(whole.per(whole.correct)), ""))
     return tiles
 

@@ -1,7 +1,7 @@
 """Sources: the journals that a report reads, and the configuration of their routes."""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -9,12 +9,17 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tollway.backends.pricing import Price
 from tollway.gateway.settings import Settings, load
+from tollway.gateway.settings.errors import did_you_mean
 from tollway.gateway.storage.journal_reader import files
-from tollway.reports.facts import Damage, Fact, read
+from tollway.reports.facts import Charge, Damage, Fact, read
 from tollway.reports.returns import Terms
 from tollway.reports.tables import Unknowable
-from tollway.reports.totals import Span, reader
+from tollway.reports.totals import DIMENSIONS, OF_CHARGES, Span, reader
 
+TAGS = ("cost_center", "environment", "team")
+"""Tags whose spend is shown by default, if any request has them."""
+
+VALUES_MAX = 1000  # values of a filtered dimension that are remembered, to suggest the nearest
 DEFAULTS = (Path("tollway.toml"), Path(".tollway/journal"))
 
 
@@ -35,13 +40,54 @@ class Source:
     models: dict[str, str]
     prices: dict[str, Price]
     damage: Damage = field(default_factory=Damage)
+    tags: set[str] = field(default_factory=set)
+    values: dict[str, set[str]] = field(default_factory=dict)
 
     def facts(self) -> Iterator[Fact]:
         """Yield the facts that match the span and the filter."""
-        wanted = [(reader(name, self.span.zone), value) for name, value in self.where.items()]
+        wanted = [
+            (reader(name, self.span.zone), value, self.values.setdefault(name, set()))
+            for name, value in self.where.items()
+        ]
+        of_charges = bool(OF_CHARGES & self.where.keys())
         for fact in read(self.paths, self.damage):
-            if self.span.keeps(fact) and all(one(fact) == value for one, value in wanted):
+            self.tags.update(fact.tags)
+            if of_charges and not isinstance(fact, Charge):
+                continue  # a request may have called several backends
+            kept = self.span.keeps(fact)
+            for read_value, value, seen in wanted:
+                own = read_value(fact)
+                if len(seen) < VALUES_MAX:
+                    seen.add(own)
+                kept = kept and own == value
+            if kept:
                 yield fact
+
+    def check_names(self, by: Iterable[str]) -> None:
+        """Raise Unknowable if a dimension is no tag of any request; call it after `facts`."""
+        if not self.damage.lines:
+            return  # nothing was read: no name is right or wrong
+        known = {*DIMENSIONS, *TAGS, *self.tags}
+        asked = [*(("--by", one) for one in by), *(("--where", one) for one in self.where)]
+        for option, name in asked:
+            if name not in known:
+                raise Unknowable(
+                    f"{option} {name}: no request has a tag {name!r}; "
+                    + did_you_mean(name, known, otherwise=f"use one of {', '.join(sorted(known))}")
+                )
+
+    def nothing(self) -> str:
+        """Say what was searched in vain."""
+        filters = ", ".join(f"{name} {value}" for name, value in self.where.items())
+        since, until = self._ends()
+        between = " ".join([f"from {since}" if since else "", f"until {until}" if until else ""])
+        parts = ["No requests", f"of {filters}" if filters else "", between.strip()]
+        said = " ".join(filter(None, parts))
+        for name, value in self.where.items():
+            seen = self.values.get(name, set()) - {value}
+            if value not in self.values.get(name, set()) and seen:
+                said += f"; {did_you_mean(value, seen, otherwise=_some(name, seen))}"
+        return said
 
     def notes(self) -> list[str]:
         """Return notes about the data that was read."""
@@ -57,14 +103,23 @@ class Source:
 
     def title(self) -> str:
         """Describe the time span and the filter."""
-        since, until = (
-            "" if abs(at) == float("inf") else f"{datetime.fromtimestamp(at, self.span.zone):%F %T}"
-            for at in (self.span.since_s, self.span.until_s)
-        )
+        since, until = self._ends()
         parts = [f"from {since}" if since else "", f"until {until}" if until else ""]
         parts += [f"{name} {value}" for name, value in self.where.items()]
         title = ", ".join([*filter(None, parts), f"time zone {self.span.zone}"])
         return title[0].upper() + title[1:]
+
+    def _ends(self) -> tuple[str, str]:
+        """Return the span's ends as text, empty where it has none."""
+        since, until = (
+            "" if abs(at) == float("inf") else f"{datetime.fromtimestamp(at, self.span.zone):%F %T}"
+            for at in (self.span.since_s, self.span.until_s)
+        )
+        return since, until
+
+
+def _some(name: str, seen: set[str]) -> str:
+    return f"there is {name} {', '.join(sorted(seen)[:5])}"
 
 
 def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Source:

@@ -7,6 +7,8 @@ with nine, in Parquet as decimal(38, 9), in JSON as integers.
 import csv
 import io
 import json
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,9 +20,11 @@ from typing import Any
 from tollway.backends.money import format_usd, to_usd
 
 Value = str | int | float | None
-FORMATS = ("text", "csv", "parquet", "html", "json")
+FORMATS = ("text", "csv", "parquet", "html", "json", "jsonl", "md")
 NOTHING = "-"
 _FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # also in full width
+
+_MARKUP = re.compile(r"[\\`*_|<>\[\]~]")
 
 
 class Unknowable(Exception):  # noqa: N818 - reads as what happened
@@ -89,21 +93,65 @@ def shown(value: Value, kind: Kind) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def text(table: Table) -> list[str]:
-    """Return a table as lines: text aligned left, numbers aligned right."""
+def text(table: Table, width: int | None = None) -> list[str]:
+    """Return a table as lines: text aligned left, numbers aligned right.
+
+    A table wider than `width` characters continues in blocks below one another, each beginning with
+    the leading columns of text; no column is cut. None: any width.
+    """
     kinds = [column.kind for column in table.columns]
-    cells = [[shown(v, k) for v, k in zip(row, kinds, strict=True)] for row in table.lines]
+    cells = _cells(table)
     heads = [column.heading.upper() for column in table.columns]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    lines = []
-    for row in (heads, *cells):
-        padded = [
-            cell.ljust(width) if kind is Kind.TEXT else cell.rjust(width)
-            for cell, width, kind in zip(row, widths, kinds, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    note = [f"  {table.note}"] if table.note else []
-    return [table.title, *(f"  {line}" for line in lines), *note]
+    lines: list[str] = []
+    for block in _blocks(kinds, widths, width):
+        for row in (heads, *cells):
+            padded = [
+                row[at].ljust(widths[at]) if kinds[at] is Kind.TEXT else row[at].rjust(widths[at])
+                for at in block
+            ]
+            lines.append(f"  {'  '.join(padded)}".rstrip())
+    note = textwrap.wrap(table.note, width or 10**9, initial_indent="  ", subsequent_indent="  ")
+    return [table.title, *(lines if table.columns else []), *note]
+
+
+def _cells(table: Table) -> list[list[str]]:
+    kinds = [column.kind for column in table.columns]
+    return [[shown(v, k) for v, k in zip(row, kinds, strict=True)] for row in table.lines]
+
+
+def _blocks(kinds: list[Kind], widths: list[int], width: int | None) -> list[list[int]]:
+    """Return the columns of each block, by index."""
+    everything = list(range(len(kinds)))
+    if width is None or sum(widths) + 2 * len(widths) <= width:
+        return [everything]
+    named = next((at for at, kind in enumerate(kinds) if kind is not Kind.TEXT), len(kinds))
+    lead, blocks = everything[:named], [everything[:named]]
+    for at in everything[named:]:
+        taken = sum(widths[one] + 2 for one in blocks[-1])
+        if taken + widths[at] + 2 > width and len(blocks[-1]) > len(lead):
+            blocks.append(lead.copy())
+        blocks[-1].append(at)
+    return blocks
+
+
+def markdown(title: str, lead: str, tables: Sequence[Table]) -> str:
+    """Return tables in GitHub's Markdown, below a title and a line about them."""
+    return "\n".join([f"# {title}", "", _in_markdown(lead), "", *map(_section, tables)])
+
+
+def _section(table: Table) -> str:
+    heads = [column.heading for column in table.columns]
+    rules = ["---" if column.kind is Kind.TEXT else "---:" for column in table.columns]
+    rows = [f"| {' | '.join(map(_in_markdown, row))} |" for row in (heads, *_cells(table))]
+    rows.insert(1, f"|{'|'.join(rules)}|")
+    note = [table.note, ""] if table.note else []
+    return "\n".join([f"## {table.title}", "", *rows, "", *note])
+
+
+def _in_markdown(text: str) -> str:
+    """Return a text that stays in its cell and is no markup: clients choose tags' values."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def decimal(nano: int) -> Decimal:
@@ -140,17 +188,23 @@ def _inert(text: str) -> str:
 
 def as_json(tables: Sequence[Table]) -> str:
     """Return tables as JSON, keyed by title; money is in integers named `*_nano`."""
-    document = {
-        table.title: [
-            {
-                (f"{c.name}_nano" if c.kind is Kind.MONEY else c.name): value
-                for c, value in zip(table.columns, row, strict=True)
-            }
-            for row in table.rows
-        ]
-        for table in tables
-    }
+    document = {table.title: _objects(table) for table in tables}
     return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def as_json_lines(table: Table) -> str:
+    """Return a table as JSON, one row on each line."""
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in _objects(table))
+
+
+def _objects(table: Table) -> list[dict[str, Value]]:
+    return [
+        {
+            (f"{c.name}_nano" if c.kind is Kind.MONEY else c.name): value
+            for c, value in zip(table.columns, row, strict=True)
+        }
+        for row in table.rows
+    ]
 
 
 def write_parquet(table: Table, path: Path) -> None:

@@ -123,6 +123,16 @@ class Totals:
         return None if self.accuracy is None else wilson(self.accuracy, self.labels)
 
     @property
+    def accuracy_bounds(self) -> tuple[float | None, float | None]:
+        """The ends of that interval; None without labels."""
+        return self.accuracy_interval or (None, None)
+
+    @property
+    def per_thousand(self) -> int | None:
+        """The cost of a thousand requests, in whole nano-dollars."""
+        return self.per(self.requests / 1000)
+
+    @property
     def correct(self) -> float | None:
         """The number of right answers, extrapolated from the labelled ones."""
         return None if self.accuracy is None else self.accuracy * self.answered

@@ -18,6 +18,7 @@ _REQUESTS: tuple[tuple[Column, Read], ...] = (
     (Column("calls", "calls", Kind.COUNT), lambda t: t.calls),
     (Column("cost", "cost", Kind.MONEY), lambda t: t.cost_nano),
     (Column("cost_per_answer", "per answer", Kind.MONEY), lambda t: t.per(t.answered)),
+    (Column("cost_per_1000", "per 1,000", Kind.MONEY), lambda t: t.per_thousand),
     (
         Column("estimated_share", "estimated", Kind.SHARE),
         lambda t: t.estimated_nano / t.cost_nano if t.cost_nano else None,
@@ -25,6 +26,8 @@ _REQUESTS: tuple[tuple[Column, Read], ...] = (
     (Column("learning", "learning", Kind.MONEY), lambda t: t.learning_nano),
     (Column("labels", "labels", Kind.COUNT), lambda t: t.labels),
     (Column("accuracy", "accuracy", Kind.SHARE), lambda t: t.accuracy),
+    (Column("accuracy_low", "from", Kind.SHARE), lambda t: t.accuracy_bounds[0]),
+    (Column("accuracy_high", "to", Kind.SHARE), lambda t: t.accuracy_bounds[1]),
     (Column("cost_per_correct", "per correct", Kind.MONEY), lambda t: t.per(t.correct)),
 )
 _CHARGES: tuple[tuple[Column, Read], ...] = (
@@ -84,6 +87,7 @@ _RETURNS = (
     Column("accuracy_low", "from", Kind.SHARE),
     Column("accuracy_high", "to", Kind.SHARE),
     Column("cost", "cost", Kind.MONEY),
+    Column("cost_per_1000", "per 1,000", Kind.MONEY),
     Column("cost_per_correct", "per correct", Kind.MONEY),
     Column("value", "value", Kind.MONEY),
     Column("net", "net", Kind.MONEY),
@@ -112,7 +116,7 @@ def returns(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
 
 
 def _returned(totals: Totals, terms: Terms) -> tuple[Value, ...]:
-    low, high = totals.accuracy_interval or (None, None)
+    low, high = totals.accuracy_bounds
     value, cost = value_nano(totals, terms), totals.cost_nano
     net = None if value is None else value - cost
     return (
@@ -121,6 +125,7 @@ def _returned(totals: Totals, terms: Terms) -> tuple[Value, ...]:
         low,
         high,
         cost,
+        totals.per_thousand,
         totals.per(totals.correct),
         value,
         net,

@@ -116,6 +116,12 @@ def test_what_a_gateway_left_open_is_said(folder: Path, capsys: pytest.CaptureFi
         (["daily", "FOLDER", "--since", "yesterday"], "is not a date"),
         (["daily", "FOLDER", "--where", "acme"], "is not NAME=VALUE"),
         (["daily", "FOLDER", "--format", "parquet"], "add --out FILE"),
+        (["daily", "FOLDER", "--out", "report.xlsx"], "use one of .csv, .json, .jsonl, .parquet"),
+        (["daily", "FOLDER", "--out", "report"], "names no form"),
+        (["daily", "FOLDER", "--by", "fligth"], "did you mean 'flight'?"),
+        (["tenants", "FOLDER", "--by", "zzz"], "use one of backend, cost_center, day"),
+        (["daily", "FOLDER", "--where", "fligth=f1"], "did you mean 'flight'?"),
+        (["roi", "FOLDER", "--where", "backend=dear"], "remove them from --where"),
         (["roi", "FOLDER", "--by", "backend"], "requests cannot be grouped by backend"),
     ],
 )
@@ -125,3 +131,49 @@ def test_what_cannot_be_computed_is_reported(
     asked = [str(folder) if one == "FOLDER" else one for one in arguments]
     assert main(["report", *asked], {}) == 1
     assert why in capsys.readouterr().err
+
+
+def test_a_suffix_chooses_the_form(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("t.csv", "t.json", "t.jsonl", "t.md", "t.TXT", "t.htm"):
+        assert told(capsys, "tenants", folder, "--out", folder / name) == ""
+    rows = [json.loads(line) for line in (folder / "t.jsonl").read_text().splitlines()]
+
+    assert rows == json.loads((folder / "t.json").read_text())["Spend by tenant"]
+    assert (folder / "t.csv").read_text().startswith("tenant,requests,")
+    assert (folder / "t.md").read_text().startswith("# Spend by tenant\n")
+    assert (folder / "t.TXT").read_text().startswith("Spend by tenant\n  TENANT ")
+    assert (folder / "t.htm").read_text().startswith("<!doctype html>")
+    told(capsys, "tenants", folder, "--out", folder / "named", "--format", "csv")
+    assert (folder / "named").read_text() == (folder / "t.csv").read_text()
+
+
+def test_a_thousand_requests_and_intervals(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(told(capsys, "tenants", folder, "--format", "json"))
+
+    acme, globex = document["Spend by tenant"]
+    assert acme["cost_per_1000_nano"] == 100_000_000
+    assert acme["accuracy_low"] < acme["accuracy"] == 0.8 < acme["accuracy_high"]
+    assert globex["accuracy_low"] is globex["accuracy_high"] is None
+
+
+def test_nothing_found_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--where", "route=n", "--since", "2026-11-01", "--until", "2026-12-01")
+    text = told(capsys, "daily", folder, *asked)
+    assert text == (
+        "No requests of route n from 2026-11-01 00:00:00 until 2026-12-01 00:00:00; "
+        "there is route m\n"
+    )
+    assert main(["report", "daily", str(folder), *asked, "--format", "csv"], {}) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("day,requests")  # and a program still gets its columns
+    assert "note: No requests of route n" in printed.err
+
+
+def test_a_filter_by_backend_selects_calls(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("daily", folder, "--where", "backend=dear", "--format", "json")
+    (day,) = json.loads(told(capsys, *asked))["Spend by day"]
+    assert (day["calls"], day["requests"], day["cost_nano"]) == (1, 0, 1_000_001)
