@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tollway.api.replay import Replayed, read_decisions, replay
     from tollway.gateway.cli.client import Declined, Unreachable
     from tollway.policies.types import Arm, Choice, Context, Objective, Policy
+    from tollway.simulations.replay.bounded import Bounded
     from tollway.simulations.replay.estimators import Estimate, Refused
     from tollway.simulations.replay.replay import Outcome
 
@@ -33,6 +34,7 @@ _MODULES = {
     "Replayed": "tollway.api.replay",
     "read_decisions": "tollway.api.replay",
     "replay": "tollway.api.replay",
+    "Bounded": "tollway.simulations.replay.bounded",
     "Estimate": "tollway.simulations.replay.estimators",
     "Refused": "tollway.simulations.replay.estimators",
     "Outcome": "tollway.simulations.replay.replay",
@@ -40,6 +42,7 @@ _MODULES = {
 
 __all__ = [
     "Arm",
+    "Bounded",
     "Choice",
     "Client",
     "Context",

@@ -9,6 +9,7 @@ from tollway.gateway.cli import terminal
 from tollway.policies.types import Objective
 from tollway.simulations.replay import log_files, replay, targets
 from tollway.simulations.replay import page as replay_page
+from tollway.simulations.replay.bounded import Bounded
 from tollway.simulations.replay.columns import Columns
 from tollway.simulations.replay.estimators import Estimate, Refused
 from tollway.simulations.replay.logs import BadLog, Log
@@ -75,10 +76,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def interval(answer: Estimate | Refused, digits: int) -> str:
-    """Return a value with the ends of its interval; a dash if there is no estimate."""
+    """Return a value with the ends of its interval, or bounds; a dash if there is neither."""
+    if isinstance(answer, Bounded):
+        return f"{answer.low:.{digits}f} to {answer.high:.{digits}f}"
     if isinstance(answer, Refused):
         return "-"
+    if by_quotes(answer):
+        return f"{answer.value:.{digits}f} by quotes"
     return f"{answer.value:.{digits}f} [{answer.low:.{digits}f}, {answer.high:.{digits}f}]"
+
+
+def by_quotes(answer: Estimate | Refused) -> bool:
+    """Return whether a cost is by the logged quotes alone."""
+    return isinstance(answer, Estimate) and answer.basis == "quotes"
 
 
 def per_thousand(answer: Estimate | Refused) -> Estimate | Refused:
@@ -92,6 +102,8 @@ def lines(outcomes: list[replay.Outcome]) -> list[str]:
     for one in outcomes:
         ess = f"{one.quality.ess:.0f}"
         saving = "-" if one.saving is None else "{:.1%} [{:.1%}, {:.1%}]".format(*one.saving)
+        if one.saving is not None and by_quotes(one.cost_usd):
+            saving = f"{one.saving[0]:.1%} by quotes"
         if one.label == "logged":
             saving = ""
         rows.append(
@@ -110,20 +122,29 @@ def lines(outcomes: list[replay.Outcome]) -> list[str]:
 def notes_lines(outcomes: list[replay.Outcome], notes: list[str]) -> list[str]:
     """Return the lines below the table: refusals with a remedy, then notes."""
     refused = [
-        f"{one.label}: no estimate: {one.quality}"
+        f"{one.label}: {stated(one.quality)}"
         for one in outcomes
         if isinstance(one.quality, Refused)
     ]
     return [*refused, *(f"note: {note}" for note in notes)]
 
 
+def stated(answer: Refused) -> str:
+    """Return bounds, or that there is no estimate, with the reason and a remedy."""
+    return f"quality {answer}" if isinstance(answer, Bounded) else f"no estimate: {answer}"
+
+
+def _said(answer: Estimate | Refused) -> dict[str, str]:
+    return {"says": stated(answer)} if isinstance(answer, Refused) else {}
+
+
 def document(log: Log, outcomes: list[replay.Outcome], notes: list[str]) -> bytes:
-    """Return the outcomes as JSON; a refusal is an object with `why`."""
+    """Return the outcomes as JSON; a refusal has `why`, its bounds, and `says` in words."""
     members = {
         "decisions": len(log),
         "arms": log.arms,
         "excluded": log.excluded,
         "notes": notes,
-        "policies": [asdict(one) for one in outcomes],
+        "policies": [{**asdict(one), **_said(one.quality)} for one in outcomes],
     }
     return orjson.dumps(members, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)

@@ -19,11 +19,12 @@ interval is valid with or without clipping, and an arm that was never explored m
 of wrong.
 
 There is no estimate if the weights leave fewer than ESS_MIN effective decisions, or if MISS_MAX of
-the target's mass is missing. The result is then a `Refused`, which says how to explore more.
+the target's mass is missing. The result is then a `Refused`, which says how to explore more, or
+bounds in its place (see bounded.py).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,10 @@ MISS_MAX = 0.1  # of the target's probability: the interval is at least this wid
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A doubly robust `value` with its interval; `ips` and `snips` are for comparison."""
+    """A doubly robust `value` with its interval; `ips` and `snips` are for comparison.
+
+    `basis` is `draws`, or `quotes` for a cost by the logged quotes alone (see bounded.py).
+    """
 
     value: float
     low: float
@@ -47,12 +51,13 @@ class Estimate:
     ess: float
     missing: float
     decisions: int
+    basis: str = "draws"
 
     def scaled(self, by: float) -> "Estimate":
         """Return the estimate in other units."""
         values = (self.value, self.low, self.high, self.ips, self.snips)
         value, low, high, ips, snips = (one * by for one in values)
-        return Estimate(value, low, high, ips, snips, self.ess, self.missing, self.decisions)
+        return replace(self, value=value, low=low, high=high, ips=ips, snips=snips)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import orjson
 
 from tollway.gateway.cli import terminal
-from tollway.simulations.replay.commands import interval, parsed, per_thousand, read
+from tollway.simulations.replay.commands import interval, parsed, per_thousand, read, stated
 from tollway.simulations.replay.estimators import Refused
 from tollway.simulations.replay.frontier import Point, frontier, hull
 from tollway.simulations.replay.logs import BadLog
@@ -58,12 +58,12 @@ def refusals(points: Sequence[Point]) -> list[str]:
     lines: list[str] = []
     for kind, name in LINES.items():
         line = [point.outcome for point in points if point.kind == kind]
-        refused = [one for one in line if isinstance(one.quality, Refused)]
+        refused = [(one.label, one.quality) for one in line if isinstance(one.quality, Refused)]
         if refused and kind in {"learned", "hindsight"}:
             text = f"{name}: no estimate at {len(refused)} of {len(line)} shadow prices"
-            lines.append(f"{text}, such as {refused[0].label}: {refused[0].quality}")
+            lines.append(f"{text}, such as {refused[0][0]}: {refused[0][1]}")
         else:
-            lines += [f"{one.label}: no estimate: {one.quality}" for one in refused]
+            lines += [f"{label}: {stated(quality)}" for label, quality in refused]
     return lines
 
 

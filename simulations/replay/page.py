@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tollway.simulations.replay.bounded import Bounded
 from tollway.simulations.replay.estimators import Estimate, Refused
 from tollway.simulations.replay.logs import Log
 from tollway.simulations.replay.replay import Answer, Outcome
@@ -40,7 +41,7 @@ def page(log: Log, outcomes: Sequence[Outcome], notes: Sequence[str], alpha: flo
     parts = [*([chart] if answered else []), report.section("Policies", table)]
     if refused:
         table = report.table(["policy", "reason and remedy"], refused)
-        parts.append(report.section("No estimate", table))
+        parts.append(report.section("Bounds, or no estimate", table))
     if notes:
         parts.append(report.section("Notes", *(report.text(note) for note in notes)))
     lead = (
@@ -68,7 +69,11 @@ def _row(one: Outcome) -> list[str | float | None]:
 
 
 def _shown(answer: Answer, scale: float) -> str | None:
+    if isinstance(answer, Bounded):
+        return f"{answer.low:.3f} to {answer.high:.3f}"
     if isinstance(answer, Refused):
         return None
+    if answer.basis == "quotes":
+        return f"{answer.value * scale:.3f} by quotes"
     scaled = answer.scaled(scale)
     return f"{scaled.value:.3f} [{scaled.low:.3f}, {scaled.high:.3f}]"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tollway.simulations.replay import outcome_model
+from tollway.simulations.replay import bounded, outcome_model
 from tollway.simulations.replay.estimators import (
     Estimate,
     Refused,
@@ -144,10 +144,16 @@ class Replay:
         misfit = self.support.misfit(probabilities) if self.support else None
         if misfit is not None:
             refused = misfit.refused(len(self.log))
-            return Outcome(label, refused, refused, refused, refused, None)
+            quality = self._bounds(probabilities, refused) if misfit.mean < 1.0 else refused
+            cost, cost_gain = self._quoted(probabilities, refused, refused)
+            saving = self._saving(cost_gain)
+            return Outcome(label, quality, cost, refused, cost_gain, saving)
         quality = self._answer(probabilities, "quality", paired=False)
-        cost = self._answer(probabilities, "cost", paired=False)
-        cost_gain = self._answer(probabilities, "cost", paired=True)
+        cost, cost_gain = self._quoted(
+            probabilities,
+            self._answer(probabilities, "cost", paired=False),
+            self._answer(probabilities, "cost", paired=True),
+        )
         return Outcome(
             label,
             quality,
@@ -156,6 +162,27 @@ class Replay:
             cost_gain,
             self._saving(cost_gain),
         )
+
+    def _bounds(self, probabilities: Floats, refused: Refused) -> Answer:
+        """Return bounds from the drawn arms' propensities, which lack some requests."""
+        log, rows = self.log, self.labelled
+        if not (log.keeping[rows] == 1.0).all():
+            return refused  # a cascade's first replies: not known without the probabilities
+        drawn = probabilities[rows, log.arm[rows]]
+        weights = drawn / self.chances[1][rows]
+        mean = float(log.final_quality[rows].mean())
+        return bounded.of_drawn(refused, weights, log.quality[rows], mean, self.options.alpha)
+
+    def _quoted(self, probabilities: Floats, cost: Answer, gain: Answer) -> tuple[Answer, Answer]:
+        """Return the cost and its difference from the logged one, by quotes if there is none."""
+        if not isinstance(cost, Refused):
+            return cost, gain
+        quoted = bounded.by_quotes(self.log, probabilities)
+        if quoted is None:
+            return cost, gain
+        spent = float(self.log.total_usd.mean())
+        value, low, high = (one - spent for one in (quoted.value, quoted.low, quoted.high))
+        return quoted, replace(quoted, value=value, low=low, high=high, ips=value, snips=value)
 
     def _saving(self, gain: Answer) -> tuple[float, float, float] | None:
         spent = float(self.log.total_usd.mean())
@@ -179,12 +206,12 @@ class Replay:
         target = probabilities[rows]
         weights = weigh(target, pmf[rows], log.arm[rows], propensity[rows], p_min=options.p_min)
         weights, unsure, refused = _kept(weights, keeping[rows])
-        if refused is not None:
+        if refused is not None and what == "cost":
             return refused
         if what == "cost" and self.free:
             nothing = weights.ess, weights.missing_share, int(rows.sum())
             return Estimate(0.0, 0.0, 0.0, 0.0, 0.0, *nothing)
-        return estimate(
+        found = estimate(
             outcome[rows] / scale,
             np.clip(model[rows] / scale, 0.0, 1.0),
             log.arm[rows],
@@ -192,8 +219,13 @@ class Replay:
             unsure=unsure,
             against=final[rows] / scale if paired else None,
             alpha=options.alpha,
-            method=options.method,
+            # A normal interval of a few heavy decisions would be no bound.
+            method=options.method if refused is None else "bernstein",
         ).scaled(scale)
+        if refused is None:
+            return found
+        mean = 0.0 if paired else float(final[rows].mean())
+        return bounded.of_estimate(refused, found, mean, options.alpha)
 
     def logged(self) -> Outcome:
         """Return the logged policy's own outcome, with intervals as for any policy."""

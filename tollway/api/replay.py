@@ -56,8 +56,10 @@ def replay(
     allowance defaults to the mean cost that was logged. Intervals miss with probability `alpha`.
 
     An outcome's `quality` and `cost_usd` (per request) are each an `Estimate`, or a `Refused` where
-    the log cannot support one. ValueError if there is no journal, too few labels, or an unknown
-    policy.
+    the log cannot support one. A quality that is `Bounded`, which is a `Refused` too, has the ends
+    `low` and `high` that the true value lies between; a cost may be by quotes (`basis`).
+
+    ValueError if there is no journal, too few labels, or an unknown policy.
     """
     scratch = Scratch()  # the log is read from there until the end
     log = log_files.read(Path(path), scratch, Columns(), route=route)

@@ -21,6 +21,7 @@ from tests.support.synthetic import (
 from tollway.gateway.cli.main import main
 from tollway.gateway.storage.journal import Journal
 from tollway.simulations.replay import log_files, logs, replay
+from tollway.simulations.replay.bounded import Bounded
 from tollway.simulations.replay.columns import Columns
 from tollway.simulations.replay.estimators import Estimate, Refused
 from tollway.simulations.replay.logs import BadLog, Log
@@ -391,7 +392,7 @@ def test_a_longer_log_is_no_remedy_where_the_log_never_draws_an_arm() -> None:
     found = world(3000, 1, p_min=0.0, learns=False)
     never = replay.Replay(found.log).ask(parse("fixed:arm=great")).quality
     assert isinstance(never, Refused)
-    assert "never draws 100% of its choices" in str(never)
+    assert "100% of requests never tried it" in str(never)
     assert "a longer log alone does not help" in str(never)
     found = world(300, 1, p_min=0.02, learns=False)
     seldom = replay.Replay(found.log).ask(parse("fixed:arm=great")).quality
@@ -429,9 +430,16 @@ def test_a_log_that_cannot_answer_says_what_would_help(
     as_frame(found).rename({"model": "arm", "p": "propensity", "reward": "quality"}).write_parquet(
         path
     )
-    assert main(["simulate", "replay", str(path), "--policy", "fixed:arm=great"]) == 0
+    asked, written = ["simulate", "replay", str(path), "--policy"], tmp_path / "out.json"
+    assert main([*asked, "fixed:arm=great", "--json", str(written)]) == 0
     out = capsys.readouterr().out
-    assert "no estimate: only" in out
+    (_, one) = json.loads(written.read_text())["policies"]
+    assert 0.0 <= one["quality"]["low"] < one["quality"]["high"] <= 1.0
+    assert one["quality"]["more"] > 0
+    assert one["says"] in out
+    assert "great: quality between 0." in out
+    assert "too wide to decide against the logged policy's" in out
+    assert "more explored requests would decide; only" in out
     assert "log with p_min = 0.25" in out
 
 
@@ -498,5 +506,8 @@ def test_an_unknown_route_is_refused_with_the_known_ones(journal: tuple[Path, Wo
 def test_a_refusal_is_a_value_with_its_reason(journal: tuple[Path, World]) -> None:
     found = world(300, 1, p_min=0.0, learns=False)
     outcome = replay.Replay(found.log).ask(parse("fixed:arm=great"))
-    assert isinstance(outcome.quality, Refused)
-    assert outcome.saving is None
+    assert isinstance(outcome.quality, Bounded)
+    assert (outcome.quality.low, outcome.quality.high) == (0.0, 1.0)
+    assert "100% of requests never tried it; too wide to decide" in str(outcome.quality)
+    assert isinstance(outcome.cost_usd, Estimate)
+    assert (outcome.cost_usd.basis, outcome.cost_usd.value) == ("quotes", pytest.approx(COST[2]))

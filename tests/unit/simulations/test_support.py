@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.synthetic import as_frame, world
+from tests.support.synthetic import COST, as_frame, world
 from tollway.gateway.cli.main import main
-from tollway.simulations.replay.estimators import Estimate, Refused
+from tollway.simulations.replay.bounded import Bounded
+from tollway.simulations.replay.estimators import Estimate
 from tollway.simulations.replay.logs import BadLog, Log
 from tollway.simulations.replay.replay import Replay, fixed
 from tollway.simulations.replay.targets import parse
@@ -39,13 +40,13 @@ def log_of(seed: int, *, hole: str = "") -> Log:
 
 @pytest.mark.parametrize("hole", ["x", "late"])
 @pytest.mark.parametrize("seed", range(6))
-def test_an_arm_without_a_chance_in_half_of_the_contexts_has_no_estimate(
-    hole: str, seed: int
-) -> None:
+def test_an_arm_without_a_chance_in_half_of_the_contexts_has_bounds(hole: str, seed: int) -> None:
     outcome = Replay(log_of(seed, hole=hole)).ask(parse("fixed:arm=great"))
-    assert isinstance(outcome.quality, Refused)
-    assert isinstance(outcome.cost_usd, Refused)
-    assert outcome.saving is None
+    assert isinstance(outcome.quality, Bounded)
+    assert 0.0 < outcome.quality.low < outcome.quality.high < 1.0
+    assert outcome.quality.unseen == pytest.approx(0.5, abs=0.15)
+    assert isinstance(outcome.cost_usd, Estimate)
+    assert (outcome.cost_usd.basis, outcome.cost_usd.value) == ("quotes", pytest.approx(COST[2]))
     part = {"x": "with x above", "late": "of the second half"}[hole]
     assert "average 0.00 instead of 1" in str(outcome.quality)
     assert part in str(outcome.quality)
@@ -99,5 +100,7 @@ def test_the_command_refuses_a_file_with_a_hole(
     named = ["--arm", "model", "--propensity", "p", "--quality", "reward", "--cost", "usd"]
     assert main(["simulate", "replay", str(path), *named, "--features", "x"]) == 0
     out = capsys.readouterr().out
-    assert "fixed:arm=great: no estimate: its importance weights average 0.00" in out
+    assert "fixed:arm=great: quality between 0." in out
+    assert "its importance weights average 0.00" in out
+    assert "of requests never tried it; too wide to decide" in out
     assert "decisions with x above" in out
