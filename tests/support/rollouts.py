@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -99,6 +99,21 @@ class Load:
         before = Counter(self.answered)
         await until(lambda: self.answered.total() - before.total() >= count, within_s=90)
         return self.answered - before
+
+    async def settled(self, count: Callable[[], int]) -> int:
+        """Return a count that many answers have not changed.
+
+        A process that is slow to follow, or holds a call back, holds up the clients that ask it:
+        in so many answers they have all come to it again.
+        """
+
+        async def is_settled() -> bool:
+            before = count()
+            await self.more(60)
+            return count() == before
+
+        await until(is_settled, within_s=90)
+        return count()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Load"]:

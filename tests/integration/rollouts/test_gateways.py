@@ -16,7 +16,7 @@ from tests.support.harness import Upstream, run, serving
 from tests.support.process import Process, free_port
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.rollouts import Load, fresh, rollout
-from tests.support.until import still, until
+from tests.support.until import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -142,7 +142,7 @@ def test_the_end_of_whoever_moves_a_rollout_loses_no_request_and_no_state(tmp_pa
                 follower = next(n for n in three.running if n != dead)
                 await until(lambda: resumed(three, follower), within_s=WITHIN_S)
                 await three.agree("retired")
-                calls = await still(lambda: old.calls)
+                calls = await load.settled(lambda: old.calls)
                 assert set(await load.more(60)) == {"next"}
 
                 # It comes back into a rollout that is over, and calls what it promoted.
@@ -171,7 +171,7 @@ def test_evidence_that_is_spread_over_gateways_rolls_all_of_them_back(tmp_path: 
                 new.status = 500
                 found = await three.agree("rolled_back")
                 assert found["weight"] == 0.0
-                calls = await still(lambda: new.calls)
+                calls = await load.settled(lambda: new.calls)
                 assert set(await load.more(60)) == {"cheap"}
                 assert new.calls == calls
                 assert load.wrong == []

@@ -12,7 +12,7 @@ from tests.support.configs import two_backends
 from tests.support.harness import Upstream, run, serving
 from tests.support.process import Process, free_port
 from tests.support.rollouts import Load, fresh, rollout
-from tests.support.until import still, until
+from tests.support.until import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -63,7 +63,7 @@ def test_a_worker_that_is_killed_in_mid_step_loses_no_answer_and_no_state(tmp_pa
 
         await until(lambda: promoted(url))
         await until(lambda: is_retired(url))
-        calls = await still(lambda: old.calls)
+        calls = await load.settled(lambda: old.calls)
         assert set(await load.more(60)) == {"next"}
         assert old.calls == calls
         assert load.wrong == []
@@ -107,7 +107,7 @@ def test_reloads_in_mid_step_lose_no_answer_and_a_removed_version_answers_no_mor
                     write("")
                     gateway.tell(signal.SIGHUP)
                     await until(lambda: is_unknown(url))
-                    calls = await still(lambda: new.calls)
+                    calls = await load.settled(lambda: new.calls)
                     assert set(await load.more(60)) == {"cheap"}
                     assert new.calls == calls
                     assert load.wrong == []
