@@ -175,13 +175,19 @@ def test_evidence_that_is_spread_over_gateways_rolls_all_of_them_back(tmp_path: 
                 assert set(await load.more(60)) == {"cheap"}
                 assert new.calls == calls
                 assert load.wrong == []
-                moves = [
-                    [one["kind"] for one in (await fresh(url, f"{PATH}/history")).json()["history"]]
-                    for url in three.urls
-                ]
+                # The history is written after the state.
+                await until(lambda: is_written(three.urls[0]), within_s=WITHIN_S)
+                moves = [await kinds(url) for url in three.urls]
                 assert moves[0][-1] == "started"
                 assert moves[0].count("rolled_back") == 1
                 assert moves[1:] == moves[:1] * 2
+
+    async def kinds(url: str) -> list[str]:
+        found = (await fresh(url, f"{PATH}/history")).json()["history"]
+        return [one["kind"] for one in found]
+
+    async def is_written(url: str) -> bool:
+        return "rolled_back" in await kinds(url)
 
     with redis_server(tmp_path / "redis") as redis:
         run(lambda: main(redis))
