@@ -15,6 +15,7 @@ examples:
   tollway simulate run steady --html a.html    simulate a scenario and write a page about it
   tollway simulate replay .tollway/journal     estimate quality and cost of each single backend
   tollway simulate capacity .tollway/journal   compute how many replicas the traffic needs
+  tollway simulate fit .tollway/journal -o world.toml   make a scenario from a journal
   tollway simulate rollout worse better        play rollouts of worse and better versions
 """
 

@@ -1,4 +1,4 @@
-"""`tollway simulate replay | frontier | capacity`: the command lines that analyse a journal.
+"""`tollway simulate replay | frontier | capacity | fit`: the command lines that analyse a journal.
 
 This module defines their options. Their implementations are imported when they run, because they
 need polars.
@@ -66,6 +66,16 @@ Growth, hours of the day and days of the week are fitted if the journal is long 
 case is a quantile over many simulated futures, and waiting times come from queueing theory. The
 held-out error shows how well the last day is predicted from the days before.
 """
+_FIT = """\
+examples:
+  tollway simulate fit .tollway/journal -o world.toml
+  tollway simulate run world.toml
+  tollway simulate compare world.toml --policies lagrangian fixed:arm=large
+
+The scenario has the journal's rate of requests, its daily peak and its tenants; each backend's mean
+cost, its latencies as quantiles, and its quality as replay estimates it; and the share and delay of
+labels. It draws the backends in the journal's shares. Add budgets and changes as you like.
+"""
 
 
 def add(commands: Any) -> None:
@@ -92,6 +102,19 @@ def add(commands: Any) -> None:
     _add_outputs(command)
     _add_frontier(commands)
     _add_capacity(commands)
+    _add_fit(commands)
+
+
+def _add_fit(commands: Any) -> None:
+    summary = "fit a scenario to a journal: its traffic, costs, latencies and qualities"
+    command = terminal.add(commands, "fit", _lazily("world.fit_commands"), summary, _FIT)
+    command.add_argument("journal", type=Path, metavar="JOURNAL", help="a journal")
+    command.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FILE", help="write the scenario to FILE"
+    )
+    command.add_argument(
+        "--route", help="route of the journal (default: the one with most decisions)"
+    )
 
 
 def _add_frontier(commands: Any) -> None:

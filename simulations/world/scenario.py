@@ -177,6 +177,13 @@ class Backend(ConfigTable):
     latency_spread: Annotated[Float, Field(ge=0, le=3)] = Field(
         default=0.3, description="Standard deviation of the logarithm of the latency."
     )
+    latency_quantiles_s: tuple[Positive, ...] = Field(
+        default=(),
+        max_length=1001,
+        description="Quantiles of the latency at equal steps of probability, from the shortest to "
+        "the longest, in seconds. They take the place of `latency_s` and `latency_spread`.",
+        examples=[[0.01, 0.02, 0.05]],
+    )
     latency_per_1k_tokens_s: Annotated[Float, Field(ge=0, le=3600)] = Field(
         default=0.0, description="Additional latency per thousand tokens of the prompt, in seconds."
     )

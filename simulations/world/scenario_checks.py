@@ -29,6 +29,10 @@ def disagreements(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
             )
         yield from _of_classes(backend.quality, classes, f"backends[{at}].quality")
         yield from _of_price(backend.price, f"backends[{at}].price")
+        quantiles = backend.latency_quantiles_s
+        if len(quantiles) == 1 or list(quantiles) != sorted(quantiles):
+            why = "must be two or more latencies in rising order; write it like [0.01, 0.02, 0.05]"
+            yield f"backends[{at}].latency_quantiles_s", why, ""
     if all(backend.from_h > 0 for backend in scenario.backends):
         yield "backends[0].from_h", "is above 0, as for all backends; set one of them to 0", ""
     for at, change in enumerate(scenario.changes):

@@ -5,6 +5,7 @@ price, speed and faults of every backend are constant. The outcome and cost of a
 follow from these and from the request's own random draws.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from tollway.backends.money import NANO_PER_USD
 from tollway.backends.pricing import Price, parse_price
 from tollway.backends.types import Usage
-from tollway.simulations.world.scenario import Scenario
+from tollway.simulations.world.scenario import Backend, Scenario
 from tollway.simulations.world.workload import Requests, quality_of
 
 Floats = NDArray[np.float64]
@@ -123,8 +124,7 @@ def reveal(scenario: Scenario, requests: Requests) -> Truth:
     quality, cost, service = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     output, offered = np.zeros(shape), np.zeros(shape, bool)
     for at, backend in enumerate(scenario.backends):
-        longer = backend.latency_per_1k_tokens_s * requests.tokens / 1000.0
-        usual = (backend.latency_s + longer) * np.exp(backend.latency_spread * requests.slow[:, at])
+        usual = _usual_s(backend, requests.tokens, requests.slow[:, at])
         output[:, at] = _output(scenario, requests, at)
         for number, part in enumerate(parts):
             here, condition = stretch == number, part.conditions[at]
@@ -135,6 +135,18 @@ def reveal(scenario: Scenario, requests: Requests) -> Truth:
             )
             offered[here, at] = condition.there and condition.up
     return Truth(quality, cost, service, output, offered, stretch, tuple(parts))
+
+
+def _usual_s(backend: Backend, tokens: Floats, slow: Floats) -> Floats:
+    """Return the service times of calls (n) that are `slow` by so many standard deviations."""
+    longer = backend.latency_per_1k_tokens_s * tokens / 1000.0
+    if not backend.latency_quantiles_s:
+        usual: Floats = (backend.latency_s + longer) * np.exp(backend.latency_spread * slow)
+        return usual
+    quantiles = backend.latency_quantiles_s
+    chance = [0.5 * math.erfc(-z / math.sqrt(2.0)) for z in slow.tolist()]
+    drawn: Floats = np.interp(chance, np.linspace(0.0, 1.0, len(quantiles)), quantiles)
+    return drawn + longer
 
 
 def _output(scenario: Scenario, requests: Requests, at: int) -> Floats:
