@@ -12,12 +12,14 @@ from tollway.reports import (
     devices,
     feature_versions,
     features,
+    fixed_costs,
     focus,
     provider_bill,
     reconciliation,
     replicas,
     views,
 )
+from tollway.reports.facts import Damage
 from tollway.reports.facts import devices as read_devices
 from tollway.reports.facts import replicas as read_replicas
 from tollway.reports.output import add_output, form_of, write
@@ -257,7 +259,14 @@ def roi(source: Source, arguments: argparse.Namespace) -> Made:
         for key in grouping.groups:
             own = terms.get(key[0], Terms())
             terms[key[0]] = replace(own, value_per_correct_usd=arguments.value_per_correct_usd)
-    made = [views.returns(grouping, terms), views.savings(grouping, terms)]
+    borne, lines = None, []
+    if source.fixed_costs:
+        everything = replace(source, where={}, damage=Damage()).facts()
+        borne, table = fixed_costs.counted(
+            source.fixed_costs, grouping.by, source.where, everything, source.span
+        )
+        lines = [table]
+    made = [views.returns(grouping, terms, borne), *lines, views.savings(grouping, terms)]
     return made, whole.groups.get((), Totals())
 
 

@@ -12,6 +12,7 @@ from tollway.gateway.settings import Settings, load
 from tollway.gateway.settings.errors import did_you_mean
 from tollway.gateway.storage.journal_reader import files
 from tollway.reports.facts import Charge, Damage, Fact, read
+from tollway.reports.fixed_costs import FixedCost
 from tollway.reports.returns import Terms
 from tollway.reports.tables import Unknowable
 from tollway.reports.totals import DIMENSIONS, OF_CHARGES, Span, reader
@@ -27,8 +28,8 @@ DEFAULTS = (Path("tollway.toml"), Path(".tollway/journal"))
 class Source:
     """The input of a report: journal segments, a time span, a filter.
 
-    `terms` by route, and `models` (the provider's names for backends) and `prices` by backend come
-    from the configurations given, if any.
+    `terms` by route, and `models` (the provider's names for backends) and `prices` by backend and
+    `fixed_costs` come from the configurations given, if any.
     """
 
     # The mutable state is the damage found while reading.
@@ -39,6 +40,7 @@ class Source:
     terms: dict[str, Terms]
     models: dict[str, str]
     prices: dict[str, Price]
+    fixed_costs: tuple[FixedCost, ...] = ()
     damage: Damage = field(default_factory=Damage)
     tags: set[str] = field(default_factory=set)
     values: dict[str, set[str]] = field(default_factory=dict)
@@ -129,6 +131,7 @@ def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> So
     terms: dict[str, Terms] = {}
     models: dict[str, str] = {}
     prices: dict[str, Price] = {}
+    fixed: dict[str, FixedCost] = {}  # gateways of one configuration do not pay twice
     for path in given:
         if path.suffix == ".toml":
             settings = load(path, environ)
@@ -136,6 +139,10 @@ def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> So
             terms |= terms_of(settings)
             models |= {b.model: b.name for b in settings.backends if b.model}
             prices |= {b.name: b.parsed_price() for b in settings.backends if b.device is None}
+            fixed |= {
+                one.name: FixedCost(one.name, one.monthly_nano, one.route, one.team, one.backend)
+                for one in settings.fixed_costs
+            }
         else:
             journals.append(path)
     paths = files(journals)
@@ -148,7 +155,8 @@ def open_source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> So
         _moment(arguments.until, zone, float("inf")),
         zone,
     )
-    return Source(paths, span, dict(map(pair, arguments.where)), terms, models, prices)
+    where = dict(map(pair, arguments.where))
+    return Source(paths, span, where, terms, models, prices, tuple(fixed.values()))
 
 
 def terms_of(settings: Settings) -> dict[str, Terms]:

@@ -81,12 +81,14 @@ def together(groups: Mapping[Key, Totals]) -> Totals:
 
 _SUMMED = [name for name in Totals.__slots__ if name not in {"offers", "version"}]
 
+_FIXED = Column("fixed_cost", "fixed cost", Kind.MONEY)
 _RETURNS = (
     Column("answered", "answered", Kind.COUNT),
     Column("accuracy", "accuracy", Kind.SHARE),
     Column("accuracy_low", "from", Kind.SHARE),
     Column("accuracy_high", "to", Kind.SHARE),
     Column("cost", "cost", Kind.MONEY),
+    _FIXED,
     Column("cost_per_1000", "per 1,000", Kind.MONEY),
     Column("cost_per_correct", "per correct", Kind.MONEY),
     Column("value", "value", Kind.MONEY),
@@ -100,31 +102,54 @@ _RETURNS = (
 )
 
 
-def returns(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
-    """Return each group's return on spend; the grouping's first dimension is the route."""
+def returns(
+    grouping: Grouping, terms: Mapping[str, Terms], fixed_nano: Mapping[Key, int] | None = None
+) -> Table:
+    """Return each group's return on spend; the grouping's first dimension is the route.
+
+    `fixed_nano`: what each group bears of fixed costs; None if none are configured.
+    """
+    groups = grouping.groups
+    borne = fixed_nano or {}
+    values = {key: value_nano(totals, terms.get(key[0], Terms())) for key, totals in groups.items()}
     rows = [
-        (*key, *_returned(totals, terms.get(key[0], Terms())))
-        for key, totals in grouping.groups.items()
+        (*key, *_returned(totals, values[key], borne.get(key, 0))) for key, totals in groups.items()
     ]
+    total = None
+    if len(rows) > 1:
+        known = [value for value in values.values() if value is not None]
+        value = sum(known) if len(known) == len(rows) else None
+        blank = [""] * (len(grouping.by) - 1)
+        whole = _returned(together(groups), value, sum(borne.values()))
+        total = (ALL, *blank, *whole)
+    columns: tuple[Column, ...] = _RETURNS
+    at = len(grouping.by) + columns.index(_FIXED)
+    if fixed_nano is None:
+        columns = tuple(column for column in _RETURNS if column is not _FIXED)
+        rows = [(*row[:at], *row[at + 1 :]) for row in rows]
+        total = total and (*total[:at], *total[at + 1 :])
     named = tuple(Column(name, name.replace("_", " ")) for name in grouping.by)
     note = (
         "The number of right answers is extrapolated from the labelled ones. Exploration is the "
         "expected extra cost of draws of arms other than the best. The cost includes audits and "
         "exploration. The cache saved what fresh calls were quoted for the answers that it gave."
     )
-    return Table("Returns", (*named, *_RETURNS), tuple(rows), note)
+    if fixed_nano is not None:
+        note += " Net, ROI and cost per $ include fixed costs; per 1,000 and per correct do not."
+    return Table("Returns", (*named, *columns), tuple(rows), note, total)
 
 
-def _returned(totals: Totals, terms: Terms) -> tuple[Value, ...]:
+def _returned(totals: Totals, value: int | None, fixed_nano: int) -> tuple[Value, ...]:
     low, high = totals.accuracy_bounds
-    value, cost = value_nano(totals, terms), totals.cost_nano
+    cost = totals.cost_nano + fixed_nano
     net = None if value is None else value - cost
     return (
         totals.answered,
         totals.accuracy,
         low,
         high,
-        cost,
+        totals.cost_nano,
+        fixed_nano,
         totals.per_thousand,
         totals.per(totals.correct),
         value,

@@ -1,4 +1,4 @@
-"""The table of a budget."""
+"""The tables of a budget, and of costs that do not depend on requests."""
 
 from typing import Annotated, Literal, Self
 
@@ -163,3 +163,30 @@ class BudgetConfig(ConfigTable):
             pacing=self.pacing,
             on_exhausted=self.on_exhausted,
         )
+
+
+class FixedCostConfig(ConfigTable):
+    """A monthly cost such as pipelines; only reports of the return on spend count it."""
+
+    name: Name = Field(description="Name of the cost in reports.", examples=["feature-pipelines"])
+    monthly_usd: Usd = Field(
+        gt=0,
+        description="Dollars for each calendar month; a part of a month counts in proportion.",
+        examples=[1200.0],
+    )
+    route: str | None = Field(
+        default=None, description="Route that the cost belongs to. Default: all routes."
+    )
+    team: str | None = Field(
+        default=None,
+        description="Value of the tag `team` of the requests that it belongs to. Default: all.",
+    )
+    backend: str | None = Field(
+        default=None,
+        description="Backend that it belongs to: the routes that may choose it share the cost.",
+    )
+
+    @property
+    def monthly_nano(self) -> int:
+        """The monthly cost in nano-dollars, exactly."""
+        return int(self.monthly_usd * NANO_PER_USD)

@@ -33,6 +33,7 @@ def check(raw: Raw) -> Iterator[Finding]:
         "features",
         "tenants",
         "budgets",
+        "fixed_costs",
         "scaling",
         "events",
         "models",
@@ -47,6 +48,7 @@ def check(raw: Raw) -> Iterator[Finding]:
     yield from _tenants(raw)
     yield from _hashes(raw)
     yield from _scopes(raw)
+    yield from _fixed_costs(raw)
     yield from _scaling(raw)
     yield from _events(raw)
     yield from _workers(raw)
@@ -308,6 +310,15 @@ def _scopes(raw: Raw) -> Iterator[Finding]:
                 yield ("budgets", index, "scope", part), show(name), why
         if not unknown:
             yield from _reachable(index, budget, tenants, routes, raw)
+
+
+def _fixed_costs(raw: Raw) -> Iterator[Finding]:
+    for index, cost in _tables(raw, "fixed_costs"):
+        for part in ("route", "backend"):
+            names, name = _by_name(raw, f"{part}s"), cost.get(part)
+            if isinstance(name, str) and name not in names:
+                why = f"is not a {part}; {did_you_mean(name, names)}"
+                yield ("fixed_costs", index, part), show(name), why
 
 
 def _called(route: Raw) -> list[str]:

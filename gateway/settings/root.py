@@ -12,7 +12,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tollway.gateway.settings.backend import BackendConfig
-from tollway.gateway.settings.budget import BudgetConfig
+from tollway.gateway.settings.budget import BudgetConfig, FixedCostConfig
 from tollway.gateway.settings.caching.tables import CacheConfig
 from tollway.gateway.settings.device import DeviceConfig
 from tollway.gateway.settings.features.group import FeatureGroupConfig
@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     feature_tiers: FeatureTiersConfig = FeatureTiersConfig()
     tenants: tuple[TenantConfig, ...] = ()
     budgets: tuple[BudgetConfig, ...] = ()
+    fixed_costs: tuple[FixedCostConfig, ...] = Field(default=(), max_length=1000)
     scaling: tuple[ScalingConfig, ...] = ()
     events: tuple[RouteEventConfig, ...] = ()
     registry: RegistryConfig | None = None

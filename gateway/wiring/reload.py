@@ -317,6 +317,7 @@ def differences(old: config.Settings, new: config.Settings) -> list[str]:
         "features",
         "tenants",
         "budgets",
+        "fixed_costs",
         "scaling",
         "events",
         "models",
@@ -324,7 +325,8 @@ def differences(old: config.Settings, new: config.Settings) -> list[str]:
     ):
         before = {one.name: one for one in getattr(old, kind)}
         now = {one.name: one for one in getattr(new, kind)}
-        noun = {"scaling": "scaling of", "features": "features"}.get(kind, kind[:-1])
+        nouns = {"scaling": "scaling of", "features": "features", "fixed_costs": "fixed cost"}
+        noun = nouns.get(kind, kind[:-1])
         changes += [f"{noun} {name} added" for name in now.keys() - before.keys()]
         changes += [f"{noun} {name} removed" for name in before.keys() - now.keys()]
         both = now.keys() & before.keys()
