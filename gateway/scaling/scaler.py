@@ -61,6 +61,7 @@ class Acting:
     applied: Applied = field(default_factory=Applied)
     held: str = ""
     task: asyncio.Task[None] | None = None
+    is_making: bool = False  # the task's actuator has not returned yet
 
 
 class Scaler:
@@ -160,6 +161,16 @@ class Scaler:
                 self.usage.add(name, used, now_s)
         else:
             self.usage.forget()
+            self._stop_acting()
+
+    def _stop_acting(self) -> None:
+        """Cancel the changes under way: another gateway may make them, or set something else.
+
+        They stay pending in the store, so whoever leads next makes them again, with the same id.
+        """
+        for acting in self.acting.values():
+            if acting.task is not None and acting.is_making:
+                acting.task.cancel()  # afterwards it only tells how it ended, which is safe
 
     def used(self) -> dict[str, UsedReplicas]:
         """Return the replicas that run, as far as is known: those set, else the recommended."""
@@ -279,6 +290,7 @@ class Scaler:
         if action.dry_run:
             self._tell(change, Outcome(), "dry_run")
         else:
+            acting.is_making = True
             acting.task = asyncio.create_task(self._apply(name, action, acting, change))
 
     def _hold(self, name: str, acting: Acting, replicas: int, why: str) -> None:
@@ -295,6 +307,8 @@ class Scaler:
         except Exception as exc:
             log.exception("the actuator of %s failed", name)
             outcome = Outcome(type(exc).__name__)
+        finally:
+            acting.is_making = False
         now_s = self._wall()
         acting.applied = changes.ended(
             acting.applied, change, made=not outcome.problem, now_s=now_s

@@ -129,6 +129,118 @@ def test_another_gateway_goes_on_when_the_one_that_acted_is_gone() -> None:
     run(main)
 
 
+class Replicas:
+    """An actuator that starts slowly, and what really runs."""
+
+    def __init__(self, real: list[int]) -> None:
+        self.real = real
+        self.begun = 0
+        self.gate = asyncio.Event()
+
+    async def apply(self, change: Change) -> Outcome:
+        self.begun += 1
+        await self.gate.wait()
+        self.real[:] = [change.replicas]
+        return Outcome()
+
+    async def aclose(self) -> None:
+        pass
+
+
+def loaded(one: Scaler, now_s: float, calls: int) -> None:
+    before = one._own.get("gpu", Totals())
+    one.observe({"gpu": Totals(before.calls + calls, before.seconds + calls)}, now_s, {})
+
+
+def test_a_gateway_that_loses_the_lease_ends_its_change() -> None:
+    async def main() -> None:
+        stage, real = Stage(), [0]
+        slow, quick = Replicas(real), Replicas(real)
+        quick.gate.set()
+        a = stage.scaler("a", slow)  # type: ignore[arg-type]
+        b = stage.scaler("b", quick)  # type: ignore[arg-type]
+        for _ in range(12):
+            stage.now_s += 5.0
+            loaded(a, stage.now_s, 20)
+            await a.tick()
+            await asyncio.sleep(0)
+        task = a.acting["gpu"].task
+        assert slow.begun == 1 and task is not None and not task.done()
+        await stage.minute({b: 8.0})  # `a` does not come to renew its lease
+        assert b.leads and quick.begun
+        await a.tick()
+        assert not a.leads
+        slow.gate.set()  # too late: what it sets would undo what `b` has set
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        assert real == [b.acting["gpu"].applied.replicas]
+        await a.tick()
+        assert a.described("gpu")["replicas"] == real[0]  # type: ignore[index]
+
+    run(main)
+
+
+def test_without_the_store_a_change_is_ended_and_made_again_later() -> None:
+    async def main() -> None:
+        stage, recorder = Stage(), Recorder()
+        recorder.gate = asyncio.Event()
+        one = stage.scaler("a", recorder)
+        for _ in range(12):
+            stage.now_s += 5.0
+            loaded(one, stage.now_s, 15)
+            await one.tick()
+            await asyncio.sleep(0)
+
+        async def gone(*_: object) -> None:
+            raise StoreUnavailable("refused")
+
+        stage.store.write = gone  # type: ignore[method-assign,assignment]
+        await one.tick()
+        task = one.acting["gpu"].task
+        assert task is not None
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        del stage.store.write  # type: ignore[method-assign]
+        recorder.gate.set()
+        await stage.minute({one: 3.0})
+        assert recorder.made[0].id == recorder.made[1].id
+        assert one.described("gpu")["replicas"] == 3  # type: ignore[index]
+
+    run(main)
+
+
+def test_a_change_that_was_made_is_told_though_the_store_is_gone(tmp_path: Path) -> None:
+    async def main() -> None:
+        stage, recorder = Stage(tmp_path), Recorder()
+        recorder.gate = asyncio.Event()
+        one = stage.scaler("a", recorder)
+        for _ in range(12):
+            stage.now_s += 5.0
+            loaded(one, stage.now_s, 15)
+            await one.tick()
+            await asyncio.sleep(0)
+        reading, answer = asyncio.Event(), asyncio.Event()
+
+        async def slow(*_: object) -> None:
+            reading.set()
+            await answer.wait()
+            raise StoreUnavailable("refused")
+
+        async def gone(*_: object) -> None:
+            raise StoreUnavailable("refused")
+
+        stage.store.get = slow  # type: ignore[method-assign,assignment]
+        stage.store.write = gone  # type: ignore[method-assign,assignment]
+        recorder.gate.set()
+        await reading.wait()
+        await one.tick()
+        answer.set()
+        await settled(one)
+        assert one.counts["gpu", "made"] == 1 and len(stage.audit.newest(5)) == 1
+
+    run(main)
+
+
 def test_a_dry_run_tells_and_makes_nothing() -> None:
     async def main() -> None:
         stage, recorder = Stage(), Recorder()
