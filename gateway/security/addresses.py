@@ -98,15 +98,32 @@ def check_backend_url(url: str) -> None:
         raise ValueError("must not have a query or fragment; write http://HOST:PORT/base/path")
     if not url.isascii() or any(c <= " " or c in '"<>\\^`{|}' or c == "\x7f" for c in url):
         raise ValueError("contains invalid characters; percent-encode them")
+    _check_labels(parts.hostname)
 
 
 def check_web_url(url: str) -> None:
-    """Raise ValueError, with the correct form, unless events can be posted to `url`."""
+    """Raise ValueError, with the correct form, unless requests can be sent to `url`."""
     parts = _split(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be an http:// or https:// address; write https://HOST/PATH")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not contain a user or password; remove the part before the @")
+    if not parts.netloc.isascii():
+        raise ValueError("has a host that is not ASCII; write it like xn--h-zfa.example")
+    # Of what is sent: spaces around a URL, and the fragment, are not. Other characters in a path
+    # are sent as UTF-8, which many servers accept.
+    sent = f"{parts.netloc}{parts.path}{parts.query}"
+    if any(char <= " " or char == "\x7f" or "\ud800" <= char <= "\udfff" for char in sent):
+        raise ValueError("contains spaces or control characters; percent-encode them")
+    _check_labels(parts.hostname)
     if is_link_local(parts.hostname):
         raise ValueError("is a link-local or metadata address; write the address of the receiver")
+
+
+def _check_labels(host: str) -> None:
+    """Raise ValueError for a name that cannot be looked up, which then raises at every request."""
+    if not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):
+        raise ValueError("has a host with an empty part, or one of over 63 characters")
 
 
 def host_of(url: str) -> str:

@@ -163,6 +163,7 @@ class Reloader:
         backends, routes = await asyncio.to_thread(
             build_plans, new, gateway.events, stage, known_prices, lookups
         )
+        actions = await asyncio.to_thread(build_actions, new, gateway.wall)
         commit_hooks = await asyncio.to_thread(gateway.signals.prepare, new, backends, routes)
         budgets = [budget.to_budget() for budget in new.budgets]
         authenticator = build_authenticator(new)
@@ -201,7 +202,7 @@ class Reloader:
         renew_kept(backends, known, now_s)
         for one in unused:
             self._let_go(partial(close_device, one), 0.0)
-        for actuator in gateway.scaler.revise(build_actions(new, gateway.wall)):
+        for actuator in gateway.scaler.revise(actions):
             self._let_go(actuator.aclose, patience_s)
         gone += [*[one.aclose for one in left], *[hook.aclose for hook in commit_hooks()]]
         for close in gone:

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 from google.protobuf.message import DecodeError
@@ -322,9 +323,14 @@ def urls(data: bytes) -> None:
     """Addresses of the configuration: checked, and then opened, or refused."""
     text = data.decode("utf-8", "replace")
     addresses.is_link_local(text)
-    for check in (addresses.check_listen, addresses.check_web_url):
-        with suppress(ValueError):
-            check(text)
+    with suppress(ValueError):
+        addresses.check_listen(text)
+    try:
+        addresses.check_web_url(text)
+    except ValueError:
+        pass
+    else:  # what is accepted is opened while the gateway starts or reloads
+        open_transport(urlunsplit((*urlsplit(text)[:2], "", "", "")))
     with suppress(ValueError):
         addresses.check_backend_url(text)
         addresses.server_of(text)

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -13,7 +14,7 @@ from tollway.backends.errors import ConnectFailed
 from tollway.backends.http.factory import open_transport
 from tollway.backends.types import Call
 from tollway.gateway import settings
-from tollway.gateway.security.addresses import is_link_local
+from tollway.gateway.security.addresses import check_backend_url, check_web_url, is_link_local
 from tollway.gateway.settings.errors import ConfigError
 from tollway.gateway.wiring import backends as wired
 
@@ -173,3 +174,49 @@ def test_where_an_address_leads_is_what_counts() -> None:
     assert is_link_local("fe80::1%eth0")
     assert not is_link_local("127.0.0.1")
     assert not is_link_local("")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://user:pw@scaler.example.com/x", "user or password"),
+        ("https://@scaler.example.com/x", "user or password"),
+        ("https://h\u00e4.example/", "not ASCII"),
+        ("https://x.example/a b", "percent-encode"),
+        ("https://x.example/?a b", "percent-encode"),
+        ("https://x y.example/", "percent-encode"),
+        ("https://x.example/a\x00b", "percent-encode"),
+        ("https://x.example/a\x7fb", "percent-encode"),
+        ("https://x.example/\ud800", "percent-encode"),
+        ("http://x..y/", "empty part"),
+        ("http://./", "empty part"),
+        (f"http://{'a' * 64}.example/", "63 characters"),
+    ],
+)
+def test_a_web_address_that_nothing_can_be_sent_to_is_refused(url: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        check_web_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.example.com/services/T0/B0/xyz?a=b%20c",
+        "https://hooks.example.com./",
+        "https://hooks.example.com/\u00e4",
+        "https://hooks.example.com/x\n",
+        "https://hooks.example.com/#a b",
+        "HTTP://my_host:8080",
+        f"http://{'a' * 63}.example/",
+        "http://xn--h-zfa.example/",
+        "http://[fe00::1%eth0]:9/",
+    ],
+)
+def test_a_web_address_that_requests_reach_is_accepted(url: str) -> None:
+    check_web_url(url)
+    open_transport(urlunsplit((*urlsplit(url)[:2], "", "", "")))
+
+
+def test_a_backends_host_can_be_looked_up() -> None:
+    with pytest.raises(ValueError, match="empty part"):
+        check_backend_url("http://x..y/v1")

@@ -24,6 +24,7 @@ from tollway.gateway.routing.plan import RoutePlan, Target
 from tollway.gateway.security.keys import hash_key
 from tollway.gateway.storage.audit_log import Actor
 from tollway.gateway.wiring import Gateway, build
+from tollway.gateway.wiring import reload as reloading
 from tollway.gateway.wiring.reload import Reloader
 from tollway.policies.types import Context
 
@@ -432,6 +433,22 @@ def test_a_reload_that_fails_changes_no_state(
             await reload(CHANGES["limits of calls"].replace("concurrency = 50", "concurrency = 1"))
         assert {name: state.read(gateway) for name, state in STATES.items()} == before
         assert slots.limit == limit
+
+    asyncio.run(with_gateway(tmp_path, use))
+
+
+def test_an_action_that_cannot_be_built_changes_no_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def use(gateway: Gateway, reload: Callable[[str], Awaitable[Any]]) -> None:
+        def broken(*_: Any) -> Any:
+            raise ValueError("no transport for this")
+
+        before = gateway.settings, dict(gateway.backends), dict(gateway.routes)
+        monkeypatch.setattr(reloading, "build_actions", broken)
+        with pytest.raises(ValueError, match="no transport"):
+            await reload(CHANGES["limits of calls"])
+        assert (gateway.settings, dict(gateway.backends), dict(gateway.routes)) == before
 
     asyncio.run(with_gateway(tmp_path, use))
 
