@@ -2,13 +2,10 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import (
-    Field,
-    SecretStr,
-)
+from pydantic import Field
 
 from tollway.gateway.settings.base import ConfigTable
-from tollway.gateway.settings.types import BackendUrl, Float, Name, Share, WebUrl
+from tollway.gateway.settings.types import BackendUrl, Float, Name, Share, WebhookSecret, WebUrl
 
 
 class AnomaliesConfig(ConfigTable):
@@ -55,10 +52,10 @@ class WebhookConfig(ConfigTable):
         default="cloudevents",
         description="`cloudevents`: CloudEvents 1.0 in JSON. `slack`: a Slack message.",
     )
-    secret: SecretStr | None = Field(
+    secret: WebhookSecret | None = Field(
         default=None,
-        min_length=16,
-        description="Secret that signs the events (`webhook-signature`, as in Standard Webhooks).",
+        description="Secret that signs the events (`webhook-signature`, as in Standard Webhooks). "
+        "After `whsec_` it is read as base64; any other secret is used as it is.",
     )
     events: tuple[str, ...] = Field(
         default=(),

@@ -20,7 +20,7 @@ from tollway.backends.pricing import parse_price
 from tollway.backends.protocols.http.free import parse as parse_free_path
 from tollway.backends.protocols.registry import PROTOCOLS
 from tollway.gateway.features.embedding import WORDLLAMA
-from tollway.gateway.security import addresses, keys, secrets
+from tollway.gateway.security import addresses, keys, secrets, webhook_signature
 from tollway.gateway.security.header_names import CREDENTIALS, FRAMING, HOP_BY_HOP
 from tollway.gateway.settings import cross_checks
 from tollway.gateway.settings.errors import did_you_mean
@@ -222,6 +222,11 @@ Listener = Annotated[str, checked(addresses.check_listen)]
 BackendUrl = Annotated[str, checked(addresses.check_backend_url)]
 WebUrl = Annotated[
     SecretStr, checked(lambda value: addresses.check_web_url(value.get_secret_value()))
+]
+WebhookSecret = Annotated[
+    SecretStr,
+    Field(min_length=16),
+    checked(lambda value: webhook_signature.key_of(value.get_secret_value())),
 ]
 LedgerUrl = Annotated[str, AfterValidator(_ledger_url)]
 TimeZone = Annotated[str, checked(_check_timezone)]

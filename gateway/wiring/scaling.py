@@ -21,6 +21,7 @@ from tollway.gateway.scaling.calendar import Bounds, Calendar, Entry
 from tollway.gateway.scaling.changes import Rates
 from tollway.gateway.scaling.recommendation import Target as ScalingTarget
 from tollway.gateway.scaling.scaler import Action, Scaler
+from tollway.gateway.security.webhook_signature import key_of
 from tollway.gateway.settings.scaling.action import ActionConfig
 from tollway.gateway.settings.scaling.calendar import DAYS, ScheduleConfig, minute_of
 from tollway.gateway.storage.audit_log import AuditLog
@@ -94,7 +95,7 @@ def build_actuator(one: ActionConfig, wall: Callable[[], float]) -> Actuator:
     if one.kind == "command":
         return CommandActuator(one.command, timeout_s=one.timeout_s, passed=one.env)
     assert one.url is not None
-    secret = one.secret.get_secret_value().encode() if one.secret else b""
+    secret = key_of(one.secret.get_secret_value()) if one.secret else b""
     return WebhookActuator(
         one.url.get_secret_value(), timeout_s=one.timeout_s, secret=secret, wall=wall
     )

@@ -23,6 +23,7 @@ from tollway.gateway.observability.log_format import Put
 from tollway.gateway.observability.request_trace import Follower, TraceRecorder, random_ids
 from tollway.gateway.observability.webhooks import Target, Webhooks
 from tollway.gateway.routing.bodies.buffers import Buffers
+from tollway.gateway.security.webhook_signature import key_of
 from tollway.gateway.storage.disk_space import DiskSpace
 from tollway.gateway.storage.journal import Journal
 from tollway.gateway.storage.retention import OPEN_S, JournalRetention
@@ -179,7 +180,7 @@ def build_webhooks(settings: config.Settings, wall: Callable[[], float]) -> Webh
                 name=hook.name,
                 url=hook.url.get_secret_value(),
                 format=hook.format,
-                secret=hook.secret.get_secret_value().encode() if hook.secret else b"",
+                secret=key_of(hook.secret.get_secret_value()) if hook.secret else b"",
                 kinds=frozenset(hook.events),
             )
             for hook in settings.webhooks

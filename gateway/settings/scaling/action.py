@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
 from tollway.gateway.settings.base import ConfigTable
 from tollway.gateway.settings.errors import KeyProblem
-from tollway.gateway.settings.types import Float, Int, WebUrl, checked
+from tollway.gateway.settings.types import Float, Int, WebhookSecret, WebUrl, checked
 
 _KEYS = {"command": {"command", "env"}, "webhook": {"url", "secret"}}
 
@@ -51,10 +51,10 @@ class ActionConfig(ConfigTable):
         description="Address that changes are posted to. It is hidden wherever settings are shown.",
         examples=["https://scaler.example.com/replicas"],
     )
-    secret: SecretStr | None = Field(
+    secret: WebhookSecret | None = Field(
         default=None,
-        min_length=16,
-        description="Secret that signs the changes (`webhook-signature`, as in Standard Webhooks).",
+        description="Secret that signs the changes (`webhook-signature`, as in Standard Webhooks). "
+        "After `whsec_` it is read as base64; any other secret is used as it is.",
     )
     timeout_s: Float = Field(
         default=60,

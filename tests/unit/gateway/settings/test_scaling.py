@@ -193,6 +193,9 @@ def test_a_value_of_any_shape_is_accepted_or_refused_in_words(
         (ACTION.replace('"scale"', '"a\\u0000b"'), "zero byte"),
         (ACTION + 'env = ["A=B"]', "not the name of a variable"),
         (WEBHOOK.replace("0123456789abcdef", "short"), "must have at least 16 characters"),
+        (WEBHOOK.replace("0123456789abcdef", "whsec_0123456789!"), "not base64"),
+        (WEBHOOK.replace("//scaler", "//user:pw@scaler"), "user or password"),
+        (WEBHOOK.replace("/x", "/a b"), "percent-encode"),
         ('max = 8\nbudget = "gpus"\nreplica_usd_per_hour = 1', "is not a budget"),
         ('max = 8\nbudget = "gpus"', "requires replica_usd_per_hour"),
         (

@@ -1,12 +1,16 @@
-"""What a budget pays for, as replicas."""
+"""What a budget pays for, as replicas, and the actuators of actions."""
 
 from dataclasses import replace
 
+import pytest
+
 from tollway.gateway.budgets.model import Budget, BudgetStatus, Scope
+from tollway.gateway.scaling.actuators.webhook import WebhookActuator
 from tollway.gateway.scaling.advisor import ScalingPlan
 from tollway.gateway.scaling.calendar import Bounds, Calendar
 from tollway.gateway.scaling.recommendation import Target
-from tollway.gateway.wiring.scaling import paid_replicas
+from tollway.gateway.settings.scaling.action import ActionConfig
+from tollway.gateway.wiring.scaling import build_actuator, paid_replicas
 
 TARGET = Target(Bounds(0, 20), 1, 1.0, None, lead_s=60, up_s=0, down_s=0)
 PLAN = ScalingPlan(TARGET, Calendar(), replica_nano_per_hour=2_000_000_000, budget="gpus")
@@ -37,3 +41,18 @@ def test_without_a_budget_or_a_price_nothing_is_limited() -> None:
     plans = {"a": replace(PLAN, budget=""), "b": replace(PLAN, replica_nano_per_hour=None)}
     assert paid_replicas(plans, [STATUS], NOW_S) == {}
     assert paid_replicas({"gpu": PLAN}, [], NOW_S) == {}
+
+
+@pytest.mark.parametrize(
+    ("secret", "key"),
+    [
+        ("whsec_MDEyMzQ1Njc4OWFiY2RlZg==", b"0123456789abcdef"),
+        ("0123456789abcdef", b"0123456789abcdef"),
+    ],
+)
+def test_a_webhook_signs_with_the_key_that_its_secret_stands_for(secret: str, key: bytes) -> None:
+    action = ActionConfig.model_validate(
+        {"kind": "webhook", "url": "https://scaler.example.com/x", "secret": secret}
+    )
+    actuator = build_actuator(action, lambda: 0.0)
+    assert isinstance(actuator, WebhookActuator) and actuator._secret == key
