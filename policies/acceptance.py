@@ -19,14 +19,16 @@ the cheap replies' mean quality in an interval and b the baseline's,
     Q(t) = sum of P c over the intervals above t + sum of P b over the others
 
 where the labels of accepted replies count for c, and those above t need no reply of the baseline.
-A rule is used if Q(t) is expected to keep the floor, and if a lower bound keeps the floor less the
-slack: either of D(t), relative to the baseline, or of Q(t), each with half of alpha. The first is
-tight where both replies are mostly alike, the second goes on tightening while few replies are
-measured. The bounds are asymptotic confidence sequences: they hold at all times together, for means
-of many labels (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, Time-uniform central limit theory
-and asymptotic confidence sequences, Annals of Statistics 52 (6), 2024; arXiv 2103.06476). Rules are
-tested from the strictest on, and no rule is used unless all stricter ones pass, so one alpha is
-enough for all of them (fixed-sequence testing).
+A rule is used if Q(t) is expected to keep the floor, and if a lower bound shows that at most the
+slack is lost: either D(t), relative to the baseline, or Q(t), relative to the floor, each with half
+of alpha. The first is tight where both replies are mostly alike, the second goes on tightening
+while few replies are measured. Of a loss in D(t), only the baseline's lower bound above the floor
+is excused, not its mean: after 300 pairs that has a standard error of about the slack. The bounds
+are asymptotic confidence sequences: they hold at all times together, for means of many labels
+(Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, Time-uniform central limit theory and asymptotic
+confidence sequences, Annals of Statistics 52 (6), 2024; arXiv 2103.06476). Rules are tested from
+the strictest on, and no rule is used unless all stricter ones pass, so one alpha is enough for all
+of them (fixed-sequence testing).
 
 The baseline's declared quality counts for 50 labels, and labels overrule it, also those of requests
 that it answered alone. Relative to a baseline below the floor there is no room for any loss.
@@ -34,6 +36,7 @@ that it answered alone. Relative to a baseline below the floor there is no room 
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -153,6 +156,17 @@ class AcceptanceRule:
                 self._replies[bisect_right(self._limits, one)] += 1.0
             self._first = []
 
+    def drew(self, arms: Sequence[str], pmf: Sequence[float]) -> bool:
+        """Whether a first choice of the baseline was by chance: the cheap arm was in the draw.
+
+        Other requests, such as those that the cheap arm is not offered for or that a client's own
+        floor decides, may be easier or harder than those that this rule decides.
+        """
+        if self.cheap not in arms or self.baseline not in arms:
+            return False
+        drawn = pmf[arms.index(self.cheap)], pmf[arms.index(self.baseline)]
+        return drawn == (VAIN, 1.0 - VAIN)
+
     def compare(self, confidence: float, cheap: float, baseline: float) -> None:
         """Count a label that scored both replies."""
         self.pairs += 1
@@ -229,19 +243,30 @@ class AcceptanceRule:
             )
         )
         lower = gain - np.sqrt(noise) * self._width(spread / noise)
-        # What clients would get: cheap replies above the limit, the baseline's below.
+        # What clients would get: cheap replies above the limit, the baseline's below. The labels
+        # that `left` and `seen` share count once: only a part of `seen` is of pairs.
         expected = served - left + seen
-        noise = served_noise - left_noise + base_noise.sum()
+        part = labels / (labels + self._alone)
+        deviance = np.array(max(seen * (1.0 - seen), 0.01))
+        alone_noise = (1.0 - part) * float(deviance) / (labels + self._alone)
+        seen_noise = part**2 * float(base_noise.sum()) + alone_noise
+        noise = served_noise + (1.0 - 2.0 * part) * left_noise + seen_noise
         lowest = expected - np.sqrt(noise) * self._width(
             np.maximum(expected * (1.0 - expected), 0.01) / noise
         )
-        bound = np.maximum(quality + lower, lowest)
-        passed = _prefix((lower >= -room - self._slack) | (lowest >= self._floor - self._slack))
+        # `room` is an estimate: of the loss, only what the baseline surely has above the floor is
+        # excused. The declared quality counts as labels do, and a baseline holds the floor.
+        seen_noise *= weight
+        sure = quality - math.sqrt(seen_noise) * float(self._width(deviance / seen_noise))
+        least = min(quality, max(sure, self._floor))
+        bound = np.maximum(least + lower, lowest)
+        needed = self._floor - self._slack
+        passed = _prefix((max(sure, self._floor) + lower >= needed) | (lowest >= needed))
         wanted = self._margin - room + self.owed / HORIZON
         hoped = _prefix(expected - seen >= wanted)
         count = min(passed, hoped)
         self._accepted = float(accepted[count - 1]) if count else 0.0
-        self.lower_bound = max(0.0, float(bound[count - 1]) if count else quality)
+        self.lower_bound = max(0.0, float(bound[count - 1]) if count else least)
         goal = float(accepted[hoped - 1]) if hoped else 0.0
         deviation = np.sqrt(variance)
         taken = slice(len(shares) - count, None)

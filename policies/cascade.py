@@ -254,7 +254,7 @@ class Cascade(Lagrangian):
         """Pair the labels of the two replies to a request, which come one after the other."""
         if arm == choice.arm and (arm in {ACCEPT, rule.baseline}):
             rule.answered(quality)
-            if arm == rule.baseline and not context.held:
+            if arm == rule.baseline and not context.held and rule.drew(choice.arms, choice.pmf):
                 rule.alone(quality)
         if context.held != rule.cheap or ACCEPT not in choice.arms:
             return

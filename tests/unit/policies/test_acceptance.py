@@ -70,6 +70,45 @@ def test_a_cheap_arm_below_the_floor_less_the_slack_is_hardly_ever_accepted() ->
     assert released <= 0.05 * 60
 
 
+def test_luck_of_a_baseline_on_the_floor_hardly_ever_lets_too_much_pass() -> None:
+    """Baseline and floor are at .9, so accepting everything, at .868, is .012 too low."""
+    wrong = 0
+    for seed in range(40, 80):
+        one, rng = rule(floor=0.9), Random(seed)
+        for request in range(800):
+            confidence, luck = rng.random(), rng.random()
+            cheap, baseline = float(luck < 0.868), float(luck < 0.9)
+            one.see(confidence)
+            if rng.random() < one.accepts(confidence):
+                one.accepted(confidence, cheap)
+            else:
+                one.compare(confidence, cheap, baseline)
+            if request % 20 == 0:
+                one.decide()
+                if one.threshold < 0.375:  # where .625 of the replies lose .032
+                    wrong += 1
+                    break
+
+    assert wrong <= 0.05 * 40
+
+
+def test_a_baseline_that_was_lucky_excuses_no_loss_until_more_of_its_labels_confirm_it() -> None:
+    """Its 400 labels are at .9375, with a standard error of .012; the cheap replies lose .0175."""
+    one = rule(floor=0.9)
+    for at in range(400):
+        right = float(at % 16 != 0)
+        one.see(0.0)
+        one.compare(0.0, 0.0 if at % 57 == 1 else right, right)
+    one.decide()
+    assert one.accepts(0.0) == 0.0
+    assert one.lower_bound <= 0.9
+
+    for at in range(3000):
+        one.alone(float(at % 16 != 0))
+    one.decide()
+    assert one.accepts(0.0) > 0.0
+
+
 def test_labels_of_accepted_replies_let_more_pass_without_asking_the_baseline() -> None:
     """Both are right independently, so their difference is noisy: 600 pairs are not enough."""
     one, rng = rule(), Random(3)

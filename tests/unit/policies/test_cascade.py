@@ -1,5 +1,6 @@
 """Accept or escalate, in a world where the cheap reply's confidence is informative."""
 
+import json
 from dataclasses import replace
 from random import Random
 
@@ -265,3 +266,30 @@ def test_the_largest_weight_of_a_request_is_known_before_the_draw() -> None:
     (own, least, _), (other, same, _) = values
     assert least == same == pytest.approx(-9.0)
     assert 0.1 * own + 0.9 * other == pytest.approx(1.0 - 0.4)  # of the learned policy alone
+
+
+def labels_of_the_baseline_alone(policy: Policy) -> float:
+    return float(json.loads(policy.save().partition(b"\n")[0])["values"]["rule"]["alone"][0])
+
+
+@pytest.mark.parametrize(
+    ("arms", "own_floor", "counted"),
+    [((CHEAP, DEAR), None, True), ((DEAR,), None, False), ((CHEAP, DEAR), 0.99, False)],
+)
+def test_requests_that_the_rule_does_not_draw_for_show_nothing_about_the_others(
+    arms: tuple[Arm, ...], own_floor: float | None, counted: bool
+) -> None:
+    """Those that the cheap arm is not offered for, or with a stricter floor, may be easier."""
+    policy, rng = cascade(Objective("min_cost", floor=0.95, baseline="dear")), Random(10)
+    drive(policy, 850, rng, sure_right=0.3)  # so both are asked only now and then
+    before = labels_of_the_baseline_alone(policy)
+
+    drawn = 0
+    for _ in range(20):
+        choice = policy.choose(Context((1.0,)), arms, rng, own_floor)
+        if choice.arm == "dear":
+            drawn += 1
+            policy.learn(Context((1.0,)), choice, "dear", 1.0)
+
+    assert drawn > 10
+    assert labels_of_the_baseline_alone(policy) - before == (drawn if counted else 0)
