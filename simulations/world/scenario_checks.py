@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from tollway.gateway import settings as config
 from tollway.gateway.settings.errors import did_you_mean, key_of, of_validation, show
 from tollway.policies.registry import build
+from tollway.policies.types import Objective
 from tollway.simulations.world.scenario import (
     REQUESTS_MAX,
     ByClass,
@@ -41,13 +42,14 @@ def disagreements(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
     if scenario.route.baseline is not None and scenario.route.baseline not in names:
         near = did_you_mean(scenario.route.baseline, names)
         yield "route.baseline", f"is not among the backends; {near}", show(scenario.route.baseline)
+    objective = Objective()  # in the place of one that is invalid: options are checked all the same
     try:
-        document = settings_document(scenario)
-        route = config.Settings(**document).routes[0]
-        build(route.policy, route.to_objective(), options=route.policy_options, seed=0)
+        objective = config.Settings(**settings_document(scenario)).routes[0].to_objective()
     except ValidationError as exc:
         for location, value, why in of_validation(exc, config.Settings):
             yield key_of(location).replace("routes[0]", "route"), why, value
+    try:
+        build(scenario.route.policy, objective, options=scenario.route.policy_options, seed=0)
     except ValueError as exc:
         yield "route.policy_options", str(exc), ""
 

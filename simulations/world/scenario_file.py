@@ -24,7 +24,29 @@ from tollway.gateway.settings.types import FOLDER
 from tollway.simulations.world.scenario import Scenario
 from tollway.simulations.world.scenario_checks import disagreements
 
-REFERRED = frozenset({"name", "classes", "tenants", "gateways", "hours"})  # by other tables
+STAND_INS: dict[str, Any] = {
+    "price": {"per_request_usd": Decimal("0.001")},
+    "limit_usd": Decimal(1),
+    "window": "day",
+    "at_h": 0,
+    "for_h": 1,
+    "times": 2,
+}
+"""Valid values of required keys, in the place of invalid or missing ones while checks go on."""
+
+REFERRED: dict[str, tuple[str, ...]] = {
+    "hours": (".at_h", "requests_per_day"),
+    "requests_per_day": ("requests_per_day",),
+    "gateways": (".cut",),
+    "tenants": (".liar",),
+    "tenant": (".liar",),
+    "classes": (".quality.",),
+    "name": (".backend", ".budget", ".baseline", ".policy_options", ".name"),
+    "policy": (".policy_options",),
+    "objective": (".policy_options",),
+}
+"""Parts of keys whose checks depend on a key: if it is invalid, they would report it again."""
+
 FOLDER_OF_SHIPPED = Path(__file__).parents[1] / "scenarios"
 
 
@@ -69,13 +91,22 @@ def parse(
         raw = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError([Problem(source, "", f"is not TOML: {exc}")]) from None
+    problems: list[Problem] = []
     for key, value in (changes or {}).items():
-        put(raw, key, value)
+        try:
+            put(raw, key, value)
+        except ConfigError as exc:
+            problems += exc.problems
     token = FOLDER.set(folder)
     try:
-        return _checked(raw, source)
+        scenario = _checked(raw, source)
+    except ConfigError as exc:
+        problems += exc.problems
     finally:
         FOLDER.reset(token)
+    if problems:
+        raise ConfigError(problems)
+    return scenario
 
 
 def _checked(raw: dict[str, Any], source: str) -> Scenario:
@@ -87,42 +118,65 @@ def _checked(raw: dict[str, Any], source: str) -> Scenario:
             Problem(source, key_of(location), why, value)
             for location, value, why in of_validation(exc, Scenario)
         ]
-        rest = _without(raw, [error["loc"] for error in exc.errors()])
+        locations = [error["loc"] for error in exc.errors()]
+        rest = _mended(raw, locations)
         if rest is not None:
-            problems += [Problem(source, *problem) for problem in disagreements(rest)]
-        raise ConfigError(problems) from None
+            unsure = _depending(locations)
+            problems += [
+                Problem(source, key, why, value)
+                for key, why, value in disagreements(rest)
+                if not any(part in key for part in unsure)
+            ]
+        raise ConfigError(_once(problems)) from None
     if found := [Problem(source, *problem) for problem in disagreements(scenario)]:
-        raise ConfigError(found)
+        raise ConfigError(_once(found))
     return scenario
 
 
-def _without(raw: dict[str, Any], locations: list[tuple[str | int, ...]]) -> Scenario | None:
-    """Return the scenario without its invalid values; None if others depend on these.
+def _once(problems: list[Problem]) -> list[Problem]:
+    """Return the problems, the first of each key only: two checks may find the same mistake."""
+    return list({problem.key: problem for problem in reversed(problems)}.values())[::-1]
 
-    Without a name, say, every mention of it would be reported too.
-    """
+
+def _depending(locations: list[tuple[str | int, ...]]) -> set[str]:
+    """Return parts of the keys whose checks depend on values at these locations."""
+    steps = {step for location in locations for step in location if isinstance(step, str)}
+    return {part for step in steps for part in REFERRED.get(step, ())}
+
+
+def _mended(raw: dict[str, Any], locations: list[tuple[str | int, ...]]) -> Scenario | None:
+    """Return the scenario without its invalid values; None if nothing can stand in for one."""
     rest = deepcopy(raw)
-    for location in locations:
-        if not REFERRED.isdisjoint(map(str, location)):
-            return None
-        _remove(rest, location)
+    for number, location in enumerate(locations):
+        _mend(rest, location, f"unnamed-{number}")
     try:
         return Scenario(**rest)
-    except ValidationError:  # a required value is invalid
+    except ValidationError:  # there are no backends, say
         return None
 
 
-def _remove(raw: dict[str, Any], location: tuple[str | int, ...]) -> None:
-    """Remove the key at a location; its last steps may name a kind of value, not a place."""
+def _mend(raw: dict[str, Any], location: tuple[str | int, ...], name: str) -> None:
+    """Replace or remove the key at a location; its last steps may name a kind, not a place."""
     place: Any = raw
     holder, key = place, location[0]
     for step in location:
         if not isinstance(place, (dict, list)):
             break
         holder, key = place, step
-        place = place.get(step) if isinstance(place, dict) else place[int(step)]
-    if isinstance(holder, dict):
+        place = _inside(place, step)
+    if not isinstance(holder, dict):
+        return
+    stand_in = name if key == "name" else STAND_INS.get(str(key))
+    if stand_in is None:
         holder.pop(key, None)
+    else:
+        holder[key] = stand_in
+
+
+def _inside(place: dict[str, Any] | list[Any], step: str | int) -> Any:
+    if isinstance(place, dict):
+        return place.get(str(step))
+    return place[step] if isinstance(step, int) and step < len(place) else None
 
 
 def put(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -146,7 +200,8 @@ def put(raw: dict[str, Any], key: str, value: Any) -> None:
 def _member(members: list[Any], step: str, key: str) -> Any:
     if step.isdigit() and int(step) < len(members):
         return members[int(step)]
-    named = {str(member.get("name", at)): member for at, member in enumerate(members)}
+    tables = [member for member in members if isinstance(member, dict)]
+    named = {str(member.get("name", at)): member for at, member in enumerate(tables)}
     if step not in named:
         why = f"there is no member {step!r}; {did_you_mean(step, named)}"
         raise ConfigError([Problem("--set", key, why)])

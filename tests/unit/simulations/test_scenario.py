@@ -95,6 +95,68 @@ def test_errors_between_tables_are_said_beside_those_of_single_values() -> None:
     assert any(key.startswith("route.policy_options") for key in keys)
 
 
+@pytest.mark.parametrize(
+    ("planted", "keys"),
+    [
+        (
+            {
+                "hours": 0,
+                "labels.liar": "eve",
+                "backends.b.quality.esy": 0.3,
+                "route.baseline": "z",
+            },
+            {"hours", "labels.liar", "backends[1].quality.esy", "route.baseline"},
+        ),
+        (
+            {"backends.a.price": 7, "labels.liar": "eve", "route.baseline": "z", "labels.share": 2},
+            {"backends[0].price", "labels.liar", "route.baseline", "labels.share"},
+        ),
+        (
+            {
+                "backends.a.name": 7,
+                "labels.liar": "eve",
+                "hours": -1,
+                "backends.b.quality.esy": 0.3,
+            },
+            {"backends[0].name", "labels.liar", "hours", "backends[1].quality.esy"},
+        ),
+        (
+            {
+                "workload.classes": {"easy": -1, "hard": 1},
+                "labels.liar": "eve",
+                "route.policy_options": {"gama": 1},
+                "route.objective": "min_cost",
+            },
+            {
+                "workload.classes.easy",
+                "labels.liar",
+                "route.policy_options",
+                "route.objective",
+            },
+        ),
+        (
+            {
+                "budgets": [{"name": "d", "limit_usd": -1, "window": "dy"}],
+                "labels.liar": "eve",
+                "changes": [{"at_h": 1, "budget": "z", "limit_usd": 1}],
+            },
+            {"budgets[0].limit_usd", "budgets[0].window", "labels.liar", "changes[0].budget"},
+        ),
+    ],
+)
+def test_all_of_several_planted_mistakes_are_told(planted: dict[str, Any], keys: set[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        scenario_file.parse(WHOLE, changes=planted)
+    assert {problem.key for problem in caught.value.problems} == keys
+
+
+def test_changes_that_cannot_be_made_are_told_beside_the_other_mistakes() -> None:
+    planted = {"backends.c.from_h": 1, "backends.d.from_h": 1, "labels.share": 2, "hours.x": 1}
+    with pytest.raises(ConfigError) as caught:
+        scenario_file.parse(WHOLE, changes=planted)
+    assert {problem.key for problem in caught.value.problems} == set(planted)
+
+
 def test_an_invalid_name_is_not_reported_again_where_it_is_mentioned() -> None:
     planted = {"backends.a.name": 7, "changes": [{"at_h": 0.5, "backend": "a", "up": False}]}
     with pytest.raises(ConfigError) as caught:
