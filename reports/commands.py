@@ -23,7 +23,7 @@ from tollway.reports.facts import Damage
 from tollway.reports.facts import devices as read_devices
 from tollway.reports.facts import replicas as read_replicas
 from tollway.reports.output import add_output, form_of, write
-from tollway.reports.returns import Terms
+from tollway.reports.returns import Terms, better_fixed
 from tollway.reports.sources import TAGS, Source, open_source, pair
 from tollway.reports.tables import Table, Unknowable
 from tollway.reports.totals import OF_CHARGES, UNTAGGED, Grouping, Totals, add_up
@@ -248,12 +248,13 @@ def roi(source: Source, arguments: argparse.Namespace) -> Made:
     """Return the return on spend of each route, and its savings."""
     by = ("route", *(name for name in dimensions(arguments.by) if name != "route"))
     grouping, whole = Grouping(by, source.span), Grouping((), source.span)
+    by_route = Grouping(("route",), source.span)
     for option, names in (("--by", by), ("--where", source.where)):
         if OF_CHARGES.intersection(names):
             raise Unknowable(
                 f"requests cannot be grouped by backend or provenance; remove them from {option}"
             )
-    add_up(source.facts(), grouping, whole)
+    add_up(source.facts(), grouping, by_route, whole)
     terms = dict(source.terms)
     if arguments.value_per_correct_usd is not None:
         for key in grouping.groups:
@@ -266,6 +267,9 @@ def roi(source: Source, arguments: argparse.Namespace) -> Made:
             source.fixed_costs, grouping.by, source.where, everything, source.span
         )
         lines = [table]
+    for (route,), totals in by_route.groups.items():
+        said = better_fixed(route, totals, terms.get(route, Terms()))
+        source.warnings += [said] if said else []
     made = [views.returns(grouping, terms, borne), *lines, views.savings(grouping, terms)]
     return made, whole.groups.get((), Totals())
 

@@ -73,6 +73,11 @@ def write(
             made = [Table(nothing, (), ())]
         if form != "text" or out is not None:
             notes.append(nothing)
+    lead = ". ".join([*source.warnings, source.title()])
+    if form == "text":
+        made = [*(Table(said, (), ()) for said in source.warnings), *made]
+    elif form not in {"md", "html"} or out is not None:
+        notes += source.warnings
     if form == "parquet":
         tables.write_parquet(made[0], out)
     else:
@@ -82,8 +87,8 @@ def write(
             "csv": lambda: tables.as_csv(made[0]),
             "json": lambda: tables.as_json(made) + "\n",
             "jsonl": lambda: tables.as_json_lines(made[0]),
-            "md": lambda: tables.markdown(title, source.title(), made),
-            "html": lambda: pages.page(title, source.title(), whole, made),
+            "md": lambda: tables.markdown(title, lead, made),
+            "html": lambda: pages.page(title, lead, whole, made),
         }
         written = forms[form]()
         if out is None:

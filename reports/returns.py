@@ -1,18 +1,21 @@
 """The return on a route's spend, and what it would have cost without routing.
 
-The baselines are single backends that answer every request: the most accurate one, and the best
-fixed one (the cheapest that is as accurate as the route was, or that holds its floor). The cost of
-a baseline is what each request was expected to cost there when it was routed. Its accuracy is what
-the configuration declares, else the policy's estimate over all requests once it had seen enough
-labels. It is never the mean of a backend's own labels, because a backend receives the requests that
-it is thought to be good at. Audits and exploration are part of the route's cost.
+The baselines are single backends that answer every request: the reference, which has the highest
+declared accuracy whatever is looked at, and the best fixed one (the cheapest that is as accurate as
+the route was, or that holds its floor). The cost of a baseline is what each request was expected to
+cost there when it was routed. Its accuracy is what the configuration declares, else the policy's
+estimate over all requests once it had seen enough labels. It is never the mean of a backend's own
+labels, because a backend receives the requests that it is thought to be good at. Audits and
+exploration are part of the route's cost.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tollway.backends.money import NANO_PER_USD
+from tollway.gateway.control_plane import savings
 from tollway.gateway.control_plane.dashboard_data import KNOWN_LABELS
+from tollway.gateway.control_plane.savings import FixedBackend, Points
 from tollway.reports.totals import Totals
 
 
@@ -22,7 +25,7 @@ class Terms:
 
     value_per_correct_usd: float | None = None
     floor: float | None = None
-    declared: Mapping[str, float] = field(default_factory=dict)
+    declared: Mapping[str, float] = field(default_factory=dict)  # in the order of its backends
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,34 @@ def fixed(totals: Totals, terms: Terms) -> list[Fixed]:
     return rows
 
 
-def most_accurate(backends: list[Fixed]) -> Fixed | None:
-    """Return the most accurate backend; of equals, the cheaper one."""
-    known = [(one.accuracy, -one.would_nano, one) for one in backends if one.accuracy is not None]
-    return max(known, key=lambda entry: entry[:2])[2] if known else None
+def reference(backends: list[Fixed], terms: Terms) -> Fixed | None:
+    """Return the reference of savings; None if it is unknown or was offered no request.
+
+    It is the dashboard's: the highest declared accuracy, else the highest predicted one.
+    """
+    name = savings.reference(terms.declared)
+    if name is None:
+        known = [one for one in backends if one.accuracy is not None]
+        return max(known, key=lambda one: (one.accuracy, -one.would_nano), default=None)
+    return next((one for one in backends if one.backend == name), None)
+
+
+def points(one: Fixed, totals: Totals) -> Points | None:
+    """Return how much more accurate the route was than a baseline whose accuracy is declared."""
+    declared = one.accuracy if one.declared else None
+    return savings.points(totals.accuracy, totals.accuracy_interval, declared)
+
+
+def better_fixed(route: str, totals: Totals, terms: Terms) -> str | None:
+    """Return a warning if a fixed backend would have done better at the route's cost."""
+    backends = [
+        FixedBackend(one.backend, one.would_nano / NANO_PER_USD, one.accuracy)
+        for one in fixed(totals, terms)
+        if one.declared
+    ]
+    cost_usd = totals.cost_nano / NANO_PER_USD
+    found = savings.better_fixed(backends, cost_usd, totals.accuracy, totals.accuracy_interval)
+    return None if found is None else savings.warning(route, *found)
 
 
 def best_fixed(backends: list[Fixed], totals: Totals, terms: Terms) -> Fixed | None:

@@ -32,7 +32,8 @@ class Source:
     `fixed_costs` come from the configurations given, if any.
     """
 
-    # The mutable state is the damage found while reading.
+    # The mutable state is the damage found while reading, the tags and filtered values seen, and
+    # the warnings that a report begins with.
 
     paths: list[Path]
     span: Span
@@ -42,6 +43,7 @@ class Source:
     prices: dict[str, Price]
     fixed_costs: tuple[FixedCost, ...] = ()
     damage: Damage = field(default_factory=Damage)
+    warnings: list[str] = field(default_factory=list)
     tags: set[str] = field(default_factory=set)
     values: dict[str, set[str]] = field(default_factory=dict)
 

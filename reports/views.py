@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from tollway.backends.money import NANO_PER_USD
 from tollway.backends.units import BY_NAME, MORE
 from tollway.reports.reconciliation import Reconciliation, describe
-from tollway.reports.returns import Terms, best_fixed, fixed, most_accurate, value_nano
+from tollway.reports.returns import Terms, best_fixed, fixed, points, reference, value_nano
 from tollway.reports.tables import Column, Kind, Table, Value
 from tollway.reports.totals import Grouping, Key, Totals
 
@@ -192,6 +192,9 @@ _SAVINGS = (
     Column("cost", "cost", Kind.MONEY),
     Column("saved", "saved", Kind.MONEY),
     Column("saved_share", "share", Kind.SHARE),
+    Column("accuracy_gained", "accuracy gained", Kind.SHARE),
+    Column("accuracy_gained_low", "from", Kind.SHARE),
+    Column("accuracy_gained_high", "to", Kind.SHARE),
 )
 
 
@@ -202,7 +205,7 @@ def savings(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
         own = terms.get(key[0], Terms())
         backends = fixed(totals, own)
         bars = {
-            "most accurate": most_accurate(backends),
+            "reference": reference(backends, own),
             "best fixed": best_fixed(backends, totals, own),
         }
         for one in backends:
@@ -219,14 +222,16 @@ def savings(grouping: Grouping, terms: Mapping[str, Terms]) -> Table:
                     totals.cost_nano,
                     one.saved_nano(totals),
                     one.saved_share(totals),
+                    *(points(one, totals) or (None, None, None)),
                 )
             )
     named = tuple(Column(name, name.replace("_", " ")) for name in grouping.by)
     note = (
         "A backend would have cost what the requests were expected to cost there when they were "
-        "routed. Best fixed: the cheapest backend that is as accurate as the route was, or that "
-        "holds its floor. Predicted: no accuracy is declared, so the policy's prediction, which "
-        "has no interval, chose the baseline; tollway simulate replay estimates accuracies with "
-        "intervals."
+        "routed. Reference: the highest declared accuracy. Accuracy gained: the route's, less the "
+        "declared one, in points; negative is lost. Best fixed: the cheapest backend that is as "
+        "accurate as the route was, or that holds its floor. Predicted: no accuracy is declared, "
+        "so the policy's prediction, which has no interval, chose the baseline; tollway simulate "
+        "replay estimates accuracies with intervals."
     )
     return Table("Savings against fixed backends", (*named, *_SAVINGS), tuple(rows), note)

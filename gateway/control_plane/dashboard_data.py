@@ -16,7 +16,7 @@ from tollway.gateway.anomalies.detector import AnomalyDetector
 from tollway.gateway.budgets.burn_rate import SpendRates, burn_rate, lasts_s, mean_nano_per_s
 from tollway.gateway.budgets.model import BudgetStatus
 from tollway.gateway.budgets.reservations import Reservations
-from tollway.gateway.control_plane import acts, explain
+from tollway.gateway.control_plane import acts, explain, savings
 from tollway.gateway.observability.time_series import Bucket, TimeSeries, total
 from tollway.gateway.routing.plan import RoutePlan
 from tollway.gateway.storage.audit_log import AuditLog
@@ -253,6 +253,7 @@ def _route(route: RoutePlan, buckets: list[Bucket], query: DashboardQuery) -> di
     labels = total(buckets, "tollway_answers_total", keeps).get("", 0.0)
     worth = total(buckets, "tollway_answer_quality_total", keeps).get("", 0.0)
     accuracy = worth / labels if labels else None
+    measured = None if accuracy is None else (accuracy, wilson(accuracy, labels))
     figures = route.policy.figures()
     fixed = _fixed(route, buckets, keeps)
     return {
@@ -263,7 +264,7 @@ def _route(route: RoutePlan, buckets: list[Bucket], query: DashboardQuery) -> di
         "answered": answered,
         "per_request_usd": usd / answered if answered else None,
         "accuracy": accuracy,
-        "accuracy_interval": wilson(accuracy, labels) if accuracy is not None else None,
+        "accuracy_interval": measured[1] if measured else None,
         "labels": labels,
         "usd_per_correct": usd / (accuracy * answered) if accuracy and answered else None,
         "cache_saved_usd": total(buckets, "tollway_cache_saved_usd_total", keeps).get("", 0.0),
@@ -271,7 +272,7 @@ def _route(route: RoutePlan, buckets: list[Bucket], query: DashboardQuery) -> di
         "spend_usd": total(buckets, "tollway_cost_usd_total", keeps, "backend"),
         "up": {name: backend.up for name, backend in route.backends.items()},
         "fixed": fixed,
-        "savings": _savings(route, fixed, usd, answered, accuracy),
+        "savings": _savings(route, fixed, usd, answered, measured),
         "upstream_s": _quantiles(buckets, "tollway_upstream_duration_seconds", keeps),
         "gateway_s": _quantiles(buckets, "tollway_gateway_duration_seconds", keeps),
         "figures": figures,
@@ -307,39 +308,57 @@ def _savings(
     fixed: Mapping[str, Mapping[str, float | None]],
     usd: float,
     answered: float,
-    accuracy: float | None,
+    measured: tuple[float, tuple[float, float]] | None,
 ) -> dict[str, Any]:
-    """Return the savings against always using the most accurate, and the best fixed backend.
+    """Return the savings against the reference, and against the best fixed backend.
 
     The best fixed backend is the cheapest that is as accurate as the route was, or meets its floor;
-    without labels it cannot be determined. A filter by tenant yields none: counterfactual costs are
-    not counted by tenant.
+    without labels it cannot be determined. `better_fixed` is a backend that would have done better
+    at the route's cost, if one is known. A filter by tenant yields none: counterfactual costs are
+    not counted by tenant. `measured`: the route's accuracy and its interval.
     """
-    known = {
-        name: (values["per_request_usd"], values["accuracy"])
+    accuracy, interval = measured or (None, None)
+    each = {
+        name: values["per_request_usd"]
         for name, values in fixed.items()
-        if values["per_request_usd"] is not None and values["accuracy"] is not None
+        if values["per_request_usd"] is not None
     }
-    if not known or not answered:
+    good = {name: fixed[name]["accuracy"] for name in each if fixed[name]["accuracy"] is not None}
+    if not good or not answered:
         return {}
-    accurate = max(known, key=lambda name: (known[name][1], -known[name][0]))
+    declared = {name: backend.declared_quality for name, backend in route.backends.items()}
+
+    def saved(name: str) -> dict[str, Any]:
+        would = each[name] * answered
+        difference = savings.points(accuracy, interval, declared[name])
+        return {
+            "backend": name,
+            "declared": declared[name] is not None,
+            "would_have_cost_usd": would,
+            "saved_usd": would - usd,
+            "saved_share": 1 - usd / would if would else None,
+            "points": None if difference is None else difference.mean,
+            "points_interval": None if difference is None else [difference.low, difference.high],
+        }
+
+    document: dict[str, Any] = {}
+    reference = savings.reference(declared) or max(good, key=lambda name: good[name] or 0.0)
+    if reference in each:
+        document["most_accurate"] = saved(reference)
     bar = route.objective.floor if route.objective.floor is not None else accuracy
-    enough = [name for name, (_, good) in known.items() if bar is not None and good >= bar]
-    values = {"most_accurate": _saved(accurate, known[accurate][0], usd, answered)}
+    enough = [name for name, value in good.items() if bar is not None and (value or 0.0) >= bar]
     if enough:
-        best = min(enough, key=lambda name: known[name][0] or 0.0)
-        values["best_fixed"] = _saved(best, known[best][0], usd, answered)
-    return values
-
-
-def _saved(name: str, each_usd: float | None, usd: float, answered: float) -> dict[str, Any]:
-    would = (each_usd or 0.0) * answered
-    return {
-        "backend": name,
-        "would_have_cost_usd": would,
-        "saved_usd": would - usd,
-        "saved_share": 1 - usd / would if would else None,
-    }
+        document["best_fixed"] = saved(min(enough, key=lambda name: each[name]))
+    backends = [
+        savings.FixedBackend(name, cost_usd * answered, declared[name])
+        for name, cost_usd in each.items()
+    ]
+    better = savings.better_fixed(backends, usd, accuracy, interval)
+    if better:
+        document["better_fixed"] = saved(better[0].name) | {
+            "text": savings.warning(route.name, *better)
+        }
+    return document
 
 
 def _top(buckets: list[Bucket], query: DashboardQuery) -> list[dict[str, Any]]:

@@ -90,6 +90,14 @@ function tile(title, value, note, promql, kind, raw) {
   return h("div", { class: "tile" }, h("h2", null, title, promql && promqlButton("tile-" + title, promql)), h("output", { class: kind || "", "data-value": raw }, value), note && h("p", null, note));
 }
 
+// The accuracy that savings cost (-) or gained (+) against the backend that they are compared with.
+function points(saved) {
+  if (!isNumber(saved.points)) return saved.declared ? "points of accuracy unknown without labels" : "points of accuracy unknown: no declared accuracy";
+  const [mean, low, high] = [saved.points, ...saved.points_interval].map((v) => (v < 0 ? "\u2212" : "+") + Math.abs(100 * v).toFixed(1));
+  return `${mean} points of accuracy (${low} to ${high})`;
+}
+const pointsClass = (saved) => isNumber(saved.points) ? saved.points_interval[1] < 0 ? "bad" : saved.points_interval[0] > 0 ? "good" : "" : "soft";
+
 function figures(d) {
   const s = d.spend, sum = (pick) => d.routes.reduce((total, r) => total + (pick(r) || 0), 0);
   const accurate = d.routes.filter((r) => r.savings.most_accurate), fixed = d.routes.filter((r) => r.savings.best_fixed);
@@ -98,11 +106,13 @@ function figures(d) {
   const labels = sum((r) => r.labels), right = sum((r) => r.labels * (r.accuracy || 0));
   const filtered = Boolean(d.tenantAsked);
   const below = d.routes.filter((r) => isNumber(r.floor) && isNumber(r.accuracy) && r.accuracy_interval[1] < r.floor);
+  const better = filtered ? [] : d.routes.filter((r) => r.savings.better_fixed);
+  put("better", better.length ? [h("h2", null, "A fixed backend would have done better"), better.map((r) => h("p", null, r.savings.better_fixed.text))] : []);
   put("figures",
     tile("Spend", usd(s.usd), `${usd(s.usd / d.range_s * 3600)} per hour`, `sum(increase(tollway_cost_usd_total${selector()}[${range()}]))`, "", s.usd),
     tile("Cost per answer", usd(s.per_request_usd), `${count(s.answered)} answered`, `sum(increase(tollway_cost_usd_total${selector()}[${range()}])) / sum(increase(tollway_requests_total${selector('outcome=~"ok|fallback"')}[${range()}]))`),
-    !filtered && tile("Savings", would ? share(1 - spent / would) : "–", would ? `${usd(would - spent)} less than always using the most accurate backend` : "no requests yet", `1 - sum(increase(tollway_cost_usd_total${selector()}[${range()}])) / sum(increase(tollway_counterfactual_cost_usd_total${selector('backend="MOST ACCURATE"')}[${range()}]))`, would && spent < would ? "good" : ""),
-    !filtered && tile("Savings vs. best fixed backend", wouldFixed ? share(1 - spentFixed / wouldFixed) : "–", wouldFixed ? fixed.map((r) => `${r.name}: always ${r.savings.best_fixed.backend}`).join("; ") : "no single backend is known to be accurate enough", null, wouldFixed && spentFixed < wouldFixed ? "good" : ""),
+    !filtered && tile("Savings", would ? share(1 - spent / would) : "–", would ? `${usd(would - spent)} less than always using the most accurate backend; ${accurate.map((r) => `${r.name}: ${points(r.savings.most_accurate)} vs. ${r.savings.most_accurate.backend}`).join("; ")}` : "no requests yet", `1 - sum(increase(tollway_cost_usd_total${selector()}[${range()}])) / sum(increase(tollway_counterfactual_cost_usd_total${selector('backend="MOST ACCURATE"')}[${range()}]))`, would && spent < would ? "good" : ""),
+    !filtered && tile("Savings vs. best fixed backend", wouldFixed ? share(1 - spentFixed / wouldFixed) : "–", wouldFixed ? fixed.map((r) => `${r.name}: always ${r.savings.best_fixed.backend}, ${points(r.savings.best_fixed)}`).join("; ") : "no single backend is known to be accurate enough", null, wouldFixed && spentFixed < wouldFixed ? "good" : ""),
     !filtered && tile("Accuracy", labels ? share(right / labels, 2) : "–", labels ? `${count(labels)} labels${below.length ? "; below the floor: " + below.map((r) => r.name).join(", ") : ""}` : "send feedback to measure it", `sum(increase(tollway_answer_quality_total${selector()}[${range()}])) / sum(increase(tollway_answers_total${selector()}[${range()}]))`, below.length ? "bad" : "", labels ? right / labels : null),
     tile("Refused", count(s.over_budget), `by budgets; ${count(s.failed)} requests failed`, `sum(increase(tollway_requests_total${selector('outcome="over_budget"')}[${range()}]))`, s.failed ? "warn" : "", s.over_budget),
     !filtered && tile("Changed by budgets", count(s.changed_by_pace + s.changed_by_budget), `${count(s.changed_by_pace)} choices by pacing, ${count(s.changed_by_budget)} by refusals of a budget`, `sum by (by) (increase(tollway_choices_changed_total${selector()}[${range()}]))`));
@@ -173,7 +183,7 @@ function routes(d) {
         Object.entries(r.up).filter(([, up]) => !up).map(([name]) => h("p", { class: "bad" }, name + " is down"))),
       h("td", { class: "wide" }, accuracy(r)),
       h("td", { class: "n" }, usd(r.usd)), h("td", { class: "n" }, usd(r.per_request_usd)), h("td", { class: "n" }, usd(r.usd_per_correct)),
-      h("td", { class: "n" }, saved ? h("span", { class: saved.saved_usd > 0 ? "good" : "bad" }, share(saved.saved_share)) : "–", saved && h("p", { class: "soft" }, "vs. always " + saved.backend), r.cache_saved_usd > 0 && h("p", { class: "good" }, "cache " + usd(r.cache_saved_usd))),
+      h("td", { class: "n" }, saved ? h("span", { class: saved.saved_usd > 0 ? "good" : "bad" }, share(saved.saved_share)) : "–", saved && h("p", { class: "soft" }, "vs. always " + saved.backend), saved && h("p", { class: pointsClass(saved) }, points(saved)), r.savings.better_fixed && h("p", { class: "bad" }, `always ${r.savings.better_fixed.backend} would have done better`), r.cache_saved_usd > 0 && h("p", { class: "good" }, "cache " + usd(r.cache_saved_usd))),
       h("td", { class: "wide" }, h("div", { class: "bar", role: "img", "aria-label": Object.entries(r.shares).map(([n, v]) => `${n} ${share(v / asked, 0)}`).join(", ") || "no calls" }, Object.entries(r.shares).map(([n, v]) => h("i", { style: { width: 100 * v / asked + "%", background: color(n) }, title: `${n} ${share(v / asked)}` }))),
         h("ul", { class: "legend" }, Object.entries(r.shares).map(([n, v]) => h("li", null, h("i", { style: { background: color(n) } }), `${n} ${share(v / asked, 0)}`)))),
       h("td", { class: "n" }, ms(r.upstream_s.p50), h("p", { class: "soft" }, "p95 " + ms(r.upstream_s.p95))),

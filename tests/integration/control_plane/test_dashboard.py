@@ -126,6 +126,9 @@ def test_savings_accuracy_and_series_add_up(tmp_path: Path) -> None:
         assert route["savings"]["most_accurate"]["backend"] == "dear"
         assert route["savings"]["most_accurate"]["saved_share"] == pytest.approx(0.9)
         assert route["savings"]["best_fixed"]["backend"] == "cheap"
+        assert route["savings"]["most_accurate"]["points"] == pytest.approx(0.8 - 0.99)
+        assert route["savings"]["most_accurate"]["points_interval"][0] < 0.8 - 0.99
+        assert "better_fixed" not in route["savings"]
         assert route["usd_per_correct"] == pytest.approx(0.003 / 24)
         assert sum(map(sum, told["series"]["spend_usd"].values())) == pytest.approx(0.003)
         assert sum(map(sum, told["series"]["requests"].values())) == 30

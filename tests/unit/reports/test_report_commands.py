@@ -74,10 +74,34 @@ def test_return_on_what_was_spent(folder: Path, capsys: pytest.CaptureFixture[st
     assert row["cost_per_value_dollar_nano"] == round(2_000_001 / 0.088)
     assert row["exploration_nano"] == 900_000
     cheap, dear = document["Savings against fixed backends"]
-    assert (cheap["bar"], dear["bar"]) == ("", "most accurate, best fixed")
+    assert (cheap["bar"], dear["bar"]) == ("", "reference, best fixed")
     assert (cheap["declared_accuracy"], dear["declared_accuracy"]) == (0.8, 0.99)
     assert dear["would_have_cost_nano"] == 11_000_000
     assert dear["saved_nano"] == 11_000_000 - 2_000_001
+    assert dear["accuracy_gained"] == pytest.approx(0.8 - 0.99)  # beside what it saved
+    assert dear["accuracy_gained_low"] < dear["accuracy_gained"] < dear["accuracy_gained_high"]
+    assert (row["accuracy_high"] - 0.99) == pytest.approx(dear["accuracy_gained_high"])
+
+
+def test_a_fixed_backend_that_would_have_done_better_is_said_first(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = folder / "tollway.toml"
+    assert "would have been more accurate" not in told(capsys, "roi", source)  # cheap is at 80 %
+    book = Book(folder / ".tollway" / "journal")
+    for _ in range(40):
+        book.request("dear", 1_000_001, quality=0.0)  # as dear as always dear, and wrong
+
+    text = told(capsys, "roi", source)
+    first = text.splitlines()[0]
+    assert first.startswith("Route m: always cheap would have been more accurate by +")
+    assert "(+" in first  # the interval excludes zero
+    told(capsys, "roi", source, "--out", folder / "r.html")
+    assert "always cheap would have been" in (folder / "r.html").read_text()
+    assert main(["report", "roi", str(source), "--format", "json"], {}) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)
+    assert "note: Route m: always cheap" in printed.err
 
 
 def test_a_predicted_accuracy_chooses_a_baseline_and_is_not_shown(
@@ -87,7 +111,7 @@ def test_a_predicted_accuracy_chooses_a_baseline_and_is_not_shown(
     document = json.loads(told(capsys, "roi", folder, "--format", "json"))
     cheap, dear = document["Savings against fixed backends"]
     assert cheap["declared_accuracy"] is dear["declared_accuracy"] is None
-    assert dear["bar"].startswith("most accurate")
+    assert dear["bar"].startswith("reference")
     assert dear["bar"].endswith("(predicted)")
 
 
