@@ -52,12 +52,17 @@ ROWS: dict[str, list[Panel]] = {
             "currencyUSD",
             {"24 hours": 'sum(increase(tollway_cost_usd_total{route=~"$route"}[1d]))'},
             "stat",
+            text="Dollars in the last 24 hours, of all gateways.",
         ),
         Panel(
             "Budgets used",
             "percentunit",
             {"{{budget}} ({{window}})": "max by (budget, window) (tollway_budget_used_ratio)"},
             "bargauge",
+            text=(
+                "Spent and held money as a share of each budget's limit. The gateways share "
+                "budgets, so this is the highest of them, not their sum."
+            ),
         ),
         Panel(
             "Budgets: spent",
@@ -67,6 +72,7 @@ ROWS: dict[str, list[Panel]] = {
                 "{{budget}} held": "max by (budget) (tollway_budget_held_usd)",
                 "{{budget}} limit": "max by (budget) (tollway_budget_limit_usd)",
             },
+            text="Spent and held money beside the limit of each budget, in its present window.",
         ),
         Panel(
             "Burn rate",
@@ -77,8 +83,18 @@ ROWS: dict[str, list[Panel]] = {
             },
             text="1 spends exactly the limit in the window.",
         ),
-        Panel("Spend per hour by backend", "currencyUSD", {"{{backend}}": spend("backend")}),
-        Panel("Spend per hour by tenant", "currencyUSD", {"{{tenant}}": spend("tenant")}),
+        Panel(
+            "Spend per hour by backend",
+            "currencyUSD",
+            {"{{backend}}": spend("backend")},
+            text="Dollars per hour by the backend that was called, audits included.",
+        ),
+        Panel(
+            "Spend per hour by tenant",
+            "currencyUSD",
+            {"{{tenant}}": spend("tenant")},
+            text="Dollars per hour by the tenant who asked.",
+        ),
         Panel(
             "Spend compared with the usual",
             "currencyUSD",
@@ -86,6 +102,10 @@ ROWS: dict[str, list[Panel]] = {
                 "{{name}}": 'tollway:cost:usd_per_hour{of="route"}',
                 "{{name}} usual": 'tollway:cost:usd_per_hour_usual{of="route"}',
             },
+            text=(
+                "Dollars per hour of each route beside the mean of the same hour on earlier "
+                "days. Without a day of history there is no usual."
+            ),
         ),
         Panel(
             "Cost per request",
@@ -95,6 +115,7 @@ ROWS: dict[str, list[Panel]] = {
                 f'(rate(tollway_cost_usd_total{{route=~"$route"}}[{RATE}]))'
                 f" / (sum by (route) (rate(tollway_requests_total[{RATE}])) > 0)"
             },
+            text="Dollars for each request, whether it was answered or not.",
         ),
     ],
     "Decisions": [
@@ -106,14 +127,20 @@ ROWS: dict[str, list[Panel]] = {
                 f'(rate(tollway_attempts_total{{route=~"$route"}}[{RATE}])) / scalar('
                 f'sum(rate(tollway_attempts_total{{route=~"$route"}}[{RATE}])) > 0)'
             },
+            text="Share of all calls that each backend received.",
         ),
         Panel(
             "Accuracy and floor",
             "percentunit",
             {
-                "{{route}}": "min by (route) (tollway_accuracy_estimate)",
+                "{{route}}": "sum by (route) (increase(tollway_answer_quality_total[1h]))"
+                " / (sum by (route) (increase(tollway_answers_total[1h])) > 0)",
                 "{{route}} floor": "max by (route) (tollway_accuracy_floor)",
             },
+            text=(
+                "Mean quality of the answers that got feedback in the last hour, beside the floor "
+                "of routes that have one."
+            ),
         ),
         Panel(
             "Decisions by reason",
@@ -122,6 +149,10 @@ ROWS: dict[str, list[Panel]] = {
                 "{{reason}}": "sum by (reason) "
                 f'(rate(tollway_decisions_total{{route=~"$route"}}[{RATE}]))'
             },
+            text=(
+                "Why backends were chosen: best for the objective, explored, or changed by a "
+                "budget. Decisions per second."
+            ),
         ),
         Panel(
             "Shadow price",
@@ -139,6 +170,10 @@ ROWS: dict[str, list[Panel]] = {
             "Feedback",
             "ops",
             {"{{outcome}}": f"sum by (outcome) (rate(tollway_feedback_total[{RATE}]))"},
+            text=(
+                "Labels per second, by what became of them. Without feedback a route learns "
+                "nothing."
+            ),
         ),
     ],
     "Estimates": [
@@ -146,16 +181,24 @@ ROWS: dict[str, list[Panel]] = {
             "Estimated share of cost",
             "percentunit",
             {"{{backend}}": "tollway:cost_estimated:ratio_rate1h"},
+            text=(
+                "Share of an hour's cost that was charged by quotes, because replies had no usage."
+            ),
         ),
         Panel(
             "Quotes relative to cost",
             "percentunit",
             {"{{backend}}": share("tollway_quoted_usd_total", "tollway_cost_usd_total", "backend")},
+            text=(
+                "Quoted dollars for each dollar charged. 100 % is exact; above it, quotes are "
+                "too high."
+            ),
         ),
         Panel(
             "Calls within their ceiling",
             "percentunit",
             {"{{backend}}": "min by (backend) (tollway_estimate_ceiling_coverage_ratio)"},
+            text="Share of calls that cost no more than was reserved for them.",
         ),
     ],
     "Devices": [
@@ -191,11 +234,16 @@ ROWS: dict[str, list[Panel]] = {
                 "{{outcome}}": "sum by (outcome) "
                 f'(rate(tollway_requests_total{{route=~"$route"}}[{RATE}]))'
             },
+            text=(
+                "Requests per second: answered, answered by a fallback, refused by a budget, "
+                "failed."
+            ),
         ),
         Panel(
             "Backend latency, p95",
             "s",
             {"{{backend}}": quantile(0.95, "tollway_upstream_duration_seconds", "backend")},
+            text="Time until a backend's reply is complete; 95 % of calls took less.",
         ),
         Panel(
             "Gateway overhead, p95",
@@ -211,8 +259,17 @@ ROWS: dict[str, list[Panel]] = {
                     "tollway_attempt_errors_total", "tollway_attempts_total", "backend"
                 )
             },
+            text="Share of each backend's calls that failed.",
         ),
-        Panel("Backends up", "none", {"{{backend}}": "min by (backend) (tollway_backend_up)"}),
+        Panel(
+            "Backends up",
+            "none",
+            {"{{backend}}": "min by (backend) (tollway_backend_up)"},
+            text=(
+                "1: calls go to the backend. 0: its circuit breaker is open at one gateway at "
+                "least."
+            ),
+        ),
         Panel(
             "Ledger and journal",
             "none",
@@ -220,6 +277,10 @@ ROWS: dict[str, list[Panel]] = {
                 "ledger {{instance}}": "tollway_ledger_up",
                 "journal backlog, bytes {{instance}}": "tollway_journal_waiting_bytes",
             },
+            text=(
+                "1: the ledger answers. Beside it the bytes of the journal that are not on disk "
+                "yet."
+            ),
         ),
     ],
 }

@@ -12,7 +12,7 @@ import pytest
 
 from tests.deploy import monitors
 from tests.support.configs import budget, two_backends
-from tests.support.harness import Upstream, run, serving
+from tests.support.harness import Upstream, run, running, serving
 from tests.support.until import until_now
 
 GRAFANA = monitors.DEPLOY / "grafana"
@@ -91,6 +91,38 @@ def test_provisioning_finds_the_data_source_and_the_dashboard() -> None:
     assert mounted["./grafana/dashboards"] == provider["providers"][0]["options"]["path"]
     source = monitors.document(GRAFANA / "provisioning" / "datasources" / "prometheus.yaml")
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_a_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
+    assert panel["targets"]
+    assert re.fullmatch(r"[A-Z0-9].{20,}\.", panel["description"])
+
+
+@pytest.mark.integration
+def test_every_metric_is_in_the_exposition(tmp_path: Path) -> None:
+    """Names of metrics that nobody exports make empty panels, whatever the traffic."""
+    device = '\n[[devices]]\nname = "gpu"\nusd_per_hour = 2.5\n'
+
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            config = two_backends(a, b, route="accuracy_floor = 0.5", more=budget("cap", "1.0"))
+            config = (
+                config.replace("price = { per_request_usd = 0.001 }", 'device = "gpu"') + device
+            )
+            async with running(config, tmp_path) as tollway:
+                for _ in range(5):
+                    reply = await tollway.infer(1.0)
+                    decision = reply.headers["x-tollway-decision"]
+                    await tollway.feedback({"decision": decision, "quality": 1.0})
+                text = (await tollway.client.get(tollway.url + "/metrics")).text
+        exported = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+        exported |= {f"{name}_total" for name in exported}
+        for title, expr in expressions():
+            for name in re.findall(r"\btollway_\w+", expr):
+                assert name.removesuffix("_bucket") in exported, f"{title} asks for {name}"
+
+    run(main)
 
 
 @pytest.mark.integration
