@@ -207,3 +207,22 @@ def test_the_page_shows_devices_if_there_are_any(tmp_path: Path) -> None:
                 assert re.search(r"\d\s?% of it idle time; charged \$", row)
 
     run(main)
+
+
+def test_a_fixed_backend_that_would_have_done_better_is_in_a_banner(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(Upstream()) as a, serving(Upstream()) as b:
+            async with running(two_backends(a, b, policy="most_accurate"), tmp_path) as tollway:
+                for number in range(10):
+                    reply = await tollway.infer(float(number))
+                    decision = reply.headers["x-tollway-decision"]
+                    await tollway.feedback({"decision": decision, "quality": 0.0})
+                told = await tollway.get("/_tollway/overview")
+                page = await browsed(f"{tollway.url}/_tollway/dashboard")
+        better = told["routes"][0]["savings"]["better_fixed"]
+        assert better["points_interval"][1] < 0
+        assert "A fixed backend would have done better" in page
+        assert better["text"] in page
+        assert "points of accuracy (" in page
+
+    run(main)
