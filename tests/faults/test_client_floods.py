@@ -162,9 +162,14 @@ def target(total: int) -> Iterator[bytes]:
 
 
 def bomb(total: int) -> Iterator[bytes]:
+    """Return a body that is small until it is unpacked.
+
+    It is made before its client connects: a busy machine takes seconds, and a gateway closes a
+    connection on which no request begins.
+    """
     body = gzip.compress(b"[" * total)
     packed = b"content-encoding: gzip\r\ncontent-length: %d\r\n" % len(body)
-    yield HEAD + packed + b"connection: close\r\n\r\n" + body
+    return iter([HEAD + packed + b"connection: close\r\n\r\n" + body])
 
 
 FLOODS: dict[str, tuple[Callable[[int], Iterator[bytes]], int, bytes]] = {
