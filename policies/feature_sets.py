@@ -238,6 +238,7 @@ class FeatureSets(Lagrangian):
     def _revalue(self) -> None:
         """Recompute the qualities of the recent contexts, in both sets."""
         super()._revalue()
+        self._embedded_window.requote()
         self._embedded_window.revalue(self._sets[1].rethink, self._sets[1].revalued)
 
     def _market(self, least: MinPrice = None) -> Market:

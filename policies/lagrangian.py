@@ -329,7 +329,12 @@ class Lagrangian:
             self._solved = True
 
     def _revalue(self) -> None:
-        """Recompute the qualities of the window's contexts with what was learned since."""
+        """Recompute the qualities of the window's contexts with what was learned since.
+
+        Their costs are the caller's quotes of then, and follow when quotes have changed a lot.
+        """
+        if self._window.requote():
+            self._pacer.restart()
         self._window.revalue(self._quality.rethink, self._quality.revalued)
 
     def _market(self, least: MinPrice = None) -> Market:

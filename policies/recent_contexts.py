@@ -1,9 +1,11 @@
 """The last few hundred contexts as the policy saw them: each arm's expected quality and cost.
 
 The multipliers are solved over these contexts. Arms come and go: where an arm was not offered its
-quality is -inf, so that it is never chosen. Costs follow a price change at once.
+quality is -inf, so that it is never chosen. Costs follow a price change at once, and a change of
+what an arm is quoted at when the latest contexts show it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +17,10 @@ from tollway.policies.types import Context
 Matrix = NDArray[np.float64]
 Noted = tuple[Context, Sequence[str], Sequence[float], Sequence[float]]
 NOTED_MAX = 200  # contexts noted before they are written: solving writes them far earlier
+LATEST = 10  # contexts whose quotes are compared with earlier ones
+EARLIER = 40  # of these, a sample of at least so many: of all it would take three times as long
+SHIFT = 0.7  # logarithm of the ratio of their means from which quotes have changed: twofold
+SURE = 5.0  # and standard errors: requests of different lengths are quoted differently
 Refresh = Callable[[Table, Rows, Sequence[str]], Matrix]
 """Returns the current predictions for some rows of a table, as rows x arms."""
 
@@ -119,6 +125,32 @@ class RecentContexts:
         if arm in self._columns:
             self._cost[:, self._columns[arm]] *= ratio
 
+    def requote(self) -> bool:
+        """Scale earlier costs of arms that are quoted very differently by now; return if any are.
+
+        Usage or an unannounced price has changed, and the earlier quotes have not: a solution over
+        them would be wrong until they have left the ring.
+        """
+        self._write()
+        step = (len(self) - LATEST) // EARLIER
+        if step == 0:
+            return False
+        ages = np.concatenate([np.arange(LATEST), np.arange(LATEST, len(self), step)])
+        rows = (self._added - 1 - ages) % self._rows
+        costs = self._cost[rows]
+        offered = (self._quality[rows] > -np.inf) & (costs > 0.0)
+        logs = np.log(np.where(offered, costs, 1.0))
+        now, _, lately = _moments(logs[:LATEST], offered[:LATEST])
+        then, deviation, before = _moments(logs[LATEST:], offered[LATEST:])
+        sure = SURE * math.sqrt(1.0 / LATEST + 1.0 / EARLIER)
+        changed = np.abs(now - then) > np.maximum(SHIFT, sure * deviation)
+        changed &= (lately == LATEST) & (before >= EARLIER)
+        if not changed.any():
+            return False
+        ratios = np.where(changed, np.exp(now - then), 1.0)
+        self._cost[(self._added - 1 - np.arange(LATEST, len(self))) % self._rows] *= ratios
+        return True
+
     def column(self, arm: str) -> tuple[Matrix, Matrix]:
         """Return (qualities, costs) of an arm in the contexts where it was offered."""
         self._write()
@@ -141,3 +173,11 @@ class RecentContexts:
         """Return (qualities, costs), each contexts x arms, in no order of time."""
         self._write()
         return self._quality[: len(self)], self._cost[: len(self)]
+
+
+def _moments(values: Matrix, counted: NDArray[np.bool_]) -> tuple[Matrix, Matrix, Matrix]:
+    """Return the mean, the deviation and the number of each column's values that are counted."""
+    count = counted.sum(axis=0).astype(float)
+    shares = counted / np.maximum(count, 1.0)
+    mean = (values * shares).sum(axis=0)
+    return mean, np.sqrt((np.square(values - mean) * shares).sum(axis=0)), count

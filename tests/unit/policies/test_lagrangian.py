@@ -123,3 +123,14 @@ def test_a_drop_of_quality_and_its_end_change_the_choice() -> None:
     world.right = well
     world.run(800)
     assert world.run(500)[0] > 0.85
+
+
+def test_a_dearer_quote_without_notice_is_paced_for_at_once() -> None:
+    world = World(policy(head="ridge"), arms=(CHEAP, Arm("dear", 1e-5)))
+    world.policy.pace(1.5e-4)
+    world.run(800)
+    world.arms = (CHEAP, DEAR)
+
+    _, spent = world.run(100)
+
+    assert spent < 1.5 * 1.5e-4  # 2.5 times with the earlier quotes

@@ -62,3 +62,45 @@ def test_a_new_price_is_taken_over_in_every_row() -> None:
     window.reprice("never-seen", 0.5)
 
     assert window.tables()[1].tolist() == [[1.0, 1.0]]
+
+
+def test_quotes_that_have_changed_move_those_before() -> None:
+    window = window_of(60)
+    for at in range(70):
+        window.add(HERE, ("a", "b"), [0.5, 0.5], [1.0, 8.0 if at < 60 else 0.5])
+
+    assert window.requote()
+    assert window.tables()[1] == pytest.approx(np.tile([1.0, 0.5], (60, 1)))
+    assert not window.requote()
+
+
+def test_quotes_that_differ_by_request_are_left_alone() -> None:
+    window = window_of(200)
+    draws = np.random.default_rng(0).lognormal(0.0, 1.5, 1000).tolist()
+
+    for cost in draws:
+        window.add(HERE, ("a",), [0.5], [cost])
+        assert not window.requote()
+    assert sorted(window.tables()[1][:, 0]) == sorted(draws[-200:])
+
+
+def test_quotes_of_an_arm_that_was_not_offered_lately_or_is_free_are_left_alone() -> None:
+    window = window_of(60)
+    for at in range(80):
+        if at < 75:
+            window.add(HERE, ("a", "b"), [0.5, 0.5], [0.0, 8.0 if at < 65 else 1.0])
+        else:
+            window.add(HERE, ("a",), [0.5], [3.0])
+    before = window.tables()[1].copy()
+
+    assert not window.requote()
+    assert window.tables()[1].tolist() == before.tolist()
+
+
+def test_few_contexts_are_left_alone() -> None:
+    window = window_of(60)
+    assert not window.requote()
+    for at in range(49):
+        window.add(HERE, ("a",), [0.5], [1.0 if at < 39 else 9.0])
+
+    assert not window.requote()
