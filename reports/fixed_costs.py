@@ -16,6 +16,7 @@ from tollway.reports.tables import Column, Kind, Table, Unknowable, Value
 from tollway.reports.totals import Grouping, Key, Span, Totals
 
 TEAM = "team"
+TITLE = "Fixed costs"
 CENTURY_S = 100 * 366 * 86_400.0
 YEAR_9999_S = 253_300_000_000.0
 
@@ -86,7 +87,7 @@ def allocate(
 
     `span` is finite.
     """
-    share = months(span.since_s, span.until_s, span.zone) if groups else Fraction(0)
+    share = months(span.since_s, span.until_s, span.zone)
     costs = {line.name: round(line.monthly_nano * share) for line in lines}
     parts: dict[tuple[str, Key], int] = {}
     for line in lines:
@@ -132,7 +133,7 @@ def counted(
     """Return what each group of `by` bears, and the table of the lines.
 
     `facts` are those of the span without the filter `where`, so that a filtered report bears only
-    its own part of what is shared.
+    its own part of what is shared. Without a request that the filter keeps, the table is empty.
     """
     names = tuple(dict.fromkeys((*by, "route", *where, TEAM)))
     grouping, first_s, last_s = Grouping(names, span), math.inf, -math.inf
@@ -140,8 +141,9 @@ def counted(
         grouping.add(fact)
         first_s, last_s = min(first_s, fact.time_s), max(last_s, fact.time_s)
     groups = grouping.groups
-    if groups:
-        span = finite(span, first_s, last_s)
+    if not groups:
+        return {}, Table(TITLE, _COLUMNS, ())
+    span = finite(span, first_s, last_s)
     allocation = allocate(lines, names, groups, span)
     kept: set[Key] = set()
     borne: dict[Key, int] = {}
@@ -154,7 +156,7 @@ def counted(
             values = dict(zip(names, key, strict=True))
             own = tuple([values[name] for name in by])
             borne[own] = borne.get(own, 0) + nano
-    return borne, table(lines, allocation, kept)
+    return borne, table(lines if kept else (), allocation, kept)
 
 
 def finite(span: Span, first_s: float, last_s: float) -> Span:
@@ -195,4 +197,4 @@ def table(lines: Sequence[FixedCost], allocation: Allocation, groups: set[Key] |
         f"A month's cost in proportion to {ends}; each line is allocated to the requests that it "
         "belongs to, by the number of answered ones. Unallocated: no request of the span bears it."
     )
-    return Table("Fixed costs", _COLUMNS, tuple(rows), note)
+    return Table(TITLE, _COLUMNS, tuple(rows), note)

@@ -132,6 +132,16 @@ def test_without_fixed_costs_nothing_is_added(
     assert "fixed_cost_nano" not in document["Returns"][0]
 
 
+@pytest.mark.parametrize(
+    "asked", [("--until", "1960-01-01"), ("--since", "2030-01-01"), ("--where", "team=adz")]
+)
+def test_no_request_bears_nothing_and_is_said(
+    source: Path, capsys: pytest.CaptureFixture[str], asked: tuple[str, str]
+) -> None:
+    assert main(["report", "roi", str(source), *asked], {}) == 0
+    assert capsys.readouterr().out.startswith("No requests ")
+
+
 @pytest.mark.parametrize("ends", [("0001-01-01", "9999-12-31"), ("9999-12-01", "9999-12-31")])
 def test_a_span_without_measure_is_refused(
     source: Path, capsys: pytest.CaptureFixture[str], ends: tuple[str, str]
