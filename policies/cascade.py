@@ -241,7 +241,14 @@ class Cascade(Lagrangian):
             self._judge(self._floor, choice, quality, weight)
 
     def _predict(self, choice: Choice, estimate: SignalEstimate, weight: float) -> None:
-        """Do nothing: a cascade's floor is shown by pairs of labels, or by whole answers."""
+        """Aim by what signals say of the answer that a client got.
+
+        They certify nothing here: a cascade's floor is shown by pairs of labels, or by whole
+        answers.
+        """
+        if self._floor is not None and _is_last(choice):
+            value, _, _ = standing_for(weight, weighted(choice, estimate.quality))
+            self._floor.follow(value, estimate.belief, credit=0.0)
 
     def rectify(
         self, choice: Choice, arm: str, quality: float, predicted: float, weight: float = 1.0

@@ -162,14 +162,15 @@ class Floor:
             return self._lower.value
         return max(self._lower.value, self._powered.value)
 
-    def follow(self, value: float, belief: float) -> None:
+    def follow(self, value: float, belief: float, credit: float = CREDIT) -> None:
         """Aim by an estimate of the learned policy's quality that is right in the mean only.
 
         It counts in proportion to the belief in it, as part of a label; it certifies nothing.
+        `credit`: the maximum surplus, in labels, that such estimates may add up to.
         """
         self.estimate += belief * (value - self.estimate) / self._horizon
         owed = self.owed + belief * (self.floor + self._margin - value)
-        self.owed = min(max(owed, -CREDIT), DEBT)
+        self.owed = min(max(owed, min(self.owed, -credit)), DEBT)
 
     def predict(self, value: float, least: float) -> None:
         """Count the predicted quality of an answer, which may have no label."""

@@ -81,8 +81,13 @@ class PaidCalls:
         quote(own, target, now_s)
         return own
 
-    def draw(self, state: RequestState, asked: list[tuple[RequestState, Target]]) -> float:
-        """Return the probability with which these calls are made, or 0.0 if they are not."""
+    def draw(
+        self, state: RequestState, asked: list[tuple[RequestState, Target]], *, earns: bool = True
+    ) -> float:
+        """Return the probability with which these calls are made, or 0.0 if they are not.
+
+        `earns`: whether the request adds to what may be spent; once, however many replies it had.
+        """
         most_nano = sum(own.quotes[target.name].ceiling_nano for own, target in asked)
         # Not of what was spent: a route that has moved to its cheapest backend could no longer pay
         # for the evidence that this was wrong.
@@ -90,7 +95,7 @@ class PaidCalls:
         return self._auditor.draw(
             "",
             EVEN,
-            spent_nano=max(quoted, default=state.cost_nano),
+            spent_nano=max(quoted, default=state.cost_nano) if earns else 0,
             audit_nano=most_nano,
             rng=self._rng,
         )

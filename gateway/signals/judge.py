@@ -70,7 +70,7 @@ class JudgeHook:
         own = self._prepared(answer.state, judge, ALONE, shown)
         if own is None:
             return None
-        chance = self._calls.draw(answer.state, [(own, judge)])
+        chance = self._calls.draw(answer.state, [(own, judge)], earns=answer.is_held)
         if not chance:
             return None
         number = await self._number(answer.state, own, judge, chance)
@@ -147,7 +147,7 @@ class PairJudgeHook(JudgeHook):
         if asking_rival is None or probe is None:
             return None
         judging = [(probe, judge), (probe, judge)]
-        chance = self._calls.draw(state, [(asking_rival, rival), *judging])
+        chance = self._calls.draw(state, [(asking_rival, rival), *judging], earns=answer.is_held)
         if not chance:
             return None
         try:

@@ -141,7 +141,8 @@ class SignalRunner:
         if hooks.users and state.inference.cache_result != "refresh":  # no user has asked that
             await self._follow(state, hooks)
         scores: dict[str, dict[str, float]] = {}
-        for attempt in state.attempts:
+        # The client's answer first: its request pays for judging the replies before it.
+        for attempt in sorted(state.attempts, key=lambda one: one is not state.held):
             is_held = attempt is state.held
             if attempt.error or attempt.audit or attempt.status != 200:
                 continue

@@ -112,7 +112,8 @@ class SignalBuilder:
                 else:
                     hook = self._build(signal, routes[route.name], judged)
                 hooks[key] = identity, hook
-                (held if signal.kind in PAID else every).append(hook)
+                # A judge of accepted replies alone would find a cascade's cheap arm too good.
+                (held if signal.kind == "reference" else every).append(hook)
                 if signal.kind not in PAID:
                     shares[signal.name] = signal.share
             plans[route.name] = RouteHooks(

@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
 from tollway.policies.evidence.off_policy import onward, weighted
+from tollway.policies.evidence.signal_trust import SignalEstimate
 from tollway.policies.registry import build
 from tollway.policies.types import ACCEPT, Arm, Choice, Context, Notice, Objective, Policy
 
@@ -293,3 +295,30 @@ def test_requests_that_the_rule_does_not_draw_for_show_nothing_about_the_others(
 
     assert drawn > 10
     assert labels_of_the_baseline_alone(policy) - before == (drawn if counted else 0)
+
+
+@pytest.mark.parametrize("arm", [ACCEPT, "dear"])
+def test_a_shortfall_that_signals_see_raises_the_aim_until_they_see_it_made_good(arm: str) -> None:
+    policy: Any = cascade(Objective("min_cost", floor=0.9))
+    first, later = Context((1.0,)), Context((1.0,), (), (0.9,), "cheap")
+    policy.choose(first, (CHEAP, DEAR), Random(0))
+    drawn = policy.choose(later, (Arm(ACCEPT, 0.0), DEAR), Random(0))
+    choice = replace(drawn, index=drawn.arms.index(arm))
+    aims = []
+    for quality, count in ((1.0, 20), (0.0, 20), (1.0, 400)):
+        for _ in range(count):
+            policy.learn_signal(later, choice, arm, SignalEstimate(quality, 0.5, quality))
+        aims.append(policy._floor.target)
+    assert aims[0] == aims[2] == pytest.approx(0.901)
+    assert aims[1] == pytest.approx(0.901 + 20 * 0.5 * 0.901 / 100)
+
+
+def test_what_signals_say_of_a_reply_that_was_not_accepted_does_not_move_the_aim() -> None:
+    policy: Any = cascade(Objective("min_cost", floor=0.9))
+    first, later = Context((1.0,)), Context((1.0,), (), (0.1,), "cheap")
+    start = policy.choose(first, (CHEAP, DEAR), Random(0))
+    drawn = policy.choose(later, (Arm(ACCEPT, 0.0), DEAR), Random(0))
+    wrong = SignalEstimate(0.0, 0.5, 0.0)
+    policy.learn_signal(first, replace(start, index=0), "cheap", wrong)
+    policy.learn_signal(later, replace(drawn, index=drawn.arms.index("dear")), ACCEPT, wrong)
+    assert policy._floor.owed == 0.0

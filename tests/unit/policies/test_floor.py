@@ -179,3 +179,21 @@ def test_a_saved_floor_goes_on_as_the_original() -> None:
 def test_a_floor_is_in_range() -> None:
     with pytest.raises(ValueError, match="not in"):
         Floor(1.1)
+
+
+def test_signals_repay_a_shortfall_and_add_a_surplus_only_as_far_as_they_may() -> None:
+    floor = Floor(0.9)
+    floor.observe(0.0, 0.0, 0.0, 0.0)
+    short = floor.owed
+    assert short > 0.0
+    for _ in range(1000):
+        floor.follow(1.0, 0.5, credit=0.0)
+    assert floor.owed == 0.0
+    for _ in range(100):
+        floor.observe(1.0, 1.0, 0.0, 1.0)
+    earned = floor.owed
+    assert earned < 0.0
+    floor.follow(1.0, 0.5, credit=0.0)
+    assert floor.owed == earned  # what labels have earned stays
+    floor.follow(0.0, 0.5, credit=0.0)
+    assert floor.owed > earned

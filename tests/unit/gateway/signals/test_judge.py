@@ -1,6 +1,7 @@
 """What a judge's reply says, and what is charged of its share."""
 
 import asyncio
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,7 +40,7 @@ class Calls(PaidCalls):
     def prepared(self, state: Any, plan: Any, target: Any, call: Any) -> Any:
         return SimpleNamespace(quotes={target.name: SimpleNamespace(ceiling_nano=CEILING)})
 
-    def draw(self, state: Any, asked: Any) -> float:
+    def draw(self, state: Any, asked: Any, *, earns: bool = True) -> float:
         self._auditor.charge(sum(own.quotes[one.name].ceiling_nano for own, one in asked))
         return 1.0
 
@@ -89,3 +90,17 @@ def test_a_preference_for_neither_answer_is_no_verdict_and_its_share_is_given_ba
     with pytest.raises(HookFailed, match="no verdict"):
         compared(calls)
     assert calls.owed_nano == 0
+
+
+def test_a_request_adds_to_the_share_once_however_many_of_its_replies_are_judged() -> None:
+    calls = Calls()
+    expected = SimpleNamespace(expected_nano=10 * CEILING)
+    state: Any = SimpleNamespace(quotes={"dear": expected}, cost_nano=0)
+    own: Any = calls.prepared(state, None, SimpleNamespace(name="judge"), None)
+    asked: Any = [(own, SimpleNamespace(name="judge"))]
+    calls._rng = Random(0)
+    balances = []
+    for earns in (True, False, False):
+        assert PaidCalls.draw(calls, state, asked, earns=earns)
+        balances.append(calls.owed_nano / CEILING)
+    assert balances == [-9.0, -8.0, -7.0]

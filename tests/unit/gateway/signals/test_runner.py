@@ -105,3 +105,33 @@ def answered(tenant: str) -> Any:
     )
     state.held, state.attempts = held, [held]
     return state
+
+
+def test_the_replies_that_a_cascade_did_not_accept_are_scored_after_the_clients_answer() -> None:
+    learned: list[Any] = []
+    seen: list[tuple[str, bool]] = []
+
+    async def teach(documents: list[Any], tenant: str | None, source: str) -> None:
+        learned.extend(documents)
+
+    class Noting:
+        name = "judge"
+
+        async def score(self, answer: Any) -> float | None:
+            seen.append((answer.backend, answer.is_held))
+            return float(answer.is_held)
+
+        async def aclose(self) -> None:
+            pass
+
+    async def main() -> None:
+        runner = SignalRunner(teach=teach, counts=Dropped(), rng=Random(0), wall=lambda: 1000.0)
+        runner.revise({"r": RouteHooks(every=(Noting(),))})
+        state = answered("t")
+        left = SimpleNamespace(**{**vars(state.held), "backend": "cheap"})
+        state.attempts = [left, state.held]
+        await runner._score(state)
+
+    asyncio.run(main())
+    assert seen == [("b", True), ("cheap", False)]
+    assert [one["scores"] for one in learned] == [{"b": {"judge": 1.0}, "cheap": {"judge": 0.0}}]
