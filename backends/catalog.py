@@ -8,7 +8,7 @@ https://github.com/pydantic/genai-prices
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache, lru_cache
@@ -16,12 +16,14 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Any
 
+from tollway.backends.price import Price, bounded
 from tollway.backends.pricing import parse_price
 
 PACKAGE = "genai-prices"
 INSTALL = 'pip install "tollway[catalog]"'
 NEAR_MAX = 5
 LOOKUPS_MAX = 1024  # different backends that are cached
+_AHEAD = timedelta(hours=1)  # longer than calls take
 
 _KEYS: dict[str, tuple[str, int]] = {
     "input_mtok": ("input_usd_per_mtok", 1),
@@ -134,6 +136,59 @@ def _find(name: str, url: str, day: date) -> Entry:
             "`price = { free = true }` if calls cost nothing"
         )
     return known[0]
+
+
+@dataclass(frozen=True, slots=True)
+class DatedTariff:
+    """A model's price by the catalogue, which has a price that starts on a later day.
+
+    `at_time` is as a Price's. In the hour before a change, a call may end at the next price, so
+    its maximum covers both.
+    """
+
+    name: str
+    url: str
+
+    def at_time(self, now_s: float) -> Price:
+        """Return the price at a time, in seconds since 1970: the same object while it lasts."""
+        now = datetime.fromtimestamp(now_s, UTC)
+        price = _priced(self.name, self.url, now.date(), (now + _AHEAD).date())
+        return price.at_time(now_s)
+
+
+def dated(name: str, url: str = "", *, now: datetime | None = None) -> DatedTariff | None:
+    """Return the tariff of a model whose price changes on a later day; None if none is known."""
+    today = (now or datetime.now(UTC)).date()
+    starts = (start for _, model in _matches(name, url) for start in _starts(model))
+    return DatedTariff(name, url) if any(start > today for start in starts) else None
+
+
+def _starts(model: Any) -> Iterator[date]:
+    """Yield the days on which prices of a model start."""
+    prices = model.prices if isinstance(model.prices, list) else []
+    for one in (*prices, *(model.price_variants or ())):
+        start = getattr(one.constraint, "start_date", None)
+        if start is not None:
+            yield start
+
+
+@lru_cache(LOOKUPS_MAX)
+def _priced(name: str, url: str, day: date, soon: date) -> Price:
+    """Return the price on a day, whose maximum covers that of the day on which a call may end."""
+    price = _on(name, url, day)
+    if soon == day:
+        return price
+    later = _on(name, url, soon)
+    return price if later == price else bounded(price, later)
+
+
+@lru_cache(LOOKUPS_MAX)
+def _on(name: str, url: str, day: date) -> Price:
+    """Return the price on a day, or that of the day before if the catalogue then has none."""
+    try:
+        return parse_price(_find(name, url, day).table)
+    except UnknownModel:
+        return _on(name, url, day - timedelta(days=1))
 
 
 def _near(name: str) -> str:

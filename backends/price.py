@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from tollway.backends.money import NANO_PER_USD
 from tollway.backends.types import Details, Usage
@@ -300,15 +300,26 @@ def rounded_nano(nano: float) -> int:
     return whole + 1 if whole + 1 < MAX_NANO else MAX_NANO - 1
 
 
-def bounded(price: Price) -> Price:
-    """Return a price with the maximum that its service tiers, hours and parts can give a call."""
-    ways = [*_ways(price)]
+class Tariff(Protocol):
+    """What gives the price in force at a time: by the hour (a Price does), or by the date."""
+
+    def at_time(self, now_s: float) -> Price:
+        """Return the price at a time, in seconds since 1970: the same object while it lasts."""
+        ...
+
+
+def bounded(price: Price, *later: Price) -> Price:
+    """Return a price with the maximum that its service tiers, hours and parts can give a call.
+
+    `later`: prices that may be in force when a call ends that begins at this one.
+    """
+    ways = [way for one in (price, *later) for way in _ways(one)]
     most = _most(ways)
     thresholds = sorted({above for way in ways for above, _ in way.tiers}, reverse=True)
     tiers = tuple((above, _most(way.at(above + 1.0) for way in ways)) for above in thresholds)
     most = replace(most, tiers=tiers)
     most = replace(most, service_tiers=tuple((name, most) for name, _ in price.service_tiers))
-    depends = price.service_tiers or price.hours
+    depends = price.service_tiers or price.hours or later
     if not depends and most.parts == price.parts and tiers == price.tiers:
         return price
     hours = tuple((start, end, replace(one, max_price=most)) for start, end, one in price.hours)

@@ -16,6 +16,7 @@ from tollway.backends.concurrency.start_gate import StartState
 from tollway.backends.dialect import Dialect, limited, rewritten
 from tollway.backends.output import OutputLimit
 from tollway.backends.ports import REDIRECTS, Transport, WireProtocol
+from tollway.backends.price import Tariff
 from tollway.backends.pricing import Price
 from tollway.backends.scoring import Score
 from tollway.backends.types import UNBOUND, Addition, Call, Headers, Usage
@@ -73,7 +74,7 @@ class Target:
     possible answer; `min_output_tokens`: the smallest output limit to write under a hard
     budget. `max_audio_s`: the longest recording that it takes. `has_bounds`: a hard
     budget computes the most that a call costs (`call_bounds`), because the price includes tokens or
-    is not known. `tariff`: the price table if the price depends on the time of day; `price` is then
+    is not known. `tariff`: gives the price if it depends on the hour or the date; `price` is then
     the price in force. `keys`: several keys in place of one `credential`, which is then the
     first of them; `keyed` is the backend as it is called with each, and its `key_rest` is that of
     the key.
@@ -116,7 +117,7 @@ class Target:
     credential: Credential | None = None
     repeat_on_close: bool = False
     drain_s: float = 0.0
-    tariff: Price | None = None
+    tariff: Tariff | None = None
     keys: tuple[Key, ...] = ()
     key_rest: Rest | None = None
     on_price: Callable[[Price], None] = ignored

@@ -10,7 +10,7 @@ from pydantic import (
 
 from tollway.backends import catalog
 from tollway.backends.batching.registry import JOINERS
-from tollway.backends.catalog import CatalogMissing, Entry, UnknownModel
+from tollway.backends.catalog import CatalogMissing, DatedTariff, Entry, UnknownModel
 from tollway.backends.http.affinity import key_reader
 from tollway.backends.needs import Feature
 from tollway.backends.pricing import Price, parse_price
@@ -629,10 +629,12 @@ class BackendConfig(ConfigTable):
             raise KeyProblem(key, f"has no price: {exc}") from None
 
     def _from_catalog(self) -> Entry:
+        return catalog.find(self.catalog or self.model or "", self._catalog_url)
+
+    @property
+    def _catalog_url(self) -> str:
         # An explicit catalogue name identifies the model regardless of the backend's address.
-        return catalog.find(
-            self.catalog or self.model or "", "" if self.catalog else self.url or ""
-        )
+        return "" if self.catalog else self.url or ""
 
     @property
     def input_tokens_max(self) -> int | None:
@@ -640,6 +642,12 @@ class BackendConfig(ConfigTable):
         if self.context_tokens is None and self.from_catalog:
             return self._from_catalog().context_tokens
         return self.context_tokens
+
+    def tariff(self) -> DatedTariff | None:
+        """Return what follows the catalogue's dates, if it has a change of price to come."""
+        if not self.from_catalog:
+            return None
+        return catalog.dated(self.catalog or self.model or "", self._catalog_url)
 
     def parsed_price(self) -> Price:
         """Return the configured price table, or the catalogue's, as a Price.

@@ -140,7 +140,7 @@ def build_backend(
         announced=health.announced if announces else None,
         trial=trial,
         price=price,
-        tariff=price if price.hours else None,
+        tariff=settings.tariff() or (price if price.hours else None),
         host=host,
         path=url.path.rstrip("/").encode(),
         model=settings.model,

@@ -1,7 +1,7 @@
 """The price catalogue: prices of known models as price tables, without guesses."""
 
 import builtins
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ from genai_prices.types import (
 
 from tollway.backends import catalog
 from tollway.backends.catalog import CatalogMissing, UnknownModel
-from tollway.backends.pricing import parse_price
+from tollway.backends.pricing import Price, parse_price
 from tollway.backends.types import Details, Usage
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -79,7 +79,7 @@ def test_a_call_costs_what_the_packages_own_reckoning_says(tokens: tuple[int, in
                 genai_request_timestamp=NOW,
                 price_context={"service_tier": "default"},
             )
-            price = parse_price(catalog.find(f"{provider.id}/{model.id}").table)
+            price = parse_price(catalog.find(f"{provider.id}/{model.id}", now=NOW).table)
             cost = price.at_time(NOW.timestamp()).cost_nano(usage)
             # Ours is rounded up to whole nano-dollars.
             assert 0 <= cost - known.total_price * 10**9 < 1, (provider.id, model.id)
@@ -194,3 +194,46 @@ def test_images_and_sounds_cost_as_text_unless_only_the_price_of_sound_is_missin
 
 def test_a_model_that_costs_nothing_says_so() -> None:
     assert entry(ModelPrice(input_mtok=Decimal(0), output_mtok=Decimal(0))) == {"free": True}
+
+
+def test_a_price_that_starts_on_a_later_day_is_followed_and_covered_beforehand() -> None:
+    name, change = _changing()
+    before = datetime.combine(change, time(), UTC) - timedelta(hours=2)
+    usage = Usage(input_tokens=1000, output_tokens=100)
+
+    def on(at: datetime) -> Price:
+        return parse_price(catalog.find(name, now=at).table)
+
+    tariff = catalog.dated(name, now=before)
+    assert tariff is not None
+    old, soon, new = (
+        tariff.at_time((before + timedelta(minutes=minutes)).timestamp())
+        for minutes in (0, 90, 120)
+    )
+    assert old == on(before)
+    assert new == on(before + timedelta(hours=2))
+    assert old.cost_nano(usage) == soon.cost_nano(usage) != new.cost_nano(usage)
+    assert soon.most.cost_nano(usage) >= max(one.most.cost_nano(usage) for one in (old, new))
+    assert tariff.at_time(before.timestamp() + 1.0) is old
+    assert catalog.dated(name, now=before + timedelta(hours=3)) is None
+    assert catalog.dated("openai/gpt-4o-mini", now=before) is None
+
+
+def _changing() -> tuple[str, date]:
+    """Return a model of the catalogue whose price rises on a day, and its last such day."""
+    for provider in providers:
+        for model in provider.models:
+            prices = model.prices if isinstance(model.prices, list) else []
+            starts = [getattr(one.constraint, "start_date", None) for one in prices]
+            start = max((day for day in starts if day is not None), default=None)
+            name = f"{provider.id}/{model.id}"
+            if start is not None and _output(name, start) > _output(
+                name, start - timedelta(days=1)
+            ):
+                return name, start
+    raise AssertionError("no price of the catalogue changes")
+
+
+def _output(name: str, day: date) -> float:
+    table = catalog.find(name, now=datetime.combine(day, time(), UTC)).table
+    return float(table.get("output_usd_per_mtok", 0.0))
