@@ -36,11 +36,11 @@ def draw_among_few(  # noqa: PLR0912, PLR0915, PLR0917 - calls would take as lon
     None, and nothing drawn, if the best arms at the two prices differ. At most `explore.short_list`
     arms, all eligible. `base_usd`: the cost that the exploration budget is a share of.
     """
-    scores, price = [], prices.high
+    count, price = len(qualities), prices.high
+    scores, odds, pmf = [0.0] * count, [0.0] * count, [0.0] * count
     best, top = -math.inf, 0
     for at, quality in enumerate(qualities):
-        score = quality - price * costs[at]
-        scores.append(score)
+        score = scores[at] = quality - price * costs[at]
         if score > best:
             best, top = score, at
     if prices.share != 0.0:
@@ -51,9 +51,8 @@ def draw_among_few(  # noqa: PLR0912, PLR0915, PLR0917 - calls would take as lon
                 best_at_low, other = at_low, at
         if other != top:
             return None
-    count = len(scores)
     unit, own_error = explore.scale * explore.scale, errors[top] + ERROR_MIN
-    odds, total = [], 0.0
+    total = 0.0
     for at, score in enumerate(scores):
         gap = best - score
         odd = 1.0
@@ -64,17 +63,18 @@ def draw_among_few(  # noqa: PLR0912, PLR0915, PLR0917 - calls would take as lon
                 square = gap * gap / (unit * (errors[at] + own_error))
                 if square < FAR:
                     z = math.sqrt(square)
-                    odd = max(odd, math.exp(-z * (LINEAR + CUBIC * square)))
-        odds.append(odd)
+                    near = math.exp(-z * (LINEAR + CUBIC * square))
+                    if near > odd:  # noqa: PLR1730 - without a call
+                        odd = near
+        odds[at] = odd
         total += odd
     even = 1.0 / count
     least = even if even < explore.p_min else explore.p_min
     rest = (1.0 - count * least) / total
     own = costs[top]
-    pmf, total, extra = [], 0.0, 0.0
+    total, extra = 0.0, 0.0
     for at, odd in enumerate(odds):
-        p = least + rest * odd
-        pmf.append(p)
+        p = pmf[at] = least + rest * odd
         if at == top:
             continue
         total += p

@@ -12,11 +12,11 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from path import CASES, opened, profiled  # noqa: E402
 
 
-# Unlike a time, the count does not depend on the machine. Today: about 305 and 630. On a busy one
-# more of the periodic jobs fall on a request: beside nine other programs, 340 and 680.
+# Unlike a time, the count does not depend on the machine. Today: about 335 and 640, five of them
+# for roots and exponentials of exploration. On a busy machine more periodic jobs run meanwhile.
 @pytest.mark.integration
 @pytest.mark.alone
-@pytest.mark.parametrize(("case", "calls_max"), [("oip", 330), ("chat", 660)])
+@pytest.mark.parametrize(("case", "calls_max"), [("oip", 350), ("chat", 670)])
 def test_a_request_makes_few_calls(case: str, calls_max: float, tmp_path: Path) -> None:
     async def counted() -> float:
         sent, _ = CASES[case]
