@@ -3,8 +3,7 @@
 Nearly every request has few arms, no floor of its own, and the same best arm at both shadow prices.
 For those this does what `Lagrangian._draw` and `Exploration.pmf` do, with the same arithmetic in
 the same order, so that the probabilities are equal to the last bit:
-`tests/unit/policies/test_few_arms.py` compares them. It saves the values that pass between them, a
-third of the time of a draw.
+`tests/unit/policies/test_few_arms.py` compares them. It saves the values that pass between them.
 """
 
 import math
