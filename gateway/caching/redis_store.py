@@ -6,6 +6,7 @@ that a Redis Cluster spreads them over its shards.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
@@ -20,9 +21,8 @@ from tollway.gateway.caching.remote import CacheUnavailable
 TIMEOUT_S = 0.02  # a healthy Redis answers in 0.2 ms; beyond, a backend may as well be asked
 CONNECTIONS = 16
 KEY = "tollway:answer:"
-
-
 FLIGHT = "tollway:flight:"
+
 _CLAIM = """
 local found = redis.call('GET', KEYS[1])
 if found then return found end
@@ -78,20 +78,12 @@ class RedisStore:
 
     async def get(self, key: bytes) -> bytes | None:
         """Return the value of a key; see the port."""
-        try:
-            async with asyncio.timeout(self._within_s), self._in_turn:
-                value: bytes | None = await self._redis.get(KEY + key.hex())
-        except (exceptions.RedisError, OSError, TimeoutError) as exc:
-            raise CacheUnavailable(f"{type(exc).__name__}: {exc}") from exc
+        value: bytes | None = await self._ask(self._redis.get, KEY + key.hex())
         return value
 
     async def put(self, key: bytes, value: bytes, ttl_s: float) -> None:
         """Keep a value; see the port."""
-        try:
-            async with asyncio.timeout(self._within_s), self._in_turn:
-                await self._redis.set(KEY + key.hex(), value, px=_ms(ttl_s))
-        except (exceptions.RedisError, OSError, TimeoutError) as exc:
-            raise CacheUnavailable(f"{type(exc).__name__}: {exc}") from exc
+        await self._ask(self._redis.set, KEY + key.hex(), value, px=_ms(ttl_s))
 
     async def claim(self, key: bytes, token: bytes, life_s: float) -> bytes | None:
         """Write the record of a flight if there is none; see `shared_flights`."""
@@ -107,9 +99,13 @@ class RedisStore:
         await self._eval(_END, key, token, _ms(life_s), result)
 
     async def _eval(self, script: str, key: bytes, *arguments: bytes | int) -> Any:
+        return await self._ask(self._redis.eval, script, 1, FLIGHT + key.hex(), *arguments)
+
+    async def _ask(self, command: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Send a command. Raises CacheUnavailable."""
         try:
             async with asyncio.timeout(self._within_s), self._in_turn:
-                return await self._redis.eval(script, 1, FLIGHT + key.hex(), *arguments)
+                return await command(*arguments, **options)
         except (exceptions.RedisError, OSError, TimeoutError) as exc:
             raise CacheUnavailable(f"{type(exc).__name__}: {exc}") from exc
 

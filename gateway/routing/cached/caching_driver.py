@@ -37,25 +37,25 @@ from tollway.gateway.routing.cached.arm import (
 )
 from tollway.gateway.routing.cached.downstream import told_downstream, unconditional
 from tollway.gateway.routing.cached.exact_hits import ExactHits
+from tollway.gateway.routing.cached.keeping import accepted_quality, may_keep
 from tollway.gateway.routing.cached.recording import Recording, RecordingMemory
 from tollway.gateway.routing.cached.repeated import Memo, Repeats, memo_of
 from tollway.gateway.routing.cached.saving import saved_nano
 from tollway.gateway.routing.driver import Driver
 from tollway.gateway.routing.request import InferenceRequest
-from tollway.gateway.routing.request_state import Attempt, RequestState
-from tollway.policies.types import ACCEPT, Context
+from tollway.gateway.routing.request_state import RequestState
+from tollway.policies.types import Context
 
 log = logging.getLogger(__name__)
 
 REFRESHES_MAX = 64  # at once: each holds a request's body
 REFRESHES_OF_TENANT = 8
-OK = 200
 
 
 class CachingDriver:
     """Answers requests of routes with a cache."""
 
-    # The mutable state is that of its parts, and the refreshes under way.
+    # The mutable state is that of its parts, and the refreshes, fetches and writes under way.
 
     def __init__(
         self,
@@ -190,6 +190,9 @@ class CachingDriver:
         entry = await self.remote.get(key)
         if entry is None:
             return self.memory.get(key)  # another request may have brought it meanwhile
+        mine = self.memory.get(key)
+        if mine is not None and mine.expires_s >= entry.expires_s:
+            return mine  # the same, or one that was not written because the second tier rested
         self.memory.put(key, entry)
         return entry
 
@@ -305,8 +308,13 @@ class CachingDriver:
         inference: InferenceRequest,
         wanted: Demand,
         within_s: float,
+        *,
+        old: Entry | None = None,
     ) -> Entry | str:
-        """Return what other processes have got, LEAD or NOTHING; see `shared_flights`."""
+        """Return what other processes have got, LEAD or NOTHING; see `shared_flights`.
+
+        `old`: the answer that is there, which what they have got must outlive.
+        """
         since_s = self.wall()
 
         def suits(entry: Entry) -> bool:
@@ -314,6 +322,7 @@ class CachingDriver:
             return (
                 entry.backend in inference.route.backends
                 and entry.state(now_s, 0.0, self.rng) == FRESH
+                and (old is None or entry.expires_s > old.expires_s)
                 and (entry.made_s >= since_s or self._suits(entry, wanted, now_s))
             )
 
@@ -367,18 +376,23 @@ class CachingDriver:
             cache_result="refresh",
             feedback=None,
         )
-        task = asyncio.create_task(self._refreshed(plan, key, own, flight))
+        task = asyncio.create_task(self._refreshed(plan, key, own, entry, flight))
         self._refreshing[tenant] += 1
         self._refreshes.add(task)
         task.add_done_callback(self._refreshes.discard)
 
     async def _refreshed(
-        self, plan: CachePlan, key: bytes, inference: InferenceRequest, flight: Flight
+        self,
+        plan: CachePlan,
+        key: bytes,
+        inference: InferenceRequest,
+        old: Entry,
+        flight: Flight,
     ) -> None:
         end: End | None = NOTHING
         leads = False
         try:
-            got = await self._refreshed_elsewhere(plan, key, inference)
+            got = await self._refreshed_elsewhere(plan, key, inference, old)
             leads = got == LEAD
             if isinstance(got, Entry):
                 end = got
@@ -411,16 +425,19 @@ class CachingDriver:
                 inference.memory.close()
 
     async def _refreshed_elsewhere(
-        self, plan: CachePlan, key: bytes, inference: InferenceRequest
+        self, plan: CachePlan, key: bytes, inference: InferenceRequest, old: Entry
     ) -> Entry | str:
-        """Return the fresh answer of another process, LEAD, or NOTHING."""
+        """Return a fresh answer of another process that outlives `old`, LEAD, or NOTHING.
+
+        Until `old` expires the second tier has it too, still fresh: that replaces nothing.
+        """
         if self.remote is not None and not self.remote.rests:
             entry = await self._fetched(key)
-            if entry is not None and entry.state(self.wall(), 0.0, self.rng) == FRESH:
+            if entry is not None and entry.expires_s > max(old.expires_s, self.wall()):
                 return entry
         if self.shared is None or not plan.join_s:
             return NOTHING
-        return await self._elsewhere(self.shared, key, inference, ANY, plan.join_s)
+        return await self._elsewhere(self.shared, key, inference, ANY, plan.join_s, old=old)
 
     # -- keeping
 
@@ -429,7 +446,7 @@ class CachingDriver:
     ) -> End | None:
         """Keep a request's answer; return how its flight ends, None if a stream will end it."""
         held = state.held
-        if held is None or not self._may_keep(state, held):
+        if held is None or not may_keep(state, held):
             plan.counts.stores["refused"] += 1
             return NOTHING
         if held.relay is None:
@@ -442,7 +459,7 @@ class CachingDriver:
             end: End = NOTHING
             try:
                 ending = state.held
-                if well and ending is not None and self._may_keep(state, ending, ended=True):
+                if well and ending is not None and may_keep(state, ending, ended=True):
                     end = self._stored(plan, key, state, recording.parts(), streamed=True)
             finally:
                 if flight is not None and not watched:
@@ -450,21 +467,6 @@ class CachingDriver:
 
         recording.begin(held.relay, ended)
         return NOTHING if watched else None
-
-    @staticmethod
-    def _may_keep(state: RequestState, held: Attempt, *, ended: bool = False) -> bool:
-        """Return whether an answer may be kept. `ended`: its usage is known if it ever will be."""
-        outcome = held.outcome
-        if state.inference.route.cascade:
-            if held.relay is not None:
-                return False  # parts of other replies may have gone before
-            if not is_accepted(state, held):
-                return False  # it was given for want of a better one
-        is_answer = held.status == OK and not outcome.error and not outcome.no_answer
-        if held.output_limit and (ended or held.relay is None):  # a budget's, which others lack
-            usage = outcome.usage
-            is_answer &= usage is not None and usage.output_tokens < held.output_limit
-        return is_answer and held.backend in state.inference.route.backends
 
     def _stored(
         self,
@@ -527,22 +529,3 @@ class CachingDriver:
             await self.shared.close()
         if self.remote is not None:
             await self.remote.close()
-
-
-def is_accepted(state: RequestState, held: Attempt) -> bool:
-    """Return whether a cascade ended with a reply by choice: its last draw stands for the reply.
-
-    If an escalation failed, the last draw is that of the backend that gave no reply.
-    """
-    if not state.draws or state.reason == "escalation_failed":
-        return False
-    return state.draws[-1].choice.arm in (ACCEPT, held.backend)
-
-
-def accepted_quality(state: RequestState) -> float | None:
-    """Return the quality that a cascade expected of the reply that it accepted; else None."""
-    held = state.held
-    if not state.inference.route.cascade or held is None or not is_accepted(state, held):
-        return None
-    choice = state.draws[-1].choice
-    return choice.quality_hat[choice.index]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.configs import one_model
 from tests.support.harness import Running, run, running, serving
 from tests.support.nginx import nginx
 from tests.support.process import free_port
@@ -34,29 +35,7 @@ http {{
   }}
 }}
 """
-CONFIG = """
-[server]
-allow_anonymous = true
-[ledger]
-url = "memory://"
-[[tenants]]
-name = "acme"
-key_hash = "{acme}"
-
-[[backends]]
-name = "b"
-kind = "cpu"
-protocol = "http"
-url = "{url}"
-price = {{ per_request_usd = 0.001 }}
-
-[[routes]]
-name = "r"
-path = "/predict/*"
-protocol = "http"
-backends = ["b"]
-policy = "cheapest"
-
+CACHE = """
 [routes.cache]
 ttl_s = 600
 early = 0
@@ -64,6 +43,11 @@ fresh_share = 0
 client_max_age_s = 60
 headers = ["x-variant"]
 scope = "{scope}"
+"""
+TENANT = f"""
+[[tenants]]
+name = "acme"
+key_hash = "{hash_key("acme")}"
 """
 
 
@@ -84,7 +68,14 @@ async def proxied(folder: Path, scope: str) -> AsyncIterator[tuple[Running, Scri
     """Run a gateway behind an nginx that caches, and yield how to ask the nginx."""
     server = Scripted(answers)
     async with serving(server) as url:
-        text = CONFIG.format(url=url, scope=scope, acme=hash_key("acme"))
+        text = one_model(
+            url,
+            protocol="http",
+            path="/predict/*",
+            price="{ per_request_usd = 0.001 }",
+            route=CACHE.format(scope=scope),
+            more=TENANT,
+        )
         async with running(text, folder) as tollway:
             port = free_port()
             own = folder / "nginx"

@@ -5,31 +5,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.configs import one_model
 from tests.support.harness import run, running, serving
 from tests.support.scripted import Asked, Said, Scripted
 
 pytestmark = pytest.mark.integration
 
-CONFIG = """
-[server]
-allow_anonymous = true
-[ledger]
-url = "memory://"
-
-[[backends]]
-name = "b"
-kind = "cpu"
-protocol = "http"
-url = "{url}"
-price = {{ per_request_usd = 0.001 }}
-
-[[routes]]
-name = "r"
-path = "/predict/*"
-protocol = "http"
-backends = ["b"]
-policy = "cheapest"
-
+CACHE = """
 [routes.cache]
 ttl_s = 600
 stale_s = 30
@@ -38,6 +20,11 @@ fresh_share = 0
 client_max_age_s = 60
 scope = "{scope}"
 """
+
+
+def config(url: str, scope: str) -> str:
+    price, route = "{ per_request_usd = 0.001 }", CACHE.format(scope=scope)
+    return one_model(url, protocol="http", path="/predict/*", price=price, route=route)
 
 
 def answers(asked: Asked) -> Said:
@@ -51,7 +38,7 @@ def test_an_answer_says_how_long_it_may_be_kept_and_by_whom(
     async def main() -> None:
         server, now_s = Scripted(answers), 1_000_000.0
         async with serving(server) as url:
-            text = CONFIG.format(url=url, scope=scope)
+            text = config(url, scope)
             async with running(text, tmp_path) as tollway:
                 tollway.gateway.caching.wall = lambda: now_s
                 path = tollway.url + "/predict/a?x=1"
@@ -94,7 +81,7 @@ def test_posts_and_errors_say_nothing(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with serving(Scripted(fails)) as url:
-            text = CONFIG.format(url=url, scope="route")
+            text = config(url, "route")
             async with running(text, tmp_path) as tollway:
                 replies: list[Any] = [
                     await tollway.client.get(tollway.url + "/predict/a"),
@@ -115,7 +102,7 @@ def test_what_a_backend_forbids_stands_and_all_that_matters_is_told(tmp_path: Pa
 
     async def main() -> None:
         async with serving(Scripted(says)) as url:
-            text = CONFIG.format(url=url, scope="route") + 'headers = ["x-region"]\n'
+            text = config(url, "route") + 'headers = ["x-region"]\n'
             async with running(text, tmp_path) as tollway:
                 own = await tollway.client.get(tollway.url + "/predict/own")
                 other = await tollway.client.get(tollway.url + "/predict/other")
@@ -130,7 +117,7 @@ def test_what_a_backend_forbids_stands_and_all_that_matters_is_told(tmp_path: Pa
 def test_an_answer_that_depends_on_forwarded_credentials_is_private(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(Scripted(answers)) as url:
-            text = CONFIG.format(url=url, scope="route").replace(
+            text = config(url, "route").replace(
                 'policy = "cheapest"', 'policy = "cheapest"\nforward_headers = ["cookie"]'
             )
             async with running(text, tmp_path) as tollway:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 import sys
 import time
 from asyncio.subprocess import PIPE
@@ -53,6 +54,41 @@ def test_an_answer_of_one_gateway_is_given_by_another(redis: RedisServer, tmp_pa
         assert cheap.calls == 1
         assert first.content == again.content == third.content
         assert again.headers["x-tollway-cache"] == third.headers["x-tollway-cache"] == "hit"
+
+    run(main)
+
+
+def test_an_early_refresh_is_not_content_with_the_answer_that_expires(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    class Always(random.Random):
+        def random(self) -> float:
+            return 1.0 - 2.0**-53
+
+    async def main() -> None:
+        cheap = Upstream()
+        cache = "cache = { ttl_s = 60, early = 10, fresh_share = 0 }"
+        now_s = 1_000_000.0
+        async with serving(cheap) as a, serving(Upstream()) as b:
+            more = tier(redis.url + "?timeout_ms=5000")
+            text = two_backends(a, b, route=cache, more=more)
+            async with running(text, tmp_path / "1") as one, running(text, tmp_path / "2") as two:
+                for each in (one, two):
+                    each.gateway.caching.wall = lambda: now_s
+                    each.gateway.caching.rng = Always()
+                await one.infer(1.0)
+                await written(one)
+                await two.infer(1.0)
+                for each in (one, two):
+                    next(iter(each.gateway.caching.memory)).took_s = 1.0
+                now_s += 30.0
+                for each in (one, two):
+                    reply = await each.infer(1.0)
+                    await written(each)
+                    assert reply.headers["x-tollway-cache"] == "hit"
+                kept = [next(iter(each.gateway.caching.memory)) for each in (one, two)]
+        assert cheap.calls == 2  # the second gateway takes what the first has fetched
+        assert [entry.made_s for entry in kept] == [now_s, now_s]
 
     run(main)
 

@@ -57,12 +57,15 @@ class Shared:
 
 
 class Remote:
-    """A second tier that is empty."""
+    """A second tier with one answer at most."""
 
     rests = False
 
-    async def get(self, key: bytes) -> None:
-        return None
+    def __init__(self) -> None:
+        self.kept: Entry | None = None
+
+    async def get(self, key: bytes) -> Entry | None:
+        return self.kept
 
     async def put(self, key: bytes, entry: Entry, now_s: float) -> None:
         return
@@ -120,7 +123,8 @@ def test_a_refreshed_stream_is_told_to_others_once_it_has_ended(whole: bool) -> 
 
         driver = caching(answer, shared)
         driver._refreshing["t"] += 1
-        await driver._refreshed(PLAN, b"k", inference, driver.flights.begin(b"k"))
+        old = entry(b"old", made_s=NOW_S - 60.0)
+        await driver._refreshed(PLAN, b"k", inference, old, driver.flights.begin(b"k"))
         await driver.close()
         assert shared.ended == [whole]
         assert len(driver.memory) == whole
@@ -148,6 +152,31 @@ def test_an_answer_of_another_process_is_as_young_as_the_client_wants(
         driver = caching(None, SimpleNamespace(join=join))
         assert await driver._elsewhere(driver.shared, b"k", asking(), wanted, 1.0) == LEAD  # type: ignore[arg-type]
         assert found == [suits, True]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("expires_s", "is_newer"), [(1000.5, False), (1001.0, False), (1060.0, True)]
+)
+def test_a_refresh_takes_only_an_answer_that_outlives_the_one_that_is_there(
+    expires_s: float, is_newer: bool
+) -> None:
+    async def main() -> None:
+        judged: list[bool] = []
+        old, found = entry(b"old", expires_s=1001.0), entry(b"found", expires_s=expires_s)
+
+        async def join(key: bytes, until_s: float, judge: Any) -> str:
+            judged.append(judge(found))
+            return LEAD
+
+        driver = caching(None, SimpleNamespace(join=join))
+        driver.remote.kept = found  # type: ignore[union-attr]
+        driver.memory.put(b"k", old)
+        got = await driver._refreshed_elsewhere(PLAN, b"k", asking(), old)
+        assert got is found if is_newer else got == LEAD
+        assert judged == ([] if is_newer else [False])
+        assert driver.memory.get(b"k") is (found if is_newer else old)
 
     asyncio.run(main())
 

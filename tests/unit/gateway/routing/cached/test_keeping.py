@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tollway.backends.types import Usage
-from tollway.gateway.routing.cached.caching_driver import CachingDriver, accepted_quality
+from tollway.gateway.routing.cached.keeping import accepted_quality, may_keep
 from tollway.gateway.routing.cached.repeated import is_plain
 from tollway.policies.types import ACCEPT
 
@@ -31,10 +31,10 @@ def test_an_answer_that_a_budgets_limit_may_have_cut_is_not_kept(
     )
     route = SimpleNamespace(backends={BACKEND: None}, cascade=False)
     state: Any = SimpleNamespace(inference=SimpleNamespace(route=route))
-    assert CachingDriver._may_keep(state, held) is expected
+    assert may_keep(state, held) is expected
     held.relay = object()  # a stream's usage is known at its end
-    assert CachingDriver._may_keep(state, held)
-    assert CachingDriver._may_keep(state, held, ended=True) is expected
+    assert may_keep(state, held)
+    assert may_keep(state, held, ended=True) is expected
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_cascade_keeps_only_a_reply_that_it_ended_with_by_choice(
         reason=reason,
         held=held,
     )
-    assert CachingDriver._may_keep(state, held) is (expected is not None)
+    assert may_keep(state, held) is (expected is not None)
     assert accepted_quality(state) == expected
 
 
