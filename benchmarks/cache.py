@@ -163,7 +163,12 @@ def scope_of(*more: tuple[bytes, bytes]) -> dict[str, Any]:
 
 async def ask(gateway: Gateway, body: bytes) -> tuple[int, dict[bytes, bytes]]:
     """Ask a gateway; return the status and the header fields of the reply."""
-    scope = scope_of()
+    began, *_ = await told_by(gateway.app, scope_of(), body)
+    return began["status"], dict(began["headers"])
+
+
+async def told_by(app: Any, scope: dict[str, Any], body: bytes) -> list[dict[str, Any]]:
+    """Return the messages of an ASGI application in reply to a request."""
     told: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -172,8 +177,8 @@ async def ask(gateway: Gateway, body: bytes) -> tuple[int, dict[bytes, bytes]]:
     async def send(message: dict[str, Any]) -> None:
         told.append(message)
 
-    await gateway.app(scope, receive, send)
-    return told[0]["status"], dict(told[0]["headers"])
+    await app(scope, receive, send)
+    return told
 
 
 def request(prompt: str) -> bytes:
@@ -288,15 +293,7 @@ async def same_bytes(gateway: Gateway, bodies: list[bytes], count: int) -> float
         assert gateway.app.begin(client, whole)
         if whole.app is not None:
             handed += 1
-            told: list[Any] = []
-
-            async def receive() -> dict[str, Any]:
-                return {"type": "http.request", "body": body, "more_body": False}
-
-            async def send(message: dict[str, Any]) -> None:
-                told.append(message)
-
-            await whole.app(scope, receive, send)
+            await told_by(whole.app, scope, body)
         else:
             assert b"x-tollway-cache: hit" in whole.data
 

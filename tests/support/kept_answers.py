@@ -1,6 +1,15 @@
 """Entries of a cache, for its tests."""
 
+from random import Random
+
 from tollway.gateway.caching.entry import Entry
+
+
+class Highest(Random):
+    """Draws the highest number: an entry expires as early as it can."""
+
+    def random(self) -> float:
+        return 1.0 - 2.0**-53
 
 
 def entry(body: bytes = b"body", tenant: str = "t", **more: object) -> Entry:

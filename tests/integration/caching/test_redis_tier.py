@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import random
 import sys
 import time
 from asyncio.subprocess import PIPE
@@ -14,6 +13,7 @@ import pytest
 
 from tests.support.configs import two_backends
 from tests.support.harness import Running, Upstream, run, running, serving
+from tests.support.kept_answers import Highest
 from tests.support.redis_server import RedisServer, redis_cluster, redis_server
 from tests.support.until import until
 from tollway.gateway.caching import shared_flights
@@ -61,10 +61,6 @@ def test_an_answer_of_one_gateway_is_given_by_another(redis: RedisServer, tmp_pa
 def test_an_early_refresh_is_not_content_with_the_answer_that_expires(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    class Always(random.Random):
-        def random(self) -> float:
-            return 1.0 - 2.0**-53
-
     async def main() -> None:
         cheap = Upstream()
         cache = "cache = { ttl_s = 60, early = 10, fresh_share = 0 }"
@@ -75,7 +71,7 @@ def test_an_early_refresh_is_not_content_with_the_answer_that_expires(
             async with running(text, tmp_path / "1") as one, running(text, tmp_path / "2") as two:
                 for each in (one, two):
                     each.gateway.caching.wall = lambda: now_s
-                    each.gateway.caching.rng = Always()
+                    each.gateway.caching.rng = Highest()
                 await one.infer(1.0)
                 await written(one)
                 await two.infer(1.0)
