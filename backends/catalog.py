@@ -23,7 +23,7 @@ PACKAGE = "genai-prices"
 INSTALL = 'pip install "tollway[catalog]"'
 NEAR_MAX = 5
 LOOKUPS_MAX = 1024  # different backends that are cached
-_AHEAD = timedelta(hours=1)  # longer than calls take
+AHEAD_S = 3600.0  # longer than most calls may take
 
 _KEYS: dict[str, tuple[str, int]] = {
     "input_mtok": ("input_usd_per_mtok", 1),
@@ -142,25 +142,34 @@ def _find(name: str, url: str, day: date) -> Entry:
 class DatedTariff:
     """A model's price by the catalogue, which has a price that starts on a later day.
 
-    `at_time` is as a Price's. In the hour before a change, a call may end at the next price, so
-    its maximum covers both.
+    `at_time` is as a Price's. In the `ahead_s` before a change, a call may end at the next price,
+    so its maximum covers both.
     """
 
     name: str
     url: str
+    ahead_s: float
 
     def at_time(self, now_s: float) -> Price:
         """Return the price at a time, in seconds since 1970: the same object while it lasts."""
         now = datetime.fromtimestamp(now_s, UTC)
-        price = _priced(self.name, self.url, now.date(), (now + _AHEAD).date())
+        soon = now + timedelta(seconds=self.ahead_s)
+        price = _priced(self.name, self.url, now.date(), soon.date())
         return price.at_time(now_s)
 
 
-def dated(name: str, url: str = "", *, now: datetime | None = None) -> DatedTariff | None:
-    """Return the tariff of a model whose price changes on a later day; None if none is known."""
+def dated(
+    name: str, url: str = "", *, call_s: float = 0.0, now: datetime | None = None
+) -> DatedTariff | None:
+    """Return the tariff of a model whose price changes on a later day; None if none is known.
+
+    `call_s`: how long a call may take.
+    """
     today = (now or datetime.now(UTC)).date()
     starts = (start for _, model in _matches(name, url) for start in _starts(model))
-    return DatedTariff(name, url) if any(start > today for start in starts) else None
+    if not any(start > today for start in starts):
+        return None
+    return DatedTariff(name, url, max(AHEAD_S, call_s))
 
 
 def _starts(model: Any) -> Iterator[date]:

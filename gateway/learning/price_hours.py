@@ -40,7 +40,8 @@ def apply_hours(routes: Mapping[str, RoutePlan], wall_s: float) -> None:
 def rescale(routes: Mapping[str, RoutePlan], before: Mapping[str, Price]) -> None:
     """Tell each policy which prices are no longer those of `before`, and by what factor.
 
-    A price of nothing is passed over, because no factor leads back from there.
+    A price of nothing is passed over, because no factor leads back from there, and so is a price
+    of which only the maximum is new: that is nothing to a policy.
     """
     for route in routes.values():
         for name, backend in route.backends.items():
@@ -48,7 +49,7 @@ def rescale(routes: Mapping[str, RoutePlan], before: Mapping[str, Price]) -> Non
             if was is None or was == backend.price:
                 continue
             factor = ratio(route.estimator, name, was, backend.price)
-            if factor > 0.0:
+            if factor > 0.0 and factor != 1.0:
                 route.policy.reprice(name, factor)
 
 

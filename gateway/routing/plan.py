@@ -146,9 +146,6 @@ class Target:
         plain = not (self.renames or self.protocol.hides)
         self.is_transparent = self.credential is None and plain
         self.unbound = Usage(device_s=self.timeout_s, exact=False)
-        most = self.price.most
-        sells_tokens = most.input_token_nano or most.output_token_nano
-        self.has_bounds = bool(sells_tokens or self.price.is_stale)
         credential = () if self.credential is None else (self.credential.name,)
         self._replaced = frozenset({b"host", *credential, *[name for name, _ in self.headers]})
         self._added = [(b"host", self.host), IDENTITY, *self.headers]
@@ -157,6 +154,8 @@ class Target:
         """Set the price in force."""
         self.price = price
         self.fixed = fixed_quote(price) if price.is_fixed else None
+        sells_tokens = price.most.input_token_nano or price.most.output_token_nano
+        self.has_bounds = bool(sells_tokens or price.is_stale)
         self.on_price(price)
         for one in self.keyed:
             one.reprice(price)

@@ -647,7 +647,8 @@ class BackendConfig(ConfigTable):
         """Return what follows the catalogue's dates, if it has a change of price to come."""
         if not self.from_catalog:
             return None
-        return catalog.dated(self.catalog or self.model or "", self._catalog_url)
+        name = self.catalog or self.model or ""
+        return catalog.dated(name, self._catalog_url, call_s=self.timeout_s)
 
     def parsed_price(self) -> Price:
         """Return the configured price table, or the catalogue's, as a Price.

@@ -22,7 +22,13 @@ def is_ordinary(route: RoutePlan) -> bool:
 
 def _is_ordinary(backend: Target) -> bool:
     """Whether a backend may be called on the fused path."""
-    needs = (backend.first_byte_s, backend.cache, backend.expects, backend.credential)
+    needs = (
+        backend.first_byte_s,
+        backend.cache,
+        backend.expects,
+        backend.credential,
+        backend.start,
+    )
     return (
         type(backend.transport) is Http1Transport
         and backend.is_transparent

@@ -219,6 +219,20 @@ def test_a_price_that_starts_on_a_later_day_is_followed_and_covered_beforehand()
     assert catalog.dated("openai/gpt-4o-mini", now=before) is None
 
 
+def test_a_change_is_covered_for_as_long_before_as_a_call_may_take() -> None:
+    name, change = _changing()
+    before = datetime.combine(change, time(), UTC) - timedelta(hours=2)
+    new = parse_price(catalog.find(name, now=before + timedelta(hours=2)).table)
+
+    def most(call_s: float) -> Price:
+        tariff = catalog.dated(name, call_s=call_s, now=before)
+        assert tariff is not None
+        return tariff.at_time(before.timestamp()).most
+
+    assert most(30.0).output_token_nano < new.output_token_nano
+    assert most(7200.0).output_token_nano >= new.output_token_nano
+
+
 def _changing() -> tuple[str, date]:
     """Return a model of the catalogue whose price rises on a day, and its last such day."""
     for provider in providers:

@@ -223,3 +223,12 @@ def test_the_cost_of_a_limit_is_what_the_price_makes_of_it(seed: int) -> None:
     for tokens in (0, 1, 7, found.wanted, 10**6, 10**9, 10**15, 10**18):
         expected = asked.price.foreseen_nano(costs.fixed, tokens * costs.answers)
         assert costs.nano(tokens) == expected
+
+
+def test_a_backend_that_begins_to_charge_for_tokens_has_bounds_from_then_on() -> None:
+    one = backend({"free": True})
+    assert not one.has_bounds
+    one.reprice(parse_price(TOKENS))
+    assert one.has_bounds
+    one.reprice(parse_price({"per_request_usd": 0.001}))
+    assert not one.has_bounds

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tollway.backends.price import bounded
 from tollway.backends.pricing import Price, parse_price
 from tollway.backends.types import Usage
 from tollway.gateway.estimation.cost_estimator import CostEstimator
@@ -77,6 +78,14 @@ def test_a_hold_made_in_a_cheap_hour_covers_a_call_that_ends_in_another() -> Non
     quote = CostEstimator().quote(SimpleNamespace(), "b", price, Usage(exact=False))  # type: ignore[arg-type]
 
     assert (quote.expected_nano, quote.maximum_nano) == (500_000, 1_000_000)
+
+
+def test_no_policy_is_told_of_a_price_of_which_only_the_maximum_is_new() -> None:
+    price, later = (parse_price({"per_request_usd": usd}) for usd in (0.001, 0.002))
+    one = route(backend(bounded(price, later)))
+    rescale({"one": one}, {"b": price})
+
+    assert one.policy.ratios == []
 
 
 def test_no_policy_is_told_of_a_price_of_nothing() -> None:
