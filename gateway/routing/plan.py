@@ -390,10 +390,13 @@ class RoutePlan:
 
         What they may cost was reserved at that price, so it is what they are charged by.
         """
+        known = self.backends.get(name) or self.hidden.get(name)
+        if known is None or known.price == price:
+            return
         if name in self.backends:
-            self.backends = {**self.backends, name: replace(self.backends[name], price=price)}
-        elif name in self.hidden:
-            self.hidden = {**self.hidden, name: replace(self.hidden[name], price=price)}
+            self.backends = {**self.backends, name: replace(known, price=price)}
+        else:
+            self.hidden = {**self.hidden, name: replace(known, price=price)}
 
     def is_full(self, tenant: str) -> bool:
         """Return whether a tenant's request now would be refused: no backend has a slot for it."""

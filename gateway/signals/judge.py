@@ -78,9 +78,7 @@ class JudgeHook:
 
     def _judge(self) -> Target:
         """Return the judge at the price in force; calls under way go on with theirs."""
-        price = self._price()
-        if price != self._plan.backends[self._name].price:
-            self._plan.reprice(self._name, price)
+        self._plan.reprice(self._name, self._price())
         return self._plan.backends[self._name]
 
     def _prepared(
@@ -138,12 +136,10 @@ class PairJudgeHook(JudgeHook):
         asking_rival = self._calls.prepared(
             state, state.inference.route, rival, state.inference.call
         )
-        shown = {"request": prompt_of(answer.request)}
-        texts = answer.text[:ANSWER_CHARS_MAX], answer.text[:ANSWER_CHARS_MAX]
+        text = answer.text[:ANSWER_CHARS_MAX]
+        shown = {"request": prompt_of(answer.request), "answer_1": text, "answer_2": text}
         judge = self._judge()
-        probe = self._prepared(
-            state, judge, PAIR, {**shown, "answer_1": texts[0], "answer_2": texts[1]}
-        )
+        probe = self._prepared(state, judge, PAIR, shown)
         if asking_rival is None or probe is None:
             return None
         judging = [(probe, judge), (probe, judge)]
@@ -155,7 +151,7 @@ class PairJudgeHook(JudgeHook):
             other = None if reply is None else reply.outcome.answer.value
             if not isinstance(other, str):
                 return None
-            pair = (texts[0], other[:ANSWER_CHARS_MAX])
+            pair = (text, other[:ANSWER_CHARS_MAX])
             scores = []
             for preferred, (one, two) in ((1.0, pair), (2.0, pair[::-1])):
                 shown |= {"answer_1": one, "answer_2": two}
@@ -242,17 +238,17 @@ def _json(value: Any) -> str:
         return ""
 
 
+def question(prompt: str, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the chat request that shows a judge what to judge, without its model."""
+    messages = [
+        {"role": "system", "content": prompt},
+        {"role": "user", "content": orjson.dumps(shown).decode()},
+    ]
+    return {"messages": messages, "max_tokens": VERDICT_TOKENS}
+
+
 def asking(prompt: str, shown: Mapping[str, Any], model: str | None) -> Call:
-    """Return the chat request that shows a judge what to judge."""
-    body = orjson.dumps(
-        {
-            "model": model or "judge",
-            "messages": [
-                {"role": "system", "content": prompt},
-                {"role": "user", "content": orjson.dumps(shown).decode()},
-            ],
-            "max_tokens": VERDICT_TOKENS,
-        }
-    )
+    """Return the call of a judge."""
+    body = orjson.dumps({"model": model or "judge", **question(prompt, shown)})
     headers = [(b"content-type", b"application/json"), (b"accept", b"application/json")]
     return Call(b"POST", b"/v1/chat/completions", headers, body)

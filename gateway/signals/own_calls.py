@@ -61,9 +61,8 @@ class OwnCalls:
         self, inference: InferenceRequest, path: bytes, document: Mapping[str, Any]
     ) -> RequestState | None:
         """Return the state of a call for a request; None if it may not be made now."""
-        price, now_s = self._price(), self._clock()
-        if price != self._plan.backends[self._backend].price:
-            self._plan.reprice(self._backend, price)
+        now_s = self._clock()
+        self._plan.reprice(self._backend, self._price())
         target = self._plan.backends[self._backend]
         slots = target.slots
         if not target.allows(now_s, inference.caller):

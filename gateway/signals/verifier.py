@@ -5,17 +5,15 @@ of the cascade: what it is worth on a route is learned from labels and signals. 
 can follow, that are no texts, or streams of which more is to come are not verified.
 """
 
-import orjson
-
 from tollway.gateway.routing.request_state import Attempt, RequestState
 from tollway.gateway.signals.judge import (
     ALONE,
     ANSWER_CHARS_MAX,
     MOST,
     RUBRIC,
-    VERDICT_TOKENS,
     number_of,
     prompt_of,
+    question,
 )
 from tollway.gateway.signals.own_calls import OwnCalls
 
@@ -42,11 +40,7 @@ class Verifier:
             return
         request = inference.call.payload.data
         shown = {"request": prompt_of(request), "answer": text[:ANSWER_CHARS_MAX]}
-        messages = [
-            {"role": "system", "content": ALONE.format(rubric=RUBRIC)},
-            {"role": "user", "content": orjson.dumps(shown).decode()},
-        ]
-        document = {"messages": messages, "max_tokens": VERDICT_TOKENS}
+        document = question(ALONE.format(rubric=RUBRIC), shown)
         own = self._calls.prepared(inference, b"/v1/chat/completions", document)
         if own is None:
             return

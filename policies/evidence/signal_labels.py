@@ -23,6 +23,11 @@ TRUSTED_MIN = 20.0  # labels
 OUTLYING = 3.0  # standard errors
 RATE = (0.02, 0.98)  # bounds of a rate whose standard error is wanted: few labels prove no 0 or 1
 
+Rate = tuple[float, float]
+"""A mean score and its variance."""
+Rates = tuple[Rate, Rate]
+"""Those of right and of wrong answers."""
+
 
 @dataclass(slots=True)
 class LabelSums:
@@ -58,7 +63,7 @@ class LabelSums:
             total.passed_wrong += one.passed_wrong
         return total
 
-    def rates(self) -> tuple[tuple[float, float], tuple[float, float]]:
+    def rates(self) -> Rates:
         """Return the mean score and its variance, of right and of wrong answers."""
         return _rate(self.passed, self.right), _rate(self.passed_wrong, self.wrong)
 
@@ -69,8 +74,12 @@ class LabelSums:
 
 def merged(groups: Mapping[str, Mapping[str, LabelSums]]) -> dict[str, LabelSums]:
     """Return the sums by arm of the groups that count, of sums by group and arm."""
+    if not groups:
+        return {}
     totals = {group: LabelSums.of(own.values()) for group, own in groups.items()}
-    counting = [group for group in totals if group == TRUSTED or _agrees(group, totals)]
+    rates = {group: total.rates() for group, total in totals.items()}
+    references = _references(totals, rates)
+    counting = [group for group in rates if group == TRUSTED or _agrees(rates[group], references)]
     arms = {arm for group in counting for arm in groups[group]}
     return {
         arm: LabelSums.of(groups[group][arm] for group in counting if arm in groups[group])
@@ -78,23 +87,27 @@ def merged(groups: Mapping[str, Mapping[str, LabelSums]]) -> dict[str, LabelSums
     }
 
 
-def _agrees(group: str, totals: Mapping[str, LabelSums]) -> bool:
-    """Whether both rates of a group are near the reference."""
+def _references(totals: Mapping[str, LabelSums], rates: Mapping[str, Rates]) -> Rates:
+    """Return both rates that groups must be near, each with its variance."""
     trusted = totals.get(TRUSTED)
-    is_sure = trusted is not None and trusted.right + trusted.wrong >= TRUSTED_MIN
-    for at, (rate, variance) in enumerate(totals[group].rates()):
-        if trusted is not None and is_sure:
-            reference, error = trusted.rates()[at]
-        else:
-            known = [(one.rates()[at], one.right + one.wrong) for one in totals.values()]
-            reference = median([(other, weight) for (other, _), weight in known])
-            error = 0.0
-        if abs(rate - reference) > OUTLYING * math.sqrt(variance + error):
-            return False
-    return True
+    if trusted is not None and trusted.right + trusted.wrong >= TRUSTED_MIN:
+        return rates[TRUSTED]
+    weights = [one.right + one.wrong for one in totals.values()]
+    of_right, of_wrong = (
+        median(zip([own[at][0] for own in rates.values()], weights, strict=True)) for at in (0, 1)
+    )
+    return (of_right, 0.0), (of_wrong, 0.0)
 
 
-def _rate(passed: float, count: float) -> tuple[float, float]:
+def _agrees(rates: Rates, references: Rates) -> bool:
+    """Whether both rates of a group are near the reference."""
+    return all(
+        abs(rate - reference) <= OUTLYING * math.sqrt(variance + error)
+        for (rate, variance), (reference, error) in zip(rates, references, strict=True)
+    )
+
+
+def _rate(passed: float, count: float) -> Rate:
     rate = (passed + 0.5) / (count + 1.0)
     near = min(max(rate, RATE[0]), RATE[1])
     return rate, near * (1.0 - near) / (count + 1.0)

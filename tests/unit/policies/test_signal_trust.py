@@ -98,15 +98,16 @@ def test_a_judge_that_prefers_one_arm_is_corrected_for_it_by_labels() -> None:
 def test_the_state_survives_saving_and_a_damaged_one_changes_nothing() -> None:
     trust = SignalTrust()
     trust.label("a", {"s": 1.0}, 1.0, {"s": HALF})
-    trust.see({"s": 1.0}, 0.5)
+    trust.see({"s": 1.0, "without labels": 0.0}, 0.5)
     copy = SignalTrust()
     copy.load(trust.save())
     assert copy.save() == trust.save()
-    damaged = trust.save()
-    damaged["s"]["anchor"] = [float("nan"), 1.0, 1.0]
-    with pytest.raises(ValueError, match="does not fit"):
-        copy.load(damaged)
-    assert copy.save() == trust.save()
+    for anchor in ([float("nan"), 1.0, 1.0, 1.0], [1.0, 1.0, 1.0]):
+        damaged = trust.save()
+        damaged["s"]["anchor"] = anchor
+        with pytest.raises(ValueError, match="does not fit"):
+            copy.load(damaged)
+        assert copy.save() == trust.save()
 
 
 def test_many_predictions_and_few_labels_bound_a_mean_and_bad_predictions_do_no_harm() -> None:

@@ -60,7 +60,7 @@ def compared(calls: Calls) -> float | None:
     judge = SimpleNamespace(
         name="judge", model="j", price=PRICE, protocol=SimpleNamespace(parse=lambda call: None)
     )
-    plan: Any = SimpleNamespace(backends={"judge": judge})
+    plan: Any = SimpleNamespace(backends={"judge": judge}, reprice=lambda name, price: None)
     route = SimpleNamespace(backends={"dear": SimpleNamespace(name="dear")})
     call = SimpleNamespace(caller="")
     inference = SimpleNamespace(route=route, tenant="t", call=call)

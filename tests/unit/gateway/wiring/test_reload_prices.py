@@ -1,6 +1,7 @@
 """A reload during a cheap hour: the price in force stays, and policies learn of no change."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,14 @@ def test_a_backends_url_may_end_with_a_slash(tmp_path: Path) -> None:
     text = TEXT.replace("http://127.0.0.1:9", "http://127.0.0.1:9/base/")
     gateway = build(config.parse(text, {}, folder=tmp_path))
     assert gateway.routes["r"].backends["a"].path == b"/base"
+
+
+def test_a_route_replaces_a_backend_only_for_another_price(tmp_path: Path) -> None:
+    """What helpers call is told the price in force before each call."""
+    route = build(config.parse(TEXT, {}, folder=tmp_path)).routes["r"]
+    before, price = route.backends["a"], route.backends["a"].price
+    route.reprice("a", replace(price))
+    assert route.backends["a"] is before
+    route.reprice("a", replace(price, per_request_nano=7))
+    assert route.backends["a"].price.cost_nano(Usage()) == 7
+    assert before.price is price
