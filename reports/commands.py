@@ -26,7 +26,7 @@ from tollway.reports.output import add_output, form_of, write
 from tollway.reports.returns import Terms, better_fixed
 from tollway.reports.sources import TAGS, Source, open_source, pair
 from tollway.reports.tables import Table, Unknowable
-from tollway.reports.totals import OF_CHARGES, UNTAGGED, Grouping, Totals, add_up
+from tollway.reports.totals import OF_CHARGES, UNTAGGED, Grouping, Key, Totals, add_up
 
 _EXAMPLES = """\
 examples:
@@ -97,43 +97,42 @@ def add(commands: Any) -> None:
                 help="value of a right answer (default: the route's)",
             )
 
-    _add_devices(commands)
-    _add_replicas(commands)
-    _add_features(commands)
-    _add_feature_versions(commands)
+    _add_plain(commands)
     _add_focus(commands)
     _add_invoice(commands)
 
 
-def _add_devices(commands: Any) -> None:
-    summary = "compare what devices have cost with what calls were charged"
-    command = terminal.add(commands, "devices", _command("Devices", device_costs), summary, _SOURCE)
-    add_source(command)
-    add_output(command)
-
-
-def _add_replicas(commands: Any) -> None:
-    summary = "show the hours of backends' replicas, their cost, and the share that is idle"
-    run = _command("Replicas", replica_hours)
-    command = terminal.add(commands, "replicas", run, summary, _SOURCE)
-    add_source(command)
-    add_output(command)
-
-
-def _add_features(commands: Any) -> None:
-    summary = "report which features moved the choice, and where that changed"
-    run = _command("Features", features_seen)
-    command = terminal.add(commands, "features", run, summary, _SOURCE)
-    add_source(command)
-    add_output(command)
-
-
-def _add_feature_versions(commands: Any) -> None:
-    summary = "compare how requests fared that got each version of features"
-    run = _command("Versions of features", versions_seen)
-    command = terminal.add(commands, "feature-versions", run, summary, _SOURCE)
-    add_source(command)
-    add_output(command)
+def _add_plain(commands: Any) -> None:
+    """Add the commands that have no options of their own."""
+    for name, title, make, summary in (
+        (
+            "devices",
+            "Devices",
+            device_costs,
+            "compare what devices have cost with what calls were charged",
+        ),
+        (
+            "replicas",
+            "Replicas",
+            replica_hours,
+            "show the hours of backends' replicas, their cost, and the share that is idle",
+        ),
+        (
+            "features",
+            "Features",
+            features_seen,
+            "report which features moved the choice, and where that changed",
+        ),
+        (
+            "feature-versions",
+            "Versions of features",
+            versions_seen,
+            "compare how requests fared that got each version of features",
+        ),
+    ):
+        command = terminal.add(commands, name, _command(title, make), summary, _SOURCE)
+        add_source(command)
+        add_output(command)
 
 
 def _add_focus(commands: Any) -> None:
@@ -289,42 +288,46 @@ def device_costs(source: Source, arguments: argparse.Namespace) -> Made:
     """Return what devices have cost, and what calls were charged of that."""
     if source.where:
         raise Unknowable("what a device has cost belongs to no request; remove --where")
-    grouping, whole = Grouping(("day", "backend"), source.span), Grouping((), source.span)
-    add_up(source.facts(), grouping, whole)
+    charged, whole = _charged(source)
     costs = read_devices(source.paths, source.damage)
-    made = devices.table(costs, grouping.groups, source.span)
-    return [made], whole.groups.get((), Totals())
+    return [devices.table(costs, charged, source.span)], whole
 
 
 def replica_hours(source: Source, arguments: argparse.Namespace) -> Made:
     """Return the hours of replicas, their cost, and what calls were charged, by day."""
     if source.where:
         raise Unknowable("what replicas cost belongs to no request; remove --where")
+    charged, whole = _charged(source)
+    times = read_replicas(source.paths, source.damage)
+    return [replicas.table(times, charged, source.span)], whole
+
+
+def _charged(source: Source) -> tuple[Mapping[Key, Totals], Totals]:
+    """Return what calls were charged by day and backend, and all totals."""
     grouping, whole = Grouping(("day", "backend"), source.span), Grouping((), source.span)
     add_up(source.facts(), grouping, whole)
-    times = read_replicas(source.paths, source.damage)
-    made = replicas.table(times, grouping.groups, source.span)
-    return [made], whole.groups.get((), Totals())
+    return grouping.groups, whole.groups.get((), Totals())
 
 
 def features_seen(source: Source, arguments: argparse.Namespace) -> Made:
     """Return which features from outside moved the choice, by day."""
-    if source.where.keys() - {"route", "tenant"}:
-        raise Unknowable("features can be restricted to a route or tenant only; change --where")
-    whole = Grouping((), source.span)
-    add_up(source.facts(), whole)
-    made = features.table(source.paths, source.span, source.where)
-    return [made], whole.groups.get((), Totals())
+    whole = _of_route_or_tenant(source, "features")
+    return [features.table(source.paths, source.span, source.where)], whole
 
 
 def versions_seen(source: Source, arguments: argparse.Namespace) -> Made:
     """Return how requests fared that got each version of features."""
+    whole = _of_route_or_tenant(source, "versions")
+    return [feature_versions.table(source.paths, source.span, source.where)], whole
+
+
+def _of_route_or_tenant(source: Source, what: str) -> Totals:
+    """Return the totals of a source; raise Unknowable if it is restricted to anything else."""
     if source.where.keys() - {"route", "tenant"}:
-        raise Unknowable("versions can be restricted to a route or tenant only; change --where")
+        raise Unknowable(f"{what} can be restricted to a route or tenant only; change --where")
     whole = Grouping((), source.span)
     add_up(source.facts(), whole)
-    made = feature_versions.table(source.paths, source.span, source.where)
-    return [made], whole.groups.get((), Totals())
+    return whole.groups.get((), Totals())
 
 
 def invoice(source: Source, arguments: argparse.Namespace) -> Made:

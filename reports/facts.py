@@ -19,11 +19,9 @@ from tollway.backends.units import MORE_NAMES
 from tollway.gateway.caching.plan import PREFIX
 from tollway.gateway.routing.metering import GIVEN_UP, PENDING, VOID
 from tollway.gateway.storage import journal_reader
-from tollway.gateway.storage.journal_format import Row
+from tollway.gateway.storage.journal_format import Row, starts
 
-_FEEDBACK = b'{"kind":"feedback"'
-_DEVICE = b'{"kind":"device"'
-_REPLICAS = b'{"kind":"replicas"'
+_OTHERS = starts("feedback", "device", "replicas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,7 @@ class DeviceCost:
 def devices(paths: Iterable[Path], damage: journal_reader.Damage) -> Iterator[DeviceCost]:
     """Yield the costs of devices; other rows are not read."""
     for path in paths:
-        for row in journal_reader.sound(path, damage, _is_device):
+        for row in journal_reader.sound(path, damage, journal_reader.of_kinds("device")):
             yield DeviceCost(
                 since_s=row["since"],
                 time_s=row["time"],
@@ -148,7 +146,7 @@ class ReplicaTime:
 def replicas(paths: Iterable[Path], damage: journal_reader.Damage) -> Iterator[ReplicaTime]:
     """Yield the time of replicas; other rows are not read."""
     for path in paths:
-        for row in journal_reader.sound(path, damage, _is_replicas):
+        for row in journal_reader.sound(path, damage, journal_reader.of_kinds("replicas")):
             yield ReplicaTime(
                 time_s=row["time"],
                 backend=row["backend"],
@@ -164,25 +162,13 @@ def qualities(paths: Iterable[Path]) -> dict[str, float]:
     return {
         row["id"]: float(row["quality"])
         for path in paths
-        for row in journal_reader.sound(path, uncounted, _is_feedback)
+        for row in journal_reader.sound(path, uncounted, journal_reader.of_kinds("feedback"))
         if row["quality"] is not None and row.get("probability", 1.0) == 1.0
     }
 
 
-def _is_feedback(line: bytes) -> bool:
-    return line.startswith(_FEEDBACK)
-
-
-def _is_device(line: bytes) -> bool:
-    return line.startswith(_DEVICE)
-
-
-def _is_replicas(line: bytes) -> bool:
-    return line.startswith(_REPLICAS)
-
-
 def _is_fact(line: bytes) -> bool:
-    return not line.startswith((_FEEDBACK, _DEVICE, _REPLICAS))
+    return not line.startswith(_OTHERS)
 
 
 def _charge(row: Row) -> Charge:

@@ -35,12 +35,10 @@ COLUMNS = (
     Column("verdict", "verdict"),
 )
 
-_CHARGED = (b'{"kind":"attempt"', b'{"kind":"settlement"')
-
 
 @dataclass(slots=True)
 class Got:
-    """The requests that got one version: their costs, and by entity the sums of their labels."""
+    """The requests that got one version: their costs, and by entity their labels."""
 
     requests: int = 0
     fresh: int = 0
@@ -119,12 +117,9 @@ def _rows(key: tuple[str, str], versions: Mapping[str, Got]) -> Iterator[tuple[V
 def _costs(paths: Iterable[Path]) -> dict[str, int]:
     """Return the cost of each request, without audits."""
     costs: dict[str, int] = {}
+    charged = journal_reader.of_kinds("attempt", "settlement")
     for path in paths:
-        for row in journal_reader.sound(path, journal_reader.Damage(), _is_charge):
+        for row in journal_reader.sound(path, journal_reader.Damage(), charged):
             if not row.get("audit"):
                 costs[row["id"]] = costs.get(row["id"], 0) + row["cost_nano"]
     return costs
-
-
-def _is_charge(line: bytes) -> bool:
-    return line.startswith(_CHARGED)

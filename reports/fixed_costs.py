@@ -181,8 +181,8 @@ _COLUMNS = (
 )
 
 
-def table(lines: Sequence[FixedCost], allocation: Allocation, groups: set[Key] | None) -> Table:
-    """Return the lines; `groups` are those that the report's filter keeps, None for all."""
+def table(lines: Sequence[FixedCost], allocation: Allocation, groups: set[Key]) -> Table:
+    """Return the lines; `groups` are those that the report's filter keeps."""
     rows: list[tuple[Value, ...]] = []
     for line in lines:
         cost = allocation.costs[line.name]

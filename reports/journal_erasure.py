@@ -125,9 +125,7 @@ def _places(arguments: argparse.Namespace, settings: Settings) -> _Places:
         if not arguments.archives.is_dir():
             raise ValueError(f"--archives {arguments.archives}: there is no such folder")
         if find_spec("polars") is None:
-            raise ValueError(
-                "archives need polars; in a clone of Tollway: pip install '.[simulate]'"
-            )
+            raise ValueError(NO_POLARS)
         archives = sorted(arguments.archives.glob("journal-*.parquet"))
     seal = build_seal(settings.capture)
     return _Places(

@@ -7,7 +7,7 @@ Budgets, events and operators' acts are not filtered.
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -162,16 +162,12 @@ _OF_DEVICES = {
 def _devices(families: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return each device's figures since the start, and those of its backends."""
     found: dict[str, dict[str, Any]] = {}
-    for family in families:
-        name = _OF_DEVICES.get(family["name"])
-        if name is None:
-            continue
-        for _, labels, value in family["samples"]:
-            one = found.setdefault(labels["device"], {"name": labels["device"], "backends": {}})
-            if "backend" in labels:
-                one["backends"].setdefault(labels["backend"], {})[name] = value
-            else:
-                one[name] = value
+    for name, labels, value in _named(families, _OF_DEVICES):
+        one = found.setdefault(labels["device"], {"name": labels["device"], "backends": {}})
+        if "backend" in labels:
+            one["backends"].setdefault(labels["backend"], {})[name] = value
+        else:
+            one[name] = value
     return [found[name] for name in sorted(found)]
 
 
@@ -191,16 +187,22 @@ _OF_REPLICAS = {
 def _replicas(families: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return what is recommended, set and used of each backend that is scaled."""
     found: dict[str, dict[str, Any]] = {}
-    for family in families:
-        name = _OF_REPLICAS.get(family["name"])
-        if name is None:
-            continue
-        for _, labels, value in family["samples"]:
-            found.setdefault(labels["backend"], {"name": labels["backend"]})[name] = value
+    for name, labels, value in _named(families, _OF_REPLICAS):
+        found.setdefault(labels["backend"], {"name": labels["backend"]})[name] = value
     for one in found.values():
         if one.get("replica_s"):
             one["idle_share"] = 1.0 - min(1.0, one.get("busy_s", 0.0) / one["replica_s"])
     return [found[name] for name in sorted(found) if "recommended" in found[name]]
+
+
+def _named(
+    families: Iterable[Mapping[str, Any]], names: Mapping[str, str]
+) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """Yield (name in the document, labels, value) of each sample of the metrics in `names`."""
+    for family in families:
+        if family["name"] in names:
+            for _, labels, value in family["samples"]:
+                yield names[family["name"]], labels, value
 
 
 def _spend(buckets: list[Bucket], query: DashboardQuery) -> dict[str, Any]:

@@ -74,6 +74,11 @@ def _rename_version_1(row: Row) -> None:
         row["error"] = "hedge_lost"
 
 
+def starts(*kinds: str) -> tuple[bytes, ...]:
+    """Return how the lines of rows of these kinds start: `kind` is their first member."""
+    return tuple(b'{"kind":"%b"' % kind.encode() for kind in kinds)
+
+
 def rows(
     path: Path, damaged: Callable[[], None] = lambda: None, *, without: tuple[str, ...] = ()
 ) -> Iterator[Row]:
@@ -82,10 +87,10 @@ def rows(
     `damaged` is called for each complete line whose checksum does not match. Rows of the kinds
     `without` are left out; their checksums are verified, but they are not parsed.
     """
-    starts = tuple(b'{"kind":"%b"' % kind.encode() for kind in without)
+    left_out = starts(*without)
     with path.open("rb") as file:
         for line in file:
-            if starts and line.startswith(starts) and _is_current(line):
+            if left_out and line.startswith(left_out) and _is_current(line):
                 continue
             row = unseal(line)
             if row is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tollway.gateway.storage.journal import segments
-from tollway.gateway.storage.journal_format import Row, unseal
+from tollway.gateway.storage.journal_format import Row, starts, unseal
 
 
 @dataclass(slots=True)
@@ -28,6 +28,12 @@ def files(sources: Iterable[Path]) -> list[Path]:
                 paths += inside
                 break
     return paths
+
+
+def of_kinds(*kinds: str) -> Callable[[bytes], bool]:
+    """Return whether a line is of a row of one of these kinds, as a function for `sound`."""
+    wanted = starts(*kinds)
+    return lambda line: line.startswith(wanted)
 
 
 def sound(

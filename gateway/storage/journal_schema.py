@@ -16,6 +16,10 @@ from typing_extensions import TypedDict
 
 Id = Annotated[str, Field(description="Id of the request, as in `x-tollway-decision`.")]
 Time = Annotated[float, Field(description="When it was written, in seconds since 1970.")]
+Since = Annotated[
+    float, Field(description="Start of the stretch that ends at `time`, in seconds since 1970.")
+]
+RowId = Annotated[str, Field(description="Id of the row; it belongs to no request.")]
 Chance = Annotated[float, Field(ge=0, le=1 + 1e-9)]
 Nano = Annotated[int, Field(ge=0, description="In billionths of a dollar.")]
 Said = Annotated[float | None, Field(ge=0, le=1)]
@@ -98,7 +102,12 @@ class AttemptRow(Head):
     ]
     reserved_nano: Annotated[dict[str, int], Field(description="What each budget held for it.")]
     latency_s: Annotated[float, Field(ge=0, description="Its duration in seconds.")]
-    answer: Annotated[Any, Field(description="The answer as labels see it; null if too large.")]
+    answer: NotRequired[
+        Annotated[
+            Any,
+            Field(description="The answer as labels see it; null if too large, absent if erased."),
+        ]
+    ]
     no_answer: NotRequired[Annotated[str, Field(description="Why a reply is no answer.")]]
     device_s: NotRequired[Annotated[float, Field(description="Seconds of a device.")]]
     input_tokens: NotRequired[Annotated[float, Field(description="Tokens read.")]]
@@ -138,7 +147,7 @@ class FeedbackRow(Line):
     known: Annotated[
         dict[str, Said], Field(description="Quality of each backend's reply that it scores.")
     ]
-    label: Annotated[Any, Field(description="The label as sent.")]
+    label: NotRequired[Annotated[Any, Field(description="The label as sent; absent if erased.")]]
     source: Annotated[str | None, Field(description="Where the label comes from.")]
     probability: Annotated[Chance, Field(description="Probability with which it was asked for.")]
 
@@ -163,10 +172,10 @@ class DeviceRow(Line):
     """What a device cost in a stretch of time."""
 
     kind: Literal["device"]
-    id: Id
+    id: RowId
     time: Time
     device: str
-    since: Time
+    since: Since
     backends: list[str]
     usd_per_hour: float
     bill_nano: Nano
@@ -179,10 +188,10 @@ class ReplicasRow(Line):
     """What a backend's replicas cost in a stretch of time."""
 
     kind: Literal["replicas"]
-    id: Id
+    id: RowId
     time: Time
     backend: str
-    since: Time
+    since: Since
     replica_s: float
     busy_s: float
     cost_nano: Nano

@@ -7,6 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tollway.gateway.storage.erasure import strip
 from tollway.gateway.storage.journal import segments
 from tollway.simulations.world import engine, scenario_file
 
@@ -31,6 +32,8 @@ def test_the_rows_of_a_run_are_as_the_schema_says(name: str, cascade: bool, tmp_
             assert not [error.message for error in validator.iter_errors(row)], row
             of_kind = SCHEMA["$defs"][f"{row['kind'].capitalize()}Row"]["properties"]
             assert row.keys() <= of_kind.keys(), row.keys() - of_kind.keys()
+            strip(row, ())
+            assert validator.is_valid(row), f"erased: {row}"
     assert kinds.keys() >= {"decision", "attempt", "feedback"}
 
 
