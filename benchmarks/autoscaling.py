@@ -1,6 +1,6 @@
 """Replays real arrivals under several ways to set replicas: attainment, and replica-hours.
 
-    python benchmarks/autoscaling.py FOLDER [--attain 0.95 0.99]
+    python benchmarks/autoscaling.py FOLDER [--attain 0.95 0.99] [--headroom -0.3]
 
 FOLDER has series of counts, as CSV with the columns timestamp and value, in the folders of the
 Numenta Anomaly Benchmark (https://github.com/numenta/NAB, `data/`): taxi trips, requests to a load
@@ -49,6 +49,7 @@ TICK_S, SERVICE_S, PLACES = 60, 0.5, 4
 LEAD, WINDOW = 2, 5  # in ticks
 AT_P99, MOST = 20, 1000
 WITHIN_S, PATIENCE_S = 1.0, 30.0
+HEADROOM = -0.3  # the default of the setting
 TARGETS = np.array([*np.arange(0.05, 0.45, 0.05), *np.arange(0.45, 0.95, 0.05), 0.98])
 DAY = 1440
 WEEK = 7 * DAY
@@ -136,23 +137,23 @@ def black_friday() -> Arrivals:
 
 
 def forecasts(one: Arrivals) -> tuple[Floats, Floats]:
-    """Return the load of the forecast term and of the event term at the end of each tick.
+    """Return the load of the whole forecast and of the event term at the end of each tick.
 
     By the product's own forecast, which learns as the series goes on; 0 where there is none.
     """
-    plan = ScalingPlan(target(), Calendar("UTC", (), one.events), headroom=-0.3)
+    plan = ScalingPlan(target(), Calendar("UTC", (), one.events))
     backend = BackendScaling(plan)
-    lowered, event = np.zeros(len(one.load)), np.zeros(len(one.load))
+    usual, event = np.zeros(len(one.load)), np.zeros(len(one.load))
     for tick, load in enumerate(one.load):
         now_s = one.start_s + (tick + 1) * TICK_S
         backend.learn(load * TICK_S / SERVICE_S, now_s, TICK_S)
         expected = backend.expected(now_s)
         if expected is None:
             continue
-        lowered[tick] = (1.0 + expected.headroom) * expected.per_s * SERVICE_S
+        usual[tick] = expected.per_s * SERVICE_S
         near = plan.calendar.event(now_s, plan.target.lead_s)
         event[tick] = 0.0 if near is None else near.factor * expected.per_s * SERVICE_S
-    return lowered, event
+    return usual, event
 
 
 def needed(load: Floats, targets: Floats) -> Floats:
@@ -246,16 +247,17 @@ class Frontier:
         return float(np.interp(share, shares, self.hours[order]))
 
 
-def frontiers(one: Arrivals) -> dict[str, Frontier]:
+def frontiers(one: Arrivals, headroom: float = HEADROOM) -> dict[str, Frontier]:
     """Return the frontier of each policy on a series."""
-    lowered, event = forecasts(one)
-    plain = np.maximum(lowered / 0.7, event)
+    usual, event = forecasts(one)
+    plain = np.maximum(usual, event)
+    prepared = [(1.0 + headroom) * usual, (1.0 + max(0.0, headroom)) * event]
     planned = np.clip(needed(scheduled(one), TARGETS), 1, MOST)
     runs = {
         "hpa": serving(hpa(one.load, TARGETS)),
         "scheduled": planned,
         "predictive": serving(np.clip(needed(plain, TARGETS), 1, MOST)),
-        "combined": serving(combined(one.load, [lowered, event], TARGETS)),
+        "combined": serving(combined(one.load, prepared, TARGETS)),
         "oracle": np.clip(needed(one.load, TARGETS), 1, MOST),
     }
     counted = one.load[one.counted :]
@@ -276,9 +278,10 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--attain", type=float, nargs="+", default=[0.95, 0.99])
+    parser.add_argument("--headroom", type=float, default=HEADROOM, help="of `combined`")
     arguments = parser.parse_args()
     every = [read(name, arguments.folder / path, days, warm) for name, path, days, warm in SERIES]
-    found = {one.name: frontiers(one) for one in [*every, black_friday()]}
+    found = {one.name: frontiers(one, arguments.headroom) for one in [*every, black_friday()]}
     names = ("hpa", "scheduled", "predictive", "combined", "oracle")
     for share in arguments.attain:
         print(f"Replica-hours at which {share:.0%} of the calls start within {WITHIN_S:g} s:\n")

@@ -11,9 +11,7 @@ all the time.
 
 import argparse
 import asyncio
-import contextlib
 import json
-import socket
 import sys
 import tempfile
 import time
@@ -25,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from examples.digits import processes
 from examples.digits.http1 import Http
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST, DELAY_MS, PAUSE_S = 4, 200, 0.06
@@ -74,15 +73,6 @@ class Seen:
     statuses: list[int] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     replicas: list[tuple[float, int]] = field(default_factory=list)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free now."""
-    with contextlib.ExitStack() as stack:
-        listeners = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [one.getsockname()[1] for one in listeners]
 
 
 async def ran(*words: str) -> None:
@@ -138,7 +128,7 @@ async def main() -> None:
     seconds = parser.parse_args().phase
     seen = Seen()
     with tempfile.TemporaryDirectory() as name:
-        folder, (port, *ports) = Path(name), free_ports(MOST + 1)
+        folder, (port, *ports) = Path(name), [free_port() for _ in range(MOST + 1)]
         words = [sys.executable, "-m", "examples.digits.scale", "--dir", str(folder / "servers")]
         words += ["--delay-ms", str(DELAY_MS), "--ports", *map(str, ports), "--replicas"]
         urls = [f"http://127.0.0.1:{one}" for one in ports]
@@ -165,9 +155,7 @@ async def main() -> None:
         finally:
             if gateway is not None:
                 gateway.stop()
-            await (
-                await asyncio.create_subprocess_exec(*words, "0", "--drain", "0", cwd=ROOT)
-            ).wait()
+            await ran(*words, "0", "--drain", "0")
     report(seen)
 
 

@@ -67,7 +67,7 @@ def _money(one: BackendScaling, now: Recommendation) -> dict[str, Any] | None:
     price = one.plan.replica_nano_per_hour
     if price is None:
         return None
-    load = one.meter.rate_per_s * one.meter.service_s
+    load = one.meter.load
     busy = min(1.0, load / (now.replicas * one.plan.target.places)) if now.replicas else 0.0
     return {
         "usd_per_hour": to_usd(now.replicas * price),

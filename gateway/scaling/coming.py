@@ -34,20 +34,29 @@ def coming(
 
     `wanted` is what was wanted, as (time, replicas), up to now.
     """
-    times = {at_s + target.down_s for at_s, _ in wanted if at_s + target.down_s > now_s}
-    falls = sorted(at_s for at_s in times if at_s <= now_s + AHEAD_S)
-    for at_s in falls:
-        left = [count for since_s, count in wanted if since_s + target.down_s > at_s]
-        steady = min(now.steady, max(left, default=now.wanted))
-        replicas = max(steady, now.bounds.least)
-        if replicas < now.replicas:
-            by_damping = Coming(replicas, at_s - now_s, "damping")
+    falls = (_damped(target, now, wanted, now_s), _bounded(target, calendar, now, now_s))
+    return min([one for one in falls if one], key=lambda one: one.in_s, default=None)
+
+
+def _damped(
+    target: Target, now: Recommendation, wanted: Sequence[tuple[float, int]], now_s: float
+) -> Coming | None:
+    leaving: dict[float, int] = {}
+    for since_s, count in wanted:
+        at_s = since_s + target.down_s
+        leaving[at_s] = max(count, leaving.get(at_s, count))
+    # From the last time to the first, so what is left is known without another pass over a window
+    # that may be a day long.
+    found, left = None, None
+    for at_s in sorted(leaving, reverse=True):
+        if at_s <= now_s:
             break
-    else:
-        by_damping = None
-    by_calendar = _bounded(target, calendar, now, now_s)
-    both = [one for one in (by_damping, by_calendar) if one is not None]
-    return min(both, key=lambda one: one.in_s, default=None)
+        steady = min(now.steady, now.wanted if left is None else left)
+        replicas = max(steady, now.bounds.least)
+        if replicas < now.replicas and at_s <= now_s + AHEAD_S:
+            found = Coming(replicas, at_s - now_s, "damping")
+        left = max(leaving[at_s], left or 0)
+    return found
 
 
 def _bounded(

@@ -48,6 +48,11 @@ class LoadMeter:
     _last: Totals | None = None
     _last_s: float = 0.0
 
+    @property
+    def load(self) -> float:
+        """The calls in progress on average over the last minute."""
+        return self.rate_per_s * self.service_s
+
     def observe(self, now: Totals, now_s: float) -> Tick | None:
         """Take the totals at `now_s`; return what happened since the last ones, if that is known.
 

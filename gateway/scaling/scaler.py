@@ -179,8 +179,7 @@ class Scaler:
             if one.current is None:
                 continue
             running = self.running(name)
-            load = one.meter.rate_per_s * one.meter.service_s
-            busy = min(float(running), load / one.plan.target.places)
+            busy = min(float(running), one.meter.load / one.plan.target.places)
             found[name] = UsedReplicas(running, busy, one.plan.replica_nano_per_hour)
         return found
 
@@ -208,10 +207,10 @@ class Scaler:
         if one is None or one.current is None:
             return 0.0
         plan, meter = one.plan, one.meter
-        target, load = plan.target, meter.rate_per_s * meter.service_s
+        target = plan.target
         return surcharge_usd(
             running=self.running(name),
-            needed=load / (target.utilization * target.places),
+            needed=meter.load / (target.utilization * target.places),
             rate_per_s=meter.rate_per_s,
             usd_per_hour=to_usd(plan.replica_nano_per_hour or 0),
             lead_s=target.lead_s,

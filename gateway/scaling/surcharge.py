@@ -6,6 +6,8 @@ that compares backends prefers what is paid for, and a backend that has to be st
 its price, its start, and the wait. The surcharge is an offer's; calls are charged their price.
 """
 
+import math
+
 HOUR_S = 3600.0
 
 
@@ -25,17 +27,14 @@ def surcharge_usd(
     `rate_per_s`: of the calls that share what is added. A replica takes `lead_s` to start, and
     stays for `kept_s` after it was last needed. `wait_usd_per_hour`: what waiting costs a client.
     """
-    added = _ceil(max(needed, 1e-9)) - running
+    whole = math.ceil(max(needed, 1e-9))
+    added = whole - running
     if added <= 0:
         return 0.0
     per_s = usd_per_hour / HOUR_S
     calls = max(1.0, rate_per_s * (lead_s + kept_s))
-    idle = min(1.0, _ceil(max(needed, 1e-9)) - needed)
+    idle = min(1.0, whole - needed)
     # From its start to its end a replica is idle while it starts, and in part while it serves.
     extra = per_s * (added * lead_s + idle * kept_s) / calls
     waits = lead_s * wait_usd_per_hour / HOUR_S if running == 0 else 0.0
     return extra + waits
-
-
-def _ceil(value: float) -> int:
-    return int(-(-value // 1))

@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tollway.backends.money import NANO_PER_USD
 from tollway.gateway import settings as config
@@ -127,7 +127,8 @@ def paid_replicas(
 
 def scaling_plans(settings: config.Settings) -> dict[str, ScalingPlan]:
     """Return the plans by backend."""
-    return {one.name: _plan(one, settings) for one in settings.scaling}
+    by_route = known_events(settings) if settings.scaling else {}
+    return {one.name: _plan(one, settings, by_route) for one in settings.scaling}
 
 
 def known_events(settings: config.Settings) -> dict[str, tuple[KnownEvent, ...]]:
@@ -145,9 +146,12 @@ def known_events(settings: config.Settings) -> dict[str, tuple[KnownEvent, ...]]
     return {route: events for route, events in found.items() if events}
 
 
-def _events_of(one: config.ScalingConfig, settings: config.Settings) -> tuple[KnownEvent, ...]:
+def _events_of(
+    one: config.ScalingConfig,
+    settings: config.Settings,
+    by_route: Mapping[str, Sequence[KnownEvent]],
+) -> tuple[KnownEvent, ...]:
     """Return the events of a backend: its own, and those of routes that it serves."""
-    by_route = known_events(settings)
     of_routes = {
         event: None
         for route in settings.routes
@@ -157,7 +161,11 @@ def _events_of(one: config.ScalingConfig, settings: config.Settings) -> tuple[Kn
     return (*map(_event, one.events), *of_routes)
 
 
-def _plan(one: config.ScalingConfig, settings: config.Settings) -> ScalingPlan:
+def _plan(
+    one: config.ScalingConfig,
+    settings: config.Settings,
+    by_route: Mapping[str, Sequence[KnownEvent]],
+) -> ScalingPlan:
     target = ScalingTarget(
         usual=Bounds(one.min, one.max),
         places=one.calls_per_replica,
@@ -170,7 +178,9 @@ def _plan(one: config.ScalingConfig, settings: config.Settings) -> ScalingPlan:
     price = one.replica_usd_per_hour
     return ScalingPlan(
         target,
-        Calendar(one.timezone, tuple(map(_entry, one.schedule)), _events_of(one, settings)),
+        Calendar(
+            one.timezone, tuple(map(_entry, one.schedule)), _events_of(one, settings, by_route)
+        ),
         headroom=one.headroom,
         growth=one.growth,
         peak=one.peak,

@@ -87,7 +87,6 @@ class Seen:
     declined: int = 0
     moved: int = 0
     lost: int = 0
-    learned: int = 0
     unknown: int = 0
     others: Counter[int] = field(default_factory=Counter)
 
@@ -158,9 +157,7 @@ class Clients:
             reply = await http.post(f"{gateway.url}/_tollway/feedback", json=told)
         except httpx.TransportError:
             return
-        result = reply.json().get("result")
-        self.seen.learned += result == "learned"
-        self.seen.unknown += result == "unknown"
+        self.seen.unknown += reply.json().get("result") == "unknown"
 
 
 def request() -> dict[str, object]:

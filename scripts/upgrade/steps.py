@@ -7,7 +7,7 @@ share a Redis; they are replaced one by one under load, forward and back.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -307,6 +307,3 @@ def read_by_both(old: Tree, new: Tree, *folders: Path) -> tuple[tuple[int, int],
     """Return the cost that each version reads in the journals, and how many rows are damaged."""
     read = [tree.journal(*folders) for tree in (old, new)]
     return (read[0]["cost_nano"], read[1]["cost_nano"]), sum(one["damaged"] for one in read)
-
-
-__all__: Sequence[str] = ("Row", "Table", "run")

@@ -31,8 +31,6 @@ damaged = []
 found = [row for folder in sys.argv[1:] for path in segments(Path(folder))
          for row in rows(path, lambda: damaged.append(path))]
 print(json.dumps({
-    "decisions": sum(row["kind"] == "decision" for row in found),
-    "feedback": sum(row["kind"] == "feedback" for row in found),
     "cost_nano": sum(row["cost_nano"] for row in found if row["kind"] in ("attempt", "settlement")),
     "damaged": len(damaged),
 }))
@@ -61,7 +59,7 @@ class Tree:
         return done.stdout
 
     def journal(self, *folders: Path) -> dict[str, Any]:
-        """Return what this version reads in journals: counts of rows, and the cost."""
+        """Return the cost that this version reads in journals, and how many rows are damaged."""
         paths = [str(folder / ".tollway" / "journal") for folder in folders]
         found: dict[str, Any] = json.loads(self.run("-c", READ, *paths))
         return found

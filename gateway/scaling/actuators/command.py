@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 
-from tollway.gateway.scaling.actuators.port import Change, Outcome
+from tollway.gateway.scaling.actuators.port import Change, Outcome, readable
 
 OUTPUT_BYTES_MAX = 4096  # of what it prints, the end: that is where errors say what is wrong
 _READ_BYTES = 64 << 10
@@ -66,7 +66,7 @@ class CommandActuator:
                 why = getattr(exc, "strerror", None) or str(exc)
                 return Outcome(f"{self._command[0]} cannot be started: {why}")
             problem = await self._ended(process)
-        return Outcome(problem, _text(tail))
+        return Outcome(problem, readable(tail.decode(errors="replace")))
 
     async def _ended(self, process: asyncio.subprocess.Process) -> str:
         """Wait for a program, and end it if it takes too long; return what went wrong, or ""."""
@@ -123,9 +123,3 @@ def _collected(tail: bytearray) -> Iterator[int]:
         loop.remove_reader(reader)
         read()
         os.close(reader)
-
-
-def _text(tail: bytearray) -> str:
-    """Return output without control characters, which could mislead whoever reads the log."""
-    text = bytes(tail).decode(errors="replace").strip()
-    return "".join(char for char in text if char.isprintable() or char == "\n")

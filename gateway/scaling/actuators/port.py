@@ -32,6 +32,11 @@ class Outcome:
     retry: bool = True
 
 
+def readable(text: str) -> str:
+    """Return output without control characters, which could mislead whoever reads the log."""
+    return "".join(char for char in text if char.isprintable() or char == "\n").strip()
+
+
 class Actuator(Protocol):
     """Sets the number of replicas of one backend."""
 

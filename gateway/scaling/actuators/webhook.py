@@ -23,7 +23,7 @@ from tollway.backends.errors import BackendError
 from tollway.backends.http.factory import open_transport
 from tollway.backends.ports import Transport
 from tollway.backends.types import Call
-from tollway.gateway.scaling.actuators.port import Change, Outcome
+from tollway.gateway.scaling.actuators.port import Change, Outcome, readable
 from tollway.gateway.security.addresses import is_link_local
 from tollway.gateway.security.webhook_signature import signature
 
@@ -89,8 +89,7 @@ class WebhookActuator:
             data = await reply.read(REPLY_BYTES_MAX)
         except BackendError as exc:
             return Outcome(str(exc) or type(exc).__name__)
-        text = data.decode(errors="replace")[:OUTPUT_CHARS_MAX]
-        output = "".join(char for char in text if char.isprintable() or char == "\n").strip()
+        output = readable(data.decode(errors="replace")[:OUTPUT_CHARS_MAX])
         if 200 <= reply.status < 300:
             return Outcome("", output)
         final = 400 <= reply.status < 500 and reply.status not in {408, 425, 429}

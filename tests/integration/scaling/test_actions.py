@@ -79,8 +79,7 @@ def test_the_number_for_kedas_metrics_api_is_a_number_or_absent(tmp_path: Path) 
 
     async def main() -> None:
         async with serving(Upstream()) as a:
-            more = SCALING.format(log=tmp_path / "log").replace("[scaling.action]", "[[x]]")
-            text = two_backends(a, a, more=more.split("[[x]]")[0])
+            text = two_backends(a, a, more=SCALING.partition("[scaling.action]")[0])
             async with running(text, tmp_path) as tollway:
                 page = f"{tollway.url}/_tollway/scaling/cheap"
                 assert json.loads((await tollway.client.get(page)).text)["replicas"] is None

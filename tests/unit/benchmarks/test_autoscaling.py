@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from benchmarks import autoscaling
-from benchmarks.autoscaling import SERVICE_S, TICK_S, Frontier
+from benchmarks.autoscaling import HEADROOM, SERVICE_S, TICK_S, Frontier
 from tollway.gateway.learning.known_events import KnownEvent
 from tollway.gateway.scaling.advisor import BackendScaling, ScalingPlan
 from tollway.gateway.scaling.calendar import Calendar
 from tollway.gateway.scaling.load_meter import Totals
+from tollway.gateway.settings.scaling.backend import ScalingConfig
 
 HOUR = 60
 
@@ -27,7 +28,8 @@ def series() -> autoscaling.Arrivals:
 def test_the_replay_of_all_targets_at_once_is_what_the_gateway_recommends(
     series: autoscaling.Arrivals,
 ) -> None:
-    plan = ScalingPlan(autoscaling.target(), Calendar("UTC", (), series.events), headroom=-0.3)
+    plan = ScalingPlan(autoscaling.target(), Calendar("UTC", (), series.events), headroom=HEADROOM)
+    assert ScalingConfig.model_fields["headroom"].default == HEADROOM
     one, now, found = BackendScaling(plan), Totals(), []
     one.observe(now, series.start_s)
     for tick, load in enumerate(series.load):
@@ -36,7 +38,8 @@ def test_the_replay_of_all_targets_at_once_is_what_the_gateway_recommends(
         one.observe(now, series.start_s + (tick + 1) * TICK_S)
         assert one.current is not None
         found.append(one.current.replicas)
-    ahead = autoscaling.forecasts(series)
+    usual, event = autoscaling.forecasts(series)
+    ahead = [(1.0 + HEADROOM) * usual, event]
     replayed = autoscaling.combined(series.load, ahead, np.array([0.7]))[:, 0]
     # The first minutes differ in what was wanted before; the duration of a call is a float.
     same = np.array(found[10:]) == replayed[10:]

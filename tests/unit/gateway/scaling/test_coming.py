@@ -22,6 +22,15 @@ def test_a_fall_comes_when_a_busier_time_leaves_the_window() -> None:
     assert coming(TARGET, QUIET, now, wanted, NOW_S) == Coming(4, 100.0, "damping")
 
 
+def test_the_first_of_several_falls_is_told_in_whatever_order_the_times_are() -> None:
+    """A clock that was set back leaves later times before earlier ones."""
+    wanted = [(NOW_S - 50.0, 3), (NOW_S - 250.0, 6), (NOW_S - 200.0, 6), (NOW_S - 10.0, 2)]
+    now = recommend(
+        TARGET, Observed(1.0, 0.5, wanted=wanted, steady=6, replicas=6), None, QUIET, NOW_S
+    )
+    assert coming(TARGET, QUIET, now, wanted, NOW_S) == Coming(3, 100.0, "damping")
+
+
 def test_nothing_comes_while_the_load_stays() -> None:
     wanted = [(NOW_S - 100.0, 5), (NOW_S, 5)]
     now = recommend(
