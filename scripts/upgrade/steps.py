@@ -14,9 +14,11 @@ from pathlib import Path
 
 from tests.support.redis_server import redis_server
 from tests.support.until import until
+from tollway.gateway.budgets.sync import REFRESH_S
 from upgrade.load import DEAR_NANO, Clients, Models, Seen
 from upgrade.trees import KEY, Gateway, Tree
 
+PAUSE_S = 0.5
 LATE = 20
 """Decisions in each step whose labels come only in the next one, from another version."""
 
@@ -292,14 +294,18 @@ async def both(one: Tree, other: Tree, folder: Path, text: str) -> AsyncIterator
 
 
 async def settled(gateway: Gateway) -> int:
-    """Return what is spent, in nano-dollars, once all gateways have told the ledger."""
-    found, before = 0, -1
+    """Return what is spent, in nano-dollars, once all gateways have told the ledger.
+
+    Without exchanges of its own a gateway reads a budget again every REFRESH_S: an amount is the
+    last one only when it has stayed for longer.
+    """
+    found, same = -1, 0
     for _ in range(100):
-        found = await gateway.spent()
-        if found == before:
+        before, found = found, await gateway.spent()
+        same = same + 1 if found == before else 0
+        if same * PAUSE_S > REFRESH_S:
             break
-        before = found
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(PAUSE_S)
     return found
 
 
